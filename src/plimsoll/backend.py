@@ -1,0 +1,146 @@
+"""The seam between Plimsoll and the runtimes: what a file in `plimsoll.backends` provides.
+
+A new runtime is one new file there. It subclasses `Backend`, names its instance `BACKEND`, imports its runtime
+inside its methods through `require`, and wraps calls into it in `translate`. Packages from elsewhere add theirs by
+the entry point group `plimsoll.backends`, which leads to such an instance.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Protocol
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from plimsoll.errors import BackendError, BackendMissing, BuildFailed, PlimsollError, TargetError
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+Tensors = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a session."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """`None` where the size is free, as the batch axis mostly is."""
+    dtype: str
+    """NumPy's name, for example float32."""
+
+
+class Session(Protocol):
+    """A loaded network: dumb on purpose. `Runner` checks, batches, times and closes around it."""
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]: ...
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]: ...
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call `run` at once."""
+        ...
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        """Compute all outputs; raises RunFailed."""
+        ...
+
+    def close(self) -> None:
+        """Give memory and devices back; calling it twice is harmless."""
+        ...
+
+
+class Options(BaseModel):
+    """The options of a backend, set with `--set name=value`; each backend's own class says which there are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A target that a backend knows, and whether this machine has it."""
+
+    target: Target
+    missing: str = ""
+    """Empty where the target can be used; else what is missing and the command that adds it."""
+
+
+class Backend(ABC):
+    """One runtime."""
+
+    name: ClassVar[str]
+    """The runtime's name in targets; the file has the same."""
+    options: ClassVar[type[Options]] = Options
+
+    @abstractmethod
+    def offers(self) -> tuple[Offer, ...]:
+        """Return the targets that this runtime has, without importing it where that can be avoided."""
+
+    @abstractmethod
+    def build(self, model: Model, target: Target, folder: Path) -> Model:
+        """Return the model in the form that the runtime loads for this target, writing new files into `folder` only.
+
+        Returns `model` itself where nothing has to be built; else its parent is `model`. Raises BuildFailed.
+        """
+
+    @abstractmethod
+    def load(self, model: Model, target: Target, options: Any, threads: int) -> Session:
+        """Load a built model for calls that compute with `threads` threads; raises BuildFailed."""
+
+    def check(self, target: Target) -> None:
+        """Raise TargetError for a target that this runtime doesn't know, BackendMissing for one that this machine lacks."""
+        offers = {offer.target: offer for offer in self.offers()}
+        offer = offers.get(target)
+        if offer is None:
+            known = ", ".join(str(one) for one in offers)
+            raise TargetError(f"{self.name} has no target '{target}'", f"It has: {known}.")
+        if offer.missing:
+            raise BackendMissing(f"{target} can't be used on this machine", offer.missing)
+
+    def read_options(self, values: Mapping[str, str]) -> Options:
+        """Check options given as text; raises TargetError that names the option, the value and what is allowed."""
+        try:
+            return self.options.model_validate(dict(values))
+        except ValidationError as error:
+            known = ", ".join(self.options.model_fields) or "none"
+            lines = [f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}" for item in error.errors(include_url=False)]
+            raise TargetError(f"{self.name}: {'; '.join(lines)}", f"Options of {self.name}: {known}.") from error
+
+
+def require(module: str, install: str) -> ModuleType:
+    """Import a runtime at the moment of its use; raises BackendMissing with the command that installs it.
+
+    A runtime that is there but can't be loaded (a missing system library) is named as what it is.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise BackendMissing(f"{module} is not installed", f"Install it: {install}") from error
+    except (ImportError, OSError) as error:
+        raise BackendMissing(f"{module} is installed but can't be loaded: {error}", f"Reinstall it: {install}") from error
+
+
+@contextmanager
+def translate(failure: type[BackendError], doing: str) -> Iterator[None]:
+    """Turn whatever a runtime raises into `failure`, once, with its cause kept and its first line quoted."""
+    try:
+        yield
+    except PlimsollError:
+        raise
+    except MemoryError as error:
+        raise failure(f"{doing}: not enough memory", "Try a smaller batch.") from error
+    except Exception as error:
+        text = " ".join(str(error).split())
+        short = text if len(text) <= 300 else text[:300] + " …"
+        hint = "Check the file with `plimsoll inspect`." if failure is BuildFailed else ""
+        raise failure(f"{doing}: {type(error).__name__}: {short}", hint) from error

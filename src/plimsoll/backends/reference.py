@@ -1,0 +1,66 @@
+"""ONNX's own evaluator in NumPy: slow, plain, and the judge of what a graph means. For tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backend import Backend, Offer, TensorInfo, Tensors, require, translate
+from plimsoll.errors import BuildFailed, RunFailed
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+
+class Reference(Backend):
+    """ONNX's reference evaluator."""
+
+    name = "reference"
+
+    def offers(self) -> tuple[Offer, ...]:
+        return (Offer(Target("reference", "cpu", "float32")),)
+
+    def build(self, model: Model, target: Target, folder: Path) -> Model:
+        del target, folder
+        if model.format != "onnx":
+            raise BuildFailed(f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}", "Convert it first.")
+        return model
+
+    def load(self, model: Model, target: Target, options: Any, threads: int) -> _Session:
+        del options, threads
+        self.check(target)
+        with translate(BuildFailed, f"the reference evaluator can't load {model.path.name}"):
+            onnx = require("onnx", "pip install onnx")
+            evaluator = require("onnx.reference", "pip install onnx").ReferenceEvaluator
+            proto = onnx.load(str(model.path))
+            return _Session(evaluator(proto), proto.graph, onnx.helper.tensor_dtype_to_np_dtype)
+
+
+class _Session:
+    concurrent = False
+
+    def __init__(self, evaluator: Any, graph: Any, numpy_dtype: Any) -> None:
+        self._evaluator = evaluator
+        constants = {one.name for one in graph.initializer}
+        self.inputs = tuple(_info(one, numpy_dtype) for one in graph.input if one.name not in constants)
+        self.outputs = tuple(_info(one, numpy_dtype) for one in graph.output)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        with translate(RunFailed, "the reference evaluator failed"):
+            values = self._evaluator.run(None, dict(feeds))
+        return {one.name: np.asarray(value) for one, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        self._evaluator = None
+
+
+def _info(value: Any, numpy_dtype: Any) -> TensorInfo:
+    tensor = value.type.tensor_type
+    shape = tuple(one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in tensor.shape.dim)
+    return TensorInfo(value.name, shape, str(np.dtype(numpy_dtype(tensor.elem_type))))
+
+
+BACKEND = Reference()

@@ -1,0 +1,109 @@
+"""Every error that Plimsoll raises.
+
+```
+PlimsollError(message, hint)                exit   HTTP
+├─ InputError                                  2   400
+│  ├─ SpecError                                2   422
+│  ├─ TargetError                              2   422
+│  ├─ ModelError                               2   422
+│  ├─ ImageError                               2   415
+│  └─ BundleError                              2   422
+├─ BackendError                                3   503
+│  ├─ BackendMissing                           3   503
+│  ├─ BuildFailed                              3   503
+│  └─ RunFailed                                3   503
+└─ CheckFailed   a proof or a budget not met   1   409
+```
+
+A foreign exception never reaches a user bare: `plimsoll.backend.translate` (runtimes) and the
+readers of images, models and bundles turn it into one of these once, with its cause kept.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PlimsollError(Exception):
+    """Something went wrong that the user should hear about.
+
+    `message` says what was found and what was expected; `hint` says what to do about it.
+    """
+
+    exit_code: ClassVar[int] = 3
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+    def __reduce__(self) -> tuple[type[PlimsollError], tuple[str, str]]:
+        # Exception's own reduction would drop `hint` on the way between processes.
+        return type(self), (self.message, self.hint)
+
+
+class InputError(PlimsollError):
+    """What the user gave can't be used."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class SpecError(InputError):
+    """A Spec is not valid, or does not fit its model."""
+
+    http_status = 422
+
+
+class TargetError(InputError):
+    """A target's name is not `runtime:device:precision`, or nobody here offers it."""
+
+    http_status = 422
+
+
+class ModelError(InputError):
+    """A model file is damaged, unsafe, or of a kind that can't be read."""
+
+    http_status = 422
+
+
+class ImageError(InputError):
+    """A picture is damaged, too large, or of a format that is not allowed."""
+
+    http_status = 415
+
+
+class BundleError(InputError):
+    """A bundle is damaged, unsafe, or not what its manifest says."""
+
+    http_status = 422
+
+
+class BackendError(PlimsollError):
+    """A runtime is missing or failed."""
+
+    exit_code = 3
+    http_status = 503
+
+
+class BackendMissing(BackendError):
+    """A runtime is not installed; `hint` carries the command that installs it."""
+
+
+class BuildFailed(BackendError):
+    """A runtime could not build or load a model."""
+
+
+class RunFailed(BackendError):
+    """A runtime failed while it ran a model."""
+
+
+class CheckFailed(PlimsollError):
+    """A proof, a golden vector or a budget was not met."""
+
+    exit_code = 1
+    http_status = 409

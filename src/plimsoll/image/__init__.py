@@ -1,0 +1,5 @@
+"""From a picture file to the tensor that a network takes, in two implementations: reference and fast."""
+
+from plimsoll.image.plan import Implementation, InputPlan, Source
+
+__all__ = ["Implementation", "InputPlan", "Source"]

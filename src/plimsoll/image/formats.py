@@ -1,0 +1,92 @@
+"""Tell a picture's format from its first bytes, never from its name, and check its size before anything is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plimsoll.errors import ImageError
+from plimsoll.spec.steps import Decode, ImageFormat
+
+MAX_FILE_BYTES = 200_000_000
+"""A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
+
+MAX_JPEG_SCANS = 100
+"""Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known attack)."""
+
+_RIFF_HEADER = 30
+
+
+def read(source: bytes | Path) -> bytes:
+    """Return a picture file's bytes; raises ImageError where it can't be read or is too large."""
+    if isinstance(source, bytes):
+        data = source
+    else:
+        try:
+            with source.open("rb") as stream:
+                data = stream.read(MAX_FILE_BYTES + 1)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ImageError(f"can't read the file: {reason}") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", "Is it a picture? Store it smaller.")
+    return data
+
+
+def sniff(data: bytes) -> ImageFormat | None:
+    """Return the format that the first bytes announce, or None."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith(b"BM"):
+        return "bmp"
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return "tiff"
+    return None
+
+
+def admit(data: bytes, step: Decode) -> ImageFormat:
+    """Return the format of a picture that the Spec accepts; raises ImageError for all others."""
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    found = sniff(data)
+    allowed = ", ".join(step.formats)
+    if found is None:
+        raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
+    if found not in step.formats:
+        raise ImageError(f"a {found} file; accepted formats: {allowed}", f'Add "{found}" to `formats` of the decode step to accept it.')
+    if found == "webp" and (size := _webp_canvas(data)) is not None:
+        check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
+    if found == "jpeg" and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG file with {scans} scans; at most {MAX_JPEG_SCANS} are decoded")
+    return found
+
+
+def check_size(width: int, height: int, step: Decode) -> None:
+    """Refuse a picture of more pixels than the Spec allows; raises ImageError."""
+    if width < 1 or height < 1:
+        raise ImageError(f"the picture has no pixels ({width}x{height})")
+    if width * height > step.max_megapixels * 1e6:
+        raise ImageError(
+            f"{width}x{height} = {width * height / 1e6:,.1f} megapixels; the limit is {step.max_megapixels:g}",
+            "Raise `max_megapixels` of the decode step if such pictures are meant to be read.",
+        )
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7), or None if it is cut short."""
+    if len(data) < _RIFF_HEADER:
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None

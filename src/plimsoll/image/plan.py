@@ -1,0 +1,97 @@
+"""`InputPlan`: a Spec's input steps, ready to run on one picture after another in any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from plimsoll.image import decode as reference_decode
+from plimsoll.image import fast, steps
+from plimsoll.image.formats import read
+from plimsoll.image.pixels import Array, Pixels, as_array
+from plimsoll.spec import Input
+from plimsoll.spec.steps import Channels, Crop, Form, Jpeg, Resize, Step
+
+Implementation = Literal["reference", "fast"]
+Source = bytes | Path
+
+
+class InputPlan:
+    """Turns a picture file into the tensor that the network takes, without its batch axis.
+
+    `implementation` is "reference" (Pillow + NumPy, the truth) or "fast" (libjpeg-turbo + OpenCV, needs the extra
+    `fast`). A plan holds no state between pictures, so threads may share it.
+    """
+
+    def __init__(self, spec: Input, implementation: Implementation = "reference") -> None:
+        self.spec = spec
+        self.implementation = implementation
+        self.form = spec.form
+        """What each tensor looks like."""
+        self._stages = _fast_stages(spec) if implementation == "fast" else _reference_stages(spec)
+
+    def __call__(self, source: Source) -> Array:
+        """Return the tensor of a picture given as bytes or as a path: C-contiguous, `form.shape`, `form.dtype`.
+
+        Raises ImageError for everything that is wrong with the picture.
+        """
+        data = read(source)
+        with reference_decode.translated():
+            pixels: Pixels = self._stages[0][1](data)
+            for _, stage in self._stages[1:]:
+                pixels = stage(pixels)
+        return np.ascontiguousarray(as_array(pixels))
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The names and functions of the stages, in order; the first takes bytes, each other one what the last returned."""
+        return self._stages
+
+
+Stage = tuple[str, Callable[..., Pixels]]
+_Stages = tuple[Stage, ...]
+
+
+def _reference_stages(spec: Input) -> _Stages:
+    first = spec.decode
+    stages: list[Stage] = [("decode", lambda data: reference_decode.decode(data, first))]
+    form = first.after(Form())
+    for step in spec.steps[1:]:
+        stages.append((step.step, _bound(steps.STEPS[type(step)], step, form)))
+        form = step.after(form)
+    return tuple(stages)
+
+
+def _fast_stages(spec: Input) -> _Stages:
+    """Pixels in the network's own channel order from the start, then everything arithmetical in one pass.
+
+    A Spec that mixes arithmetic and work on pixels can't be folded so: it runs step by step in its own order.
+    """
+    fast.opencv()
+    first, rest = spec.decode, spec.steps[1:]
+    at = next((place for place, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest))
+    form = first.after(Form())
+    for step in rest[:at]:
+        form = step.after(form)
+    order = spec.form.colour
+    affine = fast.Affine.of(rest[at:], form, order)
+    if affine is None:
+        order = first.colour
+    stages: list[Stage] = [("decode", lambda data: fast.decode(data, first, order))]
+    form = first.after(Form())
+    for step in rest if affine is None else rest[:at]:
+        held = form if affine is None else replace(form, colour=order)
+        if affine is None or not isinstance(step, Channels):
+            stages.append((step.step, _bound(fast.PIXEL_STEPS.get(type(step), steps.STEPS[type(step)]), step, held)))
+        form = step.after(form)
+    if affine is not None:
+        stages.append(("normalize", affine))
+    return tuple(stages)
+
+
+def _bound(function: steps.StepFunction, step: Step, form: Form) -> Callable[[Pixels], Pixels]:
+    return lambda pixels: function(pixels, step, form)

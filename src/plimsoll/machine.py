@@ -1,0 +1,116 @@
+"""What this machine really offers: its share of the cores, its memory, its processor.
+
+A container or a batch system often grants less than the hardware has. Sizing thread pools by the core
+count then makes threads fight for a quota, which is slower than using fewer.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from pathlib import Path
+
+_CGROUP = Path("/sys/fs/cgroup")
+_PROC_SELF_CGROUP = Path("/proc/self/cgroup")
+
+
+def cores() -> int:
+    """Return how many threads can really run at once: the affinity mask, cut by the cgroup's CPU quota.
+
+    A quota of 2.5 cores counts as 2 (at least 1), since a third thread would be throttled.
+    """
+    allowed = _affinity()
+    quota = cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, math.floor(quota + 1e-6)))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_quota(root: Path = _CGROUP, membership: Path = _PROC_SELF_CGROUP) -> float | None:
+    """Return the tightest CPU quota, in cores, of this process's cgroup and its parents (v2, then v1); None if unlimited."""
+    quotas = [quota for folder in _cgroup_folders(root, membership) if (quota := _quota_of(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _cgroup_folders(root: Path, membership: Path) -> list[Path]:
+    """List the cgroup folders that bind this process: its own, every parent's, and the v1 `cpu` controller's."""
+    folders = [root, root / "cpu"]
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        hierarchy, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if hierarchy == "0":
+            base = root
+        elif "cpu" in controllers.split(","):
+            base = root / controllers
+        else:
+            continue
+        own = base / path.strip().lstrip("/")
+        folders += [folder for folder in (own, *own.parents) if folder.is_relative_to(base)]
+    return folders
+
+
+def _quota_of(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()[:2]
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota_us / period_us if quota_us > 0 and period_us > 0 else None
+
+
+def processor() -> str:
+    """Return the processor's name as the operating system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets that change how networks are computed, sorted; empty where the system doesn't tell.
+
+    Two machines with the same sets round alike in most kernels, so a proof carries over between them.
+    """
+    known = {
+        "sse4_1", "sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx_vnni",
+        "avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16",
+        "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme",
+    }  # fmt: skip
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip().lower() in {"flags", "features"}:
+            return tuple(sorted(known.intersection(value.split())))
+    return ()
+
+
+def describe() -> dict[str, object]:
+    """Return the facts about this machine that a report keeps beside its figures."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "processor": processor(),
+        "instruction_sets": list(instruction_sets()),
+        "cores": cores(),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,140 @@
+"""Read and write Specs as TOML, with errors that name the key, the value found and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from plimsoll.errors import SpecError
+from plimsoll.spec import Spec
+
+MAX_BYTES = 4_000_000
+"""A Spec with 20,000 labels stays below this."""
+
+
+def read(path: Path) -> Spec:
+    """Read a Spec from a TOML file; raises SpecError with every mistake in it."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SpecError(f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read", "Is this the right file?")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise SpecError(f"{path}: can't read the Spec: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
+    return loads(text, str(path))
+
+
+def loads(text: str, where: str = "Spec") -> Spec:
+    """Read a Spec from TOML text; `where` names it in errors."""
+    try:
+        data = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SpecError(f"{where}: not valid TOML: {error or 'nested too deeply'}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
+    return validate(data, where)
+
+
+def validate(data: dict[str, Any], where: str = "Spec") -> Spec:
+    """Make a Spec of plain data; raises SpecError with every mistake in it."""
+    try:
+        return Spec.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(item, data) for item in error.errors(include_url=False)]
+        count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
+        raise SpecError(f"{where}: {count} in the Spec\n" + "\n".join(f"  - {line}" for line in lines), "`plimsoll spec schema` prints all keys and values that are allowed.") from error
+
+
+def dumps(spec: Spec) -> str:
+    """Return the Spec as TOML text; what stands at its default is left out, except for each step's and task's name."""
+    return tomli_w.dumps(_plain(spec))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a Spec."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
+
+
+def _plain(value: BaseModel) -> dict[str, Any]:
+    always = {"step", "task", "schema_version"}
+    out: dict[str, Any] = {}
+    for key in type(value).model_fields:
+        item = getattr(value, key)
+        if key in always or item != type(value).model_fields[key].get_default():
+            out[key] = _plain_item(item)
+    return {key: item for key, item in out.items() if item is not None}
+
+
+def _plain_item(item: Any) -> Any:
+    if isinstance(item, BaseModel):
+        return _plain(item)
+    if isinstance(item, tuple):
+        return [_plain_item(one) for one in item]
+    return item
+
+
+def _explain(item: Any, data: dict[str, Any]) -> str:
+    """Say in one line which key is wrong, what was found there, and what is allowed."""
+    where = _place(item["loc"], data)
+    kind: str = item["type"]
+    context: dict[str, Any] = item.get("ctx", {})
+    found = _shown(item["input"])
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key{_did_you_mean(item['loc'], data)}"
+    if kind == "missing":
+        return f"{where}: missing"
+    if kind == "literal_error":
+        return f"{where}: found {found}, allowed: {context['expected']}"
+    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        tag = str(context["discriminator"]).strip("'")
+        given = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
+        allowed = context.get("expected_tags", _tags(tag))
+        return f"{where}.{tag}: {'missing' if given is None else 'found ' + _shown(given)}, allowed: {allowed}"
+    if kind == "value_error":
+        return f"{where}: {context['error']}"
+    return f"{where}: found {found}, expected {_expected(item['msg'])}"
+
+
+def _tags(discriminator: str) -> str:
+    definitions = schema()["$defs"].values()
+    tags = [one["properties"][discriminator]["const"] for one in definitions if "const" in one.get("properties", {}).get(discriminator, {})]
+    return ", ".join(f"'{tag}'" for tag in tags)
+
+
+def _expected(message: str) -> str:
+    """Turn pydantic's "Input should be …" into the words after "expected"."""
+    text = message.removeprefix("Input should be ").removeprefix("Input should ")
+    return text[:1].lower() + text[1:]
+
+
+def _place(location: tuple[int | str, ...], data: Any) -> str:
+    """Write a location as `input.steps[2].width`, without the union tags that pydantic puts into it."""
+    text = ""
+    here = data
+    for part in location:
+        if isinstance(part, int):
+            text += f"[{part}]"
+            here = here[part] if isinstance(here, (list, tuple)) and part < len(here) else None
+        elif isinstance(here, dict) and part not in here and part in (here.get("step"), here.get("task")):
+            continue
+        else:
+            text += f".{part}" if text else str(part)
+            here = here.get(part) if isinstance(here, dict) else None
+    return text or "the Spec"
+
+
+def _did_you_mean(location: tuple[int | str, ...], data: Any) -> str:
+    """Suggest the nearest key that the schema knows anywhere."""
+    del data
+    known = {key for one in [schema(), *schema()["$defs"].values()] for key in one.get("properties", {})}
+    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,123 @@
+"""What a network's outputs mean: the task and its parameters.
+
+All five tasks are in the type from the start, so that a Spec written today stays valid. Which of them this version
+decodes is decided by the files in `plimsoll.tasks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Labels = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class _Output(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _no_repeats(labels: tuple[str, ...]) -> None:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise ValueError(f"labels: '{label}' stands there twice; every label needs a name of its own")
+        seen.add(label)
+
+
+class Band(BaseModel):
+    """A reading of the score: `label` for scores from the previous band's end up to, not including, `below`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    label: str
+    below: Annotated[float, Field(gt=0.0)] | None = None
+    """The band's upper end; the last band has none."""
+
+
+class Classify(_Output):
+    """One score a label; the network's output is `[N, labels]` (or `[N, 1]` for a lone sigmoid)."""
+
+    task: Literal["classify"] = "classify"
+    tensor: str | None = None
+    """The output's name; needed only where the network has several."""
+    labels: Labels
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    """What turns the output into scores; `none` where the network has applied it already."""
+    positive: str | None = None
+    """The label whose score is *the* score of a picture (moderation, defect …). Without one, the best label's."""
+    threshold: Probability | None = None
+    """With `positive`: its label from this score on (default 0.5). Without: a best score below this gives no label."""
+    bands: tuple[Band, ...] = ()
+    """How people read the positive score, in rising order."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        _no_repeats(self.labels)
+        if self.positive is not None and self.positive not in self.labels:
+            raise ValueError(f"positive: '{self.positive}' is not one of the labels ({', '.join(self.labels)})")
+        if self.bands and self.positive is None:
+            raise ValueError("bands: they read the score of a 'positive' label, and none is named")
+        edges = [band.below for band in self.bands[:-1]]
+        rising = all(edge is not None for edge in edges) and edges == sorted(edges, key=lambda edge: edge or 0.0)
+        if self.bands and (not rising or self.bands[-1].below is not None):
+            raise ValueError("bands: every band but the last needs a rising 'below', and the last none")
+        return self
+
+
+class Detect(_Output):
+    """Boxes with a label and a score."""
+
+    task: Literal["detect"] = "detect"
+    head: Literal["yolov5", "yolov8", "ssd", "tflite_postprocess"]
+    """How the output tensors hold boxes: see the user guide."""
+    tensors: tuple[str, ...] = ()
+    labels: Labels
+    confidence: Probability = 0.25
+    iou: Probability = 0.45
+    """Boxes of one class that overlap more than this are one object."""
+    class_agnostic_iou: Probability | None = None
+    """A second suppression across classes."""
+    max_boxes: Annotated[int, Field(ge=1)] = 300
+    normalized: bool = False
+    """Whether coordinates are fractions of the network's input size."""
+    anchors_file: str | None = None
+    """SSD: a file of anchors `[N, 4]` (y, x, h, w) beside the Spec."""
+    variances: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    """SSD: the box coder's scales (y, x, h, w)."""
+
+
+class Landmarks(_Output):
+    """Named points."""
+
+    task: Literal["landmarks"] = "landmarks"
+    tensor: str | None = None
+    points: Annotated[int, Field(ge=1)]
+    dimensions: Literal[2, 3] = 2
+    normalized: bool = False
+    presence: str | None = None
+    """The output that says how sure the network is that the object is there at all."""
+
+
+class Segment(_Output):
+    """A class for every pixel."""
+
+    task: Literal["segment"] = "segment"
+    tensor: str | None = None
+    labels: Labels
+    layout: Literal["NHWC", "NCHW"] = "NCHW"
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    threshold: Probability = 0.5
+    """For a single sigmoid plane: foreground from this value on."""
+
+
+class Tensors(_Output):
+    """The raw output tensors."""
+
+    task: Literal["tensor"] = "tensor"
+    tensors: tuple[str, ...] = ()
+    """Which outputs to give; all where none is named."""
+
+
+Output = Annotated[Classify | Detect | Landmarks | Segment | Tensors, Field(discriminator="task")]
