@@ -41,10 +41,14 @@ class Session(Protocol):
     """A loaded network: dumb on purpose. `Runner` checks, batches, times and closes around it."""
 
     @property
-    def inputs(self) -> tuple[TensorInfo, ...]: ...
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What it takes."""
+        ...
 
     @property
-    def outputs(self) -> tuple[TensorInfo, ...]: ...
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What it gives."""
+        ...
 
     @property
     def concurrent(self) -> bool:

@@ -28,6 +28,7 @@ class Model:
 
     @property
     def name(self) -> str:
+        """The Spec's name, or the file's."""
         return self.spec.name if self.spec is not None else self.path.stem
 
     @property

@@ -33,9 +33,13 @@ def get(name: str) -> Backend:
         try:
             backend = points[0].load()
         except Exception as error:
-            raise BackendMissing(f"the backend '{name}' ({points[0].value}) can't be loaded: {error}", "Update or remove the package that provides it.") from error
+            raise BackendMissing(
+                f"the backend '{name}' ({points[0].value}) can't be loaded: {error}", "Update or remove the package that provides it."
+            ) from error
     if not isinstance(backend, Backend):
-        raise BackendMissing(f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backend.Backend", "Update or remove the package that provides it.")
+        raise BackendMissing(
+            f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backend.Backend", "Update or remove the package that provides it."
+        )
     return backend
 
 

@@ -36,6 +36,7 @@ class Reference(Backend):
             onnx = require("onnx", "pip install onnx")
             evaluator = require("onnx.reference", "pip install onnx").ReferenceEvaluator
             proto = onnx.load(str(model.path))
+            require("onnx.checker", "pip install onnx").check_model(proto)
             return _Session(evaluator(proto), proto.graph, onnx.helper.tensor_dtype_to_np_dtype)
 
 

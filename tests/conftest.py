@@ -1,0 +1,39 @@
+"""What all tests share: the example pictures, and the trained open_nsfw network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plimsoll import zoo
+from plimsoll.errors import ModelError
+from plimsoll.zoo import fetch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def example_photos() -> list[Path]:
+    """Every photograph in examples/photos, sorted."""
+    photos = sorted((ROOT / "examples" / "photos").glob("*.jpg"))
+    assert len(photos) >= 48
+    return photos
+
+
+@pytest.fixture(scope="session")
+def awkward() -> Path:
+    """The folder of deliberately awkward pictures."""
+    return ROOT / "examples" / "awkward"
+
+
+@pytest.fixture(scope="session")
+def nsfw_model_path() -> Path:
+    """The trained open_nsfw network. `make test` fetches it; without a network the tests that need it are skipped, but never in CI."""
+    try:
+        return fetch.fetch("open_nsfw")
+    except ModelError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the weights of {zoo.card('open_nsfw').title} can't be fetched: {error.message}")
