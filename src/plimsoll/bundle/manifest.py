@@ -1,0 +1,156 @@
+"""`Manifest`: what a bundle says about itself, in `manifest.json`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
+from pydantic_core import from_json
+
+from plimsoll.bundle.archive import check_names
+from plimsoll.errors import BundleError, PlimsollError
+from plimsoll.spec import Name
+from plimsoll.target import Target
+
+FILE = "manifest.json"
+MAX_BYTES = 4_000_000
+"""10,000 files take about 2 MB."""
+
+_Limit = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileRecord(_Part):
+    """The size in bytes and the SHA-256 of one file."""
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ModelFiles(_Part):
+    """Where the network is."""
+
+    path: str
+    """The main file."""
+    format: Name
+    files: tuple[str, ...] = ()
+    """Further files that belong to it, in the main file's folder or below."""
+
+
+class GoldenVector(_Part):
+    """A picture, the tensor that it became, and what the network answered, where the bundle was packed."""
+
+    picture: str
+    tensor: str
+    """The network's input for this one picture, without the batch axis, as `.npy`."""
+    outputs: Annotated[dict[str, str], Field(min_length=1)]
+    """Each output's name and its `.npy`, with the batch axis (of one picture)."""
+
+
+class Tolerance(_Part):
+    """How far the answers on another machine may lie from the golden ones."""
+
+    input_max: _Limit
+    """Largest difference of an input tensor, in levels of a picture that has 255."""
+    input_mean: _Limit
+    """Mean difference of an input tensor, in the same levels."""
+    network: _Limit
+    """Largest difference of an output for the stored tensor, as a share of the output's largest value where that is above 1."""
+    end_to_end: _Limit
+    """The same for the whole way from the picture."""
+
+
+class Manifest(_Part):
+    """The table of contents of a bundle. Its hashes find damage; they don't tell who made the bundle."""
+
+    format: Literal["plimsoll-bundle"] = "plimsoll-bundle"
+    version: Literal[1] = 1
+    name: Name
+    created: AwareDatetime
+    plimsoll: str
+    """The version of Plimsoll that packed it."""
+    target: str
+    """`runtime:device:precision`"""
+    steps: Literal["reference", "fast"] = "reference"
+    """Which implementation of the input steps the golden tensors come from, and answers are to be given with."""
+    model: ModelFiles
+    spec: str = "spec.toml"
+    golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]
+    tolerance: Tolerance
+    origin: dict[str, JsonValue] | None = None
+    """Where the network comes from: licence, authors, source."""
+    environment: dict[str, JsonValue]
+    """Where it was packed: the machine, and the versions of the packages."""
+    files: dict[str, FileRecord]
+    """Every file but this one, by its name relative to the bundle, with /."""
+
+    @field_validator("target")
+    @classmethod
+    def _is_target(cls, text: str) -> str:
+        try:
+            return str(Target.parse(text))
+        except PlimsollError as error:
+            raise ValueError(error.message) from error
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """All file names that the manifest uses."""
+        golden = [name for one in self.golden for name in (one.picture, one.tensor, *one.outputs.values())]
+        return (self.spec, self.model.path, *self.model.files, *golden)
+
+    def check(self) -> None:
+        """Raise BundleError unless all names are safe, all that are used are listed, and the model's lie together."""
+        check_names((FILE, *self.files))
+        for name in self.named:
+            if name not in self.files:
+                raise BundleError(f"{FILE}: it uses {name!r}, which is not among its files")
+        folder = self.model.path.rpartition("/")[0]
+        for name in self.model.files:
+            if folder and not name.startswith(f"{folder}/"):
+                raise BundleError(f"{FILE}: the model's file {name!r} is not below the folder of {self.model.path!r}")
+
+
+def loads(data: bytes) -> Manifest:
+    """Read a manifest from JSON; raises BundleError with what was found and what is expected."""
+    if len(data) > MAX_BYTES:
+        raise BundleError(f"{FILE}: larger than {MAX_BYTES:,} bytes")
+    try:
+        content = from_json(data, allow_inf_nan=False)
+    except ValueError as error:
+        raise BundleError(f"{FILE}: not valid JSON: {error}") from error
+    _check_version(content)
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise BundleError(f"{FILE}: {explain(error)}") from error
+    manifest.check()
+    return manifest
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line what is wrong; keys that a stranger chose are shortened and lose what a terminal would obey."""
+    mistakes = error.errors(include_url=False, include_input=False)
+    lines = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in mistakes[:5]]
+    more = f"; and {len(mistakes) - 5} more" if len(mistakes) > 5 else ""
+    return "; ".join("".join(char if char.isprintable() else "?" for char in line[:200]) for line in lines) + more
+
+
+def _check_version(content: Any) -> None:
+    if not isinstance(content, dict) or content.get("format") != "plimsoll-bundle":
+        raise BundleError(f'{FILE}: not a bundle\'s manifest; expected "format": "plimsoll-bundle"')
+    version = content.get("version")
+    if version != 1:
+        raise BundleError(f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 1", "Update Plimsoll, or pack the bundle again.")
+
+
+def dumps(manifest: Manifest) -> bytes:
+    """Return the manifest as JSON."""
+    return manifest.model_dump_json(indent=2).encode() + b"\n"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of a manifest."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}

@@ -1,0 +1,147 @@
+"""Reports: what they claim follows from their figures, and their JSON is legal."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+import plimsoll
+from plimsoll.errors import InputError
+from plimsoll.report import Check, Report, environment, schema
+
+NAN, INF = math.nan, math.inf
+
+
+def report(**fields: Any) -> Report:
+    return Report(**{"kind": "verify", "subject": "a network", **fields})
+
+
+def strict(text: str) -> Any:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("measured", "limit", "bound", "passed"),
+    [
+        (0.5, 1.0, "at_most", True),
+        (1.0, 1.0, "at_most", True),
+        (1.5, 1.0, "at_most", False),
+        (0.5, 1.0, "at_least", False),
+        (1.0, 1.0, "at_least", True),
+        (1.5, 1.0, "at_least", True),
+        (NAN, 1.0, "at_most", False),
+        (NAN, 1.0, "at_least", False),
+        (INF, 1.0, "at_least", False),
+        (-INF, 1.0, "at_most", False),
+        (INF, INF, "at_most", False),
+        (0.0, INF, "at_most", False),
+        (0.0, NAN, "at_most", False),
+        (0.0, 0.0, "at_most", True),
+    ],
+)
+def test_passed_follows_from_the_figures(measured: float, limit: float, bound: Any, passed: bool) -> None:
+    assert Check(name="drift", measured=measured, limit=limit, bound=bound).passed is passed
+
+
+def test_passed_can_not_be_claimed() -> None:
+    honest = {"name": "drift", "measured": 2.0, "limit": 1.0, "passed": False}
+    assert not Check.model_validate(honest).passed
+    for claim in (True, 1, "yes", None):
+        with pytest.raises(ValidationError, match=r"measured 2\.0 and limit 1\.0 say False"):
+            Check.model_validate({**honest, "passed": claim})
+
+
+def test_a_report_passes_where_all_checks_do() -> None:
+    good, bad = Check(name="a", measured=0, limit=1), Check(name="b", measured=NAN, limit=1)
+    assert report(checks=(good, good)).passed
+    assert not report(checks=(good, bad)).passed
+    assert not report().passed, "nothing checked is nothing passed"
+
+
+def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
+    made = report(
+        checks=(
+            Check(name="a", measured=NAN, limit=1.0, unit="levels", detail="where"),
+            Check(name="b", measured=-INF, limit=INF),
+            Check(name="c", measured=0.1, limit=0.2),
+        ),
+        measurements={"nan": NAN, "inf": INF, "minus": -INF, "count": 3, "real": 0.1, "words": "nan is a word"},
+        environment={"odd": [NAN, {"deep": INF}]},
+    )
+    path = tmp_path / "report.json"
+    path.write_text(made.to_json())
+    data = strict(made.to_json())
+    assert data["checks"][0] == {"name": "a", "measured": "NaN", "limit": 1.0, "bound": "at_most", "unit": "levels", "detail": "where", "passed": False}
+    assert data["measurements"] == {"nan": "NaN", "inf": "Infinity", "minus": "-Infinity", "count": 3, "real": 0.1, "words": "nan is a word"}
+    read = Report.read(path)
+    assert math.isnan(read.checks[0].measured)
+    assert not read.checks[0].passed
+    assert read.checks[1:] == made.checks[1:]
+    assert math.isnan(float(read.measurements["nan"]))
+    assert (read.measurements["inf"], read.measurements["minus"]) == (INF, -INF)
+    assert isinstance(read.measurements["count"], int)
+    assert read.to_json() == made.to_json()
+
+
+def test_a_report_says_when_by_what_and_where() -> None:
+    made = report()
+    assert made.created.tzinfo is UTC
+    assert strict(made.to_json())["created"].endswith("Z")
+    assert made.plimsoll == plimsoll.__version__
+    assert made.environment == environment()
+    versions: Any = made.environment["versions"]
+    assert {"plimsoll", "numpy", "onnxruntime", "pillow"} <= versions.keys()
+    assert made.environment["architecture"]
+
+
+def test_a_time_without_zone_is_refused() -> None:
+    with pytest.raises(ValidationError):
+        report(created="2026-01-02T03:04:05")
+
+
+def test_frozen() -> None:
+    with pytest.raises(ValidationError):
+        report().subject = "another"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a report"),
+        ("{}", "kind: Field required"),
+        ("[" * 100_000, "not a report"),
+        ('{"kind": "verify", "subject": "x", "more": 1}', "more: Extra inputs"),
+        ('{"schema_version": 2, "kind": "verify", "subject": "x"}', "schema_version"),
+        (
+            '{"kind": "verify", "subject": "x", "checks": [{"name": "a", "measured": "NaN", "limit": 1, "passed": true}]}',
+            "nan and limit 1.0 say False",
+        ),
+    ],
+)
+def test_reading_what_is_not_a_report(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="not a report") as caught:
+        Report.read(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_reading_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No such file"):
+        Report.read(tmp_path / "none.json")
+
+
+def test_the_schema_is_of_what_is_written() -> None:
+    properties = schema()["$defs"]["Check"]["properties"]
+    assert {"passed", "measured", "limit"} <= properties.keys()
+    assert {"enum": ["NaN", "Infinity", "-Infinity"]} in properties["measured"]["anyOf"]
