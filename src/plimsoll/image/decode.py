@@ -10,6 +10,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -33,14 +34,13 @@ def decode(data: bytes, step: Decode) -> Pixels:
     Raises ImageError for a format that is not accepted, for more pixels than allowed, and for damaged or truncated files.
     """
     format_ = admit(data, step)
-    with translated():
-        with Image.open(io.BytesIO(data), formats=_plugins(format_)) as image:
-            check_size(*image.size, step)
-            with _room_for(image), _filling(step.truncated == "fill"):
-                if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
-                    return _decode_jpeg_as_asked(image, data, step)
-                image.load()
-                return _finish(image, step)
+    with translated(), Image.open(io.BytesIO(data), formats=_plugins(format_)) as image:
+        check_size(*image.size, step)
+        with _room_for(image), _filling(step.truncated == "fill"):
+            if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
+                return _decode_jpeg_as_asked(image, data, step)
+            image.load()
+            return _finish(image, step)
 
 
 @contextmanager
@@ -94,7 +94,11 @@ def _finish(image: Image.Image, step: Decode) -> Image.Image:
 def _to_eight_bits(image: Image.Image) -> Image.Image:
     """Keep the high byte of 16-bit grey; Pillow's own conversion would clip all above 255 to white."""
     if image.mode in _DEEP_GREY:
-        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        deep = np.asarray(image).astype(np.uint16)
+        high = Image.fromarray((deep >> 8).astype(np.uint8))
+        if "transparency" in image.info:
+            high.putalpha(Image.fromarray(np.where(deep == image.info["transparency"], 0, 255).astype(np.uint8)))
+        return high
     if image.mode in {"I", "F"}:
         raise ImageError(f"32-bit samples (mode {image.mode}): their range is not known", "Store the picture with 8 or 16 bits a sample.")
     return image
@@ -103,7 +107,9 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
 def _decode_jpeg_as_asked(header: Image.Image, data: bytes, step: Decode) -> Pixels:
     """Decode a JPEG with another cosine transform or chroma filter than Pillow lets one choose; the same libjpeg-turbo does it."""
     if header.mode == "CMYK":
-        raise ImageError("a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only", "Leave dct and upsampling of the decode step at their defaults.")
+        raise ImageError(
+            "a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only", "Leave dct and upsampling of the decode step at their defaults."
+        )
     if step.truncated == "fill":
         data += b"\xff\xd9"
     array = simplejpeg.decode_jpeg(
@@ -145,10 +151,10 @@ def _filling(fill: bool) -> Iterator[None]:
         yield
         return
     with _install:
-        switch = ImageFile.LOAD_TRUNCATED_IMAGES
+        switch: Any = ImageFile.LOAD_TRUNCATED_IMAGES
         if not isinstance(switch, _PerThread):
             switch = _PerThread(switch)
-            ImageFile.LOAD_TRUNCATED_IMAGES = switch  # type: ignore[assignment]
+            ImageFile.LOAD_TRUNCATED_IMAGES = switch
     switch.here.value = True
     try:
         yield

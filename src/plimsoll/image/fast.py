@@ -60,7 +60,8 @@ def _decode_jpeg(data: bytes, step: Decode, order: str) -> Array | None:
         if width * height > reference_decode.LARGE_PIXELS or (step.exif_orientation and reference_decode.orientation(data) != 1):
             return None
         colour = "GRAY" if step.colour == "grey" else order
-        return simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        array: Array = simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        return array
     except ImageError:
         raise
     except (ValueError, RuntimeError):
@@ -91,13 +92,15 @@ def _resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Array:
 def _opencv_flag(step: Resize, *, shrinks: bool, widened: bool) -> str | None:
     """Return the interpolation of OpenCV that has the step's arithmetic, or None."""
     if step.filter == "area":
-        return "INTER_AREA" if shrinks or step.convention == "opencv" else None
+        # Pillow's box counts whole pixels only, and where TensorFlow enlarges, its area is no bilinear.
+        return "INTER_AREA" if step.convention == "opencv" or (step.convention == "tensorflow" and shrinks) else None
     if widened:
         return None
     if step.convention == "opencv":
         return {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4"}[step.filter]
     if step.filter == "nearest":
-        return {"half_pixel": "INTER_NEAREST_EXACT", "asymmetric": "INTER_NEAREST"}.get(step.coordinates)
+        # TensorFlow's float32 coordinates fall on another pixel now and then, and that may be another colour altogether.
+        return "INTER_NEAREST_EXACT" if step.convention == "pillow" else None
     # Pillow's and TensorFlow's cubic have another A, and both another Lanczos.
     return "INTER_LINEAR" if step.filter == "bilinear" and step.coordinates == "half_pixel" else None
 
@@ -131,7 +134,8 @@ def jpeg(pixels: Pixels, step: Jpeg, form: Form) -> Array:
     if not written:
         raise ImageError("OpenCV could not encode the picture as JPEG")
     colour = "GRAY" if form.colour == "grey" else form.colour
-    return simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+    decoded: Array = simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+    return decoded
 
 
 @dataclass(frozen=True)

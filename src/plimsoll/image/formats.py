@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from plimsoll.errors import ImageError
@@ -14,6 +15,9 @@ MAX_JPEG_SCANS = 100
 """Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known attack)."""
 
 _RIFF_HEADER = 30
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""FF and a code that is not stuffing (00), a restart (D0 to D7) or a fill byte (FF): none of these ends a scan."""
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 def read(source: bytes | Path) -> bytes:
@@ -61,8 +65,8 @@ def admit(data: bytes, step: Decode) -> ImageFormat:
         raise ImageError(f"a {found} file; accepted formats: {allowed}", f'Add "{found}" to `formats` of the decode step to accept it.')
     if found == "webp" and (size := _webp_canvas(data)) is not None:
         check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
-    if found == "jpeg" and (scans := data.count(b"\xff\xda")) > MAX_JPEG_SCANS:
-        raise ImageError(f"a JPEG file with {scans} scans; at most {MAX_JPEG_SCANS} are decoded")
+    if found == "jpeg" and data.count(b"\xff\xda") > MAX_JPEG_SCANS and _jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG file with too many scans; at most {MAX_JPEG_SCANS} are decoded")
     return found
 
 
@@ -75,6 +79,22 @@ def check_size(width: int, height: int, step: Decode) -> None:
             f"{width}x{height} = {width * height / 1e6:,.1f} megapixels; the limit is {step.max_megapixels:g}",
             "Raise `max_megapixels` of the decode step if such pictures are meant to be read.",
         )
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Count the scans of a JPEG file's picture, marker by marker as libjpeg reads them (ITU-T T.81, B.1.1); stops above the maximum.
+
+    The bytes FF DA may also stand in metadata, and in a film that a phone has put behind the picture.
+    """
+    scans, at = 0, 2
+    while scans <= MAX_JPEG_SCANS and (marker := _JPEG_MARKER.search(data, at)) is not None:
+        kind, at = data[marker.end() - 1], marker.end()
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN
+        if kind not in (0x01, _START_OF_IMAGE):
+            at += int.from_bytes(data[at : at + 2])
+    return scans
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:

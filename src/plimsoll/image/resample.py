@@ -77,7 +77,8 @@ def _axis(size: int, out: int, step: Resize, both_shrink: bool) -> Taps:
     if step.convention == "opencv":
         if step.filter == "area":
             return _area(size, size / out, out) if both_shrink else _area_enlarging(size, out)
-        return _replicated((np.arange(out) + 0.5) * (size / out) - 0.5, size, *_OPENCV[step.filter])
+        position = ((np.arange(out) + 0.5) * (size / out) - 0.5).astype(np.float64)
+        return _replicated(position, size, *_OPENCV[step.filter])
     if step.filter == "area":
         return _area(size, float(_scale(size, out, step.coordinates)), out)
     if step.antialiased or step.filter == "lanczos":
@@ -109,7 +110,7 @@ def _position(size: int, out: int, coordinates: str) -> Floats:
 
 def _nearest(size: int, out: int, step: Resize) -> Taps:
     if step.convention == "opencv":
-        position = np.floor(np.arange(out) * (size / out))
+        position = np.floor(np.arange(out) * (1 / (out / size)))  # OpenCV's own roundabout way, for the same last bit
     elif step.coordinates == "half_pixel":
         position = np.floor(_position(size, out, "half_pixel") + 0.5)
     elif step.coordinates == "align_corners":
@@ -157,9 +158,9 @@ def _area(size: int, scale: float, out: int) -> Taps:
 
 def _area_enlarging(size: int, out: int) -> Taps:
     """OpenCV's INTER_AREA where an axis grows: bilinear between pixels, flat inside them."""
-    scale = size / out
-    first = np.floor(np.arange(out) * scale)
-    fraction = (np.arange(out) + 1) - (first + 1) / scale
+    inverse = out / size
+    first = np.floor(np.arange(out) * (1 / inverse))
+    fraction = ((np.arange(out) + 1) - (first + 1) * inverse).astype(np.float32)
     fraction = np.where(fraction <= 0, 0.0, fraction - np.floor(fraction))
     index = first.astype(np.intp)[:, np.newaxis] + np.arange(2)
     weight = np.stack([1 - fraction, fraction], axis=1)

@@ -109,7 +109,8 @@ def jpeg(pixels: Pixels, step: Jpeg, form: Form) -> Pixels:
     as_image(pixels).save(buffer, "JPEG", quality=step.quality, subsampling=_PILLOW_SUBSAMPLING[step.subsampling])
     if (step.dct, step.upsampling) != ("accurate", "fancy"):
         colour = "GRAY" if form.colour == "grey" else "RGB"
-        return simplejpeg.decode_jpeg(buffer.getvalue(), colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        array: Array = simplejpeg.decode_jpeg(buffer.getvalue(), colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        return array
     image = Image.open(buffer, formats=("JPEG",))
     image.load()
     return image

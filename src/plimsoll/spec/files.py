@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
+from plimsoll.spec.notes import schema
 
 MAX_BYTES = 4_000_000
 """A Spec with 20,000 labels stays below this."""
+
+MAX_MISTAKES = 50
+"""As many are told in full."""
 
 
 def read(path: Path) -> Spec:
@@ -24,8 +29,8 @@ def read(path: Path) -> Spec:
         if path.stat().st_size > MAX_BYTES:
             raise SpecError(f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read", "Is this the right file?")
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SpecError(f"{path}: can't read the Spec: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
     return loads(text, str(path))
 
@@ -34,8 +39,9 @@ def loads(text: str, where: str = "Spec") -> Spec:
     """Read a Spec from TOML text; `where` names it in errors."""
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SpecError(f"{where}: not valid TOML: {error or 'nested too deeply'}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
+    except (ValueError, RecursionError) as error:  # A plain ValueError: an integer of more digits than Python reads.
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise SpecError(f"{where}: not valid TOML: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
     return validate(data, where)
 
 
@@ -44,19 +50,18 @@ def validate(data: dict[str, Any], where: str = "Spec") -> Spec:
     try:
         return Spec.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(item, data) for item in error.errors(include_url=False)]
-        count = f"{len(lines)} mistakes" if len(lines) > 1 else "a mistake"
-        raise SpecError(f"{where}: {count} in the Spec\n" + "\n".join(f"  - {line}" for line in lines), "`plimsoll spec schema` prints all keys and values that are allowed.") from error
+        found = _causes(error)
+        lines = [_explain(item, data) for item in found[:MAX_MISTAKES]]
+        if len(found) > MAX_MISTAKES:
+            lines.append(f"… and {len(found) - MAX_MISTAKES:,} more")
+        count = f"{len(found):,} mistakes" if len(found) > 1 else "a mistake"
+        listed = "\n".join(f"  - {line}" for line in lines)
+        raise SpecError(f"{where}: {count} in the Spec\n{listed}", "`plimsoll spec schema` prints all keys and values that are allowed.") from error
 
 
 def dumps(spec: Spec) -> str:
     """Return the Spec as TOML text; what stands at its default is left out, except for each step's and task's name."""
     return tomli_w.dumps(_plain(spec))
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a Spec."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Spec.model_json_schema()}
 
 
 def _plain(value: BaseModel) -> dict[str, Any]:
@@ -77,6 +82,13 @@ def _plain_item(item: Any) -> Any:
     return item
 
 
+def _causes(error: ValidationError) -> list[Any]:
+    """Leave out that a list is "too short" where that is only because an item of it was refused."""
+    found: list[Any] = list(error.errors(include_url=False))
+    inside = {item["loc"][:length] for item in found for length in range(len(item["loc"]))}
+    return [item for item in found if item["type"] != "too_short" or item["loc"] not in inside]
+
+
 def _explain(item: Any, data: dict[str, Any]) -> str:
     """Say in one line which key is wrong, what was found there, and what is allowed."""
     where = _place(item["loc"], data)
@@ -84,7 +96,7 @@ def _explain(item: Any, data: dict[str, Any]) -> str:
     context: dict[str, Any] = item.get("ctx", {})
     found = _shown(item["input"])
     if kind == "extra_forbidden":
-        return f"{where}: unknown key{_did_you_mean(item['loc'], data)}"
+        return f"{where}: unknown key{_did_you_mean(str(item['loc'][-1]))}"
     if kind == "missing":
         return f"{where}: missing"
     if kind == "literal_error":
@@ -127,14 +139,20 @@ def _place(location: tuple[int | str, ...], data: Any) -> str:
     return text or "the Spec"
 
 
-def _did_you_mean(location: tuple[int | str, ...], data: Any) -> str:
+@cache
+def _known_keys() -> frozenset[str]:
+    return frozenset(key for one in [schema(), *schema()["$defs"].values()] for key in one.get("properties", {}))
+
+
+def _did_you_mean(key: str) -> str:
     """Suggest the nearest key that the schema knows anywhere."""
-    del data
-    known = {key for one in [schema(), *schema()["$defs"].values()] for key in one.get("properties", {})}
-    near = difflib.get_close_matches(str(location[-1]), known, n=1)
+    near = difflib.get_close_matches(key[:100], _known_keys(), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # An integer of 5,000 digits, a table nested too deeply …
+        return f"an absurd {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -8,22 +8,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+
+def _no_repeats(labels: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    for label in labels:
+        if label in seen:
+            raise ValueError(f"'{label}' stands there twice; every label needs a name of its own")
+        seen.add(label)
+    return labels
+
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Labels = Annotated[tuple[str, ...], Field(min_length=1)]
+Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_no_repeats)]
 
 
 class _Output(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _no_repeats(labels: tuple[str, ...]) -> None:
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            raise ValueError(f"labels: '{label}' stands there twice; every label needs a name of its own")
-        seen.add(label)
 
 
 class Band(BaseModel):
@@ -32,7 +34,7 @@ class Band(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     label: str
-    below: Annotated[float, Field(gt=0.0)] | None = None
+    below: Annotated[FiniteFloat, Field(gt=0.0)] | None = None
     """The band's upper end; the last band has none."""
 
 
@@ -54,13 +56,12 @@ class Classify(_Output):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _no_repeats(self.labels)
         if self.positive is not None and self.positive not in self.labels:
             raise ValueError(f"positive: '{self.positive}' is not one of the labels ({', '.join(self.labels)})")
         if self.bands and self.positive is None:
             raise ValueError("bands: they read the score of a 'positive' label, and none is named")
-        edges = [band.below for band in self.bands[:-1]]
-        rising = all(edge is not None for edge in edges) and edges == sorted(edges, key=lambda edge: edge or 0.0)
+        edges = [band.below for band in self.bands[:-1] if band.below is not None]
+        rising = edges == sorted(set(edges)) and len(edges) == len(self.bands[:-1])
         if self.bands and (not rising or self.bands[-1].below is not None):
             raise ValueError("bands: every band but the last needs a rising 'below', and the last none")
         return self

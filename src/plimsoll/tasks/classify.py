@@ -1,0 +1,97 @@
+"""Classification: one score a label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.errors import ModelError
+from plimsoll.spec.output import Classify
+from plimsoll.tasks.answer import Answer, Task, output
+
+
+@dataclass(frozen=True)
+class Classification(Answer):
+    """The scores of one picture."""
+
+    label: str | None
+    """The decision; None where no score reaches the threshold."""
+    score: float
+    """The score of the Spec's positive label, or of the best one."""
+    scores: Mapping[str, float]
+    """Label → score, best first; as float32 rounds to decimals and back."""
+    band: str | None = None
+    """How people read the score, where the Spec says so."""
+
+    def row(self, top: int | None = None) -> dict[str, Any]:
+        return {"label": self.label, "score": self.score, "scores": dict(list(self.scores.items())[:top])}
+
+
+class ClassifyTask(Task):
+    """Decodes `[N, labels]`."""
+
+    def __init__(self, spec: Classify) -> None:
+        self.spec = spec
+        self.threshold = spec.threshold
+
+    def decode(self, outputs: Mapping[str, NDArray[Any]], threshold: float | None = None) -> list[Classification]:
+        raw = output(outputs, self.spec.tensor)
+        values = raw.reshape(raw.shape[0], -1).astype(np.float32)
+        if values.shape[1] != len(self.spec.labels):
+            raise ModelError(
+                f"the network gives {values.shape[1]} scores a picture, the Spec has {len(self.spec.labels)} labels",
+                "Correct `output.labels` (or `output.tensor`) in the Spec.",
+            )
+        at = threshold if threshold is not None else self.spec.threshold
+        return [self._answer(row, at) for row in activate(values, self.spec.activation)]
+
+    def _answer(self, values: NDArray[np.float32], threshold: float | None) -> Classification:
+        labels, positive = self.spec.labels, self.spec.positive
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"the network gave scores that are no numbers: {', '.join(map(str, values[:5]))}",
+                "Compare it with its reference: a precision too low overflows.",
+            )
+        order = np.argsort(-values, kind="stable")
+        scores = {labels[place]: decimal(values[place]) for place in order}
+        if positive is None:
+            best = labels[order[0]]
+            label = best if threshold is None or scores[best] >= threshold else None
+            return Classification(label, scores[best], MappingProxyType(scores))
+        score = scores[positive]
+        others = [one for one in scores if one != positive]
+        flagged = score >= (0.5 if threshold is None else threshold)
+        label = positive if flagged or not others else others[0]
+        return Classification(label if flagged or others else None, score, MappingProxyType(scores), self._band(score))
+
+    def _band(self, score: float) -> str | None:
+        for band in self.spec.bands:
+            if band.below is None or score < band.below:
+                return band.label
+        return None
+
+    def empty_row(self) -> dict[str, Any]:
+        return {"label": None, "score": None, "scores": {}}
+
+
+def activate(values: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
+    """Apply softmax over the last axis or the logistic function, in float32 and without overflow."""
+    if activation == "softmax":
+        powers = np.exp(values - values.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
+    return values
+
+
+def decimal(value: np.float32) -> float:
+    """Return the shortest decimal that float32 reads back as the same value, so that JSON shows 0.1 and not 0.10000000149."""
+    return float(str(value))
+
+
+DECODER = ClassifyTask

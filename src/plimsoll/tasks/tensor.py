@@ -1,0 +1,42 @@
+"""The raw output tensors of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from plimsoll.spec.output import Tensors
+from plimsoll.tasks.answer import Answer, Task, output
+
+
+@dataclass(frozen=True)
+class RawTensors(Answer):
+    """One picture's slice of each output, without the batch axis."""
+
+    tensors: Mapping[str, NDArray[Any]]
+
+    def row(self, top: int | None = None) -> dict[str, Any]:
+        del top
+        return {"outputs": {name: value.tolist() for name, value in self.tensors.items()}}
+
+
+class TensorTask(Task):
+    """Cuts outputs `[N, …]` into pictures."""
+
+    def __init__(self, spec: Tensors) -> None:
+        self.spec = spec
+
+    def decode(self, outputs: Mapping[str, NDArray[Any]], threshold: float | None = None) -> list[RawTensors]:
+        del threshold
+        wanted = {name: output(outputs, name) for name in self.spec.tensors or outputs}
+        count = len(next(iter(wanted.values())))
+        return [RawTensors({name: value[place] for name, value in wanted.items()}) for place in range(count)]
+
+    def empty_row(self) -> dict[str, Any]:
+        return {"outputs": None}
+
+
+DECODER = TensorTask

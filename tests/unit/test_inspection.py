@@ -1,0 +1,156 @@
+"""What `inspect` finds, against counts made independently."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from plimsoll.errors import ModelError
+from plimsoll.inspection import Inspection, Value, inspect
+from plimsoll.model import Model
+from plimsoll.sources import read
+
+
+def weights(name: str, *shape: int) -> Any:
+    return numpy_helper.from_array(np.zeros(shape, np.float32), name)
+
+
+DOUBLE = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
+
+
+def look(path: Path, nodes: Sequence[Any], stored: Sequence[Any] = (), takes: Sequence[Any] = ("N", 3, 32, 32), gives: int = 4, opset: int = 17) -> Inspection:
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c", "d"][:gives])
+    graph = helper.make_graph(list(nodes), "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(takes))], [output], list(stored))
+    domains = {"", *(node.domain for node in nodes)}
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(one, opset if not one else 1) for one in sorted(domains)], ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return inspect(read(path))
+
+
+def test_a_trained_network(nsfw_model_path: Path) -> None:
+    found = inspect(read(nsfw_model_path))
+    assert found.inputs == (Value("input:0", "float32", ("unk__653", 224, 224, 3)),)
+    assert found.outputs == (Value("outputs", "float32", ("unk__654", 2)),)
+    assert (found.opsets, found.ir_version, found.producer) == ({"ai.onnx": 9}, 4, "tf2onnx 1.8.4")
+    assert list(found.operators.items())[:3] == [("Conv", 53), ("Relu", 49), ("Add", 17)]
+    assert found.bytes == nsfw_model_path.stat().st_size
+    assert found.uncounted == {}
+
+
+def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path) -> None:
+    """Count products from the sizes that the activations really have when it runs, and the weights as they are stored."""
+    proto = onnx.load(nsfw_model_path)
+    stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+    products = [node for node in proto.graph.node if node.op_type in {"Conv", "MatMul"}]
+    proto.graph.output.extend(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in products)
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    outputs = dict(zip([one.name for one in session.get_outputs()], session.run(None, {"input:0": np.zeros((1, 224, 224, 3), np.float32)}), strict=True))
+    # Each weight of a convolution is used once for each place of its output map; each of a matrix product once.
+    macs = sum(stored[node.input[1]].size * (math.prod(outputs[node.output[0]].shape[2:]) if node.op_type == "Conv" else 1) for node in products)
+    found = inspect(read(nsfw_model_path))
+    assert found.macs == macs
+    assert macs == pytest.approx(1.07e9, rel=0.01)
+    assert 2.0 * macs < found.flops < 2.02 * macs
+    assert found.parameters == sum(one.size for one in stored.values())
+    assert found.parameter_bytes == {"float32": sum(one.nbytes for one in stored.values() if one.dtype == np.float32), "int64": 48}
+
+
+def test_a_small_network_by_hand(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], group=8, pads=[1, 1, 1, 1]),
+        helper.make_node("MaxPool", ["c2"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("GlobalAveragePool", ["p"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Gemm", ["f", "w3", "b3"], ["l"], transB=1),
+        helper.make_node("Softmax", ["l"], ["y"]),
+    ]
+    stored = [weights("w1", 8, 3, 3, 3), weights("b1", 8), weights("w2", 8, 1, 3, 3), weights("w3", 10, 8), weights("b3", 10)]
+    found = look(tmp_path / "m.onnx", nodes, stored, gives=2)
+    conv1 = 16 * 16 * 8 * (3 * 3 * 3)
+    depthwise = 16 * 16 * 8 * (3 * 3)
+    gemm = 10 * 8
+    assert found.macs == conv1 + depthwise + gemm
+    simple = (16 * 16 * 8) + (16 * 16 * 8) + (8 * 8 * 8 * 4) + (8 * 8 * 8) + 10 + 5 * 10  # bias, ReLU, max, mean, bias, softmax
+    assert found.flops == 2 * found.macs + simple
+    assert found.parameters == 8 * 27 + 8 + 8 * 9 + 80 + 10
+    assert found.uncounted == {}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "stored", "macs", "others"),
+    [
+        ([helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])], [weights("w", 3, 5, 2, 2)], 32 * 32 * 3 * 5 * 4, 0),
+        ([helper.make_node("MatMul", ["x", "w"], ["y"])], [weights("w", 32, 7)], 3 * 32 * 32 * 7, 0),
+        ([helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")], [DOUBLE], 0, 0),
+        ([helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")], [DOUBLE], 0, 3 * 64 * 64 * 8),
+        ([helper.make_node("BatchNormalization", ["x", "w", "w", "w", "w"], ["y"])], [weights("w", 3)], 0, 2 * 3 * 32 * 32),
+    ],
+    ids=["ConvTranspose", "MatMul", "nearest", "linear", "BatchNormalization"],
+)  # fmt: skip
+def test_each_kind_of_arithmetic(tmp_path: Path, nodes: Sequence[Any], stored: Sequence[Any], macs: int, others: int) -> None:
+    found = look(tmp_path / "m.onnx", nodes, stored)
+    assert (found.macs, found.flops, found.uncounted) == (macs, 2 * macs + others, {})
+
+
+def test_what_cannot_be_counted_is_listed_and_never_silently_nothing(tmp_path: Path) -> None:
+    found = look(tmp_path / "m.onnx", [helper.make_node("LRN", ["x"], ["l"], size=3), helper.make_node("Relu", ["l"], ["y"])])
+    assert found.uncounted == {"LRN": 1}
+    assert found.flops == 3 * 32 * 32
+    free = look(
+        tmp_path / "m.onnx",
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
+        [weights("w", 4, 3, 3, 3)],
+        takes=("N", 3, "H", "W"),
+    )
+    assert (free.macs, free.flops, free.uncounted) == (0, 0, {"Conv": 1, "Relu": 1})
+    own = look(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"], domain="com.example")])
+    assert own.uncounted == own.operators == {"com.example.Relu": 1}
+
+
+def test_the_arithmetic_inside_functions_is_counted(tmp_path: Path) -> None:
+    function = helper.make_function("own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)])
+    look(tmp_path / "m.onnx", [helper.make_node("Twice", ["x"], ["y"], domain="own")])
+    proto = onnx.load(tmp_path / "m.onnx")
+    proto.functions.append(function)
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    found = inspect(read(tmp_path / "m.onnx"))
+    assert (found.flops, found.uncounted) == (3 * 32 * 32, {})
+
+
+def test_parameters_of_narrow_dtypes_and_constants_are_counted(tmp_path: Path) -> None:
+    four_bits = helper.make_tensor("q", TensorProto.INT4, [5], [1, 2, 3, 4, 5])
+    constant = helper.make_node("Constant", [], ["k"], value=weights("k", 3, 1, 1))
+    found = look(tmp_path / "m.onnx", [constant, helper.make_node("Mul", ["x", "k"], ["y"])], [four_bits], opset=21)
+    assert found.parameter_counts == {"int4": 5, "float32": 3}
+    assert found.parameter_bytes == {"float32": 12, "int4": 3}
+    assert found.parameters == 8
+
+
+def test_external_files_and_json(tmp_path: Path) -> None:
+    look(tmp_path / "m.onnx", [helper.make_node("Conv", ["x", "w"], ["y"])], [weights("w", 4, 3, 3, 3)])
+    proto = onnx.load(tmp_path / "m.onnx")
+    onnx.save_model(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    found = inspect(read(tmp_path / "m.onnx"))
+    assert found.external_files == ("w.bin",)
+    assert found.bytes == (tmp_path / "m.onnx").stat().st_size + 4 * 27 * 4
+    assert found.macs == 30 * 30 * 4 * 27
+    plain = json.loads(json.dumps(found.to_dict()))
+    assert plain["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 3, 32, 32]}]
+    assert plain["operators"] == {"Conv": 1}
+
+
+def test_other_formats_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="this one is tflite"):
+        inspect(Model(tmp_path / "m.tflite", "tflite"))
