@@ -1,0 +1,79 @@
+# On a machine with Python 3.11+, pip and make: `make demo` runs the main job, `make test` the tests. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+ifeq ($(OS),Windows_NT)
+BIN    := $(VENV)/Scripts
+endif
+RUN    := $(BIN)/plimsoll
+STAMP  := .make
+
+.PHONY: demo test check fix bench docs setup clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo   score the example photographs with the trained open_nsfw network"
+	@echo "make test   run the tests"
+	@echo "make check  lint, types, layers, tests: what CI runs"
+	@echo "make fix    format the code and fix what the linter can fix"
+	@echo "make bench  measure against the plain loop; PHOTOS=folder chooses the pictures"
+	@echo "make docs   write the generated pages of docs/ anew"
+
+# Set-up: a virtual environment, remade when the dependencies change.
+$(STAMP)/user: pyproject.toml
+	@mkdir -p $(STAMP)
+	@echo "== setting up $(VENV) (once) =="
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Plimsoll needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast]'
+	@touch $@
+
+$(STAMP)/dev: $(STAMP)/user
+	@echo "== adding what the tests need (once) =="
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,parquet]' --group dev
+	@touch $@
+
+setup: $(STAMP)/dev
+
+demo: $(STAMP)/user
+	@echo "== fetching open_nsfw's trained weights (once, 22 MB) =="
+	@$(RUN) --quiet zoo fetch open_nsfw
+	@echo "== scoring the photographs in examples/photos =="
+	@$(RUN) predict open_nsfw examples/photos --format table
+	@echo
+	@echo "The score is the network's estimate that a photograph is not safe for work: below 0.2 safe, above 0.8 not safe,"
+	@echo "a person decides in between. Try your own: $(RUN) predict open_nsfw YOUR_FOLDER"
+
+test: $(STAMP)/dev
+	@echo "== fetching open_nsfw's trained weights (once, 22 MB) =="
+	@$(RUN) --quiet zoo fetch open_nsfw
+	@echo "== running the tests =="
+	@$(BIN)/python -m pytest
+
+check: $(STAMP)/dev
+	@echo "== lint =="
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@echo "== types =="
+	@$(BIN)/mypy
+	@echo "== layers =="
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory test
+
+fix: $(STAMP)/dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+PHOTOS ?= examples/photos
+bench: $(STAMP)/dev
+	@$(RUN) --quiet zoo fetch open_nsfw
+	@$(BIN)/python benchmarks/predict.py $(PHOTOS)
+
+docs: $(STAMP)/dev
+	@$(BIN)/python benchmarks/fast_steps.py examples/photos --write
+	@$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) $(STAMP) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

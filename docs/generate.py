@@ -1,0 +1,139 @@
+"""Write the generated pages of docs/: spec.md from the Spec's own classes, cli.md from the command line.
+
+    python docs/generate.py [--check]
+
+`--check` writes nothing and fails where a page is not what it should be.
+"""
+
+from __future__ import annotations
+
+import html
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from plimsoll.spec import files, notes
+from plimsoll.zoo import card
+
+HERE = Path(__file__).parent
+
+INTRODUCTION = """# The Spec
+
+A Spec is the contract of a model: from the bytes of a picture to the meaning of the answer. It is a TOML file. `plimsoll spec check FILE`
+names every mistake in it, `plimsoll spec check FILE --model MODEL` whether it fits a network, and `plimsoll spec schema` prints its JSON
+Schema for editors.
+
+This page is generated from the code by `make docs`.
+
+## An example
+
+This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their default are left out):
+
+```toml
+{example}```
+
+## Top level
+
+{top}
+
+## `input`
+
+{input}
+
+The steps run in order. The first is `decode`, and only the first. `resize`, `jpeg` and `crop` work on height × width × channels, so they
+come before `layout`; `resize` and `jpeg` need 8-bit values, so they come before `scale`, `mean` and `std`.
+"""
+
+STEPS = ["Decode", "Resize", "Jpeg", "Crop", "Channels", "Scale", "Mean", "Std", "Layout", "Cast"]
+TASKS = ["Classify", "Detect", "Landmarks", "Segment", "Tensors"]
+
+
+def spec_page() -> str:
+    """Return docs/spec.md."""
+    schema = notes.schema()
+    definitions = schema["$defs"]
+    text = INTRODUCTION.format(example=files.dumps(card("open_nsfw").spec), top=table(schema), input=table(definitions["Input"]))
+    text += "\n## The steps\n"
+    for name in STEPS:
+        text += section(definitions[name], "step")
+    text += "\n## `output`: the tasks\n\nAll tasks are valid in a Spec. This version decodes `classify` and `tensor`; for the others it says so.\n"
+    for name in TASKS:
+        text += section(definitions[name], "task")
+    return text + "\n### A band\n\n" + table(definitions["Band"]) + "\n"
+
+
+def section(definition: dict[str, Any], tag: str) -> str:
+    """Return the part about one step or task."""
+    title = definition["properties"][tag]["const"]
+    return f'\n### `{tag} = "{title}"`\n\n{" ".join(definition["description"].split())}\n\n{table(definition, tag)}\n'
+
+
+def table(definition: dict[str, Any], leave_out: str = "") -> str:
+    """Return a Markdown table of the keys."""
+    needed = set(definition.get("required", ()))
+    rows = ["| key | value | default | |", "| --- | --- | --- | --- |"]
+    for key, value in definition["properties"].items():
+        if key == leave_out:
+            continue
+        default = "required" if key in needed else shown(value.get("default"))
+        rows.append(f"| `{key}` | {kind(value)} | {default} | {value.get('description', '')} |")
+    return "\n".join(rows) if len(rows) > 2 else "It has no other keys."
+
+
+def shown(default: object) -> str:
+    """Return a default as TOML writes it."""
+    if default is None or default in ("", [], ()):
+        return "–"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    if isinstance(default, (list, tuple)):
+        return "`[" + ", ".join(f'"{one}"' if isinstance(one, str) else f"{one:g}" for one in default) + "]`"
+    return f'`"{default}"`' if isinstance(default, str) else f"`{default:g}`"
+
+
+def kind(value: dict[str, Any]) -> str:
+    """Return in a few words what a key takes."""
+    if "anyOf" in value:
+        return " or ".join(kind(one) for one in value["anyOf"] if one.get("type") != "null")
+    if "const" in value:
+        return shown(value["const"])
+    if "enum" in value:
+        return " ".join(shown(one) for one in value["enum"])
+    if value.get("type") == "array":
+        if "prefixItems" in value:
+            return f"list of {len(value['prefixItems'])}: {kind(value['prefixItems'][0])}"
+        return f"list of {kind(value['items'])}"
+    if "$ref" in value:
+        return "table, see below"
+    if "discriminator" in value or "oneOf" in value:
+        return "table, see below"
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}.get(value.get("type", ""), "table, see below")
+    bounds = [
+        f"{sign} {value[key]:g}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in value
+    ]
+    return f"{words} {', '.join(bounds)}".strip()
+
+
+def cli_page() -> str:
+    """Return docs/cli.md, as typer writes it."""
+    command = [sys.executable, "-m", "typer", "plimsoll.cli", "utils", "docs", "--name", "plimsoll", "--title", "The command line"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return html.unescape(done.stdout).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    wrong = []
+    for name, text in {"spec.md": spec_page(), "cli.md": cli_page()}.items():
+        page = HERE / name
+        if "--check" not in sys.argv:
+            page.write_text(text, encoding="utf-8")
+        elif not page.exists() or page.read_text(encoding="utf-8") != text:
+            wrong.append(name)
+    if wrong:
+        sys.exit(f"not up to date: {', '.join(wrong)}; run `make docs`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Importing is light: no runtime before its use, and quick."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RUNTIMES = {"onnx", "onnxruntime", "cv2", "openvino", "tensorflow", "keras", "torch", "tensorrt", "pyarrow", "ai_edge_litert", "MNN", "ncnn", "netron"}
+BIN = Path(sys.executable).parent
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the top-level modules that a fresh interpreter holds after running `code`."""
+    program = f"{code}\nimport sys, json; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def best_of(command: list[str], runs: int = 5) -> float:
+    """Return the shortest wall time in seconds: the one least disturbed by other work."""
+    times = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "COLUMNS": "100"})
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
+    loaded = loaded_by("import plimsoll")
+    assert not loaded & RUNTIMES
+    assert not loaded & {"numpy", "PIL", "pydantic", "rich"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import plimsoll; plimsoll.load, plimsoll.Spec, plimsoll.Model, plimsoll.Target, plimsoll.Report, plimsoll.Bundle, plimsoll.Runner",
+        "from plimsoll import backends; [backends.get(name).offers() for name in backends.names()]",
+        "from plimsoll import sources; sources.all_sources()",
+        "import plimsoll.cli",
+        "from plimsoll import zoo; from plimsoll.image import InputPlan; InputPlan(zoo.card('open_nsfw').spec.input)",
+    ],
+    ids=["nouns", "backends", "sources", "command line", "reference steps"],
+)
+def test_nothing_loads_a_runtime_before_its_use(code: str) -> None:
+    assert not loaded_by(code) & RUNTIMES
+
+
+def test_every_public_name_is_there() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import plimsoll; [getattr(plimsoll, name) for name in plimsoll.__all__]"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_import_takes_under_three_tenths_of_a_second() -> None:
+    bare = best_of([sys.executable, "-c", "pass"])
+    assert best_of([sys.executable, "-c", "import plimsoll"]) - bare < 0.3
+
+
+def test_help_takes_under_half_a_second() -> None:
+    assert best_of([str(BIN / "plimsoll"), "--help"]) < 0.5
