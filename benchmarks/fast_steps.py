@@ -143,7 +143,7 @@ def _runner(plan: InputPlan, value: Any) -> Callable[[], Array]:
         pixels = value
         for function in functions:
             pixels = function(pixels)
-        return as_array(pixels)
+        return np.ascontiguousarray(as_array(pixels))  # as the plan itself does at its end
 
     return run
 

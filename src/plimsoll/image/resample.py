@@ -39,7 +39,7 @@ def resample(pixels: Array, width: int, height: int, step: Resize) -> Array:
     columns = _axis(pixels.shape[1], width, step, both_shrink)
     rows = _axis(pixels.shape[0], height, step, both_shrink)
     if step.filter == "nearest":
-        return pixels[rows.index[:, 0]][:, columns.index[:, 0]]
+        return pixels.take(rows.index[:, 0], axis=0).take(columns.index[:, 0], axis=1)
     if rows.index.shape[1] == columns.index.shape[1] == 2:
         return _interpolate(pixels, rows, columns)
     if height <= pixels.shape[0]:

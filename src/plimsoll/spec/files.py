@@ -111,6 +111,7 @@ def _explain(item: Any, data: dict[str, Any]) -> str:
     return f"{where}: found {found}, expected {_expected(item['msg'])}"
 
 
+@cache
 def _tags(discriminator: str) -> str:
     definitions = schema()["$defs"].values()
     tags = [one["properties"][discriminator]["const"] for one in definitions if "const" in one.get("properties", {}).get(discriminator, {})]

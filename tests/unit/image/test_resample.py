@@ -1,0 +1,215 @@
+"""Resizing against those who defined it: stored answers of TensorFlow 2.21, and OpenCV and Pillow themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from plimsoll.errors import ImageError
+from plimsoll.image import InputPlan
+from plimsoll.image.pixels import Array, as_array
+from plimsoll.image.steps import crop, resize, resized_size
+from plimsoll.spec.files import validate
+from plimsoll.spec.steps import Crop, Form, Resize
+
+HERE = Path(__file__).parent
+PHOTOS = HERE.parents[2] / "examples" / "photos"
+with np.load(HERE / "data" / "tensorflow_resize.npz") as _stored:
+    TENSORFLOW: dict[str, Array] = dict(_stored)
+PICTURE = TENSORFLOW.pop("picture")
+LOADER: dict[str, dict[str, str]] = json.loads((HERE / "data" / "tensorflow_loader.json").read_text(encoding="utf-8"))["photos"]
+
+SIZES = [(16, 12), (50, 61), (29, 37), (61, 12), (9, 55), (28, 38), (1, 1), (58, 74), (90, 37)]
+"""(height, width) from a picture of 29 x 37: shrink, grow, leave alone, mixed."""
+
+
+def by_step(pixels: Array | Image.Image, **options: Any) -> Array:
+    return as_array(resize(pixels, Resize(**options), Form()))
+
+
+def worst(a: Array, b: Array) -> float:
+    assert a.shape == b.shape
+    return float(np.abs(a.astype(np.float64) - b).max())
+
+
+@pytest.mark.parametrize("key", TENSORFLOW)
+def test_tensorflow(key: str) -> None:
+    method, coordinates, antialias, size = key.split("/")
+    height, width = map(int, size.split("x"))
+    options: dict[str, Any] = {"filter": method.removesuffix("3"), "coordinates": coordinates, "width": width, "height": height}
+    if method != "area":
+        options["antialias"] = antialias == "True"
+    found = by_step(PICTURE, convention="tensorflow", rounding="none", **options)
+    assert found.dtype == np.float32
+    # TensorFlow's area sums up in float32: that is its own error, not a difference.
+    tolerance = 1e-2 if antialias == "True" else {"bilinear": 0.0, "nearest": 0.0, "area": 2e-3}.get(method, 1e-3)
+    assert worst(found[:, :, -1], TENSORFLOW[key]) <= tolerance
+
+
+def test_tensorflows_conventions_differ_from_one_another() -> None:
+    """Else the test above would not tell them apart."""
+    same = {frozenset({"area/half_pixel", "area/asymmetric"})}
+    shrunk = {key.removesuffix("/16x12"): array for key, array in TENSORFLOW.items() if key.endswith("/16x12")}
+    for a, b in itertools.combinations(shrunk, 2):
+        if frozenset({a.removesuffix("/False"), b.removesuffix("/False")}) not in same:
+            assert worst(shrunk[a], shrunk[b]) > 1, (a, b)
+
+
+@pytest.mark.parametrize("name", sorted(LOADER))
+def test_the_tensorflow_loader_of_open_nsfw_is_bit_identical(name: str) -> None:
+    """Every stage of the card open_nsfw_tf against real TensorFlow: see benchmarks/tensorflow_loader.py."""
+    card = tomllib.loads(files("plimsoll").joinpath("zoo/cards/open_nsfw_tf.toml").read_text(encoding="utf-8"))
+    plan = InputPlan(validate(card["spec"]).input)
+    names = {"decode": "decoded", "resize": "resized", "jpeg": "roundtrip"}
+    pixels: Any = (PHOTOS / name).read_bytes()
+    for stage, function in plan.stages:
+        pixels = function(pixels)
+        if stage in names:
+            assert sha256(as_array(pixels)) == LOADER[name][names[stage]], stage
+    assert sha256(plan(PHOTOS / name)) == LOADER[name]["final"]
+
+
+def sha256(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+OPENCV = {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4", "area": "INTER_AREA"}
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", OPENCV)
+def test_opencv(name: str, size: tuple[int, int]) -> None:
+    height, width = size
+    flag: int = getattr(cv2, OPENCV[name])
+    options: dict[str, Any] = {"convention": "opencv", "filter": name, "width": width, "height": height}
+    levels = by_step(PICTURE, **options)
+    assert levels.dtype == np.uint8
+    assert worst(levels, cv2.resize(PICTURE, (width, height), interpolation=flag)) <= (0 if name == "nearest" else 1)
+    values = by_step(PICTURE, rounding="none", **options)
+    assert worst(values, cv2.resize(PICTURE.astype(np.float32), (width, height), interpolation=flag)) <= 2e-3
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos", "box"])
+def test_pillow(name: str, size: tuple[int, int]) -> None:
+    height, width = size
+    options: dict[str, Any] = {"filter": "area" if name == "box" else name, "width": width, "height": height}
+    expected = np.asarray(Image.fromarray(PICTURE).resize((width, height), getattr(Image.Resampling, name.upper())))
+    assert np.array_equal(by_step(PICTURE, **options), expected)
+    assert np.array_equal(by_step(Image.fromarray(PICTURE), **options), expected)
+    assert np.array_equal(by_step(PICTURE[:, :, ::-1], **options), expected[:, :, ::-1])
+    grey = Image.fromarray(PICTURE[:, :, 0])
+    assert np.array_equal(by_step(PICTURE[:, :, :1], **options)[:, :, 0], np.asarray(grey.resize((width, height), getattr(Image.Resampling, name.upper()))))
+
+
+def test_rounding() -> None:
+    """TensorFlow's convert_image_dtype cuts `v / 255 * 255.5` off; the usual way adds a half."""
+    options: dict[str, Any] = {"convention": "tensorflow", "width": 12, "height": 16}
+    exact = by_step(PICTURE, rounding="none", **options)
+    assert np.array_equal(by_step(PICTURE, **options), np.floor(exact + 0.5).astype(np.uint8))
+    unit = by_step(PICTURE.astype(np.float32) * np.float32(1 / 255), rounding="none", **options)
+    assert np.array_equal(by_step(PICTURE, rounding="tensorflow", **options), (unit * np.float32(255.5)).astype(np.uint8))
+    white = np.full((8, 8, 3), 255, np.uint8)
+    assert by_step(white, convention="tensorflow", filter="bicubic", rounding="tensorflow", width=5, height=5).min() == 255
+
+
+def letterbox(pixels: Array, shape: tuple[int, int], *, auto: bool, scaleup: bool, stride: int) -> Array:
+    """YOLOv5's `letterbox` (utils/augmentations.py), written out; `shape` is (height, width)."""
+    height, width = pixels.shape[:2]
+    r = min(shape[0] / height, shape[1] / width)
+    if not scaleup:
+        r = min(r, 1.0)
+    unpadded = round(width * r), round(height * r)
+    dw, dh = float(shape[1] - unpadded[0]), float(shape[0] - unpadded[1])
+    if auto:
+        dw, dh = dw % stride, dh % stride
+    dw, dh = dw / 2, dh / 2
+    if (width, height) != unpadded:
+        pixels = np.asarray(cv2.resize(pixels, unpadded, interpolation=cv2.INTER_LINEAR))
+    top, bottom, left, right = round(dh - 0.1), round(dh + 0.1), round(dw - 0.1), round(dw + 0.1)
+    return np.asarray(cv2.copyMakeBorder(pixels, top, bottom, left, right, cv2.BORDER_CONSTANT, value=(114, 114, 114)))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (64, 96), (97, 64), (20, 20), (29, 37), (33, 37)], ids=str)
+@pytest.mark.parametrize("stride", [0, 16, 32])
+@pytest.mark.parametrize("enlarge", [True, False])
+def test_letterbox_is_yolov5s(shape: tuple[int, int], stride: int, enlarge: bool) -> None:
+    expected = letterbox(PICTURE, shape, auto=stride > 0, scaleup=enlarge, stride=stride)
+    found = by_step(PICTURE, fit="letterbox", convention="opencv", width=shape[1], height=shape[0], stride=stride, enlarge=enlarge)
+    assert worst(found, expected) <= 1
+    assert np.array_equal(found == 114, expected == 114) or worst(found, expected) == 1
+    if not stride:
+        assert found.shape == (*shape, 3)
+
+
+def test_letterbox_pads_at_the_end_with_any_level() -> None:
+    found = by_step(PICTURE, fit="letterbox", filter="nearest", width=74, height=74, pad_position="end", pad_value=7)
+    assert np.array_equal(found[:58], by_step(PICTURE, filter="nearest", width=74, height=58))
+    assert (found[58:] == 7).all()
+
+
+def test_letterbox_that_does_not_enlarge_keeps_the_pixels() -> None:
+    found = by_step(PICTURE, fit="letterbox", width=41, height=40, enlarge=False)
+    assert np.array_equal(found[5 : 5 + 29, 2 : 2 + 37], PICTURE)
+    assert (found[:5] == 114).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (333, 500), (640, 480), (1, 7), (256, 256), (1023, 767)])
+@pytest.mark.parametrize("size", [224, 256, 337])
+def test_short_edge_is_torchvisions(width: int, height: int, size: int) -> None:
+    """torchvision.transforms.functional._compute_resized_output_size."""
+    short, long = (width, height) if width <= height else (height, width)
+    new_short, new_long = size, int(size * long / short)
+    expected = (new_short, new_long) if width <= height else (new_long, new_short)
+    assert resized_size(width, height, Resize(fit="short_edge", size=size)) == expected
+
+
+def test_short_edge_resizes_so() -> None:
+    assert by_step(PICTURE, fit="short_edge", size=58).shape == (58, 74, 3)
+
+
+def test_short_edge_refuses_an_absurd_long_one() -> None:
+    with pytest.raises(ImageError, match=r"the longer would be 11,200,000,000"):
+        resized_size(1, 50_000_000, Resize(fit="short_edge", size=224))
+
+
+@pytest.mark.parametrize(("margin_x", "margin_y"), [(0, 0), (1, 2), (3, 5), (7, 4)])
+def test_the_centred_crop_rounds_as_asked(margin_x: int, margin_y: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10 + margin_y, 8 + margin_x, 3), np.uint8)
+    floor = as_array(crop(pixels, Crop(width=8, height=10), Form()))
+    assert np.array_equal(floor, pixels[margin_y // 2 :, margin_x // 2 :][:10, :8])
+    # torchvision.transforms.functional.center_crop
+    top, left = round(margin_y / 2.0), round(margin_x / 2.0)
+    assert np.array_equal(as_array(crop(pixels, Crop(width=8, height=10, centre="round"), Form())), pixels[top : top + 10, left : left + 8])
+
+
+def test_a_crop_that_does_not_fit_is_an_error() -> None:
+    for step in (Crop(width=38, height=29), Crop(width=30, height=20, x=8, y=0)):
+        with pytest.raises(ImageError, match="does not fit into 37x29 pixels"):
+            crop(PICTURE, step, Form())
+
+
+def test_a_picture_of_one_pixel_grows_in_every_convention() -> None:
+    pixel = np.array([[[10, 20, 30]]], np.uint8)
+    for convention in ("pillow", "opencv", "tensorflow"):
+        for name in ("nearest", "bilinear", "bicubic", "lanczos", "area"):
+            assert (by_step(pixel, convention=convention, filter=name, width=5, height=4) == pixel).all(), (convention, name)
+
+
+@pytest.mark.parametrize(("size", "out"), [(225, 1000), (208, 640), (200, 224), (33, 99), (7, 1200)])
+@pytest.mark.parametrize("name", ["nearest", "area"])
+def test_opencv_falls_on_the_same_pixel_where_a_position_is_whole(name: str, size: int, out: int) -> None:
+    """225 / 1000 and 1 / (1000 / 225) differ in the last bit, and so may the pixel that a whole position falls on."""
+    row = np.random.default_rng(size).integers(0, 256, (3, size, 3)).astype(np.float32)
+    expected = cv2.resize(row, (out, 5), interpolation=getattr(cv2, OPENCV[name]))
+    assert worst(by_step(row, convention="opencv", filter=name, rounding="none", width=out, height=5), np.asarray(expected)) <= 2e-3
