@@ -114,3 +114,26 @@ def describe() -> dict[str, object]:
         "cores": cores(),
         "python": platform.python_version(),
     }
+
+
+def resident_bytes(pid: int) -> int | None:
+    """Return how much memory a process holds, without what its children hold; None where the system doesn't tell."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def memory_bytes() -> int | None:
+    """Return how much memory this process may use in all: the machine's, cut by the cgroup's limit; None where unknown."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for folder in _cgroup_folders(_CGROUP, _PROC_SELF_CGROUP):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue
+    return min(limits)

@@ -1,0 +1,131 @@
+"""Work in a process of its own: results come back, and whatever ends it early is said in words."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from plimsoll import isolate
+from plimsoll.isolate import JobFailed, Limits
+
+WORK = """
+import ctypes, os, sys, time
+from plimsoll.errors import ModelError
+
+def run(payload):
+    print("begun", flush=True)
+    kind = payload["kind"]
+    if kind == "double":
+        return {"twice": payload["value"] * 2}
+    if kind == "segfault":
+        ctypes.string_at(0)
+    if kind == "exit":
+        print("the last words"); sys.stdout.flush(); os._exit(7)
+    if kind == "exception":
+        raise ZeroDivisionError("by nought")
+    if kind == "ours":
+        raise ModelError("no such layer", "look again")
+    if kind == "memory":
+        hog = bytearray(os.urandom(1)) * 600_000_000
+        time.sleep(60)
+    if kind == "children":
+        import subprocess
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+        open(payload["file"], "w").write(str(child.pid))
+    time.sleep(300)
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "piece_of_work.py").write_text(WORK)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return "piece_of_work"
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+
+
+def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) -> None:
+    assert isolate.run(module, {"kind": "double", "value": 21}, tmp_path / "job", Limits(30)) == {"twice": 42}
+    assert (tmp_path / "job" / "log.txt").read_text() == "begun\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "limits", "told"),
+    [
+        ("segfault", Limits(30), "a segmentation fault"),
+        ("exit", Limits(30), "exit code 7: the last words"),
+        ("exception", Limits(30), "by nought"),
+        ("ours", Limits(30), "no such layer"),
+        ("hang", Limits(1), "longer than its limit of 1 s"),
+        ("memory", Limits(30, 300_000_000), "of memory; its limit is 0.3 GB"),
+    ],
+)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and memory are told otherwise there")
+def test_what_ends_it_early_is_said(module: str, tmp_path: Path, kind: str, limits: Limits, told: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(JobFailed, match=told) as caught:
+        isolate.run(module, {"kind": kind}, tmp_path / "job", limits)
+    assert time.monotonic() - started < 20
+    assert "log.txt" in caught.value.hint or kind == "ours"
+
+
+def test_an_old_result_is_not_taken_for_a_new_one(module: str, tmp_path: Path) -> None:
+    isolate.run(module, {"kind": "double", "value": 1}, tmp_path / "job", Limits(30))
+    with pytest.raises(JobFailed):
+        isolate.run(module, {"kind": "exit"}, tmp_path / "job", Limits(30))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_its_children_end_with_it(module: str, tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="longer"):
+        isolate.run(module, {"kind": "children", "file": str(tmp_path / "pid")}, tmp_path / "job", Limits(2))
+    assert not alive(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_it_ends_when_its_parent_is_killed(module: str, tmp_path: Path) -> None:
+    program = (
+        f"from plimsoll import isolate; isolate.run({module!r}, {{'kind': 'hang'}}, __import__('pathlib').Path({str(tmp_path / 'job')!r}), isolate.Limits(300))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ))
+    log = tmp_path / "job" / "log.txt"
+    while not log.exists() or not log.read_text():
+        time.sleep(0.05)
+    (worker,) = [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit() and str(tmp_path / "job").encode() in cmdline(path) and int(path.name) != parent.pid
+    ]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker)
+
+
+def cmdline(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_job_can_be_repeated_by_hand(module: str, tmp_path: Path) -> None:
+    isolate.run(module, {"kind": "double", "value": 4}, tmp_path / "job", Limits(30))
+    (tmp_path / "job" / "result.json").unlink()
+    subprocess.run([sys.executable, "-m", "plimsoll.isolate", str(tmp_path / "job")], check=True, env=dict(os.environ))
+    assert json.loads((tmp_path / "job" / "result.json").read_text()) == {"result": {"twice": 8}}

@@ -1,0 +1,71 @@
+"""The machine's real share of cores, with cgroup trees as a container shows them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from plimsoll import machine
+
+
+def tree(root: Path, files: dict[str, str], membership: str) -> tuple[Path, Path]:
+    for name, content in files.items():
+        file = root / "fs" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    (root / "membership").write_text(membership)
+    return root / "fs", root / "membership"
+
+
+@pytest.mark.parametrize(
+    ("files", "membership", "quota"),
+    [
+        ({"cpu.max": "max 100000"}, "0::/", None),
+        ({"cpu.max": "250000 100000"}, "0::/", 2.5),
+        ({"a/cpu.max": "max 100000", "a/b/cpu.max": "50000 100000"}, "0::/a/b", 0.5),
+        ({"a/cpu.max": "150000 100000", "a/b/cpu.max": "400000 100000"}, "0::/a/b", 1.5),
+        ({"other/cpu.max": "50000 100000"}, "0::/a", None),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu:/", None),
+        ({"cpu/pod/cpu.cfs_quota_us": "300000", "cpu/pod/cpu.cfs_period_us": "100000"}, "4:cpu:/pod", 3.0),
+        ({"cpu,cpuacct/pod/cpu.cfs_quota_us": "200000", "cpu,cpuacct/pod/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/pod", 2.0),
+        ({"cpu.max": "nonsense"}, "0::/", None),
+        ({}, "", None),
+    ],
+    ids=["unlimited", "v2", "v2 child", "v2 parent is tighter", "v2 elsewhere", "v1 unlimited", "v1", "v1 joined controllers", "unreadable", "nothing"],
+)
+def test_the_tightest_quota_counts(tmp_path: Path, files: dict[str, str], membership: str, quota: float | None) -> None:
+    assert machine.cpu_quota(*tree(tmp_path, files, membership)) == quota
+
+
+@pytest.mark.parametrize(("quota", "affinity", "cores"), [(None, 4, 4), (2.5, 4, 2), (0.5, 4, 1), (8.0, 4, 4), (3.0, 4, 3)])
+def test_cores_are_the_affinity_cut_by_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float | None, affinity: int, cores: int) -> None:
+    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(machine, "_affinity", lambda: affinity)
+    assert machine.cores() == cores
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity masks")
+def test_the_affinity_mask_of_this_process_counts() -> None:
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert machine.cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_it_describes_this_machine() -> None:
+    facts = machine.describe()
+    assert facts["cores"] == machine.cores() >= 1
+    assert facts["processor"]
+    assert isinstance(facts["instruction_sets"], list)
+
+
+def test_memory() -> None:
+    held, allowed = machine.resident_bytes(os.getpid()), machine.memory_bytes()
+    if held is None or allowed is None:
+        pytest.skip("the system doesn't tell")
+    assert 10_000_000 < held < allowed
+    assert machine.resident_bytes(2**22 + 1) is None
