@@ -14,16 +14,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from plimsoll import machine
 from plimsoll.errors import BackendError, BackendMissing, BuildFailed, PlimsollError, TargetError
 from plimsoll.model import Model
 from plimsoll.target import Target
 
 Tensors = dict[str, NDArray[Any]]
+Objective = Literal["throughput", "latency"]
+Form = Literal["float32", "float16", "qdq", "dynamic"]
+"""How the numbers stand in an ONNX file: all in float32; in float16; QuantizeLinear and DequantizeLinear around each
+quantized operator (explicit int8); int8 weights with operators that quantize what comes (DynamicQuantizeLinear)."""
+
+
+@dataclass(frozen=True)
+class ThreadPlan:
+    """How the cores are shared: `lanes` calls at once, each computing with `threads` threads.
+
+    Many lanes of one thread give the most answers a second, since nobody waits for anybody; one lane of many threads
+    gives each answer soonest.
+    """
+
+    lanes: int
+    threads: int
+
+    @classmethod
+    def of(cls, objective: Objective, cores: int | None = None) -> Self:
+        """Plan for this machine's share of cores, or for `cores`."""
+        count = cores or machine.cores()
+        return cls(count, 1) if objective == "throughput" else cls(1, count)
 
 
 @dataclass(frozen=True)
@@ -85,10 +108,17 @@ class Backend(ABC):
     name: ClassVar[str]
     """The runtime's name in targets; the file has the same."""
     options: ClassVar[type[Options]] = Options
+    deployable: ClassVar[bool] = True
+    """Whether anybody would answer pictures with it; `ship` tries no other by itself."""
 
     @abstractmethod
     def offers(self) -> tuple[Offer, ...]:
         """Return the targets that this runtime has, without importing it where that can be avoided."""
+
+    def needs(self, target: Target) -> Form:
+        """Return the form that an ONNX file must have for this target before `build` and `load` take it."""
+        del target
+        return "float32"
 
     @abstractmethod
     def build(self, model: Model, target: Target, folder: Path) -> Model:
@@ -98,8 +128,8 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def load(self, model: Model, target: Target, options: Any, threads: int) -> Session:
-        """Load a built model for calls that compute with `threads` threads; raises BuildFailed."""
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Session:
+        """Load a built model for `plan.lanes` calls at once that compute with `plan.threads` threads each; raises BuildFailed."""
 
     def check(self, target: Target) -> None:
         """Raise TargetError for a target that this runtime doesn't know, BackendMissing for one that this machine lacks."""

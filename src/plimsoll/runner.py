@@ -12,37 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import backends, machine
-from plimsoll.backend import Session, TensorInfo, Tensors
+from plimsoll import backends
+from plimsoll.backend import Objective, Session, TensorInfo, Tensors, ThreadPlan
 from plimsoll.errors import InputError, ModelError, RunFailed
 from plimsoll.model import Model
 from plimsoll.target import Target
 
-Objective = Literal["throughput", "latency"]
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class ThreadPlan:
-    """How the cores are shared: `lanes` calls at once, each computing with `threads` threads.
-
-    Many lanes of one thread give the most answers a second, since nobody waits for anybody; one lane of many threads
-    gives each answer soonest.
-    """
-
-    lanes: int
-    threads: int
-
-    @classmethod
-    def of(cls, objective: Objective, cores: int | None = None) -> Self:
-        """Plan for this machine's share of cores, or for `cores`."""
-        count = cores or machine.cores()
-        return cls(count, 1) if objective == "throughput" else cls(1, count)
 
 
 @dataclass
@@ -82,17 +63,19 @@ class Runner:
         objective: Objective = "latency",
         options: Mapping[str, str] | None = None,
         cores: int | None = None,
+        plan: ThreadPlan | None = None,
     ) -> Self:
         """Build the model for the target if need be, and load it.
 
+        The objective shares out `cores` (default: this machine's) between lanes and threads; `plan` says it outright.
         Raises TargetError, BackendMissing or BuildFailed; ModelError where the Spec names tensors that the network lacks.
         """
         backend = backends.for_target(target)
-        plan = ThreadPlan.of(objective, cores)
+        plan = plan or ThreadPlan.of(objective, cores)
         chosen = backend.read_options(options or {})
         with TemporaryDirectory(prefix="plimsoll-build-") as folder:
             built = backend.build(model, target, Path(folder))
-            session = backend.load(built, target, chosen, plan.threads)
+            session = backend.load(built, target, chosen, plan)
         runner = cls(session, f"{model.name} on {target}", plan.lanes)
         try:
             runner._check_spec(model)
@@ -214,3 +197,6 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 def _listed(names: Mapping[str, Any]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "nothing"
+
+
+__all__ = ["Objective", "Runner", "ThreadPlan", "Timing"]

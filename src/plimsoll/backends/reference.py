@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Backend, Offer, TensorInfo, Tensors, require, translate
+from plimsoll.backend import Backend, Offer, TensorInfo, Tensors, ThreadPlan, require, translate
 from plimsoll.errors import BuildFailed, RunFailed
 from plimsoll.model import Model
 from plimsoll.target import Target
@@ -19,6 +19,7 @@ class Reference(Backend):
     """ONNX's reference evaluator."""
 
     name = "reference"
+    deployable = False
 
     def offers(self) -> tuple[Offer, ...]:
         return (Offer(Target("reference", "cpu", "float32")),)
@@ -29,8 +30,8 @@ class Reference(Backend):
             raise BuildFailed(f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}", "Convert it first.")
         return model
 
-    def load(self, model: Model, target: Target, options: Any, threads: int) -> _Session:
-        del options, threads
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+        del options, plan
         self.check(target)
         with translate(BuildFailed, f"the reference evaluator can't load {model.path.name}"):
             onnx = require("onnx", "pip install onnx")

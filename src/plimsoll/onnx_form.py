@@ -1,0 +1,136 @@
+"""In which form the numbers of an ONNX file stand, read from its bytes alone.
+
+A runtime computes what the file says, whatever the target is called: an int8 file would run as `float32`, and a float32
+file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading most
+networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's `onnx.proto`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+from plimsoll.backend import Form, translate
+from plimsoll.errors import BuildFailed
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+_MEANINGS: dict[Form, str] = {
+    "float32": "float32 throughout",
+    "float16": "weights or inputs in float16",
+    "qdq": "QuantizeLinear and DequantizeLinear around its operators",
+    "dynamic": "int8 weights and operators that quantize what comes",
+}
+
+_PRECISIONS: dict[Form, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
+_DYNAMIC = {b"DynamicQuantizeLinear", b"ConvInteger", b"MatMulInteger", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM", b"MatMulIntegerToFloat"}
+_FLOAT16 = 10
+"""TensorProto.DataType.FLOAT16."""
+_MAX_DEPTH = 100
+"""Protobuf's own limit for messages within messages."""
+_SIZES = {1: 8, 2: None, 5: 4}
+"""Bytes of a field by its wire type; None where the length stands before it."""
+_OPERATOR = ("node", 4)
+_ELEMENT_TYPES = {("tensor", 2), ("tensor type", 1)}
+
+_NESTED: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "value"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "value": {2: "type"},
+    "type": {1: "tensor type"},
+}
+"""The messages worth entering, by the message that holds them and its field's number."""
+
+Value = int | slice
+"""A field's number, or where its bytes lie."""
+
+
+def form_of(path: Path) -> Form:
+    """Return the form of an ONNX file; raises BuildFailed where the file can't be read or is no ONNX file.
+
+    A file that quantizes anything counts as quantized, wherever the rest is float. Weights that are only stored in int8
+    (DequantizeLinear alone) count as float32, since that is what they compute in.
+    """
+    operators: set[bytes] = set()
+    half = False
+    doing = f"{path}: can't be read as an ONNX file"
+    with translate(BuildFailed, doing), path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for kind, number, value in _walk(data, slice(0, len(data)), "model", 0):
+            if isinstance(value, slice):
+                if (kind, number) == _OPERATOR:
+                    operators.add(data[value])
+            else:
+                half = half or ((kind, number) in _ELEMENT_TYPES and value == _FLOAT16)
+    if not operators:
+        raise BuildFailed(f"{doing}: it holds no operator", "Check the file with `plimsoll inspect`.")
+    if any(name == b"QuantizeLinear" or name.startswith(b"QLinear") for name in operators):
+        return "qdq"
+    if operators & _DYNAMIC:
+        return "dynamic"
+    return "float16" if half else "float32"
+
+
+def require_form(model: Model, target: Target, needed: Form) -> None:
+    """Raise BuildFailed where the model is no ONNX file, or not in the form that the target's runtime needs."""
+    if model.format != "onnx":
+        raise BuildFailed(f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first.")
+    found = form_of(model.path)
+    if found == needed:
+        return
+    if needed == "float32":
+        hint = f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[found]} if the runtime has that, or give the float32 original."
+    else:
+        hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."
+    raise BuildFailed(f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint)
+
+
+def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, Value]]:
+    """Yield every field of the message and of the messages within it that matter, as (kind of message, number, value)."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"messages lie more than {_MAX_DEPTH} deep")
+    inner = _NESTED.get(kind, {})
+    for number, value in _fields(data, where):
+        if number in inner and isinstance(value, slice):
+            yield from _walk(data, value, inner[number], depth + 1)
+        else:
+            yield kind, number, value
+
+
+def _fields(data: mmap.mmap, where: slice) -> Iterator[tuple[int, Value]]:
+    """Yield the fields of a protobuf message that are whole numbers, or have a length."""
+    place, end = where.start, where.stop
+    while place < end:
+        tag, place = _varint(data, place)
+        wire = tag & 7
+        if wire == 0:
+            value, place = _varint(data, place)
+            yield tag >> 3, value
+            continue
+        if wire not in _SIZES:
+            raise ValueError(f"no field can have the wire type {wire}")
+        size = _SIZES[wire]
+        if size is None:
+            size, place = _varint(data, place)
+        if place + size > end:
+            raise ValueError("it ends in the middle of a field")
+        if wire == 2:
+            yield tag >> 3, slice(place, place + size)
+        place += size
+
+
+def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
+    """Return the number that starts at `place`, and where the next thing starts."""
+    result = 0
+    for shift in range(0, 70, 7):
+        if place >= len(data):
+            break
+        byte = data[place]
+        place += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, place
+    raise ValueError("a number is cut off or too long")
