@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -137,3 +138,21 @@ def memory_bytes() -> int | None:
             except (OSError, ValueError):
                 continue
     return min(limits)
+
+
+def peak_bytes() -> int | None:
+    """Return the most memory that this process has held so far; None where the system doesn't tell.
+
+    On Linux from VmHWM: `ru_maxrss` there begins with what the process that started this one held.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

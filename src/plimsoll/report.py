@@ -126,6 +126,8 @@ class Report(BaseModel):
     environment: dict[str, JsonValue] = Field(default_factory=environment)
     checks: tuple[Check, ...] = ()
     measurements: dict[str, Measurement] = {}
+    details: dict[str, JsonValue] = {}
+    """What the verb found beside checks and figures, as its own schema has it: rows, scores, pictures."""
 
     @property
     def passed(self) -> bool:

@@ -1,0 +1,72 @@
+"""What a deployment costs beside time: bytes on disk, time to load, peak memory. Measured in a process of its own."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from plimsoll import isolate, machine
+from plimsoll.backend import ThreadPlan
+from plimsoll.benchmark.measure import Candidate
+from plimsoll.model import Model
+from plimsoll.opener import Opened
+from plimsoll.predict import Predictor
+from plimsoll.spec import Spec
+from plimsoll.target import Target
+
+TIMEOUT_S = 120.0
+PICTURES = 64
+"""How many pictures the process answers: more than are under way at once on a small machine, so that the peak is reached."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """The costs of one candidate."""
+
+    disk_bytes: int
+    """The network's files."""
+    load_seconds: float
+    """Importing the runtime, building and loading the network, in a fresh process."""
+    peak_bytes: float
+    """The largest resident memory while it loads and answers pictures; NaN where the system doesn't tell."""
+    threads: ThreadPlan
+    """How the cores are shared when it answers many pictures."""
+
+
+def footprint(candidate: Candidate, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
+    """Load the candidate in a new process and answer 64 pictures there; raises JobFailed, with the reason, where that fails."""
+    predictor = candidate.predictor
+    model = predictor.model
+    payload = {
+        "path": str(model.path.resolve()),
+        "format": model.format,
+        "files": [str(file.resolve()) for file in model.files],
+        "spec": predictor.spec.model_dump(mode="json", exclude_unset=True),
+        "target": str(predictor.target),
+        "implementation": predictor.plan.implementation,
+        "options": predictor.options,
+        "cores": predictor.cores,
+        "images": [str(images[place % len(images)].resolve()) for place in range(PICTURES)],
+    }
+    with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
+        found = isolate.run(__name__, payload, Path(folder), isolate.Limits(timeout_s))
+    peak = math.nan if found["peak_bytes"] is None else float(found["peak_bytes"])
+    return Footprint(model.size, found["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Load and answer what the payload says: `{"load_seconds": …, "peak_bytes": …}` of this process."""
+    model = Model(Path(payload["path"]), payload["format"], Spec.model_validate(payload["spec"]), files=tuple(map(Path, payload["files"])))
+    opened = Opened(model, Target.parse(payload["target"]), payload["implementation"])
+    with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
+        started = time.perf_counter()
+        predictor.runner("throughput")
+        load = time.perf_counter() - started
+        for _ in predictor.predict_many(payload["images"]):
+            pass
+    return {"load_seconds": load, "peak_bytes": machine.peak_bytes()}

@@ -1,0 +1,184 @@
+"""Where a picture's time goes, and what would remain if the rest cost nothing."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.benchmark.measure import Candidate
+from plimsoll.errors import ImageError, InputError
+from plimsoll.image import InputPlan
+from plimsoll.image.decode import translated
+from plimsoll.image.formats import read
+from plimsoll.image.pixels import Pixels, as_array
+from plimsoll.predict import Picture, Predictor
+from plimsoll.stream import source
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a picture's way."""
+
+    name: str
+    """`read`, the input steps by their own names, `inference`, `output`."""
+    seconds: float
+    """Mean wall time a picture, alone on the machine, in one thread (inference: with the threads of one call)."""
+    share: float
+    """Of all stages together."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The stages of one candidate, and the rates that they allow on all cores."""
+
+    name: str
+    pictures: int
+    stages: tuple[Stage, ...]
+    queue: float
+    """Seconds a picture waits for a core, for the others of its batch or for its turn, when all cores are busy. No work: it has no share."""
+    rate: float
+    """Pictures a second, end to end on all cores."""
+    front_rate: float
+    """Pictures a second on all cores if the network took no time: reading and input steps alone."""
+    network_rate: float
+    """Pictures a second on all cores if only the network took time."""
+
+    @property
+    def overhead(self) -> float:
+        """The share of the end-to-end time that neither front end nor network explains (negative where they overlap well)."""
+        return 1 - self.rate * (1 / self.front_rate + 1 / self.network_rate)
+
+
+def profile(candidate: Candidate, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
+    """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds` each.
+
+    Pictures that can't be read are left out; raises InputError where none can, RunFailed where the runtime fails.
+    """
+    predictor = candidate.predictor
+    usable, tensors = _usable(predictor, images)
+    if not usable:
+        raise InputError(f"{candidate.name}: none of the {len(images):,} pictures can be read")
+    stages, pictures = _stages(predictor, usable, min_seconds)
+    front = _rate(predictor.cores, lambda place: predictor.plan(source(usable[place % len(usable)])), min_seconds)
+    runner = predictor.runner("throughput")
+    network = _rate(runner.lanes, lambda place: runner.infer(tensors[place % len(tensors)]), min_seconds)
+    rate, queue = _whole(predictor, usable, min_seconds)
+    return Profile(candidate.name, pictures, stages, queue, rate, front, network)
+
+
+def _usable(predictor: Predictor, images: Sequence[Picture], keep: int = 16) -> tuple[list[Picture], list[NDArray[np.generic]]]:
+    """Return the pictures that can be read, and the first of their tensors, with a batch axis."""
+    usable, tensors = list[Picture](), list[NDArray[np.generic]]()
+    for picture in images:
+        try:
+            tensor = predictor.plan(source(picture))
+        except ImageError:
+            continue
+        usable.append(picture)
+        if len(tensors) < keep:
+            tensors.append(tensor[np.newaxis])
+    return usable, tensors
+
+
+def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[tuple[Stage, ...], int]:
+    """Run picture after picture, in full rounds over all of them unless the time is over before, and return the means."""
+    runner = predictor.runner("throughput")
+    runner.infer(predictor.plan(source(pictures[0]))[np.newaxis])  # The first call allocates.
+    spent: dict[str, float] = defaultdict(float)
+    count = 0
+    end = time.perf_counter() + min_seconds
+    while time.perf_counter() < end or not count:
+        tensor = _timed_steps(predictor.plan, pictures[count % len(pictures)], spent)
+        started = time.perf_counter()
+        outputs = runner.infer(tensor[np.newaxis])
+        computed = time.perf_counter()
+        predictor.task.decode(outputs)
+        spent["inference"] += computed - started
+        spent["output"] += time.perf_counter() - computed
+        count += 1
+    total = sum(spent.values())
+    return tuple(Stage(name, seconds / count, seconds / total) for name, seconds in spent.items()), count
+
+
+def _timed_steps(plan: InputPlan, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
+    """Do what `InputPlan` does, with a watch on each step; a step that comes twice is counted as `name 2`."""
+    marks = [("", time.perf_counter())]
+    pixels: Pixels | bytes = read(source(picture))
+    marks.append(("read", time.perf_counter()))
+    with translated():
+        for name, stage in plan.stages:
+            pixels = stage(pixels)
+            marks.append((name, time.perf_counter()))
+    assert not isinstance(pixels, bytes)  # noqa: S101 - a plan has at least its decoder
+    tensor = np.ascontiguousarray(as_array(pixels))
+    # Making it contiguous belongs to the step that left it otherwise.
+    marks[-1] = (marks[-1][0], time.perf_counter())
+    seen: dict[str, int] = defaultdict(int)
+    for (_, before), (name, after) in itertools.pairwise(marks):
+        seen[name] += 1
+        spent[name if seen[name] == 1 else f"{name} {seen[name]}"] += after - before
+    return tensor
+
+
+def _rate(threads: int, work: Callable[[int], object], min_seconds: float) -> float:
+    """Return how many calls a second `threads` threads get done; each counts its own full calls over its own time."""
+    rates: list[float] = []
+    broken: list[BaseException] = []
+    gate = threading.Barrier(threads)
+
+    def run(first: int) -> None:
+        try:
+            work(first)
+            gate.wait()
+            started, count = time.perf_counter(), 0
+            while (spent := time.perf_counter() - started) < min_seconds or not count:
+                work(first + count * threads)
+                count += 1
+            rates.append(count / spent)
+        except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again in the caller's thread
+            gate.abort()
+            broken.append(error)
+
+    workers = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if broken:
+        raise next((error for error in broken if not isinstance(error, threading.BrokenBarrierError)), broken[0])
+    return sum(rates)
+
+
+def _whole(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[float, float]:
+    """Return pictures a second end to end, and the seconds that a picture waits on its way."""
+    spent: dict[str, float] = defaultdict(float)
+    lock = threading.Lock()
+
+    def observe(stage: str, seconds: float) -> None:
+        with lock:
+            spent[stage] += seconds
+
+    runner = predictor.runner("throughput")
+    inside = runner.timing.seconds
+    started, count = time.perf_counter(), 0
+    for _ in predictor.predict_many(_until(started + min_seconds, pictures), observe=observe):
+        count += 1
+    seconds = time.perf_counter() - started
+    # What a call takes beyond its time in the runtime is the wait for its turn.
+    turns = max(0.0, spent["inference"] - (runner.timing.seconds - inside))
+    return count / seconds, (spent["queue"] + turns) / count
+
+
+def _until(end: float, pictures: Sequence[Picture]) -> Iterator[Picture]:
+    """Yield the pictures round and round, at least one, until the moment `end`."""
+    for place in itertools.count():
+        yield pictures[place % len(pictures)]
+        if time.perf_counter() >= end:
+            return

@@ -1,0 +1,110 @@
+"""What `plimsoll bench` shows: the verdict first, then the figures, then where the time goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from plimsoll.benchmark import Estimate, Footprint, MaxRate, Outcome, Profile, Trial
+
+_STYLES = {"faster": "bold green", "slower": "bold red", "no difference": "bold yellow"}
+_BAR = 32
+
+
+@contextmanager
+def progress(*, enabled: bool) -> Iterator[Callable[[float], None] | None]:
+    """Show a bar on the terminal's standard error; yields what is told the share that is done."""
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def show(outcome: Outcome, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]) -> None:
+    """Print everything about a finished benchmark."""
+    console = Console(highlight=False)
+    for one in outcome.comparisons:
+        console.print(Text(one.sentence(), style=_STYLES[one.verdict]), soft_wrap=True)
+    if outcome.comparisons:
+        console.print()
+    console.print(_table(outcome, footprints))
+    counts = f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, path to answer"
+    console.print(Text(counts, style="dim"), soft_wrap=True)
+    for profile in profiles:
+        console.print()
+        _show_profile(console, profile)
+    for warning in [*outcome.warnings, *notes]:
+        console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
+
+
+def _table(outcome: Outcome, footprints: Mapping[str, Footprint]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    ranks = sorted({name for one in outcome.measured for name in one.percentiles}, key=lambda name: float(name[1:]))
+    table.add_column("candidate", overflow="fold", min_width=min(24, max(len(one.name) for one in outcome.measured)))
+    figures = ["images/s", *(f"{name.upper()} ms" for name in ranks)]
+    costs = ["MB on disk", "load s", "peak MB", "threads"] if footprints else []
+    for heading in [*figures, *costs, "answers"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in outcome.measured:
+        times = [f"{1e3 * one.percentiles[name]:.1f}" if name in one.percentiles else "–" for name in ranks]
+        failed = f" ({one.failed:,} failed)" if one.failed else ""
+        costed = _costs(footprints.get(one.name)) if footprints else []
+        table.add_row(Text(one.name), _interval(one.rate), *times, *costed, f"{one.answered:,}{failed}")
+    return table
+
+
+def _interval(found: Estimate) -> str:
+    return f"{found.median:,.1f} ± {found.blur:.0%}" if math.isfinite(found.blur) else f"{found.median:,.1f}"
+
+
+def _costs(found: Footprint | None) -> list[str]:
+    if found is None:
+        return ["–"] * 4
+    peak = f"{found.peak_bytes / 1e6:,.0f}" if math.isfinite(found.peak_bytes) else "–"
+    return [f"{found.disk_bytes / 1e6:.1f}", f"{found.load_seconds:.2f}", peak, f"{found.threads.lanes} × {found.threads.threads}"]
+
+
+def _show_profile(console: Console, profile: Profile) -> None:
+    total = sum(stage.seconds for stage in profile.stages)
+    console.print(Text(f"{profile.name}: {1e3 * total:.2f} ms of work a picture", style="bold"), soft_wrap=True)
+    widest = max(len(stage.name) for stage in profile.stages)
+    for stage in profile.stages:
+        filled = round(_BAR * stage.share)
+        line = Text(f"  {stage.name:<{widest}}  ")
+        line.append("█" * filled, style="cyan")
+        line.append("·" * (_BAR - filled), style="dim")
+        line.append(f" {1e3 * stage.seconds:7.2f} ms {stage.share:6.1%}")
+        console.print(line)
+    console.print(Text(f"  {'queue':<{widest}}  {'':{_BAR}} {1e3 * profile.queue:7.2f} ms of waiting while all cores are busy", style="dim"), soft_wrap=True)
+    console.print(
+        Text(f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast input steps: {profile.network_rate:,.0f} images/s")
+    )
+
+
+def trial_printer(name: str) -> Callable[[Trial], None]:
+    """Return what prints each trial of a search, on standard error."""
+    console = Console(stderr=True, highlight=False)
+
+    def show_trial(trial: Trial) -> None:
+        latency = f"{1e3 * trial.latency:,.1f} ms" if math.isfinite(trial.latency) else "too many too late"
+        console.print(Text(f"{name}: {trial.rate:,.1f} a second: {latency}", style="dim"), soft_wrap=True)
+
+    return show_trial
+
+
+def show_rates(found: Mapping[str, MaxRate]) -> None:
+    """Print the highest rate of each candidate."""
+    console = Console(highlight=False)
+    for name, one in found.items():
+        bound = f"P{one.rank:g} ≤ {1e3 * one.latency_bound:g} ms"
+        text = f"{name} keeps {bound} up to {one.rate:,.1f} pictures a second" if one.rate else f"{name} keeps {bound} at no rate that was tried"
+        console.print(Text(text, style="bold"), soft_wrap=True)

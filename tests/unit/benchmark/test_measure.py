@@ -1,0 +1,181 @@
+"""Candidates are measured in turns, on the same pictures, long enough and not for ever; and the report says what was found."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plimsoll.benchmark import Candidate, Offline, Round, Scenario, Server, SingleStream, bench, footprint, report
+from plimsoll.benchmark.conditions import Conditions, snapshot
+from plimsoll.errors import InputError
+from plimsoll.predict import Picture, Predictor
+from plimsoll.report import Report
+from slow_models import pictures, slow
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as opened:
+        yield opened
+
+
+@dataclass
+class Scripted:
+    """A scenario whose rounds take what the script says, and which notes who ran what."""
+
+    seconds: dict[int, float]
+    answers: int = 10
+    name: str = "scripted"
+    min_count: int = 5
+    log: list[tuple[int, int, tuple[Picture, ...]]] = field(default_factory=list)
+
+    def size(self, rate: float, cores: int, seconds: float) -> int:
+        del rate, cores, seconds
+        return 4
+
+    def warm_up(self) -> Scenario:
+        return SingleStream()
+
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+        self.log.append((id(predictor), number, tuple(pictures)))
+        return Round(self.seconds[id(predictor)], self.answers)
+
+    def speed(self, done: Round) -> float:
+        return done.answered / done.seconds
+
+
+def pair(stack: ExitStack, folder: Path, first: Any = 0.0, second: Any = 0.0) -> list[Candidate]:
+    for name in "ab":
+        (folder / name).mkdir(exist_ok=True)
+    return [Candidate(name, stack.enter_context(slow(folder / name.lower(), seconds))) for name, seconds in (("A", first), ("B", second))]
+
+
+def test_candidates_take_turns_on_the_same_pictures(stack: ExitStack, tmp_path: Path) -> None:
+    a, b = pair(stack, tmp_path)
+    images = pictures(tmp_path)
+    scenario = Scripted({id(a.predictor): 0.25, id(b.predictor): 0.125})
+    outcome = bench([a, b], images, scenario=scenario, min_seconds=2.0)
+    order = [who for who, _, _ in scenario.log]
+    assert order == [id(a.predictor), id(b.predictor)] * (len(order) // 2)
+    assert [number for _, number, _ in scenario.log] == [place // 2 for place in range(len(order))]
+    assert all(one[2] == two[2] for one, two in zip(scenario.log[::2], scenario.log[1::2], strict=True))
+    flat = [picture for _, _, chunk in scenario.log[::2] for picture in chunk]
+    assert flat == [images[place % 3] for place in range(len(flat))], "round and round over all pictures"
+    assert len(outcome.measured[0].rounds) == 16, "until the quicker one has its minimum time"
+    assert outcome.comparisons[0].speed.median == pytest.approx(2)
+    assert outcome.comparisons[0].verdict == "faster"
+
+
+def test_the_count_is_reached_even_when_the_time_is(stack: ExitStack, tmp_path: Path) -> None:
+    a, b = pair(stack, tmp_path)
+    scenario = Scripted({id(a.predictor): 0.125, id(b.predictor): 0.125}, answers=1)
+    outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=20)
+    assert [one.answered for one in outcome.measured] == [20, 20]
+
+
+def test_patience_ends(stack: ExitStack, tmp_path: Path) -> None:
+    a, b = pair(stack, tmp_path)
+    scenario = Scripted({id(a.predictor): 0.5, id(b.predictor): 0.5}, answers=1)
+    outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=1000)
+    assert len(outcome.measured[0].rounds) == 10
+    assert [text for text in outcome.warnings if "10 answers when the time was over, 1,000 were wanted" in text]
+
+
+@pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda one: str(one.name))
+def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(stack: ExitStack, tmp_path: Path, scenario: Scenario) -> None:
+    candidates = pair(stack, tmp_path, 0.15, 0.05)
+    outcome = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
+    (found,) = outcome.comparisons
+    assert found.verdict != "slower"
+    assert 1.5 < found.speed.median < 4
+    assert all(one.answered >= 8 and not one.failed for one in outcome.measured)
+
+
+def test_what_was_failed_is_told(stack: ExitStack, tmp_path: Path) -> None:
+    (candidate, _) = pair(stack, tmp_path, 0.01)
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    outcome = bench([candidate], [*pictures(tmp_path), str(tmp_path / "none.png")], min_seconds=0.3, min_count=8)
+    measured = outcome.measured[0]
+    assert measured.failed > 0
+    assert measured.answered == pytest.approx(3 * measured.failed, rel=0.5)
+    assert [text for text in outcome.warnings if "got no answer" in text and "not a picture" in text]
+
+
+def test_what_can_not_be_measured_is_refused(stack: ExitStack, tmp_path: Path) -> None:
+    a, b = pair(stack, tmp_path)
+    images = pictures(tmp_path)
+    (tmp_path / "none.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="A answers none of the 1 pictures: not a picture"):
+        bench([a], [str(tmp_path / "none.png")], min_seconds=0.1)
+    with pytest.raises(InputError, match="0 pictures"):
+        bench([a], [])
+    with pytest.raises(InputError, match="same name"):
+        bench([a, Candidate("A", b.predictor)], images)
+    with pytest.raises(InputError, match="more than 0"):
+        bench([a], images, min_seconds=math.nan)
+
+
+def test_the_report_holds_everything_and_is_legal_json(stack: ExitStack, tmp_path: Path) -> None:
+    a, b = pair(stack, tmp_path)
+    server = Scripted({id(a.predictor): 0.25, id(b.predictor): 0.25})
+    outcome = bench([a, b], pictures(tmp_path), scenario=server, min_seconds=1.0)
+    found = report(outcome)
+    assert found.kind == "bench"
+    assert found.measurements["A: images/s"] == 40
+    assert found.measurements["B against A"] == "no difference"
+    path = tmp_path / "report.json"
+    path.write_text(found.to_json())
+    details: Any = json.loads(path.read_text())["details"]
+    assert [row["name"] for row in details["candidates"]] == ["A", "B"]
+    assert len(details["candidates"][0]["rounds"]) == len(details["comparisons"][0]["ratios"]) == 12
+    assert Report.read(path).details.keys() == {"scenario", "candidates", "comparisons", "conditions", "warnings"}
+
+
+def test_a_server_is_checked_against_its_bound(stack: ExitStack, tmp_path: Path) -> None:
+    quick, late = pair(stack, tmp_path, 0.0, 0.1)
+    server = Server(rate=20, latency_bound=0.05, rank=50.0)
+    checks = report(bench([quick, late], pictures(tmp_path), scenario=server, min_seconds=0.3, min_count=30)).checks
+    assert [check.name for check in checks] == ["A: P50 latency", "B: P50 latency"]
+    assert [check.passed for check in checks] == [True, False]
+    assert checks[1].measured >= 100
+    (few,) = report(bench([quick], pictures(tmp_path), scenario=Server(rate=100), min_seconds=0.2, min_count=50)).checks
+    assert math.isnan(few.measured)
+    assert not few.passed
+    assert "P99 takes at least 662" in few.detail
+
+
+def test_costs_are_those_of_a_process_of_its_own(stack: ExitStack, tmp_path: Path) -> None:
+    (candidate, _) = pair(stack, tmp_path)
+    ballast = bytearray(300_000_000)
+    found = footprint(candidate, [Path(one) for one in pictures(tmp_path)])
+    del ballast
+    assert found.disk_bytes == (tmp_path / "a" / "small.onnx").stat().st_size
+    assert 0 < found.load_seconds < 60
+    assert math.isnan(found.peak_bytes) or 20e6 < found.peak_bytes < 300e6
+    assert (found.threads.lanes, found.threads.threads) == (2, 1)
+
+
+def test_conditions(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text("cpu 1000 0 0 5000 0 0 0 0 0 0\n")
+    before = snapshot(stat)
+    stat.write_text("cpu 1800 0 0 5000 0 0 0 100 0 0\n")
+    after = snapshot(stat)
+    assert (after.busy - before.busy) == pytest.approx(8 * (after.steal - before.steal))
+    found = Conditions.between(before, after)
+    assert found.steal == pytest.approx(1 / 9)
+    assert any("hypervisor took 11%" in text for text in found.warnings(4))
+    assert any("other programs" in text for text in found.warnings(4)), "8 s of CPU time in no time"
+    unknown = snapshot(tmp_path / "none")
+    silent = Conditions.between(unknown, unknown)
+    assert math.isnan(silent.steal)
+    assert Conditions(0.0, math.nan, math.nan).warnings(4) == []
+    assert any("load average was 3.0 on 4" in text for text in Conditions(3.0, math.nan, math.nan).warnings(4))
+    assert Conditions(9.0, 0.1, 0.001).warnings(4) == []

@@ -1,0 +1,156 @@
+"""A stream keeps the order, loses nothing, is bounded, ends when it should, and passes on what goes wrong."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from plimsoll.backend import Objective
+from plimsoll.errors import BuildFailed
+from plimsoll.runner import Runner
+from slow_models import SlowPredictor, pictures, slow
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("plimsoll")]
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3, 8])
+@pytest.mark.parametrize("cores", [1, 2, 5])
+def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, batch: int | None) -> None:
+    listed = pictures(tmp_path, 10) * 3
+    with slow(tmp_path, {0: 0.1, 3: 0.05}, cores=cores) as predictor:
+        found = list(predictor.predict_many(listed, batch=batch))
+        alone = [predictor.predict(path) for path in listed[:10]] * 3
+    assert [one.path for one in found] == listed
+    for one, expected in zip(found, alone, strict=True):
+        assert one.answer is not None
+        assert one.answer.row()["scores"] == pytest.approx(expected.row()["scores"], abs=1e-6)
+    assert not threads()
+
+
+def test_batches_are_filled_across_threads(tmp_path: Path) -> None:
+    with slow(tmp_path, cores=4) as predictor:
+        assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 5) * 4, batch=5)) == 20
+        assert predictor.session.calls <= 6, "20 pictures in 4 threads are four or so batches of 5"
+
+
+def test_a_failed_batch_is_tried_picture_by_picture(tmp_path: Path) -> None:
+    with slow(tmp_path, cores=1, failing=frozenset({0, 2})) as predictor:
+        found = list(predictor.predict_many(pictures(tmp_path, 4), batch=4))
+    assert sorted(one.error or "" for one in found) == ["", "", "", "a planted failure"]
+
+
+def test_the_caller_s_error_comes_after_the_answers(tmp_path: Path) -> None:
+    def broken() -> Iterator[str]:
+        yield from pictures(tmp_path, 3)
+        raise KeyError("the list is broken")
+
+    answered = list[str | None]()
+    with slow(tmp_path, 0.02) as predictor, pytest.raises(KeyError, match="the list is broken"):
+        answered.extend(one.error for one in predictor.predict_many(broken()))
+    assert answered == [None] * 3
+    assert not threads()
+
+
+def test_a_mistake_in_a_thread_is_raised_in_the_caller_s(tmp_path: Path) -> None:
+    class Mistaken(SlowPredictor):
+        def runner(self, objective: Objective) -> Runner:
+            made = super().runner(objective)
+            self.session._inner = None  # type: ignore[assignment]  # The next call finds nothing to call.
+            return made
+
+    with slow(tmp_path) as predictor:
+        predictor.__class__ = Mistaken
+        with pytest.raises(AttributeError, match="NoneType"):
+            list(predictor.predict_many(pictures(tmp_path)))
+    assert not threads()
+
+
+def test_a_runtime_that_can_not_be_loaded_ends_the_stream(tmp_path: Path) -> None:
+    class Unloadable(SlowPredictor):
+        def runner(self, objective: Objective) -> Runner:
+            time.sleep(0.1)  # Long enough for the threads to wait for it.
+            raise BuildFailed(f"nothing loads for {objective}")
+
+    with slow(tmp_path) as predictor:
+        predictor.__class__ = Unloadable
+        with pytest.raises(BuildFailed, match="nothing loads for throughput"):
+            list(predictor.predict_many(pictures(tmp_path)))
+    assert not threads()
+
+
+def test_what_is_under_way_is_bounded_and_a_stream_can_be_left(tmp_path: Path) -> None:
+    taken = 0
+
+    def endless() -> Iterator[str]:
+        nonlocal taken
+        for path in itertools.cycle(pictures(tmp_path)):
+            taken += 1
+            yield path
+
+    with slow(tmp_path, cores=2) as predictor:
+        stream = predictor.predict_many(endless())
+        for _ in range(5):
+            next(stream)
+        time.sleep(0.3)
+        assert taken <= 5 + 2 * 2 * 9 + 1
+        stream.close()  # type: ignore[attr-defined]  # a generator
+    assert not threads()
+
+
+def test_a_picture_that_comes_late_keeps_no_answer_waiting(tmp_path: Path) -> None:
+    """A batch that isn't full goes as it is while the list on standard input makes a pause."""
+    more = threading.Event()
+
+    def halting() -> Iterator[str]:
+        first, second, third = pictures(tmp_path)
+        yield first
+        yield second
+        assert more.wait(10), "the first two answers did not come"
+        yield third
+
+    with slow(tmp_path) as predictor:
+        stream = predictor.predict_many(halting(), batch=8)
+        assert [next(stream).error, next(stream).error] == [None, None]
+        more.set()
+        assert len(list(stream)) == 1
+
+
+def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> None:
+    seen = Counter[str]()
+
+    class Late(SlowPredictor):
+        def runner(self, objective: Objective) -> Runner:
+            end = time.perf_counter() + 20
+            while seen["prepare"] < 3 and time.perf_counter() < end:
+                time.sleep(0.01)
+            return super().runner(objective)
+
+    with slow(tmp_path) as predictor:
+        predictor.__class__ = Late
+        started = time.perf_counter()
+        found = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
+    assert time.perf_counter() - started < 20
+    assert all(one.answer is not None for one in found)
+    assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
+
+
+def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_path: Path) -> None:
+    """Who waits for the session needs no core: on two cores, more than two pictures get as far as the session."""
+    spans = list[tuple[float, float]]()
+
+    def observe(stage: str, seconds: float) -> None:
+        if stage == "inference":
+            spans.append((time.perf_counter() - seconds, time.perf_counter()))
+
+    with slow(tmp_path, 0.5, cores=2) as predictor:
+        predictor.runner("throughput").lanes = 1
+        list(predictor.predict_many(pictures(tmp_path, 4), batch=1, observe=observe))
+    assert max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans) > 2
