@@ -1,0 +1,23 @@
+"""The made-up report that all tests of the page read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ship_reports
+from plimsoll.page import render
+
+
+@pytest.fixture(scope="session")
+def made(example_photos: list[Path]) -> dict[str, Any]:
+    """The details of a ship with 14 variants and 125 judged photographs. Copy before you change it."""
+    return ship_reports.details(example_photos)
+
+
+@pytest.fixture(scope="session")
+def page(made: dict[str, Any]) -> str:
+    """The page of that ship."""
+    return render(ship_reports.report(made))

@@ -1,0 +1,280 @@
+"""The page: whole, legal, self-contained, true to the report, and not to be broken by what a report holds."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import math
+import re
+from typing import Any
+
+import pytest
+
+import ship_reports
+from html_pages import Page
+from plimsoll.errors import InputError
+from plimsoll.page import ShipDetails, render
+from plimsoll.report import Report
+
+HOSTILE = "\"><script>alert('sunk')</script>&<img src=x onerror=alert(1)>'--><svg/onload=alert(1)>"
+
+FAILED_AT = 12
+"""Where the failed variant stands among the made-up ones."""
+
+BARE = {"winner": "a", "reference": "a", "outcome": "not_faster"}
+
+
+def rendered(details: dict[str, Any]) -> Page:
+    return Page(render(ship_reports.report(details)))
+
+
+def references(page: Page) -> list[str]:
+    """Return everything on the page that a browser could fetch."""
+    names = ("src", "href", "xlink:href", "srcset", "data", "poster", "action", "background", "fill")
+    return [value for _, attributes in page.elements for name in names if (value := attributes.get(name)) is not None]
+
+
+def test_the_page_is_balanced_and_its_names_are_unique(page: str) -> None:
+    read = Page(page)
+    assert read.wrong == []
+    names = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
+    assert len(names) == len(set(names))
+    pointed_at = [target for _, attributes in read.elements for target in (attributes.get("aria-labelledby") or "").split()]
+    pointed_at += [href.removeprefix("#") for a in read.all("a") if (href := a["href"])]
+    assert pointed_at
+    assert set(pointed_at) <= set(names)
+
+
+def test_the_page_loads_nothing(page: str) -> None:
+    read = Page(page)
+    assert {value.partition(":")[0] for value in references(read) if not value.startswith(("#", "url(#"))} <= {"data", "none"}
+    assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in read.all("img"))
+    style = page.partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert not re.search(r"\b(fetch|XMLHttpRequest|import|WebSocket|eval|innerHTML)\b", page.rpartition("<script>")[2])
+
+
+def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
+    policy = next(meta["content"] for meta in Page(page).all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    script = page.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy is not None
+    assert "default-src 'none'" in policy
+    assert f"script-src 'sha256-{digest}'" in policy
+
+
+def test_the_page_shows_every_variant_with_its_reason(page: str, made: dict[str, Any]) -> None:
+    read = Page(page)
+    for variant in made["variants"]:
+        assert any(variant["name"] == head.get("title") for head in read.all("th")), variant["name"]
+    assert ship_reports.FAILED in read.text
+    assert ship_reports.SKIPPED in read.text
+    assert "mean drift, upper 95 % bound 0.0164, limit 0.01" in read.text
+    assert sum(attributes.get("class") == "winner" for attributes in read.all("tr")) == 1
+    assert "4.8× faster, 0 of 125 decisions flipped" in read.text
+    assert "no more than 2.4 % of all decisions flip" in read.text
+    assert "Budget kept (flips=4%, drift=0.01)" in read.text
+    assert all(command in read.text for command in made["commands"])
+
+
+def test_the_page_is_small_enough_to_mail(page: str) -> None:
+    assert len(page.encode()) < 1_500_000
+
+
+def test_no_figure_is_written_as_python_writes_it(page: str) -> None:
+    text = Page(page).text
+    assert not re.search(r"\bnan\b|\binf\b|\bNone \d|\bTrue\b|\bFalse\b|\d\.\d{6}|\de[-+]\d|\d{5}\.\d", text)
+
+
+@pytest.mark.parametrize(("style", "words"), [("nothing_passed", "Nothing passed: the reference ships"), ("not_faster", "Not faster: the simplest is kept")])
+def test_other_outcomes_have_their_own_headline(made: dict[str, Any], style: str, words: str) -> None:
+    found = copy.deepcopy(made) | {"outcome": style, "winner": made["reference"]}
+    read = rendered(found)
+    assert words in read.text
+    assert "faster, 0 of" not in read.text
+
+
+def test_nothing_passed_does_not_claim_a_kept_budget(made: dict[str, Any]) -> None:
+    read = rendered(copy.deepcopy(made) | {"outcome": "nothing_passed", "winner": made["reference"]})
+    assert "No variant kept the budget" in read.text
+    assert "Budget kept" not in read.text
+
+
+def test_a_failed_check_of_the_judges_is_told(made: dict[str, Any]) -> None:
+    found = copy.deepcopy(made)
+    found["judged"]["checks"].append(ship_reports.check("largest drift", 0.3, 0.1))
+    assert "Budget not kept" in rendered(found).text
+
+
+PLACES: dict[str, list[tuple[str | int, ...]]] = {
+    "path": [("scores", 0, "path"), ("worst", 0, "path")],
+    "reason": [("variants", FAILED_AT, "reason")],
+    "name": [("variants", FAILED_AT, "name")],
+    "calibrator": [("variants", FAILED_AT, "calibrator")],
+    "target": [("variants", 2, "target")],
+    "verdict": [("variants", 2, "speed", "verdict")],
+    "steps": [("variants", 2, "steps")],
+    "score label": [("score_label",)],
+    "layer": [("layers", 64, "name"), ("layers", 64, "op")],
+    "command": [("commands", 0)],
+    "note": [("notes", 0)],
+    "stage": [("stages", "winner", HOSTILE)],
+    "metric": [("judged", "labelled", HOSTILE)],
+    "budget": [("budget", "texts", 0)],
+    "check": [("judged", "checks", 2, "name"), ("judged", "checks", 2, "detail"), ("judged", "checks", 2, "unit")],
+}
+
+
+def plant(found: dict[str, Any], place: tuple[str | int, ...]) -> None:
+    """Put the hostile text where a report has a text of its user's, or a name of its user's choice as a key."""
+    target: Any = found
+    for key in place[:-1]:
+        target = target[key]
+    figures = {"reference": 0.9, "winner": 0.8, "drop": 0.1} if place[0] == "judged" else 9.0
+    target[place[-1]] = figures if place[-1] == HOSTILE else HOSTILE
+
+
+def assert_harmless(source: str, calm: str) -> None:
+    """Check that the page has no element, attribute or picture that the same page without hostile text has not."""
+    read, usual = Page(source), Page(calm)
+    assert read.wrong == []
+    assert len(read.all("script")) == 1
+    assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in read.all("img"))
+    assert not [name for _, attributes in read.elements for name in attributes if name.startswith("on")]
+    assert {name for name, _ in read.elements} <= {name for name, _ in usual.elements}
+    shown = read.text + " ".join(str(value) for _, attributes in read.elements for value in attributes.values())
+    assert "alert('sunk')" in shown
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_hostile_text_stays_text(made: dict[str, Any], page: str, where: str) -> None:
+    found = copy.deepcopy(made)
+    found["judged"]["labelled"] = {}
+    for place in PLACES[where]:
+        plant(found, place)
+    assert_harmless(render(ship_reports.report(found)), page)
+
+
+def test_hostile_facts_of_the_report_stay_text(made: dict[str, Any], page: str) -> None:
+    report = ship_reports.report(made)
+    assert_harmless(render(report.model_copy(update={"subject": HOSTILE})), page)
+    assert_harmless(render(report.model_copy(update={"environment": {HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}}})), page)
+
+
+@pytest.mark.parametrize(
+    "thumbnail",
+    [
+        "https://example.org/a.jpg",
+        "data:text/html;base64,PHNjcmlwdD4=",
+        "data:image/svg+xml;base64,PHN2Zz4=",
+        'data:image/jpeg;base64,AA" onerror="x',
+        "javascript:x",
+        "",
+        None,
+    ],
+)
+def test_only_a_jpeg_becomes_a_picture(made: dict[str, Any], thumbnail: str | None) -> None:
+    found = copy.deepcopy(made)
+    for picture in found["worst"]:
+        picture["thumbnail"] = thumbnail
+    read = rendered(found)
+    assert read.all("img") == []
+    assert "no thumbnail" in read.text
+
+
+def test_text_that_no_file_can_hold_is_replaced(made: dict[str, Any]) -> None:
+    found = copy.deepcopy(made)
+    found["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
+    details = ShipDetails.model_validate(found)
+    report = ship_reports.report(made).model_copy(update={"details": {**found, "worst": [details.worst[0].model_dump()]}})
+    source = render(report)
+    source.encode("utf-8")
+    assert not set("\x00\x1b\u202e\udcff") & set(source)
+
+
+def strip(value: Any) -> Any:
+    """Return the same report with nothing measured: every figure null."""
+    if isinstance(value, dict):
+        kept = ("count", "flipped", "failed", "calibration", "selection", "judging", "unreadable", "duplicates")
+        return {key: item if key in kept else [] if key in ("checks", "thresholds") else strip(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [strip(item) for item in value]
+    return None if isinstance(value, float | int) and not isinstance(value, bool) else value
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, "NaN"], ids=str)
+def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], missing: Any) -> None:
+    def put(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: missing if item is None and key != "calibrator" and key != "passed" and key != "labelled" else put(item) for key, item in value.items()
+            }
+        return [put(item) for item in value] if isinstance(value, list) else value
+
+    source = render(ship_reports.report(put(strip(made))))
+    read = Page(source)
+    assert read.wrong == []
+    assert not re.search(r"\bnan\b|\binf\b", source.partition("</style>")[2].rpartition("<script>")[0], re.IGNORECASE)
+    assert all(variant["name"] in source for variant in made["variants"])
+
+
+@pytest.mark.parametrize("part", ["variants", "scores", "worst", "layers", "commands", "notes", "thresholds", "stages", "judged", "split", "budget"])
+def test_a_missing_part_is_left_out(made: dict[str, Any], part: str) -> None:
+    found = {key: value for key, value in made.items() if key != part}
+    assert rendered(found).wrong == []
+    empty: Any = [] if isinstance(made[part], list) else {}
+    assert rendered(made | {part: empty}).wrong == []
+
+
+def test_the_least_report_has_a_page() -> None:
+    read = rendered(dict(BARE))
+    assert read.wrong == []
+    assert "Not faster: the simplest is kept" in read.text
+    assert "Budget not judged" in read.text
+
+
+@pytest.mark.parametrize("ratio", [0.0, 1.0, 1e-9, 1e9])
+@pytest.mark.parametrize("drift", [0.0, 1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
+def test_one_variant_has_a_page(ratio: float, drift: float, limit: float | None) -> None:
+    variant = {"key": "a", "name": "alone", "target": "a:b:c", "passed": True, "drift": {"max": drift}, "speed": {"ratio": ratio, "low": ratio, "high": ratio}}
+    details = {**BARE, "outcome": "faster", "variants": [variant], "budget": {"drift_limit": limit, "drift_measure": "max"}}
+    read = rendered(details)
+    assert read.wrong == []
+    places = [float(value) for _, attributes in read.elements for key in ("x1", "y1", "x2", "y2") if (value := attributes.get(key)) and not value.endswith("%")]
+    assert all(-10 <= place <= 1010 for place in places)
+
+
+def test_scores_that_are_no_shares_have_a_plot(made: dict[str, Any]) -> None:
+    scores = [{"path": "a.jpg", "reference": 12.5, "winner": -3.25}, {"path": "b.jpg", "reference": 4.0, "winner": 4.0}]
+    read = rendered(copy.deepcopy(made) | {"scores": scores, "worst": scores, "thresholds": []})
+    assert read.wrong == []
+    assert "the farthest moved by 16" in read.text
+
+
+def test_a_flipped_decision_is_marked(made: dict[str, Any]) -> None:
+    found = copy.deepcopy(made)
+    found["scores"][0] |= {"reference": 0.8, "winner": 0.7999}
+    read = rendered(found)
+    assert "1 picture changed sides at 0.2 or 0.8" in read.text
+    assert read.text.count("the decision flipped") == 2
+
+
+def test_labelled_metrics_are_shown(made: dict[str, Any]) -> None:
+    found = copy.deepcopy(made)
+    found["judged"]["labelled"] = {"top-1 accuracy": {"reference": 0.962, "winner": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}}
+    text = rendered(found).text
+    assert "top-1 accuracy" in text
+    assert "−0.002 to +0.011" in text
+
+
+def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
+    report = ship_reports.report(made)
+    with pytest.raises(InputError, match="kind 'verify', expected 'ship'"):
+        render(report.model_copy(update={"kind": "verify"}))
+    with pytest.raises(InputError, match="winner: Field required"):
+        render(Report(kind="ship", subject="a network"))
+    with pytest.raises(InputError, match=r"variants\.0\.speed\.ratio"):
+        render(report.model_copy(update={"details": {**BARE, "variants": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}))

@@ -1,0 +1,221 @@
+"""The parts of the page: figures in words, axes, the front, labels, colours."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from importlib import resources
+from typing import Any
+
+import pytest
+
+import ship_reports
+from html_pages import Page
+from plimsoll.page import figures, load_line, stages
+from plimsoll.page.data import ShipDetails
+from plimsoll.page.front import front
+from plimsoll.page.headline import nearest_check
+from plimsoll.page.labels import Box, Wish, place
+from plimsoll.page.markup import Markup, join, tag
+from plimsoll.page.scale import Decades, LogOdds, covering
+from plimsoll.report import Check
+
+NAN, INF = math.nan, math.inf
+
+
+def plain(text: str) -> str:
+    """Return the text with the space between figure and unit as a common one."""
+    return text.replace("\u00a0", " ")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"), (0.0182, "0.0182"), (0.05, "0.05"), (1.0, "1"), (1109.4, "1,109"), (20.0, "20"), (0.00021, "0.00021"), (4.2e-7, "4.2·10⁻⁷"),
+        (-0.5, "−0.5"), (-4.2e-7, "−4.2·10⁻⁷"), (0.9996, "1"), (NAN, "–"), (None, "–"), (INF, "∞"), (-INF, "−∞"), (123456.0, "123,456"),
+    ],
+)  # fmt: skip
+def test_numbers(value: float | None, text: str) -> None:
+    assert figures.number(value) == text
+
+
+@pytest.mark.parametrize(("ratio", "text"), [(4.89, "4.8×"), (4.8, "4.8×"), (5.0, "5.0×"), (0.71, "0.7×"), (12.9, "12×"), (None, "–"), (NAN, "–")])
+def test_a_headline_never_claims_more_than_was_measured(ratio: float | None, text: str) -> None:
+    assert figures.roughly_times(ratio) == text
+
+
+@pytest.mark.parametrize(("share", "text"), [(0.02367, "2.4 %"), (0.02, "2 %"), (0.0201, "2.1 %"), (0.147, "15 %"), (1.0, "100 %"), (0.0, "0 %"), (NAN, "–")])
+def test_a_bound_is_rounded_up(share: float, text: str) -> None:
+    assert plain(figures.percent_at_most(share)) == text
+
+
+def test_other_units() -> None:
+    assert [plain(figures.size(size)) for size in (None, 512, 6.2e6, 341e6, 3.9e9)] == ["–", "512 B", "6.2 MB", "341 MB", "3.9 GB"]
+    assert [plain(figures.duration(time)) for time in (0.31, 4.2, 312.5, 7500, NAN)] == ["310 ms", "4.2 s", "5 min 12 s", "2 h 5 min", "–"]
+    assert [plain(figures.percent(share)) for share in (0.0, 0.0001, 0.649, 1.0)] == ["0.0 %", "<0.1 %", "64.9 %", "100.0 %"]
+    assert [figures.milliseconds(time) for time in (0.04, 20.1, 1040.0)] == ["0.04", "20.1", "1,040"]
+    assert [figures.signed(change) for change in (0.018, -0.004, 0.0, None)] == ["+0.018", "−0.004", "0", "–"]
+    assert [figures.counted(count, "picture") for count in (0, 1, 1250)] == ["0 pictures", "1 picture", "1,250 pictures"]
+
+
+def test_the_front_of_a_hand_made_case() -> None:
+    # Beaten: (1.5, 2) by (1, 3); (3, 4.9) and (2, 4) by (2, 5); (8, 5), which is no faster than (2, 5). (2, 5) is there twice.
+    points = [(1.0, 3.0), (1.5, 2.0), (2.0, 5.0), (2.0, 5.0), (3.0, 4.9), (0.0, 1.0), (2.0, 4.0), (8.0, 5.0), (9.0, 5.1)]
+    assert front(points) == [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (9.0, 5.1)]
+    assert front([]) == []
+
+
+def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
+    points = [(dot.drift, dot.ratio) for dot in load_line.dots(ShipDetails.model_validate(made))]
+    best = front(points)
+    for drift, ratio in points:
+        beaten = any(d <= drift and r >= ratio and (d, r) != (drift, ratio) for d, r in points)
+        assert ((drift, ratio) in best) is not beaten
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["desk", "phone"])
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], seed: int, wide: bool) -> None:
+    details = ShipDetails.model_validate(ship_reports.details(example_photos, seed))
+    plot = load_line.layout(details, load_line._WIDE if wide else load_line._NARROW)
+    found = load_line.labels(plot)
+    placed = [label for label in found if label is not None]
+    assert len(placed) == len(plot.dots) == 12
+    assert not [pair for pair in itertools.combinations(placed, 2) if pair[0].box.meets(pair[1].box)]
+    for dot, label in itertools.product(plot.dots, placed):
+        x, y = plot.x(dot.drift), plot.y(dot.ratio)
+        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.variant.name, label.text)
+    assert all(label.box.within(plot.frame.area) for label in placed)
+    named = [label.text for label in placed if not label.text.isdigit()]
+    assert len(named) == (12 if wide else 2)
+
+
+def test_a_label_without_room_is_left_out() -> None:
+    crowd = [Wish((f"a long label {index}", str(index)), 50, 50, 6, 13) for index in range(60)]
+    placed = place(crowd, Box(0, 0, 100, 100))
+    assert None in placed
+    assert any(label is not None and label.text.isdigit() for label in placed)
+    assert not [pair for pair in itertools.combinations([label for label in placed if label], 2) if pair[0].box.meets(pair[1].box)]
+
+
+def test_a_label_that_must_stand_does_so_among_lines() -> None:
+    lines = [Box(x, 0, x + 1, 400) for x in range(0, 400, 8)]
+    texts = ("the one that ships", "2")
+    assert place([Wish(texts, 200, 200, 6, 13)], Box(0, 0, 400, 400), lines)[0] is None
+    label = place([Wish(texts, 200, 200, 6, 13, must=True)], Box(0, 0, 400, 400), lines)[0]
+    assert label is not None
+    assert label.text == texts[0]
+
+
+def test_what_was_not_measured_is_none() -> None:
+    speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
+    variants = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
+    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "faster", "variants": variants})
+    assert [variant.speed.ratio for variant in details.variants] == [None, None, None, None, INF, 2.0]
+    assert [variant.key for variant in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
+
+
+def test_the_drift_axis_keeps_zero_apart_and_order() -> None:
+    axis = Decades.of([0.0, 0.0002, 0.01, 0.3], 0.05, zero=20, start=50, end=500)
+    places = [axis(value) for value in (0.0, 0.0002, 0.01, 0.05, 0.3, 7.0)]
+    assert places == sorted(places)
+    assert places[0] == 20
+    assert places[1] > 50
+    assert places[-1] == 500
+    assert [tick for tick in axis.ticks() if tick == pytest.approx(0.01)]
+
+
+def test_a_drift_of_rounding_does_not_stretch_the_axis() -> None:
+    axis = Decades.of([4e-9, 0.0004, 0.002], 0.01, zero=20, start=50, end=500)
+    assert axis(4e-9) == 20
+    assert axis(0.01) - axis(0.0004) > 100
+
+
+def test_log_odds_give_room_to_both_ends() -> None:
+    axis = LogOdds.of([0.0, 0.0004, 0.5, 0.997, 1.0], 0, 100)
+    places = [axis(share) for share in (0.0, 0.0004, 0.02, 0.5, 0.98, 0.997, 1.0)]
+    assert places == sorted(places)
+    assert places[0] == pytest.approx(0)
+    assert places[-1] == pytest.approx(100)
+    assert axis(0.02) - axis(0.002) == pytest.approx(axis(0.998) - axis(0.98))
+    assert axis.ticks() == [0.001, 0.01, 0.1, 0.5, 0.9, 0.99]
+
+
+def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
+    before, after = {"read": 1.0, "mean": 1.0, "inference": 1.0, "output": 1.0}, {"read": 1.0, "normalize": 1.0, "inference": 1.0, "output": 1.0}
+    details = ShipDetails.model_validate({"winner": "a", "reference": "a", "outcome": "faster", "stages": {"reference": before, "winner": after}})
+    rows = Page(stages.stages(details)).text.partition("stage reference")[2]
+    assert re.findall("read|mean|normalize|inference|output", rows) == ["read", "normalize", "mean", "inference", "output"]
+
+
+@pytest.mark.parametrize("values", [[], [NAN], [0.0], [3.0, 3.0], [-2.0, 7.3], [1e-9, 2e-9]])
+def test_a_linear_axis_covers_its_values(values: list[float]) -> None:
+    axis = covering(values, 0, 100)
+    assert all(axis.low <= value <= axis.high for value in values if math.isfinite(value))
+    assert 2 <= len(axis.ticks()) <= 12
+
+
+def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
+    checks = (
+        Check(name="a quarter", measured=1, limit=4),
+        Check(name="three quarters", measured=3, limit=4),
+        Check(name="a lower limit", measured=99, limit=1, bound="at_least"),
+        Check(name="unmeasured", measured=NAN, limit=1),
+        Check(name="no room at all", measured=1, limit=0),
+    )
+    nearest = nearest_check(checks)
+    assert nearest is not None
+    assert nearest.name == "three quarters"
+    assert nearest_check(checks[2:]) is None
+
+
+def test_stages_without_a_network_have_no_bar_without_it() -> None:
+    details = ShipDetails.model_validate(
+        {"winner": "a", "reference": "a", "outcome": "faster", "stages": {"winner": {"decode": 1.0}}, "infinite_network_images_per_second": 5.0}
+    )
+    assert "infinitely fast" not in stages.stages(details)
+
+
+def test_plain_text_is_escaped_and_markup_is_not() -> None:
+    assert tag("p", "a < b", Markup("<b>c</b>"), title='"') == '<p title="&quot;">a &lt; b<b>c</b></p>'
+    assert join(["<", Markup("<br>")], "&") == "&lt;&amp;<br>"
+    assert tag("line", x1=-0.001, x2=1 / 3, y1=1e-9, class_=None, hidden=True) == '<line x1="0" x2="0.33" y1="0" hidden></line>'
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of #rrggbb, as WCAG 2.2 defines it."""
+    shares = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: str, second: str) -> float:
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def colours(scheme: str) -> dict[str, str]:
+    style = resources.files("plimsoll.page").joinpath("page.css").read_text(encoding="utf-8")
+    light, dark, printed = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{([^}]*)\}", style))
+    return {"light": light, "dark": light | dark, "print": light | printed}[scheme]
+
+
+TEXT_ON = [
+    *[(text, ground) for text in ("ink", "soft", "yes", "no") for ground in ("paper", "strip")],
+    ("ink", "sea"), ("paper", "yes"), ("hull-ink", "hull"), ("hull-soft", "hull"), ("hull-yes", "hull"), ("hull-no", "hull"), ("surface", "hull"),
+    ("on-in", "in0"), ("on-in", "in1"), ("on-tint", "in2"), ("on-in", "in3"), ("on-in", "in4"), ("on-tint", "in5"),
+    ("on-network", "network"), ("on-network", "answer"), ("ink", "waiting"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize(("text", "ground"), TEXT_ON)
+def test_text_can_be_read_on_its_ground(scheme: str, text: str, ground: str) -> None:
+    assert contrast(colours(scheme)[text], colours(scheme)[ground]) >= 4.5
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+@pytest.mark.parametrize("mark", ["float32", "float16", "bfloat16", "int8", "dynamic", "other", "line"])
+def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
+    assert min(contrast(colours(scheme)[mark], colours(scheme)[ground]) for ground in ("paper", "sea")) >= 3.0
