@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plimsoll.errors import CheckFailed
-from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Drift, drift
+from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Drift, Running, drift
 
 NAN, INF = math.nan, math.inf
+SAME = Drift(0.0, 0.0, 0.0, 1.0, INF, finite=True)
 
 
 def of(*values: float, dtype: str = "float32") -> NDArray[Any]:
@@ -27,11 +28,12 @@ def assert_fails_every_limit(found: Drift) -> None:
         assert error > 1e30
         assert not error <= 1e30
     assert not found.cosine >= 0.5
+    assert not found.snr_db >= -1e30
 
 
 def test_equal_tensors() -> None:
     tensor = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    assert drift(tensor, tensor.copy()) == Drift(0.0, 0.0, 0.0, 1.0, finite=True)
+    assert drift(tensor, tensor.copy()) == SAME
 
 
 def test_figures_by_hand() -> None:
@@ -40,6 +42,7 @@ def test_figures_by_hand() -> None:
     assert found.mean_abs == pytest.approx(1.5 / 4)
     assert found.max_rel == pytest.approx(0.25)
     assert found.cosine == pytest.approx((1 + 5 + 12) / math.sqrt(21 * (1 + 6.25 + 9)))
+    assert found.snr_db == pytest.approx(10 * math.log10(21 / 1.25))
     assert found.finite
 
 
@@ -62,19 +65,21 @@ def test_nan_and_infinity_on_one_side_fail_every_limit(reference: tuple[float, .
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 def test_the_same_on_both_sides_is_no_difference(odd: float) -> None:
-    assert drift(of(1, odd, 3), of(1, odd, 3)) == Drift(0.0, 0.0, 0.0, 1.0, finite=True)
+    assert drift(of(1, odd, 3), of(1, odd, 3)) == SAME
     found = drift(of(1, odd, 3), of(1, odd, 4))
     assert (found.max_abs, found.mean_abs, found.finite) == (1.0, 0.5, True)
-    assert drift(of(odd), of(odd)) == Drift(0.0, 0.0, 0.0, 1.0, finite=True)
+    assert drift(of(odd), of(odd)) == SAME
 
 
 def test_zero_reference() -> None:
-    assert drift(of(0, 0), of(0, 0)) == Drift(0.0, 0.0, 0.0, 1.0, finite=True)
+    assert drift(of(0, 0), of(0, 0)) == SAME
     found = drift(of(0, 0), of(0, 0.5))
     assert found.max_abs == 0.5
     assert found.max_rel == 0.5 / ABSOLUTE_FLOOR
     assert found.cosine == 0.0
+    assert found.snr_db == -INF
     assert drift(of(0, 0.5), of(0, 0)).cosine == 0.0
+    assert drift(of(0, 0.5), of(0, 0)).snr_db == pytest.approx(0.0)
 
 
 def test_relative_error_has_a_floor() -> None:
@@ -84,7 +89,7 @@ def test_relative_error_has_a_floor() -> None:
 
 def test_empty_tensors_agree() -> None:
     empty = np.zeros((0, 3), np.float32)
-    assert drift(empty, empty) == Drift(0.0, 0.0, 0.0, 1.0, finite=True)
+    assert drift(empty, empty) == SAME
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "bool"])
@@ -103,6 +108,8 @@ def test_extremes_neither_overflow_nor_vanish() -> None:
     found = drift(of(top, top, dtype="float64"), of(-top, -top, dtype="float64"))
     assert found.max_abs == INF
     assert found.cosine == -1.0
+    assert found.snr_db == -INF
+    assert drift(of(top, dtype="float64"), of(top * 0.9, dtype="float64")).snr_db == pytest.approx(20.0)
     assert drift(of(1e-300, 0, dtype="float64"), of(2e-300, 0, dtype="float64")).cosine == 1.0
     assert drift(of(1e30), of(1.1e30)).max_rel == pytest.approx(0.1, rel=1e-5)
 
@@ -124,6 +131,41 @@ any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 @given(st.lists(st.tuples(any_float, any_float), max_size=6))
 def test_no_figure_is_ever_nan(pairs: list[tuple[float, float]]) -> None:
     found = drift(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
-    assert not any(math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine))
+    assert not any(math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine, found.snr_db))
     assert -1.0 <= found.cosine <= 1.0
     assert found.mean_abs <= found.max_abs or math.isclose(found.mean_abs, found.max_abs)
+
+
+def running(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> Drift:
+    sums = Running()
+    for reference, other in pairs:
+        sums.add(reference, other)
+    return sums.drift
+
+
+def test_running_over_parts_equals_the_whole() -> None:
+    generator = np.random.default_rng(1)
+    first = generator.normal(size=(6, 40)).astype(np.float32)
+    second = first + generator.normal(size=first.shape).astype(np.float32) / 50
+    whole, parts = drift(first, second), running(*zip(first, second, strict=True))
+    assert parts.max_abs == whole.max_abs
+    assert (parts.mean_abs, parts.cosine, parts.snr_db) == pytest.approx((whole.mean_abs, whole.cosine, whole.snr_db), rel=1e-9)
+
+
+def test_running_never_forgets_a_nan() -> None:
+    good = (of(1, 2), of(1, 2))
+    assert running(good, (of(1, 2), of(1, NAN)), good) == drift(of(1), of(NAN))
+    assert running((of(1, NAN), of(1, NAN)), good) == SAME
+
+
+def test_running_over_nothing_and_zeros() -> None:
+    assert running() == SAME
+    assert running((of(0, 0), of(0, 0))) == SAME
+    assert running((of(0, 0), of(0, 1))).snr_db == -INF
+
+
+def test_running_compares_across_dtypes_and_refuses_other_sizes() -> None:
+    found = running((of(1, 2), of(1, 2, dtype="float16")))
+    assert (found.max_abs, found.snr_db) == (0.0, INF)
+    with pytest.raises(CheckFailed, match="expected float32"):
+        running((of(1, 2), of(1)))

@@ -1,0 +1,175 @@
+"""`plimsoll prove A B --images DIR`."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from plimsoll.opener import Opened
+    from plimsoll.prove import Layer, Proof
+    from plimsoll.report import Check
+
+_SHOW_AFTER_S = 0.5
+_LAYERS_SHOWN = 12
+_BAR = 24
+
+
+def prove(  # noqa: PLR0913 - each parameter is an option of the command
+    reference: Annotated[str, typer.Argument(metavar="A", help="The reference: a zoo name, a bundle, or a model file with --spec-a.")],
+    other: Annotated[str, typer.Argument(metavar="B", help="What is to be proven: likewise. A bare model file without --spec-b gets the reference's Spec.")],
+    images: Annotated[list[str], typer.Option("--images", "-i", help="Your pictures: a folder, a file or a pattern; may be repeated.")],
+    labels: Annotated[Path | None, typer.Option(help="The right labels: a CSV file with path,label or a folder with one folder a class.")] = None,
+    threshold: Annotated[list[float] | None, typer.Option(min=0.0, max=1.0, help="Compare decisions at this score; repeatable. Default: the Spec's.")] = None,
+    budget: Annotated[list[str] | None, typer.Option(help="What may be lost: flips=1% drift=0.01 top1=-0.5% … Default: flips=4% drift=0.01.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also compare layer by layer: where in the network does the drift enter?")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    steps_a: Annotated[str | None, typer.Option(help="A's input steps: reference or fast. Default: the bundle's, else reference.")] = None,
+    steps_b: Annotated[str | None, typer.Option(help="B's input steps.")] = None,
+    target_a: Annotated[str | None, typer.Option(help="A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
+    target_b: Annotated[str | None, typer.Option(help="B's runtime:device:precision.")] = None,
+    spec_a: Annotated[Path | None, typer.Option(help="The Spec of A, a bare model file.")] = None,
+    spec_b: Annotated[Path | None, typer.Option(help="The Spec of B, a bare model file.")] = None,
+) -> None:
+    """Prove that B answers as A does on your pictures, and say which stage differs where it doesn't.
+
+    Exit code 1 if the budget is not kept.
+    """
+    from plimsoll.budget import Budget
+    from plimsoll.cli.progress import Progress
+    from plimsoll.errors import CheckFailed
+    from plimsoll.listing import pictures
+    from plimsoll.prove import prove as run
+    from plimsoll.prove import read_labels
+
+    limits = Budget.parse(budget) if budget else None
+    with ExitStack() as stack:
+        first = stack.enter_context(_opened(reference, spec_a, target_a, steps_a))
+        second = stack.enter_context(_opened(other, spec_b, target_b, steps_b))
+        if second.model.spec is None:
+            second.model = replace(second.model, spec=first.model.contract())
+        known = getattr(first.model.contract().output, "labels", ())
+        truths = read_labels(labels, known, _folder(images)) if labels is not None else None
+        progress = Progress(None, images, _SHOW_AFTER_S)
+        stack.callback(progress.close)
+        proof = run(first, second, pictures(images), labels=truths, thresholds=threshold, budget=limits, layers=layers, advance=progress.advance)
+        progress.close()
+    if json_:
+        typer.echo(proof.report().to_json())
+    else:
+        _show(proof)
+    if not proof.passed:
+        raise CheckFailed(*proof.refusal())
+
+
+def _opened(name: str, spec: Path | None, target: str | None, steps: str | None) -> Opened:
+    from plimsoll.errors import InputError
+    from plimsoll.opener import open_reference
+    from plimsoll.target import Target
+
+    if steps not in (None, "reference", "fast"):
+        raise InputError(f"--steps-a and --steps-b: found '{steps}', allowed: reference, fast")
+    wanted = Target.parse(target) if target is not None else None
+    opened = open_reference(name, spec)
+    if wanted is not None:
+        opened.target = wanted
+    if steps is not None:
+        opened.implementation = "fast" if steps == "fast" else "reference"
+    return opened
+
+
+def _folder(images: list[str]) -> Path | None:
+    return Path(images[0]) if len(images) == 1 and Path(images[0]).is_dir() else None
+
+
+def _show(proof: Proof) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    mark = Text("✓ proven  ", style="bold green") if proof.passed else Text("✗ not proven  ", style="bold red")
+    console.print(mark + Text(proof.headline, style="bold"), soft_wrap=True)
+    console.print(Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True)
+    console.print()
+    console.print(_checks(proof.checks))
+    if proof.answers is not None and proof.answers.drift is not None:
+        console.print(Text(_in_short(proof)), soft_wrap=True)
+    if proof.cause:
+        console.print(Text(f"{proof.cause[0].upper()}{proof.cause[1:]}."), soft_wrap=True)
+    _show_failures(console, proof)
+    if proof.layers:
+        _show_layers(console, proof.layers)
+
+
+def _checks(checks: tuple[Check, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("")
+    table.add_column("budget", no_wrap=True)
+    table.add_column("95 % bound", justify="right", no_wrap=True)
+    table.add_column("limit", justify="right", no_wrap=True)
+    table.add_column("", style="dim")
+    for check in checks:
+        unit = f" {check.unit}" if check.unit else ""
+        mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
+        limit = f"{'≤' if check.bound == 'at_most' else '≥'} {check.limit:g}{unit}"
+        table.add_row(mark, check.name, f"{check.measured:.3g}{unit}", limit, Text(_printable(check.detail)))
+    return table
+
+
+def _in_short(proof: Proof) -> str:
+    assert proof.answers is not None and proof.answers.drift is not None  # noqa: S101, PT018 - asked by the caller
+    drift = proof.answers.drift
+    p99 = f", 99th percentile {drift.p99:.2g}" if drift.p99 is not None else ""
+    rank = "" if proof.answers.rank_correlation is None else f"; rank correlation {proof.answers.rank_correlation:.5f}"
+    parts = [f"Scores drift by {drift.mean:.2g} on the mean{p99}, {drift.maximum:.2g} at most{rank}."]
+    alone = [f"{name} alone {cost.size:.2g}" for name, cost in (("input steps", proof.input_only), ("network", proof.network_only)) if cost is not None]
+    if alone:
+        parts.append(f"Of the mean: {', '.join(alone)}.")
+    parts += [f"{change.name}: {change.reference:.4g} → {change.other:.4g}." for change in proof.answers.changes if change.change is not None]
+    return "\n".join(parts)
+
+
+def _show_failures(console: Console, proof: Proof) -> None:
+    from rich.text import Text
+
+    if proof.failures:
+        console.print(Text(f"{len(proof.failures):,} pictures were not answered by both:", style="yellow"))
+    for failure in proof.failures[:5]:
+        who = "neither" if failure.reference and failure.other else "A failed" if failure.reference else "B failed"
+        console.print(Text(f"  {_printable(failure.path)}: {who}: {_printable(failure.reference or failure.other)}", style="dim"), soft_wrap=True)
+
+
+def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
+    """Show the layers with the least signal to noise, in the network's order, and where each stands in it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    least = sorted(sorted(range(len(layers)), key=lambda place: layers[place].snr_db)[:_LAYERS_SHOWN])
+    finite = [layer.snr_db for layer in layers if abs(layer.snr_db) < float("inf")]
+    most = max(finite, default=1.0) or 1.0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("layer", "signal to noise", "", "value", "operator"):
+        table.add_column(heading, justify="right" if heading in {"layer", "signal to noise"} else "left", no_wrap=heading != "value")
+    for place in least:
+        layer = layers[place]
+        share = min(1.0, max(0.0, layer.snr_db / most))
+        bar = Text("━" * round(share * _BAR), style="cyan")
+        table.add_row(f"{place + 1} of {len(layers)}", f"{layer.snr_db:.1f} dB", bar, _printable(layer.name), _printable(layer.operator))
+    console.print()
+    console.print(Text(f"The {len(least)} layers with the least signal to noise, in the network's order (--json has all):", style="bold"), soft_wrap=True)
+    console.print(table)
+
+
+def _printable(text: str) -> str:
+    """Take out what a terminal would obey: the text may come from a file."""
+    return "".join(char if char.isprintable() else "?" for char in text[:300])

@@ -1,0 +1,182 @@
+"""What changed in the decisions: flips with exact bounds, the drift of scores, and whether their order held."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.errors import InputError
+from plimsoll.metrics.bootstrap import mean_upper_bound
+
+Scores = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+
+MINIMUM_COUNTS = {90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636}
+"""How many samples support a percentile: MLPerf Inference's LoadGen demands as many for 99 % confidence with a margin of a
+twentieth of the tail."""
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How many of `total` decisions are others than the reference's."""
+
+    count: int
+    total: int
+    up: int = 0
+    """Of these, how many went from below the threshold to above it."""
+    down: int = 0
+
+    @property
+    def share(self) -> float:
+        """The share in the sample; NaN where it is empty."""
+        return self.count / self.total if self.total else math.nan
+
+    def upper_bound(self, confidence: float = CONFIDENCE) -> float:
+        """Return the largest share that the sample leaves possible, one-sided."""
+        return upper_bound(self.count, self.total, confidence)
+
+
+@dataclass(frozen=True)
+class ScoreDrift:
+    """Absolute differences between scores, in the scores' unit; infinite where only one side is a number."""
+
+    count: int
+    maximum: float
+    mean: float
+    mean_upper: float
+    """The mean's upper 95 % bound, one-sided, by the bootstrap."""
+    p99: float | None
+    """The 99th percentile; None below 662 pictures, which support none."""
+
+
+def flips(reference: NDArray[Any], other: NDArray[Any], threshold: float) -> Flips:
+    """Compare the decisions `score >= threshold` of two rows of scores; a score that is NaN on one side only has flipped.
+
+    Raises InputError where the rows differ in length.
+    """
+    expected, found = _pair(reference, other)
+    before, after = expected >= threshold, found >= threshold
+    lost = np.isnan(expected) != np.isnan(found)
+    up, down = int((after & ~before & ~lost).sum()), int((before & ~after & ~lost).sum())
+    return Flips(up + down + int(lost.sum()), expected.size, up, down)
+
+
+def score_drift(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDrift:
+    """Measure how far scores lie from the reference's. Raises InputError for rows of different length or none at all."""
+    expected, found = _pair(reference, other)
+    if not expected.size:
+        raise InputError("no scores to compare", "Give pictures that both models can answer.")
+    finite = np.isfinite(expected) & np.isfinite(found)
+    same = np.array_equal(expected[~finite], found[~finite], equal_nan=True)
+    if not same:
+        return ScoreDrift(expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None)
+    apart = np.zeros(expected.shape)
+    apart[finite] = np.abs(expected[finite] - found[finite])
+    return ScoreDrift(apart.size, float(apart.max()), float(apart.mean()), mean_upper_bound(apart, CONFIDENCE), percentile(apart, 99.0))
+
+
+def percentile(values: NDArray[Any], rank: float) -> float | None:
+    """Return the nearest-rank percentile, or None where there are too few values for it (see MINIMUM_COUNTS)."""
+    if values.size < MINIMUM_COUNTS[rank]:
+        return None
+    return float(np.sort(values)[math.ceil(rank / 100 * values.size) - 1])
+
+
+def spearman(reference: NDArray[Any], other: NDArray[Any]) -> float | None:
+    """Return Spearman's rank correlation, ties at their mean rank; None where one side is constant, not finite, or shorter than 2."""
+    expected, found = _pair(reference, other)
+    if expected.size < 2 or not (np.isfinite(expected).all() and np.isfinite(found).all()):
+        return None
+    first, second = ranks(expected), ranks(found)
+    first, second = first - first.mean(), second - second.mean()
+    scale = math.sqrt(float(first @ first) * float(second @ second))
+    return min(1.0, max(-1.0, float(first @ second) / scale)) if scale else None
+
+
+def ranks(values: NDArray[Any]) -> Scores:
+    """Return each value's rank from 1, equal values at the mean of their ranks."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[place], np.float64)
+
+
+def _pair(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Scores, Scores]:
+    expected, found = np.asarray(reference, np.float64).ravel(), np.asarray(other, np.float64).ravel()
+    if expected.size != found.size:
+        raise InputError(f"{expected.size} scores against {found.size}: they can't be compared one by one")
+    return expected, found
+
+
+def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float:
+    """Return the one-sided upper bound of a share after `count` of `total`: at a larger one, so few would be seen in fewer than 1 - confidence of all samples.
+
+    Clopper and Pearson, Biometrika 26 (1934): the quantile `confidence` of Beta(count + 1, total - count). 1 where nothing was seen.
+    """
+    _check(count, total, confidence)
+    return 1.0 if count == total else beta_quantile(confidence, count + 1, total - count)
+
+
+def interval(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the two-sided Clopper-Pearson interval of a share."""
+    _check(count, total, confidence)
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else beta_quantile(tail, count, total - count + 1)
+    return low, 1.0 if count == total else beta_quantile(1 - tail, count + 1, total - count)
+
+
+def pictures_needed(share: float, count: int = 0, confidence: float = CONFIDENCE) -> int:
+    """Return the least number of pictures of which `count` may flip while the one-sided bound stays at or below `share`."""
+    low, high = count, count + 1
+    while upper_bound(count, high, confidence) > share:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if upper_bound(count, middle, confidence) > share else (low, middle)
+    return high
+
+
+def _check(count: int, total: int, confidence: float) -> None:
+    if not 0 <= count <= total or not 0 < confidence < 1:
+        raise InputError(f"{count} of {total} at a confidence of {confidence}: expected 0 <= count <= total and a confidence between 0 and 1")
+
+
+def beta_quantile(probability: float, a: float, b: float) -> float:
+    """Return x with I_x(a, b) = probability, by bisection to the last bit of a float."""
+    low, high = 0.0, 1.0
+    while True:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            return middle
+        low, high = (middle, high) if incomplete_beta(middle, a, b) < probability else (low, middle)
+
+
+def incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return the regularized incomplete beta function I_x(a, b), a, b > 0, by its continued fraction (DLMF 8.17.22, Lentz's method)."""
+    if x <= 0.0 or x >= 1.0:
+        return min(1.0, max(0.0, x))
+    if x > (a + 1) / (a + b + 2):  # The fraction converges quickly on the other side.
+        return 1.0 - incomplete_beta(1.0 - x, b, a)
+    front = math.exp(math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)) / a
+    tiny = 1e-300
+    ratio, c, d = 1.0, 1.0, 0.0
+    for step in range(20_000):
+        half = step // 2
+        if step == 0:
+            term = 1.0
+        elif step % 2 == 0:
+            term = half * (b - half) * x / ((a + 2 * half - 1) * (a + 2 * half))
+        else:
+            term = -(a + half) * (a + b + half) * x / ((a + 2 * half) * (a + 2 * half + 1))
+        d = 1.0 + term * d
+        d = 1.0 / (d if abs(d) > tiny else tiny)
+        c = 1.0 + term / c
+        c = c if abs(c) > tiny else tiny
+        ratio *= c * d
+        if abs(1.0 - c * d) < 1e-15:
+            break
+    return front * (ratio - 1.0)

@@ -1,0 +1,122 @@
+"""`Side`: one of the two models in a proof, with its input steps cut where pixels become numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backend import Tensors
+from plimsoll.image import InputPlan
+from plimsoll.image.decode import translated
+from plimsoll.image.formats import read
+from plimsoll.image.pixels import Pixels, as_array
+from plimsoll.image.plan import Source
+from plimsoll.opener import Opened
+from plimsoll.runner import Runner
+from plimsoll.spec.steps import Crop, Decode, Form, Jpeg, Resize, Step
+from plimsoll.tasks import Task, decoder
+from plimsoll.tasks.classify import Classification
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PixelStage:
+    """A stage that still has pixels, between pictures in RGB order whatever the order it works in."""
+
+    step: Step
+    run: Callable[[Any], Pixels]
+    before: str
+    after: str
+    """The channel order that it takes and gives."""
+
+    def __call__(self, pixels: Any) -> Array:
+        """Return the picture after the stage, RGB; the first stage takes a file's bytes, all others an RGB picture."""
+        held = pixels if isinstance(pixels, bytes) else _turned(pixels, self.before)
+        with translated():
+            return np.asarray(_turned(as_array(self.run(held)), self.after))
+
+
+class Side:
+    """A model opened for a proof. Its pixels are what a folded network takes: RGB, before any arithmetic."""
+
+    def __init__(self, opened: Opened, runner: Runner) -> None:
+        self.opened = opened
+        self.runner = runner
+        self.spec = opened.model.contract()
+        self.plan = InputPlan(self.spec.input, opened.implementation)
+        self.task: Task = decoder(self.spec)
+        self.pixel_stages, self._arithmetic, self._order = _cut(self.plan)
+
+    @property
+    def name(self) -> str:
+        """The model, its target and its input steps, in words."""
+        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.implementation} steps"
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether the network takes pixels: nothing is left to compute after them."""
+        return not self._arithmetic
+
+    def pixels(self, source: Source) -> Array:
+        """Return a picture as it is before any arithmetic: height x width x channels, RGB; raises ImageError."""
+        made: Any = read(source)
+        for stage in self.pixel_stages:
+            made = stage(made)
+        return np.asarray(made)
+
+    def tensor(self, pixels: Array) -> Array:
+        """Return the network's input for such pixels, without its batch axis."""
+        made: Pixels = _turned(pixels, self._order)
+        with translated():
+            for _, stage in self._arithmetic:
+                made = stage(made)
+        return np.ascontiguousarray(as_array(made))
+
+    def infer(self, tensor: Array) -> Tensors:
+        """Return the outputs for one input without a batch axis; raises InputError or RunFailed."""
+        return self.runner.infer(tensor[np.newaxis])
+
+    def scores(self, outputs: Mapping[str, Array]) -> dict[str, float] | None:
+        """Return label → score of the one picture; None where the task gives no scores. Raises ModelError for scores that are no numbers."""
+        answer = self.task.decode(outputs)[0]
+        return dict(answer.scores) if isinstance(answer, Classification) else None
+
+
+def _turned(pixels: Any, order: str) -> Any:
+    """Bring RGB into `order` or back: the same reversal."""
+    return as_array(pixels)[:, :, ::-1] if order == "BGR" else pixels
+
+
+def _cut(plan: InputPlan) -> tuple[tuple[PixelStage, ...], tuple[tuple[str, Callable[..., Pixels]], ...], str]:
+    """Return the stages on pixels, those after them, and the channel order that the latter take."""
+    steps = plan.spec.steps
+    stages = list(plan.stages)
+    single_pass = plan.implementation == "fast" and stages[-1][0] == "normalize"
+    order = plan.form.colour if single_pass else ""
+    form = Form()
+    cut: list[PixelStage] = []
+    place = 0
+    for step in steps:
+        if not isinstance(step, (Decode, Resize, Jpeg, Crop)) and step.step != "channels":
+            break
+        after = step.after(form)
+        if isinstance(step, (Decode, Resize, Jpeg, Crop)):
+            cut.append(PixelStage(step, stages[place][1], order or form.colour, order or after.colour))
+            form, place = after, place + 1
+        elif single_pass:
+            form = after  # The pixels come in the network's order from the start: there is no stage for it.
+        elif any(isinstance(later, (Resize, Jpeg, Crop)) for later in steps[steps.index(step) :]):
+            cut[-1] = replace(cut[-1], run=_followed(cut[-1].run, stages[place][1]), after=after.colour)
+            form, place = after, place + 1
+        else:
+            break
+    return tuple(cut), tuple(stages[place:]), order or form.colour
+
+
+def _followed(first: Callable[[Any], Pixels], second: Callable[[Any], Pixels]) -> Callable[[Any], Pixels]:
+    return lambda pixels: second(first(pixels))

@@ -1,0 +1,119 @@
+"""Budgets: what is read, what is refused and how, and that the bound is judged, not the figure."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from plimsoll.budget import DEFAULT, DEFAULT_TENSORS, METRICS, Bounded, Budget, Limit
+from plimsoll.errors import InputError
+from plimsoll.metrics.decisions import pictures_needed, upper_bound
+
+EVIDENCE = {
+    "flips": [Bounded("flips at 0.2", 0.0, 0.0237), Bounded("flips at 0.8", 0.008, 0.0374)],
+    "drift": [Bounded("mean score drift", 0.004, 0.006)],
+    "top1": [Bounded("change of top1", -0.001, -0.004)],
+    "auc": [Bounded("change of auc", 0.0, -0.002)],
+    "snr": [Bounded("signal to noise", 40.0, 38.0)],
+}
+
+
+def passed(text: str) -> list[bool]:
+    return [check.passed for check in Budget.parse(text).verdict(EVIDENCE)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("flips=0.5%", {"flips": 0.005}),
+        ("flips=0.005", {"flips": 0.005}),
+        ("flips=0.5%,drift=0.05", {"flips": 0.005, "drift": 0.05}),
+        ("  flips = 1 %  top1=-0.5% ", None),
+        ("top1=-0.5% auc=-0.01 snr=30", {"top1": -0.005, "auc": -0.01, "snr": 30.0}),
+        ("top5=-1%", {"top5": -0.01}),
+        ("drift=1e-3", {"drift": 0.001}),
+    ],
+)
+def test_reading(text: str, expected: dict[str, float] | None) -> None:
+    if expected is None:
+        with pytest.raises(InputError):
+            Budget.parse(text)
+        return
+    budget = Budget.parse(text)
+    assert {limit.metric: limit.value for limit in budget.limits} == pytest.approx(expected)
+    assert Budget.parse(str(budget)) == budget
+
+
+def test_several_texts_are_one_budget() -> None:
+    assert Budget.parse(["flips=0.5%", "drift=0.05"]) == Budget((Limit("flips", 0.005), Limit("drift", 0.05)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("flip=1%", "there is no metric 'flip'; did you mean 'flips'"),
+        ("speed=2", "there is no metric 'speed'"),
+        ("top0=-1%", "there is no metric 'top0'"),
+        ("flips", "expected metric=value"),
+        ("flips=much", "found 'much', expected a number"),
+        ("flips=nan", "found 'nan', expected a number"),
+        ("drift=1e999", "beyond what a number can hold"),
+        ("flips=0", "no number of pictures proves"),
+        ("flips=-1%", "between 0 and 1"),
+        ("flips=100%", "between 0 and 1"),
+        ("flips=0.5", "0.5 would be 50 %; write 50% if that is meant, or 0.5%"),
+        ("drift=5%", "in the scores' own unit"),
+        ("drift=-0.1", "above 0"),
+        ("top1=0.5%", "written with a minus"),
+        ("auc=0", "written with a minus"),
+        ("snr=30%", "decibels"),
+        ("", "it is empty"),
+        ("flips=1% flips=2%", "flips stands there twice"),
+    ],
+)
+def test_mistakes_are_named(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Budget.parse(text)
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_the_bound_is_judged_and_not_the_figure() -> None:
+    assert passed("flips=3%") == [True, False]
+    assert passed("flips=4%") == [True, True]
+    assert passed("drift=0.005") == [False]
+    assert passed("drift=0.006") == [True]
+    assert passed("top1=-0.3%") == [False]
+    assert passed("top1=-0.5%") == [True]
+    assert passed("auc=-0.001") == [False]
+    assert passed("snr=39") == [False]
+    assert passed("snr=38") == [True]
+
+
+def test_checks_are_told_in_their_own_units() -> None:
+    flips, *_ = Budget.parse("flips=3%").verdict(EVIDENCE)
+    assert (flips.name, flips.unit) == ("flips at 0.2", "%")
+    assert (flips.measured, flips.limit) == pytest.approx((2.37, 3.0))
+    (auc,) = Budget.parse("auc=-0.01").verdict(EVIDENCE)
+    assert (auc.bound, auc.unit, auc.limit) == ("at_least", "", -0.01)
+
+
+def test_what_was_not_measured_is_not_proven() -> None:
+    (check,) = Budget.parse("recall=-1%").verdict(EVIDENCE)
+    assert not check.passed
+    assert "not measured" in check.detail
+    (check,) = Budget.parse("drift=0.1").verdict({"drift": [Bounded("mean score drift", math.nan, math.nan)]})
+    assert not check.passed
+
+
+def test_the_default_can_be_met_with_125_pictures_even_after_a_flip() -> None:
+    flips, drift = DEFAULT.limits
+    assert (flips.metric, drift.metric) == ("flips", "drift")
+    assert upper_bound(1, 125) <= flips.value < upper_bound(2, 125)
+    assert pictures_needed(flips.value) == 74
+    assert DEFAULT_TENSORS.metrics == ("snr",)
+
+
+def test_every_metric_says_what_it_is() -> None:
+    assert all(len(text) > 10 for _, text in METRICS.values())
