@@ -1,0 +1,87 @@
+"""`float16`: half the file; inputs and outputs stay float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll import onnx_files, onnx_graph
+from plimsoll.backend import require, translate
+from plimsoll.errors import BuildFailed
+from plimsoll.model import Model
+from plimsoll.quantize.prepare import prepare, write
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+LARGEST = 65504.0
+"""float16's largest number."""
+SMALLEST_NORMAL = 2.0**-14
+"""Below it float16 has ever fewer digits."""
+
+KEEP_FLOAT32 = ("Softmax", "LogSoftmax", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "Exp", "Pow", "CumSum", "InstanceNormalization")
+"""Operators that stay in float32 beside those that ONNX Runtime's converter leaves (its DEFAULT_OP_BLOCK_LIST: NonMaxSuppression,
+Resize, TopK …), because their sums or powers overflow at 65504."""
+
+
+def float16(model: Model, folder: Path) -> Model:
+    """Return a child that stores its weights in float16 and computes in it, but for KEEP_FLOAT32. Written into `folder`.
+
+    Raises BuildFailed that names the weights beyond ±65504, which would become infinite. `lint.before_float16` tells
+    which weights lose digits.
+    """
+    half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
+    with TemporaryDirectory(prefix="plimsoll-float16-") as temporary:
+        proto = onnx_graph.load(prepare(model, Path(temporary)))
+    beyond = [(name, float(np.abs(values).max())) for name, values in float_weights(proto) if values.size and np.abs(values).max() > LARGEST]
+    if beyond:
+        shown = ", ".join(f"'{name}' (up to {largest:.4g})" for name, largest in beyond[:3]) + (" …" if len(beyond) > 3 else "")
+        raise BuildFailed(f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}", "Use bfloat16 or int8, or stay in float32.")
+    with translate(BuildFailed, f"{model.path}: can't be converted to float16"):
+        blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
+        converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
+        _sort(converted)
+    path = folder / f"{model.path.stem}.float16.onnx"
+    write(converted, path)
+    return Model(path, "onnx", model.spec, parent=model)
+
+
+def float_weights(proto: ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Yield the float32 tensors that are stored in a graph and its subgraphs, by name."""
+    for graph in onnx_files.messages(proto, "GraphProto"):
+        for tensor in graph.initializer:
+            if tensor.data_type == 1:
+                yield tensor.name, onnx_graph.array(tensor)
+
+
+def _sort(proto: ModelProto) -> None:
+    """Put each node after what it reads: the converter appends its casts at the end."""
+    graph = proto.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    done: set[int] = set()
+    ordered: list[NodeProto] = []
+
+    def reads(node: NodeProto) -> list[NodeProto]:
+        inner = [name for part in onnx_files.messages(node, "NodeProto") for name in part.input]
+        return [makers[name] for name in inner if name in makers and makers[name] is not node]
+
+    for start in graph.node:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            waiting = [] if id(node) in done else [one for one in reads(node) if id(one) not in done]
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                ordered.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)

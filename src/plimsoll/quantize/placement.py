@@ -1,0 +1,170 @@
+"""Decide what is quantized: which operators compute in int8, and so which tensors get a QuantizeLinear and DequantizeLinear.
+
+The rules follow what ONNX Runtime and OpenVINO fuse (docs/decisions/0006-quantization.md):
+
+- A convolution or matrix product is quantized with its weights, its input and its output, the last behind the Relu or Clip that it fuses
+  with. Without a quantized output ONNX Runtime computes it in float.
+- A sum, product, concatenation or average is quantized where all that it reads comes from quantized operators.
+- Operators that only move or choose values (MaxPool, Transpose …) pass the grid of what they read on.
+- The last convolution or product before an output stays in float, with all that comes after it, and with an average or a change of layout
+  just before it: it is little work, and 256 steps are too few for an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from plimsoll.quantize.graph import Graph, attribute
+
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+COMPUTING = ("Conv", "Gemm", "MatMul")
+JOINING = ("Add", "Mul", "Concat")
+AVERAGING = ("AveragePool", "GlobalAveragePool")
+OPERATORS = COMPUTING + JOINING + AVERAGING
+"""What can be quantized; all of it is by default."""
+
+_LAYOUT = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_PASSING = (*_LAYOUT, "MaxPool", "DepthToSpace", "SpaceToDepth", "Slice", "Split")
+"""Operators whose every output value is one of their input's, so that one grid serves both sides."""
+
+_FUSED = ("Relu", "Clip")
+
+
+@dataclass
+class Placement:
+    """What is quantized."""
+
+    roots: dict[str, str] = field(default_factory=dict)
+    """Each quantized tensor, and the one whose grid it has: itself, or what it was moved out of."""
+    nodes: list[str] = field(default_factory=list)
+    """The quantized operators, by `node_key`, in the graph's order."""
+    touched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """For each of them the quantized tensors that it reads, and the one that it makes."""
+
+    def grids(self) -> list[str]:
+        """Return the tensors whose ranges are needed."""
+        return sorted(set(self.roots.values()))
+
+
+def node_key(node: NodeProto) -> str:
+    """Return what a node is called in options and rankings: its name, or its first output's where it has none."""
+    return str(node.name or node.output[0])
+
+
+def place(graph: Graph, *, operators: Collection[str] = OPERATORS, keep_float: Collection[str] = (), float_heads: bool = True) -> Placement:
+    """Return what is quantized in a prepared graph, without the nodes `keep_float`."""
+    kept = set(keep_float) | (_heads(graph) if float_heads else set())
+    work = _Placing(graph, operators, kept)
+    for node in graph.nodes:
+        work.visit(node)
+    return work.placement
+
+
+def _heads(graph: Graph) -> set[str]:
+    """Return the nodes between the last convolutions or products and the outputs, these included."""
+    found: set[str] = set()
+    open_ = list(graph.outputs)
+    seen = set(open_)
+    while open_:
+        maker = graph.maker.get(open_.pop())
+        if maker is None:
+            continue
+        found.add(node_key(maker))
+        if graph.kind(maker) not in COMPUTING:
+            open_ += [name for name in maker.input if name and name not in seen]
+            seen.update(maker.input)
+        else:
+            found |= _feeding(graph, maker)
+    return found
+
+
+def _feeding(graph: Graph, head: NodeProto) -> set[str]:
+    """Return the averages and changes of layout just before a head."""
+    found: set[str] = set()
+    before = graph.maker.get(head.input[0])
+    while before is not None and graph.kind(before) in (*AVERAGING, *_LAYOUT) and graph.sole_reader(before.output[0]) is not None:
+        found.add(node_key(before))
+        before = graph.maker.get(before.input[0])
+    return found
+
+
+class _Placing:
+    def __init__(self, graph: Graph, operators: Collection[str], kept: set[str]) -> None:
+        self.graph = graph
+        self.placement = Placement()
+        self._operators = operators
+        self._kept = kept
+        self._from_quantized: set[str] = set()
+        """Tensors that come out of quantized operators, moved or not."""
+
+    def visit(self, node: NodeProto) -> None:
+        """Take the next node in the graph's order."""
+        kind = self.graph.kind(node)
+        if kind in _PASSING or kind in _FUSED:
+            if node.input[0] in self._from_quantized:
+                self._from_quantized.update(node.output)
+        elif kind in self._operators and node_key(node) not in self._kept and self._fits(node, kind):
+            touched = [*self._reads(node, kind), *self._made(node)]
+            for name in touched:
+                self._need(name)
+            self.placement.nodes.append(node_key(node))
+            self.placement.touched[node_key(node)] = tuple(dict.fromkeys(touched))
+            self._from_quantized.update(node.output)
+
+    def _fits(self, node: NodeProto, kind: str) -> bool:
+        if kind in COMPUTING:
+            return computes_with_constants(self.graph, node)
+        reads = self._reads(node, kind)
+        if kind == "Mul" and len(reads) == 2 and reads[0] == reads[1]:
+            return False
+        return bool(reads) and all(name in self._from_quantized for name in reads) and len(reads) == len(node.input)
+
+    def _reads(self, node: NodeProto, kind: str) -> list[str]:
+        return [node.input[0]] if kind in COMPUTING or kind in AVERAGING else list(node.input)
+
+    def _made(self, node: NodeProto) -> list[str]:
+        """Return the tensor in which an operator's result is quantized, if it is."""
+        name = node.output[0]
+        reader = self.graph.sole_reader(name)
+        if reader is not None and self.graph.kind(reader) in _FUSED:
+            name = reader.output[0]
+        return [] if name in self.graph.outputs else [name]
+
+    def _need(self, name: str) -> None:
+        """Quantize a tensor, and what it was moved out of, on the same grid."""
+        chain = [name]
+        while (maker := self.graph.maker.get(chain[-1])) is not None and self.graph.kind(maker) in _PASSING:
+            chain.append(maker.input[0])
+        for place_, tensor in enumerate(chain):
+            maker = self.graph.maker.get(tensor)
+            moved = maker is not None and self.graph.kind(maker) in _LAYOUT
+            # Runtimes see through what only changes the layout; a second pair there costs OpenVINO a pass over the tensor.
+            if not moved or place_ == len(chain) - 1:
+                self.placement.roots.setdefault(tensor, chain[-1])
+
+
+def computes_with_constants(graph: Graph, node: NodeProto) -> bool:
+    """Tell whether a Conv, Gemm or MatMul has float32 weights (and bias) that are stored in the file, in a form that runtimes have in int8."""
+    if len(node.input) < 2 or graph.is_constant(node.input[0]) or not graph.is_float_constant(node.input[1]):
+        return False
+    kind = graph.kind(node)
+    if kind == "MatMul":
+        return graph.rank(node.input[1]) == 2
+    has_bias = len(node.input) > 2 and node.input[2] != ""
+    if has_bias and not (graph.is_float_constant(node.input[2]) and graph.rank(node.input[2]) == 1):
+        return False
+    if kind == "Gemm":
+        factors = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0))
+        return factors == (1.0, 1.0) and not attribute(node, "transA", 0)
+    return True
+
+
+def weight_axis(graph: Graph, node: NodeProto) -> int:
+    """Return the axis of a weight tensor that counts output channels."""
+    if graph.kind(node) == "Conv":
+        return 0
+    return 0 if graph.kind(node) == "Gemm" and attribute(node, "transB", 0) else 1

@@ -1,0 +1,78 @@
+"""Bring a network into the form that quantizes best, without changing what it computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from plimsoll import onnx_files
+from plimsoll.backend import require, translate
+from plimsoll.errors import BuildFailed, ModelError
+from plimsoll.model import Model
+from plimsoll.quantize import strides
+from plimsoll.quantize.graph import Graph
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 13
+"""The first opset whose DequantizeLinear knows a scale for each channel."""
+
+SUFFIX = ".prepared.onnx"
+
+
+def prepare(model: Model, folder: Path) -> Model:
+    """Return the network with the same answers, ready for `static`, as a new file in `folder`; one prepared before is returned as it is.
+
+    Its opset is 13 or later; constants are folded and batch norms are part of their convolutions (by ONNX Runtime's basic
+    optimizations); pixels that nobody reads are not computed (`strides`). It is of use in float32 too: ONNX Runtime takes 9 %
+    less time for open_nsfw.
+
+    Raises ModelError for a file that is damaged or quantized already, BuildFailed where the opset can't be raised.
+    """
+    if model.path.name.endswith(SUFFIX):
+        return model
+    proto = onnx_files.read(model.path).proto
+    if quantized := next((node for node in onnx_files.messages(proto, "NodeProto") if "Quantize" in node.op_type or "QLinear" in node.op_type), None):
+        raise ModelError(f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})", "Give the network as it was trained, in float32.")
+    raised = onnx_files.raise_opset(model, folder, OPSET)
+    try:
+        optimized = _optimized(raised, folder / f"{model.path.stem}.optimized.onnx")
+    finally:
+        if raised is not model:
+            raised.path.unlink()
+    graph = Graph(optimized)
+    strides.push(graph)
+    path = folder / f"{model.path.stem}{SUFFIX}"
+    write(optimized, path)
+    return Model(path, "onnx", model.spec, parent=model)
+
+
+def _optimized(model: Model, path: Path) -> ModelProto:
+    """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside."""
+    import onnx
+
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(path)
+    with translate(BuildFailed, f"{model.path}: can't be prepared for quantization"):
+        runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+        proto = onnx.load(path)
+    path.unlink()
+    used = {node.domain for node in onnx_files.messages(proto, "NodeProto")}
+    kept = [one for one in proto.opset_import if one.domain in onnx_files.DEFAULT_DOMAINS or one.domain in used]
+    domains = [type(one).FromString(one.SerializeToString()) for one in kept]
+    del proto.opset_import[:]
+    proto.opset_import.extend(domains)
+    return proto
+
+
+def write(proto: ModelProto, path: Path) -> None:
+    """Check a network that was changed and write it; raises BuildFailed."""
+    from onnx import checker
+
+    with translate(BuildFailed, f"{path.name}: what was built is no valid network"):
+        checker.check_model(proto, full_check=True)
+        path.write_bytes(proto.SerializeToString())
