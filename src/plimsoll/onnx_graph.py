@@ -96,7 +96,7 @@ class FirstConvolution:
     """The first convolution that a picture meets."""
 
     source: str
-    """The float value `[N, C, H, W]` that it reads, before padding and quantization."""
+    """The float value `[N, C, H, W]` that it reads, before it is quantized."""
     weights: NDArray[Any]
     """[outputs, C, …]."""
 
@@ -112,23 +112,17 @@ def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | Non
             return None
         if node.op_type == "Conv":
             weights = constant(graph, node.input[1])
-            return None if weights is None or node.input[0] not in reached else FirstConvolution(_unpadded(graph, node.input[0]), weights)
+            return None if weights is None or node.input[0] not in reached else FirstConvolution(_unquantized(graph, node.input[0]), weights)
         reached.update(node.output)
     return None
 
 
-def _unpadded(graph: GraphProto, name: str) -> str:
-    """Go back over padding and over pairs that quantize and dequantize."""
+def _unquantized(graph: GraphProto, name: str) -> str:
+    """Go back over a pair that quantizes and dequantizes."""
     producers = {output: node for node in graph.node for output in node.output}
-    while (node := producers.get(name)) is not None:
-        before = producers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if before is not None and before.op_type == "QuantizeLinear":
-            name = before.input[0]
-        elif node.op_type == "Pad":
-            name = node.input[0]
-        else:
-            break
-    return name
+    last = producers.get(name)
+    before = producers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
+    return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
 
 
 def expose(model: Model, names: Sequence[str], path: Path) -> Model:

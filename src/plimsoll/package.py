@@ -48,12 +48,14 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     implementation: Implementation = "reference",
     images: Sequence[Path] = (),
     origin: Mapping[str, Any] | None = None,
+    extras: Mapping[str, bytes] | None = None,
     force: bool = False,
 ) -> Path:
     """Write a bundle of the model, its Spec, and what it answers here to golden pictures; returns `out`.
 
     `out` becomes one zip where it ends in .zip, else a folder. `images` (at most 16) replace the golden pictures that
     Plimsoll brings along; they become part of the bundle, metadata and all. `origin` says where the network is from.
+    `extras` are further files, by their names in the bundle: a proof, a report.
 
     Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError where
     `out` exists (unless `force`) or can't be written, CheckFailed where the network answers NaN or infinity, and what
@@ -64,7 +66,7 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     check_destination(out, overwrite=force)
     pictures = list(_chosen(images, spec.input.decode))
     plan = InputPlan(spec.input, implementation)
-    contents: dict[str, Content] = {_SPEC: spec_files.dumps(spec).encode(), **_model_files(model)}
+    contents: dict[str, Content] = {**(extras or {}), _SPEC: spec_files.dumps(spec).encode(), **_model_files(model)}
     vectors = []
     with Runner.open(model, target) as runner:
         for picture in pictures:

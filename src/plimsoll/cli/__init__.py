@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import plimsoll
-from plimsoll.cli import inspect, pack, predict, spec, verify, zoo
+from plimsoll.cli import bench, inspect, pack, predict, prove, ship, spec, verify, zoo
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(inspect.inspect)
+app.command()(ship.ship)
+app.command()(prove.prove)
+app.command()(bench.bench)
 app.command()(pack.pack)
 app.command()(verify.verify)
 app.add_typer(zoo.app, name="zoo")

@@ -46,9 +46,11 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     A picture that can't be read is a row with its error, and the run goes on. Exit code 1 if all failed (with --strict:
     if any did).
     """
+    from plimsoll import machine
     from plimsoll.cli.rows import check_format
     from plimsoll.predict import load
 
+    machine.keep_memory_level()
     chosen = _format(format_, out)
     check_format(chosen, out)
     with ExitStack() as stack:

@@ -1,0 +1,174 @@
+"""The main job on a small network: what wins, what fails and why, and what a killed run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backends.networks import network
+from plimsoll.budget import Budget
+from plimsoll.model import Model
+from plimsoll.opener import Opened
+from plimsoll.ship import REFERENCE, Attempt, Ship, Shipped, Wishes
+from plimsoll.ship.search import explore
+from plimsoll.ship.split import split
+from plimsoll.ship.variant import Variant
+from plimsoll.ship.work import WorkFolder
+from plimsoll.spec.files import loads
+from plimsoll.target import Target
+
+SPEC = """
+name = "small"
+[input]
+steps = [{step = "decode"}, {step = "resize", width = 6, height = 5}, {step = "scale", divisor = 255.0}]
+[output]
+task = "classify"
+labels = ["a", "b", "c", "d"]
+"""
+PLANTED = '''
+"""Backends that go wrong in every way."""
+import ctypes, time
+import numpy as np
+from plimsoll.backend import Backend, Offer
+from plimsoll.backends.onnxruntime import BACKEND as HONEST
+from plimsoll.target import Target
+
+class Wrapped:
+    concurrent = True
+    def __init__(self, session): self.session, self.inputs, self.outputs = session, session.inputs, session.outputs
+    def close(self): self.session.close()
+    def run(self, feeds):
+        return {name: np.full_like(value, np.nan) for name, value in self.session.run(feeds).items()}
+
+class Planted(Backend):
+    def __init__(self, name): self.name = name
+    def offers(self): return (Offer(Target(self.name)),)
+    def build(self, model, target, folder): return model
+    def load(self, model, target, options, plan):
+        if self.name == "crashing": ctypes.string_at(0)
+        if self.name == "hanging": time.sleep(600)
+        if self.name == "hungry":
+            self.hog = bytearray(b"x") * 1_500_000_000
+            time.sleep(600)
+        return Wrapped(HONEST.load(model, Target("onnxruntime"), None, plan))
+
+crashing, hanging, hungry, lying = map(Planted, ("crashing", "hanging", "hungry", "lying"))
+'''
+HONEST = (Target("onnxruntime"), Target("onnxruntime", "cpu", "int8"))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(3)
+    for place in range(40):
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{place}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Opened:
+    return Opened(Model(network(tmp_path / "small.onnx").path, "onnx", loads(SPEC)))
+
+
+def shipped(opened: Opened, photos: list[str], root: Path, wishes: Wishes) -> tuple[Shipped, list[Attempt]]:
+    parts = split(photos, 2000)
+    seen: list[Attempt] = []
+    found = Ship(opened, parts, WorkFolder.of(root, opened.model, parts), wishes).run(seen.append)
+    return found, seen
+
+
+def wishes(*targets: Target, budget: str = "flips=30%,drift=0.05", seconds: float = 100.0) -> Wishes:
+    return Wishes(targets, ("minmax",), Budget.parse(budget), seconds=seconds, measure_seconds=0.1, variant_seconds=8.0, memory_bytes=1_600_000_000)
+
+
+def test_what_goes_wrong_is_a_row_with_its_reason(opened: Opened, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "packages"
+    (package / "planted-1.0.dist-info").mkdir(parents=True)
+    (package / "planted.py").write_text(PLANTED)
+    (package / "planted-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    names = ("crashing", "hanging", "hungry", "lying")
+    (package / "planted-1.0.dist-info" / "entry_points.txt").write_text("[plimsoll.backends]\n" + "".join(f"{name} = planted:{name}\n" for name in names))
+    monkeypatch.setenv("PYTHONPATH", str(package))
+    monkeypatch.syspath_prepend(package)
+    from plimsoll import backends
+
+    backends.names.cache_clear()
+    found, seen = shipped(opened, photos, tmp_path / "work", wishes(Target("onnxruntime"), *(Target(name) for name in names)))
+    reasons = {attempt.variant.target.runtime: attempt.reason for attempt in seen if attempt.status == "failed"}
+    assert "a segmentation fault" in reasons["crashing"]
+    assert "longer than its limit of 8 s" in reasons["hanging"]
+    assert "GB of memory; its limit is" in reasons["hungry"]
+    lying = next(attempt for attempt in seen if attempt.variant.target.runtime == "lying")
+    assert not lying.passed
+    assert found.winner.variant.target.runtime == "onnxruntime"
+    assert any(attempt.status == "ok" and attempt.passed for attempt in seen)
+
+
+def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(opened: Opened, photos: list[str], tmp_path: Path) -> None:
+    found, _ = shipped(opened, photos, tmp_path / "work", wishes(HONEST[1], budget="flips=0.1%"))
+    assert found.outcome == "nothing_passed"
+    assert found.winner.variant == REFERENCE
+    assert any("can't be proven on" in note for note in found.notes)
+
+
+def test_a_second_run_repeats_nothing_and_finds_the_same(opened: Opened, photos: list[str], tmp_path: Path) -> None:
+    first, seen = shipped(opened, photos, tmp_path / "work", wishes(*HONEST))
+    started = time.monotonic()
+    second, again = shipped(opened, photos, tmp_path / "work", wishes(*HONEST))
+    assert time.monotonic() - started < 2
+    assert [(one.variant, one.result) for one in again] == [(one.variant, one.result) for one in seen]
+    assert (second.outcome, second.winner.variant, second.checks) == (first.outcome, first.winner.variant, first.checks)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from unit.ship import test_ship as t; from plimsoll.model import Model; from plimsoll.opener import Opened; from plimsoll.spec.files import loads\n"
+        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(t.SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.wishes(*t.HONEST))\n"
+    )
+    tests = str(Path(__file__).resolve().parents[2])
+    work = tmp_path / "work"
+    command = [sys.executable, "-c", code, tests, str(opened.model.path), json.dumps(photos), str(work)]
+    kept: list[dict[str, float]] = []
+    for patience in (2.5, 4.0, 5.5):
+        process = subprocess.Popen(command, env=dict(os.environ), start_new_session=True, stderr=subprocess.DEVNULL)
+        time.sleep(patience)
+        process.kill()
+        process.wait()
+        kept.append({file.name: file.stat().st_mtime_ns for file in work.glob("*/rows/*.json")})
+    found, seen = shipped(opened, photos, work, wishes(*HONEST))
+    after = {file.name: file.stat().st_mtime_ns for file in work.glob("*/rows/*.json")}
+    assert kept[-1], "nothing was finished before the kills: they prove nothing"
+    for before in kept:
+        assert before.items() <= after.items(), "a finished piece of work was done again"
+    assert len(seen) >= 2
+    assert found.winner.status == "ok"
+
+
+def test_what_there_was_no_time_for_is_named() -> None:
+    attempts = list(explore(HONEST, ("minmax",), lambda variant: Attempt(variant, "ok"), deadline=time.monotonic() - 1))
+    assert [one.status for one in attempts] == ["skipped", "skipped"]
+    assert all("time limit" in one.reason for one in attempts)
+
+
+def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> None:
+    def attempt(variant: Variant) -> Attempt:
+        speed = {"int8": 3.0, "float32": 1.2}[variant.target.precision] + 0.1 * variant.folded
+        return Attempt(variant, "ok", "", {"speed": {"ratio": speed}}, Budget.parse("flips=50%").verdict({"flips": ()}))
+
+    order = [one.variant for one in explore(HONEST, ("minmax", "mse"), attempt, time.monotonic() + 60)]
+    assert order[0].target.precision == "int8"
+    assert order[0].steps == "fast"
+    assert len(set(order)) == len(order)
