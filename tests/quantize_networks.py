@@ -33,7 +33,7 @@ def save(path: Path, nodes: Sequence[onnx.NodeProto], shapes: Sequence[Sequence[
 
 def weights(rng: np.random.Generator, *shape: int) -> Array:
     """Weights that keep the size of what they multiply."""
-    return (rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))).astype(np.float32)
+    return np.asarray(rng.normal(size=shape) / np.sqrt(np.prod(shape[1:])), np.float32)
 
 
 def residual(path: Path, *, opset: int = 13, channels: int = 8, size: int = 16) -> Model:

@@ -72,7 +72,7 @@ class TensorStatistics:
         scale = kind(math.ldexp(BINS_A_SIDE, -self.exponent))
         counts = np.zeros(2 * BINS_A_SIDE + 1, np.int64)
         for start in range(0, flat.size, _CHUNK):
-            places = flat[start : start + _CHUNK].astype(kind)
+            places: NDArray[Any] = flat[start : start + _CHUNK].astype(kind)
             places *= scale
             np.floor(places, out=places)
             places += kind(BINS_A_SIDE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -76,7 +78,7 @@ def naive_divergence(values: Values, low: float, high: float, step: float) -> fl
             inside[place - first] += 1
     other = np.zeros_like(truth)
     edges = [index * len(truth) // 256 for index in range(257)]
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         filled = [place for place in range(start, end) if truth[place] > 0]
         for place in filled:
             other[place] = inside[start:end].sum() / len(filled)
