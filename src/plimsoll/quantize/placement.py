@@ -31,7 +31,8 @@ _LAYOUT = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _PASSING = (*_LAYOUT, "MaxPool", "DepthToSpace", "SpaceToDepth", "Slice", "Split")
 """Operators whose every output value is one of their input's, so that one grid serves both sides."""
 
-_FUSED = ("Relu", "Clip")
+FUSED = ("Relu", "Clip")
+"""What runtimes compute together with the operator before it."""
 
 
 @dataclass
@@ -104,7 +105,7 @@ class _Placing:
     def visit(self, node: NodeProto) -> None:
         """Take the next node in the graph's order."""
         kind = self.graph.kind(node)
-        if kind in _PASSING or kind in _FUSED:
+        if kind in _PASSING or kind in FUSED:
             if node.input[0] in self._from_quantized:
                 self._from_quantized.update(node.output)
         elif kind in self._operators and node_key(node) not in self._kept and self._fits(node, kind):
@@ -130,7 +131,7 @@ class _Placing:
         """Return the tensor in which an operator's result is quantized, if it is."""
         name = node.output[0]
         reader = self.graph.sole_reader(name)
-        if reader is not None and self.graph.kind(reader) in _FUSED:
+        if reader is not None and self.graph.kind(reader) in FUSED:
             name = reader.output[0]
         return [] if name in self.graph.outputs else [name]
 

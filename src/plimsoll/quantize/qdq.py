@@ -11,7 +11,7 @@ from plimsoll.quantize import affine
 from plimsoll.quantize.affine import Grid
 from plimsoll.quantize.graph import Graph, unique
 from plimsoll.quantize.options import StaticOptions
-from plimsoll.quantize.placement import COMPUTING, Placement, node_key, weight_axis
+from plimsoll.quantize.placement import COMPUTING, FUSED, OPERATORS, Placement, node_key, weight_axis
 
 if TYPE_CHECKING:
     from onnx import NodeProto
@@ -68,8 +68,21 @@ class _Writer:
         zero_point = np.array(grid.zero_point, grid.dtype)
         scale = self._graph.add_constant(unique(self._names, f"{base}/scale"), np.array(grid.scale, np.float32))
         zero = self._graph.add_constant(unique(self._names, f"{base}/zero_point"), zero_point)
-        self._node("QuantizeLinear", [name, scale, zero], base)
+        source = self._node("Max", [name], unique(self._names, f"{name}/float")) if self._would_fuse(name) else name
+        self._node("QuantizeLinear", [source, scale, zero], base)
         self._dequantized[name] = self._node("DequantizeLinear", [base, scale, zero], unique(self._names, f"{name}/dq"))
+
+    def _would_fuse(self, name: str) -> bool:
+        """Tell whether ONNX Runtime would take an operator that is to stay in float for a quantized one, as all around it is.
+
+        It even quantizes weights by itself then (its WeightBiasQuantization). A Max over one tensor, which is that tensor, keeps it from that.
+        """
+        maker = self._graph.maker.get(name)
+        if maker is not None and self._graph.kind(maker) in FUSED:
+            maker = self._graph.maker.get(maker.input[0])
+        if maker is None or self._graph.kind(maker) not in OPERATORS or node_key(maker) in self._quantized:
+            return False
+        return maker.input[0] in self._dequantized.values()
 
     def _node(self, kind: str, reads: list[str], output: str, **attributes: Any) -> str:
         from onnx import helper

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import quantize_networks as networks
-from quantize_networks import Array, node
 
+import quantize_networks as networks
 from plimsoll import onnx_graph, quantize
 from plimsoll.errors import InputError, ModelError
 from plimsoll.model import Model
-from plimsoll.quantize import Calibration, collect
+from plimsoll.quantize import Calibration
+from plimsoll.quantize.histogram import TensorStatistics
 from plimsoll.runner import Runner
 from plimsoll.target import Target
+from quantize_networks import Array, node
+
+collect = importlib.import_module("plimsoll.quantize.collect")  # The package has a verb of that name.
 
 
 @pytest.fixture
@@ -46,7 +51,10 @@ def test_how_the_pictures_are_batched_changes_nothing(model: Model) -> None:
     assert one.digest == other.digest == quantize.digest_of([batch[:3], batch[3:]])
     assert one.images == other.images == 7
     for method in quantize.METHODS:
-        assert one.ranges(method) == pytest.approx(other.ranges(method), rel=1e-6), method
+        first, second = one.ranges(method), other.ranges(method)
+        assert first.keys() == second.keys()
+        for name, ends in first.items():
+            assert ends == pytest.approx(second[name], rel=1e-6), (method, name)
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(model: Model) -> None:
@@ -60,9 +68,8 @@ def test_memory_does_not_grow_with_the_number_of_pictures(model: Model) -> None:
         finally:
             tracemalloc.stop()
 
-    peak(1)
-    few, many = peak(2), peak(60)
-    assert many < few + 1_000_000
+    few, many, more = peak(10), peak(10), peak(100)
+    assert more < max(few, many) + 1_500_000  # 360 pictures more: their histograms alone would be 240 MB.
 
 
 def test_pictures_are_taken_as_they_are_worked_on(model: Model) -> None:
@@ -74,11 +81,11 @@ def test_pictures_are_taken_as_they_are_worked_on(model: Model) -> None:
             taken.append(index)
             yield networks.pictures(1, seed=index)
 
-    original = collect.TensorStatistics.of
+    original = TensorStatistics.of
 
-    class Watching(collect.TensorStatistics):
+    class Watching(TensorStatistics):
         @classmethod
-        def of(cls, values: Array) -> collect.TensorStatistics:  # type: ignore[override]
+        def of(cls, values: Array) -> TensorStatistics:  # type: ignore[override]
             seen_at.append(len(taken))
             return original(values)
 
@@ -92,7 +99,7 @@ def test_pictures_are_taken_as_they_are_worked_on(model: Model) -> None:
 def test_a_picture_that_makes_nan_or_infinity_is_named(model: Model, bad: float) -> None:
     batch = networks.pictures(5)
     batch[3, 2, 2, 1] = bad
-    with pytest.raises(ModelError, match="picture 4 the tensor '.*' becomes NaN or infinite"):
+    with pytest.raises(ModelError, match=r"picture 4 the tensor '.*' becomes NaN or infinite"):
         quantize.collect(model, [batch])
 
 
@@ -162,7 +169,7 @@ def test_a_table_for_another_network_or_with_a_gap_is_refused(model: Model, tmp_
     with pytest.raises(ModelError, match="made with another network"):
         quantize.static(other, made, tmp_path)
     less = made.model_copy(update={"ranges": {name: ends for name, ends in made.ranges.items() if name != "r1"}})
-    with pytest.raises(ModelError, match="no range for 1 of the .*'r1'"):
+    with pytest.raises(ModelError, match=r"no range for 1 of the .*'r1'"):
         quantize.static(model, less, tmp_path)
 
 
@@ -170,7 +177,12 @@ def test_cached_tables_are_used_and_made_anew_where_they_must(model: Model, tmp_
     folder, batches = tmp_path / "tables", [networks.pictures(3)]
     passes = []
     original = collect.collect
-    monkeypatch.setattr(collect, "collect", lambda *args, **kwargs: (passes.append(1), original(*args, **kwargs))[1])
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        passes.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(collect, "collect", counted)
     first = quantize.cached_calibration(folder, model, batches, "mse")
     assert quantize.cached_calibration(folder, model, batches, "mse") == first
     assert len(passes) == 1

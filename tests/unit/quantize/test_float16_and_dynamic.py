@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantize_networks as networks
-from quantize_networks import node
 
+import quantize_networks as networks
 from plimsoll import quantize
 from plimsoll.errors import BuildFailed
 from plimsoll.model import Model
+from quantize_networks import node
 
 
 @pytest.mark.parametrize(("verb", "target", "bound"), [(quantize.float16, "float16", 2e-3), (quantize.dynamic, "dynamic", 2e-2)])
@@ -63,7 +63,7 @@ def test_weights_beyond_float16_are_named(tmp_path: Path) -> None:
 
 def test_sums_that_overflow_float16_stay_in_float32(tmp_path: Path) -> None:
     nodes = [node("ReduceSum", ["x", "axes"], ["s"]), node("Mul", ["s", "small"], ["y"])]
-    constants = {"axes": np.array([1], np.int64), "small": np.array(1e-3, np.float32)}
+    constants: dict[str, networks.Array] = {"axes": np.array([1], np.int64), "small": np.array(1e-3, np.float32)}
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 4], ["N", 1]], constants)
     batch = np.full((1, 4), 30_000, np.float32)
     np.testing.assert_allclose(networks.run(quantize.float16(model, tmp_path), batch, "onnxruntime:cpu:float16"), [[120.0]], rtol=1e-2)

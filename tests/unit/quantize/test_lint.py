@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import quantize_networks as networks
-from quantize_networks import node
 
+import quantize_networks as networks
 from plimsoll import machine, quantize
 from plimsoll.model import Model
 from plimsoll.quantize import Calibration, Finding
-from plimsoll.quantize import options as options_module
+from quantize_networks import node
 
 
 def codes(found: tuple[Finding, ...]) -> set[str]:
@@ -38,7 +37,7 @@ def head(path: Path, *, scored: bool) -> Model:
 
 @pytest.fixture(autouse=True)
 def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options_module.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2", "avx512_vnni"))
 
 
@@ -61,7 +60,7 @@ def test_a_processor_without_vnni_is_found(tmp_path: Path, monkeypatch: pytest.M
     assert not quantize.lint(model)
     monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2", "avx512f"))
     assert codes(quantize.lint(model)) == {"no-vnni"}
-    monkeypatch.setattr(options_module.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert not quantize.lint(model)
 
 

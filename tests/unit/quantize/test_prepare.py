@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantize_networks as networks
-from quantize_networks import node
 
+import quantize_networks as networks
 from plimsoll import quantize
 from plimsoll.errors import ModelError
 from plimsoll.model import Model
+from quantize_networks import node
 
 
 def strides(model: Model) -> dict[str, list[int]]:
@@ -114,7 +114,7 @@ def test_open_nsfw_answers_alike_prepared(nsfw_model_path: Path, tmp_path: Path)
 
 def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
     nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
-    constants = {"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)}
+    constants: dict[str, networks.Array] = {"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)}
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3], ["N", 3]], constants)
     with pytest.raises(ModelError, match="quantized already"):
         quantize.prepare(model, tmp_path)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantize_networks as networks
 from onnx import numpy_helper
 
+import quantize_networks as networks
 from plimsoll import quantize
 from plimsoll.errors import CheckFailed, InputError
 from plimsoll.model import Model

@@ -10,18 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-import quantize_networks as networks
 from onnx import numpy_helper
-from quantize_networks import Array, node
 
+import quantize_networks as networks
 from plimsoll import machine, quantize, zoo
 from plimsoll.backend import require
 from plimsoll.errors import BuildFailed, InputError
 from plimsoll.image import InputPlan
 from plimsoll.model import Model
 from plimsoll.quantize import StaticOptions
-from plimsoll.quantize import options as options_module
+from plimsoll.quantize.affine import ActivationType
 from plimsoll.target import Target
+from quantize_networks import Array, node
 
 RUNTIMES = [
     "onnxruntime",
@@ -114,12 +114,13 @@ def test_weights_have_a_scale_for_each_channel_and_biases_the_product_of_scales(
     bias = dequantizers[conv.input[2]]
     np.testing.assert_allclose(found[bias.input[1]], scales * found[dequantizers[conv.input[0]].input[1]], rtol=1e-6)
     assert found[bias.input[0]].dtype == np.int32
-    np.testing.assert_allclose(found[bias.input[0]] * found[bias.input[1]].astype(float), original["b1"], atol=1e-5)
+    np.testing.assert_allclose(found[bias.input[0]] * found[bias.input[1]].astype(float), original["b1"], atol=0.51 * found[bias.input[1]].max())
 
 
 def test_zero_points_of_what_comes_out_of_a_relu_are_the_least_integer(model: Model, tmp_path: Path) -> None:
-    for dtype, least in (("uint8", 0), ("int8", -128)):
-        quantized = made(model, tmp_path, StaticOptions(activations=dtype))  # type: ignore[arg-type]
+    kinds: tuple[tuple[ActivationType, int], ...] = (("uint8", 0), ("int8", -128))
+    for dtype, least in kinds:
+        quantized = made(model, tmp_path, StaticOptions(activations=dtype))
         graph, found = onnx.load(quantized.path).graph, networks.stored(quantized)
         pairs = {one.input[0]: found[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"}
         assert {name: int(pairs[name]) for name in ("r0", "r1", "r2", "r3")} == dict.fromkeys(("r0", "r1", "r2", "r3"), least)
@@ -129,8 +130,9 @@ def test_zero_points_of_what_comes_out_of_a_relu_are_the_least_integer(model: Mo
 def test_int8_activations_answer_as_uint8_ones_do(model: Model, tmp_path: Path) -> None:
     batch = networks.pictures(seed=1)
     answers = []
-    for dtype in ("uint8", "int8"):
-        quantized = made(model, tmp_path, StaticOptions(activations=dtype, weight_bits=8))  # type: ignore[arg-type]
+    kinds: tuple[ActivationType, ...] = ("uint8", "int8")
+    for dtype in kinds:
+        quantized = made(model, tmp_path, StaticOptions(activations=dtype, weight_bits=8))
         answers.append(networks.run(quantized, batch, "onnxruntime:cpu:int8"))
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-3)
 
@@ -145,15 +147,14 @@ def test_a_deeper_first_convolution_is_exact(tmp_path: Path, size: int, kernel: 
         node("Relu", ["c"], ["r"]),
         node("Conv", ["r", "v"], ["y"], "head"),
     ]
-    shape: list[int | str] = ["N", size, size, 3]
+    shape = [size, size, 3]
     if layout == "NHWC":
         nodes.insert(0, node("Transpose", ["x"], ["picture"], perm=[0, 3, 1, 2]))
     else:
-        shape = ["N", 3, size, size]
-    model = networks.save(tmp_path / "net.onnx", nodes, [shape, ["N", 2, "h", "w"]], constants)
-    batch = rng.normal(size=(3, *shape[1:])).astype(np.float32)  # type: ignore[arg-type]
-    plain, deep = (made(model, tmp_path, StaticOptions(space_to_depth=deep), batch=batch) for deep in (False, True))
-    # Both are written to the same path: the second is on disk, so the first is made again elsewhere.
+        shape = [3, size, size]
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", *shape], ["N", 2, "h", "w"]], constants)
+    batch = rng.normal(size=(3, *shape)).astype(np.float32)
+    deep = made(model, tmp_path, StaticOptions(), batch=batch)
     (tmp_path / "plain").mkdir()
     plain = made(model, tmp_path / "plain", StaticOptions(space_to_depth=False), batch=batch)
     assert ("Split" in networks.operators(deep)) == (size % 2 == 0)
@@ -191,7 +192,7 @@ def test_constant_activations_survive(tmp_path: Path, value: float, method: str)
 
 def test_the_processor_decides_about_types_and_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     def settled(architecture: str, sets: tuple[str, ...]) -> tuple[str | None, int | None]:
-        monkeypatch.setattr(options_module.platform, "machine", lambda: architecture)
+        monkeypatch.setattr("platform.machine", lambda: architecture)
         monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
         chosen = StaticOptions().settled()
         return chosen.activations, chosen.weight_bits
