@@ -24,6 +24,8 @@ from plimsoll.zoo import fetch
 
 HERE = Path(__file__).parent
 PLIMSOLL = [sys.executable, "-m", "plimsoll", "--quiet", "predict", "open_nsfw", "-", "--format", "jsonl"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+"""A user's Python keeps what it compiled; a container's that doesn't would compile Plimsoll anew in each round."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def run(command: list[str], listed: Path, out: Path) -> Run:
     """Run a command with the list on its standard input; its output is kept in `out`."""
     with listed.open("rb") as stdin, out.open("wb") as stdout:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdin=stdin, stdout=stdout)
+        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, env=ENVIRONMENT)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors
 from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.image import InputPlan
 from plimsoll.image.formats import read
@@ -33,6 +32,11 @@ Observer = Callable[[str, float], None]
 _DEFAULT_BATCH = 8
 _IDLE_S = 0.02
 """How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
+
+
+_SLOW_READ_S = 0.002
+_FIRST_FILES = 16
+"""Files that take longer than this on average, after so many, don't come from memory but from a slow disk or over a network."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,23 @@ class _Prepared:
     """When it was ready, on `time.perf_counter`."""
 
 
+class _Waiting:
+    """How long reading a file takes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count a file. A sum that two threads spoil now and then is good enough."""
+        self._count += 1
+        self._seconds += seconds
+
+    def long(self) -> bool:
+        """Whether it takes so long that threads which read leave cores idle."""
+        return self._count >= _FIRST_FILES and self._seconds > _SLOW_READ_S * self._count
+
+
 _Taken = tuple[int, Picture]
 _Answers = dict[int, Prediction]
 
@@ -75,7 +96,8 @@ class Stream:
     """Answers pictures in several threads and hands the answers out in the pictures' order.
 
     A thread takes a picture from its bytes to its answer, so tensors are computed on while they lie in its core's cache and nothing but
-    the picture and its answer goes from thread to thread. There are twice as many threads as cores: as many compute, the others read files.
+    the picture and its answer goes from thread to thread. There are as many threads as cores, since more that take turns cost a tenth of
+    the speed; and as many again once it shows that they wait: for files, for their turn at the runtime, or for another device.
     What is under way is bounded, so memory is the same for 250 pictures and for millions.
     """
 
@@ -86,41 +108,51 @@ class Stream:
         self._threshold = threshold
         self._observe = observe
         self._runner = Future[Runner]()
-        self._core = threading.Semaphore(cores)
         self._room = threading.Semaphore(2 * cores * ((batch or _DEFAULT_BATCH) + 1))
         self._todo = queue.SimpleQueue[_Taken | None]()
         self._done = queue.SimpleQueue[_Answers | BaseException | None]()
         self._gathered: deque[_Prepared] = deque()
         self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._waiting = _Waiting()
         self._stop = False
         self._broken: BaseException | None = None
 
     def run(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
         """Answer pictures; once for each stream."""
-        threads = [threading.Thread(target=self._work, name=f"plimsoll-{place}", daemon=True) for place in range(2 * self._cores)]
         threading.Thread(target=self._feed, args=(pictures,), daemon=True).start()
-        for thread in threads:
-            thread.start()
+        self._start_workers()
         try:
             # The runtime is loaded while the first pictures are being prepared.
-            self._runner.set_result(self._predictor.runner("throughput"))
-            for prediction in self._in_order(len(threads)):
+            runner = self._predictor.runner("throughput")
+            if runner.lanes < self._cores or self._predictor.target.device != "cpu":
+                self._start_workers()
+            self._runner.set_result(runner)
+            for prediction in self._in_order():
                 self._room.release()
                 yield prediction
         finally:
             self._stop = True
             self._runner.cancel()  # For threads that wait for a runtime which could not be loaded.
             self._todo.put(None)
-            for thread in threads:
+            for thread in self._threads:
                 thread.join()
 
-    def _in_order(self, working: int) -> Iterator[Prediction]:
+    def _start_workers(self) -> None:
+        """Start as many threads as there are cores, unless there are twice as many already."""
+        if len(self._threads) < 2 * self._cores:
+            fresh = [threading.Thread(target=self._work, name="plimsoll", daemon=True) for _ in range(self._cores)]
+            self._threads += fresh
+            for thread in fresh:
+                thread.start()
+
+    def _in_order(self) -> Iterator[Prediction]:
         early: _Answers = {}
-        place = 0
-        while working:
+        place = ended = 0
+        while ended < len(self._threads):
             arrived = self._done.get()
             if arrived is None:
-                working -= 1
+                ended += 1
             elif isinstance(arrived, BaseException):
                 raise arrived
             else:
@@ -128,6 +160,8 @@ class Stream:
                 while place in early:
                     yield early.pop(place)
                     place += 1
+                if not ended and self._waiting.long():
+                    self._start_workers()
         if self._broken is not None:
             raise self._broken
 
@@ -159,8 +193,7 @@ class Stream:
     def _step(self) -> bool:
         """Answer what has been gathered, or else prepare a picture and answer it; False at the end."""
         if full := self._pop():
-            with self._core:
-                self._answer(full)
+            self._answer(full)
             return True
         try:
             taken = self._todo.get(timeout=_IDLE_S if self._gathered else None)
@@ -177,9 +210,8 @@ class Stream:
     def _finish_gathered(self) -> None:
         """Answer what has been gathered, also where that fills no batch."""
         self._runner.result()
-        with self._core:
-            while not self._stop and (rest := self._pop(rest=True)):
-                self._answer(rest)
+        while not self._stop and (rest := self._pop(rest=True)):
+            self._answer(rest)
 
     def _prepare(self, place: int, picture: Picture) -> None:
         """Read a picture and run its input steps; answer at once where that completes a batch."""
@@ -188,16 +220,16 @@ class Stream:
         try:
             data = read(source(picture))
             loaded = time.perf_counter()
-            with self._core:
-                begun = time.perf_counter()
-                tensor = self._predictor.plan(data)
-                ready = time.perf_counter()
-                self._report(read=loaded - started, queue=begun - loaded, prepare=ready - begun)
-                with self._lock:
-                    self._gathered.append(_Prepared(place, name, tensor, ready))
-                self._answer(self._pop())
+            tensor = self._predictor.plan(data)
         except ImageError as error:
             self._done.put({place: Prediction(name, None, error.message)})
+            return
+        ready = time.perf_counter()
+        self._waiting.add(loaded - started)
+        self._report(read=loaded - started, prepare=ready - loaded)
+        with self._lock:
+            self._gathered.append(_Prepared(place, name, tensor, ready))
+        self._answer(self._pop())
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
         """Take a full batch of one shape from what has been gathered, or with `rest` whatever there is; else nothing.
@@ -227,7 +259,7 @@ class Stream:
         """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""
         try:
             started = time.perf_counter()
-            outputs = self._compute(tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors))
+            outputs = self._runner.result().infer(tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors))
             computed = time.perf_counter()
             answers = self._predictor.task.decode(outputs, self._threshold)
             self._report(inference=computed - started, output=time.perf_counter() - computed)
@@ -236,17 +268,6 @@ class Stream:
                 return [error.message]
             return [answer for one in tensors for answer in self._infer([one])]
         return answers
-
-    def _compute(self, batch: NDArray[Any]) -> Tensors:
-        runner = self._runner.result()
-        if runner.lanes >= self._cores and self._predictor.target.device == "cpu":
-            return runner.infer(batch)
-        # Whoever waits for its turn, or for another device, needs no core meanwhile.
-        self._core.release()
-        try:
-            return runner.infer(batch)
-        finally:
-            self._core.acquire()
 
     def _report(self, **stages: float) -> None:
         if self._observe is not None:

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps
 
-from plimsoll.errors import ImageError
+from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.image.formats import admit, check_size
 from plimsoll.image.pixels import Pixels, as_image
 from plimsoll.spec.steps import Decode
@@ -48,7 +48,7 @@ def translated() -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError; hostile files make Pillow raise nearly every built-in exception."""
     try:
         yield
-    except ImageError:
+    except PlimsollError:
         raise
     except MemoryError as error:
         raise ImageError("the picture needs more memory than there is") from error

@@ -2,11 +2,12 @@
 
 The same steps as `plimsoll.image.steps`, nearly the same pixels: `docs/fast-steps.md` states the difference of each on
 real photos. Used only when asked for. Pictures are uint8 arrays, height x width x channels, throughout; OpenCV is
-imported when the first plan is made, and runs each call in one thread because pictures are already spread over threads.
+imported when the first picture comes, and runs each call in one thread because pictures are already spread over threads.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -24,14 +25,22 @@ from plimsoll.image.formats import admit, check_size
 from plimsoll.image.pixels import Array, Pixels, as_array
 from plimsoll.spec.steps import Cast, Crop, Decode, Form, Jpeg, Layout, Mean, Resize, Scale, Std, Step
 
+_INSTALL = "Install it: pip install 'plimsoll-line[fast]'"
+
+
+def require_opencv() -> None:
+    """Raise BackendMissing where OpenCV is not installed, without importing it: that takes a while, and is done while a runtime is being loaded."""
+    if importlib.util.find_spec("cv2") is None:
+        raise BackendMissing("the fast input steps need OpenCV, which is not installed", _INSTALL)
+
 
 @cache
 def opencv() -> ModuleType:
-    """Import OpenCV; raises BackendMissing where it is not installed."""
+    """Import OpenCV; raises BackendMissing where it can't be."""
     try:
         import cv2
     except ImportError as error:
-        raise BackendMissing("the fast input steps need OpenCV, which is not installed", "Install it: pip install 'plimsoll-line[fast]'") from error
+        raise BackendMissing(f"the fast input steps need OpenCV, which can't be imported: {error}", _INSTALL) from error
     cv2.setNumThreads(1)
     module: ModuleType = cv2
     return module

@@ -71,7 +71,7 @@ def _fast_stages(spec: Input) -> _Stages:
 
     A Spec that mixes arithmetic and work on pixels can't be folded so: it runs step by step in its own order.
     """
-    fast.opencv()
+    fast.require_opencv()
     first, rest = spec.decode, spec.steps[1:]
     at = next((place for place, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest))
     form = first.after(Form())
