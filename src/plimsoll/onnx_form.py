@@ -11,6 +11,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from plimsoll import wire
 from plimsoll.backend import Form, translate
 from plimsoll.errors import BuildFailed
 from plimsoll.model import Model
@@ -29,8 +30,6 @@ _FLOAT16 = 10
 """TensorProto.DataType.FLOAT16."""
 _MAX_DEPTH = 100
 """Protobuf's own limit for messages within messages."""
-_SIZES = {1: 8, 2: None, 5: 4}
-"""Bytes of a field by its wire type; None where the length stands before it."""
 _OPERATOR = ("node", 4)
 _ELEMENT_TYPES = {("tensor", 2), ("tensor type", 1)}
 
@@ -44,9 +43,6 @@ _NESTED: dict[str, dict[int, str]] = {
     "type": {1: "tensor type"},
 }
 """The messages worth entering, by the message that holds them and its field's number."""
-
-Value = int | slice
-"""A field's number, or where its bytes lie."""
 
 
 def form_of(path: Path) -> Form:
@@ -88,49 +84,13 @@ def require_form(model: Model, target: Target, needed: Form) -> None:
     raise BuildFailed(f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint)
 
 
-def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, Value]]:
+def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, wire.Value]]:
     """Yield every field of the message and of the messages within it that matter, as (kind of message, number, value)."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"messages lie more than {_MAX_DEPTH} deep")
     inner = _NESTED.get(kind, {})
-    for number, value in _fields(data, where):
+    for number, value in wire.fields(data, where):
         if number in inner and isinstance(value, slice):
             yield from _walk(data, value, inner[number], depth + 1)
         else:
             yield kind, number, value
-
-
-def _fields(data: mmap.mmap, where: slice) -> Iterator[tuple[int, Value]]:
-    """Yield the fields of a protobuf message that are whole numbers, or have a length."""
-    place, end = where.start, where.stop
-    while place < end:
-        tag, place = _varint(data, place)
-        wire = tag & 7
-        if wire == 0:
-            value, place = _varint(data, place)
-            yield tag >> 3, value
-            continue
-        if wire not in _SIZES:
-            raise ValueError(f"no field can have the wire type {wire}")
-        size = _SIZES[wire]
-        if size is None:
-            size, place = _varint(data, place)
-        if place + size > end:
-            raise ValueError("it ends in the middle of a field")
-        if wire == 2:
-            yield tag >> 3, slice(place, place + size)
-        place += size
-
-
-def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
-    """Return the number that starts at `place`, and where the next thing starts."""
-    result = 0
-    for shift in range(0, 70, 7):
-        if place >= len(data):
-            break
-        byte = data[place]
-        place += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, place
-    raise ValueError("a number is cut off or too long")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import onnx_files
-from plimsoll.backend import translate
+from plimsoll.backend import require, translate
 from plimsoll.errors import BuildFailed, ModelError
 from plimsoll.model import Model
 
@@ -31,10 +31,63 @@ def load(model: Model) -> ModelProto:
     return proto
 
 
+def sort(proto: ModelProto) -> None:
+    """Put each node after what it reads: converters append their casts at the end."""
+    graph = proto.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    done: set[int] = set()
+    ordered: list[NodeProto] = []
+
+    def reads(node: NodeProto) -> list[NodeProto]:
+        inner = [name for part in onnx_files.messages(node, "NodeProto") for name in part.input]
+        return [makers[name] for name in inner if name in makers and makers[name] is not node]
+
+    for start in graph.node:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            waiting = [] if id(node) in done else [one for one in reads(node) if id(one) not in done]
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                ordered.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
 def save(proto: ModelProto, path: Path) -> None:
     """Write a model, weights inside; raises BuildFailed, also for one of more than 2 GB."""
     with translate(BuildFailed, f"{path.name}: can't be written as one ONNX file"):
         path.write_bytes(proto.SerializeToString())
+
+
+def optimized(model: Model, path: Path) -> ModelProto:
+    """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside.
+
+    Constants are folded, batch norms are part of their convolutions, a MatMul and its bias become a Gemm. `path` is written and removed again.
+    Raises BuildFailed.
+    """
+    import onnx
+
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(path)
+    with translate(BuildFailed, f"{model.path}: ONNX Runtime can't optimize it"):
+        runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+        proto = onnx.load(path)
+    path.unlink()
+    used = {node.domain for node in onnx_files.messages(proto, "NodeProto")}
+    kept = [one for one in proto.opset_import if one.domain in onnx_files.DEFAULT_DOMAINS or one.domain in used]
+    domains = [type(one).FromString(one.SerializeToString()) for one in kept]
+    del proto.opset_import[:]
+    proto.opset_import.extend(domains)
+    return proto
 
 
 def array(tensor: TensorProto) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from plimsoll.quantize.options import StaticOptions
 from plimsoll.quantize.prepare import prepare
 from plimsoll.quantize.ranges import METHODS
 from plimsoll.quantize.sensitivity import Mixed, OperatorDrift, mixed, sensitivity
-from plimsoll.quantize.static import static
+from plimsoll.quantize.static import reads_bytes, static
 
 __all__ = [
     "METHODS",
@@ -35,6 +35,7 @@ __all__ = [
     "lint",
     "mixed",
     "prepare",
+    "reads_bytes",
     "sensitivity",
     "static",
 ]

@@ -84,7 +84,7 @@ class Weights:
 
 
 WeightMethod = Literal["minmax", "mse"]
-_SHRINKS = np.linspace(1.0, 0.6, 41)
+_SHRINKS = np.linspace(1.0, 0.6, 21)
 """Shares of the largest weight that `mse` tries as the end of the grid."""
 
 
@@ -96,10 +96,10 @@ def quantize_weights(weights: Floats, axis: int, method: WeightMethod = "minmax"
     keeps a bias within int32. Channels of zeros get the scale 1.
     """
     top = 2 ** (bits - 1) - 1
-    channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).astype(np.float64)
+    channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
     largest = np.abs(channels).max(axis=1, initial=0.0)
     ends = largest if method == "minmax" else _best_ends(channels, largest, top)
-    scales = np.maximum(ends / top, SMALLEST_SCALE)
+    scales = np.maximum(ends.astype(np.float64) / top, SMALLEST_SCALE)
     if least_scales is not None:
         scales = np.maximum(scales, least_scales)
     scales[largest == 0] = 1.0
@@ -110,12 +110,19 @@ def quantize_weights(weights: Floats, axis: int, method: WeightMethod = "minmax"
     return Weights(steps.astype(np.int8), scales.astype(np.float32), axis)
 
 
-def _best_ends(channels: NDArray[np.float64], largest: NDArray[np.float64], top: int) -> NDArray[np.float64]:
+def _best_ends(channels: Floats, largest: Floats, top: int) -> Floats:
+    """Return for each row the end of the grid with the least squared error."""
     best = largest.copy()
     least = np.full(len(channels), np.inf)
+    work = np.empty_like(channels)
     for share in _SHRINKS:
-        scales = np.maximum(share * largest / top, SMALLEST_SCALE)[:, None]
-        error = ((np.clip(np.rint(channels / scales), -top, top) * scales - channels) ** 2).sum(axis=1)
+        scales = np.maximum(share * largest / top, SMALLEST_SCALE).astype(np.float32)[:, None]
+        np.divide(channels, scales, out=work)
+        np.rint(work, out=work)
+        np.clip(work, -top, top, out=work)
+        work *= scales
+        work -= channels
+        error = np.einsum("ij,ij->i", work, work)
         better = error < least
         best[better], least[better] = share * largest[better], error[better]
     return best

@@ -28,7 +28,7 @@ _TO_NHWC = [0, 2, 3, 1]
 def deepen(graph: Graph) -> bool:
     """Rewrite the convolution that reads a quantized picture, in place; returns whether there was one that fits.
 
-    Call it on a quantized graph: bytes are moved between the picture's QuantizeLinear and its DequantizeLinear.
+    Call it on a quantized graph: bytes are moved, before the picture's DequantizeLinear.
     """
     sizes: dict[str, tuple[int, ...]] | None = None
     for node in graph.nodes:
@@ -36,7 +36,7 @@ def deepen(graph: Graph) -> bool:
         if found is None:
             continue
         sizes = _sizes(graph) if sizes is None else sizes
-        shape = sizes.get(found.quantize.input[0], ())
+        shape = sizes.get(found.pixels, ())
         height, width = shape[1:3] if found.transpose is not None and len(shape) == 4 else shape[2:4] if len(shape) == 4 else (0, 0)
         if height and width and height % 2 == 0 and width % 2 == 0 and _rewrite(graph, found, height, width):
             return True
@@ -45,9 +45,9 @@ def deepen(graph: Graph) -> bool:
 
 @dataclass(frozen=True)
 class _First:
-    """A picture's way into its convolution: QuantizeLinear, DequantizeLinear, perhaps a Transpose to NCHW, and Conv."""
+    """A picture's way into its convolution: 8-bit pixels, DequantizeLinear, perhaps a Transpose to NCHW, and Conv."""
 
-    quantize: NodeProto
+    pixels: str
     dequantize: NodeProto
     transpose: NodeProto | None
     convolution: NodeProto
@@ -71,10 +71,8 @@ def _match(graph: Graph, node: NodeProto) -> _First | None:
     dequantize = before if transpose is None else _only(graph, transpose.input[0])
     if dequantize is None or graph.kind(dequantize) != "DequantizeLinear":
         return None
-    quantize = _only(graph, dequantize.input[0])
-    if quantize is None or graph.kind(quantize) != "QuantizeLinear":
-        return None
-    return _First(quantize, dequantize, transpose, node, weights)
+    pixels = dequantize.input[0]
+    return _First(pixels, dequantize, transpose, node, weights) if graph.sole_reader(pixels) is not None else None
 
 
 def _only(graph: Graph, name: str) -> NodeProto | None:
@@ -157,7 +155,7 @@ def _moved(graph: Graph, first: _First, height: int, width: int, channels: int) 
     from onnx import helper
 
     names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {one.name for one in graph.proto.graph.initializer}
-    base = first.quantize.output[0]
+    base = first.pixels
     pairs = graph.add_constant(unique(names, f"{base}/pairs_of_rows"), np.array([0, height, 2, width * 2 * channels], np.int64))
     halves = graph.add_constant(unique(names, f"{base}/halves"), np.array([1, 1], np.int64))
     pixels = graph.add_constant(unique(names, f"{base}/deep_pixels"), np.array([0, height, width, 2 * channels], np.int64))

@@ -17,7 +17,7 @@ from plimsoll.model import Model
 from plimsoll.quantize.prepare import prepare, write
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 LARGEST = 65504.0
 """float16's largest number."""
@@ -45,7 +45,7 @@ def float16(model: Model, folder: Path) -> Model:
     with translate(BuildFailed, f"{model.path}: can't be converted to float16"):
         blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
-        _sort(converted)
+        onnx_graph.sort(converted)
     path = folder / f"{model.path.stem}.float16.onnx"
     write(converted, path)
     return Model(path, "onnx", model.spec, parent=model)
@@ -57,31 +57,3 @@ def float_weights(proto: ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
         for tensor in graph.initializer:
             if tensor.data_type == 1:
                 yield tensor.name, onnx_graph.array(tensor)
-
-
-def _sort(proto: ModelProto) -> None:
-    """Put each node after what it reads: the converter appends its casts at the end."""
-    graph = proto.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    done: set[int] = set()
-    ordered: list[NodeProto] = []
-
-    def reads(node: NodeProto) -> list[NodeProto]:
-        inner = [name for part in onnx_files.messages(node, "NodeProto") for name in part.input]
-        return [makers[name] for name in inner if name in makers and makers[name] is not node]
-
-    for start in graph.node:
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            waiting = [] if id(node) in done else [one for one in reads(node) if id(one) not in done]
-            if waiting:
-                stack += waiting
-                continue
-            stack.pop()
-            if id(node) not in done:
-                done.add(id(node))
-                ordered.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
-    del graph.node[:]
-    graph.node.extend(copies)

@@ -44,6 +44,8 @@ class StaticOptions:
     """Where the network will run; `mixed` measures there."""
     space_to_depth: bool = True
     """Let a first convolution with stride 2 read squares of 2 × 2 pixels as one: exact, and faster in ONNX Runtime."""
+    hold_averages: bool = False
+    """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, as OpenVINO does to save a conversion."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.operators if name not in OPERATORS]
@@ -54,9 +56,12 @@ class StaticOptions:
     def for_target(cls, target: Target) -> Self:
         """Return what runs fastest, with the least drift, on a target."""
         options = cls(target=target)
+        if target.device == "gpu":
+            # NVIDIA's int8 kernels know no zero point; what is left in float there wants its bias in float.
+            return replace(options, activations="int8", symmetry="always", weight_bits=8, bias="float32", space_to_depth=False)
         if target.runtime == "openvino":
             # Its first convolution gains nothing from fewer, deeper pixels, and pays for moving them.
-            return replace(options, bias="float32", space_to_depth=False)
+            return replace(options, bias="float32", space_to_depth=False, hold_averages=True)
         return options
 
     def with_symmetry(self, symmetry: Symmetry) -> Self:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plimsoll import onnx_files
-from plimsoll.backend import require, translate
+from plimsoll import onnx_files, onnx_graph
+from plimsoll.backend import translate
 from plimsoll.errors import BuildFailed, ModelError
 from plimsoll.model import Model
 from plimsoll.quantize import strides
@@ -37,7 +37,7 @@ def prepare(model: Model, folder: Path) -> Model:
         raise ModelError(f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})", "Give the network as it was trained, in float32.")
     raised = onnx_files.raise_opset(model, folder, OPSET)
     try:
-        optimized = _optimized(raised, folder / f"{model.path.stem}.optimized.onnx")
+        optimized = onnx_graph.optimized(raised, folder / f"{model.path.stem}.optimized.onnx")
     finally:
         if raised is not model:
             raised.path.unlink()
@@ -46,27 +46,6 @@ def prepare(model: Model, folder: Path) -> Model:
     path = folder / f"{model.path.stem}{SUFFIX}"
     write(optimized, path)
     return Model(path, "onnx", model.spec, parent=model)
-
-
-def _optimized(model: Model, path: Path) -> ModelProto:
-    """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside."""
-    import onnx
-
-    runtime = require("onnxruntime", "pip install onnxruntime")
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(path)
-    with translate(BuildFailed, f"{model.path}: can't be prepared for quantization"):
-        runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
-        proto = onnx.load(path)
-    path.unlink()
-    used = {node.domain for node in onnx_files.messages(proto, "NodeProto")}
-    kept = [one for one in proto.opset_import if one.domain in onnx_files.DEFAULT_DOMAINS or one.domain in used]
-    domains = [type(one).FromString(one.SerializeToString()) for one in kept]
-    del proto.opset_import[:]
-    proto.opset_import.extend(domains)
-    return proto
 
 
 def write(proto: ModelProto, path: Path) -> None:

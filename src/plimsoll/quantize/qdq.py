@@ -11,21 +11,28 @@ from plimsoll.quantize import affine
 from plimsoll.quantize.affine import Grid
 from plimsoll.quantize.graph import Graph, unique
 from plimsoll.quantize.options import StaticOptions
+from plimsoll.quantize.picture import Picture
 from plimsoll.quantize.placement import COMPUTING, FUSED, OPERATORS, Placement, node_key, weight_axis
 
 if TYPE_CHECKING:
     from onnx import NodeProto
 
 
-def insert(graph: Graph, placement: Placement, ranges: Mapping[str, tuple[float, float]], options: StaticOptions) -> None:
-    """Quantize a graph in place, with settled options and a range for each of the placement's grids."""
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def insert(graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions, picture: Picture | None = None) -> None:
+    """Quantize a graph in place, with settled options, a range for each of the placement's grids, and a picture if one was absorbed."""
+    if picture is not None:
+        ranges = {**ranges, picture.real: (0.0, 255.0)}  # 256 steps over it are the 256 pixel values: scale 1, zero point 0.
     work = _Writer(graph, placement, ranges, options)
+    work.picture = picture
     graph.replace_nodes(work.rewritten())
     del graph.proto.graph.value_info[:]
 
 
 class _Writer:
-    def __init__(self, graph: Graph, placement: Placement, ranges: Mapping[str, tuple[float, float]], options: StaticOptions) -> None:
+    def __init__(self, graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions) -> None:
         assert options.activations is not None  # noqa: S101 - settled
         assert options.weight_bits is not None  # noqa: S101 - settled
         self._graph = graph
@@ -36,6 +43,7 @@ class _Writer:
             root: affine.grid(*ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto") for root in placement.grids()
         }
         self._quantized = set(placement.nodes)
+        self.picture: Picture | None = None
         self._names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {one.name for one in graph.proto.graph.initializer}
         self._names |= {node.name for node in graph.nodes}
         self._dequantized: dict[str, str] = {}
@@ -47,29 +55,51 @@ class _Writer:
     def rewritten(self) -> list[NodeProto]:
         """Return the graph's nodes with the new ones between them."""
         for name in self._graph.inputs:
-            self._pair(name)
+            self._behind(name)
         for node in self._graph.nodes:
             if node_key(node) in self._quantized and self._graph.kind(node) in COMPUTING:
                 self._constants(node)
             for place, name in enumerate(list(node.input)):
                 node.input[place] = self._dequantized.get(name, name)
             self._nodes.append(node)
+            if self._options.hold_averages and self._graph.kind(node) == "AveragePool" and node_key(node) not in self._quantized:
+                self._hold(node)
             for name in node.output:
-                self._pair(name)
+                self._behind(name)
         return self._nodes
 
-    def _pair(self, name: str) -> None:
-        """Put QuantizeLinear and DequantizeLinear behind a tensor, where it is quantized."""
-        root = self._placement.roots.get(name)
-        if root is None:
+    def _hold(self, node: NodeProto) -> None:
+        """Put a Max with the least float32 behind an average of quantized values, which changes nothing.
+
+        OpenVINO moves the scale of what is averaged behind an AveragePool, and then rounds the averages to 8 bits where a change of shape
+        follows. It doesn't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to it, which it leaves in float.)
+        """
+        if node.input[0] not in self._dequantized.values():
             return
+        name = node.output[0]
+        node.output[0] = unique(self._names, f"{name}/average")
+        least = self._graph.add_constant(unique(self._names, f"{name}/least"), np.array(np.finfo(np.float32).min, np.float32))
+        self._node("Max", [node.output[0], least], name)
+
+    def _behind(self, name: str) -> None:
+        """Write what comes behind a tensor that was just made, where it is quantized."""
+        if name in self._placement.roots:
+            self._pair(name, self._placement.roots[name])
+        elif self.picture is not None and name == self.picture.pixels:
+            self._pair(self.picture.real, self.picture.real)
+
+    def _pair(self, name: str, root: str) -> None:
+        """Write QuantizeLinear and DequantizeLinear; the latter alone for pixels, which are integers already."""
         grid = self._grids[root]
         base = unique(self._names, f"{name}/q")
         zero_point = np.array(grid.zero_point, grid.dtype)
         scale = self._graph.add_constant(unique(self._names, f"{base}/scale"), np.array(grid.scale, np.float32))
         zero = self._graph.add_constant(unique(self._names, f"{base}/zero_point"), zero_point)
-        source = self._node("Max", [name], unique(self._names, f"{name}/float")) if self._would_fuse(name) else name
-        self._node("QuantizeLinear", [source, scale, zero], base)
+        if self.picture is not None and name == self.picture.real:
+            base = self.picture.pixels
+        else:
+            source = self._node("Max", [name], unique(self._names, f"{name}/float")) if self._would_fuse(name) else name
+            self._node("QuantizeLinear", [source, scale, zero], base)
         self._dequantized[name] = self._node("DequantizeLinear", [base, scale, zero], unique(self._names, f"{name}/dq"))
 
     def _would_fuse(self, name: str) -> bool:
@@ -92,19 +122,29 @@ class _Writer:
 
     def _constants(self, node: NodeProto) -> None:
         """Quantize an operator's weights, and its bias by the scales of input and weights."""
-        source = node.input[0]
         axis = weight_axis(self._graph, node)
-        has_bias = len(node.input) > 2 and node.input[2] != ""
-        scale = self._scale_of(source)
-        bias = self._graph.constant(node.input[2]) if has_bias else None
-        as_integer = bias is not None and self._options.bias == "int32" and scale is not None
-        least = affine.least_weight_scales(bias, scale) if as_integer and bias is not None and scale is not None else None
-        if least is not None and len(least) != self._graph.dims(node.input[1])[axis]:
-            least, as_integer = None, False  # A Gemm may broadcast one bias to all channels.
+        channels = self._graph.dims(node.input[1])[axis]
+        bias = self._graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        scale = self._scale_of(node.input[0]) if self._options.bias == "int32" else None
+        # A Gemm may have one bias for all channels; that one stays in float.
+        fits = scale is not None and bias is not None and len(bias) == channels
+        least = affine.least_weight_scales(bias, scale) if fits and bias is not None and scale is not None else None
         name, weights = self._weight(node.input[1], axis, least)
         node.input[1] = name
-        if as_integer and bias is not None and scale is not None:
+        if self.picture is not None and node_key(node) == self.picture.convolution:
+            bias = self._without_mean(node, weights, bias)
+        if scale is not None and bias is not None and len(bias) == channels:
             node.input[2] = self._bias(node.input[2], bias, weights.scales.astype(np.float64) * scale)
+
+    def _without_mean(self, node: NodeProto, weights: affine.Weights, bias: affine.Floats | None) -> affine.Floats:
+        """Give a convolution the bias that subtracts the picture's mean; return it."""
+        assert self.picture is not None  # noqa: S101 - the caller's condition
+        sums = weights.values.astype(np.float64).sum(axis=(2, 3)) * weights.scales.astype(np.float64)[:, None]
+        moved = np.asarray((0.0 if bias is None else bias) - sums @ self.picture.mean, np.float32)
+        name = self._graph.add_constant(unique(self._names, f"{node.output[0]}/bias"), moved)
+        del node.input[2:]
+        node.input.append(name)
+        return moved
 
     def _scale_of(self, name: str) -> float | None:
         """Return the scale of what an operator reads, looking through what only changes the layout."""

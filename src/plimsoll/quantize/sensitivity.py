@@ -65,7 +65,8 @@ def sensitivity(model: Model, calibration: Calibration, tensors: Array, options:
         prepared = prepare(model, folder)
         proto = onnx_graph.load(prepared)
         graph = Graph(proto)
-        placement = placed(model, graph, calibration, chosen)
+        placement = placed(model, graph, chosen)
+        calibration.check_fit(model, placement.grids())
         kinds = {node_key(node): graph.kind(node) for node in graph.nodes}
         reference = _answers(prepared, pictures, REFERENCE)
         rows = []

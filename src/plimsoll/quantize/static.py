@@ -12,6 +12,7 @@ from plimsoll.quantize import first_layer, qdq
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.graph import Graph
 from plimsoll.quantize.options import StaticOptions
+from plimsoll.quantize.picture import Picture, absorb
 from plimsoll.quantize.placement import Placement, node_key, place
 from plimsoll.quantize.prepare import prepare, write
 
@@ -22,19 +23,40 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
     Inputs and outputs stay float32. Written into `folder`. Options default to what suits ONNX Runtime on this processor;
     `StaticOptions.for_target` gives those of a target.
 
+    A folded network (`plimsoll.fold`) takes the calibration of the one that it was folded from where it `reads_bytes`.
+
     Raises ModelError where the calibration was made for another network or lacks a tensor, or the file is quantized already;
     BuildFailed where nothing in it can be quantized or an operator to keep isn't there.
     """
     chosen = settled(options, calibration)
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
         graph = Graph(onnx_graph.load(prepare(model, Path(temporary))))
-    placement = placed(model, graph, calibration, chosen)
-    qdq.insert(graph, placement, calibration.ranges, chosen)
+    placement = placed(model, graph, chosen)
+    picture = _absorbed(graph, placement, chosen)
+    calibration.check_fit(model, [name for name in placement.grids() if picture is None or name != picture.real])
+    qdq.insert(graph, placement, calibration.ranges, chosen, picture)
     if chosen.space_to_depth:
         first_layer.deepen(graph)
     path = folder / f"{model.path.stem}.int8.onnx"
     write(graph.proto, path)
     return Model(path, "onnx", model.spec, parent=model)
+
+
+def reads_bytes(model: Model, options: StaticOptions | None = None) -> bool:
+    """Tell whether `static` lets the first convolution of this folded network read the picture's bytes (see `picture`).
+
+    It then needs no range for what the input steps made of the picture. Where not, quantize the network as it came and fold the result.
+    Raises as `static` does.
+    """
+    chosen = (options or StaticOptions()).settled()
+    with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
+        graph = Graph(onnx_graph.load(prepare(model, Path(temporary))))
+    return _absorbed(graph, placed(model, graph, chosen), chosen) is not None
+
+
+def _absorbed(graph: Graph, placement: Placement, options: StaticOptions) -> Picture | None:
+    # Bytes can only go where uint8 is what convolutions take.
+    return absorb(graph, placement) if options.activations == "uint8" else None
 
 
 def settled(options: StaticOptions | None, calibration: Calibration) -> StaticOptions:
@@ -43,13 +65,12 @@ def settled(options: StaticOptions | None, calibration: Calibration) -> StaticOp
     return chosen if chosen.symmetry is not None else chosen.with_symmetry(calibration.symmetry)
 
 
-def placed(model: Model, graph: Graph, calibration: Calibration, options: StaticOptions) -> Placement:
-    """Return what is quantized in the model's prepared graph, after checking that the options and the calibration fit it; raises as `static`."""
+def placed(model: Model, graph: Graph, options: StaticOptions) -> Placement:
+    """Return what is quantized in the model's prepared graph; raises BuildFailed for options that don't fit it."""
     names = {node_key(node) for node in graph.nodes}
     if unknown := [name for name in options.keep_float if name not in names]:
         raise BuildFailed(f"{model.path}: it has no operator named {', '.join(map(repr, unknown))} to keep in float", "`sensitivity` lists their names.")
     placement = place(graph, operators=options.operators, keep_float=options.keep_float, float_heads=options.float_heads)
     if not placement.nodes:
         raise BuildFailed(f"{model.path}: nothing in it is to be quantized", "Its only convolution or product may be its head: try float_heads=False.")
-    calibration.check_fit(model, placement.grids())
     return placement

@@ -162,6 +162,24 @@ def test_a_deeper_first_convolution_is_exact(tmp_path: Path, size: int, kernel: 
     np.testing.assert_array_equal(networks.run(deep, batch, "onnxruntime:cpu:int8"), networks.run(plain, batch, "onnxruntime:cpu:int8"))
 
 
+@pytest.mark.parametrize("average", ["GlobalAveragePool", "AveragePool"])
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_an_average_before_the_head_is_not_rounded_to_eight_bits(tmp_path: Path, runtime: str, average: str) -> None:
+    nodes = [node("Conv", ["x", "one"], ["c"], "c"), node("Conv", ["c", "one"], ["d"], "d")]
+    nodes += [node(average, ["d"], ["mean"], "average", **({"kernel_shape": [4, 4]} if average == "AveragePool" else {}))]
+    nodes += [node("Reshape", ["mean", "flat"], ["row"], "flat"), node("Gemm", ["row", "head"], ["y"], "head")]
+    constants = {"one": np.eye(8, dtype=np.float32)[:, :, None, None], "flat": np.array([0, 8]), "head": np.eye(8, dtype=np.float32)}
+    network = networks.save(tmp_path / "net.onnx", nodes, [["N", 8, 4, 4], ["N", 8]], constants)
+    target = Target(runtime, "cpu", "int8")
+    table = quantize.Calibration(ranges=dict.fromkeys("xcd", (0.0, 255.0)))
+    quantized = quantize.static(network, table, tmp_path, StaticOptions.for_target(target))
+    values = np.random.default_rng(0).integers(0, 256, (1, 8, 4, 4)).astype(np.float32)
+    found = networks.run(quantized, values, str(target))
+    # Whole numbers are on the grid; their averages are sixteenths.
+    assert np.abs(found - values.mean(axis=(2, 3))).max() < 0.01
+    assert np.abs(found - np.rint(found)).max() > 0.1
+
+
 def test_operators_to_keep_stay_in_float_and_unknown_ones_are_named(model: Model, tmp_path: Path) -> None:
     quantized = made(model, tmp_path, StaticOptions(keep_float=("conv1",)))
     conv = next(one for one in onnx.load(quantized.path).graph.node if one.name == "conv1")

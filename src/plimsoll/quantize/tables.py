@@ -1,0 +1,105 @@
+"""Calibration tables in other tools' formats: read into a `Calibration`, and written from one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from numpy.typing import NDArray
+
+from plimsoll.errors import InputError
+from plimsoll.interchange import MAX_BYTES, Range, ncnn, onnxruntime, tensorrt
+from plimsoll.model import Model
+from plimsoll.quantize.calibration import Calibration
+
+FORMATS = ("plimsoll", "tensorrt", "ncnn", "onnxruntime", "onnxruntime-cache", "onnxruntime-json")
+"""plimsoll: our own JSON. onnxruntime: calibration.flatbuffers, as its TensorRT provider reads it; and the two others that it writes beside it."""
+
+
+def read_table(path: Path, model: Model) -> Calibration:
+    """Read a table in whichever format it is, for a network that has these tensors; raises InputError, and BuildFailed for ncnn's of another network."""
+    data = _read(path)
+    found = _format(data)
+    if found == "plimsoll":
+        return Calibration.read(path)
+    ranges: Mapping[str, Range]
+    if found == "tensorrt":
+        ranges = tensorrt.Cache.loads(_text(data, path), str(path)).ranges
+    elif found == "ncnn":
+        ranges = _of_layers(ncnn.Table.loads(_text(data, path), str(path)), model)
+    else:
+        ranges = onnxruntime.loads(data, str(path))
+    return Calibration(method=f"from {found}", ranges=dict(ranges))
+
+
+def write_table(calibration: Calibration, path: Path, wanted: str, model: Model, picture: NDArray[Any] | None = None) -> None:
+    """Write a table in one of FORMATS; raises InputError.
+
+    ncnn's has scales of layers instead of tensors, so the network is converted for it; `picture` `[1, …]`, what the network reads, helps to
+    tell its tensors apart.
+    """
+    if wanted == "plimsoll":
+        calibration.write(path)
+        return
+    write: dict[str, Callable[[], bytes]] = {
+        "tensorrt": lambda: tensorrt.Cache.of(calibration.ranges).dumps().encode(),
+        "ncnn": lambda: _to_layers(calibration, model, picture).dumps().encode(),
+        "onnxruntime": lambda: onnxruntime.dumps(calibration.ranges),
+        "onnxruntime-cache": lambda: onnxruntime.dumps(calibration.ranges, "cache"),
+        "onnxruntime-json": lambda: onnxruntime.dumps(calibration.ranges, "json"),
+    }
+    if wanted not in write:
+        raise InputError(f"'{wanted}' is no format of calibration tables", f"There are: {', '.join(FORMATS)}.")
+    data = write[wanted]()
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{path}: can't write the calibration table: {error.strerror}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: can't read the calibration table: {error.strerror}") from error
+    if not 0 < len(data) <= MAX_BYTES:
+        raise InputError(f"{path}: {len(data):,} bytes or more; is this a calibration table?")
+    return data
+
+
+def _format(data: bytes) -> str:
+    start = data.lstrip()[:4]
+    if start == b"TRT-":
+        return "tensorrt"
+    if start[:1] == b"{":
+        try:
+            keys = json.loads(data).keys()
+        except (ValueError, AttributeError, RecursionError):
+            return "plimsoll"  # Its reader says what is wrong.
+        return "plimsoll" if "ranges" in keys or "kind" in keys else "onnxruntime-json"
+    return "ncnn" if b"_param_0 " in data else "onnxruntime"
+
+
+def _text(data: bytes, path: Path) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: it is not UTF-8 text: {error}") from error
+
+
+def _to_layers(calibration: Calibration, model: Model, picture: NDArray[Any] | None) -> ncnn.Table:
+    from plimsoll.backends.ncnn import conversion
+
+    with TemporaryDirectory(prefix="plimsoll-table-") as work:
+        return conversion.table_of(conversion.convert(model, Path(work)), calibration.ranges, picture)
+
+
+def _of_layers(table: ncnn.Table, model: Model) -> dict[str, Range]:
+    from plimsoll.backends.ncnn import conversion
+
+    with TemporaryDirectory(prefix="plimsoll-table-") as work:
+        return conversion.ranges_of(conversion.convert(model, Path(work)), table)
