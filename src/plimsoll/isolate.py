@@ -6,15 +6,18 @@ holds more memory than it may, and when whoever started it is gone. What it prin
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +43,7 @@ class Limits:
 
     seconds: float
     memory_bytes: int | None = None
-    """Resident memory; not watched where the system doesn't tell."""
+    """Resident memory of the process and all that it starts; not watched where the system doesn't tell."""
 
 
 class JobFailed(PlimsollError):
@@ -54,24 +57,44 @@ def run(module: str, payload: dict[str, Any], folder: Path, limits: Limits) -> d
     Raises JobFailed for whatever ends it early, in words.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
     (folder / "job.json").write_text(json.dumps({"module": module, "payload": payload, "parent": os.getpid()}), encoding="utf-8")
-    with (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "plimsoll.isolate", str(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            reason = _watch(process, limits)
-        finally:
-            _end(process)
-    if reason or process.returncode != 0 or not result.exists():
-        raise JobFailed(reason or _reason(process.returncode, folder), f"Its log: {folder / 'log.txt'}; again: {sys.executable} -m plimsoll.isolate {folder}")
-    answer = json.loads(result.read_text(encoding="utf-8"))
+    answer = call([sys.executable, "-m", "plimsoll.isolate", str(folder)], folder, limits)
     if "error" in answer:
         raise JobFailed(answer["error"], answer["hint"])
     done: dict[str, Any] = answer["result"]
     return done
+
+
+def call(command: Sequence[str], folder: Path, limits: Limits) -> dict[str, Any]:
+    """Run a command that leaves its answer, a JSON object, as `result.json` in `folder`, and return that; raises JobFailed."""
+    result = folder / "result.json"
+    result.unlink(missing_ok=True)
+    watch(command, folder / "log.txt", limits)
+    try:
+        answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise JobFailed("it ended without an answer", _traces(command, folder / "log.txt")) from error
+    return answer
+
+
+def watch(command: Sequence[str], log: Path, limits: Limits) -> None:
+    """Run a command to its end, with all that it starts, its output in `log`.
+
+    Raises JobFailed where it ends with a signal or an exit code but 0, or takes more than it may; the hint says where
+    the log is and which command repeats it.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        try:
+            reason = _watch(process, limits)
+        finally:
+            _end(process)
+    if reason or process.returncode != 0:
+        raise JobFailed(reason or _reason(process.returncode, log), _traces(command, log))
+
+
+def _traces(command: Sequence[str], log: Path) -> str:
+    return f"Its log: {log}; again: {shlex.join(command)}"
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
@@ -80,7 +103,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
     while process.poll() is None:
         if time.monotonic() > deadline:
             return f"it ran longer than its limit of {limits.seconds:.0f} s"
-        held = machine.resident_bytes(process.pid)
+        held = machine.tree_bytes(process.pid) if limits.memory_bytes is not None else None
         if limits.memory_bytes is not None and held is not None and held > limits.memory_bytes:
             return f"it held {held / 1e9:.1f} GB of memory; its limit is {limits.memory_bytes / 1e9:.1f} GB"
         time.sleep(_POLL_S)
@@ -88,20 +111,20 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
+    """End the process and all that it started; what it left behind when it ended by itself, too."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS says the latter)
             os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    elif process.poll() is None:
+        process.kill()
     process.wait()
 
 
-def _reason(code: int, folder: Path) -> str:
+def _reason(code: int, log: Path) -> str:
     if code < 0:
         name = signal.Signals(-code).name
         return f"it was killed by {_SIGNALS.get(name, name)} ({name})"
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"it ended with exit code {code}: {lines[-1][:300] if lines else 'it printed nothing'}"
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -125,6 +126,32 @@ def resident_bytes(pid: int) -> int | None:
     except (OSError, ValueError, IndexError):
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def tree_bytes(pid: int) -> int | None:
+    """Return how much memory a process and all that it started hold, what they share counted once; None where the system doesn't tell."""
+    own = resident_bytes(pid)
+    return None if own is None else own + sum(_own_bytes(child) for child in _descendants(pid))
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    """Yield the processes below one, as far as the kernel lists them; one that ended meanwhile is left out."""
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in listed.read_text().split()]
+        except OSError:
+            continue
+        for child in children:
+            yield child
+            yield from _descendants(child)
+
+
+def _own_bytes(pid: int) -> int:
+    try:
+        _, resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[:3]
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def memory_bytes() -> int | None:

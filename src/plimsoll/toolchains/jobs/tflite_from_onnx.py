@@ -1,0 +1,69 @@
+"""ONNX → TFLite in float32, by onnx2tf's own writer, which needs no TensorFlow.
+
+Expects fixed sizes everywhere. onnx2tf takes every input for channels first and turns it around unless it is told to keep its
+shape; it replaces characters in names and overwrites its input file: it gets a file and names of its own, and the old
+names are put back.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx2tf import convert
+from tflite_names import rename
+
+
+def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
+    del request
+    model = onnx.load(inputs["model"])
+    names = {value.name: f"plimsoll_input_{place}" for place, value in enumerate(model.graph.input)}
+    names |= {value.name: f"plimsoll_output_{place}" for place, value in enumerate(model.graph.output)}
+    names = _plain_names(model.graph, names)
+    work = Path("converted").absolute()
+    work.mkdir()
+    onnx.save(model, work / "network.onnx")
+    convert(
+        input_onnx_file_path=str(work / "network.onnx"),
+        output_folder_path=str(work),
+        tflite_backend="flatbuffer_direct",
+        keep_shape_absolutely_input_names=[value.name for value in model.graph.input],
+        not_use_onnxsim=True,
+        not_use_opname_auto_generate=True,
+        verbosity="error",
+    )
+    report = json.loads((work / "network_tensor_correspondence_report.json").read_text(encoding="utf-8"))
+    became = {record["onnx_output_name"]: record["resolved_tflite_tensor_name"] for record in report["records"] if record["exists_in_final_model"]}
+    before = {new: old for old, new in names.items()}
+    rename(
+        work / "network_float32.tflite",
+        out / "network.tflite",
+        [before[value.name] for value in model.graph.input],
+        [before[value.name] for value in model.graph.output],
+    )
+    return {"tensors": {before[name]: before.get(tensor, tensor) for name, tensor in became.items() if name in before}}
+
+
+def _plain_names(graph: onnx.GraphProto, wanted: dict[str, str]) -> dict[str, str]:
+    """Give every value a name that onnx2tf leaves alone, subgraphs included; returns old name → new name."""
+    names = dict(wanted)
+
+    def plain(name: str) -> str:
+        if name and name not in names:
+            names[name] = name if ":" not in name else f"{name.replace(':', '_')}_{len(names)}"
+        return names.get(name, "")
+
+    def visit(part: onnx.GraphProto) -> None:
+        for value in (*part.input, *part.output, *part.value_info, *part.initializer):
+            value.name = plain(value.name)
+        for node in part.node:
+            node.input[:] = [plain(name) for name in node.input]
+            node.output[:] = [plain(name) for name in node.output]
+            for attribute in node.attribute:
+                for child in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                    visit(child)
+
+    visit(graph)
+    return names

@@ -1,0 +1,47 @@
+"""Name what goes in and out of a TFLite file, and bring its weights in line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.tools import flatbuffer_utils
+
+_SIGNATURE = b"serving_default"
+_LAST_OLD_CODE = 127
+"""Operators from here on are in the newer field only, as the schema has it."""
+
+
+def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], mark: str = "") -> None:
+    """Write a TFLite file again, its inputs and outputs called so, in order, in the graph and in its only signature.
+
+    Weights that lie behind the FlatBuffer, as the quantizer leaves them, move into it: what other tools write again would lose
+    them. Operators are numbered for older readers too, which the quantizer forgets. `mark` is the name of an empty entry among
+    the metadata.
+    """
+    model = flatbuffer_utils.read_model(str(source))
+    graph = model.subgraphs[0]
+    places = dict(zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True))
+    for place, tensor in enumerate(graph.tensors):
+        name = _text(tensor.name)
+        if place in places:
+            tensor.name = places[place].encode()
+        elif name in places.values():
+            tensor.name = f"{name}_inner".encode()
+    signature = model.signatureDefs[0]
+    signature.signatureKey = _SIGNATURE
+    for maps, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
+        for one in maps:
+            one.name = places[one.tensorIndex].encode()
+        maps.sort(key=lambda one: names.index(_text(one.name)))
+    for code in model.operatorCodes:  # What reads the older field alone takes every operator for its default, ADD.
+        code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_OLD_CODE)
+    if mark:
+        entry = schema.MetadataT()
+        entry.name, entry.buffer = mark.encode(), 0
+        model.metadata = [*(model.metadata or []), entry]
+    flatbuffer_utils.write_model(model, str(target))
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
