@@ -1,0 +1,111 @@
+"""`plimsoll import SOURCE --out model.onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from plimsoll.importing import Imported
+    from plimsoll.source import ImportOptions
+
+
+def import_(  # noqa: PLR0913 - each parameter is an option of the command
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.onnx; or NAME.plimsoll or NAME.zip, a bundle, which needs --spec.")],
+    spec: Annotated[Path | None, typer.Option(help="The model's Spec. It goes into the bundle, or is only checked against the model.")] = None,
+    inputs: Annotated[str, typer.Option(help="The tensors to feed, by the source's names, with commas. Default: found.")] = "",
+    outputs: Annotated[str, typer.Option(help="The tensors to answer with, by the source's names, with commas. Default: found.")] = "",
+    shape: Annotated[list[str] | None, typer.Option(help="An input's shape where the file leaves it open: NAME=N,224,224,3; may be repeated.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Fix the batch to this size. Default: free, where the source has it free.")] = None,
+    architecture: Annotated[str, typer.Option(help="What bare weights belong to: a name, or module:callable with --trust.")] = "",
+    trust: Annotated[bool, typer.Option("--trust", help="Let the file run its own code. Only where you trust its author like that of a program.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Keep the intermediate form, too: of TensorFlow the frozen and folded graph, NAME.pb.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+) -> None:
+    """Convert a model of another framework to ONNX, and prove that it answers as its own framework does."""
+    import tempfile
+
+    from plimsoll.errors import InputError
+    from plimsoll.importing import import_model
+    from plimsoll.source import ImportOptions
+    from plimsoll.spec import files as spec_files
+
+    for file in (out, keep):
+        if file is not None and file.exists() and not force:
+            raise InputError(f"{file}: is there already", "Choose another name, or give --force.")
+    if out.suffix not in {".onnx", ".plimsoll", ".zip"}:
+        raise InputError(f"--out {out}: found '{out.suffix}', expected a name that ends in .onnx, .plimsoll or .zip")
+    given = spec_files.read(spec) if spec is not None else None
+    if given is None and out.suffix != ".onnx":
+        raise InputError(f"{out}: a bundle says which input steps the model needs, and nobody has", "Give --spec FILE, or --out NAME.onnx.")
+    options = ImportOptions(_names(inputs), _names(outputs), dict(_shape(one) for one in shape or []), batch, trust, architecture, keep)
+    with tempfile.TemporaryDirectory(prefix="plimsoll-import-") as folder:
+        imported = import_model(source, Path(folder), options, given)
+        _say(source, imported, options)
+        _put(imported, out, force)
+    typer.echo(out)
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def _shape(given: str) -> tuple[str, tuple[int | None, ...]]:
+    """Read `NAME=N,224,224,3`; what is no number is a free size."""
+    from plimsoll.errors import InputError
+
+    name, _, sizes = given.rpartition("=")
+    parts = [part.strip() for part in sizes.split(",")]
+    if not name or not all(part.isdecimal() or part.isidentifier() or part == "?" for part in parts):
+        raise InputError(f"--shape {given}: expected NAME=N,224,224,3")
+    return name, tuple(int(part) if part.isdecimal() else None for part in parts)
+
+
+def _say(source: Path, imported: Imported, options: ImportOptions) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from plimsoll import onnx_files
+    from plimsoll.sources.onnx import describe
+
+    proto = onnx_files.read(imported.model.path).proto
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    table.add_row("source", escape(f"{source}: {imported.source}"))
+    for side, values in (("input", onnx_files.inputs(proto.graph)), ("output", proto.graph.output)):
+        for value in values:
+            table.add_row(side, escape(f"{value.name}: {describe(onnx_files.dtype_of(value), onnx_files.shape_of(value))}"))
+    table.add_row("opset", str(onnx_files.opset(proto)))
+    table.add_row("parity", escape(str(imported.parity)) if imported.parity is not None else "[yellow]not measured[/]")
+    for note in imported.notes:
+        table.add_row("note", escape(note))
+    if options.keep is not None:
+        table.add_row("kept", escape(str(options.keep)))
+    Console(stderr=True).print(table)
+
+
+def _put(imported: Imported, out: Path, force: bool) -> None:
+    """Put the network where it was asked for: as an ONNX file, with its external weights beside it, or in a bundle."""
+    import shutil
+
+    from plimsoll.errors import InputError
+    from plimsoll.opener import DEFAULT_TARGET
+    from plimsoll.package import pack
+
+    model = imported.model
+    if out.suffix != ".onnx":
+        pack(model, DEFAULT_TARGET, out, force=force)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = {file: out.parent / file.relative_to(model.path.parent) for file in model.files}
+    for file, target in beside.items():
+        if target.exists() and not force:
+            raise InputError(f"{target}: is there already, and the model's weights go there", "Choose another folder, or give --force.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    shutil.copyfile(model.path, out)
