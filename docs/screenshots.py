@@ -2,7 +2,8 @@
 
     python docs/screenshots.py report.json
 
-writes ship-desktop-light.png, ship-desktop-dark.png, ship-phone-light.png and ship-phone-dark.png, each within 250 kB.
+writes ship-desktop-light.png, ship-desktop-dark.png, ship-phone-light.png and ship-phone-dark.png, and of what stands further below
+ship-pictures-light.jpg and ship-pictures-dark.jpg, each within 250 kB.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from plimsoll.report import Report
 
 FOLDER = Path(__file__).resolve().parent / "screenshots"
 LARGEST = 250_000
-VIEWS = {"desktop": (1280, 2400, 1.0), "phone": (390, 2600, 1.5)}
-"""Width and height in CSS pixels, and how many pixels each has."""
+VIEWS = {"desktop": (1280, 2400, 1.0, ""), "phone": (390, 2600, 1.5, ""), "pictures": (1280, 1760, 1.0, "header, .section-line, .section-ladder")}
+"""Width and height in CSS pixels, how many pixels each has, and what above is left out."""
 SCHEMES = {"light": 1, "dark": 0}
 """What Blink's `preferredColorScheme` calls them."""
 _SMALLEST_WINDOW = 500
@@ -69,7 +70,10 @@ def shoot(page: Path, scheme: str, size: tuple[int, int], scale: float) -> Image
 
 
 def write(picture: Image.Image, file: Path) -> None:
-    """Write a PNG of at most 250 kB: in all its colours where they fit, else in 256, and if need be smaller than the picture."""
+    """Write a JPEG, or a PNG of at most 250 kB: in all its colours where they fit, else in 256, and if need be smaller than the picture."""
+    if file.suffix == ".jpg":
+        picture.save(file, "JPEG", quality=80, subsampling=0, optimize=True)
+        return
     for factor, colours in ((1.0, None), (1.0, 256), (0.85, 256), (0.7, 256), (0.55, 256)):
         smaller = picture if factor == 1.0 else picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
         stream = io.BytesIO()
@@ -83,18 +87,22 @@ def write(picture: Image.Image, file: Path) -> None:
 
 
 def main() -> None:
-    """Write the four screenshots."""
+    """Write the screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path, help="the report.json of a `plimsoll ship`")
     parser.add_argument("--out", type=Path, default=FOLDER, help="the folder to write to")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
+    text = render(Report.read(given.report))
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        page.write_text(render(Report.read(given.report)), encoding="utf-8")
-        for view, (width, height, scale) in VIEWS.items():
+        for view, (width, height, scale, hidden) in VIEWS.items():
+            style = f"<style>{hidden} {{ display: none; }}</style></head>" if hidden else "</head>"
+            page.write_text(text.replace("</head>", style, 1), encoding="utf-8")
             for scheme in SCHEMES:
-                write(shoot(page, scheme, (width, height), scale), given.out / f"ship-{view}-{scheme}.png")
+                # Photographs in 256 colours are no sight.
+                suffix = ".jpg" if view == "pictures" else ".png"
+                write(shoot(page, scheme, (width, height), scale), given.out / f"ship-{view}-{scheme}{suffix}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from plimsoll import zoo
 from plimsoll.errors import ModelError
 from plimsoll.zoo import fetch
+
+if TYPE_CHECKING:
+    from digits import Digits
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,3 +41,11 @@ def nsfw_model_path() -> Path:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the weights of {zoo.card('open_nsfw').title} can't be fetched: {error.message}")
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
+    """A small network trained on scikit-learn's digits, and 1,100 digits that it has not seen, one folder a class."""
+    from digits import make  # scikit-learn takes a second to import, and few tests need it.
+
+    return make(tmp_path_factory.mktemp("digits"))

@@ -126,7 +126,7 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
     return {
         "winner": "fast-folded-openvino-cpu-int8-percentile",
         "reference": "reference-plain-onnxruntime-cpu-float32",
-        "outcome": "faster",
+        "outcome": "better",
         "split": {"calibration": 75, "selection": 50, "judging": JUDGING, "unreadable": 1, "duplicates": 2},
         "budget": {"texts": ["flips=4%", f"drift={LIMIT}"], "drift_limit": LIMIT, "drift_measure": "mean"},
         "variants": variants,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from plimsoll import __version__, sources
 from plimsoll.bundle import Bundle, Content, check_destination, write
 from plimsoll.bundle.manifest import GoldenVector, Manifest, ModelFiles, explain
-from plimsoll.errors import BundleError, CheckFailed, ImageError, ModelError
+from plimsoll.errors import BundleError, CheckFailed, ImageError, InputError, ModelError
 from plimsoll.golden_check import Golden, checks_of, compare, tolerance_for
 from plimsoll.image import Implementation, InputPlan
 from plimsoll.image.formats import read, sniff
@@ -29,6 +29,9 @@ from plimsoll.target import Target
 
 MAX_PICTURES = 16
 """Golden pictures are a self-test, not a data set."""
+
+PROOF = "report/report.json"
+"""Where the report of a shipped bundle lies."""
 
 _SPEC = "spec.toml"
 _SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif", "tiff": ".tiff"}
@@ -168,7 +171,8 @@ def verify(bundle: Bundle) -> Report:
 
     Four checks: the input steps (worst and mean difference, in picture levels of 255), the network (stored tensors
     through it), and the whole way (pictures to outputs). NaN, infinity, another shape or a picture that is refused here
-    fails its check. The measurements say what differs between this machine and the one where the bundle was packed.
+    fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and what was
+    proven there.
 
     Raises BackendMissing or BuildFailed where the bundle can't run here at all, BundleError for a damaged tensor, ModelError or
     SpecError where network and Spec don't fit.
@@ -180,18 +184,41 @@ def verify(bundle: Bundle) -> Report:
             golden = Golden(bundle.tensor(vector.tensor), {name: bundle.tensor(file) for name, file in vector.outputs.items()})
             rows.append(compare(golden, bundle.file(vector.picture), plan, runner))
     here = environment()
+    measurements = {"pictures": len(rows), "outputs": len(bundle.manifest.golden[0].outputs)}
     return Report(
         kind="verify",
         subject=f"{bundle.name} on {bundle.target} behind the {bundle.implementation} input steps",
         environment=here,
         checks=checks_of(rows, bundle.manifest.tolerance),
-        measurements={"pictures": len(rows), "outputs": len(bundle.manifest.golden[0].outputs), **_same_machine(bundle.manifest.environment, here)},
+        measurements={**measurements, **_proven(bundle), **_same_machine(bundle.manifest.environment, here)},
     )
 
 
+ROUNDING = ("architecture", "instruction_sets", "versions")
+"""What changes how networks are computed: where these are the same, most kernels round alike and a proof carries over."""
+SPEED = ("processor", "cores", "system", "python")
+"""What changes how fast that is."""
+
+
+def _proven(bundle: Bundle) -> dict[str, str]:
+    """Return what the report in a shipped bundle is about and what it showed; nothing where there is none that can be read."""
+    if PROOF not in bundle.manifest.files:
+        return {}
+    try:
+        found = Report.read(bundle.file(PROOF))
+    except InputError:
+        return {"proof": f"{PROOF} can't be read by this version"}
+    kept = sum(check.passed for check in found.checks)
+    judged = found.measurements.get("pictures judged")
+    on = f" on {judged:,} pictures" if isinstance(judged, int) else ""
+    return {"proof": f"{found.kind} of {found.subject}: {kept} of {len(found.checks)} limits of the budget kept{on}"}
+
+
 def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Say for what changes how networks are computed whether it is the same here as where the bundle was packed."""
-    return {f"same {fact.replace('_', ' ')}": _difference(packed.get(fact), here.get(fact)) for fact in ("architecture", "instruction_sets", "versions")}
+    """Say for each fact about the machine whether it is the same here as where the bundle was packed, and of all together first."""
+    facts = {fact.replace("_", " "): _difference(packed.get(fact), here.get(fact)) for fact in (*ROUNDING, *SPEED)}
+    other = [name for name, same in facts.items() if same != "yes"]
+    return {"as it was packed": f"no, other {', '.join(other)}" if other else "yes", **{f"same {name}": same for name, same in facts.items()}}
 
 
 def _difference(packed: Any, here: Any) -> str:

@@ -95,7 +95,8 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, implem
     assert [check.measured for check in report.checks] == [0.0] * 4
     assert report.passed
     assert report.kind == "verify"
-    assert report.measurements == {"pictures": 4, "outputs": 1, "same architecture": "yes", "same instruction sets": "yes", "same versions": "yes"}
+    facts = ("architecture", "instruction sets", "versions", "processor", "cores", "system", "python")
+    assert report.measurements == {"pictures": 4, "outputs": 1, "as it was packed": "yes", **{f"same {fact}": "yes" for fact in facts}}
     assert Report.model_validate_json(report.to_json()) == report
 
 
@@ -209,6 +210,8 @@ def test_another_machine_is_named(bundle: Path) -> None:
     assert "packed on vax, here" in str(measurements["same architecture"])
     assert "only where packed pdp11" in str(measurements["same instruction sets"])
     assert str(measurements["same versions"]).startswith("no: onnxruntime 0.1, here ")
+    assert measurements["same processor"] == "yes"
+    assert measurements["as it was packed"] == "no, other architecture, instruction sets, versions"
 
 
 def test_an_environment_of_nonsense_is_survived(bundle: Path) -> None:
@@ -329,7 +332,7 @@ def test_weights_outside_the_bundle_are_refused(bundle: Path, tmp_path: Path) ->
 def test_files_of_a_model_must_lie_below_it(model: Model, tmp_path: Path) -> None:
     (tmp_path / "other.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="not in its folder"):
-        pack(replace(model, format="tflite", path=tmp_path / "deep" / "small.onnx", files=(tmp_path / "other.bin",)), HERE, tmp_path / "bundle")
+        pack(replace(model, format="unheard_of", path=tmp_path / "deep" / "small.onnx", files=(tmp_path / "other.bin",)), HERE, tmp_path / "bundle")
 
 
 @pytest.mark.parametrize(

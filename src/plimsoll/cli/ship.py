@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.opener import Opened
-    from plimsoll.report import Report
     from plimsoll.ship import Ship, Shipped, Wishes
+    from plimsoll.ship.deliver import Delivery
+    from plimsoll.spec.output import Classify
+    from plimsoll.target import Target
 
 
 def ship(  # noqa: PLR0913 - each parameter is an option of the command
@@ -24,12 +24,19 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     budget: Annotated[
         list[str] | None, typer.Option(help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% drift=0.01.")
     ] = None,
-    targets: Annotated[str, typer.Option(help="Targets to try, separated by commas. Default: all that this machine has.")] = "",
-    calibrators: Annotated[str, typer.Option(help="Calibrators to try, separated by commas.")] = "percentile,minmax,moving_average,entropy,mse",
+    targets: Annotated[
+        str, typer.Option(help="Targets to try, separated by commas; 'all' makes the toolchains that some need. Default: all that need no toolchain made.")
+    ] = "",
+    calibrators: Annotated[str, typer.Option(help="Calibrators to try, separated by commas. Default: percentile,minmax,moving_average,entropy,mse.")] = "",
+    calibration: Annotated[Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")] = None,
     objective: Annotated[str, typer.Option(help="throughput, latency or size.")] = "throughput",
     time: Annotated[str, typer.Option(help="How long to look for better ones, for example 90s or 10m; the last race and the judging come on top.")] = "10m",
+    measure: Annotated[str, typer.Option(help="Measured time of each variant; longer where the machine is noisy.")] = "2s",
     min_gain: Annotated[str, typer.Option("--min-gain", help="The least gain that is worth a change.")] = "3%",
     max_images: Annotated[int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")] = 2000,
+    golden_from_images: Annotated[
+        bool, typer.Option("--golden-from-images", help="Put some of your judging pictures into the bundle, for `verify`. Default: pictures of Plimsoll's.")
+    ] = False,
     work: Annotated[Path | None, typer.Option(help="Where everything built and measured is kept, so that a stopped run continues.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
@@ -38,61 +45,78 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     Candidates are built, proven against the reference on your pictures, and measured end to end, each in a process of its
     own. The winner is judged on pictures that nothing before has seen. If nothing passes, the reference ships.
     """
-    from plimsoll import zoo
     from plimsoll.bundle import check_destination
+    from plimsoll.cache import cache_folder
+    from plimsoll.listing import pictures
     from plimsoll.opener import open_reference
     from plimsoll.prove.labels import read_labels
     from plimsoll.ship import Ship
+    from plimsoll.ship.deliver import deliver
     from plimsoll.ship.split import split
     from plimsoll.ship.work import WorkFolder
 
     check_destination(out, overwrite=force)
-    wishes = _wishes(targets, calibrators, budget, objective, time, min_gain)
+    wishes = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_reference(model, spec) as opened:
-        pictures = list(_pictures(images))
-        truths = read_labels(labels, opened.model.contract().output.labels) if labels is not None else None  # type: ignore[union-attr]
-        parts = split(pictures, max_images)
-        folder = WorkFolder.of(work or zoo.cache_folder() / "ship", opened.model, parts)
+        output: Classify | object = opened.model.contract().output
+        truths = read_labels(labels, getattr(output, "labels", ()), _folder(images)) if labels is not None else None
+        parts = split(pictures(images), max_images)
+        folder = WorkFolder.of(work or cache_folder() / "ship", opened.model, parts)
         with folder.locked():
             run = Ship(opened, parts, folder, wishes, truths)
             shipped = _watched(run, sys.stdout.isatty())
-            _deliver(run, shipped, opened, out, force)
+            done = deliver(run, shipped, out, ["plimsoll", *sys.argv[1:]], golden_from_images=golden_from_images, force=force)
+            _sum_up(run, shipped, done, golden_from_images)
 
 
-def _deliver(run: Ship, shipped: Shipped, opened: Opened, out: Path, force: bool) -> None:
-    """Pack the winner with its report, and say what became of it."""
-    from plimsoll.package import pack
-    from plimsoll.page import render
-    from plimsoll.ship import make
-    from plimsoll.ship.account import report
-
-    command = shlex.join(["plimsoll", *sys.argv[1:]])
-    found = report(run, shipped, [command, f"plimsoll verify {shlex.quote(str(out))}"])
-    table = run.table(shipped.winner.variant)
-    network = make.network(opened.model, shipped.winner.variant, run.work.built, table)
-    page = render(found)
-    extras = {"report/report.json": found.to_json().encode(), "report/index.html": page.encode()}
-    pack(network, shipped.winner.variant.target, out, implementation=shipped.winner.variant.steps, origin=opened.origin, force=force, extras=extras)
-    (run.work.path / "report.html").write_text(page, encoding="utf-8")
-    _sum_up(found, shipped, out, run.work.path / "report.html")
-
-
-def _wishes(targets: str, calibrators: str, budget: list[str] | None, objective: str, time: str, min_gain: str) -> Wishes:
-    from plimsoll.budget import DEFAULT, Budget
+def _targets(text: str) -> tuple[Target, ...]:
+    """Return the targets that are meant, and make the toolchains of those that were asked for."""
     from plimsoll.errors import InputError
-    from plimsoll.ship import CALIBRATORS, Wishes, default_targets
+    from plimsoll.ship import all_targets, default_targets, toolchains
     from plimsoll.target import Target
 
-    if objective not in ("throughput", "latency", "size"):
-        raise InputError(f"--objective {objective}: allowed: throughput, latency, size")
-    chosen = tuple(name.strip() for name in calibrators.split(",") if name.strip())
+    if not text:
+        return default_targets()
+    wanted = all_targets() if text == "all" else tuple(dict.fromkeys(Target.parse(name) for name in text.split(",") if name.strip()))
+    if not wanted:
+        raise InputError(f"--targets '{text}': there is no target in it", "For example --targets onnxruntime:cpu:int8,openvino:cpu:int8.")
+    _check(wanted)
+    if needed := toolchains(wanted):
+        from plimsoll.toolchain import make
+
+        for name in needed:
+            make(name)
+    return wanted
+
+
+def _check(targets: tuple[Target, ...]) -> None:
+    """Raise TargetError or BackendMissing for a target that can't be tried here: who names it wants to know."""
+    from plimsoll import backends
+
+    for target in targets:
+        backends.for_target(target)
+
+
+def _wishes(
+    targets: tuple[Target, ...], calibration: tuple[str, Path | None], budget: list[str] | None, objective: str, limits: tuple[str, str, str]
+) -> Wishes:
+    from plimsoll.budget import DEFAULT, Budget
+    from plimsoll.errors import InputError
+    from plimsoll.ship import CALIBRATORS, OBJECTIVES, Wishes
+
+    if objective not in OBJECTIVES:
+        raise InputError(f"--objective {objective}: allowed: {', '.join(OBJECTIVES)}")
+    named, table = calibration
+    if named and table is not None:
+        raise InputError("--calibrators and --calibration: a given table needs no calibrator", "Give one of the two.")
+    chosen = tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip())) or CALIBRATORS
     if unknown := [name for name in chosen if name not in CALIBRATORS]:
         raise InputError(f"--calibrators: '{unknown[0]}' is none", f"There are: {', '.join(CALIBRATORS)}.")
-    wanted = default_targets() if targets in ("", "all") else tuple(Target.parse(name) for name in targets.split(","))
-    return Wishes(wanted, chosen, Budget.parse(budget) if budget else DEFAULT, objective, _seconds(time), _share(min_gain))
+    time, measured, share = _seconds("--time", limits[0]), _seconds("--measure", limits[1], least=0.05), _share(limits[2])
+    return Wishes(targets, chosen, Budget.parse(budget) if budget else DEFAULT, objective, time, share, measured, calibration=table)
 
 
-def _seconds(text: str) -> float:
+def _seconds(option: str, text: str, least: float = 0.0) -> float:
     from plimsoll.errors import InputError
 
     units = {"s": 1, "m": 60, "h": 3600}
@@ -101,8 +125,8 @@ def _seconds(text: str) -> float:
         seconds = float(number) * unit
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds < 1e7:
-        raise InputError(f"--time {text}: expected a time like 90s, 10m or 1h")
+    if not least <= seconds < 1e7:
+        raise InputError(f"{option} {text}: expected a time like 90s, 10m or 1h" + (f", at least {least:g}s" if least else ""))
     return seconds
 
 
@@ -118,10 +142,8 @@ def _share(text: str) -> float:
     return share
 
 
-def _pictures(images: list[str]) -> Any:
-    from plimsoll.listing import pictures
-
-    return pictures(images)
+def _folder(images: list[str]) -> Path | None:
+    return Path(images[0]) if len(images) == 1 and Path(images[0]).is_dir() else None
 
 
 def _watched(run: Ship, live: bool) -> Shipped:
@@ -129,25 +151,39 @@ def _watched(run: Ship, live: bool) -> Shipped:
     from plimsoll.cli.ladder import Ladder
 
     with Ladder(run, live) as ladder:
-        return run.run(ladder.add)
+        return run.run(ladder.add, ladder.say)
 
 
-def _sum_up(found: Report, shipped: Shipped, out: Path, page: Path) -> None:
+def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    variant = shipped.winner.variant
-    if shipped.outcome == "faster":
-        console.print(f"\n[bold green]{shipped.winner.ratio:.1f}× as fast[/]: {variant.name}", end="")
-        console.print(f" [dim](95 % interval {shipped.winner.result['speed']['low']:.2f} … {shipped.winner.result['speed']['high']:.2f})[/]")
-    elif shipped.outcome == "not_faster":
-        console.print("\n[bold yellow]not faster[/]: nothing that keeps the budget is truly faster; the reference ships")
-    else:
-        console.print("\n[bold yellow]nothing passed[/]: no variant keeps the budget; the reference ships")
+    console.print(f"\n{_verdict(run, shipped)}")
     drift = shipped.judged.drift
     moved = f"; scores move by {drift.mean:.2g} on average, at most {drift.maximum:.2g}" if drift is not None else ""
     console.print(f"{shipped.judged.headline}{moved} [dim](judged on {shipped.judged.pictures:,} pictures that nothing before had seen)[/]")
+    for change in shipped.judged.changes:
+        if change.name in run.wishes.budget.metrics and change.reference is not None and change.other is not None:
+            console.print(f"{change.name}: {change.reference:.4g} → {change.other:.4g} [dim](on {change.count:,} labelled pictures)[/]")
     for note in shipped.notes:
-        console.print(f"[dim]note: {note}[/]")
-    console.print(f"bundle: {out}\nreport: {out / 'report' / 'index.html' if out.is_dir() else page}")
-    del found
+        console.print(f"[dim]note: {escape(note)}[/]")
+    golden = "some of your judging pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
+    console.print(f"bundle: {escape(str(done.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\nreport: {escape(str(done.page))}")
+
+
+def _verdict(run: Ship, shipped: Shipped) -> str:
+    from plimsoll.page.figures import less, roughly_times, size
+
+    name, by_size = shipped.winner.variant.name, run.wishes.objective == "size"
+    if shipped.outcome == "nothing_passed":
+        return "[bold yellow]nothing passed[/]: no variant keeps the budget; the reference ships"
+    if shipped.outcome == "not_better":
+        word = "smaller" if by_size else "faster"
+        return f"[bold yellow]not {word}[/]: nothing that keeps the budget is truly {word}; the reference ships"
+    speed = shipped.winner.result["speed"]
+    interval = f"{speed['low']:.2f} … {speed['high']:.2f}"
+    if by_size:
+        ours, theirs = (float(one.result["size_bytes"]) for one in (shipped.winner, shipped.reference))
+        return f"[bold green]{less(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}× as fast)[/]"
+    return f"[bold green]{roughly_times(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from plimsoll.report import Check, Report
 
 
@@ -55,8 +57,32 @@ def _show(report: Report, files: int) -> None:
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
         table.add_row(mark, Text(check.name), *_figures(check), Text(_printable(check.detail) if check.measured else ""))
     console.print(table)
-    for name, value in report.measurements.items():
-        console.print(Text(f"{name}: {_printable(str(value))}", style="dim"))
+    console.print()
+    for line in _machine(report):
+        console.print(line, soft_wrap=True)
+
+
+def _machine(report: Report) -> list[Text]:
+    """Return in words whether this machine is as the one where the bundle was packed, how it differs, and what follows from that."""
+    from rich.text import Text
+
+    from plimsoll.package import ROUNDING
+
+    found = {name: str(value) for name, value in report.measurements.items()}
+    where = "proven" if "proof" in found else "packed"
+    lines = [Text(f"proof: {_printable(found['proof'])}")] if "proof" in found else []
+    facts = {name.removeprefix("same "): value for name, value in found.items() if name.startswith("same ")}
+    others = [name for name, value in facts.items() if value != "yes"]
+    if not others:
+        return [*lines, Text(f"✓ this machine is as the one where it was {where}: {', '.join(facts)}", style="green")]
+    lines.append(Text(f"this machine is not as the one where it was {where}:", style="yellow"))
+    lines += [Text(f"  other {name}: {_printable(facts[name].removeprefix('no: '))}", style="dim") for name in others]
+    rounding = [fact.replace("_", " ") for fact in ROUNDING]
+    if any(name in rounding for name in others):
+        consequence = "Answers may differ in their last digits: the checks above say by how much, and `plimsoll prove` proves them here."
+    else:
+        consequence = "Instruction sets and versions are the same, so it rounds alike and the proof carries over; its speed was measured elsewhere."
+    return [*lines, Text(consequence)]
 
 
 def _figures(check: Check) -> tuple[str, str]:

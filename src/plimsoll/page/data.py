@@ -30,7 +30,8 @@ def _jpeg_only(value: Any) -> Any:
 
 
 Figure = Annotated[float | None, BeforeValidator(_figure)]
-Outcome = Literal["faster", "not_faster", "nothing_passed"]
+Outcome = Literal["better", "not_better", "nothing_passed"]
+Objective = Literal["throughput", "latency", "size"]
 Measure = Literal["max", "mean", "p99"]
 
 
@@ -105,6 +106,8 @@ class VariantRow(_Part):
     target: str = ""
     """`runtime:device:precision`"""
     calibrator: str | None = None
+    float_layers: int = 0
+    """Mixed precision: how many layers of an int8 network stay in float32."""
     status: Literal["ok", "failed", "skipped"] = "ok"
     reason: str = ""
     passed: bool | None = None
@@ -127,6 +130,11 @@ class VariantRow(_Part):
     def precision(self) -> str:
         """The last part of the target."""
         return self.target.rpartition(":")[2]
+
+    @property
+    def mixture(self) -> str:
+        """Mixed precision in words; empty for all else."""
+        return f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers > 0 else ""
 
     @property
     def worst_flips(self) -> Flips | None:
@@ -202,6 +210,8 @@ class ShipDetails(_Part):
     reference: str
     """The key of the variant that all others are compared with."""
     outcome: Outcome
+    objective: Objective = "throughput"
+    """What "better" means: more pictures a second, sooner answers, or fewer bytes on disk."""
     split: SplitCounts = SplitCounts()
     budget: BudgetFacts = BudgetFacts()
     variants: tuple[VariantRow, ...] = ()

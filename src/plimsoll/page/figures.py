@@ -74,6 +74,13 @@ def percent(share: float | None) -> str:
     return f"<0.1{_SPACE}%" if 0 < share < 0.0005 else f"{share * 100:.1f}{_SPACE}%"
 
 
+def less(value: float | None, than: float | None) -> str:
+    """Return by how much one is less than another, in whole per cent, cut so that it never claims too much: 73 %."""
+    if value is None or than is None or not math.isfinite(value) or not math.isfinite(than) or than <= 0:
+        return MISSING
+    return f"{math.floor(100 * (1 - value / than) + 1e-9)}{_SPACE}%"
+
+
 def percent_at_most(share: float | None) -> str:
     """Return an upper bound in per cent, rounded up: what is written must still be a bound."""
     if share is None or not math.isfinite(share):

@@ -16,12 +16,23 @@ def title(details: ShipDetails) -> str:
     """Return the headline, one line of plain text."""
     if details.outcome == "nothing_passed":
         return "Nothing passed: the reference ships"
-    if details.outcome == "not_faster":
-        return "Not faster: the simplest is kept"
-    winner = details.variant(details.winner)
+    if details.outcome == "not_better":
+        return f"Not {_better(details)}: the simplest is kept"
+    winner, reference = details.variant(details.winner), details.variant(details.reference)
+    return f"{_how_much(details, winner, reference)}, {_loss(details)}"
+
+
+def _better(details: ShipDetails) -> str:
+    return "smaller" if details.objective == "size" else "faster"
+
+
+def _how_much(details: ShipDetails, winner: VariantRow | None, reference: VariantRow | None) -> str:
+    """Return by how much the winner is better: 4.8× faster, 74 % smaller."""
+    if details.objective == "size":
+        sizes = [one.size_bytes if one else None for one in (winner, reference)]
+        return f"{figures.less(*sizes)} smaller" if all(map(figures.known, sizes)) else "Smaller"
     ratio = winner.speed.ratio if winner else None
-    speed = f"{figures.roughly_times(ratio)} faster" if figures.known(ratio) else "Faster"
-    return f"{speed}, {_loss(details)}"
+    return f"{figures.roughly_times(ratio)} faster" if figures.known(ratio) else "Faster"
 
 
 def _in_parts(words: str) -> list[Markup]:
@@ -49,8 +60,9 @@ def sentences(details: ShipDetails) -> list[str]:
     tried = f"{figures.counted(len(details.variants), 'variant')} tried, {measured} measured"
     if details.outcome == "nothing_passed":
         return [f"{tried}; none kept the budget. So the network ships as it was trained, behind its own input steps."]
-    if details.outcome == "not_faster":
-        return [f"{tried}; none inside the budget was faster by more than the noise. So the simplest one ships.", *_proof(details)]
+    if details.outcome == "not_better":
+        than = "the least gain that was asked for" if details.objective == "size" else "the noise and the least gain that was asked for"
+        return [f"{tried}; none inside the budget was {_better(details)} by more than {than}. So the simplest one ships.", *_proof(details)]
     return _proof(details) or ["It was not judged on pictures of their own: read the ladder before you rely on it."]
 
 

@@ -19,7 +19,8 @@ def ladder(details: ShipDetails) -> Markup:
     rows = [_row(details, number, variant, shapes[variant.runtime]) for number, variant in enumerate(details.ladder(), 1)]
     caption = tag(
         "caption",
-        "Every variant, the fastest first. Speeds are relative to the reference, with 95 % intervals from paired runs; drift is the largest one and the mean.",
+        "Every variant, the fastest first. Speeds are relative to the reference, with 95 % intervals from paired runs; images/s are these at the reference's "
+        "pace in the last race. Drift is the largest one and the mean.",
     )
     table = tag("table", caption, tag("thead", head, role="rowgroup"), tag("tbody", *rows, role="rowgroup"), class_="ladder", role="table", data_sortable=True)
     return tag("div", table, class_="scroller", role="region", aria_label="The ladder of variants", tabindex="0")
@@ -59,7 +60,7 @@ def _cell(column: str, content: str, value: float | None) -> Markup:
 def _name(details: ShipDetails, variant: VariantRow, shape: str) -> Markup:
     sign = marks.sample(shape, f"point {marks.precision_class(variant.precision)}{' hollow' if variant.passed is False else ''}")
     badge = tag("b", "ships", class_="badge") if variant.key == details.winner else Markup("")
-    parts = [variant.calibrator or "", f"{variant.steps} steps" if variant.steps else "", "folded" if variant.folded else ""]
+    parts = [variant.calibrator or "", f"{variant.steps} steps" if variant.steps else "", "folded" if variant.folded else "", variant.mixture]
     how = ", ".join(part for part in parts if part) or variant.name
     words = tag("span", tag("span", variant.target or variant.name, class_="target"), " ", badge, tag("small", how), class_="name-words")
     return tag("th", tag("span", sign, words, class_="name"), scope="row", role="rowheader", data_label="variant", data_value=variant.name, title=variant.name)

@@ -136,6 +136,7 @@ def _texts(plot: Plot, dot: Dot) -> tuple[str, ...]:
     if not plot.wide:
         return ("ships", number) if variant.key == details.winner else (number,)
     how = [variant.precision, variant.calibrator or "", "folded" if variant.folded else "", "reference steps" if variant.steps == "reference" else ""]
+    how += [f"+ {variant.float_layers} float"] if variant.float_layers else []
     words = " ".join(part for part in how if part)
     return (f"{number}  {variant.runtime} {words}", f"{number}  {words}", number)
 

@@ -1,4 +1,6 @@
-"""The pieces of a `ship` that run in a process of their own: answer, calibrate, try a variant, race the finalists, look into layers.
+"""The pieces of a `ship` that run in a process of their own: answer, try a variant, race the finalists, look into layers.
+
+What variants are made from (`plimsoll.ship.groundwork`) is prepared in processes too.
 
 Each is a function from plain data to plain data; `run` is what `plimsoll.isolate` calls.
 """
@@ -6,66 +8,52 @@ Each is a function from plain data to plain data; `run` is what `plimsoll.isolat
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from plimsoll import machine, quantize
+from plimsoll import backends, machine
 from plimsoll.benchmark import Candidate, Outcome, Scenario, SingleStream, bench, profile
 from plimsoll.benchmark.scenarios import Offline
-from plimsoll.errors import ImageError
 from plimsoll.image import InputPlan
-from plimsoll.model import Model
 from plimsoll.opener import Opened
 from plimsoll.predict import Predictor
 from plimsoll.prove.layers import layers
-from plimsoll.ship import make
+from plimsoll.ship import groundwork, make
+from plimsoll.ship.materials import Materials
+from plimsoll.ship.pictures import batches
 from plimsoll.ship.variant import Variant
-from plimsoll.spec import files as spec_files
-from plimsoll.target import Target
 
-_BATCH = 8
 _LAYER_PICTURES = 8
+_PROFILE_TURNS = 3
+_SIDES = {"reference": "reference", "winner": "variant"}
+"""Name in the result → name in the payload."""
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Do one piece of work."""
     work: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "answer": answer,
-        "calibrate": calibrate,
         "try": try_variant,
         "race": race,
+        "profile": profile_both,
         "layers": compare_layers,
+        **groundwork.PIECES,
     }
     return work[payload["do"]](payload)
 
 
 def answer(payload: dict[str, Any]) -> dict[str, Any]:
     """Answer pictures with one variant: `{"rows": [{path, label, score, scores, error}]}`."""
-    with _predictor(payload, _variant(payload["variant"])) as predictor:
+    with _predictor(payload, Variant.from_dict(payload["variant"])) as predictor:
         return {"rows": _rows(predictor, payload["pictures"])}
-
-
-def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run the calibration pictures through the network once and write one table for each calibrator: `{"tables": {calibrator: file}}`."""
-    model = _model(payload)
-    plan = InputPlan(model.contract().input, "reference")
-    statistics = quantize.collect(model, _batches(plan, payload["pictures"]), cores=payload["cores"])
-    folder = Path(payload["built"]) / "calibration"
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {method: folder / f"{method}.json" for method in payload["calibrators"]}
-    for method, file in tables.items():
-        statistics.calibration(method).write(file)
-    return {"tables": {method: str(file) for method, file in tables.items()}}
 
 
 def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
     """Build a variant, answer the selection pictures with it, and measure it in turns with the reference."""
-    variant = _variant(payload["variant"])
+    variant = Variant.from_dict(payload["variant"])
     started = time.perf_counter()
     with _predictor(payload, variant) as predictor:
         built = time.perf_counter() - started
@@ -75,7 +63,7 @@ def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
         rows = _rows(predictor, payload["pictures"])
         peak = machine.peak_bytes()
         profiled = profile(Candidate(variant.key, predictor), payload["pictures"], min_seconds=payload["seconds"] / 8)
-        with _predictor(payload, _variant(payload["reference"])) as reference:
+        with _predictor(payload, Variant.from_dict(payload["reference"])) as reference:
             outcome = bench(
                 [Candidate("reference", reference), Candidate(variant.key, predictor)],
                 payload["pictures"],
@@ -98,18 +86,35 @@ def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
 def race(payload: dict[str, Any]) -> dict[str, Any]:
     """Measure the reference and the finalists against one another, in turns: `{"speeds": {key: speed}, "warnings": […]}`."""
     with ExitStack() as stack:
-        candidates = [Candidate(key, stack.enter_context(_predictor(payload, _variant(variant)))) for key, variant in payload["variants"].items()]
+        candidates = [Candidate(key, stack.enter_context(_predictor(payload, Variant.from_dict(variant)))) for key, variant in payload["variants"].items()]
         outcome = bench(candidates, payload["pictures"], scenario=_scenario(payload), min_seconds=payload["seconds"])
         return {"speeds": _speeds(outcome), "warnings": outcome.warnings}
 
 
+def profile_both(payload: dict[str, Any]) -> dict[str, Any]:
+    """Measure the stages of the reference and of a variant in turns: `{"stages": {"reference", "winner": {stage: ms}}, "front_rate"}`, medians of three."""
+    with ExitStack() as stack:
+        predictors = {name: stack.enter_context(_predictor(payload, Variant.from_dict(payload[key]))) for name, key in _SIDES.items()}
+        candidates = {name: Candidate(name, predictor) for name, predictor in predictors.items()}
+        turns = [
+            {name: profile(one, payload["pictures"], min_seconds=payload["seconds"] / 8) for name, one in candidates.items()} for _ in range(_PROFILE_TURNS)
+        ]
+    stages = {
+        name: {stage.name: 1e3 * median(turn[name].stages[place].seconds for turn in turns) for place, stage in enumerate(turns[0][name].stages)}
+        for name in _SIDES
+    }
+    return {"stages": stages, "front_rate": median(turn["winner"].front_rate for turn in turns)}
+
+
 def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
-    """Compare every value that a variant's unfolded network shares with the reference's: `{"layers": [{name, op, snr_db}]}`."""
-    model = _model(payload)
-    variant = _variant(payload["variant"] | {"folded": False})
-    other = make.network(model, variant, Path(payload["built"]), _table(payload, variant))
+    """Compare every value that a variant's unfolded network shares with the reference's: `{"layers": [{name, op, snr_db}]}`; none where it is the same."""
+    variant = Variant.from_dict(payload["variant"] | {"folded": False})
+    model = groundwork.model_of(payload)
+    if backends.get(variant.target.runtime).needs(variant.target) == "float32":
+        return {"layers": []}
+    other = make.in_onnx(model, variant, Path(payload["built"]), Materials.from_dict(payload["materials"]))
     plan = InputPlan(model.contract().input, "reference")
-    pairs = ((batch, batch) for batch in _batches(plan, payload["pictures"][:_LAYER_PICTURES]))
+    pairs = ((batch, batch) for batch in batches(plan, payload["pictures"][:_LAYER_PICTURES]))
     return {"layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]}
 
 
@@ -134,22 +139,8 @@ def _scenario(payload: dict[str, Any]) -> Scenario:
     return SingleStream() if payload["objective"] == "latency" else Offline()
 
 
-def _model(payload: dict[str, Any]) -> Model:
-    model = payload["model"]
-    spec = spec_files.loads(model["spec"], "the Spec of the work folder")
-    return Model(Path(model["path"]), model["format"], spec, files=tuple(Path(file) for file in model["files"]))
-
-
-def _variant(data: dict[str, Any]) -> Variant:
-    return Variant(data["steps"], data["folded"], Target.parse(data["target"]), data["calibrator"])
-
-
-def _table(payload: dict[str, Any], variant: Variant) -> Path | None:
-    return Path(payload["tables"][variant.calibrator]) if variant.calibrator is not None else None
-
-
 def _predictor(payload: dict[str, Any], variant: Variant) -> Predictor:
-    made = make.network(_model(payload), variant, Path(payload["built"]), _table(payload, variant))
+    made = make.network(groundwork.model_of(payload), variant, Path(payload["built"]), Materials.from_dict(payload["materials"]))
     return Predictor(Opened(made, variant.target, variant.steps), cores=payload["cores"])
 
 
@@ -159,18 +150,3 @@ def _rows(predictor: Predictor, pictures: Sequence[str]) -> list[dict[str, Any]]
         answered = prediction.answer.row() if prediction.answer is not None else predictor.task.empty_row()
         rows.append({"path": prediction.path, **answered, "error": prediction.error})
     return rows
-
-
-def _batches(plan: InputPlan, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
-    """Yield batches of reference tensors; a picture that can't be read calibrates nothing."""
-    gathered: list[NDArray[Any]] = []
-    for picture in pictures:
-        try:
-            gathered.append(plan(Path(picture)))
-        except ImageError:
-            continue
-        if len(gathered) == _BATCH:
-            yield np.stack(gathered)
-            gathered = []
-    if gathered:
-        yield np.stack(gathered)

@@ -1,57 +1,67 @@
-"""Make the network of a variant: quantized, converted, folded; each form is built once and shared by all variants that need it."""
+"""Make the network of a variant: quantized, folded, converted; each form is built once and shared by all variants that need it."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import tempfile
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from plimsoll import backends, fold, quantize
 from plimsoll.model import Model
+from plimsoll.ship.convert import converted
+from plimsoll.ship.kept import once
+from plimsoll.ship.materials import Materials
 from plimsoll.ship.variant import Variant
-from plimsoll.spec import files as spec_files
+from plimsoll.ship.wishes import REFERENCE
 
 
-def network(model: Model, variant: Variant, built: Path, calibration: Path | None) -> Model:
-    """Return the variant's network, building what is not in the folder `built` yet.
+def network(model: Model, variant: Variant, built: Path, materials: Materials) -> Model:
+    """Return the variant's network as its runtime takes it, building what is not in the folder `built` yet.
 
-    Quantized first and folded afterwards, so that a calibration made on the network as it came fits all variants.
     Raises BuildFailed, BackendMissing or ModelError.
     """
-    form = backends.get(variant.target.runtime).needs(variant.target)
-    made = model
+    return converted(in_onnx(model, variant, built, materials), variant, built, materials)
+
+
+def in_onnx(model: Model, variant: Variant, built: Path, materials: Materials) -> Model:
+    """Return the variant's network as ONNX, before its runtime converts it; `model` itself where the variant is that.
+
+    A calibration made on the network as it came fits all variants. Raises BuildFailed, BackendMissing or ModelError.
+    """
+    form: str = backends.get(variant.target.runtime).needs(variant.target)
     if form == "qdq":
-        assert calibration is not None  # noqa: S101 - a calibrated variant names its calibrator
-        made = _once(built / f"qdq-{variant.calibrator}", model, lambda folder: quantize.static(model, quantize.Calibration.read(calibration), folder))
+        return _in_int8(model, variant, built, materials)
+    made = model
+    if form == "float32" and variant.target == REFERENCE.target and variant != REFERENCE:
+        # The same answers in less time; the reference itself stays as it came.
+        made = once(built / "prepared", model, lambda folder: quantize.prepare(model, folder))
     elif form == "dynamic":
-        made = _once(built / "dynamic", model, lambda folder: quantize.dynamic(model, folder))
+        made = once(built / form, model, lambda folder: quantize.dynamic(model, folder))
     elif form == "float16":
-        made = _once(built / "float16", model, lambda folder: quantize.float16(model, folder))
+        made = once(built / form, model, lambda folder: quantize.float16(model, folder))
     if variant.folded:
         unfolded = made
-        made = _once(built / f"{form}-{variant.calibrator}-folded", model, lambda folder: fold.fold(unfolded, folder))
+        made = once(built / f"{form}-folded", model, lambda folder: fold.fold(unfolded, folder))
     return made
 
 
-def _once(place: Path, parent: Model, build: Callable[[Path], Model]) -> Model:
-    """Return the model kept in `place`, or build it beside it and put it there in one step."""
-    if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=place.parent, prefix=".building-"))
-        try:
-            _describe(build(temporary), temporary)
-            temporary.replace(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    kept: dict[str, Any] = json.loads((place / "model.json").read_text(encoding="utf-8"))
-    spec = spec_files.loads((place / "spec.toml").read_text(encoding="utf-8"), str(place))
-    return Model(place / kept["path"], kept["format"], spec, parent, tuple(place / name for name in kept["files"]))
+def _in_int8(model: Model, variant: Variant, built: Path, materials: Materials) -> Model:
+    """Return the network in int8, as it suits the variant's runtime.
 
+    A folded one is folded first where its first convolution can read the picture's bytes: ONNX Runtime then needs a third less time than
+    for the quantized network with the steps before it. Elsewhere it is quantized first, since folding changes the input's ranges.
+    """
+    options = replace(quantize.StaticOptions.for_target(variant.target), keep_float=materials.in_float(variant))
+    table = quantize.Calibration.read(materials.table(variant))
+    name = f"qdq-{variant.target.runtime}-{variant.calibrator}" + (f"-float{variant.float_layers}" if variant.float_layers else "")
+    if not variant.folded:
+        return once(built / name, model, lambda folder: quantize.static(model, table, folder, options))
 
-def _describe(model: Model, folder: Path) -> None:
-    names = [file.relative_to(folder).as_posix() for file in (model.path, *model.files)]
-    (folder / "model.json").write_text(json.dumps({"path": names[0], "format": model.format, "files": names[1:]}), encoding="utf-8")
-    (folder / "spec.toml").write_text(spec_files.dumps(model.contract()), encoding="utf-8")
+    def folded(folder: Path) -> Model:
+        with tempfile.TemporaryDirectory(prefix="plimsoll-fold-") as temporary:
+            whole = fold.fold(model, Path(temporary))
+            if quantize.reads_bytes(whole, options):
+                return quantize.static(whole, table, folder, options)
+        return fold.fold(_in_int8(model, replace(variant, folded=False), built, materials), folder)
+
+    return once(built / f"{name}-folded", model, folded)

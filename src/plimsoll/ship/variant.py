@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from plimsoll import backends
 from plimsoll.image import Implementation
@@ -11,6 +12,8 @@ from plimsoll.target import Target
 
 CALIBRATED = "qdq"
 """The form of a network that needs calibration; see `Backend.needs`."""
+IN_FLOAT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
+"""How many layers stay in float, one variant of mixed precision after another: never twice as many as needed."""
 
 
 @dataclass(frozen=True, order=True)
@@ -23,37 +26,82 @@ class Variant:
     target: Target
     calibrator: str | None = None
     """For calibrated targets: minmax, percentile …"""
+    float_layers: int = 0
+    """Mixed precision: so many of the layers that drift most when they are quantized stay in float32."""
 
     @property
     def name(self) -> str:
-        """For people: `openvino:cpu:int8 percentile, fast steps, folded`."""
-        parts = [f"{self.target} {self.calibrator}" if self.calibrator else str(self.target), f"{self.steps} steps"]
-        return ", ".join([*parts, "folded"] if self.folded else parts)
+        """For people: `openvino:cpu:int8 percentile, fast steps, folded, 5 layers in float32`."""
+        target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
+        return ", ".join(part for part in (target, f"{self.steps} steps", "folded" if self.folded else "", self.mixture) if part)
+
+    @property
+    def mixture(self) -> str:
+        """What stays in float32, in words; empty but for mixed precision."""
+        return f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers else ""
 
     @property
     def key(self) -> str:
         """For files: letters, digits, dashes."""
-        return "-".join([self.steps, "folded" if self.folded else "plain", *str(self.target).split(":"), *([self.calibrator] if self.calibrator else [])])
+        mixture = f"float{self.float_layers}" if self.float_layers else ""
+        parts = (self.steps, "folded" if self.folded else "plain", *str(self.target).split(":"), self.calibrator, mixture)
+        return "-".join(part for part in parts if part)
 
     @property
     def distance(self) -> int:
         """In how many respects it differs from the reference: fewer is simpler."""
-        return (self.steps != "reference") + self.folded + (self.target.precision != "float32") + (self.target.runtime != "onnxruntime")
+        other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
+        return (self.steps != "reference") + self.folded + other_precision + (self.target.runtime != "onnxruntime")
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""
-        return {"name": self.name, "steps": self.steps, "folded": self.folded, "target": str(self.target), "calibrator": self.calibrator}
+        return {
+            "name": self.name,
+            "steps": self.steps,
+            "folded": self.folded,
+            "target": str(self.target),
+            "calibrator": self.calibrator,
+            "float_layers": self.float_layers,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what `to_dict` returned."""
+        return cls(data["steps"], data["folded"], Target.parse(data["target"]), data["calibrator"], data["float_layers"])
 
 
-def needs_calibration(target: Target) -> bool:
-    """Whether a target's network carries calibrated ranges."""
+def is_quantized_here(target: Target) -> bool:
+    """Whether a target takes a network that Plimsoll quantized with a table of ranges; such a one can be of mixed precision."""
     return backends.get(target.runtime).needs(target) == CALIBRATED
 
 
+def has_own_calibrators(target: Target) -> bool:
+    """Whether the runtime's own tool calibrates for this target."""
+    backend = backends.get(target.runtime)
+    return not is_quantized_here(target) and backend.calibrated(target) and bool(backend.calibrators(target))
+
+
+def needs_tensors(target: Target) -> bool:
+    """Whether the runtime's own tool reads calibration tensors for this target."""
+    return not is_quantized_here(target) and backends.get(target.runtime).calibrated(target)
+
+
+def needs_table(target: Target) -> bool:
+    """Whether a target's network is made with one of Plimsoll's tables of ranges."""
+    return is_quantized_here(target) or (needs_tensors(target) and not has_own_calibrators(target))
+
+
+def calibrators_of(target: Target, ours: Sequence[str]) -> Sequence[str]:
+    """Return the calibrators to try for a target, the first one first; none where nothing is calibrated. `ours`: those of Plimsoll's that were asked for."""
+    if has_own_calibrators(target):
+        return backends.get(target.runtime).calibrators(target)
+    return ours if needs_table(target) else ()
+
+
 def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterator[Variant]:
-    """Yield one variant a target, with the fast steps and the first calibrator, the most promising target first."""
+    """Yield one variant a target, with the fast steps and its first calibrator, the most promising target first."""
     for target in sorted(targets, key=_promise):
-        yield Variant("fast", False, target, calibrators[0] if needs_calibration(target) else None)
+        yield Variant("fast", False, target, next(iter(calibrators_of(target, calibrators)), None))
 
 
 def _promise(target: Target) -> tuple[int, str]:
@@ -65,9 +113,17 @@ def _promise(target: Target) -> tuple[int, str]:
 def neighbours(variant: Variant, calibrators: Sequence[str]) -> Iterator[Variant]:
     """Yield what differs from a good variant in one respect: folding first, then the calibrator, then the reference steps."""
     yield replace(variant, folded=not variant.folded)
-    if variant.calibrator is not None:
-        for calibrator in calibrators:
+    if not variant.float_layers:  # The ranking of the layers belongs to the calibrator.
+        for calibrator in calibrators_of(variant.target, calibrators):
             if calibrator != variant.calibrator:
                 yield replace(variant, calibrator=calibrator)
     if variant.steps == "fast":
         yield replace(variant, steps="reference")
+
+
+def more_in_float(variant: Variant) -> Variant | None:
+    """Return the variant with more of its layers in float32; None where it has as many as are tried, or can't have any."""
+    if not is_quantized_here(variant.target):
+        return None
+    count = next((count for count in IN_FLOAT if count > variant.float_layers), None)
+    return None if count is None else replace(variant, float_layers=count)

@@ -15,6 +15,7 @@ import filelock
 from plimsoll import report
 from plimsoll.errors import InputError
 from plimsoll.model import Model
+from plimsoll.ship.kept import clear_unfinished
 from plimsoll.ship.split import Split
 from plimsoll.spec import files as spec_files
 
@@ -42,8 +43,8 @@ class WorkFolder:
 
     @property
     def built(self) -> Path:
-        """Where built networks and calibration tables are kept."""
-        return self.path / "built"
+        """Where built networks and calibration tables of this environment are kept: another processor's may be quantized otherwise."""
+        return self.path / "built" / self.environment
 
     def row(self, name: str) -> dict[str, Any] | None:
         """Return a finished row of this environment, or None."""
@@ -66,10 +67,11 @@ class WorkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this run alone; raises InputError where another run has it."""
+        """Hold the folder for this run alone, rid of what a killed run had begun to build; raises InputError where another run has it."""
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
             with lock:
+                clear_unfinished(self.built)
                 yield
         except filelock.Timeout as error:
             raise InputError(f"another ship is at work in {self.path}", "Wait for it, or choose another folder with --work.") from error

@@ -22,7 +22,7 @@ HOSTILE = "\"><script>alert('sunk')</script>&<img src=x onerror=alert(1)>'--><sv
 FAILED_AT = 12
 """Where the failed variant stands among the made-up ones."""
 
-BARE = {"winner": "a", "reference": "a", "outcome": "not_faster"}
+BARE = {"winner": "a", "reference": "a", "outcome": "not_better"}
 
 
 def rendered(details: dict[str, Any]) -> Page:
@@ -88,7 +88,7 @@ def test_no_figure_is_written_as_python_writes_it(page: str) -> None:
     assert not re.search(r"\bnan\b|\binf\b|\bNone \d|\bTrue\b|\bFalse\b|\d\.\d{6}|\de[-+]\d|\d{5}\.\d", text)
 
 
-@pytest.mark.parametrize(("style", "words"), [("nothing_passed", "Nothing passed: the reference ships"), ("not_faster", "Not faster: the simplest is kept")])
+@pytest.mark.parametrize(("style", "words"), [("nothing_passed", "Nothing passed: the reference ships"), ("not_better", "Not faster: the simplest is kept")])
 def test_other_outcomes_have_their_own_headline(made: dict[str, Any], style: str, words: str) -> None:
     found = copy.deepcopy(made) | {"outcome": style, "winner": made["reference"]}
     read = rendered(found)
@@ -240,7 +240,7 @@ def test_the_least_report_has_a_page() -> None:
 @pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
 def test_one_variant_has_a_page(ratio: float, drift: float, limit: float | None) -> None:
     variant = {"key": "a", "name": "alone", "target": "a:b:c", "passed": True, "drift": {"max": drift}, "speed": {"ratio": ratio, "low": ratio, "high": ratio}}
-    details = {**BARE, "outcome": "faster", "variants": [variant], "budget": {"drift_limit": limit, "drift_measure": "max"}}
+    details = {**BARE, "outcome": "better", "variants": [variant], "budget": {"drift_limit": limit, "drift_measure": "max"}}
     read = rendered(details)
     assert read.wrong == []
     places = [float(value) for _, attributes in read.elements for key in ("x1", "y1", "x2", "y2") if (value := attributes.get(key)) and not value.endswith("%")]

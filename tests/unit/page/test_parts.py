@@ -15,8 +15,9 @@ from html_pages import Page
 from plimsoll.page import figures, load_line, stages
 from plimsoll.page.data import ShipDetails
 from plimsoll.page.front import front
-from plimsoll.page.headline import nearest_check
+from plimsoll.page.headline import nearest_check, title
 from plimsoll.page.labels import Box, Wish, place
+from plimsoll.page.ladder import ladder
 from plimsoll.page.markup import Markup, join, tag
 from plimsoll.page.scale import Decades, LogOdds, covering
 from plimsoll.report import Check
@@ -111,7 +112,7 @@ def test_a_label_that_must_stand_does_so_among_lines() -> None:
 def test_what_was_not_measured_is_none() -> None:
     speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
     variants = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
-    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "faster", "variants": variants})
+    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "better", "variants": variants})
     assert [variant.speed.ratio for variant in details.variants] == [None, None, None, None, INF, 2.0]
     assert [variant.key for variant in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
 
@@ -144,7 +145,7 @@ def test_log_odds_give_room_to_both_ends() -> None:
 
 def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
     before, after = {"read": 1.0, "mean": 1.0, "inference": 1.0, "output": 1.0}, {"read": 1.0, "normalize": 1.0, "inference": 1.0, "output": 1.0}
-    details = ShipDetails.model_validate({"winner": "a", "reference": "a", "outcome": "faster", "stages": {"reference": before, "winner": after}})
+    details = ShipDetails.model_validate({"winner": "a", "reference": "a", "outcome": "better", "stages": {"reference": before, "winner": after}})
     rows = Page(stages.stages(details)).text.partition("stage reference")[2]
     assert re.findall("read|mean|normalize|inference|output", rows) == ["read", "normalize", "mean", "inference", "output"]
 
@@ -172,7 +173,7 @@ def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
 
 def test_stages_without_a_network_have_no_bar_without_it() -> None:
     details = ShipDetails.model_validate(
-        {"winner": "a", "reference": "a", "outcome": "faster", "stages": {"winner": {"decode": 1.0}}, "infinite_network_images_per_second": 5.0}
+        {"winner": "a", "reference": "a", "outcome": "better", "stages": {"winner": {"decode": 1.0}}, "infinite_network_images_per_second": 5.0}
     )
     assert "infinitely fast" not in stages.stages(details)
 
@@ -219,3 +220,17 @@ def test_text_can_be_read_on_its_ground(scheme: str, text: str, ground: str) -> 
 @pytest.mark.parametrize("mark", ["float32", "float16", "bfloat16", "int8", "dynamic", "other", "line"])
 def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
     assert min(contrast(colours(scheme)[mark], colours(scheme)[ground]) for ground in ("paper", "sea")) >= 3.0
+
+
+def test_a_smaller_one_is_headed_by_its_size() -> None:
+    variants = [{"key": "0", "name": "r", "size_bytes": 23.6e6}, {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}}]
+    found = {"winner": "1", "reference": "0", "outcome": "better", "objective": "size", "variants": variants}
+    assert title(ShipDetails.model_validate(found)).startswith("73\u00a0% smaller, ")
+    kept = {**found, "winner": "0", "outcome": "not_better"}
+    assert title(ShipDetails.model_validate(kept)) == "Not smaller: the simplest is kept"
+
+
+def test_mixed_precision_is_told_in_the_ladder() -> None:
+    variant = {"key": "1", "name": "n", "target": "openvino:cpu:int8", "steps": "fast", "calibrator": "mse", "float_layers": 5}
+    details = ShipDetails.model_validate({"winner": "1", "reference": "1", "outcome": "better", "variants": [variant]})
+    assert "mse, fast steps, 5 layers in float32" in Page(ladder(details)).text

@@ -19,9 +19,7 @@ from plimsoll.budget import Budget
 from plimsoll.model import Model
 from plimsoll.opener import Opened
 from plimsoll.ship import REFERENCE, Attempt, Ship, Shipped, Wishes
-from plimsoll.ship.search import explore
 from plimsoll.ship.split import split
-from plimsoll.ship.variant import Variant
 from plimsoll.ship.work import WorkFolder
 from plimsoll.spec.files import loads
 from plimsoll.target import Target
@@ -52,7 +50,7 @@ class Wrapped:
 class Planted(Backend):
     def __init__(self, name): self.name = name
     def offers(self): return (Offer(Target(self.name)),)
-    def build(self, model, target, folder): return model
+    def build(self, model, target, folder, calibrated=None): return model
     def load(self, model, target, options, plan):
         if self.name == "crashing": ctypes.string_at(0)
         if self.name == "hanging": time.sleep(600)
@@ -155,20 +153,3 @@ def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: 
         assert before.items() <= after.items(), "a finished piece of work was done again"
     assert len(seen) >= 2
     assert found.winner.status == "ok"
-
-
-def test_what_there_was_no_time_for_is_named() -> None:
-    attempts = list(explore(HONEST, ("minmax",), lambda variant: Attempt(variant, "ok"), deadline=time.monotonic() - 1))
-    assert [one.status for one in attempts] == ["skipped", "skipped"]
-    assert all("time limit" in one.reason for one in attempts)
-
-
-def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> None:
-    def attempt(variant: Variant) -> Attempt:
-        speed = {"int8": 3.0, "float32": 1.2}[variant.target.precision] + 0.1 * variant.folded
-        return Attempt(variant, "ok", "", {"speed": {"ratio": speed}}, Budget.parse("flips=50%").verdict({"flips": ()}))
-
-    order = [one.variant for one in explore(HONEST, ("minmax", "mse"), attempt, time.monotonic() + 60)]
-    assert order[0].target.precision == "int8"
-    assert order[0].steps == "fast"
-    assert len(set(order)) == len(order)

@@ -1,0 +1,115 @@
+"""`plimsoll ship`, run as a command on a network that was trained a moment ago, with labels; and `plimsoll verify` of what it made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from digits import Digits
+from small_bundles import edit
+from surfaces.conftest import Run
+
+TARGETS = "onnxruntime:cpu:float32,onnxruntime:cpu:int8"
+
+
+@dataclass(frozen=True)
+class Shipment:
+    """What a run printed, what it left, and where."""
+
+    said: str
+    bundle: Path
+    report: dict[str, Any]
+
+
+def ship(plimsoll: Run, digits: Digits, folder: Path, *more: str) -> Shipment:
+    out = folder / "digits.plimsoll"
+    given = (digits.model, "--spec", digits.spec, "--images", digits.images, "--out", out, "--force", "--work", folder / "work")
+    done = plimsoll("ship", *given, "--targets", TARGETS, "--measure", "0.2s", *more)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr
+    return Shipment(done.stdout, out, json.loads((out / "report" / "report.json").read_text()))
+
+
+def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {check["name"]: check for check in report["details"]["judged"]["checks"]}
+
+
+def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
+    assert digits.accuracy > 0.95, "the network was not trained well enough to say anything"
+    made = ship(plimsoll, digits, tmp_path, "--labels", str(digits.images), "--budget", "top1=-1%", "--calibrators", "percentile", "--time", "20s")
+    details = made.report["details"]
+    assert details["split"]["judging"] >= 299, "fewer can't prove one percent"
+    assert details["outcome"] in ("better", "not_better")
+    top1 = details["judged"]["labelled"]["top1"]
+    assert top1["reference"] == pytest.approx(digits.accuracy, abs=0.03)
+    assert top1["winner"] >= top1["reference"] - 0.01
+    check = limits(made.report)["change of top1"]
+    assert check["passed"]
+    assert -1.0 <= check["measured"] < 0, "the bound is judged, not the sample"
+    int8 = [variant for variant in details["variants"] if variant["target"].endswith("int8") and variant["status"] == "ok"]
+    assert int8, "no int8 variant was measured"
+    assert all(variant["calibrator"] == "percentile" and 0 < variant["drift"]["mean"] < 0.05 for variant in int8)
+    assert "top1: 0." in made.said
+    assert made.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
+    answered = json.loads(plimsoll("predict", made.bundle, next((digits.images / "three").iterdir())).stdout)
+    assert answered["label"] == "three"
+
+
+def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
+    made = ship(plimsoll, digits, tmp_path, "--budget", "drift=1e-12", "--calibrators", "minmax", "--time", "5s")
+    details = made.report["details"]
+    assert details["outcome"] == "nothing_passed"
+    assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
+    assert "no variant keeps the budget; the reference ships" in made.said
+    golden = sorted(path.name for path in (made.bundle / "golden").iterdir() if path.suffix != ".npy")
+    assert golden == ["alpha.png", "landscape.jpg", "photo.webp", "portrait.jpg"], "a user's picture lies in the bundle unasked"
+    assert "none of yours" in made.said
+    here = plimsoll("verify", made.bundle)
+    assert here.returncode == 0, here.stdout + here.stderr
+    assert "proof: ship of digits (digits.onnx" in here.stdout
+    assert "✓ this machine is as the one where it was proven" in here.stdout
+
+
+def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
+    made = ship(plimsoll, digits, tmp_path, "--labels", str(digits.images), "--budget", "top1=-0.1%", "--time", "0s", "--golden-from-images")
+    assert made.report["details"]["winner"] == made.report["details"]["reference"]
+    assert "top1=-0.1% can't be proven on 580 labelled judging pictures: even without a loss it takes 2,995" in made.said
+    golden = list((made.bundle / "golden").glob("*.png"))
+    own = {path.read_bytes() for path in digits.images.rglob("*.png")}
+    assert len(golden) == 8
+    assert all(path.read_bytes() in own for path in golden)
+    assert "some of your judging pictures" in made.said
+    edit(made.bundle, lambda data: data["environment"].update(processor="Cray-1", instruction_sets=["vectors"]))
+    there = plimsoll("verify", made.bundle)
+    assert there.returncode == 0, there.stdout + there.stderr
+    assert "this machine is not as the one where it was proven" in there.stdout
+    assert "packed on Cray-1, here" in there.stdout
+    assert "only where packed vectors" in there.stdout
+    assert "Answers may differ in their last digits" in there.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget", "top1=-1%"), "the budget limits top1, which needs labelled pictures"),
+        (("--labels", "nowhere.csv"), "can't read the labels"),
+        (("--objective", "beauty"), "allowed: throughput, latency, size"),
+        (("--min-gain", "much"), "expected a share like 3% or 0.03"),
+        (("--time", "soon"), "expected a time like 90s"),
+        (("--measure", "0"), "--measure 0"),
+        (("--targets", "onnxruntime:cpu:int3"), "precision 'int3'"),
+        (("--targets", " , "), "there is no target in it"),
+        (("--calibrators", "magic"), "'magic' is none"),
+        (("--calibration", "table.json", "--calibrators", "minmax"), "a given table needs no calibrator"),
+        (("--calibration", "nowhere.json"), "can't read the calibration table"),
+    ],
+)
+def test_bad_arguments_are_named(plimsoll: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = plimsoll("ship", digits.model, "--spec", digits.spec, "--images", digits.images, "--out", tmp_path / "x", "--work", tmp_path / "w", *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,87 @@
+"""Networks of variants: what a folded int8 one reads, and that it answers as the float one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import quantize_networks as networks
+from plimsoll import quantize
+from plimsoll.image import InputPlan
+from plimsoll.model import Model
+from plimsoll.ship import make
+from plimsoll.ship.materials import Materials
+from plimsoll.ship.variant import Variant
+from plimsoll.target import Target
+from quantize_networks import Array, node
+from unit.folding import spec
+
+RESIZE: dict[str, Any] = {"step": "resize", "width": 24, "height": 16}
+IMAGENET: list[dict[str, Any]] = [
+    {"step": "scale", "divisor": 255.0},
+    {"step": "mean", "values": [0.485, 0.456, 0.406]},
+    {"step": "std", "values": [0.229, 0.224, 0.225]},
+]
+CASES: dict[str, tuple[list[dict[str, Any]], bool]] = {
+    "caffe": ([{"step": "channels", "order": "BGR"}, {"step": "mean", "values": [104.0, 117.0, 123.0]}], True),
+    "imagenet": (IMAGENET, True),
+    "a mean below all pixels": ([{"step": "mean", "values": [-30.0, -30.0, -30.0]}], False),
+}
+
+
+def network(path: Path, steps: list[dict[str, Any]]) -> Model:
+    """A padded 5×5 convolution with stride 2, and a head."""
+    rng = np.random.default_rng(0)
+    nodes = [
+        node("Transpose", ["x"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Conv", ["planes", "w"], ["c"], "first", pads=[2, 2, 2, 2], strides=[2, 2]),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["y"], "head"),
+    ]
+    constants = {"w": networks.weights(rng, 8, 3, 5, 5), "v": networks.weights(rng, 4, 8, 1, 1)}
+    made = networks.save(path, nodes, [["N", 16, 24, 3], ["N", 4, "h", "w"]], constants)
+    return Model(made.path, "onnx", spec(RESIZE, *steps, tensor="x"))
+
+
+def tensors(model: Model, photos: list[Path]) -> Array:
+    plan = InputPlan(model.contract().input)
+    return np.stack([plan(photo) for photo in photos])
+
+
+@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_folded_int8_network_reads_bytes_where_it_can_and_answers_as_the_float_one(
+    tmp_path: Path, example_photos: list[Path], case: str, runtime: str
+) -> None:
+    pytest.importorskip(runtime)
+    steps, reads_bytes = CASES[case]
+    model = network(tmp_path / "net.onnx", steps)
+    photos = example_photos[:16]
+    inputs = tensors(model, photos)
+    table = tmp_path / "table.json"
+    quantize.calibrate(model, [inputs], "minmax").write(table)
+    target = Target(runtime, "cpu", "int8")
+    for folded in (True, False):
+        made = make.network(model, Variant("fast", folded, target, "minmax"), tmp_path / "built", Materials({"minmax": table}))
+        assert ("Sub" in networks.operators(made)) is (folded and not reads_bytes)
+        truth, found = networks.run(model, inputs), networks.run(made, tensors(made, photos), str(target))
+        assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
+        assert np.abs(found - truth).mean() < 0.005 * np.abs(truth).max()
+
+
+def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_photos: list[Path]) -> None:
+    pytest.importorskip("openvino")
+    model = network(tmp_path / "net.onnx", IMAGENET)
+    table = tmp_path / "table.json"
+    quantize.calibrate(model, [tensors(model, example_photos[:4])], "minmax").write(table)
+    kinds = {
+        runtime: networks.operators(
+            make.network(model, Variant("fast", False, Target(runtime, "cpu", "int8"), "minmax"), tmp_path, Materials({"minmax": table}))
+        )
+        for runtime in ("onnxruntime", "openvino")
+    }
+    assert "Split" in kinds["onnxruntime"]  # the first convolution reads squares of pixels
+    assert "Split" not in kinds["openvino"]
