@@ -9,7 +9,7 @@ endif
 RUN    := $(BIN)/plimsoll
 STAMP  := .make
 
-.PHONY: demo test check fix bench docs setup clean
+.PHONY: demo test check fix bench docs support setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make fix    format the code and fix what the linter can fix"
 	@echo "make bench  measure against the plain loop; PHOTOS=folder chooses the pictures"
 	@echo "make docs   write the generated pages of docs/ anew"
+	@echo "make support  build every source for every target, and write docs/support.md"
 
 # Set-up: a virtual environment, remade when the dependencies change.
 $(STAMP)/user: pyproject.toml
@@ -81,6 +82,11 @@ bench: $(STAMP)/dev
 docs: $(STAMP)/dev
 	@$(BIN)/python benchmarks/fast_steps.py examples/photos --write
 	@$(BIN)/python docs/generate.py
+
+support: $(STAMP)/dev
+	@echo "== every source × every target (many minutes; toolchains that are made) =="
+	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support -q --junitxml=$(STAMP)/support.xml
+	@$(BIN)/python docs/support.py $(STAMP)/support.xml
 
 clean:
 	rm -rf $(VENV) $(STAMP) .demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -16,22 +16,27 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+MEAN = np.array([104, 117, 123], np.float32)
+
+
+def score(session: onnxruntime.InferenceSession, path: str) -> float:
+    """Score one picture."""
+    image: Image.Image = Image.open(path)
+    if image.mode != "RGB":
+        image = image.convert("RGB")
+    image = image.resize((256, 256), Image.Resampling.BILINEAR)
+    stored = io.BytesIO()
+    image.save(stored, "JPEG", quality=75)
+    image = Image.open(stored)
+    pixels = np.asarray(image)[16:240, 16:240, ::-1].astype(np.float32) - MEAN
+    return float(session.run(None, {"input:0": pixels[np.newaxis]})[0][0][1])
+
 
 def main() -> None:
     """Score every picture of the list, one after another."""
     session = onnxruntime.InferenceSession(sys.argv[1])
-    mean = np.array([104, 117, 123], np.float32)
     for path in Path(sys.argv[2]).read_text().splitlines():
-        image: Image.Image = Image.open(path)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        image = image.resize((256, 256), Image.Resampling.BILINEAR)
-        stored = io.BytesIO()
-        image.save(stored, "JPEG", quality=75)
-        image = Image.open(stored)
-        pixels = np.asarray(image)[16:240, 16:240, ::-1].astype(np.float32) - mean
-        scores = session.run(None, {"input:0": pixels[np.newaxis]})[0][0]
-        print(json.dumps({"path": path, "score": float(scores[1])}))
+        print(json.dumps({"path": path, "score": score(session, path)}))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Literal, Protocol, Self
@@ -47,6 +47,18 @@ class ThreadPlan:
         """Plan for this machine's share of cores, or for `cores`."""
         count = cores or machine.cores()
         return cls(count, 1) if objective == "throughput" else cls(1, count)
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a build for integers may use: what the network read while it was calibrated, and the ranges that were found."""
+
+    method: str
+    """The calibrator: one of `Backend.calibrators`, or one of Plimsoll's own."""
+    tensors: NDArray[Any]
+    """`[N, …]`, what the network reads for N calibration pictures."""
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """For each tensor of the ONNX network, by its name, the range that Plimsoll's calibrator chose; empty where the runtime's own tool calibrates."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,8 @@ class Offer:
     target: Target
     missing: str = ""
     """Empty where the target can be used; else what is missing and the command that adds it."""
+    toolchain: str = ""
+    """The toolchain that a build for it needs, which is made where it isn't there yet; `ship` then tries the target only when asked to."""
 
 
 class Backend(ABC):
@@ -120,11 +134,27 @@ class Backend(ABC):
         del target
         return "float32"
 
+    def calibrated(self, target: Target) -> bool:
+        """Whether `build` takes `Calibrated` for this target. (A Q/DQ network carries its ranges itself and needs none.)"""
+        del target
+        return False
+
+    def calibrators(self, target: Target) -> tuple[str, ...]:
+        """Return the calibrators of the runtime's own tool, the most promising first; none where Plimsoll's own calibrate for this target."""
+        del target
+        return ()
+
+    def configured(self, options: Options) -> Backend:
+        """Return the backend that builds with these options; itself where they matter only when it loads."""
+        del options
+        return self
+
     @abstractmethod
-    def build(self, model: Model, target: Target, folder: Path) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
         """Return the model in the form that the runtime loads for this target, writing new files into `folder` only.
 
-        Returns `model` itself where nothing has to be built; else its parent is `model`. Raises BuildFailed.
+        Its inputs and outputs keep their names, shapes and layouts. Returns `model` itself where nothing has to be built; else its parent is
+        `model`. Raises BuildFailed, also where `calibrated` is missing.
         """
 
     @abstractmethod

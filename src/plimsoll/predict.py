@@ -62,7 +62,7 @@ class Predictor:
         """Answer pictures in their order, as soon as they are known; memory stays bounded however many there are.
 
         A picture that can't be read, or that the runtime fails on, is a Prediction with an error. `batch` is how many
-        pictures go into one call (default: 1 where the runtime computes on several lanes, else 8). `observe` is told
+        pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several lanes, else 8). `observe` is told
         how long each stage takes; `queue` is the waiting for a core and for the other pictures of a batch.
         """
         return Stream(self, self.cores, batch, threshold, observe).run(pictures)

@@ -30,6 +30,8 @@ Observer = Callable[[str, float], None]
 """Told a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
 
 _DEFAULT_BATCH = 8
+_LANE_BATCH = {"int8": 4}
+"""Pictures in one call of one of several lanes, by precision, else 1: 8-bit networks take a tenth less time a picture that way, others no less."""
 _IDLE_S = 0.02
 """How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
 
@@ -238,7 +240,8 @@ class Stream:
         """
         if not self._runner.done():
             return []
-        size = self._batch or (1 if self._runner.result().lanes > 1 else _DEFAULT_BATCH)
+        lanes = self._runner.result().lanes
+        size = self._batch or (_LANE_BATCH.get(self._predictor.target.precision, 1) if lanes > 1 else _DEFAULT_BATCH)
         with self._lock:
             if len(self._gathered) < (1 if rest else size):
                 return []

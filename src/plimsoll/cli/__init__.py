@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import plimsoll
-from plimsoll.cli import bench, inspect, pack, predict, prove, ship, spec, verify, zoo
+from plimsoll.cli import bench, calibrate, convert, import_, inspect, pack, predict, prove, ship, spec, targets, toolchains, verify, zoo
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -26,13 +26,18 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(inspect.inspect)
+app.command("import")(import_.import_)
 app.command()(ship.ship)
 app.command()(prove.prove)
 app.command()(bench.bench)
+app.command()(convert.convert)
+app.command()(calibrate.calibrate)
 app.command()(pack.pack)
 app.command()(verify.verify)
+app.command()(targets.targets)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(spec.app, name="spec")
+app.add_typer(toolchains.app, name="toolchains")
 
 
 def _show_version(wanted: bool) -> None:

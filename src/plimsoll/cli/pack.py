@@ -32,7 +32,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
             opened.model,
             Target.parse(target) if target is not None else opened.target,
             out,
-            implementation=_steps(steps) or opened.implementation,
+            implementation=chosen_steps(steps) or opened.implementation,
             images=_golden(images or []),
             origin=opened.origin,
             force=force,
@@ -40,7 +40,8 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     typer.echo(written)
 
 
-def _steps(given: str | None) -> Any:
+def chosen_steps(given: str | None) -> Any:
+    """Return the input steps that --steps names, None where it is left out; raises InputError for others."""
     from plimsoll.errors import InputError
 
     if given not in (None, "reference", "fast"):
