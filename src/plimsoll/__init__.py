@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         TargetError,
     )
     from plimsoll.image import InputPlan
+    from plimsoll.importing import Imported, from_torch, import_model
     from plimsoll.model import Model
     from plimsoll.package import pack, verify
     from plimsoll.predict import Prediction, Predictor, load
@@ -46,6 +47,7 @@ _HOMES = {
         "PlimsollError", "RunFailed", "SpecError", "TargetError",
     ],
     "image": ["InputPlan"],
+    "importing": ["Imported", "from_torch", "import_model"],
     "model": ["Model"],
     "package": ["pack", "verify"],
     "predict": ["Prediction", "Predictor", "load"],
@@ -57,9 +59,9 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BackendError", "BackendMissing", "BuildFailed", "Bundle", "BundleError", "CheckFailed", "ImageError", "InputError", "InputPlan",
-    "Model", "ModelError", "PlimsollError", "Prediction", "Predictor", "Report", "RunFailed", "Runner", "Spec", "SpecError", "Target",
-    "TargetError", "__version__", "load", "pack", "verify",
+    "BackendError", "BackendMissing", "BuildFailed", "Bundle", "BundleError", "CheckFailed", "ImageError", "Imported", "InputError",
+    "InputPlan", "Model", "ModelError", "PlimsollError", "Prediction", "Predictor", "Report", "RunFailed", "Runner", "Spec", "SpecError",
+    "Target", "TargetError", "__version__", "from_torch", "import_model", "load", "pack", "verify",
 ]  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def from_torch(
         folder = Path(tempfile.mkdtemp(prefix="plimsoll-torch-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    return finish("torch", live.convert(module, example, folder, batch), spec)
+    return finish("PyTorch module", live.convert(module, example, folder, batch), spec)
 
 
 def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imported:

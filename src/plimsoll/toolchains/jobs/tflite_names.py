@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
@@ -28,12 +29,7 @@ def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], ma
             tensor.name = places[place].encode()
         elif name in places.values():
             tensor.name = f"{name}_inner".encode()
-    signature = model.signatureDefs[0]
-    signature.signatureKey = _SIGNATURE
-    for maps, names in ((signature.inputs, inputs), (signature.outputs, outputs)):
-        for one in maps:
-            one.name = places[one.tensorIndex].encode()
-        maps.sort(key=lambda one: names.index(_text(one.name)))
+    sign(model)
     for code in model.operatorCodes:  # What reads the older field alone takes every operator for its default, ADD.
         code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_OLD_CODE)
     if mark:
@@ -41,6 +37,21 @@ def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], ma
         entry.name, entry.buffer = mark.encode(), 0
         model.metadata = [*(model.metadata or []), entry]
     flatbuffer_utils.write_model(model, str(target))
+
+
+def sign(model: Any) -> None:
+    """Give a model the one signature that says what its ends are: the quantizer and newer clients go by it, older files have none."""
+    graph = model.subgraphs[0]
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = _SIGNATURE, 0
+    signature.inputs, signature.outputs = ([_end(graph, place) for place in places] for places in (graph.inputs, graph.outputs))
+    model.signatureDefs = [signature]
+
+
+def _end(graph: Any, place: int) -> Any:
+    end = schema.TensorMapT()
+    end.name, end.tensorIndex = graph.tensors[place].name, place
+    return end
 
 
 def _text(name: bytes | str) -> str:

