@@ -1,0 +1,191 @@
+"""Compare web packages with Python: the input steps value by value, the network on the same tensors, and the scores end to end in Chromium.
+
+    python benchmarks/web.py                     print the tables for examples/photos
+    python benchmarks/web.py --limit 10
+    python benchmarks/web.py --write             put them into docs/web.md, between its markers
+
+Needs Node.js and Chromium. open_nsfw in int8 is calibrated with the photographs themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fast_steps import Case, cases
+from fast_steps import write as write_between
+from PIL import Image
+
+from plimsoll import web
+from plimsoll.image import InputPlan
+from plimsoll.model import Model
+from plimsoll.opener import open_reference
+from plimsoll.runner import Runner
+from plimsoll.ship.conversion import calibrator_for, convert
+from plimsoll.ship.variant import Variant
+from plimsoll.spec import Input
+from plimsoll.target import Target
+from plimsoll.tasks import decoder
+from plimsoll.web import chromium
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "web.md"
+sys.path.insert(0, str(ROOT / "tests"))
+from web_node import tensors  # noqa: E402 - the tests' way to run the JavaScript in Node
+
+_PROGRAM = """
+import { Model } from "/plimsoll.js";
+export default async function run() {
+  const model = await Model.load("/");
+  const rows = [];
+  for (const [picture, tensor] of PICTURES) {
+    const [file, stored] = [await (await fetch(picture)).blob(), new Float32Array(await (await fetch(tensor)).arrayBuffer())];
+    const made = await model.plan.tensor(file);
+    let [largest, sum] = [0, 0];
+    stored.forEach((value, at) => { const apart = Math.abs(value - made.data[at]); largest = Math.max(largest, apart); sum += apart; });
+    const outputs = await model.run({ data: stored, dtype: made.dtype, shape: made.shape });
+    const { row, milliseconds } = await model.answer(file);
+    const network = Object.values(outputs).map((output) => [...output.data]);
+    rows.push({ largest, mean: sum / stored.length, network, score: row.score, milliseconds });
+  }
+  return rows;
+}
+"""
+
+
+def step_rows(photos: Sequence[Path], folder: Path) -> Iterator[str]:
+    """Yield a table's rows: for each step the largest and mean difference over all photographs, and on how many there is any."""
+    yield "| step | largest difference | mean difference | photographs with any |"
+    yield "| --- | ---: | ---: | ---: |"
+    for case in cases():
+        if case.starts == "webp":  # decoded by the browser: see the rows below the table
+            continue
+        spec = Input.model_validate({"steps": case.steps if case.steps and case.steps[0]["step"] == "decode" else [{"step": "decode"}, *case.steps]})
+        files = [_given(case, photo, folder) for photo in photos]
+        differences = []
+        for file, found in zip(files, tensors([(spec, file) for file in files], folder), strict=True):
+            assert not isinstance(found, str), f"{case.name}, {file.name}: {found}"
+            differences.append(np.abs(InputPlan(spec)(file).astype(np.float64) - found))
+        largest, mean = max(one.max() for one in differences), np.mean([one.mean() for one in differences])
+        yield f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(one.any()) for one in differences)} of {len(photos)} |"
+
+
+def _given(case: Case, photo: Path, folder: Path) -> Path:
+    """Return the file that a case starts from; pixels are stored without loss."""
+    if case.starts == "jpeg":
+        return photo
+    file = folder / f"{photo.stem}{'-small' if case.starts == 'small' else ''}.png"
+    if not file.exists():
+        with Image.open(photo) as opened:
+            image = opened.convert("RGB")
+        (image.resize((256, 256), Image.Resampling.BILINEAR) if case.starts == "small" else image).save(file)
+    return file
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One photograph, answered in Python and in Chromium."""
+
+    name: str
+    python: float
+    largest: float
+    """Of the input tensor's differences."""
+    network: float
+    """Largest difference of an output for the same tensor."""
+    end_to_end: float
+    milliseconds: float
+
+
+def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -> list[Scored]:
+    """Answer photographs in Python and by a web package in Chromium."""
+    spec = model.contract()
+    package = web.package(model, Target("web", "wasm", precision), folder / f"package-{precision}")
+    plan, task = InputPlan(spec.input), decoder(spec)
+    files: dict[str, Path] = {}
+    outputs, scores = [], []
+    with Runner.open(model, Target("onnxruntime", "cpu", precision)) as runner:
+        for place, photo in enumerate(photos):
+            tensor = plan(photo)
+            tensor.tofile(str(folder / f"{place}.bin"))
+            found = runner.infer(tensor[np.newaxis])
+            outputs.append(list(found.values()))
+            scores.append(task.decode(found)[0].row()["score"])
+            files |= {f"_pictures/{place}": photo, f"_tensors/{place}": folder / f"{place}.bin"}
+    named = [[f"/_pictures/{place}", f"/_tensors/{place}"] for place in range(len(photos))]
+    rows: list[dict[str, Any]] = chromium.run(_PROGRAM.replace("PICTURES", json.dumps(named)), package, files, seconds=900)
+    return [
+        Scored(
+            photo.stem,
+            score,
+            row["largest"],
+            max(float(np.abs(np.ravel(wanted) - np.asarray(given, np.float64)).max()) for wanted, given in zip(output, row["network"], strict=True)),
+            abs(score - row["score"]),
+            sum(row["milliseconds"].values()),
+        )
+        for photo, row, output, score in zip(photos, rows, outputs, scores, strict=True)
+    ]
+
+
+def score_rows(float32: Sequence[Scored], int8: Sequence[Scored]) -> Iterator[str]:
+    """Yield the table of all photographs, the worst in its last row."""
+    yield "| photograph | float32: score in Python | network | end to end | int8: score in Python | network | end to end |"
+    yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    for one, other in zip(float32, int8, strict=True):
+        cells = [f"{row.python:.4f} | {row.network:.1g} | {row.end_to_end:.1g}" for row in (one, other)]
+        yield f"| {one.name} | {cells[0]} | {cells[1]} |"
+    worst = [max(getattr(row, name) for row in rows) for rows in (float32, int8) for name in ("network", "end_to_end")]
+    yield f"| **the largest** | | **{worst[0]:.1g}** | **{worst[1]:.1g}** | | **{worst[2]:.1g}** | **{worst[3]:.1g}** |"
+
+
+def other_formats(model: Model, photos: Sequence[Path], folder: Path) -> Iterator[str]:
+    """Yield a table of what the browser decodes itself: open_nsfw end to end on the photographs stored in these formats."""
+    yield "| stored as | input tensor, largest difference | photographs with any | score, largest difference |"
+    yield "| --- | ---: | ---: | ---: |"
+    for name, suffix, options in (("WebP, lossy", "webp", {"quality": 80}), ("WebP, lossless", "webp", {"lossless": True}), ("BMP", "bmp", {})):
+        below = folder / name.replace(", ", "-")
+        below.mkdir()
+        files = []
+        for photo in photos:
+            files.append(below / f"{photo.stem}.{suffix}")
+            with Image.open(photo) as opened:
+                opened.convert("RGB").save(files[-1], **options)
+        rows = scored(model, "float32", files, below)
+        largest, drift = max(row.largest for row in rows), max(row.end_to_end for row in rows)
+        yield f"| {name} | {largest:.3g} | {sum(row.largest > 0 for row in rows)} of {len(rows)} | {drift:.1g} |"
+
+
+def main() -> None:
+    """Parse the arguments, measure, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument("--limit", type=int, default=1_000_000, help="at most so many photographs")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/web.md")
+    arguments = parser.parse_args()
+    photos = sorted(arguments.photos.glob("*.jpg"))[: arguments.limit]
+    with tempfile.TemporaryDirectory() as name, open_reference("open_nsfw") as opened:
+        folder = Path(name)
+        int8 = Target("onnxruntime", "cpu", "int8")
+        variant = Variant("reference", False, int8, calibrator_for(int8, "percentile"))
+        quantized = replace(convert(opened.model, variant, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec)
+        found = [scored(opened.model, "float32", photos, folder), scored(quantized, "int8", photos, folder)]
+        tables = {"scores": score_rows(*found), "formats": other_formats(opened.model, photos, folder), "steps": step_rows(photos, folder)}
+        for rows, precision in zip(found, ("float32", "int8"), strict=True):
+            differing = sum(row.largest > 0 for row in rows)
+            print(f"{precision}: {statistics.median(row.milliseconds for row in rows):.0f} ms a photograph (median), {differing} tensors differ")
+        for title, lines in tables.items():
+            text = "\n".join(lines)
+            print(f"{title}\n{text}", flush=True)
+            if arguments.write:
+                write_between(PAGE, title, text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+// A network with its Spec, in a browser:
+//
+//     import { Model } from "./plimsoll.js";
+//     const model = await Model.load("./");
+//     const { label, score, scores } = await model.predict(file);
+import { band, row } from "./answer.js";
+import { PictureError, Plan } from "./steps.js";
+
+/** A model that answers pictures. It works on a page and in a worker; a worker leaves the page free to move meanwhile. */
+export class Model {
+  /**
+   * Load the package at `url` (a folder, with a slash at its end). `onProgress(share)` hears how much of it has arrived, 0 to 1.
+   * `threads`: how many compute one picture; more than one only where the page is cross-origin isolated (see README.md).
+   */
+  static async load(url = new URL(".", import.meta.url), { onProgress = () => {}, threads } = {}) {
+    const base = new URL(url, globalThis.location?.href);
+    const [facts, spec] = await Promise.all(["model.json", "spec.json"].map(async (name) => JSON.parse(new TextDecoder().decode(await fetched(new URL(name, base))))));
+    const wanted = [facts.model, facts.runtime.binary, ...facts.model.external];
+    const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
+    let arrived = 0;
+    const count = (bytes) => onProgress(Math.min((arrived += bytes) / total, 1));
+    const runtime = import(new URL(facts.runtime.script, base).href);
+    const [network, binary, ...external] = await Promise.all(wanted.map((file) => fetched(new URL(file.file, base), count)));
+    const ort = await runtime;
+    ort.env.logLevel = "error";
+    ort.env.wasm.wasmBinary = binary;
+    if (threads) ort.env.wasm.numThreads = threads;
+    const externalData = facts.model.external.map((file, place) => ({ path: file.path, data: external[place] }));
+    const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], externalData });
+    return new Model(base, facts, spec, ort, session);
+  }
+
+  constructor(base, facts, spec, ort, session) {
+    this.base = base;
+    this.facts = facts;
+    this.spec = spec;
+    this.plan = new Plan(spec.input, { pillow: facts.pillow });
+    this.ort = ort;
+    this.session = session;
+    this.turn = Promise.resolve(); // A session computes one call at a time.
+  }
+
+  /**
+   * Answer a picture: a File or Blob, its bytes, or an ImageBitmap, canvas, image or video element. The row is that of `plimsoll predict`:
+   * {label, score, scores} for a classification. Throws PictureError for a picture that can't be read. `threshold` replaces the Spec's.
+   */
+  async predict(picture, options) {
+    return (await this.answer(picture, options)).row;
+  }
+
+  /** As `predict`, with `band` (how people read the score) and `milliseconds` of each step beside the row. */
+  async answer(picture, { threshold = null } = {}) {
+    const tensor = await this.plan.tensor(picture);
+    const started = performance.now();
+    const outputs = await this.run(tensor);
+    const found = row(this.spec.output, outputs, threshold);
+    return { row: found, band: band(this.spec.output, found.score), milliseconds: { ...tensor.milliseconds, network: performance.now() - started } };
+  }
+
+  /** Run one picture's tensor, {data, dtype, shape} without the batch axis; returns each output's {data, dims, type} by its name. */
+  async run({ data, dtype, shape }) {
+    const name = this.spec.input.tensor ?? this.session.inputNames[0];
+    const call = this.turn.then(() => this.session.run({ [name]: new this.ort.Tensor(dtype, data, [1, ...shape]) }));
+    this.turn = call.catch(() => {});
+    return call;
+  }
+
+  /** Give the memory back. */
+  async close() {
+    await this.session.release();
+  }
+}
+
+/** The bytes at an address; `count` hears of each part as it arrives. Throws where there is nothing. */
+export async function fetched(url, count = () => {}) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url.pathname} can't be loaded: the server says ${response.status}`);
+  const parts = [];
+  const reader = response.body.getReader();
+  for (let got = await reader.read(); !got.done; got = await reader.read()) {
+    parts.push(got.value);
+    count(got.value.length);
+  }
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  parts.reduce((at, part) => (bytes.set(part, at), at + part.length), 0);
+  return bytes;
+}
+
+export { PictureError, Plan };

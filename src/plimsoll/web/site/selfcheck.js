@@ -1,0 +1,67 @@
+// Does this browser answer the golden pictures as Python did? Four differences for each, with the limits that the package states.
+import { fetched } from "./plimsoll.js";
+
+const ARRAYS = {
+  float32: Float32Array, float64: Float64Array, float16: Uint16Array, uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array,
+  int32: Int32Array, uint32: Uint32Array, int64: BigInt64Array, uint64: BigUint64Array, bool: Uint8Array,
+};
+
+/** How many golden pictures there are. */
+export async function goldenCount(model) {
+  return (await golden(model)).pictures.length;
+}
+
+/**
+ * Check one golden picture. Returns {picture, checks: [{name, measured, limit, passed}]}: how far its tensor lies from the stored one
+ * (in levels of 255: at worst, and on the mean), and how far the outputs do, for the stored tensor and for the whole way.
+ */
+export async function check(model, place) {
+  const { pictures, tolerance, level } = await golden(model);
+  const one = pictures[place];
+  const file = (name) => fetched(new URL(name, model.base));
+  const stored = array(await file(one.tensor.file), one.tensor.dtype);
+  const wanted = {};
+  for (const [name, output] of Object.entries(one.outputs)) wanted[name] = array(await file(output.file), output.dtype);
+  const network = apart(wanted, await model.run({ data: stored, dtype: one.tensor.dtype, shape: one.tensor.shape }));
+  const tensor = await model.plan.tensor(await file(one.picture));
+  const [largest, mean] = difference(stored, tensor.data);
+  const endToEnd = apart(wanted, await model.run(tensor));
+  const checks = [
+    ["input steps, worst value", largest / level, tolerance.input_max],
+    ["input steps, mean", mean / level, tolerance.input_mean],
+    ["network", network, tolerance.network],
+    ["end to end", endToEnd, tolerance.end_to_end],
+  ].map(([name, measured, limit]) => ({ name, measured, limit, passed: measured <= limit }));
+  return { picture: one.picture, checks };
+}
+
+async function golden(model) {
+  model.golden ??= JSON.parse(new TextDecoder().decode(await fetched(new URL("golden.json", model.base))));
+  return model.golden;
+}
+
+function array(bytes, dtype) {
+  return new ARRAYS[dtype](bytes.buffer, bytes.byteOffset, bytes.byteLength / ARRAYS[dtype].BYTES_PER_ELEMENT);
+}
+
+/** Largest and mean difference; NaN where the sizes differ or a value is no number. */
+function difference(wanted, found) {
+  if (wanted.length !== found.length) return [NaN, NaN];
+  let [largest, sum] = [0, 0];
+  for (let at = 0; at < wanted.length; at += 1) {
+    const apart = Math.abs(Number(wanted[at]) - Number(found[at]));
+    if (!(apart <= largest)) largest = apart;
+    sum += apart;
+  }
+  return [largest, sum / wanted.length];
+}
+
+/** Largest difference of any output, as a share of its largest value where that is above 1. */
+function apart(wanted, outputs) {
+  return Math.max(
+    ...Object.entries(wanted).map(([name, values]) => {
+      const scale = values.reduce((most, value) => Math.max(most, Math.abs(Number(value))), 1);
+      return difference(values, outputs[name]?.data ?? [])[0] / scale;
+    }),
+  );
+}

@@ -1,0 +1,58 @@
+// The input steps of a Spec, in JavaScript: from a picture to the tensor that the network takes. Each step does what Plimsoll's
+// reference (Pillow and NumPy) does, in the same arithmetic; README.md says where that can't be so.
+import { channels, crop, dtype, layout, mean, scale, std } from "./steps/arithmetic.js";
+import { decode, taken } from "./steps/decode.js";
+import { PictureError } from "./steps/errors.js";
+import { jpeg } from "./steps/jpeg.js";
+import { resize } from "./steps/resize.js";
+
+const STEPS = { resize, jpeg, crop, channels, scale, mean, std, layout, dtype };
+
+/**
+ * The steps of a Spec's input (`spec.input` of spec.json), ready to run on one picture after another. `pillow` is the version of
+ * Pillow whose reference they equal (model.json has it): its resize changed in version 13.
+ */
+export class Plan {
+  constructor(input, { pillow = 13 } = {}) {
+    this.versions = { pillow };
+    const [first, ...rest] = input.steps;
+    const unknown = rest.find((step) => !STEPS[step.step]);
+    if (first.step !== "decode" || unknown) throw new Error(`these steps can't be carried out: ${(unknown ?? first).step}`);
+    this.first = first;
+    this.rest = rest;
+  }
+
+  /**
+   * Turn a picture into a tensor without its batch axis: {data, dtype, shape, milliseconds}.
+   * `picture`: a File or Blob, bytes (Uint8Array, ArrayBuffer), or an ImageBitmap, canvas, image or video element.
+   */
+  async tensor(picture) {
+    const milliseconds = {};
+    let started = performance.now();
+    const lap = (name) => {
+      const now = performance.now();
+      milliseconds[name] = (milliseconds[name] ?? 0) + now - started;
+      started = now;
+    };
+    const bytes = await bytesOf(picture);
+    let pixels = bytes ? await decode(bytes, this.first) : taken(picture, this.first);
+    lap("decode");
+    for (const step of this.rest) {
+      pixels = STEPS[step.step](pixels, step, this.versions);
+      lap(step.step);
+    }
+    const { width, height, channels: depth, data } = pixels;
+    const shape = pixels.layout === "NCHW" ? [depth, height, width] : [height, width, depth];
+    return { data, dtype: pixels.dtype, shape, milliseconds };
+  }
+}
+
+/** The bytes of a file, or null for a picture that is on the page already. */
+async function bytesOf(picture) {
+  if (picture instanceof Uint8Array) return picture;
+  if (picture instanceof ArrayBuffer) return new Uint8Array(picture);
+  if (picture instanceof Blob) return new Uint8Array(await picture.arrayBuffer());
+  return null;
+}
+
+export { PictureError };

@@ -1,0 +1,70 @@
+// The `resize` step: which size, whose arithmetic, and the padding of a letterbox.
+import { PictureError } from "./errors.js";
+import { halfToEven, resample } from "./resample.js";
+import { resizePillow } from "./resize_pillow.js";
+
+const MAX_LONG_EDGE = 65_535;
+
+/** Resize a picture; uint8, or float32 in 0…255 with rounding "none". `pillow` is the version whose arithmetic is meant. */
+export function resize(picture, step, { pillow }) {
+  const [width, height] = target(picture.width, picture.height, step);
+  const same = width === picture.width && height === picture.height && step.rounding === "nearest";
+  const out = same ? picture : resizeTo(picture, width, height, step, pillow);
+  return step.fit === "letterbox" ? padded(out, step) : out;
+}
+
+/** The size to resize to, before any padding. */
+function target(width, height, step) {
+  if (step.fit === "stretch") return [step.width, step.height];
+  if (step.fit === "short_edge") {
+    const long = Math.trunc((step.size * Math.max(width, height)) / Math.min(width, height));
+    if (long > MAX_LONG_EDGE) {
+      throw new PictureError(`${width}×${height} pixels: with a shorter side of ${step.size} the longer would be ${long}, more than ${MAX_LONG_EDGE}`);
+    }
+    return width <= height ? [step.size, long] : [long, step.size];
+  }
+  const fitting = Math.min(step.width / width, step.height / height);
+  const ratio = step.enlarge ? fitting : Math.min(fitting, 1);
+  return [Math.max(1, halfToEven(width * ratio)), Math.max(1, halfToEven(height * ratio))];
+}
+
+function resizeTo(picture, width, height, step, pillow) {
+  if (step.convention === "pillow") return resizePillow(picture, width, height, step.filter, pillow);
+  const source = step.rounding === "tensorflow" ? { ...picture, data: unit(picture.data) } : picture;
+  const data = rounded(resample(source, width, height, step), step);
+  return { ...picture, width, height, data, dtype: step.rounding === "none" ? "float32" : "uint8" };
+}
+
+/** Levels as TensorFlow's convert_image_dtype makes them: in [0, 1]. */
+function unit(levels) {
+  const out = new Float32Array(levels.length);
+  const share = Math.fround(1 / 255);
+  for (let at = 0; at < out.length; at += 1) out[at] = levels[at] * share;
+  return out;
+}
+
+function rounded(values, { rounding }) {
+  if (rounding === "none") return Float32Array.from(values);
+  if (values instanceof Uint8Array) return values;
+  const out = new Uint8ClampedArray(values.length);
+  if (rounding === "tensorflow") {
+    // tf.image.convert_image_dtype to uint8: value · (255 + 0.5), clipped and cut off.
+    for (let at = 0; at < out.length; at += 1) out[at] = Math.floor(Math.fround(values[at] * 255.5));
+  } else {
+    for (let at = 0; at < out.length; at += 1) out[at] = Math.floor(Math.fround(values[at] + 0.5));
+  }
+  return new Uint8Array(out.buffer);
+}
+
+function padded(picture, step) {
+  const { width, height, channels, data } = picture;
+  const missing = (wanted, have) => (step.stride ? (wanted - have) % step.stride : wanted - have);
+  const [addX, addY] = [missing(step.width, width), missing(step.height, height)];
+  const centred = step.pad_position === "centre";
+  const [left, top] = centred ? [Math.floor(addX / 2), Math.floor(addY / 2)] : [0, 0];
+  const [toWidth, toHeight] = [width + addX, height + addY];
+  const out = new data.constructor(toWidth * toHeight * channels).fill(step.pad_value);
+  const line = width * channels;
+  for (let y = 0; y < height; y += 1) out.set(data.subarray(y * line, (y + 1) * line), ((top + y) * toWidth + left) * channels);
+  return { ...picture, width: toWidth, height: toHeight, data: out };
+}

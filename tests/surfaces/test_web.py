@@ -1,0 +1,132 @@
+"""A web package in headless Chromium answers as Python does, keeps to its folder, and its page can be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import plimsoll
+from plimsoll import backends, web
+from plimsoll.errors import RunFailed
+from plimsoll.opener import open_reference
+from plimsoll.target import Target
+from plimsoll.web import chromium
+
+pytestmark = [
+    pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
+    pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"),
+]
+
+_PAGE = """
+export default async function run() {
+  const frame = Object.assign(document.createElement("iframe"), { src: "/index.html", width: 400, height: 900 });
+  document.body.append(frame);
+  await new Promise((resolve) => frame.addEventListener("load", resolve));
+  const [page, view] = [frame.contentDocument, frame.contentWindow];
+  const until = async (ready) => { while (!ready()) await new Promise((resolve) => setTimeout(resolve, 30)); };
+  await until(() => page.documentElement.dataset.checked || page.getElementById("state").textContent.startsWith("It can't"));
+  const files = new view.DataTransfer();
+  for (const [address, name] of PICTURES) files.items.add(new view.File([await (await fetch(address)).blob()], name));
+  if (HOW === "drop") view.dispatchEvent(new view.DragEvent("drop", { dataTransfer: files }));
+  if (HOW === "paste") view.dispatchEvent(new view.ClipboardEvent("paste", { clipboardData: files }));
+  if (HOW === "choose") {
+    const input = page.getElementById("files");
+    input.files = files.files;
+    input.dispatchEvent(new view.Event("change"));
+  }
+  const cards = () => [...page.querySelectorAll("#answers > li")];
+  if (HOW === "camera") {
+    page.getElementById("camera").click();
+    await until(() => !page.getElementById("viewfinder").hidden);
+    page.getElementById("shoot").click();
+    page.getElementById("stop").click();
+  }
+  await until(() => cards().length === (HOW === "camera" ? 1 : PICTURES.length) && cards().every((card) => card.querySelector(".time, .no")));
+  const focusable = [...page.querySelectorAll("button, input, a[href], [tabindex]")].filter((one) => !one.hidden && one.checkVisibility());
+  const named = (one) => one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby");
+  const unnamed = focusable.filter((one) => !named(one));
+  const text = (id) => page.getElementById(id).textContent;
+  return {
+    title: page.title, state: text("state"), checked: page.documentElement.dataset.checked, spoken: text("spoken"),
+    cards: cards().map((card) => card.innerText), unnamed: unnamed.map((one) => one.outerHTML), wide: page.documentElement.scrollWidth,
+    asked: [...new Set(view.performance.getEntriesByType("resource").map((one) => new URL(one.name).origin))], own: location.origin,
+  };
+}
+"""
+
+
+def use(package: Path, how: str, pictures: list[Path], flags: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Open the package's page and give it pictures; returns what it shows."""
+    files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
+    named = json.dumps([[f"/{address}", picture.name] for address, picture in zip(files, pictures, strict=True)])
+    found: dict[str, Any] = chromium.run(_PAGE.replace("PICTURES", named).replace("HOW", json.dumps(how)), package, files, flags=flags)
+    return found
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> Path:
+    """open_nsfw as a web package."""
+    del nsfw_model_path
+    with open_reference("open_nsfw") as opened:
+        return web.package(opened.model, Target("web", "wasm"), tmp_path_factory.mktemp("web") / "open_nsfw", origin=opened.origin)
+
+
+def test_it_answers_as_python_does(package: Path, example_photos: list[Path], awkward: Path) -> None:
+    photos = [*example_photos[::12], *(awkward / name for name in ("alpha.png", "animated.gif", "cmyk.jpg", "photo.webp", "lossless_alpha.webp", "photo.bmp"))]
+    refused = [awkward / "truncated.jpg", awkward / "not_an_image.jpg", awkward / "photo.tiff", awkward / "empty.jpg"]
+    found = web.browse(package, [*photos, *refused])
+    with plimsoll.load("open_nsfw") as model:
+        for photo, row in zip(photos, found.rows, strict=False):
+            wanted = model.predict(photo).row()
+            assert row is not None, found.errors
+            assert row["label"] == wanted["label"]
+            assert row["scores"] == pytest.approx(wanted["scores"], abs=2e-6), photo.name
+    assert [error for error in found.errors if error] == list(found.errors)[len(photos) :]
+    assert all(check.passed for check in found.checks)
+    assert len(found.checks) == 8
+
+
+def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(package: Path, example_photos: list[Path], awkward: Path) -> None:
+    shown = use(package, "drop", [example_photos[0], awkward / "truncated.jpg"])
+    assert shown["title"] == "open_nsfw · Plimsoll"
+    assert shown["checked"] == "2/2"
+    refused, answered = shown["cards"]
+    assert "astronaut.jpg" in answered
+    assert "safe" in answered
+    assert "0.972" in answered
+    assert "truncated" in refused
+    assert "truncated" in shown["spoken"], "the last answer is told to those who listen"
+    assert shown["asked"] == [shown["own"]]
+    assert not shown["unnamed"], "everything that can be reached by keyboard has a name"
+    assert shown["wide"] <= 400, "nothing is wider than a phone"
+
+
+@pytest.mark.parametrize("how", ["paste", "choose"])
+def test_pictures_come_by_other_ways_too(package: Path, example_photos: list[Path], how: str) -> None:
+    (card,) = use(package, how, [example_photos[0]])["cards"]
+    assert "0.972" in card
+
+
+def test_a_picture_from_the_camera(package: Path) -> None:
+    (card,) = use(package, "camera", [], ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"))["cards"]
+    assert "camera" in card
+    assert "nsfw" in card
+
+
+def test_a_damaged_package_is_told_and_not_silently_wrong(package: Path, tmp_path: Path) -> None:
+    import shutil
+
+    broken = Path(shutil.copytree(package, tmp_path / "broken"))
+    steps = broken / "steps" / "arithmetic.js"
+    text = steps.read_text()
+    assert "value - by" in text
+    steps.write_text(text.replace("value - by", "value + by"))
+    assert not all(check.passed for check in web.browse(broken).checks)
+    assert use(broken, "drop", [])["checked"] == "0/2"
+    (broken / "model.onnx").unlink()
+    with pytest.raises(RunFailed, match=r"model\.onnx can't be loaded: the server says 404"):
+        web.browse(broken)
+    assert "model.onnx" in use(broken, "drop", [])["state"]
