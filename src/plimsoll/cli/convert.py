@@ -29,7 +29,8 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Build a network for one target and pack it, without searching or proving.
 
-    `plimsoll ship` finds the best target and proves it; `plimsoll prove MODEL BUNDLE` compares what was built here.
+    `plimsoll ship` finds the best target and proves it; `plimsoll prove MODEL BUNDLE` compares what was built here. For the target web,
+    what is written is a folder that any web server serves.
     """
     import tempfile
 
@@ -50,7 +51,12 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
         implementation: Implementation = chosen_steps(steps) or opened.implementation
         variant = Variant(implementation, folded, wanted, calibrator_for(wanted, calibrator))
         made = build(opened.model, variant, _pictures(images or [], max_images), folder, calibration)
-        written = pack(made, wanted, out, implementation=implementation, origin=opened.origin, force=force)
+        if wanted.runtime == "web":
+            from plimsoll.web import package
+
+            written = package(made, wanted, out, origin=opened.origin, force=force)
+        else:
+            written = pack(made, wanted, out, implementation=implementation, origin=opened.origin, force=force)
     typer.echo(written)
 
 

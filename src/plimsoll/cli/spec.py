@@ -1,12 +1,15 @@
-"""`plimsoll spec show|check|schema`."""
+"""`plimsoll spec show|check|schema|export`."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from plimsoll.spec import Spec
 
 app = typer.Typer(help="Show and check Specs: the contract of a model, from a picture's bytes to the meaning of the answer.", no_args_is_help=True)
 
@@ -14,18 +17,23 @@ app = typer.Typer(help="Show and check Specs: the contract of a model, from a pi
 @app.command()
 def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")]) -> None:
     """Print a Spec as TOML."""
+    from plimsoll.spec import files
+
+    typer.echo(files.dumps(_read(model)), nl=False)
+
+
+def _read(model: str) -> Spec:
+    """Return the Spec of a zoo name, a bundle or a Spec file."""
     from plimsoll import zoo
     from plimsoll.bundle import Bundle
     from plimsoll.spec import files
 
     if model in zoo.names():
-        spec = zoo.card(model).spec
-    elif Path(model).suffix.lower() == ".toml":
-        spec = files.read(Path(model))
-    else:
-        with Bundle.open(Path(model)) as bundle:
-            spec = bundle.spec
-    typer.echo(files.dumps(spec), nl=False)
+        return zoo.card(model).spec
+    if Path(model).suffix.lower() == ".toml":
+        return files.read(Path(model))
+    with Bundle.open(Path(model)) as bundle:
+        return bundle.spec
 
 
 @app.command()
@@ -52,3 +60,30 @@ def schema() -> None:
     from plimsoll.spec import notes
 
     typer.echo(json.dumps(notes.schema(), indent=2, ensure_ascii=False))
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
+    for_: Annotated[str, typer.Option("--for", help="The tool that takes it: mnn (the JSON file of MNN's quantizer).")],
+    images: Annotated[str, typer.Option("--images", "-i", metavar="DIR", help="The folder of calibration pictures that the file names.")] = "images/",
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead of printing it.")] = None,
+) -> None:
+    """Write a Spec's input steps the way another tool takes them; what it does otherwise all the same is said on standard error."""
+    import logging
+
+    from plimsoll.errors import InputError
+    from plimsoll.interchange import mnn
+
+    if for_ != "mnn":
+        raise InputError(f"--for {for_}: there is no such tool", "There is: mnn.")
+    quantization, warnings = mnn.export(_read(model), images)
+    for warning in warnings:
+        logging.getLogger("plimsoll").warning("%s", warning)
+    if out is None:
+        typer.echo(quantization.dumps(), nl=False)
+        return
+    try:
+        out.write_text(quantization.dumps(), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{out}: can't write it: {error.strerror}") from error
