@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import struct
 import subprocess
@@ -202,6 +203,35 @@ def test_code_in_a_pickle_is_found_however_it_is_packed(tmp_path: Path, protocol
         (tmp_path / "bare.pth").write_bytes(twice)
         with pytest.raises(ModelError, match="exec"):
             import_model(tmp_path / "bare.pth", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "fine"),
+    [
+        ("expr_str", "Symbol('s77', positive=True, integer=True)", True),
+        ("expr_str", "Mul(Integer(2), FloorDiv(Symbol('s0', integer=True), Integer(-3)))", True),
+        ("expr_str", "Pow(Symbol('u1'), Float('2.5', precision=53))", True),
+        ("expr_str", "__import__('os').system('true') or Symbol('s77')", False),
+        ("expr_str", "Symbol('s77').__class__", False),
+        ("expr_str", "Symbol('__import__')", False),
+        ("expr_str", "exec('x')", False),
+        ("expr_str", "(lambda: 1)()", False),
+        ("guards_code", "L['x'].size()[0] <= 64 and Mod(L['x'].size()[2], 2) == 0", True),
+        ("guards_code", "L['x'].__class__.__mro__", False),
+        ("guards_code", "print(1)", False),
+        ("target", "torch.ops.aten.conv2d.default", True),
+        ("target", "_operator.getitem", True),
+        ("target", "torch.hub.load", False),
+        ("target", "torch.os.system", False),
+        ("target", "torch.ops.aten.from_file.default", False),
+    ],
+)
+def test_an_exported_program_says_only_what_pytorch_writes(tmp_path: Path, key: str, text: str, fine: bool) -> None:
+    path = tmp_path / "net.pt2"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/archive_format", "pt2")
+        archive.writestr("net/models/model.json", json.dumps({"graph": {"nodes": [{key: [text] if key == "guards_code" else text}]}}))
+    assert bool(contents.look(path).suspicious) is not fine
 
 
 @pytest.mark.parametrize("code", ["x = torch.from_file('/etc/passwd', True, 100)", "ops.aten.save(x, '/tmp/x')", "y = ops.mylib.run(x)"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from plimsoll.errors import ModelError
+from plimsoll.sources.torch import programs
 
 Kind = Literal["exported", "torchscript", "weights", "module"]
 """A torch.export program; a TorchScript archive; tensors by their names; a pickled module, or anything else that runs code when it is loaded."""
@@ -72,7 +73,9 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
         raise ModelError(f"{path}: it holds compiled machine code (AOTInductor), which can't become ONNX", "Give what torch.export.save writes.")
     if any(tail == "archive_format" or re.fullmatch(r"models/[^/]+\.json", tail) for tail in tails) or "serialized_exported_program.json" in names:
         objects = tuple(tail for tail in tails if re.search(r"constants/(custom|opaque)_obj", tail))
-        return Contents("exported", (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path)))
+        described = [name for name in names if name.endswith(".json")]
+        running = dict.fromkeys(one for name in described for one in programs.suspicious(_read(archive, name, path)))
+        return Contents("exported", (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running))
     if "constants.pkl" in tails:
         code = [name for name in names if "/code/" in name and name.endswith(".py")]
         reaching = {found.group().rstrip("(") for name in code for found in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))}
