@@ -74,7 +74,7 @@ class Runner:
         plan = plan or ThreadPlan.of(objective, cores)
         chosen = backend.read_options(options or {})
         with TemporaryDirectory(prefix="plimsoll-build-") as folder:
-            built = backend.build(model, target, Path(folder))
+            built = backend.configured(chosen).build(model, target, Path(folder))
             session = backend.load(built, target, chosen, plan)
         runner = cls(session, f"{model.name} on {target}", plan.lanes)
         try:

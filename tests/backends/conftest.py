@@ -1,12 +1,20 @@
-"""Random pictures for the contract suite."""
+"""Random pictures for the contract suite, and its networks as the runtimes load them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
+from plimsoll import backends, onnx_files, quantize
+from plimsoll.backend import Calibrated
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+Build = Callable[[Model, Target], Model]
 
 
 @pytest.fixture
@@ -18,3 +26,33 @@ def pictures() -> Callable[[int], NDArray[np.float32]]:
         return 1 - random.random((count, 1, 1, 3), np.float32) * random.random((count, 5, 6, 3), np.float32)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Build a network for a target, with a calibration where that needs one; each network once, since a conversion takes seconds."""
+    kept: dict[tuple[str, Target], Model] = {}
+
+    def made(model: Model, target: Target) -> Model:
+        backend = backends.get(target.runtime)
+        key = (model.sha256, target)
+        if key not in kept:
+            folder = tmp_path_factory.mktemp(target.runtime)
+            calibrated = _calibrated(model, folder) if backend.calibrated(target) else None
+            built = backend.build(model, target, folder, calibrated)
+            if built is model:
+                return model
+            kept[key] = built
+        return kept[key]
+
+    return made
+
+
+def _calibrated(model: Model, folder: Path) -> Calibrated:
+    """Calibrate a network that takes pictures `[N, 5, 6, 3]`."""
+    if [one.name for one in onnx_files.inputs(onnx_files.read(model.path).proto.graph)] != ["picture"]:
+        pytest.skip("networks of one input are calibrated")
+    random = np.random.default_rng(11)
+    tensors = 1 - random.random((200, 1, 1, 3), np.float32) * random.random((200, 5, 6, 3), np.float32)
+    statistics = quantize.collect(quantize.prepare(model, folder), np.split(tensors, 20), cores=1)
+    return Calibrated("minmax", tensors, statistics.calibration("minmax").ranges)

@@ -17,7 +17,7 @@ ENTRY_POINTS = "plimsoll.backends"
 @cache
 def names() -> tuple[str, ...]:
     """Return the runtimes' names, sorted; imports none of them."""
-    own = {module.name for module in pkgutil.iter_modules(__path__)}
+    own = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
     return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Backend, Offer, TensorInfo, Tensors, ThreadPlan, require, translate
+from plimsoll.backend import Backend, Calibrated, Offer, TensorInfo, Tensors, ThreadPlan, require, translate
 from plimsoll.errors import BuildFailed, RunFailed
 from plimsoll.model import Model
 from plimsoll.target import Target
@@ -24,8 +24,8 @@ class Reference(Backend):
     def offers(self) -> tuple[Offer, ...]:
         return (Offer(Target("reference", "cpu", "float32")),)
 
-    def build(self, model: Model, target: Target, folder: Path) -> Model:
-        del target, folder
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del target, folder, calibrated
         if model.format != "onnx":
             raise BuildFailed(f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}", "Convert it first.")
         return model

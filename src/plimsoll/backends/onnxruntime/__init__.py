@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU and on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plimsoll import machine
-from plimsoll.backend import Backend, Form, Offer, Options, TensorInfo, Tensors, ThreadPlan, require, translate
+from plimsoll.backend import Backend, Calibrated, Form, Offer, Options, TensorInfo, Tensors, ThreadPlan, require, translate
+from plimsoll.backends.onnxruntime import nvidia
 from plimsoll.errors import BuildFailed, RunFailed
 from plimsoll.model import Model
 from plimsoll.onnx_form import require_form
@@ -31,6 +32,7 @@ _DTYPES = {
 
 _INSTALL = "pip install onnxruntime"
 _FORMS: dict[str, Form] = {"float32": "float32", "float16": "float16", "int8": "qdq", "dynamic": "dynamic"}
+_ON_GPUS = ("float32", "float16", "int8")
 
 
 class OnnxRuntimeOptions(Options):
@@ -46,26 +48,34 @@ class OnnxRuntimeOptions(Options):
     """Whether waiting threads spin: faster alone, slower beside other work. By default only where a call has several threads."""
     exact_int8: bool | None = None
     """Keep sums of int8 products from saturating, at several times the cost. By default only on x86 processors without VNNI, which need it."""
+    provider: nvidia.Provider = "auto"
+    """On a GPU, who computes: CUDA's kernels, or TensorRT, which builds an engine first; by default CUDA's for floats and TensorRT for int8."""
+    device: int = Field(0, ge=0)
+    """Which of the GPUs that CUDA sees."""
+    tf32: bool = False
+    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any more."""
 
 
 class OnnxRuntime(Backend):
     """ONNX Runtime.
 
-    On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32.
+    On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32. On a GPU it computes every operator
+    there or not at all: what would fall back to the CPU is a BuildFailed that names it.
     """
 
     name = "onnxruntime"
     options = OnnxRuntimeOptions
 
     def offers(self) -> tuple[Offer, ...]:
-        missing = "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
-        return tuple(Offer(Target("onnxruntime", "cpu", precision), missing) for precision in _FORMS)
+        absent = "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
+        here = [Offer(Target("onnxruntime", "cpu", precision), absent) for precision in _FORMS]
+        return (*here, *(Offer(Target("onnxruntime", "gpu", precision), nvidia.missing(precision)) for precision in _ON_GPUS))
 
     def needs(self, target: Target) -> Form:
         return _FORMS[target.precision]
 
-    def build(self, model: Model, target: Target, folder: Path) -> Model:
-        del folder
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del folder, calibrated
         self.check(target)
         require_form(model, target, self.needs(target))
         return model
@@ -73,9 +83,24 @@ class OnnxRuntime(Backend):
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
         self.check(target)
         runtime = _runtime()
-        settings = _settings(runtime, options or OnnxRuntimeOptions(), plan)
+        wanted = options or OnnxRuntimeOptions()
+        settings = _settings(runtime, wanted, plan)
         with translate(BuildFailed, f"ONNX Runtime can't load {model.path.name}"):
-            return _Session(runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"]))
+            if target.device == "gpu":
+                return _Session(_on_gpu(runtime, model, target, wanted, settings))
+            return _Session(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
+
+
+def _on_gpu(runtime: ModuleType, model: Model, target: Target, wanted: OnnxRuntimeOptions, settings: Any) -> Any:
+    """Return a session of which a GPU computes every operator; raises BuildFailed."""
+    provider = nvidia.chosen(wanted.provider, target.precision)
+    said = nvidia.preload(runtime, provider)
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers = nvidia.settings_of(provider, target.precision, wanted.device, tf32=wanted.tf32)
+    session = runtime.InferenceSession(str(model.path), settings, providers=[*providers, nvidia.CPU])
+    nvidia.require_gpu(session, provider, model, said)
+    session.disable_fallback()  # Else ONNX Runtime opens the session anew on the CPU when a call fails.
+    return session
 
 
 def _settings(runtime: ModuleType, chosen: OnnxRuntimeOptions, plan: ThreadPlan) -> Any:

@@ -1,0 +1,130 @@
+"""Build an engine: bring the network into the form that this generation of TensorRT takes, then build, or take what was built before.
+
+Building runs in a process of its own (`job`): it takes minutes and much memory, and TensorRT's builder can crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plimsoll import __version__, build_cache, gpu, isolate
+from plimsoll.backend import Calibrated, Form
+from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime, symmetry
+from plimsoll.backends.tensorrt.options import TensorRtOptions
+from plimsoll.errors import BuildFailed
+from plimsoll.model import Model
+from plimsoll.onnx_form import form_of, require_form
+from plimsoll.target import Target
+
+CALIBRATORS = ("entropy", "minmax")
+"""TensorRT 10's own: IInt8EntropyCalibrator2 and IInt8MinMaxCalibrator."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """How an engine is to be built."""
+
+    options: TensorRtOptions
+    form: Form
+    """The form of network that the target needs."""
+    calibrated: Calibrated | None
+
+
+def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
+    """Return the engine, its facts beside it, in `folder`; raises BuildFailed."""
+    calibrated = _implicit(model, target, wishes)
+    if calibrated is None:
+        require_form(model, target, wishes.form)
+    options = wishes.options
+    parts = {
+        "plimsoll": __version__,
+        "network": model.sha256,
+        "precision": target.precision,
+        "options": options.of_engine(),
+        "sizes": _sizes(model),
+        "gpu": str(gpu.at(options.device)),
+        "tensorrt": runtime.version(),
+        "plugins": options.library_digests(),
+        "calibration": _digest(wishes.calibrated),
+    }
+    kept = build_cache.place(engine.FORMAT, parts)
+    with build_cache.locked(kept):
+        if not kept.is_dir():
+            with tempfile.TemporaryDirectory(prefix="plimsoll-tensorrt-") as temporary:
+                _make(model, target, wishes, kept, _prepared(model, target, wishes, Path(temporary)))
+        files = engine.take(kept, folder, f"{model.path.stem}.{target.precision}")
+    return Model(files[0], engine.FORMAT, model.spec, parent=model, files=tuple(files[1:]))
+
+
+def _implicit(model: Model, target: Target, wishes: Wishes) -> Calibrated | None:
+    """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized yet; raises BuildFailed."""
+    calibrated = wishes.calibrated
+    if target.precision != "int8" or calibrated is None or form_of(model.path) != "float32":
+        return None
+    if runtime.generation() >= runtime.STRONGLY_TYPED:
+        raise BuildFailed(
+            f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ", "Quantize it first with plimsoll.quantize.static."
+        )
+    if not calibrated.ranges and calibrated.method not in CALIBRATORS:
+        raise BuildFailed(f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges.")
+    return calibrated
+
+
+def _prepared(model: Model, target: Target, wishes: Wishes, folder: Path) -> Path:
+    """Return the network as TensorRT's parser takes it; raises BuildFailed."""
+    if target.precision == "fp8":
+        if wishes.calibrated is None or not wishes.calibrated.ranges:
+            raise BuildFailed(f"{model.path}: an fp8 engine needs the ranges of a calibration", "`plimsoll convert … --images DIR` finds them.")
+        return fp8.quantized(model, wishes.calibrated.ranges, folder)
+    if target.precision == "bfloat16" and runtime.generation() >= runtime.STRONGLY_TYPED:
+        return bfloat16.converted(model, folder)
+    if target.precision == "int8" and _implicit(model, target, wishes) is None:
+        symmetry.require(model)
+    return model.path.absolute()
+
+
+def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Path) -> None:
+    """Let a process of its own build into the folder where the engine is kept; raises BuildFailed in words."""
+    with build_cache.building(kept) as (part, desk):
+        payload: dict[str, Any] = {
+            "network": str(network),
+            "out": str(part),
+            "precision": target.precision,
+            "options": wishes.options.model_dump(),
+            "sizes": _sizes(model),
+            "sha256": model.sha256,
+            "calibration": _calibration(_implicit(model, target, wishes), desk),
+        }
+        try:
+            isolate.run("plimsoll.backends.tensorrt.job", payload, desk, isolate.Limits(seconds=60 * wishes.options.build_minutes))
+        except isolate.JobFailed as error:
+            raise BuildFailed(f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint) from error
+
+
+def _calibration(calibrated: Calibrated | None, desk: Path) -> dict[str, Any] | None:
+    if calibrated is None:
+        return None
+    if calibrated.ranges:
+        return {"ranges": dict(calibrated.ranges)}
+    np.save(desk / "tensors.npy", calibrated.tensors)
+    return {"method": calibrated.method, "tensors": str(desk / "tensors.npy")}
+
+
+def _digest(calibrated: Calibrated | None) -> str:
+    if calibrated is None:
+        return ""
+    digest = hashlib.sha256(f"{calibrated.method} {sorted(calibrated.ranges.items())}".encode())
+    if not calibrated.ranges:
+        digest.update(np.ascontiguousarray(calibrated.tensors).data)
+    return digest.hexdigest()
+
+
+def _sizes(model: Model) -> list[int | None]:
+    """Return the picture's sizes by the Spec, without the batch: what a network that leaves them free is built for; empty without a Spec."""
+    return list(model.spec.input.form.shape) if model.spec is not None else []

@@ -1,0 +1,127 @@
+"""Make a program of a network: compiled ahead of time by AOTInductor in a process of its own, or PyTorch's own kernels as they are.
+
+Compiled programs are machine code. They are never part of a bundle and only ever loaded out of the user's own cache.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from plimsoll import __version__, build_cache, gpu, isolate, machine, onnx_files
+from plimsoll.backend import TensorInfo, require
+from plimsoll.errors import BuildFailed
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+INSTALL = "pip install 'plimsoll-line[torch]'"
+PROGRAM = "program.pt2"
+_BY_HAND = "Without a compiler: --set compiler=none."
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be made."""
+
+    model: Model
+    target: Target
+    max_batch: int
+    tuned: bool
+    device: int
+    minutes: float
+
+    @property
+    def where(self) -> str:
+        """PyTorch's name of the device."""
+        return f"cuda:{self.device}" if self.target.device == "gpu" else "cpu"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network that computes."""
+
+    run: Callable[..., Sequence[Any]]
+    """Takes the inputs as tensors on the device, in order, and returns the outputs."""
+    where: str
+    """The device, as PyTorch names it."""
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    most: int | None = None
+    """The largest batch; None for any."""
+
+
+def plain(request: Request) -> Program:
+    """Return the network as PyTorch's own kernels; raises BuildFailed."""
+    torch = require("torch", INSTALL)
+    graph = importlib.import_module("plimsoll.backends.torch.graph")
+    module = graph.translated(request.model, getattr(torch, request.target.precision)).to(request.where)
+    return Program(module, request.where, *interface(request.model))
+
+
+def compiled(request: Request, lanes: int) -> Program:
+    """Return the network compiled for this machine, from the cache where it was before; raises BuildFailed."""
+    torch = require("torch", INSTALL)
+    on_gpu = request.target.device == "gpu"
+    parts = {
+        "plimsoll": __version__,
+        "network": request.model.sha256,
+        "precision": request.target.precision,
+        "max_batch": request.max_batch,
+        "tuned": request.tuned,
+        "sizes": sizes_of(request.model),
+        "torch": str(torch.__version__),
+        "machine": str(gpu.at(request.device)) if on_gpu else f"{machine.processor()} {machine.instruction_sets()}",
+    }
+    kept = build_cache.place("torch", parts)
+    with build_cache.locked(kept):
+        if not kept.is_dir():
+            _compile(request, kept)
+        build_cache.used(kept)
+        # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep to.
+        load = require("torch._inductor.package", INSTALL).load_package
+        run = load(str(kept / PROGRAM), run_single_threaded=on_gpu, num_runners=1 if on_gpu else lanes, device_index=request.device if on_gpu else -1)
+    inputs, outputs = interface(request.model)
+    free = any(one.shape[:1] == (None,) for one in inputs)
+    return Program(run, request.where, inputs, outputs, request.max_batch if free else None)
+
+
+def _compile(request: Request, kept: Path) -> None:
+    with build_cache.building(kept) as (part, desk):
+        payload = {
+            "network": str(request.model.path.absolute()),
+            "files": [str(file.absolute()) for file in request.model.files],
+            "precision": request.target.precision,
+            "where": request.where,
+            "max_batch": request.max_batch,
+            "tuned": request.tuned,
+            "sizes": sizes_of(request.model),
+            "out": str(part / PROGRAM),
+            "scratch": str(desk / "inductor"),
+        }
+        try:
+            isolate.run("plimsoll.backends.torch.job", payload, desk, isolate.Limits(seconds=60 * request.minutes))
+        except isolate.JobFailed as error:
+            raise BuildFailed(
+                f"{request.model.path.name}: PyTorch can't compile it for {request.target}: {error.message}", f"{error.hint} {_BY_HAND}"
+            ) from error
+
+
+def interface(model: Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return what an ONNX network takes and gives; raises ModelError."""
+    graph = onnx_files.read(model.path).proto.graph
+    sides = (onnx_files.inputs(graph), list(graph.output))
+    inputs, outputs = (tuple(_info(value) for value in side) for side in sides)
+    return inputs, outputs
+
+
+def _info(value: Any) -> TensorInfo:
+    shape = onnx_files.shape_of(value) or ()
+    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), onnx_files.dtype_of(value))
+
+
+def sizes_of(model: Model) -> list[int | None]:
+    """Return the picture's sizes by the Spec, without the batch; empty without a Spec."""
+    return list(model.spec.input.form.shape) if model.spec is not None else []
