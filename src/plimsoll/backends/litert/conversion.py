@@ -1,0 +1,166 @@
+"""Make TFLite files: convert a float32 ONNX network, quantize what was converted; the work is done in the toolchain onnx2tf."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll import onnx_files, onnx_graph, tflite_files, toolchain
+from plimsoll.backend import Calibrated, require, translate
+from plimsoll.errors import BuildFailed, ModelError
+from plimsoll.metrics.tensors import drift
+from plimsoll.model import Model
+from plimsoll.onnx_form import require_form
+from plimsoll.target import Target
+from plimsoll.tflite_files import TfliteFile
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+TOOLCHAIN = "onnx2tf"
+CALIBRATED = ("int8", "int16x8")
+INSTALL = "pip install 'plimsoll-line[litert]'"
+
+Io = Literal["float32", "integer"]
+"""What an int8 or int16x8 file takes and gives itself."""
+
+_LEAST_SNR_DB = 40.0
+"""Below that a converted network computes something else: layouts that were mixed up leave less than 20 dB, float32's rounding more than 90."""
+_GAPS = 32
+"""So many items fill the ranges that Plimsoll's calibrator doesn't know."""
+
+
+def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None, io: Io) -> Model:
+    """Return the TFLite file for a target, in `folder`; the model itself where it is one already. Raises BuildFailed."""
+    if model.format != "tflite":
+        require_form(model, target, "float32")
+    file = _read(model.path) if model.format == "tflite" else None
+    if file is not None and file.precision == target.precision:
+        return model
+    if file is not None and file.precision != "float32":
+        raise BuildFailed(
+            f"{model.path}: {target} needs a float32 file, this one is {file.precision}", f"Run it as {target.runtime}:{target.device}:{file.precision}."
+        )
+    if target.precision in CALIBRATED and calibrated is None:
+        raise BuildFailed(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+    path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
+    with TemporaryDirectory(dir=folder, prefix=".building-") as work:
+        made, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
+        if target.precision != "float32":
+            request = _request(target.precision, tensors, calibrated, io)
+            made = _quantize(made, request, calibrated, Path(work))
+        shutil.move(made, path)
+    return Model(path, "tflite", model.spec, parent=model)
+
+
+def _read(path: Path) -> TfliteFile:
+    try:
+        return tflite_files.read(path)
+    except ModelError as error:
+        raise BuildFailed(error.message, error.hint) from error
+
+
+def _own_names(file: TfliteFile) -> Mapping[str, str]:
+    return {one.name: one.name for one in file.tensors}
+
+
+def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
+    """Return the network as a float32 TFLite file, and what its values are called there, by their names in ONNX."""
+    proto = _fixed(model, work)
+    plain = work / "plain.onnx"
+    onnx_graph.save(proto, plain)
+    answer = toolchain.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
+    made = work / "network.tflite"
+    file = _read(made)
+    if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
+        raise BuildFailed(
+            f"{model.path}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
+            "Export the network without them, or choose another runtime.",
+        )
+    _check_ends(model, proto, file)
+    _check_answers(model, plain, made)
+    return made, {name: name for name in (one.name for one in file.inputs)} | answer["tensors"]
+
+
+def _fixed(model: Model, work: Path) -> ModelProto:
+    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildFailed where a size stays free."""
+    from onnx import external_data_helper
+
+    with translate(BuildFailed, f"{model.path}: its sizes can't be fixed"):
+        proto = onnx_files.infer_shapes(model, batch=1)
+        external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
+    for value in onnx_files.inputs(proto.graph):
+        shape = onnx_files.shape_of(value)
+        if shape is None or not all(isinstance(size, int) for size in shape):
+            raise BuildFailed(
+                f"{model.path}: LiteRT needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
+                "Fix them when the network is exported, or in the input steps of its Spec.",
+            )
+    del proto.graph.value_info[:]
+    fixed = work / "fixed.onnx"
+    onnx_graph.save(proto, fixed)
+    return onnx_graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
+
+
+def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
+    """Make sure that inputs and outputs kept their names, dtypes and layouts."""
+    ends = [*zip(onnx_files.inputs(proto.graph), file.inputs, strict=True), *zip(proto.graph.output, file.outputs, strict=True)]
+    for value, tensor in ends:
+        shape = onnx_files.shape_of(value) or ()
+        same = len(shape) == len(tensor.shape) and all(its == size or not isinstance(size, int) for size, its in zip(shape, tensor.shape, strict=True))
+        if value.name != tensor.name or onnx_files.dtype_of(value) != tensor.dtype or not (same or not shape):
+            found = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
+            raise BuildFailed(f"{model.path}: the converter changed '{value.name}' {onnx_files.dtype_of(value)} {list(shape)} to {found}", _REPORT)
+
+
+def _check_answers(model: Model, plain: Path, made: Path) -> None:
+    """Let both networks answer the same random tensors: a converter that mixes up a layout says nothing of it."""
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    litert = require("ai_edge_litert.interpreter", INSTALL)
+    with translate(BuildFailed, f"{model.path}: the converted network can't be checked"):
+        settings = runtime.SessionOptions()
+        settings.log_severity_level = 4
+        session = runtime.InferenceSession(str(plain), settings, providers=["CPUExecutionProvider"])
+        interpreter = litert.Interpreter(model_content=made.read_bytes())
+        interpreter.allocate_tensors()
+        feeds = {one["name"]: _random(one["shape"], one["dtype"]) for one in interpreter.get_input_details()}
+        for one in interpreter.get_input_details():
+            interpreter.set_tensor(one["index"], feeds[one["name"]])
+        interpreter.invoke()
+        answers = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+        expected = session.run(None, feeds)
+    for value, reference, other in zip(session.get_outputs(), expected, answers, strict=True):
+        if (snr := drift(reference, other).snr_db) < _LEAST_SNR_DB:
+            raise BuildFailed(f"{model.path}: the converted network answers otherwise: its output '{value.name}' keeps {snr:.0f} dB of the signal", _REPORT)
+
+
+_REPORT = "This is a fault of onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
+
+
+def _random(shape: NDArray[Any], dtype: type) -> NDArray[Any]:
+    random = np.random.default_rng(20261122)
+    return (random.uniform(-1, 1, shape) if np.issubdtype(dtype, np.floating) else random.integers(0, 2 if dtype is np.bool_ else 100, shape)).astype(dtype)
+
+
+def _request(precision: str, tensors: Mapping[str, str], calibrated: Calibrated | None, io: Io) -> dict[str, Any]:
+    """Say what is to be quantized. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX values were fused, the last one's."""
+    ranges = calibrated.ranges if calibrated is not None and precision in CALIBRATED else {}
+    return {"precision": precision, "io": io, "ranges": {tensors[name]: list(ranges[name]) for name in tensors if name in ranges}}
+
+
+def _quantize(path: Path, request: dict[str, Any], calibrated: Calibrated | None, work: Path) -> Path:
+    """Return the quantized file."""
+    inputs = {"model": path}
+    if calibrated is not None and request["precision"] in CALIBRATED:
+        inputs["tensors"] = work / "calibration.npy"
+        np.save(inputs["tensors"], calibrated.tensors[:_GAPS] if request["ranges"] else calibrated.tensors)
+    made = work / "quantized"
+    made.mkdir()
+    toolchain.run(TOOLCHAIN, "tflite_quantize", request, made, inputs=inputs)
+    return made / "network.tflite"

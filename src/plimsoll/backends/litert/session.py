@@ -1,0 +1,108 @@
+"""Interpreters of a TFLite file, one a lane, behind the session that presents them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backend import TensorInfo, Tensors, translate
+from plimsoll.errors import RunFailed
+from plimsoll.tflite_files import TfliteFile, TfliteTensor
+
+Array = NDArray[Any]
+
+
+class LiteRtSession:
+    """A network that is loaded once for each lane.
+
+    Where the file takes or gives quantized integers, the session takes and gives float32 all the same: it rounds to the
+    file's steps, and multiplies back.
+    """
+
+    concurrent = True
+
+    def __init__(self, file: TfliteFile, interpreters: list[Any]) -> None:
+        self.inputs = tuple(_info(one) for one in file.inputs)
+        self.outputs = tuple(_info(one) for one in file.outputs)
+        self._lanes = [_Lane(interpreter, file) for interpreter in interpreters]
+        self._turn = threading.Semaphore(len(interpreters))
+        self._closed = False
+
+    def run(self, feeds: Mapping[str, Array]) -> Tensors:
+        """Compute all outputs on the next free lane; raises RunFailed."""
+        with self._turn, translate(RunFailed, "LiteRT failed"):
+            if self._closed:
+                raise RunFailed("LiteRT failed: the session is closed")
+            lane = self._lanes.pop()
+            try:
+                return lane.run(feeds)
+            finally:
+                if not self._closed:
+                    self._lanes.append(lane)
+
+    def close(self) -> None:
+        """Give the interpreters' memory back; those at work are given back when they are done."""
+        self._closed = True
+        self._lanes.clear()
+
+
+class _Lane:
+    """One interpreter. Only one thread may use it at a time."""
+
+    def __init__(self, interpreter: Any, file: TfliteFile) -> None:
+        self._interpreter = interpreter
+        details = zip(interpreter.get_input_details(), file.inputs, strict=True)
+        self._inputs = [(detail["index"], tensor, _encoder(tensor)) for detail, tensor in details]
+        answers = zip(interpreter.get_output_details(), file.outputs, strict=True)
+        self._outputs = [(detail["index"], tensor, _decoder(tensor)) for detail, tensor in answers]
+        self._shapes = {detail["index"]: tuple(map(int, detail["shape"])) for detail in interpreter.get_input_details()}
+
+    def run(self, feeds: Mapping[str, Array]) -> Tensors:
+        self._resize(feeds)
+        for index, tensor, encode in self._inputs:
+            self._interpreter.set_tensor(index, encode(feeds[tensor.name]))
+        self._interpreter.invoke()
+        return {tensor.name: decode(self._interpreter.get_tensor(index)) for index, tensor, decode in self._outputs}
+
+    def _resize(self, feeds: Mapping[str, Array]) -> None:
+        """Prepare the interpreter for the sizes that the file leaves free, where they are others than last time."""
+        wanted = {index: feeds[tensor.name].shape for index, tensor, _ in self._inputs}
+        if wanted == self._shapes:
+            return
+        self._shapes = {}  # Should it fail, the next call must not think that all is prepared.
+        for index, shape in wanted.items():
+            self._interpreter.resize_tensor_input(index, shape, strict=True)
+        self._interpreter.allocate_tensors()
+        self._shapes = wanted
+
+
+def _info(tensor: TfliteTensor) -> TensorInfo:
+    return TensorInfo(tensor.name, tensor.shape, "float32" if tensor.quantized else tensor.dtype)
+
+
+def _encoder(tensor: TfliteTensor) -> Callable[[Array], Array]:
+    """Return what turns real values into the tensor's integers: rounded to the nearest, clipped to what they hold."""
+    if not tensor.quantized:
+        return lambda values: values
+    limits = np.iinfo(tensor.dtype)
+    scale, zero = np.float32(tensor.scales[0]), np.float32(tensor.zero_points[0])
+
+    def encode(values: Array) -> Array:
+        steps = np.clip(np.rint(values / scale) + zero, limits.min, limits.max)
+        if np.isnan(steps).any():
+            raise RunFailed(f"the input '{tensor.name}' has values that are not a number, which {tensor.dtype} can't hold")
+        return steps.astype(tensor.dtype)
+
+    return encode
+
+
+def _decoder(tensor: TfliteTensor) -> Callable[[Array], Array]:
+    """Return what turns the tensor's integers into the real values that they stand for."""
+    if not tensor.quantized:
+        return lambda steps: steps
+    scale, zero = np.float32(tensor.scales[0]), np.float32(tensor.zero_points[0])
+    return lambda steps: (steps.astype(np.float32) - zero) * scale

@@ -1,0 +1,186 @@
+"""Make MNN files: convert a float32 ONNX network, and quantize what was converted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll import isolate, onnx_graph
+from plimsoll.backend import Calibrated, require, translate
+from plimsoll.backends.mnn import grids
+from plimsoll.backends.mnn.graph import Graph
+from plimsoll.backends.mnn.job import INSTALL
+from plimsoll.backends.mnn.session import MnnLane, muted
+from plimsoll.errors import BuildFailed
+from plimsoll.isolate import JobFailed, Limits
+from plimsoll.model import Model
+from plimsoll.onnx_check import check_answers
+from plimsoll.onnx_form import require_form
+from plimsoll.signature import SUFFIX, Signature
+from plimsoll.target import Target
+
+CALIBRATORS = {
+    "kl": ("KL", "MAX_ABS"),
+    "kl-admm": ("KL", "ADMM"),
+    "admm": ("ADMM", "MAX_ABS"),
+    "admm-admm": ("ADMM", "ADMM"),
+    "ema": ("EMA", "MAX_ABS"),
+}
+"""MNN's methods for what flows through the network, and for the weights. (Its EMA knows one method for weights alone.)"""
+
+_ARGUMENTS = {
+    "float32": (),
+    "float16": ("--fp16",),
+    "int8_weights": ("--weightQuantBits", "8", "--hqq"),
+    "int8": (),
+}
+"""HQQ (half-quadratic quantization) leaves a third of the error of the plain rounding, in as many bytes."""
+
+_MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
+"""MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as text, so not more than that."""
+_GAPS = 4
+"""With ranges of ours, MNN's tool is given so many pictures, for the tensors that we know nothing of."""
+_LIMITS = Limits(1800, 12_000_000_000)
+
+
+def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
+    """Return the MNN file for a target, in `folder`; the model itself where it is one already. Raises BuildFailed."""
+    if model.format == "mnn":
+        return model
+    require_form(model, target, "float32")
+    if target.precision == "int8" and calibrated is None:
+        raise BuildFailed(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+    signature = Signature.of(model)
+    path = folder / f"{model.path.stem}.{target.precision}.mnn"
+    with _workplace() as work:
+        made = _convert(model, work, _ARGUMENTS[target.precision])
+        _check(model, signature, made)
+        if target.precision == "int8" and calibrated is not None:
+            made = _quantize(model, made, signature, calibrated, work)
+        shutil.move(made, path)
+    beside = signature.write(path.with_name(path.name + SUFFIX))
+    return Model(path, "mnn", model.spec, parent=model, files=(beside,))
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """Give a folder for the work; it stays where the work fails, with the logs that the error names."""
+    work = Path(tempfile.mkdtemp(prefix="plimsoll-mnn-"))
+    yield work
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
+    try:
+        isolate.run("plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS)
+    except JobFailed as error:
+        raise BuildFailed(f"{model.path}: {tool}: {error.message}", error.hint) from error
+
+
+def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
+    """Convert a copy with its weights inside."""
+    source, made = work / "network.onnx", work / "network.mnn"
+    onnx_graph.save(onnx_graph.load(model), source)
+    _run(model, "mnnconvert", ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "plimsoll", *arguments], made, work)
+    return made
+
+
+def _check(model: Model, signature: Signature, made: Path) -> None:
+    def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
+        with muted(), translate(BuildFailed, f"{model.path}: MNN can't run what it converted"):
+            lane = MnnLane(require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"})
+            return lane.run(feeds)
+
+    check_answers(model, signature, answer, "MNN's converter")
+
+
+def _quantize(model: Model, made: Path, signature: Signature, calibrated: Calibrated, work: Path) -> Path:
+    """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay in float."""
+    if not calibrated.ranges and calibrated.method not in CALIBRATORS:
+        raise BuildFailed(f"MNN has no calibrator '{calibrated.method}'", f"It has: {', '.join(CALIBRATORS)}.")
+    if len(signature.inputs) != 1:
+        raise BuildFailed(f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated", "Use mnn:cpu:int8_weights.")
+    if len(calibrated.tensors) == 0:
+        raise BuildFailed(f"{model.path}: there is no calibration picture", "Give some.")
+    tool = _Quantizer(model, made, signature.inputs[0].name, calibrated.tensors, work)
+    if calibrated.ranges:
+        return _with_ranges(tool, calibrated.ranges)
+    if calibrated.method == "ema":
+        # The network that it writes can't be saved from its grids: where values are added up it has no place for one.
+        with translate(BuildFailed, f"{model.path}: what MNN's quantizer wrote can't be read"):
+            ranges = grids.ranges_of(Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(made))
+        return _with_ranges(tool, ranges)
+    feature, weight = CALIBRATORS[calibrated.method]
+    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), {})
+
+
+def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
+    """Have MNN's tool quantize the weights and lay out the network, for which the least calibration will do; then replace its ranges."""
+    try:
+        made = tool.run("KL", "MAX_ABS", _GAPS)
+    except BuildFailed:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
+        made = tool.run("ADMM", "MAX_ABS", 1)
+    return _settled(made, ranges)
+
+
+def _settled(path: Path, ranges: Mapping[str, grids.Range]) -> Path:
+    graph = Graph.read(path)
+    with translate(BuildFailed, f"{path.name}: what MNN's quantizer wrote can't be read"):
+        grids.settle(graph, ranges)
+    graph.write(path)
+    return path
+
+
+@dataclass(frozen=True)
+class _Quantizer:
+    """MNN's quantizer, with what it works on."""
+
+    model: Model
+    network: Path
+    input: str
+    tensors: NDArray[Any]
+    work: Path
+
+    def run(self, feature: str, weight: str, most: int) -> Path:
+        """Quantize all but the heads, with so many pictures at most; raises BuildFailed."""
+        pictures = self.tensors[:most]
+        batch = len(pictures) if feature == "ADMM" else 1  # It reads one batch alone, and pictures one after another.
+        place = self.work / f"{feature}-{weight}"
+        _write_samples(place / "samples", self.input, pictures, batch)
+        config = {
+            "path": f"{place / 'samples'}/",
+            "input_type": "sequence",
+            "used_sample_num": len(pictures) // batch,
+            "feature_quantize_method": feature,
+            "weight_quantize_method": weight,
+            "batch_size": 1,
+            "skip_quant_op_names": [one.name for one in Graph.read(self.network).heads()[0]],
+        }
+        (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        made = place / "network.mnn"
+        _run(self.model, "mnnquant", [str(self.network), str(made), str(place / "config.json")], made, place)
+        shutil.rmtree(place / "samples")
+        return made
+
+
+def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
+    """Write what the network reads, as MNN's tool takes it: a folder a sample, with the shape in JSON and the values as text.
+
+    Its other way, a folder of pictures with a mean and a scale, knows one resize and one layout, [N, C, H, W].
+    """
+    for number in range(0, len(tensors) - batch + 1, batch):
+        sample = np.ascontiguousarray(tensors[number : number + batch])
+        place = folder / f"{number:06d}"
+        values = place / f"{name}.txt"  # A name may hold a slash: MNN then looks in a folder below.
+        values.parent.mkdir(parents=True)
+        np.savetxt(values, sample.reshape(1, -1), fmt="%.9g")
+        (place / "input.json").write_text(json.dumps({"inputs": [{"name": name, "shape": list(sample.shape)}]}), encoding="utf-8")

@@ -1,0 +1,271 @@
+"""Read an MNN file's graph, and change its numbers in place.
+
+An MNN file is a flatbuffer (schema: MNN's `schema/default/MNN.fbs`, whose field numbers stand here). What is changed are numbers
+of fixed size, so nothing moves and no writer is needed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from plimsoll.backend import translate
+from plimsoll.errors import BuildFailed
+
+BINARY, CONVOLUTION, CONVOLUTION_DEPTHWISE, POOLING = 7, 12, 13, 47
+DECONVOLUTIONS = (17, 18)
+PRODUCTS = (39, 106)  # MatMul, BatchMatMul
+MOVING = (28, 46, 73, 90, 100, 107, 129)
+"""Flatten, Permute, Reshape, Squeeze, Transpose, Unsqueeze, ConvertTensor: what changes the layout alone."""
+REDUCTION = 68
+MEASURING = (66, 80, 82)
+"""Rank, Shape, Size: what reads of a tensor how large it is alone."""
+
+_INT8, _FLOAT = 6, 1
+_ADD, _SUB = 0, 1
+_SAME = 2
+
+
+class Table:
+    """A table of a flatbuffer; fields are asked for by their number in the schema."""
+
+    def __init__(self, data: bytearray, place: int) -> None:
+        self.data = data
+        self._place = place
+        self._fields = place - self._int("<i", place)
+        self._end = self._int("<H", self._fields)
+
+    def _int(self, kind: str, place: int) -> int:
+        if place < 0:
+            raise ValueError("an offset leads out of the file")
+        return int(struct.unpack_from(kind, self.data, place)[0])
+
+    def at(self, field: int) -> int:
+        """Return where a field's value lies; 0 where it isn't given."""
+        entry = 4 + 2 * field
+        offset = self._int("<H", self._fields + entry) if entry < self._end else 0
+        return self._place + offset if offset else 0
+
+    def _reference(self, field: int) -> int:
+        place = self.at(field)
+        return place + self._int("<I", place) if place else 0
+
+    def number(self, field: int, kind: str = "<i", default: float = 0) -> float:
+        """Return a number."""
+        place = self.at(field)
+        return float(struct.unpack_from(kind, self.data, place)[0]) if place else default
+
+    def whole(self, field: int, kind: str = "<i") -> int:
+        """Return a whole number."""
+        return int(self.number(field, kind))
+
+    def put(self, field: int, value: float, kind: str = "<f") -> None:
+        """Change a number; raises ValueError where the file doesn't store it."""
+        place = self.at(field)
+        if not place:
+            raise ValueError(f"field {field} is not stored")
+        struct.pack_into(kind, self.data, place, value if kind == "<f" else int(value))
+
+    def table(self, field: int) -> Table | None:
+        """Return a table."""
+        place = self._reference(field)
+        return Table(self.data, place) if place else None
+
+    def _vector(self, field: int) -> Iterator[int]:
+        place = self._reference(field)
+        count = self._int("<I", place) if place else 0
+        if count > len(self.data) // 4:
+            raise ValueError("a vector is longer than the file")
+        return (place + 4 + 4 * index for index in range(count))
+
+    def tables(self, field: int) -> list[Table]:
+        """Return a vector of tables."""
+        return [Table(self.data, place + self._int("<I", place)) for place in self._vector(field)]
+
+    def wholes(self, field: int) -> list[int]:
+        """Return a vector of whole numbers."""
+        return [self._int("<i", place) for place in self._vector(field)]
+
+    def text(self, field: int) -> str:
+        """Return a text."""
+        return self._text(self._reference(field))
+
+    def texts(self, field: int) -> list[str]:
+        """Return a vector of texts."""
+        return [self._text(place + self._int("<I", place)) for place in self._vector(field)]
+
+    def _text(self, place: int) -> str:
+        length = self._int("<I", place) if place else 0
+        return self.data[place + 4 : place + 4 + length].decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the graph; tensors are numbers."""
+
+    table: Table
+    name: str
+    kind: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+    @property
+    def _main(self) -> Table | None:
+        return self.table.table(2)
+
+    @property
+    def computes(self) -> bool:
+        """Whether it is a convolution or a product of matrices."""
+        return self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *DECONVOLUTIONS, *PRODUCTS)
+
+    @property
+    def is_average(self) -> bool:
+        """Whether it is an average over pixels."""
+        main = self._main
+        return self.kind == POOLING and main is not None and main.whole(7, "<b") == 1
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether it is a pooling that reaches over the border, or may."""
+        main = self._main
+        if self.kind != POOLING or main is None or main.whole(2, "<b"):
+            return False
+        rounds_up = main.number(10, "<b", default=1) != 0
+        return any(main.wholes(11)) or main.whole(0) != 0 or main.whole(1) != 0 or main.whole(8, "<b") == _SAME or rounds_up
+
+    @property
+    def has_relu(self) -> bool:
+        """Whether a Relu is fused into it."""
+        main = self._main
+        if main is None:
+            return False
+        if self.kind == BINARY:
+            return main.whole(2) == 1
+        common = main.table(0) if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
+        return common is not None and (common.whole(12, "<b") == 1 or common.whole(13, "<b") == 1)
+
+    @property
+    def takes_offsets(self) -> bool:
+        """Whether MNN's int8 kernel for it was found right where zero is not stored as 0."""
+        main = self._main
+        added = self.kind == BINARY and main is not None and main.whole(0) in (_ADD, _SUB)
+        return self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING) or added or (self.kind == POOLING and not self.is_padded)
+
+    def drop_relu(self) -> None:
+        """Take a fused Relu out of a sum or the like."""
+        main = self._main
+        if self.kind == BINARY and main is not None and main.at(2):
+            main.put(2, 0, "<i")
+
+    def set_grids(self, before: tuple[float, int] | None, after: tuple[float, int] | None) -> None:
+        """Tell a quantized convolution the scale and zero point of what it reads and of what it makes."""
+        main = self._main if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
+        weights, quantized = (main.table(3), main.table(4)) if main is not None else (None, None)
+        if weights is None or quantized is None:
+            return
+        for grid, scale, zero in ((before, 5, 6), (after, 6, 7)):
+            if grid is not None:
+                weights.put(scale, grid[0])
+                quantized.put(zero, grid[1], "<b")
+
+
+class Graph:
+    """An MNN file's graph."""
+
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self._net = Table(data, struct.unpack_from("<I", data, 0)[0])
+        self.names = self._net.texts(7)
+        self.operators = [_operator(one) for one in self._net.tables(3)]
+
+    @classmethod
+    def read(cls, path: Path) -> Graph:
+        """Read a file; raises BuildFailed for one that is damaged."""
+        with translate(BuildFailed, f"{path.name}: can't be read as an MNN file"):
+            return cls(bytearray(path.read_bytes()))
+
+    def write(self, path: Path) -> None:
+        """Write the file."""
+        path.write_bytes(self.data)
+
+    @cached_property
+    def outputs(self) -> list[int]:
+        """The outputs; what nobody reads, where the file doesn't name them."""
+        named = self._net.texts(4)
+        return [tensor for tensor in self.makers if (self.names[tensor] in named if named else tensor not in self.readers)]
+
+    @cached_property
+    def makers(self) -> dict[int, Operator]:
+        """The operator that makes each tensor."""
+        return {tensor: one for one in self.operators for tensor in one.outputs}
+
+    @cached_property
+    def readers(self) -> dict[int, list[Operator]]:
+        """The operators that read each tensor."""
+        found: dict[int, list[Operator]] = {}
+        for one in self.operators:
+            for tensor in one.inputs:
+                found.setdefault(tensor, []).append(one)
+        return found
+
+    @cached_property
+    def quantized(self) -> dict[int, Table]:
+        """How each tensor that is quantized is: a table of scale, zero, min, max and type."""
+        pairs = ((int(one.number(1)), one.table(4)) for one in self._net.tables(1))
+        return {tensor: table for tensor, table in pairs if table is not None}
+
+    def grid(self, tensor: int) -> tuple[float, float]:
+        """Return a quantized tensor's scale and zero point."""
+        table = self.quantized[tensor]
+        return table.number(0, "<f"), table.number(1, "<f")
+
+    def set_grid(self, tensor: int, scale: float, zero: int) -> None:
+        """Change them."""
+        self.quantized[tensor].put(0, scale)
+        self.quantized[tensor].put(1, zero)
+
+    def keep_float(self, tensor: int) -> None:
+        """Have a tensor computed and read in float."""
+        table = self.quantized[tensor]
+        table.put(4, _FLOAT, "<i")
+        table.put(0, 0)  # A kernel for quantized weights would take any other scale for that of integers.
+
+    def heads(self) -> tuple[list[Operator], set[int]]:
+        """Return the operators that are to stay in float, and the tensors that are.
+
+        They are the last convolutions or products before the outputs, what they read where that is an average or a change of layout, and all
+        that comes after them. Where there is no other convolution or product they are quantized, and only what comes after them is not.
+        """
+        heads: list[Operator] = []
+        after: set[int] = set()
+        open_ = list(self.outputs)
+        while open_:
+            tensor = open_.pop()
+            maker = self.makers.get(tensor)
+            if maker is None or tensor in after:
+                continue
+            if maker.computes:
+                heads.append(maker)
+                continue
+            after.add(tensor)
+            if maker.kind not in MEASURING:
+                open_ += maker.inputs
+        if len(heads) == sum(one.computes for one in self.operators):
+            return [], after
+        return heads, after.union(*(one.outputs for one in heads), *(self._before(one.inputs[0]) for one in heads))
+
+    def _before(self, tensor: int) -> set[int]:
+        found: set[int] = set()
+        maker = self.makers.get(tensor)
+        while maker is not None and (maker.kind in (*MOVING, REDUCTION) or maker.is_average):
+            found.add(tensor)
+            tensor = maker.inputs[0]
+            maker = self.makers.get(tensor)
+        return found
+
+
+def _operator(table: Table) -> Operator:
+    return Operator(table, table.text(3), table.whole(5), tuple(table.wholes(0)), tuple(table.wholes(4)))

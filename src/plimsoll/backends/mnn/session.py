@@ -1,0 +1,113 @@
+"""MNN's interpreters, one a lane, behind the session that presents them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backend import Tensors, translate
+from plimsoll.errors import BuildFailed, RunFailed
+from plimsoll.signature import Signature
+
+Array = NDArray[Any]
+
+KINDS = {"float32": "Halide_Type_Float", "int32": "Halide_Type_Int", "uint8": "Halide_Type_Uint8"}
+"""MNN's names of what an input or output can hold."""
+
+_muting = threading.Lock()
+
+
+@contextmanager
+def muted() -> Iterator[None]:
+    """Keep MNN from printing: when it is loaded it tells standard output, where answers go, what the processor can do."""
+    with _muting:
+        sys.stdout.flush()
+        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 1)
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
+            os.close(nowhere)
+
+
+class MnnSession:
+    """A network that is loaded once for each lane: calls of one interpreter wait for one another."""
+
+    concurrent = True
+
+    def __init__(self, signature: Signature, lanes: list[MnnLane]) -> None:
+        self.inputs = signature.inputs
+        self.outputs = signature.outputs
+        self._lanes = lanes
+        self._turn = threading.Semaphore(len(lanes))
+        self._closed = False
+
+    def run(self, feeds: Mapping[str, Array]) -> Tensors:
+        with self._turn, translate(RunFailed, "MNN failed"):
+            if self._closed:
+                raise RunFailed("MNN failed: the session is closed")
+            lane = self._lanes.pop()
+            try:
+                return lane.run(feeds)
+            finally:
+                if not self._closed:
+                    self._lanes.append(lane)
+
+    def close(self) -> None:
+        self._closed = True
+        self._lanes.clear()
+
+
+class MnnLane:
+    """One interpreter. Only one thread may use it at a time."""
+
+    def __init__(self, mnn: ModuleType, path: str, signature: Signature, config: Mapping[str, Any]) -> None:
+        self._mnn = mnn
+        self._interpreter = mnn.Interpreter(path)
+        self._session = self._interpreter.createSession(dict(config))
+        self._signature = signature
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        known = {*self._interpreter.getSessionInputAll(self._session), *self._interpreter.getSessionOutputAll(self._session)}
+        if missing := [one.name for one in (*signature.inputs, *signature.outputs) if one.name not in known]:
+            raise BuildFailed(f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again.")
+        if foreign := [f"'{one.name}' {one.dtype}" for one in (*signature.inputs, *signature.outputs) if one.dtype not in KINDS]:
+            raise BuildFailed(f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
+
+    def run(self, feeds: Mapping[str, Array]) -> Tensors:
+        """Compute all outputs; raises RunFailed, and what MNN raises."""
+        self._resize({name: value.shape for name, value in feeds.items()})
+        for one in self._signature.inputs:
+            self._interpreter.getSessionInput(self._session, one.name).copyFrom(self._tensor(np.ascontiguousarray(feeds[one.name])))
+        if code := self._interpreter.runSession(self._session):
+            raise RunFailed(f"MNN failed: its error code is {code}")
+        return {one.name: self._fetch(one.name, one.dtype) for one in self._signature.outputs}
+
+    def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Prepare the interpreter for these sizes, where they are others than last time."""
+        if shapes == self._shapes:
+            return
+        self._shapes = {}  # Should it fail, the next call must not think that all is prepared.
+        for name, shape in shapes.items():
+            self._interpreter.resizeTensor(self._interpreter.getSessionInput(self._session, name), shape)
+        self._interpreter.resizeSession(self._session)
+        self._shapes = shapes
+
+    def _tensor(self, values: Array) -> Any:
+        kind = getattr(self._mnn, KINDS[str(values.dtype)])
+        return self._mnn.Tensor(values.shape, kind, values, self._mnn.Tensor_DimensionType_Caffe)
+
+    def _fetch(self, name: str, dtype: str) -> Array:
+        output = self._interpreter.getSessionOutput(self._session, name)
+        held = self._tensor(np.zeros(output.getShape(), dtype))
+        output.copyToHostTensor(held)
+        return np.array(held.getNumpyData(), dtype).reshape(output.getShape())

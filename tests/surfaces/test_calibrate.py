@@ -1,0 +1,66 @@
+"""`plimsoll calibrate` and `plimsoll spec export`, as commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plimsoll.quantize import Calibration
+from surfaces.conftest import Run
+
+
+@pytest.fixture
+def few(tmp_path: Path, example_photos: list[Path]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for photo in example_photos[:4]:
+        (folder / photo.name).symlink_to(photo)
+    return folder
+
+
+def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path) -> None:
+    cache, table = tmp_path / "cache", tmp_path / "table.json"
+    done = plimsoll("calibrate", "open_nsfw", "--images", few, "--method", "minmax", "--for", "tensorrt", "--out", cache)
+    assert done.returncode == 0, done.stderr
+    assert "72 tensors from 4 pictures" in done.stdout
+    assert cache.read_text().startswith("TRT-")
+    done = plimsoll("calibrate", "open_nsfw", "--from", cache, "--out", table)
+    assert done.returncode == 0, done.stderr
+    read = Calibration.read(table)
+    assert read.ranges["input:0"][1] == pytest.approx(151, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "either --images"),
+        (["--images", "x", "--from", "y"], "either --images"),
+        (["--images", "x", "--for", "excel"], "excel"),
+        (["--from", "absent"], "absent"),
+        (["--images", "*.none"], "*.none"),
+    ],
+    ids=["neither", "both", "format", "missing", "no pictures"],
+)
+def test_what_is_wrong_is_said(plimsoll: Run, tmp_path: Path, arguments: list[str], told: str) -> None:
+    done = plimsoll("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert not (tmp_path / "table").exists()
+
+
+def test_a_spec_for_mnn(plimsoll: Run, tmp_path: Path) -> None:
+    done = plimsoll("spec", "export", "open_nsfw", "--for", "mnn", "--images", "my photos/")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["path"] == "my photos/"
+    assert "JPEG" in done.stderr
+    quiet = plimsoll("--quiet", "spec", "export", "open_nsfw", "--for", "mnn", "--out", tmp_path / "mnn.json")
+    assert quiet.returncode == 0
+    assert json.loads((tmp_path / "mnn.json").read_text())["width"] == 224
+
+
+def test_an_unknown_tool_is_named(plimsoll: Run) -> None:
+    done = plimsoll("spec", "export", "open_nsfw", "--for", "caffe")
+    assert done.returncode == 2
+    assert "mnn" in done.stderr

@@ -1,0 +1,286 @@
+"""What is LiteRT's own: quantized ends, files that come as they are, conversions that are checked, metadata that MediaPipe Tasks reads."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from plimsoll import backends, fold, tflite_files, zoo
+from plimsoll.backend import Calibrated
+from plimsoll.errors import BuildFailed, RunFailed, TargetError
+from plimsoll.image import InputPlan
+from plimsoll.model import Model
+from plimsoll.runner import Runner
+from plimsoll.spec import Input, Spec
+from plimsoll.spec.output import Classify, Tensors
+from plimsoll.target import Target
+from tflite_networks import STEPS, Kind, expected, network, pictures
+from toolchains_made import need, program
+
+pytest.importorskip("ai_edge_litert")
+from plimsoll.backends.litert import LiteRtOptions, conversion, export
+
+LITERT = backends.get("litert")
+PICTURE: list[dict[str, Any]] = [{"step": "decode"}, {"step": "resize", "width": 2, "height": 2}]
+LABELS = ("ant", "bee", "cat", "dog")
+Array = NDArray[np.float32]
+
+
+def target(precision: str) -> Target:
+    return Target("litert", "cpu", precision)
+
+
+def classifier(path: Path, kind: Kind, *steps: dict[str, Any], **output: Any) -> Model:
+    spec = Spec(name="small", input=Input.model_validate({"steps": [*PICTURE, *steps]}), output=Classify(labels=LABELS, **output))
+    return Model(network(path, kind), "tflite", spec)
+
+
+# Files as they come.
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+def test_quantized_ends_are_float32_outside(tmp_path: Path, kind: Kind) -> None:
+    batch = pictures(5)
+    with Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("int8")) as runner:
+        (taken,), (given,) = runner.inputs, runner.outputs
+        scores = runner.infer(batch)["scores"]
+    assert (taken.name, taken.shape, taken.dtype) == ("picture", (1, 2, 2, 3), "float32")
+    assert (given.name, given.shape, given.dtype) == ("scores", (1, 4), "float32")
+    np.testing.assert_allclose(scores, expected(batch), atol=STEPS["scores"][0] * 1.5)
+    np.testing.assert_allclose(scores / STEPS["scores"][0], np.rint(scores / STEPS["scores"][0]), atol=1e-3)
+
+
+def test_what_quantized_ends_cannot_hold_is_clipped_or_refused(tmp_path: Path) -> None:
+    scale, zero = STEPS["picture"]
+    with Runner.open(Model(network(tmp_path / "net.tflite", "int8"), "tflite"), target("int8")) as runner:
+        far, edge = np.full((1, 2, 2, 3), 1e6, np.float32), np.full((1, 2, 2, 3), (127 - zero) * scale, np.float32)
+        np.testing.assert_array_equal(runner.infer(far)["scores"], runner.infer(edge)["scores"])
+        with pytest.raises(RunFailed, match="not a number"):
+            runner.infer(np.full((1, 2, 2, 3), np.nan, np.float32))
+
+
+def test_a_free_batch_is_computed_at_once(tmp_path: Path) -> None:
+    with Runner.open(Model(network(tmp_path / "net.tflite", batch=-1), "tflite"), target("float32")) as runner:
+        assert runner.inputs[0].shape == (None, 2, 2, 3)
+        for count in (3, 1, 5, 5):
+            np.testing.assert_allclose(runner.infer(pictures(count))["scores"], expected(pictures(count)), atol=1e-5)
+        assert runner.timing.calls == 4
+
+
+def test_its_own_kernels_compute_the_same(tmp_path: Path) -> None:
+    with Runner.open(Model(network(tmp_path / "net.tflite"), "tflite"), target("float32"), options={"xnnpack": "false", "threads": "2"}) as runner:
+        np.testing.assert_allclose(runner.infer(pictures(2))["scores"], expected(pictures(2)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")])
+def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, told: str) -> None:
+    with pytest.raises(BuildFailed, match=told):
+        Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
+
+
+def test_a_quantized_file_passes_untouched_to_its_own_target_alone(tmp_path: Path) -> None:
+    model = Model(network(tmp_path / "net.tflite", "int8"), "tflite")
+    assert LITERT.build(model, target("int8"), tmp_path) is model
+    with pytest.raises(BuildFailed, match="this one is int8") as caught:
+        LITERT.build(model, target("float16"), tmp_path)
+    assert "litert:cpu:int8" in caught.value.hint
+
+
+def test_integers_need_calibration_pictures(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match="needs calibration pictures"):
+        LITERT.build(Model(network(tmp_path / "net.tflite"), "tflite"), target("int8"), tmp_path)
+
+
+def test_an_unknown_kind_of_ends_is_refused() -> None:
+    with pytest.raises(TargetError, match="io"):
+        LITERT.read_options({"io": "int4"})
+
+
+# Conversions.
+
+
+def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_path: Path) -> None:
+    need("onnx2tf")
+    calibrated = Calibrated("minmax", pictures(64))
+    model = Model(network(tmp_path / "net.tflite"), "tflite")
+    built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
+    file = tflite_files.read(built.path)
+    assert [one.dtype for one in (*file.inputs, *file.outputs)] == ["int8", "int8"]
+    with Runner.open(built, target("int8")) as runner:
+        assert runner.inputs[0].dtype == "float32"
+        np.testing.assert_allclose(runner.infer(pictures(4))["scores"], expected(pictures(4)), atol=0.15)
+
+
+def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
+    need("onnx2tf")
+    model = Model(network(tmp_path / "net.tflite"), "tflite")
+    narrow = Calibrated("percentile", pictures(64), {"picture": (-0.25, 0.25), "scores": (-1.0, 1.0)})
+    with Runner.open(LITERT.build(model, target("int8"), tmp_path, narrow), target("int8")) as runner:
+        scores = runner.infer(pictures(64))["scores"]
+    assert np.abs(scores).max() <= 1.01
+    assert np.abs(expected(pictures(64))).max() > 3
+
+
+def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9)) -> Model:
+    """NCHW in and out: a padded strided convolution, a pool that rounds up, a residual, one more convolution; no softmax, no flattening."""
+    random = np.random.default_rng(2)
+    weights = {"w1": random.normal(size=(4, 3, 3, 3)) / 5, "w2": random.normal(size=(4, 4, 3, 3)) / 6, "b1": random.normal(size=4)}
+    stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    nodes = [
+        helper.make_node("Conv", ["in:0", "w1", "b1"], ["a:0"], pads=[1, 0, 0, 1], strides=[2, 2]),
+        helper.make_node("MaxPool", ["a:0"], ["b"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
+        helper.make_node("Conv", ["b", "w2"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Add", ["b", "c"], ["d"]),
+        helper.make_node("Sigmoid", ["d"], ["out:0"]),
+    ]
+    shapes: dict[str, list[int | str]] = {"in:0": ["N", 3, *sides], "out:0": ["N", 4, "h", "w"]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return Model(path, "onnx")
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-3), ("dynamic", 0.01), ("int8", 0.03), ("int16x8", 0.01)])
+def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precision: str, tolerance: float) -> None:
+    need("onnx2tf")
+    model = convolutional(tmp_path / "net.onnx")
+    batch = np.random.default_rng(4).uniform(-1, 1, (6, 3, 9, 9)).astype(np.float32)
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["out:0"]
+    built = LITERT.build(model, target(precision), tmp_path, Calibrated("minmax", batch) if "int" in precision else None)
+    assert built.parent is model
+    assert {file.name for file in tmp_path.iterdir()} == {"net.onnx", built.path.name}
+    with Runner.open(built, target(precision)) as runner:
+        assert runner.inputs[0].name == "in:0"
+        assert runner.inputs[0].shape == (1, 3, 9, 9)
+        np.testing.assert_allclose(runner.infer(batch)["out:0"], reference, atol=tolerance)
+
+
+def test_a_free_side_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildFailed, match=r"fixed sizes; the input 'in:0'.*'width'"):
+        LITERT.build(convolutional(tmp_path / "net.onnx", (9, "width")), target("float32"), tmp_path)
+
+
+def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
+    need("onnx2tf")
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Unique", ["r"], ["y"])]
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M"])]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
+    with pytest.raises(BuildFailed, match="no substitute, for UNIQUE"):
+        LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("float32"), tmp_path)
+
+
+def test_a_converter_that_computes_something_else_is_caught(tmp_path: Path) -> None:
+    """The other network differs in the order of its pixels alone, as one does whose layout was mixed up."""
+    weights = numpy_helper.from_array(np.ascontiguousarray(network_weights()[:, ::-1]), "w")
+    nodes = [helper.make_node("Flatten", ["picture"], ["f"]), helper.make_node("Gemm", ["f", "w"], ["scores"], transB=1)]
+    ends = [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 2, 2, 3]), helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4])]
+    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], [weights])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
+    with pytest.raises(BuildFailed, match="answers otherwise: its output 'scores'"):
+        conversion._check_answers(Model(tmp_path / "net.onnx", "onnx"), tmp_path / "net.onnx", network(tmp_path / "net.tflite"))
+
+
+def network_weights() -> Array:
+    from tflite_networks import WEIGHTS
+
+    return WEIGHTS
+
+
+@pytest.mark.parametrize(("precision", "megabytes", "drift"), [("float32", 23.6, 1e-5), ("float16", 11.9, 5e-4), ("dynamic", 6.2, 0.01), ("int8", 6.4, 0.03)])
+def test_open_nsfw_in_every_precision(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], precision: str, megabytes: float, drift: float
+) -> None:
+    """Sizes and score differences as docs/on-device.md has them, with some room."""
+    need("onnx2tf")
+    model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
+    plan = InputPlan(model.contract().input, "reference")
+    batch = np.stack([plan(photo) for photo in example_photos[::2]])
+    calibrated = Calibrated("minmax", batch[::2]) if precision == "int8" else None
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch[1::2])["outputs"]
+    built = LITERT.build(model, target(precision), tmp_path, calibrated)
+    assert built.size < megabytes * 1e6
+    with Runner.open(built, target(precision)) as runner:
+        np.testing.assert_allclose(runner.infer(batch[1::2])["outputs"], reference, atol=drift)
+
+
+# Metadata.
+
+
+def test_metadata_say_how_to_prepare_a_picture_and_what_scores_mean(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "net.tflite", "float32", {"step": "scale", "divisor": 127.5}, {"step": "mean", "values": [1.0, 1.0, 1.0]})
+    notes = export(model, tmp_path / "out.tflite")
+    assert "resizes pictures in its own way" in notes[0]
+    assert tflite_files.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+    with zipfile.ZipFile(io.BytesIO((tmp_path / "out.tflite").read_bytes())) as archive:
+        assert archive.read("labels.txt").decode().splitlines() == list(LABELS)
+    with Runner.open(Model(tmp_path / "out.tflite", "tflite"), target("float32")) as runner:
+        np.testing.assert_allclose(runner.infer(pictures(2))["scores"], expected(pictures(2)), atol=1e-5)
+
+
+def test_metadata_are_replaced_and_not_added_twice(tmp_path: Path) -> None:
+    model = classifier(tmp_path / "net.tflite", "float32", {"step": "scale", "divisor": 255})
+    export(model, tmp_path / "once.tflite")
+    export(Model(tmp_path / "once.tflite", "tflite", model.spec), tmp_path / "twice.tflite")
+    assert (tmp_path / "once.tflite").read_bytes() == (tmp_path / "twice.tflite").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps", "output", "told"),
+    [
+        ("float32", [{"step": "channels", "order": "BGR"}, {"step": "scale", "divisor": 255}], {}, "takes BGR"),
+        ("float32", [{"step": "mean", "values": [1.0, 2.0, 3.0]}], {}, "'mean' has a value a channel"),
+        ("float32", [{"step": "scale", "divisor": 255}], {"activation": "softmax"}, "need a softmax"),
+        ("int8", [{"step": "scale", "divisor": 255}], {}, "takes int8"),
+        ("uint8", [{"step": "scale", "divisor": 255}], {}, "change their values"),
+    ],
+    ids=["bgr", "per channel", "softmax", "int8", "uint8"],
+)
+def test_what_metadata_have_no_words_for_is_said_and_the_file_stays_as_it_is(
+    tmp_path: Path, kind: Kind, steps: list[dict[str, Any]], output: dict[str, Any], told: str
+) -> None:
+    model = classifier(tmp_path / "net.tflite", kind, *steps, **output)
+    (note,) = export(model, tmp_path / "out.tflite")
+    assert told in note
+    assert (tmp_path / "out.tflite").read_bytes() == model.path.read_bytes()
+
+
+def test_bytes_that_stand_for_what_the_steps_make_are_said(tmp_path: Path) -> None:
+    scale, zero = STEPS["picture"]
+    steps: list[dict[str, Any]] = [{"step": "mean", "values": [zero + 128.0]}, {"step": "std", "values": [1 / scale]}]
+    export(classifier(tmp_path / "net.tflite", "uint8", *steps), tmp_path / "out.tflite")
+    assert tflite_files.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+
+
+def test_other_tasks_get_no_metadata(tmp_path: Path) -> None:
+    spec = Spec(name="small", input=Input.model_validate({"steps": PICTURE}), output=Tensors())
+    (note,) = export(Model(network(tmp_path / "net.tflite"), "tflite", spec), tmp_path / "out.tflite")
+    assert "task is 'tensor'" in note
+
+
+def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third-party client itself, in its own environment; see tests/toolchains."""
+    monkeypatch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parents[2] / "toolchains"))
+    need("mediapipe")
+    need("onnx2tf")
+    model = fold.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
+    plan = InputPlan(model.contract().input, "reference")
+    batch = np.stack([plan(photo) for photo in example_photos[:20]])
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["outputs"]
+    export(LITERT.build(model, target("float32"), tmp_path), tmp_path / "out.tflite")
+    np.save(tmp_path / "pictures.npy", batch)
+    program("mediapipe", "mediapipe_classify.py", tmp_path / "out.tflite", tmp_path / "pictures.npy", "sfw,nsfw", tmp_path / "scores.npy")
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), reference, atol=1e-5)
