@@ -191,7 +191,7 @@ class Bench:
     def nncfs(self) -> Iterator[Candidate]:
         """Quantize with NNCF, as its documentation has it."""
         os.environ.setdefault("NNCF_CI", "1")  # It reports its use otherwise.
-        import nncf  # type: ignore[import-untyped, unused-ignore]
+        import nncf
         import openvino
 
         for word, preset in (("", None), (", mixed", nncf.QuantizationPreset.MIXED)):

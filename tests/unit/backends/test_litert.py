@@ -129,21 +129,30 @@ def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
     assert np.abs(expected(pictures(64))).max() > 3
 
 
-def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9)) -> Model:
-    """NCHW in and out: a padded strided convolution, a pool that rounds up, a residual, one more convolution; no softmax, no flattening."""
+def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9), end: str = "sigmoid") -> Model:
+    """NCHW: a padded strided convolution, a pool that rounds up, a residual; `end`: a sigmoid, the convolution itself, or a mean and a Gemm."""
     random = np.random.default_rng(2)
-    weights = {"w1": random.normal(size=(4, 3, 3, 3)) / 5, "w2": random.normal(size=(4, 4, 3, 3)) / 6, "b1": random.normal(size=4)}
+    weights = {
+        "w1": random.normal(size=(4, 3, 3, 3)) / 5,
+        "w2": random.normal(size=(4, 4, 3, 3)) / 6,
+        "b1": random.normal(size=4),
+        "w3": random.normal(size=(2, 4)),
+    }
     stored = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
     nodes = [
         helper.make_node("Conv", ["in:0", "w1", "b1"], ["a:0"], pads=[1, 0, 0, 1], strides=[2, 2]),
         helper.make_node("MaxPool", ["a:0"], ["b"], kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1),
         helper.make_node("Conv", ["b", "w2"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("Add", ["b", "c"], ["d"]),
-        helper.make_node("Sigmoid", ["d"], ["out:0"]),
     ]
-    shapes: dict[str, list[int | str]] = {"in:0": ["N", 3, *sides], "out:0": ["N", 4, "h", "w"]}
+    last = {
+        "sigmoid": [helper.make_node("Sigmoid", ["d"], ["out:0"])],
+        "convolution": [helper.make_node("Conv", ["d", "w2"], ["out:0"], pads=[1, 1, 1, 1])],
+        "gemm": [helper.make_node("ReduceMean", ["d"], ["m"], axes=[2, 3], keepdims=0), helper.make_node("Gemm", ["m", "w3"], ["out:0"], transB=1)],
+    }[end]
+    shapes: dict[str, list[int | str]] = {"in:0": ["N", 3, *sides], "out:0": ["N", 2] if end == "gemm" else ["N", 4, "h", "w"]}
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], stored)
+    graph = helper.make_graph([*nodes, *last], "small", ends[:1], ends[1:], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return Model(path, "onnx")
 
@@ -162,6 +171,31 @@ def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precisi
         assert runner.inputs[0].name == "in:0"
         assert runner.inputs[0].shape == (1, 3, 9, 9)
         np.testing.assert_allclose(runner.infer(batch)["out:0"], reference, atol=tolerance)
+
+
+@pytest.mark.parametrize("end", ["convolution", "gemm"])
+def test_whatever_ends_a_network_it_gives_what_onnx_gives(tmp_path: Path, end: str) -> None:
+    """onnx2tf turned a last convolution's channels to the end, and had no operator for a Gemm behind a mean whose shape was not written down."""
+    need("onnx2tf")
+    model = convolutional(tmp_path / "net.onnx", end=end)
+    batch = np.random.default_rng(4).uniform(-1, 1, (2, 3, 9, 9)).astype(np.float32)
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["out:0"]
+    with Runner.open(LITERT.build(model, target("float32"), tmp_path), target("float32")) as runner:
+        np.testing.assert_allclose(runner.infer(batch)["out:0"], reference, atol=1e-5)
+
+
+def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
+    """The quantizer gave it a scale a channel, with which the runtime computes nonsense."""
+    need("onnx2tf")
+    random = np.random.default_rng(6)
+    weights = (random.normal(size=(16, 5)) * [0.01, 0.1, 1, 3, 10]).astype(np.float32)
+    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 5])]
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "small", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx")
+    batch = random.uniform(-1, 1, (16, 3, 16)).astype(np.float32)
+    with Runner.open(LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("int8"), tmp_path, Calibrated("minmax", batch)), target("int8")) as runner:
+        np.testing.assert_allclose(runner.infer(batch)["y"], batch @ weights, atol=0.02 * np.abs(batch @ weights).max())
 
 
 def test_a_free_side_is_named(tmp_path: Path) -> None:

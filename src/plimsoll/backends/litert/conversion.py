@@ -90,7 +90,7 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
 
 def _fixed(model: Model, work: Path) -> ModelProto:
     """Return the network with a batch of one and all sizes fixed, simplified; raises BuildFailed where a size stays free."""
-    from onnx import external_data_helper
+    from onnx import external_data_helper, shape_inference
 
     with translate(BuildFailed, f"{model.path}: its sizes can't be fixed"):
         proto = onnx_files.infer_shapes(model, batch=1)
@@ -105,7 +105,10 @@ def _fixed(model: Model, work: Path) -> ModelProto:
     del proto.graph.value_info[:]
     fixed = work / "fixed.onnx"
     onnx_graph.save(proto, fixed)
-    return onnx_graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
+    proto = onnx_graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
+    with translate(BuildFailed, f"{model.path}: its shapes can't be inferred"):
+        # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
+        return shape_inference.infer_shapes(proto)
 
 
 def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:

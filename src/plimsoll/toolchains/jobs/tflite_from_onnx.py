@@ -1,8 +1,8 @@
 """ONNX → TFLite in float32, by onnx2tf's own writer, which needs no TensorFlow.
 
 Expects fixed sizes everywhere. onnx2tf takes every input for channels first and turns it around unless it is told to keep its
-shape; it replaces characters in names and overwrites its input file: it gets a file and names of its own, and the old
-names are put back.
+shape; it turns outputs around, replaces characters in names and overwrites its input file: it gets a file and names of its
+own, and the old names are put back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from onnx import helper, numpy_helper
 from onnx2tf import convert
 from tflite_names import rename
 
@@ -22,6 +24,7 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     names = {value.name: f"plimsoll_input_{place}" for place, value in enumerate(model.graph.input)}
     names |= {value.name: f"plimsoll_output_{place}" for place, value in enumerate(model.graph.output)}
     names = _plain_names(model.graph, names)
+    _hold_layouts(model.graph)
     work = Path("converted").absolute()
     work.mkdir()
     onnx.save(model, work / "network.onnx")
@@ -44,6 +47,21 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         [before[value.name] for value in model.graph.output],
     )
     return {"tensors": {before[name]: before.get(tensor, tensor) for name, tensor in became.items() if name in before}}
+
+
+def _hold_layouts(graph: onnx.GraphProto) -> None:
+    """Let every output be reshaped to what it is: of a convolution that ends the graph, onnx2tf would give the channels last."""
+    for value in graph.output:
+        sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        if len(sizes) < 3 or not all(sizes):
+            continue
+        inner = f"{value.name}_inner"
+        for node in graph.node:
+            node.output[:] = [inner if name == value.name else name for name in node.output]
+            node.input[:] = [inner if name == value.name else name for name in node.input]
+        shape = numpy_helper.from_array(np.asarray(sizes, np.int64), f"{value.name}_shape")
+        graph.initializer.append(shape)
+        graph.node.append(helper.make_node("Reshape", [inner, shape.name], [value.name], name=f"{value.name}_reshape"))
 
 
 def _plain_names(graph: onnx.GraphProto, wanted: dict[str, str]) -> dict[str, str]:
