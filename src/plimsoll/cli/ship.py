@@ -32,7 +32,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     objective: Annotated[str, typer.Option(help="throughput, latency or size.")] = "throughput",
     time: Annotated[
         str, typer.Option(help="How long to look for better ones, for example 90s or 10m with many targets; the last race and the judging come on top.")
-    ] = "4m",
+    ] = "3m",
     measure: Annotated[str, typer.Option(help="Measured time of each variant; longer where the machine is noisy.")] = "2s",
     min_gain: Annotated[str, typer.Option("--min-gain", help="The least gain that is worth a change.")] = "3%",
     max_images: Annotated[int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")] = 2000,

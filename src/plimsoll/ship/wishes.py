@@ -29,7 +29,7 @@ class Wishes:
     budget: Budget = DEFAULT
     objective: str = "throughput"
     """One of OBJECTIVES."""
-    seconds: float = 240.0
+    seconds: float = 180.0
     """How long to look for better ones; the race and the judging come on top."""
     min_gain: float = 0.03
     """A winner must be better than the reference by at least this share: faster, at the lower end of its interval, or smaller."""
