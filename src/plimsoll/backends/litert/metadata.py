@@ -198,7 +198,10 @@ def _attach(path: Path, metadata: bytes) -> bytes:
         entry.name, entry.buffer = METADATA.encode(), len(model.buffers)
         model.metadata.append(entry)
         model.buffers.append(schema.BufferT())
-    model.buffers[entry.buffer].data = np.frombuffer(metadata, np.uint8)
+    model.buffers[entry.buffer].data = metadata
+    for buffer in model.buffers:
+        if buffer.data is not None:  # What isn't an array would be packed byte by byte.
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
     return bytes(files.convert_object_to_bytearray(model))
 
 

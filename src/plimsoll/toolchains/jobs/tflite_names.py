@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
@@ -36,6 +37,14 @@ def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], ma
         entry = schema.MetadataT()
         entry.name, entry.buffer = mark.encode(), 0
         model.metadata = [*(model.metadata or []), entry]
+    write(model, target)
+
+
+def write(model: Any, target: Path) -> None:
+    """Write a model. Weights that aren't arrays, as those from behind the FlatBuffer, would be packed byte by byte."""
+    for buffer in model.buffers:
+        if buffer.data is not None and not isinstance(buffer.data, np.ndarray):
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
     flatbuffer_utils.write_model(model, str(target))
 
 

@@ -12,7 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import calibrator, qtyping, quantizer
 from ai_edge_quantizer.utils import qsv_utils
-from tflite_names import rename, sign
+from tflite_names import rename, sign, write
 
 _OPS = qtyping.TFLOperationName
 _ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
@@ -64,7 +64,7 @@ def _write_plain(source: Path, target: Path) -> None:
             if hasattr(operator.builtinOptions, "potScaleInt16"):
                 operator.builtinOptions.potScaleInt16 = False
     sign(model)
-    flatbuffer_utils.write_model(model, str(target))
+    write(model, target)
 
 
 def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], float_io: bool) -> None:
@@ -110,7 +110,7 @@ def _bound_padding(path: Path, ranges: Ranges) -> None:
             value.buffer = len(model.buffers)
             model.buffers.append(buffer)
             ranges[graph.tensors[operator.outputs[0]].name.decode()] = ranges[name]
-    flatbuffer_utils.write_model(model, str(path))
+    write(model, path)
 
 
 def _range(low: float, high: float) -> dict[str, Any]:

@@ -37,6 +37,9 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     plain = Path("plain.tflite").absolute()
     if request["quantized"]:
         dequantize(model)
+    for buffer in model.buffers:
+        if buffer.data is not None:  # What isn't an array would be packed byte by byte.
+            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
     flatbuffer_utils.write_model(model, str(plain))
     interpreter = _interpreter(plain)
     feeds = _feeds(interpreter)
