@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from plimsoll import zoo
 from plimsoll.errors import ModelError
@@ -14,6 +15,10 @@ from plimsoll.zoo import fetch
 
 if TYPE_CHECKING:
     from digits import Digits
+
+# On a crowded machine a single example takes longer than Hypothesis expects; pytest's own time limit is enough.
+settings.register_profile("plimsoll", deadline=None)
+settings.load_profile("plimsoll")
 
 ROOT = Path(__file__).resolve().parent.parent
 
