@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -21,12 +22,13 @@ Kind = Literal["flatbuffers", "cache", "json"]
 
 _HINT = "ONNX Runtime's write_calibration_table makes calibration.flatbuffers, calibration.cache and calibration.json."
 _MOST = 1_000_000
+_CACHE_LINE = re.compile(rb"[^\r\n]+ -?[0-9][0-9.e+-]*\s*$", re.MULTILINE)
 
 
 def loads(data: bytes, where: str = "table") -> dict[str, Range]:
     """Read a table in whichever form it is; raises InputError."""
-    text = data.strip()
-    if text[:1] == b"{" and text[-1:] == b"}":  # A line of the cache ends with a number, and a tensor may have any name.
+    text = data.lstrip()
+    if text[:1] == b"{" and not _CACHE_LINE.match(text):  # A tensor in the cache may have any name.
         return _from_json(data, where)
     return _from_cache(data, where) if _is_text(data) else _from_flatbuffers(data, where)
 
