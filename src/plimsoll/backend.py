@@ -140,7 +140,7 @@ class Backend(ABC):
         return False
 
     def calibrators(self, target: Target) -> tuple[str, ...]:
-        """Return the calibrators of the runtime's own tool, the most promising first; none where Plimsoll's own calibrate for this target."""
+        """Return the calibrators of the runtime's own tool, the most promising first. Where there are some, `build` takes Plimsoll's ranges as well."""
         del target
         return ()
 

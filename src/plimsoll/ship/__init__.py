@@ -19,7 +19,7 @@ from plimsoll.ship import make
 from plimsoll.ship.provable import unprovable
 from plimsoll.ship.search import Attempt, explore, finalists_of, gain, simplest_first
 from plimsoll.ship.split import Split
-from plimsoll.ship.variant import Variant, needs_table
+from plimsoll.ship.variant import Variant, needs_table, takes_table
 from plimsoll.ship.wishes import CALIBRATORS, OBJECTIVES, REFERENCE, Wishes, all_targets, default_targets, toolchains
 from plimsoll.ship.work import WorkFolder
 from plimsoll.ship.workshop import Workshop
@@ -122,7 +122,7 @@ class Ship:
 
     def table(self, variant: Variant) -> Path | None:
         """Return the calibration table that a variant was made with; None where it needs none."""
-        if not needs_table(variant.target):
+        if not needs_table(variant):
             return None
         self._shop.prepare(variant)
         return self._shop.materials.table(variant)
@@ -135,7 +135,7 @@ class Ship:
         """Check a given calibration table before anything is tried with it."""
         if self.wishes.calibration is None:
             return
-        if not any(needs_table(target) for target in self.wishes.targets):
+        if not any(takes_table(target) for target in self.wishes.targets):
             told = ", ".join(map(str, self.wishes.targets))
             raise InputError(f"a calibration table was given, and none of the targets takes one ({told})", "Leave it out, or add a target for int8.")
         try:

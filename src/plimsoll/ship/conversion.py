@@ -55,9 +55,9 @@ def convert(model: Model, variant: Variant, pictures: Sequence[str], folder: Pat
 
 
 def _tables(payload: dict[str, Any], variant: Variant, table: Path | None) -> dict[str, Path]:
-    if not needs_table(variant.target):
+    if not needs_table(variant):
         if table is not None:
-            raise InputError(f"{variant.target} is not built from a calibration table", "Leave --calibration out.")
+            raise InputError(f"{variant.name} is not built from a calibration table", "Leave --calibration out.")
         return {}
     if table is None:
         _require_pictures(payload, variant)

@@ -12,7 +12,7 @@ from plimsoll.errors import BuildFailed
 from plimsoll.model import Model
 from plimsoll.ship.kept import once
 from plimsoll.ship.materials import Materials
-from plimsoll.ship.variant import Variant, has_own_calibrators
+from plimsoll.ship.variant import Variant, needs_table
 
 
 def converted(model: Model, variant: Variant, built: Path, materials: Materials) -> Model:
@@ -28,12 +28,12 @@ def converted(model: Model, variant: Variant, built: Path, materials: Materials)
 
 
 def _calibrated(variant: Variant, materials: Materials) -> Calibrated:
-    """Return what the runtime's converter calibrates with: the tensors, and the ranges where it has no calibrator of its own."""
+    """Return what the runtime's converter calibrates with: the tensors, and the ranges where one of ours chose them."""
     file = materials.tensors.get("folded" if variant.folded else "plain")
     if file is None or variant.calibrator is None:
         raise BuildFailed(f"{variant.name}: there are no calibration tensors for it")
     tensors = np.load(file, mmap_mode="r")
-    if has_own_calibrators(variant.target):
+    if not needs_table(variant):
         return Calibrated(variant.calibrator, tensors)
     table = quantize.Calibration.read(materials.table(variant))
     return Calibrated(variant.calibrator, tensors, table.ranges)

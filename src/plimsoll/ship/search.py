@@ -44,14 +44,20 @@ class Attempt:
     @property
     def excess(self) -> float:
         """How far it is over the budget: the worst figure as a multiple of its limit, infinite where one is missing."""
-        return max((_excess(check) for check in self.checks), default=math.inf)
+        return max((1.0 if check.passed else _used(check) for check in self.checks), default=math.inf)
+
+    @property
+    def strain(self) -> float:
+        """How much of the budget it uses up: its figures as shares of their limits, added up."""
+        return sum(_used(check) for check in self.checks)
 
 
-def _excess(check: Check) -> float:
-    if check.passed:
-        return 1.0
+def _used(check: Check) -> float:
+    """Return a figure as a share of its limit; infinite where it is none."""
     # A limit below zero is a loss that is allowed; the least signal to noise is above zero, and what is measured below it.
     more, less = (check.limit, check.measured) if check.bound == "at_least" and check.limit > 0 else (check.measured, check.limit)
+    if check.passed and not less:
+        return 0.0
     return more / less if math.isfinite(more) and less else math.inf
 
 
@@ -135,9 +141,15 @@ def objective_key(objective: str) -> Callable[[Attempt], tuple[float, ...]]:
 def finalists_of(attempts: Sequence[Attempt], objective: str) -> list[Attempt]:
     """Return the best of those that pass, best first, and behind them the best in float32 that is not among them.
 
-    That one drifts least: it is what can ship where none of the others stands the judging pictures.
+    That one drifts least: it is what can ship where none of the others stands the judging pictures. Variants that differ in their
+    calibrator alone compute the same with other constants, so what sets their speeds apart is noise: the one goes on that strains the
+    budget least.
     """
-    ranked = sorted((one for one in attempts if one.passed), key=objective_key(objective))
+    alike: dict[Variant, list[Attempt]] = {}
+    for one in attempts:
+        if one.passed:
+            alike.setdefault(replace(one.variant, calibrator=None), []).append(one)
+    ranked = sorted((min(group, key=lambda one: one.strain) for group in alike.values()), key=objective_key(objective))
     best = ranked[:FINALISTS]
     return best + [one for one in ranked[FINALISTS:] if one.variant.target.precision == "float32"][:1]
 

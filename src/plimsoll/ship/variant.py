@@ -75,27 +75,27 @@ def is_quantized_here(target: Target) -> bool:
     return backends.get(target.runtime).needs(target) == CALIBRATED
 
 
-def has_own_calibrators(target: Target) -> bool:
-    """Whether the runtime's own tool calibrates for this target."""
-    backend = backends.get(target.runtime)
-    return not is_quantized_here(target) and backend.calibrated(target) and bool(backend.calibrators(target))
-
-
 def needs_tensors(target: Target) -> bool:
     """Whether the runtime's own tool reads calibration tensors for this target."""
     return not is_quantized_here(target) and backends.get(target.runtime).calibrated(target)
 
 
-def needs_table(target: Target) -> bool:
-    """Whether a target's network is made with one of Plimsoll's tables of ranges."""
-    return is_quantized_here(target) or (needs_tensors(target) and not has_own_calibrators(target))
+def takes_table(target: Target) -> bool:
+    """Whether a target's network can be made with one of Plimsoll's tables of ranges."""
+    return is_quantized_here(target) or needs_tensors(target)
+
+
+def needs_table(variant: Variant) -> bool:
+    """Whether a variant's network is made with one of Plimsoll's tables of ranges: unless the runtime's own tool calibrates it."""
+    return takes_table(variant.target) and variant.calibrator not in backends.get(variant.target.runtime).calibrators(variant.target)
 
 
 def calibrators_of(target: Target, ours: Sequence[str]) -> Sequence[str]:
-    """Return the calibrators to try for a target, the first one first; none where nothing is calibrated. `ours`: those of Plimsoll's that were asked for."""
-    if has_own_calibrators(target):
-        return backends.get(target.runtime).calibrators(target)
-    return ours if needs_table(target) else ()
+    """Return the calibrators to try for a target, the first one first; none where nothing is calibrated.
+
+    `ours` are those of Plimsoll's that were asked for; those of the runtime's own tool come after them.
+    """
+    return (*ours, *backends.get(target.runtime).calibrators(target)) if takes_table(target) else ()
 
 
 def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterator[Variant]:

@@ -80,7 +80,7 @@ class Workshop:
 
     def prepare(self, variant: Variant) -> None:
         """Lay what a variant is built from, where it isn't there yet: tables, tensors, the ranking of the layers; raises JobFailed."""
-        if needs_table(variant.target):
+        if needs_table(variant):
             self.calibrate()
         self._lint(variant)
         if needs_tensors(variant.target):
@@ -106,7 +106,7 @@ class Workshop:
     def _lint(self, variant: Variant) -> None:
         """Note what is likely to go wrong, before the first variant of its kind is tried."""
         float16 = backends.get(variant.target.runtime).needs(variant.target) == "float16"
-        kind = "float16" if float16 else variant.calibrator if needs_table(variant.target) else None
+        kind = "float16" if float16 else variant.calibrator if needs_table(variant) else None
         # Of Plimsoll's calibrators one speaks for all: the findings are about the network and the pictures.
         kind = self.calibrators[0] if kind in self.calibrators else kind
         if kind is None or kind in self._linted:

@@ -200,22 +200,23 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("planted")
 def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(opened: Opened, parts: Split, tmp_path: Path) -> None:
     selfmade, borrowing = Target("selfmade", "cpu", "int8"), Target("borrowing", "cpu", "int8")
-    assert calibrators_of(selfmade, ("minmax",)) == ("theirs", "also_theirs")
+    assert calibrators_of(selfmade, ("minmax",)) == ("minmax", "theirs", "also_theirs")
     variants = [
         Variant("fast", False, selfmade, "theirs"),
         Variant("fast", True, selfmade, "theirs"),
         Variant("fast", False, borrowing, "minmax"),
+        Variant("fast", False, selfmade, "minmax"),
     ]
     run = of(opened, parts, tmp_path, wishes(selfmade, borrowing))
     run.run()
     attempt = run._try(variants[0])
     assert attempt.passed, attempt.reason
     got = [run.network(variant).path.parent / "got.json" for variant in variants]
-    theirs, folded, ours = (json.loads(file.read_text()) for file in got)
+    theirs, folded, ours, both = (json.loads(file.read_text()) for file in got)
     count = len(parts.calibration)
     assert theirs == {"method": "theirs", "shape": [count, 1, 8, 8], "dtype": "float32", "largest": 1.0, "ranges": [], "mapped": True}
     assert (folded["shape"], folded["dtype"], folded["largest"]) == ([count, 8, 8, 1], "uint8", 255.0)
-    assert (ours["method"], ours["ranges"]) == ("minmax", ["b", "d", "picture"])
+    assert (ours["method"], ours["ranges"]) == (both["method"], both["ranges"]) == ("minmax", ["b", "d", "picture"])
     times = [file.stat().st_mtime_ns for file in got]
     again = of(opened, parts, tmp_path, wishes(selfmade, borrowing))
     assert [(again.network(variant).path.parent / "got.json").stat().st_mtime_ns for variant in variants] == times

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import product
 
 import pytest
 
@@ -104,11 +105,19 @@ def test_the_gain_is_that_of_the_objective() -> None:
 
 
 def test_the_best_in_float_is_a_finalist_too_for_the_judges_may_refuse_the_others() -> None:
-    int8 = [attempt(Variant("fast", False, INT8, name), 4.0 + place, 0.0) for place, name in enumerate(("minmax", "mse", "entropy", "percentile"))]
+    int8 = [
+        attempt(Variant(steps, bool(folded), INT8, "mse"), 4.0 + place, 0.0) for place, (steps, folded) in enumerate(product(("reference", "fast"), (False, True)))
+    ]
     floats = [attempt(Variant("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
     over = attempt(Variant("fast", False, OTHER, "mse"), 9.0, 0.5)
     assert finalists_of([*floats, *int8, over], "throughput") == [int8[3], int8[2], int8[1], floats[1]]
     assert finalists_of([*floats, over], "throughput") == [floats[1], floats[0]]
+
+
+def test_of_calibrators_the_one_that_strains_the_budget_least_is_a_finalist_however_fast_the_noise_made_the_others() -> None:
+    of = {name: attempt(Variant("fast", False, INT8, name), ratio, drift) for name, ratio, drift in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))}
+    folded = attempt(Variant("fast", True, INT8, "minmax"), 3.9, 0.006)
+    assert finalists_of([*of.values(), folded], "throughput") == [of["mse"], folded]
 
 
 def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:

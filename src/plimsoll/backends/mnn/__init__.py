@@ -47,7 +47,6 @@ class Mnn(Backend):
         return target.precision == "int8"
 
     def calibrators(self, target: Target) -> tuple[str, ...]:
-        """Return those of MNN's tool. `build` takes the ranges of Plimsoll's calibrators as well."""
         return tuple(conversion.CALIBRATORS) if target.precision == "int8" else ()
 
     def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
