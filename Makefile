@@ -33,7 +33,7 @@ $(STAMP)/user: pyproject.toml
 $(STAMP)/dev: $(STAMP)/user
 	@echo "== adding what the tests need (once) =="
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,mnn,ncnn,openvino,parquet]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,litert,mnn,ncnn,openvino,parquet,serve]' --group dev
 	@touch $@
 
 setup: $(STAMP)/dev

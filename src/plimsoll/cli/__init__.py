@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import plimsoll
-from plimsoll.cli import bench, calibrate, convert, import_, inspect, pack, predict, prove, ship, spec, targets, toolchains, verify, zoo
+from plimsoll.cli import bench, calibrate, convert, import_, inspect, pack, predict, prove, serve, ship, spec, targets, toolchains, verify, zoo
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command()(predict.predict)
 app.command()(inspect.inspect)
 app.command("import")(import_.import_)
 app.command()(ship.ship)
+app.command()(serve.serve)
 app.command()(prove.prove)
 app.command()(bench.bench)
 app.command()(convert.convert)

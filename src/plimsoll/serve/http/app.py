@@ -1,0 +1,102 @@
+"""The application: all interfaces, and what is the same for each: errors in words, metrics."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plimsoll.errors import PlimsollError
+from plimsoll.serve.http.body import Received
+from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.service import Service
+
+_INTERFACES = ("native", "operations")
+_log = logging.getLogger("plimsoll.serve")
+
+
+def application(service: Service, interfaces: Sequence[str] = _INTERFACES) -> Starlette:
+    """Return the application of a service that is started and closed by whoever runs it."""
+    routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.http.{name}").routes(service)]
+    app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
+    app.state.received = Received(service.settings.max_received_bytes)
+    app.add_middleware(Measured, service=service)
+    return app
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PlimsollError)  # noqa: S101 - it is registered for no other
+    return shown(request, error.problem if isinstance(error, Refused) else Problem.of(error))
+
+
+async def _refused_by_starlette(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    message = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not allowed at {request.url.path}"}.get(
+        error.status_code, error.detail
+    )
+    response = shown(request, Problem("input", message, "GET /openapi.json lists what there is.", error.status_code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _mistake(request: Request, error: Exception) -> Response:
+    _log.error("a mistake of ours at %s: %s", request.url.path, error, exc_info=error)
+    return shown(request, Problem("failed", "this is a mistake in Plimsoll", "Its log says more; please report it.", 500))
+
+
+def shown(request: Request, problem: Problem) -> Response:
+    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything else says more."""
+    if request.url.path.startswith("/v2"):
+        body: dict[str, Any] = {"error": f"{problem.message}. {problem.hint}" if problem.hint else problem.message}
+    else:
+        body = {"error": problem.to_dict()}
+    headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
+    return Response(to_json(body), problem.status, headers, media_type="application/json")
+
+
+class Measured:
+    """Counts requests and their time, by model, interface and status."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._metrics = service.metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        state = scope.setdefault("state", {})
+        status = 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            interface, model = _interface(scope["path"]), state.get("model", "")
+            self._metrics.requests.labels(model, interface, str(status)).inc()
+            self._metrics.request_seconds.labels(model, interface).observe(time.perf_counter() - started)
+
+
+def _interface(path: str) -> str:
+    """Return what was spoken, from a set that no caller can enlarge."""
+    if path.startswith("/v2"):
+        return "oip"
+    if path in ("/healthz", "/readyz", "/metrics"):
+        return "operations"
+    return "native" if path.startswith("/v1") else "page"

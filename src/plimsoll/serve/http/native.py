@@ -1,0 +1,172 @@
+"""The native interface: `POST /v1/predict`, `GET /v1/models`."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from plimsoll.serve.deployment import Deployment
+from plimsoll.serve.http.body import read_body, read_parts
+from plimsoll.serve.http.waiting import while_connected
+from plimsoll.serve.messages import Answered, Asked, Problem, Refused
+from plimsoll.serve.service import Service
+from plimsoll.serve.settings import Settings
+
+
+class Question(BaseModel):
+    """What is asked besides the pictures: in the query, or in a JSON body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", description="The model's name; may be left out where there is only one.")
+    top: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="Only the best so many labels.")
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
+    priority: Literal[-1, 0, 1] = Field(0, description="1 goes before 0, 0 before -1.")
+    timeout: Annotated[float, Field(gt=0, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
+
+    def asked(self) -> Asked:
+        """Return it as the service takes it."""
+        return Asked(self.top, self.threshold, self.priority, self.timeout)
+
+
+class _Picture(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    data: str = Field(description="The picture file in base64.")
+    name: str | None = Field(None, description="Comes back beside its answer.")
+
+
+class Body(Question):
+    """A JSON body."""
+
+    images: list[_Picture] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A picture as it was sent, or what is wrong with it."""
+
+    name: str | None
+    data: bytes | None
+    problem: Problem | None = None
+
+
+def routes(service: Service) -> list[Route]:
+    """Return the endpoints."""
+
+    async def predict(request: Request) -> Response:
+        question, sent = await _read(request, service.settings)
+        deployment = service.find(question.model)
+        request.scope["state"]["model"] = deployment.name
+        request.scope["state"]["pictures"] = len(sent)
+        good = [one.data for one in sent if one.data is not None]
+        answered = await while_connected(request, deployment.answer(good, question.asked())) if good else []
+        return _shown(deployment, sent, answered)
+
+    async def models(_: Request) -> Response:
+        return Response(to_json({"models": [described(model) for model in service.models.values()]}), media_type="application/json")
+
+    return [Route("/v1/predict", predict, methods=["POST"]), Route("/v1/models", models, methods=["GET"])]
+
+
+async def _read(request: Request, settings: Settings) -> tuple[Question, list[Sent]]:
+    """Return what is asked and the pictures: raw bytes, multipart files or base64 in JSON; raises Refused."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        return _of_json(await read_body(request, settings), settings)
+    question = _checked(Question, dict(request.query_params))
+    if kind == "multipart/form-data":
+        parts = await read_parts(request, settings)
+        sent = [Sent(part.filename, part.data) for part in parts if part.filename is not None or part.name == "file"]
+    elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-www-form-urlencoded", ""):
+        body = await read_body(request, settings)
+        sent = [Sent(None, body)] if body else []
+    else:
+        message = f"a body of type {kind[:100]!r} is not read"
+        raise Refused(Problem("input", message, "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json.", 415))
+    _check_count(len(sent), settings)
+    return question, sent
+
+
+def _of_json(body: bytes, settings: Settings) -> tuple[Question, list[Sent]]:
+    try:
+        data = from_json(body)
+    except ValueError as error:
+        raise Refused(Problem("input", f"the body is no JSON: {error}", status=400)) from error
+    question = _checked(Body, data)
+    _check_count(len(question.images), settings)
+    return question, [_decoded(one) for one in question.images]
+
+
+def _check_count(count: int, settings: Settings) -> None:
+    if not count:
+        raise Refused(Problem("input", "there is no picture in the request", "Send a picture's bytes, parts named `file`, or JSON with `images`.", 400))
+    if count > settings.max_items:
+        raise Refused(Problem("input", f"{count:,} pictures in one request; {settings.max_items:,} are allowed", "Send several requests.", 413))
+
+
+def _decoded(picture: _Picture) -> Sent:
+    try:
+        return Sent(picture.name, base64.b64decode(picture.data, validate=True))
+    except (binascii.Error, ValueError) as error:
+        return Sent(picture.name, None, Problem("input", f"its data is no base64: {error}", status=400))
+
+
+def _checked(kind: type[Any], data: object) -> Any:
+    try:
+        return kind.model_validate(data, strict=False)
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False)[:5]]
+        raise Refused(Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)) from error
+
+
+def _shown(deployment: Deployment, sent: Sequence[Sent], answered: Sequence[Answered]) -> Response:
+    """Return the answer to a request: an entry for each picture in the order in which they were sent."""
+    rest = iter(answered)
+    results = []
+    for one in sent:
+        came = next(rest) if one.data is not None else Answered(None, one.problem)
+        results.append(
+            {
+                "name": one.name,
+                "answer": came.row,
+                "error": came.problem.to_dict() if came.problem is not None else None,
+                "milliseconds": {stage: round(value, 3) for stage, value in came.milliseconds.items()},
+                "batch": came.batch,
+            }
+        )
+    # A lone picture's problem is the request's; of several each has its own.
+    status = results[0]["error"] and (answered[0].problem if answered else sent[0].problem)
+    body = to_json({"model": deployment.name, "version": deployment.version, "results": results})
+    if len(sent) == 1 and isinstance(status, Problem):
+        headers = {"Retry-After": str(int(status.retry_after))} if status.retry_after else None
+        return Response(body, status.status, headers, media_type="application/json")
+    return Response(body, media_type="application/json")
+
+
+def described(model: Deployment) -> Mapping[str, Any]:
+    """Return a model as `GET /v1/models` shows it."""
+    facts = model.facts
+    shown: dict[str, Any] = {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}
+    if facts is None:
+        return shown
+    return shown | {
+        "task": facts.task,
+        "labels": facts.labels,
+        "positive": facts.positive,
+        "threshold": facts.threshold,
+        "bands": facts.bands,
+        "target": facts.target,
+        "steps": facts.steps,
+        "report": facts.bundle is not None,
+        "origin": facts.origin,
+    }

@@ -1,0 +1,150 @@
+"""Run the service: listen, answer, and on SIGTERM stop without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from plimsoll.serve.http.app import application
+from plimsoll.serve.service import Service
+
+_log = logging.getLogger("plimsoll.serve")
+_KEEP_ALIVE_S = 75
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
+    """Start the service, answer until SIGTERM or Ctrl-C, then drain: say that it isn't ready, wait, finish what was accepted."""
+    await service.start()
+    try:
+        app = application(service)
+        server = _Server(_config(app, service, address))
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for name in ("SIGTERM", "SIGINT"):
+            _on_signal(loop, getattr(signal, name), stop.set)
+        if hasattr(signal, "SIGHUP"):
+            reloads: set[asyncio.Task[None]] = set()
+            _on_signal(loop, signal.SIGHUP, lambda: reloads.add(asyncio.ensure_future(service.reload())))
+        running = asyncio.create_task(server.serve())
+        while not server.started and not running.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            on_ready(f"{'https' if address.certificate else 'http'}://{address.host}:{server.port}")
+            await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+            await _drain(service, server)
+        await running
+    finally:
+        await service.close()
+
+
+async def _drain(service: Service, server: uvicorn.Server) -> None:
+    service.draining = True
+    _log.info("draining: not ready any more; still serving for %g s", service.settings.grace)
+    await asyncio.sleep(service.settings.grace)
+    server.should_exit = True
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: int, act: Callable[[], Any]) -> None:
+    try:
+        loop.add_signal_handler(number, act)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(act))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn, with our own signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Leave signals to `serve`."""
+        yield
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, which the system chose where 0 was asked for."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+
+def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
+    settings = service.settings
+    return uvicorn.Config(
+        app,
+        host=address.host,
+        port=address.port,
+        http=_protocol(settings.header_seconds),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        limit_concurrency=settings.max_connections,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=int(settings.drain_seconds),
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+
+
+def _protocol(header_seconds: float) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with a limit for the head of a connection's first request: without one a caller that never sends it holds the connection."""
+
+    class Impatient(HttpToolsProtocol):
+        _patience: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._patience = self.loop.call_later(header_seconds, transport.close)
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._wait_no_longer()
+            self._patience = self.loop.call_later(header_seconds, self.transport.close)
+
+        def on_headers_complete(self) -> None:
+            self._wait_no_longer()
+            super().on_headers_complete()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._wait_no_longer()
+            super().connection_lost(exc)
+
+        def _wait_no_longer(self) -> None:
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
+
+    return Impatient
+
+
+def run(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
+    """Serve until told to stop; with uvloop where that is installed."""
+    if sys.platform == "win32":
+        asyncio.run(serve(service, address, on_ready))
+        return
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(service, address, on_ready))

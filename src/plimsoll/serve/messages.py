@@ -1,0 +1,110 @@
+"""The values that pass between the HTTP side and the workers: what was asked, what was answered, what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from plimsoll.errors import BackendError, ImageError, PlimsollError
+
+Kind = Literal["input", "image", "overloaded", "unavailable", "deadline", "failed"]
+"""What sort of problem it is. None of them says anything about the picture's content: unknown is never "safe"."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a caller wants besides the answer."""
+
+    top: int | None = None
+    """The best so many labels alone."""
+    threshold: float | None = None
+    """Replaces the Spec's."""
+    priority: Literal[-1, 0, 1] = 0
+    """1 goes before 0, 0 before -1."""
+    timeout: float | None = None
+    """Seconds from now; what is not begun by then is dropped and answered with the problem `deadline`."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why there is no answer."""
+
+    kind: Kind
+    message: str
+    hint: str = ""
+    status: int = 500
+    """The HTTP status where the whole request has this problem."""
+    retry_after: float | None = None
+    """Seconds after which it is worth trying again."""
+
+    @classmethod
+    def of(cls, error: PlimsollError) -> Problem:
+        """Describe an error of Plimsoll's."""
+        kind: Kind = "image" if isinstance(error, ImageError) else "failed" if isinstance(error, BackendError) or error.http_status >= 500 else "input"
+        return cls(kind, error.message, error.hint, error.http_status)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the native interface shows."""
+        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+
+
+class Refused(PlimsollError):  # noqa: N818 - named for what happened, as all of them
+    """A request got no answer; `problem` says why."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message, problem.hint)
+        self.problem = problem
+        self.http_status = problem.status  # type: ignore[misc]  # known only now
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What came of one picture: an answer or a problem, never both."""
+
+    row: Mapping[str, Any] | None
+    """`Answer.row()`."""
+    problem: Problem | None = None
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    """How long it waited in the queue, and how long its batch took: queue, decode, infer, answer."""
+    batch: int = 1
+    """How many pictures were computed together."""
+
+
+@dataclass(frozen=True)
+class TensorFact:
+    """An input or output of a network."""
+
+    name: str
+    dtype: str
+    """NumPy's name."""
+    shape: tuple[int | None, ...]
+    """None where the size is free."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a ready model is; told by its first worker."""
+
+    spec: Mapping[str, Any]
+    task: str
+    labels: tuple[str, ...]
+    positive: str | None
+    threshold: float | None
+    bands: tuple[Mapping[str, Any], ...]
+    inputs: tuple[TensorFact, ...]
+    outputs: tuple[TensorFact, ...]
+    target: str
+    steps: str
+    picture_input: str
+    """The network's input that takes the picture."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """Licence, authors and source, where they are known."""
+    bundle: str | None = None
+    """The bundle's folder (unpacked), where it came from one: `report.json` and `report.html` may lie in it."""
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+        """Read what a worker sent."""
+        tensors = {side: tuple(TensorFact(one["name"], one["dtype"], tuple(one["shape"])) for one in data[side]) for side in ("inputs", "outputs")}
+        return cls(**{**data, "labels": tuple(data["labels"]), "bands": tuple(data["bands"]), **tensors})

@@ -1,0 +1,102 @@
+"""Start `plimsoll serve` in a process of its own, and look at it from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+_PATIENCE_S = 90.0
+
+
+@dataclass
+class Running:
+    """A service that runs."""
+
+    process: subprocess.Popen[str]
+    url: str = ""
+    log: list[str] = field(default_factory=list)
+
+    def post(self, path: str, **arguments: Any) -> httpx.Response:
+        """Send a request, and wait for its answer."""
+        return httpx.post(self.url + path, timeout=60, **arguments)
+
+    def get(self, path: str, **arguments: Any) -> httpx.Response:
+        """Ask."""
+        return httpx.get(self.url + path, timeout=60, **arguments)
+
+    def score(self, photo: Path) -> float:
+        """Return what the service says of a photo."""
+        answer = self.post("/v1/predict", content=photo.read_bytes(), headers={"Content-Type": "image/jpeg"})
+        assert answer.status_code == 200, answer.text
+        return float(answer.json()["results"][0]["answer"]["score"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric's samples that have these labels."""
+        found = 0.0
+        for line in self.get("/metrics").text.splitlines():
+            if re.match(rf"{name}[ {{]", line) and all(f'{label}="{value}"' in line for label, value in labels.items()):
+                found += float(line.rpartition(" ")[2])
+        return found
+
+    def workers(self) -> list[int]:
+        """Return the worker processes."""
+        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False).stdout
+        return [int(line.split()[0]) for line in listed.splitlines() if "plimsoll.serve.worker" in line]
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+
+@contextmanager
+def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
+    """Run `plimsoll serve` on a port that the system chooses, until the block ends."""
+    command = [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+    running = Running(process)
+    listener = threading.Thread(target=_listen, args=(running,), daemon=True)
+    listener.start()
+    try:
+        until(lambda: running.url or process.poll() is not None, "the service to start")
+        assert running.url, "\n".join(running.log)
+        yield running
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        listener.join()
+        assert process.stderr is not None
+        process.stderr.close()
+
+
+def _listen(running: Running) -> None:
+    assert running.process.stderr is not None
+    for line in running.process.stderr:
+        running.log.append(line.rstrip())
+        if found := re.match(r"plimsoll: .* at (https?://\S+)", line):
+            running.url = found[1]
+
+
+def until(true: Callable[[], object], what: str, seconds: float = _PATIENCE_S) -> None:
+    """Wait until something is true; fails where it never is."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.05)

@@ -1,0 +1,18 @@
+"""A real service: `plimsoll serve` in a process of its own, with the trained open_nsfw network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from running import Running, start
+
+
+@pytest.fixture(scope="session")
+def served(nsfw_model_path: Path) -> Iterator[Running]:
+    """open_nsfw behind the reference steps, on two workers; shared by tests that don't harm it."""
+    del nsfw_model_path
+    with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
+        yield running
