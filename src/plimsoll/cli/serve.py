@@ -93,6 +93,6 @@ def _show_plans(wanted: list[Wanted]) -> None:
 
     for one in wanted:
         made = planned(one)
-        typer.echo(f"{one.name}: {made.workers} × {made.threads} threads, {made.decoders} decoding each, batches of at most {made.max_batch}")
+        typer.echo(f"{one.name}: {made.workers} workers × {made.threads} threads, batches of at most {made.max_batch}")
         for reason in made.why:
             typer.echo(f"  {reason}")

@@ -91,6 +91,15 @@ class Queue:
             return True
         return False
 
+    @property
+    def suspect(self) -> bool:
+        """Whether the one that is next lost a worker: it may be what ended it, so it goes to an idle worker, and nothing behind it."""
+        for waiting in self._waiting.values():
+            for item in waiting:
+                if item.queued:
+                    return item.attempts > 0
+        return False
+
     def take(self, most: int) -> list[Item]:
         """Return the next batch, at most `most` rows of one kind of work (at least one item); one that lost a worker goes alone."""
         batch: list[Item] = []

@@ -185,7 +185,10 @@ class Deployment:
         if self.desk.pool is None:
             return
         ready = bool(self.desk.pool.ready)
-        self.state, self.reason = ("ready", "") if ready else ("unavailable", "no worker is ready")
+        failing = self.desk.pool.failing
+        self.state, self.reason = ("ready", "") if ready else ("unavailable", f"no worker is ready{failing and ': '}{failing}")
+        if not ready and failing:
+            self.desk.fail_waiting(self.reason)
         self.desk.pump()
 
     def _restarted(self, reason: str) -> None:

@@ -92,8 +92,8 @@ class Desk:
     def _admit(self, kind: str, inputs: Sequence[Any]) -> None:
         if self.pool is None:
             raise unavailable(f"{self.name}: {self.closed_because}")
-        if not self.pool.ready:
-            raise unavailable(f"{self.name}: no worker is ready", 1.0)
+        if not self.pool.ready and self.pool.failing:  # One that is only being replaced is there in a second: that is worth waiting for.
+            raise unavailable(f"{self.name}: no worker is ready: {self.pool.failing}", self._settings.timeout)
         rows = len(inputs) if kind != "tensors" else sum(len(next(iter(one.values()))) for one in inputs)
         try:
             self._queue.admit(rows, self.retry_after())
@@ -159,7 +159,7 @@ class Desk:
         for link in ready * 2:
             if not self._queue.rows:
                 return
-            if not link.free_places:
+            if not link.free_places or (link.in_flight and self._queue.suspect):
                 continue
             if not link.in_flight and (pause := self._queue.hold(plan.max_batch, plan.max_delay)) > 0:
                 self._timer = asyncio.get_running_loop().call_later(pause, self.pump)

@@ -22,7 +22,7 @@ from plimsoll.serve.batching import Item
 from plimsoll.serve.messages import Facts, Problem, Refused
 
 DEPTH = 2
-"""Batches that a worker has at once: one is computed while the pictures of the next are read."""
+"""Batches that a worker has at once: the next one is there when one is done."""
 
 _log = logging.getLogger("plimsoll.serve")
 
@@ -75,7 +75,9 @@ class Link:
     @property
     def free_places(self) -> int:
         """How many batches it can take now."""
-        return DEPTH - len(self.in_flight) if self.ready and not self.retiring else 0
+        if not self.ready or self.retiring or any(batch.items[0].attempts for batch in self.in_flight.values()):
+            return 0
+        return DEPTH - len(self.in_flight)
 
     async def start(self, config: Mapping[str, Any], inbound: Arena) -> None:
         """Start the process and tell it which model it owns."""

@@ -20,8 +20,8 @@ class Asked:
     """The best so many labels alone."""
     threshold: float | None = None
     """Replaces the Spec's."""
-    priority: Literal[-1, 0, 1] = 0
-    """1 goes before 0, 0 before -1."""
+    priority: int = 0
+    """1 goes before 0, 0 before -1; there are no others."""
     timeout: float | None = None
     """Seconds from now; what is not begun by then is dropped and answered with the problem `deadline`."""
 

@@ -41,7 +41,7 @@ class Plan:
     threads: int
     """Threads that compute one call."""
     decoders: int
-    """Threads of a worker that read and prepare pictures."""
+    """Threads of a worker that read and prepare pictures; 0 where the thread does that which computes."""
     max_batch: int
     max_delay: float
     """Seconds that a picture may wait for others while a worker is free; only where others are to be expected."""
@@ -91,7 +91,7 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, wishes: Wishes) -> Pla
     reason = "8-bit networks take less time a picture in fours" if batch > 1 else "on one core a batch takes as long as its pictures"
     why.append(f"batches of at most {batch}: {'as asked' if wishes.max_batch else reason}")
     why.append(f"a picture waits at most {1e3 * delay:g} ms for others" if delay else "a picture never waits for others while a worker is free")
-    return Plan(workers, threads, 1, batch, delay, tuple(why))
+    return Plan(workers, threads, 0 if threads == 1 else threads, batch, delay, tuple(why))
 
 
 def _fitting(model_bytes: int) -> int | None:

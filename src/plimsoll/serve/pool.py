@@ -50,6 +50,8 @@ class Pool:
     listener: Listener
     links: list[Link] = field(default_factory=list)
     """All that were started and have not ended."""
+    failing: str = ""
+    """Why the last attempt to start a worker failed; empty where it didn't."""
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
     _watcher: asyncio.Task[None] | None = None
     _closing: bool = False
@@ -109,6 +111,7 @@ class Pool:
     async def _opened(self, link: Link, config: dict[str, Any]) -> Facts:
         await link.start(config, self.inbound)
         facts = await link.wait_ready(self.settings.start_seconds)
+        self.failing = ""
         self.listener.changed()
         return facts
 
@@ -140,6 +143,7 @@ class Pool:
                 await self._opened(link, config)
             except Refused as error:
                 failures += 1
+                self.failing = error.message
                 _log.error("%s: a worker did not start: %s", self.name, error)
                 await self._gone(link, await link.end())
             else:

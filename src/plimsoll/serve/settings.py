@@ -10,7 +10,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll.errors import InputError
-from plimsoll.serve.oip.settings import OipSettings
 
 MEBIBYTE = 1024 * 1024
 
@@ -53,7 +52,6 @@ class Settings(BaseModel):
     """After the grace: so long it finishes what it has accepted."""
     folder: Path | None = None
     """Where bundles are copied to while they are served; by default the system's place for temporary files."""
-    oip: OipSettings = OipSettings()
 
 
 def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:

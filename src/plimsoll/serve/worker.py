@@ -1,7 +1,8 @@
 """The process that owns one model's session: `python -m plimsoll.serve.worker`, started by `plimsoll.serve.link` alone.
 
 Frames come on standard input, answers leave on standard output, pictures and tensors lie in shared memory. The main thread
-opens the session and alone uses it; one thread reads frames, others prepare pictures, one says regularly that the process is alive.
+opens the session and alone uses it; one thread reads frames, one says regularly that the process is alive. Beside a device other threads
+prepare the pictures, so that it doesn't wait for them; on a core of its own the main thread does that too, for more threads only got in its way.
 When the input ends, whoever started the process is gone, and it ends too.
 """
 
@@ -13,9 +14,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any
 
 import numpy as np
@@ -28,14 +30,15 @@ from plimsoll.serve.messages import Problem
 from plimsoll.serve.work import Prepared, Result, Seconds, Wanted, Work
 
 BEAT_S = 0.25
+_SMALL = 8
 
 
 @dataclass
 class _Batch:
     number: int
     items: Sequence[dict[str, Any]]
-    prepared: Sequence[Future[Prepared]]
-    """Of pictures; none of tensors."""
+    prepared: Sequence[Callable[[], Prepared]]
+    """Give the tensors of pictures, waiting for them or reading them now; none where the items are tensors."""
 
 
 class Worker:
@@ -55,7 +58,7 @@ class Worker:
         """Open the model, say what it is, and answer until told to stop."""
         try:
             self._work = Work.open(self._config)
-            self._work.warm_up(sorted({1, self._config["max_batch"]}))
+            self._work.warm_up(_sizes(self._config["max_batch"]))
         except PlimsollError as error:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
@@ -67,7 +70,8 @@ class Worker:
         self._work.close()
 
     def _read(self) -> None:
-        with ThreadPoolExecutor(self._config["decoders"]) as readers:
+        decoders = self._config["decoders"]
+        with ThreadPoolExecutor(decoders or 1) as readers:
             while (message := frames.read(self._input)) is not None:
                 if "stop" in message:
                     break
@@ -76,7 +80,8 @@ class Worker:
                         for offset in message["free"]:
                             self._blocks.free(offset)
                     continue
-                prepared = [readers.submit(self._prepare, one) for one in message["items"] if "at" in one]
+                pictures = [partial(self._prepare, one) for one in message["items"] if "at" in one]
+                prepared = [readers.submit(picture).result for picture in pictures] if decoders else pictures
                 self._batches.put(_Batch(message["batch"], message["items"], prepared))
             else:
                 os._exit(0)  # nobody is there to answer
@@ -89,8 +94,8 @@ class Worker:
         """Return what goes back for a batch: for each item a row, outputs or a problem; and how many milliseconds it took."""
         if batch.prepared:
             wanted = [
-                Wanted(future.result(), item.get("raw", False), item.get("top"), item.get("threshold"))
-                for future, item in zip(batch.prepared, batch.items, strict=True)
+                Wanted(prepared(), item.get("raw", False), item.get("top"), item.get("threshold"))
+                for prepared, item in zip(batch.prepared, batch.items, strict=True)
             ]
             took = self._work.pictures(wanted)
             results = [one.result for one in wanted]
@@ -150,6 +155,11 @@ class Worker:
 def _no_room(size: int) -> dict[str, Any]:
     problem = Problem("unavailable", f"there is no room for an output of {size:,} bytes now", "Ask for fewer rows at once.", 503)
     return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "status": problem.status}
+
+
+def _sizes(largest: int) -> list[int]:
+    """Return the batch sizes that are tried before anybody asks: OpenVINO compiles for a second when it meets a new one."""
+    return sorted({*range(1, min(largest, _SMALL) + 1), *(1 << power for power in range(largest.bit_length())), largest})
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -30,7 +30,7 @@ class Question(BaseModel):
     model: str = Field("", description="The model's name; may be left out where there is only one.")
     top: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="Only the best so many labels.")
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
-    priority: Literal[-1, 0, 1] = Field(0, description="1 goes before 0, 0 before -1.")
+    priority: Annotated[int, Field(ge=-1, le=1)] = Field(0, description="1 goes before 0, 0 before -1.")
     timeout: Annotated[float, Field(gt=0, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
 
     def asked(self) -> Asked:
