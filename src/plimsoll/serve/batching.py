@@ -58,11 +58,7 @@ class Queue:
     def admit(self, rows: int, retry_after: float) -> None:
         """Raise Refused where so many more find no room."""
         if self.rows + rows > self.limit:
-            message = (
-                f"{self.rows:,} pictures wait already, and {self.limit:,} may"
-                if self.rows
-                else f"{rows:,} at once are more than the {self.limit:,} that may wait"
-            )
+            message = f"{self.rows:,} pictures wait already and {rows:,} more came; {self.limit:,} may wait"
             raise Refused(Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after))
 
     def put(self, item: Item) -> None:

@@ -20,7 +20,7 @@ from plimsoll.serve.http.body import Received
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.service import Service
 
-_INTERFACES = ("native", "operations")
+_INTERFACES = ("native", "operations", "openapi")
 _log = logging.getLogger("plimsoll.serve")
 
 

@@ -144,13 +144,13 @@ def _shown(deployment: Deployment, sent: Sequence[Sent], answered: Sequence[Answ
                 "batch": came.batch,
             }
         )
+    shown: dict[str, Any] = {"model": deployment.name, "version": deployment.version, "results": results}
+    problem = (answered[0] if answered else Answered(None, sent[0].problem)).problem if len(sent) == 1 else None
+    if problem is None:
+        return Response(to_json(shown), media_type="application/json")
     # A lone picture's problem is the request's; of several each has its own.
-    status = results[0]["error"] and (answered[0].problem if answered else sent[0].problem)
-    body = to_json({"model": deployment.name, "version": deployment.version, "results": results})
-    if len(sent) == 1 and isinstance(status, Problem):
-        headers = {"Retry-After": str(int(status.retry_after))} if status.retry_after else None
-        return Response(body, status.status, headers, media_type="application/json")
-    return Response(body, media_type="application/json")
+    headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
+    return Response(to_json({"error": problem.to_dict(), **shown}), problem.status, headers, media_type="application/json")
 
 
 def described(model: Deployment) -> Mapping[str, Any]:
