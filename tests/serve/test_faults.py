@@ -244,7 +244,7 @@ def _spoil(bundle: Path, tmp_path: Path) -> None:
 
 def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "2", "--grace", "1") as running, ThreadPoolExecutor(8) as pool:
+    with start("open_nsfw", "--workers", "2", "--grace", "3") as running, ThreadPoolExecutor(8) as pool:
         body = example_photos[0].read_bytes()
 
         def client(_: int) -> tuple[int, int]:
@@ -261,7 +261,7 @@ def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path,
         time.sleep(1)
         workers = running.workers()
         running.process.send_signal(signal.SIGTERM)
-        until(lambda: running.get("/readyz").status_code == 503, "readiness to go off", 1.0)
+        until(lambda: running.get("/readyz").status_code == 503, "readiness to go off", 2.0)
         assert running.post("/v1/predict", content=body).status_code == 200, "in the grace everybody is still answered"
         assert running.process.wait(30) == 0
         counts = [one.result() for one in clients]
@@ -304,7 +304,11 @@ def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_pa
 
         assert said(b"") == b""
         assert said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Slow: ") == b""
-        assert b" 408 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        slow = said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        assert b" 408 " in slow
+        assert b"connection: close" in slow, "what still trickles in would hold the connection"
+        assert b" 431 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Long: " + 200_000 * b"v")
+        assert b" 400 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n" + 1000 * b"X-More: v\r\n" + b"\r\n")
 
 
 @pytest.mark.parametrize(

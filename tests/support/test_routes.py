@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import tfjs_files
 from caffe_files import inputs as caffe_inputs
 from caffe_files import layer, write_pair
 from plimsoll import backends, quantize, sources
@@ -65,6 +66,30 @@ def tensorflow(file: str) -> Written:
     return write
 
 
+def torch(form: str, file: str) -> Written:
+    def write(folder: Path) -> Path:
+        program("torch", "write_torch.py", folder, form, "unet")
+        return folder / "unet" / file
+
+    return write
+
+
+def tfjs(folder: Path) -> Path:
+    layers = [
+        tfjs_files.input_layer("x", SIDE, SIDE, 3),
+        tfjs_files.layer("conv", "Conv2D", "x", filters=8, kernel_size=[3, 3], padding="same", activation="relu", use_bias=True),
+        tfjs_files.layer("pool", "GlobalAveragePooling2D", "conv"),
+        tfjs_files.layer("dense", "Dense", "pool", units=5, activation="softmax"),
+    ]
+    weights = {
+        "conv/kernel": tfjs_files.normal(3, 3, 3, 8),
+        "conv/bias": tfjs_files.normal(8),
+        "dense/kernel": tfjs_files.normal(8, 5),
+        "dense/bias": tfjs_files.normal(5),
+    }
+    return tfjs_files.write(folder, tfjs_files.keras(tfjs_files.functional(layers, ["x"], ["dense"])), weights)
+
+
 def onnx(folder: Path) -> Path:
     return import_model(caffe(folder), folder / "imported").model.path
 
@@ -79,6 +104,9 @@ WAYS_IN: dict[str, Written] = {
     "frozen graph": tensorflow("frozen.pb"),
     "TensorFlow 1 checkpoint": tensorflow("checkpoint"),
     "TFLite": tensorflow("network.tflite"),
+    "TF.js": tfjs,
+    "PyTorch .pt2": torch("pt2", "network.pt2"),
+    "TorchScript": torch("torchscript", "network.torchscript"),
 }
 
 

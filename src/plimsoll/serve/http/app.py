@@ -77,20 +77,32 @@ class Measured:
             return
         started = time.perf_counter()
         state = scope.setdefault("state", {})
-        status = 0
+        status, unread = 0, _has_body(scope)
+
+        async def taken() -> Message:
+            nonlocal unread
+            message = await receive()
+            unread = unread and bool(message.get("more_body"))
+            return message
 
         async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if unread:  # What still comes of the body would hold the connection for as long as the caller likes.
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, taken, noted)
         finally:
             interface, model = _interface(scope["path"]), state.get("model", "")
             self._metrics.requests.labels(model, interface, str(status)).inc()
             self._metrics.request_seconds.labels(model, interface).observe(time.perf_counter() - started)
+
+
+def _has_body(scope: Scope) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
 
 
 def _interface(path: str) -> str:

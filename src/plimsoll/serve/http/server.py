@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +21,9 @@ from plimsoll.serve.service import Service
 _log = logging.getLogger("plimsoll.serve")
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+_HEAD_BYTES = 65_536
+_HEADERS = 200
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
         app,
         host=address.host,
         port=address.port,
-        http=_protocol(settings.header_seconds),
+        http=type("_Guarded", (_Guarded,), {"header_seconds": settings.header_seconds}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -108,35 +111,56 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
     )
 
 
-def _protocol(header_seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a limit for the head of a connection's first request: without one a caller that never sends it holds the connection."""
+class _Guarded(HttpToolsProtocol):
+    """Uvicorn's protocol with limits for the head of a request, which it doesn't have: a time, and a size.
 
-    class Impatient(HttpToolsProtocol):
-        _patience: asyncio.TimerHandle | None = None
+    Without them a caller that never ends its head holds the connection, and fills the memory.
+    """
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._patience = self.loop.call_later(header_seconds, transport.close)
+    header_seconds: ClassVar[float]
+    _patience: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head_bytes = 0
 
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._wait_no_longer()
-            self._patience = self.loop.call_later(header_seconds, self.transport.close)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._patience = self.loop.call_later(self.header_seconds, transport.close)
 
-        def on_headers_complete(self) -> None:
-            self._wait_no_longer()
-            super().on_headers_complete()
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data) if self._in_head else 0
+        super().data_received(data)
+        if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(_TOO_LONG)
+            self.transport.close()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._wait_no_longer()
-            super().connection_lost(exc)
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        self._wait_no_longer()
+        self._patience = self.loop.call_later(self.header_seconds, self.transport.close)
 
-        def _wait_no_longer(self) -> None:
-            if self._patience is not None:
-                self._patience.cancel()
-                self._patience = None
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        if len(self.headers) > _HEADERS:
+            raise ValueError("too many headers")
 
-    return Impatient
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._wait_no_longer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head, self._head_bytes = True, 0
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_longer()
+        super().connection_lost(exc)
+
+    def _wait_no_longer(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
 
 def run(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
