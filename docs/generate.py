@@ -57,7 +57,7 @@ def spec_page() -> str:
     text += "\n## The steps\n"
     for name in STEPS:
         text += section(definitions[name], "step")
-    text += "\n## `output`: the tasks\n\nAll tasks are valid in a Spec. This version decodes `classify` and `tensor`; for the others it says so.\n"
+    text += "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n"
     for name in TASKS:
         text += section(definitions[name], "task")
     return text + "\n### A band\n\n" + table(definitions["Band"]) + "\n"

@@ -7,13 +7,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plimsoll import machine
 from plimsoll.errors import PlimsollError
-from plimsoll.image import Implementation, InputPlan
+from plimsoll.image import Implementation, InputPlan, Source, View
 from plimsoll.opener import DEFAULT_TARGET, Opened, open_reference
 from plimsoll.runner import Objective, Runner
 from plimsoll.spec import Spec
@@ -53,8 +54,15 @@ class Predictor:
 
         Where several threads call at once, `objective="throughput"` lets each compute on a core of its own.
         """
-        tensor = self.plan(source(picture))
-        return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold)[0]
+        tensor, view = self.prepare(source(picture))
+        return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [view])[0]
+
+    def prepare(self, source: Source) -> tuple[NDArray[Any], View | None]:
+        """Return a picture's tensor, without its batch axis, and where its pixels lie in the picture if the task needs that.
+
+        `task.decode(outputs, threshold, views)` takes the views of a batch's pictures. Any thread may call. Raises ImageError.
+        """
+        return self.plan.viewed(source) if self.task.needs_views else (self.plan(source), None)
 
     def predict_many(
         self, pictures: Iterable[Picture], *, threshold: float | None = None, batch: int | None = None, observe: Observer | None = None

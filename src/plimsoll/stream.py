@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.image import InputPlan
+from plimsoll.image import View
 from plimsoll.image.formats import read
 from plimsoll.runner import Objective, Runner
 from plimsoll.target import Target
@@ -53,9 +53,12 @@ class Prediction:
 class Serving(Protocol):
     """What a stream needs of a `plimsoll.predict.Predictor`."""
 
-    plan: InputPlan
     task: Task
     target: Target
+
+    def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], View | None]:
+        """Return a picture's tensor, and its view where the task needs one."""
+        ...
 
     def runner(self, objective: Objective) -> Runner:
         """Return the runner for an objective, opened on its first use."""
@@ -69,6 +72,7 @@ class _Prepared:
     place: int
     name: str
     tensor: NDArray[Any]
+    view: View | None
     since: float
     """When it was ready, on `time.perf_counter`."""
 
@@ -222,7 +226,7 @@ class Stream:
         try:
             data = read(source(picture))
             loaded = time.perf_counter()
-            tensor = self._predictor.plan(data)
+            tensor, view = self._predictor.prepare(data)
         except ImageError as error:
             self._done.put({place: Prediction(name, None, error.message)})
             return
@@ -230,7 +234,7 @@ class Stream:
         self._waiting.add(loaded - started)
         self._report(read=loaded - started, prepare=ready - loaded)
         with self._lock:
-            self._gathered.append(_Prepared(place, name, tensor, ready))
+            self._gathered.append(_Prepared(place, name, tensor, view, ready))
         self._answer(self._pop())
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
@@ -255,21 +259,22 @@ class Stream:
         if batch:
             started = time.perf_counter()
             self._report(queue=sum(started - one.since for one in batch))
-            answers = self._infer([one.tensor for one in batch])
+            answers = self._infer(batch)
             self._done.put({one.place: _prediction(one.name, answer) for one, answer in zip(batch, answers, strict=True)})
 
-    def _infer(self, tensors: Sequence[NDArray[Any]]) -> Sequence[Answer | str]:
+    def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
         """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""
         try:
             started = time.perf_counter()
-            outputs = self._runner.result().infer(tensors[0][np.newaxis] if len(tensors) == 1 else np.stack(tensors))
+            tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([one.tensor for one in batch])
+            outputs = self._runner.result().infer(tensor)
             computed = time.perf_counter()
-            answers = self._predictor.task.decode(outputs, self._threshold)
+            answers = self._predictor.task.decode(outputs, self._threshold, [one.view for one in batch])
             self._report(inference=computed - started, output=time.perf_counter() - computed)
         except PlimsollError as error:
-            if len(tensors) == 1:
+            if len(batch) == 1:
                 return [error.message]
-            return [answer for one in tensors for answer in self._infer([one])]
+            return [answer for one in batch for answer in self._infer([one])]
         return answers
 
     def _report(self, **stages: float) -> None:

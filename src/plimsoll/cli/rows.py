@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "jsonl", "csv", "parquet")
 _ROW_GROUP = 10_000
+_MASK_GROUP = 100
+"""Rows in a group of a Parquet file; a mask is as large as many other rows together."""
 
 
 class Writer(ABC):
@@ -52,7 +54,7 @@ class JsonLines(Writer):
 
 
 class Csv(Writer):
-    """Comma-separated values: a column a label; other nested values as JSON."""
+    """Comma-separated values, a row a picture: a column a label; boxes, points, masks and whatever else is nested as JSON."""
 
     def __init__(self, stream: IO[str], task: Task, top: int | None) -> None:
         self._stream, self._task, self._top = stream, task, top
@@ -64,7 +66,7 @@ class Csv(Writer):
 
     def write(self, prediction: Prediction) -> None:
         values = row(prediction, self._task, self._top)
-        plain = [json.dumps(values[key]) if isinstance(values[key], dict) else values[key] for key in self._keys]
+        plain = [json.dumps(values[key]) if isinstance(values[key], (dict, list)) else values[key] for key in self._keys]
         scores = values.get("scores", {})
         fields = [*plain, *(scores.get(label) for label in self._labels), values["error"]]
         self._writer.writerow([field.encode("utf-8", "backslashreplace").decode() if isinstance(field, str) else field for field in fields])
@@ -82,11 +84,10 @@ class Parquet(Writer):
             raise BackendMissing("Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'") from error
         self._path, self._task, self._top = path, task, top
         self._temporary = path.with_name(f".{path.name}.part")
-        answer = (
-            [("label", arrow.string()), ("score", arrow.float64()), ("scores", arrow.map_(arrow.string(), arrow.float64()))]
-            if isinstance(task, ClassifyTask)
-            else [(key, arrow.string()) for key in task.empty_row()]
-        )
+        known = _parquet_types(arrow)
+        self._nested = {key for key in task.empty_row() if key not in known}
+        answer = [(key, known.get(key, arrow.string())) for key in task.empty_row()]
+        self._group = _MASK_GROUP if "mask" in task.empty_row() else _ROW_GROUP
         self._schema = arrow.schema([("path", arrow.string()), *answer, ("error", arrow.string())])
         self._arrow = arrow
         self._writer = parquet.ParquetWriter(self._temporary, self._schema)
@@ -97,10 +98,10 @@ class Parquet(Writer):
         values["path"] = prediction.path.encode("utf-8", "backslashreplace").decode()
         if "scores" in values:
             values["scores"] = list(values["scores"].items())
-        else:
-            values = {key: json.dumps(value) if isinstance(value, dict) else value for key, value in values.items()}
-        self._rows.append(values)
-        if len(self._rows) >= _ROW_GROUP:
+        if values.get("mask") is not None:
+            values["mask"]["rle"] = list(values["mask"]["rle"].items())
+        self._rows.append({key: json.dumps(value) if key in self._nested and value is not None else value for key, value in values.items()})
+        if len(self._rows) >= self._group:
             self._flush()
 
     def _flush(self) -> None:
@@ -112,6 +113,22 @@ class Parquet(Writer):
         self._flush()
         self._writer.close()
         self._temporary.replace(self._path)
+
+
+def _parquet_types(arrow: Any) -> dict[str, Any]:
+    """Return the columns that are not plain text; what a task has besides becomes JSON."""
+    text, number, whole = arrow.string(), arrow.float64(), arrow.int64()
+    shares = arrow.list_(arrow.struct([("label", text), ("share", number)]))
+    masks = arrow.map_(text, arrow.list_(whole))
+    return {
+        "label": text,
+        "score": number,
+        "scores": arrow.map_(text, number),
+        "boxes": arrow.list_(arrow.struct([("label", text), ("score", number), ("box", arrow.list_(number, 4))])),
+        "points": arrow.list_(arrow.list_(number)),
+        "presence": number,
+        "mask": arrow.struct([("size", arrow.list_(whole, 2)), ("labels", shares), ("rle", masks)]),
+    }
 
 
 class Table(Writer):
@@ -161,8 +178,8 @@ class Table(Writer):
                 others = [f"{label} {score:.4f}" for label, score in list(answer.scores.items())[: self._top] if label != answer.label]
                 line.append(f"  {', '.join(others)}", style="dim")
         elif answer is not None:
-            self._readings["answered"] += 1
-            line.append(json.dumps(answer.row())[: max(20, self.console.width - self._path_width - 2)])
+            self._readings.update(answer.readings())
+            line.append(answer.brief()[: max(20, self.console.width - self._path_width - 2)])
         else:
             self._readings["failed"] += 1
             line.append(f"✗ {prediction.error}", style="red")

@@ -17,13 +17,17 @@ import simplejpeg
 from PIL import Image, ImageFile, ImageOps
 
 from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.image.formats import admit, check_size
+from plimsoll.image.formats import admit, check_size, sniff
 from plimsoll.image.pixels import Pixels, as_image
 from plimsoll.spec.steps import Decode
 
 LARGE_PIXELS = 25_000_000
 _one_large_at_a_time = threading.Semaphore(1)
 """A picture of 50 megapixels takes up to 0.6 GB while it is decoded, so those wait for one another."""
+
+_WITH_ORIENTATION = ("JPEG", "PNG", "WEBP", "GIF")
+_PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+"""Without any of these in a PNG file, no chunk of it tells an orientation."""
 
 _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -57,9 +61,15 @@ def translated() -> Iterator[None]:
         raise ImageError(f"can't be decoded: {text}") from error
 
 
-def orientation(data: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none or it can't be read."""
-    with translated(), Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "TIFF")) as image:
+def orientation(data: bytes, *, fill: bool = False) -> int:
+    """Return the orientation that following it would undo, 1 to 8; 1 where there is none, and for TIFF, which Pillow turns while it reads.
+
+    `fill` accepts a truncated file. Raises ImageError.
+    """
+    format_ = sniff(data)
+    if format_ in {"bmp", "tiff"} or (format_ == "png" and not any(mark in data for mark in _PNG_ORIENTATION)):
+        return 1  # To be sure of a PNG file, Pillow would decode all of it.
+    with translated(), _filling(fill), Image.open(io.BytesIO(data), formats=_WITH_ORIENTATION) as image:
         value = image.getexif().get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

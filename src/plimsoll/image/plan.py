@@ -12,7 +12,8 @@ import numpy as np
 from plimsoll.image import decode as reference_decode
 from plimsoll.image import fast, steps
 from plimsoll.image.formats import read
-from plimsoll.image.pixels import Array, Pixels, as_array
+from plimsoll.image.pixels import Array, Pixels, as_array, size_of
+from plimsoll.image.view import View, view
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Channels, Crop, Form, Jpeg, Resize, Step
 
@@ -39,12 +40,24 @@ class InputPlan:
 
         Raises ImageError for everything that is wrong with the picture.
         """
+        return self._run(read(source))[0]
+
+    def viewed(self, source: Source) -> tuple[Array, View]:
+        """Return the tensor of a picture, and where its pixels lie in the picture; raises ImageError."""
         data = read(source)
+        tensor, size = self._run(data)
+        decode = self.spec.decode
+        orientation = reference_decode.orientation(data, fill=decode.truncated == "fill") if decode.exif_orientation else 1
+        return tensor, view(self.spec, size, orientation)
+
+    def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
+        """Return the tensor, and (width, height) of the picture after decoding."""
         with reference_decode.translated():
             pixels: Pixels = self._stages[0][1](data)
+            size = size_of(pixels)
             for _, stage in self._stages[1:]:
                 pixels = stage(pixels)
-        return np.ascontiguousarray(as_array(pixels))
+        return np.ascontiguousarray(as_array(pixels)), size
 
     @property
     def stages(self) -> tuple[Stage, ...]:

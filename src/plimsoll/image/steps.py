@@ -90,15 +90,23 @@ def rounded(values: Array, step: Resize) -> Array:
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def _pad(pixels: Array, step: Resize) -> Array:
+def padded(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
+    """Return (left, top, width, height): where a resized picture lies after padding, and the size then; without a letterbox nothing is padded."""
+    if step.fit != "letterbox":
+        return 0, 0, width, height
     assert step.width is not None and step.height is not None  # noqa: S101, PT018 - the Spec has refused it
-    height, width, channels = pixels.shape
     missing_x, missing_y = step.width - width, step.height - height
     if step.stride:
         missing_x, missing_y = missing_x % step.stride, missing_y % step.stride
     # YOLOv5 rounds half a pixel of padding down on the left and top.
     left, top = (missing_x // 2, missing_y // 2) if step.pad_position == "centre" else (0, 0)
-    out = np.full((height + missing_y, width + missing_x, channels), step.pad_value, pixels.dtype)
+    return left, top, width + missing_x, height + missing_y
+
+
+def _pad(pixels: Array, step: Resize) -> Array:
+    height, width, channels = pixels.shape
+    left, top, full_width, full_height = padded(width, height, step)
+    out = np.full((full_height, full_width, channels), step.pad_value, pixels.dtype)
     out[top : top + height, left : left + width] = pixels
     return out
 

@@ -14,17 +14,18 @@ from pydantic import BaseModel, ValidationError
 
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
+from plimsoll.spec.anchors import with_anchors
 from plimsoll.spec.notes import schema
 
-MAX_BYTES = 4_000_000
-"""A Spec with 20,000 labels stays below this."""
+MAX_BYTES = 8_000_000
+"""A Spec with 20,000 labels, or with 40,000 anchors, stays below this."""
 
 MAX_MISTAKES = 50
 """As many are told in full."""
 
 
 def read(path: Path) -> Spec:
-    """Read a Spec from a TOML file; raises SpecError with every mistake in it."""
+    """Read a Spec from a TOML file, and the anchors beside it that it names; raises SpecError with every mistake in it."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise SpecError(f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read", "Is this the right file?")
@@ -32,7 +33,7 @@ def read(path: Path) -> Spec:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise SpecError(f"{path}: can't read the Spec: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
-    return loads(text, str(path))
+    return with_anchors(loads(text, str(path)), path.parent)
 
 
 def loads(text: str, where: str = "Spec") -> Spec:

@@ -1,8 +1,4 @@
-"""What a network's outputs mean: the task and its parameters.
-
-All five tasks are in the type from the start, so that a Spec written today stays valid. Which of them this version
-decodes is decided by the files in `plimsoll.tasks`.
-"""
+"""What a network's outputs mean: the task and its parameters. `plimsoll.tasks` has a decoder for each."""
 
 from __future__ import annotations
 
@@ -20,6 +16,11 @@ def _no_repeats(labels: tuple[str, ...]) -> tuple[str, ...]:
     return labels
 
 
+MAX_ANCHORS = 40_000
+"""So many fit into a Spec's file."""
+
+Anchor = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
+CoderScale = Annotated[FiniteFloat, Field(gt=0.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_no_repeats)]
 
@@ -72,8 +73,9 @@ class Detect(_Output):
 
     task: Literal["detect"] = "detect"
     head: Literal["yolov5", "yolov8", "ssd", "tflite_postprocess"]
-    """How the output tensors hold boxes: see the user guide."""
+    """How the output tensors hold boxes: see docs/tasks.md."""
     tensors: tuple[str, ...] = ()
+    """The outputs that the head reads, in its order; all of the network's where none is named."""
     labels: Labels
     confidence: Probability = 0.25
     iou: Probability = 0.45
@@ -82,11 +84,23 @@ class Detect(_Output):
     """A second suppression across classes."""
     max_boxes: Annotated[int, Field(ge=1)] = 300
     normalized: bool = False
-    """Whether coordinates are fractions of the network's input size."""
+    """Whether coordinates are fractions of the network's input size (always so for `tflite_postprocess`)."""
+    activation: Literal["none", "softmax", "sigmoid"] = "none"
+    """SSD: what turns the network's scores into probabilities; `none` where the network has applied it already."""
     anchors_file: str | None = None
-    """SSD: a file of anchors `[N, 4]` (y, x, h, w) beside the Spec."""
-    variances: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
-    """SSD: the box coder's scales (y, x, h, w)."""
+    """SSD: a file of anchors `[N, 4]` (centre y, centre x, h, w) beside the Spec, .npy or text. It becomes `anchors` when the Spec's file is read."""
+    anchors: Annotated[tuple[Anchor, ...], Field(max_length=MAX_ANCHORS)] = ()
+    """SSD: the anchors themselves, so that a Spec travels in one piece. Fractions of the input where `normalized`, else its pixels."""
+    variances: tuple[CoderScale, CoderScale, CoderScale, CoderScale] = (10.0, 10.0, 5.0, 5.0)
+    """SSD: the box coder's scales (y, x, h, w), which divide the network's values (10 is Caffe's variance of 0.1)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.head != "ssd" and (self.anchors or self.anchors_file is not None or self.activation != "none"):
+            raise ValueError(f"anchors, anchors_file, activation: only for head = 'ssd', but head is '{self.head}'")
+        if self.anchors and self.anchors_file is not None:
+            raise ValueError("give either anchors or anchors_file")
+        return self
 
 
 class Landmarks(_Output):
@@ -94,9 +108,12 @@ class Landmarks(_Output):
 
     task: Literal["landmarks"] = "landmarks"
     tensor: str | None = None
+    """The output's name; needed only where the network has several."""
     points: Annotated[int, Field(ge=1)]
     dimensions: Literal[2, 3] = 2
+    """x, y; or x, y, z, with z on the scale of x."""
     normalized: bool = False
+    """Whether coordinates are fractions of the network's input size."""
     presence: str | None = None
     """The output that says how sure the network is that the object is there at all."""
 
@@ -106,9 +123,13 @@ class Segment(_Output):
 
     task: Literal["segment"] = "segment"
     tensor: str | None = None
+    """The output's name; needed only where the network has several."""
     labels: Labels
+    """One a plane, in their order. A single plane goes with one label (what reaches the threshold) or two (below it, and from it on)."""
     layout: Literal["NHWC", "NCHW"] = "NCHW"
+    """Where the planes are in the output."""
     activation: Literal["none", "softmax", "sigmoid"] = "none"
+    """What turns the output into probabilities; `none` where the network has applied it already. It matters for a single plane alone."""
     threshold: Probability = 0.5
     """For a single sigmoid plane: foreground from this value on."""
 

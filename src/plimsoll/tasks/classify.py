@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Classify
-from plimsoll.tasks.answer import Answer, Task, output
+from plimsoll.tasks.answer import Answer, Outputs, Task, activate, decimal, output
+
+if TYPE_CHECKING:
+    from plimsoll.image import View
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,8 @@ class ClassifyTask(Task):
         self.spec = spec
         self.threshold = spec.threshold
 
-    def decode(self, outputs: Mapping[str, NDArray[Any]], threshold: float | None = None) -> list[Classification]:
+    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[View | None] | None = None) -> list[Classification]:
+        del views
         raw = output(outputs, self.spec.tensor)
         values = raw.reshape(raw.shape[0], -1).astype(np.float32)
         if values.shape[1] != len(self.spec.labels):
@@ -77,21 +81,6 @@ class ClassifyTask(Task):
 
     def empty_row(self) -> dict[str, Any]:
         return {"label": None, "score": None, "scores": {}}
-
-
-def activate(values: NDArray[np.float32], activation: str) -> NDArray[np.float32]:
-    """Apply softmax over the last axis or the logistic function, in float32 and without overflow."""
-    if activation == "softmax":
-        powers = np.exp(values - values.max(axis=-1, keepdims=True))
-        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
-    if activation == "sigmoid":
-        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * values)), np.float32)
-    return values
-
-
-def decimal(value: np.float32) -> float:
-    """Return the shortest decimal that float32 reads back as the same value, so that JSON shows 0.1 and not 0.10000000149."""
-    return float(str(value))
 
 
 DECODER = ClassifyTask

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from plimsoll.spec.output import Tensors
-from plimsoll.tasks.answer import Answer, Task, output
+from plimsoll.tasks.answer import Answer, Outputs, Task, output
+
+if TYPE_CHECKING:
+    from plimsoll.image import View
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class TensorTask(Task):
     def __init__(self, spec: Tensors) -> None:
         self.spec = spec
 
-    def decode(self, outputs: Mapping[str, NDArray[Any]], threshold: float | None = None) -> list[RawTensors]:
-        del threshold
+    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[View | None] | None = None) -> list[RawTensors]:
+        del threshold, views
         wanted = {name: output(outputs, name) for name in self.spec.tensors or outputs}
         count = len(next(iter(wanted.values())))
         return [RawTensors({name: value[place] for name, value in wanted.items()}) for place in range(count)]

@@ -14,16 +14,17 @@ import PIL
 
 from plimsoll import __version__, npm
 from plimsoll.backends.web import BINARY, RUNTIME, SCRIPT
-from plimsoll.errors import BundleError, ModelError
+from plimsoll.errors import BundleError, ModelError, SpecError
 from plimsoll.model import Model
 from plimsoll.onnx_form import require_form
 from plimsoll.spec import Spec
 from plimsoll.target import Target
-from plimsoll.tasks import decoder
 from plimsoll.web import golden, readme
 
 TARGETS = (Target("web", "wasm", "float32"), Target("web", "wasm", "int8"))
 _FORMS = {"float32": "float32", "int8": "qdq"}
+_TASKS = ("classify", "tensor")
+"""What the package's answer.js decodes."""
 
 
 def package(model: Model, target: Target, out: Path, *, images: Sequence[Path] = (), origin: Mapping[str, Any] | None = None, force: bool = False) -> Path:
@@ -58,7 +59,11 @@ def _checked(model: Model, target: Target) -> Spec:
     if model.format != "onnx":
         raise ModelError(f"{model.path}: {model.format}; a web package is made of ONNX networks", "Give the ONNX network that it was made from.")
     spec = model.contract()
-    decoder(spec)
+    if spec.output.task not in _TASKS:
+        raise SpecError(
+            f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
+            "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
+        )
     require_form(model, target, _FORMS[target.precision])  # type: ignore[arg-type]  # the values are forms
     return spec
 

@@ -1,0 +1,205 @@
+"""Where an input's pixels lie in the picture: against pictures whose every pixel says where it is."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from plimsoll.errors import ImageError
+from plimsoll.image import InputPlan, View
+from plimsoll.image.view import view
+from plimsoll.spec import Input
+
+WIDTH, HEIGHT = 252, 180
+
+
+def plan(*steps: dict[str, Any], implementation: Any = "reference", **decode: Any) -> InputPlan:
+    return InputPlan(Input.model_validate({"steps": [{"step": "decode", **decode}, *steps]}), implementation)
+
+
+def told(image: Image.Image, orientation: int = 1, format_: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(file, format_, exif=exif) if orientation > 1 else image.save(file, format_)
+    return file.getvalue()
+
+
+def ramp() -> Image.Image:
+    """A picture whose red is the column and whose green is the row."""
+    pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    pixels[:, :, 0] = np.arange(WIDTH)
+    pixels[:, :, 1] = np.arange(HEIGHT)[:, np.newaxis]
+    return Image.fromarray(pixels)
+
+
+def differences(made: InputPlan) -> NDArray[np.float64]:
+    """Return how far the input's pixels are from where the view says that they come from, in picture pixels: x and y.
+
+    The outer tenth is left out: there, kernels reach over the border.
+    """
+    tensor, found = made.viewed(told(ramp()))
+    height, width = tensor.shape[:2]
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    centres = found.points(np.stack([columns, rows], axis=-1, dtype=np.float64) + 0.5)
+    inner = (np.abs(centres[:, :, 0] / WIDTH - 0.5) < 0.4) & (np.abs(centres[:, :, 1] / HEIGHT - 0.5) < 0.4)
+    assert inner.sum() > 100
+    return np.asarray((tensor[:, :, :2].astype(np.float64) + 0.5 - centres)[inner])
+
+
+SIZES = [(126, 90), (84, 36), (100, 77), (504, 360), (333, 201), (300, 60)]
+SMOOTH = [
+    *({"convention": "opencv", "filter": one, "rounding": "none"} for one in ("bilinear", "bicubic", "lanczos", "area")),
+    *(
+        {"convention": "tensorflow", "filter": one, "rounding": "none", "coordinates": where}
+        for one in ("bilinear", "bicubic")
+        for where in ("half_pixel", "align_corners", "asymmetric")
+    ),
+    *({"convention": "tensorflow", "filter": one, "rounding": "none", "antialias": True} for one in ("bilinear", "lanczos")),
+    {"convention": "tensorflow", "filter": "area", "rounding": "none"},
+]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("resize", SMOOTH, ids=lambda one: "-".join(map(str, one.values())))
+def test_every_convention_of_a_resize(resize: dict[str, Any], size: tuple[int, int]) -> None:
+    found = differences(plan({"step": "resize", "width": size[0], "height": size[1], **resize}))
+    if resize["filter"] == "area" and (size[0] > WIDTH or size[1] > HEIGHT):
+        assert np.abs(found).max() < 1, "an enlargement by area repeats pixels"
+    else:
+        assert np.abs(found.mean(axis=0)).max() < 0.02
+        assert np.abs(found).max() < (0.05 if resize["filter"] == "bilinear" else 0.3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("filter_", ["bilinear", "bicubic", "lanczos", "area"])
+def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
+    found = differences(plan({"step": "resize", "width": size[0], "height": size[1], "filter": filter_}))
+    assert np.abs(found).max() < (1.05 if filter_ == "area" else 0.6), "rounded to whole levels"
+
+
+@pytest.mark.parametrize("implementation", ["reference", "fast"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "resize", [{}, {"convention": "opencv"}, *({"convention": "tensorflow", "coordinates": one} for one in ("half_pixel", "align_corners", "asymmetric"))]
+)
+def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, int], implementation: str) -> None:
+    """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels is taken."""
+    step = {"step": "resize", "width": size[0], "height": size[1], "filter": "nearest", **resize}
+    found = differences(plan(step, implementation=implementation))
+    assert np.abs(found).max() <= 1.0 + 1e-6
+    if size in ((126, 90), (84, 36)) and (resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"):
+        np.testing.assert_allclose(found, 0.0, atol=1e-9)
+
+
+EXACT = {"step": "resize", "convention": "opencv", "rounding": "none"}
+CHAINS: list[list[dict[str, Any]]] = [
+    [{**EXACT, "width": 126, "height": 90}],
+    [{**EXACT, "fit": "short_edge", "size": 90}, {"step": "crop", "width": 60, "height": 64}],
+    [{**EXACT, "fit": "letterbox", "width": 160, "height": 160}],
+    [{**EXACT, "fit": "letterbox", "width": 160, "height": 160, "pad_position": "end"}],
+    [{**EXACT, "fit": "letterbox", "width": 160, "height": 160, "stride": 32}],
+    [{**EXACT, "fit": "letterbox", "width": 640, "height": 320, "enlarge": False}],
+    [{"step": "crop", "width": 200, "height": 150, "x": 31, "y": 7}, {**EXACT, "width": 100, "height": 60}],
+    [
+        {"step": "resize", "width": 504, "height": 360, "convention": "opencv"},
+        {"step": "crop", "width": 400, "height": 300},
+        {"step": "jpeg", "quality": 100, "subsampling": "4:4:4"},
+        {**EXACT, "fit": "letterbox", "width": 128, "height": 128},
+        {"step": "crop", "width": 120, "height": 90, "x": 3, "y": 25},
+    ],
+]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "fast"])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_chains_of_steps(chain: list[dict[str, Any]], implementation: str) -> None:
+    made = plan(*chain, implementation=implementation)
+    found = differences(made)
+    assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), "rounded to whole levels by the first resize, and by JPEG"
+    assert np.abs(found.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
+    data = told(ramp())
+    tensor, where = made.viewed(data)
+    np.testing.assert_array_equal(tensor, made(data))
+    assert tensor.shape[:2] == (where.input_height, where.input_width)
+
+
+def test_a_letterbox_counts_its_rounded_sides() -> None:
+    """427 / 640 x 500 = 333.6 becomes 334 pixels: along y one input pixel is 427 / 334 pixels, not 640 / 500."""
+    letterbox = Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 500, "height": 500}]})
+    found = view(letterbox, (640, 427))
+    assert found.scale == (640 / 500, 427 / 334)
+    np.testing.assert_allclose(found.boxes(np.array([[0.0, 83.0, 500.0, 417.0]])), [[0, 0, 640, 427]], atol=1e-9)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: str) -> None:
+    stored = ramp()
+    data = told(stored, orientation, format_)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(told(stored, orientation))))
+    made = plan({"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True)
+    tensor, found = made.viewed(data)
+    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, orientation)
+    assert found.upright_size == found.upright().upright_size == turned.size
+
+    size = np.array(turned.size)
+    left = (300 - size) // 2
+    at = np.array([[10, 20], [100, 150], [179, 3]])
+    expected = np.asarray(turned)[at[:, 1], at[:, 0], :2]  # What the turned picture shows there is where it is stored.
+    np.testing.assert_allclose(found.points(at + left + 0.5), expected + 0.5)
+    np.testing.assert_allclose(found.upright().points(at + left + 0.5), at + 0.5)
+    np.testing.assert_array_equal(found.as_sent(np.asarray(turned)[:, :, 0]), np.asarray(stored)[:, :, 0])
+    np.testing.assert_allclose(tensor[at[:, 1] + left[1], at[:, 0] + left[0], :2], expected, atol=12)
+
+
+@pytest.mark.parametrize("format_", ["GIF", "BMP", "PNG", "TIFF"])
+def test_formats_without_an_orientation(format_: str) -> None:
+    made = plan(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
+    assert made.viewed(told(ramp(), format_=format_))[1].orientation == 1
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6])
+def test_an_orientation_in_xmp_also_of_a_truncated_file(share: float) -> None:
+    """Without EXIF, Pillow reads all of a PNG file before it says what its XMP tells."""
+    told_by_xmp = PngInfo()
+    told_by_xmp.add_itxt("XML:com.adobe.xmp", '<rdf:Description tiff:Orientation="6"/>')
+    file = io.BytesIO()
+    ramp().save(file, "PNG", pnginfo=told_by_xmp)
+    data = file.getvalue()[: int(share * len(file.getvalue()))]
+    found = plan(exif_orientation=True, truncated="fill").viewed(data)[1]
+    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 6)
+
+
+def test_an_orientation_that_is_not_followed_changes_nothing() -> None:
+    found = plan().viewed(told(ramp(), 6))[1]
+    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 1)
+
+
+def test_boxes_are_clipped_and_points_are_not() -> None:
+    found = View(100, 50, 10, 10, (10.0, 5.0), (0.0, 0.0), (0.0, 0.0, 100.0, 50.0))
+    np.testing.assert_allclose(found.boxes(np.array([[-1.0, 2.0, 11.0, 30.0]])), [[0, 10, 100, 50]])
+    np.testing.assert_allclose(found.points(np.array([-1.0, 11.0])), [-10, 55])
+    assert found.boxes(np.zeros((0, 4))).shape == (0, 4)
+
+
+def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
+    made = Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "width": 50, "height": 40}, {"step": "crop", "width": 20, "height": 20}]})
+    found = view(made, (100, 80))
+    assert found.seen == (30, 20, 70, 60)
+    x, y = found.pixel_centres()
+    assert np.flatnonzero(~np.isnan(x)).tolist() == list(range(30, 70))
+    assert np.flatnonzero(~np.isnan(y)).tolist() == list(range(20, 60))
+    np.testing.assert_allclose(x[30:32], [0.25, 0.75])
+
+
+def test_a_picture_that_the_steps_refuse() -> None:
+    small = plan({"step": "resize", "fit": "short_edge", "size": 500}, {"step": "crop", "width": 600, "height": 600})
+    with pytest.raises(ImageError, match="does not fit"):
+        small.viewed(told(ramp()))
