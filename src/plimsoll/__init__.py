@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from plimsoll.bundle import Bundle
+    from plimsoll.client import AsyncClient, Client
     from plimsoll.errors import (
         BackendError,
         BackendMissing,
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "bundle": ["Bundle"],
+    "client": ["AsyncClient", "Client"],
     "errors": [
         "BackendError", "BackendMissing", "BuildFailed", "BundleError", "CheckFailed", "ImageError", "InputError", "ModelError",
         "PlimsollError", "RunFailed", "SpecError", "TargetError",
@@ -59,7 +61,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BackendError", "BackendMissing", "BuildFailed", "Bundle", "BundleError", "CheckFailed", "ImageError", "Imported", "InputError",
+    "AsyncClient", "BackendError", "BackendMissing", "BuildFailed", "Bundle", "BundleError", "CheckFailed", "Client", "ImageError", "Imported", "InputError",
     "InputPlan", "Model", "ModelError", "PlimsollError", "Prediction", "Predictor", "Report", "RunFailed", "Runner", "Spec", "SpecError",
     "Target", "TargetError", "__version__", "from_torch", "import_model", "load", "pack", "verify",
 ]  # fmt: skip

@@ -1,0 +1,151 @@
+"""`Client`: for programs with threads, or with one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Self, TypeVar, Unpack, overload
+
+from plimsoll.client import transport
+from plimsoll.client.answers import Answer, Result, ServedModel
+from plimsoll.client.errors import ServiceError
+from plimsoll.client.exchange import Broken, Call, Exchange, Reply, Wishes
+from plimsoll.client.pictures import Grouping, Picture, Sending, sending
+from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, served
+
+Some = TypeVar("Some", bound=Picture)
+
+
+class Client:
+    """Asks a service for predictions. One client for many calls, from any thread; use it in a `with` block or close it.
+
+    >>> with Client("http://localhost:8000", key="plm_…") as client:  # doctest: +SKIP
+    ...     client.predict("photo.jpg").score
+    ...     for result in client.predict_many(Path("photos").glob("*.jpg"), model="open_nsfw"):
+    ...         print(result.name, result.answer.score if result.answer else result.error)
+
+    `timeout` is how many seconds a request may take with all its tries; `retries` how often it is tried again (429, 503, no
+    connection; see `plimsoll.client.exchange`); `connections` how many requests are under way at once; `verify` a file of
+    certificates to trust besides the system's. Raises ServiceError and its kinds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 4,
+        connections: int = 8,
+        verify: str | bool = True,
+    ) -> None:
+        self._place = transport.Place(url, key, verify, connections).checked()
+        self._timeout = timeout
+        self._retries = retries
+        self._http = transport.open_client(self._place)
+        self._closed = threading.Event()
+
+    @overload
+    def predict(self, picture: Picture, **wishes: Unpack[Wishes]) -> Answer: ...
+
+    @overload
+    def predict(self, picture: list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> list[Result]: ...
+
+    def predict(self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> Answer | list[Result]:
+        """Answer one picture (a path, bytes or a file object), or several.
+
+        One picture gives its Answer, or raises ItemError; several give a Result each, in order, where a picture that fails
+        fails alone. `wishes` are `model`, `top`, `threshold`, `priority` and `timeout`, as in `Wishes`.
+        """
+        if isinstance(picture, list | tuple):
+            return list(self.predict_many(picture, **wishes))
+        return self._ask([sending(picture, 0)], wishes)[0].unwrap()
+
+    def predict_many(self, pictures: Iterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]) -> Iterator[Result]:
+        """Answer pictures in their order, however many there are; memory stays bounded.
+
+        They go out in requests of at most `batch` pictures and 8 MiB, as many at once as the client has connections. A
+        picture that can't be read, or that gets no answer, is a Result with an error; a request that fails as a whole, after all
+        its tries, raises. Leaving the stream early waits for the requests that are out, and sends no other.
+        """
+        grouping = Grouping(batch)
+        waiting: deque[Future[list[Result]]] = deque()
+        stop = threading.Event()
+        pool = ThreadPoolExecutor(self._place.connections, thread_name_prefix="plimsoll-client")
+        try:
+            for number, picture in enumerate(pictures):
+                if group := grouping.add(sending(picture, number)):
+                    waiting.append(pool.submit(self._ask, group, wishes, stop))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * self._place.connections):
+                    yield from waiting.popleft().result()
+            if group := grouping.rest():
+                waiting.append(pool.submit(self._ask, group, wishes, stop))
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)  # waits for what is already out, so that no thread outlives its client
+
+    def models(self) -> list[ServedModel]:
+        """Return the models that the service has."""
+        return served(self._call(Call("GET", "/v1/models"), self._timeout))
+
+    def ready(self) -> bool:
+        """Whether the service answers pictures now; False too where there is no connection."""
+        try:
+            reply = transport.send(self._http, Exchange(Call("GET", "/readyz"), 0, self._timeout))
+        except Broken:
+            return False
+        return reply.status == 200
+
+    def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Return as soon as the service answers pictures; raises ServiceError where it doesn't in time."""
+        deadline = time.monotonic() + timeout
+        while not self.ready():
+            if time.monotonic() > deadline:
+                raise never_ready(self._place.url, timeout)
+            time.sleep(0.1)
+
+    def close(self) -> None:
+        """Close the connections; calling it twice is harmless."""
+        self._closed.set()
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._place.url!r})"
+
+    def _ask(self, group: Sequence[Sending], wishes: Wishes, stop: threading.Event | None = None) -> list[Result]:
+        request = PredictionRequest(group, wishes)
+        if not request.pictures:
+            return request.results(None)
+        try:
+            reply = self._call(request.call(), wishes.get("timeout") or self._timeout, stop)
+        except ServiceError as error:
+            if len(request.pictures) == 1 or error.status != TOO_LARGE:
+                return request.failed(error)
+            # Together they are too large for this service; apart they mostly aren't.
+            return [result for one in group for result in self._ask([one], wishes, stop)]
+        return request.results(reply)
+
+    def _call(self, call: Call, timeout: float, stop: threading.Event | None = None) -> Reply:
+        exchange = Exchange(call, self._retries, timeout)
+        while True:
+            try:
+                reply = transport.send(self._http, exchange)
+                pause = exchange.heard(reply)
+            except Broken as broken:
+                pause = exchange.broke(broken)
+            if pause is None:
+                return reply
+            if (stop or self._closed).wait(pause):
+                raise ServiceError("the call was given up: nobody waits for its answer", request_id=exchange.request_id)

@@ -1,0 +1,216 @@
+"""One call until it is answered: what to send, when to try again, when to give up. No I/O and no clock of its own, so each rule is tested as it is.
+
+A call is tried again where that can help and can't harm:
+
+- 429 and 503: after the seconds of the service's `Retry-After` (at most a minute is waited), else after a pause that doubles;
+- no connection: nothing was sent, so nothing was done;
+- a connection that closed without a byte of an answer: once. A kept connection may be closed by the other side at the moment
+  of its next use (RFC 9112, 9.3.1), and nothing that this client asks changes anything, so asking twice is safe (RFC 9110, 9.2.2).
+
+Never after another 4xx, and never past the deadline. Pauses are spread at random, so that many clients don't come back at once.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypedDict
+
+from plimsoll.client.errors import BusyError, DeadlineError, RejectedError, ServiceError, UnreachableError
+
+_FIRST_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 5.0
+_LONGEST_HINT_S = 60.0
+_SPREAD = 0.25
+"""Added to the service's hint at random, as a share of it."""
+_QUOTED = 200
+
+
+class Wishes(TypedDict, total=False):
+    """What a caller may want besides the answers."""
+
+    model: str | None
+    """A model's name; only a service with a single model needs none."""
+    top: int | None
+    """The best so many labels alone."""
+    threshold: float | None
+    """Replaces the Spec's."""
+    priority: Literal[-1, 0, 1]
+    """1 goes before 0, 0 before -1."""
+    timeout: float | None
+    """Seconds for each request with all its tries; replaces the client's. The service drops what nobody waits for any more."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """An HTTP request, ready to be sent as often as it takes."""
+
+    method: Literal["GET", "POST"]
+    path: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the answer's JSON; raises ServiceError where it is none."""
+        try:
+            return json.loads(self.body, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise ServiceError(f"the service's answer is no JSON: {quoted(self.body)}", "Is it Plimsoll that answers there?", status=self.status) from error
+
+
+class Broken(Exception):  # noqa: N818 - what happened, between two modules
+    """A try that brought no answer."""
+
+    def __init__(self, reason: str, stage: Literal["unsent", "dropped", "late", "broken"]) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.stage = stage
+        """`unsent`: no connection; `dropped`: closed without a byte of an answer; `late`: out of time; `broken`: anything else."""
+
+
+class Exchange:
+    """The state of one call: how often it was tried, and how much of its time is left."""
+
+    def __init__(
+        self, call: Call, retries: int, timeout: float, *, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self.call = call
+        self.request_id = secrets.token_hex(8)
+        """The same for all tries: the service's log shows them together."""
+        self._left = retries
+        self._tries = 0
+        self._dropped = False
+        self._timeout = timeout
+        self._clock = clock
+        self._chance = chance
+        self._deadline = clock() + timeout
+
+    def remaining(self) -> float:
+        """Return the seconds that are left; raises DeadlineError where none are."""
+        left = self._deadline - self._clock()
+        if left <= 0:
+            raise self._late("")
+        return left
+
+    def heard(self, reply: Reply) -> float | None:
+        """Return how long to wait before the next try, or None where `reply` is the answer; raises ServiceError where there is none."""
+        if 200 <= reply.status < 300:
+            return None
+        error = problem(reply, self.request_id)
+        if not isinstance(error, BusyError):
+            raise error
+        hint = min(error.retry_after or 0.0, _LONGEST_HINT_S)
+        return self._again(max(self._pause(), hint * (1 + _SPREAD * self._chance())), error)
+
+    def broke(self, broken: Broken) -> float:
+        """Return how long to wait before the next try; raises UnreachableError or DeadlineError where none helps."""
+        if broken.stage == "late":
+            raise self._late(broken.reason) from broken
+        error = UnreachableError(f"no answer from the service: {broken.reason}", "Is it running, and is this its address?", request_id=self.request_id)
+        first_drop = broken.stage == "dropped" and not self._dropped
+        self._dropped |= broken.stage == "dropped"
+        if broken.stage == "unsent" or first_drop:
+            return self._again(self._pause(), error)
+        raise error from broken
+
+    def _again(self, pause: float, error: ServiceError) -> float:
+        self._tries += 1
+        if self._tries > self._left or pause >= self._deadline - self._clock():
+            raise error
+        return pause
+
+    def _pause(self) -> float:
+        return min(_FIRST_PAUSE_S * 2.0**self._tries, _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
+
+    def _late(self, reason: str) -> DeadlineError:
+        return DeadlineError(f"no answer within {self._timeout:g} s{f': {reason}' if reason else ''}", "Give it a longer timeout.", request_id=self.request_id)
+
+
+def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
+    """Say what an answer that is none says."""
+    words = _said(reply)
+    kind = ServiceError
+    if reply.status in (429, 503):
+        kind = BusyError
+    elif reply.status in (408, 504):
+        kind = DeadlineError
+    elif 400 <= reply.status < 500:
+        kind = RejectedError
+    elif 300 <= reply.status < 400:
+        words["message"] = f"the service sends elsewhere: {_printable(reply.headers.get('location', ''))}"
+        words["hint"] = "Give that address to the client; it follows no redirects, so that keys stay where they belong."
+    error = kind(
+        words["message"],
+        words["hint"] or _HINTS.get(reply.status, ""),
+        status=reply.status,
+        kind=words["kind"],
+        request_id=reply.headers.get("x-request-id", request_id),
+    )
+    error.of_picture = words["of"] == "picture"
+    if isinstance(error, BusyError):
+        error.retry_after = retry_after(reply.headers.get("retry-after"))
+    return error
+
+
+_HINTS = {401: "Give the client a key: Client(url, key=…).", 403: "The key may not do this.", 404: "Client.models() lists what the service has."}
+
+
+def _said(reply: Reply) -> dict[str, str]:
+    """Read `{"error": {"kind", "message", "hint"}}`, the same of a request's only picture, or `{"error": text}`; whatever else it is, is quoted."""
+    try:
+        body = reply.json()
+    except ServiceError:
+        body = None  # a proxy's page, for example
+    items = body.get("results") if isinstance(body, dict) else None
+    lone = items[0] if isinstance(items, list) and len(items) == 1 else None
+    said = lone.get("error") if isinstance(lone, dict) else body.get("error") if isinstance(body, dict) else None
+    if isinstance(said, str):
+        said = {"message": said}
+    if not isinstance(said, dict) or not said.get("message"):
+        said = {"message": f"HTTP {reply.status}{': ' if reply.body else ''}{quoted(reply.body)}"}
+    return {"of": "picture" if lone else "request", **{name: _printable(str(said.get(name) or "")) for name in ("kind", "message", "hint")}}
+
+
+def retry_after(text: str | None, now: Callable[[], float] = time.time) -> float | None:
+    """Read a `Retry-After` header (RFC 9110, 10.2.3): seconds, or a date. None where it says nothing of use."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - now()
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def quoted(body: bytes) -> str:
+    """Return the beginning of an answer, fit to be shown."""
+    text = _printable(body[: 4 * _QUOTED].decode("utf-8", "replace"))
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + " …"
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")

@@ -1,0 +1,164 @@
+"""httpx: the only place that knows it, imported when a client is made."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import ssl
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from plimsoll.client.exchange import Broken, Exchange, Reply
+from plimsoll.errors import BackendMissing, InputError
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECT_S = 5.0
+_KEPT_S = 4.0
+"""How long an unused connection is kept: less than the 5 s after which servers commonly close theirs."""
+_LONGEST_WAIT_S = 3600.0
+"""The longest timeout that a service accepts."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a service is, and what its clients say to it each time."""
+
+    url: str
+    key: str | None = field(default=None, repr=False)
+    verify: str | bool = True
+    """A file of certificates to trust; False trusts everybody."""
+    connections: int = 8
+
+    def checked(self) -> Place:
+        """Return itself; raises InputError where something can't be meant."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise InputError(f"not the address of a service: {self.url!r}", "Expected http://HOST:PORT or https://HOST.")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise InputError("the address of a service has no user, query or fragment", "A key is given with Client(url, key=…).")
+        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip() == self.key != ""):
+            raise InputError("the key has characters that no key has", "Is there a line break at its end?")
+        if self.connections < 1:
+            raise InputError(f"connections = {self.connections}: a client needs at least one")
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Return what httpx's clients are made with."""
+        if importlib.util.find_spec("httpx") is None:
+            raise BackendMissing("httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'")
+        import httpx
+
+        import plimsoll
+
+        headers = {"user-agent": f"plimsoll/{plimsoll.__version__}", "accept": "application/json"}
+        if self.key is not None:
+            headers["authorization"] = f"Bearer {self.key}"
+        limits = httpx.Limits(max_connections=self.connections, max_keepalive_connections=self.connections, keepalive_expiry=_KEPT_S)
+        return {"base_url": self.url.rstrip("/"), "headers": headers, "limits": limits, "verify": self._trust(), "follow_redirects": False}
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        if isinstance(self.verify, bool):
+            return self.verify
+        context = ssl.create_default_context()
+        try:
+            context.load_verify_locations(self.verify)
+        except (OSError, ssl.SSLError) as error:
+            raise InputError(f"{self.verify}: no certificates can be read from it ({error})", "Expected a PEM file.") from error
+        return context
+
+
+def open_client(place: Place) -> httpx.Client:
+    """Return a pool of connections."""
+    options = place.options()
+    import httpx
+
+    return httpx.Client(**options)
+
+
+def open_async_client(place: Place) -> httpx.AsyncClient:
+    """Return a pool of connections for asyncio."""
+    options = place.options()
+    import httpx
+
+    return httpx.AsyncClient(**options)
+
+
+def send(client: httpx.Client, exchange: Exchange) -> Reply:
+    """Try a call once; raises Broken."""
+    import httpx
+
+    left = exchange.remaining()
+    deadline = time.monotonic() + left
+    answering = False
+    try:
+        with client.stream(timeout=_timeout(left), **_request(exchange, left)) as response:
+            answering = True
+            parts = []
+            for part in response.iter_bytes():
+                parts.append(part)
+                if time.monotonic() > deadline:  # httpx's own limit is for each read
+                    raise Broken("the answer comes too slowly", "late")
+            return _reply(response, b"".join(parts))
+    except httpx.RequestError as error:
+        raise broken(error, answering) from error
+
+
+async def send_async(client: httpx.AsyncClient, exchange: Exchange) -> Reply:
+    """Try a call once; raises Broken."""
+    import httpx
+
+    left = exchange.remaining()
+    answering = False
+    try:
+        async with asyncio.timeout(left), client.stream(timeout=_timeout(left), **_request(exchange, left)) as response:
+            answering = True
+            return _reply(response, await response.aread())
+    except TimeoutError as error:
+        raise Broken("the time is over", "late") from error
+    except httpx.RequestError as error:
+        raise broken(error, answering) from error
+
+
+def broken(error: httpx.RequestError, answering: bool) -> Broken:
+    """Say how a try ended; `answering`: whether the head of an answer was there."""
+    import httpx
+
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        # A certificate that isn't trusted won't be a second later.
+        return Broken(reason, "broken" if _certificate(error) else "unsent")
+    if isinstance(error, httpx.TimeoutException):
+        return Broken(reason, "late")
+    if not answering and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
+        return Broken(reason, "dropped")
+    return Broken(reason, "broken")
+
+
+def _certificate(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
+def _request(exchange: Exchange, left: float) -> dict[str, Any]:
+    call = exchange.call
+    # The service is told how long somebody waits: it needn't compute for nobody.
+    params = {**call.params, "timeout": f"{min(left, _LONGEST_WAIT_S):.3f}"} if call.method == "POST" else call.params
+    return {"method": call.method, "url": call.path, "params": params, "headers": {**call.headers, "x-request-id": exchange.request_id}, "content": call.body}
+
+
+def _timeout(left: float) -> httpx.Timeout:
+    import httpx
+
+    return httpx.Timeout(left, connect=min(left, _CONNECT_S))
+
+
+def _reply(response: httpx.Response, body: bytes) -> Reply:
+    return Reply(response.status_code, {name.lower(): value for name, value in response.headers.items()}, body)
