@@ -27,13 +27,13 @@ $(STAMP)/user: pyproject.toml
 	@echo "== setting up $(VENV) (once) =="
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Plimsoll needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,openvino]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,openvino,serve]'
 	@touch $@
 
 $(STAMP)/dev: $(STAMP)/user
 	@echo "== adding what the tests need (once) =="
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fast,litert,mnn,ncnn,openvino,parquet,serve]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[client,fast,grpc,litert,mnn,ncnn,openvino,parquet,serve]' --group dev
 	@touch $@
 
 setup: $(STAMP)/dev

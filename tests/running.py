@@ -65,7 +65,7 @@ class Running:
 def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
     """Run `plimsoll serve` on a port that the system chooses, until the block ends."""
     command = [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})})
     running = Running(process)
     listener = threading.Thread(target=_listen, args=(running,), daemon=True)
     listener.start()
@@ -82,13 +82,13 @@ def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterato
                 process.kill()
                 process.wait()
         listener.join()
-        assert process.stderr is not None
-        process.stderr.close()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 def _listen(running: Running) -> None:
-    assert running.process.stderr is not None
-    for line in running.process.stderr:
+    assert running.process.stdout is not None
+    for line in running.process.stdout:
         running.log.append(line.rstrip())
         if found := re.match(r"plimsoll: .* at (https?://\S+)", line):
             running.url = found[1]

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import plimsoll
-from plimsoll.cli import bench, calibrate, convert, import_, inspect, pack, predict, prove, serve, ship, spec, targets, toolchains, verify, zoo
+from plimsoll.cli import bench, calibrate, convert, import_, inspect, keys, pack, predict, prove, serve, ship, spec, targets, toolchains, verify, zoo
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.command()(targets.targets)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(spec.app, name="spec")
 app.add_typer(toolchains.app, name="toolchains")
+app.add_typer(keys.app, name="keys")
 
 
 def _show_version(wanted: bool) -> None:

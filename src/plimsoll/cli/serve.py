@@ -57,7 +57,7 @@ def _run(wanted: list[Wanted], config: Path | None, grace: float | None, address
 
     settings = read(config, {} if grace is None else {"grace": grace})
     names = ", ".join(one.name for one in wanted)
-    server.run(Service(settings, wanted), server.Address(*address), lambda url: typer.echo(f"plimsoll: {names} at {url}", err=True))
+    server.run(Service(settings, wanted), server.Address(*address), lambda url: typer.echo(f"plimsoll: {names} at {url}"))
 
 
 def _wanted(models: list[str], spec: Path | None, target: str | None, running: tuple[str | None, list[str]], wishes: Wishes) -> list[Wanted]:

@@ -112,7 +112,8 @@ class Desk:
             frame, blocks, rows = self._stored_tensors(one)
         else:
             at = self._memory.put(one)
-            frame, blocks, rows = {"at": at, "size": len(one), "raw": kind == "raw", "top": asked.top, "threshold": asked.threshold}, (at,), 1
+            wanted = {"raw": kind == "raw", "top": asked.top, "threshold": asked.threshold, "masks": asked.masks}
+            frame, blocks, rows = {"at": at, "size": len(one), **wanted}, (at,), 1
         return Item(kind, frame, blocks, rows, asked, future, started)
 
     def _stored_tensors(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Any], tuple[int, ...], int]:

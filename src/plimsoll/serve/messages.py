@@ -24,6 +24,8 @@ class Asked:
     """1 goes before 0, 0 before -1; there are no others."""
     timeout: float | None = None
     """Seconds from now; what is not begun by then is dropped and answered with the problem `deadline`."""
+    masks: Literal["rle", "png"] = "rle"
+    """How the classes of pixels are written: run lengths of each label, or a PNG in base64."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Metrics:
     """The metrics of a service, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # A second series for each, with the time when it began: nobody reads those.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # A second series for each, with the time when it began: nobody reads those.
         self.registry = registry = CollectorRegistry()
         self.requests = Counter("plimsoll_requests", "Requests that were answered, whatever the answer.", ("model", "interface", "status"), registry=registry)
         self.request_seconds = Histogram(

@@ -10,6 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll.errors import InputError
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.http.contracts.settings import ContractSettings
+from plimsoll.serve.http.headers import CorsSettings
+from plimsoll.serve.http.urls import UrlSettings
+from plimsoll.serve.log import LogSettings
+from plimsoll.serve.tracing import TracingSettings
 
 MEBIBYTE = 1024 * 1024
 
@@ -50,6 +56,16 @@ class Settings(BaseModel):
     """After SIGTERM: so long the service says that it isn't ready, and still serves."""
     drain_seconds: float = Field(30.0, ge=0)
     """After the grace: so long it finishes what it has accepted."""
+    access: AccessSettings = AccessSettings()
+    """Keys and rates."""
+    cors: CorsSettings = CorsSettings()
+    """Web pages of other origins that may ask."""
+    log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
+    contracts: ContractSettings = ContractSettings()
+    """What existing applications ask, and which model answers them."""
+    urls: UrlSettings = UrlSettings()
+    """Whether pictures may be named by their URLs."""
     folder: Path | None = None
     """Where bundles are copied to while they are served; by default the system's place for temporary files."""
 

@@ -6,16 +6,19 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import CheckFailed, PlimsollError
+from plimsoll.image import View
 from plimsoll.opener import Opened, open_reference
 from plimsoll.predict import Predictor
 from plimsoll.serve.messages import Problem
 from plimsoll.target import Target
+from plimsoll.tasks import Answer
+from plimsoll.tasks.segment import Segmentation
 
 Array = NDArray[Any]
 Outputs = Mapping[str, Array]
@@ -26,6 +29,8 @@ class Prepared:
     """A picture that was read: its tensor, or what is wrong with it."""
 
     tensor: Array | None
+    view: View | None
+    """Where the network's input lies in the picture, for answers that hold positions."""
     problem: Problem | None
     seconds: float
 
@@ -56,6 +61,7 @@ class Wanted:
     """Whether the network's outputs are wanted in place of a row."""
     top: int | None = None
     threshold: float | None = None
+    masks: Literal["rle", "png"] = "rle"
     result: Result = field(default_factory=Result)
 
 
@@ -114,10 +120,10 @@ class Work:
         """Read a picture and run the input steps; any thread may call."""
         started = time.perf_counter()
         try:
-            tensor, problem = self._predictor.plan(data), None
+            (tensor, view), problem = self._predictor.prepare(data), None
         except PlimsollError as error:
-            tensor, problem = None, Problem.of(error)
-        return Prepared(tensor, problem, time.perf_counter() - started)
+            tensor, view, problem = None, None, Problem.of(error)
+        return Prepared(tensor, view, problem, time.perf_counter() - started)
 
     def pictures(self, batch: Sequence[Wanted]) -> Seconds:
         """Compute a batch of pictures that were prepared, and put into each what came of it. Tensors of one shape go together."""
@@ -140,8 +146,9 @@ class Work:
         for threshold in {one.threshold for one in group if not one.raw}:
             places = [place for place, one in enumerate(group) if not one.raw and one.threshold == threshold]
             part = outputs if len(places) == len(group) else {name: value[places] for name, value in outputs.items()}
-            for place, answer in zip(places, self._predictor.task.decode(part, threshold), strict=True):
-                group[place].result.row = answer.row(group[place].top)
+            answers = self._predictor.task.decode(part, threshold, [group[place].prepared.view for place in places])
+            for place, answer in zip(places, answers, strict=True):
+                group[place].result.row = _row(answer, group[place])
         for place, one in enumerate(group):
             if one.raw:
                 one.result.outputs = {name: value[place : place + 1] for name, value in outputs.items()}
@@ -188,6 +195,10 @@ def _each_alone_if_needed(group: Sequence[_T], run: Callable[[Sequence[_T]], Non
             return
         for one in group:
             _each_alone_if_needed([one], run, fail)
+
+
+def _row(answer: Answer, one: Wanted) -> dict[str, Any]:
+    return answer.row(one.top, masks=one.masks) if isinstance(answer, Segmentation) else answer.row(one.top)
 
 
 def _fail(one: Wanted, problem: Problem) -> None:

@@ -94,7 +94,7 @@ class Worker:
         """Return what goes back for a batch: for each item a row, outputs or a problem; and how many milliseconds it took."""
         if batch.prepared:
             wanted = [
-                Wanted(prepared(), item.get("raw", False), item.get("top"), item.get("threshold"))
+                Wanted(prepared(), item.get("raw", False), item.get("top"), item.get("threshold"), item.get("masks", "rle"))
                 for prepared, item in zip(batch.prepared, batch.items, strict=True)
             ]
             took = self._work.pictures(wanted)

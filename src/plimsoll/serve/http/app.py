@@ -17,20 +17,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.http.body import Received
+from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.service import Service
 
-_INTERFACES = ("native", "operations", "openapi")
+INTERFACES = ("native", "operations", "openapi", "oip", "page", "contracts")
 _log = logging.getLogger("plimsoll.serve")
 
 
-def application(service: Service, interfaces: Sequence[str] = _INTERFACES) -> Starlette:
-    """Return the application of a service that is started and closed by whoever runs it."""
+def application(service: Service, shell: Shell | None = None, interfaces: Sequence[str] = INTERFACES) -> ASGIApp:
+    """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before it: keys, logs …"""
     routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.http.{name}").routes(service)]
     app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
     app.state.received = Received(service.settings.max_received_bytes)
-    app.add_middleware(Measured, service=service)
-    return app
+    return Measured(app if shell is None else shell.around(app), service)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

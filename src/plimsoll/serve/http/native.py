@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json, to_json
@@ -31,11 +31,13 @@ class Question(BaseModel):
     top: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="Only the best so many labels.")
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
     priority: Annotated[int, Field(ge=-1, le=1)] = Field(0, description="1 goes before 0, 0 before -1.")
-    timeout: Annotated[float, Field(gt=0, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
+    timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
+
+    masks: Literal["rle", "png"] = Field("rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64.")
 
     def asked(self) -> Asked:
         """Return it as the service takes it."""
-        return Asked(self.top, self.threshold, self.priority, self.timeout)
+        return Asked(self.top, self.threshold, self.priority, self.timeout, self.masks)
 
 
 class _Picture(BaseModel):
@@ -66,10 +68,10 @@ def routes(service: Service) -> list[Route]:
     async def predict(request: Request) -> Response:
         question, sent = await _read(request, service.settings)
         deployment = service.find(question.model)
-        request.scope["state"]["model"] = deployment.name
-        request.scope["state"]["pictures"] = len(sent)
+        request.scope["state"] |= {"model": deployment.name, "pictures": len(sent)}
         good = [one.data for one in sent if one.data is not None]
         answered = await while_connected(request, deployment.answer(good, question.asked())) if good else []
+        request.scope["state"]["milliseconds"] = [one.milliseconds for one in answered]
         return _shown(deployment, sent, answered)
 
     async def models(_: Request) -> Response:

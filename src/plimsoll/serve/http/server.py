@@ -15,8 +15,12 @@ from typing import Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from plimsoll.serve import log
+from plimsoll.serve.access.doorkeeper import Doorkeeper
 from plimsoll.serve.http.app import application
+from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.service import Service
+from plimsoll.serve.tracing import Tracing, wanted
 
 _log = logging.getLogger("plimsoll.serve")
 _KEEP_ALIVE_S = 75
@@ -38,9 +42,13 @@ class Address:
 
 async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
     """Start the service, answer until SIGTERM or Ctrl-C, then drain: say that it isn't ready, wait, finish what was accepted."""
-    await service.start()
+    settings = service.settings
+    lines = log.start(settings.log)
+    tracing = Tracing(settings.tracing) if wanted(settings.tracing) else None
     try:
-        app = application(service)
+        door = Doorkeeper(settings.access)  # Before the models, which take a while: it raises where there are no good keys.
+        await service.start()
+        app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
         server = _Server(_config(app, service, address))
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
@@ -59,6 +67,9 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         await running
     finally:
         await service.close()
+        if tracing is not None:
+            await tracing.close()
+        lines.close()
 
 
 async def _drain(service: Service, server: uvicorn.Server) -> None:

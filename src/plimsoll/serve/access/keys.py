@@ -1,0 +1,165 @@
+"""API keys, and the TOML file that they are kept in.
+
+A key is `plm_`, eight hexadecimal digits that name it (they may be shown), `_`, and 256 random bits. The file holds its
+SHA-256 alone, so who reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which people choose
+and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B, 5.1.2.2: salt and stretching are for
+look-up secrets of less than 112 bits), and a slow hash would let anybody keep the service busy with wrong keys. That holds only for
+random keys, so keys are made here and never chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import tempfile
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from plimsoll.errors import InputError
+from plimsoll.serve.access.rate import Limit, Rate, RateText
+
+Role = Literal["predict", "metrics", "admin"]
+"""`predict` asks models and reads what they are; `metrics` reads /metrics alone; `admin` does both and loads and unloads models."""
+
+TOKEN = re.compile(rb"plm_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
+MAX_FILE_BYTES = 4 * 1024 * 1024
+
+_HEADER = "# API keys of `plimsoll serve`, hashed. Written by `plimsoll keys`; a running service takes changes within a second.\n\n"
+_RateField = Annotated[RateText, PlainSerializer(str)]
+
+
+class Key(BaseModel):
+    """One key, as the file has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}$")
+    """Who uses it; it stands in logs."""
+    id: str = Field(pattern=r"^[0-9a-f]{8}$")
+    """The beginning of the key."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the whole key."""
+    role: Role = "predict"
+    rate: _RateField | None = None
+    """For example `10/s`; unlimited where it isn't given."""
+    burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """How many may come at once after a quiet time."""
+    counts: Literal["requests", "pictures"] = "requests"
+    """What the rate counts."""
+    created: AwareDatetime | None = None
+    expires: AwareDatetime | None = None
+
+    @cached_property
+    def limit(self) -> Limit | None:
+        """Return its rate limit, if it has one."""
+        return Limit.of(self.rate, self.burst) if self.rate is not None else None
+
+    def expired(self, now: float) -> bool:
+        """Whether it is past its end, at `now` in seconds since 1970."""
+        return self.expires is not None and now >= self.expires.timestamp()
+
+
+class KeyFile(BaseModel):
+    """All keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    key: tuple[Key, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        for what in ("name", "id"):
+            values = [getattr(key, what) for key in self.key]
+            twice = sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+            if twice:
+                raise ValueError(f"several keys have the {what} {', '.join(twice)}")
+        return self
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a new key may do."""
+
+    role: Role = "predict"
+    rate: Rate | None = None
+    burst: int | None = None
+    counts: Literal["requests", "pictures"] = "requests"
+    expires: datetime | None = None
+
+
+def digest(token: bytes) -> bytes:
+    """Return the SHA-256 of a key."""
+    return hashlib.sha256(token).digest()
+
+
+def issue(name: str, terms: Terms, taken: Iterable[Key] = ()) -> tuple[str, Key]:
+    """Make a key: return it as its user gets it, once, and as the file keeps it; raises InputError."""
+    keys = list(taken)
+    if any(key.name == name for key in keys):
+        raise InputError(
+            f"there is a key named '{name}' already", "Remove it first, or give the new one another name, so that both work until everybody has changed."
+        )
+    ids = {key.id for key in keys}
+    while (named := secrets.token_hex(4)) in ids:
+        pass
+    token = f"plm_{named}_{secrets.token_urlsafe(32)}"
+    now = datetime.now(UTC).replace(microsecond=0)
+    fields = {"name": name, "id": named, "sha256": digest(token.encode()).hex(), "created": now, **vars(terms)}
+    try:
+        return token, Key.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(_words(error)) from error
+
+
+def read(file: Path) -> tuple[Key, ...]:
+    """Return the keys of a file; raises InputError that names what is wrong in it."""
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{file}: can't read the keys: {error.strerror}", "`plimsoll keys add NAME --file FILE` makes a key and the file.") from error
+    if len(data) > MAX_FILE_BYTES:
+        raise InputError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes; that is no file of keys")
+    try:
+        return KeyFile.model_validate(tomllib.loads(data.decode("utf-8"))).key
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{file}: it is no TOML: {error}") from error
+    except ValidationError as error:
+        raise InputError(f"{file}: {_words(error)}") from error
+
+
+def write(file: Path, keys: Iterable[Key]) -> None:
+    """Replace a file of keys at once, so that no reader sees half of it; a new one can be read by its owner alone."""
+    import tomli_w
+
+    rows: list[dict[str, Any]] = [key.model_dump(exclude_none=True, exclude_defaults=True) for key in keys]
+    text = _HEADER + tomli_w.dumps({"key": rows})
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=file.absolute().parent, prefix=f".{file.name}.", delete=False, encoding="utf-8") as stream:
+            made = Path(stream.name)
+            try:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+                made.chmod(mode)
+                made.replace(file)
+            except BaseException:
+                made.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"{file}: can't write the keys: {error.strerror}") from error
+
+
+def _words(error: ValidationError) -> str:
+    """Say what is wrong, without the values: somebody may have pasted a key into the file."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False))

@@ -1,0 +1,44 @@
+"""What every request goes through before an interface sees it, from the outside in.
+
+```
+AccessLog         its id, and a line when it is over
+SecurityHeaders   what browsers are told
+CORS              off unless it is set; answers what browsers ask beforehand, which carries no key
+Guard             keys and rates
+Traced            where traces are asked for
+the application
+```
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.http.access_log import AccessLog
+from plimsoll.serve.http.guard import Guard
+from plimsoll.serve.http.headers import CorsSettings, SecurityHeaders, cors
+from plimsoll.serve.log import Lines, LogSettings
+from plimsoll.serve.tracing import Traced, Tracing
+
+
+@dataclass(frozen=True)
+class Shell:
+    """What is around the application. `door` may be shared with gRPC, so that rates hold over both."""
+
+    door: Doorkeeper
+    access: AccessSettings
+    cors: CorsSettings
+    log: LogSettings
+    lines: Lines | None = None
+    """Where requests are logged; None for nowhere (they have ids all the same)."""
+    tracing: Tracing | None = None
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        """Return the application inside of everything else."""
+        if self.tracing is not None:
+            app = Traced(app, self.tracing)
+        return AccessLog(SecurityHeaders(cors(Guard(app, self.door, self.access), self.cors)), self.lines, self.log)

@@ -1,0 +1,236 @@
+"""Traces for OpenTelemetry: a span for each request, with what happened in it as its children.
+
+```
+POST /v1/predict
+├─ receive        the body
+├─ queue          waiting for a worker
+├─ decode
+├─ infer
+└─ answer
+```
+
+Of several pictures each has a span `picture` of its own with these. A caller's `traceparent` (W3C Trace Context) makes the request
+part of its trace. Nothing of OpenTelemetry is imported unless traces are asked for, by a setting or by the environment
+variables that OpenTelemetry defines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from plimsoll.errors import BackendMissing
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import Span
+
+_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
+_STAGES = ("queue", "decode", "infer", "answer")
+_MOST_PICTURES = 16
+"""Pictures of one request that get spans; a request may have hundreds."""
+_HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+
+
+class TracingSettings(BaseModel):
+    """Whether traces are sent, and where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str | None = Field(None, pattern="^https?://")
+    """A collector's address (OTLP over HTTP), for example `http://localhost:4318`; by default OTEL_EXPORTER_OTLP_ENDPOINT, and no traces without one."""
+    name: str | None = None
+    """The service's name in traces; by default OTEL_SERVICE_NAME, else plimsoll."""
+    share: float | None = Field(None, ge=0, le=1)
+    """The share of requests that are traced where the caller doesn't say; by default what OTEL_TRACES_SAMPLER says, else all."""
+
+
+def wanted(settings: TracingSettings, environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether traces are asked for."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+        return False
+    return settings.endpoint is not None or any(environment.get(name) for name in _ENDPOINTS)
+
+
+class Tracing:
+    """Makes spans and sends them, in a thread of its own. Close it."""
+
+    def __init__(self, settings: TracingSettings, exporter: SpanExporter | None = None) -> None:
+        _require()
+        from opentelemetry.sdk.resources import Resource
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+        from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        import plimsoll
+
+        about = {"service.version": plimsoll.__version__}
+        if settings.name or "OTEL_SERVICE_NAME" not in os.environ:
+            about["service.name"] = settings.name or "plimsoll"
+        sampler = ParentBased(TraceIdRatioBased(settings.share)) if settings.share is not None else None
+        self._provider = TracerProvider(resource=Resource.create(about), sampler=sampler)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(settings)))
+        self._tracer = self._provider.get_tracer("plimsoll.serve", plimsoll.__version__)
+        self._propagator = TraceContextTextMapPropagator()
+
+    def begin(self, name: str, carrier: Mapping[str, str], attributes: Mapping[str, Any]) -> Span:
+        """Begin the span of a request; `carrier` may have a `traceparent` and a `tracestate`."""
+        from opentelemetry.trace import SpanKind
+
+        context = self._propagator.extract(carrier) if carrier else None
+        return self._tracer.start_span(name, context or self._nowhere(), SpanKind.SERVER, dict(attributes))
+
+    def add(self, parent: Span, name: str, began_ns: int, ended_ns: int) -> None:
+        """Add a child that is over; times are nanoseconds since 1970."""
+        self._child(parent, name, began_ns).end(ended_ns)
+
+    def add_pictures(self, parent: Span, pictures: Sequence[Mapping[str, float]], ended_ns: int) -> None:
+        """Add what was done for a request's pictures, from their milliseconds. They were handed over together, and the last was done at `ended_ns`."""
+        if not pictures:
+            return
+        began_ns = ended_ns - _ns(max(map(_total, pictures)))
+        if len(pictures) == 1:
+            self._add_stages(parent, pictures[0], began_ns)
+            return
+        for milliseconds in pictures[:_MOST_PICTURES]:
+            span = self._child(parent, "picture", began_ns)
+            self._add_stages(span, milliseconds, began_ns)
+            span.end(began_ns + _ns(_total(milliseconds)))
+
+    def flush(self, seconds: float = 5.0) -> None:
+        """Send what waits."""
+        self._provider.force_flush(int(1e3 * seconds))
+
+    async def close(self) -> None:
+        """Send what waits and end the thread; without blocking the event loop, since a collector may hang."""
+        await asyncio.to_thread(self._provider.shutdown)
+
+    def _add_stages(self, parent: Span, milliseconds: Mapping[str, float], began_ns: int) -> None:
+        at = began_ns
+        for stage in _STAGES:
+            if stage in milliseconds:
+                until = at + _ns(milliseconds[stage])
+                self.add(parent, stage, at, until)
+                at = until
+
+    def _child(self, parent: Span, name: str, began_ns: int) -> Span:
+        from opentelemetry.trace import set_span_in_context
+
+        return self._tracer.start_span(name, set_span_in_context(parent, self._nowhere()), start_time=began_ns)
+
+    @staticmethod
+    def _nowhere() -> Context:
+        from opentelemetry.context import Context
+
+        return Context()  # never whatever span this task may be inside of
+
+
+class Traced:
+    """Traces requests but for those of probes: a plain ASGI middleware, inside of the guard, so that strangers make no spans."""
+
+    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
+        self._app = app
+        self._tracing = tracing
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        carrier = {_HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _HEADERS}
+        began = time.time_ns()
+        span = self._tracing.begin(scope["method"], carrier, {"http.request.method": scope["method"], "url.path": scope["path"][:200]})
+        watch = _Watch(receive, send)
+        state: dict[str, Any] = scope.setdefault("state", {})
+        state["trace_id"] = f"{span.get_span_context().trace_id:032x}"
+        try:
+            await self._app(scope, watch.receiving, watch.sending)
+        except BaseException as error:
+            span.record_exception(error)
+            watch.status = watch.status or 500
+            raise
+        finally:
+            if span.is_recording():
+                self._end(span, scope, watch, began)
+            span.end()
+
+    def _end(self, span: Span, scope: Scope, watch: _Watch, began: int) -> None:
+        from opentelemetry.trace import StatusCode
+
+        state = scope["state"]
+        route = getattr(scope.get("route"), "path", None)
+        if route:
+            span.update_name(f"{scope['method']} {route}")
+            span.set_attribute("http.route", route)
+        for name in ("request_id", "model", "pictures"):
+            if state.get(name):
+                span.set_attribute(f"plimsoll.{name}", state[name])
+        if watch.status is not None:
+            span.set_attribute("http.response.status_code", watch.status)
+            if watch.status >= 500:
+                span.set_status(StatusCode.ERROR)
+        if watch.received_ns is not None:
+            self._tracing.add(span, "receive", began, watch.received_ns)
+        self._tracing.add_pictures(span, state.get("milliseconds") or (), watch.answered_ns or time.time_ns())
+
+
+class _Watch:
+    """When a request's body was there, and when its answer began."""
+
+    __slots__ = ("_receive", "_send", "answered_ns", "received_ns", "status")
+
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.received_ns: int | None = None
+        self.answered_ns: int | None = None
+        self.status: int | None = None
+
+    async def receiving(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            self.received_ns = time.time_ns()
+        return message
+
+    async def sending(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.answered_ns = time.time_ns()
+        await self._send(message)
+
+
+def _total(milliseconds: Mapping[str, float]) -> float:
+    return sum(milliseconds.get(stage, 0.0) for stage in _STAGES)
+
+
+def _ns(milliseconds: float) -> int:
+    return int(1e6 * milliseconds)
+
+
+def _exporter(settings: TracingSettings) -> SpanExporter:
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    if settings.endpoint is None:
+        return OTLPSpanExporter()  # reads the environment
+    endpoint = settings.endpoint.rstrip("/")
+    return OTLPSpanExporter(endpoint=endpoint if endpoint.endswith("/v1/traces") else f"{endpoint}/v1/traces")
+
+
+def _require() -> None:
+    for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"):
+        try:
+            found = importlib.util.find_spec(name)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise BackendMissing(f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'")

@@ -1,0 +1,156 @@
+"""Who is let in, for what, and how often."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import ValidationError
+
+from key_files import Clock, made, run
+from plimsoll.serve.access.doorkeeper import Caller, Doorkeeper, Need, Ticket, loopback, network
+from plimsoll.serve.access.keys import Role, Terms
+from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.messages import Problem, Refused
+
+
+def caller(*tokens: str, address: str = "192.0.2.1", local: bool = False) -> Caller:
+    return Caller(frozenset(token.encode() for token in tokens), address, local)
+
+
+def refused(door: Doorkeeper, who: Caller, need: Need = "predict") -> Problem:
+    with pytest.raises(Refused) as raised:
+        run(door.admit(who, need))
+    return raised.value.problem
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> tuple[Doorkeeper, dict[str, str], Clock]:
+    """A doorkeeper with a key of each kind, and its clock."""
+    clock = Clock()
+    past = datetime.fromtimestamp(500, UTC)
+    soon = datetime.fromtimestamp(1500, UTC)
+    terms: dict[str, Terms] = {
+        "asks": Terms(),
+        "looks": Terms("metrics"),
+        "rules": Terms("admin"),
+        "slow": Terms(rate=Rate.parse("1/s"), burst=2),
+        "counted": Terms(rate=Rate.parse("10/s"), burst=10, counts="pictures"),
+        "over": Terms(expires=past),
+        "ends": Terms(expires=soon),
+    }
+    tokens = made(tmp_path / "keys.toml", **terms)
+    return Doorkeeper(AccessSettings(keys=tmp_path / "keys.toml"), clock=clock, now=clock), tokens, clock
+
+
+@pytest.mark.parametrize(
+    ("who", "rights"),
+    [("asks", {"predict"}), ("looks", {"metrics"}), ("rules", {"predict", "metrics", "control"})],
+)
+def test_a_role_may_what_it_says_and_nothing_else(door: tuple[Doorkeeper, dict[str, str], Clock], who: str, rights: set[str]) -> None:
+    needs: tuple[Need, ...] = ("predict", "metrics", "control")
+    for need in needs:
+        if need in rights:
+            ticket = run(door[0].admit(caller(door[1][who]), need))
+            assert ticket.key is not None
+            assert ticket.key.name == who
+        else:
+            problem = refused(door[0], caller(door[1][who]), need)
+            assert problem.status == 403
+            assert who in problem.message
+
+
+def test_keys_are_needed_and_end(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+    doorkeeper, tokens, clock = door
+    assert refused(doorkeeper, caller(local=True)).status == 401
+    assert refused(doorkeeper, caller(tokens["asks"], tokens["slow"])).status == 401
+    assert "expired" in refused(doorkeeper, caller(tokens["over"])).message
+    run(doorkeeper.admit(caller(tokens["ends"]), "predict"))
+    clock.now = 1500
+    assert refused(doorkeeper, caller(tokens["ends"])).status == 401
+
+
+def test_a_key_has_its_own_rate(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+    doorkeeper, tokens, clock = door
+    for _ in range(2):
+        run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
+    problem = refused(doorkeeper, caller(tokens["slow"], address="198.51.100.7"))
+    assert (problem.status, problem.kind, problem.retry_after) == (429, "overloaded", 1.0)
+    run(doorkeeper.admit(caller(tokens["asks"]), "predict"))
+    clock.now += 1
+    run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
+
+
+def test_pictures_are_charged_where_they_count(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+    doorkeeper, tokens, clock = door
+    run(doorkeeper.admit(caller(tokens["counted"]), "predict")).settle(30)
+    assert refused(doorkeeper, caller(tokens["counted"])).retry_after == pytest.approx(2.1)
+    clock.now += 2.1
+    run(doorkeeper.admit(caller(tokens["counted"]), "predict")).settle(1)
+    for _ in range(2):
+        run(doorkeeper.admit(caller(tokens["slow"]), "predict")).settle(30)
+    assert refused(doorkeeper, caller(tokens["slow"])).retry_after == 1.0
+
+
+@pytest.mark.parametrize(
+    ("control", "local", "allowed"),
+    [("local", True, True), ("local", False, False), ("anybody", False, True), ("nobody", True, False)],
+)
+def test_who_controls_models_without_keys(control: Literal["local", "anybody", "nobody"], local: bool, allowed: bool) -> None:
+    door = Doorkeeper(AccessSettings(control=control))
+    if allowed:
+        assert run(door.admit(caller(local=local), "control")) == Ticket()
+    else:
+        assert refused(door, caller(local=local), "control").status == 403
+    run(door.admit(caller(), "predict"))
+    run(door.admit(caller(), "metrics"))
+
+
+def test_addresses_share_a_limit_by_network() -> None:
+    clock = Clock()
+    door = Doorkeeper(AccessSettings.model_validate({"address_rate": "1/s", "address_burst": 1}), clock=clock)
+    run(door.admit(caller(address="2001:db8:1:2::1"), "predict"))
+    assert refused(door, caller(address="2001:db8:1:2:ffff::9")).status == 429
+    run(door.admit(caller(address="2001:db8:1:3::1"), "predict"))
+    run(door.admit(caller(address="192.0.2.1"), "predict"))
+    assert refused(door, caller(address="::ffff:192.0.2.1")).status == 429
+    run(door.admit(caller(address="192.0.2.2"), "predict"))
+
+
+def test_without_settings_everybody_may_ask() -> None:
+    door = Doorkeeper(AccessSettings())
+    for _ in range(1000):
+        assert run(door.admit(caller(), "predict")) == Ticket()
+
+
+def test_addresses() -> None:
+    assert [network(one) for one in ("", "/run/socket", "fe80::1%eth0")] == ["", "/run/socket", "fe80::/64"]
+    assert [loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "", "localhost")] == [True] * 4 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"address_rate": "fast"}, {"address_burst": 0}, {"open_paths": ["metrics"]}, {"control": "all"}, {"typo": 1}],
+)
+def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        AccessSettings.model_validate(settings)
+
+
+def test_an_empty_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "k").write_text("")
+    door = Doorkeeper(AccessSettings(keys=tmp_path / "k"))
+    assert "nobody is let in" in caplog.text
+    assert refused(door, caller("plm_00000000_" + "A" * 43)).status == 401
+    assert refused(door, caller()).status == 401
+
+
+def test_every_role_has_rights() -> None:
+    from typing import get_args
+
+    from plimsoll.serve.access.doorkeeper import _RIGHTS
+
+    assert set(_RIGHTS) == set(get_args(Role))

@@ -1,0 +1,205 @@
+"""The door over real HTTP: what is open, what needs a key, what a browser may."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from http_services import running
+from plimsoll.serve.access import keys
+from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.keys import Key, Terms
+from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.http.headers import CorsSettings
+from plimsoll.serve.http.middleware import Shell
+from plimsoll.serve.log import LogSettings
+
+
+async def anything(request: Request) -> Response:
+    """Say which key asked; a request's body says how many pictures it has."""
+    body = await request.body()
+    if body.isdigit():
+        request.scope["state"]["pictures"] = int(body)
+    if request.url.path == "/":
+        return HTMLResponse("<h1>page</h1>")
+    return JSONResponse({"key": request.scope["state"].get("key")})
+
+
+@contextmanager
+def service(access: AccessSettings, cors: CorsSettings | None = None) -> Iterator[httpx.Client]:
+    """Serve something behind the door."""
+    app = Starlette(routes=[Route("/{path:path}", anything, methods=["GET", "POST", "DELETE"])])
+    shell = Shell(Doorkeeper(access), access, cors or CorsSettings(), LogSettings())
+    with running(shell.around(app)) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.toml"
+
+
+@pytest.fixture
+def tokens(file: Path) -> dict[str, str]:
+    """A file with three keys."""
+    made: dict[str, str] = {}
+    entries: list[Key] = []
+    for name, terms in {"asks": Terms(), "looks": Terms("metrics"), "rules": Terms("admin"), "slow": Terms(rate=Rate.parse("1/h"), burst=2)}.items():
+        made[name], entry = keys.issue(name, terms, entries)
+        entries.append(entry)
+    keys.write(file, entries)
+    return made
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize("path", ["/", "/page/app.js", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"])
+def test_the_page_and_probes_need_no_key(file: Path, path: str) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        assert client.get(path).status_code == 200
+        assert client.head(path).status_code == 200
+        assert client.post(path).status_code == 401
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/predict", "/metrics", "/v2", "/v2/models/x", "/anything/else", "/healthz/", "/%2e%2e/x", "/page"])
+def test_everything_else_does(file: Path, path: str) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        answer = client.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="plimsoll"'
+        assert "key" in json.dumps(answer.json()["error"])
+
+
+def test_a_key_is_taken_from_either_header(file: Path, tokens: dict[str, str]) -> None:
+    token = tokens["asks"]
+    with service(AccessSettings(keys=file)) as client:
+        good = [bearer(token), {"Authorization": f"bearer  {token}"}, {"X-API-Key": token}, {**bearer(token), "X-API-Key": token}]
+        for headers in good:
+            answer = client.post("/v1/predict", headers=headers)
+            assert (answer.status_code, answer.json()) == (200, {"key": "asks"})
+        bad = [{"Authorization": f"Basic {token}"}, {"Authorization": token}, {"Authorization": "Bearer"}, {"Cookie": token}, {"X-API-Key": "x"}]
+        for headers in [*bad, {**bearer(token), "X-API-Key": tokens["rules"]}]:
+            assert client.post("/v1/predict", headers=headers).status_code == 401
+        assert client.post(f"/v1/predict?key={token}").status_code == 401
+        assert 'error="invalid_token"' in client.get("/v1/models", headers=bearer("x")).headers["www-authenticate"]
+
+
+def test_two_headers_of_one_name_do_not_slip_past(file: Path, tokens: dict[str, str]) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        both = [("Authorization", "Bearer wrong"), ("Authorization", f"Bearer {tokens['asks']}")]
+        assert client.post("/v1/predict", headers=both).status_code == 401
+
+
+CONTROL = ["/v2/repository/models/x/load", "/v2/repository/models/x/unload", "/v1/models/x/reload", "/v1/models/x/load/", "/v2/repository/models/x/%6coad"]
+
+
+@pytest.mark.parametrize("path", CONTROL)
+def test_only_admins_control_models(file: Path, tokens: dict[str, str], path: str) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        assert client.post(path).status_code == 401
+        refused = client.post(path, headers=bearer(tokens["asks"]))
+        assert refused.status_code == 403
+        assert "www-authenticate" not in refused.headers
+        assert client.post(path, headers=bearer(tokens["rules"])).status_code == 200
+
+
+def test_metrics_have_a_role_of_their_own(file: Path, tokens: dict[str, str]) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        assert client.get("/metrics", headers=bearer(tokens["looks"])).status_code == 200
+        assert client.get("/metrics", headers=bearer(tokens["rules"])).status_code == 200
+        assert client.get("/metrics", headers=bearer(tokens["asks"])).status_code == 403
+        assert client.get("/v1/models", headers=bearer(tokens["looks"])).status_code == 403
+    with service(AccessSettings(keys=file, open_metrics=True)) as client:
+        assert client.get("/metrics").status_code == 200
+
+
+@pytest.mark.usefixtures("tokens")
+def test_paths_can_be_opened(file: Path) -> None:
+    with service(AccessSettings(keys=file, open_paths=("/pict-rs", "/hooks/*"))) as client:
+        assert client.post("/pict-rs").status_code == 200
+        assert client.post("/hooks/a/b").status_code == 200
+        assert [client.post(path).status_code for path in ("/pict-rs/x", "/hooks", "/hooksx", "/v1/predict")] == [401] * 4
+
+
+def test_a_rate_is_answered_with_429(file: Path, tokens: dict[str, str]) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        statuses = [client.post("/v1/predict", headers=bearer(tokens["slow"])).status_code for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        answer = client.post("/v1/predict", headers=bearer(tokens["slow"]))
+        assert 3590 <= int(answer.headers["retry-after"]) <= 3600
+        error = answer.json()["error"]
+        assert (error["kind"], error["message"]) == ("overloaded", "the key 'slow' may ask 1/h, and 2 at once")
+        assert isinstance(client.post("/v2/models/x/infer", headers=bearer(tokens["slow"])).json()["error"], str)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_pictures_are_counted(file: Path) -> None:
+    token, entry = keys.issue("counted", Terms(rate=Rate.parse("10/h"), burst=10, counts="pictures"))
+    keys.write(file, [entry])
+    with service(AccessSettings(keys=file)) as client:
+        assert [client.post("/v1/predict", headers=bearer(token), content=b"7").status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_without_keys_an_address_has_a_rate() -> None:
+    with service(AccessSettings.model_validate({"address_rate": "1/h", "address_burst": 3})) as client:
+        assert [client.get("/v1/models").status_code for _ in range(4)] == [200, 200, 200, 429]
+        assert client.get("/healthz").status_code == 200
+
+
+def test_without_keys_a_local_program_controls_models_and_a_web_page_does_not() -> None:
+    with service(AccessSettings()) as client:
+        path = CONTROL[0]
+        assert client.post(path).status_code == 200
+        for name in ("Origin", "X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+            assert client.post(path, headers={name: "http://127.0.0.1"}).status_code == 403, name
+        assert client.post("/v1/predict", headers={"Origin": "http://evil.example"}).status_code == 200
+
+
+@pytest.mark.usefixtures("tokens")
+def test_other_origins_may_not_ask_unless_it_is_set(file: Path) -> None:
+    asking = {"Origin": "https://app.example.org", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    with service(AccessSettings(keys=file)) as client:
+        answer = client.options("/v1/predict", headers=asking)
+        assert "access-control-allow-origin" not in answer.headers
+    with service(AccessSettings(keys=file), CorsSettings(origins=("https://app.example.org",))) as client:
+        answer = client.options("/v1/predict", headers=asking)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "https://app.example.org")
+        assert "access-control-allow-credentials" not in answer.headers
+        assert client.options("/v1/predict", headers={**asking, "Origin": "https://evil.example"}).status_code == 400
+        refused = client.post("/v1/predict", headers={"Origin": "https://app.example.org"})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://app.example.org")
+
+
+def test_browsers_are_told_what_the_page_may() -> None:
+    with service(AccessSettings()) as client:
+        page, data = client.get("/"), client.get("/v1/models")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert data.headers["content-security-policy"].startswith("default-src 'none'")
+    for answer in (page, data):
+        assert (answer.headers["x-content-type-options"], answer.headers["x-frame-options"]) == ("nosniff", "DENY")
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_key_that_is_removed_is_refused_without_a_restart(file: Path, tokens: dict[str, str]) -> None:
+    with service(AccessSettings(keys=file)) as client:
+        assert client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 200
+        keys.write(file, [key for key in keys.read(file) if key.name != "asks"])
+        time.sleep(1.05)
+        assert client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401
+        assert client.get("/v1/models", headers=bearer(tokens["rules"])).status_code == 200

@@ -1,0 +1,142 @@
+"""Keys, their file, and how a running service takes its changes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from key_files import Clock, made, run
+from plimsoll.errors import InputError
+from plimsoll.serve.access import keys
+from plimsoll.serve.access.keys import Terms
+from plimsoll.serve.access.rate import Limit, Rate
+from plimsoll.serve.access.ring import KeyRing
+
+
+def test_a_key_has_256_random_bits_and_the_file_only_its_hash(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    token = made(file, misskey=Terms())["misskey"]
+    prefix, name, secret = token.split("_", 2)
+    assert (prefix, len(name), len(secret)) == ("plm", 8, 43)
+    text = file.read_text()
+    assert secret not in text
+    assert hashlib.sha256(token.encode()).hexdigest() in text
+    assert name in text
+    assert made(tmp_path / "other.toml", misskey=Terms())["misskey"] != token
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    end = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
+    made(file, one=Terms("admin", Rate.parse("600/m"), 7, "pictures", end), two=Terms())
+    one, two = keys.read(file)
+    assert (one.name, one.role, one.limit, one.counts, one.expires) == ("one", "admin", Limit(Rate.parse("600/m"), 7), "pictures", end)
+    assert (two.role, two.limit, two.counts, two.expires) == ("predict", None, "requests", None)
+
+
+def test_a_new_file_is_its_owners_alone_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    made(file, one=Terms())
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+    keys.write(file, [])
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [path.name for path in tmp_path.iterdir()] == ["keys.toml"]
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    made(file, one=Terms())
+    with pytest.raises(InputError, match="a key named 'one' already"):
+        keys.issue("one", Terms(), keys.read(file))
+
+
+def test_a_file_that_names_a_key_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    made(file, one=Terms())
+    file.write_text(file.read_text() + file.read_text())
+    with pytest.raises(InputError, match="several keys have the name one"):
+        keys.read(file)
+
+
+def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
+    token = made(tmp_path / "k", one=Terms())["one"]
+    ring = KeyRing(tmp_path / "k")
+    found = ring.find(token.encode())
+    assert found is not None
+    assert found.name == "one"
+    other = made(tmp_path / "o", one=Terms())["one"]
+    changed = token[:-1] + ("A" if token[-1] != "A" else "B")
+    for wrong in (other, changed, token + "A", token[:-1], token.upper(), f" {token}", f"{token}\n", "", "plm_", token[:13] + other[13:]):
+        assert ring.find(wrong.encode()) is None
+
+
+def test_a_key_works_and_ends_without_a_restart(tmp_path: Path) -> None:
+    file, clock = tmp_path / "keys.toml", Clock()
+    old = made(file, old=Terms())["old"]
+    ring = KeyRing(file, clock=clock)
+    new = made(file, new=Terms())["new"]
+    run(ring.refresh())
+    assert ring.find(old.encode()), "looked at most once a second"
+    clock.now += 1.0
+    run(ring.refresh())
+    assert not ring.find(old.encode())
+    assert ring.find(new.encode())
+
+
+@pytest.mark.parametrize("text", ["[[key", "[[key]]\nname = 1", "key = 3", "\x00", "[[key]]\nname='x'\nid='00000000'\nsha256='ab'", None])
+def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None) -> None:
+    file, clock = tmp_path / "keys.toml", Clock()
+    token = made(file, one=Terms())["one"].encode()
+    ring = KeyRing(file, clock=clock)
+    if text is None:
+        file.unlink()
+    else:
+        file.write_text(text)
+    clock.now += 1.0
+    with caplog.at_level(logging.ERROR):
+        run(ring.refresh())
+        assert ring.find(token)
+        assert "the keys stay as they were" in caplog.text
+        caplog.clear()
+        clock.now += 1.0
+        run(ring.refresh())
+        assert not caplog.text, "told once, not each second"
+    again = made(file, two=Terms())["two"].encode()
+    clock.now += 1.0
+    run(ring.refresh())
+    assert ring.find(again)
+    assert not ring.find(token)
+
+
+def test_a_service_does_not_start_without_its_keys(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="can't read the keys"):
+        KeyRing(tmp_path / "missing.toml")
+    (tmp_path / "bad.toml").write_text("[[key]]\nname = 'x'")
+    with pytest.raises(InputError, match=r"key\.0\.id"):
+        KeyRing(tmp_path / "bad.toml")
+
+
+def test_a_file_replaced_by_a_link_is_noticed(tmp_path: Path) -> None:
+    """Kubernetes changes a mounted secret by pointing a link elsewhere."""
+    clock = Clock()
+    first, second, link = tmp_path / "1", tmp_path / "2", tmp_path / "keys.toml"
+    old, new = made(first, one=Terms())["one"].encode(), made(second, one=Terms())["one"].encode()
+    os.utime(first, (100, 100))
+    os.utime(second, (100, 100))
+    link.symlink_to(first)
+    ring = KeyRing(link, clock=clock)
+    assert ring.find(old)
+    replaced = tmp_path / "next"
+    replaced.symlink_to(second)
+    replaced.replace(link)
+    clock.now += 1
+    run(ring.refresh())
+    assert ring.find(new)
+    assert not ring.find(old)
