@@ -307,6 +307,8 @@ def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_pa
         slow = said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
         assert b" 408 " in slow
         assert b"connection: close" in slow, "what still trickles in would hold the connection"
+        for _ in range(20):
+            assert running.post("/v1/predict?top=0", content=bytes(900_000)).status_code == 422, "the answer comes though nobody read the body"
         assert b" 431 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Long: " + 200_000 * b"v")
         assert b" 400 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n" + 1000 * b"X-More: v\r\n" + b"\r\n")
 

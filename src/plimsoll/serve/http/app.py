@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import importlib
 import logging
 import time
@@ -22,6 +24,7 @@ from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.service import Service
 
 INTERFACES = ("native", "operations", "openapi", "oip", "page", "contracts")
+_LINGER_S = 5.0
 _log = logging.getLogger("plimsoll.serve")
 
 
@@ -91,6 +94,10 @@ class Measured:
                 status = message["status"]
                 if unread:  # What still comes of the body would hold the connection for as long as the caller likes.
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            elif unread and not message.get("more_body"):
+                await send({**message, "more_body": True})
+                await _take_the_rest(taken)
+                message = {"type": "http.response.body", "body": b""}
             await send(message)
 
         try:
@@ -99,6 +106,14 @@ class Measured:
             interface, model = _interface(scope["path"]), state.get("model", "")
             self._metrics.requests.labels(model, interface, str(status)).inc()
             self._metrics.request_seconds.labels(model, interface).observe(time.perf_counter() - started)
+
+
+async def _take_the_rest(receive: Receive) -> None:
+    """Throw away, for a while, what a caller still sends: closing at once resets the connection, and the caller never sees the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                pass
 
 
 def _has_body(scope: Scope) -> bool:

@@ -27,6 +27,7 @@ _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
 _HEAD_BYTES = 65_536
 _HEADERS = 200
+_LINGER_S = 1.0
 _TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
@@ -132,17 +133,21 @@ class _Guarded(HttpToolsProtocol):
     _patience: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
+    _refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._patience = self.loop.call_later(self.header_seconds, transport.close)
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._head_bytes += len(data) if self._in_head else 0
         super().data_received(data)
         if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
+            self._refused = True
             self.transport.write(_TOO_LONG)
-            self.transport.close()
+            self.loop.call_later(_LINGER_S, self.transport.close)  # At once would reset the connection before the caller has read this.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
