@@ -1,16 +1,22 @@
-"""`plimsoll pack MODEL --out BUNDLE`."""
+"""`plimsoll pack MODEL --out BUNDLE`, and for another server `--for triton --out REPOSITORY`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from plimsoll.image import Implementation
+    from plimsoll.opener import Opened
+    from plimsoll.target import Target
 
 
 def pack(  # noqa: PLR0913 - each parameter is an option of the command
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where the name ends in .zip.")],
+    for_: Annotated[str | None, typer.Option("--for", help="Write what another server takes in place of a bundle. triton: a model repository.")] = None,
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
     target: Annotated[str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
     steps: Annotated[str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")] = None,
@@ -20,6 +26,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
             help="Golden pictures in place of Plimsoll's own: a file, folder or pattern; may be repeated. They become part of the bundle, metadata and all."
         ),
     ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="An option of the server named by --for, as name=value; may be repeated.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a bundle that is there.")] = False,
 ) -> None:
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
@@ -27,17 +34,35 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.package import pack as write_bundle
     from plimsoll.target import Target
 
+    _check(for_, images or [], set_ or [])
     with open_reference(model, spec) as opened:
-        written = write_bundle(
-            opened.model,
-            Target.parse(target) if target is not None else opened.target,
-            out,
-            implementation=chosen_steps(steps) or opened.implementation,
-            images=_golden(images or []),
-            origin=opened.origin,
-            force=force,
-        )
+        wanted = Target.parse(target) if target is not None else opened.target
+        implementation: Implementation = chosen_steps(steps) or opened.implementation
+        if for_ == "triton":
+            written = _for_triton(opened, wanted, implementation, out, set_ or [], force=force)
+        else:
+            golden = _golden(images or [])
+            written = write_bundle(opened.model, wanted, out, implementation=implementation, images=golden, origin=opened.origin, force=force)
     typer.echo(written)
+
+
+def _check(server: str | None, images: list[str], options: list[str]) -> None:
+    """Raise InputError for a server that there isn't, and for options that don't belong together."""
+    from plimsoll.errors import InputError
+
+    if server not in (None, "triton"):
+        raise InputError(f"--for {server}: found '{server}', allowed: triton")
+    if server is not None and images:
+        raise InputError(f"--images doesn't go with --for {server}", "Golden pictures belong to bundles.")
+    if server is None and options:
+        raise InputError("--set goes with --for alone", "A bundle's options are given where it runs.")
+
+
+def _for_triton(opened: Opened, target: Target, implementation: Implementation, out: Path, options: list[str], *, force: bool) -> Path:
+    from plimsoll.cli.predict import _options
+    from plimsoll.triton import TritonOptions, export
+
+    return export(opened.model, target, out, implementation=implementation, options=TritonOptions.read(_options(options)), force=force)
 
 
 def chosen_steps(given: str | None) -> Any:

@@ -1,0 +1,69 @@
+"""Reads what lies in `deploy/`, and checks it with the programs of the test toolchain `deploy`."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plimsoll import toolchain
+from plimsoll.toolchain.recipe import python_of
+from toolchains_made import need
+
+ROOT = Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+TOOLCHAINS = Path(__file__).resolve().parent / "toolchains"
+NAME = "deploy"
+_PROGRAMS = Path(__file__).resolve().parent / "programs"
+
+
+def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of the toolchain (`python` too); skips where that isn't made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLIMSOLL_TOOLCHAINS", str(TOOLCHAINS))
+        need(NAME)
+        folder = python_of(toolchain.make(NAME)).parent
+    return subprocess.run([folder / name, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    """Return the documents of a YAML file."""
+    done = tool("python", "-B", _PROGRAMS / "yaml_documents.py", file)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[dict[str, Any]] = json.loads(done.stdout)[0]
+    return found
+
+
+def selectors(expressions: list[str], work: Path) -> list[list[tuple[str, list[str]]]]:
+    """Parse PromQL; returns for each expression the series that it reads, with the labels that it names."""
+    listed = work / "expressions.json"
+    listed.write_text(json.dumps([one.replace("$__rate_interval", "5m") for one in expressions]))
+    done = tool("python", "-B", _PROGRAMS / "promql_selectors.py", listed)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: list[list[tuple[str, list[str]]]] = json.loads(done.stdout)
+    return found
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the Grafana dashboard."""
+    found: dict[str, Any] = json.loads((DEPLOY / "compose" / "grafana" / "dashboards" / "plimsoll.json").read_text(encoding="utf-8"))
+    return found
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    """Yield every PromQL expression of the dashboard, with its panel's title."""
+    for panel in dashboard()["panels"]:
+        for one in panel.get("targets", ()):
+            yield panel["title"], one["expr"]
+
+
+def seconds(text: str) -> float:
+    """Read a duration as Compose writes it."""
+    found = re.fullmatch(r"(\d+)(ms|s|m)", text)
+    assert found, text
+    return int(found[1]) * {"ms": 0.001, "s": 1, "m": 60}[found[2]]
