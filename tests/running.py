@@ -90,7 +90,7 @@ def _listen(running: Running) -> None:
     assert running.process.stdout is not None
     for line in running.process.stdout:
         running.log.append(line.rstrip())
-        if found := re.match(r"plimsoll: .* at (https?://\S+)", line):
+        if found := re.match(r"plimsoll: .* at (https?://[^\s,]+)", line):
             running.url = found[1]
 
 

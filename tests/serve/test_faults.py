@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,46 +152,53 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(fragile: dict[str,
         assert running.metric("plimsoll_rejected_total", reason="queue") == len(refused)
 
 
-def test_who_waits_too_long_or_hangs_up_is_dropped(fragile: dict[str, str], nsfw_model_path: Path) -> None:
+@pytest.fixture
+def stopped(nsfw_model_path: Path, tmp_path: Path) -> Iterator[tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]]:
+    """A service whose only worker is stopped, with two batches that it has, so that what comes now waits until the worker goes on."""
     del nsfw_model_path
-    with (
-        start("open_nsfw", "--workers", "1", "--grace", "0", "--target", "fragile", environment=fragile) as running,
-        ThreadPoolExecutor(4) as pool,
-    ):
-        busy = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(3)]
-        until(lambda: running.metric("plimsoll_queue_length") == 1, "the queue to fill")
-        late = running.post("/v1/predict?timeout=0.2", content=picture(30))
-        assert late.status_code == 504
-        assert late.json()["results"][0]["error"]["kind"] == "deadline"
-        with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{running.url}/v1/predict", content=picture(30), timeout=0.2)
-        until(lambda: running.metric("plimsoll_queue_length") <= 1, "the one that hung up to be dropped", 1.0)
-        assert {one.result().status_code for one in busy} == {200}
-        assert running.metric("plimsoll_batch_size_sum") == 3, "nobody computed what nobody waited for"
-        assert running.metric("plimsoll_shared_memory_bytes") == 0
+    config = tmp_path / "settings.toml"
+    config.write_text("silent_seconds = 300\nbatch_seconds = 300\n")
+    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(8) as pool:
+        (worker,) = running.workers()
+        os.kill(worker, signal.SIGSTOP)
+        busy = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(2)]
+        until(lambda: running.metric("plimsoll_shared_memory_bytes") > 0, "the worker to have something")
+        try:
+            yield running, busy, pool
+        finally:
+            os.kill(worker, signal.SIGCONT)
 
 
-def test_priorities_go_first(fragile: dict[str, str], nsfw_model_path: Path) -> None:
-    del nsfw_model_path
-    with (
-        start("open_nsfw", "--workers", "1", "--grace", "0", "--target", "fragile", environment=fragile) as running,
-        ThreadPoolExecutor(8) as pool,
-    ):
-        ends: list[int] = []
+def test_who_waits_too_long_or_hangs_up_is_dropped(stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]) -> None:
+    running, busy, _ = stopped
+    late = running.post("/v1/predict?timeout=0.2", content=picture(30))
+    assert late.status_code == 504
+    assert late.json()["error"]["kind"] == "deadline"
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{running.url}/v1/predict", content=picture(30), timeout=0.5)
+    until(lambda: running.metric("plimsoll_queue_length") == 0, "the one that hung up to be dropped", 10.0)
+    os.kill(running.workers()[0], signal.SIGCONT)
+    assert {one.result().status_code for one in busy} == {200}
+    assert running.metric("plimsoll_batch_size_sum") == 2, "nobody computed what nobody waited for"
+    assert running.metric("plimsoll_shared_memory_bytes") == 0
 
-        def ask(priority: int) -> None:
-            assert running.post(f"/v1/predict?priority={priority}", content=picture(100)).status_code == 200
-            ends.append(priority)
 
-        first = [pool.submit(ask, 0) for _ in range(2)]
-        until(lambda: running.metric("plimsoll_shared_memory_bytes") > 0, "the worker to be busy")
-        rest = []
-        for priority in (-1, 0, 1):
-            rest.append(pool.submit(ask, priority))
-            until(lambda: running.metric("plimsoll_queue_length") == len(rest), "the queue to fill")
-        for one in (*first, *rest):
-            one.result()
-        assert ends[2:] == [1, 0, -1]
+def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]) -> None:
+    running, busy, pool = stopped
+    ends: list[int] = []
+
+    def ask(priority: int) -> None:
+        assert running.post(f"/v1/predict?priority={priority}", content=picture(100)).status_code == 200
+        ends.append(priority)
+
+    rest = []
+    for priority in (-1, 0, 1):
+        rest.append(pool.submit(ask, priority))
+        until(lambda: running.metric("plimsoll_queue_length") == len(rest), "the queue to fill")
+    os.kill(running.workers()[0], signal.SIGCONT)
+    for one in (*busy, *rest):
+        one.result()
+    assert ends == [1, 0, -1]
 
 
 @pytest.fixture

@@ -17,6 +17,9 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Zoo names, bundles, or model files with --spec; NAME=MODEL gives a name of your own.")],
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose one.")] = 8000,
+    grpc_port: Annotated[
+        int | None, typer.Option("--grpc-port", min=0, max=65535, help="Speak gRPC too, on this port.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes of each model. Default: see --plan.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads that compute one call. Default: see --plan.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, max=1024, help="Pictures that are computed together at most.")] = None,
@@ -38,19 +41,18 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     hangs is replaced. SIGTERM drains, SIGHUP loads the models anew.
     """
     from plimsoll.serve.plan import Wishes
+    from plimsoll.serve.require import require_serve
 
+    require_serve(grpc=grpc_port is not None)
     wishes = Wishes(workers, threads, max_batch, None if max_delay is None else 1e-3 * max_delay, _objective(objective))
     wanted = _wanted(models, spec, target, (steps, set_ or []), wishes)
     if plan:
         _show_plans(wanted)
         return
-    _run(wanted, config, grace, (host, port, certificate, key))
+    _run(wanted, config, grace, (host, port, certificate, key, grpc_port))
 
 
-def _run(wanted: list[Wanted], config: Path | None, grace: float | None, address: tuple[str, int, Path | None, Path | None]) -> None:
-    from plimsoll.serve.require import require_serve
-
-    require_serve()
+def _run(wanted: list[Wanted], config: Path | None, grace: float | None, address: tuple[str, int, Path | None, Path | None, int | None]) -> None:
     from plimsoll.serve.http import server
     from plimsoll.serve.service import Service
     from plimsoll.serve.settings import read

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -21,6 +21,9 @@ from plimsoll.serve.http.app import application
 from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.service import Service
 from plimsoll.serve.tracing import Tracing, wanted
+
+if TYPE_CHECKING:
+    from plimsoll.serve.grpc.server import GrpcServer
 
 _log = logging.getLogger("plimsoll.serve")
 _KEEP_ALIVE_S = 75
@@ -39,6 +42,8 @@ class Address:
     port: int = 8000
     certificate: Path | None = None
     key: Path | None = None
+    grpc_port: int | None = None
+    """Speak the Open Inference Protocol over gRPC on this port; None for not at all."""
 
 
 async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
@@ -51,20 +56,15 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         await service.start()
         app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
         server = _Server(_config(app, service, address))
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for name in ("SIGTERM", "SIGINT"):
-            _on_signal(loop, getattr(signal, name), stop.set)
-        if hasattr(signal, "SIGHUP"):
-            reloads: set[asyncio.Task[None]] = set()
-            _on_signal(loop, signal.SIGHUP, lambda: reloads.add(asyncio.ensure_future(service.reload())))
+        grpc_server = await _start_grpc(service, address, door)
         running = asyncio.create_task(server.serve())
         while not server.started and not running.done():
             await asyncio.sleep(0.01)
         if server.started:
-            on_ready(f"{'https' if address.certificate else 'http'}://{address.host}:{server.port}")
-            await asyncio.wait({running, asyncio.ensure_future(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
-            await _drain(service, server)
+            spoken = f", gRPC on port {grpc_server.port}" if grpc_server is not None else ""
+            on_ready(f"{'https' if address.certificate else 'http'}://{address.host}:{server.port}{spoken}")
+            await _until_told(service, running)
+            await _drain(service, server, grpc_server)
         await running
     finally:
         await service.close()
@@ -73,11 +73,35 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         lines.close()
 
 
-async def _drain(service: Service, server: uvicorn.Server) -> None:
+async def _start_grpc(service: Service, address: Address, door: Doorkeeper) -> GrpcServer | None:
+    if address.grpc_port is None:
+        return None
+    from plimsoll.serve.grpc import server  # Its library takes a while to load, and few ask for it.
+
+    return await server.start(service, server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key), door)
+
+
+async def _until_told(service: Service, running: asyncio.Task[None]) -> None:
+    """Wait for SIGTERM or Ctrl-C, or for the server to end by itself; SIGHUP loads the models anew."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+    for name in ("SIGTERM", "SIGINT"):
+        _on_signal(loop, getattr(signal, name), stop.set)
+    if hasattr(signal, "SIGHUP"):
+        _on_signal(loop, signal.SIGHUP, lambda: reloads.add(asyncio.ensure_future(service.reload())))
+    told = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+
+
+async def _drain(service: Service, server: uvicorn.Server, grpc_server: GrpcServer | None) -> None:
     service.draining = True
     _log.info("draining: not ready any more; still serving for %g s", service.settings.grace)
     await asyncio.sleep(service.settings.grace)
     server.should_exit = True
+    if grpc_server is not None:
+        await grpc_server.stop(service.settings.drain_seconds)
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, number: int, act: Callable[[], Any]) -> None:

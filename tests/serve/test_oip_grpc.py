@@ -1,0 +1,266 @@
+"""The Open Inference Protocol over gRPC, with a real service; the messages travel under the protocol's own names."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import plimsoll
+from oip_service import Speaking, alone, element, patient, speaking, write_mixed
+from plimsoll.errors import InputError
+from plimsoll.serve.access import keys
+from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.messages import Refused
+
+grpc = pytest.importorskip("grpc")
+from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402
+from plimsoll.serve.grpc.call import address_of  # noqa: E402
+from plimsoll.serve.grpc.service import Procedures  # noqa: E402
+
+
+class Stub:
+    """Calls procedures by name."""
+
+    def __init__(self, address: str) -> None:
+        self.channel = grpc.insecure_channel(address)
+
+    def __call__(self, procedure: str, request: Any = None, *, service: str = "inference.GRPCInferenceService", **options: Any) -> Any:
+        name = {"Check": "HealthCheck"}.get(procedure, procedure)
+        response = getattr(oip_pb2, f"{name}Response")
+        asking = self.channel.unary_unary(f"/{service}/{procedure}", lambda message: message.SerializeToString(), response.FromString)
+        return asking(getattr(oip_pb2, f"{name}Request")() if request is None else request, timeout=options.pop("timeout", 60), **options)
+
+    def raw(self, body: bytes) -> Any:
+        """Send bytes as a request for inference."""
+        return self.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(body, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
+    del nsfw_model_path
+    with speaking(patient(max_items=8, max_body_bytes=2_000_000), alone("open_nsfw"), write_mixed(tmp_path_factory.mktemp("mixed"))) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def stub(oip: Speaking) -> Iterator[Stub]:
+    stub = Stub(oip.grpc)
+    yield stub
+    stub.channel.close()
+
+
+@pytest.fixture(scope="module")
+def photos(example_photos: list[Path]) -> list[bytes]:
+    return [photo.read_bytes() for photo in sorted(example_photos, key=lambda photo: photo.stat().st_size)[:3]]
+
+
+@pytest.fixture(scope="module")
+def expected(photos: list[bytes]) -> NDArray[np.float32]:
+    with plimsoll.load("open_nsfw") as model:
+        return np.array([list(model.predict(photo).scores.values()) for photo in photos], np.float32)  # type: ignore[attr-defined]
+
+
+def pictures(photos: list[bytes], *, raw: bool = True, **fields: Any) -> Any:
+    request = oip_pb2.ModelInferRequest(model_name="open_nsfw", **fields)
+    tensor = request.inputs.add(name="image", datatype="BYTES", shape=[len(photos)])
+    if raw:
+        request.raw_input_contents.append(b"".join(map(element, photos)))
+    else:
+        tensor.contents.bytes_contents.extend(photos)
+    return request
+
+
+def mixed(**contents: Any) -> Any:
+    request = oip_pb2.ModelInferRequest(model_name="mixed.tensor")
+    gain = request.inputs.add(name="gain", datatype="INT64", shape=[1, 1])
+    gain.contents.int64_contents.extend(contents.get("gain", [-5]))
+    pixels = request.inputs.add(name="pixels", datatype=contents.get("datatype", "FP32"), shape=contents.get("shape", [1, 2, 2, 3]))
+    pixels.contents.fp32_contents.extend(contents.get("pixels", [2.0] * 12))
+    return request
+
+
+def test_pictures_give_the_network_s_answer_whichever_way_they_are_sent(stub: Stub, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+    for raw in (True, False):
+        answer = stub("ModelInfer", pictures(photos, raw=raw, id="q7"))
+        assert (answer.model_name, answer.id, len(answer.raw_output_contents)) == ("open_nsfw", "q7", 1)
+        (output,) = answer.outputs
+        assert (output.name, output.datatype, list(output.shape)) == ("outputs", "FP32", [3, 2])
+        np.testing.assert_allclose(np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(3, 2), expected, atol=1e-6)
+
+
+def test_the_bare_network_takes_typed_contents_and_gives_what_is_asked_for(stub: Stub) -> None:
+    request = mixed()
+    request.outputs.add(name="whole")
+    request.outputs.add(name="mean").parameters["classification"].int64_param = 1
+    answer = stub("ModelInfer", request)
+    assert [(one.name, one.datatype) for one in answer.outputs] == [("whole", "INT64"), ("mean", "BYTES")]
+    assert np.frombuffer(answer.raw_output_contents[0], "<i8").tolist() == [-4]
+    assert answer.raw_output_contents[1] == element(b"-10.000000:0")
+
+
+def test_a_stream_answers_each_request_and_goes_on_after_a_bad_one(stub: Stub, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+    asking = stub.channel.stream_stream(
+        "/inference.GRPCInferenceService/ModelStreamInfer", lambda message: message.SerializeToString(), oip_pb2.ModelStreamInferResponse.FromString
+    )
+    requests = [pictures(photos[:1], id="a"), oip_pb2.ModelInferRequest(model_name="nobody", id="b"), pictures(photos[1:2], id="c")]
+    answers = list(asking(iter(requests), timeout=60))
+    assert [answer.infer_response.id for answer in answers] == ["a", "b", "c"]
+    assert [bool(answer.error_message) for answer in answers] == [False, True, False]
+    assert np.frombuffer(answers[2].infer_response.raw_output_contents[0], "<f4") == pytest.approx(expected[1], abs=1e-6)
+
+
+def test_the_server_and_its_models_describe_themselves(oip: Speaking, stub: Stub) -> None:
+    assert stub("ServerLive").live
+    assert stub("ServerReady").ready
+    assert "statistics" in stub("ServerMetadata").extensions
+    assert stub("ModelReady", oip_pb2.ModelReadyRequest(name="open_nsfw.tensor")).ready
+    metadata = stub("ModelMetadata", oip_pb2.ModelMetadataRequest(name="open_nsfw"))
+    assert [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs] == [("image", "BYTES", [-1])]
+    config = stub("ModelConfig", oip_pb2.ModelConfigRequest(name="open_nsfw.tensor")).config
+    assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (8, oip_pb2.DataType.TYPE_FP32, [224, 224, 3])
+    assert [one.state for one in stub("RepositoryIndex").models] == ["READY"] * 4
+    counted = stub("ModelStatistics", oip_pb2.ModelStatisticsRequest(name="open_nsfw")).model_stats[0]
+    assert counted.inference_stats.success.count == oip.service.find("open_nsfw").counts.success.count
+    health = {"service": "grpc.health.v1.Health"}
+    assert stub("Check", **health).status == oip_pb2.HealthCheckResponse.SERVING
+    oip.service.draining = True
+    try:
+        assert stub("Check", **health).status == oip_pb2.HealthCheckResponse.NOT_SERVING
+        assert not stub("ServerReady").ready
+    finally:
+        oip.service.draining = False
+
+
+def test_loading_and_unloading(stub: Stub) -> None:
+    stub("RepositoryModelUnload", oip_pb2.RepositoryModelUnloadRequest(model_name="mixed"))
+    assert not stub("ModelReady", oip_pb2.ModelReadyRequest(name="mixed")).ready
+    with pytest.raises(grpc.RpcError) as caught:
+        stub("ModelInfer", mixed())
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    stub("RepositoryModelLoad", oip_pb2.RepositoryModelLoadRequest(model_name="mixed"))
+    assert stub("ModelInfer", mixed()).model_version == "2"
+
+
+def with_parameter(request: Any, name: str, value: int) -> Any:
+    request.parameters[name].int64_param = value
+    return request
+
+
+def both_ways(request: Any) -> Any:
+    request.raw_input_contents.extend([b"", b""])
+    return request
+
+
+BAD: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "unknown model": (lambda: oip_pb2.ModelInferRequest(model_name="nobody"), "NOT_FOUND", "nobody"),
+    "unknown version": (lambda: oip_pb2.ModelInferRequest(model_name="mixed", model_version="99"), "NOT_FOUND", "99"),
+    "no inputs": (lambda: oip_pb2.ModelInferRequest(model_name="mixed"), "INVALID_ARGUMENT", "no inputs"),
+    "not a picture": (lambda: pictures([b"GIF89a"]), "INVALID_ARGUMENT", ""),
+    "too many pictures": (lambda: pictures([b""] * 9), "INVALID_ARGUMENT", "1 to 8"),
+    "too few values": (lambda: mixed(pixels=[1.0]), "INVALID_ARGUMENT", "[1]"),
+    "another datatype": (lambda: mixed(datatype="FP64"), "INVALID_ARGUMENT", "FP64"),
+    "FP16 as values": (lambda: mixed(datatype="FP16"), "INVALID_ARGUMENT", "raw_input_contents"),
+    "BF16": (lambda: mixed(datatype="BF16"), "INVALID_ARGUMENT", "BF16"),
+    "negative size": (lambda: mixed(shape=[-1, 2, 2, 3]), "INVALID_ARGUMENT", "-1"),
+    "bytes and values": (lambda: both_ways(mixed()), "INVALID_ARGUMENT", "both"),
+    "negative timeout": (lambda: with_parameter(mixed(), "timeout", -1), "INVALID_ARGUMENT", "timeout"),
+    "no time": (lambda: with_parameter(mixed(), "timeout", 1), "DEADLINE_EXCEEDED", "time"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_request_gets_its_status_and_words(stub: Stub, case: str) -> None:
+    make, code, words = BAD[case]
+    with pytest.raises(grpc.RpcError) as caught:
+        stub("ModelInfer", make())
+    assert (caught.value.code().name, words in caught.value.details()) == (code, True), caught.value.details()
+
+
+class Hurried:
+    """A call whose caller gives up at once."""
+
+    def time_remaining(self) -> float:
+        return 0.0
+
+
+def test_a_call_s_deadline_limits_the_wait(oip: Speaking, photos: list[bytes]) -> None:
+    calling = Procedures(oip.service, None).model_infer(pictures(photos).SerializeToString(), Hurried())  # type: ignore[arg-type]
+    with pytest.raises(Refused, match="time"):
+        asyncio.run_coroutine_threadsafe(calling, oip.loop).result(60)
+
+
+def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: Stub, photos: list[bytes]) -> None:
+    model = oip.service.find("open_nsfw")
+    before = model.counts.inferences
+    asking = stub.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(pictures((photos * 3)[:8]).SerializeToString())
+    until = time.monotonic() + 60
+    while not model.desk.waiting and time.monotonic() < until:
+        time.sleep(0.001)
+    asking.cancel()
+    stub("ModelInfer", pictures(photos[:1]))
+    assert model.desk.waiting == 0
+    assert model.counts.inferences - before < 8
+    assert oip.service.memory.blocks.used == 0
+
+
+def test_hostile_messages_are_refused(oip: Speaking, stub: Stub) -> None:
+    empty_input, empty_raw = b"\x2a\x00", b"\x3a\x00"
+    for body in (b"\xff" * 100, b"\x0a\x05ab", empty_input * 900_000, empty_raw * 900_000, b"\x0a\x02\xff\xff", b"\x0b\x0c" * 50):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.raw(body)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.raw(b"\x3a\xff\xff\xff\x01" + bytes(3_000_000))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub("ModelInfer", mixed()).outputs
+    assert oip.service.ready
+
+
+def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    asking, asker = keys.issue("asker", keys.Terms(role="predict"))
+    ruling, ruler = keys.issue("ruler", keys.Terms(role="admin"))
+    keys.write(file, [asker, ruler])
+    with speaking(patient(), write_mixed(tmp_path), door=Doorkeeper(AccessSettings(keys=file))) as service:
+        stub = Stub(service.grpc)
+
+        def code(procedure: str, request: Any, *metadata: tuple[str, str]) -> str:
+            try:
+                stub(procedure, request, metadata=metadata)
+            except grpc.RpcError as error:
+                return str(error.code().name)
+            return "OK"
+
+        assert stub("Check", service="grpc.health.v1.Health").status == oip_pb2.HealthCheckResponse.SERVING
+        assert stub("ServerReady").ready
+        assert code("ModelInfer", mixed()) == "UNAUTHENTICATED"
+        assert code("RepositoryIndex", None) == "UNAUTHENTICATED"
+        assert code("ModelInfer", mixed(), ("authorization", "Bearer nonsense")) == "UNAUTHENTICATED"
+        assert code("ModelInfer", mixed(), ("authorization", f"Bearer {asking}")) == "OK"
+        assert code("ModelInfer", mixed(), ("x-api-key", asking)) == "OK"
+        unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
+        assert code("RepositoryModelUnload", unload, ("x-api-key", asking)) == "PERMISSION_DENIED"
+        assert code("RepositoryModelUnload", unload, ("x-api-key", ruling)) == "OK"
+        stub.channel.close()
+
+
+def test_a_port_that_is_taken_is_said_so(oip: Speaking) -> None:
+    port = int(oip.grpc.rpartition(":")[2])
+    starting = server.start(oip.service, server.GrpcAddress(port=port))
+    with pytest.raises(InputError, match="another port"):
+        asyncio.run_coroutine_threadsafe(starting, oip.loop).result(10)
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"), [("ipv4:10.1.2.3:50000", "10.1.2.3"), ("ipv6:%5B::1%5D:50000", "::1"), ("ipv6:[fe80::1]:9", "fe80::1"), ("unix:", "")]
+)
+def test_the_caller_s_address_is_read(peer: str, address: str) -> None:
+    assert address_of(peer) == address

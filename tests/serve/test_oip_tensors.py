@@ -1,0 +1,122 @@
+"""Tensors between the protocol and NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+
+from oip_service import element
+from plimsoll.serve.messages import Refused, TensorFact
+from plimsoll.serve.oip.datatypes import DTYPES, datatype_of
+from plimsoll.serve.oip.ranking import best
+from plimsoll.serve.oip.request import InferRequest, InputTensor, asked
+from plimsoll.serve.oip.tensors import array, pictures, to_bytes, to_values
+
+ANY = st.sampled_from(sorted(DTYPES)).flatmap(lambda name: arrays.arrays(DTYPES[name], arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)))
+
+
+def fact(value: NDArray[Any]) -> TensorFact:
+    return TensorFact("x", value.dtype.name, (None, *value.shape[1:]))
+
+
+@given(ANY)
+def test_bytes_come_back_as_they_were(value: NDArray[Any]) -> None:
+    raw = to_bytes(value)
+    sent = InputTensor("x", datatype_of(value.dtype.name), value.shape, memoryview(b"?" + raw)[1:])
+    back = array(sent, fact(value), 4)
+    assert back.dtype == value.dtype
+    assert to_bytes(back) == raw
+
+
+@given(ANY, st.booleans())
+def test_values_come_back_as_they_were_nested_or_flat(value: NDArray[Any], nested: bool) -> None:
+    values = value.tolist() if nested else to_values(value)
+    back = array(InputTensor("x", datatype_of(value.dtype.name), value.shape, values=values), fact(value), 4)
+    np.testing.assert_array_equal(back, value)
+    assert back.dtype == value.dtype
+
+
+def test_what_is_big_endian_or_not_contiguous_goes_little_endian_and_row_major() -> None:
+    value = np.arange(6, dtype=">i4").reshape(2, 3).T
+    assert to_bytes(value) == np.array([[0, 3], [1, 4], [2, 5]], "<i4").tobytes()
+
+
+@pytest.mark.parametrize(
+    ("datatype", "value", "fits"),
+    [
+        ("UINT8", 255, True),
+        ("UINT8", 256, False),
+        ("UINT8", -1, False),
+        ("INT8", -128, True),
+        ("INT8", -129, False),
+        ("UINT64", 2**64 - 1, True),
+        ("UINT64", 2**64, False),
+        ("INT64", 2**63 - 1, True),
+        ("INT64", 2**63, False),
+        ("INT32", 1.0, False),
+        ("INT32", True, False),
+        ("BOOL", True, True),
+        ("BOOL", 1, False),
+        ("FP16", 65504, True),
+        ("FP16", 70000, False),
+        ("FP32", 2**24 + 1, True),
+        ("FP32", 1e39, False),
+        ("FP32", float("nan"), True),
+        ("FP32", float("-inf"), True),
+        ("FP64", 1e300, True),
+        ("FP64", 10**400, False),
+        ("FP64", "1", False),
+    ],
+)
+def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: object, fits: bool) -> None:
+    sent = InputTensor("x", datatype, (1,), values=[value])
+    wanted = TensorFact("x", DTYPES[datatype].name, (None,))
+    if fits:
+        assert array(sent, wanted, 1).dtype == DTYPES[datatype]
+    else:
+        with pytest.raises(Refused, match="input 'x'"):
+            array(sent, wanted, 1)
+
+
+def test_a_bool_is_0_or_1() -> None:
+    with pytest.raises(Refused, match="neither 0 nor 1"):
+        array(InputTensor("x", "BOOL", (3,), b"\x00\x01\x02"), TensorFact("x", "bool", (None,)), 3)
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))
+def test_elements_of_bytes_are_found(parts: list[bytes]) -> None:
+    found = pictures(InputTensor("image", "BYTES", (len(parts),), b"".join(map(element, parts))), 5)
+    assert found == parts
+    assert to_bytes(np.array([*parts, None], object)[:-1]) == b"".join(map(element, parts))
+
+
+def test_the_best_classes_stand_in_order_and_nan_last() -> None:
+    ranked = best(np.array([[0.5, np.nan, 0.5, 2.0]], np.float32), 9, ["a", "b", "c", "d"])
+    assert ranked.tolist() == [[b"2.000000:3:d", b"0.500000:0:a", b"0.500000:2:c", b"nan:1:b"]]
+    assert best(np.array([[1, 3], [2, 0]], np.uint8), 1, ["only"]).tolist() == [[b"3.000000:1"], [b"2.000000:0"]]
+
+
+@pytest.mark.parametrize(("given", "priority"), [(None, 0), (0, 0), (1, 1), (2, 0), (3, -1), (2**63, -1)])
+def test_triton_s_priorities(given: int | None, priority: int) -> None:
+    assert asked({"priority": given}).priority == priority
+
+
+def test_the_shorter_of_two_limits_holds() -> None:
+    assert asked({"timeout": 2_000_000}).timeout == 2
+    assert asked({"timeout": 2_000_000}, remaining=0.5).timeout == 0.5
+    assert asked({"timeout": 2_000_000}, remaining=50).timeout == 2
+    assert asked({}, remaining=-1).timeout == 0.001
+    assert asked({"timeout": 2**63}).timeout is None
+
+
+def test_a_request_is_charged_for_what_it_says_it_holds() -> None:
+    def rows(datatype: str, *shape: int) -> int:
+        return InferRequest((InputTensor("x", datatype, shape),)).rows(8)
+
+    assert (rows("BYTES", 2, 3), rows("FP32", 2, 3), rows("BYTES"), rows("FP32"), rows("FP32", 10**30)) == (6, 2, 1, 1, 8)
