@@ -35,7 +35,7 @@ def outcome(case: ElementTree.Element) -> tuple[str, str]:
     for kind, word in (("skipped", "not run"), ("failure", "failed"), ("error", "failed")):
         if (found := case.find(kind)) is not None:
             text = found.get("message", "")
-            return word, " ".join(text.split())[:300]
+            return word, re.sub(r"(?<=\s)/\S+/", "", " ".join(text.split()))[:300]
     return "ok", ""
 
 

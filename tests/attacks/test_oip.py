@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from oip_service import LENGTH, Speaking, element, patient, speaking, tensors, with_tensors, write_mixed
-from plimsoll.serve.oip.binary import MOST_VALUES
+from plimsoll.serve.json_body import MOST_VALUES
 
 BODY_LIMIT = 6_000_000
 PICTURES = "/v2/models/mixed/infer"

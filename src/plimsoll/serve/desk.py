@@ -155,18 +155,17 @@ class Desk:
             self._timer = None
         if self.pool is None:
             return
-        plan = self.pool.plan
         ready = sorted(self.pool.ready, key=lambda link: len(link.in_flight))
         for link in ready * 2:
             if not self._queue.rows:
                 return
             if not link.free_places or (link.in_flight and self._queue.suspect):
                 continue
-            if not link.in_flight and (pause := self._queue.hold(plan.max_batch, plan.max_delay)) > 0:
+            if not link.in_flight and (pause := self._queue.hold(link.warm, self.pool.plan.max_delay)) > 0:
                 self._timer = asyncio.get_running_loop().call_later(pause, self.pump)
                 return
             share = math.ceil(self._queue.rows / len(ready))
-            items = self._queue.take(max(1, min(plan.max_batch, share)))
+            items = self._queue.take(max(1, min(link.warm, share)))
             if items:
                 link.send(items)
 

@@ -47,6 +47,8 @@ class Link:
     resident: int = 0
     """Bytes that it holds."""
     resident_at_start: int = 0
+    warm: int = 1
+    """The largest batch that it has tried."""
     answered: int = 0
     """Batches."""
     ready: bool = False
@@ -121,6 +123,8 @@ class Link:
             self.heard = time.monotonic()
             if "resident" in message:
                 self.resident = message["resident"]
+            elif "warm" in message:
+                self.warm = message["warm"]
             else:
                 self.answered += 1
                 on_answer(self, self.in_flight.pop(message["batch"]), message)

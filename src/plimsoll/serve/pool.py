@@ -35,7 +35,7 @@ class Listener:
     changed: Callable[[], None]
     """A worker became ready, or is gone."""
     restarted: Callable[[str], None]
-    """A worker is replaced, because it: died, is silent, hung, is swollen."""
+    """A worker is replaced, because it: died, is silent, hung, is swollen, was not started."""
 
 
 @dataclass
@@ -144,6 +144,7 @@ class Pool:
             except Refused as error:
                 failures += 1
                 self.failing = error.message
+                self.listener.restarted("not started")
                 _log.error("%s: a worker did not start: %s", self.name, error)
                 await self._gone(link, await link.end())
             else:

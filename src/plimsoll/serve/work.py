@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -109,12 +109,11 @@ class Work:
             "bundle": str(self._opened.bundle.folder) if self._opened.bundle is not None else None,
         }
 
-    def warm_up(self, sizes: Iterable[int]) -> None:
-        """Run empty tensors of these batch sizes, so that the first caller doesn't wait for what a runtime does once."""
-        for size in sizes:
-            feeds = {one.name: np.zeros((size, *(extent or 1 for extent in one.shape[1:])), one.dtype) for one in self._runner.inputs}
-            if all(extent is not None for one in self._runner.inputs for extent in one.shape[1:]):
-                self._runner.run(feeds)
+    def warm_up(self, size: int) -> None:
+        """Run empty tensors of a batch size, so that nobody waits for what a runtime does the first time."""
+        if any(extent is None for one in self._runner.inputs for extent in one.shape[1:]):
+            return
+        self._runner.run({one.name: np.zeros((size, *(extent or 1 for extent in one.shape[1:])), one.dtype) for one in self._runner.inputs})
 
     def prepare(self, data: bytes) -> Prepared:
         """Read a picture and run the input steps; any thread may call."""

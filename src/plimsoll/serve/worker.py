@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from plimsoll.serve.work import Prepared, Result, Seconds, Wanted, Work
 
 BEAT_S = 0.25
 _SMALL = 8
+_EVERY = 16
+"""Where there is always something to do, a batch size is tried after so many batches."""
 
 
 @dataclass
@@ -52,22 +55,45 @@ class Worker:
         self._blocks = Blocks(len(self._outbound.view))
         self._lock = threading.Lock()
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._taken = 0
         self._work: Work
 
     def run(self) -> None:
         """Open the model, say what it is, and answer until told to stop."""
         try:
             self._work = Work.open(self._config)
-            self._work.warm_up(_sizes(self._config["max_batch"]))
+            self._work.warm_up(1)
         except PlimsollError as error:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
         self._send({"ready": self._work.facts(), "resident": machine.resident_bytes(os.getpid()) or 0})
         threading.Thread(target=self._beat, daemon=True).start()
         threading.Thread(target=self._read, daemon=True).start()
-        while (batch := self._batches.get()) is not None:
+        sizes = _sizes(self._config["max_batch"])
+        while (batch := self._next(sizes)) is not None:
             self._send(self._answer(batch))
         self._work.close()
+
+    def _next(self, sizes: deque[int]) -> _Batch | None:
+        """Return the next batch; while there is none, and now and then where there always is one, try a batch size that hasn't been tried."""
+        self._taken += 1
+        if self._taken % _EVERY == 0:
+            self._try_one(sizes)
+        while sizes and self._batches.empty():
+            self._try_one(sizes)
+        return self._batches.get()
+
+    def _try_one(self, sizes: deque[int]) -> None:
+        """Try the next larger batch; where that fails, no larger one is ever sent here."""
+        if not sizes:
+            return
+        size = sizes.popleft()
+        try:
+            self._work.warm_up(size)
+        except PlimsollError:
+            sizes.clear()
+        else:
+            self._send({"warm": size})
 
     def _read(self) -> None:
         decoders = self._config["decoders"]
@@ -157,9 +183,9 @@ def _no_room(size: int) -> dict[str, Any]:
     return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "status": problem.status}
 
 
-def _sizes(largest: int) -> list[int]:
-    """Return the batch sizes that are tried before anybody asks: OpenVINO compiles for a second when it meets a new one."""
-    return sorted({*range(1, min(largest, _SMALL) + 1), *(1 << power for power in range(largest.bit_length())), largest})
+def _sizes(largest: int) -> deque[int]:
+    """Return the batch sizes, but 1, that are tried before anybody gets them: OpenVINO compiles for a second when it meets a new one."""
+    return deque(sorted({*range(2, min(largest, _SMALL) + 1), *(1 << power for power in range(1, largest.bit_length())), largest} - {1}))
 
 
 def main() -> None:

@@ -126,4 +126,6 @@ def _interface(path: str) -> str:
         return "oip"
     if path in ("/healthz", "/readyz", "/metrics"):
         return "operations"
-    return "native" if path.startswith("/v1") else "page"
+    if path.startswith(("/v1/predict", "/v1/models")):
+        return "native"
+    return "contracts" if path.startswith("/v1") or path.endswith("/nsfw") else "page"

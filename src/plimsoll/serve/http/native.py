@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import from_json, to_json
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from plimsoll.serve.deployment import Deployment
+from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import read_body, read_parts
 from plimsoll.serve.http.waiting import while_connected
+from plimsoll.serve.json_body import read_json
 from plimsoll.serve.messages import Answered, Asked, Problem, Refused
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -41,10 +42,21 @@ class Question(BaseModel):
 
 
 class _Picture(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", title="Picture")
 
-    data: str = Field(description="The picture file in base64.")
+    data: str | None = Field(None, description="The picture file in base64.")
+    url: str | None = Field(None, description="Where the picture is, in place of `data`; only for hosts that the service was told to trust.")
     name: str | None = Field(None, description="Comes back beside its answer.")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("a picture has either data or url")
+        return self
+
+
+_BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
+"""Reads base64 two to four times as fast as Python's own module, and as strictly."""
 
 
 class Body(Question):
@@ -84,7 +96,7 @@ async def _read(request: Request, settings: Settings) -> tuple[Question, list[Se
     """Return what is asked and the pictures: raw bytes, multipart files or base64 in JSON; raises Refused."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _of_json(await read_body(request, settings), settings)
+        return await _of_json(request, settings)
     question = _checked(Question, dict(request.query_params))
     if kind == "multipart/form-data":
         parts = await read_parts(request, settings)
@@ -99,14 +111,17 @@ async def _read(request: Request, settings: Settings) -> tuple[Question, list[Se
     return question, sent
 
 
-def _of_json(body: bytes, settings: Settings) -> tuple[Question, list[Sent]]:
-    try:
-        data = from_json(body)
-    except ValueError as error:
-        raise Refused(Problem("input", f"the body is no JSON: {error}", status=400)) from error
-    question = _checked(Body, data)
-    _check_count(len(question.images), settings)
-    return question, [_decoded(one) for one in question.images]
+async def _of_json(request: Request, settings: Settings) -> tuple[Question, list[Sent]]:
+    data = read_json(await read_body(request, settings), 'Send {"images": [{"data": "<base64>"}]}.')
+    body = _checked(Body, data)
+    _check_count(len(body.images), settings)
+    named = [one.url for one in body.images if one.url is not None]
+    fetched = iter(await while_connected(request, urls.fetch_all(named, settings.urls)) if named else ())
+    return body, [_decoded(one) if one.url is None else _fetched(one, next(fetched)) for one in body.images]
+
+
+def _fetched(picture: _Picture, came: bytes | Problem) -> Sent:
+    return Sent(picture.name, None, came) if isinstance(came, Problem) else Sent(picture.name, came)
 
 
 def _check_count(count: int, settings: Settings) -> None:
@@ -118,9 +133,10 @@ def _check_count(count: int, settings: Settings) -> None:
 
 def _decoded(picture: _Picture) -> Sent:
     try:
-        return Sent(picture.name, base64.b64decode(picture.data, validate=True))
-    except (binascii.Error, ValueError) as error:
-        return Sent(picture.name, None, Problem("input", f"its data is no base64: {error}", status=400))
+        return Sent(picture.name, _BASE64.validate_strings(picture.data))
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        return Sent(picture.name, None, Problem("input", f"its data is no base64: {reason}", status=400))
 
 
 def _checked(kind: type[Any], data: object) -> Any:
@@ -169,6 +185,6 @@ def described(model: Deployment) -> Mapping[str, Any]:
         "bands": facts.bands,
         "target": facts.target,
         "steps": facts.steps,
-        "report": facts.bundle is not None,
+        "report": facts.bundle is not None and Path(facts.bundle, "report", "report.json").is_file(),
         "origin": facts.origin,
     }

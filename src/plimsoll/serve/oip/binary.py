@@ -11,18 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import to_json
 
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve import json_body
 from plimsoll.serve.oip.inference import Answer
 from plimsoll.serve.oip.request import InferRequest, InputTensor, Parameters, WantedOutput, bad_request, shown, unique
 from plimsoll.serve.oip.tensors import shape_of, to_bytes, to_values
 
 HEADER = "Inference-Header-Content-Length"
-
-MOST_VALUES = 1_250_000
-"""Values in a JSON body: a tensor of 640 × 640 pixels in three colours has fewer. In Python's memory a list of nothing takes 25 times its place in
-the JSON, and reading it keeps everybody else waiting."""
 
 _SHARED_MEMORY = "shared_memory_region"
 
@@ -46,12 +42,7 @@ def read_json(body: bytes, most: int = 64 * 1024 * 1024) -> dict[str, Any]:
         return {}
     if len(body) > most:
         raise bad_request(f"the body has {len(body):,} bytes; at most {most:,} are expected here")
-    if len(body) > 2 * MOST_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
-        raise Refused(Problem("input", f"the body's JSON has more than {MOST_VALUES:,} values", "Send tensors as bytes: the binary tensor extension.", 413))
-    try:
-        data = from_json(body)
-    except ValueError as error:
-        raise bad_request(f"the body is not JSON: {error}", f"To send a picture's file or a tensor as it is, set the header {HEADER}: 0.") from error
+    data = json_body.read_json(body, f"Tensors and files travel as bytes with the binary tensor extension; one of them alone with the header {HEADER}: 0.")
     if not isinstance(data, dict):
         raise bad_request(f"the body is JSON, but {shown(data)}; expected an object")
     return data

@@ -1,0 +1,65 @@
+// What the bundle's report proves, and where the model comes from.
+import { byId, element } from "./elements.js";
+import * as service from "./service.js";
+
+export async function showProof(model) {
+  byId("links").replaceChildren();
+  showOrigin(model.origin ?? {});
+  byId("checks").hidden = true;
+  let found = null;
+  try {
+    found = model.report ? await service.proof(model.name) : null;
+  } catch (error) {
+    byId("verdict").textContent = `Its report can’t be read: ${error.message}`;
+    byId("proof").hidden = false;
+    return;
+  }
+  byId("proof").hidden = !model.task;
+  if (found === null) {
+    byId("verdict").textContent = `No report came with this model, so nothing is proven of it here.`;
+    return;
+  }
+  const good = found.checks.filter((one) => one.passed).length;
+  const all = good === found.checks.length && good > 0;
+  const words = found.checks.length ? `${good} of ${found.checks.length} checks passed` : "Measured, not checked";
+  byId("verdict").replaceChildren(element("strong", { className: all ? "yes" : "no", textContent: words }), ` · ${found.subject}`);
+  if (found.page) byId("links").append(link(model));
+  if (found.checks.length) table(found.checks);
+}
+
+/** Who made the model, what for, and where it ends. */
+function showOrigin({ intended_use: use, known_limits: limits, authors, year, licence }) {
+  byId("use").textContent = use ?? "";
+  byId("limits").replaceChildren(...(limits ?? []).map((text) => element("li", { textContent: text })));
+  const words = [authors?.length ? `By ${authors.join(", ")}` : "", year ?? "", licence ? `licence ${licence}` : ""];
+  byId("origin").textContent = words.filter(Boolean).join(" · ");
+}
+
+/** A link to the report; with a key the browser can't follow one, so the report is saved as a file. */
+function link(model) {
+  if (!service.hasKey()) return element("a", { className: "button quiet", href: service.reportAddress(model.name), target: "_blank", rel: "noopener", textContent: "Open the whole report" });
+  const button = element("button", { type: "button", className: "button quiet", textContent: "Save the whole report" });
+  button.addEventListener("click", async () => {
+    const address = URL.createObjectURL(await service.report(model.name));
+    element("a", { href: address, download: `${model.name}-report.html` }).click();
+    setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  });
+  return button;
+}
+
+function table(checks) {
+  const rows = checks.map((one) => {
+    const limit = `${one.bound === "at_least" ? "≥" : "≤"} ${figure(one.limit)}`;
+    const cells = [figure(one.measured, one.unit), limit].map((text) => element("td", { className: "number", textContent: text }));
+    const name = element("th", { scope: "row", textContent: one.name });
+    if (one.detail) name.append(element("small", { textContent: one.detail }));
+    return element("tr", {}, name, ...cells, element("td", { className: one.passed ? "yes" : "no", textContent: one.passed ? "passed" : "not met" }));
+  });
+  byId("checks").querySelector("tbody").replaceChildren(...rows);
+  byId("checks").hidden = false;
+}
+
+function figure(value, unit = "") {
+  if (typeof value !== "number") return String(value);
+  return `${value === 0 ? "0" : Number(value.toPrecision(3)).toString()}${unit ? ` ${unit}` : ""}`;
+}

@@ -1,0 +1,233 @@
+"""The page at / in headless Chromium, against a real service."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import plimsoll
+import ship_reports
+import spotting_networks as spotting
+from browser import Browser, browser
+from key_files import made
+from plimsoll.package import pack
+from plimsoll.page import render
+from plimsoll.serve.access.keys import Terms
+from plimsoll.target import Target
+from plimsoll.web import chromium
+from running import Running, start
+
+needs_chromium = pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed")
+
+_UNNAMED = """[...document.querySelectorAll("button, input, select, a[href], [tabindex], summary")]
+  .filter((one) => one.checkVisibility())
+  .filter((one) => !(one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby")))
+  .map((one) => one.outerHTML)"""
+_ASKED = """[...new Set(performance.getEntriesByType("resource").map((one) => new URL(one.name).origin))]"""
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Browser]:
+    with browser("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as driven:
+        yield driven
+
+
+@pytest.fixture
+def opened(page: Browser, served: Running) -> Browser:
+    """The page of open_nsfw, on a phone."""
+    page.said.clear()
+    page.view(390, 844)
+    page.open(served.url + "/")
+    return page
+
+
+def cards(page: Browser, count: int) -> list[str]:
+    """Wait until so many pictures have an outcome, and return what is said of them, the latest first."""
+    page.until(f"document.querySelectorAll('#answers .timing, #answers .unknown').length === {count}")
+    found: list[str] = page.evaluate("[...document.querySelectorAll('#answers > li')].map((one) => one.innerText)")
+    return found
+
+
+@needs_chromium
+def test_dropped_photos_show_the_score_that_python_gives(opened: Browser, served: Running, example_photos: list[Path]) -> None:
+    opened.drop(*example_photos[:2])
+    first, second = cards(opened, 2)
+    with plimsoll.load("open_nsfw") as model:
+        for photo, card in zip(example_photos[:2], (first, second), strict=True):
+            score = model.predict(photo).row()["score"]
+            assert photo.name in card
+            assert f"nsfw {score:.3f}, below 0.50" in card
+            assert "safe" in card
+            assert all(stage in card for stage in ("network", "queue", "decode", "infer", "answer"))
+    assert opened.evaluate("document.title") == "open_nsfw · Plimsoll"
+    assert example_photos[0].name in opened.evaluate("document.getElementById('spoken').textContent") or example_photos[1].name in opened.evaluate(
+        "document.getElementById('spoken').textContent"
+    )
+    assert opened.evaluate(_ASKED) == [served.url]
+    assert opened.evaluate(_UNNAMED) == [], "everything that can be reached by keyboard has a name"
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than a phone"
+    assert opened.said == [], "neither an exception nor anything that the policy forbids"
+
+
+@needs_chromium
+def test_everything_can_be_done_by_keyboard(opened: Browser, example_photos: list[Path]) -> None:
+    opened.press("Tab")
+    assert opened.evaluate("document.activeElement.id") == "files", "the first stop takes a photo"
+    assert opened.evaluate("getComputedStyle(document.querySelector('label[for=files]')).outlineStyle") == "solid", "and it is seen"
+    opened.choose("#files", example_photos[0])
+    (card,) = cards(opened, 1)
+    assert "safe" in card
+    while opened.evaluate("document.activeElement.id") != "threshold":
+        opened.press("Tab")
+    opened.press(*["ArrowLeft"] * 50)
+    assert opened.evaluate("document.getElementById('at').value") == "0.00"
+    (card,) = cards(opened, 1)
+    assert "at or above 0.00" in card
+    verdict = opened.evaluate("document.querySelector('.card .verdict strong').textContent")
+    assert verdict == "nsfw", "the verdict is the model's label by the threshold that was chosen"
+    opened.press("Tab", "Tab")
+    assert opened.evaluate("document.activeElement.textContent") == "Show", "what is flagged is blurred, and can be seen"
+    blur = "getComputedStyle(document.querySelector('.card .picture')).filter"
+    assert "blur" in opened.evaluate(blur)
+    opened.press("Enter")
+    assert opened.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    opened.until(f"{blur} === 'none'")
+
+
+@needs_chromium
+def test_what_has_no_answer_is_unknown_and_never_safe(opened: Browser, awkward: Path) -> None:
+    opened.drop(awkward / "truncated.jpg")
+    (card,) = cards(opened, 1)
+    assert "Unknown" in card
+    assert "truncated" in card
+    assert "safe" not in card
+    assert "unknown" in opened.evaluate("document.getElementById('spoken').textContent")
+    opened.call("Network.enable")
+    offline = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    opened.call("Network.emulateNetworkConditions", offline=True, **offline)
+    try:
+        opened.choose("#files", awkward / "photo.webp")
+        latest, _ = cards(opened, 2)
+        assert "Unknown" in latest
+        assert "can’t be reached" in latest
+        assert "safe" not in latest
+    finally:
+        opened.call("Network.emulateNetworkConditions", offline=False, **offline)
+    opened.evaluate("document.querySelector('#answers .refused .link').click()")
+    opened.until("document.querySelectorAll('#answers .timing').length === 1")
+
+
+@needs_chromium
+def test_the_camera_gives_a_picture_and_live_answers(opened: Browser) -> None:
+    opened.evaluate("document.getElementById('camera').click()")
+    opened.until("!document.getElementById('viewfinder').hidden")
+    assert opened.evaluate("document.activeElement.id") == "shoot"
+    opened.press("Enter")
+    (card,) = cards(opened, 1)
+    assert "camera.jpg" in card
+    opened.evaluate("document.getElementById('live').click()")
+    opened.until("document.querySelector('#seen .verdict')")
+    assert "nsfw" in opened.evaluate("document.getElementById('seen').innerText")
+    opened.evaluate("document.getElementById('stop').click()")
+    opened.until("document.getElementById('video').srcObject === null")
+    assert opened.evaluate("document.getElementById('seen').childElementCount") == 0
+    assert opened.said == []
+
+
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]) -> Iterator[tuple[Running, str]]:
+    """Two models behind keys: a detector in a bundle with a report, and open_nsfw without one."""
+    del nsfw_model_path
+    folder = tmp_path_factory.mktemp("keyed")
+    found = ship_reports.report(ship_reports.details(example_photos[:3]))
+    checks = {"checks": [{"name": "flips <b>at 0.5", "measured": 2.5, "limit": 4.0, "unit": "%", "detail": "0 of 125"}]}
+    found = type(found).model_validate({**found.model_dump(), **checks})
+    extras = {"report/report.json": found.to_json().encode(), "report/index.html": render(found).encode()}
+    detector = spotting.model(folder, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
+    bundle = pack(detector, Target("onnxruntime"), folder / "spots", extras=extras)
+    token = made(folder / "keys.json", visitor=Terms())["visitor"]
+    (folder / "serve.toml").write_text(f'[access]\nkeys = "{folder / "keys.json"}"\n')
+    with start(f"spots={bundle}", "open_nsfw", "--workers", "1", "--grace", "0", "--config", str(folder / "serve.toml")) as running:
+        yield running, token
+
+
+def test_reports_are_shut_in(keyed: tuple[Running, str]) -> None:
+    running, token = keyed
+    with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}) as client:
+        report = client.get("/v1/models/spots/report")
+        policy = report.headers["content-security-policy"]
+        assert report.status_code == 200
+        assert policy.startswith("sandbox allow-scripts;"), "a bundle's page has an origin of its own"
+        assert "connect-src" not in policy
+        assert "default-src 'none'" in policy
+        proof = client.get("/v1/models/spots/proof").json()
+        assert proof["passed"] is True
+        assert proof["page"] is True
+        assert proof["checks"][0]["measured"] == 2.5
+        assert "details" not in proof
+        assert client.get("/v1/models/open_nsfw/proof").status_code == 404
+        assert client.get("/v1/models/nobody/report").status_code == 404
+    assert httpx.get(running.url + "/v1/models/spots/report").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/page/../page.py", "/page/%2e%2e/page.py", "/page/%2e%2e%2fpage.py", "/page/", "/page/no.js", "/page/index.html/x"])
+def test_only_the_pages_own_files_are_handed_out(served: Running, path: str) -> None:
+    assert served.get(path).status_code in (404, 307)
+
+
+def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: Running) -> None:
+    first = served.get("/")
+    policy = first.headers["content-security-policy"]
+    assert "unsafe" not in policy
+    assert "default-src 'none'" in policy
+    assert "<script>" not in first.text
+    assert " style=" not in first.text
+    assert served.get("/", headers={"If-None-Match": first.headers["etag"]}).status_code == 304
+    assert served.get("/page/serve.js").headers["content-type"].startswith("text/javascript")
+
+
+@needs_chromium
+def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(page: Browser, keyed: tuple[Running, str], example_photos: list[Path], tmp_path: Path) -> None:
+    running, token = keyed
+    image = spotting.picture(example_photos[0], (640, 480), (100, 150, 300, 260))
+    for turn in (1, 6):
+        (tmp_path / f"turned{turn}.jpg").write_bytes(spotting.encoded(image, "JPEG", turn))
+    page.view(1280, 900)
+    page.open(running.url + "/")
+    assert page.evaluate("document.activeElement.id") == "key"
+    assert page.evaluate("document.getElementById('bench').hidden")
+    page.call("Input.insertText", text="plm_wrong")
+    page.press("Enter")
+    page.until("document.getElementById('state').textContent.includes('not known')")
+    page.evaluate("document.getElementById('key').value = ''")
+    page.call("Input.insertText", text=token)
+    page.press("Enter")
+    page.until("!document.getElementById('bench').hidden")
+    assert page.evaluate("document.getElementById('model').length") == 2
+    page.until("document.querySelector('#checks tbody').innerText.includes('flips <b>at 0.5')")
+    page.said.clear()
+    page.drop(tmp_path / "turned1.jpg", tmp_path / "turned6.jpg")
+    cards(page, 2)
+    straight, turned = (_box(page, place) for place in (0, 1))
+    assert straight == pytest.approx([100 / 640, 150 / 480, 300 / 640, 260 / 480], abs=0.02)
+    assert turned == pytest.approx([1 - 260 / 480, 100 / 640, 1 - 150 / 480, 300 / 640], abs=0.02), "the browser turns the photo, and the box with it"
+    assert page.said == []
+
+
+def _box(page: Browser, place: int) -> list[float]:
+    """Return where a box is drawn, as shares of its picture."""
+    found: dict[str, Any] = page.evaluate(
+        f"""(() => {{
+          const card = document.querySelectorAll("#answers > li")[{place}];
+          const [box, image] = [card.querySelector("rect.box"), card.querySelector("img")].map((one) => one.getBoundingClientRect().toJSON());
+          return {{ box, image }};
+        }})()"""
+    )
+    box, image = found["box"], found["image"]
+    across = [(box[side] - image["left"]) / image["width"] for side in ("left", "right")]
+    down = [(box[side] - image["top"]) / image["height"] for side in ("top", "bottom")]
+    return [across[0], down[0], across[1], down[1]]

@@ -1,0 +1,74 @@
+"""What a model's labels mean to the contracts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from plimsoll import zoo
+from plimsoll.serve.http.contracts.looking import meanings, read
+from plimsoll.serve.http.contracts.settings import ContractSettings, PictrsSettings
+from plimsoll.serve.messages import Facts, Refused
+
+
+def facts(*labels: str, positive: str | None = None, task: str = "classify") -> Facts:
+    return Facts({}, task, labels, positive, None, (), (), (), "onnxruntime:cpu:float32", "reference", "x")
+
+
+def test_open_nsfw_needs_no_settings() -> None:
+    meaning = meanings(facts("sfw", "nsfw", positive="nsfw"), {})
+    assert meaning == {"sfw": "Neutral", "nsfw": "Porn"}
+    seen = read({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
+    assert seen.classes == {"Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.3, "Porn": 0.7, "Sexy": 0.0}
+    assert seen.score == 0.7
+    assert seen.is_safe(0.71)
+    assert not seen.is_safe(0.7), "what reaches the threshold is not safe"
+
+
+def test_nsfwjss_five_classes_are_themselves_and_the_largest_unsafe_one_counts() -> None:
+    labels = ("drawing", "hentai", "neutral", "porn", "sexy")
+    meaning = meanings(facts(*labels), {})
+    assert {label: name.lower() for label, name in meaning.items()} == {label: label for label in labels}
+    seen = read({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
+    assert seen.score == 0.4
+
+
+def test_every_moderation_network_of_the_zoo_has_a_meaning() -> None:
+    for name in zoo.names():
+        output: Any = zoo.card(name).spec.output
+        if output.task == "classify" and (output.positive == "nsfw" or "hentai" in output.labels):
+            assert set(meanings(facts(*output.labels, positive=output.positive), {})) == set(output.labels)
+
+
+def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None:
+    found = facts("gore", "swimwear", "Safe For Work", "beach")
+    with pytest.raises(Refused, match="gore, swimwear, beach"):
+        meanings(found, {})
+    meaning = meanings(found, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
+    seen = read({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
+    assert seen.classes["Neutral"] == pytest.approx(0.7)
+    assert seen.score == 0.2
+
+
+def test_a_model_that_calls_everything_safe_is_not_asked() -> None:
+    with pytest.raises(Refused, match="no label of the model means"):
+        meanings(facts("safe", "drawing"), {})
+    with pytest.raises(Refused, match="segment"):
+        meanings(facts("nsfw", "sfw", task="segment"), {})
+
+
+def test_406_is_a_verdict_and_2xx_lets_everything_in() -> None:
+    for status in (200, 204, 302, 406, 399, 600):
+        with pytest.raises(ValidationError):
+            PictrsSettings(error_status=status)
+    assert PictrsSettings(error_status=422).error_status == 422
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classes": {"a": "Nice"}}, {"threshold": 1.5}, {"pictrs": {"path": "validate"}}, {"photoprism": {"prefixes": ["/a b"]}}, {"x": 1}]
+)
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ContractSettings.model_validate(wrong)
