@@ -109,6 +109,20 @@ def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(service: Runni
     assert service.metric("plimsoll_shared_memory_bytes") == 0
 
 
+def test_a_worker_that_is_stopped_while_it_starts_is_replaced(nsfw_model_path: Path, tmp_path: Path) -> None:
+    del nsfw_model_path
+    config = tmp_path / "settings.toml"
+    config.write_text("start_silent_seconds = 3\n")
+    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
+        (first,) = running.workers()
+        os.kill(first, signal.SIGKILL)
+        until(lambda: running.workers() not in ([], [first]), "another worker")
+        (second,) = running.workers()
+        os.kill(second, signal.SIGSTOP)
+        until(lambda: running.workers() not in ([], [second]) and running.get("/readyz").status_code == 200, "a third worker", 30)
+        assert running.metric("plimsoll_worker_restarts_total", reason="not started") == 1
+
+
 def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(fragile: dict[str, str], nsfw_model_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
     with start("open_nsfw", "--workers", "1", "--max-batch", "4", "--grace", "0", "--target", "fragile", environment=fragile) as running:
@@ -191,12 +205,13 @@ def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]
         assert running.post(f"/v1/predict?priority={priority}", content=picture(100)).status_code == 200
         ends.append(priority)
 
-    rest = []
+    rest: list[Future[None]] = []
     for priority in (-1, 0, 1):
         rest.append(pool.submit(ask, priority))
         until(lambda: running.metric("plimsoll_queue_length") == len(rest), "the queue to fill")
     os.kill(running.workers()[0], signal.SIGCONT)
-    for one in (*busy, *rest):
+    assert {one.result().status_code for one in busy} == {200}
+    for one in rest:
         one.result()
     assert ends == [1, 0, -1]
 

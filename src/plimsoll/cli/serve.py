@@ -17,9 +17,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     models: Annotated[list[str], typer.Argument(metavar="MODEL…", help="Zoo names, bundles, or model files with --spec; NAME=MODEL gives a name of your own.")],
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 lets the system choose one.")] = 8000,
-    grpc_port: Annotated[
-        int | None, typer.Option("--grpc-port", min=0, max=65535, help="Speak gRPC too, on this port.")
-    ] = None,
+    grpc_port: Annotated[int | None, typer.Option("--grpc-port", min=0, max=65535, help="Speak gRPC too, on this port.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=1024, help="Worker processes of each model. Default: see --plan.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, max=1024, help="Threads that compute one call. Default: see --plan.")] = None,
     max_batch: Annotated[int | None, typer.Option("--max-batch", min=1, max=1024, help="Pictures that are computed together at most.")] = None,

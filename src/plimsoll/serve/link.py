@@ -101,21 +101,26 @@ class Link:
         self._noise = asyncio.create_task(self._keep_noise())
         self._write({**config, "inbound": inbound.handle, "outbound": outbound.handle})
 
-    async def wait_ready(self, seconds: float) -> Facts:
-        """Return what the model is, once the worker has opened it; raises Refused where it can't, ends, or takes too long."""
-        try:
-            message = await asyncio.wait_for(frames.read_async(self._stdout), seconds)
-        except TimeoutError:
-            self.kill(f"it was not ready after {seconds:g} s")
-            raise Refused(Problem("unavailable", f"the worker was not ready after {seconds:g} s", status=503)) from None
-        if message is None:
-            raise Refused(Problem("unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503))
-        if "failed" in message:
-            raise Refused(Problem("unavailable", message["failed"]["message"], message["failed"]["hint"], 503))
-        self.heard = time.monotonic()
-        self.resident = self.resident_at_start = message["resident"]
-        self.ready = True
-        return Facts.from_dict(message["ready"])
+    async def wait_ready(self, seconds: float, silent: float) -> Facts:
+        """Return what the model is, once the worker has opened it; raises Refused where it can't, ends, is silent, or takes too long."""
+        end = time.monotonic() + seconds
+        while True:
+            patience = min(silent, max(0.0, end - time.monotonic()))
+            try:
+                message = await asyncio.wait_for(frames.read_async(self._stdout), patience)
+            except TimeoutError:
+                told = f"the worker was not ready after {seconds:g} s" if patience < silent else f"nothing was heard for {silent:g} s from a worker that starts"
+                self.kill(told)
+                raise Refused(Problem("unavailable", told, status=503)) from None
+            if message is None:
+                raise Refused(Problem("unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503))
+            if "failed" in message:
+                raise Refused(Problem("unavailable", message["failed"]["message"], message["failed"]["hint"], 503))
+            self.heard = time.monotonic()
+            self.resident = self.resident_at_start = message["resident"]
+            if "ready" in message:
+                self.ready = True
+                return Facts.from_dict(message["ready"])
 
     async def listen(self, on_answer: Callable[[Link, Batch, dict[str, Any]], None]) -> str:
         """Hand on the answers until the process ends; returns why it did."""

@@ -110,7 +110,7 @@ class Pool:
 
     async def _opened(self, link: Link, config: dict[str, Any]) -> Facts:
         await link.start(config, self.inbound)
-        facts = await link.wait_ready(self.settings.start_seconds)
+        facts = await link.wait_ready(self.settings.start_seconds, self.settings.start_silent_seconds)
         self.failing = ""
         self.listener.changed()
         return facts

@@ -46,6 +46,8 @@ class Settings(BaseModel):
     """A worker from which nothing was heard for so long hangs, and is replaced."""
     start_seconds: float = Field(300.0, gt=0)
     """A worker that isn't ready by then doesn't start."""
+    start_silent_seconds: float = Field(15.0, gt=0)
+    """As `silent_seconds`, for a worker that starts: some runtimes keep all of its threads waiting while they build."""
     worker_bytes: int | None = Field(None, ge=MEBIBYTE)
     """A worker that holds more memory is replaced; by default four times what it held when it was ready, and at least 1 GiB more."""
     shared_bytes: int = Field(512 * MEBIBYTE, ge=MEBIBYTE)

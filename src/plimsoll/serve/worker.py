@@ -60,6 +60,7 @@ class Worker:
 
     def run(self) -> None:
         """Open the model, say what it is, and answer until told to stop."""
+        threading.Thread(target=self._beat, daemon=True).start()
         try:
             self._work = Work.open(self._config)
             self._work.warm_up(1)
@@ -67,7 +68,6 @@ class Worker:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
         self._send({"ready": self._work.facts(), "resident": machine.resident_bytes(os.getpid()) or 0})
-        threading.Thread(target=self._beat, daemon=True).start()
         threading.Thread(target=self._read, daemon=True).start()
         sizes = _sizes(self._config["max_batch"])
         while (batch := self._next(sizes)) is not None:

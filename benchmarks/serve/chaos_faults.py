@@ -1,0 +1,139 @@
+"""Faults of the service's own making, under load: workers that die or hang, new versions, the end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from chaos_judge import posted
+from chaos_stage import Stage, kill
+from http_wire import Unanswered
+
+EVERY = 2.0
+"""Seconds between two faults."""
+
+
+async def kill_workers(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Kill a random worker every two seconds."""
+    return await _hurt(stage, seconds, signal.SIGKILL)
+
+
+async def stop_workers(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Stop a random worker every two seconds: it hangs, and never goes on by itself."""
+    return await _hurt(stage, seconds, signal.SIGSTOP)
+
+
+async def _hurt(stage: Stage, seconds: float, number: signal.Signals) -> dict[str, Any]:
+    draw, hurt, absent = random.Random(3), 0, 0.0
+    full = await stage.gauge("plimsoll_workers", 'state="ready"')
+    watching = asyncio.create_task(_readiness(stage))
+    async with stage.load():
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            workers = [pid for pid in stage.workers() if number == signal.SIGKILL or _runs(pid)]
+            if workers:
+                hurt += kill(draw.choice(workers), number)
+            else:
+                absent += EVERY
+            await asyncio.sleep(EVERY)
+    watching.cancel()
+    returned = time.monotonic()
+    while await stage.gauge("plimsoll_workers", 'state="ready"') < full and time.monotonic() < returned + 60:
+        await asyncio.sleep(0.1)
+    return {"faults": hurt, "seconds_without_any_worker": absent, "seconds_until_all_were_back": round(time.monotonic() - returned, 1)}
+
+
+async def _readiness(stage: Stage) -> None:
+    """See that the service says the truth about itself at any time."""
+    while True:
+        try:
+            response = await stage.get("/readyz")
+            if response.status not in (200, 503):
+                stage.outcome.wrong.append(f"/readyz has the status {response.status}")
+        except (OSError, Unanswered, TimeoutError) as error:
+            stage.outcome.wrong.append(f"/readyz does not answer: {error}")
+        await asyncio.sleep(0.5)
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process is neither stopped nor gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TZX"
+    except OSError:
+        return False
+
+
+async def reload(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Load the model anew again and again, in turn by the repository's endpoint and by SIGHUP: no request may notice."""
+    versions, refused = set(), []
+    async with stage.load():
+        until, turn = time.monotonic() + seconds, 0
+        while time.monotonic() < until:
+            before = await _version(stage)
+            if turn % 2:
+                os.kill(stage.web, signal.SIGHUP)
+            else:
+                name = await _name(stage)
+                response = await stage.send(posted(b"{}", {"Content-Type": "application/json"}, f"/v2/repository/models/{name}/load"))
+                if response.status != 200:
+                    refused.append(f"{response.status} {response.body[:200]!r}")
+                    os.kill(stage.web, signal.SIGHUP)
+            turn += 1
+            waited = time.monotonic()
+            while (now := await _version(stage)) == before and time.monotonic() < waited + 60:
+                await asyncio.sleep(0.1)
+            versions.add(now)
+    bad = {status: count for status, count in stage.outcome.statuses.items() if status not in ("200", "422", "415", "400")}
+    if bad:
+        stage.outcome.wrong.append(f"requests noticed a reload: {bad}")
+    return {"loads": turn, "versions": len(versions), "refused": refused[:3]}
+
+
+async def _models(stage: Stage) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((await stage.get("/v1/models")).body)["models"]
+    return found
+
+
+async def _version(stage: Stage) -> str:
+    return str((await _models(stage))[0]["version"])
+
+
+async def _name(stage: Stage) -> str:
+    return str((await _models(stage))[0]["name"])
+
+
+async def drain(stage: Stage, seconds: float) -> dict[str, Any]:
+    """Send SIGTERM under load: what was accepted is answered, readiness is off before, and the exit code is 0."""
+    readiness: list[int] = []
+    async with stage.load():
+        await asyncio.sleep(seconds)
+        asked, told = stage.outcome.asked, time.monotonic()
+        os.kill(stage.web, signal.SIGTERM)
+        while stage.running.process.poll() is None and time.monotonic() < told + 60:
+            try:
+                readiness.append((await stage.get("/readyz")).status)
+            except (OSError, Unanswered, TimeoutError):
+                readiness.append(0)
+            await asyncio.sleep(0.1)
+        took = time.monotonic() - told
+    code = stage.running.process.poll()
+    first = next((place for place, status in enumerate(readiness) if status == 503), None)
+    if code != 0:
+        stage.outcome.wrong.append(f"the exit code is {code}")
+    if first is None:
+        stage.outcome.wrong.append("readiness was never off before the end")
+    return {
+        "asked_before": asked,
+        "asked_after_sigterm": stage.outcome.asked - asked,
+        "seconds_to_the_end": round(took, 1),
+        "exit_code": code,
+        "not_ready_answers": readiness.count(503),
+        "unanswered_closed_after_seconds": sorted(stage.closed)[:50],
+        "connections_refused": stage.refused,
+    }

@@ -1,0 +1,95 @@
+"""Thousands of bad requests under load: each gets one answer that says what is wrong, never a mistake of the server's; others notice nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from chaos_bodies import INCOMPLETE, Bad, bad_requests
+from chaos_stage import Stage
+from http_wire import Response, patiently
+
+HOW_MANY = 10_000
+AT_ONCE = 12
+PATIENCE = 45.0
+"""Seconds after which a bad request counts as late: the service gives a body 30 s."""
+
+
+MAY_BE_CLOSED = frozenset({*INCOMPLETE, "many headers"})
+"""Kinds for which a closed connection is an answer: what was sent is no whole request, or its head is of no reasonable size."""
+
+
+@dataclass
+class Seen:
+    """What came of the bad requests of one kind."""
+
+    sent: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
+    """By status; `closed` or `reset` where the connection ended without an answer, `late` where nothing came."""
+
+
+async def malformed(stage: Stage, count: float) -> dict[str, Any]:
+    """Send so many bad requests."""
+    seen: dict[str, Seen] = {}
+    photos = [photo.data for photo in stage.photos]
+    rest = itertools.islice(bad_requests(photos), int(count))
+    memory = [(await stage.holds())["web"]["private_mb"]]
+
+    async def sender() -> None:
+        for bad in rest:
+            one = seen.setdefault(bad.kind, Seen())
+            one.sent += 1
+            one.statuses[await _sent(stage, bad)] += 1
+
+    async with stage.load():
+        await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
+        memory.append((await stage.holds())["web"]["private_mb"])
+    return {"sent": sum(one.sent for one in seen.values()), "kinds": {kind: dict(one.statuses) for kind, one in sorted(seen.items())}, "web_mb": memory}
+
+
+async def _sent(stage: Stage, bad: Bad) -> str:
+    """Send a bad request, and return what came of it; what must not come is noted as wrong."""
+    try:
+        status = await patiently(_exchange(stage, bad), PATIENCE)
+    except TimeoutError:
+        status = "late"
+    except OSError:
+        status = "reset"
+    wrong = status == "late" or (status.startswith("5") and status != "503") or " and " in status
+    if wrong or (status in ("reset", "closed", "cut off and closed") and bad.kind not in MAY_BE_CLOSED):
+        stage.outcome.wrong.append(f"{bad.kind}: {status}: {bad.request[:300]!r}")
+    return status
+
+
+async def _exchange(stage: Stage, bad: Bad) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+    try:
+        writer.write(bad.request)
+        if bad.incomplete:
+            writer.write_eof()
+        await writer.drain()
+        head = await reader.readuntil(b"\r\n\r\n")
+        response = Response(int(head.split(b" ", 2)[1]))
+        for line in head.split(b"\r\n")[1:-2]:
+            name, _, value = line.decode("latin-1").partition(":")
+            response.headers[name.lower()] = value.strip()
+        await reader.readexactly(int(response.headers.get("content-length", "0")))
+        return await _more(reader, bad, response)
+    except asyncio.IncompleteReadError as error:
+        return "closed" if not error.partial else "cut off and closed"
+    finally:
+        writer.close()
+
+
+async def _more(reader: asyncio.StreamReader, bad: Bad, response: Response) -> str:
+    """Return the status; a second answer to one request is told, but where the request smuggles a second one."""
+    if bad.kind in ("two lengths", "bad chunks", "bad length", "no http", "too large"):
+        return str(response.status)
+    try:
+        second = await asyncio.wait_for(reader.read(12), 0.02)
+    except TimeoutError:
+        second = b""
+    return f"{response.status} and {second!r}" if second else str(response.status)
