@@ -1,6 +1,7 @@
 # On a machine with Python 3.11+, pip and make: `make demo` runs the main job, `make test` the tests. Each sets up what it needs.
 
 PYTHON ?= python3
+JOBS   ?= auto
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ifeq ($(OS),Windows_NT)
@@ -58,7 +59,7 @@ test: $(STAMP)/dev
 	@echo "== fetching open_nsfw's trained weights (once, 22 MB) =="
 	@$(RUN) --quiet zoo fetch open_nsfw
 	@echo "== running the tests =="
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 check: $(STAMP)/dev
 	@echo "== lint =="

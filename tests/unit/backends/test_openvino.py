@@ -85,7 +85,7 @@ def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.Monk
         (("amx_bf16", "avx512_fp16"), {"float32", "int8", "bfloat16", "float16"}),
         (("asimdhp", "bf16"), {"float32", "int8", "bfloat16", "float16"}),
     ],
-    ids=str,
+    ids=["none", "avx2", "avx512_bf16", "amx", "arm"],
 )
 def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], offered: set[str]) -> None:
     monkeypatch.setattr(machine, "instruction_sets", lambda: sets)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from plimsoll import onnx_files, onnx_graph, tflite_files, toolchain
 from plimsoll.backend import Calibrated, require, translate
 from plimsoll.errors import BuildFailed, ModelError
-from plimsoll.metrics.tensors import drift
 from plimsoll.model import Model
+from plimsoll.onnx_check import check_answers
 from plimsoll.onnx_form import require_form
+from plimsoll.signature import Signature
 from plimsoll.target import Target
 from plimsoll.tflite_files import TfliteFile
 
@@ -30,8 +31,6 @@ INSTALL = "pip install 'plimsoll-line[litert]'"
 Io = Literal["float32", "integer"]
 """What an int8 or int16x8 file takes and gives itself."""
 
-_LEAST_SNR_DB = 40.0
-"""Below that a converted network computes something else: layouts that were mixed up leave less than 20 dB, float32's rounding more than 90."""
 _GAPS = 32
 """So many items fill the ranges that Plimsoll's calibrator doesn't know."""
 
@@ -123,32 +122,25 @@ def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
 
 
 def _check_answers(model: Model, plain: Path, made: Path) -> None:
-    """Let both networks answer the same random tensors: a converter that mixes up a layout says nothing of it."""
-    runtime = require("onnxruntime", "pip install onnxruntime")
+    """Let the converted network and the ONNX file that it was made from answer the same random tensors."""
     litert = require("ai_edge_litert.interpreter", INSTALL)
-    with translate(BuildFailed, f"{model.path}: the converted network can't be checked"):
-        settings = runtime.SessionOptions()
-        settings.log_severity_level = 4
-        session = runtime.InferenceSession(str(plain), settings, providers=["CPUExecutionProvider"])
-        interpreter = litert.Interpreter(model_content=made.read_bytes())
-        interpreter.allocate_tensors()
-        feeds = {one["name"]: _random(one["shape"], one["dtype"]) for one in interpreter.get_input_details()}
-        for one in interpreter.get_input_details():
-            interpreter.set_tensor(one["index"], feeds[one["name"]])
-        interpreter.invoke()
-        answers = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
-        expected = session.run(None, feeds)
-    for value, reference, other in zip(session.get_outputs(), expected, answers, strict=True):
-        if (snr := drift(reference, other).snr_db) < _LEAST_SNR_DB:
-            raise BuildFailed(f"{model.path}: the converted network answers otherwise: its output '{value.name}' keeps {snr:.0f} dB of the signal", _REPORT)
+    source = Model(plain, "onnx", model.spec)
+    signature = Signature.of(source)
+
+    def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        with translate(BuildFailed, f"{model.path}: the converted network can't be checked"):
+            interpreter = litert.Interpreter(model_content=made.read_bytes())
+            interpreter.allocate_tensors()
+            for one, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):
+                interpreter.set_tensor(one["index"], feeds[info.name])
+            interpreter.invoke()
+            answers = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+        return {info.name: value for info, value in zip(signature.outputs, answers, strict=True)}
+
+    check_answers(source, signature, answer, "onnx2tf")
 
 
 _REPORT = "This is a fault of onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
-
-
-def _random(shape: NDArray[Any], dtype: type) -> NDArray[Any]:
-    random = np.random.default_rng(20261122)
-    return (random.uniform(-1, 1, shape) if np.issubdtype(dtype, np.floating) else random.integers(0, 2 if dtype is np.bool_ else 100, shape)).astype(dtype)
 
 
 def _request(precision: str, tensors: Mapping[str, str], calibrated: Calibrated | None, io: Io) -> dict[str, Any]:

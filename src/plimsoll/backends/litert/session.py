@@ -2,52 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import TensorInfo, Tensors, translate
+from plimsoll.backend import TensorInfo, Tensors
 from plimsoll.errors import RunFailed
+from plimsoll.lanes import LaneSession
 from plimsoll.tflite_files import TfliteFile, TfliteTensor
 
 Array = NDArray[Any]
 
 
-class LiteRtSession:
+class LiteRtSession(LaneSession):
     """A network that is loaded once for each lane.
 
     Where the file takes or gives quantized integers, the session takes and gives float32 all the same: it rounds to the
     file's steps, and multiplies back.
     """
 
-    concurrent = True
-
     def __init__(self, file: TfliteFile, interpreters: list[Any]) -> None:
-        self.inputs = tuple(_info(one) for one in file.inputs)
-        self.outputs = tuple(_info(one) for one in file.outputs)
-        self._lanes = [_Lane(interpreter, file) for interpreter in interpreters]
-        self._turn = threading.Semaphore(len(interpreters))
-        self._closed = False
-
-    def run(self, feeds: Mapping[str, Array]) -> Tensors:
-        """Compute all outputs on the next free lane; raises RunFailed."""
-        with self._turn, translate(RunFailed, "LiteRT failed"):
-            if self._closed:
-                raise RunFailed("LiteRT failed: the session is closed")
-            lane = self._lanes.pop()
-            try:
-                return lane.run(feeds)
-            finally:
-                if not self._closed:
-                    self._lanes.append(lane)
-
-    def close(self) -> None:
-        """Give the interpreters' memory back; those at work are given back when they are done."""
-        self._closed = True
-        self._lanes.clear()
+        inputs, outputs = (tuple(_info(one) for one in side) for side in (file.inputs, file.outputs))
+        super().__init__("LiteRT", inputs, outputs, [_Lane(interpreter, file) for interpreter in interpreters])
 
 
 class _Lane:

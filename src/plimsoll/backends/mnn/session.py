@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors, translate
+from plimsoll.backend import Tensors
 from plimsoll.errors import BuildFailed, RunFailed
+from plimsoll.lanes import LaneSession
 from plimsoll.signature import Signature
 
 Array = NDArray[Any]
@@ -40,32 +41,11 @@ def muted() -> Iterator[None]:
             os.close(nowhere)
 
 
-class MnnSession:
+class MnnSession(LaneSession):
     """A network that is loaded once for each lane: calls of one interpreter wait for one another."""
 
-    concurrent = True
-
     def __init__(self, signature: Signature, lanes: list[MnnLane]) -> None:
-        self.inputs = signature.inputs
-        self.outputs = signature.outputs
-        self._lanes = lanes
-        self._turn = threading.Semaphore(len(lanes))
-        self._closed = False
-
-    def run(self, feeds: Mapping[str, Array]) -> Tensors:
-        with self._turn, translate(RunFailed, "MNN failed"):
-            if self._closed:
-                raise RunFailed("MNN failed: the session is closed")
-            lane = self._lanes.pop()
-            try:
-                return lane.run(feeds)
-            finally:
-                if not self._closed:
-                    self._lanes.append(lane)
-
-    def close(self) -> None:
-        self._closed = True
-        self._lanes.clear()
+        super().__init__("MNN", signature.inputs, signature.outputs, lanes)
 
 
 class MnnLane:

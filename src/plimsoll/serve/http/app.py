@@ -71,6 +71,7 @@ class Measured:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
+        self._service = service
         self._metrics = service.metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +93,8 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if unread:  # What still comes of the body would hold the connection for as long as the caller likes.
+                # What still comes of an unread body would hold the connection for as long as the caller likes; and who drains sends callers away.
+                if unread or self._service.draining:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             elif unread and not message.get("more_body"):
                 await send({**message, "more_body": True})

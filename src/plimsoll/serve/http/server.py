@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from plimsoll import machine
 from plimsoll.serve import log
 from plimsoll.serve.access.doorkeeper import Doorkeeper
 from plimsoll.serve.http.app import application
@@ -205,6 +206,7 @@ class _Guarded(HttpToolsProtocol):
 
 def run(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
     """Serve until told to stop; with uvloop where that is installed."""
+    machine.keep_memory_level()
     if sys.platform == "win32":
         asyncio.run(serve(service, address, on_ready))
         return
