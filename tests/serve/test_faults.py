@@ -217,6 +217,27 @@ def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]
     assert ends == [1, 0, -1]
 
 
+def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_sooner(nsfw_model_path: Path, tmp_path: Path) -> None:
+    del nsfw_model_path
+    config = tmp_path / "settings.toml"
+    config.write_text("silent_seconds = 300\nbatch_seconds = 300\n")
+    with start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(4) as pool:
+        slow = running.workers()[0]
+        os.kill(slow, signal.SIGSTOP)
+        try:
+            first = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(2)]
+            until(lambda: any(one.done() for one in first), "one of the two to be answered")
+
+            def client(_: int) -> set[int]:
+                return {running.post("/v1/predict?timeout=20", content=picture(30)).status_code for _ in range(6)}
+
+            assert list(pool.map(client, range(2))) == [{200}, {200}]
+            assert sum(one.done() for one in first) == 1, "the other one is where the stopped worker has it"
+        finally:
+            os.kill(slow, signal.SIGCONT)
+        assert {one.result().status_code for one in first} == {200}
+
+
 @pytest.fixture
 def bundle(tmp_path: Path, nsfw_model_path: Path) -> Path:
     del nsfw_model_path

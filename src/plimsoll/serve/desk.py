@@ -159,7 +159,7 @@ class Desk:
         for link in ready * 2:
             if not self._queue.rows:
                 return
-            if not link.free_places or (link.in_flight and self._queue.suspect):
+            if not link.free_places or (link.in_flight and not self._worth_binding(len(ready))):
                 continue
             if not link.in_flight and (pause := self._queue.hold(link.warm, self.pool.plan.max_delay)) > 0:
                 self._timer = asyncio.get_running_loop().call_later(pause, self.pump)
@@ -168,6 +168,10 @@ class Desk:
             items = self._queue.take(max(1, min(link.warm, share)))
             if items:
                 link.send(items)
+
+    def _worth_binding(self, workers: int) -> bool:
+        """Whether what waits may go to a busy worker already: not where the first of several workers that gets free would take it sooner."""
+        return not self._queue.suspect and (workers == 1 or self._queue.rows > workers)
 
     def answered(self, link: Link, batch: Batch, message: Mapping[str, Any]) -> None:
         """Give everybody in a batch the answer; then the worker has room for the next."""
