@@ -34,7 +34,7 @@ $(STAMP)/user: pyproject.toml
 $(STAMP)/dev: $(STAMP)/user
 	@echo "== adding what the tests need (once) =="
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[client,fast,grpc,litert,mnn,ncnn,openvino,parquet,serve]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[client,fast,grpc,litert,mnn,ncnn,openvino,otel,parquet,serve]' --group dev
 	@touch $@
 
 setup: $(STAMP)/dev
