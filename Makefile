@@ -23,7 +23,7 @@ help:
 	@echo "make support  build every source for every target, and write docs/support.md"
 
 # Set-up: a virtual environment, remade when the dependencies change.
-$(STAMP)/user: pyproject.toml
+$(STAMP)/user: pyproject.toml Makefile
 	@mkdir -p $(STAMP)
 	@echo "== setting up $(VENV) (once) =="
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Plimsoll needs Python 3.11 or newer; say which: make PYTHON=python3.12 …"; exit 1; }
