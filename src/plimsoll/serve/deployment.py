@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +26,6 @@ from plimsoll.target import Target
 
 State = Literal["loading", "ready", "unavailable", "unloaded"]
 Array = NDArray[Any]
-
-_log = logging.getLogger("plimsoll.serve")
 
 
 @dataclass(frozen=True)

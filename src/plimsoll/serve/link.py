@@ -65,11 +65,6 @@ class Link:
     _next: int = 0
 
     @property
-    def process_id(self) -> int | None:
-        """The worker's process; None before it is started."""
-        return self._process.pid if self._process is not None else None
-
-    @property
     def state(self) -> str:
         """starting, ready or retiring."""
         return "retiring" if self.retiring else "ready" if self.ready else "starting"

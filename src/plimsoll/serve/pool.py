@@ -166,11 +166,11 @@ class Pool:
             await asyncio.sleep(_WATCH_S)
             now = time.monotonic()
             late = now - before - _WATCH_S
-            for link in self.ready:
+            for link in [one for one in self.links if one.ready]:  # One that retires can hang as well.
                 link.heard += late if late > _WATCH_S else 0.0  # We were stopped ourselves: nobody's silence counts meanwhile.
                 if reason := self._hanging(link, now):
                     link.kill(reason)
-                elif reason := self._swollen(link):
+                elif not link.retiring and (reason := self._swollen(link)):
                     link.reason = reason
                     link.retire()
 

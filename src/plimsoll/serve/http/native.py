@@ -33,7 +33,6 @@ class Question(BaseModel):
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
     priority: Annotated[int, Field(ge=-1, le=1)] = Field(0, description="1 goes before 0, 0 before -1.")
     timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
-
     masks: Literal["rle", "png"] = Field("rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64.")
 
     def asked(self) -> Asked:
