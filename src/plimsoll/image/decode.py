@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.image.formats import admit, check_size, sniff
@@ -56,6 +56,8 @@ def translated() -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError("the picture needs more memory than there is") from error
+    except UnidentifiedImageError as error:  # whose text names an object in memory
+        raise ImageError("can't be decoded: it begins like a picture, and does not go on like one") from error
     except Exception as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise ImageError(f"can't be decoded: {text}") from error

@@ -180,9 +180,9 @@ def _by_channel(operation: np.ufunc, pixels: Pixels, values: tuple[float, ...], 
         return np.asarray(operation(array, row.reshape(-1, 1, 1), dtype=np.float32))
     # Whole rows instead of single pixels: NumPy's inner loop is then 3 x width long, not 3, and five times as fast.
     height, width, depth = array.shape
-    rows = np.ascontiguousarray(array).reshape(height, width * depth)
-    out = operation(rows, np.resize(row, width * depth), dtype=np.float32)
-    return np.asarray(out).reshape(array.shape)
+    rows = array.astype(np.float32, order="C").reshape(height, width * depth)
+    operation(rows, np.resize(row, width * depth), out=rows)
+    return rows.reshape(array.shape)
 
 
 def layout(pixels: Pixels, step: Layout, form: Form) -> Array:
