@@ -35,9 +35,9 @@ def shrink(cv2: ModuleType, pixels: Array, width: int, height: int) -> Array | N
     mean = 1
     while min(ratios) / mean >= _HALVED_FROM:
         mean *= 2
-    across, down = (taps(_RATIO_STEP * round(ratio / _RATIO_STEP), mean) for ratio in ratios)
-    if max(across.size, down.size) > _MOST_TAPS:
+    if _radius(max(ratios), mean) > _MOST_TAPS // 2:
         return None
+    across, down = (taps(_RATIO_STEP * round(ratio / _RATIO_STEP), mean) for ratio in ratios)
     for _ in range(mean.bit_length() - 1):
         rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
         pixels = cv2.resize(pixels[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
@@ -57,7 +57,7 @@ def taps(ratio: float, mean: int) -> NDArray[np.float32]:
     """Return the filter for a ratio, over pixels that are means of `mean` of the source's; an odd number of taps, symmetric, none negative, their sum is 1."""
     if ratio <= 1:
         return np.ones(1, np.float32)
-    radius = max(1, math.ceil(ratio / mean) - 1)
+    radius = _radius(ratio, mean)
     source = np.arange(-int(ratio) - mean - 2, int(ratio) + 2 * mean + 3)
     part = ((np.arange(_PLACES) + 0.5) / _PLACES)[:, np.newaxis, np.newaxis]
     tap = np.arange(-radius, radius + 1)[:, np.newaxis]
@@ -70,3 +70,8 @@ def taps(ratio: float, mean: int) -> NDArray[np.float32]:
     side = np.linalg.lstsq(unknown.transpose(0, 2, 1).reshape(-1, radius), wanted.reshape(-1))[0]
     side = _TAP_STEP * np.rint(np.maximum(side, 0.0) / _TAP_STEP)
     return np.concatenate([side[::-1], [1 - 2 * side.sum()], side]).astype(np.float32)
+
+
+def _radius(ratio: float, mean: int) -> int:
+    """Return how far the triangle reaches beside the two pixels that are sampled."""
+    return max(1, math.ceil(ratio / mean) - 1)
