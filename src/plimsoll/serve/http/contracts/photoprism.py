@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,12 +32,12 @@ _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _MAX_ID = 200
 
 
-class _Asked(BaseModel):
+class VisionQuestion(BaseModel):
     """What PhotoPrism asks; it sends more (options, a prompt …) that other kinds of model use."""
 
-    id: str = ""
-    images: list[str] = []
-    url: str = ""
+    id: str = Field("", description="Comes back with the answer.")
+    images: list[str] = Field([], description="Pictures as data URLs, `data:image/jpeg;base64,…`; others only for hosts that the service was told to trust.")
+    url: str = Field("", description="One more picture.")
 
 
 def routes(service: Service) -> list[Route]:
@@ -47,7 +47,7 @@ def routes(service: Service) -> list[Route]:
         return []
 
     async def nsfw(request: Request) -> Response:
-        asked = _Asked()
+        asked = VisionQuestion()
         try:
             asked = _read(await read_body(request, service.settings), service.settings)
             sent = await _pictures(request, asked, service.settings)
@@ -62,9 +62,9 @@ def routes(service: Service) -> list[Route]:
     return [Route(f"{prefix}/nsfw", nsfw, methods=["POST"]) for prefix in own.prefixes]
 
 
-def _read(body: bytes, settings: Settings) -> _Asked:
+def _read(body: bytes, settings: Settings) -> VisionQuestion:
     try:
-        asked = _Asked.model_validate(read_json(body, _EXPECTED))
+        asked = VisionQuestion.model_validate(read_json(body, _EXPECTED))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise _bad(f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}") from error
@@ -84,7 +84,7 @@ def _bad(message: str) -> Refused:
     return Refused(Problem("input", message, _EXPECTED, 400))
 
 
-async def _pictures(request: Request, asked: _Asked, settings: Settings) -> list[bytes | Problem]:
+async def _pictures(request: Request, asked: VisionQuestion, settings: Settings) -> list[bytes | Problem]:
     """Return the bytes of each picture, or what is wrong with it; those that are named by http(s) URLs are fetched where that is allowed."""
     named = [*asked.images, *([asked.url] if asked.url else [])]
     elsewhere = [one for one in named if one[:5].lower() != "data:"]
@@ -102,7 +102,7 @@ def _decoded(text: str) -> bytes | Problem:
         return Problem("input", "the data URL holds no base64", "data:image/jpeg;base64,…", 400)
 
 
-def _answer(asked: _Asked, looked: Looked, sent: Sequence[bytes | Problem], threshold: float) -> Response:
+def _answer(asked: VisionQuestion, looked: Looked, sent: Sequence[bytes | Problem], threshold: float) -> Response:
     rest = iter(looked.pictures)
     entries = [_entry(one if isinstance(one, Problem) else next(rest), threshold) for one in sent]
     model = {"type": "nsfw", "name": looked.model, "version": looked.version}
@@ -116,7 +116,7 @@ def _entry(seen: Seen | Problem, threshold: float) -> dict[str, Any]:
     return {"status": status, "score": seen.score, "threshold": threshold} | {str(name): probability for name, probability in seen.classes.items()}
 
 
-def _refusal(asked: _Asked, problem: Problem, pictures: Sequence[Problem]) -> Response:
+def _refusal(asked: VisionQuestion, problem: Problem, pictures: Sequence[Problem]) -> Response:
     """Return the answer to a request that got none; every picture in it is `unavailable`."""
     status = problem.status if problem.status >= 400 else 500
     headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None

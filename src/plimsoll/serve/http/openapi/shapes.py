@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from plimsoll.report import Check, Measurement
 
 
 class _Shape(BaseModel):
@@ -104,6 +106,12 @@ class Models(_Shape):
     models: list[ModelShape]
 
 
+class Alive(_Shape):
+    """The answer of `GET /healthz`."""
+
+    status: Literal["alive"]
+
+
 class State(_Shape):
     """Of a model."""
 
@@ -116,3 +124,16 @@ class Readiness(_Shape):
 
     status: Literal["ready", "not ready", "draining"]
     models: dict[str, State]
+
+
+class Proof(_Shape):
+    """The answer of `GET /v1/models/{name}/proof`."""
+
+    kind: str = Field(description="The verb that measured: prove, ship …")
+    subject: str
+    created: AwareDatetime
+    plimsoll: str = Field(description="The version that measured.")
+    checks: tuple[Check, ...]
+    measurements: dict[str, Measurement]
+    passed: bool
+    page: bool = Field(description="Whether the report is there as a page, too.")

@@ -1,0 +1,142 @@
+"""The service's description of itself: complete, and right in itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from json_schema import problems, resolved
+from plimsoll.serve.deployment import Wanted
+from plimsoll.serve.http.app import application
+from plimsoll.serve.http.openapi import describe
+from plimsoll.serve.service import Service
+from plimsoll.serve.settings import Settings
+
+ELSEWHERE = {
+    "contracts": {
+        "photoprism": {"prefixes": ["/v1/vision", "/api/v1/vision"]},
+        "pictrs": {"path": "/hooks/pictrs", "error_status": 429},
+        "misskey": {"enabled": False},
+    },
+    "access": {"keys": "keys.toml", "open_paths": ["/hooks/*"]},
+    "urls": {"hosts": ["media.example.org"]},
+}
+OFF = {"contracts": {name: {"enabled": False} for name in ("misskey", "photoprism", "pictrs")}, "access": {"control": "anybody", "address_rate": "5/s"}}
+
+
+@contextmanager
+def service(settings: dict[str, Any]) -> Iterator[Service]:
+    """Return a service of two models that was not started."""
+    made = Service(Settings.model_validate(settings), [Wanted("spots", "spots"), Wanted("open_nsfw", "open_nsfw")])
+    try:
+        yield made
+    finally:
+        made.memory.arena.close()
+
+
+@pytest.fixture(params=[{}, ELSEWHERE, OFF], ids=["as it is", "elsewhere", "off"])
+def described(request: pytest.FixtureRequest) -> Iterator[tuple[Service, dict[str, Any]]]:
+    with service(request.param) as made:
+        yield made, describe(made)
+
+
+def document_of(settings: dict[str, Any]) -> dict[str, Any]:
+    with service(settings) as made:
+        return describe(made)
+
+
+def inside(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object in a document."""
+    if isinstance(value, dict):
+        yield value
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from inside(one)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def test_every_route_of_the_application_is_described_and_nothing_else(described: tuple[Service, dict[str, Any]]) -> None:
+    made, document = described
+    app: Any = application(made)
+    served = {(route.path, method.lower()) for route in app._app.routes for method in route.methods or () if method != "HEAD"}
+    assert {(path, method) for path, method, _ in operations(document)} == served
+
+
+def test_the_document_is_right_in_itself(described: tuple[Service, dict[str, Any]]) -> None:
+    _, document = described
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    for one in inside(document):
+        if isinstance(one.get("$ref"), str):
+            resolved(one["$ref"], document)
+    for path, _, operation in operations(document):
+        placed = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+        assert placed == set(re.findall(r"{(\w+)}", path))
+        assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}
+        assert operation["responses"].keys() & {"200"}
+
+
+def test_every_example_is_as_its_schema_says(described: tuple[Service, dict[str, Any]]) -> None:
+    _, document = described
+    seen = 0
+    for one in inside(document["paths"]):
+        shown = [example["value"] for example in one["examples"].values()] if "examples" in one else [one["example"]] if "example" in one else []
+        for value in shown:
+            assert not list(problems(value, one["schema"], document))
+            seen += 1
+    assert seen >= 5
+
+
+@pytest.mark.parametrize(
+    ("value", "schema"),
+    [
+        ({"error": 1}, "Fault"),
+        ({"error": "x", "more": 1}, "Fault"),
+        ({}, "Fault"),
+        ({"live": 1}, "Live"),
+        ([{"name": "a", "version": "1", "state": "SLEEPING", "reason": ""}], "Index"),
+        ({"inputs": []}, "InferRequest"),
+        ({"parameters": {"config": "{}"}}, "LoadRequest"),
+        ({"status": "unavailable", "reason": "", "score": 0.1}, "VisionUnavailable"),
+    ],
+)
+def test_what_is_not_as_a_schema_says_is_found(value: Any, schema: str) -> None:
+    """The checks of the other tests mean something."""
+    document = document_of({})
+    assert list(problems(value, {"$ref": f"#/components/schemas/{schema}"}, document))
+
+
+def test_contracts_stand_where_they_are_configured() -> None:
+    document = document_of(ELSEWHERE)
+    assert {"/v1/vision/nsfw", "/api/v1/vision/nsfw", "/hooks/pictrs"} <= document["paths"].keys()
+    assert not {"/v1/detect-images", "/v1/validate"} & document["paths"].keys()
+    assert document["paths"]["/hooks/pictrs"]["post"]["responses"].keys() == {"200", "406", "429"}
+    assert "contracts" not in {tag["name"] for tag in document_of(OFF)["tags"]}
+
+
+def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
+    keyed = document_of({"access": {"keys": str(tmp_path / "keys.toml")}, "contracts": {"pictrs": {"error_status": 429}}})
+    turned_away = {"401", "403", "429"}
+    assert keyed["components"]["securitySchemes"].keys() == {"bearer", "key"}
+    for path, _, operation in operations(keyed):
+        is_open = path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+        assert ("security" in operation) is not is_open, path
+        assert (turned_away & operation["responses"].keys()) == (set() if is_open else turned_away), path
+    shapes = keyed["paths"]["/v1/validate"]["post"]["responses"]["429"]["content"]["application/json"]["schema"]["anyOf"]
+    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "Wrong"], "both the contract and the door say 429"
+
+    usual, limited = document_of({}), document_of(OFF)
+    assert "securitySchemes" not in usual["components"]
+    loading = "/v2/repository/models/{name}/load"
+    assert turned_away & usual["paths"][loading]["post"]["responses"].keys() == {"403"}
+    assert turned_away & limited["paths"][loading]["post"]["responses"].keys() == {"429"}
+    assert not turned_away & usual["paths"]["/v1/predict"]["post"]["responses"].keys()
