@@ -18,7 +18,6 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from plimsoll.serve.access.doorkeeper import Doorkeeper
 from plimsoll.serve.deployment import Wanted
 from plimsoll.serve.http.app import application
 from plimsoll.serve.plan import Wishes
@@ -55,15 +54,15 @@ class Speaking:
 
 
 @contextmanager
-def speaking(settings: Settings, *models: Wanted, door: Doorkeeper | None = None) -> Iterator[Speaking]:
-    """Serve these models in a thread of this process; over gRPC too where that is installed, with `door` to guard that."""
+def speaking(settings: Settings, *models: Wanted, **around: Any) -> Iterator[Speaking]:
+    """Serve these models in a thread of this process; over gRPC too where that is installed, `around` that a `door`, `lines` or `tracing`."""
     started = threading.Event()
     found: dict[str, Any] = {}
 
     async def run() -> None:
         service = Service(settings, models)
         await service.start()
-        grpc_server = await _grpc(service, door)
+        grpc_server = await _grpc(service, **around)
         app = application(service, interfaces=("native", "operations", "oip"))
         config = uvicorn.Config(app, port=0, http="httptools", log_level="error", lifespan="off", access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
@@ -98,12 +97,12 @@ def speaking(settings: Settings, *models: Wanted, door: Doorkeeper | None = None
         thread.join()
 
 
-async def _grpc(service: Service, door: Doorkeeper | None) -> GrpcServer | None:
+async def _grpc(service: Service, **around: Any) -> GrpcServer | None:
     if importlib.util.find_spec("grpc") is None:
         return None
     from plimsoll.serve.grpc.server import GrpcAddress, start
 
-    return await start(service, GrpcAddress(port=0), door)
+    return await start(service, GrpcAddress(port=0), **around)
 
 
 def patient(**limits: Any) -> Settings:

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plimsoll.serve import log
-from plimsoll.serve.http.access_log import AccessLog, known, longest, masked
+from plimsoll.serve.http.access_log import AccessLog, known
 from plimsoll.serve.log import LineHandler, Lines, LogSettings
+from plimsoll.serve.request_line import longest, masked
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -22,7 +22,7 @@ from plimsoll.serve.messages import Refused
 
 grpc = pytest.importorskip("grpc")
 from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402
-from plimsoll.serve.grpc.call import address_of  # noqa: E402
+from plimsoll.serve.grpc.call import Call, address_of  # noqa: E402
 from plimsoll.serve.grpc.service import Procedures  # noqa: E402
 
 
@@ -163,7 +163,7 @@ BAD: dict[str, tuple[Callable[[], Any], str, str]] = {
     "unknown model": (lambda: oip_pb2.ModelInferRequest(model_name="nobody"), "NOT_FOUND", "nobody"),
     "unknown version": (lambda: oip_pb2.ModelInferRequest(model_name="mixed", model_version="99"), "NOT_FOUND", "99"),
     "no inputs": (lambda: oip_pb2.ModelInferRequest(model_name="mixed"), "INVALID_ARGUMENT", "no inputs"),
-    "not a picture": (lambda: pictures([b"GIF89a"]), "INVALID_ARGUMENT", ""),
+    "not a picture": (lambda: pictures([b"GIF89a"]), "INVALID_ARGUMENT", "begins like a picture"),
     "too many pictures": (lambda: pictures([b""] * 9), "INVALID_ARGUMENT", "1 to 8"),
     "too few values": (lambda: mixed(pixels=[1.0]), "INVALID_ARGUMENT", "[1]"),
     "another datatype": (lambda: mixed(datatype="FP64"), "INVALID_ARGUMENT", "FP64"),
@@ -184,15 +184,17 @@ def test_a_bad_request_gets_its_status_and_words(stub: Stub, case: str) -> None:
     assert (caught.value.code().name, words in caught.value.details()) == (code, True), caught.value.details()
 
 
-class Hurried:
-    """A call whose caller gives up at once."""
-
-    def time_remaining(self) -> float:
-        return 0.0
-
-
 def test_a_call_s_deadline_limits_the_wait(oip: Speaking, photos: list[bytes]) -> None:
-    calling = Procedures(oip.service, None).model_infer(pictures(photos).SerializeToString(), Hurried())  # type: ignore[arg-type]
+    class Hurried(Call):
+        """Its caller gives up at once."""
+
+        def __init__(self) -> None:
+            self.state = {}
+
+        def time_remaining(self) -> float:
+            return 0.0
+
+    calling = Procedures(oip.service).model_infer(pictures(photos), Hurried())
     with pytest.raises(Refused, match="time"):
         asyncio.run_coroutine_threadsafe(calling, oip.loop).result(60)
 

@@ -28,7 +28,7 @@ class Item:
     rows: int
     asked: Asked
     future: asyncio.Future[Any]
-    """An `Answered`, or for `raw` and `tensors` the outputs by name."""
+    """An `Answered`, or for `raw` and `tensors` a `Computed`."""
     arrived: float
     attempts: int = 0
     """How many workers died or hung while they had it."""

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.counts import Counts
 from plimsoll.serve.desk import Desk, Memory
 from plimsoll.serve.link import Link
-from plimsoll.serve.messages import Answered, Asked, Facts, Problem, Refused
+from plimsoll.serve.messages import Answered, Asked, Computed, Facts, Problem, Refused
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.plan import Plan, Wishes
 from plimsoll.serve.pool import Listener, Pool, unavailable
@@ -90,7 +89,9 @@ class Deployment:
             except PlimsollError as error:
                 await asyncio.to_thread(snapshot.remove)
                 self._not_loaded(error)
-                raise
+                if isinstance(error, Refused):
+                    raise
+                raise unavailable(f"{self.name}: {error.message}") from error
             old, self.desk.pool = self.desk.pool, pool
             left, self._snapshot = self._snapshot, snapshot
             self.facts, self.plan = facts, pool.plan
@@ -125,18 +126,18 @@ class Deployment:
         settled: list[Answered] = await self.desk.ask("row", pictures, asked)
         return settled
 
-    async def outputs_of(self, pictures: Sequence[bytes], asked: Asked) -> dict[str, Array]:
-        """Return the network's outputs for pictures, `[N, …]` each by its name; raises Refused, which names the picture that has none."""
+    async def outputs_of(self, pictures: Sequence[bytes], asked: Asked) -> list[Computed]:
+        """Return the network's outputs for each picture; raises Refused, which names the picture that has none."""
         settled = await self.desk.ask("raw", pictures, asked)
         for place, one in enumerate(settled):
             if isinstance(one, Answered) and one.problem is not None:
                 problem = one.problem
                 message = f"picture {place + 1} of {len(settled)}: {problem.message}" if len(settled) > 1 else problem.message
                 raise Refused(Problem(problem.kind, message, problem.hint, problem.status, problem.retry_after))
-        return _joined(settled)
+        return settled
 
-    async def infer(self, feeds: Mapping[str, Array], asked: Asked) -> dict[str, Array]:
-        """Run the bare network; all feeds have the same number of rows along their first axis. Raises Refused."""
+    async def infer(self, feeds: Mapping[str, Array], asked: Asked) -> list[Computed]:
+        """Run the bare network, in parts where that is too much for a batch; all feeds have the same number of rows along their first axis. Raises Refused."""
         sizes = {value.shape[0] if value.ndim else 0 for value in feeds.values()}
         if len(sizes) != 1 or 0 in sizes:
             raise Refused(Problem("input", f"the inputs have {sorted(sizes)} rows; all need the same number, at least 1", status=400))
@@ -147,7 +148,7 @@ class Deployment:
         for one in settled:
             if isinstance(one, Answered) and one.problem is not None:
                 raise Refused(one.problem)
-        return _joined(settled)
+        return settled
 
     async def _started(self, snapshot: Snapshot) -> tuple[Pool, Facts]:
         wanted = self.wanted
@@ -223,9 +224,3 @@ def _target_of(reference: str) -> Target:
         with Bundle.open(Path(reference)) as bundle:
             return bundle.target
     return Target("onnxruntime")
-
-
-def _joined(parts: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
-    if len(parts) == 1:
-        return dict(parts[0])
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

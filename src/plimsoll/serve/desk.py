@@ -15,7 +15,7 @@ from plimsoll.serve.arena import Arena, Blocks
 from plimsoll.serve.batching import Item, Queue
 from plimsoll.serve.counts import Counts
 from plimsoll.serve.link import Batch, Link
-from plimsoll.serve.messages import Answered, Asked, Problem, Refused
+from plimsoll.serve.messages import Answered, Asked, Computed, Problem, Refused
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.pool import Pool, unavailable
 from plimsoll.serve.settings import Settings
@@ -62,7 +62,7 @@ class Desk:
         return self._queue.rows
 
     async def ask(self, kind: Kind, inputs: Sequence[Any], asked: Asked) -> list[Any]:
-        """Queue pictures (or feeds, rows of tensors by name), and wait for what comes of each: an `Answered`, or the outputs by name. Raises Refused."""
+        """Queue pictures (or feeds, rows of tensors by name), and wait for what comes of each: an `Answered`, or a `Computed`. Raises Refused."""
         started = time.monotonic()
         self._admit(kind, inputs)
         items: list[Item] = []
@@ -78,10 +78,11 @@ class Desk:
         expiry = asyncio.get_running_loop().call_later(asked.timeout or self._settings.timeout, self._expire, items)
         self.pump()
         try:
-            settled = await asyncio.gather(*(item.future for item in items))
+            settled = [await item.future for item in items]
         finally:
             expiry.cancel()
             for item in items:
+                item.future.cancel()  # Where we were: nobody waits for the others either.
                 if self._queue.forget(item):
                     self._release(item)
         took = time.monotonic() - started
@@ -180,13 +181,14 @@ class Desk:
         self._measure(batch, rows, milliseconds)
         used: list[int] = []
         for item, came in zip(batch.items, message["items"], strict=True):
+            took = {"queue": 1e3 * item.waited, **milliseconds}
             if "outputs" in came:
                 outputs = {name: _read(link, placed) for name, placed in came["outputs"].items()}
                 used += [placed["at"] for placed in came["outputs"].values()]
-                item.settle(outputs)
+                item.settle(Computed(outputs, took))
             else:
                 problem = Problem(**came["problem"]) if "problem" in came else None
-                item.settle(Answered(came.get("row"), problem, {"queue": 1e3 * item.waited, **milliseconds}, rows))
+                item.settle(Answered(came.get("row"), problem, took, rows))
             self._release(item)
         if used:
             link.give_back(used)

@@ -24,6 +24,19 @@ _GATHER_S = 0.05
 _MOST_LINES = 10_000
 
 
+PROBES = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/grpc.health.v1.Health/Check",
+    "/inference.GRPCInferenceService/ServerLive",
+    "/inference.GRPCInferenceService/ServerReady",
+)
+"""What is asked every few seconds by whoever watches a service; of gRPC the procedures."""
+
+
 class LogSettings(BaseModel):
     """What is logged, and how."""
 
@@ -35,7 +48,7 @@ class LogSettings(BaseModel):
     """A line for each request."""
     sample: float = Field(1.0, ge=0, le=1)
     """The share of good answers that get a line; errors always do."""
-    quiet: tuple[Annotated[str, Field(pattern="^/")], ...] = ("/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready")
+    quiet: tuple[Annotated[str, Field(pattern="^/")], ...] = PROBES
     """Paths that probes ask every few seconds: no line where the answer is good."""
     clients: Literal["address", "network", "nothing"] = "address"
     """What is logged of who asks: the address, its /24 or /48 network, or nothing."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from plimsoll.errors import BackendError, ImageError, PlimsollError
 
 Kind = Literal["input", "image", "overloaded", "unavailable", "deadline", "failed"]
@@ -71,6 +73,16 @@ class Answered:
     """How long it waited in the queue, and how long its batch took: queue, decode, infer, answer."""
     batch: int = 1
     """How many pictures were computed together."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """The network's own outputs for one picture, or for rows of tensors."""
+
+    outputs: Mapping[str, NDArray[Any]]
+    """`[N, …]` each, by its name."""
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    """As of `Answered`."""
 
 
 @dataclass(frozen=True)

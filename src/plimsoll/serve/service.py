@@ -14,6 +14,7 @@ from plimsoll.serve.deployment import Deployment, Wanted
 from plimsoll.serve.desk import Memory
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.receiving import Received
 from plimsoll.serve.settings import Settings
 
 _log = logging.getLogger("plimsoll.serve")
@@ -26,6 +27,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.memory = Memory(settings.shared_bytes)
+        self.received = Received(settings.max_received_bytes)
         self.models: Mapping[str, Deployment] = {one.name: Deployment(one, settings, self.memory, self.metrics) for one in wanted}
         self.draining = False
         """Whether the service is about to end: it says that it isn't ready, and finishes what it has."""

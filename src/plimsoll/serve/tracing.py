@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import BackendMissing
+from plimsoll.serve.log import PROBES
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_UNTRACED = frozenset({"/healthz", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready"})
 _STAGES = ("queue", "decode", "infer", "answer")
 _MOST_PICTURES = 16
 """Pictures of one request that get spans; a request may have hundreds."""
-_HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
+"""What a caller sends of its trace, over HTTP and as metadata over gRPC. https://www.w3.org/TR/trace-context/"""
 
 
 class TracingSettings(BaseModel):
@@ -107,6 +108,15 @@ class Tracing:
             self._add_stages(span, milliseconds, began_ns)
             span.end(began_ns + _ns(_total(milliseconds)))
 
+    def tell(self, span: Span, state: Mapping[str, Any], received: tuple[int, int] | None, answered_ns: int) -> None:
+        """Add to a request's span what is in its state, and its stages; `received`: when its body began to come, and when it was there."""
+        for name in ("request_id", "model", "pictures"):
+            if state.get(name):
+                span.set_attribute(f"plimsoll.{name}", state[name])
+        if received is not None:
+            self.add(span, "receive", *received)
+        self.add_pictures(span, state.get("milliseconds") or (), answered_ns)
+
     def flush(self, seconds: float = 5.0) -> None:
         """Send what waits."""
         self._provider.force_flush(int(1e3 * seconds))
@@ -144,10 +154,10 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+        if scope["type"] != "http" or scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
-        carrier = {_HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in _HEADERS}
+        carrier = {HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in HEADERS}
         began = time.time_ns()
         span = self._tracing.begin(scope["method"], carrier, {"http.request.method": scope["method"], "url.path": scope["path"][:200]})
         watch = _Watch(receive, send)
@@ -167,21 +177,16 @@ class Traced:
     def _end(self, span: Span, scope: Scope, watch: _Watch, began: int) -> None:
         from opentelemetry.trace import StatusCode
 
-        state = scope["state"]
         route = getattr(scope.get("route"), "path", None)
         if route:
             span.update_name(f"{scope['method']} {route}")
             span.set_attribute("http.route", route)
-        for name in ("request_id", "model", "pictures"):
-            if state.get(name):
-                span.set_attribute(f"plimsoll.{name}", state[name])
         if watch.status is not None:
             span.set_attribute("http.response.status_code", watch.status)
             if watch.status >= 500:
                 span.set_status(StatusCode.ERROR)
-        if watch.received_ns is not None:
-            self._tracing.add(span, "receive", began, watch.received_ns)
-        self._tracing.add_pictures(span, state.get("milliseconds") or (), watch.answered_ns or time.time_ns())
+        received = (began, watch.received_ns) if watch.received_ns is not None else None
+        self._tracing.tell(span, scope["state"], received, watch.answered_ns or time.time_ns())
 
 
 class _Watch:

@@ -2,8 +2,10 @@
 
 ```
 server      listens, and stops
-service     the procedures, and who may call them
-call        what is known of a call and its caller
+reception   what every request goes through, from its arrival to its end
+journal     what is told of it: a line in the log, counts, a span
+service     the procedures
+call        what is known of a request and its caller
 conversion  messages, and the values of plimsoll.serve.oip
 status      problems as gRPC's status codes
 oip_pb2     generated of oip.proto, which says how

@@ -9,8 +9,12 @@ import grpc
 
 from plimsoll.errors import InputError
 from plimsoll.serve.access.doorkeeper import Doorkeeper
-from plimsoll.serve.grpc.service import handlers
+from plimsoll.serve.grpc.journal import Journal
+from plimsoll.serve.grpc.reception import Reception
+from plimsoll.serve.grpc.service import procedures
+from plimsoll.serve.log import Lines
 from plimsoll.serve.service import Service
+from plimsoll.serve.tracing import Tracing
 
 INSTALL = "pip install 'plimsoll-line[grpc]'"
 
@@ -38,10 +42,13 @@ class GrpcServer:
         await self._server.stop(seconds)
 
 
-async def start(service: Service, address: GrpcAddress, door: Doorkeeper | None = None) -> GrpcServer:
-    """Listen; the service must have been started in this event loop. Without `door` everybody is let in.
+async def start(
+    service: Service, address: GrpcAddress, door: Doorkeeper | None = None, lines: Lines | None = None, tracing: Tracing | None = None
+) -> GrpcServer:
+    """Listen; the service must have been started in this event loop.
 
-    Raises InputError where the address can't be had.
+    Without `door` everybody is let in, without `lines` requests aren't logged, without `tracing` they make no spans. Raises InputError where
+    the address can't be had.
     """
     settings = service.settings
     server = grpc.aio.server(
@@ -52,7 +59,7 @@ async def start(service: Service, address: GrpcAddress, door: Doorkeeper | None 
         ],
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    server.add_generic_rpc_handlers(handlers(service, door))
+    server.add_generic_rpc_handlers((Reception(service, procedures(service), door, Journal(service, lines, tracing)),))
     port = _bind(server, address)
     await server.start()
     return GrpcServer(server, port)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-import grpc
 from google.protobuf import json_format
 
-from plimsoll.errors import PlimsollError
-from plimsoll.serve.access.doorkeeper import Doorkeeper, Need, Ticket
+from plimsoll.serve.access.doorkeeper import Need
 from plimsoll.serve.grpc import conversion, oip_pb2
-from plimsoll.serve.grpc.call import Call, caller_of
-from plimsoll.serve.grpc.status import code_of, details_of, problem_of, trailer_of
+from plimsoll.serve.grpc.call import Call
+from plimsoll.serve.grpc.reception import Procedure
+from plimsoll.serve.grpc.status import Outcome
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.oip import description, repository
 from plimsoll.serve.oip.inference import infer
@@ -27,21 +24,14 @@ INFERENCE = "inference.GRPCInferenceService"
 HEALTH = "grpc.health.v1.Health"
 
 _Message = TypeVar("_Message")
-
-
 _Act = Callable[[Any, Call], Awaitable[Any]]
 
 
 class Procedures:
     """What callers may call; each method takes a request and returns the response, or raises PlimsollError."""
 
-    def __init__(self, service: Service, door: Doorkeeper | None) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._door = door
-
-    async def admit(self, call: Call, need: Need) -> Ticket:
-        """Let a caller in; raises Refused."""
-        return await self._door.admit(caller_of(call), need) if self._door is not None else Ticket()
 
     async def server_live(self, _: oip_pb2.ServerLiveRequest, __: Call) -> oip_pb2.ServerLiveResponse:
         """Whether it answers at all."""
@@ -87,38 +77,16 @@ class Procedures:
         await repository.unload(self._service, request.model_name)
         return oip_pb2.RepositoryModelUnloadResponse()
 
-    async def model_infer(self, body: bytes, context: Call) -> oip_pb2.ModelInferResponse:
+    async def model_infer(self, request: oip_pb2.ModelInferRequest, call: Call) -> oip_pb2.ModelInferResponse:
         """Run a model. The call's own deadline limits the wait as the parameter `timeout` does."""
-        started, model, status = time.perf_counter(), "", grpc.StatusCode.INTERNAL.name
-        try:
-            ticket = await self.admit(context, "predict")
-            request = conversion.parse(body)
-            found = served(self._service, request.model_name, request.model_version)
-            model = found.deployment.name
-            question = conversion.read_request(request)
-            ticket.settle(question.rows(self._service.settings.max_items))
-            answer = await infer(found, question, asked(question.parameters, context.time_remaining()), self._service.settings.max_items)
-            status = grpc.StatusCode.OK.name
-            return conversion.write_answer(answer)
-        except PlimsollError as error:
-            status = code_of(problem_of(error)).name
-            raise
-        except asyncio.CancelledError:
-            status = grpc.StatusCode.CANCELLED.name
-            raise
-        finally:
-            metrics = self._service.metrics
-            metrics.requests.labels(model, "grpc", status).inc()
-            metrics.request_seconds.labels(model, "grpc").observe(time.perf_counter() - started)
-
-    async def model_stream_infer(self, bodies: AsyncIterator[bytes], context: Call) -> AsyncIterator[oip_pb2.ModelStreamInferResponse]:
-        """Run one request of a stream after another; one that fails is answered with its error, and the stream goes on."""
-        async for body in bodies:
-            try:
-                yield oip_pb2.ModelStreamInferResponse(infer_response=await self.model_infer(body, context))
-            except PlimsollError as error:
-                told = oip_pb2.ModelInferResponse(id=conversion.identity(body))
-                yield oip_pb2.ModelStreamInferResponse(error_message=details_of(problem_of(error)), infer_response=told)
+        found = served(self._service, request.model_name, request.model_version)
+        call.state["model"] = found.deployment.name
+        question = conversion.read_request(request)
+        most = self._service.settings.max_items
+        call.state["pictures"] = question.rows(most)
+        answer = await infer(found, question, asked(question.parameters, call.time_remaining()), most)
+        call.state["milliseconds"] = answer.milliseconds
+        return conversion.write_answer(answer)
 
     async def health(self, request: oip_pb2.HealthCheckRequest, _: Call) -> oip_pb2.HealthCheckResponse:
         """Readiness, for Kubernetes' gRPC probe. Nothing of models is told here, as no key is asked for."""
@@ -127,50 +95,34 @@ class Procedures:
         return oip_pb2.HealthCheckResponse(status="SERVING" if self._service.ready else "NOT_SERVING")
 
 
-def handlers(service: Service, door: Doorkeeper | None) -> tuple[grpc.GenericRpcHandler, ...]:
-    """Return what a server is given. Liveness, readiness and health are told to everybody, as those who ask them have no key."""
-    own = Procedures(service, door)
-    open_to_all: Mapping[str, _Act] = {"ServerLive": own.server_live, "ServerReady": own.server_ready}
-    guarded: Mapping[str, _Act] = {
-        "ModelReady": own.model_ready,
-        "ServerMetadata": own.server_metadata,
-        "ModelMetadata": own.model_metadata,
-        "ModelConfig": own.model_config,
-        "ModelStatistics": own.model_statistics,
-        "RepositoryIndex": own.repository_index,
+def procedures(service: Service) -> dict[str, Procedure]:
+    """Return what can be called, by its path. Liveness, readiness and health are told to everybody, as those who ask them have no key."""
+    own = Procedures(service)
+    acts: Mapping[str, tuple[_Act, Need | None]] = {
+        "ServerLive": (own.server_live, None),
+        "ServerReady": (own.server_ready, None),
+        "ModelReady": (own.model_ready, "predict"),
+        "ServerMetadata": (own.server_metadata, "predict"),
+        "ModelMetadata": (own.model_metadata, "predict"),
+        "ModelConfig": (own.model_config, "predict"),
+        "ModelStatistics": (own.model_statistics, "predict"),
+        "RepositoryIndex": (own.repository_index, "predict"),
+        "RepositoryModelLoad": (own.repository_model_load, "control"),
+        "RepositoryModelUnload": (own.repository_model_unload, "control"),
     }
-    control: Mapping[str, _Act] = {"RepositoryModelLoad": own.repository_model_load, "RepositoryModelUnload": own.repository_model_unload}
-    acts = {
-        **open_to_all,
-        **{name: _admitted(own, act, "predict") for name, act in guarded.items()},
-        **{name: _admitted(own, act, "control") for name, act in control.items()},
-    }
-    procedures = {name: _unary(act, getattr(oip_pb2, f"{name}Request").FromString) for name, act in acts.items()}
-    procedures["ModelInfer"] = _unary(own.model_infer, None)
-    procedures["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(
-        own.model_stream_infer, response_serializer=oip_pb2.ModelStreamInferResponse.SerializeToString
-    )
-    health = {"Check": _unary(own.health, oip_pb2.HealthCheckRequest.FromString)}
-    return (grpc.method_handlers_generic_handler(INFERENCE, procedures), grpc.method_handlers_generic_handler(HEALTH, health))
+    found = {f"/{INFERENCE}/{name}": Procedure(act, getattr(oip_pb2, f"{name}Request").FromString, need) for name, (act, need) in acts.items()}
+    found[f"/{INFERENCE}/ModelInfer"] = Procedure(own.model_infer, conversion.parse, "predict")
+    found[f"/{INFERENCE}/ModelStreamInfer"] = Procedure(own.model_infer, conversion.parse, "predict", _in_stream)
+    found[f"/{HEALTH}/Check"] = Procedure(own.health, oip_pb2.HealthCheckRequest.FromString, None)
+    return found
 
 
-def _unary(act: _Act, read: Callable[[bytes], Any] | None) -> grpc.RpcMethodHandler:
-    async def answered(message: Any, context: Call) -> Any:
-        try:
-            return await act(message, context)
-        except PlimsollError as error:
-            problem = problem_of(error)
-            await context.abort(code_of(problem), details_of(problem), trailer_of(problem))
-
-    return grpc.unary_unary_rpc_method_handler(answered, read, lambda response: response.SerializeToString())
-
-
-def _admitted(own: Procedures, act: _Act, need: Need) -> _Act:
-    async def acted(message: Any, context: Call) -> Any:
-        await own.admit(context, need)
-        return await act(message, context)
-
-    return acted
+def _in_stream(message: bytes, response: oip_pb2.ModelInferResponse | None, outcome: Outcome) -> oip_pb2.ModelStreamInferResponse:
+    """Return what a stream answers to a request: its response, or its error beside its id."""
+    if response is not None:
+        return oip_pb2.ModelStreamInferResponse(infer_response=response)
+    told = oip_pb2.ModelInferResponse(id=conversion.identity(message))
+    return oip_pb2.ModelStreamInferResponse(error_message=outcome.details, infer_response=told)
 
 
 def _filled(message: _Message, data: Mapping[str, Any]) -> _Message:

@@ -5,43 +5,69 @@ https://grpc.io/docs/guides/status-codes/
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import grpc
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.receiving import Overfull
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     415: grpc.StatusCode.INVALID_ARGUMENT,
     422: grpc.StatusCode.INVALID_ARGUMENT,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
     499: grpc.StatusCode.CANCELLED,
+    501: grpc.StatusCode.UNIMPLEMENTED,
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 """By the HTTP status of the same problem."""
 
-
-def problem_of(error: PlimsollError) -> Problem:
-    """Return the problem that an error is about."""
-    return error.problem if isinstance(error, Refused) else Problem.of(error)
-
-
-def code_of(problem: Problem) -> grpc.StatusCode:
-    """Return its status code; INTERNAL for what is nobody's fault but ours."""
-    return _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
-
-
-def details_of(problem: Problem) -> str:
-    """Return its text."""
-    return f"{problem.message}. {problem.hint}" if problem.hint else problem.message
+OUR_FAULT = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+"""What counts as an error of a server in traces. https://opentelemetry.io/docs/specs/semconv/rpc/grpc/"""
 
 
-def trailer_of(problem: Problem) -> tuple[tuple[str, str], ...]:
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a request."""
+
+    code: grpc.StatusCode
+    details: str = ""
+    trailer: tuple[tuple[str, str], ...] = ()
+    """Metadata for the caller."""
+
+    @classmethod
+    def of(cls, error: PlimsollError) -> Outcome:
+        """Return what an error means for the caller."""
+        problem = error.problem if isinstance(error, Refused) else Problem.of(error)
+        # Core says the same of a single message that is too large.
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, Overfull) else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
+        return cls(code, f"{problem.message}. {problem.hint}" if problem.hint else problem.message, _trailer(problem))
+
+
+GOOD = Outcome(grpc.StatusCode.OK)
+GIVEN_UP = Outcome(grpc.StatusCode.CANCELLED)
+TOO_LATE = Outcome(grpc.StatusCode.DEADLINE_EXCEEDED)
+MISTAKE = Outcome(grpc.StatusCode.INTERNAL, "this is a mistake in Plimsoll. Its log says more; please report it.")
+
+
+def _trailer(problem: Problem) -> tuple[tuple[str, str], ...]:
     """Return the metadata that tells a client's own retries how long to wait, where that is known.
 
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback

@@ -7,23 +7,17 @@ value of the query other than the numbers that this service knows.
 
 from __future__ import annotations
 
-import ipaddress
-import os
-import random
 import re
 import time
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.serve.log import Lines, LogSettings, timestamp
+from plimsoll.serve.request_line import LONGEST_PATH, client, new_id, sane, told, worth_a_line
 
-_SANE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 _KNOWN = {b"top", b"threshold", b"priority", b"timeout"}
-_LONGEST_PATH = 200
 
 
 class AccessLog:
@@ -37,7 +31,6 @@ class AccessLog:
         self._app = app
         self._lines = lines if settings.requests else None
         self._settings = settings
-        self._quiet = frozenset(settings.quiet)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -57,9 +50,7 @@ class AccessLog:
                 self._lines.put(self._fields(scope, seen, failure))
 
     def _wanted(self, path: str, status: int | None, failure: BaseException | None) -> bool:
-        if failure is not None or status is None or status >= 400:
-            return True
-        return path not in self._quiet and (self._settings.sample >= 1 or random.random() < self._settings.sample)
+        return worth_a_line(self._settings, path, good=failure is None and status is not None and status < 400)
 
     def _fields(self, scope: Scope, seen: _Seen, failure: BaseException | None) -> dict[str, Any]:
         state = scope["state"]
@@ -67,19 +58,17 @@ class AccessLog:
             "time": timestamp(),
             "status": seen.status,
             "method": scope["method"],
-            "path": scope["path"][:_LONGEST_PATH],
+            "path": scope["path"][:LONGEST_PATH],
             "milliseconds": round(1e3 * (time.perf_counter() - seen.began), 2),
             "request_id": state["request_id"],
             "bytes_in": seen.bytes_in,
             "bytes_out": seen.bytes_out,
         }
-        fields |= {name: state[name] for name in ("model", "pictures", "key", "trace_id") if state.get(name)}
-        if stages := longest(state.get("milliseconds") or ()):
-            fields["stages"] = stages
+        fields |= told(state)
         if (query := scope["query_string"]) and (asked := known(query)):
             fields["asked"] = asked
-        if self._settings.clients != "nothing" and scope.get("client"):
-            fields["client"] = scope["client"][0] if self._settings.clients == "address" else masked(scope["client"][0])
+        if scope.get("client"):
+            fields |= client(scope["client"][0], self._settings)
         if seen.gone:
             fields["gone"] = True  # the caller hung up before the answer
         if failure is not None:
@@ -122,10 +111,10 @@ class _Seen:
 def request_id(scope: Scope) -> bytes:
     """Return the caller's id for a request where it is sane, else a new one of 128 random bits."""
     for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE.fullmatch(value):
+        if name == b"x-request-id" and sane(value):
             given: bytes = value
             return given
-    return os.urandom(16).hex().encode()
+    return new_id()
 
 
 def known(query: bytes) -> dict[str, str]:
@@ -136,23 +125,3 @@ def known(query: bytes) -> dict[str, str]:
         if name in _KNOWN and _NUMBER.fullmatch(value):
             found[name.decode()] = value.decode()
     return found
-
-
-def longest(pictures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return how long each stage took for the picture for which it took longest."""
-    stages: dict[str, float] = {}
-    for one in pictures:
-        for stage, milliseconds in one.items():
-            if milliseconds > stages.get(stage, -1.0):
-                stages[stage] = milliseconds
-    return {stage: round(milliseconds, 2) for stage, milliseconds in stages.items()}
-
-
-@lru_cache(65_536)
-def masked(address: str) -> str:
-    """Return an address without the bits that tell households apart: its /24 (IPv4) or /48 (IPv6) network."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return ""
-    return str(ipaddress.ip_network((address, 24 if parsed.version == 4 else 48), strict=False))

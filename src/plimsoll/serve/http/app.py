@@ -18,7 +18,6 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.http.body import Received
 from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.service import Service
@@ -32,7 +31,7 @@ def application(service: Service, shell: Shell | None = None, interfaces: Sequen
     """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before it: keys, logs …"""
     routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.http.{name}").routes(service)]
     app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
-    app.state.received = Received(service.settings.max_received_bytes)
+    app.state.received = service.received
     return Measured(app if shell is None else shell.around(app), service)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.receiving import Received
 from plimsoll.serve.settings import Settings
 
 if TYPE_CHECKING:
@@ -30,39 +29,6 @@ class Part:
     filename: str | None = None
     content_type: str = ""
     data: bytes = b""
-
-
-class Received:
-    """How many bytes of bodies are held while they are being received, over all connections."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.bytes = 0
-
-    @asynccontextmanager
-    async def counted(self) -> AsyncIterator[_Share]:
-        """Count what one request receives until its block ends."""
-        share = _Share(self)
-        try:
-            yield share
-        finally:
-            self.bytes -= share.bytes
-
-    def add(self, count: int) -> None:
-        """Count more; raises Refused where that is too much."""
-        if self.bytes + count > self._limit:
-            raise Refused(Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0))
-        self.bytes += count
-
-
-@dataclass
-class _Share:
-    whole: Received
-    bytes: int = 0
-
-    def add(self, count: int) -> None:
-        self.whole.add(count)
-        self.bytes += count
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:

@@ -96,7 +96,7 @@ async def _read(request: Request, settings: Settings) -> tuple[Question, list[Se
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await _of_json(request, settings)
-    question = _checked(Question, dict(request.query_params))
+    question = _checked(Question, dict(request.query_params)) if request.scope["query_string"] else Question()
     if kind == "multipart/form-data":
         parts = await read_parts(request, settings)
         sent = [Sent(part.filename, part.data) for part in parts if part.filename is not None or part.name == "file"]

@@ -43,7 +43,9 @@ def _inference_routes(service: Service) -> list[Route]:
         model = _served(service, request)
         question, when = await _question(request, model, service.settings)
         request.scope["state"]["pictures"] = question.rows(service.settings.max_items)
-        return _answered(await while_connected(request, infer(model, question, when, service.settings.max_items)))
+        answer = await while_connected(request, infer(model, question, when, service.settings.max_items))
+        request.scope["state"]["milliseconds"] = answer.milliseconds
+        return _answered(answer)
 
     return _both("/infer", inference, "POST")
 

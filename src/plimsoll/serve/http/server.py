@@ -57,7 +57,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         await service.start()
         app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
         server = _Server(_config(app, service, address))
-        grpc_server = await _start_grpc(service, address, door)
+        grpc_server = await _start_grpc(service, address, door, lines, tracing)
         running = asyncio.create_task(server.serve())
         while not server.started and not running.done():
             await asyncio.sleep(0.01)
@@ -74,12 +74,12 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         lines.close()
 
 
-async def _start_grpc(service: Service, address: Address, door: Doorkeeper) -> GrpcServer | None:
+async def _start_grpc(service: Service, address: Address, door: Doorkeeper, lines: log.Lines, tracing: Tracing | None) -> GrpcServer | None:
     if address.grpc_port is None:
         return None
     from plimsoll.serve.grpc import server  # Its library takes a while to load, and few ask for it.
 
-    return await server.start(service, server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key), door)
+    return await server.start(service, server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key), door, lines, tracing)
 
 
 async def _until_told(service: Service, running: asyncio.Task[None]) -> None:

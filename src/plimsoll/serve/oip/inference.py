@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.serve.messages import Asked
@@ -37,6 +38,8 @@ class Answer:
     version: str
     id: str | None
     outputs: tuple[Output, ...]
+    milliseconds: tuple[Mapping[str, float], ...] = ()
+    """How long each picture, or each part of a tensor, took in each stage."""
 
 
 async def infer(served: Served, request: InferRequest, asked: Asked, most: int) -> Answer:
@@ -44,12 +47,12 @@ async def infer(served: Served, request: InferRequest, asked: Asked, most: int) 
     facts = served.facts
     _check_names(request.outputs, [fact.name for fact in facts.outputs], "output")
     if served.bare:
-        found = await served.deployment.infer(_feeds(served, request.inputs, most), asked)
+        parts = await served.deployment.infer(_feeds(served, request.inputs, most), asked)
     else:
-        found = await served.deployment.outputs_of(_pictures(request.inputs, most), asked)
+        parts = await served.deployment.outputs_of(_pictures(request.inputs, most), asked)
     wanted = request.outputs or [WantedOutput(fact.name) for fact in facts.outputs]
-    outputs = tuple(_output(one, found[one.name], request.binary, facts.labels) for one in wanted)
-    return Answer(served.name, served.deployment.version, request.id, outputs)
+    outputs = tuple(_output(one, _joined([part.outputs[one.name] for part in parts]), request.binary, facts.labels) for one in wanted)
+    return Answer(served.name, served.deployment.version, request.id, outputs, tuple(part.milliseconds for part in parts))
 
 
 def whole_body(served: Served, body: bytes) -> InferRequest:
@@ -103,6 +106,10 @@ def _check_names(found: Sequence[InputTensor | WantedOutput], known: Sequence[st
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
+
+
+def _joined(parts: Sequence[Array]) -> Array:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _output(wanted: WantedOutput, value: Array, binary: bool, labels: Sequence[str]) -> Output:
