@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,10 +43,26 @@ class Running:
         assert answer.status_code == 200, answer.text
         return float(answer.json()["results"][0]["answer"]["score"])
 
+    def load(self, photo: Path, seconds: float, clients: int = 6) -> list[httpx.Response]:
+        """Return the answers that so many clients got, each of which asked again and again."""
+        end = time.monotonic() + seconds
+
+        def client(_: int) -> list[httpx.Response]:
+            answers = []
+            with httpx.Client(base_url=self.url, timeout=60) as asking:
+                while time.monotonic() < end:
+                    answers.append(asking.post("/v1/predict", content=photo.read_bytes()))
+            return answers
+
+        with ThreadPoolExecutor(clients) as pool:
+            return [answer for answers in pool.map(client, range(clients)) for answer in answers]
+
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels; fails where there is no such metric, whose sum would be 0."""
+        text = self.get("/metrics").text
+        assert re.search(rf"^# TYPE {re.sub('_(sum|count)$', '', name)} ", text, re.MULTILINE), f"there is no metric {name}"
         found = 0.0
-        for line in self.get("/metrics").text.splitlines():
+        for line in text.splitlines():
             if re.match(rf"{name}[ {{]", line) and all(f'{label}="{value}"' in line for label, value in labels.items()):
                 found += float(line.rpartition(" ")[2])
         return found

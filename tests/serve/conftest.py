@@ -1,4 +1,4 @@
-"""A real service: `plimsoll serve` in a process of its own, with the trained open_nsfw network."""
+"""A real service: `plimsoll serve` in a process of its own, with the trained open_nsfw network; and a runtime that breaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fragile_runtime import installed
 from running import Running, start
 
 
@@ -16,3 +17,9 @@ def served(nsfw_model_path: Path) -> Iterator[Running]:
     del nsfw_model_path
     with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment in which the runtime `fragile` is installed."""
+    return installed(tmp_path_factory.mktemp("packages"))

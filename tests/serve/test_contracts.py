@@ -144,6 +144,7 @@ def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else
     answer = photoprism(served, [broken[0], data_url(example_photos[0]), *broken[1:]])
     entries = answer.json()["result"]["nsfw"]
     assert answer.status_code == 200
+    assert len(entries) == 1 + len(broken)
     assert entries.pop(1)["status"] == "safe"
     for entry in entries:
         assert entry["status"] == "unavailable"

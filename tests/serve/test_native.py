@@ -61,7 +61,7 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
     ("arguments", "status", "told"),
     [
         ({"content": b""}, 400, "no picture"),
-        ({"content": b"GIF89a"}, 415, ""),
+        ({"content": b"GIF89a"}, 415, "it begins like a picture"),
         ({"content": b"x", "headers": {"Content-Type": "text/html"}}, 415, "text/html"),
         ({"content": b"{", "headers": {"Content-Type": "application/json"}}, 400, "not JSON"),
         ({"json": {"images": []}}, 422, "images"),

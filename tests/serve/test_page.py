@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ _UNNAMED = """[...document.querySelectorAll("button, input, select, a[href], [ta
   .filter((one) => !(one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby")))
   .map((one) => one.outerHTML)"""
 _ASKED = """[...new Set(performance.getEntriesByType("resource").map((one) => new URL(one.name).origin))]"""
+_VERDICTS = "[...document.querySelectorAll('.card .verdict strong')].map((one) => one.textContent)"
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +59,12 @@ def cards(page: Browser, count: int) -> list[str]:
 def test_dropped_photos_show_the_score_that_python_gives(opened: Browser, served: Running, example_photos: list[Path]) -> None:
     opened.drop(*example_photos[:2])
     first, second = cards(opened, 2)
+    assert opened.evaluate(_VERDICTS) == ["safe", "safe"]
     with plimsoll.load("open_nsfw") as model:
         for photo, card in zip(example_photos[:2], (first, second), strict=True):
             score = model.predict(photo).row()["score"]
             assert photo.name in card
             assert f"nsfw {score:.3f}, below 0.50" in card
-            assert "safe" in card
             assert all(stage in card for stage in ("network", "queue", "decode", "infer", "answer"))
     assert opened.evaluate("document.title") == "open_nsfw · Plimsoll"
     assert example_photos[0].name in opened.evaluate("document.getElementById('spoken').textContent") or example_photos[1].name in opened.evaluate(
@@ -79,16 +82,15 @@ def test_everything_can_be_done_by_keyboard(opened: Browser, example_photos: lis
     assert opened.evaluate("document.activeElement.id") == "files", "the first stop takes a photo"
     assert opened.evaluate("getComputedStyle(document.querySelector('label[for=files]')).outlineStyle") == "solid", "and it is seen"
     opened.choose("#files", example_photos[0])
-    (card,) = cards(opened, 1)
-    assert "safe" in card
+    cards(opened, 1)
+    assert opened.evaluate(_VERDICTS) == ["safe"]
     while opened.evaluate("document.activeElement.id") != "threshold":
         opened.press("Tab")
     opened.press(*["ArrowLeft"] * 50)
     assert opened.evaluate("document.getElementById('at').value") == "0.00"
     (card,) = cards(opened, 1)
     assert "at or above 0.00" in card
-    verdict = opened.evaluate("document.querySelector('.card .verdict strong').textContent")
-    assert verdict == "nsfw", "the verdict is the model's label by the threshold that was chosen"
+    assert opened.evaluate(_VERDICTS) == ["nsfw"], "the verdict is the model's label by the threshold that was chosen"
     opened.press("Tab", "Tab")
     assert opened.evaluate("document.activeElement.textContent") == "Show", "what is flagged is blurred, and can be seen"
     blur = "getComputedStyle(document.querySelector('.card .picture')).filter"
@@ -176,7 +178,9 @@ def test_reports_are_shut_in(keyed: tuple[Running, str]) -> None:
 
 @pytest.mark.parametrize("path", ["/page/../page.py", "/page/%2e%2e/page.py", "/page/%2e%2e%2fpage.py", "/page/", "/page/no.js", "/page/index.html/x"])
 def test_only_the_pages_own_files_are_handed_out(served: Running, path: str) -> None:
-    assert served.get(path).status_code in (404, 307)
+    with closing(HTTPConnection(served.url.removeprefix("http://"))) as connection:  # sends a path as it is
+        connection.request("GET", path)
+        assert connection.getresponse().status == 404
 
 
 def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: Running) -> None:

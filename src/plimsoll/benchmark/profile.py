@@ -50,11 +50,6 @@ class Profile:
     network_rate: float
     """Pictures a second on all cores if only the network took time."""
 
-    @property
-    def overhead(self) -> float:
-        """The share of the end-to-end time that neither front end nor network explains (negative where they overlap well)."""
-        return 1 - self.rate * (1 / self.front_rate + 1 / self.network_rate)
-
 
 def profile(candidate: Candidate, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
     """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds` each.

@@ -38,9 +38,7 @@ class AsyncClient:
         connections: int = 8,
         verify: str | bool = True,
     ) -> None:
-        self._place = transport.Place(url, key, verify, connections).checked()
-        self._timeout = timeout
-        self._retries = retries
+        self._place = transport.Place(url, key, timeout, retries, connections, verify).checked()
         self._http = transport.open_async_client(self._place)
 
     @overload
@@ -75,12 +73,12 @@ class AsyncClient:
 
     async def models(self) -> list[ServedModel]:
         """Return the models that the service has."""
-        return served(await self._call(Call("GET", "/v1/models"), self._timeout))
+        return served(await self._call(Call("GET", "/v1/models"), self._place.timeout))
 
     async def ready(self) -> bool:
         """Whether the service answers pictures now; False too where there is no connection."""
         try:
-            reply = await transport.send_async(self._http, Exchange(Call("GET", "/readyz"), 0, self._timeout))
+            reply = await transport.send_async(self._http, Exchange(Call("GET", "/readyz"), 0, self._place.timeout))
         except Broken:
             return False
         return reply.status == 200
@@ -115,7 +113,7 @@ class AsyncClient:
         if not request.pictures:
             return request.results(None)
         try:
-            reply = await self._call(request.call(), wishes.get("timeout") or self._timeout)
+            reply = await self._call(request.call(), wishes.get("timeout") or self._place.timeout)
         except ServiceError as error:
             if len(request.pictures) == 1 or error.status != TOO_LARGE:
                 return request.failed(error)
@@ -124,7 +122,7 @@ class AsyncClient:
         return request.results(reply)
 
     async def _call(self, call: Call, timeout: float) -> Reply:
-        exchange = Exchange(call, self._retries, timeout)
+        exchange = Exchange(call, self._place.retries, timeout)
         while True:
             try:
                 reply = await transport.send_async(self._http, exchange)

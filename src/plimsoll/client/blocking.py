@@ -43,9 +43,7 @@ class Client:
         connections: int = 8,
         verify: str | bool = True,
     ) -> None:
-        self._place = transport.Place(url, key, verify, connections).checked()
-        self._timeout = timeout
-        self._retries = retries
+        self._place = transport.Place(url, key, timeout, retries, connections, verify).checked()
         self._http = transport.open_client(self._place)
         self._closed = threading.Event()
 
@@ -92,12 +90,12 @@ class Client:
 
     def models(self) -> list[ServedModel]:
         """Return the models that the service has."""
-        return served(self._call(Call("GET", "/v1/models"), self._timeout))
+        return served(self._call(Call("GET", "/v1/models"), self._place.timeout))
 
     def ready(self) -> bool:
         """Whether the service answers pictures now; False too where there is no connection."""
         try:
-            reply = transport.send(self._http, Exchange(Call("GET", "/readyz"), 0, self._timeout))
+            reply = transport.send(self._http, Exchange(Call("GET", "/readyz"), 0, self._place.timeout))
         except Broken:
             return False
         return reply.status == 200
@@ -129,7 +127,7 @@ class Client:
         if not request.pictures:
             return request.results(None)
         try:
-            reply = self._call(request.call(), wishes.get("timeout") or self._timeout, stop)
+            reply = self._call(request.call(), wishes.get("timeout") or self._place.timeout, stop)
         except ServiceError as error:
             if len(request.pictures) == 1 or error.status != TOO_LARGE:
                 return request.failed(error)
@@ -138,7 +136,7 @@ class Client:
         return request.results(reply)
 
     def _call(self, call: Call, timeout: float, stop: threading.Event | None = None) -> Reply:
-        exchange = Exchange(call, self._retries, timeout)
+        exchange = Exchange(call, self._place.retries, timeout)
         while True:
             try:
                 reply = transport.send(self._http, exchange)

@@ -25,13 +25,16 @@ _LONGEST_WAIT_S = 3600.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a service is, and what its clients say to it each time."""
+    """Where a service is, and how its clients call it."""
 
     url: str
-    key: str | None = field(default=None, repr=False)
-    verify: str | bool = True
+    key: str | None = field(repr=False)
+    timeout: float
+    """Seconds for a call with all its tries, where the caller wishes no other."""
+    retries: int
+    connections: int
+    verify: str | bool
     """A file of certificates to trust; False trusts everybody."""
-    connections: int = 8
 
     def checked(self) -> Place:
         """Return itself; raises InputError where something can't be meant."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from plimsoll.metrics.bootstrap import Floats, bounds
 from plimsoll.metrics.decisions import CONFIDENCE, score_drift
 from plimsoll.opener import Opened
 from plimsoll.prove import stages
-from plimsoll.prove.answers import Exchange, Failure, Row, Scores, Sums, collect
+from plimsoll.prove.answers import Answered, Exchange, Failure, Row, Scores, collect
 from plimsoll.prove.comparison import Comparison, compare, compared_scores, default_thresholds
 from plimsoll.prove.labels import label_of, read_labels
 from plimsoll.prove.layers import Layer, Pair
@@ -61,8 +61,8 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of
     pictures = [str(image) for image in images]
     output = reference.model.contract().output
     _require_same_question(reference, other)
-    judged = budget or (DEFAULT if isinstance(output, Classify) else DEFAULT_TENSORS)
-    _require_measurable(judged, output, labels)
+    asked = _Asked(budget or (DEFAULT if isinstance(output, Classify) else DEFAULT_TENSORS), labels, thresholds, layers)
+    _require_measurable(asked.budget, output, labels)
     if not pictures:
         raise InputError("no pictures to prove on", "Give a folder with --images.")
     count = cores or machine.cores()
@@ -72,34 +72,19 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of
     ):
         sides = (Side(reference, first), Side(other, second))
         seen = (normalization_of(sides[0]), normalization_of(sides[1]))
-        exchange = _exchange(sides, seen)
-        sums = Sums()
-        rows: list[Row] = []
-        failures: list[Failure] = []
-        for made in collect(sides, pictures, exchange, count, sums):
-            rows.append(made) if isinstance(made, Row) else failures.append(made)
-            advance()
-        lost = [one for one in failures if not one.reference]
-        if not rows and not lost:
-            example = f"{failures[0].path}: {failures[0].reference}"
-            raise InputError(f"the reference answers none of the {len(pictures):,} pictures: {example}", "Check the pictures.")
-        return Proof(
-            reference=sides[0].name,
-            other=sides[1].name,
-            budget=judged,
-            answers=_answers(output, rows, lost, labels, thresholds),
-            pictures=len(rows),
-            failures=tuple(failures),
-            outputs={name: running.drift for name, running in sums.outputs.items()},
-            snr=_snr(list(sums.outputs), rows),
-            exchange=exchange,
-            input_only=_cost(output, [(row.reference, row.input_only) for row in rows], sums.input_only),
-            network_only=_cost(output, [(row.reference, row.network_only) for row in rows], sums.network_only),
-            stages=stages.compare(*sides, (Path(row.path) for row in rows)),
-            mistakes=_mistakes(sides[1], *seen),
-            scores=_scores(output, rows),
-            layers=compare_layers(reference.model, other.model, _inputs(sides, rows)) if layers else (),
-        )
+        answered = collect(sides, pictures, _exchange(sides, seen), count, advance)
+        _require_answers(answered)
+        return _proof(asked, sides, seen, answered)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a proof besides its models and pictures."""
+
+    budget: Budget
+    labels: Mapping[str, str] | None
+    thresholds: Sequence[float] | None
+    layers: bool
 
 
 def _require_same_question(reference: Opened, other: Opened) -> None:
@@ -121,6 +106,12 @@ def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str
             raise InputError(f"the budget limits {metric}, which needs scores; this task gives tensors", "Limit snr, as in snr=30.")
 
 
+def _require_answers(answered: Answered) -> None:
+    if not answered.rows and not answered.lost:
+        example = f"{answered.failures[0].path}: {answered.failures[0].reference}"
+        raise InputError(f"the reference answers none of the {len(answered.failures):,} pictures: {example}", "Check the pictures.")
+
+
 def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None]) -> Exchange:
     """Say what the two can take from one another.
 
@@ -137,20 +128,39 @@ def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normal
     return "pixels" if same_pixels else "none"
 
 
+def _proof(asked: _Asked, sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None], answered: Answered) -> Proof:
+    output, sums, rows = sides[0].spec.output, answered.sums, answered.rows
+    return Proof(
+        reference=sides[0].name,
+        other=sides[1].name,
+        budget=asked.budget,
+        answers=_answers(output, answered, asked),
+        pictures=len(rows),
+        failures=answered.failures,
+        outputs={name: running.drift for name, running in sums.outputs.items()},
+        snr=_snr(list(sums.outputs), rows),
+        exchange=answered.exchange,
+        input_only=_cost(output, [(row.reference, row.input_only) for row in rows], sums.input_only),
+        network_only=_cost(output, [(row.reference, row.network_only) for row in rows], sums.network_only),
+        stages=stages.compare(*sides, (Path(row.path) for row in rows)),
+        mistakes=_mistakes(sides[1], *seen),
+        scores=_scores(output, rows),
+        layers=compare_layers(sides[0].opened.model, sides[1].opened.model, _inputs(sides, rows)) if asked.layers else (),
+    )
+
+
 def _mistakes(other: Side, first: Normalization | None, second: Normalization | None) -> tuple[Mistake, ...] | None:
     if first is None or second is None:
         return None
     return mistakes(first, second, "inside its graph" if other.is_folded else "in its input steps")
 
 
-def _answers(
-    output: object, rows: Sequence[Row], lost: Sequence[Failure], labels: Mapping[str, str] | None, thresholds: Sequence[float] | None
-) -> Comparison | None:
+def _answers(output: object, answered: Answered, asked: _Asked) -> Comparison | None:
     if not isinstance(output, Classify):
         return None
-    pairs: list[tuple[Scores, Scores | None]] = [(row.reference or {}, row.other) for row in rows]
-    truths = [label_of(labels, row.path) for row in rows] if labels else None
-    return compare(output, [*pairs, *(({}, None) for _ in lost)], truths=truths, thresholds=thresholds)
+    pairs: list[tuple[Scores, Scores | None]] = [(row.reference or {}, row.other) for row in answered.rows]
+    truths = [label_of(asked.labels, row.path) for row in answered.rows] if asked.labels else None
+    return compare(output, [*pairs, *(({}, None) for _ in answered.lost)], truths=truths, thresholds=asked.thresholds)
 
 
 def _scores(output: object, rows: Sequence[Row]) -> tuple[tuple[str, float, float], ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -59,12 +59,40 @@ class Sums:
     """Both over all outputs together."""
 
 
-def collect(sides: tuple[Side, Side], pictures: Iterable[str], exchange: Exchange, cores: int, sums: Sums) -> Iterator[Row | Failure]:
-    """Yield a row or a failure for every picture, in order; `sums` grows meanwhile.
+@dataclass(frozen=True)
+class Answered:
+    """What the two models answered, each with the other's input too as far as `exchange` allows."""
+
+    exchange: Exchange
+    sums: Sums
+    rows: tuple[Row, ...]
+    failures: tuple[Failure, ...]
+    """Both in the pictures' order."""
+
+    @property
+    def lost(self) -> tuple[Failure, ...]:
+        """The pictures that the reference answers and the other doesn't."""
+        return tuple(one for one in self.failures if not one.reference)
+
+
+def collect(sides: tuple[Side, Side], pictures: Iterable[str], exchange: Exchange, cores: int, advance: Callable[[], None]) -> Answered:
+    """Let both models answer all pictures; `advance` is called after each."""
+    sums = Sums()
+    rows, failures = list[Row](), list[Failure]()
+    for made in _each(pictures, _Work(*sides, exchange, sums), cores):
+        if isinstance(made, Row):
+            rows.append(made)
+        else:
+            failures.append(made)
+        advance()
+    return Answered(exchange, sums, tuple(rows), tuple(failures))
+
+
+def _each(pictures: Iterable[str], work: _Work, cores: int) -> Iterator[Row | Failure]:
+    """Yield a row or a failure for every picture, in order.
 
     So many pictures are under way as there are cores, each read, prepared and answered in one thread.
     """
-    work = _Work(*sides, exchange, sums)
     waiting: deque[Future[Row | Failure]] = deque()
     source = iter(pictures)
     with ThreadPoolExecutor(cores, "plimsoll-prove") as pool:

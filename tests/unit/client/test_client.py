@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import io
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,24 +162,30 @@ def test_an_asynchronous_stream_of_pictures() -> None:
 
 
 def test_leaving_a_stream_early_stops_it(use: Do) -> None:
-    service = Standin(seconds=0.05)
+    service = Standin(seconds=0.2)
+    seen: list[int] = []
 
     def first(client: Client) -> Result:
         stream = client.predict_many((b"x" for _ in range(10_000)), batch=1)
         result = next(stream)
         stream.close()  # type: ignore[attr-defined]
+        for pause in (0.1, 0.3):
+            time.sleep(pause)
+            seen.append(len(service.seen))
         return result
 
     async def first_async(client: AsyncClient) -> Result:
         stream = client.predict_many((b"x" for _ in range(10_000)), batch=1)
         result = await anext(stream)
         await stream.aclose()  # type: ignore[attr-defined]
+        for pause in (0.1, 0.3):
+            await asyncio.sleep(pause)
+            seen.append(len(service.seen))
         return result
 
     with running(service.app()) as url:
         assert use(url, first if use is blocking else first_async).answer
-        time.sleep(0.2)
-    assert len(service.seen) < 30
+    assert seen[0] == seen[1] < 30, "the client is still open, and nothing more is sent"
 
 
 def test_models_and_readiness(use: Do) -> None:
@@ -258,6 +265,16 @@ def test_another_tasks_property_says_so() -> None:
 def test_the_key_is_not_shown() -> None:
     with Client("http://localhost:1", key="plm_secret") as client:
         assert "secret" not in repr(client) + repr(vars(client)["_place"])
+
+
+def test_both_clients_are_made_and_asked_alike() -> None:
+    def told(verb: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+        return [(one.name, one.kind, one.default) for one in inspect.signature(verb).parameters.values()]
+
+    verbs = {name for name in vars(Client) if not name.startswith("_")}
+    assert verbs == {name for name in vars(AsyncClient) if not name.startswith("_")}
+    for verb in {"__init__", *verbs}:
+        assert told(getattr(Client, verb)) == told(getattr(AsyncClient, verb)), verb
 
 
 def test_without_httpx_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

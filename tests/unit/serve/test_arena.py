@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -50,5 +51,7 @@ def test_another_process_reads_and_writes_the_same_memory_and_no_name_is_left() 
     script = "import sys; from plimsoll.serve.arena import Arena; a = Arena.attach(sys.argv[1]); a.view[5:11] = bytes(a.view[:5]) + b'!'; a.close()"
     subprocess.run([sys.executable, "-c", script, arena.handle], pass_fds=arena.descriptors, check=True)
     assert bytes(arena.view[:11]) == b"hellohello!"
+    if sys.platform == "linux":
+        assert all("(deleted)" in os.readlink(f"/proc/self/fd/{one}") for one in arena.descriptors)  # noqa: PTH115 - no path
     arena.close()
     arena.close()

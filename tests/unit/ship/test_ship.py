@@ -14,24 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.networks import network
 from plimsoll.budget import Budget
-from plimsoll.model import Model
 from plimsoll.opener import Opened
 from plimsoll.ship import REFERENCE, Attempt, Ship, Shipped, Wishes
 from plimsoll.ship.split import split
 from plimsoll.ship.work import WorkFolder
-from plimsoll.spec.files import loads
 from plimsoll.target import Target
+from small_models import small_model
 
-SPEC = """
-name = "small"
-[input]
-steps = [{step = "decode"}, {step = "resize", width = 6, height = 5}, {step = "scale", divisor = 255.0}]
-[output]
-task = "classify"
-labels = ["a", "b", "c", "d"]
-"""
 PLANTED = '''
 """Backends that go wrong in every way."""
 import ctypes, time
@@ -76,7 +66,7 @@ def photos(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Opened:
-    return Opened(Model(network(tmp_path / "small.onnx").path, "onnx", loads(SPEC)))
+    return Opened(small_model(tmp_path))
 
 
 def shipped(opened: Opened, photos: list[str], root: Path, wishes: Wishes) -> tuple[Shipped, list[Attempt]]:
@@ -133,8 +123,9 @@ def test_a_second_run_repeats_nothing_and_finds_the_same(opened: Opened, photos:
 def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: Path) -> None:
     code = (
         "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from unit.ship import test_ship as t; from plimsoll.model import Model; from plimsoll.opener import Opened; from plimsoll.spec.files import loads\n"
-        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(t.SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.wishes(*t.HONEST))\n"
+        "from unit.ship import test_ship as t; from small_models import SPEC\n"
+        "from plimsoll.model import Model; from plimsoll.opener import Opened; from plimsoll.spec.files import loads\n"
+        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.wishes(*t.HONEST))\n"
     )
     tests = str(Path(__file__).resolve().parents[2])
     work = tmp_path / "work"

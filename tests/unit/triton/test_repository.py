@@ -11,9 +11,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 
-from backends.networks import network, save, two_inputs
+from backends.networks import two_inputs
 from plimsoll import fold, sources
 from plimsoll.errors import BuildFailed, BundleError, InputError, ModelError
 from plimsoll.image import InputPlan
@@ -23,31 +23,12 @@ from plimsoll.package import pack
 from plimsoll.spec.files import loads
 from plimsoll.target import Target
 from plimsoll.triton import TritonOptions, export
+from small_models import HERE, SPEC, brightness, small_model
 from triton_server import ask
 
-HERE = Target("onnxruntime")
-SPEC = """
-name = "small"
-[[input.steps]]
-step = "decode"
-[[input.steps]]
-step = "resize"
-width = 6
-height = 5
-[[input.steps]]
-step = "scale"
-divisor = 255.0
-[output]
-task = "classify"
-tensor = "scores"
-labels = ["a \\"b\\"", "é", "c", "d"]
-"""
+NAMED = SPEC.replace('labels = ["a", "b"', 'tensor = "scores"\nlabels = ["a \\"b\\"", "é"')
+"""The output by its name, and labels that are easily written wrong."""
 _DTYPES = {"TYPE_FP32": np.float32, "TYPE_UINT8": np.uint8, "TYPE_FP16": np.float16, "TYPE_STRING": np.object_}
-
-
-def small(folder: Path, **changes: Any) -> Model:
-    folder.mkdir(exist_ok=True)
-    return Model(network(folder / "net.onnx", **changes).path, "onnx", loads(SPEC))
 
 
 def configs(repository: Path) -> dict[str, dict[str, Any]]:
@@ -61,7 +42,7 @@ def text(repository: Path, name: str) -> str:
 
 
 def test_the_three_models_lie_where_triton_looks(tmp_path: Path) -> None:
-    assert export(small(tmp_path / "in"), HERE, tmp_path / "out") == tmp_path / "out"
+    assert export(small_model(tmp_path / "in", NAMED), HERE, tmp_path / "out") == tmp_path / "out"
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert found == {
         "small/config.pbtxt", "small/README.md", "small/1/spec.toml", "small.steps/config.pbtxt", "small.steps/1/model.py", "small.steps/1/spec.toml",
@@ -73,7 +54,8 @@ def test_the_three_models_lie_where_triton_looks(tmp_path: Path) -> None:
 
 @pytest.mark.toolchain
 def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
-    export(small(tmp_path / "in"), HERE, tmp_path / "out", options=TritonOptions(max_batch=16, delay_us=500, queue=7, instances=2, threads=3, decoders=5))
+    options = TritonOptions(max_batch=16, delay_us=500, queue=7, instances=2, threads=3, decoders=5)
+    export(small_model(tmp_path / "in", NAMED), HERE, tmp_path / "out", options=options)
     found = configs(tmp_path / "out")
     assert found.keys() == {"small", "small.steps", "small.tensor"}
     tensor = found["small.tensor"]
@@ -96,7 +78,7 @@ def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("form", "precision"), [("float32", "float32"), ("qdq", "int8"), ("float16", "float16"), ("dynamic", "dynamic")])
 def test_the_network_computes_what_its_configuration_says(form: Any, precision: str, tmp_path: Path) -> None:
     """As Triton's backend does: the file it names, with the names, types and sizes that it names, the batch in front."""
-    export(small(tmp_path / "in", form=form), Target("onnxruntime", "cpu", precision), tmp_path / "out")
+    export(small_model(tmp_path / "in", form=form), Target("onnxruntime", "cpu", precision), tmp_path / "out")
     tensor = configs(tmp_path / "out")["small.tensor"]
     session = onnxruntime.InferenceSession(tmp_path / "out/small.tensor/1" / tensor["default_model_filename"], providers=["CPUExecutionProvider"])
     given = {one.name: [size if isinstance(size, int) else -1 for size in one.shape] for one in (*session.get_inputs(), *session.get_outputs())}
@@ -111,7 +93,7 @@ def test_the_network_computes_what_its_configuration_says(form: Any, precision: 
 
 @pytest.mark.toolchain
 def test_the_tensors_between_the_steps_fit(tmp_path: Path) -> None:
-    export(small(tmp_path / "in"), HERE, tmp_path / "out")
+    export(small_model(tmp_path / "in"), HERE, tmp_path / "out")
     found = configs(tmp_path / "out")
     first, second = found["small"]["ensemble_scheduling"]["step"]
     steps, tensor = found[first["model_name"]], found[second["model_name"]]
@@ -136,7 +118,7 @@ def test_a_folded_network_takes_bytes(nsfw_model_path: Path, tmp_path: Path) -> 
 
 def test_weights_beside_the_network_come_along(tmp_path: Path) -> None:
     folder = tmp_path / "in"
-    model = small(folder)
+    model = small_model(folder)
     proto = onnx.load(model.path)
     onnx.save(proto, folder / "big.onnx", save_as_external_data=True, location="big.weights", size_threshold=70)
     export(sources.read(folder / "big.onnx", model.spec), HERE, tmp_path / "out")
@@ -148,8 +130,8 @@ def test_weights_beside_the_network_come_along(tmp_path: Path) -> None:
 @pytest.mark.toolchain
 def test_another_version_is_added_where_only_weights_differ(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    export(small(tmp_path / "in"), HERE, out)
-    retrained = small(tmp_path / "retrained")
+    export(small_model(tmp_path / "in"), HERE, out)
+    retrained = small_model(tmp_path / "retrained")
     proto = onnx.load(retrained.path)
     next(one for one in proto.graph.initializer if one.name == "weights").CopyFrom(numpy_helper.from_array(np.ones((4, 3), np.float32), "weights"))
     onnx.save(proto, retrained.path)
@@ -163,8 +145,8 @@ def test_another_version_is_added_where_only_weights_differ(tmp_path: Path) -> N
 
 def test_a_version_whose_pictures_become_other_tensors_is_refused(tmp_path: Path) -> None:
     """The two steps of an ensemble are not changed at once: other input steps before the old network would be wrong answers, in silence."""
-    export(small(tmp_path / "in"), HERE, tmp_path / "out")
-    model = small(tmp_path / "in")
+    export(small_model(tmp_path / "in"), HERE, tmp_path / "out")
+    model = small_model(tmp_path / "in")
     other = Model(model.path, "onnx", loads(SPEC.replace("255.0", "127.5")))
     with pytest.raises(BundleError, match="would be configured otherwise"):
         export(other, HERE, tmp_path / "out", options=TritonOptions(version=2))
@@ -176,15 +158,15 @@ def test_a_version_whose_pictures_become_other_tensors_is_refused(tmp_path: Path
 def test_other_models_are_left_alone_and_nobody_elses_are_overwritten(tmp_path: Path) -> None:
     out = tmp_path / "out"
     (out / "theirs/1").mkdir(parents=True)
-    export(small(tmp_path / "in"), HERE, out)
+    export(small_model(tmp_path / "in"), HERE, out)
     assert (out / "theirs/1").is_dir()
     (out / "small/config.pbtxt").write_text('name: "small"\n')
     with pytest.raises(BundleError, match="not written by Plimsoll"):
-        export(small(tmp_path / "in"), HERE, out, force=True)
+        export(small_model(tmp_path / "in"), HERE, out, force=True)
     for name in ("file", "x.zip"):
         (tmp_path / "file").touch()
         with pytest.raises(BundleError, match="is a folder"):
-            export(small(tmp_path / "in"), HERE, tmp_path / name)
+            export(small_model(tmp_path / "in"), HERE, tmp_path / name)
 
 
 @pytest.mark.toolchain
@@ -193,7 +175,7 @@ def test_on_a_gpu_onnx_runtime_is_told_what_plimsoll_tells_it(tmp_path: Path) ->
         ("float32", "float32", [{"name": "cuda", "parameters": {"use_tf32": "0"}}]),
         ("int8", "qdq", [{"name": "tensorrt", "parameters": {"precision_mode": "INT8"}}, {"name": "cuda", "parameters": {"use_tf32": "0"}}]),
     ):
-        export(small(tmp_path / precision, form=form), Target("onnxruntime", "gpu", precision), tmp_path / f"{precision}.out")
+        export(small_model(tmp_path / precision, form=form), Target("onnxruntime", "gpu", precision), tmp_path / f"{precision}.out")
         tensor = configs(tmp_path / f"{precision}.out")["small.tensor"]
         assert tensor["optimization"]["execution_accelerators"]["gpu_execution_accelerator"] == wanted
         assert tensor["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
@@ -205,7 +187,7 @@ def test_on_a_gpu_onnx_runtime_is_told_what_plimsoll_tells_it(tmp_path: Path) ->
 def test_openvino_is_not_batched_by_triton(own_format: bool, tmp_path: Path) -> None:
     """Triton's OpenVINO backend computes max_batch_size pictures in every call, however few were asked for."""
     openvino = pytest.importorskip("openvino")
-    model = small(tmp_path / "in")
+    model = small_model(tmp_path / "in")
     if own_format:
         openvino.save_model(openvino.convert_model(model.path), tmp_path / "in/ir.xml", compress_to_fp16=False)
         model = Model(tmp_path / "in/ir.xml", "openvino", model.spec, files=(tmp_path / "in/ir.bin",))
@@ -224,10 +206,10 @@ def test_openvino_is_not_batched_by_triton(own_format: bool, tmp_path: Path) -> 
 
 def test_what_triton_has_no_backend_for_runs_in_python(tmp_path: Path) -> None:
     pytest.importorskip("MNN")
-    export(small(tmp_path / "in"), Target("mnn"), tmp_path / "out")
+    export(small_model(tmp_path / "in"), Target("mnn"), tmp_path / "out")
     assert 'backend: "python"' in text(tmp_path / "out", "small.tensor")
     assert "max_batch_size: 32" in text(tmp_path / "out", "small.tensor")
-    assert (tmp_path / "out/small.tensor/1/model/net.onnx").is_file()
+    assert (tmp_path / "out/small.tensor/1/model/small.onnx").is_file()
     assert "plimsoll-line[mnn]==" in (tmp_path / "out/small/README.md").read_text()
 
 
@@ -242,12 +224,12 @@ def test_what_triton_has_no_backend_for_runs_in_python(tmp_path: Path) -> None:
 )
 def test_what_can_not_be_served_is_refused_in_words(target: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
-        export(small(tmp_path / "in", **changes), Target.parse(target), tmp_path / "out")
+        export(small_model(tmp_path / "in", **changes), Target.parse(target), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_batch_of_one_is_served_without_batching(tmp_path: Path) -> None:
-    export(small(tmp_path / "in", batch=1), HERE, tmp_path / "out")
+    export(small_model(tmp_path / "in", batch=1), HERE, tmp_path / "out")
     assert "max_batch_size: 0" in text(tmp_path / "out", "small.tensor")
     assert "dims: [ 1, 5, 6, 3 ]" in text(tmp_path / "out", "small.tensor")
     assert 'string_value: "1"' in text(tmp_path / "out", "small.steps")
@@ -255,7 +237,7 @@ def test_a_batch_of_one_is_served_without_batching(tmp_path: Path) -> None:
 
 
 def test_a_spec_that_makes_other_tensors_than_the_network_takes_is_refused(tmp_path: Path) -> None:
-    model = small(tmp_path / "in")
+    model = small_model(tmp_path / "in")
     for before, after in (("width = 6", "width = 7"), ('step = "scale"\ndivisor = 255.0', 'step = "channels"\norder = "BGR"')):
         with pytest.raises(ModelError, match="input steps make"):
             export(Model(model.path, "onnx", loads(SPEC.replace(before, after))), HERE, tmp_path / "out")
@@ -264,12 +246,7 @@ def test_a_spec_that_makes_other_tensors_than_the_network_takes_is_refused(tmp_p
 
 
 def test_a_number_for_each_picture_has_an_axis_in_triton(tmp_path: Path) -> None:
-    nodes = [helper.make_node("ReduceMean", ["picture", "axes"], ["brightness"], keepdims=0)]
-    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 5, 6, 3])
-    brightness = helper.make_tensor_value_info("brightness", TensorProto.FLOAT, ["N"])
-    model = save(tmp_path / "net.onnx", nodes, [picture], [brightness], [numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")])
-    spec = loads(SPEC.partition("[output]")[0] + '[output]\ntask = "tensor"\n')
-    export(Model(model.path, "onnx", spec), HERE, tmp_path / "out")
+    export(brightness(tmp_path / "net.onnx"), HERE, tmp_path / "out")
     assert "dims: [ 1 ]\n  reshape {\n  }" in text(tmp_path / "out", "small.tensor")
     assert "dims: [ -1, 1 ]" in text(tmp_path / "out", "small")
     assert not (tmp_path / "out/small.tensor/labels.txt").exists()
@@ -285,7 +262,7 @@ def test_options_are_checked_in_words() -> None:
 def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) -> None:
     """What lies beside model.py makes the same tensors as the bundle did."""
     del example_photos
-    pack(small(tmp_path / "in"), HERE, tmp_path / "bundle")
+    pack(small_model(tmp_path / "in"), HERE, tmp_path / "bundle")
     with open_reference(str(tmp_path / "bundle")) as opened:
         export(opened.model, opened.target, tmp_path / "out", implementation=opened.implementation)
         shutil.copy(opened.bundle.file(opened.bundle.manifest.golden[0].picture), tmp_path / "picture")  # type: ignore[union-attr]  # it is one

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 import plimsoll
 import triton_standin as triton
-from backends.networks import expected, network, save
+from backends.networks import expected, network
 from plimsoll.errors import RunFailed
 from plimsoll.image import InputPlan
 from plimsoll.model import Model
@@ -23,23 +22,8 @@ from plimsoll.spec.files import loads
 from plimsoll.target import Target
 from plimsoll.triton import TritonOptions, export
 from plimsoll.triton.serving import Network, Steps
+from small_models import HERE, TENSOR_SPEC, brightness, small_model
 from triton_server import ask, running
-
-HERE = Target("onnxruntime")
-SPEC = """
-name = "small"
-[[input.steps]]
-step = "decode"
-[[input.steps]]
-step = "resize"
-width = 6
-height = 5
-[[input.steps]]
-step = "scale"
-divisor = 255.0
-[output]
-task = "tensor"
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +33,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    model = Model(network(tmp_path / "net.onnx").path, "onnx", loads(SPEC))
-    return export(model, HERE, tmp_path / "models", options=TritonOptions(max_batch=4, network="python"))
+    return export(small_model(tmp_path, TENSOR_SPEC), HERE, tmp_path / "models", options=TritonOptions(max_batch=4, network="python"))
 
 
 def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: tuple[str, str]) -> dict[str, str]:
@@ -74,7 +57,7 @@ def steps(repository: Path) -> Steps:
 def net(repository: Path) -> Network:
     made = Network()
     made.initialize(
-        arguments(repository, "small.tensor", {"model": "model/net.onnx", "target": "onnxruntime:cpu:float32", "threads": "1"}, ("picture", "scores"))
+        arguments(repository, "small.tensor", {"model": "model/small.onnx", "target": "onnxruntime:cpu:float32", "threads": "1"}, ("picture", "scores"))
     )
     return made
 
@@ -93,7 +76,7 @@ def test_the_repositorys_programs_name_what_is_served(repository: Path) -> None:
 def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos: list[Path]) -> None:
     files = [photo.read_bytes() for photo in example_photos[:3]]
     one, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
-    plan = InputPlan(loads(SPEC).input)
+    plan = InputPlan(loads(TENSOR_SPEC).input)
     made = np.concatenate([one.output_tensors[0].as_numpy(), two.output_tensors[0].as_numpy()])
     assert np.array_equal(made, np.stack([plan(data) for data in files]))
     assert one.output_tensors[0].name() == "picture"
@@ -110,7 +93,7 @@ def test_a_bad_picture_fails_its_own_request_alone(steps: Steps, example_photos:
 
 
 def test_pictures_that_become_tensors_of_different_sizes_are_refused(repository: Path, example_photos: list[Path]) -> None:
-    whole = SPEC.replace("width = 6\nheight = 5", 'fit = "short_edge"\nsize = 6')
+    whole = TENSOR_SPEC.replace("width = 6\nheight = 5", 'fit = "short_edge"\nsize = 6')
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
     made = Steps()
     made.initialize(arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture")))
@@ -180,17 +163,6 @@ def test_triton_itself_answers_as_plimsoll_does(nsfw_model_path: Path, example_p
     assert "1 to 4 are taken" in many["error"]
 
 
-def brightness(path: Path) -> Model:
-    """A network that gives one number for each picture: an output without axes but the batch's."""
-    nodes = [helper.make_node("ReduceMean", ["picture", "axes"], ["brightness"], keepdims=0)]
-    tensors = [
-        helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 5, 6, 3]),
-        helper.make_tensor_value_info("brightness", TensorProto.FLOAT, ["N"]),
-    ]
-    axes = numpy_helper.from_array(np.array([1, 2, 3], np.int64), "axes")
-    return Model(save(path, nodes, tensors[:1], tensors[1:], [axes]).path, "onnx", loads(SPEC))
-
-
 def in_python(repository: Path, name: str) -> None:
     """Let Plimsoll's session compute a network whose configuration names a backend that PyTriton's wheel lacks; all else stays."""
     folder = repository / f"{name}.tensor"
@@ -210,12 +182,13 @@ def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Pa
     free, fixed, lone = network(tmp_path / "free.onnx"), network(tmp_path / "fixed.onnx", batch=1), brightness(tmp_path / "lone.onnx")
     made = [("batched", free, HERE, 3), ("unbatched", free, Target("openvino"), 3), ("single", fixed, HERE, 1), ("lone", lone, HERE, 3)]
     for name, model, target, _ in made:
-        export(Model(model.path, "onnx", loads(SPEC.replace("small", name))), target, tmp_path / "models", options=TritonOptions(max_batch=4, decoders=1))
+        spec = loads(TENSOR_SPEC.replace("small", name))
+        export(Model(model.path, "onnx", spec), target, tmp_path / "models", options=TritonOptions(max_batch=4, decoders=1))
         in_python(tmp_path / "models", name)
     photos = [str(photo) for photo in example_photos[:3]]
     with running(tmp_path / "models", tmp_path) as address:
         answers = [json.loads(line) for line in ask("triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in made])).splitlines()]
-    pictures = np.stack([InputPlan(loads(SPEC).input)(Path(photo)) for photo in photos])
+    pictures = np.stack([InputPlan(loads(TENSOR_SPEC).input)(Path(photo)) for photo in photos])
     for (name, _, _, count), answer in zip(made[:3], answers, strict=False):
         assert np.array(answer["outputs"]["scores"]) == pytest.approx(expected(pictures[:count]), abs=1e-5), name
     assert np.array(answers[3]["outputs"]["brightness"]) == pytest.approx(pictures.mean(axis=(1, 2, 3))[:, np.newaxis], abs=1e-5)

@@ -9,48 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.networks import expected, network
+from backends.networks import expected
 from plimsoll import backends, web
 from plimsoll.backend import Form
 from plimsoll.errors import BuildFailed, BundleError, ImageError, ModelError
 from plimsoll.model import Model
 from plimsoll.runner import Runner
-from plimsoll.spec import Spec, files
+from plimsoll.spec import files
 from plimsoll.target import Target
+from small_models import SPEC, small_model
 
 pytestmark = pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed")
 
 FLOAT, INT8 = Target("web", "wasm", "float32"), Target("web", "wasm", "int8")
-SPEC = """
-name = "colours"
-description = "Four <b>classes</b> & no more."
-
-[[input.steps]]
-step = "decode"
-
-[[input.steps]]
-step = "resize"
-width = 6
-height = 5
-
-[[input.steps]]
-step = "scale"
-divisor = 255
-
-[output]
-task = "classify"
-labels = ["a", "b", "c", "d"]
-"""
-
-
-def spec() -> Spec:
-    return files.loads(SPEC)
+DESCRIBED = SPEC.replace('name = "small"', 'name = "small"\ndescription = "Four <b>classes</b> & no more."')
 
 
 def model(folder: Path, form: Form = "float32") -> Model:
-    folder.mkdir(exist_ok=True)
-    bare = network(folder / "net.onnx", form=form)
-    return Model(bare.path, "onnx", spec())
+    return small_model(folder, DESCRIBED, form=form)
 
 
 def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(tmp_path: Path) -> None:
@@ -58,13 +34,13 @@ def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(
     facts = json.loads((out / "model.json").read_text())
     named = [facts["model"]["file"], facts["runtime"]["script"], facts["runtime"]["binary"]["file"]]
     assert all((out / name).is_file() for name in named)
-    assert (out / "model.onnx").read_bytes() == (tmp_path / "m" / "net.onnx").read_bytes()
+    assert (out / "model.onnx").read_bytes() == (tmp_path / "m" / "small.onnx").read_bytes()
     for file in [*out.glob("*.js"), *out.glob("steps/*.js")]:
         for imported in re.findall(r'from "(\.[^"]+)"', file.read_text()):
             assert (file.parent / imported).is_file(), f"{file.name} imports {imported}"
     pages = [file for file in out.rglob("*") if file.suffix in {".html", ".js", ".css"} and file.parent.name != "runtime"]
     assert not [file.name for file in pages if re.search(r"https?://(?!www\.w3\.org|ns\.adobe\.com|localhost)", file.read_text())]
-    assert files.validate(json.loads((out / "spec.json").read_text())) == spec()
+    assert files.validate(json.loads((out / "spec.json").read_text())) == files.loads(DESCRIBED)
     assert "BSD-2-Clause" in (out / "LICENCES.txt").read_text()
     assert "MIT License" in (out / "LICENCES.txt").read_text()
     assert "{{" not in (out / "README.md").read_text()
@@ -90,7 +66,7 @@ def test_external_weights_come_along(tmp_path: Path) -> None:
     one = model(tmp_path / "m")
     loaded = onnx.load(one.path)
     onnx.save(loaded, one.path, save_as_external_data=True, location="weights.data", size_threshold=70)
-    given = Model(one.path, "onnx", spec(), files=(tmp_path / "m" / "weights.data",))
+    given = Model(one.path, "onnx", one.spec, files=(tmp_path / "m" / "weights.data",))
     out = web.package(given, FLOAT, tmp_path / "page")
     (entry,) = json.loads((out / "model.json").read_text())["model"]["external"]
     assert entry["path"] == "weights.data"
@@ -122,7 +98,7 @@ def test_only_a_web_package_is_replaced_and_only_when_asked(tmp_path: Path) -> N
     assert not (out / "stale.txt").exists()
     with pytest.raises(BundleError, match="not a web package"):
         web.package(one, FLOAT, tmp_path / "m", force=True)
-    assert (tmp_path / "m" / "net.onnx").exists()
+    assert (tmp_path / "m" / "small.onnx").exists()
     with pytest.raises(BundleError, match="a folder"):
         web.package(one, FLOAT, tmp_path / "page.zip")
 
@@ -132,7 +108,7 @@ def test_what_can_not_become_a_package_is_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no Spec"):
         web.package(Model(one.path, "onnx"), FLOAT, tmp_path / "page")
     with pytest.raises(ModelError, match="tflite"):
-        web.package(Model(one.path, "tflite", spec()), FLOAT, tmp_path / "page")
+        web.package(Model(one.path, "tflite", one.spec), FLOAT, tmp_path / "page")
     with pytest.raises(ModelError, match="onnxruntime:cpu:float32"):
         web.package(one, Target("onnxruntime"), tmp_path / "page")
     with pytest.raises(BuildFailed, match="web:wasm:int8 needs"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ _log = logging.getLogger("plimsoll")
 Given = Sequence[NDArray[Any]]
 
 
-class _Session:
+class _Session(ABC):
     concurrent = True
 
     def __init__(self, program: Program) -> None:
@@ -44,8 +45,8 @@ class _Session:
                 answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return {one.name: answer for one, answer in zip(self.outputs, answers, strict=True)}
 
-    def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]: ...
 
     def close(self) -> None:
         self._program = None

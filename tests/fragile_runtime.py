@@ -1,0 +1,83 @@
+"""A runtime that does what a picture's first pixel says: end the process, hang, or take a second; and such pictures.
+
+`installed` installs this very file as an outsider's backend is installed: with an entry point.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import signal
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plimsoll.backend import Backend, Calibrated, Offer, Tensors, ThreadPlan
+from plimsoll.backends.onnxruntime import BACKEND as HONEST
+from plimsoll.model import Model
+from plimsoll.target import Target
+
+KILLS, HANGS, SLOW = 200, 150, 100
+"""Levels of a first pixel."""
+_BLUE_MEAN = 104
+"""What open_nsfw's input steps subtract from the first channel."""
+
+
+class FragileSession:
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.inputs, self.outputs, self.concurrent = inner, inner.inputs, inner.outputs, inner.concurrent
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        for level in (feeds["input:0"][:, 0, 0, 0] + _BLUE_MEAN).round().tolist():
+            if level == KILLS:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            if level == HANGS:
+                time.sleep(3600)
+            if level == SLOW:
+                time.sleep(1)
+        answers: Tensors = self.inner.run(feeds)
+        return answers
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class Fragile(Backend):
+    name = "fragile"
+
+    def offers(self) -> tuple[Offer, ...]:
+        return (Offer(Target("fragile", "cpu", "float32")),)
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del target, folder, calibrated
+        return model
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Any:
+        del target, options
+        return FragileSession(HONEST.load(model, Target("onnxruntime"), None, plan))
+
+
+BACKEND = Fragile()
+
+
+def installed(folder: Path) -> dict[str, str]:
+    """Install this file into a folder as a package of its own; returns the environment in which it is found."""
+    facts = folder / "fragile_runtime-1.0.dist-info"
+    facts.mkdir()
+    shutil.copy(__file__, folder)
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile_runtime\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text(f"[plimsoll.backends]\nfragile = {Path(__file__).stem}:BACKEND\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def picture(level: int) -> bytes:
+    """Return a picture of one grey: the JPEG step of open_nsfw leaves its level as it is."""
+    out = io.BytesIO()
+    Image.fromarray(np.full((256, 256, 3), level, np.uint8)).save(out, "PNG")
+    return out.getvalue()

@@ -1,0 +1,80 @@
+"""A service that can't start says why; one that is told to end finishes what it has accepted, and leaves nobody behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from running import start, until
+
+
+def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:
+    """The clients go elsewhere once the service says that it isn't ready, as those behind a load balancer do."""
+    del nsfw_model_path
+    with start("open_nsfw", "--workers", "2", "--grace", "3") as running, ThreadPoolExecutor(8) as pool:
+        body = example_photos[0].read_bytes()
+        told = threading.Event()
+
+        def client(_: int) -> list[int]:
+            found = []
+            with httpx.Client(timeout=60) as asking:
+                while not told.is_set():
+                    found.append(asking.post(f"{running.url}/v1/predict", content=body).status_code)
+            return found
+
+        clients = [pool.submit(client, place) for place in range(6)]
+        time.sleep(1)
+        workers = running.workers()
+        assert len(workers) == 2
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.get("/readyz").status_code == 503, "readiness to go off", 2.0)
+        last = running.post("/v1/predict", content=body)
+        assert last.status_code == 200, "in the grace everybody is still answered"
+        assert last.headers["connection"] == "close", "and sent away"
+        told.set()
+        statuses = [status for one in clients for status in one.result()]
+        assert set(statuses) == {200}
+        assert len(statuses) > 6
+        assert running.process.wait(30) == 0
+        assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+def test_workers_go_when_the_service_is_killed(nsfw_model_path: Path) -> None:
+    del nsfw_model_path
+    with start("open_nsfw", "--workers", "2") as running:
+        workers = running.workers()
+        assert len(workers) == 2
+        running.process.kill()
+        until(lambda: not any(_alive(worker) for worker in workers), "the workers to end", 10)
+
+
+def _alive(process: int) -> bool:
+    try:
+        return "plimsoll.serve.worker" in Path(f"/proc/{process}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nothing_of_that_name"], "the zoo has no network"),
+        (["open_nsfw", "open_nsfw"], "two models are named"),
+        (["a b=open_nsfw"], "can't be a model's name"),
+        (["open_nsfw", "--config", "no.toml"], "can't read the settings"),
+        (["open_nsfw", "--target", "openvino:gpu:float32"], "openvino"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_said(arguments: list[str], told: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"], capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode in (2, 3), done.stderr
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

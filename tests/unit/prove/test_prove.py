@@ -1,0 +1,139 @@
+"""Proofs: nothing is dropped, and verdict, headline and report follow from the answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from plimsoll.budget import Budget
+from plimsoll.errors import InputError
+from plimsoll.fold import fold
+from plimsoll.model import Model
+from plimsoll.opener import Opened
+from plimsoll.prove import Proof, prove
+from plimsoll.report import Report
+from plimsoll.spec.output import Tensors
+from unit.prove.subjects import BUDGET, brightness, classify
+
+
+@pytest.mark.parametrize("implementation", ["reference", "fast"])
+def test_a_folded_network_is_proven(nsfw: Opened, photos: list[Path], tmp_path: Path, implementation: Any) -> None:
+    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path), implementation=implementation), photos, budget=BUDGET)
+    assert proof.passed
+    assert proof.exchange == "pixels"
+    assert proof.mistakes == ()
+    assert proof.network_only is not None
+    assert proof.network_only.size < 1e-6
+    assert (proof.input_only is not None and proof.input_only.size > 1e-6) is (implementation == "fast")
+    assert ("'resize'" in proof.cause) is (implementation == "fast")
+
+
+def test_the_headline_states_the_sample(nsfw: Opened, photos: list[Path]) -> None:
+    proof = prove(nsfw, nsfw, photos, budget=BUDGET)
+    assert proof.headline == "0 of 12 decisions flipped at any threshold; with 95 % confidence fewer than 23 % do"
+    assert proof.cause == ""
+    assert proof.answers is not None
+    assert [threshold for threshold, _ in proof.answers.flips] == [0.5, 0.2, 0.8]
+    assert proof.answers.rank_correlation == 1.0
+
+
+def test_too_few_pictures_are_told_apart_from_a_bad_model(nsfw: Opened, photos: list[Path]) -> None:
+    message, hint = prove(nsfw, nsfw, photos).refusal()
+    assert "flips at 0.5 22.1 % (limit 4)" in message
+    assert hint == "12 pictures are too few to prove 4 %: with 0 flipped it takes 74"
+
+
+def test_the_report_is_whole_and_legal_json(nsfw: Opened, photos: list[Path], tmp_path: Path) -> None:
+    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path)), photos[:3], budget=BUDGET, layers=True)
+    text = proof.report().to_json()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    data = json.loads(text, parse_constant=refuse)
+    assert data["kind"] == "prove"
+    assert [row["path"] for row in data["details"]["scores"]] == [str(photo) for photo in photos[:3]]
+    assert len(data["details"]["layers"]) > 100
+    (tmp_path / "report.json").write_text(text)
+    assert Report.read(tmp_path / "report.json").passed is proof.passed
+
+
+def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path, greys: list[Path]) -> None:
+    good, bad = brightness(tmp_path / "good.onnx", classify(positive="bright")), brightness(tmp_path / "bad.onnx", classify(positive="bright"), least=40)
+    proof = prove(Opened(good), Opened(bad), greys, budget=Budget.parse("flips=99%"))
+    assert not proof.passed
+    assert [Path(one.path).name for one in proof.lost] == ["grey00.png", "grey01.png", "grey02.png"]
+    assert proof.answers is not None
+    assert [one.count for _, one in proof.answers.flips] == [3]
+    assert "pictures that only the reference answers 3" in proof.refusal()[0]
+    assert "no numbers" in proof.refusal()[1]
+
+
+def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_other(tmp_path: Path, greys: list[Path], awkward: Path) -> None:
+    model = Opened(brightness(tmp_path / "good.onnx", classify(positive="bright")))
+    proof = prove(model, model, [*greys, awkward / "truncated.jpg", tmp_path / "missing.png"], budget=BUDGET)
+    assert proof.passed
+    assert [bool(one.reference and one.other) for one in proof.failures] == [True, True]
+    assert (proof.pictures, proof.lost) == (20, ())
+
+
+def test_nothing_to_prove_on_is_refused(tmp_path: Path, greys: list[Path], awkward: Path) -> None:
+    model = Opened(brightness(tmp_path / "good.onnx", classify(positive="bright")))
+    with pytest.raises(InputError, match="no pictures"):
+        prove(model, model, [])
+    with pytest.raises(InputError, match="answers none of the 1 pictures"):
+        prove(model, model, [awkward / "truncated.jpg"])
+    with pytest.raises(InputError, match="the budget limits recall, which needs labelled pictures"):
+        prove(model, model, greys, budget=Budget.parse("recall=-1%"))
+
+
+def test_two_questions_are_not_compared(tmp_path: Path, greys: list[Path]) -> None:
+    bright, dark = (Opened(brightness(tmp_path / f"{name}.onnx", classify(positive=name))) for name in ("bright", "dark"))
+    with pytest.raises(InputError, match=r"positive: bright.*positive: dark"):
+        prove(bright, dark, greys)
+    raw = Opened(Model(bright.model.path, "onnx", classify().model_copy(update={"output": Tensors()})))
+    with pytest.raises(InputError, match="task is 'classify', the other's 'tensor'"):
+        prove(bright, raw, greys)
+
+
+def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -> None:
+    good = brightness(tmp_path / "good.onnx", classify(positive="bright"))
+    other = brightness(tmp_path / "other.onnx", classify(positive="bright"), output="quantized")
+    labels = {str(path.resolve()): "bright" if count >= 9 else "dark" for count, path in enumerate(greys)}
+    proof = prove(Opened(good), Opened(other), greys, labels=labels, budget=Budget.parse("accuracy=-20%"))
+    assert proof.passed
+    assert proof.answers is not None
+    assert proof.answers.labelled == 20
+    assert {one.name: one.reference for one in proof.answers.changes}["auc"] == 1.0
+    assert list(proof.outputs) == ["scores"]
+
+
+def test_raw_tensors_are_proven_by_signal_to_noise(tmp_path: Path, greys: list[Path]) -> None:
+    raw = classify().model_copy(update={"output": Tensors()})
+    model = brightness(tmp_path / "good.onnx", raw)
+    proof = prove(Opened(model), Opened(model), greys)
+    assert proof.passed
+    assert proof.checks[0].name == "signal to noise of the outputs"
+    proof = prove(Opened(model), Opened(brightness(tmp_path / "bad.onnx", raw, least=40)), greys)
+    assert not proof.passed
+    assert math.isnan(proof.checks[0].measured)
+    with pytest.raises(InputError, match="needs scores"):
+        prove(Opened(model), Opened(model), greys, budget=Budget.parse("flips=4%"))
+
+
+def test_memory_holds_no_tensors(nsfw: Opened, photos: list[Path]) -> None:
+    proof: Proof = prove(nsfw, nsfw, photos[:2], budget=BUDGET)
+
+    def arrays(value: Any) -> list[NDArray[Any]]:
+        if isinstance(value, np.ndarray):
+            return [value]
+        inside = value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+        return [found for one in inside for found in arrays(one)]
+
+    assert not arrays(proof)
