@@ -1,0 +1,120 @@
+"""What is there to gain? Servers beside the same work without any server, in one interleaved run.
+
+    python benchmarks/serve/limit.py PHOTOS --rounds 8
+
+Four processes that score photographs in a loop (`peers/loop.py`: the peers' own function, network and environment) against gunicorn + Flask and
+`plimsoll serve`, which answer 16 clients. Nothing that only serves can be faster than the loops: their ratio to a peer is the limit of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from compare import ROOT, started
+from contracts import photographs
+from measure import Load
+from servers import Server, ours, peers
+from set_up import HERE
+
+from plimsoll import machine
+from plimsoll.benchmark.statistics import compare, estimate
+
+NO_SERVER = "no server"
+
+
+class Loops:
+    """As many processes as cores, each of which scores photographs when it is told."""
+
+    def __init__(self, like: Server, photos: Path) -> None:
+        program = str(Path(like.command[0]).parent / "python")
+        self._each = [
+            subprocess.Popen(
+                [program, "-m", "peers.loop", str(photos)],
+                cwd=HERE,
+                env=os.environ | dict(like.environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(machine.cores())
+        ]
+        for one in self._each:
+            self._line(one)
+
+    def run(self, seconds: float) -> tuple[float, float]:
+        """Return photographs a second over all processes, and the processor milliseconds of one."""
+        for one in self._each:
+            assert one.stdin is not None
+            one.stdin.write(f"{seconds}\n")
+            one.stdin.flush()
+        found = [json.loads(self._line(one)) for one in self._each]
+        scored = sum(one["scored"] for one in found)
+        return sum(one["scored"] / one["seconds"] for one in found), 1e3 * sum(one["cpu_seconds"] for one in found) / scored
+
+    def close(self) -> None:
+        """End them."""
+        for one in self._each:
+            one.kill()
+            one.wait()
+
+    @staticmethod
+    def _line(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a loop ended with exit code {process.wait()}")
+        return line
+
+
+@contextlib.contextmanager
+def loops(like: Server, photos: Sequence[bytes]) -> Iterator[Loops]:
+    """Start the loops with the environment of a peer."""
+    with tempfile.TemporaryDirectory(prefix="plimsoll-photos-") as folder:
+        for place, photo in enumerate(photos):
+            Path(folder, f"{place:05}.jpg").write_bytes(photo)
+        with contextlib.closing(Loops(like, Path(folder))) as running:
+            yield running
+
+
+def main() -> None:
+    """Parse the arguments, measure in turns, print rates and ratios."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=5)
+    arguments = parser.parse_args()
+    photos = photographs(arguments.photos)
+    flask = next((peer for peer in peers() if "Flask" in peer.name), None)
+    if flask is None:
+        raise SystemExit("gunicorn + Flask is not set up: python benchmarks/serve/set_up.py")
+    servers = [ours("plimsoll, onnxruntime", "open_nsfw"), ours("plimsoll, openvino", "open_nsfw", "--target", "openvino:cpu:float32"), flask]
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in (NO_SERVER, *(server.name for server in servers))}
+    load = Load(photos, 16)
+    with contextlib.closing(load), loops(flask, photos) as bare, started(servers, photos, load) as running:
+        for _ in range(arguments.rounds):
+            found[NO_SERVER].append(bare.run(arguments.seconds))
+            for one in running:
+                one.freeze(signal.SIGCONT)
+                load.closed(one, 1)
+                measured = load.closed(one, arguments.seconds)
+                one.freeze()
+                found[one.server.name].append((measured.rate, measured.cpu_ms))
+    print("| | photos/s (95 % interval) | CPU ms a photo |\n| --- | ---: | ---: |")
+    for name, measurements in found.items():
+        rate, spent = estimate([rate for rate, _ in measurements]), estimate([spent for _, spent in measurements])
+        print(f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {spent.median:.1f} |")
+    for name in found:
+        if name != flask.name:
+            print(compare(flask.name, name, [rate for rate, _ in found[flask.name]], [rate for rate, _ in found[name]]).sentence())
+
+
+if __name__ == "__main__":
+    main()
