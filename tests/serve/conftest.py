@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fragile_runtime import installed
 from running import Running, start
+
+if TYPE_CHECKING:
+    from grpc_place import Place
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +27,20 @@ def served(nsfw_model_path: Path) -> Iterator[Running]:
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which the runtime `fragile` is installed."""
     return installed(tmp_path_factory.mktemp("packages"))
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A service that is asked over gRPC, which is an extra."""
+    from grpc_place import served
+
+    with served(tmp_path_factory.mktemp("requests")) as place:
+        yield place
+
+
+@pytest.fixture
+def place(shared_place: Place) -> Place:
+    """The service, with nothing told yet."""
+    shared_place.lines.clear()
+    shared_place.spans()
+    return shared_place
