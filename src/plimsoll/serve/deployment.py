@@ -186,7 +186,7 @@ class Deployment:
         failing = self.desk.pool.failing
         self.state, self.reason = ("ready", "") if ready else ("unavailable", f"no worker is ready{failing and ': '}{failing}")
         if not ready and failing:
-            self.desk.fail_waiting(self.reason)
+            self.desk.fail_waiting(self.reason, self.desk.pool.pause + 1)
         self.desk.pump()
 
     def _restarted(self, reason: str) -> None:

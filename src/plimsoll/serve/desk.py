@@ -94,7 +94,7 @@ class Desk:
         if self.pool is None:
             raise unavailable(f"{self.name}: {self.closed_because}")
         if not self.pool.ready and self.pool.failing:  # One that is only being replaced is there in a second: that is worth waiting for.
-            raise unavailable(f"{self.name}: no worker is ready: {self.pool.failing}", self._settings.timeout)
+            raise unavailable(f"{self.name}: no worker is ready: {self.pool.failing}", self.pool.pause + 1)
         rows = len(inputs) if kind != "tensors" else sum(len(next(iter(one.values()))) for one in inputs)
         try:
             self._queue.admit(rows, self.retry_after())
@@ -143,10 +143,10 @@ class Desk:
             if self._queue.forget(item):
                 self._release(item)
 
-    def fail_waiting(self, reason: str) -> None:
-        """Answer all that wait: there will be no answer."""
+    def fail_waiting(self, reason: str, retry_after: float | None = None) -> None:
+        """Answer all that wait: there will be no answer, or none within `retry_after` seconds."""
         for item in self._queue.drain():
-            item.settle(Answered(None, Problem("unavailable", f"{self.name}: {reason}", status=503)))
+            item.settle(Answered(None, Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)))
             self._release(item)
 
     def pump(self) -> None:

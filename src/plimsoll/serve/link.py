@@ -47,6 +47,8 @@ class Link:
     resident: int = 0
     """Bytes that it holds."""
     resident_at_start: int = 0
+    longest_silence: float = 0.0
+    """Between two signs of life while it started, in seconds."""
     warm: int = 1
     """The largest batch that it has tried."""
     answered: int = 0
@@ -111,7 +113,9 @@ class Link:
                 raise Refused(Problem("unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503))
             if "failed" in message:
                 raise Refused(Problem("unavailable", message["failed"]["message"], message["failed"]["hint"], 503))
-            self.heard = time.monotonic()
+            now = time.monotonic()
+            self.longest_silence = max(self.longest_silence, now - self.heard)
+            self.heard = now
             self.resident = self.resident_at_start = message["resident"]
             if "ready" in message:
                 self.ready = True

@@ -20,6 +20,8 @@ from plimsoll.serve.settings import MEBIBYTE, Settings
 _WATCH_S = 0.25
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
+_PATIENCE = 3.0
+"""A worker that starts may be silent so many times as long as the others were."""
 
 _log = logging.getLogger("plimsoll.serve")
 
@@ -51,9 +53,13 @@ class Pool:
     links: list[Link] = field(default_factory=list)
     """All that were started and have not ended."""
     failing: str = ""
-    """Why the last attempt to start a worker failed; empty where it didn't."""
+    """Why no worker could be started, twice or more in a row; empty where that isn't so. One that fails alone may have been killed."""
+    pause: float = 0.0
+    """Seconds between the last attempt to start a worker and the next, where attempts fail."""
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
     _watcher: asyncio.Task[None] | None = None
+    _silence: float | None = None
+    """The longest silence of a worker that started."""
     _closing: bool = False
     _numbers: int = 0
 
@@ -110,10 +116,17 @@ class Pool:
 
     async def _opened(self, link: Link, config: dict[str, Any]) -> Facts:
         await link.start(config, self.inbound)
-        facts = await link.wait_ready(self.settings.start_seconds, self.settings.start_silent_seconds)
-        self.failing = ""
+        facts = await link.wait_ready(self.settings.start_seconds, self._start_patience)
+        self._silence = max(self._silence or 0.0, link.longest_silence)
+        self.failing, self.pause = "", 0.0
         self.listener.changed()
         return facts
+
+    @property
+    def _start_patience(self) -> float:
+        """How many seconds a worker that starts may be silent: for the first ones a fixed limit, later what those needed that did start, and ample more."""
+        limit = self.settings.start_silent_seconds
+        return limit if self._silence is None else min(limit, max(2 * self.settings.silent_seconds, _PATIENCE * self._silence))
 
     async def _keep(self, link: Link) -> None:
         """Listen to a worker, and to those that replace it, one after another."""
@@ -134,7 +147,8 @@ class Pool:
         """Return another worker that is ready; waits longer between attempts the more of them fail."""
         while True:
             if failures:
-                await asyncio.sleep(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (failures - 1)))
+                self.pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (failures - 1))
+                await asyncio.sleep(self.pause)
             link, config = self._made(verify=False)
             if self._closing:
                 self.links.remove(link)
@@ -143,7 +157,7 @@ class Pool:
                 await self._opened(link, config)
             except Refused as error:
                 failures += 1
-                self.failing = error.message
+                self.failing = error.message if failures > 1 else self.failing
                 self.listener.restarted("not started")
                 _log.error("%s: a worker did not start: %s", self.name, error)
                 await self._gone(link, await link.end())
