@@ -66,7 +66,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(plimsoll: 
     assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
     assert "no variant keeps the budget; the reference ships" in made.said
     golden = sorted(path.name for path in (made.bundle / "golden").iterdir() if path.suffix != ".npy")
-    assert golden == ["alpha.png", "landscape.jpg", "photo.webp", "portrait.jpg"], "a user's picture lies in the bundle unasked"
+    assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], "a user's picture lies in the bundle unasked"
     assert "none of yours" in made.said
     here = plimsoll("verify", made.bundle)
     assert here.returncode == 0, here.stdout + here.stderr

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +135,10 @@ def test_files_of_a_model_must_lie_below_it(model: Model, tmp_path: Path) -> Non
     (tmp_path / "other.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="not in its folder"):
         pack(replace(model, format="unheard_of", path=tmp_path / "deep" / "small.onnx", files=(tmp_path / "other.bin",)), HERE, tmp_path / "bundle")
+
+
+def test_one_of_our_own_pictures_shrinks_both_ways_where_networks_take_299_pixels_or_fewer() -> None:
+    """Else a machine that shrinks in another way would pass."""
+    folder = files("plimsoll").joinpath("golden")
+    sizes = [Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")]
+    assert any(min(size) > 299 for size in sizes)

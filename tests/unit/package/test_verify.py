@@ -47,14 +47,14 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, implem
         assert opened.implementation == implementation
         assert opened.manifest.origin == {"licence": "CC0-1.0", "authors": ["nobody"]}
         assert [vector.picture for vector in opened.manifest.golden] == [
-            f"golden/{one}" for one in ("alpha.png", "landscape.jpg", "photo.webp", "portrait.jpg")
+            f"golden/{one}" for one in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg")
         ]
     assert tuple(check.name for check in report.checks) == CHECKS
     assert [check.measured for check in report.checks] == [0.0] * 4
     assert report.passed
     assert report.kind == "verify"
     facts = ("architecture", "instruction sets", "versions", "processor", "cores", "system", "python")
-    assert report.measurements == {"pictures": 4, "outputs": 1, "as it was packed": "yes", **{f"same {fact}": "yes" for fact in facts}}
+    assert report.measurements == {"pictures": 5, "outputs": 1, "as it was packed": "yes", **{f"same {fact}": "yes" for fact in facts}}
     assert Report.model_validate_json(report.to_json()) == report
 
 
