@@ -32,7 +32,9 @@ def authors_scores(model: Path, photos: list[Path]) -> list[float]:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     scores = []
     for photo in photos:
-        image = Image.open(photo).convert("RGB").resize((256, 256), Image.Resampling.BILINEAR)
+        image = Image.open(photo).convert("RGB")
+        image = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did so in one call, Pillow 13 doesn't always.
+        image = image.resize((256, 256), Image.Resampling.BILINEAR)
         stored = io.BytesIO()
         image.save(stored, format="JPEG", quality=75)
         array = np.array(Image.open(stored), dtype=np.float32)[16:240, 16:240]

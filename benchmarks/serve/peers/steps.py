@@ -27,6 +27,7 @@ def score(session: onnxruntime.InferenceSession, photo: bytes) -> float:
     image: Image.Image = Image.open(io.BytesIO(photo))
     if image.mode != "RGB":
         image = image.convert("RGB")
+    image = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did both passes in this order in one call; Pillow 13 may not.
     image = image.resize((256, 256), Image.Resampling.BILINEAR)
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=75)

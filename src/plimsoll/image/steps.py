@@ -30,6 +30,8 @@ _PILLOW_FILTERS = {
     "lanczos": Image.Resampling.LANCZOS,
     "area": Image.Resampling.BOX,
 }
+_PREMULTIPLIED = {"LA": "La", "RGBA": "RGBa"}
+"""Modes with alpha are resized in these, converted once for both passes: each conversion rounds."""
 _PILLOW_SUBSAMPLING = {"4:4:4": 0, "4:2:2": 1, "4:2:0": 2}
 MAX_LONG_EDGE = 65_535
 """A picture of 1 x 50,000,000 pixels must not become 224 x 11 billion by its shorter side."""
@@ -69,8 +71,23 @@ def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
 def resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Pixels:
     """Resize to exactly width x height in the step's convention."""
     if step.convention == "pillow":
-        return as_image(pixels).resize((width, height), _PILLOW_FILTERS[step.filter])
+        return resize_image(as_image(pixels), width, height, _PILLOW_FILTERS[step.filter])
     return rounded(resample(unit(as_array(pixels), step), width, height, step), step)
+
+
+def resize_image(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
+    """Resize with Pillow, horizontally first and vertically second, whatever order the installed version prefers.
+
+    Each pass rounds to whole levels, so the order shows. Pillow 12 always resized horizontally first; Pillow 13 starts with the height of tall
+    images, which moved scores of open_nsfw by up to 0.11.
+    """
+    if filter_ is Image.Resampling.NEAREST:
+        return image.resize((width, height), filter_)  # It picks pixels in one go: there are no passes.
+    if image.mode in _PREMULTIPLIED:
+        return resize_image(image.convert(_PREMULTIPLIED[image.mode]), width, height, filter_).convert(image.mode)
+    if image.width != width and image.height != height:
+        image = image.resize((width, image.height), filter_)
+    return image.resize((width, height), filter_)
 
 
 def unit(array: Array, step: Resize) -> Array:

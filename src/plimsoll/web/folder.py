@@ -10,8 +10,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-import PIL
-
 from plimsoll import __version__, npm
 from plimsoll.backends.web import BINARY, RUNTIME, SCRIPT
 from plimsoll.errors import BundleError, ModelError, SpecError
@@ -97,7 +95,6 @@ def _write(folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapp
         "target": str(target),
         "precision": target.precision,
         "plimsoll": __version__,
-        "pillow": int(PIL.__version__.partition(".")[0]),
         "model": {"file": "model.onnx", "bytes": model.path.stat().st_size, "sha256": model.sha256, "external": external},
         "runtime": {
             "package": RUNTIME.package,

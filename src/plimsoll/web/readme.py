@@ -20,7 +20,6 @@ def text(spec: Spec, target: Target, facts: dict[str, Any]) -> str:
         "plimsoll": facts["plimsoll"],
         "runtime": facts["runtime"]["version"],
         "megabytes": f"{size:.0f}",
-        "pillow": str(facts["pillow"]),
     }
     for key, value in values.items():
         template = template.replace(f"{{{{{key}}}}}", value)

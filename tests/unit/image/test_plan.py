@@ -135,7 +135,8 @@ def yahoo(data: bytes) -> Array:
     with Image.open(io.BytesIO(data)) as opened:
         image = opened if opened.mode == "RGB" else opened.convert("RGB")
         stream = io.BytesIO()
-        image.resize((256, 256), Image.Resampling.BILINEAR).save(stream, format="JPEG")
+        narrowed = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did so in one call, Pillow 13 doesn't always.
+        narrowed.resize((256, 256), Image.Resampling.BILINEAR).save(stream, format="JPEG")
     with Image.open(stream) as stored:
         pixels = np.asarray(stored).astype(np.float32)
     return np.asarray(pixels[16:240, 16:240, ::-1] - np.array([104, 117, 123], np.float32))

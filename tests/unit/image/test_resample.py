@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import pillow_resizes
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan
-from plimsoll.image.pixels import Array, as_array
-from plimsoll.image.steps import crop, resize, resized_size
+from plimsoll.image import InputPlan, fast
+from plimsoll.image.pixels import Array, as_array, as_image
+from plimsoll.image.steps import crop, resize, resize_image, resized_size
 from plimsoll.spec.files import validate
 from plimsoll.spec.steps import Crop, Form, Resize
 
@@ -27,6 +28,7 @@ PHOTOS = HERE.parents[2] / "examples" / "photos"
 with np.load(HERE / "data" / "tensorflow_resize.npz") as _stored:
     TENSORFLOW: dict[str, Array] = dict(_stored)
 PICTURE = TENSORFLOW.pop("picture")
+PILLOW: dict[str, dict[str, str]] = json.loads((HERE / "data" / "pillow_resize.json").read_text(encoding="utf-8"))
 LOADER: dict[str, dict[str, str]] = json.loads((HERE / "data" / "tensorflow_loader.json").read_text(encoding="utf-8"))["photos"]
 
 SIZES = [(16, 12), (50, 61), (29, 37), (61, 12), (9, 55), (28, 38), (1, 1), (58, 74), (90, 37)]
@@ -104,12 +106,40 @@ def test_opencv(name: str, size: tuple[int, int]) -> None:
 def test_pillow(name: str, size: tuple[int, int]) -> None:
     height, width = size
     options: dict[str, Any] = {"filter": "area" if name == "box" else name, "width": width, "height": height}
-    expected = np.asarray(Image.fromarray(PICTURE).resize((width, height), getattr(Image.Resampling, name.upper())))
+    filter_ = getattr(Image.Resampling, name.upper())
+
+    def horizontally_first(image: Image.Image) -> Array:
+        return np.asarray(image.resize((width, image.height), filter_).resize((width, height), filter_))
+
+    expected = horizontally_first(Image.fromarray(PICTURE))
     assert np.array_equal(by_step(PICTURE, **options), expected)
     assert np.array_equal(by_step(Image.fromarray(PICTURE), **options), expected)
     assert np.array_equal(by_step(PICTURE[:, :, ::-1], **options), expected[:, :, ::-1])
     grey = Image.fromarray(PICTURE[:, :, 0])
-    assert np.array_equal(by_step(PICTURE[:, :, :1], **options)[:, :, 0], np.asarray(grey.resize((width, height), getattr(Image.Resampling, name.upper()))))
+    assert np.array_equal(by_step(PICTURE[:, :, :1], **options)[:, :, 0], horizontally_first(grey))
+
+
+@pytest.mark.parametrize("filter_", pillow_resizes.FILTERS)
+@pytest.mark.parametrize("mode", pillow_resizes.MODES)
+@pytest.mark.parametrize("size", pillow_resizes.SIZES)
+def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filter_: str) -> None:
+    """The bytes are those of Pillow 12.3, whichever version is installed: Pillow 13 resizes tall pictures vertically first."""
+    before, (width, height) = pillow_resizes.SIZES[size]
+    image = pillow_resizes.picture(mode, before)
+    expected = PILLOW[f"{mode} {filter_}"][size]
+    assert pillow_resizes.digest(resize_image(image, width, height, pillow_resizes.FILTERS[filter_])) == expected
+    if mode in {"L", "RGB"}:
+        step = {"width": width, "height": height, "filter": filter_}
+        assert pillow_resizes.digest(as_image(by_step(image, **step))) == expected
+        assert pillow_resizes.digest(as_image(by_step(as_array(image), **step))) == expected
+
+
+@pytest.mark.parametrize("filter_", ["bicubic", "lanczos", "area"])
+def test_the_fast_steps_resize_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
+    image = pillow_resizes.picture("RGB", (333, 500))
+    step: dict[str, Any] = {"width": 256, "height": 256, "filter": filter_}
+    found = as_image(fast.resize(as_array(image), Resize(**step), Form()))
+    assert pillow_resizes.digest(found) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
 
 
 def test_rounding() -> None:

@@ -53,7 +53,7 @@ def resizes() -> Iterator[dict[str, Any]]:
     for coordinates in ("align_corners", "asymmetric"):
         kinds += [{"convention": "tensorflow", "filter": one, "coordinates": coordinates} for one in ("nearest", "bilinear", "bicubic")]
     for kind in kinds:
-        for width, height in ((64, 48), (131, 140), (60, 140), (140, 60), (119, 20)):
+        for width, height in ((64, 48), (131, 140), (60, 140), (140, 60), (119, 20), (140, 40)):
             yield {"step": "resize", **kind, "width": width, "height": height}
     for rounding in ("tensorflow", "none"):
         yield {"step": "resize", "convention": "tensorflow", "rounding": rounding, "width": 40, "height": 50}

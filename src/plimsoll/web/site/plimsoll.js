@@ -34,7 +34,7 @@ export class Model {
     this.base = base;
     this.facts = facts;
     this.spec = spec;
-    this.plan = new Plan(spec.input, { pillow: facts.pillow });
+    this.plan = new Plan(spec.input);
     this.ort = ort;
     this.session = session;
     this.turn = Promise.resolve(); // A session computes one call at a time.

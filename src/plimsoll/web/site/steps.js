@@ -8,13 +8,9 @@ import { resize } from "./steps/resize.js";
 
 const STEPS = { resize, jpeg, crop, channels, scale, mean, std, layout, dtype };
 
-/**
- * The steps of a Spec's input (`spec.input` of spec.json), ready to run on one picture after another. `pillow` is the version of
- * Pillow whose reference they equal (model.json has it): its resize changed in version 13.
- */
+/** The steps of a Spec's input (`spec.input` of spec.json), ready to run on one picture after another. */
 export class Plan {
-  constructor(input, { pillow = 13 } = {}) {
-    this.versions = { pillow };
+  constructor(input) {
     const [first, ...rest] = input.steps;
     const unknown = rest.find((step) => !STEPS[step.step]);
     if (first.step !== "decode" || unknown) throw new Error(`these steps can't be carried out: ${(unknown ?? first).step}`);
@@ -38,7 +34,7 @@ export class Plan {
     let pixels = bytes ? await decode(bytes, this.first) : taken(picture, this.first);
     lap("decode");
     for (const step of this.rest) {
-      pixels = STEPS[step.step](pixels, step, this.versions);
+      pixels = STEPS[step.step](pixels, step);
       lap(step.step);
     }
     const { width, height, channels: depth, data } = pixels;

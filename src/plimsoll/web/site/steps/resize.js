@@ -5,11 +5,11 @@ import { resizePillow } from "./resize_pillow.js";
 
 const MAX_LONG_EDGE = 65_535;
 
-/** Resize a picture; uint8, or float32 in 0…255 with rounding "none". `pillow` is the version whose arithmetic is meant. */
-export function resize(picture, step, { pillow }) {
+/** Resize a picture; uint8, or float32 in 0…255 with rounding "none". */
+export function resize(picture, step) {
   const [width, height] = target(picture.width, picture.height, step);
   const same = width === picture.width && height === picture.height && step.rounding === "nearest";
-  const out = same ? picture : resizeTo(picture, width, height, step, pillow);
+  const out = same ? picture : resizeTo(picture, width, height, step);
   return step.fit === "letterbox" ? padded(out, step) : out;
 }
 
@@ -28,8 +28,8 @@ function target(width, height, step) {
   return [Math.max(1, halfToEven(width * ratio)), Math.max(1, halfToEven(height * ratio))];
 }
 
-function resizeTo(picture, width, height, step, pillow) {
-  if (step.convention === "pillow") return resizePillow(picture, width, height, step.filter, pillow);
+function resizeTo(picture, width, height, step) {
+  if (step.convention === "pillow") return resizePillow(picture, width, height, step.filter);
   const source = step.rounding === "tensorflow" ? { ...picture, data: unit(picture.data) } : picture;
   const data = rounded(resample(source, width, height, step), step);
   return { ...picture, width, height, data, dtype: step.rounding === "none" ? "float32" : "uint8" };

@@ -1,5 +1,5 @@
-// Pillow's resize of 8-bit pixels (libImaging/Resample.c and Geometry.c), in its whole numbers: along one axis, then along the other,
-// each rounded to a level.
+// Pillow's resize of 8-bit pixels (libImaging/Resample.c and Geometry.c), in its whole numbers: horizontally, then vertically, each pass
+// rounded to a level. The order is the reference's, whichever version of Pillow it runs on.
 
 const BITS = 22;
 const FILTERS = {
@@ -20,18 +20,12 @@ function sinc(x) {
   return x === 0 ? 1 : Math.sin(x * Math.PI) / (x * Math.PI);
 }
 
-/** Resize `{width, height, channels, data}` to width × height with a filter of the Spec, as that version of Pillow does. */
-export function resizePillow(picture, width, height, filter, version) {
+/** Resize `{width, height, channels, data}` to width × height with a filter of the Spec. */
+export function resizePillow(picture, width, height, filter) {
   if (width === picture.width && height === picture.height) return picture;
   if (filter === "nearest") return nearest(picture, width, height);
-  const passes = [
-    (one) => (width === one.width ? one : { ...one, width, data: alongX(one, width, filter) }),
-    (one) => (height === one.height ? one : { ...one, height, data: alongY(one, height, filter) }),
-  ];
-  // Since version 13 the height goes first where it shrinks by more than twice what the width does; that moves single levels by one.
-  const less = picture.height - height;
-  if (version >= 13 && less > 0 && less > 2 * (picture.width - width)) passes.reverse();
-  return passes.reduce((one, pass) => pass(one), picture);
+  const narrowed = width === picture.width ? picture : { ...picture, width, data: alongX(picture, width, filter) };
+  return height === picture.height ? narrowed : { ...narrowed, height, data: alongY(narrowed, height, filter) };
 }
 
 /** For each output pixel its first input pixel, and weights times 2^22, as many for each (`size`; those beyond `count` are zero). */
