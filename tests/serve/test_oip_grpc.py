@@ -254,6 +254,29 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
         stub.channel.close()
 
 
+@pytest.mark.parametrize("header", ["origin", "forwarded", "x-forwarded-for", "x-real-ip", "via"])
+def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -> None:
+    """By a name or a path that is written in another way neither."""
+    unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
+    with speaking(patient(), write_mixed(tmp_path), door=Doorkeeper(AccessSettings())) as service, grpc.insecure_channel(service.grpc) as channel:
+        path = "/inference.GRPCInferenceService/RepositoryModelUnload"
+        names = ("", "/", "%0A", "%00", "%20", "?", "#", "/x", "x")
+        for asked, metadata, expected in (
+            (path, ((header, "http://127.0.0.1"),), "PERMISSION_DENIED"),
+            *((path + end, (), "UNIMPLEMENTED") for end in names[1:]),
+            *((other, (), "UNIMPLEMENTED") for other in (path.lower(), "/" + path, path.replace("Unload", "%55nload"), path.replace("/R", "%2FR"), path[1:])),
+        ):
+            with pytest.raises(grpc.RpcError) as raised:
+                channel.unary_unary(asked)(unload.SerializeToString(), timeout=60, metadata=metadata)
+            assert raised.value.code().name == expected, asked
+        for name in ("mixed\n", "mixed\0", "mixed\t", "mixed ", "MIXED", "mixed/", "mixed.tensor\n", "./mixed"):
+            with pytest.raises(grpc.RpcError) as raised:
+                channel.unary_unary(path)(oip_pb2.RepositoryModelUnloadRequest(model_name=name).SerializeToString(), timeout=60)
+            assert raised.value.code().name == "NOT_FOUND", name
+        assert service.service.ready
+        assert service.service.models["mixed"].state == "ready"
+
+
 def test_a_port_that_is_taken_is_said_so(oip: Speaking) -> None:
     port = int(oip.grpc.rpartition(":")[2])
     starting = server.start(oip.service, server.GrpcAddress(port=port))

@@ -24,6 +24,8 @@ _RIGHTS: dict[Role, frozenset[Need]] = {
     "admin": frozenset({"predict", "metrics", "control"}),
 }
 _MAX_CALLERS = 65_536
+FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via", "origin"})
+"""A proxy passes these headers on, or a browser sends them: then the program that asks isn't certainly one of this machine."""
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,13 @@ from urllib.parse import unquote
 
 import grpc
 
-from plimsoll.serve.access.doorkeeper import Caller, loopback
+from plimsoll.serve.access.doorkeeper import FORWARDED, Caller, loopback
 from plimsoll.serve.grpc.status import MISTAKE, Outcome
 from plimsoll.serve.request_line import new_id, sane
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-_FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via"})
-"""A proxy passes these on: then the program that asks isn't certainly one of this machine."""
 _MOST_KEY_BYTES = 256
 
 Metadata = tuple[tuple[str, str], ...]
@@ -103,7 +101,7 @@ class Call:
                     tokens.add(token.strip()[:_MOST_KEY_BYTES])
             elif name == "x-api-key":
                 tokens.add(value.strip()[:_MOST_KEY_BYTES])
-            passed_on = passed_on or name in _FORWARDED
+            passed_on = passed_on or name in FORWARDED
         return Caller(frozenset(tokens), self.address, not passed_on and (not self.address or loopback(self.address)))
 
 
