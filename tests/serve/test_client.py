@@ -117,7 +117,7 @@ async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
     await service.start()
     shell = Shell(Doorkeeper(access), access, CorsSettings(), LogSettings(), lines)  # type: ignore[arg-type]  # takes the lines in place of the thread
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(shell.around(application(service)), log_level="error", lifespan="off", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(application(service, shell), log_level="error", lifespan="off", access_log=False))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)

@@ -32,7 +32,7 @@ def application(service: Service, shell: Shell | None = None, interfaces: Sequen
     routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.http.{name}").routes(service)]
     app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
     app.state.received = service.received
-    return Measured(app if shell is None else shell.around(app), service)
+    return Measured(app if shell is None else shell.around(app, service.settings.contracts.paths), service)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -42,22 +42,24 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    message = {404: f"there is nothing at {request.url.path}", 405: f"{request.method} is not allowed at {request.url.path}"}.get(
-        error.status_code, error.detail
-    )
+    path = request.scope["path"]
+    message = {404: f"there is nothing at {path}", 405: f"{request.method} is not allowed at {path}"}.get(error.status_code, error.detail)
     response = shown(request, Problem("input", message, "GET /openapi.json lists what there is.", error.status_code))
     response.headers.update(error.headers or {})
     return response
 
 
 async def _mistake(request: Request, error: Exception) -> Response:
-    _log.error("a mistake of ours at %s: %s", request.url.path, error, exc_info=error)
+    _log.error("a mistake of ours at %s: %s", request.scope["path"], error, exc_info=error)
     return shown(request, Problem("failed", "this is a mistake in Plimsoll", "Its log says more; please report it.", 500))
 
 
 def shown(request: Request, problem: Problem) -> Response:
-    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything else says more."""
-    if request.url.path.startswith("/v2"):
+    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything else says more.
+
+    The path is the one that was routed: Starlette's `request.url` reads it once more, together with the `Host` header.
+    """
+    if request.scope["path"].startswith("/v2"):
         body: dict[str, Any] = {"error": f"{problem.message}. {problem.hint}" if problem.hint else problem.message}
     else:
         body = {"error": problem.to_dict()}

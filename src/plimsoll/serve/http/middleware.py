@@ -12,14 +12,16 @@ the application
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
 from plimsoll.serve.access.doorkeeper import Doorkeeper
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.access_log import AccessLog
-from plimsoll.serve.http.guard import Guard
+from plimsoll.serve.http.guard import Guard, Needs
 from plimsoll.serve.http.headers import CorsSettings, SecurityHeaders, cors
 from plimsoll.serve.log import Lines, LogSettings
 from plimsoll.serve.tracing import Traced, Tracing
@@ -37,8 +39,8 @@ class Shell:
     """Where requests are logged; None for nowhere (they have ids all the same)."""
     tracing: Tracing | None = None
 
-    def around(self, app: ASGIApp) -> ASGIApp:
-        """Return the application inside of everything else."""
-        if self.tracing is not None:
-            app = Traced(app, self.tracing)
-        return AccessLog(SecurityHeaders(cors(Guard(app, self.door, self.access), self.cors)), self.lines, self.log)
+    def around(self, app: Starlette, contracts: Iterable[str] = ()) -> ASGIApp:
+        """Return the application inside of everything else; `contracts` are the paths at which it answers contracts."""
+        traced = app if self.tracing is None else Traced(app, self.tracing)
+        guard = Guard(traced, self.door, Needs(self.access, contracts), app.routes)
+        return AccessLog(SecurityHeaders(cors(guard, self.cors)), self.lines, self.log)

@@ -67,7 +67,7 @@ def _file(request: Request, name: str, headers: Mapping[str, str]) -> Response:
     place = resources.files("plimsoll.serve.http").joinpath(_SITE)
     found = {one.name: one for one in place.iterdir()}.get(name)
     if found is None or Path(name).suffix not in _TYPES:
-        raise Refused(Problem("input", f"there is nothing at {request.url.path}", "The page is at /.", 404))
+        raise Refused(Problem("input", f"there is nothing at {request.scope['path']}", "The page is at /.", 404))
     data = found.read_bytes()
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     said = {"ETag": tag, "Cache-Control": "no-cache", **headers}

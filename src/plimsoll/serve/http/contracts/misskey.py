@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from plimsoll.serve.http.body import Part, read_body, read_parts
 from plimsoll.serve.http.contracts.looking import Seen, look
+from plimsoll.serve.http.contracts.settings import MISSKEY_PATH
 from plimsoll.serve.messages import Problem, Refused
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -46,7 +47,7 @@ def routes(service: Service) -> list[Route]:
         results = [_failed(*problem) if problem else _shown(next(rest)) for problem in wrong]
         return Response(to_json({"success": True, "result": {"results": results}}), media_type="application/json")
 
-    return [Route("/v1/detect-images", detect, methods=["POST"])]
+    return [Route(MISSKEY_PATH, detect, methods=["POST"])]
 
 
 async def _parts(request: Request, settings: Settings) -> list[Part]:

@@ -59,7 +59,7 @@ def routes(service: Service) -> list[Route]:
             return _refusal(asked, refused.problem, [one if isinstance(one, Problem) else refused.problem for one in sent])
         return _answer(asked, looked, sent, looked.threshold if own.threshold is None else own.threshold)
 
-    return [Route(f"{prefix}/nsfw", nsfw, methods=["POST"]) for prefix in own.prefixes]
+    return [Route(path, nsfw, methods=["POST"]) for path in own.paths]
 
 
 def _read(body: bytes, settings: Settings) -> VisionQuestion:

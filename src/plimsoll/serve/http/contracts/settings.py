@@ -22,6 +22,7 @@ KNOWN: Mapping[str, Class] = {
 }  # fmt: skip
 """What a label means where no setting says it: open_nsfw's two, nsfwjs's five, and what other networks call the same. Lower case, spaces and dashes as _."""
 
+MISSKEY_PATH = "/v1/detect-images"
 _PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -45,6 +46,11 @@ class PhotoPrismSettings(_Contract):
     """From this score on a picture is `unsafe`; by default that of all contracts."""
     prefixes: tuple[Annotated[str, Field(pattern=_PATH)], ...] = ("/v1/vision",)
     """`…/nsfw` below each of these is the endpoint; what PhotoPrism's `vision.yml` has as `Uri`."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Return the endpoints."""
+        return tuple(f"{prefix}/nsfw" for prefix in self.prefixes)
 
 
 class PictrsSettings(_Contract):
@@ -78,3 +84,9 @@ class ContractSettings(BaseModel):
     misskey: MisskeySettings = MisskeySettings()
     photoprism: PhotoPrismSettings = PhotoPrismSettings()
     pictrs: PictrsSettings = PictrsSettings()
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Return the paths at which contracts answer."""
+        by_contract = ((self.misskey, (MISSKEY_PATH,)), (self.photoprism, self.photoprism.paths), (self.pictrs, (self.pictrs.path,)))
+        return frozenset(path for contract, paths in by_contract if contract.enabled for path in paths)

@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from plimsoll import __version__
+from plimsoll.serve.http.guard import Needs
 from plimsoll.serve.http.openapi import access, contracts, native, oip
 from plimsoll.serve.http.openapi.parts import written
 from plimsoll.serve.service import Service
@@ -56,7 +57,7 @@ def describe(service: Service) -> dict[str, Any]:
     """Return the OpenAPI document of a service, which needn't have been started."""
     settings = service.settings.access
     operations = [one for interface in (native, oip, contracts) for one in interface.operations(service)]
-    document = written(access.behind_the_door(operations, settings))
+    document = written(access.behind_the_door(operations, settings, Needs(settings, service.settings.contracts.paths)))
     document["components"] |= access.schemes(settings)
     spoken = {one.tag for one in operations}
     return {

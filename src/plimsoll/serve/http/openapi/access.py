@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
-
-from plimsoll.serve.access.doorkeeper import Doorkeeper, Need
+from plimsoll.serve.access.doorkeeper import Need
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.http.guard import Guard
+from plimsoll.serve.http.guard import Needs
 from plimsoll.serve.http.openapi.oip_shapes import Fault
-from plimsoll.serve.http.openapi.parts import Answer, Operation, Schema, refusals
+from plimsoll.serve.http.openapi.parts import Operation, Schema, refusals
 from plimsoll.serve.http.openapi.shapes import Wrong
 
 _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (`plimsoll keys`)."},
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in a header of its own."},
 }
+_UNREADABLE = "The path contains control characters, or is not UTF-8."
 
 
-def behind_the_door(operations: Sequence[Operation], settings: AccessSettings) -> list[Operation]:
+def behind_the_door(operations: Sequence[Operation], settings: AccessSettings, needs: Needs) -> list[Operation]:
     """Return the operations with what is asked of their callers, and how they are turned away."""
-    guard = Guard(_nothing, Doorkeeper(AccessSettings()), settings)  # asked what a request needs, never to let one in
     security: list[Schema] = [{name: []} for name in _SCHEMES] if settings.keys is not None else []
     found = []
     for one in operations:
-        need = guard.need({"method": one.method.upper(), "path": one.path})
-        found.append(one if need is None else one.with_access(_turned_away(settings, need, one.path), security))
+        need = needs.of(one.path, one.method.upper(), one.path)
+        meanings = ({400: _UNREADABLE} if "{" in one.path else {}) | (_turned_away(settings, need) if need is not None else {})
+        answers = refusals(Fault if one.path.startswith("/v2") else Wrong, meanings)
+        found.append(one.with_access(answers, security if need is not None else ()))
     return found
 
 
@@ -36,7 +36,7 @@ def schemes(settings: AccessSettings) -> dict[str, Any]:
     return {"securitySchemes": dict(_SCHEMES)} if settings.keys is not None else {}
 
 
-def _turned_away(settings: AccessSettings, need: Need, path: str) -> list[Answer]:
+def _turned_away(settings: AccessSettings, need: Need) -> dict[int, str]:
     meanings = {}
     if settings.keys is not None:
         meanings[401] = "There is no API key, or it is not a good one."
@@ -45,9 +45,4 @@ def _turned_away(settings: AccessSettings, need: Need, path: str) -> list[Answer
         meanings[403] = "Models are not loaded or unloaded from where this was asked."
     if settings.keys is not None or settings.address_limit is not None:
         meanings[429] = "The caller asks more often than it may."
-    return refusals(Fault if path.startswith("/v2") else Wrong, meanings)
-
-
-async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
-    """Stand where the guarded application would."""
-    del scope, receive, send
+    return meanings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from plimsoll.serve.http.contracts.photoprism import VisionQuestion
+from plimsoll.serve.http.contracts.settings import MISSKEY_PATH
 from plimsoll.serve.http.openapi import contract_shapes as shapes
 from plimsoll.serve.http.openapi import pictures
 from plimsoll.serve.http.openapi.parts import RETRY, Answer, Content, Operation, refusals
@@ -43,7 +44,7 @@ def operations(service: Service) -> list[Operation]:
     if settings.misskey.enabled:
         found.append(_misskey())
     if settings.photoprism.enabled:
-        found += [_photoprism(f"{prefix}/nsfw", place) for place, prefix in enumerate(settings.photoprism.prefixes, 1)]
+        found += [_photoprism(path, place) for place, path in enumerate(settings.photoprism.paths, 1)]
     if settings.pictrs.enabled:
         found.append(_pictrs(settings.pictrs.path, settings.pictrs.error_status))
     return found
@@ -58,7 +59,7 @@ def _misskey() -> Operation:
     }
     return Operation(
         "post",
-        "/v1/detect-images",
+        MISSKEY_PATH,
         "misskeyDetect",
         "Misskey's sensitive-media detector: the five classes of pictures.",
         [

@@ -1,0 +1,299 @@
+"""Ways of writing a path: none leads to a handler that demands more than its caller may.
+
+Every route of the real application is asked for in every way that a reader of paths may take for another one. What is behind a route is
+replaced by a note that it was reached; the guard and the router are the real ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from http_services import running
+from key_files import made
+from plimsoll.serve.access.doorkeeper import Doorkeeper, Need
+from plimsoll.serve.access.keys import Terms
+from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.http.app import application
+from plimsoll.serve.http.headers import CorsSettings
+from plimsoll.serve.http.middleware import Shell
+from plimsoll.serve.log import LogSettings
+from plimsoll.serve.service import Service
+from plimsoll.serve.settings import Settings
+
+MODEL = "/v2/models/{name}"
+VERSION = "/v2/models/{name}/versions/{version}"
+LOAD, UNLOAD = "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"
+RIGHTS: Mapping[tuple[str, str], Need | None] = {
+    **{("GET", path): None for path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")},
+    ("GET", "/metrics"): "metrics",
+    ("POST", "/v1/predict"): "predict",
+    **{("GET", path): "predict" for path in ("/v1/models", "/v1/models/{name}/report", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")},
+    **{("POST", prefix + "/infer"): "predict" for prefix in (MODEL, VERSION)},
+    **{("GET", prefix + tail): "predict" for prefix in (MODEL, VERSION) for tail in ("", "/ready", "/config", "/stats")},
+    ("POST", "/v2/repository/index"): "predict",
+    ("POST", LOAD): "control",
+    ("POST", UNLOAD): "control",
+    **{("POST", path): "predict" for path in ("/v1/detect-images", "/v1/vision/nsfw", "/api/vision/nsfw", "/hooks/unload")},
+}
+"""What every route demands; a new one has to be written down here."""
+
+CONTRACTS = {"photoprism": {"prefixes": ["/v1/vision", "/api/vision"]}, "pictrs": {"path": "/hooks/unload"}}
+OTHERS_PAGE = {"Origin": "https://evil.example"}
+NO_TEXT = (
+    *("%00", "%01", "%07", "%08", "%09", "%0A", "%0a", "%0B", "%0C", "%0D", "%0D%0A", "%0A%0A", "%1B", "%1C", "%1F", "%7F"),
+    *("%C2%80", "%C2%85", "%C2%9F", "%E2%80%A8", "%E2%80%A9", "%E2%80%AE", "%E2%80%8B", "%EF%BB%BF"),
+    *("%C0%AF", "%C0%8A", "%E0%80%8A", "%F0%80%80%8A", "%FF", "%80", "%C2", "%ED%A0%80", "%0A%00", "/%0A", "%0A/"),
+)
+"""C0, DEL, C1, separators of lines and paragraphs, format characters, overlong and broken UTF-8, a surrogate."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """A service as a caller sees it, and what that caller may."""
+
+    access: AccessSettings
+    headers: Mapping[str, str]
+    may: frozenset[Need | None]
+
+
+@pytest.fixture(scope="module")
+def doors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Door]:
+    file = tmp_path_factory.mktemp("doors") / "keys.toml"
+    tokens = made(file, asks=Terms(), looks=Terms("metrics"), rules=Terms("admin"))
+    keys = AccessSettings(keys=file)
+    open_metrics = AccessSettings(keys=file, open_metrics=True)
+    nobody = AccessSettings(control="nobody")
+    everybody: frozenset[Need | None] = frozenset({None, "predict", "metrics"})
+    shown = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+    return {
+        "a page, no keys": Door(AccessSettings(), OTHERS_PAGE, everybody),
+        "a proxy, no keys": Door(AccessSettings(), {"X-Forwarded-For": "127.0.0.1"}, everybody),
+        "nobody controls": Door(nobody, {}, everybody),
+        "no key": Door(keys, {}, frozenset({None})),
+        "no key, open metrics": Door(open_metrics, {}, frozenset({None, "metrics"})),
+        "a predict key": Door(keys, shown["asks"], frozenset({None, "predict"})),
+        "a metrics key": Door(keys, shown["looks"], frozenset({None, "metrics"})),
+        "an admin key": Door(keys, shown["rules"], frozenset({None, "predict", "metrics", "control"})),
+    }
+
+
+DOORS = ("a page, no keys", "a proxy, no keys", "nobody controls", "no key", "no key, open metrics", "a predict key", "a metrics key", "an admin key")
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
+    """A service that serves no model, with all contracts on."""
+    unstarted = Service(Settings.model_validate({"contracts": CONTRACTS}), [])
+    yield unstarted
+    unstarted.memory.arena.close()
+
+
+@pytest.fixture
+def reached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """The method and path of each route whose handler was reached, GET in place of HEAD."""
+    seen: list[tuple[str, str]] = []
+    answer_405 = Route.handle
+
+    async def handle(route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] not in (route.methods or ()):
+            await answer_405(route, scope, receive, send)
+            return
+        seen.append(("GET" if scope["method"] == "HEAD" else scope["method"], route.path))
+        await Response("reached")(scope, receive, send)
+
+    monkeypatch.setattr(Route, "handle", handle)
+    return seen
+
+
+def guarded(service: Service, access: AccessSettings) -> ASGIApp:
+    return application(service, Shell(Doorkeeper(access), access, CorsSettings(), LogSettings()))
+
+
+def target_of(route: str) -> str:
+    return route.format(name="tiny", version="1", file="serve.js") if "{" in route else route
+
+
+def variants(target: str) -> Iterator[str]:
+    """Yield other ways of writing a path, and paths that a careless reader takes for it."""
+    yield target
+    head, _, last = target.rpartition("/")
+    yield from (f"{target}/", f"{target}//", f"/{target}", f"//{target}", f"{target}/.", f"{target}/..", f"{target}/x", f"{target};x", f"{target}.json")
+    yield from (f"{target}%20", f"{target}%23", f"{target}%3F", f"{target}?x=/healthz", f"{target}%2F", f"{target}%252F", f"{target}%250A", f"{target}%5C")
+    yield from (f"{head}//{last}", f"{head}/./{last}", f"{head}/x/../{last}", f"{head}%2F{last}", f"{head}%2f{last}", f"{head}%252F{last}")
+    yield from (f"{head}%5C{last}", f"{head}/%2E/{last}", f"{head}/%2e%2e/{last}", f"{head}/.;/{last}")
+    yield from (f"/healthz/..{target}", f"/page/..{target}", f"/page/%2e%2e{target}", f"/page{target}", f"/healthz%2F..{target}", f"/v1/models/..{target}")
+    yield from (target.upper(), target.title(), f"{head}/{last.upper()}", target.replace("/", "%2F"), target[1:], "/" + target.replace("/", "%2f")[3:])
+    yield "".join(f"%{ord(letter):02X}" if letter.isalpha() else letter for letter in target)
+    yield f"{head}/%{ord(last[0]):02x}{last[1:]}" if last else target
+    yield f"{target}%EF%BC%8F"  # a full-width slash
+    yield "".join(chr(ord(letter) + 0xFEE0) if letter.isalpha() else letter for letter in target)  # full-width letters
+
+
+def malformed(target: str) -> Iterator[str]:
+    """Yield a path with characters that are no text at its end, in its middle, and before its last part."""
+    head, _, last = target.rpartition("/")
+    for characters in NO_TEXT:
+        yield from (target + characters, f"{head}{characters}/{last}", f"{head}/{characters}{last}")
+
+
+async def ask(app: ASGIApp, method: str, target: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    """Ask as the HTTP server does, which decodes a path once; return the status and the body."""
+    path, _, query = target.partition("?")
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "client": ("127.0.0.1", 50_000),
+        "server": ("127.0.0.1", 8000),
+        "headers": [(name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1"} | dict(headers)).items()],
+    }
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+def test_every_route_has_its_right(service: Service) -> None:
+    app: Any = application(service)
+    routes = {(method, route.path) for route in app._app.routes for method in route.methods if method != "HEAD"}
+    assert routes == RIGHTS.keys()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_every_route_answers_who_may_and_nobody_else(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+    app, caller = guarded(service, doors[door].access), doors[door]
+    for (method, route), need in RIGHTS.items():
+        for asked in (method, "HEAD") if method == "GET" else (method,):
+            reached.clear()
+            status, _ = asyncio.run(ask(app, asked, target_of(route), caller.headers))
+            assert reached == ([(method, route)] if need in caller.may else []), (asked, route)
+            assert status == 200 if need in caller.may else status in (401, 403), (asked, route)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_no_way_of_writing_a_path_gives_more_rights(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+    app, caller = guarded(service, doors[door].access), doors[door]
+
+    async def ask_all(methods: Iterable[str]) -> None:
+        for _, route in RIGHTS:
+            for target in variants(target_of(route)):
+                for method in methods:
+                    reached.clear()
+                    status, _ = await ask(app, method, target, caller.headers)
+                    assert all(RIGHTS[handler] in caller.may for handler in reached), (method, target, reached)
+                    assert reached or status in (307, 401, 403, 404, 405), (method, target, status)
+
+    asyncio.run(ask_all(("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE")))
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_path_that_is_no_text_is_refused_before_anything_else(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+    app, caller = guarded(service, doors[door].access), doors[door]
+
+    async def ask_all(methods: Iterable[str]) -> None:
+        for _, route in RIGHTS:
+            for target in malformed(target_of(route)):
+                for method in methods:
+                    status, body = await ask(app, method, target, caller.headers)
+                    assert (status, reached) == (400, []), (method, target, status, reached)
+                    error = json.loads(body)["error"]
+                    message = error if unquote(target).startswith("/v2") else error["message"]
+                    assert "path" in message, (method, target)
+
+    asyncio.run(ask_all(("GET", "POST", "HEAD")))
+
+
+def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(service: Service, doors: Mapping[str, Door]) -> None:
+    found = {}
+    for name in ("a page, no keys", "no key", "a predict key"):
+        app = guarded(service, doors[name].access)
+        found[name] = [
+            asyncio.run(ask(app, method, path, doors[name].headers))[0]
+            for method, path in (("GET", "/nothing"), ("POST", "/v1/models/x/reload"), ("GET", "/page/a/b"), ("GET", "/favicon.ico"))
+        ]
+    assert found == {"a page, no keys": [404] * 4, "no key": [401] * 3 + [404], "a predict key": [404] * 4}
+
+
+def test_a_route_that_nobody_classified_needs_the_most(doors: Mapping[str, Door], reached: list[tuple[str, str]]) -> None:
+    async def new(request: Request) -> Response:
+        del request
+        return Response()
+
+    path = "/v1/models/{name}/erase"
+    for door in doors.values():
+        app = Shell(Doorkeeper(door.access), door.access, CorsSettings(), LogSettings()).around(Starlette(routes=[Route(path, new, methods=["GET"])]))
+        reached.clear()
+        status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", door.headers))
+        assert (status == 200, bool(reached)) == ("control" in door.may,) * 2
+
+
+RAW = (b"\x00", b"\x01", b"\t", b"\x0b", b"\x1b", b"\x7f", b"\x80", b"\x85", b"\xa0", b"\xc0\x8a", b"\xe2\x80\xa8", b"\xff", b"%", b"%0", b"%0g", b"%u000a")
+"""What the HTTP server itself has to read; a newline and a carriage return would end the line."""
+
+
+def raw(url: str, target: bytes, headers: Mapping[str, str], method: bytes = b"POST") -> int:
+    """Send bytes as they are; return the answer's status, 0 where the connection was closed."""
+    host, port = url.removeprefix("http://").split(":")
+    lines = [method + b" " + target + b" HTTP/1.1", b"Host: x", b"Connection: close", b"Content-Length: 0"]
+    lines += [f"{name}: {value}".encode() for name, value in headers.items()]
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"\r\n".join([*lines, b"", b""]))
+        answer = b""
+        while b"\r\n" not in answer and (more := connection.recv(65536)):
+            answer += more
+    return int(answer.split()[1]) if answer else 0
+
+
+@pytest.mark.parametrize("door", ["a page, no keys", "nobody controls", "a predict key"])
+def test_bytes_over_a_connection_do_not_unload_a_model(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+    caller = doors[door]
+    unload = target_of(UNLOAD)
+    with running(guarded(service, caller.access)) as url:
+        assert raw(url, b"/v1/predict", caller.headers) == 200
+        reached.clear()
+        assert raw(url, unload.encode(), caller.headers) == 403
+        for target in malformed(unload):
+            assert raw(url, target.encode(), caller.headers) == 400, target
+        for target in variants(unload):
+            assert raw(url, target.encode(), caller.headers) in (307, 400, 403, 404), target
+        for extra in RAW:
+            assert raw(url, unload.encode() + extra, caller.headers) in (0, 400, 404), extra
+        whole = (f"http://x{unload}", f"http://healthz{unload}", f"//x{unload}", f"http://x/healthz#{unload}", f"{unload}#/healthz", "*")
+        for target in whole:
+            assert raw(url, target.encode(), caller.headers) in (400, 403, 404, 405), target
+    assert reached == []
+
+
+@pytest.mark.parametrize("host", ["x", "x/v2/", "x?", "x#", "x/healthz?", "evil.example/v2"])
+def test_the_host_header_changes_neither_rights_nor_the_form_of_errors(service: Service, doors: Mapping[str, Door], host: str) -> None:
+    caller = doors["a predict key"]
+    app = guarded(service, caller.access)
+    for path, is_text in (("/nothing", False), ("/v2/nothing/at/all", True), ("/v2%3Fx", True), ("/page%3F/v2", False)):
+        status, body = asyncio.run(ask(app, "GET", path, {**caller.headers, "Host": host}))
+        error = json.loads(body)["error"]
+        assert (status, isinstance(error, str)) == (404, is_text), (host, path)
+        assert unquote(path) in (error if is_text else error["message"])
+    assert asyncio.run(ask(app, "POST", target_of(UNLOAD), {**caller.headers, "Host": host}))[0] == 403
