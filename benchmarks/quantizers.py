@@ -170,6 +170,7 @@ class Bench:
 
     def onnx_runtimes(self) -> Iterator[Candidate]:
         """Quantize with ONNX Runtime's quantizer, as its documentation has it."""
+        os.environ.update(machine.TELEMETRY_OFF)
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -190,7 +191,7 @@ class Bench:
 
     def nncfs(self) -> Iterator[Candidate]:
         """Quantize with NNCF, as its documentation has it."""
-        os.environ.setdefault("NNCF_CI", "1")  # It reports its use otherwise.
+        os.environ |= {"NNCF_CI": "1", "CI": "true"}  # It and OpenVINO, which it imports, report their use otherwise.
         import nncf
         import openvino
 

@@ -11,6 +11,7 @@ would take.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import threading
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import plain_loop
 
 import plimsoll
@@ -28,6 +28,9 @@ from plimsoll import machine
 from plimsoll.image.formats import read
 from plimsoll.tasks.classify import Classification
 from plimsoll.zoo import fetch
+
+os.environ.update(machine.TELEMETRY_OFF)
+import onnxruntime
 
 
 def spread(work: Callable[[Any], object], items: Sequence[Any], threads: int) -> float:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from plimsoll import zoo
+from plimsoll import machine, zoo
 from plimsoll.errors import ModelError
 from plimsoll.zoo import fetch
 
 if TYPE_CHECKING:
     from digits import Digits
+
+os.environ.update(machine.TELEMETRY_OFF)  # Test modules import ONNX Runtime themselves.
 
 # On a crowded machine a single example takes longer than Hypothesis expects; pytest's own time limit is enough.
 settings.register_profile("plimsoll", deadline=None)

@@ -8,6 +8,7 @@ the entry point group `plimsoll.backends`, which leads to such an instance.
 from __future__ import annotations
 
 import importlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -182,10 +183,11 @@ class Backend(ABC):
 
 
 def require(module: str, install: str) -> ModuleType:
-    """Import a runtime at the moment of its use; raises BackendMissing with the command that installs it.
+    """Import a runtime at the moment of its use, with telemetry off; raises BackendMissing with the command that installs it.
 
     A runtime that is there but can't be loaded (a missing system library) is named as what it is.
     """
+    os.environ.update(machine.TELEMETRY_OFF)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

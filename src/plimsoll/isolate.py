@@ -84,7 +84,8 @@ def watch(command: Sequence[str], log: Path, limits: Limits) -> None:
     the log is and which command repeats it.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        environment = {**os.environ, **machine.TELEMETRY_OFF}
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment)
         try:
             reason = _watch(process, limits)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 RUNTIMES = {"onnx", "onnxruntime", "cv2", "openvino", "tensorflow", "keras", "torch", "tensorrt", "pyarrow", "ai_edge_litert", "MNN", "ncnn", "netron"}
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def loaded_by(code: str) -> set[str]:
@@ -51,6 +53,37 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
 )
 def test_nothing_loads_a_runtime_before_its_use(code: str) -> None:
     assert not loaded_by(code) & RUNTIMES
+
+
+def lines_importing_onnx_runtime(path: Path) -> list[int]:
+    """Return the lines that import ONNX Runtime in any way but the seam's `require`."""
+    lines = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            modules = [node.module or ""]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            modules = [str(argument.value) for argument in node.args if isinstance(argument, ast.Constant)]
+        lines += [getattr(node, "lineno", 0) for module in modules if module.partition(".")[0] == "onnxruntime"]
+    return lines
+
+
+def test_the_package_imports_onnx_runtime_through_the_seam_alone() -> None:
+    """The seam turns its telemetry off before, which an import elsewhere would come before."""
+    sources = list((ROOT / "src").rglob("*.py"))
+    assert len(sources) > 100
+    assert [f"{path}:{line}" for path in sources for line in lines_importing_onnx_runtime(path)] == []
+
+
+def test_programs_that_import_onnx_runtime_turn_its_telemetry_off_before() -> None:
+    programs = [path for folder in ("benchmarks", "examples", "docs") for path in (ROOT / folder).rglob("*.py")]
+    importing = {path: lines[0] for path in programs if (lines := lines_importing_onnx_runtime(path))}
+    assert len(importing) >= 3
+    for path, line in importing.items():
+        before = "\n".join(path.read_text(encoding="utf-8").splitlines()[: line - 1])
+        assert "ORT_DISABLE_TELEMETRY" in before or "machine.TELEMETRY_OFF" in before, path
 
 
 def test_every_public_name_is_there() -> None:

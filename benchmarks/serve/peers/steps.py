@@ -9,8 +9,10 @@ import io
 import os
 
 import numpy as np
-import onnxruntime
 from PIL import Image
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before ONNX Runtime is imported
+import onnxruntime
 
 MEAN = np.array([104, 117, 123], np.float32)
 

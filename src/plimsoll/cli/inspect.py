@@ -45,8 +45,26 @@ def _show_graph(path: Path) -> None:
     from plimsoll.backend import require
 
     netron = require("netron", "pip install 'plimsoll-line[graph]'")
+    _confine_pages()
     netron.start(str(path), browse=True)
     netron.wait()  # Returns at Ctrl-C.
+
+
+def _confine_pages() -> None:
+    """Let pages that this process serves reach this process alone.
+
+    Netron's page looks up the reader's country and then reports to Google Analytics, with its address and title. The cookie stands for having been asked.
+    """
+    from http.server import BaseHTTPRequestHandler  # It would slow every start down.
+
+    end_headers = BaseHTTPRequestHandler.end_headers
+
+    def confined(self: BaseHTTPRequestHandler) -> None:
+        self.send_header("Content-Security-Policy", "connect-src 'self'")
+        self.send_header("Set-Cookie", "consent=0")
+        end_headers(self)
+
+    BaseHTTPRequestHandler.end_headers = confined  # type: ignore[method-assign]
 
 
 def _show(found: Inspection, console: Console) -> None:

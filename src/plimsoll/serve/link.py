@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from plimsoll import machine
 from plimsoll.serve import frames
 from plimsoll.serve.arena import Arena
 from plimsoll.serve.batching import Item
@@ -207,7 +208,8 @@ class Link:
 
 def _environment(threads: int, scratch: str) -> dict[str, str]:
     """Return the worker's environment: libraries take the threads of the plan, and what they leave in temporary files goes with the worker."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1", "TMPDIR": scratch, "TEMP": scratch, "TMP": scratch}
+    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
+    return {**os.environ, **machine.TELEMETRY_OFF, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1", **temporary}
 
 
 def _described(code: int, said: str) -> str:

@@ -23,6 +23,7 @@ Triton's Python needs Plimsoll. Take Triton 24.12 or later: the Python backend o
 ```dockerfile
 FROM nvcr.io/nvidia/tritonserver:25.06-py3
 RUN pip install --no-cache-dir {requirement}
+ENV ORT_DISABLE_TELEMETRY=1
 ```
 
 ```sh

@@ -119,7 +119,7 @@ def test_files_and_an_answer_come_back_from_the_toolchain_s_own_python(ready: Pa
     environment = answer["environment"]
     assert isinstance(environment, dict)
     assert environment["FAULTS"] == "planted"
-    assert environment["PIP_NO_INDEX"] == environment["HF_HUB_OFFLINE"] == environment["DO_NOT_TRACK"] == "1"
+    assert environment["PIP_NO_INDEX"] == environment["HF_HUB_OFFLINE"] == environment["DO_NOT_TRACK"] == environment["ORT_DISABLE_TELEMETRY"] == "1"
     assert not {"https_proxy", "SECRET_TOKEN"} & set(environment)
     assert Path(str(answer["home"])).is_relative_to(ready / "cache")
     modules = answer["modules"]

@@ -1,0 +1,104 @@
+"""No process of Plimsoll lets a library report its use: nothing of theirs appears in the home folder, and no page reaches another host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from plimsoll import isolate, machine
+from plimsoll.cli import inspect
+from plimsoll.isolate import Limits
+from running import start
+from small_models import SPEC, TENSOR_SPEC, brightness, small_model
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = {
+    "predict": ("predict", "small.onnx", ROOT / "examples" / "photos" / "swans.jpg", "--spec", "spec.toml"),
+    "inspect": ("inspect", "small.onnx"),
+    "calibrate": ("calibrate", "small.onnx", "--images", ROOT / "examples" / "photos", "--max-images", "2", "--spec", "spec.toml", "--out", "table.json"),
+    "convert": ("convert", "small.onnx", "--target", "onnxruntime:cpu:float16", "--spec", "spec.toml", "--out", "half.onnx"),
+}
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home folder of the processes that the test starts, which nobody has told to be silent."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
+        monkeypatch.setenv(name, str(folder))
+    for name in ("CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME", "XDG_DATA_HOME", *machine.TELEMETRY_OFF):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def files_in(home: Path) -> list[Path]:
+    return [path for path in home.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_leave_nothing_in_the_home_folder(command: str, home: Path, tmp_path: Path) -> None:
+    small_model(tmp_path)
+    (tmp_path / "spec.toml").write_text(SPEC)
+    arguments = list(map(str, COMMANDS[command]))
+    done = subprocess.run([sys.executable, "-m", "plimsoll", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not files_in(home)
+
+
+def test_a_service_and_its_workers_leave_nothing_in_the_home_folder(home: Path, tmp_path: Path) -> None:
+    model = brightness(tmp_path / "brightness.onnx")
+    (tmp_path / "spec.toml").write_text(TENSOR_SPEC)
+    with start(str(model.path), "--spec", str(tmp_path / "spec.toml"), "--grace", "0") as running:
+        answer = running.post("/v1/predict", content=(ROOT / "examples" / "photos" / "swans.jpg").read_bytes(), headers={"Content-Type": "image/jpeg"})
+        assert answer.status_code == 200, answer.text
+        environments = [Path(f"/proc/{worker}/environ") for worker in running.workers()]
+        assert environments
+        if sys.platform == "linux":
+            assert all(b"ORT_DISABLE_TELEMETRY=1" in path.read_bytes() for path in environments)
+    assert not files_in(home)
+
+
+def test_jobs_are_told_before_they_import_anything(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "importing_job.py").write_text(
+        "import os\nimport onnxruntime\ndef run(payload):\n    return {'value': os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    assert isolate.run("importing_job", {}, tmp_path / "job", Limits(60))["value"] == "1"
+    assert not files_in(home)
+
+
+def test_the_graph_s_page_reaches_no_other_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Netron's page reports to Google Analytics unless the browser is told what it may reach."""
+    headers: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    def serve(path: str, *, browse: bool) -> None:
+        del path, browse
+        with HTTPServer(("127.0.0.1", 0), Handler) as server:
+            thread = threading.Thread(target=server.handle_request)
+            thread.start()
+            with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=10) as answer:
+                headers.update(answer.headers)
+            thread.join()
+
+    netron: Any = SimpleNamespace(start=serve, wait=lambda: None)
+    monkeypatch.setitem(sys.modules, "netron", netron)
+    monkeypatch.setattr(BaseHTTPRequestHandler, "end_headers", BaseHTTPRequestHandler.end_headers)  # so that it is undone
+    inspect._show_graph(tmp_path / "small.onnx")
+    assert headers["Content-Security-Policy"] == "connect-src 'self'"
+    assert headers["Set-Cookie"].startswith("consent=")
