@@ -94,7 +94,7 @@ def _lacking(precision: str) -> str:
         return "This processor is not known to compute in bfloat16 (AVX512-BF16, AMX-BF16 or Arm's BF16): OpenVINO would emulate it. Use float32."
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     if precision == "float16" and not apple and not sets & {"avx512_fp16", "asimdhp"}:
-        return "This processor is not known to compute in float16 (AVX512-FP16 or Arm's FP16): OpenVINO would compute in float32. Use float32."
+        return "This processor is not known to compute in float16 (AVX512-FP16 or Arm's FP16): OpenVINO would compute in another precision. Use float32."
     return ""
 
 

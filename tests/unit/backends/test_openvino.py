@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -60,7 +61,7 @@ with Runner.open(Model(Path({str(model.path)!r}), "onnx"), Target("openvino")) a
 import threading
 for thread in threading.enumerate():
     if thread is not threading.current_thread():
-        thread.join(10)
+        thread.join(60)
 assert not seen, seen
 assert ("openvino_telemetry" in sys.modules) == {bool(preloaded)}
 """
@@ -101,14 +102,14 @@ def test_a_precision_that_is_not_offered_is_not_loaded(monkeypatch: pytest.Monke
         backend.BACKEND.load(network(tmp_path / "net.onnx"), Target("openvino", "cpu", "bfloat16"), None, ThreadPlan(1, 1))
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_precision_is_computed_in_or_refused_but_never_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str) -> None:
-    """OpenVINO emulates bfloat16 on AVX-512 and takes float32 instead of float16 without a word."""
+@pytest.mark.parametrize(("precision", "others"), [("bfloat16", "f16|f32"), ("float16", "bf16|f32")])
+def test_a_precision_is_computed_in_or_refused_but_never_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, others: str) -> None:
+    """OpenVINO emulates bfloat16 on AVX-512, and instead of float16 takes bfloat16 or float32 without a word."""
     monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx512_bf16", "avx512_fp16"))
     try:
         runner = Runner.open(network(tmp_path / "net.onnx"), Target("openvino", "cpu", precision))
     except BuildFailed as error:
-        assert "computes in f32" in error.message  # noqa: PT017 - either outcome is right, by processor
+        assert re.search(rf"computes in ({others})\b", error.message)  # noqa: PT017 - either outcome is right, by processor
         return
     with runner:
         away = np.abs(runner.infer(pictures(20))["scores"] - expected(pictures(20))).max()
