@@ -29,7 +29,7 @@ def plimsoll(tmp_path: Path, nsfw_model_path: Path) -> Run:
             stdin=subprocess.DEVNULL if stdin is None else None,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=280,
             check=False,
             env={**os.environ, "COLUMNS": "120", **(env or {})},
         )

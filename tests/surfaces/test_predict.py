@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import plimsoll as api
+from running import until
 from surfaces.conftest import COMMAND, Run
 
 pytestmark = pytest.mark.usefixtures("nsfw_model_path")
@@ -201,7 +202,7 @@ def test_an_answer_is_written_as_soon_as_it_is_known(example_photos: list[Path])
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["path"] == str(photo)
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent otherwise there")
@@ -209,13 +210,17 @@ def test_an_interruption_keeps_what_was_answered(example_photos: list[Path], tmp
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{photo}\n" for photo in example_photos * 200))
     out = tmp_path / "answers.jsonl"
-    with listed.open() as stdin:
-        process = subprocess.Popen([*COMMAND, "predict", "open_nsfw", "-", "--out", str(out)], stdin=stdin, stderr=subprocess.PIPE, text=True)
-    while not out.exists() or out.read_text().count("\n") < 20:
-        time.sleep(0.05)
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=30)
+    command = [*COMMAND, "predict", "open_nsfw", "-", "--out", str(out)]
+    # What a shell runs in the background ignores interruptions, and so do the processes that it starts.
+    interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with listed.open() as stdin, subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+        try:
+            until(lambda: process.poll() is not None or (out.exists() and out.read_text().count("\n") >= 20), "twenty answers")
+            assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, messages = process.communicate(timeout=120)
+        finally:
+            process.kill()
     answered = rows(out.read_text())
     assert process.returncode == 130
     assert 20 <= len(answered) < 58 * 200
@@ -229,7 +234,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(example_photos: list[Path]) -
         ["sh", "-c", f"{COMMAND[0]} predict open_nsfw {example_photos[0].parent} --format jsonl | head -n 2"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     assert len(done.stdout.splitlines()) == 2

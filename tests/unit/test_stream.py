@@ -6,15 +6,18 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from numpy.typing import NDArray
 
-from plimsoll.backend import Objective
+from plimsoll.backend import Objective, Tensors
 from plimsoll.errors import BuildFailed
 from plimsoll.image import formats
 from plimsoll.runner import Runner
+from running import until
 from slow_models import SlowPredictor, pictures, slow
 
 
@@ -36,11 +39,11 @@ def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, b
     assert not threads()
 
 
-def test_batches_are_filled_across_threads(tmp_path: Path) -> None:
+def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll.stream._IDLE_S", 60.0)  # A crowded machine starves threads for longer than a batch waits.
     with slow(tmp_path, cores=4) as predictor:
         assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 5) * 4, batch=5)) == 20
-        # Four or so on a still machine; a crowded one starves threads for longer than a batch waits. Never one call a picture.
-    assert predictor.session.calls <= 12, "20 pictures in 4 threads are four or so batches of 5"
+    assert predictor.session.calls <= 8, "20 pictures in 4 threads are four batches of 5, or some more at the end"
 
 
 def test_a_failed_batch_is_tried_picture_by_picture(tmp_path: Path) -> None:
@@ -115,7 +118,7 @@ def test_a_picture_that_comes_late_keeps_no_answer_waiting(tmp_path: Path) -> No
         first, second, third = pictures(tmp_path)
         yield first
         yield second
-        assert more.wait(10), "the first two answers did not come"
+        assert more.wait(60), "the first two answers did not come"
         yield third
 
     with slow(tmp_path) as predictor:
@@ -130,32 +133,38 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
 
     class Late(SlowPredictor):
         def runner(self, objective: Objective) -> Runner:
-            end = time.perf_counter() + 20
-            while seen["prepare"] < 3 and time.perf_counter() < end:
-                time.sleep(0.01)
+            until(lambda: seen["prepare"] == 3, "all pictures to be prepared")
             return super().runner(objective)
 
     with slow(tmp_path) as predictor:
         predictor.__class__ = Late
-        started = time.perf_counter()
         found = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
-    assert time.perf_counter() - started < 20
     assert all(one.answer is not None for one in found)
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
 
 
-def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_path: Path) -> None:
+def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for the session needs no core: on two cores, more than two pictures get as far as the session."""
-    spans = list[tuple[float, float]]()
+    arrived, three = list[int](), threading.Event()
+    with slow(tmp_path, cores=2) as predictor:
+        runner = predictor.runner("throughput")
+        runner.lanes = 1
+        infer, run = runner.infer, predictor.session.run
 
-    def observe(stage: str, seconds: float) -> None:
-        if stage == "inference":
-            spans.append((time.perf_counter() - seconds, time.perf_counter()))
+        def arriving(batch: NDArray[Any]) -> Tensors:
+            arrived.append(len(batch))
+            if len(arrived) == 3:
+                three.set()
+            return infer(batch)
 
-    with slow(tmp_path, 0.5, cores=2) as predictor:
-        predictor.runner("throughput").lanes = 1
-        list(predictor.predict_many(pictures(tmp_path, 4), batch=1, observe=observe))
-    assert max(sum(begin <= moment < end for begin, end in spans) for moment, _ in spans) > 2
+        def held(feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+            assert three.wait(60), "two pictures keep the others away"
+            return run(feeds)
+
+        monkeypatch.setattr(runner, "infer", arriving)
+        monkeypatch.setattr(predictor.session, "run", held)
+        found = list(predictor.predict_many(pictures(tmp_path, 4), batch=1))
+    assert [one.error for one in found] == [None] * 4
 
 
 @pytest.mark.parametrize(("slow_from", "at_once"), [(0.002, range(3, 5)), (10.0, range(1, 3))])

@@ -90,11 +90,11 @@ def test_patience_ends(stack: ExitStack, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda one: str(one.name))
 def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(stack: ExitStack, tmp_path: Path, scenario: Scenario) -> None:
-    candidates = pair(stack, tmp_path, 0.15, 0.05)
+    candidates = pair(stack, tmp_path, 0.3, 0.02)
     outcome = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
     (found,) = outcome.comparisons
     assert found.verdict != "slower"
-    assert 1.5 < found.speed.median < 4
+    assert found.speed.median > 1
     assert all(one.answered >= 8 and not one.failed for one in outcome.measured)
 
 
@@ -139,12 +139,12 @@ def test_the_report_holds_everything_and_is_legal_json(stack: ExitStack, tmp_pat
 
 
 def test_a_server_is_checked_against_its_bound(stack: ExitStack, tmp_path: Path) -> None:
-    quick, late = pair(stack, tmp_path, 0.0, 0.1)
-    server = Server(rate=20, latency_bound=0.05, rank=50.0)
-    checks = report(bench([quick, late], pictures(tmp_path), scenario=server, min_seconds=0.3, min_count=30)).checks
+    quick, late = pair(stack, tmp_path, 0.0, 0.3)
+    server = Server(rate=20, latency_bound=0.25, rank=50.0)
+    checks = report(bench([quick, late], pictures(tmp_path), scenario=server, min_seconds=0.3, min_count=10)).checks
     assert [check.name for check in checks] == ["A: P50 latency", "B: P50 latency"]
     assert [check.passed for check in checks] == [True, False]
-    assert checks[1].measured >= 100
+    assert checks[1].measured >= 300
     (few,) = report(bench([quick], pictures(tmp_path), scenario=Server(rate=100), min_seconds=0.2, min_count=50)).checks
     assert math.isnan(few.measured)
     assert not few.passed

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from plimsoll.backend import Tensors
 from plimsoll.benchmark import Offline, Server, SingleStream, arrivals, max_rate
 from plimsoll.benchmark.scenarios import Hope, serve
 from plimsoll.errors import InputError
@@ -40,10 +45,19 @@ def test_a_slow_answer_shows_in_those_that_wait_behind_it(tmp_path: Path) -> Non
         assert latency >= 0.5 - moment - 0.01
 
 
-def test_a_server_answers_on_every_core(tmp_path: Path) -> None:
-    with slow(tmp_path, 0.3, cores=4) as predictor:
+def test_a_server_answers_on_every_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call waits until four are there."""
+    together = threading.Barrier(4, timeout=60)
+    with slow(tmp_path, cores=4) as predictor:
+        run = predictor.session.run
+
+        def meeting(feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+            together.wait()
+            return run(feeds)
+
+        monkeypatch.setattr(predictor.session, "run", meeting)
         done = serve(predictor, pictures(tmp_path, 4), np.zeros(4))
-    assert done.seconds < 4 * 0.3
+    assert (done.answered, done.failed) == (4, 0)
 
 
 def test_nothing_starts_before_it_is_due(tmp_path: Path) -> None:
@@ -82,11 +96,12 @@ def test_an_impossible_server_is_refused() -> None:
             Server(rate=rate, latency_bound=bound)
 
 
-def test_the_highest_rate_lies_between_none_and_the_capacity(tmp_path: Path) -> None:
-    """Two cores with 10 ms a picture answer at most 200 a second."""
+def test_the_highest_rate_lies_between_none_and_the_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores with 10 ms a picture answer at most 200 a second; what comes in one second need not show that it is a little more."""
+    monkeypatch.setattr("plimsoll.benchmark.rates.PRECISION", 1.25)
     with slow(tmp_path, 0.01, cores=2) as predictor:
-        found = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.05, rank=50.0), min_seconds=0.1)
-        assert 0 < found.rate <= 260
+        found = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.25, rank=50.0))
+        assert 0 < found.rate <= 400
         assert [trial.rate for trial in found.trials if trial.valid and trial.rate == found.rate]
         none = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.005, rank=50.0), min_seconds=0.1)
     assert none.rate == 0
