@@ -1,4 +1,4 @@
-"""A runtime that does what a picture's first pixel says: end the process, hang, or take a second; and such pictures.
+"""A runtime that does what a picture's first pixel says: end the process, or hang; and such pictures.
 
 `installed` installs this very file as an outsider's backend is installed: with an entry point.
 """
@@ -23,7 +23,7 @@ from plimsoll.backends.onnxruntime import BACKEND as HONEST
 from plimsoll.model import Model
 from plimsoll.target import Target
 
-KILLS, HANGS, SLOW = 200, 150, 100
+KILLS, HANGS = 200, 150
 """Levels of a first pixel."""
 _BLUE_MEAN = 104
 """What open_nsfw's input steps subtract from the first channel."""
@@ -39,8 +39,6 @@ class FragileSession:
                 os.kill(os.getpid(), signal.SIGSEGV)
             if level == HANGS:
                 time.sleep(3600)
-            if level == SLOW:
-                time.sleep(1)
         answers: Tensors = self.inner.run(feeds)
         return answers
 

@@ -69,11 +69,12 @@ def read_request(connection: socket.socket) -> bytes:
     return head
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+@contextmanager
+def silent_port() -> Iterator[tuple[socket.socket, str]]:
+    """Hold a port, so that nobody else can take it, and don't listen on it: give its socket and its address."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder, f"http://127.0.0.1:{holder.getsockname()[1]}"
 
 
 @dataclass

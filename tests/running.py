@@ -31,11 +31,11 @@ class Running:
 
     def post(self, path: str, **arguments: Any) -> httpx.Response:
         """Send a request, and wait for its answer."""
-        return httpx.post(self.url + path, timeout=60, **arguments)
+        return httpx.post(self.url + path, timeout=_PATIENCE_S, **arguments)
 
     def get(self, path: str, **arguments: Any) -> httpx.Response:
         """Ask."""
-        return httpx.get(self.url + path, timeout=60, **arguments)
+        return httpx.get(self.url + path, timeout=_PATIENCE_S, **arguments)
 
     def score(self, photo: Path) -> float:
         """Return what the service says of a photo."""
@@ -43,19 +43,25 @@ class Running:
         assert answer.status_code == 200, answer.text
         return float(answer.json()["results"][0]["answer"]["score"])
 
-    def load(self, photo: Path, seconds: float, clients: int = 6) -> list[httpx.Response]:
-        """Return the answers that so many clients got, each of which asked again and again."""
-        end = time.monotonic() + seconds
+    @contextmanager
+    def load(self, photo: Path, clients: int = 6) -> Iterator[list[httpx.Response]]:
+        """Have so many clients ask again and again until the block ends; give the answers, as they come."""
+        answers: list[httpx.Response] = []
+        over = threading.Event()
 
-        def client(_: int) -> list[httpx.Response]:
-            answers = []
-            with httpx.Client(base_url=self.url, timeout=60) as asking:
-                while time.monotonic() < end:
+        def client() -> None:
+            with httpx.Client(base_url=self.url, timeout=_PATIENCE_S) as asking:
+                while not over.is_set():
                     answers.append(asking.post("/v1/predict", content=photo.read_bytes()))
-            return answers
 
         with ThreadPoolExecutor(clients) as pool:
-            return [answer for answers in pool.map(client, range(clients)) for answer in answers]
+            asked = [pool.submit(client) for _ in range(clients)]
+            try:
+                yield answers
+            finally:
+                over.set()
+            for one in asked:
+                one.result()
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels; fails where there is no such metric, whose sum would be 0."""
@@ -69,13 +75,12 @@ class Running:
 
     def workers(self) -> list[int]:
         """Return the worker processes."""
-        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False).stdout
-        return [int(line.split()[0]) for line in listed.splitlines() if "plimsoll.serve.worker" in line]
+        return children(self.process.pid)
 
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(_PATIENCE_S)
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterato
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -109,6 +114,12 @@ def _listen(running: Running) -> None:
         running.log.append(line.rstrip())
         if found := re.match(r"plimsoll: .* at (https?://[^\s,]+)", line):
             running.url = found[1]
+
+
+def children(process: int | None = None) -> list[int]:
+    """Return the worker processes of a service; by default of one that runs in this process."""
+    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process or os.getpid())], capture_output=True, text=True, check=False).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "plimsoll.serve.worker" in line]
 
 
 def until(true: Callable[[], object], what: str, seconds: float = _PATIENCE_S) -> None:

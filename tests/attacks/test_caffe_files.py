@@ -68,14 +68,14 @@ def test_a_hostile_description_is_refused(tmp_path: Path, text: str | bytes) -> 
     started = time.perf_counter()
     with pytest.raises(ModelError):
         attempt(tmp_path, text)
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 60
 
 
 def test_a_chain_of_layers_takes_time_in_proportion(tmp_path: Path) -> None:
     text = TEXT + "".join(layer(f"n{place}", "ReLU", "c", "c") for place in range(5000))
     started = time.perf_counter()
     attempt(tmp_path, text)
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 60
 
 
 def test_layers_that_multiply_sizes_end(tmp_path: Path) -> None:

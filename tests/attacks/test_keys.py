@@ -47,7 +47,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
 def ask(url: str, head: bytes) -> bytes:
     """Send bytes as they are; return the first line of the answer."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head)
         answer = b""
         while b"\r\n" not in answer and (more := connection.recv(65536)):

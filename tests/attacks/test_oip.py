@@ -277,7 +277,7 @@ def test_chunks_that_never_end_right(oip: Speaking) -> None:
     host, _, port = oip.http.partition(":")
     head = f"POST {BARE} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n{LENGTH}: 5\r\n\r\n".encode()
     for tail in (b"5\r\n{}", b"fffffffff\r\n{}\r\n", b"-1\r\n\r\n", b"zz\r\n", b"2\r\n{}\r\n"):
-        with socket.create_connection((host, int(port)), timeout=10) as connection:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
             connection.sendall(head + tail)
             connection.shutdown(socket.SHUT_WR)
             reply = connection.recv(65536)

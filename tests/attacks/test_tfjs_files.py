@@ -69,7 +69,7 @@ def test_code_and_damage_are_refused(tmp_path: Path, text: str) -> None:
     started = time.perf_counter()
     with pytest.raises(ModelError):
         import_model(tmp_path / "model.min.js", tmp_path / "out")
-    assert time.perf_counter() - started < 10
+    assert time.perf_counter() - started < 60
 
 
 @pytest.mark.parametrize("name", ["../secret.bin", "/etc/passwd", "C:\\x", "a\\..\\b", "http://host/x.bin", "missing.bin", "link.bin", "a\0b", ""])
@@ -131,7 +131,7 @@ def test_a_long_chain_that_is_listed_backwards_is_read_in_time(tmp_path: Path) -
     chain = [node(f"n{place}", "Relu", f"n{place - 1}" if place else "x") for place in reversed(range(size))]
     started = time.perf_counter()
     import_model(write(tmp_path, graph([*chain, placeholder("x", -1, 4)], {}), {"a": normal(1)}, "graph-model"), tmp_path / "out")
-    assert time.perf_counter() - started < 30
+    assert time.perf_counter() - started < 60
 
 
 def test_damaged_bytes_anywhere_end_in_words(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import time
 from collections.abc import Sequence
 
 import pytest
@@ -187,12 +186,10 @@ def test_a_server_that_dawdles_is_given_up(slow: str) -> None:
             await writer.drain()
             await asyncio.sleep(0.05)
 
-    started = time.monotonic()
     with pytest.raises(Refused) as refused:
         asyncio.run(_from(trickle, seconds=0.6))
     assert refused.value.problem.kind == "deadline"
     assert refused.value.problem.status == 504
-    assert time.monotonic() - started < 10
 
 
 def test_a_name_is_looked_up_once_and_the_checked_address_is_asked() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +15,12 @@ from running import Running, start, until
 
 
 @pytest.fixture
-def service(nsfw_model_path: Path) -> Iterator[Running]:
+def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[Running]:
+    """Two workers, which may be silent for longer than by default: a crowded machine holds the others up, too."""
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
+    config = tmp_path / "settings.toml"
+    config.write_text("silent_seconds = 6.0\n")
+    with start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running:
         yield running
 
 
@@ -26,31 +28,30 @@ def service(nsfw_model_path: Path) -> Iterator[Running]:
 def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(service: Running, example_photos: list[Path], number: signal.Signals) -> None:
     expected = service.score(example_photos[0])
     before = set(service.workers())
-    with ThreadPoolExecutor(1) as pool:
-        answers = pool.submit(service.load, example_photos[0], 4.0)
-        time.sleep(1)
+    with service.load(example_photos[0]) as found:
+        until(lambda: len(found) > 6, "answers")
         os.kill(before.copy().pop(), number)
-        found = answers.result()
+        until(lambda: len(set(service.workers()) - before) == 1 and len(service.workers()) == 2, "another worker")
+        until(lambda: service.metric("plimsoll_workers", state="ready") == 2, "it to be ready")
     assert {answer.status_code for answer in found} == {200}
     assert {answer.json()["results"][0]["answer"]["score"] for answer in found} == {expected}
-    until(lambda: len(set(service.workers()) - before) == 1 and len(service.workers()) == 2, "another worker")
     assert service.metric("plimsoll_worker_restarts_total", reason="died" if number == signal.SIGKILL else "silent") == 1
     assert service.metric("plimsoll_shared_memory_bytes") == 0
 
 
-def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(nsfw_model_path: Path, example_photos: list[Path]) -> None:
-    """How long one that starts may be silent is learnt from those that started; the first ones' limit is 15 s."""
+def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]) -> None:
+    """How long one that starts may be silent is learnt from those that started; nobody would wait for the first ones' limit."""
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "1", "--grace", "0") as running, ThreadPoolExecutor(1) as pool:
+    config = tmp_path / "settings.toml"
+    config.write_text("start_silent_seconds = 3600.0\nstart_seconds = 3600.0\ntimeout = 85.0\n")
+    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         expected = running.score(example_photos[0])
         (first,) = running.workers()
         os.kill(first, signal.SIGKILL)
         until(lambda: running.workers() not in ([], [first]), "another worker")
         (second,) = running.workers()
         os.kill(second, signal.SIGSTOP)
-        stopped = time.monotonic()
-        assert pool.submit(running.score, example_photos[0]).result() == expected
-        assert time.monotonic() - stopped < 13
+        assert running.score(example_photos[0]) == expected
         assert running.metric("plimsoll_worker_restarts_total", reason="not started") == 1
 
 
@@ -71,7 +72,7 @@ def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(fragi
 def test_a_batch_that_hangs_is_ended(fragile: dict[str, str], nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("batch_seconds = 1.5\n")
+    config.write_text("batch_seconds = 5.0\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0", "--target", "fragile", environment=fragile) as running:
         score = running.score(example_photos[0])
         answer = running.post("/v1/predict", content=picture(HANGS))

@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from plimsoll.serve.access.doorkeeper import Doorkeeper
 from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.settings import Settings
-from running import until
+from running import children, until
 
 grpc = pytest.importorskip("grpc")
 from grpc_place import INFER, MOST, STREAM, Place, photo, rows, served  # noqa: E402
@@ -58,18 +56,13 @@ def test_what_is_being_received_is_limited_over_both_protocols_together(tmp_path
         assert place.call(large).code == "INVALID_ARGUMENT"
 
 
-def workers() -> set[int]:
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True).stdout
-    return {int(line.split()[0]) for line in listed.splitlines() if "plimsoll.serve.worker" in line}
-
-
 def test_a_message_counts_until_it_is_answered_or_given_up(tmp_path: Path) -> None:
     """While the worker stands still, what it was asked over gRPC leaves no room for a body over HTTP."""
-    others = workers()
+    others = set(children())
     with served(tmp_path, patient(max_received_bytes=1_500_000, max_body_bytes=MOST)) as place:
         received = place.speaking.service.received
         large = photo(bytes(1_000_000))
-        (worker,) = workers() - others
+        (worker,) = set(children()) - others
         os.kill(worker, signal.SIGSTOP)
         try:
             asking = place.channel.unary_unary(INFER).future(large, metadata=[("x-request-id", "given-up")])
@@ -80,10 +73,10 @@ def test_a_message_counts_until_it_is_answered_or_given_up(tmp_path: Path) -> No
             line = place.line
             assert (line["status"], line["gone"], line["request_id"], line["pictures"]) == ("CANCELLED", True, "given-up", 1)
             with pytest.raises(grpc.RpcError):
-                place.channel.unary_unary(INFER)(large, timeout=0.3)
+                place.channel.unary_unary(INFER)(large, timeout=5)
             until(lambda: place.lines, "the line")
-            assert place.line["status"] == "DEADLINE_EXCEEDED"
-            assert received.bytes == 0
+            assert place.line["status"] in ("DEADLINE_EXCEEDED", "CANCELLED")  # both sides look at the clock, and either may be first
+            until(lambda: received.bytes == 0, "its message to be gone")
         finally:
             os.kill(worker, signal.SIGCONT)
         assert place.call(rows()).code == "OK"
@@ -96,13 +89,11 @@ def test_a_message_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
         leave.wait(60)
         yield from ()
 
-    with served(tmp_path, Settings(body_seconds=0.5)) as place:
-        began = time.monotonic()
+    with served(tmp_path, Settings(body_seconds=2.5)) as place:
         with pytest.raises(grpc.RpcError) as caught:
             list(place.channel.stream_stream(INFER)(never(), timeout=60))
         leave.set()
-        assert (caught.value.code().name, "0.5 s" in caught.value.details()) == ("DEADLINE_EXCEEDED", True)
-        assert time.monotonic() - began < 30
+        assert (caught.value.code().name, "2.5 s" in caught.value.details()) == ("DEADLINE_EXCEEDED", True)
         assert place.line["status"] == "DEADLINE_EXCEEDED"
         assert place.call(rows()).code == "OK"
 

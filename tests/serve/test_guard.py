@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.headers import CorsSettings
 from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.log import LogSettings
+from running import until
 
 
 async def anything(request: Request) -> Response:
@@ -208,6 +208,5 @@ def test_a_key_that_is_removed_is_refused_without_a_restart(file: Path, tokens: 
     with service(AccessSettings(keys=file)) as client:
         assert client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 200
         keys.write(file, [key for key in keys.read(file) if key.name != "asks"])
-        time.sleep(1.05)
-        assert client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401
+        until(lambda: client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401, "the file to be read")
         assert client.get("/v1/models", headers=bearer(tokens["rules"])).status_code == 200

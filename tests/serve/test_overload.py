@@ -12,24 +12,28 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fragile_runtime import SLOW, picture
+from fragile_runtime import picture
 from running import Running, start, until
 
 
-def test_too_much_is_refused_at_once_and_the_service_recovers(fragile: dict[str, str], nsfw_model_path: Path, tmp_path: Path) -> None:
+def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: Path, tmp_path: Path) -> None:
+    """The refusals come while the only worker is stopped, so they wait for nothing."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("max_queue = 2\n")
-    with (
-        start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0", "--target", "fragile", environment=fragile) as running,
-        ThreadPoolExecutor(12) as pool,
-    ):
-        answers = [one.result() for one in [pool.submit(running.post, "/v1/predict", content=picture(SLOW)) for _ in range(12)]]
+    config.write_text("max_queue = 2\nsilent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
+    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(12) as pool:
+        (worker,) = running.workers()
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            asked = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(12)]
+            until(lambda: sum(one.done() for one in asked) >= 6, "six refusals")
+            assert {one.result().status_code for one in asked if one.done()} == {503}
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        answers = [one.result() for one in asked]
         refused = [answer for answer in answers if answer.status_code == 503]
         assert {answer.status_code for answer in answers} == {200, 503}
-        assert len(refused) >= 6
         assert all(int(answer.headers["retry-after"]) >= 1 and answer.json()["error"]["kind"] == "overloaded" for answer in refused)
-        assert max(answer.elapsed.total_seconds() for answer in refused) < 1
         assert running.post("/v1/predict", content=picture(30)).status_code == 200
         assert running.metric("plimsoll_rejected_total", reason="queue") == len(refused)
 
@@ -39,12 +43,15 @@ def stopped(nsfw_model_path: Path, tmp_path: Path) -> Iterator[tuple[Running, li
     """A service whose only worker is stopped, with two batches that it has, so that what comes now waits until the worker goes on."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("silent_seconds = 300\nbatch_seconds = 300\n")
+    config.write_text("silent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(8) as pool:
         (worker,) = running.workers()
         os.kill(worker, signal.SIGSTOP)
-        busy = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(2)]
-        until(lambda: running.metric("plimsoll_shared_memory_bytes") > 0, "the worker to have something")
+        busy: list[Future[httpx.Response]] = []
+        for _ in range(2):
+            before = running.metric("plimsoll_shared_memory_bytes")
+            busy.append(pool.submit(running.post, "/v1/predict", content=picture(100)))
+            until(lambda: running.metric("plimsoll_shared_memory_bytes") > before, "the worker to have it")  # noqa: B023 - called at once
         try:
             yield running, busy, pool
         finally:
@@ -58,7 +65,7 @@ def test_who_waits_too_long_or_hangs_up_is_dropped(stopped: tuple[Running, list[
     assert late.json()["error"]["kind"] == "deadline"
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{running.url}/v1/predict", content=picture(30), timeout=0.5)
-    until(lambda: running.metric("plimsoll_queue_length") == 0, "the one that hung up to be dropped", 10.0)
+    until(lambda: running.metric("plimsoll_queue_length") == 0, "the one that hung up to be dropped")
     os.kill(running.workers()[0], signal.SIGCONT)
     assert {one.result().status_code for one in busy} == {200}
     assert running.metric("plimsoll_batch_size_sum") == 2, "nobody computed what nobody waited for"
@@ -87,7 +94,7 @@ def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]
 def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_sooner(nsfw_model_path: Path, tmp_path: Path) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("silent_seconds = 300\nbatch_seconds = 300\n")
+    config.write_text("silent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
     with start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(4) as pool:
         slow = running.workers()[0]
         os.kill(slow, signal.SIGSTOP)
@@ -96,7 +103,7 @@ def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_soon
             until(lambda: any(one.done() for one in first), "one of the two to be answered")
 
             def client(_: int) -> set[int]:
-                return {running.post("/v1/predict?timeout=20", content=picture(30)).status_code for _ in range(6)}
+                return {running.post("/v1/predict?timeout=80", content=picture(30)).status_code for _ in range(6)}
 
             assert list(pool.map(client, range(2))) == [{200}, {200}]
             assert sum(one.done() for one in first) == 1, "the other one is where the stopped worker has it"
@@ -108,12 +115,12 @@ def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_soon
 def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_path: Path) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("header_seconds = 0.5\nbody_seconds = 0.5\n")
+    config.write_text("header_seconds = 2.0\nbody_seconds = 2.0\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         host, port = running.url.removeprefix("http://").split(":")
 
         def said(sent: bytes) -> bytes:
-            with socket.create_connection((host, int(port)), timeout=10) as connection:
+            with socket.create_connection((host, int(port)), timeout=60) as connection:
                 connection.sendall(sent)
                 found = b""
                 while chunk := connection.recv(65536):

@@ -5,12 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from running import start, until
@@ -19,31 +15,18 @@ from running import start, until
 def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:
     """The clients go elsewhere once the service says that it isn't ready, as those behind a load balancer do."""
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "2", "--grace", "3") as running, ThreadPoolExecutor(8) as pool:
-        body = example_photos[0].read_bytes()
-        told = threading.Event()
-
-        def client(_: int) -> list[int]:
-            found = []
-            with httpx.Client(timeout=60) as asking:
-                while not told.is_set():
-                    found.append(asking.post(f"{running.url}/v1/predict", content=body).status_code)
-            return found
-
-        clients = [pool.submit(client, place) for place in range(6)]
-        time.sleep(1)
-        workers = running.workers()
-        assert len(workers) == 2
-        running.process.send_signal(signal.SIGTERM)
-        until(lambda: running.get("/readyz").status_code == 503, "readiness to go off", 2.0)
-        last = running.post("/v1/predict", content=body)
-        assert last.status_code == 200, "in the grace everybody is still answered"
-        assert last.headers["connection"] == "close", "and sent away"
-        told.set()
-        statuses = [status for one in clients for status in one.result()]
-        assert set(statuses) == {200}
-        assert len(statuses) > 6
-        assert running.process.wait(30) == 0
+    with start("open_nsfw", "--workers", "2", "--grace", "10") as running:
+        with running.load(example_photos[0]) as answers:
+            until(lambda: len(answers) > 6, "answers")
+            workers = running.workers()
+            assert len(workers) == 2
+            running.process.send_signal(signal.SIGTERM)
+            until(lambda: running.get("/readyz").status_code == 503, "readiness to go off")
+            last = running.post("/v1/predict", content=example_photos[0].read_bytes())
+            assert last.status_code == 200, "in the grace everybody is still answered"
+            assert last.headers["connection"] == "close", "and sent away"
+        assert {answer.status_code for answer in answers} == {200}
+        assert running.process.wait(60) == 0
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
@@ -53,7 +36,7 @@ def test_workers_go_when_the_service_is_killed(nsfw_model_path: Path) -> None:
         workers = running.workers()
         assert len(workers) == 2
         running.process.kill()
-        until(lambda: not any(_alive(worker) for worker in workers), "the workers to end", 10)
+        until(lambda: not any(_alive(worker) for worker in workers), "the workers to end")
 
 
 def _alive(process: int) -> bool:
