@@ -1,10 +1,9 @@
-"""Importing is light: no runtime before its use, and quick."""
+"""Importing is light: no runtime before its use, and few modules. (How long it takes is measured in `benchmarks/start.py`.)"""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 import pytest
 
 RUNTIMES = {"onnx", "onnxruntime", "cv2", "openvino", "tensorflow", "keras", "torch", "tensorrt", "pyarrow", "ai_edge_litert", "MNN", "ncnn", "netron"}
-BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,17 +19,6 @@ def loaded_by(code: str) -> set[str]:
     program = f"{code}\nimport sys, json; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return set(json.loads(done.stdout.splitlines()[-1]))
-
-
-def best_of(command: list[str], runs: int = 5) -> float:
-    """Return the least processor time of several runs, in seconds: what a start takes on a machine that does nothing else."""
-    times = []
-    for _ in range(runs):
-        before = os.times()
-        subprocess.run(command, check=True, capture_output=True, env={**os.environ, "COLUMNS": "100"})
-        after = os.times()
-        times.append(after.children_user + after.children_system - before.children_user - before.children_system)
-    return min(times)
 
 
 def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
@@ -93,10 +80,11 @@ def test_every_public_name_is_there() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_import_takes_under_three_tenths_of_a_second() -> None:
-    bare = best_of([sys.executable, "-c", "pass"])
-    assert best_of([sys.executable, "-c", "import plimsoll"]) - bare < 0.3
+def test_importing_plimsoll_loads_few_modules() -> None:
+    assert len(loaded_by("import plimsoll") - loaded_by("pass")) <= 20
 
 
-def test_help_takes_under_half_a_second() -> None:
-    assert best_of([str(BIN / "plimsoll"), "--help"]) < 0.5
+def test_help_loads_nothing_that_computes() -> None:
+    loaded = loaded_by("import contextlib; from plimsoll.cli import app\nwith contextlib.suppress(SystemExit): app(['--help'])")
+    assert "typer" in loaded
+    assert not loaded & (RUNTIMES | {"numpy", "PIL", "pydantic", "httpx", "uvicorn", "starlette"})
