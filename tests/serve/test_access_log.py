@@ -74,7 +74,7 @@ def test_a_line_says_what_an_operator_wants_to_know() -> None:
     of["state"]["key"] = "misskey"
     kept, _ = logged(answering, of)
     line = kept.only
-    assert 0 <= line.pop("milliseconds") < 5000
+    assert 0 <= line.pop("milliseconds") < 60_000
     assert line.pop("time").endswith("Z")
     assert line == {
         "status": 200, "method": "POST", "path": "/v1/predict", "request_id": "abc-123", "bytes_in": 1000, "bytes_out": 5, "model": "open_nsfw",
