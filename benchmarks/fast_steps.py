@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from plimsoll.image import InputPlan
-from plimsoll.image.pixels import Array, as_array
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.pixels import Array, as_array
 from plimsoll.spec import Input
 from plimsoll.spec.files import validate
 
@@ -103,7 +103,7 @@ def measure(case: Case, photos: Sequence[bytes], rounds: int) -> Row:
     """Run a case over the photographs; with no rounds nothing is timed and the ratio is NaN."""
     steps = case.steps if case.steps and case.steps[0]["step"] == "decode" else [{"step": "decode"}, *case.steps]
     spec = Input.model_validate({"steps": steps})
-    plans = InputPlan(spec), InputPlan(spec, "fast")
+    plans = Preprocessor(spec), Preprocessor(spec, "fast")
     largest = 0.0
     means: list[float] = []
     ratios: list[float] = []
@@ -118,7 +118,7 @@ def measure(case: Case, photos: Sequence[bytes], rounds: int) -> Row:
     return Row(case.name, largest, float(np.mean(means)), float(np.median(ratios)) if ratios else float("nan"))
 
 
-def _inputs(starts: str, photo: bytes, fast: InputPlan) -> tuple[Any, Any]:
+def _inputs(starts: str, photo: bytes, fast: Preprocessor) -> tuple[Any, Any]:
     """Return one picture in the forms that the two implementations have between their steps."""
     if starts == "jpeg":
         return photo, photo
@@ -134,7 +134,7 @@ def _inputs(starts: str, photo: bytes, fast: InputPlan) -> tuple[Any, Any]:
     return image, np.ascontiguousarray(array[:, :, ::-1]) if fast.form.colour == "BGR" else array
 
 
-def _runner(plan: InputPlan, value: Any) -> Callable[[], Array]:
+def _runner(plan: Preprocessor, value: Any) -> Callable[[], Array]:
     if isinstance(value, bytes):
         return lambda: plan(value)
     functions = [stage for _, stage in plan.stages[1:]]

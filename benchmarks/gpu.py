@@ -24,22 +24,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import backends, gpu, machine, quantize
-from plimsoll.backend import Calibrated, ThreadPlan
+from plimsoll import backends, quantize
+from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
-from plimsoll.image import InputPlan
-from plimsoll.image.formats import read
-from plimsoll.listing import pictures
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.inference.images import pictures
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.formats import read
+from plimsoll.system import gpu, host
 from plimsoll.zoo import card, fetch
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8, 32)
 SECONDS = 2.0
 CALIBRATOR = "percentile"
-PLAN = ThreadPlan(lanes=2, threads=1)
+PLAN = ThreadPlan(streams=2, threads=1)
 LIMITS = {"float32": 1e-3, "float16": 5e-3, "bfloat16": 3e-2, "int8": 5e-2, "fp8": 8e-2}
 """How far a score may be from the CPU's; open_nsfw's decisions lie at 0.2 and 0.8."""
 
@@ -55,7 +56,7 @@ class Row:
     """`passed`, `failed` or `not run`."""
     reason: str = ""
     build_s: float = 0.0
-    drift: float | None = None
+    deviation: float | None = None
     """The largest difference of a score to the CPU's."""
     milliseconds: dict[int, float] = field(default_factory=dict)
     """Median wall time of a call, by its batch size."""
@@ -70,7 +71,7 @@ def main() -> None:
     parser.add_argument("--no-tests", action="store_true", help="leave the contract suite out")
     given = parser.parse_args()
     model = Model(fetch.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
-    plan = InputPlan(model.contract().input, "reference")
+    plan = Preprocessor(model.contract().input, "reference")
     tensors = np.stack([plan(read(Path(path))) for path in pictures([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]
     with Runner.open(model, Target("onnxruntime")) as runner:
@@ -82,8 +83,8 @@ def main() -> None:
                 continue
             row = Row(str(offer.target), "not run", offer.missing) if offer.missing else measured(model, offer.target, calibrate, (judge, wanted), Path(folder))
             rows.append(row)
-            print(f"{row.target}: {row.outcome} {row.reason or f'drift {row.drift:.2g}, {row.milliseconds}'}", flush=True)
-    facts = {"gpus": [str(one) for one in gpu.gpus()], "machine": machine.describe(), "versions": versions(), "images": len(judge)}
+            print(f"{row.target}: {row.outcome} {row.reason or f'deviation {row.deviation:.2g}, {row.milliseconds}'}", flush=True)
+    facts = {"gpus": [str(one) for one in gpu.gpus()], "machine": host.describe(), "versions": versions(), "images": len(judge)}
     contract = None if given.no_tests else suite()
     given.out.write_text(json.dumps({**facts, "contract": contract, "rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
     print("\n" + table(rows))
@@ -101,7 +102,7 @@ def measured(model: Model, target: Target, calibrate: Pictures, judged: tuple[Pi
         with Runner.open(built, target, plan=PLAN) as runner:
             row.build_s = round(time.perf_counter() - started, 1)
             found = np.concatenate([next(iter(runner.infer(part).values())) for part in np.array_split(judged[0], 3)])
-            row.drift = float(np.abs(found - judged[1]).max())
+            row.deviation = float(np.abs(found - judged[1]).max())
             row.milliseconds = {batch: round(1000 * milliseconds(runner, judged[0], batch), 3) for batch in BATCHES}
     except PlimsollError as error:
         row.reason = str(error)
@@ -110,7 +111,7 @@ def measured(model: Model, target: Target, calibrate: Pictures, judged: tuple[Pi
         traceback.print_exc()
     else:
         limit = LIMITS[target.precision]
-        row.outcome, row.reason = ("passed", "") if row.drift <= limit else ("failed", f"drift {row.drift:.3g}, at most {limit:g} is allowed")
+        row.outcome, row.reason = ("passed", "") if row.deviation <= limit else ("failed", f"deviation {row.deviation:.3g}, at most {limit:g} is allowed")
     return row
 
 
@@ -167,12 +168,12 @@ def versions() -> dict[str, str]:
 
 def table(rows: list[Row]) -> str:
     """Return the support table as Markdown."""
-    head = f"| target | outcome | largest drift | {' | '.join(f'ms, batch {batch}' for batch in BATCHES)} | built in |\n"
+    head = f"| target | outcome | largest deviation | {' | '.join(f'ms, batch {batch}' for batch in BATCHES)} | built in |\n"
     lines = [head + "| --- | --- | ---: |" + " ---: |" * (len(BATCHES) + 1)]
     for row in rows:
         times = [f"{row.milliseconds[batch]:.2f}" if batch in row.milliseconds else "" for batch in BATCHES]
         outcome = row.outcome + (f": {' '.join(row.reason.split())}" if row.reason else "")
-        cells = [f"`{row.target}`", outcome, "" if row.drift is None else f"{row.drift:.2g}", *times, f"{row.build_s:.0f} s" if row.build_s else ""]
+        cells = [f"`{row.target}`", outcome, "" if row.deviation is None else f"{row.deviation:.2g}", *times, f"{row.build_s:.0f} s" if row.build_s else ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -76,10 +76,10 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
     print(f"{'':12} {'photos/s':>9}  {'ratio to the plain loop: median (min … max)':44} {'peak MB':>8}  largest score difference")
     for name, mine in runs.items():
         ratios = sorted(plain.seconds / ours.seconds for plain, ours in zip(runs["plain loop"], mine, strict=True))
-        drift = max(abs(float(str(a["score"])) - float(str(b["score"]))) for a, b in zip(runs["plain loop"][0].rows, mine[0].rows, strict=True))
+        deviation = max(abs(float(str(a["score"])) - float(str(b["score"]))) for a, b in zip(runs["plain loop"][0].rows, mine[0].rows, strict=True))
         rate = len(photos) / statistics.median(one.seconds for one in mine)
         ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})"
-        print(f"{name:12} {rate:9.1f}  {ratio:44} {max(one.peak_mb for one in mine):8.0f}  {drift:.2g}")
+        print(f"{name:12} {rate:9.1f}  {ratio:44} {max(one.peak_mb for one in mine):8.0f}  {deviation:.2g}")
 
 
 def memory(photos: list[Path], folder: Path) -> None:

@@ -1,15 +1,15 @@
-"""open_nsfw in int8, the network alone: Plimsoll's quantizer against ONNX Runtime's and NNCF, in speed and in drift.
+"""open_nsfw in int8, the network alone: Plimsoll's quantizer against ONNX Runtime's and NNCF, in speed and in deviation.
 
     pip install nncf          (to be installed for this alone: Plimsoll doesn't need it)
-    python benchmarks/quantizers.py PHOTOS [--calibrate 100] [--calibrator percentile] [--lanes 4] [--rounds 15] [--seconds 0.5]
+    python benchmarks/quantizers.py PHOTOS [--calibrate 100] [--calibrator percentile] [--streams 4] [--rounds 15] [--seconds 0.5]
 
-The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others are judged: the drift is the
-difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes 0.002 drifts by 0.001, its logit by 0.7).
+The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others are judged: the deviation is the
+difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes 0.002 deviates by 0.001, its logit by 0.7).
 
 Each quantizer is served as its makers have it. Ours: one thread a lane, as `plimsoll` runs them; `folded` reads the picture's bytes. ONNX
 Runtime's: `quant_pre_process` and `quantize_static` with their defaults, and once more with uint8 activations and a scale for each channel, which
-suit x86 better; in as many lanes. NNCF's: `nncf.quantize` with its default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the
-optimal number of requests and the hint THROUGHPUT, as benchmark_app does it. All get `--lanes` cores.
+suit x86 better; in as many streams. NNCF's: `nncf.quantize` with its default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the
+optimal number of requests and the hint THROUGHPUT, as benchmark_app does it. All get `--streams` cores.
 
 In every round each candidate computes for so many seconds, in a new random order. Ratios are within a round, and their interval is the sign test's
 (95 %). On a crowded machine believe the processor time rather than the speed.
@@ -32,13 +32,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import fold, machine, onnx_files, quantize, zoo
+from plimsoll import quantize, zoo
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.runner import Runner
 from plimsoll.benchmark.statistics import compare, estimate
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.onnx import load
+from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.quantize import StaticOptions
-from plimsoll.runner import Runner, ThreadPlan
-from plimsoll.target import Target
+from plimsoll.system import host
 from plimsoll.zoo import fetch
 
 Array = NDArray[Any]
@@ -88,16 +91,16 @@ def _endless(pictures: Array) -> Iterator[Array]:
             yield pictures[place : place + 1]
 
 
-def in_lanes(name: str, model: Model, target: str, pictures: Array, lanes: int) -> Candidate:
+def in_lanes(name: str, model: Model, target: str, pictures: Array, streams: int) -> Candidate:
     """Serve a network by a Runner, a thread a lane."""
-    runner = Runner.open(model, Target.parse(target), plan=ThreadPlan(lanes, 1))
+    runner = Runner.open(model, Target.parse(target), plan=ThreadPlan(streams, 1))
 
     def answer(batch: Array) -> Array:
         (output,) = runner.run({runner.inputs[0].name: batch}).values()
         return output
 
     def serve(source: Iterator[Array], stop: Callable[[], bool]) -> int:
-        counts, lock = [0] * lanes, threading.Lock()
+        counts, lock = [0] * streams, threading.Lock()
 
         def lane(place: int) -> None:
             while not stop():
@@ -106,7 +109,7 @@ def in_lanes(name: str, model: Model, target: str, pictures: Array, lanes: int) 
                 answer(batch)
                 counts[place] += 1
 
-        threads = [threading.Thread(target=lane, args=(place,)) for place in range(lanes)]
+        threads = [threading.Thread(target=lane, args=(place,)) for place in range(streams)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -151,7 +154,7 @@ class Bench:
     whole: Model
     """The network with its input steps folded into it."""
     folder: Path
-    lanes: int
+    streams: int
 
     def place(self, name: str) -> Path:
         """Return a new folder."""
@@ -166,11 +169,11 @@ class Bench:
             target = Target(runtime, "cpu", "int8")
             for word, model, pictures in (("", self.model, self.pictures), (", folded", self.whole, self.bytes)):
                 made = quantize.static(model, table, self.place(f"ours-{runtime}{word}"), StaticOptions.for_target(target))
-                yield in_lanes(f"Plimsoll, {runtime}{word}", made, str(target), pictures, self.lanes)
+                yield in_lanes(f"Plimsoll, {runtime}{word}", made, str(target), pictures, self.streams)
 
     def onnx_runtimes(self) -> Iterator[Candidate]:
         """Quantize with ONNX Runtime's quantizer, as its documentation has it."""
-        os.environ.update(machine.TELEMETRY_OFF)
+        os.environ.update(host.TELEMETRY_OFF)
         from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -182,12 +185,12 @@ class Bench:
                 return {INPUT: picture} if (picture := next(self.source, None)) is not None else None
 
         folder = self.place("onnxruntime")
-        raised = onnx_files.raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
+        raised = load.raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
         quant_pre_process(str(raised.path), str(folder / "prepared.onnx"), skip_symbolic_shape=importlib.util.find_spec("sympy") is None)
         for word, choices in (("", {}), (", uint8, per channel", {"activation_type": QuantType.QUInt8, "per_channel": True})):
             path = folder / f"int8{word}.onnx"
             quantize_static(str(folder / "prepared.onnx"), str(path), Reader(self.calibration), **choices)
-            yield in_lanes(f"ONNX Runtime's{word}", Model(path, "onnx"), "onnxruntime:cpu:int8", self.pictures, self.lanes)
+            yield in_lanes(f"ONNX Runtime's{word}", Model(path, "onnx"), "onnxruntime:cpu:int8", self.pictures, self.streams)
 
     def nncfs(self) -> Iterator[Candidate]:
         """Quantize with NNCF, as its documentation has it."""
@@ -198,7 +201,7 @@ class Bench:
         for word, preset in (("", None), (", mixed", nncf.QuantizationPreset.MIXED)):
             source = nncf.Dataset([self.calibration[place : place + 1] for place in range(len(self.calibration))], lambda picture: {INPUT: picture})
             network = nncf.quantize(openvino.Core().read_model(str(self.model.path)), source, preset=preset)
-            yield in_queue(f"NNCF{word}", network, self.pictures, self.lanes)
+            yield in_queue(f"NNCF{word}", network, self.pictures, self.streams)
 
 
 def prepared(options: argparse.Namespace, folder: Path) -> Bench:
@@ -208,13 +211,13 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
     if len(photos) <= options.calibrate:
         sys.exit(f"{options.photos} has {len(photos)} photographs; {options.calibrate} are to calibrate, and others to be judged")
     model = Model(fetch.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
-    whole = fold.fold(model, folder)
-    plain, outside = InputPlan(model.contract().input), InputPlan(whole.contract().input)
+    whole = folded.fold(model, folder)
+    plain, outside = Preprocessor(model.contract().input), Preprocessor(whole.contract().input)
     calibration, judged = photos[: options.calibrate], photos[options.calibrate :]
-    return Bench(model, _stack(plain, calibration), _stack(plain, judged), _stack(outside, judged), whole, folder, options.lanes)
+    return Bench(model, _stack(plain, calibration), _stack(plain, judged), _stack(outside, judged), whole, folder, options.streams)
 
 
-def _stack(plan: InputPlan, photos: Sequence[Path]) -> Array:
+def _stack(plan: Preprocessor, photos: Sequence[Path]) -> Array:
     return np.stack([plan(photo) for photo in photos])
 
 
@@ -225,7 +228,7 @@ def _logits(scores: Array) -> Array:
 
 def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], truth: Array) -> None:
     """Print the table."""
-    print(f"\n| | images/s | of {OURS[0]} | of {OURS[1]} | processor time, ms | of {OURS[1]} | drift: largest | mean | logit, rms |")
+    print(f"\n| | images/s | of {OURS[0]} | of {OURS[1]} | processor time, ms | of {OURS[1]} | deviation: largest | mean | logit, rms |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rates = {name: [one.rate for one in row] for name, row in rounds.items()}
     times = {name: [one.processor for one in row] for name, row in rounds.items()}
@@ -233,8 +236,8 @@ def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], trut
         cells = [f"{estimate(rates[one.name]).median:.0f}", *(_ratio(rates, other, one.name) for other in OURS)]
         cells += [f"{1e3 * estimate(times[one.name]).median:.2f}", _ratio(times, OURS[1], one.name)]
         scores = one.scores()
-        drift, logit = np.abs(scores - truth), _logits(scores) - _logits(truth)
-        cells += [f"{drift.max():.4f}", f"{drift.mean():.5f}", f"{np.sqrt(np.square(logit).mean()):.3f}"]
+        deviation, logit = np.abs(scores - truth), _logits(scores) - _logits(truth)
+        cells += [f"{deviation.max():.4f}", f"{deviation.mean():.5f}", f"{np.sqrt(np.square(logit).mean()):.3f}"]
         print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
 
 
@@ -251,13 +254,13 @@ def main() -> None:
     parser.add_argument("photos", type=Path)
     parser.add_argument("--calibrate", type=int, default=100)
     parser.add_argument("--calibrator", choices=list(quantize.METHODS), default="percentile")
-    parser.add_argument("--lanes", type=int, default=machine.cores())
+    parser.add_argument("--streams", type=int, default=host.cores())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="plimsoll-quantizers-") as temporary:
         bench = prepared(options, Path(temporary))
-        candidates = [in_lanes(f"float32, {one}", bench.model, f"{one}:cpu:float32", bench.pictures, options.lanes) for one in ("onnxruntime", "openvino")]
+        candidates = [in_lanes(f"float32, {one}", bench.model, f"{one}:cpu:float32", bench.pictures, options.streams) for one in ("onnxruntime", "openvino")]
         truth = candidates[0].scores()
         # OpenVINO was imported by Plimsoll first, without its telemetry.
         candidates += [*bench.ours(options.calibrator), *bench.onnx_runtimes()]
@@ -272,7 +275,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for place in order.permutation(len(candidates)):
                 rounds[candidates[place].name].append(candidates[place].measure(options.seconds))
-        print(f"\n{machine.processor()}, {options.lanes} of {machine.cores()} cores; {len(bench.calibration)} photographs calibrated ({options.calibrator}),")
+        print(f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs calibrated ({options.calibrator}),")
         print(f"{len(truth)} are judged; {options.rounds} rounds of {options.seconds} s each")
         report(candidates, rounds, truth)
 

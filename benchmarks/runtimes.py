@@ -3,7 +3,7 @@
     python benchmarks/runtimes.py [--int8 QDQ.onnx] [--rounds 7] [--seconds 0.5] [--batches 1 4 8] [--set openvino:fixed_sizes=0]
 
 `--int8` adds the int8 targets, given open_nsfw with QuantizeLinear and DequantizeLinear (float32 input as in the original).
-Each candidate computes as long as the round says, in as many threads as the plan has lanes, each with a batch of its own;
+Each candidate computes as long as the round says, in as many threads as the plan has streams, each with a batch of its own;
 then the next one does. A ratio is the first candidate's time an image over another's in the same round: above 1 is faster.
 `--set` adds a candidate with an option beside the one without.
 """
@@ -19,10 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from plimsoll import machine
-from plimsoll.model import Model
-from plimsoll.runner import Runner, ThreadPlan
-from plimsoll.target import Target
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.system import host
 from plimsoll.zoo import fetch
 
 SHAPE = (224, 224, 3)
@@ -54,10 +55,10 @@ def candidates(int8: Path | None, settings: list[str]) -> list[Candidate]:
     return plain + extra
 
 
-def milliseconds(runner: Runner, batch: int, lanes: int, seconds: float) -> float:
+def milliseconds(runner: Runner, batch: int, streams: int, seconds: float) -> float:
     """Return the wall time an image, in milliseconds, of so many threads that call at once for so long."""
-    pictures = np.random.default_rng(0).uniform(-123, 151, (lanes, batch, *SHAPE)).astype(np.float32)
-    calls = [0] * lanes
+    pictures = np.random.default_rng(0).uniform(-123, 151, (streams, batch, *SHAPE)).astype(np.float32)
+    calls = [0] * streams
     started = time.perf_counter()
 
     def call(lane: int) -> None:
@@ -65,7 +66,7 @@ def milliseconds(runner: Runner, batch: int, lanes: int, seconds: float) -> floa
             runner.run({INPUT: pictures[lane]})
             calls[lane] += 1
 
-    threads = [threading.Thread(target=call, args=(lane,)) for lane in range(lanes)]
+    threads = [threading.Thread(target=call, args=(lane,)) for lane in range(streams)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -78,13 +79,13 @@ def compare(compared: list[Candidate], plan: ThreadPlan, batches: list[int], rou
     runners = [Runner.open(one.model, one.target, plan=plan, options=one.options) for one in compared]
     for batch in batches:
         for runner in runners:
-            milliseconds(runner, batch, plan.lanes, seconds / 2)
-        times = [[milliseconds(runner, batch, plan.lanes, seconds) for runner in runners] for _ in range(rounds)]
+            milliseconds(runner, batch, plan.streams, seconds / 2)
+        times = [[milliseconds(runner, batch, plan.streams, seconds) for runner in runners] for _ in range(rounds)]
         for place, one in enumerate(compared):
             mine = [row[place] for row in times]
             ratios = sorted(row[0] / row[place] for row in times)
             print(
-                f"{plan.lanes} x {plan.threads:<4} {batch:>5}  {one.name:36} {statistics.median(mine):7.2f} {min(mine):7.2f}"
+                f"{plan.streams} x {plan.threads:<4} {batch:>5}  {one.name:36} {statistics.median(mine):7.2f} {min(mine):7.2f}"
                 f"   {statistics.median(ratios):5.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})",
                 flush=True,
             )
@@ -102,8 +103,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="RUNTIME:NAME=VALUE")
     options = parser.parse_args()
     compared = candidates(options.int8, options.set)
-    cores = machine.cores()
-    print(f"{machine.processor()}, {cores} cores, {options.rounds} rounds of {options.seconds} s\n")
+    cores = host.cores()
+    print(f"{host.processor()}, {cores} cores, {options.rounds} rounds of {options.seconds} s\n")
     print(f"{'plan':8} {'batch':>5}  {'':36} {'ms an image':>11} {'best':>3}   ratio: median (min … max)")
     for plan in (ThreadPlan(cores, 1), ThreadPlan(1, cores)):
         compare(compared, plan, options.batches, options.rounds, options.seconds)

@@ -62,7 +62,7 @@ def finished(given: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
     with (given.work / f"{name}.txt").open("ab") as log:
         subprocess.run(command(given, name), stdout=log, stderr=log, check=True)
     report = json.loads((given.work / name / "bundle" / "report" / "report.json").read_text(encoding="utf-8"))
-    return {row["key"]: {fact: row.get(fact) for fact in ("status", "passed", "drift", "flips", "size_bytes")} for row in report["details"]["variants"]}
+    return {row["key"]: {fact: row.get(fact) for fact in ("status", "passed", "deviation", "flips", "size_bytes")} for row in report["details"]["candidates"]}
 
 
 def killed(given: argparse.Namespace, seconds: float) -> list[dict[str, int]]:
@@ -104,13 +104,13 @@ def verdict(whole: dict[str, dict[str, Any]], table: dict[str, dict[str, Any]], 
     """Print the comparison; True where nothing differs that may not."""
     both = whole.keys() & table.keys()
     different = [key for key in both if whole[key] != table[key]]
-    print(f"{len(both)} variants in both tables: {len(both) - len(different)} with the same status, verdict and answers")
+    print(f"{len(both)} candidates in both tables: {len(both) - len(different)} with the same status, verdict and answers")
     for key in sorted(different):
         print(f"  {key}:\n    whole  {whole[key]}\n    killed {table[key]}")
-    # Which neighbours are looked at depends on which variant was the fastest: that is timing.
+    # Which neighbours are looked at depends on which candidate was the fastest: that is timing.
     for told, keys in (("without a kill", whole.keys() - both), ("with kills", table.keys() - both)):
         if keys:
-            print(f"tried only {told}, since another variant was the fastest so far: {', '.join(sorted(keys))}")
+            print(f"tried only {told}, since another candidate was the fastest so far: {', '.join(sorted(keys))}")
     print(f"finished work that was done again: {', '.join(changed) or 'none'}")
     print(f"the table after the kills {'is' if table == again else 'is NOT'} the same when it is asked for once more")
     return not different and not changed and table == again

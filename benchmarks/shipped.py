@@ -24,12 +24,12 @@ import numpy as np
 import plain_loop
 
 import plimsoll
-from plimsoll import machine
-from plimsoll.image.formats import read
+from plimsoll.preprocessing.formats import read
+from plimsoll.system import host
 from plimsoll.tasks.classify import Classification
 from plimsoll.zoo import fetch
 
-os.environ.update(machine.TELEMETRY_OFF)
+os.environ.update(host.TELEMETRY_OFF)
 import onnxruntime
 
 
@@ -80,8 +80,8 @@ def interleaved(photos: list[Path], bundles: dict[str, plimsoll.Predictor], roun
     for name, taken in times.items():
         ratios = [base / own for base, own in zip(times["plain loop"], taken, strict=True)]
         ends = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
-        drift = f"{statistics.fmean(apart[name]):.4f}, {max(apart[name]):.4f}" if name in apart else ""
-        print(f"{name:28} {each / statistics.median(taken):9.1f}  {ends:45} {drift}")
+        deviation = f"{statistics.fmean(apart[name]):.4f}, {max(apart[name]):.4f}" if name in apart else ""
+        print(f"{name:28} {each / statistics.median(taken):9.1f}  {ends:45} {deviation}")
 
 
 def stages(photos: list[Path], predictor: plimsoll.Predictor, cores: int) -> None:
@@ -107,12 +107,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--each", type=int, default=50)
     wanted = parser.parse_args()
-    machine.keep_memory_level()
+    host.keep_memory_level()
     photos = sorted(path for path in wanted.photos.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
     bundles = {path.name: plimsoll.load(path) for path in wanted.bundles}
     interleaved(list(photos), bundles, wanted.rounds, wanted.each)
     for name, predictor in bundles.items():
-        print(f"\n{name}: {predictor.target} behind the {predictor.plan.implementation} steps, each stage alone")
+        print(f"\n{name}: {predictor.target} behind the {predictor.plan.preprocessing} steps, each stage alone")
         stages(photos[:200], predictor, predictor.cores)
 
 

@@ -24,17 +24,17 @@ from fast_steps import Case, cases
 from fast_steps import write as write_between
 from PIL import Image
 
-from plimsoll import web
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.opener import open_reference
-from plimsoll.runner import Runner
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.export import web
+from plimsoll.export.web import chromium
+from plimsoll.inference.resolve import open_reference
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.ship.candidate import Candidate
 from plimsoll.ship.conversion import calibrator_for, convert
-from plimsoll.ship.variant import Variant
 from plimsoll.spec import Input
-from plimsoll.target import Target
 from plimsoll.tasks import decoder
-from plimsoll.web import chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "web.md"
@@ -73,7 +73,7 @@ def step_rows(photos: Sequence[Path], folder: Path) -> Iterator[str]:
         differences = []
         for file, found in zip(files, tensors([(spec, file) for file in files], folder), strict=True):
             assert not isinstance(found, str), f"{case.name}, {file.name}: {found}"
-            differences.append(np.abs(InputPlan(spec)(file).astype(np.float64) - found))
+            differences.append(np.abs(Preprocessor(spec)(file).astype(np.float64) - found))
         largest, mean = max(one.max() for one in differences), np.mean([one.mean() for one in differences])
         yield f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(one.any()) for one in differences)} of {len(photos)} |"
 
@@ -108,7 +108,7 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
     """Answer photographs in Python and by a web package in Chromium."""
     spec = model.contract()
     package = web.package(model, Target("web", "wasm", precision), folder / f"package-{precision}")
-    plan, task = InputPlan(spec.input), decoder(spec)
+    plan, task = Preprocessor(spec.input), decoder(spec)
     files: dict[str, Path] = {}
     outputs, scores = [], []
     with Runner.open(model, Target("onnxruntime", "cpu", precision)) as runner:
@@ -158,8 +158,8 @@ def other_formats(model: Model, photos: Sequence[Path], folder: Path) -> Iterato
             with Image.open(photo) as opened:
                 opened.convert("RGB").save(files[-1], **options)
         rows = scored(model, "float32", files, below)
-        largest, drift = max(row.largest for row in rows), max(row.end_to_end for row in rows)
-        yield f"| {name} | {largest:.3g} | {sum(row.largest > 0 for row in rows)} of {len(rows)} | {drift:.1g} |"
+        largest, deviation = max(row.largest for row in rows), max(row.end_to_end for row in rows)
+        yield f"| {name} | {largest:.3g} | {sum(row.largest > 0 for row in rows)} of {len(rows)} | {deviation:.1g} |"
 
 
 def main() -> None:
@@ -173,8 +173,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, open_reference("open_nsfw") as opened:
         folder = Path(name)
         int8 = Target("onnxruntime", "cpu", "int8")
-        variant = Variant("reference", False, int8, calibrator_for(int8, "percentile"))
-        quantized = replace(convert(opened.model, variant, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec)
+        candidate = Candidate("reference", False, int8, calibrator_for(int8, "percentile"))
+        quantized = replace(convert(opened.model, candidate, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec)
         found = [scored(opened.model, "float32", photos, folder), scored(quantized, "int8", photos, folder)]
         tables = {"scores": score_rows(*found), "formats": other_formats(opened.model, photos, folder), "steps": step_rows(photos, folder)}
         for rows, precision in zip(found, ("float32", "int8"), strict=True):

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from plimsoll.page import render
-from plimsoll.report import Report
+from plimsoll.report.page import render
+from plimsoll.report.report import Report
 
 FOLDER = Path(__file__).resolve().parent / "screenshots"
 LARGEST = 250_000
-VIEWS = {"desktop": (1280, 2400, 1.0, ""), "phone": (390, 2600, 1.5, ""), "pictures": (1280, 1760, 1.0, "header, .section-line, .section-ladder")}
+VIEWS = {"desktop": (1280, 2400, 1.0, ""), "phone": (390, 2600, 1.5, ""), "pictures": (1280, 1760, 1.0, "header, .section-line, .section-table")}
 """Width and height in CSS pixels, how many pixels each has, and what above is left out."""
 SCHEMES = {"light": 1, "dark": 0}
 """What Blink's `preferredColorScheme` calls them."""

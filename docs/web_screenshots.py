@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from screenshots import FOLDER, SCHEMES, write
 
-from plimsoll.web import chromium
+from plimsoll.export.web import chromium
 
 VIEWS = {"desktop": (1280, 1340, 1.0), "phone": (390, 1900, 1.5)}
 """Width and height in CSS pixels, and how many pixels each has."""

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from plimsoll import machine, zoo
+from plimsoll import zoo
 from plimsoll.errors import ModelError
+from plimsoll.system import host
 from plimsoll.zoo import fetch
 
 if TYPE_CHECKING:
     from digits import Digits
 
-os.environ.update(machine.TELEMETRY_OFF)  # Test modules import ONNX Runtime themselves.
+os.environ.update(host.TELEMETRY_OFF)  # Test modules import ONNX Runtime themselves.
 
 # On a crowded machine a single example takes longer than Hypothesis expects; pytest's own time limit is enough.
 settings.register_profile("plimsoll", deadline=None)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from plimsoll import toolchain
-from plimsoll.toolchain.recipe import python_of
+from plimsoll.system import toolchains
+from plimsoll.system.toolchains.recipe import python_of
 from toolchains_made import need
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,7 +27,7 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(TOOLCHAINS))
         need(NAME)
-        folder = python_of(toolchain.make(NAME)).parent
+        folder = python_of(toolchains.make(NAME)).parent
     return subprocess.run([folder / name, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
 
 

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from plimsoll.backend import Backend, Calibrated, Offer, Tensors, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, ThreadPlan
 from plimsoll.backends.onnxruntime import BACKEND as HONEST
-from plimsoll.model import Model
-from plimsoll.target import Target
+from plimsoll.core.model import Model, Tensors
+from plimsoll.core.target import Target
 
 KILLS, HANGS = 200, 150
 """Levels of a first pixel."""
@@ -49,8 +49,8 @@ class FragileSession:
 class Fragile(Backend):
     name = "fragile"
 
-    def offers(self) -> tuple[Offer, ...]:
-        return (Offer(Target("fragile", "cpu", "float32")),)
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        return (AvailableTarget(Target("fragile", "cpu", "float32")),)
 
     def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
         del target, folder, calibrated

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from oip_service import Speaking, element, patient, speaking, write_mixed
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.grpc import oip_pb2
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.tracing import Tracing, TracingSettings
@@ -77,7 +77,7 @@ class Kept:
 
 
 @contextmanager
-def served(folder: Path, settings: Settings | None = None, door: Doorkeeper | None = None) -> Iterator[Place]:
+def served(folder: Path, settings: Settings | None = None, door: Authorizer | None = None) -> Iterator[Place]:
     kept = Kept()
     tracing: Tracing | None = None
     if importlib.util.find_spec("opentelemetry") is not None:

@@ -18,9 +18,9 @@ import numpy as np
 import uvicorn
 from numpy.typing import NDArray
 
-from plimsoll.serve.deployment import Wanted
 from plimsoll.serve.http.app import application
 from plimsoll.serve.plan import Wishes
+from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
@@ -54,7 +54,7 @@ class Speaking:
 
 
 @contextmanager
-def speaking(settings: Settings, *models: Wanted, **around: Any) -> Iterator[Speaking]:
+def speaking(settings: Settings, *models: ModelConfig, **around: Any) -> Iterator[Speaking]:
     """Serve these models in a thread of this process; over gRPC too where that is installed, `around` that a `door`, `lines` or `tracing`."""
     started = threading.Event()
     found: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def speaking(settings: Settings, *models: Wanted, **around: Any) -> Iterator[Spe
         service = Service(settings, models)
         await service.start()
         grpc_server = await _grpc(service, **around)
-        app = application(service, interfaces=("native", "operations", "oip"))
+        app = application(service, interfaces=("http.native", "http.operations", "http.oip"))
         config = uvicorn.Config(app, port=0, http="httptools", log_level="error", lifespan="off", access_log=False, timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
         listening = asyncio.create_task(server.serve())
@@ -110,12 +110,12 @@ def patient(**limits: Any) -> Settings:
     return Settings(timeout=600, batch_seconds=600, silent_seconds=600, body_seconds=600, header_seconds=600, **limits)
 
 
-def alone(name: str, reference: str | None = None, spec: Path | None = None) -> Wanted:
+def alone(name: str, reference: str | None = None, spec: Path | None = None) -> ModelConfig:
     """Return a model that is served by one worker with one thread."""
-    return Wanted(name, reference or name, spec, wishes=Wishes(workers=1, threads=1))
+    return ModelConfig(name, reference or name, spec, wishes=Wishes(workers=1, threads=1))
 
 
-def write_mixed(folder: Path) -> Wanted:
+def write_mixed(folder: Path) -> ModelConfig:
     """Write a network that gives each kind of number: `pixels` FP32 `[N, 2, 2, 3]` and `gain` INT64 `[N, 1]` in, `mean`, `half`, `whole`, `bright` out."""
     from onnx import TensorProto, checker, helper, save
 

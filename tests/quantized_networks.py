@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll.model import Model
+from plimsoll.core.model import Model
 
 Floats = NDArray[np.float32]
 SIDE = 16

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import Image
 
-from plimsoll.report import Report
+from plimsoll.report.report import Report
 
 LIMIT = 0.01
 JUDGING = 125
@@ -21,7 +21,7 @@ FAILED = "the process ended with signal 9 (SIGKILL) after 12 s, at 3.9 GB: out o
 SKIPPED = "the time limit of 10 min was reached"
 
 _ROWS: Sequence[tuple[str, bool, str, str | None, float, float, float]] = (
-    # steps, folded, target, calibrator, speed, mean drift, largest drift
+    # steps, folded, target, calibrator, speed, mean deviation, largest deviation
     ("reference", False, "onnxruntime:cpu:float32", None, 1.0, 0.0, 0.0),
     ("fast", False, "onnxruntime:cpu:float32", None, 2.31, 0.00021, 0.0041),
     ("fast", True, "onnxruntime:cpu:float32", None, 2.36, 0.00021, 0.0041),
@@ -48,7 +48,7 @@ def check(name: str, measured: float, limit: float, unit: str = "", detail: str 
     return {"name": name, "measured": measured, "limit": limit, "bound": "at_most", "unit": unit, "detail": detail, "passed": measured <= limit}
 
 
-def variant(row: tuple[str, bool, str, str | None, float, float, float], rng: random.Random) -> dict[str, Any]:
+def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: random.Random) -> dict[str, Any]:
     steps, folded, target, calibrator, ratio, mean, largest = row
     key = "-".join([steps, "folded" if folded else "plain", *target.split(":"), *([calibrator] if calibrator else [])])
     name = ", ".join([f"{target} {calibrator}" if calibrator else target, f"{steps} steps", *(["folded"] if folded else [])])
@@ -66,8 +66,8 @@ def variant(row: tuple[str, bool, str, str | None, float, float, float], rng: ra
         "status": "ok",
         "reason": "",
         "passed": mean <= LIMIT,
-        "checks": [check("mean drift, upper 95 % bound", mean * 1.25, LIMIT), check("flips at 0.8", bound * 100, 15.0, "%")],
-        "drift": {"max": largest, "mean": mean, "p99": None},
+        "checks": [check("mean deviation, upper 95 % bound", mean * 1.25, LIMIT), check("flips at 0.8", bound * 100, 15.0, "%")],
+        "deviation": {"max": largest, "mean": mean, "p99": None},
         "flips": [{"threshold": 0.2, "count": 50, "flipped": 0, "upper": 0.058}, {"threshold": 0.8, "count": 50, "flipped": flipped, "upper": bound}],
         "speed": {"ratio": ratio, "low": ratio - spread, "high": ratio + spread * 1.2, "verdict": verdict, "images_per_second": 163.4 * ratio},
         "size_bytes": small,
@@ -90,7 +90,7 @@ def scores(rng: random.Random, photos: Sequence[Path]) -> list[dict[str, Any]]:
     rows = []
     for index in range(JUDGING):
         reference = min(0.995, rng.betavariate(0.5, 5.0) if rng.random() < 0.75 else rng.random())
-        # Drift is largest in the middle of the range, where the softmax is steep.
+        # Deviation is largest in the middle of the range, where the softmax is steep.
         moved = rng.gauss(0, 0.035) * 4 * reference * (1 - reference) * rng.random()
         winner = min(1.0, max(0.0, reference + moved))
         if any((reference >= threshold) != (winner >= threshold) for threshold in (0.2, 0.8)):
@@ -117,7 +117,7 @@ def layers(rng: random.Random, count: int = 72) -> list[dict[str, Any]]:
 def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
     """Return the details of a ship of open_nsfw over 250 pictures."""
     rng = random.Random(seed)
-    variants = [variant(row, rng) for row in _ROWS]
+    candidates = [candidate(row, rng) for row in _ROWS]
     judged = scores(rng, photos)
     moved = sorted((abs(one["winner"] - one["reference"]) for one in judged), reverse=True)
     worst = sorted(judged[: len(photos)], key=lambda one: -abs(one["winner"] - one["reference"]))[:10]
@@ -128,19 +128,19 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
         "reference": "reference-plain-onnxruntime-cpu-float32",
         "outcome": "better",
         "split": {"calibration": 75, "selection": 50, "judging": JUDGING, "unreadable": 1, "duplicates": 2},
-        "budget": {"texts": ["flips=4%", f"drift={LIMIT}"], "drift_limit": LIMIT, "drift_measure": "mean"},
-        "variants": variants,
+        "budget": {"texts": ["flips=4%", f"deviation={LIMIT}"], "deviation_limit": LIMIT, "deviation_measure": "mean"},
+        "candidates": candidates,
         "judged": {
             "count": JUDGING,
             "failed": 0,
-            "drift": {"max": moved[0], "mean": mean, "p99": None},
+            "deviation": {"max": moved[0], "mean": mean, "p99": None},
             "flips": flips,
             "rank_correlation": 0.99871,
             "labelled": None,
             "checks": [
                 check("flips at 0.2", 2.367, 4.0, "%", "0 of 125 flipped"),
                 check("flips at 0.8", 2.367, 4.0, "%", "0 of 125 flipped"),
-                check("mean drift", mean * 1.2, LIMIT, "", "upper 95 % bound"),
+                check("mean deviation", mean * 1.2, LIMIT, "", "upper 95 % bound"),
             ],
         },
         "scores": judged,

@@ -14,12 +14,12 @@ from PIL import Image
 
 import small_models
 from backends.networks import network
-from plimsoll.backend import Objective, TensorInfo, Tensors
-from plimsoll.errors import RunFailed
-from plimsoll.model import Model
-from plimsoll.opener import Opened
-from plimsoll.predict import Predictor
-from plimsoll.runner import Runner
+from plimsoll.backends.base import Objective
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.errors import RunError
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import Opened
 from plimsoll.spec import files
 
 _AGAIN = '[[input.steps]]\nstep = "resize"\nwidth = 6\nheight = 5\nfilter = "nearest"\n'
@@ -52,7 +52,7 @@ class SlowSession:
         each = self._seconds if isinstance(self._seconds, float) else self._seconds.get(call, 0.0)
         time.sleep(each * len(next(iter(feeds.values()))))
         if call in self._failing:
-            raise RunFailed("a planted failure")
+            raise RunError("a planted failure")
         return self._inner.run(feeds)
 
     def close(self) -> None:
@@ -65,7 +65,7 @@ class SlowPredictor(Predictor):
     def __init__(self, model: Model, seconds: Mapping[int, float] | float, cores: int, failing: frozenset[int]) -> None:
         super().__init__(Opened(model), cores=cores)
         self.session = SlowSession(Runner.open(model, self.target, objective="throughput", cores=1), seconds, failing)
-        self._slow = Runner(self.session, "slow", lanes=cores)
+        self._slow = Runner(self.session, "slow", streams=cores)
 
     def runner(self, objective: Objective) -> Runner:
         del objective

@@ -9,9 +9,9 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import network, save
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.spec.files import loads
-from plimsoll.target import Target
 
 HERE = Target("onnxruntime")
 SPEC = """

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 
-from plimsoll.model import Model
+from plimsoll.core.model import Model
 from plimsoll.spec.files import validate
 
 _node = helper.make_node

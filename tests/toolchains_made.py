@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import toolchain
-from plimsoll.toolchain.recipe import python_of
+from plimsoll.system import toolchains
+from plimsoll.system.toolchains.recipe import python_of
 
 PROGRAMS = Path(__file__).resolve().parent / "programs"
 
 
 def need(name: str) -> None:
     """Skip the test where a toolchain isn't made."""
-    if not toolchain.made(name):
+    if not toolchains.made(name):
         pytest.skip(f"the toolchain isn't made: plimsoll toolchains make {name}")
 
 
@@ -29,6 +29,6 @@ def need_time() -> None:
 def program(name: str, script: str, *arguments: str | Path) -> None:
     """Run a script of `tests/programs` with a toolchain's Python; for what only its packages can write."""
     need(name)
-    command = [str(python_of(toolchain.make(name))), "-B", str(PROGRAMS / script), *map(str, arguments)]
+    command = [str(python_of(toolchains.make(name))), "-B", str(PROGRAMS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
     assert done.returncode == 0, done.stderr[-2000:]

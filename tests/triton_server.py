@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import toolchain
-from plimsoll.toolchain.recipe import python_of
+from plimsoll.system import toolchains
+from plimsoll.system.toolchains.recipe import python_of
 from toolchains_made import need
 
 TOOLCHAIN = "triton"
@@ -31,7 +31,7 @@ def client_python() -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parent / "toolchains"))
         need(TOOLCHAIN)
-        return python_of(toolchain.make(TOOLCHAIN))
+        return python_of(toolchains.make(TOOLCHAIN))
 
 
 def ask(program: str, *arguments: str | Path, timeout: float = 120) -> str:

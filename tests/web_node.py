@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plimsoll.spec import Input
 
-SITE = Path(str(files("plimsoll.web").joinpath("site")))
+SITE = Path(str(files("plimsoll.export.web").joinpath("site")))
 _PROGRAMS = Path(__file__).parent / "programs"
 HAS_NODE = shutil.which("node") is not None
 

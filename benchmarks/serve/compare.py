@@ -29,8 +29,8 @@ from open_loop import highest_rates
 from servers import Running, Server, ours, peers
 
 import plimsoll
-from plimsoll import machine
 from plimsoll.benchmark.statistics import Comparison, compare, estimate
+from plimsoll.system import host
 from plimsoll.tasks.classify import Classification
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -159,11 +159,11 @@ def main() -> None:
     load = Load(photos, arguments.clients, arguments.own_generator)
     with contextlib.closing(load), started(chosen_servers(arguments), photos, load) as running:
         apart = check(running, photos)
-        print(f"{len(photos)} photographs, {arguments.clients} clients, {machine.cores()} cores, {'wrk' if load.wrk else 'traffic.py'}")
+        print(f"{len(photos)} photographs, {arguments.clients} clients, {host.cores()} cores, {'wrk' if load.wrk else 'traffic.py'}")
         print("largest difference from plimsoll predict: " + ", ".join(f"{name} {value:.1g}" for name, value in apart.items()) + "\n", flush=True)
         result = (closed if arguments.loop == "closed" else opened)(running, load, arguments)
         if arguments.out:
-            facts = {"loop": arguments.loop, "cores": machine.cores(), "system": platform.platform(), "photos": len(photos), "differences": apart}
+            facts = {"loop": arguments.loop, "cores": host.cores(), "system": platform.platform(), "photos": len(photos), "differences": apart}
             arguments.out.write_text(json.dumps(facts | {"found": result}, indent=1))
 
 

@@ -24,8 +24,8 @@ from measure import Load
 from servers import Server, ours, peers
 from set_up import HERE
 
-from plimsoll import machine
 from plimsoll.benchmark.statistics import compare, estimate
+from plimsoll.system import host
 
 NO_SERVER = "no server"
 
@@ -44,7 +44,7 @@ class Loops:
                 stdout=subprocess.PIPE,
                 text=True,
             )
-            for _ in range(machine.cores())
+            for _ in range(host.cores())
         ]
         for one in self._each:
             self._line(one)

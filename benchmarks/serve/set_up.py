@@ -14,7 +14,7 @@ import venv
 from collections.abc import Sequence
 from pathlib import Path
 
-from plimsoll.cache import cache_folder
+from plimsoll.system.cache import cache_folder
 
 HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "peers" / "requirements"

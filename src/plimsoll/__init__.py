@@ -13,57 +13,84 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from plimsoll.backends.runner import Runner
     from plimsoll.bundle import Bundle
+    from plimsoll.bundle.packing import pack, verify
     from plimsoll.client import AsyncClient, Client
+    from plimsoll.core.model import Model
+    from plimsoll.core.target import Target
     from plimsoll.errors import (
         BackendError,
-        BackendMissing,
-        BuildFailed,
+        BackendMissingError,
+        BuildError,
         BundleError,
-        CheckFailed,
+        CheckError,
         ImageError,
         InputError,
         ModelError,
         PlimsollError,
-        RunFailed,
+        RunError,
         SpecError,
         TargetError,
     )
-    from plimsoll.image import InputPlan
-    from plimsoll.importing import Imported, from_torch, import_model
-    from plimsoll.model import Model
-    from plimsoll.package import pack, verify
-    from plimsoll.predict import Prediction, Predictor, load
-    from plimsoll.report import Report
-    from plimsoll.runner import Runner
+    from plimsoll.importers.parity import Imported, from_torch, import_model
+    from plimsoll.inference.predictor import Prediction, Predictor, load
+    from plimsoll.preprocessing import Preprocessor
+    from plimsoll.report.report import Report
     from plimsoll.spec import Spec
-    from plimsoll.target import Target
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "backends.runner": ["Runner"],
     "bundle": ["Bundle"],
+    "bundle.packing": ["pack", "verify"],
     "client": ["AsyncClient", "Client"],
+    "core.model": ["Model"],
+    "core.target": ["Target"],
     "errors": [
-        "BackendError", "BackendMissing", "BuildFailed", "BundleError", "CheckFailed", "ImageError", "InputError", "ModelError",
-        "PlimsollError", "RunFailed", "SpecError", "TargetError",
+        "BackendError", "BackendMissingError", "BuildError", "BundleError", "CheckError", "ImageError", "InputError", "ModelError",
+        "PlimsollError", "RunError", "SpecError", "TargetError",
     ],
-    "image": ["InputPlan"],
-    "importing": ["Imported", "from_torch", "import_model"],
-    "model": ["Model"],
-    "package": ["pack", "verify"],
-    "predict": ["Prediction", "Predictor", "load"],
-    "report": ["Report"],
-    "runner": ["Runner"],
+    "importers.parity": ["Imported", "from_torch", "import_model"],
+    "inference.predictor": ["Prediction", "Predictor", "load"],
+    "preprocessing": ["Preprocessor"],
+    "report.report": ["Report"],
     "spec": ["Spec"],
-    "target": ["Target"],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "AsyncClient", "BackendError", "BackendMissing", "BuildFailed", "Bundle", "BundleError", "CheckFailed", "Client", "ImageError", "Imported", "InputError",
-    "InputPlan", "Model", "ModelError", "PlimsollError", "Prediction", "Predictor", "Report", "RunFailed", "Runner", "Spec", "SpecError",
-    "Target", "TargetError", "__version__", "from_torch", "import_model", "load", "pack", "verify",
+    "AsyncClient",
+    "BackendError",
+    "BackendMissingError",
+    "BuildError",
+    "Bundle",
+    "BundleError",
+    "CheckError",
+    "Client",
+    "ImageError",
+    "Imported",
+    "InputError",
+    "Model",
+    "ModelError",
+    "PlimsollError",
+    "Prediction",
+    "Predictor",
+    "Preprocessor",
+    "Report",
+    "RunError",
+    "Runner",
+    "Spec",
+    "SpecError",
+    "Target",
+    "TargetError",
+    "__version__",
+    "from_torch",
+    "import_model",
+    "load",
+    "pack",
+    "verify",
 ]  # fmt: skip
 
 

@@ -9,13 +9,13 @@ PlimsollError(message, hint)                exit   HTTP
 │  ├─ ImageError                               2   415
 │  └─ BundleError                              2   422
 ├─ BackendError                                3   503
-│  ├─ BackendMissing                           3   503
-│  ├─ BuildFailed                              3   503
-│  └─ RunFailed                                3   503
-└─ CheckFailed   a proof or a budget not met   1   409
+│  ├─ BackendMissingError                           3   503
+│  ├─ BuildError                              3   503
+│  └─ RunError                                3   503
+└─ CheckError   a proof or a budget not met   1   409
 ```
 
-A foreign exception never reaches a user bare: `plimsoll.backend.translate` (runtimes) and the
+A foreign exception never reaches a user bare: `plimsoll.backends.base.translate` (runtimes) and the
 readers of images, models and bundles turn it into one of these once, with its cause kept.
 """
 
@@ -90,19 +90,19 @@ class BackendError(PlimsollError):
     http_status = 503
 
 
-class BackendMissing(BackendError):
+class BackendMissingError(BackendError):
     """A runtime is not installed; `hint` carries the command that installs it."""
 
 
-class BuildFailed(BackendError):
+class BuildError(BackendError):
     """A runtime could not build or load a model."""
 
 
-class RunFailed(BackendError):
+class RunError(BackendError):
     """A runtime failed while it ran a model."""
 
 
-class CheckFailed(PlimsollError):
+class CheckError(PlimsollError):
     """A proof, a golden vector or a budget was not met."""
 
     exit_code = 1

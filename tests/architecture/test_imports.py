@@ -32,11 +32,11 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
     [
         "import plimsoll; plimsoll.load, plimsoll.Spec, plimsoll.Model, plimsoll.Target, plimsoll.Report, plimsoll.Bundle, plimsoll.Runner",
         "from plimsoll import backends; [backends.get(name).offers() for name in backends.names()]",
-        "from plimsoll import sources; sources.all_sources()",
+        "from plimsoll import importers; importers.all_sources()",
         "import plimsoll.cli",
-        "from plimsoll import zoo; from plimsoll.image import InputPlan; InputPlan(zoo.card('open_nsfw').spec.input)",
+        "from plimsoll import zoo; from plimsoll.preprocessing import Preprocessor; Preprocessor(zoo.card('open_nsfw').spec.input)",
     ],
-    ids=["nouns", "backends", "sources", "command line", "reference steps"],
+    ids=["nouns", "backends", "importers", "command line", "reference steps"],
 )
 def test_nothing_loads_a_runtime_before_its_use(code: str) -> None:
     assert not loaded_by(code) & RUNTIMES
@@ -70,7 +70,7 @@ def test_programs_that_import_onnx_runtime_turn_its_telemetry_off_before() -> No
     assert len(importing) >= 3
     for path, line in importing.items():
         before = "\n".join(path.read_text(encoding="utf-8").splitlines()[: line - 1])
-        assert "ORT_DISABLE_TELEMETRY" in before or "machine.TELEMETRY_OFF" in before, path
+        assert "ORT_DISABLE_TELEMETRY" in before or "host.TELEMETRY_OFF" in before, path
 
 
 def test_every_public_name_is_there() -> None:

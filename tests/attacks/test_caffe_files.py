@@ -11,8 +11,8 @@ import pytest
 
 from caffe_files import blob, caffemodel, delimited, inputs, layer, varint
 from plimsoll.errors import ModelError
-from plimsoll.importing import import_model
-from plimsoll.source import ImportOptions
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import import_model
 
 TEXT = inputs(1, 3, 8, 8) + layer("c", "Convolution", "data", "c", "convolution_param { num_output: 4 kernel_size: 3 }") + layer("r", "ReLU", "c", "c")
 WEIGHTS = caffemodel({"c": [np.ones((4, 3, 3, 3)), np.ones(4)]})

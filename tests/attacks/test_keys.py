@@ -16,9 +16,9 @@ from starlette.routing import Route
 from http_services import running
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.access.keys import Key, Terms
-from plimsoll.serve.access.ring import KeyRing
+from plimsoll.serve.access.keystore import KeyStore
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.guard import Guard, Needs, caller_of
 
@@ -40,7 +40,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     token, entry = keys.issue("one", Terms())
     keys.write(file, [entry])
     access = AccessSettings(keys=file)
-    with running(Guard(open_house, Doorkeeper(access), Needs(access), HOUSE)) as url:
+    with running(Guard(open_house, Authorizer(access), Needs(access), HOUSE)) as url:
         yield url, token
 
 
@@ -126,14 +126,14 @@ def test_whatever_headers_come_the_caller_can_be_told(headers: list[tuple[bytes,
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyRing:
+def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyStore:
     file = tmp_path_factory.mktemp("ring") / "keys.toml"
     keys.write(file, [keys.issue("one", Terms())[1]])
-    return KeyRing(file)
+    return KeyStore(file)
 
 
 @given(token=st.binary(max_size=400))
-def test_no_bytes_open_or_break_the_ring(ring: KeyRing, token: bytes) -> None:
+def test_no_bytes_open_or_break_the_ring(ring: KeyStore, token: bytes) -> None:
     assert ring.find(token) is None
 
 
@@ -197,7 +197,7 @@ def test_ten_thousand_keys_do_not_stop_the_service(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     entries = [Key.model_validate({"name": f"key {number}", "id": f"{number:08x}", "sha256": f"{number:064x}"}) for number in range(10_000)]
     keys.write(file, entries[:1])
-    ring = KeyRing(file, every=0.0)
+    ring = KeyStore(file, every=0.0)
     keys.write(file, entries)
 
     async def others() -> int:

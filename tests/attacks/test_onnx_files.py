@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
-from plimsoll.inspection import inspect
-from plimsoll.model import Model
-from plimsoll.sources import read
+from plimsoll.importers import read
+from plimsoll.onnx.inspection import inspect
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX files")
 BYTES = 16
@@ -50,7 +50,7 @@ def refusal(folder: Path, tensor: Any) -> str:
     path.write_bytes(build(tensor).SerializeToString())
     with pytest.raises(ModelError) as caught:
         read(path)
-    assert "the weights of 'w' lie in" in caught.value.message  # Refused here, before onnx's own checks see the file.
+    assert "the weights of 'w' lie in" in caught.value.message  # RequestError here, before onnx's own checks see the file.
     assert caught.value.hint
     return caught.value.message
 
@@ -126,9 +126,9 @@ def test_a_device_is_refused_as_model_and_as_weights(folder: Path) -> None:
 
 
 def read_as_onnx(path: Path) -> Model:
-    from plimsoll.sources.onnx import SOURCE
+    from plimsoll.importers.onnx import IMPORTER
 
-    return SOURCE.read(path)
+    return IMPORTER.read(path)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from http_services import running
 from key_files import made
-from plimsoll.serve.access.doorkeeper import Doorkeeper, Need
+from plimsoll.serve.access.authorizer import Authorizer, Need
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.app import application
@@ -119,14 +119,14 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def guarded(service: Service, access: AccessSettings) -> ASGIApp:
-    return application(service, Shell(Doorkeeper(access), access, CorsSettings(), LogSettings()))
+    return application(service, Shell(Authorizer(access), access, CorsSettings(), LogSettings()))
 
 
 def target_of(route: str) -> str:
     return route.format(name="tiny", version="1", file="serve.js") if "{" in route else route
 
 
-def variants(target: str) -> Iterator[str]:
+def candidates(target: str) -> Iterator[str]:
     """Yield other ways of writing a path, and paths that a careless reader takes for it."""
     yield target
     head, _, last = target.rpartition("/")
@@ -199,7 +199,7 @@ def test_no_way_of_writing_a_path_gives_more_rights(service: Service, doors: Map
 
     async def ask_all(methods: Iterable[str]) -> None:
         for _, route in RIGHTS:
-            for target in variants(target_of(route)):
+            for target in candidates(target_of(route)):
                 for method in methods:
                     reached.clear()
                     status, _ = await ask(app, method, target, caller.headers)
@@ -244,7 +244,7 @@ def test_a_route_that_nobody_classified_needs_the_most(doors: Mapping[str, Door]
 
     path = "/v1/models/{name}/erase"
     for door in doors.values():
-        app = Shell(Doorkeeper(door.access), door.access, CorsSettings(), LogSettings()).around(Starlette(routes=[Route(path, new, methods=["GET"])]))
+        app = Shell(Authorizer(door.access), door.access, CorsSettings(), LogSettings()).around(Starlette(routes=[Route(path, new, methods=["GET"])]))
         reached.clear()
         status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", door.headers))
         assert (status == 200, bool(reached)) == ("control" in door.may,) * 2
@@ -277,7 +277,7 @@ def test_bytes_over_a_connection_do_not_unload_a_model(service: Service, doors: 
         assert raw(url, unload.encode(), caller.headers) == 403
         for target in malformed(unload):
             assert raw(url, target.encode(), caller.headers) == 400, target
-        for target in variants(unload):
+        for target in candidates(unload):
             assert raw(url, target.encode(), caller.headers) in (307, 400, 403, 404), target
         for extra in RAW:
             assert raw(url, unload.encode() + extra, caller.headers) in (0, 400, 404), extra

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 import plimsoll
 from plimsoll.serve.access.keys import TOKEN, Key
 from plimsoll.serve.access.rate import Rate
-from plimsoll.serve.http.contracts.settings import PhotoPrismSettings, PictrsSettings
+from plimsoll.serve.compat.settings import PhotoPrismSettings, PictrsSettings
 from plimsoll.serve.http.headers import CorsSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.request_line import sane

@@ -25,15 +25,15 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan
-from plimsoll.image.plan import Implementation
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.preprocessor import Preprocessing
 from plimsoll.spec import Input
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee_cup.jpg"
 GIGABYTE = 2**30
 PATIENCE_S = 240
 MUTATIONS = 200
-IMPLEMENTATIONS: tuple[Implementation, ...] = ("reference", "fast")
+IMPLEMENTATIONS: tuple[Preprocessing, ...] = ("reference", "fast")
 
 FORMATS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG"},
@@ -47,10 +47,10 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
-def plan(implementation: Implementation, **decode: Any) -> InputPlan:
+def plan(preprocessing: Preprocessing, **decode: Any) -> Preprocessor:
     formats = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
     resize = {"step": "resize", "width": 32, "height": 32}
-    return InputPlan(Input.model_validate({"steps": [{"step": "decode", "formats": formats, **decode}, resize]}), implementation)
+    return Preprocessor(Input.model_validate({"steps": [{"step": "decode", "formats": formats, **decode}, resize]}), preprocessing)
 
 
 def picture(name: str, side: int = 96) -> bytes:
@@ -94,7 +94,7 @@ def mutated(data: bytes, seed: int) -> bytes:
 # ---------------------------------------------------------------------------------------------- attacks, run in a child
 
 
-def answer(run: InputPlan, data: bytes) -> str:
+def answer(run: Preprocessor, data: bytes) -> str:
     """Return what became of one picture; whatever is no ImageError goes through and fails the attack."""
     try:
         tensor = run(data)
@@ -106,7 +106,7 @@ def answer(run: InputPlan, data: bytes) -> str:
 
 
 def attack(pictures: Iterator[bytes], options: tuple[dict[str, Any], ...] = ({},)) -> dict[str, Any]:
-    plans = [plan(implementation, **decode) for implementation in IMPLEMENTATIONS for decode in options]
+    plans = [plan(preprocessing, **decode) for preprocessing in IMPLEMENTATIONS for decode in options]
     counts = {"answered": 0, "refused": 0}
     slowest, start = 0.0, time.perf_counter()
     for data in pictures:
@@ -166,9 +166,9 @@ def bombs() -> Iterator[bytes]:
 
 
 def decoded(argument: str) -> dict[str, Any]:
-    """One picture from a file, through one implementation: `IMPLEMENTATION:FILE`."""
-    implementation, _, path = argument.partition(":")
-    run = plan("fast" if implementation == "fast" else "reference", alpha="composite")
+    """One picture from a file, through one preprocessing: `IMPLEMENTATION:FILE`."""
+    preprocessing, _, path = argument.partition(":")
+    run = plan("fast" if preprocessing == "fast" else "reference", alpha="composite")
     began = time.perf_counter()
     outcome = answer(run, Path(path).read_bytes())
     return {outcome: 1, "seconds": time.perf_counter() - began, "peak": peak_memory()}
@@ -252,11 +252,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize(
-    ("name", "implementation"),
+    ("name", "preprocessing"),
     [("progressive", "reference"), ("progressive", "fast"), ("webp", "fast"), ("rgba", "fast"), ("rgba16", "reference"), ("grey16", "fast")],
 )
-def test_fifty_megapixels_stay_below_a_gigabyte(name: str, implementation: str, large: dict[str, Path]) -> None:
-    found = run_attack("decoded", f"{implementation}:{large[name]}")
+def test_fifty_megapixels_stay_below_a_gigabyte(name: str, preprocessing: str, large: dict[str, Path]) -> None:
+    found = run_attack("decoded", f"{preprocessing}:{large[name]}")
     assert found["answered"] == 1
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importing import import_model
-from plimsoll.sources.tfjs import literal
+from plimsoll.importers.parity import import_model
+from plimsoll.importers.tfjs import literal
 from tfjs_files import functional, graph, input_layer, keras, layer, node, normal, placeholder, write
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import pytest
 
 from plimsoll.serve.http.urls import PUBLIC, Network, UrlSettings, fetch, is_public
-from plimsoll.serve.messages import Refused
+from plimsoll.serve.messages import RequestError
 from url_servers import Handler, answer, here, listening
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
@@ -42,7 +42,7 @@ def names(*addresses: str) -> Network:
 
 @pytest.mark.parametrize("addresses", [("127.0.0.1",), ("1.1.1.1", "10.0.0.1"), ("::ffff:169.254.169.254",), ("fe80::1%eth0",), ("169.254.169.254",)])
 def test_an_allowed_name_that_leads_inside_is_not_asked(addresses: tuple[str, ...]) -> None:
-    with pytest.raises(Refused, match="not public") as refused:
+    with pytest.raises(RequestError, match="not public") as refused:
         asyncio.run(fetch("https://media.example.org/a.png", UrlSettings(hosts=("media.example.org",)), names(*addresses)))
     assert not any(address in str(refused.value) for address in addresses), "an outsider doesn't learn what names mean in here"
 
@@ -54,7 +54,7 @@ def test_no_way_of_writing_this_machine_helps_even_if_it_is_allowed(host: str) -
     async def one() -> None:
         async with listening(answer(PNG)) as server:
             settings = UrlSettings(hosts=(f"{host}:{server.port}",), http=True)
-            with pytest.raises(Refused, match=r"not public|can't be fetched"):
+            with pytest.raises(RequestError, match=r"not public|can't be fetched"):
                 await fetch(f"http://{host}:{server.port}/", settings, PUBLIC)
             assert not server.heads
 
@@ -108,7 +108,7 @@ def test_urls_that_are_not_among_the_allowed(url: str) -> None:
         raise AssertionError(f"{host}:{port} was looked up")
 
     settings = UrlSettings(hosts=("media.example.org", "*.cdn.example.net"))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         asyncio.run(fetch(url, settings, Network(resolve, is_public)))
     assert refused.value.problem.kind == "input"
     assert refused.value.problem.status == 400
@@ -126,7 +126,7 @@ async def _from(what: bytes | Handler, **settings: object) -> bytes:
 def test_no_redirect_is_followed(status: str) -> None:
     async def one() -> None:
         async with listening(answer(PNG)) as inside:
-            with pytest.raises(Refused, match="redirects are not followed"):
+            with pytest.raises(RequestError, match="redirects are not followed"):
                 await _from(answer(b"", status, f"Location: http://127.0.0.1:{inside.port}/", "Content-Length: 0"))
             assert not inside.heads
 
@@ -154,7 +154,7 @@ def test_no_redirect_is_followed(status: str) -> None:
     ],
 )
 def test_what_is_no_honest_picture_is_told_in_words_and_never_shown(what: bytes, words: str) -> None:
-    with pytest.raises(Refused, match=words) as refused:
+    with pytest.raises(RequestError, match=words) as refused:
         asyncio.run(_from(what, max_bytes=4096))
     assert "hunter2" not in str(refused.value)
 
@@ -171,7 +171,7 @@ def test_an_endless_picture_ends() -> None:
             sent += 65536
             await writer.drain()
 
-    with pytest.raises(Refused, match="larger than"):
+    with pytest.raises(RequestError, match="larger than"):
         asyncio.run(_from(pour, max_bytes=1_000_000))
     assert sent < 20_000_000
 
@@ -186,7 +186,7 @@ def test_a_server_that_dawdles_is_given_up(slow: str) -> None:
             await writer.drain()
             await asyncio.sleep(0.05)
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestError) as refused:
         asyncio.run(_from(trickle, seconds=0.6))
     assert refused.value.problem.kind == "deadline"
     assert refused.value.problem.status == 504

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll import backends, onnx_files, quantize
-from plimsoll.backend import Calibrated
-from plimsoll.model import Model
-from plimsoll.target import Target
+from plimsoll import backends, quantize
+from plimsoll.backends.base import Calibrated
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.onnx import load
 
 Build = Callable[[Model, Target], Model]
 
@@ -50,7 +51,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 def _calibrated(model: Model, folder: Path) -> Calibrated:
     """Calibrate a network that takes pictures `[N, 5, 6, 3]`."""
-    if [one.name for one in onnx_files.inputs(onnx_files.read(model.path).proto.graph)] != ["picture"]:
+    if [one.name for one in load.inputs(load.read(model.path).proto.graph)] != ["picture"]:
         pytest.skip("networks of one input are calibrated")
     random = np.random.default_rng(11)
     tensors = 1 - random.random((200, 1, 1, 3), np.float32) * random.random((200, 5, 6, 3), np.float32)

@@ -9,15 +9,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll.backend import Form
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.onnx.form import OnnxForm
 
 Array = NDArray[np.float32]
 WEIGHTS: Array = np.random.default_rng(7).normal(size=(4, 3)).astype(np.float32)
 _node = helper.make_node
 
 
-def network(path: Path, batch: int | str = "N", form: Form = "float32") -> Model:
+def network(path: Path, batch: int | str = "N", form: OnnxForm = "float32") -> Model:
     """scores = softmax(mean over pixels of relu(picture - 0.5) x weights): picture [N, 5, 6, 3] to scores [N, 4].
 
     Inputs and outputs are float32 in every form. `float16`: all between them is. `qdq`: picture, means and weights (by
@@ -47,7 +47,7 @@ def network(path: Path, batch: int | str = "N", form: Form = "float32") -> Model
     return save(path, nodes, [picture], [scores], [numpy_helper.from_array(value, name) for name, value in constants.items()])
 
 
-def _product(form: Form, constants: dict[str, NDArray[np.generic]]) -> list[onnx.NodeProto]:
+def _product(form: OnnxForm, constants: dict[str, NDArray[np.generic]]) -> list[onnx.NodeProto]:
     """Compute logits = means x weights."""
     if form in ("float32", "float16"):
         constants["weights"] = WEIGHTS.astype(constants["half"].dtype)
@@ -84,7 +84,7 @@ def expected(pictures: Array) -> Array:
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
-def two_inputs(path: Path, form: Form = "float32") -> Model:
+def two_inputs(path: Path, form: OnnxForm = "float32") -> Model:
     """total = a + b in float32, difference = a - b in the form's numbers: exact for whole ones from -255 to 0, with -255 among them."""
     constants: dict[str, NDArray[np.generic]] = {}
     nodes = [_node("Add", ["a", "b"], ["total"])]

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from backends.networks import expected, network, two_inputs
 from plimsoll import backends
-from plimsoll.backend import Form, ThreadPlan
-from plimsoll.errors import BackendError, BuildFailed, InputError, RunFailed, TargetError
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendError, BuildError, InputError, RunError, TargetError
+from plimsoll.onnx.form import OnnxForm
 from toolchains_made import need
 
 Array = NDArray[np.float32]
@@ -38,7 +39,7 @@ TOLERANCE = {"float32": 1e-5, "float16": 2e-4, "bfloat16": 5e-3, "int8": 2e-3, "
 float16 and bfloat16 keep 11 and 8 bits. int8 rounds pictures in [0, 1], means in [0, 0.5] and weights to 1/510 of their
 range; with `dynamic`, the range of a whole batch and one for all rows of the weights.
 """
-FORMS: tuple[Form, ...] = ("float32", "float16", "qdq", "dynamic")
+FORMS: tuple[OnnxForm, ...] = ("float32", "float16", "qdq", "dynamic")
 
 
 @pytest.fixture(params=TARGETS, ids=str)
@@ -51,7 +52,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 
 @pytest.fixture
-def form(target: Target) -> Form:
+def form(target: Target) -> OnnxForm:
     return backends.get(target.runtime).needs(target)
 
 
@@ -83,7 +84,7 @@ def test_every_runtime_is_covered_at_every_precision_that_any_processor_has() ->
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_it_computes_what_the_graph_means(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
+def test_it_computes_what_the_graph_means(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
     batch = pictures(count)
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         outputs = runner.infer(batch)
@@ -93,7 +94,7 @@ def test_it_computes_what_the_graph_means(target: Target, form: Form, built: Bui
     np.testing.assert_allclose(outputs["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_it_says_what_it_takes_and_gives(target: Target, form: Form, built: Built, tmp_path: Path) -> None:
+def test_it_says_what_it_takes_and_gives(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         (taken,), (given,) = runner.inputs, runner.outputs
     batch = taken.shape[0]
@@ -102,7 +103,7 @@ def test_it_says_what_it_takes_and_gives(target: Target, form: Form, built: Buil
     assert (given.name, given.shape, given.dtype) == ("scores", (batch, 4), "float32")
 
 
-def test_it_leaves_its_input_alone(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_it_leaves_its_input_alone(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batch = pictures(2)
     before = batch.copy()
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
@@ -110,7 +111,7 @@ def test_it_leaves_its_input_alone(target: Target, form: Form, built: Built, tmp
     np.testing.assert_array_equal(batch, before)
 
 
-def test_an_output_outlives_the_next_call_and_the_session(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_an_output_outlives_the_next_call_and_the_session(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batch = pictures(2)
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         first = runner.infer(batch)["scores"]
@@ -119,13 +120,13 @@ def test_an_output_outlives_the_next_call_and_the_session(target: Target, form: 
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_view_that_is_not_contiguous_counts_like_its_copy(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_view_that_is_not_contiguous_counts_like_its_copy(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batch = pictures(4)[::2, :, ::-1]
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         np.testing.assert_allclose(runner.infer(batch)["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_several_inputs_and_outputs_go_by_name(target: Target, form: Form, built: Built, tmp_path: Path) -> None:
+def test_several_inputs_and_outputs_go_by_name(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
     a, b = np.array([[1, 2], [3, 4]], np.float32), np.array([[52, 104], [156, 259]], np.float32)
     with Runner.open(built(two_inputs(tmp_path / "two.onnx", form)), target) as runner:
         outputs = runner.run({"b": b, "a": a})
@@ -134,14 +135,14 @@ def test_several_inputs_and_outputs_go_by_name(target: Target, form: Form, built
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
-def test_a_fixed_batch_size_takes_any_number(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
+def test_a_fixed_batch_size_takes_any_number(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
     batch = pictures(count)
     with Runner.open(built(network(tmp_path / "net.onnx", 3, form)), target) as runner:
         outputs = runner.infer(batch)
     np.testing.assert_allclose(outputs["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_many_threads_get_each_their_own_answer(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_many_threads_get_each_their_own_answer(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batches = [pictures(count) for count in range(1, 25)]
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, objective="throughput", cores=4) as runner, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(runner.infer, batches))
@@ -152,16 +153,16 @@ def test_many_threads_get_each_their_own_answer(target: Target, form: Form, buil
     assert runner.timing.seconds > 0
 
 
-def test_a_lane_for_each_thread_and_many_calls_of_the_same_size(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_lane_for_each_thread_and_many_calls_of_the_same_size(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batches = np.split(pictures(200), 200)
-    with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, plan=ThreadPlan(lanes=3, threads=1)) as runner, ThreadPoolExecutor(6) as pool:
-        assert runner.lanes in (1, 3)
+    with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, plan=ThreadPlan(streams=3, threads=1)) as runner, ThreadPoolExecutor(6) as pool:
+        assert runner.streams in (1, 3)
         answers = list(pool.map(runner.infer, batches))
     for batch, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batch = pictures(2)
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         runner = one.submit(Runner.open, built(network(tmp_path / "net.onnx", form=form)), target).result()
@@ -170,14 +171,14 @@ def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(target: Target
     np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_a_picture_that_may_not_be_written_is_taken(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_picture_that_may_not_be_written_is_taken(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     batch = pictures(2)
     batch.flags.writeable = False
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         np.testing.assert_allclose(runner.infer(batch)["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_not_a_number_stays_not_a_number(target: Target, form: Form, built: Built, tmp_path: Path) -> None:
+def test_not_a_number_stays_not_a_number(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
     with Runner.open(built(two_inputs(tmp_path / "two.onnx", form)), target) as runner:
         total = runner.run({"a": np.array([[np.nan, 1]], np.float32), "b": np.ones((1, 2), np.float32)})["total"]
     assert np.isnan(total[0, 0])
@@ -196,12 +197,12 @@ def test_not_a_number_stays_not_a_number(target: Target, form: Form, built: Buil
     ],
     ids=["dtype", "shape", "rank", "empty", "name", "none"],
 )
-def test_what_does_not_fit_is_said(target: Target, form: Form, built: Built, tmp_path: Path, feeds: dict[str, Array], told: str) -> None:
+def test_what_does_not_fit_is_said(target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], told: str) -> None:
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner, pytest.raises(InputError, match=told):
         runner.run(feeds)
 
 
-def test_inputs_of_different_batch_sizes_are_refused(target: Target, form: Form, built: Built, tmp_path: Path) -> None:
+def test_inputs_of_different_batch_sizes_are_refused(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
     with Runner.open(built(two_inputs(tmp_path / "two.onnx", form)), target) as runner, pytest.raises(InputError, match="same number"):
         runner.run({"a": np.ones((1, 2), np.float32), "b": np.ones((3, 2), np.float32)})
 
@@ -209,18 +210,18 @@ def test_inputs_of_different_batch_sizes_are_refused(target: Target, form: Form,
 @pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x07" + b"\xff" * 200], ids=["empty", "text", "garbage"])
 def test_a_damaged_file_is_build_failed(target: Target, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
-    with pytest.raises(BuildFailed, match=r"net\.onnx"):
+    with pytest.raises(BuildError, match=r"net\.onnx"):
         Runner.open(Model(tmp_path / "net.onnx", "onnx"), target)
 
 
 def test_a_foreign_format_is_build_failed(target: Target, tmp_path: Path) -> None:
     (tmp_path / "net.keras").write_bytes(b"x")
-    with pytest.raises(BuildFailed, match="keras"):
+    with pytest.raises(BuildError, match="keras"):
         Runner.open(Model(tmp_path / "net.keras", "keras"), target)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_forms_written_by_hand_mean_what_they_should(tmp_path: Path, pictures: Pictures, form: Form) -> None:
+def test_the_forms_written_by_hand_mean_what_they_should(tmp_path: Path, pictures: Pictures, form: OnnxForm) -> None:
     """By ONNX's own evaluator, which takes every form: it is asked what a graph means, not how fast it is."""
     batch = pictures(3)
     with Runner.open(network(tmp_path / "net.onnx", form=form), Target("reference")) as runner:
@@ -228,24 +229,24 @@ def test_the_forms_written_by_hand_mean_what_they_should(tmp_path: Path, picture
 
 
 @pytest.mark.parametrize("given", FORMS)
-def test_a_form_that_does_not_fit_is_build_failed(target: Target, form: Form, built: Built, tmp_path: Path, given: Form) -> None:
+def test_a_form_that_does_not_fit_is_build_failed(target: Target, form: OnnxForm, built: Built, tmp_path: Path, given: OnnxForm) -> None:
     model = network(tmp_path / "net.onnx", form=given)
     if given == form or target.runtime == "reference":
         Runner.open(built(model), target).close()
         return
-    with pytest.raises(BuildFailed, match=rf"net\.onnx: {target} needs .*; this one has"):
+    with pytest.raises(BuildError, match=rf"net\.onnx: {target} needs .*; this one has"):
         Runner.open(model, target)
 
 
-def test_closing_twice_is_harmless_and_then_nothing_runs(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_closing_twice_is_harmless_and_then_nothing_runs(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     runner = Runner.open(built(network(tmp_path / "net.onnx", form=form)), target)
     runner.close()
     runner.close()
-    with pytest.raises(RunFailed, match="closed"):
+    with pytest.raises(RunError, match="closed"):
         runner.infer(pictures(1))
 
 
-def test_an_unknown_option_is_named(target: Target, form: Form, built: Built, tmp_path: Path) -> None:
+def test_an_unknown_option_is_named(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="turbo"):
         Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, options={"turbo": "1"})
 
@@ -256,7 +257,7 @@ def test_an_unknown_precision_of_the_runtime_is_refused(target: Target) -> None:
         backend.check(Target(target.runtime, "moon", "float32"))
 
 
-def test_nothing_is_written_beside_the_model(target: Target, form: Form, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_nothing_is_written_beside_the_model(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
     model = network(tmp_path / "net.onnx", form=form)
     before = model.path.read_bytes()
     with Runner.open(built(model), target) as runner:

@@ -11,12 +11,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import network, save
-from plimsoll import backends, gpu
+from plimsoll import backends
 from plimsoll.backends.onnxruntime import nvidia
-from plimsoll.errors import BackendMissing, BuildFailed
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError
+from plimsoll.system import gpu
 
 FLOAT32 = Target("onnxruntime", "gpu", "float32")
 no_provider = pytest.mark.skipif(nvidia._has(nvidia.CUDA), reason="onnxruntime-gpu is here")
@@ -42,7 +43,7 @@ class Claimed:
 
 @no_provider
 def test_without_the_provider_the_command_is_said() -> None:
-    with pytest.raises(BackendMissing, match="onnxruntime:gpu:float32 can't be used") as caught:
+    with pytest.raises(BackendMissingError, match="onnxruntime:gpu:float32 can't be used") as caught:
         backends.for_target(FLOAT32)
     assert "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'" in caught.value.hint
 
@@ -52,19 +53,19 @@ def test_without_the_provider_the_command_is_said() -> None:
 def test_a_provider_that_does_not_start_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     """Here ONNX Runtime itself answers from the CPU, with a warning in its log at most."""
     monkeypatch.setattr(gpu, "missing", lambda *_: "")
-    with pytest.raises(BuildFailed, match="did not start, and the CPU would have done the work"):
+    with pytest.raises(BuildError, match="did not start, and the CPU would have done the work"):
         Runner.open(network(tmp_path / "net.onnx"), FLOAT32, options={"provider": provider})
 
 
 def test_operators_that_fall_back_are_named(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed, match=r"5 of its 5 operators would be computed on the CPU: Sub, Relu, ReduceMean …"):
+    with pytest.raises(BuildError, match=r"5 of its 5 operators would be computed on the CPU: Sub, Relu, ReduceMean …"):
         nvidia.require_gpu(Claimed(model), nvidia.CUDA, model, "")
 
 
 def test_a_missing_provider_is_refused_with_what_was_said(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed, match=r"did not start, .*: Failed to load libcudnn\.so"):
+    with pytest.raises(BuildError, match=r"did not start, .*: Failed to load libcudnn\.so"):
         nvidia.require_gpu(Claimed(model, "Another"), nvidia.CUDA, model, "Failed to load libcudnn.so")
 
 
@@ -77,7 +78,7 @@ def test_computing_with_sizes_may_stay_on_the_cpu(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("a", "b")]
     size = helper.make_tensor_value_info("size", TensorProto.INT64, [])
     model = save(tmp_path / "net.onnx", nodes, infos[:1], [infos[1], size], [numpy_helper.from_array(np.array(0, np.int64), "first")])
-    with pytest.raises(BuildFailed, match=r"1 of its 3 operators would be computed on the CPU: Reshape 'reshape'"):
+    with pytest.raises(BuildError, match=r"1 of its 3 operators would be computed on the CPU: Reshape 'reshape'"):
         nvidia.require_gpu(Claimed(model), nvidia.CUDA, model, "")
 
 
@@ -85,5 +86,5 @@ def test_int8_goes_to_tensorrt_and_never_to_cuda() -> None:
     assert nvidia.chosen("auto", "int8") == nvidia.TENSORRT
     assert nvidia.chosen("auto", "float16") == nvidia.CUDA
     assert nvidia.chosen("tensorrt", "float32") == nvidia.TENSORRT
-    with pytest.raises(BuildFailed, match="float32, dequantized"):
+    with pytest.raises(BuildError, match="float32, dequantized"):
         nvidia.chosen("cuda", "int8")

@@ -9,10 +9,11 @@ import pytest
 
 from backends.networks import network
 from plimsoll import backends
-from plimsoll.backend import Backend, require, translate
-from plimsoll.errors import BackendMissing, BuildFailed, ImageError, RunFailed, TargetError
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.base import Backend
+from plimsoll.backends.runner import Runner
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError, ImageError, RunError, TargetError
 
 
 def test_a_file_in_the_folder_is_a_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_an_unknown_runtime_names_those_there_are() -> None:
 
 
 def test_a_missing_runtime_carries_the_command_that_installs_it() -> None:
-    with pytest.raises(BackendMissing) as caught:
+    with pytest.raises(BackendMissingError) as caught:
         require("no_such_runtime_here", "pip install no-such-runtime")
     assert "pip install no-such-runtime" in caught.value.hint
 
@@ -44,19 +45,19 @@ def test_a_missing_runtime_carries_the_command_that_installs_it() -> None:
 def test_a_runtime_that_is_there_but_broken_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken_runtime.py").write_text("raise ImportError('libsomething.so.3: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(BackendMissing, match=r"libsomething\.so\.3"):
+    with pytest.raises(BackendMissingError, match=r"libsomething\.so\.3"):
         require("broken_runtime", "pip install broken-runtime")
 
 
 def test_a_foreign_error_is_translated_once_with_its_cause() -> None:
     cause = RuntimeError("line one\nline two")
-    with pytest.raises(RunFailed, match="running: RuntimeError: line one line two") as caught, translate(RunFailed, "running"):
+    with pytest.raises(RunError, match="running: RuntimeError: line one line two") as caught, translate(RunError, "running"):
         raise cause
     assert caught.value.__cause__ is cause
 
 
 def test_our_own_errors_pass_untouched() -> None:
-    with pytest.raises(ImageError), translate(BuildFailed, "building"):
+    with pytest.raises(ImageError), translate(BuildError, "building"):
         raise ImageError("as it was")
 
 

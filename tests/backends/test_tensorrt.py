@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import backends, gpu
+from plimsoll import backends
+from plimsoll.backends.runner import Runner
 from plimsoll.backends.tensorrt import engine, job
 from plimsoll.backends.tensorrt.options import TensorRtOptions
-from plimsoll.errors import BackendMissing, BuildFailed
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError
+from plimsoll.system import gpu
 
 TESTS = Path(__file__).parents[1]
 STANDIN = TESTS / "tensorrt_standin"
@@ -66,7 +67,7 @@ def test_against_the_stand_in(driver: Path, tmp_path: Path, generation: int) -> 
 
 @here
 def test_without_tensorrt_the_command_that_installs_it_is_said() -> None:
-    with pytest.raises(BackendMissing, match="tensorrt:gpu:float16 can't be used") as caught:
+    with pytest.raises(BackendMissingError, match="tensorrt:gpu:float16 can't be used") as caught:
         backends.for_target(Target("tensorrt", "gpu", "float16"))
     assert "pip install tensorrt-cu13" in caught.value.hint
 
@@ -82,7 +83,7 @@ def test_free_sizes_are_filled_from_batch_and_spec() -> None:
     assert job.shape_for("a", (-1, 3, -1, -1), 8, [3, 224, 192]) == (8, 3, 224, 192)
     assert job.shape_for("a", (4, 3), 8, []) == (4, 3)
     assert job.shape_for("a", (), 8, []) == ()
-    with pytest.raises(BuildFailed, match="axis 3"):
+    with pytest.raises(BuildError, match="axis 3"):
         job.shape_for("a", (-1, 3, 5, -1), 8, [3, 5, None])
 
 
@@ -93,12 +94,12 @@ def test_only_what_changes_the_engine_is_in_its_key() -> None:
 
 @here
 def test_a_plan_is_found_by_its_suffix(tmp_path: Path) -> None:
-    from plimsoll import sources
+    from plimsoll import importers
 
     (tmp_path / "net.plan").write_bytes(b"x")
-    model = sources.read(tmp_path / "net.plan")
+    model = importers.read(tmp_path / "net.plan")
     assert (model.format, model.files) == (engine.FORMAT, ())
     engine.facts_file(model.path).write_text("{}")
-    assert sources.read(tmp_path / "net.plan").files == (engine.facts_file(model.path),)
-    with pytest.raises(BackendMissing):
+    assert importers.read(tmp_path / "net.plan").files == (engine.facts_file(model.path),)
+    with pytest.raises(BackendMissingError):
         Runner.open(model, Target("tensorrt", "gpu", "float32"))

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import expected, network, save
-from plimsoll import backends, build_cache
-from plimsoll.backend import ThreadPlan
-from plimsoll.errors import BackendMissing, BuildFailed
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll import backends
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError
+from plimsoll.system import build_cache
 
 TORCH = Target("torch", "cpu", "float32")
 PLAIN = {"compiler": "none"}
@@ -38,7 +39,7 @@ FROM_NUMBERS_ALONE = {"Range", "ConstantOfShape"}
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
 def test_without_torch_the_command_is_said() -> None:
-    with pytest.raises(BackendMissing, match="torch:gpu:float16 can't be used") as caught:
+    with pytest.raises(BackendMissingError, match="torch:gpu:float16 can't be used") as caught:
         backends.for_target(Target("torch", "gpu", "float16"))
     assert "pip install 'plimsoll-line[torch]'" in caught.value.hint
 
@@ -54,7 +55,7 @@ def test_every_operator_does_what_onnx_says() -> None:
         kinds = {node.op_type for node in model.graph.node}
         try:
             _check(model, kinds, given, wanted)
-        except BuildFailed:
+        except BuildError:
             refused.append(name)
         except (AssertionError, RuntimeError, TypeError, KeyError, IndexError) as error:
             failed.append(f"{name}: {error}"[:300])
@@ -137,7 +138,7 @@ def test_an_operator_without_translation_is_named(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 2]) for name in ("a", "b")]
     nodes = [helper.make_node("CumSum", ["a", "axis"], ["sums"]), helper.make_node("Trilu", ["sums"], ["b"])]
     model = save(tmp_path / "net.onnx", nodes, infos[:1], infos[1:], [numpy_helper.from_array(np.array(0), "axis")])
-    with pytest.raises(BuildFailed, match="no translation for CumSum, Trilu"):
+    with pytest.raises(BuildError, match="no translation for CumSum, Trilu"):
         Runner.open(model, TORCH, options=PLAIN)
 
 
@@ -173,13 +174,13 @@ def _built() -> set[Path]:
 def test_free_sizes_besides_the_batch_are_said(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H"]) for name in ("a", "b")]
     model = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["a"], ["b"])], infos[:1], infos[1:], [])
-    with pytest.raises(BuildFailed, match="free sizes besides the batch"):
+    with pytest.raises(BuildError, match="free sizes besides the batch"):
         Runner.open(model, TORCH)
 
 
 @needs_torch
 def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match=r"torch:cpu:float32 needs .*; this one has"):
+    with pytest.raises(BuildError, match=r"torch:cpu:float32 needs .*; this one has"):
         Runner.open(network(tmp_path / "net.onnx", form="qdq"), TORCH)
-    with pytest.raises(BuildFailed, match="torch loads ONNX files"):
+    with pytest.raises(BuildError, match="torch loads ONNX files"):
         Runner.open(Model(tmp_path / "net.onnx", "tflite"), TORCH)

@@ -10,25 +10,25 @@ import pytest
 from pydantic import ValidationError
 
 from key_files import Clock, made, run
-from plimsoll.serve.access.doorkeeper import Caller, Doorkeeper, Need, Ticket, loopback, network
+from plimsoll.serve.access.authorizer import Admission, Authorizer, Caller, Need, loopback, network
 from plimsoll.serve.access.keys import Role, Terms
 from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 
 
 def caller(*tokens: str, address: str = "192.0.2.1", local: bool = False) -> Caller:
     return Caller(frozenset(token.encode() for token in tokens), address, local)
 
 
-def refused(door: Doorkeeper, who: Caller, need: Need = "predict") -> Problem:
-    with pytest.raises(Refused) as raised:
+def refused(door: Authorizer, who: Caller, need: Need = "predict") -> Problem:
+    with pytest.raises(RequestError) as raised:
         run(door.admit(who, need))
     return raised.value.problem
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> tuple[Doorkeeper, dict[str, str], Clock]:
+def door(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
     """A doorkeeper with a key of each kind, and its clock."""
     clock = Clock()
     past = datetime.fromtimestamp(500, UTC)
@@ -43,14 +43,14 @@ def door(tmp_path: Path) -> tuple[Doorkeeper, dict[str, str], Clock]:
         "ends": Terms(expires=soon),
     }
     tokens = made(tmp_path / "keys.toml", **terms)
-    return Doorkeeper(AccessSettings(keys=tmp_path / "keys.toml"), clock=clock, now=clock), tokens, clock
+    return Authorizer(AccessSettings(keys=tmp_path / "keys.toml"), clock=clock, now=clock), tokens, clock
 
 
 @pytest.mark.parametrize(
     ("who", "rights"),
     [("asks", {"predict"}), ("looks", {"metrics"}), ("rules", {"predict", "metrics", "control"})],
 )
-def test_a_role_may_what_it_says_and_nothing_else(door: tuple[Doorkeeper, dict[str, str], Clock], who: str, rights: set[str]) -> None:
+def test_a_role_may_what_it_says_and_nothing_else(door: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]) -> None:
     needs: tuple[Need, ...] = ("predict", "metrics", "control")
     for need in needs:
         if need in rights:
@@ -63,7 +63,7 @@ def test_a_role_may_what_it_says_and_nothing_else(door: tuple[Doorkeeper, dict[s
             assert who in problem.message
 
 
-def test_keys_are_needed_and_end(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+def test_keys_are_needed_and_end(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
     doorkeeper, tokens, clock = door
     assert refused(doorkeeper, caller(local=True)).status == 401
     assert refused(doorkeeper, caller(tokens["asks"], tokens["slow"])).status == 401
@@ -73,7 +73,7 @@ def test_keys_are_needed_and_end(door: tuple[Doorkeeper, dict[str, str], Clock])
     assert refused(doorkeeper, caller(tokens["ends"])).status == 401
 
 
-def test_a_key_has_its_own_rate(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+def test_a_key_has_its_own_rate(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
     doorkeeper, tokens, clock = door
     for _ in range(2):
         run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
@@ -84,7 +84,7 @@ def test_a_key_has_its_own_rate(door: tuple[Doorkeeper, dict[str, str], Clock]) 
     run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
 
 
-def test_pictures_are_charged_where_they_count(door: tuple[Doorkeeper, dict[str, str], Clock]) -> None:
+def test_pictures_are_charged_where_they_count(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
     doorkeeper, tokens, clock = door
     run(doorkeeper.admit(caller(tokens["counted"]), "predict")).settle(30)
     assert refused(doorkeeper, caller(tokens["counted"])).retry_after == pytest.approx(2.1)
@@ -100,9 +100,9 @@ def test_pictures_are_charged_where_they_count(door: tuple[Doorkeeper, dict[str,
     [("local", True, True), ("local", False, False), ("anybody", False, True), ("nobody", True, False)],
 )
 def test_who_controls_models_without_keys(control: Literal["local", "anybody", "nobody"], local: bool, allowed: bool) -> None:
-    door = Doorkeeper(AccessSettings(control=control))
+    door = Authorizer(AccessSettings(control=control))
     if allowed:
-        assert run(door.admit(caller(local=local), "control")) == Ticket()
+        assert run(door.admit(caller(local=local), "control")) == Admission()
     else:
         assert refused(door, caller(local=local), "control").status == 403
     run(door.admit(caller(), "predict"))
@@ -111,7 +111,7 @@ def test_who_controls_models_without_keys(control: Literal["local", "anybody", "
 
 def test_addresses_share_a_limit_by_network() -> None:
     clock = Clock()
-    door = Doorkeeper(AccessSettings.model_validate({"address_rate": "1/s", "address_burst": 1}), clock=clock)
+    door = Authorizer(AccessSettings.model_validate({"address_rate": "1/s", "address_burst": 1}), clock=clock)
     run(door.admit(caller(address="2001:db8:1:2::1"), "predict"))
     assert refused(door, caller(address="2001:db8:1:2:ffff::9")).status == 429
     run(door.admit(caller(address="2001:db8:1:3::1"), "predict"))
@@ -121,9 +121,9 @@ def test_addresses_share_a_limit_by_network() -> None:
 
 
 def test_without_settings_everybody_may_ask() -> None:
-    door = Doorkeeper(AccessSettings())
+    door = Authorizer(AccessSettings())
     for _ in range(1000):
-        assert run(door.admit(caller(), "predict")) == Ticket()
+        assert run(door.admit(caller(), "predict")) == Admission()
 
 
 def test_addresses() -> None:
@@ -142,7 +142,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]) -> 
 
 def test_an_empty_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "k").write_text("")
-    door = Doorkeeper(AccessSettings(keys=tmp_path / "k"))
+    door = Authorizer(AccessSettings(keys=tmp_path / "k"))
     assert "nobody is let in" in caplog.text
     assert refused(door, caller("plm_00000000_" + "A" * 43)).status == 401
     assert refused(door, caller()).status == 401
@@ -151,6 +151,6 @@ def test_an_empty_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_every_role_has_rights() -> None:
     from typing import get_args
 
-    from plimsoll.serve.access.doorkeeper import _RIGHTS
+    from plimsoll.serve.access.authorizer import _RIGHTS
 
     assert set(_RIGHTS) == set(get_args(Role))

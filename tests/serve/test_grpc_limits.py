@@ -14,7 +14,7 @@ import pytest
 
 from oip_service import patient
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.settings import Settings
@@ -101,7 +101,7 @@ def test_a_message_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
 def test_strangers_are_refused_before_their_messages_are_read(tmp_path: Path) -> None:
     token, asker = keys.issue("asker", keys.Terms(role="predict"))
     keys.write(tmp_path / "keys.toml", [asker])
-    with served(tmp_path, door=Doorkeeper(AccessSettings(keys=tmp_path / "keys.toml"))) as place:
+    with served(tmp_path, door=Authorizer(AccessSettings(keys=tmp_path / "keys.toml"))) as place:
         refused = place.call(rows())
         line = place.line
         assert (refused.code, line["status"], line["bytes_in"], "key" in line) == ("UNAUTHENTICATED", "UNAUTHENTICATED", 0, False)
@@ -121,7 +121,7 @@ def test_strangers_are_refused_before_their_messages_are_read(tmp_path: Path) ->
 def test_each_request_of_a_stream_counts_for_its_key_s_rate_once(tmp_path: Path) -> None:
     token, asker = keys.issue("asker", keys.Terms(rate=Rate.parse("2/h"), burst=2))
     keys.write(tmp_path / "keys.toml", [asker])
-    with served(tmp_path, door=Doorkeeper(AccessSettings(keys=tmp_path / "keys.toml"))) as place:
+    with served(tmp_path, door=Authorizer(AccessSettings(keys=tmp_path / "keys.toml"))) as place:
         list(place.channel.stream_stream(STREAM)(iter([rows()] * 3), timeout=60, metadata=[("x-api-key", token)]))
         assert [line["status"] for line in place.lines] == ["OK", "OK", "RESOURCE_EXHAUSTED"]
         assert int(place.call(rows(), x_api_key=token).trailer["grpc-retry-pushback-ms"]) > 1000

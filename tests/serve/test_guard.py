@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from http_services import running
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.access.keys import Key, Terms
 from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.access.settings import AccessSettings
@@ -48,7 +48,7 @@ ROUTES = (
 def service(access: AccessSettings, cors: CorsSettings | None = None) -> Iterator[httpx.Client]:
     """Serve something behind the door."""
     app = Starlette(routes=[Route(path, anything, methods=["GET", "POST", "DELETE"]) for path in ROUTES])
-    shell = Shell(Doorkeeper(access), access, cors or CorsSettings(), LogSettings())
+    shell = Shell(Authorizer(access), access, cors or CorsSettings(), LogSettings())
     with running(shell.around(app)) as url, httpx.Client(base_url=url) as client:
         yield client
 

@@ -15,8 +15,8 @@ from key_files import Clock, made, run
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.keys import Terms
+from plimsoll.serve.access.keystore import KeyStore
 from plimsoll.serve.access.rate import Limit, Rate
-from plimsoll.serve.access.ring import KeyRing
 
 
 def test_a_key_has_256_random_bits_and_the_file_only_its_hash(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_file_that_names_a_key_twice_is_refused(tmp_path: Path) -> None:
 
 def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
     token = made(tmp_path / "k", one=Terms())["one"]
-    ring = KeyRing(tmp_path / "k")
+    ring = KeyStore(tmp_path / "k")
     found = ring.find(token.encode())
     assert found is not None
     assert found.name == "one"
@@ -80,7 +80,7 @@ def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
 def test_a_key_works_and_ends_without_a_restart(tmp_path: Path) -> None:
     file, clock = tmp_path / "keys.toml", Clock()
     old = made(file, old=Terms())["old"]
-    ring = KeyRing(file, clock=clock)
+    ring = KeyStore(file, clock=clock)
     new = made(file, new=Terms())["new"]
     run(ring.refresh())
     assert ring.find(old.encode()), "looked at most once a second"
@@ -94,7 +94,7 @@ def test_a_key_works_and_ends_without_a_restart(tmp_path: Path) -> None:
 def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None) -> None:
     file, clock = tmp_path / "keys.toml", Clock()
     token = made(file, one=Terms())["one"].encode()
-    ring = KeyRing(file, clock=clock)
+    ring = KeyStore(file, clock=clock)
     if text is None:
         file.unlink()
     else:
@@ -117,10 +117,10 @@ def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(tmp_path: Path, caplo
 
 def test_a_service_does_not_start_without_its_keys(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't read the keys"):
-        KeyRing(tmp_path / "missing.toml")
+        KeyStore(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("[[key]]\nname = 'x'")
     with pytest.raises(InputError, match=r"key\.0\.id"):
-        KeyRing(tmp_path / "bad.toml")
+        KeyStore(tmp_path / "bad.toml")
 
 
 def test_a_file_replaced_by_a_link_is_noticed(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_file_replaced_by_a_link_is_noticed(tmp_path: Path) -> None:
     os.utime(first, (100, 100))
     os.utime(second, (100, 100))
     link.symlink_to(first)
-    ring = KeyRing(link, clock=clock)
+    ring = KeyStore(link, clock=clock)
     assert ring.find(old)
     replaced = tmp_path / "next"
     replaced.symlink_to(second)

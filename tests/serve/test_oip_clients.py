@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 import plimsoll
 from oip_service import Speaking, alone, element, patient, speaking
-from plimsoll import toolchain
-from plimsoll.toolchain.recipe import python_of
+from plimsoll.system import toolchains
+from plimsoll.system.toolchains.recipe import python_of
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -31,9 +31,9 @@ TESTS = Path(__file__).resolve().parents[1]
 def client_python() -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(TESTS / "toolchains"))
-        if not toolchain.made("oip"):
+        if not toolchains.made("oip"):
             pytest.skip("the toolchain isn't made: PLIMSOLL_TOOLCHAINS=tests/toolchains plimsoll toolchains make oip")
-        return python_of(toolchain.make("oip"))
+        return python_of(toolchains.make("oip"))
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import plimsoll
 from oip_service import Speaking, alone, element, patient, speaking, write_mixed
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.messages import Refused
+from plimsoll.serve.messages import RequestError
 from running import children, until
 
 grpc = pytest.importorskip("grpc")
@@ -197,7 +197,7 @@ def test_a_call_s_deadline_limits_the_wait(oip: Speaking, photos: list[bytes]) -
             return 0.0
 
     calling = Procedures(oip.service).model_infer(pictures(photos), Hurried())
-    with pytest.raises(Refused, match="time"):
+    with pytest.raises(RequestError, match="time"):
         asyncio.run_coroutine_threadsafe(calling, oip.loop).result(60)
 
 
@@ -240,7 +240,7 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
     asking, asker = keys.issue("asker", keys.Terms(role="predict"))
     ruling, ruler = keys.issue("ruler", keys.Terms(role="admin"))
     keys.write(file, [asker, ruler])
-    with speaking(patient(), write_mixed(tmp_path), door=Doorkeeper(AccessSettings(keys=file))) as service:
+    with speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings(keys=file))) as service:
         stub = Stub(service.grpc)
 
         def code(procedure: str, request: Any, *metadata: tuple[str, str]) -> str:
@@ -267,7 +267,7 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
 def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -> None:
     """By a name or a path that is written in another way neither."""
     unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
-    with speaking(patient(), write_mixed(tmp_path), door=Doorkeeper(AccessSettings())) as service, grpc.insecure_channel(service.grpc) as channel:
+    with speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings())) as service, grpc.insecure_channel(service.grpc) as channel:
         path = "/inference.GRPCInferenceService/RepositoryModelUnload"
         names = ("", "/", "%0A", "%00", "%20", "?", "#", "/x", "x")
         for asked, metadata, expected in (

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from oip_service import element
-from plimsoll.serve.messages import Refused, TensorFact
+from plimsoll.serve.messages import RequestError, TensorFact
 from plimsoll.serve.oip.datatypes import DTYPES, datatype_of
 from plimsoll.serve.oip.ranking import best
 from plimsoll.serve.oip.request import InferRequest, InputTensor, asked
@@ -80,12 +80,12 @@ def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: obj
     if fits:
         assert array(sent, wanted, 1).dtype == DTYPES[datatype]
     else:
-        with pytest.raises(Refused, match="input 'x'"):
+        with pytest.raises(RequestError, match="input 'x'"):
             array(sent, wanted, 1)
 
 
 def test_a_bool_is_0_or_1() -> None:
-    with pytest.raises(Refused, match="neither 0 nor 1"):
+    with pytest.raises(RequestError, match="neither 0 nor 1"):
         array(InputTensor("x", "BOOL", (3,), b"\x00\x01\x02"), TensorFact("x", "bool", (None,)), 3)
 
 

@@ -17,9 +17,9 @@ import ship_reports
 import spotting_networks as spotting
 from json_schema import problems
 from oip_service import LENGTH, element, with_tensors
-from plimsoll.package import pack
-from plimsoll.page import render
-from plimsoll.target import Target
+from plimsoll.bundle.packing import pack
+from plimsoll.core.target import Target
+from plimsoll.report.page import render
 from running import start
 
 JSON = {"Content-Type": "application/json"}

@@ -16,11 +16,11 @@ import ship_reports
 import spotting_networks as spotting
 from browser import Browser, browser
 from key_files import made
-from plimsoll.package import pack
-from plimsoll.page import render
+from plimsoll.bundle.packing import pack
+from plimsoll.core.target import Target
+from plimsoll.export.web import chromium
+from plimsoll.report.page import render
 from plimsoll.serve.access.keys import Terms
-from plimsoll.target import Target
-from plimsoll.web import chromium
 from running import Running, start
 
 needs_chromium = pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed")

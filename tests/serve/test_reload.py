@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from plimsoll.bundle import Bundle, tensor_file
-from plimsoll.opener import open_reference
-from plimsoll.package import pack
-from plimsoll.target import Target
+from plimsoll.bundle.packing import pack
+from plimsoll.core.target import Target
+from plimsoll.inference.resolve import open_reference
 from running import start, until
 from small_bundles import put
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from plimsoll.errors import BackendMissing
+from plimsoll.errors import BackendMissingError
 from plimsoll.serve.tracing import Traced, Tracing, TracingSettings, wanted
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def test_a_request_is_a_span_with_its_stages_as_children() -> None:
     assert request.parent is None
     assert request.context is not None
     assert dict(request.attributes or {}) == {
-        "http.request.method": "POST", "url.path": "/v1/predict", "http.route": "/v1/predict", "plimsoll.request_id": "abc", "plimsoll.model": "open_nsfw",
+        "http.request.method": "POST", "url.path": "/v1/predict", "http.route": "/v1/predict", "plimsoll.request_id": "abc", "plimsoll.core.model": "open_nsfw",
         "plimsoll.pictures": 1, "http.response.status_code": 200,
     }  # fmt: skip
     assert state["trace_id"] == f"{request.context.trace_id:032x}"
@@ -167,7 +167,7 @@ def test_nothing_is_imported_until_then() -> None:
 
 def test_without_opentelemetry_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(BackendMissing) as raised:
+    with pytest.raises(BackendMissingError) as raised:
         Tracing(TracingSettings())
     assert "plimsoll-line[otel]" in raised.value.hint
 

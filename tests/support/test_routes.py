@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 import tfjs_files
 from caffe_files import inputs as caffe_inputs
 from caffe_files import layer, write_pair
-from plimsoll import backends, quantize, sources
-from plimsoll.backend import Offer
-from plimsoll.importing import JUDGE, import_model
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.ship.make import network
-from plimsoll.ship.materials import Materials
-from plimsoll.ship.variant import Variant, calibrators_of
+from plimsoll import backends, importers, quantize
+from plimsoll.backends.base import AvailableTarget
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.importers.parity import REFERENCE_TARGET, import_model
+from plimsoll.ship.artifacts import Artifacts
+from plimsoll.ship.build import network
+from plimsoll.ship.candidate import Candidate, calibrators_of
 from plimsoll.spec import Spec
 from toolchains_made import program
 from wts_files import resnet_tensors, write_wts
@@ -126,28 +126,28 @@ def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     path = write(folder)
     if path.suffix != ".onnx":
         path = import_model(path, folder / "onnx").model.path
-    with Runner.open(sources.read(path), JUDGE) as runner:
+    with Runner.open(importers.read(path), REFERENCE_TARGET) as runner:
         (taken,) = runner.inputs
         pictures = np.random.default_rng(3).random((24, *(size or 1 for size in taken.shape[1:])), np.float32)
         (answers,) = runner.infer(pictures).values()
-    return sources.read(path, contract(taken.shape)), pictures, answers
+    return importers.read(path, contract(taken.shape)), pictures, answers
 
 
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: str(offer.target))
-def test_a_route(imported: tuple[Model, NDArray[np.float32], NDArray[np.float32]], offer: Offer, tmp_path: Path) -> None:
+def test_a_route(imported: tuple[Model, NDArray[np.float32], NDArray[np.float32]], offer: AvailableTarget, tmp_path: Path) -> None:
     if offer.missing:
         pytest.skip(offer.missing)
     model, pictures, answers = imported
-    variant = Variant("reference", False, offer.target, next(iter(calibrators_of(offer.target, ("minmax",))), None))
-    made = network(model, variant, tmp_path / "built", materials(model, pictures, tmp_path))
+    candidate = Candidate("reference", False, offer.target, next(iter(calibrators_of(offer.target, ("minmax",))), None))
+    made = network(model, candidate, tmp_path / "built", artifacts(model, pictures, tmp_path))
     with Runner.open(made, offer.target) as runner:
         (found,) = runner.infer(pictures[:5]).values()
     largest = float(np.abs(answers).max())
     np.testing.assert_allclose(found, answers[:5], atol=largest * TOLERANCE.get(offer.target.precision, 0.1), rtol=0)
 
 
-def materials(model: Model, pictures: NDArray[np.float32], folder: Path) -> Materials:
+def artifacts(model: Model, pictures: NDArray[np.float32], folder: Path) -> Artifacts:
     table, tensors = folder / "minmax.json", folder / "tensors.npy"
     quantize.collect(model, iter([pictures])).calibration("minmax").write(table)
     np.save(tensors, pictures)
-    return Materials(tables={"minmax": table}, tensors={"plain": tensors})
+    return Artifacts(tables={"minmax": table}, tensors={"plain": tensors})

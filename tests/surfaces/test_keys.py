@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from plimsoll.cli.keys import app
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.ring import KeyRing
+from plimsoll.serve.access.keystore import KeyStore
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_key_is_printed_once_and_works(file: Path) -> None:
     """The key alone goes to standard output, so that a script can take it."""
     done = good("add", "misskey", "--file", file, "--rate", "10/s", "--burst", "20", "--expires", "90d")
     token = done.stdout.strip()
-    found = KeyRing(file).find(token.encode())
+    found = KeyStore(file).find(token.encode())
     assert found is not None
     assert (found.name, found.role, found.limit and found.limit.burst) == ("misskey", "predict", 20)
     assert "copy it now" in done.stderr
@@ -64,7 +64,7 @@ def test_a_key_is_removed(file: Path) -> None:
     good("add", "new", "--file", file)
     good("remove", "old", "--file", file)
     assert [key.name for key in keys.read(file)] == ["new"]
-    assert KeyRing(file).find(token.encode()) is None
+    assert KeyStore(file).find(token.encode()) is None
     assert "It has: new" in error_of("remove", "old", "--file", file)
 
 

@@ -57,9 +57,9 @@ def test_every_example_photo_scores_as_the_authors_code_does(plimsoll: Run, exam
 def test_the_fast_steps_come_near_the_reference(plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path) -> None:
     done = plimsoll("predict", "open_nsfw", example_photos[0].parent, "--steps", "fast")
     scores = np.array([row["score"] for row in rows(done.stdout)], np.float64)
-    drift = np.abs(scores - authors_scores(nsfw_model_path, example_photos))
-    assert 0 < drift.max() < 0.1
-    assert drift.mean() < 0.005
+    deviation = np.abs(scores - authors_scores(nsfw_model_path, example_photos))
+    assert 0 < deviation.max() < 0.1
+    assert deviation.mean() < 0.005
 
 
 def test_python_gives_what_the_command_gives(plimsoll: Run, example_photos: list[Path]) -> None:

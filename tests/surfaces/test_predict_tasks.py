@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plimsoll.core.target import Target
 from plimsoll.errors import SpecError
+from plimsoll.export.web import package
 from plimsoll.spec.files import dumps
-from plimsoll.target import Target
-from plimsoll.web import package
 from spotting_networks import ANCHOR, Rectangle, encoded, model, picture
 from surfaces.conftest import Run
 

@@ -13,7 +13,7 @@ from surfaces.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("nsfw_model_path")
 
-ENOUGH = ("--budget", "flips=6%", "--budget", "drift=0.01")
+ENOUGH = ("--budget", "flips=6%", "--budget", "deviation=0.01")
 """What the 58 example photos can prove."""
 
 
@@ -33,7 +33,7 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
     assert first == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence fewer than 5.1 % do"
     text = "\n".join(rest)
     assert "fast steps" in text
-    assert "mean score drift" in text
+    assert "mean score deviation" in text
     assert "most at 'resize'" in text
     assert not done.stderr
 

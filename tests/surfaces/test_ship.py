@@ -50,9 +50,9 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
     check = limits(made.report)["change of top1"]
     assert check["passed"]
     assert -1.0 <= check["measured"] < 0, "the bound is judged, not the sample"
-    int8 = [variant for variant in details["variants"] if variant["target"].endswith("int8") and variant["status"] == "ok"]
-    assert int8, "no int8 variant was measured"
-    assert all(variant["calibrator"] == "percentile" and 0 < variant["drift"]["mean"] < 0.05 for variant in int8)
+    int8 = [candidate for candidate in details["candidates"] if candidate["target"].endswith("int8") and candidate["status"] == "ok"]
+    assert int8, "no int8 candidate was measured"
+    assert all(candidate["calibrator"] == "percentile" and 0 < candidate["deviation"]["mean"] < 0.05 for candidate in int8)
     assert "top1: 0." in made.said
     assert made.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
     answered = json.loads(plimsoll("predict", made.bundle, next((digits.images / "three").iterdir())).stdout)
@@ -60,11 +60,11 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
 
 
 def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
-    made = ship(plimsoll, digits, tmp_path, "--budget", "drift=1e-12", "--calibrators", "minmax", "--time", "120s")
+    made = ship(plimsoll, digits, tmp_path, "--budget", "deviation=1e-12", "--calibrators", "minmax", "--time", "120s")
     details = made.report["details"]
     assert details["outcome"] == "nothing_passed"
     assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
-    assert "no variant keeps the budget; the reference ships" in made.said
+    assert "no candidate keeps the budget; the reference ships" in made.said
     golden = sorted(path.name for path in (made.bundle / "golden").iterdir() if path.suffix != ".npy")
     assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], "a user's picture lies in the bundle unasked"
     assert "none of yours" in made.said

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from plimsoll import isolate, machine
 from plimsoll.cli import inspect
-from plimsoll.isolate import Limits
+from plimsoll.system import host, subprocesses
+from plimsoll.system.subprocesses import Limits
 from running import start
 from small_models import SPEC, TENSOR_SPEC, brightness, small_model
 
@@ -36,7 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("HOME", "USERPROFILE", "LOCALAPPDATA"):
         monkeypatch.setenv(name, str(folder))
-    for name in ("CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME", "XDG_DATA_HOME", *machine.TELEMETRY_OFF):
+    for name in ("CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME", "XDG_DATA_HOME", *host.TELEMETRY_OFF):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
     return folder
@@ -74,7 +74,7 @@ def test_jobs_are_told_before_they_import_anything(home: Path, tmp_path: Path, m
         "import os\nimport onnxruntime\ndef run(payload):\n    return {'value': os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
-    assert isolate.run("importing_job", {}, tmp_path / "job", Limits(60))["value"] == "1"
+    assert subprocesses.run("importing_job", {}, tmp_path / "job", Limits(60))["value"] == "1"
     assert not files_in(home)
 
 

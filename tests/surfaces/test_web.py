@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 import plimsoll
-from plimsoll import backends, web
-from plimsoll.errors import RunFailed
-from plimsoll.opener import open_reference
-from plimsoll.target import Target
-from plimsoll.web import chromium
+from plimsoll import backends
+from plimsoll.core.target import Target
+from plimsoll.errors import RunError
+from plimsoll.export import web
+from plimsoll.export.web import chromium
+from plimsoll.inference.resolve import open_reference
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
@@ -127,6 +128,6 @@ def test_a_damaged_package_is_told_and_not_silently_wrong(package: Path, tmp_pat
     assert not all(check.passed for check in web.browse(broken).checks)
     assert use(broken, "drop", [])["checked"] == "0/2"
     (broken / "model.onnx").unlink()
-    with pytest.raises(RunFailed, match=r"model\.onnx can't be loaded: the server says 404"):
+    with pytest.raises(RunError, match=r"model\.onnx can't be loaded: the server says 404"):
         web.browse(broken)
     assert "model.onnx" in use(broken, "drop", [])["state"]

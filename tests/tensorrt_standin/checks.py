@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import expected, network, save
-from plimsoll import backends, build_cache, gpu
-from plimsoll.backend import Calibrated, ThreadPlan
+from plimsoll import backends
+from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.runner import Runner
 from plimsoll.backends.tensorrt import BACKEND, TensorRtOptions, engine, runtime
-from plimsoll.errors import BuildFailed, RunFailed, TargetError
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, RunError, TargetError
 from plimsoll.quantize import Calibration, StaticOptions, calibrate, static
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.system import build_cache, gpu
 
 Array = NDArray[np.float32]
 GENERATION = int(os.environ["STANDIN_TENSORRT"])
@@ -89,7 +90,7 @@ def test_an_output_whose_size_depends_on_the_picture(tmp_path: Path) -> None:
     with Runner.open(model, FLOAT32, options={"max_batch": "8"}) as runner:
         for value in (np.eye(4, dtype=np.float32), np.ones((6, 4), np.float32), np.zeros((1, 4), np.float32)):
             np.testing.assert_array_equal(runner.run({"picture": value})["places"], np.stack(np.nonzero(value)))
-        with pytest.raises(RunFailed, match="can't be cut"):
+        with pytest.raises(RunError, match="can't be cut"):
             runner.run({"picture": np.ones((9, 4), np.float32)})
 
 
@@ -137,7 +138,7 @@ def test_an_engine_is_refused_elsewhere(tmp_path: Path, changed: dict[str, Any],
     built = build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path)
     facts = built.files[0]
     facts.write_text(json.dumps(json.loads(facts.read_text()) | changed))
-    with pytest.raises(BuildFailed, match=told):
+    with pytest.raises(BuildError, match=told):
         Runner.open(built, FLOAT32)
 
 
@@ -154,7 +155,7 @@ def test_a_plan_of_somebody_else_runs_and_one_that_tensorrt_refuses_is_said_so(t
     with Runner.open(Model(plan, "tensorrt"), FLOAT32) as runner:
         assert runner.infer(pictures(2))["scores"].shape == (2, 4)
     plan.write_bytes(b"not a plan")
-    with pytest.raises(BuildFailed, match=r"can't load theirs\.plan: .*magicTag"):
+    with pytest.raises(BuildError, match=r"can't load theirs\.plan: .*magicTag"):
         Runner.open(Model(plan, "tensorrt"), FLOAT32)
 
 
@@ -168,7 +169,7 @@ def test_what_the_parser_lacks_is_named(tmp_path: Path) -> None:
     nodes = [helper.make_node("Loop", ["times", "", "a"], ["b"], name="round", body=body)]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("a", "b")]
     model = save(tmp_path / "net.onnx", nodes, infos[:1], infos[1:], [numpy_helper.from_array(np.array(2, np.int64), "times")])
-    with pytest.raises(BuildFailed, match="parser refuses the network: Loop 'round': No importer"):
+    with pytest.raises(BuildError, match="parser refuses the network: Loop 'round': No importer"):
         Runner.open(model, FLOAT32)
 
 
@@ -177,7 +178,7 @@ def test_a_builder_that_crashes_is_said_in_words(tmp_path: Path) -> None:
     proto = onnx.load(model.path)
     proto.graph.name = "crash"
     onnx.save(proto, model.path)
-    with pytest.raises(BuildFailed, match="segmentation fault") as caught:
+    with pytest.raises(BuildError, match="segmentation fault") as caught:
         Runner.open(model, FLOAT32)
     assert "log" in caught.value.hint
     assert not list((build_cache.folder_of("tensorrt") / "built").glob("*.part"))
@@ -187,7 +188,7 @@ def test_a_gpu_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with Runner.open(network(tmp_path / "net.onnx"), FLOAT32) as runner:
         monkeypatch.setenv("STANDIN_MEMORY", "10")
         os.putenv("STANDIN_MEMORY", "10")
-        with pytest.raises(RunFailed, match="OUT_OF_MEMORY"):
+        with pytest.raises(RunError, match="OUT_OF_MEMORY"):
             runner.infer(pictures(2))
         os.unsetenv("STANDIN_MEMORY")
         np.testing.assert_allclose(runner.infer(pictures(2))["scores"], expected(pictures(2)), atol=1e-5)
@@ -196,7 +197,7 @@ def test_a_gpu_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_free_size_that_the_spec_does_not_fix_is_said(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H", 8]) for name in ("a", "b")]
     model = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["a"], ["b"])], infos[:1], infos[1:], [])
-    with pytest.raises(BuildFailed, match="free along axis 2"):
+    with pytest.raises(BuildError, match="free along axis 2"):
         Runner.open(model, FLOAT32)
 
 
@@ -205,9 +206,9 @@ def test_plugins_are_loaded_and_belong_to_the_engine(tmp_path: Path) -> None:
     library.write_bytes(b"good")
     built = build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path, plugins=str(library))
     Runner.open(built, FLOAT32, options={"plugins": str(library)}).close()
-    with pytest.raises(BuildFailed, match=r"mine\.so"):
+    with pytest.raises(BuildError, match=r"mine\.so"):
         Runner.open(built, FLOAT32)
-    with pytest.raises(BuildFailed, match=r"absent\.so"):
+    with pytest.raises(BuildError, match=r"absent\.so"):
         build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path, plugins=str(tmp_path / "absent.so"))
 
 
@@ -256,7 +257,7 @@ def test_int8_with_the_options_for_the_target_is_taken_and_close(tmp_path: Path,
 
 
 def test_int8_that_is_not_around_zero_is_refused_in_words(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match="int8 around zero; 4 of its tensors are quantized otherwise"):
+    with pytest.raises(BuildError, match="int8 around zero; 4 of its tensors are quantized otherwise"):
         build(network(tmp_path / "net.onnx", form="qdq"), Target("tensorrt", "gpu", "int8"), tmp_path)
 
 
@@ -268,7 +269,7 @@ def test_fp8_is_made_from_the_ranges(tmp_path: Path, table: Calibration) -> None
     assert ("FP8" in plan_of(built)["flags"]) is (GENERATION == 10)
     exact = answers(model, Target("reference"), stripes(6))
     np.testing.assert_allclose(answers(built, target, stripes(6)), exact, atol=0.1 * float(np.abs(exact).max()))
-    with pytest.raises(BuildFailed, match="needs the ranges"):
+    with pytest.raises(BuildError, match="needs the ranges"):
         build(model, target, tmp_path)
 
 
@@ -303,7 +304,7 @@ def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, meth
     assert ("EntropyCalibration2" if method == "entropy" else "MinMaxCalibration") in cache
     seen = np.frombuffer(bytes.fromhex(cache.split(": ")[1]), ">f4")[0] * 127
     np.testing.assert_allclose(seen, np.abs(tensors[:18]).max(), rtol=1e-6)
-    with pytest.raises(BuildFailed, match="no calibrator 'median'"):
+    with pytest.raises(BuildError, match="no calibrator 'median'"):
         build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("median", tensors))
 
 
@@ -320,5 +321,5 @@ def test_ranges_reach_tensorrt_10_as_a_calibration_cache(tmp_path: Path) -> None
 
 @only_11
 def test_tensorrt_11_has_no_calibrators_and_says_so(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match="has no calibrators"):
+    with pytest.raises(BuildError, match="has no calibrators"):
         build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("entropy", pictures(2)))

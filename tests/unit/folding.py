@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll.model import Model
+from plimsoll.core.model import Model
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Tensors
 

@@ -6,13 +6,13 @@ import math
 
 import pytest
 
-from plimsoll.budget import DEFAULT, DEFAULT_TENSORS, METRICS, Bounded, Budget, Limit
+from plimsoll.core.budget import DEFAULT, DEFAULT_TENSORS, METRICS, Bounded, Budget, Limit
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 
 EVIDENCE = {
     "flips": [Bounded("flips at 0.2", 0.0, 0.0237), Bounded("flips at 0.8", 0.008, 0.0374)],
-    "drift": [Bounded("mean score drift", 0.004, 0.006)],
+    "deviation": [Bounded("mean score deviation", 0.004, 0.006)],
     "top1": [Bounded("change of top1", -0.001, -0.004)],
     "auc": [Bounded("change of auc", 0.0, -0.002)],
     "snr": [Bounded("signal to noise", 40.0, 38.0)],
@@ -28,11 +28,11 @@ def passed(text: str) -> list[bool]:
     [
         ("flips=0.5%", {"flips": 0.005}),
         ("flips=0.005", {"flips": 0.005}),
-        ("flips=0.5%,drift=0.05", {"flips": 0.005, "drift": 0.05}),
+        ("flips=0.5%,deviation=0.05", {"flips": 0.005, "deviation": 0.05}),
         ("  flips = 1 %  top1=-0.5% ", None),
         ("top1=-0.5% auc=-0.01 snr=30", {"top1": -0.005, "auc": -0.01, "snr": 30.0}),
         ("top5=-1%", {"top5": -0.01}),
-        ("drift=1e-3", {"drift": 0.001}),
+        ("deviation=1e-3", {"deviation": 0.001}),
     ],
 )
 def test_reading(text: str, expected: dict[str, float] | None) -> None:
@@ -46,7 +46,7 @@ def test_reading(text: str, expected: dict[str, float] | None) -> None:
 
 
 def test_several_texts_are_one_budget() -> None:
-    assert Budget.parse(["flips=0.5%", "drift=0.05"]) == Budget((Limit("flips", 0.005), Limit("drift", 0.05)))
+    assert Budget.parse(["flips=0.5%", "deviation=0.05"]) == Budget((Limit("flips", 0.005), Limit("deviation", 0.05)))
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_several_texts_are_one_budget() -> None:
         ("flips", "expected metric=value"),
         ("flips=much", "found 'much', expected a number"),
         ("flips=nan", "found 'nan', expected a number"),
-        ("drift=1e999", "beyond what a number can hold"),
+        ("deviation=1e999", "beyond what a number can hold"),
         ("flips=0", "no number of pictures proves"),
         ("flips=-1%", "between 0 and 1"),
         ("flips=100%", "between 0 and 1"),
         ("flips=0.5", "0.5 would be 50 %; write 50% if that is meant, or 0.5%"),
-        ("drift=5%", "in the scores' own unit"),
-        ("drift=-0.1", "above 0"),
+        ("deviation=5%", "in the scores' own unit"),
+        ("deviation=-0.1", "above 0"),
         ("top1=0.5%", "written with a minus"),
         ("auc=0", "written with a minus"),
         ("snr=30%", "decibels"),
@@ -82,8 +82,8 @@ def test_mistakes_are_named(text: str, message: str) -> None:
 def test_the_bound_is_judged_and_not_the_figure() -> None:
     assert passed("flips=3%") == [True, False]
     assert passed("flips=4%") == [True, True]
-    assert passed("drift=0.005") == [False]
-    assert passed("drift=0.006") == [True]
+    assert passed("deviation=0.005") == [False]
+    assert passed("deviation=0.006") == [True]
     assert passed("top1=-0.3%") == [False]
     assert passed("top1=-0.5%") == [True]
     assert passed("auc=-0.001") == [False]
@@ -103,13 +103,13 @@ def test_what_was_not_measured_is_not_proven() -> None:
     (check,) = Budget.parse("recall=-1%").verdict(EVIDENCE)
     assert not check.passed
     assert "not measured" in check.detail
-    (check,) = Budget.parse("drift=0.1").verdict({"drift": [Bounded("mean score drift", math.nan, math.nan)]})
+    (check,) = Budget.parse("deviation=0.1").verdict({"deviation": [Bounded("mean score deviation", math.nan, math.nan)]})
     assert not check.passed
 
 
 def test_the_default_can_be_met_with_125_pictures_even_after_a_flip() -> None:
-    flips, drift = DEFAULT.limits
-    assert (flips.metric, drift.metric) == ("flips", "drift")
+    flips, deviation = DEFAULT.limits
+    assert (flips.metric, deviation.metric) == ("flips", "deviation")
     assert upper_bound(1, 125) <= flips.value < upper_bound(2, 125)
     assert pictures_needed(flips.value) == 74
     assert DEFAULT_TENSORS.metrics == ("snr",)

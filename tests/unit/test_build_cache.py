@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import build_cache
+from plimsoll.system import build_cache
 
 
 @pytest.fixture(autouse=True)

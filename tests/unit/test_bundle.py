@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from plimsoll.bundle import Bundle, archive, check_destination, tensor_file, write
 from plimsoll.bundle.manifest import schema
+from plimsoll.core.target import Target
 from plimsoll.errors import BundleError
 from plimsoll.spec.files import loads
-from plimsoll.target import Target
 from small_bundles import SPEC, TENSOR, contents, facts, small
 
 
@@ -34,7 +34,7 @@ def test_what_is_written_opens(out: Path) -> None:
         assert bundle.name == "small"
         assert bundle.spec == loads(SPEC)
         assert bundle.target == Target("onnxruntime", "cpu", "float32")
-        assert bundle.implementation == "reference"
+        assert bundle.preprocessing == "reference"
         assert bundle.model.path.read_bytes() == b"no network"
         assert bundle.model.spec == bundle.spec
         assert bundle.model.format == "onnx"

@@ -9,15 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
-from plimsoll import onnx_files, sources
+from plimsoll import importers
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.fold import fold
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.onnx_form import form_of
-from plimsoll.opener import open_reference
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.inference.resolve import open_reference
+from plimsoll.onnx import load
+from plimsoll.onnx.form import form_of
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.folded import fold
 from unit.folding import convolution, spec
 
 RESIZE: dict[str, Any] = {"step": "resize", "width": 40, "height": 32}
@@ -54,7 +55,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 
 
 def outputs(model: Model, photos: list[Path]) -> list[dict[str, Any]]:
-    plan = InputPlan(model.contract().input)
+    plan = Preprocessor(model.contract().input)
     with Runner.open(model, Target("onnxruntime", "cpu", form_of(model.path))) as runner:
         return [runner.infer(plan(photo)[np.newaxis]) for photo in photos]
 
@@ -68,7 +69,7 @@ def assert_folds(model: Model, photos: list[Path], folder: Path) -> Model:
     assert {step.step for step in contract.input.steps} <= {"decode", "resize", "jpeg", "crop"}
     assert contract.output == model.contract().output
     assert contract.input.form.dtype == "uint8"
-    sources.read(folded.path, contract)  # Spec and graph fit one another.
+    importers.read(folded.path, contract)  # Spec and graph fit one another.
     for mine, its in zip(outputs(model, photos), outputs(folded, photos), strict=True):
         assert mine.keys() == its.keys()
         for name, value in mine.items():
@@ -99,8 +100,8 @@ def test_grey(tmp_path: Path, example_photos: list[Path]) -> None:
 def test_free_height_and_width(tmp_path: Path, example_photos: list[Path]) -> None:
     model = convolution(tmp_path, spec(LETTERBOX, BGR, *IMAGENET, NCHW), free=True)
     folded = assert_folds(model, example_photos[:6], tmp_path)
-    (picture,) = onnx_files.inputs(onnx.load(folded.path).graph)
-    assert onnx_files.shape_of(picture) == ("N", None, None, 3)
+    (picture,) = load.inputs(onnx.load(folded.path).graph)
+    assert load.shape_of(picture) == ("N", None, None, 3)
 
 
 def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
@@ -111,13 +112,13 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
     assert (proto.ir_version, proto.opset_import) == (parent.ir_version, parent.opset_import)
     assert [node.op_type for node in proto.graph.node[:5]] == ["Transpose", "Cast", "Sub", "Conv", "Relu"]
     assert folded.parent == model
-    raised = onnx_files.raise_opset(folded, tmp_path, 13)
+    raised = load.raise_opset(folded, tmp_path, 13)
     np.testing.assert_allclose(outputs(raised, example_photos[:1])[0]["outputs"], outputs(model, example_photos[:1])[0]["outputs"], atol=1e-4)
 
 
 def test_the_fast_steps_take_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
     folded = fold(convolution(tmp_path, spec(RESIZE, BGR, MEAN)), tmp_path)
-    fast, reference = (InputPlan(folded.contract().input, one)(example_photos[0]) for one in ("fast", "reference"))
+    fast, reference = (Preprocessor(folded.contract().input, one)(example_photos[0]) for one in ("fast", "reference"))
     assert (fast.shape, str(fast.dtype)) == ((32, 40, 3), "uint8")
     assert np.abs(fast.astype(int) - reference).mean() < 8
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from plimsoll import golden_check
-from plimsoll.golden_check import Figure, level, tolerance_for, worst
+from plimsoll.bundle import golden_check
+from plimsoll.bundle.golden_check import Figure, level, tolerance_for, worst
+from plimsoll.core.target import Target
 from plimsoll.spec.files import loads
-from plimsoll.target import Target
 from small_models import HERE, SPEC
 
 

@@ -13,10 +13,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
-from plimsoll.inspection import Inspection, Value, inspect
-from plimsoll.model import Model
-from plimsoll.sources import read
+from plimsoll.importers import read
+from plimsoll.onnx.inspection import Inspection, Value, inspect
 
 
 def weights(name: str, *shape: int) -> Any:

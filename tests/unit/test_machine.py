@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import machine
+from plimsoll.system import host
 
 
 def tree(root: Path, files: dict[str, str], membership: str) -> tuple[Path, Path]:
@@ -36,14 +36,14 @@ def tree(root: Path, files: dict[str, str], membership: str) -> tuple[Path, Path
     ids=["unlimited", "v2", "v2 child", "v2 parent is tighter", "v2 elsewhere", "v1 unlimited", "v1", "v1 joined controllers", "unreadable", "nothing"],
 )
 def test_the_tightest_quota_counts(tmp_path: Path, files: dict[str, str], membership: str, quota: float | None) -> None:
-    assert machine.cpu_quota(*tree(tmp_path, files, membership)) == quota
+    assert host.cpu_quota(*tree(tmp_path, files, membership)) == quota
 
 
 @pytest.mark.parametrize(("quota", "affinity", "cores"), [(None, 4, 4), (2.5, 4, 2), (0.5, 4, 1), (8.0, 4, 4), (3.0, 4, 3)])
 def test_cores_are_the_affinity_cut_by_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float | None, affinity: int, cores: int) -> None:
-    monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
-    monkeypatch.setattr(machine, "_affinity", lambda: affinity)
-    assert machine.cores() == cores
+    monkeypatch.setattr(host, "cpu_quota", lambda: quota)
+    monkeypatch.setattr(host, "_affinity", lambda: affinity)
+    assert host.cores() == cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity masks")
@@ -51,21 +51,21 @@ def test_the_affinity_mask_of_this_process_counts() -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
-        assert machine.cores() == 1
+        assert host.cores() == 1
     finally:
         os.sched_setaffinity(0, before)
 
 
 def test_it_describes_this_machine() -> None:
-    facts = machine.describe()
-    assert facts["cores"] == machine.cores() >= 1
+    facts = host.describe()
+    assert facts["cores"] == host.cores() >= 1
     assert facts["processor"]
     assert isinstance(facts["instruction_sets"], list)
 
 
 def test_memory() -> None:
-    held, allowed = machine.resident_bytes(os.getpid()), machine.memory_bytes()
+    held, allowed = host.resident_bytes(os.getpid()), host.memory_bytes()
     if held is None or allowed is None:
         pytest.skip("the system doesn't tell")
     assert 10_000_000 < held < allowed
-    assert machine.resident_bytes(2**22 + 1) is None
+    assert host.resident_bytes(2**22 + 1) is None

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import npm
-from plimsoll.errors import BackendMissing
-from plimsoll.npm import NpmFiles
+from plimsoll.errors import BackendMissingError
+from plimsoll.system import npm
+from plimsoll.system.npm import NpmFiles
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_file_that_was_damaged_meanwhile_is_taken_anew(tarball: Path) -> None:
 def test_another_package_is_refused(tarball: Path) -> None:
     wanted = pinned(tarball)
     tarball.write_bytes(tarball.read_bytes() + b"\0")
-    with pytest.raises(BackendMissing, match="integrity"):
+    with pytest.raises(BackendMissingError, match="integrity"):
         npm.fetch(wanted, tarball)
     assert not npm.is_kept(wanted)
 
@@ -61,7 +61,7 @@ def test_another_package_is_refused(tarball: Path) -> None:
 def test_a_pin_that_is_wrong_keeps_nothing(tarball: Path) -> None:
     good = pinned(tarball)
     wanted = NpmFiles(good.package, good.version, good.integrity, {**good.files, "dist/b.wasm": "0" * 64})
-    with pytest.raises(BackendMissing, match=r"dist/b\.wasm"):
+    with pytest.raises(BackendMissingError, match=r"dist/b\.wasm"):
         npm.fetch(wanted, tarball)
     assert not list(wanted.folder.iterdir())
 
@@ -69,7 +69,7 @@ def test_a_pin_that_is_wrong_keeps_nothing(tarball: Path) -> None:
 def test_without_npm_it_says_how_to_get_it(tarball: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "npm" in npm.missing(pinned(tarball))
-    with pytest.raises(BackendMissing) as caught:
+    with pytest.raises(BackendMissingError) as caught:
         npm.fetch(pinned(tarball))
     assert "Node.js" in caught.value.hint
 
@@ -80,5 +80,5 @@ def test_what_npm_says_when_it_fails_is_told(tarball: Path, monkeypatch: pytest.
     (folder / "npm").write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")
     (folder / "npm").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-    with pytest.raises(BackendMissing, match="ENOTFOUND"):
+    with pytest.raises(BackendMissingError, match="ENOTFOUND"):
         npm.fetch(pinned(tarball))

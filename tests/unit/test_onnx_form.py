@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import network, save
-from plimsoll.backend import Form
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
-from plimsoll.onnx_form import form_of, require_form
-from plimsoll.target import Target
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx.form import OnnxForm, form_of, require_form
 
 X, Y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in "xy")
 
@@ -28,7 +27,7 @@ def graph_of(path: Path, *nodes: onnx.NodeProto, **constants: NDArray[np.generic
 
 
 @pytest.mark.parametrize("form", ["float32", "float16", "qdq", "dynamic"])
-def test_the_form_of_a_small_network(tmp_path: Path, form: Form) -> None:
+def test_the_form_of_a_small_network(tmp_path: Path, form: OnnxForm) -> None:
     assert form_of(network(tmp_path / "net.onnx", form=form).path) == form
 
 
@@ -75,10 +74,10 @@ def test_quantizing_within_a_branch_or_a_function_counts(tmp_path: Path) -> None
 
 def test_what_does_not_fit_is_said_with_what_to_do(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx", form="qdq")
-    with pytest.raises(BuildFailed, match=r"net\.onnx: onnxruntime:cpu:float32 needs .*; this one has QuantizeLinear") as caught:
+    with pytest.raises(BuildError, match=r"net\.onnx: onnxruntime:cpu:float32 needs .*; this one has QuantizeLinear") as caught:
         require_form(model, Target("onnxruntime"), "float32")
     assert "onnxruntime:cpu:int8" in caught.value.hint
-    with pytest.raises(BuildFailed, match="one is tflite"):
+    with pytest.raises(BuildError, match="one is tflite"):
         require_form(Model(model.path, "tflite"), Target("onnxruntime"), "float32")
 
 
@@ -94,7 +93,7 @@ def test_no_damage_gets_through_as_another_error(tmp_path: Path) -> None:
             file.write_bytes(content)
             try:
                 answers.add(form_of(file))
-            except BuildFailed as error:
+            except BuildError as error:
                 answers.add(error.message.partition(":")[0])
     assert answers - {"float32", "float16", "dynamic"} == {"qdq", str(file)}
 
@@ -116,11 +115,11 @@ def test_what_is_no_file_or_has_no_end_is_refused(tmp_path: Path, kind: str) -> 
             for field in (1, 5, 6):
                 content = wrapped(field, content)
         path.write_bytes(wrapped(7, content))
-    with pytest.raises(BuildFailed, match=r"m\.onnx: can't be read"):
+    with pytest.raises(BuildError, match=r"m\.onnx: can't be read"):
         form_of(path)
 
 
 def test_it_needs_no_onnx(tmp_path: Path) -> None:
     path = network(tmp_path / "net.onnx").path
-    code = f"import sys; from pathlib import Path; from plimsoll.onnx_form import form_of; form_of(Path({str(path)!r})); assert 'onnx' not in sys.modules"
+    code = f"import sys; from pathlib import Path; from plimsoll.onnx.form import form_of; form_of(Path({str(path)!r})); assert 'onnx' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

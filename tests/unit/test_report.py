@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 import plimsoll
+from plimsoll.core.check import Check
 from plimsoll.errors import InputError
-from plimsoll.report import Check, Report, environment, schema
+from plimsoll.report.report import Report, environment, schema
 
 NAN, INF = math.nan, math.inf
 
@@ -49,11 +50,11 @@ def strict(text: str) -> Any:
     ],
 )
 def test_passed_follows_from_the_figures(measured: float, limit: float, bound: Any, passed: bool) -> None:
-    assert Check(name="drift", measured=measured, limit=limit, bound=bound).passed is passed
+    assert Check(name="deviation", measured=measured, limit=limit, bound=bound).passed is passed
 
 
 def test_passed_can_not_be_claimed() -> None:
-    honest = {"name": "drift", "measured": 2.0, "limit": 1.0, "passed": False}
+    honest = {"name": "deviation", "measured": 2.0, "limit": 1.0, "passed": False}
     assert not Check.model_validate(honest).passed
     for claim in (True, 1, "yes", None):
         with pytest.raises(ValidationError, match=r"measured 2\.0 and limit 1\.0 say False"):

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll.backend import Objective, Tensors
-from plimsoll.errors import BuildFailed
-from plimsoll.image import formats
-from plimsoll.runner import Runner
+from plimsoll.backends.base import Objective
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Tensors
+from plimsoll.errors import BuildError
+from plimsoll.preprocessing import formats
 from running import until
 from slow_models import SlowPredictor, pictures, slow
 
@@ -40,7 +41,7 @@ def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, b
 
 
 def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plimsoll.stream._IDLE_S", 60.0)  # A crowded machine starves threads for longer than a batch waits.
+    monkeypatch.setattr("plimsoll.inference.stream._IDLE_S", 60.0)  # A crowded machine starves threads for longer than a batch waits.
     with slow(tmp_path, cores=4) as predictor:
         assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 5) * 4, batch=5)) == 20
     assert predictor.session.calls <= 8, "20 pictures in 4 threads are four batches of 5, or some more at the end"
@@ -82,11 +83,11 @@ def test_a_runtime_that_can_not_be_loaded_ends_the_stream(tmp_path: Path) -> Non
     class Unloadable(SlowPredictor):
         def runner(self, objective: Objective) -> Runner:
             time.sleep(0.1)  # Long enough for the threads to wait for it.
-            raise BuildFailed(f"nothing loads for {objective}")
+            raise BuildError(f"nothing loads for {objective}")
 
     with slow(tmp_path) as predictor:
         predictor.__class__ = Unloadable
-        with pytest.raises(BuildFailed, match="nothing loads for throughput"):
+        with pytest.raises(BuildError, match="nothing loads for throughput"):
             list(predictor.predict_many(pictures(tmp_path)))
     assert not threads()
 
@@ -148,7 +149,7 @@ def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_pa
     arrived, three = list[int](), threading.Event()
     with slow(tmp_path, cores=2) as predictor:
         runner = predictor.runner("throughput")
-        runner.lanes = 1
+        runner.streams = 1
         infer, run = runner.infer, predictor.session.run
 
         def arriving(batch: NDArray[Any]) -> Tensors:
@@ -183,8 +184,8 @@ def test_slow_files_are_read_by_more_threads_than_there_are_cores(tmp_path: Path
             under_way -= 1
         return formats.read(source)
 
-    monkeypatch.setattr("plimsoll.stream.read", slowly)
-    monkeypatch.setattr("plimsoll.stream._SLOW_READ_S", slow_from)
+    monkeypatch.setattr("plimsoll.inference.stream.read", slowly)
+    monkeypatch.setattr("plimsoll.inference.stream._SLOW_READ_S", slow_from)
     with slow(tmp_path, cores=2) as predictor:
         assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 10) * 8)) == 80
     assert most in at_once

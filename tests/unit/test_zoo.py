@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from plimsoll import zoo
-from plimsoll.errors import BackendMissing, ModelError
+from plimsoll.errors import BackendMissingError, ModelError
 from plimsoll.zoo import fetch
 
 NAME = "nsfwjs_mobilenet"
@@ -22,7 +22,7 @@ def nsfwjs() -> Path:
     """The converted network in the user's cache, fetched once."""
     try:
         return fetch.fetch(NAME)
-    except (BackendMissing, ModelError) as error:
+    except (BackendMissingError, ModelError) as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"nsfwjs can't be fetched: {error.message}")
@@ -57,7 +57,7 @@ def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
         entry = tarfile.TarInfo("package/dist/models/mobilenet_v2/model.min.js")
         entry.size = 4
         archive.addfile(entry, io.BytesIO(b"evil"))
-    with pytest.raises(BackendMissing, match=r"not nsfwjs@4\.3\.0: its integrity is"):
+    with pytest.raises(BackendMissingError, match=r"not nsfwjs@4\.3\.0: its integrity is"):
         fetch.fetch(NAME, package)
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
@@ -65,7 +65,7 @@ def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("cache")
 def test_without_npm_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_: None)
-    with pytest.raises(BackendMissing) as caught:
+    with pytest.raises(BackendMissingError) as caught:
         fetch.fetch(NAME)
     assert "npm" in caught.value.hint
     with pytest.raises(ModelError, match="not on this machine"):

@@ -1,50 +1,7 @@
-"""The runtimes: every file in this folder is one, found by its name; other packages add theirs by entry point."""
+"""The runtimes: every folder in this one is a runtime, found by its name; other packages add theirs by entry point."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from functools import cache
-from importlib.metadata import entry_points
+from plimsoll.backends.registry import ENTRY_POINTS, for_target, get, names
 
-from plimsoll.backend import Backend
-from plimsoll.errors import BackendMissing, TargetError
-from plimsoll.target import Target
-
-ENTRY_POINTS = "plimsoll.backends"
-
-
-@cache
-def names() -> tuple[str, ...]:
-    """Return the runtimes' names, sorted; imports none of them."""
-    own = {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
-    return tuple(sorted(own | {point.name for point in entry_points(group=ENTRY_POINTS)}))
-
-
-@cache
-def get(name: str) -> Backend:
-    """Return the backend of a runtime; raises TargetError for an unknown one."""
-    if name in {module.name for module in pkgutil.iter_modules(__path__)}:
-        backend = importlib.import_module(f"{__name__}.{name}").BACKEND
-    else:
-        points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
-        if not points:
-            raise TargetError(f"no runtime is called '{name}'", f"There are: {', '.join(names())}.")
-        try:
-            backend = points[0].load()
-        except Exception as error:
-            raise BackendMissing(
-                f"the backend '{name}' ({points[0].value}) can't be loaded: {error}", "Update or remove the package that provides it."
-            ) from error
-    if not isinstance(backend, Backend):
-        raise BackendMissing(
-            f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backend.Backend", "Update or remove the package that provides it."
-        )
-    return backend
-
-
-def for_target(target: Target) -> Backend:
-    """Return the backend that has this target here; raises TargetError or BackendMissing where there is none."""
-    backend = get(target.runtime)
-    backend.check(target)
-    return backend
+__all__ = ["ENTRY_POINTS", "for_target", "get", "names"]

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plimsoll import machine
+from plimsoll.system import host
 
 _STAT = Path("/proc/stat")
 _IDLE, _IOWAIT, _STEAL = 3, 4, 7
@@ -68,7 +68,7 @@ class Conditions:
 
     def warnings(self, cores: int | None = None) -> list[str]:
         """Return what a reader of the figures must know, in words."""
-        count = cores or machine.cores()
+        count = cores or host.cores()
         found = []
         if self.others > 0.1 * count:
             found.append(f"other programs kept {self.others:.1f} of {count} cores busy meanwhile")

@@ -10,14 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from plimsoll import isolate, machine
-from plimsoll.backend import ThreadPlan
-from plimsoll.benchmark.measure import Candidate
-from plimsoll.model import Model
-from plimsoll.opener import Opened
-from plimsoll.predict import Predictor
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.benchmark.measure import SystemUnderTest
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import Opened
 from plimsoll.spec import Spec
-from plimsoll.target import Target
+from plimsoll.system import host, subprocesses
 
 TIMEOUT_S = 120.0
 PICTURES = 64
@@ -38,8 +38,8 @@ class Footprint:
     """How the cores are shared when it answers many pictures."""
 
 
-def footprint(candidate: Candidate, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
-    """Load the candidate in a new process and answer 64 pictures there; raises JobFailed, with the reason, where that fails."""
+def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
+    """Load the candidate in a new process and answer 64 pictures there; raises JobError, with the reason, where that fails."""
     predictor = candidate.predictor
     model = predictor.model
     payload = {
@@ -48,13 +48,13 @@ def footprint(candidate: Candidate, images: Sequence[Path], timeout_s: float = T
         "files": [str(file.resolve()) for file in model.files],
         "spec": predictor.spec.model_dump(mode="json", exclude_unset=True),
         "target": str(predictor.target),
-        "implementation": predictor.plan.implementation,
+        "preprocessing": predictor.plan.preprocessing,
         "options": predictor.options,
         "cores": predictor.cores,
         "images": [str(images[place % len(images)].resolve()) for place in range(PICTURES)],
     }
     with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
-        found = isolate.run(__name__, payload, Path(folder), isolate.Limits(timeout_s))
+        found = subprocesses.run(__name__, payload, Path(folder), subprocesses.Limits(timeout_s))
     peak = math.nan if found["peak_bytes"] is None else float(found["peak_bytes"])
     return Footprint(model.size, found["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
 
@@ -62,11 +62,11 @@ def footprint(candidate: Candidate, images: Sequence[Path], timeout_s: float = T
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Load and answer what the payload says: `{"load_seconds": …, "peak_bytes": …}` of this process."""
     model = Model(Path(payload["path"]), payload["format"], Spec.model_validate(payload["spec"]), files=tuple(map(Path, payload["files"])))
-    opened = Opened(model, Target.parse(payload["target"]), payload["implementation"])
+    opened = Opened(model, Target.parse(payload["target"]), payload["preprocessing"])
     with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
         started = time.perf_counter()
         predictor.runner("throughput")
         load = time.perf_counter() - started
         for _ in predictor.predict_many(payload["images"]):
             pass
-    return {"load_seconds": load, "peak_bytes": machine.peak_bytes()}
+    return {"load_seconds": load, "peak_bytes": host.peak_bytes()}

@@ -13,7 +13,7 @@ from plimsoll.benchmark.conditions import Conditions, snapshot
 from plimsoll.benchmark.scenarios import Offline, Round, Scenario
 from plimsoll.benchmark.statistics import Comparison, Estimate, compare, estimate, percentiles, spread
 from plimsoll.errors import InputError
-from plimsoll.predict import Picture, Predictor
+from plimsoll.inference.predictor import Picture, Predictor
 
 WARM_UP_S = 0.2
 """trtexec's default. A first call also allocates, and a processor raises its clock."""
@@ -32,7 +32,7 @@ NOISY = 0.05
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SystemUnderTest:
     """One deployment under its name in the results. Whoever opened the predictor closes it."""
 
     name: str
@@ -126,7 +126,7 @@ Watch = Callable[[float], None]
 
 
 def bench(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[SystemUnderTest],
     images: Sequence[Picture],
     *,
     scenario: Scenario | None = None,
@@ -160,7 +160,7 @@ def bench(
     return Outcome(chosen, len(images), wanted, measured, Conditions.between(before, snapshot()), cores)
 
 
-def _check(candidates: Sequence[Candidate], images: Sequence[Picture], min_seconds: float) -> None:
+def _check(candidates: Sequence[SystemUnderTest], images: Sequence[Picture], min_seconds: float) -> None:
     names = [one.name for one in candidates]
     if not candidates or not images:
         raise InputError(f"{len(candidates)} candidates and {len(images)} pictures: a benchmark needs at least one of each")
@@ -170,7 +170,7 @@ def _check(candidates: Sequence[Candidate], images: Sequence[Picture], min_secon
         raise InputError(f"a minimum time of {min_seconds:g} s, expected more than 0")
 
 
-def _warm_up(candidate: Candidate, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
+def _warm_up(candidate: SystemUnderTest, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
     """Load the network, run for WARM_UP_S, and return answers a second; raises InputError where there is none."""
     rehearsal = scenario.warm_up()
     first = rehearsal.run(candidate.predictor, images[: 2 * candidate.predictor.cores], 0)  # Loads: too slow to judge by.

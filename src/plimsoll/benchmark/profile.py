@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.benchmark.measure import Candidate
+from plimsoll.benchmark.measure import SystemUnderTest
 from plimsoll.errors import ImageError, InputError
-from plimsoll.image import InputPlan
-from plimsoll.image.decode import translated
-from plimsoll.image.formats import read
-from plimsoll.image.pixels import Pixels, as_array
-from plimsoll.predict import Picture, Predictor
-from plimsoll.stream import source
+from plimsoll.inference.predictor import Picture, Predictor
+from plimsoll.inference.stream import source
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.decode import translated
+from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.pixels import Pixels, as_array
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Profile:
     """Pictures a second on all cores if only the network took time."""
 
 
-def profile(candidate: Candidate, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
+def profile(candidate: SystemUnderTest, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
     """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds` each.
 
-    Pictures that can't be read are left out; raises InputError where none can, RunFailed where the runtime fails.
+    Pictures that can't be read are left out; raises InputError where none can, RunError where the runtime fails.
     """
     predictor = candidate.predictor
     usable, tensors = _usable(predictor, images)
@@ -63,7 +63,7 @@ def profile(candidate: Candidate, images: Sequence[Picture], *, min_seconds: flo
     stages, pictures = _stages(predictor, usable, min_seconds)
     front = _rate(predictor.cores, lambda place: predictor.plan(source(usable[place % len(usable)])), min_seconds)
     runner = predictor.runner("throughput")
-    network = _rate(runner.lanes, lambda place: runner.infer(tensors[place % len(tensors)]), min_seconds)
+    network = _rate(runner.streams, lambda place: runner.infer(tensors[place % len(tensors)]), min_seconds)
     rate, queue = _whole(predictor, usable, min_seconds)
     return Profile(candidate.name, pictures, stages, queue, rate, front, network)
 
@@ -102,8 +102,8 @@ def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: floa
     return tuple(Stage(name, seconds / count, seconds / total) for name, seconds in spent.items()), count
 
 
-def _timed_steps(plan: InputPlan, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
-    """Do what `InputPlan` does, with a watch on each step; a step that comes twice is counted as `name 2`."""
+def _timed_steps(plan: Preprocessor, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
+    """Do what `Preprocessor` does, with a watch on each step; a step that comes twice is counted as `name 2`."""
     marks = [("", time.perf_counter())]
     pixels: Pixels | bytes = read(source(picture))
     marks.append(("read", time.perf_counter()))

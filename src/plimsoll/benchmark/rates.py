@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from plimsoll.benchmark.scenarios import Hope, Offline, Server, arrivals, serve
 from plimsoll.benchmark.statistics import MINIMUM_COUNTS, percentile
 from plimsoll.errors import InputError
-from plimsoll.predict import Picture, Predictor
+from plimsoll.inference.predictor import Picture, Predictor
 
 MAX_TRIALS = 10
 PRECISION = 1.05
@@ -17,7 +17,7 @@ PRECISION = 1.05
 
 
 @dataclass(frozen=True)
-class Trial:
+class RateTrial:
     """One rate that was tried."""
 
     rate: float
@@ -35,7 +35,7 @@ class MaxRate:
     rate: float
     latency_bound: float
     rank: float
-    trials: tuple[Trial, ...]
+    trials: tuple[RateTrial, ...]
 
 
 def max_rate(
@@ -45,7 +45,7 @@ def max_rate(
     *,
     min_seconds: float = 2.0,
     min_count: int | None = None,
-    watch: Callable[[Trial], None] | None = None,
+    watch: Callable[[RateTrial], None] | None = None,
 ) -> MaxRate:
     """Search the highest rate that keeps the bound of `server` (whose own rate is not used), to within 5 %.
 
@@ -60,7 +60,7 @@ def max_rate(
     if not capacity.answered:
         raise InputError(f"none of {len(pictures)} pictures could be answered: {capacity.first_error}")
     holds, breaks = 0.0, 1.25 * Offline().speed(capacity)
-    rate, trials = 0.8 * Offline().speed(capacity), list[Trial]()
+    rate, trials = 0.8 * Offline().speed(capacity), list[RateTrial]()
     while len(trials) < MAX_TRIALS and breaks > PRECISION * max(holds, capacity.answered / capacity.seconds / 50):
         trial = _try(predictor, images, replace(server, rate=rate), max(needed, math.ceil(rate * seconds)))
         trials.append(trial)
@@ -74,13 +74,13 @@ def max_rate(
     return MaxRate(holds, server.latency_bound, server.rank, tuple(trials))
 
 
-def _try(predictor: Predictor, images: Sequence[Picture], server: Server, count: int) -> Trial:
-    """Offer pictures at the server's rate until so many came too late that the percentile can't be kept any more."""
+def _try(predictor: Predictor, images: Sequence[Picture], server: Server, count: int) -> RateTrial:
+    """AvailableTarget pictures at the server's rate until so many came too late that the percentile can't be kept any more."""
     pictures = [images[place % len(images)] for place in range(count)]
     late = math.floor(count * (1 - server.rank / 100))
     done = serve(predictor, pictures, arrivals(server.rate, count, server.seed), Hope(server.latency_bound, late))
     if done.answered + done.failed < count:
-        return Trial(server.rate, math.inf, done.answered, valid=False)
+        return RateTrial(server.rate, math.inf, done.answered, valid=False)
     # A picture without an answer is one whose answer came too late.
     latency = percentile([*done.latencies, *[math.inf] * done.failed], server.rank)
-    return Trial(server.rate, latency, done.answered, latency <= server.latency_bound)
+    return RateTrial(server.rate, latency, done.answered, latency <= server.latency_bound)

@@ -14,7 +14,8 @@ from plimsoll.benchmark.profile import Profile
 from plimsoll.benchmark.rates import MaxRate
 from plimsoll.benchmark.scenarios import Server
 from plimsoll.benchmark.statistics import MINIMUM_COUNTS, Comparison, Estimate, percentile
-from plimsoll.report import Check, Report
+from plimsoll.core.check import Check
+from plimsoll.report.report import Report
 
 
 def report(outcome: Outcome, *, profiles: Sequence[Profile] = (), footprints: Mapping[str, Footprint] | None = None) -> Report:
@@ -109,7 +110,7 @@ def _footprint(found: Footprint) -> dict[str, JsonValue]:
         "disk_bytes": found.disk_bytes,
         "load_seconds": found.load_seconds,
         "peak_bytes": found.peak_bytes,
-        "lanes": found.threads.lanes,
+        "streams": found.threads.streams,
         "threads": found.threads.threads,
     }
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError, PlimsollError
-from plimsoll.predict import Picture, Predictor
+from plimsoll.inference.predictor import Picture, Predictor
 
 
 @dataclass(frozen=True)

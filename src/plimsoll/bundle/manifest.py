@@ -8,9 +8,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, Val
 from pydantic_core import from_json
 
 from plimsoll.bundle.archive import check_names
+from plimsoll.core.target import Target
 from plimsoll.errors import BundleError, PlimsollError
 from plimsoll.spec import Name
-from plimsoll.target import Target
 
 FILE = "manifest.json"
 MAX_BYTES = 4_000_000
@@ -75,7 +75,7 @@ class Manifest(_Part):
     target: str
     """`runtime:device:precision`"""
     steps: Literal["reference", "fast"] = "reference"
-    """Which implementation of the input steps the golden tensors come from, and answers are to be given with."""
+    """Which preprocessing of the input steps the golden tensors come from, and answers are to be given with."""
     model: ModelFiles
     spec: str = "spec.toml"
     golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.benchmark import Candidate, Server
+    from plimsoll.benchmark import Server, SystemUnderTest
 
 _SCENARIOS = {"offline": "offline", "single": "single_stream", "single_stream": "single_stream", "server": "server"}
 
@@ -49,14 +49,14 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     Candidates are measured in turns on the same pictures. Exit code 1 if the server scenario's latency bound is not kept.
     """
     from plimsoll.errors import InputError
-    from plimsoll.listing import pictures
+    from plimsoll.inference.images import pictures
 
     wanted = _Wanted(_scenario(scenario, rate), _seconds("--time", time), min_count, rate, _seconds("--latency-bound", latency_bound))
     photos = list(pictures(images))
     if not photos:
         raise InputError(f"no pictures in {', '.join(images)}", "A folder's pictures are known by their endings: .jpg .png .webp …")
     with ExitStack() as stack:
-        candidates: list[Candidate] = []
+        candidates: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
             candidates.append(_candidate(stack, text, steps, target, spec, {one.name for one in candidates}))
         if wanted.scenario == "server" and rate is None:
@@ -65,10 +65,10 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
             _measure(candidates, photos, wanted, profiled=profile, weighed=footprint, json_=json_)
 
 
-def _measure(candidates: list[Candidate], photos: list[str], wanted: _Wanted, *, profiled: bool, weighed: bool, json_: bool) -> None:
+def _measure(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, profiled: bool, weighed: bool, json_: bool) -> None:
     from plimsoll import benchmark
     from plimsoll.cli import bench_view
-    from plimsoll.errors import CheckFailed
+    from plimsoll.errors import CheckError
 
     with bench_view.progress(enabled=not json_) as watch:
         outcome = benchmark.bench(candidates, photos, scenario=_made(wanted), min_seconds=wanted.seconds, min_count=wanted.min_count, watch=watch)
@@ -80,12 +80,12 @@ def _measure(candidates: list[Candidate], photos: list[str], wanted: _Wanted, *,
     else:
         bench_view.show(outcome, profiles, footprints, notes)
     if failed := [check.name for check in report.checks if not check.passed]:
-        raise CheckFailed(
+        raise CheckError(
             f"the latency bound of {1e3 * wanted.bound:g} ms is not kept: {', '.join(failed)}", "Lower --rate, or leave it out to search the highest."
         )
 
 
-def _footprints(candidates: list[Candidate], photos: list[str]) -> tuple[dict[str, Any], list[str]]:
+def _footprints(candidates: list[SystemUnderTest], photos: list[str]) -> tuple[dict[str, Any], list[str]]:
     """Return what each costs; a candidate whose own process fails has a note instead."""
     from plimsoll import benchmark
     from plimsoll.errors import PlimsollError
@@ -99,7 +99,7 @@ def _footprints(candidates: list[Candidate], photos: list[str]) -> tuple[dict[st
     return found, notes
 
 
-def _search(candidates: list[Candidate], photos: list[str], wanted: _Wanted, *, json_: bool) -> None:
+def _search(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, json_: bool) -> None:
     from plimsoll import benchmark
     from plimsoll.cli import bench_view
 
@@ -127,13 +127,13 @@ def _server(wanted: _Wanted) -> Server:
     return Server(rate=wanted.rate or 1.0, latency_bound=wanted.bound)
 
 
-def _candidate(stack: ExitStack, text: str, steps: str | None, target: str | None, spec: Path | None, taken: set[str]) -> Candidate:
+def _candidate(stack: ExitStack, text: str, steps: str | None, target: str | None, spec: Path | None, taken: set[str]) -> SystemUnderTest:
     """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those `taken`."""
     import itertools
 
-    from plimsoll.benchmark import Candidate
+    from plimsoll.benchmark import SystemUnderTest
     from plimsoll.errors import InputError
-    from plimsoll.predict import load
+    from plimsoll.inference.predictor import load
 
     model, settings = (text, "") if Path(text).exists() or "@" not in text else text.rsplit("@", 1)
     for setting in filter(None, settings.split(",")):
@@ -147,7 +147,7 @@ def _candidate(stack: ExitStack, text: str, steps: str | None, target: str | Non
     others = (f"{text} ({number})" for number in itertools.count(2))
     name = next(one for one in itertools.chain((name, text), others) if one not in taken)
     bare = spec if Path(model).is_file() and not model.endswith(".zip") else None
-    return Candidate(name, stack.enter_context(load(model, spec=bare, target=target, steps=steps)))  # type: ignore[arg-type]  # checked above
+    return SystemUnderTest(name, stack.enter_context(load(model, spec=bare, target=target, steps=steps)))  # type: ignore[arg-type]  # checked above
 
 
 def _scenario(given: str, rate: float | None) -> str:

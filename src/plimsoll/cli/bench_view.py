@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from plimsoll.benchmark import Estimate, Footprint, MaxRate, Outcome, Profile, Trial
+from plimsoll.benchmark import Estimate, Footprint, MaxRate, Outcome, Profile, RateTrial
 
 _STYLES = {"faster": "bold green", "slower": "bold red", "no difference": "bold yellow"}
 _BAR = 32
@@ -70,7 +70,7 @@ def _costs(found: Footprint | None) -> list[str]:
     if found is None:
         return ["–"] * 4
     peak = f"{found.peak_bytes / 1e6:,.0f}" if math.isfinite(found.peak_bytes) else "–"
-    return [f"{found.disk_bytes / 1e6:.1f}", f"{found.load_seconds:.2f}", peak, f"{found.threads.lanes} × {found.threads.threads}"]
+    return [f"{found.disk_bytes / 1e6:.1f}", f"{found.load_seconds:.2f}", peak, f"{found.threads.streams} × {found.threads.threads}"]
 
 
 def _show_profile(console: Console, profile: Profile) -> None:
@@ -90,11 +90,11 @@ def _show_profile(console: Console, profile: Profile) -> None:
     )
 
 
-def trial_printer(name: str) -> Callable[[Trial], None]:
+def trial_printer(name: str) -> Callable[[RateTrial], None]:
     """Return what prints each trial of a search, on standard error."""
     console = Console(stderr=True, highlight=False)
 
-    def show_trial(trial: Trial) -> None:
+    def show_trial(trial: RateTrial) -> None:
         latency = f"{1e3 * trial.latency:,.1f} ms" if math.isfinite(trial.latency) else "too many too late"
         console.print(Text(f"{name}: {trial.rate:,.1f} a second: {latency}", style="dim"), soft_wrap=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.opener import Opened
+    from plimsoll.inference.resolve import Opened
     from plimsoll.quantize import Calibration
 
 
@@ -27,7 +27,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Find the ranges of a network's tensors and write them as a table that quantizes it, here or in another tool."""
     from plimsoll.errors import InputError
-    from plimsoll.opener import open_reference
+    from plimsoll.inference.resolve import open_reference
     from plimsoll.quantize.tables import FORMATS, read_table, write_table
 
     if (images is None) == (from_ is None):
@@ -50,12 +50,12 @@ def _calibrated(opened: Opened, images: list[str], method: tuple[str, float | No
 
     from plimsoll import quantize
     from plimsoll.errors import InputError
-    from plimsoll.image import InputPlan
-    from plimsoll.listing import pictures
+    from plimsoll.inference.images import pictures
+    from plimsoll.preprocessing import Preprocessor
 
     found = list(pictures(images))
     chosen = found if len(found) <= most else [found[place * len(found) // most] for place in range(most)]
-    plan = InputPlan(opened.model.contract().input, opened.implementation)
+    plan = Preprocessor(opened.model.contract().input, opened.preprocessing)
     batches = (plan(Path(picture))[np.newaxis] for picture in chosen)
     first = next(batches, None)
     if first is None:

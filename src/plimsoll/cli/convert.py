@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.image import Implementation
-    from plimsoll.opener import Opened
-    from plimsoll.target import Target
+    from plimsoll.core.target import Target
+    from plimsoll.inference.resolve import Opened
+    from plimsoll.preprocessing import Preprocessing
 
 
 def convert(  # noqa: PLR0913 - each parameter is an option of the command
@@ -35,12 +35,12 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     import tempfile
 
     from plimsoll.bundle import check_destination
+    from plimsoll.bundle.packing import pack
     from plimsoll.cli.pack import chosen_steps
-    from plimsoll.package import pack
+    from plimsoll.core.target import Target
+    from plimsoll.ship.candidate import Candidate
     from plimsoll.ship.conversion import calibrator_for
     from plimsoll.ship.conversion import convert as build
-    from plimsoll.ship.variant import Variant
-    from plimsoll.target import Target
 
     check_destination(out, overwrite=force)
     wanted = Target.parse(target)
@@ -48,30 +48,30 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plimsoll-convert-")))
         opened = stack.enter_context(_opened(model, spec, folder / "import"))
-        implementation: Implementation = chosen_steps(steps) or opened.implementation
-        variant = Variant(implementation, folded, wanted, calibrator_for(wanted, calibrator))
-        made = build(opened.model, variant, _pictures(images or [], max_images), folder, calibration)
+        preprocessing: Preprocessing = chosen_steps(steps) or opened.preprocessing
+        candidate = Candidate(preprocessing, folded, wanted, calibrator_for(wanted, calibrator))
+        made = build(opened.model, candidate, _pictures(images or [], max_images), folder, calibration)
         if wanted.runtime == "web":
-            from plimsoll.web import package
+            from plimsoll.export.web import package
 
             written = package(made, wanted, out, origin=opened.origin, force=force)
         else:
-            written = pack(made, wanted, out, implementation=implementation, origin=opened.origin, force=force)
+            written = pack(made, wanted, out, preprocessing=preprocessing, origin=opened.origin, force=force)
     typer.echo(written)
 
 
 def _check(target: Target) -> None:
-    """Raise TargetError or BackendMissing before anything is done for a target that can't be built for here."""
+    """Raise TargetError or BackendMissingError before anything is done for a target that can't be built for here."""
     from plimsoll import backends
 
     backends.for_target(target)
 
 
 def _opened(reference: str, spec: Path | None, folder: Path) -> Opened:
-    """Open what `plimsoll.opener` knows; import what has to become ONNX first."""
+    """Open what `plimsoll.inference.resolve` knows; import what has to become ONNX first."""
     from plimsoll import zoo
-    from plimsoll.importing import import_model
-    from plimsoll.opener import Opened, open_reference
+    from plimsoll.importers.parity import import_model
+    from plimsoll.inference.resolve import Opened, open_reference
     from plimsoll.spec import files as spec_files
 
     path = Path(reference)
@@ -82,19 +82,19 @@ def _opened(reference: str, spec: Path | None, folder: Path) -> Opened:
 
 def _is_imported(path: Path) -> bool:
     """Whether a path means a model that has to become ONNX first."""
-    from plimsoll import sources
+    from plimsoll import importers
     from plimsoll.errors import ModelError
-    from plimsoll.source import Converter
+    from plimsoll.importers.base import Converter
 
     try:
-        return isinstance(sources.find(path), Converter)
+        return isinstance(importers.find(path), Converter)
     except ModelError:
         return False
 
 
 def _pictures(given: list[str], most: int) -> list[str]:
     """Return at most so many of the pictures, taken from all over."""
-    from plimsoll.listing import pictures
+    from plimsoll.inference.images import pictures
 
     found = [str(picture) for picture in pictures(given)] if given else []
     return found if len(found) <= most else [found[place * len(found) // most] for place in range(most)]

@@ -1,4 +1,4 @@
-"""`plimsoll import SOURCE --out model.onnx`."""
+"""`plimsoll import IMPORTER --out model.onnx`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.importing import Imported
-    from plimsoll.source import ImportOptions
+    from plimsoll.importers.base import ImportOptions
+    from plimsoll.importers.parity import Imported
 
 
 def import_(  # noqa: PLR0913 - each parameter is an option of the command
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.")],
+    source: Annotated[Path, typer.Argument(metavar="IMPORTER", help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="NAME.onnx; or NAME.plimsoll or NAME.zip, a bundle, which needs --spec.")],
     spec: Annotated[Path | None, typer.Option(help="The model's Spec. It goes into the bundle, or is only checked against the model.")] = None,
     inputs: Annotated[str, typer.Option(help="The tensors to feed, by the source's names, with commas. Default: found.")] = "",
@@ -29,8 +29,8 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
     import tempfile
 
     from plimsoll.errors import InputError
-    from plimsoll.importing import import_model
-    from plimsoll.source import ImportOptions
+    from plimsoll.importers.base import ImportOptions
+    from plimsoll.importers.parity import import_model
     from plimsoll.spec import files as spec_files
 
     for file in (out, keep):
@@ -69,18 +69,18 @@ def _say(source: Path, imported: Imported, options: ImportOptions) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from plimsoll import onnx_files
-    from plimsoll.sources.onnx import describe
+    from plimsoll.importers.onnx import describe
+    from plimsoll.onnx import load
 
-    proto = onnx_files.read(imported.model.path).proto
+    proto = load.read(imported.model.path).proto
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     table.add_row("source", escape(f"{source}: {imported.source}"))
-    for side, values in (("input", onnx_files.inputs(proto.graph)), ("output", proto.graph.output)):
+    for side, values in (("input", load.inputs(proto.graph)), ("output", proto.graph.output)):
         for value in values:
-            table.add_row(side, escape(f"{value.name}: {describe(onnx_files.dtype_of(value), onnx_files.shape_of(value))}"))
-    table.add_row("opset", str(onnx_files.opset(proto)))
+            table.add_row(side, escape(f"{value.name}: {describe(load.dtype_of(value), load.shape_of(value))}"))
+    table.add_row("opset", str(load.opset(proto)))
     table.add_row("parity", escape(str(imported.parity)) if imported.parity is not None else "[yellow]not measured[/]")
     for note in imported.notes:
         table.add_row("note", escape(note))
@@ -93,9 +93,9 @@ def _put(imported: Imported, out: Path, force: bool) -> None:
     """Put the network where it was asked for: as an ONNX file, with its external weights beside it, or in a bundle."""
     import shutil
 
+    from plimsoll.bundle.packing import pack
     from plimsoll.errors import InputError
-    from plimsoll.opener import DEFAULT_TARGET
-    from plimsoll.package import pack
+    from plimsoll.inference.resolve import DEFAULT_TARGET
 
     model = imported.model
     if out.suffix != ".onnx":

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from plimsoll.inspection import Inspection, Value
+    from plimsoll.onnx.inspection import Inspection, Value
 
 MOST_OPERATORS = 15
 """So many operators have a row of their own."""
@@ -27,8 +27,8 @@ def inspect(
     """Show what is in a network: inputs, outputs, operators, parameters, arithmetic for one picture."""
     from rich.console import Console
 
-    from plimsoll.inspection import inspect as look_into
-    from plimsoll.opener import open_reference
+    from plimsoll.inference.resolve import open_reference
+    from plimsoll.onnx.inspection import inspect as look_into
 
     with open_reference(model, spec) as opened:
         if graph:
@@ -42,7 +42,7 @@ def inspect(
 
 
 def _show_graph(path: Path) -> None:
-    from plimsoll.backend import require
+    from plimsoll.core.foreign import require
 
     netron = require("netron", "pip install 'plimsoll-line[graph]'")
     _confine_pages()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.image import Implementation
-    from plimsoll.opener import Opened
-    from plimsoll.target import Target
+    from plimsoll.core.target import Target
+    from plimsoll.inference.resolve import Opened
+    from plimsoll.preprocessing import Preprocessing
 
 
 def pack(  # noqa: PLR0913 - each parameter is an option of the command
@@ -30,19 +30,19 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     force: Annotated[bool, typer.Option("--force", help="Overwrite a bundle that is there.")] = False,
 ) -> None:
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
-    from plimsoll.opener import open_reference
-    from plimsoll.package import pack as write_bundle
-    from plimsoll.target import Target
+    from plimsoll.bundle.packing import pack as write_bundle
+    from plimsoll.core.target import Target
+    from plimsoll.inference.resolve import open_reference
 
     _check(for_, images or [], set_ or [])
     with open_reference(model, spec) as opened:
         wanted = Target.parse(target) if target is not None else opened.target
-        implementation: Implementation = chosen_steps(steps) or opened.implementation
+        preprocessing: Preprocessing = chosen_steps(steps) or opened.preprocessing
         if for_ == "triton":
-            written = _for_triton(opened, wanted, implementation, out, set_ or [], force=force)
+            written = _for_triton(opened, wanted, preprocessing, out, set_ or [], force=force)
         else:
             golden = _golden(images or [])
-            written = write_bundle(opened.model, wanted, out, implementation=implementation, images=golden, origin=opened.origin, force=force)
+            written = write_bundle(opened.model, wanted, out, preprocessing=preprocessing, images=golden, origin=opened.origin, force=force)
     typer.echo(written)
 
 
@@ -58,11 +58,11 @@ def _check(server: str | None, images: list[str], options: list[str]) -> None:
         raise InputError("--set goes with --for alone", "A bundle's options are given where it runs.")
 
 
-def _for_triton(opened: Opened, target: Target, implementation: Implementation, out: Path, options: list[str], *, force: bool) -> Path:
+def _for_triton(opened: Opened, target: Target, preprocessing: Preprocessing, out: Path, options: list[str], *, force: bool) -> Path:
     from plimsoll.cli.predict import _options
-    from plimsoll.triton import TritonOptions, export
+    from plimsoll.export.triton import TritonOptions, export
 
-    return export(opened.model, target, out, implementation=implementation, options=TritonOptions.read(_options(options)), force=force)
+    return export(opened.model, target, out, preprocessing=preprocessing, options=TritonOptions.read(_options(options)), force=force)
 
 
 def chosen_steps(given: str | None) -> Any:
@@ -78,9 +78,9 @@ def _golden(given: list[str]) -> list[Path]:
     """Return the pictures that are meant; of a folder or pattern with more than a bundle holds, some from all over it."""
     import logging
 
+    from plimsoll.bundle.packing import MAX_PICTURES
     from plimsoll.errors import InputError
-    from plimsoll.listing import pictures
-    from plimsoll.package import MAX_PICTURES
+    from plimsoll.inference.images import pictures
 
     found = [Path(picture) for picture in pictures(given)]
     if given and not found:

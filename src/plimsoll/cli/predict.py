@@ -13,7 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from plimsoll.cli.rows import Writer
-    from plimsoll.tasks.answer import Task
+    from plimsoll.tasks.base import Task
 
 _SHOW_AFTER_S = 0.5
 """A progress bar comes up only where the work takes longer than this."""
@@ -46,11 +46,11 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     A picture that can't be read is a row with its error, and the run goes on. Exit code 1 if all failed (with --strict:
     if any did).
     """
-    from plimsoll import machine
     from plimsoll.cli.rows import check_format
-    from plimsoll.predict import load
+    from plimsoll.inference.predictor import load
+    from plimsoll.system import host
 
-    machine.keep_memory_level()
+    host.keep_memory_level()
     chosen = _format(format_, out)
     check_format(chosen, out)
     with ExitStack() as stack:
@@ -155,6 +155,6 @@ def _stream(stack: ExitStack, out: Path | None) -> IO[str]:
 
 
 def _listed(paths: list[str]) -> Any:
-    from plimsoll.listing import pictures
+    from plimsoll.inference.images import pictures
 
     return pictures(paths)

@@ -7,8 +7,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from plimsoll import listing
 from plimsoll.errors import PlimsollError
+from plimsoll.inference import images
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +30,7 @@ class Progress:
 
     def _count(self, paths: list[str]) -> None:
         try:
-            self._total = listing.count(paths)
+            self._total = images.count(paths)
         except (PlimsollError, OSError):
             self._total = None  # The run itself meets the same trouble, and says so.
 

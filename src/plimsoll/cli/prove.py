@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from plimsoll.opener import Opened
+    from plimsoll.core.check import Check
+    from plimsoll.inference.resolve import Opened
     from plimsoll.prove import Layer, Proof
-    from plimsoll.report import Check
 
 _SHOW_AFTER_S = 0.5
 _LAYERS_SHOWN = 12
@@ -28,8 +28,8 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     images: Annotated[list[str], typer.Option("--images", "-i", help="Your pictures: a folder, a file or a pattern; may be repeated.")],
     labels: Annotated[Path | None, typer.Option(help="The right labels: a CSV file with path,label or a folder with one folder a class.")] = None,
     threshold: Annotated[list[float] | None, typer.Option(min=0.0, max=1.0, help="Compare decisions at this score; repeatable. Default: the Spec's.")] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="What may be lost: flips=1% drift=0.01 top1=-0.5% … Default: flips=4% drift=0.01.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Also compare layer by layer: where in the network does the drift enter?")] = False,
+    budget: Annotated[list[str] | None, typer.Option(help="What may be lost: flips=1% deviation=0.01 top1=-0.5% … Default: flips=4% deviation=0.01.")] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also compare layer by layer: where in the network does the deviation enter?")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     steps_a: Annotated[str | None, typer.Option(help="A's input steps: reference or fast. Default: the bundle's, else reference.")] = None,
     steps_b: Annotated[str | None, typer.Option(help="B's input steps.")] = None,
@@ -42,10 +42,10 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
 
     Exit code 1 if the budget is not kept.
     """
-    from plimsoll.budget import Budget
     from plimsoll.cli.progress import Progress
-    from plimsoll.errors import CheckFailed
-    from plimsoll.listing import pictures
+    from plimsoll.core.budget import Budget
+    from plimsoll.errors import CheckError
+    from plimsoll.inference.images import pictures
     from plimsoll.prove import prove as run
     from plimsoll.prove import read_labels
 
@@ -66,13 +66,13 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     else:
         _show(proof)
     if not proof.passed:
-        raise CheckFailed(*proof.refusal())
+        raise CheckError(*proof.refusal())
 
 
 def _opened(name: str, spec: Path | None, target: str | None, steps: str | None) -> Opened:
+    from plimsoll.core.target import Target
     from plimsoll.errors import InputError
-    from plimsoll.opener import open_reference
-    from plimsoll.target import Target
+    from plimsoll.inference.resolve import open_reference
 
     if steps not in (None, "reference", "fast"):
         raise InputError(f"--steps-a and --steps-b: found '{steps}', allowed: reference, fast")
@@ -81,7 +81,7 @@ def _opened(name: str, spec: Path | None, target: str | None, steps: str | None)
     if wanted is not None:
         opened.target = wanted
     if steps is not None:
-        opened.implementation = "fast" if steps == "fast" else "reference"
+        opened.preprocessing = "fast" if steps == "fast" else "reference"
     return opened
 
 
@@ -99,7 +99,7 @@ def _show(proof: Proof) -> None:
     console.print(Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True)
     console.print()
     console.print(_checks(proof.checks))
-    if proof.answers is not None and proof.answers.drift is not None:
+    if proof.answers is not None and proof.answers.deviation is not None:
         console.print(Text(_in_short(proof)), soft_wrap=True)
     if proof.cause:
         console.print(Text(f"{proof.cause[0].upper()}{proof.cause[1:]}."), soft_wrap=True)
@@ -127,11 +127,11 @@ def _checks(checks: tuple[Check, ...]) -> Table:
 
 
 def _in_short(proof: Proof) -> str:
-    assert proof.answers is not None and proof.answers.drift is not None  # noqa: S101, PT018 - asked by the caller
-    drift = proof.answers.drift
-    p99 = f", 99th percentile {drift.p99:.2g}" if drift.p99 is not None else ""
+    assert proof.answers is not None and proof.answers.deviation is not None  # noqa: S101, PT018 - asked by the caller
+    deviation = proof.answers.deviation
+    p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
     rank = "" if proof.answers.rank_correlation is None else f"; rank correlation {proof.answers.rank_correlation:.5f}"
-    parts = [f"Scores drift by {drift.mean:.2g} on the mean{p99}, {drift.maximum:.2g} at most{rank}."]
+    parts = [f"Scores deviation by {deviation.mean:.2g} on the mean{p99}, {deviation.maximum:.2g} at most{rank}."]
     alone = [f"{name} alone {cost.size:.2g}" for name, cost in (("input steps", proof.input_only), ("network", proof.network_only)) if cost is not None]
     if alone:
         parts.append(f"Of the mean: {', '.join(alone)}.")

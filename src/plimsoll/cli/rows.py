@@ -10,9 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from plimsoll.errors import BackendMissing, InputError
-from plimsoll.predict import Prediction
-from plimsoll.tasks.answer import Task
+from plimsoll.errors import BackendMissingError, InputError
+from plimsoll.inference.predictor import Prediction
+from plimsoll.tasks.base import Task
 from plimsoll.tasks.classify import Classification, ClassifyTask
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Parquet(Writer):
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError as error:
-            raise BackendMissing("Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'") from error
+            raise BackendMissingError("Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'") from error
         self._path, self._task, self._top = path, task, top
         self._temporary = path.with_name(f".{path.name}.part")
         known = _parquet_types(arrow)

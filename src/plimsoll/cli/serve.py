@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.serve.deployment import Wanted
+    from plimsoll.core.target import Target
     from plimsoll.serve.plan import Wishes
-    from plimsoll.target import Target
+    from plimsoll.serve.served_model import ModelConfig
 
 
 def serve(  # noqa: PLR0913 - each parameter is an option of the command
@@ -50,7 +50,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     _run(wanted, config, grace, (host, port, certificate, key, grpc_port))
 
 
-def _run(wanted: list[Wanted], config: Path | None, grace: float | None, address: tuple[str, int, Path | None, Path | None, int | None]) -> None:
+def _run(wanted: list[ModelConfig], config: Path | None, grace: float | None, address: tuple[str, int, Path | None, Path | None, int | None]) -> None:
     from plimsoll.serve.http import server
     from plimsoll.serve.service import Service
     from plimsoll.serve.settings import read
@@ -60,14 +60,14 @@ def _run(wanted: list[Wanted], config: Path | None, grace: float | None, address
     server.run(Service(settings, wanted), server.Address(*address), lambda url: typer.echo(f"plimsoll: {names} at {url}"))
 
 
-def _wanted(models: list[str], spec: Path | None, target: str | None, running: tuple[str | None, list[str]], wishes: Wishes) -> list[Wanted]:
+def _wanted(models: list[str], spec: Path | None, target: str | None, running: tuple[str | None, list[str]], wishes: Wishes) -> list[ModelConfig]:
     from plimsoll.cli.predict import _options, _steps
+    from plimsoll.core.target import Target
     from plimsoll.errors import InputError
-    from plimsoll.serve.deployment import Wanted
-    from plimsoll.target import Target
+    from plimsoll.serve.served_model import ModelConfig
 
     parsed: Target | None = Target.parse(target) if target is not None else None
-    named: dict[str, Wanted] = {}
+    named: dict[str, ModelConfig] = {}
     for text in models:
         name, equals, reference = text.partition("=")
         if not equals:
@@ -76,7 +76,7 @@ def _wanted(models: list[str], spec: Path | None, target: str | None, running: t
             raise InputError(f"'{name}' can't be a model's name: letters, digits, dots, dashes; not ending in .tensor", "Give one: NAME=MODEL.")
         if name in named:
             raise InputError(f"two models are named '{name}'", "Give one of them another name: NAME=MODEL.")
-        named[name] = Wanted(name, reference, spec, parsed, _steps(running[0]), _options(running[1]), wishes)
+        named[name] = ModelConfig(name, reference, spec, parsed, _steps(running[0]), _options(running[1]), wishes)
     return list(named.values())
 
 
@@ -88,8 +88,8 @@ def _objective(text: str) -> Any:
     return text
 
 
-def _show_plans(wanted: list[Wanted]) -> None:
-    from plimsoll.serve.deployment import planned
+def _show_plans(wanted: list[ModelConfig]) -> None:
+    from plimsoll.serve.served_model import planned
 
     for one in wanted:
         made = planned(one)

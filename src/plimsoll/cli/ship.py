@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.ship import Ship, Shipped, Wishes
-    from plimsoll.ship.deliver import Delivery
+    from plimsoll.core.target import Target
+    from plimsoll.ship import SearchConfig, Ship, Shipped
+    from plimsoll.ship.export import Delivery
     from plimsoll.spec.output import Classify
-    from plimsoll.target import Target
 
 
 def ship(  # noqa: PLR0913 - each parameter is an option of the command
@@ -22,7 +22,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
     labels: Annotated[Path | None, typer.Option(help="Right labels: a CSV file with path,label, or a folder with one folder a class.")] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% drift=0.01.")
+        list[str] | None, typer.Option(help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% deviation=0.01.")
     ] = None,
     targets: Annotated[
         str, typer.Option(help="Targets to try, separated by commas; 'all' makes the toolchains that some need. Default: all that need no toolchain made.")
@@ -33,7 +33,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     time: Annotated[
         str, typer.Option(help="How long to look for better ones, for example 90s or 10m with many targets; the last race and the judging come on top.")
     ] = "3m",
-    measure: Annotated[str, typer.Option(help="Measured time of each variant; longer where the machine is noisy.")] = "2s",
+    measure: Annotated[str, typer.Option(help="Measured time of each candidate; longer where the machine is noisy.")] = "2s",
     min_gain: Annotated[str, typer.Option("--min-gain", help="The least gain that is worth a change.")] = "3%",
     max_images: Annotated[int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")] = 2000,
     golden_from_images: Annotated[
@@ -48,24 +48,24 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     own. The winner is judged on pictures that nothing before has seen. If nothing passes, the reference ships.
     """
     from plimsoll.bundle import check_destination
-    from plimsoll.cache import cache_folder
-    from plimsoll.listing import pictures
-    from plimsoll.opener import open_reference
+    from plimsoll.inference.images import pictures
+    from plimsoll.inference.resolve import open_reference
     from plimsoll.prove.labels import read_labels
     from plimsoll.ship import Ship
-    from plimsoll.ship.deliver import deliver
+    from plimsoll.ship.export import deliver
     from plimsoll.ship.split import split
-    from plimsoll.ship.work import WorkFolder
+    from plimsoll.ship.store import WorkFolder
+    from plimsoll.system.cache import cache_folder
 
     check_destination(out, overwrite=force)
-    wishes = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
+    config = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_reference(model, spec) as opened:
         output: Classify | object = opened.model.contract().output
         truths = read_labels(labels, getattr(output, "labels", ()), _folder(images)) if labels is not None else None
         parts = split(pictures(images), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", opened.model, parts)
         with folder.locked():
-            run = Ship(opened, parts, folder, wishes, truths)
+            run = Ship(opened, parts, folder, config, truths)
             shipped = _watched(run, sys.stdout.isatty())
             done = deliver(run, shipped, out, ["plimsoll", *sys.argv[1:]], golden_from_images=golden_from_images, force=force)
             _sum_up(run, shipped, done, golden_from_images)
@@ -73,9 +73,9 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
 
 def _targets(text: str) -> tuple[Target, ...]:
     """Return the targets that are meant, and make the toolchains of those that were asked for."""
+    from plimsoll.core.target import Target
     from plimsoll.errors import InputError
     from plimsoll.ship import all_targets, default_targets, toolchains
-    from plimsoll.target import Target
 
     if not text:
         return default_targets()
@@ -84,7 +84,7 @@ def _targets(text: str) -> tuple[Target, ...]:
         raise InputError(f"--targets '{text}': there is no target in it", "For example --targets onnxruntime:cpu:int8,openvino:cpu:int8.")
     _check(wanted)
     if needed := toolchains(wanted):
-        from plimsoll.toolchain import make
+        from plimsoll.system.toolchains import make
 
         for name in needed:
             make(name)
@@ -92,7 +92,7 @@ def _targets(text: str) -> tuple[Target, ...]:
 
 
 def _check(targets: tuple[Target, ...]) -> None:
-    """Raise TargetError or BackendMissing for a target that can't be tried here: who names it wants to know."""
+    """Raise TargetError or BackendMissingError for a target that can't be tried here: who names it wants to know."""
     from plimsoll import backends
 
     for target in targets:
@@ -101,10 +101,10 @@ def _check(targets: tuple[Target, ...]) -> None:
 
 def _wishes(
     targets: tuple[Target, ...], calibration: tuple[str, Path | None], budget: list[str] | None, objective: str, limits: tuple[str, str, str]
-) -> Wishes:
-    from plimsoll.budget import DEFAULT, Budget
+) -> SearchConfig:
+    from plimsoll.core.budget import DEFAULT, Budget
     from plimsoll.errors import InputError
-    from plimsoll.ship import CALIBRATORS, OBJECTIVES, Wishes
+    from plimsoll.ship import CALIBRATORS, OBJECTIVES, SearchConfig
 
     if objective not in OBJECTIVES:
         raise InputError(f"--objective {objective}: allowed: {', '.join(OBJECTIVES)}")
@@ -115,7 +115,7 @@ def _wishes(
     if unknown := [name for name in chosen if name not in CALIBRATORS]:
         raise InputError(f"--calibrators: '{unknown[0]}' is none", f"There are: {', '.join(CALIBRATORS)}.")
     time, measured, share = _seconds("--time", limits[0]), _seconds("--measure", limits[1], least=0.05), _share(limits[2])
-    return Wishes(targets, chosen, Budget.parse(budget) if budget else DEFAULT, objective, time, share, measured, calibration=table)
+    return SearchConfig(targets, chosen, Budget.parse(budget) if budget else DEFAULT, objective, time, share, measured, calibration=table)
 
 
 def _seconds(option: str, text: str, least: float = 0.0) -> float:
@@ -149,11 +149,11 @@ def _folder(images: list[str]) -> Path | None:
 
 
 def _watched(run: Ship, live: bool) -> Shipped:
-    """Run, with a table that grows while it works; on anything but a terminal a line a variant."""
-    from plimsoll.cli.ladder import Ladder
+    """Run, with a table that grows while it works; on anything but a terminal a line a candidate."""
+    from plimsoll.cli.results_table import ResultsTable
 
-    with Ladder(run, live) as ladder:
-        return run.run(ladder.add, ladder.say)
+    with ResultsTable(run, live) as table:
+        return run.run(table.add, table.say)
 
 
 def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> None:
@@ -162,11 +162,11 @@ def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> No
 
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n{_verdict(run, shipped)}")
-    drift = shipped.judged.drift
-    moved = f"; scores move by {drift.mean:.2g} on average, at most {drift.maximum:.2g}" if drift is not None else ""
+    deviation = shipped.judged.deviation
+    moved = f"; scores move by {deviation.mean:.2g} on average, at most {deviation.maximum:.2g}" if deviation is not None else ""
     console.print(f"{shipped.judged.headline}{moved} [dim](judged on {shipped.judged.pictures:,} pictures that nothing before had seen)[/]")
     for change in shipped.judged.changes:
-        if change.name in run.wishes.budget.metrics and change.reference is not None and change.other is not None:
+        if change.name in run.config.budget.metrics and change.reference is not None and change.other is not None:
             console.print(f"{change.name}: {change.reference:.4g} → {change.other:.4g} [dim](on {change.count:,} labelled pictures)[/]")
     for note in shipped.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
@@ -175,11 +175,11 @@ def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> No
 
 
 def _verdict(run: Ship, shipped: Shipped) -> str:
-    from plimsoll.page.figures import less, roughly_times, size
+    from plimsoll.report.page.figures import less, roughly_times, size
 
-    name, by_size = shipped.winner.variant.name, run.wishes.objective == "size"
+    name, by_size = shipped.winner.candidate.name, run.config.objective == "size"
     if shipped.outcome == "nothing_passed":
-        return "[bold yellow]nothing passed[/]: no variant keeps the budget; the reference ships"
+        return "[bold yellow]nothing passed[/]: no candidate keeps the budget; the reference ships"
     if shipped.outcome == "not_better":
         word = "smaller" if by_size else "faster"
         return f"[bold yellow]not {word}[/]: nothing that keeps the budget is truly {word}; the reference ships"

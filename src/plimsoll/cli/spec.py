@@ -42,7 +42,7 @@ def check(
     model: Annotated[Path | None, typer.Option("--model", "-m", help="A model file that the Spec should fit.")] = None,
 ) -> None:
     """Check a Spec, and whether it fits a model."""
-    from plimsoll import sources
+    from plimsoll import importers
     from plimsoll.spec import files
 
     read = files.read(spec)
@@ -50,7 +50,7 @@ def check(
     shape = ", ".join("any" if size is None else str(size) for size in form.shape)
     typer.echo(f"{spec}: a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout}, {form.colour}), task {read.output.task}")
     if model is not None:
-        sources.read(model, read)
+        importers.read(model, read)
         typer.echo(f"{model}: the Spec fits it")
 
 
@@ -72,12 +72,12 @@ def export(
     """Write a Spec's input steps the way another tool takes them; what it does otherwise all the same is said on standard error."""
     import logging
 
+    from plimsoll.backends.mnn import quantizer_config
     from plimsoll.errors import InputError
-    from plimsoll.interchange import mnn
 
     if for_ != "mnn":
         raise InputError(f"--for {for_}: there is no such tool", "There is: mnn.")
-    quantization, warnings = mnn.export(_read(model), images)
+    quantization, warnings = quantizer_config.export(_read(model), images)
     for warning in warnings:
         logging.getLogger("plimsoll").warning("%s", warning)
     if out is None:

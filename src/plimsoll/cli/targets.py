@@ -17,13 +17,14 @@ def targets(
     from rich.markup import escape
     from rich.table import Table
 
-    from plimsoll import backends, toolchain
+    from plimsoll import backends
+    from plimsoll.system import toolchains
 
     rows = []
     for name in backends.names():
         backend = backends.get(name)
         for offer in backend.offers():
-            made = not offer.toolchain or toolchain.made(offer.toolchain)
+            made = not offer.toolchain or toolchains.made(offer.toolchain)
             rows.append({"target": str(offer.target), "missing": offer.missing, "toolchain": offer.toolchain, "made": made, "deployable": backend.deployable})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

@@ -24,14 +24,14 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from plimsoll import toolchain
+    from plimsoll.system import toolchains
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "made", "MB"):
         table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
     table.add_column("what it is for")
-    for name in toolchain.names():
-        one = toolchain.describe(name)
+    for name in toolchains.names():
+        one = toolchains.describe(name)
         size = f"{one.size_bytes / 1e6:,.0f}" if one.size_bytes else f"[dim]≈ {one.megabytes:,}[/]"
         table.add_row(f"[bold]{name}[/]", "yes" if one.made else "[dim]no[/]", size, one.purpose)
     Console().print(table)
@@ -40,18 +40,18 @@ def list_() -> None:
 @app.command()
 def make(names: Names) -> None:
     """Make toolchains now, for example before the network goes; print where each is kept."""
-    from plimsoll import toolchain
+    from plimsoll.system import toolchains
 
     for name in names:
-        typer.echo(toolchain.make(name))
+        typer.echo(toolchains.make(name))
 
 
 @app.command()
 def remove(names: Names) -> None:
     """Remove toolchains, with what older versions of Plimsoll left of them. They are made again when they are needed."""
-    from plimsoll import toolchain
+    from plimsoll.system import toolchains
 
     for name in names:
-        freed = toolchain.describe(name).size_bytes
-        toolchain.remove(name)
+        freed = toolchains.describe(name).size_bytes
+        toolchains.remove(name)
         typer.echo(f"{name}: {freed / 1e6:,.0f} MB freed")

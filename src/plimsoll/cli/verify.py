@@ -10,7 +10,8 @@ import typer
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from plimsoll.report import Check, Report
+    from plimsoll.core.check import Check
+    from plimsoll.report.report import Report
 
 
 def verify(
@@ -22,8 +23,8 @@ def verify(
     Exit code 1 if it does not.
     """
     from plimsoll.bundle import Bundle
-    from plimsoll.errors import CheckFailed
-    from plimsoll.package import verify as run
+    from plimsoll.bundle.packing import verify as run
+    from plimsoll.errors import CheckError
 
     with Bundle.open(bundle) as opened:
         report = run(opened)
@@ -34,7 +35,7 @@ def verify(
         _show(report, files)
     if not report.passed:
         failed = [check.name for check in report.checks if not check.passed]
-        raise CheckFailed(
+        raise CheckError(
             f"{bundle}: {len(failed)} of {len(report.checks)} checks failed: {'; '.join(failed)}", "It does not answer here as it did where it was packed."
         )
 
@@ -66,7 +67,7 @@ def _machine(report: Report) -> list[Text]:
     """Return in words whether this machine is as the one where the bundle was packed, how it differs, and what follows from that."""
     from rich.text import Text
 
-    from plimsoll.package import ROUNDING
+    from plimsoll.bundle.packing import ROUNDING
 
     found = {name: str(value) for name, value in report.measurements.items()}
     where = "proven" if "proof" in found else "packed"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from plimsoll.client.exchange import Broken, Exchange, Reply
-from plimsoll.errors import BackendMissing, InputError
+from plimsoll.errors import BackendMissingError, InputError
 
 if TYPE_CHECKING:
     import httpx
@@ -52,7 +52,7 @@ class Place:
     def options(self) -> dict[str, Any]:
         """Return what httpx's clients are made with."""
         if importlib.util.find_spec("httpx") is None:
-            raise BackendMissing("httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'")
+            raise BackendMissingError("httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'")
         import httpx
 
         import plimsoll

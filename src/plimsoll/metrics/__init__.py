@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.metrics.tensors import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Drift, Running, drift
+from plimsoll.metrics.tensors import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Running, TensorDeviation, deviation
 
-__all__ = ["ABSOLUTE_FLOOR", "RELATIVE_FLOOR", "Drift", "Running", "drift"]
+__all__ = ["ABSOLUTE_FLOOR", "RELATIVE_FLOOR", "Running", "TensorDeviation", "deviation"]

@@ -1,4 +1,4 @@
-"""What changed in the decisions: flips with exact bounds, the drift of scores, and whether their order held."""
+"""What changed in the decisions: flips with exact bounds, the deviation of scores, and whether their order held."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Flips:
 
 
 @dataclass(frozen=True)
-class ScoreDrift:
+class ScoreDeviation:
     """Absolute differences between scores, in the scores' unit; infinite where only one side is a number."""
 
     count: int
@@ -66,7 +66,7 @@ def flips(reference: NDArray[Any], other: NDArray[Any], threshold: float) -> Fli
     return Flips(up + down + int(lost.sum()), expected.size, up, down)
 
 
-def score_drift(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDrift:
+def score_deviation(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDeviation:
     """Measure how far scores lie from the reference's. Raises InputError for rows of different length or none at all."""
     expected, found = _pair(reference, other)
     if not expected.size:
@@ -74,10 +74,10 @@ def score_drift(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDrift:
     finite = np.isfinite(expected) & np.isfinite(found)
     same = np.array_equal(expected[~finite], found[~finite], equal_nan=True)
     if not same:
-        return ScoreDrift(expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None)
+        return ScoreDeviation(expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None)
     apart = np.zeros(expected.shape)
     apart[finite] = np.abs(expected[finite] - found[finite])
-    return ScoreDrift(apart.size, float(apart.max()), float(apart.mean()), mean_upper_bound(apart, CONFIDENCE), percentile(apart, 99.0))
+    return ScoreDeviation(apart.size, float(apart.max()), float(apart.mean()), mean_upper_bound(apart, CONFIDENCE), percentile(apart, 99.0))
 
 
 def percentile(values: NDArray[Any], rank: float) -> float | None:

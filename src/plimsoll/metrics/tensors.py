@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.errors import CheckFailed
+from plimsoll.errors import CheckError
 
 RELATIVE_FLOOR = 1e-3
 """Relative error is taken of the reference's values, but of no less than this share of its largest one.
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Drift:
+class TensorDeviation:
     """How far a tensor lies from its reference.
 
     Where both hold NaN, or the same infinity, at the same place, they agree there and that place counts as no
@@ -47,21 +47,21 @@ class Drift:
     """Whether NaN and infinities, if any, stand at the same places in both."""
 
 
-_APART = Drift(math.inf, math.inf, math.inf, 0.0, -math.inf, finite=False)
-_SAME = Drift(0.0, 0.0, 0.0, 1.0, math.inf, finite=True)
+_APART = TensorDeviation(math.inf, math.inf, math.inf, 0.0, -math.inf, finite=False)
+_SAME = TensorDeviation(0.0, 0.0, 0.0, 1.0, math.inf, finite=True)
 
 
-def drift(reference: NDArray[Any], other: NDArray[Any]) -> Drift:
-    """Compare two tensors of equal shape and dtype, in float64; raises CheckFailed where shape or dtype differ.
+def deviation(reference: NDArray[Any], other: NDArray[Any]) -> TensorDeviation:
+    """Compare two tensors of equal shape and dtype, in float64; raises CheckError where shape or dtype differ.
 
     Two empty tensors agree. Whole numbers beyond 2^53 are compared as the nearest float64.
     """
     if reference.shape != other.shape or reference.dtype != other.dtype:
-        raise CheckFailed(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
+        raise CheckError(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
     pair = _usable(reference, other)
     if pair is None:
         return _APART
-    return _finite_drift(*pair) if pair[0].size else _SAME
+    return _finite_deviation(*pair) if pair[0].size else _SAME
 
 
 def _usable(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Floats, Floats] | None:
@@ -75,12 +75,12 @@ def _usable(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Floats, Float
     return expected[usable], found[usable]
 
 
-def _finite_drift(reference: Floats, other: Floats) -> Drift:
+def _finite_deviation(reference: Floats, other: Floats) -> TensorDeviation:
     size = np.abs(reference)
     with np.errstate(over="ignore"):  # The difference of two huge float64 values may overflow to infinity, which then stands in the result.
         difference = np.abs(other - reference)
         floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(size.max()))
-        return Drift(
+        return TensorDeviation(
             max_abs=float(difference.max()),
             mean_abs=float(difference.mean()),
             max_rel=float((difference / np.maximum(size, floor)).max()),
@@ -110,7 +110,7 @@ def _cosine(first: Floats, second: Floats) -> float:
 
 
 class Running:
-    """The drift between many pairs of tensors, as if each side were one long tensor; holds sums, no tensors.
+    """The deviation between many pairs of tensors, as if each side were one long tensor; holds sums, no tensors.
 
     `max_rel` has each pair's own floor. The two tensors of a pair need the same number of elements; dtypes may differ, so
     that an output in float16 can be compared with its reference in float32.
@@ -124,9 +124,9 @@ class Running:
         self._sum_abs = self._dot = self._signal = self._power = self._noise = 0.0
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Take in a pair; raises CheckFailed where the sizes differ."""
+        """Take in a pair; raises CheckError where the sizes differ."""
         if reference.size != other.size:
-            raise CheckFailed(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
+            raise CheckError(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
         pair = _usable(reference, other)
         if pair is None:
             self._apart = True
@@ -148,8 +148,8 @@ class Running:
             self._noise += _product(difference, difference)
 
     @property
-    def drift(self) -> Drift:
-        """The drift of all pairs so far; of none, as of two empty tensors."""
+    def deviation(self) -> TensorDeviation:
+        """The deviation of all pairs so far; of none, as of two empty tensors."""
         if self._apart or not math.isfinite(self._signal + self._power + self._noise):
             return _APART
         if self.count == 0:
@@ -157,7 +157,7 @@ class Running:
         both = math.sqrt(self._signal) * math.sqrt(self._power)
         cosine = min(1.0, max(-1.0, self._dot / both)) if both else float(self._signal == self._power)
         snr = math.inf if self._noise == 0.0 else -math.inf if self._signal == 0.0 else 10 * math.log10(self._signal / self._noise)
-        return Drift(self._max_abs, self._sum_abs / self.count, self._max_rel, cosine, snr, finite=True)
+        return TensorDeviation(self._max_abs, self._sum_abs / self.count, self._max_rel, cosine, snr, finite=True)
 
 
 def _product(first: Floats, second: Floats) -> float:

@@ -113,7 +113,7 @@ class _Work:
     def __init__(self, reference: Side, other: Side, exchange: Exchange, sums: Sums) -> None:
         self._reference, self._other, self._exchange, self._sums = reference, other, exchange, sums
         self._lock = threading.Lock()
-        self._same_steps = reference.plan.spec.steps == other.plan.spec.steps and reference.plan.implementation == other.plan.implementation
+        self._same_steps = reference.plan.spec.steps == other.plan.spec.steps and reference.plan.preprocessing == other.plan.preprocessing
 
     def __call__(self, picture: str) -> Row | Failure:
         ours, theirs, why, their_why = None, None, "", ""

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import JsonValue
 
-from plimsoll.budget import Bounded, Evidence
+from plimsoll.core.budget import Bounded, Evidence
 from plimsoll.metrics.bootstrap import Floats
-from plimsoll.metrics.decisions import Flips, ScoreDrift, flips, pictures_needed, score_drift, spearman
+from plimsoll.metrics.decisions import Flips, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import Change, binary, multiclass
 from plimsoll.spec.output import Classify
 
@@ -34,7 +34,7 @@ class Comparison:
     """Of these, how many the other has no answer to: each counts as a flipped decision."""
     flips: tuple[tuple[float | None, Flips], ...]
     """(threshold, flips); the threshold is None where the decision is the best label."""
-    drift: ScoreDrift | None
+    deviation: ScoreDeviation | None
     """Of the positive label's score, else of the label that the reference finds best. None where nothing was answered by both."""
     rank_correlation: float | None
     """Spearman's; None where it is not defined."""
@@ -55,12 +55,12 @@ class Comparison:
     def evidence(self) -> Evidence:
         """Return the figures with the bounds that a budget is judged by."""
         found: dict[str, list[Bounded]] = {"flips": [_flips_figure(threshold, one) for threshold, one in self.flips]}
-        if self.drift is not None:
-            mean = Bounded("mean score drift", self.drift.mean, self.drift.mean_upper, f"{self.drift.mean:.2g} in the sample")
-            covered = 0.05 ** (1 / self.drift.count)
-            told = f"with 95 % confidence {100 * covered:.3g} % of all pictures drift no more"
-            largest = Bounded("largest score drift", self.drift.maximum, self.drift.maximum, told)
-            found |= {"drift": [mean], "max_drift": [largest]}
+        if self.deviation is not None:
+            mean = Bounded("mean score deviation", self.deviation.mean, self.deviation.mean_upper, f"{self.deviation.mean:.2g} in the sample")
+            covered = 0.05 ** (1 / self.deviation.count)
+            told = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviation no more"
+            largest = Bounded("largest score deviation", self.deviation.maximum, self.deviation.maximum, told)
+            found |= {"deviation": [mean], "max_deviation": [largest]}
         for change in self.changes:
             figures = [_change_figure(change)]
             found[change.name] = figures
@@ -70,11 +70,11 @@ class Comparison:
 
     def details(self) -> dict[str, JsonValue]:
         """Return everything as plain data."""
-        drift = self.drift
+        deviation = self.deviation
         return {
             "count": self.pictures,
             "lost": self.lost,
-            "drift": None if drift is None else {"max": drift.maximum, "mean": drift.mean, "mean_upper": drift.mean_upper, "p99": drift.p99},
+            "deviation": None if deviation is None else {"max": deviation.maximum, "mean": deviation.mean, "mean_upper": deviation.mean_upper, "p99": deviation.p99},
             "flips": [
                 {"threshold": at, "count": one.total, "flipped": one.count, "up": one.up, "down": one.down, "upper": one.upper_bound() if one.total else None}
                 for at, one in self.flips
@@ -123,7 +123,7 @@ def compare(output: Classify, pairs: Sequence[Pair], *, truths: Sequence[str | N
         pictures=len(pairs),
         lost=lost,
         flips=with_lost,
-        drift=score_drift(ours, theirs) if both else None,
+        deviation=score_deviation(ours, theirs) if both else None,
         rank_correlation=spearman(ours, theirs),
         changes=changes,
         labelled=labelled,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from plimsoll import onnx_form, onnx_graph
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.onnx import form, graph
 
 _PRECISIONS = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
 
@@ -18,5 +18,5 @@ def open_inside(model: Model, names: Sequence[str], path: Path) -> Runner:
 
     It computes in one thread: threads that spin between calls would hold up the NumPy that works on what they gave.
     """
-    exposed = onnx_graph.expose(model, names, path)
-    return Runner.open(exposed, Target("onnxruntime", "cpu", _PRECISIONS[onnx_form.form_of(path)]), objective="throughput")
+    exposed = graph.expose(model, names, path)
+    return Runner.open(exposed, Target("onnxruntime", "cpu", _PRECISIONS[form.form_of(path)]), objective="throughput")

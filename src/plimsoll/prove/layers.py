@@ -1,4 +1,4 @@
-"""Layer by layer: where in the network the drift enters."""
+"""Layer by layer: where in the network the deviation enters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files, onnx_graph
+from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
 from plimsoll.metrics import Running
-from plimsoll.model import Model
+from plimsoll.onnx import graph, load
 from plimsoll.prove.inside import open_inside
 
 Pair = tuple[NDArray[Any], NDArray[Any]]
@@ -42,8 +42,8 @@ def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Laye
     memory at a time. Where the other graph quantizes a value, what is compared is the dequantized one. Raises ModelError
     for models that are no ONNX files or share no value.
     """
-    protos = [onnx_graph.load(model) for model in (reference, other)]
-    ours, theirs = (dict(onnx_graph.values(proto)) for proto in protos)
+    protos = [graph.load(model) for model in (reference, other)]
+    ours, theirs = (dict(graph.values(proto)) for proto in protos)
     shared = [name for name in ours if name in theirs]
     if not shared:
         hint = "Layers are compared by name: use a model that was made from the reference."
@@ -64,7 +64,7 @@ def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Laye
 
 def _picture_name(model: Model, proto: Any) -> str:
     named = model.spec.input.tensor if model.spec is not None else None
-    return named or str(onnx_files.inputs(proto.graph)[0].name)
+    return named or str(load.inputs(proto.graph)[0].name)
 
 
 class _Sum:
@@ -82,5 +82,5 @@ class _Sum:
         self._low, self._high = min(self._low, float(first.min())), max(self._high, float(first.max()))
 
     def layer(self, name: str, operator: str) -> Layer:
-        drift = self._running.drift
-        return Layer(name, operator, drift.snr_db, drift.max_abs, self._low, self._high)
+        deviation = self._running.deviation
+        return Layer(name, operator, deviation.snr_db, deviation.max_abs, self._low, self._high)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_graph
 from plimsoll.errors import PlimsollError
+from plimsoll.onnx import graph
 from plimsoll.prove.inside import open_inside
 from plimsoll.prove.side import Side
 
@@ -102,9 +102,9 @@ def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
     model = side.opened.model
     convolution = None
     if model.format == "onnx":
-        proto = onnx_graph.load(model)
+        proto = graph.load(model)
         name = side.spec.input.tensor or side.runner.inputs[0].name
-        convolution = onnx_graph.first_convolution(proto, name)
+        convolution = graph.first_convolution(proto, name)
     if convolution is None:
         middle = [tensor if form.layout == "NHWC" else tensor.transpose(1, 2, 0) for tensor in tensors]
         return colours, np.array([one[one.shape[0] // 2, one.shape[1] // 2] for one in middle], np.float64), None

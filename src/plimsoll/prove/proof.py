@@ -8,30 +8,31 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.budget import Bounded, Budget, Evidence
-from plimsoll.metrics import Drift
-from plimsoll.metrics.decisions import Flips, ScoreDrift
+from plimsoll.core.budget import Bounded, Budget, Evidence
+from plimsoll.core.check import Check
+from plimsoll.metrics import TensorDeviation
+from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.answers import Exchange, Failure
 from plimsoll.prove.comparison import Comparison, too_few
 from plimsoll.prove.layers import Layer
 from plimsoll.prove.normalization import Mistake
 from plimsoll.prove.stages import StageDifference
-from plimsoll.report import Check, Measurement, Report
+from plimsoll.report.report import Measurement, Report
 
 MISTAKE_DRIFT = 1e-4
-"""A normalization unlike the reference's is refused from this score drift on; below it, later layers must have made up for it."""
+"""A normalization unlike the reference's is refused from this score deviation on; below it, later layers must have made up for it."""
 
 _NO_COST = 1e-6
-"""Score drift below this is float32's own rounding."""
+"""Score deviation below this is float32's own rounding."""
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one half of the other model does to the answers, the other half being the reference's."""
 
-    scores: ScoreDrift | None
+    scores: ScoreDeviation | None
     """None where the task gives no scores."""
-    outputs: Drift
+    outputs: TensorDeviation
     """Of all outputs together."""
 
     @property
@@ -53,7 +54,7 @@ class Proof:
     pictures: int
     """Answered by both."""
     failures: tuple[Failure, ...]
-    outputs: dict[str, Drift]
+    outputs: dict[str, TensorDeviation]
     """By the reference's output names, over all pictures."""
     snr: Bounded
     """Of the worst output, with its lower bound."""
@@ -78,7 +79,7 @@ class Proof:
     def checks(self) -> tuple[Check, ...]:
         """The budget's, and two that hold whatever the budget: every picture is answered, and colours are normalized alike."""
         own = [Check(name="pictures that only the reference answers", measured=len(self.lost), limit=0, detail=self.lost[0].path if self.lost else "")]
-        if self.mistakes and self._drifts:
+        if self.mistakes and self._deviations:
             own.append(Check(name="colours normalized unlike the reference", measured=len(self.mistakes), limit=0, detail=self.cause))
         return (*self.budget.verdict(self._evidence()), *own)
 
@@ -108,13 +109,13 @@ class Proof:
         if sizes[0] > sizes[1]:
             worst = max(self.stages, key=lambda one: one.mean_levels, default=None)
             where = f", most at '{worst.stage}'{_levels(worst)}" if worst is not None and worst.mean_levels > 0 else ""
-            return f"the input steps differ{where}; behind them the reference's own network drifts by {sizes[0]:.2g} on the mean"
-        return f"the network differs: behind the reference's own input steps it drifts by {sizes[1]:.2g} on the mean"
+            return f"the input steps differ{where}; behind them the reference's own network deviates by {sizes[0]:.2g} on the mean"
+        return f"the network differs: behind the reference's own input steps it deviates by {sizes[1]:.2g} on the mean"
 
     @property
-    def _drifts(self) -> bool:
-        drift = self.answers.drift if self.answers is not None else None
-        return drift.maximum > MISTAKE_DRIFT if drift is not None else self.snr.value < 60.0
+    def _deviations(self) -> bool:
+        deviation = self.answers.deviation if self.answers is not None else None
+        return deviation.maximum > MISTAKE_DRIFT if deviation is not None else self.snr.value < 60.0
 
     def _evidence(self) -> Evidence:
         answers = self.answers.evidence() if self.answers is not None else {}
@@ -141,14 +142,14 @@ class Proof:
 
     def _measurements(self) -> dict[str, Measurement]:
         told: dict[str, Measurement] = {"verdict": self.headline, "pictures": self.pictures, "failed": len(self.failures)}
-        if self.answers is not None and self.answers.drift is not None:
-            drift = self.answers.drift
-            told |= {"largest score drift": drift.maximum, "mean score drift": drift.mean}
-            if drift.p99 is not None:
-                told["99th percentile of score drift"] = drift.p99
+        if self.answers is not None and self.answers.deviation is not None:
+            deviation = self.answers.deviation
+            told |= {"largest score deviation": deviation.maximum, "mean score deviation": deviation.mean}
+            if deviation.p99 is not None:
+                told["99th percentile of score deviation"] = deviation.p99
             told["rank correlation"] = "not defined" if self.answers.rank_correlation is None else self.answers.rank_correlation
         for name, cost in (("input steps alone", self.input_only), ("network alone", self.network_only)):
-            told[f"{name}, mean drift"] = "not measured" if cost is None else cost.size
+            told[f"{name}, mean deviation"] = "not measured" if cost is None else cost.size
         if self.cause:
             told["cause"] = self.cause
         return told
@@ -162,7 +163,7 @@ class Proof:
             "headline": self.headline,
             "cause": self.cause,
             "answers": self.answers.details() if self.answers is not None else None,
-            "outputs": {name: asdict(drift) for name, drift in self.outputs.items()},
+            "outputs": {name: asdict(deviation) for name, deviation in self.outputs.items()},
             "exchange": self.exchange,
             "input_only": _cost(self.input_only),
             "network_only": _cost(self.network_only),

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors
-from plimsoll.image import InputPlan
-from plimsoll.image.decode import translated
-from plimsoll.image.formats import read
-from plimsoll.image.pixels import Pixels, as_array
-from plimsoll.image.plan import Source
-from plimsoll.opener import Opened
-from plimsoll.runner import Runner
-from plimsoll.spec.steps import Crop, Decode, Form, Jpeg, Resize, Step
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Tensors
+from plimsoll.inference.resolve import Opened
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.decode import translated
+from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.pixels import Pixels, as_array
+from plimsoll.preprocessing.preprocessor import ImageSource
+from plimsoll.spec.steps import Crop, Decode, ImageSpec, Jpeg, Resize, Step
 from plimsoll.tasks import Task, decoder
 from plimsoll.tasks.classify import Classification
 
@@ -48,21 +48,21 @@ class Side:
         self.opened = opened
         self.runner = runner
         self.spec = opened.model.contract()
-        self.plan = InputPlan(self.spec.input, opened.implementation)
+        self.plan = Preprocessor(self.spec.input, opened.preprocessing)
         self.task: Task = decoder(self.spec)
         self.pixel_stages, self._arithmetic, self._order = _cut(self.plan)
 
     @property
     def name(self) -> str:
         """The model, its target and its input steps, in words."""
-        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.implementation} steps"
+        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.preprocessing} steps"
 
     @property
     def is_folded(self) -> bool:
         """Whether the network takes pixels: nothing is left to compute after them."""
         return not self._arithmetic
 
-    def pixels(self, source: Source) -> Array:
+    def pixels(self, source: ImageSource) -> Array:
         """Return a picture as it is before any arithmetic: height x width x channels, RGB; raises ImageError."""
         made: Any = read(source)
         for stage in self.pixel_stages:
@@ -78,7 +78,7 @@ class Side:
         return np.ascontiguousarray(as_array(made))
 
     def infer(self, tensor: Array) -> Tensors:
-        """Return the outputs for one input without a batch axis; raises InputError or RunFailed."""
+        """Return the outputs for one input without a batch axis; raises InputError or RunError."""
         return self.runner.infer(tensor[np.newaxis])
 
     def scores(self, outputs: Mapping[str, Array]) -> dict[str, float] | None:
@@ -92,13 +92,13 @@ def _turned(pixels: Any, order: str) -> Any:
     return as_array(pixels)[:, :, ::-1] if order == "BGR" else pixels
 
 
-def _cut(plan: InputPlan) -> tuple[tuple[PixelStage, ...], tuple[tuple[str, Callable[..., Pixels]], ...], str]:
+def _cut(plan: Preprocessor) -> tuple[tuple[PixelStage, ...], tuple[tuple[str, Callable[..., Pixels]], ...], str]:
     """Return the stages on pixels, those after them, and the channel order that the latter take."""
     steps = plan.spec.steps
     stages = list(plan.stages)
-    single_pass = plan.implementation == "fast" and stages[-1][0] == "normalize"
+    single_pass = plan.preprocessing == "fast" and stages[-1][0] == "normalize"
     order = plan.form.colour if single_pass else ""
-    form = Form()
+    form = ImageSpec()
     cut: list[PixelStage] = []
     place = 0
     for step in steps:

@@ -9,8 +9,8 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from plimsoll.errors import ImageError
-from plimsoll.image.formats import read
-from plimsoll.image.plan import Source
+from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.preprocessor import ImageSource
 from plimsoll.prove.side import Array, PixelStage, Side
 from plimsoll.spec.steps import Step
 
@@ -28,7 +28,7 @@ class StageDifference:
     max_levels: float
     pictures: int
     note: str = ""
-    """What the Specs have differently there; empty where only the implementation differs, or nothing."""
+    """What the Specs have differently there; empty where only the preprocessing differs, or nothing."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Sum:
         self.largest = max(self.largest, float(apart.max(initial=0.0)))
 
 
-def compare(reference: Side, other: Side, pictures: Iterable[Source]) -> tuple[StageDifference, ...]:
+def compare(reference: Side, other: Side, pictures: Iterable[ImageSource]) -> tuple[StageDifference, ...]:
     """Run both models' steps on pixels side by side over a few pictures and return one row a step, in the reference's order.
 
     Each step gets what the reference's steps before it made, so a difference is counted where it arises and nowhere else.
@@ -81,7 +81,7 @@ def _aligned(ours: tuple[PixelStage, ...], theirs: tuple[PixelStage, ...]) -> It
             yield from ((None, stage) for stage in theirs[other_start:other_end])
 
 
-def _add(picture: Source, aligned: list[_Pair], sums: list[_Sum]) -> None:
+def _add(picture: ImageSource, aligned: list[_Pair], sums: list[_Sum]) -> None:
     held: bytes | Array = read(picture)
     for (first, second), one in zip(aligned, sums, strict=True):
         ours = first(held) if first is not None else held

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from plimsoll.core.model import Model
 from plimsoll.errors import InputError, ModelError
-from plimsoll.model import Model
-from plimsoll.quantize.affine import Symmetry
+from plimsoll.quantize.parameters import Symmetry
 
 MAX_BYTES = 64_000_000
 """A larger file is not read as a calibration table."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from plimsoll import onnx_graph
-from plimsoll.backend import require, translate
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
 from plimsoll.quantize.graph import Graph
 from plimsoll.quantize.placement import computes_with_constants
 from plimsoll.quantize.prepare import prepare, write
@@ -22,7 +22,7 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
     `convolutions` too makes the file of a CNN four times smaller, and the network slower than in float32 (ONNX Runtime's ConvInteger:
     open_nsfw takes 2 to 4 times as long), so they stay in float by default. Written into `folder` by ONNX Runtime's quantizer.
 
-    Raises ModelError for a file that is damaged or quantized already, BuildFailed where there is nothing to quantize.
+    Raises ModelError for a file that is damaged or quantized already, BuildError where there is nothing to quantize.
     """
     kinds = (*PRODUCTS, "Conv") if convolutions else PRODUCTS
     quantization = require("onnxruntime.quantization", "pip install onnxruntime")
@@ -32,9 +32,9 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
         proto = onnx_graph.load(prepared)
         graph = Graph(proto)
         if not any(graph.kind(node) in kinds and computes_with_constants(graph, node) for node in graph.nodes):
-            raise BuildFailed(f"{model.path}: it has no matrix product with stored weights", "Dynamic int8 is for those: use static int8 for convolutions.")
+            raise BuildError(f"{model.path}: it has no matrix product with stored weights", "Dynamic int8 is for those: use static int8 for convolutions.")
         written = Path(temporary) / "dynamic.onnx"
-        with translate(BuildFailed, f"{model.path}: can't be quantized dynamically"):
+        with translate(BuildError, f"{model.path}: can't be quantized dynamically"):
             # ONNX Runtime's mark of a prepared network, without which its quantizer logs a warning.
             proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
             onnx_graph.save(proto, prepared.path)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files
+from plimsoll.onnx import load
 from plimsoll.quantize.graph import Graph, attribute, set_attributes, unique
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _sizes(graph: Graph) -> dict[str, tuple[int, ...]]:
     from onnx import shape_inference
 
     inferred = shape_inference.infer_shapes(graph.proto).graph
-    shapes = {value.name: onnx_files.shape_of(value) for value in (*inferred.input, *inferred.value_info)}
+    shapes = {value.name: load.shape_of(value) for value in (*inferred.input, *inferred.value_info)}
     return {name: tuple(size if isinstance(size, int) else 0 for size in shape) for name, shape in shapes.items() if shape is not None}
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files, onnx_graph
-from plimsoll.backend import require, translate
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx import load
 from plimsoll.quantize.prepare import prepare, write
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ Resize, TopK …), because their sums or powers overflow at 65504."""
 def float16(model: Model, folder: Path) -> Model:
     """Return a child that stores its weights in float16 and computes in it, but for KEEP_FLOAT32. Written into `folder`.
 
-    Raises BuildFailed that names the weights beyond ±65504, which would become infinite. `lint.before_float16` tells
+    Raises BuildError that names the weights beyond ±65504, which would become infinite. `lint.before_float16` tells
     which weights lose digits.
     """
     half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
@@ -41,8 +42,8 @@ def float16(model: Model, folder: Path) -> Model:
     beyond = [(name, float(np.abs(values).max())) for name, values in float_weights(proto) if values.size and np.abs(values).max() > LARGEST]
     if beyond:
         shown = ", ".join(f"'{name}' (up to {largest:.4g})" for name, largest in beyond[:3]) + (" …" if len(beyond) > 3 else "")
-        raise BuildFailed(f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}", "Use bfloat16 or int8, or stay in float32.")
-    with translate(BuildFailed, f"{model.path}: can't be converted to float16"):
+        raise BuildError(f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}", "Use bfloat16 or int8, or stay in float32.")
+    with translate(BuildError, f"{model.path}: can't be converted to float16"):
         blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
         onnx_graph.sort(converted)
@@ -53,7 +54,7 @@ def float16(model: Model, folder: Path) -> Model:
 
 def float_weights(proto: ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
     """Yield the float32 tensors that are stored in a graph and its subgraphs, by name."""
-    for graph in onnx_files.messages(proto, "GraphProto"):
+    for graph in load.messages(proto, "GraphProto"):
         for tensor in graph.initializer:
             if tensor.data_type == 1:
                 yield tensor.name, onnx_graph.array(tensor)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.onnx_files import DEFAULT_DOMAINS, inputs
+from plimsoll.onnx.load import DEFAULT_DOMAINS, inputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plimsoll import onnx_files, onnx_graph
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx import load
 from plimsoll.quantize import options
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.float16 import LARGEST, SMALLEST_NORMAL, float_weights
@@ -85,7 +86,7 @@ def before_float16(model: Model) -> tuple[Finding, ...]:
 
 
 def _opset(proto: ModelProto) -> list[Finding]:
-    version = onnx_files.opset(proto)
+    version = load.opset(proto)
     if version >= OPSET:
         return []
     return [
@@ -104,7 +105,7 @@ def _processor() -> list[Finding]:
         Finding(
             "no-vnni",
             "this processor has no VNNI: sums of two int8 products are cut off at 16 bits",
-            "Weights are quantized to 7 bits here, which can't overflow but drifts more; quantize on the kind of processor that will run the network.",
+            "Weights are quantized to 7 bits here, which can't overflow but deviates more; quantize on the kind of processor that will run the network.",
         )
     ]
 

@@ -6,11 +6,11 @@ import platform
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
-from plimsoll import machine
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.quantize.affine import ActivationType, Symmetry, WeightMethod
+from plimsoll.quantize.parameters import ActivationType, Symmetry, WeightMethod
 from plimsoll.quantize.placement import OPERATORS
-from plimsoll.target import Target
+from plimsoll.system import host
 
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -54,7 +54,7 @@ class StaticOptions:
 
     @classmethod
     def for_target(cls, target: Target) -> Self:
-        """Return what runs fastest, with the least drift, on a target."""
+        """Return what runs fastest, with the least deviation, on a target."""
         options = cls(target=target)
         if target.device == "gpu":
             # NVIDIA's int8 kernels know no zero point; what is left in float there wants its bias in float.
@@ -82,5 +82,5 @@ def is_x86() -> bool:
 
 def saturates() -> bool:
     """Tell whether sums of uint8 × int8 products may be cut off on this processor; False where its instruction sets aren't known."""
-    sets = set(machine.instruction_sets())
+    sets = set(host.instruction_sets())
     return is_x86() and bool(sets) and not sets & _WIDE_SUMS

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files
+from plimsoll.onnx import load
 from plimsoll.quantize.graph import Graph, attribute, set_attributes, unique
 from plimsoll.quantize.placement import Placement, node_key
 
@@ -111,7 +111,7 @@ def _match(graph: Graph, placement: Placement) -> _Way | None:
     mean = means[0] if means else np.zeros(1)
     if mean is None or mean.size not in (1, channels):
         return None
-    shape = onnx_files.shape_of(picture) or ()
+    shape = load.shape_of(picture) or ()
     height, width = shape[1:3] if len(shape) == 4 else (None, None)
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
     return _Way(str(picture.name), size, between, np.broadcast_to(mean, (channels,)).astype(np.float64), reader)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from plimsoll import onnx_files, onnx_graph
-from plimsoll.backend import translate
-from plimsoll.errors import BuildFailed, ModelError
-from plimsoll.model import Model
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx import load
 from plimsoll.quantize import strides
 from plimsoll.quantize.graph import Graph
 
@@ -28,14 +29,14 @@ def prepare(model: Model, folder: Path) -> Model:
     optimizations); pixels that nobody reads are not computed (`strides`). It is of use in float32 too: ONNX Runtime takes 9 %
     less time for open_nsfw.
 
-    Raises ModelError for a file that is damaged or quantized already, BuildFailed where the opset can't be raised.
+    Raises ModelError for a file that is damaged or quantized already, BuildError where the opset can't be raised.
     """
     if model.path.name.endswith(SUFFIX):
         return model
-    proto = onnx_files.read(model.path).proto
-    if quantized := next((node for node in onnx_files.messages(proto, "NodeProto") if "Quantize" in node.op_type or "QLinear" in node.op_type), None):
+    proto = load.read(model.path).proto
+    if quantized := next((node for node in load.messages(proto, "NodeProto") if "Quantize" in node.op_type or "QLinear" in node.op_type), None):
         raise ModelError(f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})", "Give the network as it was trained, in float32.")
-    raised = onnx_files.raise_opset(model, folder, OPSET)
+    raised = load.raise_opset(model, folder, OPSET)
     try:
         optimized = onnx_graph.optimized(raised, folder / f"{model.path.stem}.optimized.onnx")
     finally:
@@ -49,9 +50,9 @@ def prepare(model: Model, folder: Path) -> Model:
 
 
 def write(proto: ModelProto, path: Path) -> None:
-    """Check a network that was changed and write it; raises BuildFailed."""
+    """Check a network that was changed and write it; raises BuildError."""
     from onnx import checker
 
-    with translate(BuildFailed, f"{path.name}: what was built is no valid network"):
+    with translate(BuildError, f"{path.name}: what was built is no valid network"):
         checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())

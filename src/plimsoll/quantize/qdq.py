@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plimsoll.quantize import affine
-from plimsoll.quantize.affine import Grid
+from plimsoll.quantize import parameters
 from plimsoll.quantize.graph import Graph, unique
 from plimsoll.quantize.options import StaticOptions
+from plimsoll.quantize.parameters import Grid
 from plimsoll.quantize.picture import Picture
 from plimsoll.quantize.placement import COMPUTING, FUSED, OPERATORS, Placement, node_key, weight_axis
 
@@ -40,7 +40,7 @@ class _Writer:
         self._options = options
         self._bits: int = options.weight_bits
         self._grids: dict[str, Grid] = {
-            root: affine.grid(*ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto") for root in placement.grids()
+            root: parameters.grid(*ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto") for root in placement.grids()
         }
         self._quantized = set(placement.nodes)
         self.picture: Picture | None = None
@@ -49,7 +49,7 @@ class _Writer:
         self._dequantized: dict[str, str] = {}
         """Quantized tensors, and what holds them in float again."""
         self._biases: dict[tuple[str, bytes], str] = {}
-        self._weights: dict[tuple[str, bytes, int], tuple[str, affine.Weights]] = {}
+        self._weights: dict[tuple[str, bytes, int], tuple[str, parameters.Weights]] = {}
         self._nodes: list[NodeProto] = []
 
     def rewritten(self) -> list[NodeProto]:
@@ -128,7 +128,7 @@ class _Writer:
         scale = self._scale_of(node.input[0]) if self._options.bias == "int32" else None
         # A Gemm may have one bias for all channels; that one stays in float.
         fits = scale is not None and bias is not None and len(bias) == channels
-        least = affine.least_weight_scales(bias, scale) if fits and bias is not None and scale is not None else None
+        least = parameters.least_weight_scales(bias, scale) if fits and bias is not None and scale is not None else None
         name, weights = self._weight(node.input[1], axis, least)
         node.input[1] = name
         if self.picture is not None and node_key(node) == self.picture.convolution:
@@ -136,7 +136,7 @@ class _Writer:
         if scale is not None and bias is not None and len(bias) == channels:
             node.input[2] = self._bias(node.input[2], bias, weights.scales.astype(np.float64) * scale)
 
-    def _without_mean(self, node: NodeProto, weights: affine.Weights, bias: affine.Floats | None) -> affine.Floats:
+    def _without_mean(self, node: NodeProto, weights: parameters.Weights, bias: parameters.Floats | None) -> parameters.Floats:
         """Give a convolution the bias that subtracts the picture's mean; return it."""
         assert self.picture is not None  # noqa: S101 - the caller's condition
         sums = weights.values.astype(np.float64).sum(axis=(2, 3)) * weights.scales.astype(np.float64)[:, None]
@@ -154,11 +154,11 @@ class _Writer:
         root = self._placement.roots.get(name)
         return None if root is None else self._grids[root].scale
 
-    def _weight(self, name: str, axis: int, least: affine.Floats | None) -> tuple[str, affine.Weights]:
+    def _weight(self, name: str, axis: int, least: parameters.Floats | None) -> tuple[str, parameters.Weights]:
         """Return the dequantized weights' name, written once for operators that share them."""
         key = (name, b"" if least is None else least.tobytes(), axis)
         if key not in self._weights:
-            weights = affine.quantize_weights(self._graph.constant(name), axis, self._options.weights, self._bits, least)
+            weights = parameters.quantize_weights(self._graph.constant(name), axis, self._options.weights, self._bits, least)
             base = unique(self._names, f"{name}/q")
             values = self._graph.add_constant(base, weights.values)
             scales = self._graph.add_constant(unique(self._names, f"{base}/scale"), weights.scales)
@@ -167,12 +167,12 @@ class _Writer:
             self._weights[key] = output, weights
         return self._weights[key]
 
-    def _bias(self, name: str, bias: affine.Floats, scales: Any) -> str:
+    def _bias(self, name: str, bias: parameters.Floats, scales: Any) -> str:
         key = (name, scales.tobytes())
         if key not in self._biases:
             stored = scales.astype(np.float32)
             base = unique(self._names, f"{name}/q")
-            values = self._graph.add_constant(base, affine.quantize_bias(bias, stored.astype(np.float64)))
+            values = self._graph.add_constant(base, parameters.quantize_bias(bias, stored.astype(np.float64)))
             scale = self._graph.add_constant(unique(self._names, f"{base}/scale"), stored)
             zeros = self._graph.add_constant(unique(self._names, f"{base}/zero_point"), np.zeros(stored.shape, np.int32))
             self._biases[key] = self._node("DequantizeLinear", [values, scale, zeros], unique(self._names, f"{name}/dq"), axis=0)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
-from plimsoll.quantize import affine
-from plimsoll.quantize.affine import Symmetry
+from plimsoll.quantize import parameters
 from plimsoll.quantize.histogram import BINS_A_SIDE, TensorStatistics
+from plimsoll.quantize.parameters import Symmetry
 
 Range = tuple[float, float]
 Floats = NDArray[np.float64]
@@ -102,7 +102,7 @@ def _mse(seen: TensorStatistics, parameter: float | None, symmetry: Symmetry) ->
     best, least = (seen.low, seen.high), math.inf
     for threshold in _thresholds(seen)[::-1]:
         candidate = _clipped(seen, float(threshold), symmetry)
-        error = float(weights @ (affine.grid(*candidate, symmetry=symmetry).snap(middles) - middles) ** 2)
+        error = float(weights @ (parameters.grid(*candidate, symmetry=symmetry).snap(middles) - middles) ** 2)
         if error < least:
             best, least = candidate, error
     return best

@@ -1,4 +1,4 @@
-"""Which operators drift most when they are quantized; and mixed precision, which puts these back into float."""
+"""Which operators deviate most when they are quantized; and mixed precision, which puts these back into float."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_graph
-from plimsoll.errors import CheckFailed, InputError
-from plimsoll.model import Model
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import CheckError, InputError
+from plimsoll.onnx import graph as onnx_graph
 from plimsoll.quantize import qdq
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.collect import REFERENCE
 from plimsoll.quantize.graph import Graph
+from plimsoll.quantize.observe import REFERENCE
 from plimsoll.quantize.options import StaticOptions
 from plimsoll.quantize.placement import Placement, node_key
 from plimsoll.quantize.prepare import prepare, write
 from plimsoll.quantize.static import placed, settled, static
-from plimsoll.runner import Runner
-from plimsoll.target import Target
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -38,7 +38,7 @@ _STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 5
 
 
 @dataclass(frozen=True)
-class OperatorDrift:
+class OperatorDeviation:
     """What quantizing one operator alone does to the network's outputs."""
 
     name: str
@@ -50,11 +50,11 @@ class OperatorDrift:
     max_abs: float
 
 
-def sensitivity(model: Model, calibration: Calibration, tensors: Array, options: StaticOptions | None = None) -> tuple[OperatorDrift, ...]:
-    """Rank the operators by the drift that each causes when it alone is quantized, the worst first.
+def sensitivity(model: Model, calibration: Calibration, tensors: Array, options: StaticOptions | None = None) -> tuple[OperatorDeviation, ...]:
+    """Rank the operators by the deviation that each causes when it alone is quantized, the worst first.
 
     "It alone" means its weights and the tensors that it reads and makes. (The other way round, all but one, measures small
-    differences between large drifts, and needs many more pictures for a stable order.) One calibration serves all. The cost is that of
+    differences between large deviations, and needs many more pictures for a stable order.) One calibration serves all. The cost is that of
     loading the float network once for each operator and running `tensors` `[N, …]` through it; 16 pictures are plenty. It is
     measured on `options.target`. Raises InputError without pictures, and what `static` and `Runner` raise.
     """
@@ -75,7 +75,7 @@ def sensitivity(model: Model, calibration: Calibration, tensors: Array, options:
             path = folder / "alone.onnx"
             write(alone, path)
             mean, largest = _difference(reference, _answers(Model(path, "onnx", model.spec), pictures, chosen.target))
-            rows.append(OperatorDrift(name, kinds[name], mean, largest))
+            rows.append(OperatorDeviation(name, kinds[name], mean, largest))
     return tuple(sorted(rows, key=lambda row: -row.mean_abs))
 
 
@@ -94,22 +94,22 @@ class Mixed:
     model: Model
     kept: tuple[str, ...]
     """The operators in float, the worst first; those that the options keep anyway come before them."""
-    drift: float
+    deviation: float
     """The largest absolute difference of any output from the float network's, measured on the target."""
 
 
 def mixed(model: Model, calibration: Calibration, tensors: Array, limit: float, folder: Path, options: StaticOptions | None = None) -> Mixed:
-    """Put the operators that drift most back into float, until no output of any picture drifts by more than `limit`.
+    """Put the operators that deviate most back into float, until no output of any picture deviates by more than `limit`.
 
     Groups grow (1, 2, 3, 4, 6, 8, 12 … operators in float); each network is built and measured on `options.target`. `tensors`:
-    inputs `[N, …]`, better not those of the calibration. The network is written into `folder`. Raises CheckFailed where no mixture keeps
+    inputs `[N, …]`, better not those of the calibration. The network is written into `folder`. Raises CheckError where no mixture keeps
     the limit, and what `static`, `sensitivity` and `Runner` raise.
     """
     chosen = settled(options, calibration)
     pictures = _single(tensors)
     truth = _answers(model, pictures, REFERENCE)
     order: Sequence[str] = ()
-    count, drift = 0, np.inf
+    count, deviation = 0, np.inf
     for count in _STEPS:
         if count == 1:
             # Ranked only where it is needed, and on few pictures: it is the order that counts.
@@ -119,13 +119,13 @@ def mixed(model: Model, calibration: Calibration, tensors: Array, limit: float, 
         kept = (*chosen.keep_float, *order[:count])
         with TemporaryDirectory(prefix="plimsoll-mixed-") as temporary:
             built = static(model, calibration, Path(temporary), replace(chosen, keep_float=kept))
-            drift = _difference(truth, _answers(built, pictures, chosen.target))[1]
-            if drift <= limit:
+            deviation = _difference(truth, _answers(built, pictures, chosen.target))[1]
+            if deviation <= limit:
                 path = folder / f"{model.path.stem}.mixed.onnx"
                 path.write_bytes(built.path.read_bytes())
-                return Mixed(Model(path, "onnx", model.spec, parent=model), kept, drift)
-    raise CheckFailed(
-        f"{model.name}: however many of its {len(order)} operators stay in float, an output drifts by more than {limit:g} (at last by {drift:.4g})",
+                return Mixed(Model(path, "onnx", model.spec, parent=model), kept, deviation)
+    raise CheckError(
+        f"{model.name}: however many of its {len(order)} operators stay in float, an output deviates by more than {limit:g} (at last by {deviation:.4g})",
         "Allow more, or stay in float.",
     )
 
@@ -135,12 +135,12 @@ _RANKING = 16
 
 def _single(tensors: Array) -> list[Array]:
     if len(tensors) == 0:
-        raise InputError("no picture was given to measure the drift on", "Sixteen are plenty.")
+        raise InputError("no picture was given to measure the deviation on", "Sixteen are plenty.")
     return [tensors[place : place + 1] for place in range(len(tensors))]
 
 
 def _answers(model: Model, pictures: Sequence[Array], target: Target) -> Outputs:
-    with Runner.open(model, target, objective="throughput") as runner, ThreadPoolExecutor(runner.lanes, "plimsoll-mixed") as pool:
+    with Runner.open(model, target, objective="throughput") as runner, ThreadPoolExecutor(runner.streams, "plimsoll-mixed") as pool:
         outputs = pool.map(runner.infer, pictures)
         return [np.concatenate([value.ravel().astype(np.float64) for value in one.values()]) for one in outputs]
 

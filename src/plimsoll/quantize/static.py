@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from plimsoll import onnx_graph
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
 from plimsoll.quantize import first_layer, qdq
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.graph import Graph
@@ -23,10 +23,10 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
     Inputs and outputs stay float32. Written into `folder`. Options default to what suits ONNX Runtime on this processor;
     `StaticOptions.for_target` gives those of a target.
 
-    A folded network (`plimsoll.fold`) takes the calibration of the one that it was folded from where it `reads_bytes`.
+    A folded network (`plimsoll.preprocessing.folded`) takes the calibration of the one that it was folded from where it `reads_bytes`.
 
     Raises ModelError where the calibration was made for another network or lacks a tensor, or the file is quantized already;
-    BuildFailed where nothing in it can be quantized or an operator to keep isn't there.
+    BuildError where nothing in it can be quantized or an operator to keep isn't there.
     """
     chosen = settled(options, calibration)
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
@@ -66,11 +66,11 @@ def settled(options: StaticOptions | None, calibration: Calibration) -> StaticOp
 
 
 def placed(model: Model, graph: Graph, options: StaticOptions) -> Placement:
-    """Return what is quantized in the model's prepared graph; raises BuildFailed for options that don't fit it."""
+    """Return what is quantized in the model's prepared graph; raises BuildError for options that don't fit it."""
     names = {node_key(node) for node in graph.nodes}
     if unknown := [name for name in options.keep_float if name not in names]:
-        raise BuildFailed(f"{model.path}: it has no operator named {', '.join(map(repr, unknown))} to keep in float", "`sensitivity` lists their names.")
+        raise BuildError(f"{model.path}: it has no operator named {', '.join(map(repr, unknown))} to keep in float", "`sensitivity` lists their names.")
     placement = place(graph, operators=options.operators, keep_float=options.keep_float, float_heads=options.float_heads)
     if not placement.nodes:
-        raise BuildFailed(f"{model.path}: nothing in it is to be quantized", "Its only convolution or product may be its head: try float_heads=False.")
+        raise BuildError(f"{model.path}: nothing in it is to be quantized", "Its only convolution or product may be its head: try float_heads=False.")
     return placement

@@ -10,9 +10,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from plimsoll.backends.calibration_tables import MAX_BYTES, Range
+from plimsoll.backends.ncnn import int8_table
+from plimsoll.backends.onnxruntime import calibration_table
+from plimsoll.backends.tensorrt import calibration_cache
+from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.interchange import MAX_BYTES, Range, ncnn, onnxruntime, tensorrt
-from plimsoll.model import Model
 from plimsoll.quantize.calibration import Calibration
 
 FORMATS = ("plimsoll", "tensorrt", "ncnn", "onnxruntime", "onnxruntime-cache", "onnxruntime-json")
@@ -20,18 +23,18 @@ FORMATS = ("plimsoll", "tensorrt", "ncnn", "onnxruntime", "onnxruntime-cache", "
 
 
 def read_table(path: Path, model: Model) -> Calibration:
-    """Read a table in whichever format it is, for a network that has these tensors; raises InputError, and BuildFailed for ncnn's of another network."""
+    """Read a table in whichever format it is, for a network that has these tensors; raises InputError, and BuildError for ncnn's of another network."""
     data = _read(path)
     found = _format(data)
     if found == "plimsoll":
         return Calibration.read(path)
     ranges: Mapping[str, Range]
     if found == "tensorrt":
-        ranges = tensorrt.Cache.loads(_text(data, path), str(path)).ranges
+        ranges = calibration_cache.Cache.loads(_text(data, path), str(path)).ranges
     elif found == "ncnn":
-        ranges = _of_layers(ncnn.Table.loads(_text(data, path), str(path)), model)
+        ranges = _of_layers(int8_table.Table.loads(_text(data, path), str(path)), model)
     else:
-        ranges = onnxruntime.loads(data, str(path))
+        ranges = calibration_table.loads(data, str(path))
     return Calibration(method=f"from {found}", ranges=dict(ranges))
 
 
@@ -45,11 +48,11 @@ def write_table(calibration: Calibration, path: Path, wanted: str, model: Model,
         calibration.write(path)
         return
     write: dict[str, Callable[[], bytes]] = {
-        "tensorrt": lambda: tensorrt.Cache.of(calibration.ranges).dumps().encode(),
+        "tensorrt": lambda: calibration_cache.Cache.of(calibration.ranges).dumps().encode(),
         "ncnn": lambda: _to_layers(calibration, model, picture).dumps().encode(),
-        "onnxruntime": lambda: onnxruntime.dumps(calibration.ranges),
-        "onnxruntime-cache": lambda: onnxruntime.dumps(calibration.ranges, "cache"),
-        "onnxruntime-json": lambda: onnxruntime.dumps(calibration.ranges, "json"),
+        "onnxruntime": lambda: calibration_table.dumps(calibration.ranges),
+        "onnxruntime-cache": lambda: calibration_table.dumps(calibration.ranges, "cache"),
+        "onnxruntime-json": lambda: calibration_table.dumps(calibration.ranges, "json"),
     }
     if wanted not in write:
         raise InputError(f"'{wanted}' is no format of calibration tables", f"There are: {', '.join(FORMATS)}.")
@@ -91,14 +94,14 @@ def _text(data: bytes, path: Path) -> str:
         raise InputError(f"{path}: it is not UTF-8 text: {error}") from error
 
 
-def _to_layers(calibration: Calibration, model: Model, picture: NDArray[Any] | None) -> ncnn.Table:
+def _to_layers(calibration: Calibration, model: Model, picture: NDArray[Any] | None) -> int8_table.Table:
     from plimsoll.backends.ncnn import conversion
 
     with TemporaryDirectory(prefix="plimsoll-table-") as work:
         return conversion.table_of(conversion.convert(model, Path(work)), calibration.ranges, picture)
 
 
-def _of_layers(table: ncnn.Table, model: Model) -> dict[str, Range]:
+def _of_layers(table: int8_table.Table, model: Model) -> dict[str, Range]:
     from plimsoll.backends.ncnn import conversion
 
     with TemporaryDirectory(prefix="plimsoll-table-") as work:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from plimsoll.serve.messages import Asked, Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError, RequestOptions
 
 _SMOOTHING = 0.2
 """Weight of the newest value in a moving average."""
@@ -26,9 +26,9 @@ class Item:
     blocks: tuple[int, ...]
     """What it holds in shared memory."""
     rows: int
-    asked: Asked
+    asked: RequestOptions
     future: asyncio.Future[Any]
-    """An `Answered`, or for `raw` and `tensors` a `Computed`."""
+    """An `InferenceResult`, or for `raw` and `tensors` a `RawOutputs`."""
     arrived: float
     attempts: int = 0
     """How many workers died or hung while they had it."""
@@ -56,10 +56,10 @@ class Queue:
     _last: float = -math.inf
 
     def admit(self, rows: int, retry_after: float) -> None:
-        """Raise Refused where so many more find no room."""
+        """Raise RequestError where so many more find no room."""
         if self.rows + rows > self.limit:
             message = f"{self.rows:,} pictures wait already and {rows:,} more came; {self.limit:,} may wait"
-            raise Refused(Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after))
+            raise RequestError(Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after))
 
     def put(self, item: Item) -> None:
         """Add one at the end of those of its priority."""

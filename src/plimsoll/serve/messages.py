@@ -15,7 +15,7 @@ Kind = Literal["input", "image", "overloaded", "unavailable", "deadline", "faile
 
 
 @dataclass(frozen=True)
-class Asked:
+class RequestOptions:
     """What a caller wants besides the answer."""
 
     top: int | None = None
@@ -53,7 +53,7 @@ class Problem:
         return {"kind": self.kind, "message": self.message, "hint": self.hint}
 
 
-class Refused(PlimsollError):  # noqa: N818 - named for what happened, as all of them
+class RequestError(PlimsollError):
     """A request got no answer; `problem` says why."""
 
     def __init__(self, problem: Problem) -> None:
@@ -63,7 +63,7 @@ class Refused(PlimsollError):  # noqa: N818 - named for what happened, as all of
 
 
 @dataclass(frozen=True)
-class Answered:
+class InferenceResult:
     """What came of one picture: an answer or a problem, never both."""
 
     row: Mapping[str, Any] | None
@@ -76,13 +76,13 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Computed:
+class RawOutputs:
     """The network's own outputs for one picture, or for rows of tensors."""
 
     outputs: Mapping[str, NDArray[Any]]
     """`[N, …]` each, by its name."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
-    """As of `Answered`."""
+    """As of `InferenceResult`."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class TensorFact:
 
 
 @dataclass(frozen=True)
-class Facts:
+class ModelMetadata:
     """What a ready model is; told by its first worker."""
 
     spec: Mapping[str, Any]
@@ -118,7 +118,7 @@ class Facts:
     """The bundle's folder (unpacked), where it came from one: `report.json` and `report.html` may lie in it."""
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Facts:
+    def from_dict(cls, data: Mapping[str, Any]) -> ModelMetadata:
         """Read what a worker sent."""
         tensors = {side: tuple(TensorFact(one["name"], one["dtype"], tuple(one["shape"])) for one in data[side]) for side in ("inputs", "outputs")}
         return cls(**{**data, "labels": tuple(data["labels"]), "bands": tuple(data["bands"]), **tensors})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from plimsoll import machine
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.target import Target
+from plimsoll.system import host
 
 Objective = Literal["throughput", "latency"]
 
@@ -50,7 +50,7 @@ class Plan:
     @classmethod
     def of(cls, target: Target, model_bytes: int, wishes: Wishes, cores: int | None = None) -> Plan:
         """Plan for this machine's share of cores and memory. Raises InputError for wishes that can't be."""
-        count = cores or machine.cores()
+        count = cores or host.cores()
         for name, wish in (("--workers", wishes.workers), ("--threads", wishes.threads), ("--max-batch", wishes.max_batch)):
             if wish is not None and not 1 <= wish <= 1024:
                 raise InputError(f"{name} {wish}: expected 1 to 1024")
@@ -95,5 +95,5 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, wishes: Wishes) -> Pla
 
 
 def _fitting(model_bytes: int) -> int | None:
-    memory = machine.memory_bytes()
+    memory = host.memory_bytes()
     return None if memory is None else max(1, int(_MEMORY_SHARE * memory / (_WORKER_BYTES + _MODEL_COPIES * model_bytes)))

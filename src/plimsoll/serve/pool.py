@@ -12,10 +12,10 @@ from typing import Any
 
 from plimsoll.serve.arena import Arena
 from plimsoll.serve.batching import Item
-from plimsoll.serve.link import Batch, Link
-from plimsoll.serve.messages import Facts, Problem, Refused
+from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
 from plimsoll.serve.plan import Plan
 from plimsoll.serve.settings import MEBIBYTE, Settings
+from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
 _WATCH_S = 0.25
 _FIRST_PAUSE_S = 0.1
@@ -30,7 +30,7 @@ _log = logging.getLogger("plimsoll.serve")
 class Listener:
     """Whom a pool tells what happens."""
 
-    answered: Callable[[Link, Batch, dict[str, Any]], None]
+    answered: Callable[[WorkerHandle, Batch, dict[str, Any]], None]
     """A batch was answered."""
     lost: Callable[[Sequence[Item], str], None]
     """A worker ended with these unanswered."""
@@ -50,7 +50,7 @@ class Pool:
     settings: Settings
     inbound: Arena
     listener: Listener
-    links: list[Link] = field(default_factory=list)
+    links: list[WorkerHandle] = field(default_factory=list)
     """All that were started and have not ended."""
     failing: str = ""
     """Why no worker could be started, twice or more in a row; empty where that isn't so. One that fails alone may have been killed."""
@@ -63,13 +63,13 @@ class Pool:
     _closing: bool = False
     _numbers: int = 0
 
-    async def start(self) -> Facts:
-        """Start all workers; returns what the model is. The first one has the golden vectors checked. Raises Refused where it can't be served."""
+    async def start(self) -> ModelMetadata:
+        """Start all workers; returns what the model is. The first one has the golden vectors checked. Raises RequestError where it can't be served."""
         first = self._made(verify=True)
         others = [self._made(verify=False) for _ in range(self.plan.workers - 1)]
         try:
             started = await asyncio.gather(*(self._opened(*pair) for pair in (first, *others)))
-        except Refused:
+        except RequestError:
             await self.close()
             raise
         self._keepers = [asyncio.create_task(self._keep(link)) for link, _ in (first, *others)]
@@ -77,7 +77,7 @@ class Pool:
         return started[0]
 
     @property
-    def ready(self) -> list[Link]:
+    def ready(self) -> list[WorkerHandle]:
         """The workers that can take a batch or are busy with some."""
         return [link for link in self.links if link.ready and not link.retiring]
 
@@ -108,13 +108,13 @@ class Pool:
         for link in list(self.links):
             await self._gone(link, await link.end())
 
-    def _made(self, *, verify: bool) -> tuple[Link, dict[str, Any]]:
+    def _made(self, *, verify: bool) -> tuple[WorkerHandle, dict[str, Any]]:
         self._numbers += 1
-        link = Link(self._numbers, self.settings.folder, self.settings.outbound_bytes)
+        link = WorkerHandle(self._numbers, self.settings.folder, self.settings.outbound_bytes)
         self.links.append(link)
         return link, {**self.config, "verify": verify}
 
-    async def _opened(self, link: Link, config: dict[str, Any]) -> Facts:
+    async def _opened(self, link: WorkerHandle, config: dict[str, Any]) -> ModelMetadata:
         await link.start(config, self.inbound)
         facts = await link.wait_ready(self.settings.start_seconds, self._start_patience)
         self._silence = max(self._silence or 0.0, link.longest_silence)
@@ -128,7 +128,7 @@ class Pool:
         limit = self.settings.start_silent_seconds
         return limit if self._silence is None else min(limit, max(2 * self.settings.silent_seconds, _PATIENCE * self._silence))
 
-    async def _keep(self, link: Link) -> None:
+    async def _keep(self, link: WorkerHandle) -> None:
         """Listen to a worker, and to those that replace it, one after another."""
         failures = 0
         while True:
@@ -143,7 +143,7 @@ class Pool:
             if not link.ready:
                 return
 
-    async def _replaced(self, failures: int) -> Link:
+    async def _replaced(self, failures: int) -> WorkerHandle:
         """Return another worker that is ready; waits longer between attempts the more of them fail."""
         while True:
             if failures:
@@ -155,7 +155,7 @@ class Pool:
                 return link
             try:
                 await self._opened(link, config)
-            except Refused as error:
+            except RequestError as error:
                 failures += 1
                 self.failing = error.message if failures > 1 else self.failing
                 self.listener.restarted("not started")
@@ -164,7 +164,7 @@ class Pool:
             else:
                 return link
 
-    async def _gone(self, link: Link, reason: str) -> None:
+    async def _gone(self, link: WorkerHandle, reason: str) -> None:
         if link in self.links:
             self.links.remove(link)
         lost = [item for batch in link.in_flight.values() for item in batch.items]
@@ -188,7 +188,7 @@ class Pool:
                     link.reason = reason
                     link.retire()
 
-    def _hanging(self, link: Link, now: float) -> str:
+    def _hanging(self, link: WorkerHandle, now: float) -> str:
         """Return why a worker has to be ended at once; nothing where it is well."""
         if now - link.heard > self.settings.silent_seconds:
             return f"silent: nothing was heard from it for {now - link.heard:.1f} s"
@@ -197,7 +197,7 @@ class Pool:
             return f"hung: a batch took longer than {self.settings.batch_seconds:g} s"
         return ""
 
-    def _swollen(self, link: Link) -> str:
+    def _swollen(self, link: WorkerHandle) -> str:
         """Return why a worker has to be replaced once it has finished what it has; nothing where it is well."""
         limit = self.settings.worker_bytes or max(4 * link.resident_at_start, link.resident_at_start + 1024 * MEBIBYTE)
         if link.resident > limit:
@@ -205,6 +205,6 @@ class Pool:
         return ""
 
 
-def unavailable(reason: str, retry_after: float | None = None) -> Refused:
+def unavailable(reason: str, retry_after: float | None = None) -> RequestError:
     """Return the error for a model that can't answer now."""
-    return Refused(Problem("unavailable", reason, "Ask /readyz when it is.", 503, retry_after))
+    return RequestError(Problem("unavailable", reason, "Ask /readyz when it is.", 503, retry_after))

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 
 
-class Overfull(Refused):
+class TooMuchReceivedError(RequestError):
     """More is being received than the service may hold."""
 
 
@@ -30,9 +30,9 @@ class Received:
             self.bytes -= share.bytes
 
     def add(self, count: int) -> None:
-        """Count more; raises Overfull (503) where that is too much."""
+        """Count more; raises TooMuchReceivedError (503) where that is too much."""
         if self.bytes + count > self._limit:
-            raise Overfull(Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0))
+            raise TooMuchReceivedError(Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0))
         self.bytes += count
 
 
@@ -44,6 +44,6 @@ class Share:
     bytes: int = 0
 
     def add(self, count: int) -> None:
-        """Count more; raises Overfull."""
+        """Count more; raises TooMuchReceivedError."""
         self.whole.add(count)
         self.bytes += count

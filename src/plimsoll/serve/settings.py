@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll.errors import InputError
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.http.contracts.settings import ContractSettings
+from plimsoll.serve.compat.settings import ContractSettings
 from plimsoll.serve.http.headers import CorsSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.log import LogSettings

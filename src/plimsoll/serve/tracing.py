@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plimsoll.errors import BackendMissing
+from plimsoll.errors import BackendMissingError
 from plimsoll.serve.log import PROBES
 
 if TYPE_CHECKING:
@@ -238,4 +238,4 @@ def _require() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise BackendMissing(f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'")
+            raise BackendMissingError(f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'")

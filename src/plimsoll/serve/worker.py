@@ -1,4 +1,4 @@
-"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started by `plimsoll.serve.link` alone.
+"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started by `plimsoll.serve.worker_handle` alone.
 
 Frames come on standard input, answers leave on standard output, pictures and tensors lie in shared memory. The main thread
 opens the session and alone uses it; one thread reads frames, one says regularly that the process is alive. Beside a device other threads
@@ -23,12 +23,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from plimsoll import machine
 from plimsoll.errors import PlimsollError
 from plimsoll.serve import frames
 from plimsoll.serve.arena import Arena, Blocks
+from plimsoll.serve.executor import ModelExecutor, Prepared, Result, Seconds, Wanted
 from plimsoll.serve.messages import Problem
-from plimsoll.serve.work import Prepared, Result, Seconds, Wanted, Work
+from plimsoll.system import host
 
 BEAT_S = 0.25
 _SMALL = 8
@@ -45,7 +45,7 @@ class _Batch:
 
 
 class Worker:
-    """The loops of the process around its `Work`."""
+    """The loops of the process around its `ModelExecutor`."""
 
     def __init__(self, input_: IO[bytes], output: IO[bytes], config: dict[str, Any]) -> None:
         self._input, self._output = input_, output
@@ -56,18 +56,18 @@ class Worker:
         self._lock = threading.Lock()
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._taken = 0
-        self._work: Work
+        self._work: ModelExecutor
 
     def run(self) -> None:
         """Open the model, say what it is, and answer until told to stop."""
         threading.Thread(target=self._beat, daemon=True).start()
         try:
-            self._work = Work.open(self._config)
+            self._work = ModelExecutor.open(self._config)
             self._work.warm_up(1)
         except PlimsollError as error:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
-        self._send({"ready": self._work.facts(), "resident": machine.resident_bytes(os.getpid()) or 0})
+        self._send({"ready": self._work.facts(), "resident": host.resident_bytes(os.getpid()) or 0})
         threading.Thread(target=self._read, daemon=True).start()
         sizes = _sizes(self._config["max_batch"])
         while (batch := self._next(sizes)) is not None:
@@ -167,7 +167,7 @@ class Worker:
     def _beat(self) -> None:
         while True:
             time.sleep(BEAT_S)
-            self._send({"resident": machine.resident_bytes(os.getpid()) or 0})
+            self._send({"resident": host.resident_bytes(os.getpid()) or 0})
 
     def _send(self, message: dict[str, Any]) -> None:
         frame = frames.pack(message)
@@ -194,7 +194,7 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    machine.keep_memory_level()
+    host.keep_memory_level()
     config = frames.read(input_)
     if config is None:
         return

@@ -1,4 +1,4 @@
-"""Make one variant's network, without searching: what `plimsoll convert` does."""
+"""Make one candidate's network, without searching: what `plimsoll convert` does."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plimsoll import machine
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.model import Model
-from plimsoll.ship import groundwork, make
-from plimsoll.ship.materials import Materials
-from plimsoll.ship.variant import Variant, calibrators_of, needs_table, needs_tensors
-from plimsoll.ship.wishes import CALIBRATORS, REFERENCE
+from plimsoll.ship import build, preparation
+from plimsoll.ship.artifacts import Artifacts
+from plimsoll.ship.candidate import Candidate, calibrators_of, needs_table, needs_tensors
+from plimsoll.ship.config import CALIBRATORS, REFERENCE
 from plimsoll.spec import files as spec_files
-from plimsoll.target import Target
+from plimsoll.system import host
 
 
 def calibrator_for(target: Target, wanted: str | None) -> str | None:
@@ -30,11 +30,11 @@ def calibrator_for(target: Target, wanted: str | None) -> str | None:
     return wanted
 
 
-def convert(model: Model, variant: Variant, pictures: Sequence[str], folder: Path, table: Path | None = None) -> Model:
-    """Return a variant's network as its runtime takes it, with whatever it was made from in `folder`.
+def convert(model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None) -> Model:
+    """Return a candidate's network as its runtime takes it, with whatever it was made from in `folder`.
 
-    `pictures` calibrate, where the variant needs that; `table` is used in place of Plimsoll's own calibration. Raises InputError where
-    neither is given though one is needed, BuildFailed, BackendMissing or ModelError.
+    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises InputError where
+    neither is given though one is needed, BuildError, BackendMissingError or ModelError.
     """
     payload: dict[str, Any] = {
         "model": {
@@ -45,35 +45,35 @@ def convert(model: Model, variant: Variant, pictures: Sequence[str], folder: Pat
         },
         "built": str(folder),
         "pictures": list(pictures),
-        "calibrators": [variant.calibrator],
-        "cores": machine.cores(),
-        "folded": variant.folded,
+        "calibrators": [candidate.calibrator],
+        "cores": host.cores(),
+        "folded": candidate.folded,
         "reference": REFERENCE.to_dict(),
     }
-    materials = Materials(tables=_tables(payload, variant, table), tensors=_tensors(payload, variant))
-    return make.network(model, variant, folder, materials)
+    artifacts = Artifacts(tables=_tables(payload, candidate, table), tensors=_tensors(payload, candidate))
+    return build.network(model, candidate, folder, artifacts)
 
 
-def _tables(payload: dict[str, Any], variant: Variant, table: Path | None) -> dict[str, Path]:
-    if not needs_table(variant):
+def _tables(payload: dict[str, Any], candidate: Candidate, table: Path | None) -> dict[str, Path]:
+    if not needs_table(candidate):
         if table is not None:
-            raise InputError(f"{variant.name} is not built from a calibration table", "Leave --calibration out.")
+            raise InputError(f"{candidate.name} is not built from a calibration table", "Leave --calibration out.")
         return {}
     if table is None:
-        _require_pictures(payload, variant)
-        made = groundwork.calibrate(payload)
+        _require_pictures(payload, candidate)
+        made = preparation.calibrate(payload)
     else:
-        made = groundwork.adopt(payload | {"table": str(table)})
+        made = preparation.adopt(payload | {"table": str(table)})
     return {name: Path(file) for name, file in made["tables"].items()}
 
 
-def _tensors(payload: dict[str, Any], variant: Variant) -> dict[str, Path]:
-    if not needs_tensors(variant.target):
+def _tensors(payload: dict[str, Any], candidate: Candidate) -> dict[str, Path]:
+    if not needs_tensors(candidate.target):
         return {}
-    _require_pictures(payload, variant)
-    return {"folded" if variant.folded else "plain": Path(groundwork.tensors(payload)["file"])}
+    _require_pictures(payload, candidate)
+    return {"folded" if candidate.folded else "plain": Path(preparation.tensors(payload)["file"])}
 
 
-def _require_pictures(payload: dict[str, Any], variant: Variant) -> None:
+def _require_pictures(payload: dict[str, Any], candidate: Candidate) -> None:
     if not payload["pictures"]:
-        raise InputError(f"{variant.target} has to be calibrated, and there are no pictures", "Give some of your own with --images: a hundred or more.")
+        raise InputError(f"{candidate.target} has to be calibrated, and there are no pictures", "Give some of your own with --images: a hundred or more.")

@@ -1,4 +1,4 @@
-"""Build a variant's network for its runtime: for some that is a conversion, which is done once and kept like the other forms."""
+"""Build a candidate's network for its runtime: for some that is a conversion, which is done once and kept like the other forms."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll import backends, quantize
-from plimsoll.backend import Calibrated
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
-from plimsoll.ship.kept import once
-from plimsoll.ship.materials import Materials
-from plimsoll.ship.variant import Variant, needs_table
+from plimsoll.backends.base import Calibrated
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.ship.artifact_files import once
+from plimsoll.ship.artifacts import Artifacts
+from plimsoll.ship.candidate import Candidate, needs_table
 
 
-def converted(model: Model, variant: Variant, built: Path, materials: Materials) -> Model:
-    """Return the network in the form that the variant's runtime loads; `model` itself where the runtime takes it as it is.
+def converted(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
+    """Return the network in the form that the candidate's runtime loads; `model` itself where the runtime takes it as it is.
 
-    `model` is the variant's ONNX network, folded where the variant is. Raises BuildFailed or BackendMissing.
+    `model` is the candidate's ONNX network, folded where the candidate is. Raises BuildError or BackendMissingError.
     """
-    backend = backends.for_target(variant.target)
-    calibrated = _calibrated(variant, materials) if backend.calibrated(variant.target) else None
-    parts = ["built", *str(variant.target).split(":"), variant.calibrator or "", "folded" if variant.folded else ""]
+    backend = backends.for_target(candidate.target)
+    calibrated = _calibrated(candidate, artifacts) if backend.calibrated(candidate.target) else None
+    parts = ["built", *str(candidate.target).split(":"), candidate.calibrator or "", "folded" if candidate.folded else ""]
     place = built / "-".join(part for part in parts if part)
-    return once(place, model, lambda folder: backend.build(model, variant.target, folder, calibrated))
+    return once(place, model, lambda folder: backend.build(model, candidate.target, folder, calibrated))
 
 
-def _calibrated(variant: Variant, materials: Materials) -> Calibrated:
+def _calibrated(candidate: Candidate, artifacts: Artifacts) -> Calibrated:
     """Return what the runtime's converter calibrates with: the tensors, and the ranges where one of ours chose them."""
-    file = materials.tensors.get("folded" if variant.folded else "plain")
-    if file is None or variant.calibrator is None:
-        raise BuildFailed(f"{variant.name}: there are no calibration tensors for it")
+    file = artifacts.tensors.get("folded" if candidate.folded else "plain")
+    if file is None or candidate.calibrator is None:
+        raise BuildError(f"{candidate.name}: there are no calibration tensors for it")
     tensors = np.load(file, mmap_mode="r")
-    if not needs_table(variant):
-        return Calibrated(variant.calibrator, tensors)
-    table = quantize.Calibration.read(materials.table(variant))
-    return Calibrated(variant.calibrator, tensors, table.ranges)
+    if not needs_table(candidate):
+        return Calibrated(candidate.calibrator, tensors)
+    table = quantize.Calibration.read(artifacts.table(candidate))
+    return Calibrated(candidate.calibrator, tensors, table.ranges)

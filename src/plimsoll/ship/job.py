@@ -1,8 +1,8 @@
-"""The pieces of a `ship` that run in a process of their own: answer, try a variant, race the finalists, look into layers.
+"""The pieces of a `ship` that run in a process of their own: answer, try a candidate, race the finalists, look into layers.
 
-What variants are made from (`plimsoll.ship.groundwork`) is prepared in processes too.
+What candidates are made from (`plimsoll.ship.preparation`) is prepared in processes too.
 
-Each is a function from plain data to plain data; `run` is what `plimsoll.isolate` calls.
+Each is a function from plain data to plain data; `run` is what `plimsoll.system.subprocesses` calls.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from plimsoll import backends, machine
-from plimsoll.benchmark import Candidate, Outcome, Scenario, SingleStream, bench, profile
+from plimsoll import backends
+from plimsoll.benchmark import Outcome, Scenario, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.benchmark.scenarios import Offline
-from plimsoll.image import InputPlan
-from plimsoll.opener import Opened
-from plimsoll.predict import Predictor
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import Opened
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove.layers import layers
-from plimsoll.ship import groundwork, make
-from plimsoll.ship.materials import Materials
+from plimsoll.ship import build, preparation
+from plimsoll.ship.artifacts import Artifacts
+from plimsoll.ship.candidate import Candidate
 from plimsoll.ship.pictures import batches
-from plimsoll.ship.variant import Variant
+from plimsoll.system import host
 
 _LAYER_PICTURES = 8
 _PROFILE_TURNS = 3
-_SIDES = {"reference": "reference", "winner": "variant"}
+_SIDES = {"reference": "reference", "winner": "candidate"}
 """Name in the result → name in the payload."""
 
 
@@ -36,36 +37,36 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Do one piece of work."""
     work: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
         "answer": answer,
-        "try": try_variant,
+        "try": try_candidate,
         "race": race,
         "profile": profile_both,
         "layers": compare_layers,
-        **groundwork.PIECES,
+        **preparation.PIECES,
     }
     return work[payload["do"]](payload)
 
 
 def answer(payload: dict[str, Any]) -> dict[str, Any]:
-    """Answer pictures with one variant: `{"rows": [{path, label, score, scores, error}]}`."""
-    with _predictor(payload, Variant.from_dict(payload["variant"])) as predictor:
+    """Answer pictures with one candidate: `{"rows": [{path, label, score, scores, error}]}`."""
+    with _predictor(payload, Candidate.from_dict(payload["candidate"])) as predictor:
         return {"rows": _rows(predictor, payload["pictures"])}
 
 
-def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
-    """Build a variant, answer the selection pictures with it, and measure it in turns with the reference."""
-    variant = Variant.from_dict(payload["variant"])
+def try_candidate(payload: dict[str, Any]) -> dict[str, Any]:
+    """Build a candidate, answer the selection pictures with it, and measure it in turns with the reference."""
+    candidate = Candidate.from_dict(payload["candidate"])
     started = time.perf_counter()
-    with _predictor(payload, variant) as predictor:
+    with _predictor(payload, candidate) as predictor:
         built = time.perf_counter() - started
         started = time.perf_counter()
         predictor.runner("throughput")
         loaded = time.perf_counter() - started
         rows = _rows(predictor, payload["pictures"])
-        peak = machine.peak_bytes()
-        profiled = profile(Candidate(variant.key, predictor), payload["pictures"], min_seconds=payload["seconds"] / 8)
-        with _predictor(payload, Variant.from_dict(payload["reference"])) as reference:
+        peak = host.peak_bytes()
+        profiled = profile(SystemUnderTest(candidate.key, predictor), payload["pictures"], min_seconds=payload["seconds"] / 8)
+        with _predictor(payload, Candidate.from_dict(payload["reference"])) as reference:
             outcome = bench(
-                [Candidate("reference", reference), Candidate(variant.key, predictor)],
+                [SystemUnderTest("reference", reference), SystemUnderTest(candidate.key, predictor)],
                 payload["pictures"],
                 scenario=_scenario(payload),
                 min_seconds=payload["seconds"],
@@ -78,7 +79,7 @@ def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
             "size_bytes": predictor.model.size,
             "stages": {stage.name: 1e3 * stage.seconds for stage in profiled.stages},
             "front_rate": profiled.front_rate,
-            "speed": _speeds(outcome)[variant.key],
+            "speed": _speeds(outcome)[candidate.key],
             "warnings": outcome.warnings,
         }
 
@@ -86,16 +87,16 @@ def try_variant(payload: dict[str, Any]) -> dict[str, Any]:
 def race(payload: dict[str, Any]) -> dict[str, Any]:
     """Measure the reference and the finalists against one another, in turns: `{"speeds": {key: speed}, "warnings": […]}`."""
     with ExitStack() as stack:
-        candidates = [Candidate(key, stack.enter_context(_predictor(payload, Variant.from_dict(variant)))) for key, variant in payload["variants"].items()]
+        candidates = [SystemUnderTest(key, stack.enter_context(_predictor(payload, Candidate.from_dict(candidate)))) for key, candidate in payload["candidates"].items()]
         outcome = bench(candidates, payload["pictures"], scenario=_scenario(payload), min_seconds=payload["seconds"])
         return {"speeds": _speeds(outcome), "warnings": outcome.warnings}
 
 
 def profile_both(payload: dict[str, Any]) -> dict[str, Any]:
-    """Measure the stages of the reference and of a variant in turns: `{"stages": {"reference", "winner": {stage: ms}}, "front_rate"}`, medians of three."""
+    """Measure the stages of the reference and of a candidate in turns: `{"stages": {"reference", "winner": {stage: ms}}, "front_rate"}`, medians of three."""
     with ExitStack() as stack:
-        predictors = {name: stack.enter_context(_predictor(payload, Variant.from_dict(payload[key]))) for name, key in _SIDES.items()}
-        candidates = {name: Candidate(name, predictor) for name, predictor in predictors.items()}
+        predictors = {name: stack.enter_context(_predictor(payload, Candidate.from_dict(payload[key]))) for name, key in _SIDES.items()}
+        candidates = {name: SystemUnderTest(name, predictor) for name, predictor in predictors.items()}
         turns = [
             {name: profile(one, payload["pictures"], min_seconds=payload["seconds"] / 8) for name, one in candidates.items()} for _ in range(_PROFILE_TURNS)
         ]
@@ -107,13 +108,13 @@ def profile_both(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
-    """Compare every value that a variant's unfolded network shares with the reference's: `{"layers": [{name, op, snr_db}]}`; none where it is the same."""
-    variant = Variant.from_dict(payload["variant"] | {"folded": False})
-    model = groundwork.model_of(payload)
-    if backends.get(variant.target.runtime).needs(variant.target) == "float32":
+    """Compare every value that a candidate's unfolded network shares with the reference's: `{"layers": [{name, op, snr_db}]}`; none where it is the same."""
+    candidate = Candidate.from_dict(payload["candidate"] | {"folded": False})
+    model = preparation.model_of(payload)
+    if backends.get(candidate.target.runtime).needs(candidate.target) == "float32":
         return {"layers": []}
-    other = make.in_onnx(model, variant, Path(payload["built"]), Materials.from_dict(payload["materials"]))
-    plan = InputPlan(model.contract().input, "reference")
+    other = build.in_onnx(model, candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
+    plan = Preprocessor(model.contract().input, "reference")
     pairs = ((batch, batch) for batch in batches(plan, payload["pictures"][:_LAYER_PICTURES]))
     return {"layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]}
 
@@ -139,9 +140,9 @@ def _scenario(payload: dict[str, Any]) -> Scenario:
     return SingleStream() if payload["objective"] == "latency" else Offline()
 
 
-def _predictor(payload: dict[str, Any], variant: Variant) -> Predictor:
-    made = make.network(groundwork.model_of(payload), variant, Path(payload["built"]), Materials.from_dict(payload["materials"]))
-    return Predictor(Opened(made, variant.target, variant.steps), cores=payload["cores"])
+def _predictor(payload: dict[str, Any], candidate: Candidate) -> Predictor:
+    made = build.network(preparation.model_of(payload), candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
+    return Predictor(Opened(made, candidate.target, candidate.steps), cores=payload["cores"])
 
 
 def _rows(predictor: Predictor, pictures: Sequence[str]) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan
+from plimsoll.preprocessing import Preprocessor
 
 _BATCH = 8
 
 
-def batches(plan: InputPlan, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
+def batches(plan: Preprocessor, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
     """Yield `[N, …]` in a plan's dtype and layout, N up to 8; a picture that can't be read is left out."""
     gathered: list[NDArray[Any]] = []
     for picture in pictures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from plimsoll.budget import Budget, Limit, kind_of
+from plimsoll.core.budget import Budget, Limit, kind_of
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.labels import label_of
@@ -12,7 +12,7 @@ from plimsoll.ship.split import Split
 
 
 def unprovable(budget: Budget, split: Split, truths: Mapping[str, str] | None) -> list[str]:
-    """Return a sentence for each limit that even a flawless variant could not keep on so few judging pictures.
+    """Return a sentence for each limit that even a flawless candidate could not keep on so few judging pictures.
 
     Raises InputError for a limit on a labelled metric where there are no labels, or none of a judging picture.
     """

@@ -1,9 +1,9 @@
 """The input steps that a Spec can name, each with its parameters and what it does to the picture's form.
 
-A step is a value: it says what happens, not how. `plimsoll.image` holds two implementations of each, the
+A step is a value: it says what happens, not how. `plimsoll.preprocessing` holds two implementations of each, the
 reference (Pillow + NumPy, which defines the truth) and the fast one.
 
-`Form` follows a picture through the steps (its size, channels, value type …), so that an impossible
+`ImageSpec` follows a picture through the steps (its size, channels, value type …), so that an impossible
 sequence is refused when the Spec is read and not at the first photo.
 """
 
@@ -28,7 +28,7 @@ class StepOrderError(ValueError):
 
 
 @dataclass(frozen=True)
-class Form:
+class ImageSpec:
     """What a picture looks like between two steps; `None` means that it depends on the picture."""
 
     width: int | None = None
@@ -85,7 +85,7 @@ class Decode(_Step):
     upsampling: Literal["fancy", "plain"] = "fancy"
     """JPEG: chroma by triangle filter (fancy) or by repetition (plain)."""
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         return replace(form, colour=self.colour)
 
 
@@ -157,7 +157,7 @@ class Resize(_Step):
             return bool(self.antialias) or self.filter == "area"
         return self.convention == "pillow" or self.filter == "area"
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         form.need_picture("resize")
         form.need_uint8("resize")
         fixed = self.fit == "stretch" or (self.fit == "letterbox" and self.stride == 0)
@@ -175,7 +175,7 @@ class Jpeg(_Step):
     """The inverse cosine transform of the decoding (encoding is always accurate)."""
     upsampling: Literal["fancy", "plain"] = "fancy"
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         form.need_picture("jpeg")
         form.need_uint8("jpeg")
         return form
@@ -211,7 +211,7 @@ class Crop(_Step):
             raise ValueError(f"the crop of {self.width}x{self.height} at ({x}, {y}) does not fit into {width}x{height} pixels")
         return x, y
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         form.need_picture("crop")
         if form.width is not None and form.height is not None:
             try:
@@ -227,7 +227,7 @@ class Channels(_Step):
     step: Literal["channels"] = "channels"
     order: Literal["RGB", "BGR"]
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         form.need_picture("channels")
         if form.colour == "grey":
             raise StepOrderError("'channels' needs a colour picture, but the 'decode' step makes it grey")
@@ -249,11 +249,11 @@ class Scale(_Step):
             raise ValueError("a scale of zero erases the picture")
         return self
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         return replace(form, dtype="float32")
 
 
-def _per_channel(step: str, values: tuple[float, ...], form: Form) -> None:
+def _per_channel(step: str, values: tuple[float, ...], form: ImageSpec) -> None:
     if len(values) not in (1, form.channels):
         raise StepOrderError(f"'{step}' has {len(values)} values, expected 1 or {form.channels} (in the channel order at this place, {form.colour})")
 
@@ -264,7 +264,7 @@ class Mean(_Step):
     step: Literal["mean"] = "mean"
     values: Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=3)]
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         _per_channel("mean", self.values, form)
         return replace(form, dtype="float32")
 
@@ -275,7 +275,7 @@ class Std(_Step):
     step: Literal["std"] = "std"
     values: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=3)]
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         _per_channel("std", self.values, form)
         return replace(form, dtype="float32")
 
@@ -286,7 +286,7 @@ class Layout(_Step):
     step: Literal["layout"] = "layout"
     order: Literal["NHWC", "NCHW"]
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         return replace(form, layout=self.order)
 
 
@@ -296,13 +296,27 @@ class Cast(_Step):
     step: Literal["dtype"] = "dtype"
     to: Dtype
 
-    def after(self, form: Form) -> Form:
+    def after(self, form: ImageSpec) -> ImageSpec:
         return replace(form, dtype=self.to)
 
 
 Step = Annotated[Decode | Resize | Jpeg | Crop | Channels | Scale | Mean | Std | Layout | Cast, Field(discriminator="step")]
 
 __all__ = [
-    "Cast", "Channels", "ColourOrder", "Crop", "Decode", "Dtype", "Form", "ImageFormat", "Jpeg", "Layout", "Mean",
-    "Resize", "Scale", "Std", "Step", "StepOrderError",
+    "Cast",
+    "Channels",
+    "ColourOrder",
+    "Crop",
+    "Decode",
+    "Dtype",
+    "ImageFormat",
+    "ImageSpec",
+    "Jpeg",
+    "Layout",
+    "Mean",
+    "Resize",
+    "Scale",
+    "Std",
+    "Step",
+    "StepOrderError",
 ]  # fmt: skip

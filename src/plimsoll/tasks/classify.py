@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Classify
-from plimsoll.tasks.answer import Answer, Outputs, Task, activate, decimal, output
+from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output
 
 if TYPE_CHECKING:
-    from plimsoll.image import View
+    from plimsoll.preprocessing import ImageGeometry
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ClassifyTask(Task):
         self.spec = spec
         self.threshold = spec.threshold
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[View | None] | None = None) -> list[Classification]:
+    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Classification]:
         del views
         raw = output(outputs, self.spec.tensor)
         values = raw.reshape(raw.shape[0], -1).astype(np.float32)

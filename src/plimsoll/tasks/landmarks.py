@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Landmarks
-from plimsoll.tasks.answer import Answer, Outputs, Task, decimal, output, position, require_finite, view_of
+from plimsoll.tasks.base import Answer, Outputs, Task, decimal, output, position, require_finite, view_of
 
 if TYPE_CHECKING:
-    from plimsoll.image import View
+    from plimsoll.preprocessing import ImageGeometry
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LandmarksTask(Task):
     def __init__(self, spec: Landmarks) -> None:
         self.spec = spec
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[View | None] | None = None) -> list[Points]:
+    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Points]:
         raw = output(outputs, self.spec.tensor)
         wanted = (self.spec.points, self.spec.dimensions)
         if raw.ndim < 2 or raw[:1].size != self.spec.points * self.spec.dimensions:
@@ -77,7 +77,7 @@ class LandmarksTask(Task):
         require_finite(found, "presences")
         return [decimal(value) for value in found.reshape(-1).astype(np.float32)]
 
-    def _placed(self, points: NDArray[np.float64], view: View | None) -> NDArray[np.float64]:
+    def _placed(self, points: NDArray[np.float64], view: ImageGeometry | None) -> NDArray[np.float64]:
         """Bring points into the picture's pixels. z is on the scale of x (as MediaPipe defines it), so it grows as x does."""
         if view is None:
             return points

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from plimsoll.spec.output import Tensors
-from plimsoll.tasks.answer import Answer, Outputs, Task, output
+from plimsoll.tasks.base import Answer, Outputs, Task, output
 
 if TYPE_CHECKING:
-    from plimsoll.image import View
+    from plimsoll.preprocessing import ImageGeometry
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class TensorTask(Task):
     def __init__(self, spec: Tensors) -> None:
         self.spec = spec
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[View | None] | None = None) -> list[RawTensors]:
+    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[RawTensors]:
         del threshold, views
         wanted = {name: output(outputs, name) for name in self.spec.tensors or outputs}
         count = len(next(iter(wanted.values())))

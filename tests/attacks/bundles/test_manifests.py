@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-from attacks.bundles.conftest import Refused
+from attacks.bundles.conftest import RequestError
 from plimsoll.bundle import Bundle
 from small_bundles import edit, entries, put, zipped
 
 
-def test_missing_manifest(folder: Path, refused: Refused) -> None:
+def test_missing_manifest(folder: Path, refused: RequestError) -> None:
     (folder / "manifest.json").unlink()
     refused(folder, "no manifest.json")
 
 
-def test_huge_manifest(folder: Path, out: Path, refused: Refused) -> None:
+def test_huge_manifest(folder: Path, out: Path, refused: RequestError) -> None:
     edit(folder, lambda manifest: manifest.update(origin={"text": "x" * 5_000_000}))
     refused(folder, "manifest.json", "larger than 4,000,000")
     refused(zipped(out, entries(folder)), "manifest.json", "larger than 4,000,000")
@@ -27,7 +27,7 @@ def test_huge_manifest(folder: Path, out: Path, refused: Refused) -> None:
 @pytest.mark.parametrize(
     "text", ["[" * 100_000, '{"a":' * 100_000, '{"format": "plimsoll-bundle", "version": 1, "origin": ' + "[" * 100_000 + "]" * 100_000 + "}"]
 )
-def test_deeply_nested_manifest(folder: Path, refused: Refused, text: str) -> None:
+def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     refused(folder, "manifest.json", "not valid JSON")
 
@@ -50,7 +50,7 @@ def test_deeply_nested_manifest(folder: Path, refused: Refused, text: str) -> No
         (lambda data: data.update({"\x1b[2J": 1}), "?[2J: Extra inputs"),
     ],
 )
-def test_manifest_that_is_not_one(folder: Path, refused: Refused, change: Callable[[dict[str, Any]], object], words: str) -> None:
+def test_manifest_that_is_not_one(folder: Path, refused: RequestError, change: Callable[[dict[str, Any]], object], words: str) -> None:
     if not words:
         with Bundle.open(edit(folder, change)) as bundle:
             assert str(bundle.target) == "onnxruntime:cpu:float32"
@@ -59,10 +59,10 @@ def test_manifest_that_is_not_one(folder: Path, refused: Refused, change: Callab
 
 
 @pytest.mark.parametrize("text", ["NaN", '{"format": NaN}', "", "null", "\xff", "1" * 5000])
-def test_manifest_that_is_no_json(folder: Path, refused: Refused, text: str) -> None:
+def test_manifest_that_is_no_json(folder: Path, refused: RequestError, text: str) -> None:
     (folder / "manifest.json").write_bytes(text.encode("latin-1"))
     refused(folder, "manifest.json")
 
 
-def test_spec_that_is_not_one(folder: Path, refused: Refused) -> None:
+def test_spec_that_is_not_one(folder: Path, refused: RequestError) -> None:
     refused(put(folder, "spec.toml", b'name = "x"'), "spec.toml: 2 mistakes in the Spec")

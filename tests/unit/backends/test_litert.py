@@ -13,15 +13,16 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll import backends, fold, tflite_files, zoo
-from plimsoll.backend import Calibrated
-from plimsoll.errors import BuildFailed, RunFailed, TargetError
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.runner import Runner
+from plimsoll import backends, zoo
+from plimsoll.backends.base import Calibrated
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, RunError, TargetError
+from plimsoll.importers import tflite_file
+from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify, Tensors
-from plimsoll.target import Target
 from tflite_networks import STEPS, Kind, expected, network, pictures
 from toolchains_made import need, program
 
@@ -63,7 +64,7 @@ def test_what_quantized_ends_cannot_hold_is_clipped_or_refused(tmp_path: Path) -
     with Runner.open(Model(network(tmp_path / "net.tflite", "int8"), "tflite"), target("int8")) as runner:
         far, edge = np.full((1, 2, 2, 3), 1e6, np.float32), np.full((1, 2, 2, 3), (127 - zero) * scale, np.float32)
         np.testing.assert_array_equal(runner.infer(far)["scores"], runner.infer(edge)["scores"])
-        with pytest.raises(RunFailed, match="not a number"):
+        with pytest.raises(RunError, match="not a number"):
             runner.infer(np.full((1, 2, 2, 3), np.nan, np.float32))
 
 
@@ -82,20 +83,20 @@ def test_its_own_kernels_compute_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")])
 def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, told: str) -> None:
-    with pytest.raises(BuildFailed, match=told):
+    with pytest.raises(BuildError, match=told):
         Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
 
 
 def test_a_quantized_file_passes_untouched_to_its_own_target_alone(tmp_path: Path) -> None:
     model = Model(network(tmp_path / "net.tflite", "int8"), "tflite")
     assert LITERT.build(model, target("int8"), tmp_path) is model
-    with pytest.raises(BuildFailed, match="this one is int8") as caught:
+    with pytest.raises(BuildError, match="this one is int8") as caught:
         LITERT.build(model, target("float16"), tmp_path)
     assert "litert:cpu:int8" in caught.value.hint
 
 
 def test_integers_need_calibration_pictures(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match="needs calibration pictures"):
+    with pytest.raises(BuildError, match="needs calibration pictures"):
         LITERT.build(Model(network(tmp_path / "net.tflite"), "tflite"), target("int8"), tmp_path)
 
 
@@ -112,7 +113,7 @@ def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_pa
     calibrated = Calibrated("minmax", pictures(64))
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
-    file = tflite_files.read(built.path)
+    file = tflite_file.read(built.path)
     assert [one.dtype for one in (*file.inputs, *file.outputs)] == ["int8", "int8"]
     with Runner.open(built, target("int8")) as runner:
         assert runner.inputs[0].dtype == "float32"
@@ -199,7 +200,7 @@ def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
 
 
 def test_a_free_side_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match=r"fixed sizes; the input 'in:0'.*'width'"):
+    with pytest.raises(BuildError, match=r"fixed sizes; the input 'in:0'.*'width'"):
         LITERT.build(convolutional(tmp_path / "net.onnx", (9, "width")), target("float32"), tmp_path)
 
 
@@ -209,7 +210,7 @@ def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
     ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M"])]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed, match="no substitute, for UNIQUE"):
+    with pytest.raises(BuildError, match="no substitute, for UNIQUE"):
         LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("float32"), tmp_path)
 
 
@@ -220,7 +221,7 @@ def test_a_converter_that_computes_something_else_is_caught(tmp_path: Path) -> N
     ends = [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 2, 2, 3]), helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4])]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], [weights])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed, match="answers otherwise: its output 'scores'"):
+    with pytest.raises(BuildError, match="answers otherwise: its output 'scores'"):
         conversion._check_answers(Model(tmp_path / "net.onnx", "onnx"), tmp_path / "net.onnx", network(tmp_path / "net.tflite"))
 
 
@@ -230,14 +231,14 @@ def network_weights() -> Array:
     return WEIGHTS
 
 
-@pytest.mark.parametrize(("precision", "megabytes", "drift"), [("float32", 23.6, 1e-5), ("float16", 11.9, 5e-4), ("dynamic", 6.2, 0.01), ("int8", 6.4, 0.03)])
+@pytest.mark.parametrize(("precision", "megabytes", "deviation"), [("float32", 23.6, 1e-5), ("float16", 11.9, 5e-4), ("dynamic", 6.2, 0.01), ("int8", 6.4, 0.03)])
 def test_open_nsfw_in_every_precision(
-    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], precision: str, megabytes: float, drift: float
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], precision: str, megabytes: float, deviation: float
 ) -> None:
     """Sizes and score differences as docs/on-device.md has them, with some room."""
     need("onnx2tf")
     model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
-    plan = InputPlan(model.contract().input, "reference")
+    plan = Preprocessor(model.contract().input, "reference")
     batch = np.stack([plan(photo) for photo in example_photos[::2]])
     calibrated = Calibrated("minmax", batch[::2]) if precision == "int8" else None
     with Runner.open(model, Target("onnxruntime")) as runner:
@@ -245,7 +246,7 @@ def test_open_nsfw_in_every_precision(
     built = LITERT.build(model, target(precision), tmp_path, calibrated)
     assert built.size < megabytes * 1e6
     with Runner.open(built, target(precision)) as runner:
-        np.testing.assert_allclose(runner.infer(batch[1::2])["outputs"], reference, atol=drift)
+        np.testing.assert_allclose(runner.infer(batch[1::2])["outputs"], reference, atol=deviation)
 
 
 # Metadata.
@@ -255,7 +256,7 @@ def test_metadata_say_how_to_prepare_a_picture_and_what_scores_mean(tmp_path: Pa
     model = classifier(tmp_path / "net.tflite", "float32", {"step": "scale", "divisor": 127.5}, {"step": "mean", "values": [1.0, 1.0, 1.0]})
     notes = export(model, tmp_path / "out.tflite")
     assert "resizes pictures in its own way" in notes[0]
-    assert tflite_files.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+    assert tflite_file.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
     with zipfile.ZipFile(io.BytesIO((tmp_path / "out.tflite").read_bytes())) as archive:
         assert archive.read("labels.txt").decode().splitlines() == list(LABELS)
     with Runner.open(Model(tmp_path / "out.tflite", "tflite"), target("float32")) as runner:
@@ -293,7 +294,7 @@ def test_bytes_that_stand_for_what_the_steps_make_are_said(tmp_path: Path) -> No
     scale, zero = STEPS["picture"]
     steps: list[dict[str, Any]] = [{"step": "mean", "values": [zero + 128.0]}, {"step": "std", "values": [1 / scale]}]
     export(classifier(tmp_path / "net.tflite", "uint8", *steps), tmp_path / "out.tflite")
-    assert tflite_files.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+    assert tflite_file.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
 
 
 def test_other_tasks_get_no_metadata(tmp_path: Path) -> None:
@@ -309,8 +310,8 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
     monkeypatch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parents[2] / "toolchains"))
     need("mediapipe")
     need("onnx2tf")
-    model = fold.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
-    plan = InputPlan(model.contract().input, "reference")
+    model = folded.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
+    plan = Preprocessor(model.contract().input, "reference")
     batch = np.stack([plan(photo) for photo in example_photos[:20]])
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch)["outputs"]

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll import backends, quantize
-from plimsoll.backend import Calibrated, ThreadPlan
+from plimsoll.backends.base import Calibrated, ThreadPlan
 from plimsoll.backends.ncnn.conversion import convert, ranges_of, table_of
 from plimsoll.backends.ncnn.network import Network
-from plimsoll.errors import BuildFailed
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.zoo import card
 from quantized_networks import pictures, residual
 from toolchains_made import need
@@ -75,16 +75,16 @@ def test_int8_by_our_ranges(tmp_path: Path) -> None:
 
 def test_open_nsfw_is_no_worse_than_the_facts(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
-    plan = InputPlan(model.contract().input)
+    plan = Preprocessor(model.contract().input)
     tensors = np.stack([plan(photo) for photo in example_photos[:24]])
     expected = answers(model, FLOAT, tensors)
     ranges = quantize.calibrate(model, [tensors[::2]], "percentile").ranges
-    for precision, drift, size in (("float32", 2.6e-5, 23.6e6), ("float16", 1e-3, 11.9e6), ("int8", 0.04, 6.1e6)):
+    for precision, deviation, size in (("float32", 2.6e-5, 23.6e6), ("float16", 1e-3, 11.9e6), ("int8", 0.04, 6.1e6)):
         target = Target("ncnn", "cpu", precision)
         (tmp_path / precision).mkdir()
         built = NCNN.build(model, target, tmp_path / precision, Calibrated("percentile", tensors, ranges))
         assert built.size < size
-        np.testing.assert_allclose(answers(built, target, tensors), expected, atol=drift)
+        np.testing.assert_allclose(answers(built, target, tensors), expected, atol=deviation)
 
 
 def test_bytes_are_taken_where_the_network_casts_them(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_table_finds_its_tensors_again(tmp_path: Path) -> None:
 
 
 def test_ranges_of_another_network_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed, match="none of the tensors"):
+    with pytest.raises(BuildError, match="none of the tensors"):
         NCNN.build(residual(tmp_path / "net.onnx"), Target("ncnn", "cpu", "int8"), tmp_path, Calibrated("minmax", pictures(1), {"other": (0, 1)}))
 
 
@@ -124,7 +124,7 @@ def test_a_batch_inside_the_network_is_refused(tmp_path: Path) -> None:
     node = onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [3, 3, 4])], [value("y", 1, [3, 12])], [shape])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed):
+    with pytest.raises(BuildError):
         NCNN.build(Model(tmp_path / "net.onnx", "onnx"), Target("ncnn"), tmp_path)
 
 
@@ -159,11 +159,11 @@ def test_a_network_is_written_as_it_was_read(tmp_path: Path) -> None:
     ids=["empty", "headless", "long", "negative", "text", "unknown", "rest", "short"],
 )
 def test_a_damaged_network_is_build_failed(tmp_path: Path, text: str, numbers: int, told: str) -> None:
-    with pytest.raises(BuildFailed, match=told):
+    with pytest.raises(BuildError, match=told):
         Network.read(*files(tmp_path, text, numbers))
 
 
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
     built = NCNN.build(residual(tmp_path / "net.onnx"), Target("ncnn"), tmp_path)
-    with pytest.raises(BuildFailed, match=r"\.bin"):
+    with pytest.raises(BuildError, match=r"\.bin"):
         NCNN.load(Model(built.path, "ncnn", files=built.files[1:]), Target("ncnn"), None, ThreadPlan(1, 1))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from backends.networks import expected, network
-from plimsoll import machine
-from plimsoll.backends import onnxruntime as backend
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.onnxruntime import backend
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
 from plimsoll.errors import TargetError
-from plimsoll.runner import Runner, ThreadPlan
-from plimsoll.target import Target
+from plimsoll.system import host
 
 TARGET = Target("onnxruntime")
 PICTURES = np.random.default_rng(3).random((2, 5, 6, 3), np.float32)
@@ -66,7 +67,7 @@ def test_waiting_threads_spin_only_where_there_are_several_or_it_is_asked() -> N
     ids=str,
 )
 def test_int8_is_kept_from_saturating_where_the_processor_would(monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], exact: str) -> None:
-    monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
+    monkeypatch.setattr(host, "instruction_sets", lambda: sets)
     entry = "session.x64quantprecision"
     assert settings(ThreadPlan(1, 1)).get_session_config_entry(entry) == exact
     assert settings(ThreadPlan(1, 1), exact_int8=True).get_session_config_entry(entry) == "1"
@@ -74,7 +75,7 @@ def test_int8_is_kept_from_saturating_where_the_processor_would(monkeypatch: pyt
 
 
 def test_a_lane_of_one_thread_starts_no_thread_of_its_own(tmp_path: Path) -> None:
-    """Threads beyond the lanes would fight with the decoders for the cores."""
+    """Threads beyond the streams would fight with the decoders for the cores."""
     tasks = Path("/proc/self/task")
     if not tasks.exists():
         pytest.skip("threads can only be counted on Linux")

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from backends.networks import expected, network, save
-from plimsoll import machine
-from plimsoll.backends import openvino as backend
-from plimsoll.errors import BackendMissing, BuildFailed, RunFailed
-from plimsoll.runner import Runner, ThreadPlan
-from plimsoll.target import Target
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.openvino import backend as backend
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError, RunError
+from plimsoll.system import host
 
 TARGET = Target("openvino")
 Array = NDArray[np.float32]
@@ -53,9 +54,9 @@ def test_it_opens_no_connection_and_leaves_nothing_in_the_home_folder(tmp_path: 
 {preloaded}
 import numpy as np
 from pathlib import Path
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.core.model import Model
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
 with Runner.open(Model(Path({str(model.path)!r}), "onnx"), Target("openvino")) as runner:
     runner.infer(np.ones((1, 5, 6, 3), np.float32))
 import threading
@@ -89,7 +90,7 @@ def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.Monk
     ids=["none", "avx2", "avx512_bf16", "amx", "arm"],
 )
 def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], offered: set[str]) -> None:
-    monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
+    monkeypatch.setattr(host, "instruction_sets", lambda: sets)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     offers = backend.BACKEND.offers()
     assert {offer.target.precision for offer in offers if not offer.missing} == offered
@@ -97,18 +98,18 @@ def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.M
 
 
 def test_a_precision_that_is_not_offered_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2",))
-    with pytest.raises(BackendMissing, match="bfloat16"):
+    monkeypatch.setattr(host, "instruction_sets", lambda: ("avx2",))
+    with pytest.raises(BackendMissingError, match="bfloat16"):
         backend.BACKEND.load(network(tmp_path / "net.onnx"), Target("openvino", "cpu", "bfloat16"), None, ThreadPlan(1, 1))
 
 
 @pytest.mark.parametrize(("precision", "others"), [("bfloat16", "f16|f32"), ("float16", "bf16|f32")])
 def test_a_precision_is_computed_in_or_refused_but_never_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, others: str) -> None:
     """OpenVINO emulates bfloat16 on AVX-512, and instead of float16 takes bfloat16 or float32 without a word."""
-    monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx512_bf16", "avx512_fp16"))
+    monkeypatch.setattr(host, "instruction_sets", lambda: ("avx512_bf16", "avx512_fp16"))
     try:
         runner = Runner.open(network(tmp_path / "net.onnx"), Target("openvino", "cpu", precision))
-    except BuildFailed as error:
+    except BuildError as error:
         assert re.search(rf"computes in ({others})\b", error.message)  # noqa: PT017 - either outcome is right, by processor
         return
     with runner:
@@ -211,12 +212,12 @@ def test_a_closed_session_says_so(tmp_path: Path) -> None:
     session.close()
     session.close()
     for count in (1, 2):
-        with pytest.raises(RunFailed, match="closed"):
+        with pytest.raises(RunError, match="closed"):
             session.run({"picture": pictures(count)})
 
 
 def test_the_real_network_answers_alike_in_both_runtimes(nsfw_model_path: Path) -> None:
-    from plimsoll.model import Model
+    from plimsoll.core.model import Model
 
     batch = np.random.default_rng(0).uniform(-120, 150, (2, 224, 224, 3)).astype(np.float32)
     scores = []

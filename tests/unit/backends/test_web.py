@@ -14,17 +14,17 @@ from onnx import TensorProto, helper
 
 from backends.networks import network, save
 from plimsoll import backends
-from plimsoll.backend import ThreadPlan
-from plimsoll.errors import BackendMissing, BuildFailed, RunFailed
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll.backends.base import ThreadPlan
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, BuildError, RunError
 
 WEB = Target("web", "wasm")
 needs_node = pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed")
 
 
-def lanes() -> list[int]:
+def streams() -> list[int]:
     """Return the Node processes that this one has started."""
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "web_lane.mjs" in line]
@@ -32,10 +32,10 @@ def lanes() -> list[int]:
 
 @needs_node
 def test_a_process_for_each_lane_and_none_is_left(tmp_path: Path) -> None:
-    runner = Runner.open(network(tmp_path / "net.onnx"), WEB, plan=ThreadPlan(lanes=2, threads=1))
-    assert len(lanes()) == 2
+    runner = Runner.open(network(tmp_path / "net.onnx"), WEB, plan=ThreadPlan(streams=2, threads=1))
+    assert len(streams()) == 2
     runner.close()
-    assert not lanes()
+    assert not streams()
 
 
 @needs_node
@@ -43,9 +43,9 @@ def test_a_process_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> Non
     picture = np.ones((1, 5, 6, 3), np.float32)
     with Runner.open(network(tmp_path / "net.onnx"), WEB) as runner:
         runner.infer(picture)
-        os.kill(lanes()[0], signal.SIGKILL)
+        os.kill(streams()[0], signal.SIGKILL)
         for _ in range(2):
-            with pytest.raises(RunFailed, match="ended with exit code -9"):
+            with pytest.raises(RunError, match="ended with exit code -9"):
                 runner.infer(picture)
 
 
@@ -55,9 +55,9 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
     node = helper.make_node("Sail", ["x"], ["y"], domain="some.where")
     graph = helper.make_graph([node], "small", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("some.where", 1)], ir_version=9), tmp_path / "net.onnx")
-    with pytest.raises(BuildFailed, match=r"can't load net\.onnx: .*Sail"):
+    with pytest.raises(BuildError, match=r"can't load net\.onnx: .*Sail"):
         Runner.open(Model(tmp_path / "net.onnx", "onnx"), WEB)
-    assert not lanes()
+    assert not streams()
 
 
 @needs_node
@@ -77,5 +77,5 @@ def test_integers_of_all_sizes_pass(tmp_path: Path) -> None:
 def test_without_node_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert all("Node.js" in offer.missing for offer in backends.get("web").offers())
-    with pytest.raises(BackendMissing):
+    with pytest.raises(BackendMissingError):
         backends.get("web").check(WEB)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from plimsoll.benchmark import Candidate, Offline, Round, Scenario, Server, SingleStream, bench, footprint, report
+from plimsoll.benchmark import Offline, Round, Scenario, Server, SingleStream, SystemUnderTest, bench, footprint, report
 from plimsoll.benchmark.conditions import Conditions, snapshot
 from plimsoll.errors import InputError
-from plimsoll.predict import Picture, Predictor
-from plimsoll.report import Report
+from plimsoll.inference.predictor import Picture, Predictor
+from plimsoll.report.report import Report
 from slow_models import pictures, slow
 
 
@@ -51,10 +51,10 @@ class Scripted:
         return done.answered / done.seconds
 
 
-def pair(stack: ExitStack, folder: Path, first: Any = 0.0, second: Any = 0.0) -> list[Candidate]:
+def pair(stack: ExitStack, folder: Path, first: Any = 0.0, second: Any = 0.0) -> list[SystemUnderTest]:
     for name in "ab":
         (folder / name).mkdir(exist_ok=True)
-    return [Candidate(name, stack.enter_context(slow(folder / name.lower(), seconds))) for name, seconds in (("A", first), ("B", second))]
+    return [SystemUnderTest(name, stack.enter_context(slow(folder / name.lower(), seconds))) for name, seconds in (("A", first), ("B", second))]
 
 
 def test_candidates_take_turns_on_the_same_pictures(stack: ExitStack, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_what_can_not_be_measured_is_refused(stack: ExitStack, tmp_path: Path) -
     with pytest.raises(InputError, match="0 pictures"):
         bench([a], [])
     with pytest.raises(InputError, match="same name"):
-        bench([a, Candidate("A", b.predictor)], images)
+        bench([a, SystemUnderTest("A", b.predictor)], images)
     with pytest.raises(InputError, match="more than 0"):
         bench([a], images, min_seconds=math.nan)
 
@@ -159,7 +159,7 @@ def test_costs_are_those_of_a_process_of_its_own(stack: ExitStack, tmp_path: Pat
     assert found.disk_bytes == (tmp_path / "a" / "small.onnx").stat().st_size
     assert 0 < found.load_seconds < 60
     assert math.isnan(found.peak_bytes) or 20e6 < found.peak_bytes < 300e6
-    assert (found.threads.lanes, found.threads.threads) == (2, 1)
+    assert (found.threads.streams, found.threads.threads) == (2, 1)
 
 
 def test_conditions(tmp_path: Path) -> None:

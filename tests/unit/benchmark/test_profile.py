@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.benchmark import Candidate, profile
-from plimsoll.errors import InputError, RunFailed
-from plimsoll.predict import load
+from plimsoll.benchmark import SystemUnderTest, profile
+from plimsoll.errors import InputError, RunError
+from plimsoll.inference.predictor import load
 from slow_models import pictures, slow
 
 
 def test_stages_and_shares(tmp_path: Path) -> None:
     with slow(tmp_path, 0.2, cores=2) as predictor:
-        found = profile(Candidate("A", predictor), pictures(tmp_path), min_seconds=0.6)
+        found = profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.6)
     assert [stage.name for stage in found.stages] == ["read", "decode", "resize", "resize 2", "scale", "inference", "output"]
     assert sum(stage.share for stage in found.stages) == pytest.approx(1)
     assert all(stage.seconds > 0 for stage in found.stages)
@@ -30,21 +30,21 @@ def test_stages_and_shares(tmp_path: Path) -> None:
 def test_a_picture_that_can_not_be_read_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "none.png").write_bytes(b"no picture")
     with slow(tmp_path) as predictor:
-        profile(Candidate("A", predictor), [str(tmp_path / "none.png"), *pictures(tmp_path)], min_seconds=0.05)
+        profile(SystemUnderTest("A", predictor), [str(tmp_path / "none.png"), *pictures(tmp_path)], min_seconds=0.05)
         with pytest.raises(InputError, match="none of the 1 pictures can be read"):
-            profile(Candidate("A", predictor), [str(tmp_path / "none.png")], min_seconds=0.05)
+            profile(SystemUnderTest("A", predictor), [str(tmp_path / "none.png")], min_seconds=0.05)
 
 
 @pytest.mark.parametrize("call", [0, 3, 5])
 def test_a_failing_runtime_is_told(tmp_path: Path, call: int) -> None:
-    with slow(tmp_path, failing=frozenset(range(call, 500))) as predictor, pytest.raises(RunFailed, match="a planted failure"):
-        profile(Candidate("A", predictor), pictures(tmp_path), min_seconds=0.01)
+    with slow(tmp_path, failing=frozenset(range(call, 500))) as predictor, pytest.raises(RunError, match="a planted failure"):
+        profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.01)
 
 
 def test_the_fast_steps_of_the_real_network(nsfw_model_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
     pytest.importorskip("cv2")
     with load("open_nsfw", steps="fast") as predictor:
-        found = profile(Candidate("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2)
+        found = profile(SystemUnderTest("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2)
     assert [stage.name for stage in found.stages] == ["read", "decode", "resize", "jpeg", "crop", "normalize", "inference", "output"]
     assert all(stage.seconds > 0 for stage in found.stages)

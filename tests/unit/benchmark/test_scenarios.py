@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors
 from plimsoll.benchmark import Offline, Server, SingleStream, arrivals, max_rate
 from plimsoll.benchmark.scenarios import Hope, serve
+from plimsoll.core.model import Tensors
 from plimsoll.errors import InputError
 from slow_models import pictures, slow
 

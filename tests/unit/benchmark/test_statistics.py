@@ -12,10 +12,10 @@ from plimsoll.benchmark.statistics import MINIMUM_COUNTS, compare, estimate, per
 from plimsoll.errors import InputError
 
 
-def rounds(seed: int, ratio: float, noise: float = 0.03, count: int = 20, drift: float = 0.0) -> tuple[list[float], list[float]]:
-    """Speeds of a baseline and of a candidate `ratio` times as fast, each with its own noise and both with the machine's drift."""
+def rounds(seed: int, ratio: float, noise: float = 0.03, count: int = 20, deviation: float = 0.0) -> tuple[list[float], list[float]]:
+    """Speeds of a baseline and of a candidate `ratio` times as fast, each with its own noise and both with the machine's deviation."""
     rng = np.random.default_rng(seed)
-    machine = 1 + drift * np.linspace(0, 1, count)
+    machine = 1 + deviation * np.linspace(0, 1, count)
     before = 100 * machine * np.exp(rng.normal(0, noise, count))
     after = 100 * ratio * machine * np.exp(rng.normal(0, noise, count))
     return list(before), list(after)
@@ -33,8 +33,8 @@ def test_planted_ratios_get_the_right_verdict(ratio: float, verdict: str) -> Non
 
 
 def test_a_drift_of_the_machine_changes_no_verdict() -> None:
-    assert compare("A", "B", *rounds(2, 1.0, drift=3.0)).verdict == "no difference"
-    assert compare("A", "B", *rounds(2, 1.2, drift=-0.8)).verdict == "faster"
+    assert compare("A", "B", *rounds(2, 1.0, deviation=3.0)).verdict == "no difference"
+    assert compare("A", "B", *rounds(2, 1.2, deviation=-0.8)).verdict == "faster"
 
 
 def test_identical_noise_is_seldom_called_a_difference() -> None:

@@ -20,7 +20,7 @@ import plimsoll
 from both_clients import Do, asynchronous, blocking
 from http_services import Standin, problem, running, silent_port
 from plimsoll.client import Answer, AsyncClient, Client, ItemError, RejectedError, Result, ServiceError
-from plimsoll.errors import BackendMissing, InputError
+from plimsoll.errors import BackendMissingError, InputError
 
 
 def test_one_picture_however_it_is_given(use: Do, tmp_path: Path) -> None:
@@ -279,6 +279,6 @@ def test_both_clients_are_made_and_asked_alike() -> None:
 
 def test_without_httpx_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
-    with pytest.raises(BackendMissing, match="httpx is not installed") as raised:
+    with pytest.raises(BackendMissingError, match="httpx is not installed") as raised:
         plimsoll.Client("http://localhost")
     assert "plimsoll-line[client]" in raised.value.hint

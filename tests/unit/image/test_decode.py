@@ -15,10 +15,10 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from plimsoll.errors import ImageError
-from plimsoll.image import fast
-from plimsoll.image.decode import decode as reference_decode
-from plimsoll.image.decode import orientation
-from plimsoll.image.pixels import Array, Pixels, as_array
+from plimsoll.preprocessing import fast
+from plimsoll.preprocessing.decode import decode as reference_decode
+from plimsoll.preprocessing.decode import orientation
+from plimsoll.preprocessing.pixels import Array, Pixels, as_array
 from plimsoll.spec.steps import Decode
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -11,9 +11,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from plimsoll.image import fast, steps
-from plimsoll.image.pixels import Array, as_array
-from plimsoll.spec.steps import Form, Resize
+from plimsoll.preprocessing import fast, reference
+from plimsoll.preprocessing.pixels import Array, as_array
+from plimsoll.spec.steps import ImageSpec, Resize
 
 ROOT = Path(__file__).parents[3]
 
@@ -72,7 +72,7 @@ def difference(size: tuple[int, int], out: tuple[int, int]) -> Array:
     with BENCHMARK.Image.open(ROOT / "examples" / "photos" / "coffee_cup.jpg") as opened:
         image = opened.convert("RGB").resize(size)
     step = Resize(width=out[0], height=out[1])
-    found = np.abs(as_array(fast.resize(as_array(image), step, Form())).astype(float) - as_array(steps.resize(image, step, Form())))
+    found = np.abs(as_array(fast.resize(as_array(image), step, ImageSpec())).astype(float) - as_array(reference.resize(image, step, ImageSpec())))
     return np.array([found.mean(), found.max()])
 
 

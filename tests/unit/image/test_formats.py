@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.image import fast, formats
-from plimsoll.image.decode import decode as reference_decode
-from plimsoll.image.formats import MAX_JPEG_SCANS, admit, read, sniff
-from plimsoll.image.pixels import Pixels, as_array
+from plimsoll.preprocessing import fast, formats
+from plimsoll.preprocessing.decode import decode as reference_decode
+from plimsoll.preprocessing.formats import MAX_JPEG_SCANS, admit, read, sniff
+from plimsoll.preprocessing.pixels import Pixels, as_array
 from plimsoll.spec.steps import Decode
 
 ALL = Decode(formats=("jpeg", "png", "webp", "bmp", "gif", "tiff"))

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plimsoll.errors import BackendMissing, ImageError
-from plimsoll.image import InputPlan, fast
-from plimsoll.image.pixels import Array
+from plimsoll.errors import BackendMissingError, ImageError
+from plimsoll.preprocessing import Preprocessor, fast
+from plimsoll.preprocessing.pixels import Array
 from plimsoll.spec import Input
 from plimsoll.spec.files import validate
 
@@ -74,14 +74,14 @@ CLOSE = [
 """The same up to float32's last digits (float16: its own last digit), because the arithmetic is folded into one pass."""
 
 
-def both(text: str, **decode: Any) -> tuple[InputPlan, InputPlan]:
+def both(text: str, **decode: Any) -> tuple[Preprocessor, Preprocessor]:
     listed = steps(text)
     listed[0].update(decode)
     spec = Input.model_validate({"steps": listed})
-    return InputPlan(spec), InputPlan(spec, "fast")
+    return Preprocessor(spec), Preprocessor(spec, "fast")
 
 
-def checked(plan: InputPlan, path: Path) -> Array:
+def checked(plan: Preprocessor, path: Path) -> Array:
     """The tensor, after a look at its form."""
     tensor = plan(path)
     assert tensor.flags.c_contiguous
@@ -144,15 +144,15 @@ def yahoo(data: bytes) -> Array:
 
 @pytest.mark.parametrize("path", PHOTOS, ids=lambda path: path.stem)
 def test_open_nsfw_is_yahoos_definition_bit_for_bit(path: Path) -> None:
-    tensor = checked(InputPlan(card("open_nsfw")), path)
+    tensor = checked(Preprocessor(card("open_nsfw")), path)
     assert tensor.shape == (224, 224, 3)
     assert np.array_equal(tensor, yahoo(path.read_bytes()))
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("name", ["open_nsfw", "open_nsfw_tf"])
-def test_a_plan_is_shared_by_threads(name: str, implementation: Any) -> None:
-    plan = InputPlan(card(name), implementation)
+def test_a_plan_is_shared_by_threads(name: str, preprocessing: Any) -> None:
+    plan = Preprocessor(card(name), preprocessing)
     paths = PHOTOS[:6] * 4
     alone = [plan(path) for path in PHOTOS[:6]] * 4
     with ThreadPoolExecutor(8) as pool:
@@ -161,7 +161,7 @@ def test_a_plan_is_shared_by_threads(name: str, implementation: Any) -> None:
 
 
 def test_stages_are_named_and_compose() -> None:
-    reference, fast_plan = InputPlan(card("open_nsfw")), InputPlan(card("open_nsfw"), "fast")
+    reference, fast_plan = Preprocessor(card("open_nsfw")), Preprocessor(card("open_nsfw"), "fast")
     assert [name for name, _ in reference.stages] == ["decode", "resize", "jpeg", "crop", "channels", "mean"]
     assert [name for name, _ in fast_plan.stages] == ["decode", "resize", "jpeg", "crop", "normalize"]
     for plan in (reference, fast_plan):
@@ -172,15 +172,15 @@ def test_stages_are_named_and_compose() -> None:
 
 
 def test_bytes_and_paths_give_the_same() -> None:
-    plan = InputPlan(card("open_nsfw"))
+    plan = Preprocessor(card("open_nsfw"))
     assert np.array_equal(plan(PHOTOS[0]), plan(PHOTOS[0].read_bytes()))
 
 
 def test_the_fast_plan_says_how_to_install_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     fast.opencv.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(BackendMissing) as caught:
-        InputPlan(card("open_nsfw"), "fast")
+    with pytest.raises(BackendMissingError) as caught:
+        Preprocessor(card("open_nsfw"), "fast")
     assert "pip install 'plimsoll-line[fast]'" in caught.value.hint
 
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 import pillow_resizes
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan, fast
-from plimsoll.image.pixels import Array, as_array, as_image
-from plimsoll.image.steps import crop, resize, resize_image, resized_size
+from plimsoll.preprocessing import Preprocessor, fast
+from plimsoll.preprocessing.pixels import Array, as_array, as_image
+from plimsoll.preprocessing.reference import crop, resize, resize_image, resized_size
 from plimsoll.spec.files import validate
-from plimsoll.spec.steps import Crop, Form, Resize
+from plimsoll.spec.steps import Crop, ImageSpec, Resize
 
 HERE = Path(__file__).parent
 PHOTOS = HERE.parents[2] / "examples" / "photos"
@@ -36,7 +36,7 @@ SIZES = [(16, 12), (50, 61), (29, 37), (61, 12), (9, 55), (28, 38), (1, 1), (58,
 
 
 def by_step(pixels: Array | Image.Image, **options: Any) -> Array:
-    return as_array(resize(pixels, Resize(**options), Form()))
+    return as_array(resize(pixels, Resize(**options), ImageSpec()))
 
 
 def worst(a: Array, b: Array) -> float:
@@ -71,7 +71,7 @@ def test_tensorflows_conventions_differ_from_one_another() -> None:
 def test_the_tensorflow_loader_of_open_nsfw_is_bit_identical(name: str) -> None:
     """Every stage of the card open_nsfw_tf against real TensorFlow: see benchmarks/tensorflow_loader.py."""
     card = tomllib.loads(files("plimsoll").joinpath("zoo/cards/open_nsfw_tf.toml").read_text(encoding="utf-8"))
-    plan = InputPlan(validate(card["spec"]).input)
+    plan = Preprocessor(validate(card["spec"]).input)
     names = {"decode": "decoded", "resize": "resized", "jpeg": "roundtrip"}
     pixels: Any = (PHOTOS / name).read_bytes()
     for stage, function in plan.stages:
@@ -138,7 +138,7 @@ def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filt
 def test_the_fast_steps_resize_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
     image = pillow_resizes.picture("RGB", (333, 500))
     step: dict[str, Any] = {"width": 256, "height": 256, "filter": filter_}
-    found = as_image(fast.resize(as_array(image), Resize(**step), Form()))
+    found = as_image(fast.resize(as_array(image), Resize(**step), ImageSpec()))
     assert pillow_resizes.digest(found) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
 
 
@@ -216,17 +216,17 @@ def test_short_edge_refuses_an_absurd_long_one() -> None:
 @pytest.mark.parametrize(("margin_x", "margin_y"), [(0, 0), (1, 2), (3, 5), (7, 4)])
 def test_the_centred_crop_rounds_as_asked(margin_x: int, margin_y: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (10 + margin_y, 8 + margin_x, 3), np.uint8)
-    floor = as_array(crop(pixels, Crop(width=8, height=10), Form()))
+    floor = as_array(crop(pixels, Crop(width=8, height=10), ImageSpec()))
     assert np.array_equal(floor, pixels[margin_y // 2 :, margin_x // 2 :][:10, :8])
     # torchvision.transforms.functional.center_crop
     top, left = round(margin_y / 2.0), round(margin_x / 2.0)
-    assert np.array_equal(as_array(crop(pixels, Crop(width=8, height=10, centre="round"), Form())), pixels[top : top + 10, left : left + 8])
+    assert np.array_equal(as_array(crop(pixels, Crop(width=8, height=10, centre="round"), ImageSpec())), pixels[top : top + 10, left : left + 8])
 
 
 def test_a_crop_that_does_not_fit_is_an_error() -> None:
     for step in (Crop(width=38, height=29), Crop(width=30, height=20, x=8, y=0)):
         with pytest.raises(ImageError, match="does not fit into 37x29 pixels"):
-            crop(PICTURE, step, Form())
+            crop(PICTURE, step, ImageSpec())
 
 
 def test_a_picture_of_one_pixel_grows_in_every_convention() -> None:

@@ -12,9 +12,9 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from plimsoll.image import fast, steps
-from plimsoll.image.pixels import Array, as_array
-from plimsoll.spec.steps import Cast, Channels, Crop, Form, Jpeg, Layout, Mean, Scale, Std, Step
+from plimsoll.preprocessing import fast, reference
+from plimsoll.preprocessing.pixels import Array, as_array
+from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Scale, Std, Step
 
 PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee_cup.jpg"
 RGB = np.random.default_rng(11).integers(0, 256, (13, 17, 3), np.uint8)
@@ -26,20 +26,20 @@ def photo() -> Image.Image:
         return image.convert("RGB").resize((131, 97))
 
 
-def run(pixels: Array | Image.Image, step: Step, form: Form | None = None) -> Array:
-    return as_array(steps.STEPS[type(step)](pixels, step, form or Form()))
+def run(pixels: Array | Image.Image, step: Step, form: ImageSpec | None = None) -> Array:
+    return as_array(reference.STEPS[type(step)](pixels, step, form or ImageSpec()))
 
 
 def test_every_step_but_decode_is_there() -> None:
     from plimsoll.spec.steps import Resize
 
-    assert set(steps.STEPS) == {Resize, Jpeg, Crop, Channels, Scale, Mean, Std, Layout, Cast}
+    assert set(reference.STEPS) == {Resize, Jpeg, Crop, Channels, Scale, Mean, Std, Layout, Cast}
 
 
 def test_channels() -> None:
     assert np.array_equal(run(RGB, Channels(order="BGR")), RGB[:, :, [2, 1, 0]])
     assert np.array_equal(run(RGB, Channels(order="RGB")), RGB)
-    assert np.array_equal(run(RGB, Channels(order="RGB"), Form(colour="BGR")), RGB[:, :, [2, 1, 0]])
+    assert np.array_equal(run(RGB, Channels(order="RGB"), ImageSpec(colour="BGR")), RGB[:, :, [2, 1, 0]])
 
 
 def test_crop() -> None:
@@ -63,20 +63,20 @@ def test_mean_and_std_by_channel(step: Mean | Std, operation: np.ufunc) -> None:
     assert found.dtype == np.float32
     assert np.array_equal(found, expected)
     assert np.array_equal(run(RGB[:, ::-1][:, :, ::-1], step), operation(RGB[:, ::-1][:, :, ::-1].astype(np.float32), np.asarray(step.values, np.float32)))
-    first = run(RGB.transpose(2, 0, 1), step, Form(layout="NCHW"))
+    first = run(RGB.transpose(2, 0, 1), step, ImageSpec(layout="NCHW"))
     assert np.array_equal(first, expected.transpose(2, 0, 1))
 
 
 def test_one_value_goes_for_all_channels() -> None:
     assert np.array_equal(run(RGB, Mean(values=(127.5,))), RGB - np.float32(127.5))
-    assert np.array_equal(run(GREY, Std(values=(127.5,)), Form(colour="grey")), GREY / np.float32(127.5))
-    assert np.array_equal(run(RGB.transpose(2, 0, 1), Mean(values=(1.5,)), Form(layout="NCHW")), RGB.transpose(2, 0, 1) - np.float32(1.5))
+    assert np.array_equal(run(GREY, Std(values=(127.5,)), ImageSpec(colour="grey")), GREY / np.float32(127.5))
+    assert np.array_equal(run(RGB.transpose(2, 0, 1), Mean(values=(1.5,)), ImageSpec(layout="NCHW")), RGB.transpose(2, 0, 1) - np.float32(1.5))
 
 
 def test_layout() -> None:
     assert np.array_equal(run(RGB, Layout(order="NCHW")), np.moveaxis(RGB, 2, 0))
     assert np.array_equal(run(RGB, Layout(order="NHWC")), RGB)
-    assert np.array_equal(run(np.moveaxis(RGB, 2, 0), Layout(order="NHWC"), Form(layout="NCHW")), RGB)
+    assert np.array_equal(run(np.moveaxis(RGB, 2, 0), Layout(order="NHWC"), ImageSpec(layout="NCHW")), RGB)
 
 
 def test_dtype() -> None:
@@ -109,7 +109,7 @@ def test_jpeg_is_pillows_round_trip(subsampling: Any, quality: int) -> None:
     assert np.array_equal(run(photo(), step), expected)
     pixels = np.asarray(photo())
     assert np.array_equal(run(pixels, step), expected)
-    assert np.array_equal(run(pixels[:, :, ::-1], step, Form(colour="BGR")), expected[:, :, ::-1])
+    assert np.array_equal(run(pixels[:, :, ::-1], step, ImageSpec(colour="BGR")), expected[:, :, ::-1])
 
 
 def test_the_subsamplings_differ() -> None:
@@ -130,20 +130,20 @@ def test_jpeg_is_decoded_as_asked(dct: Any, upsampling: Any) -> None:
 def test_a_grey_picture_stays_grey_in_jpeg() -> None:
     grey = np.asarray(photo().convert("L"))[:, :, np.newaxis]
     for options in ({}, {"upsampling": "plain"}):
-        found = run(grey, Jpeg.model_validate(options), Form(colour="grey"))
+        found = run(grey, Jpeg.model_validate(options), ImageSpec(colour="grey"))
         assert found.shape == grey.shape
         assert 0 < np.abs(found.astype(int) - grey).mean() < 4
 
 
-FORMS: list[tuple[Array, Form]] = [(np.asarray(photo()), Form()), (np.asarray(photo())[:, :, ::-1], Form(colour="BGR"))]
-FORMS.append((np.asarray(photo().convert("L"))[:, :, np.newaxis], Form(colour="grey")))
+FORMS: list[tuple[Array, ImageSpec]] = [(np.asarray(photo()), ImageSpec()), (np.asarray(photo())[:, :, ::-1], ImageSpec(colour="BGR"))]
+FORMS.append((np.asarray(photo().convert("L"))[:, :, np.newaxis], ImageSpec(colour="grey")))
 
 
 @pytest.mark.parametrize(("pixels", "form"), FORMS, ids=["RGB", "BGR", "grey"])
 @pytest.mark.parametrize(
     "options", [{}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"quality": 100}, {"quality": 1}, {"dct": "fast"}, {"upsampling": "plain"}], ids=str
 )
-def test_the_fast_jpeg_equals_the_reference(pixels: Array, form: Form, options: dict[str, Any]) -> None:
+def test_the_fast_jpeg_equals_the_reference(pixels: Array, form: ImageSpec, options: dict[str, Any]) -> None:
     step = Jpeg(**options)
     assert np.array_equal(fast.jpeg(pixels, step, form), run(pixels, step, form))
 

@@ -12,15 +12,15 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan, View
-from plimsoll.image.view import view
+from plimsoll.preprocessing import ImageGeometry, Preprocessor
+from plimsoll.preprocessing.geometry import view
 from plimsoll.spec import Input
 
 WIDTH, HEIGHT = 252, 180
 
 
-def plan(*steps: dict[str, Any], implementation: Any = "reference", **decode: Any) -> InputPlan:
-    return InputPlan(Input.model_validate({"steps": [{"step": "decode", **decode}, *steps]}), implementation)
+def plan(*steps: dict[str, Any], preprocessing: Any = "reference", **decode: Any) -> Preprocessor:
+    return Preprocessor(Input.model_validate({"steps": [{"step": "decode", **decode}, *steps]}), preprocessing)
 
 
 def told(image: Image.Image, orientation: int = 1, format_: str = "PNG") -> bytes:
@@ -39,7 +39,7 @@ def ramp() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def differences(made: InputPlan) -> NDArray[np.float64]:
+def differences(made: Preprocessor) -> NDArray[np.float64]:
     """Return how far the input's pixels are from where the view says that they come from, in picture pixels: x and y.
 
     The outer tenth is left out: there, kernels reach over the border.
@@ -84,15 +84,15 @@ def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
     assert np.abs(found).max() < (1.05 if filter_ == "area" else 0.6), "rounded to whole levels"
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
     "resize", [{}, {"convention": "opencv"}, *({"convention": "tensorflow", "coordinates": one} for one in ("half_pixel", "align_corners", "asymmetric"))]
 )
-def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, int], implementation: str) -> None:
+def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, int], preprocessing: str) -> None:
     """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels is taken."""
     step = {"step": "resize", "width": size[0], "height": size[1], "filter": "nearest", **resize}
-    found = differences(plan(step, implementation=implementation))
+    found = differences(plan(step, preprocessing=preprocessing))
     assert np.abs(found).max() <= 1.0 + 1e-6
     if size in ((126, 90), (84, 36)) and (resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"):
         np.testing.assert_allclose(found, 0.0, atol=1e-9)
@@ -117,10 +117,10 @@ CHAINS: list[list[dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("chain", CHAINS)
-def test_chains_of_steps(chain: list[dict[str, Any]], implementation: str) -> None:
-    made = plan(*chain, implementation=implementation)
+def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> None:
+    made = plan(*chain, preprocessing=preprocessing)
     found = differences(made)
     assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), "rounded to whole levels by the first resize, and by JPEG"
     assert np.abs(found.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
@@ -183,7 +183,7 @@ def test_an_orientation_that_is_not_followed_changes_nothing() -> None:
 
 
 def test_boxes_are_clipped_and_points_are_not() -> None:
-    found = View(100, 50, 10, 10, (10.0, 5.0), (0.0, 0.0), (0.0, 0.0, 100.0, 50.0))
+    found = ImageGeometry(100, 50, 10, 10, (10.0, 5.0), (0.0, 0.0), (0.0, 0.0, 100.0, 50.0))
     np.testing.assert_allclose(found.boxes(np.array([[-1.0, 2.0, 11.0, 30.0]])), [[0, 10, 100, 50]])
     np.testing.assert_allclose(found.points(np.array([-1.0, 11.0])), [-10, 55])
     assert found.boxes(np.zeros((0, 4))).shape == (0, 4)

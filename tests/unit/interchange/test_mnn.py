@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from plimsoll.backends.mnn.quantizer_config import Quantization, export
 from plimsoll.errors import InputError, SpecError
-from plimsoll.image import InputPlan
-from plimsoll.interchange.mnn import Quantization, export
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec import Spec, files
 from plimsoll.zoo import card
 
@@ -31,7 +31,7 @@ def tensor(one: Spec) -> np.ndarray[Any, Any]:
     pixels = np.random.default_rng(4).integers(0, 256, (48, 64, 3), np.uint8)
     held = io.BytesIO()
     Image.fromarray(pixels).save(held, "png")
-    return np.asarray(InputPlan(one.input)(held.getvalue()), np.float32)
+    return np.asarray(Preprocessor(one.input)(held.getvalue()), np.float32)
 
 
 def as_mnn_does(quantization: Quantization) -> np.ndarray[Any, Any]:

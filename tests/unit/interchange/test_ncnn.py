@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.errors import InputError
-from plimsoll.interchange.ncnn import Table
 
 scales = st.floats(1e-30, 1e30)
 layers = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=20).filter(

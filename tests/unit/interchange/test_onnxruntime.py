@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plimsoll.backends.onnxruntime import calibration_table
+from plimsoll.backends.onnxruntime.calibration_table import Kind
 from plimsoll.errors import InputError
-from plimsoll.interchange import onnxruntime
-from plimsoll.interchange.onnxruntime import Kind
 
 ends = st.floats(-1e30, 1e30, allow_nan=False)
 plain = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=30)
@@ -27,26 +27,26 @@ def tables(names: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, tuple[f
 
 @given(tables(anything))
 def test_flatbuffers_are_read_again(table: dict[str, tuple[float, float]]) -> None:
-    again = onnxruntime.loads(onnxruntime.dumps(table))
+    again = calibration_table.loads(calibration_table.dumps(table))
     assert again == {name: (-max(-low, high, 0.0), max(-low, high, 0.0)) for name, (low, high) in table.items()}
 
 
 @given(tables(plain))
 def test_the_cache_is_read_again(table: dict[str, tuple[float, float]]) -> None:
-    again = onnxruntime.loads(onnxruntime.dumps(table, "cache"))
+    again = calibration_table.loads(calibration_table.dumps(table, "cache"))
     assert again == {name: (-max(-low, high, 0.0), max(-low, high, 0.0)) for name, (low, high) in table.items()}
 
 
 @given(tables(anything))
 def test_json_keeps_both_ends(table: dict[str, tuple[float, float]]) -> None:
-    assert onnxruntime.loads(onnxruntime.dumps(table, "json")) == {name: (low, high) for name, (low, high) in table.items()}
+    assert calibration_table.loads(calibration_table.dumps(table, "json")) == {name: (low, high) for name, (low, high) in table.items()}
 
 
 @given(tables(anything))
 def test_onnx_runtimes_own_reader_takes_our_flatbuffers(table: dict[str, tuple[float, float]]) -> None:
     from onnxruntime.quantization.CalTableFlatBuffers.TrtTable import TrtTable
 
-    read: Any = TrtTable.GetRootAs(onnxruntime.dumps(table), 0)
+    read: Any = TrtTable.GetRootAs(calibration_table.dumps(table), 0)
     pairs = {read.Dict(place).Key().decode(): float(read.Dict(place).Value()) for place in range(read.DictLength())}
     assert pairs == {name: max(-low, high, 0.0) for name, (low, high) in table.items()}
 
@@ -65,35 +65,35 @@ def written(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["flatbuffers", "cache"])
 def test_what_onnx_runtime_writes_is_read(written: Path, kind: str) -> None:
-    assert onnxruntime.loads((written / f"calibration.{kind}").read_bytes()) == {"first": (-2.0, 2.0), "second:0/part": (-4.0, 4.0)}
+    assert calibration_table.loads((written / f"calibration.{kind}").read_bytes()) == {"first": (-2.0, 2.0), "second:0/part": (-4.0, 4.0)}
 
 
 def test_its_json_is_read_with_both_ends(written: Path) -> None:
-    assert onnxruntime.loads((written / "calibration.json").read_bytes()) == {"first": (-0.5, 2.0), "second:0/part": (-1.0, 4.0)}
+    assert calibration_table.loads((written / "calibration.json").read_bytes()) == {"first": (-0.5, 2.0), "second:0/part": (-1.0, 4.0)}
 
 
 def test_onnx_runtimes_own_reader_takes_our_json(tmp_path: Path) -> None:
     from onnxruntime.quantization.calibrate import load_tensors_data
 
-    (tmp_path / "table.json").write_bytes(onnxruntime.dumps({"x": (-1.0, 2.0)}, "json"))
+    (tmp_path / "table.json").write_bytes(calibration_table.dumps({"x": (-1.0, 2.0)}, "json"))
     read = load_tensors_data(tmp_path / "table.json")
     assert [float(end.item()) for end in read["x"].range_value] == [-1.0, 2.0]
 
 
 def test_the_end_further_from_zero_counts() -> None:
     """ONNX Runtime would write 1, and cut off three quarters of what is below zero."""
-    assert onnxruntime.dumps({"x": (-4.0, 1.0)}, "cache") == b"x 4.0\n"
+    assert calibration_table.dumps({"x": (-4.0, 1.0)}, "cache") == b"x 4.0\n"
 
 
 @pytest.mark.parametrize("kind", ["cache", "flatbuffers"])
 def test_a_range_that_is_not_finite_is_refused(kind: Kind) -> None:
     with pytest.raises(InputError, match="inf"):
-        onnxruntime.dumps({"x": (0.0, float("inf"))}, kind)
+        calibration_table.dumps({"x": (0.0, float("inf"))}, kind)
 
 
 def test_a_name_with_a_space_can_not_stand_in_the_cache() -> None:
     with pytest.raises(InputError, match="flatbuffers"):
-        onnxruntime.dumps({"a b": (0.0, 1.0)}, "cache")
+        calibration_table.dumps({"a b": (0.0, 1.0)}, "cache")
 
 
 @pytest.mark.parametrize(
@@ -119,23 +119,23 @@ def test_a_name_with_a_space_can_not_stand_in_the_cache() -> None:
 )
 def test_what_is_wrong_is_said(data: bytes, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        onnxruntime.loads(data, "a table")
+        calibration_table.loads(data, "a table")
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     with contextlib.suppress(InputError):
-        onnxruntime.loads(data)
+        calibration_table.loads(data)
 
 
 @given(st.data())
 def test_a_damaged_flatbuffer_is_read_or_refused(data: st.DataObject) -> None:
-    table = bytearray(onnxruntime.dumps({"first": (0.0, 1.0), "second": (0.0, 2.0)}))
+    table = bytearray(calibration_table.dumps({"first": (0.0, 1.0), "second": (0.0, 2.0)}))
     for _ in range(data.draw(st.integers(1, 4))):
         table[data.draw(st.integers(0, len(table) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(InputError):
-        onnxruntime.loads(bytes(table))
+        calibration_table.loads(bytes(table))
 
 
 def test_json_is_json() -> None:
-    assert json.loads(onnxruntime.dumps({"x": (0.0, 1.0)}, "json"))["CLS"] == "TensorsData"
+    assert json.loads(calibration_table.dumps({"x": (0.0, 1.0)}, "json"))["CLS"] == "TensorsData"

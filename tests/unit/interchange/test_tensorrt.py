@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from plimsoll.backends.tensorrt.calibration_cache import Cache
 from plimsoll.errors import InputError
-from plimsoll.interchange.tensorrt import Cache
 
 ends = st.floats(-1e30, 1e30, allow_nan=False)
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=40).filter(

@@ -19,7 +19,7 @@ from plimsoll.metrics.decisions import (
     percentile,
     pictures_needed,
     ranks,
-    score_drift,
+    score_deviation,
     spearman,
     upper_bound,
 )
@@ -92,7 +92,7 @@ def test_a_score_that_is_no_number_on_one_side_has_flipped() -> None:
 
 
 def test_score_drift_by_hand() -> None:
-    found = score_drift(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.8]))
+    found = score_deviation(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.8]))
     assert found.maximum == pytest.approx(0.2)
     assert found.mean == pytest.approx(0.1)
     assert found.mean < found.mean_upper <= 0.2
@@ -101,15 +101,15 @@ def test_score_drift_by_hand() -> None:
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 def test_drift_to_what_is_no_number_is_infinite(odd: float) -> None:
-    found = score_drift(np.array([0.1, 0.2]), np.array([0.1, odd]))
+    found = score_deviation(np.array([0.1, 0.2]), np.array([0.1, odd]))
     assert (found.maximum, found.mean, found.mean_upper) == (INF, INF, INF)
-    same = score_drift(np.array([0.1, odd]), np.array([0.1, odd]))
+    same = score_deviation(np.array([0.1, odd]), np.array([0.1, odd]))
     assert (same.maximum, same.mean_upper) == (0.0, 0.0)
 
 
 def test_no_scores_are_refused() -> None:
     with pytest.raises(InputError, match="no scores"):
-        score_drift(np.zeros(0), np.zeros(0))
+        score_deviation(np.zeros(0), np.zeros(0))
 
 
 def test_percentile_is_withheld_below_loadgens_count() -> None:

@@ -1,4 +1,4 @@
-"""Drift: every place where a comparison of numbers can pass by accident."""
+"""TensorDeviation: every place where a comparison of numbers can pass by accident."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from plimsoll.errors import CheckFailed
-from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Drift, Running, drift
+from plimsoll.errors import CheckError
+from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Running, TensorDeviation, deviation
 
 NAN, INF = math.nan, math.inf
-SAME = Drift(0.0, 0.0, 0.0, 1.0, INF, finite=True)
+SAME = TensorDeviation(0.0, 0.0, 0.0, 1.0, INF, finite=True)
 
 
 def of(*values: float, dtype: str = "float32") -> NDArray[Any]:
     return np.array(values, dtype)
 
 
-def assert_fails_every_limit(found: Drift) -> None:
+def assert_fails_every_limit(found: TensorDeviation) -> None:
     assert not found.finite
     for error in (found.max_abs, found.mean_abs, found.max_rel):
         assert error > 1e30
@@ -33,11 +33,11 @@ def assert_fails_every_limit(found: Drift) -> None:
 
 def test_equal_tensors() -> None:
     tensor = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-    assert drift(tensor, tensor.copy()) == SAME
+    assert deviation(tensor, tensor.copy()) == SAME
 
 
 def test_figures_by_hand() -> None:
-    found = drift(of(1, 2, 4, 0), of(1, 2.5, 3, 0))
+    found = deviation(of(1, 2, 4, 0), of(1, 2.5, 3, 0))
     assert found.max_abs == 1.0
     assert found.mean_abs == pytest.approx(1.5 / 4)
     assert found.max_rel == pytest.approx(0.25)
@@ -60,69 +60,69 @@ def test_figures_by_hand() -> None:
     ],
 )
 def test_nan_and_infinity_on_one_side_fail_every_limit(reference: tuple[float, ...], other: tuple[float, ...]) -> None:
-    assert_fails_every_limit(drift(of(*reference), of(*other)))
+    assert_fails_every_limit(deviation(of(*reference), of(*other)))
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 def test_the_same_on_both_sides_is_no_difference(odd: float) -> None:
-    assert drift(of(1, odd, 3), of(1, odd, 3)) == SAME
-    found = drift(of(1, odd, 3), of(1, odd, 4))
+    assert deviation(of(1, odd, 3), of(1, odd, 3)) == SAME
+    found = deviation(of(1, odd, 3), of(1, odd, 4))
     assert (found.max_abs, found.mean_abs, found.finite) == (1.0, 0.5, True)
-    assert drift(of(odd), of(odd)) == SAME
+    assert deviation(of(odd), of(odd)) == SAME
 
 
 def test_zero_reference() -> None:
-    assert drift(of(0, 0), of(0, 0)) == SAME
-    found = drift(of(0, 0), of(0, 0.5))
+    assert deviation(of(0, 0), of(0, 0)) == SAME
+    found = deviation(of(0, 0), of(0, 0.5))
     assert found.max_abs == 0.5
     assert found.max_rel == 0.5 / ABSOLUTE_FLOOR
     assert found.cosine == 0.0
     assert found.snr_db == -INF
-    assert drift(of(0, 0.5), of(0, 0)).cosine == 0.0
-    assert drift(of(0, 0.5), of(0, 0)).snr_db == pytest.approx(0.0)
+    assert deviation(of(0, 0.5), of(0, 0)).cosine == 0.0
+    assert deviation(of(0, 0.5), of(0, 0)).snr_db == pytest.approx(0.0)
 
 
 def test_relative_error_has_a_floor() -> None:
-    found = drift(of(1000, 1e-9), of(1000, 2e-3))
+    found = deviation(of(1000, 1e-9), of(1000, 2e-3))
     assert found.max_rel == pytest.approx(2e-3 / (1000 * RELATIVE_FLOOR))
 
 
 def test_empty_tensors_agree() -> None:
     empty = np.zeros((0, 3), np.float32)
-    assert drift(empty, empty) == SAME
+    assert deviation(empty, empty) == SAME
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "bool"])
 def test_dtypes(dtype: str) -> None:
-    found = drift(of(0, 1, 0, dtype=dtype), of(1, 1, 0, dtype=dtype))
+    found = deviation(of(0, 1, 0, dtype=dtype), of(1, 1, 0, dtype=dtype))
     assert found.max_abs == 1.0
     assert found.mean_abs == pytest.approx(1 / 3)
 
 
 def test_unsigned_differences_do_not_wrap() -> None:
-    assert drift(of(0, 255, dtype="uint8"), of(255, 254, dtype="uint8")).max_abs == 255.0
+    assert deviation(of(0, 255, dtype="uint8"), of(255, 254, dtype="uint8")).max_abs == 255.0
 
 
 def test_extremes_neither_overflow_nor_vanish() -> None:
     top = float(np.finfo(np.float64).max)
-    found = drift(of(top, top, dtype="float64"), of(-top, -top, dtype="float64"))
+    found = deviation(of(top, top, dtype="float64"), of(-top, -top, dtype="float64"))
     assert found.max_abs == INF
     assert found.cosine == -1.0
     assert found.snr_db == -INF
-    assert drift(of(top, dtype="float64"), of(top * 0.9, dtype="float64")).snr_db == pytest.approx(20.0)
-    assert drift(of(1e-300, 0, dtype="float64"), of(2e-300, 0, dtype="float64")).cosine == 1.0
-    assert drift(of(1e30), of(1.1e30)).max_rel == pytest.approx(0.1, rel=1e-5)
+    assert deviation(of(top, dtype="float64"), of(top * 0.9, dtype="float64")).snr_db == pytest.approx(20.0)
+    assert deviation(of(1e-300, 0, dtype="float64"), of(2e-300, 0, dtype="float64")).cosine == 1.0
+    assert deviation(of(1e30), of(1.1e30)).max_rel == pytest.approx(0.1, rel=1e-5)
 
 
 @pytest.mark.parametrize(("reference", "other"), [(of(1, 2), of(1)), (of(1, 2), of(1, 2).reshape(1, 2)), (of(1), of(1, dtype="float64")), (of(), of(1))])
 def test_other_shape_or_dtype_is_refused(reference: NDArray[Any], other: NDArray[Any]) -> None:
-    with pytest.raises(CheckFailed, match="expected float32"):
-        drift(reference, other)
+    with pytest.raises(CheckError, match="expected float32"):
+        deviation(reference, other)
 
 
 def test_message_names_both_forms() -> None:
-    with pytest.raises(CheckFailed, match=r"a tensor of float16 \[1, 2\], expected float32 \[2\]"):
-        drift(of(1, 2), of(1, 2, dtype="float16").reshape(1, 2))
+    with pytest.raises(CheckError, match=r"a tensor of float16 \[1, 2\], expected float32 \[2\]"):
+        deviation(of(1, 2), of(1, 2, dtype="float16").reshape(1, 2))
 
 
 any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
@@ -130,31 +130,31 @@ any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 @given(st.lists(st.tuples(any_float, any_float), max_size=6))
 def test_no_figure_is_ever_nan(pairs: list[tuple[float, float]]) -> None:
-    found = drift(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
+    found = deviation(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
     assert not any(math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine, found.snr_db))
     assert -1.0 <= found.cosine <= 1.0
     assert found.mean_abs <= found.max_abs or math.isclose(found.mean_abs, found.max_abs)
 
 
-def running(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> Drift:
+def running(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> TensorDeviation:
     sums = Running()
     for reference, other in pairs:
         sums.add(reference, other)
-    return sums.drift
+    return sums.deviation
 
 
 def test_running_over_parts_equals_the_whole() -> None:
     generator = np.random.default_rng(1)
     first = generator.normal(size=(6, 40)).astype(np.float32)
     second = first + generator.normal(size=first.shape).astype(np.float32) / 50
-    whole, parts = drift(first, second), running(*zip(first, second, strict=True))
+    whole, parts = deviation(first, second), running(*zip(first, second, strict=True))
     assert parts.max_abs == whole.max_abs
     assert (parts.mean_abs, parts.cosine, parts.snr_db) == pytest.approx((whole.mean_abs, whole.cosine, whole.snr_db), rel=1e-9)
 
 
 def test_running_never_forgets_a_nan() -> None:
     good = (of(1, 2), of(1, 2))
-    assert running(good, (of(1, 2), of(1, NAN)), good) == drift(of(1), of(NAN))
+    assert running(good, (of(1, 2), of(1, NAN)), good) == deviation(of(1), of(NAN))
     assert running((of(1, NAN), of(1, NAN)), good) == SAME
 
 
@@ -167,5 +167,5 @@ def test_running_over_nothing_and_zeros() -> None:
 def test_running_compares_across_dtypes_and_refuses_other_sizes() -> None:
     found = running((of(1, 2), of(1, 2, dtype="float16")))
     assert (found.max_abs, found.snr_db) == (0.0, INF)
-    with pytest.raises(CheckFailed, match="expected float32"):
+    with pytest.raises(CheckError, match="expected float32"):
         running((of(1, 2), of(1)))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.model import Model
-from plimsoll.package import pack
+from plimsoll.bundle.packing import pack
+from plimsoll.core.model import Model
 from small_models import HERE, small_model
 
 

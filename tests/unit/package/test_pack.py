@@ -16,18 +16,18 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from backends.networks import save
+from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle
-from plimsoll.errors import BundleError, CheckFailed, ImageError, ModelError, SpecError
-from plimsoll.image.plan import InputPlan
-from plimsoll.model import Model
-from plimsoll.package import MAX_PICTURES, pack, verify
-from plimsoll.runner import Runner
+from plimsoll.bundle.packing import MAX_PICTURES, pack, verify
+from plimsoll.core.model import Model
+from plimsoll.errors import BundleError, CheckError, ImageError, ModelError, SpecError
+from plimsoll.preprocessing.preprocessor import Preprocessor
 from plimsoll.spec.files import loads
 from small_models import HERE, SPEC, TENSOR_SPEC
 
 
 def test_the_stored_tensors_are_those_of_the_pictures(bundle: Path, model: Model) -> None:
-    plan = InputPlan(model.contract().input)
+    plan = Preprocessor(model.contract().input)
     with Bundle.open(bundle) as opened, Runner.open(model, HERE) as runner:
         for vector in opened.manifest.golden:
             tensor = plan(opened.file(vector.picture))
@@ -101,7 +101,7 @@ def test_a_network_that_answers_nan_can_not_be_packed(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5, 6, 3]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5, 6, 3])]
     nodes = [helper.make_node("Sub", ["x", "x"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"])]
     bad = save(tmp_path / "nan.onnx", nodes, infos[:1], infos[1:], [])
-    with pytest.raises(CheckFailed, match=r"alpha\.png: the output 'y' has values that are NaN"):
+    with pytest.raises(CheckError, match=r"alpha\.png: the output 'y' has values that are NaN"):
         pack(replace(bad, spec=loads(TENSOR_SPEC)), HERE, tmp_path / "bundle")
 
 
@@ -139,6 +139,6 @@ def test_files_of_a_model_must_lie_below_it(model: Model, tmp_path: Path) -> Non
 
 def test_one_of_our_own_pictures_shrinks_both_ways_where_networks_take_299_pixels_or_fewer() -> None:
     """Else a machine that shrinks in another way would pass."""
-    folder = files("plimsoll").joinpath("golden")
+    folder = files("plimsoll.bundle").joinpath("golden")
     sizes = [Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")]
     assert any(min(size) > 299 for size in sizes)

@@ -11,12 +11,12 @@ import numpy as np
 import onnx
 import pytest
 
+from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, tensor_file
-from plimsoll.errors import BackendMissing, InputError
-from plimsoll.model import Model
-from plimsoll.package import pack, verify
-from plimsoll.report import Report
-from plimsoll.runner import Runner
+from plimsoll.bundle.packing import pack, verify
+from plimsoll.core.model import Model
+from plimsoll.errors import BackendMissingError, InputError
+from plimsoll.report.report import Report
 from small_bundles import edit, put
 from small_models import HERE, SPEC
 
@@ -38,13 +38,13 @@ def replaced_tensor(folder: Path, name: str, change: Callable[[Any], Any]) -> Pa
 
 
 @pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
-def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, implementation: Any) -> None:
-    out = pack(model, HERE, tmp_path / name, implementation=implementation, origin={"licence": "CC0-1.0", "authors": ["nobody"]})
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, preprocessing: Any) -> None:
+    out = pack(model, HERE, tmp_path / name, preprocessing=preprocessing, origin={"licence": "CC0-1.0", "authors": ["nobody"]})
     with Bundle.open(out) as opened:
         report = verify(opened)
         assert opened.spec == model.spec
-        assert opened.implementation == implementation
+        assert opened.preprocessing == preprocessing
         assert opened.manifest.origin == {"licence": "CC0-1.0", "authors": ["nobody"]}
         assert [vector.picture for vector in opened.manifest.golden] == [
             f"golden/{one}" for one in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg")
@@ -143,10 +143,10 @@ def test_a_picture_that_is_refused_here_fails(bundle: Path) -> None:
 
 def test_a_missing_runtime_is_an_error_not_a_report(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(*_: object, **__: object) -> None:
-        raise BackendMissing("gone", "pip install it")
+        raise BackendMissingError("gone", "pip install it")
 
     monkeypatch.setattr(Runner, "open", missing)
-    with pytest.raises(BackendMissing):
+    with pytest.raises(BackendMissingError):
         verified(bundle)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import ship_reports
-from plimsoll.page import render
+from plimsoll.report.page import render
 
 
 @pytest.fixture(scope="session")
 def made(example_photos: list[Path]) -> dict[str, Any]:
-    """The details of a ship with 14 variants and 125 judged photographs. Copy before you change it."""
+    """The details of a ship with 14 candidates and 125 judged photographs. Copy before you change it."""
     return ship_reports.details(example_photos)
 
 

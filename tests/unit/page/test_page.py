@@ -14,13 +14,13 @@ import pytest
 import ship_reports
 from html_pages import Page
 from plimsoll.errors import InputError
-from plimsoll.page import ShipDetails, render
-from plimsoll.report import Report
+from plimsoll.report.page import ShipDetails, render
+from plimsoll.report.report import Report
 
 HOSTILE = "\"><script>alert('sunk')</script>&<img src=x onerror=alert(1)>'--><svg/onload=alert(1)>"
 
 FAILED_AT = 12
-"""Where the failed variant stands among the made-up ones."""
+"""Where the failed candidate stands among the made-up ones."""
 
 BARE = {"winner": "a", "reference": "a", "outcome": "not_better"}
 
@@ -67,15 +67,15 @@ def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
 
 def test_the_page_shows_every_variant_with_its_reason(page: str, made: dict[str, Any]) -> None:
     read = Page(page)
-    for variant in made["variants"]:
-        assert any(variant["name"] == head.get("title") for head in read.all("th")), variant["name"]
+    for candidate in made["candidates"]:
+        assert any(candidate["name"] == head.get("title") for head in read.all("th")), candidate["name"]
     assert ship_reports.FAILED in read.text
     assert ship_reports.SKIPPED in read.text
-    assert "mean drift, upper 95 % bound 0.0164, limit 0.01" in read.text
+    assert "mean deviation, upper 95 % bound 0.0164, limit 0.01" in read.text
     assert sum(attributes.get("class") == "winner" for attributes in read.all("tr")) == 1
     assert "4.8× faster, 0 of 125 decisions flipped" in read.text
     assert "no more than 2.4 % of all decisions flip" in read.text
-    assert "Budget kept (flips=4%, drift=0.01)" in read.text
+    assert "Budget kept (flips=4%, deviation=0.01)" in read.text
     assert all(command in read.text for command in made["commands"])
 
 
@@ -98,24 +98,24 @@ def test_other_outcomes_have_their_own_headline(made: dict[str, Any], style: str
 
 def test_nothing_passed_does_not_claim_a_kept_budget(made: dict[str, Any]) -> None:
     read = rendered(copy.deepcopy(made) | {"outcome": "nothing_passed", "winner": made["reference"]})
-    assert "No variant kept the budget" in read.text
+    assert "No candidate kept the budget" in read.text
     assert "Budget kept" not in read.text
 
 
 def test_a_failed_check_of_the_judges_is_told(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
-    found["judged"]["checks"].append(ship_reports.check("largest drift", 0.3, 0.1))
+    found["judged"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
     assert "Budget not kept" in rendered(found).text
 
 
 PLACES: dict[str, list[tuple[str | int, ...]]] = {
     "path": [("scores", 0, "path"), ("worst", 0, "path")],
-    "reason": [("variants", FAILED_AT, "reason")],
-    "name": [("variants", FAILED_AT, "name")],
-    "calibrator": [("variants", FAILED_AT, "calibrator")],
-    "target": [("variants", 2, "target")],
-    "verdict": [("variants", 2, "speed", "verdict")],
-    "steps": [("variants", 2, "steps")],
+    "reason": [("candidates", FAILED_AT, "reason")],
+    "name": [("candidates", FAILED_AT, "name")],
+    "calibrator": [("candidates", FAILED_AT, "calibrator")],
+    "target": [("candidates", 2, "target")],
+    "verdict": [("candidates", 2, "speed", "verdict")],
+    "steps": [("candidates", 2, "steps")],
     "score label": [("score_label",)],
     "layer": [("layers", 64, "name"), ("layers", 64, "op")],
     "command": [("commands", 0)],
@@ -217,10 +217,10 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
     read = Page(source)
     assert read.wrong == []
     assert not re.search(r"\bnan\b|\binf\b", source.partition("</style>")[2].rpartition("<script>")[0], re.IGNORECASE)
-    assert all(variant["name"] in source for variant in made["variants"])
+    assert all(candidate["name"] in source for candidate in made["candidates"])
 
 
-@pytest.mark.parametrize("part", ["variants", "scores", "worst", "layers", "commands", "notes", "thresholds", "stages", "judged", "split", "budget"])
+@pytest.mark.parametrize("part", ["candidates", "scores", "worst", "layers", "commands", "notes", "thresholds", "stages", "judged", "split", "budget"])
 def test_a_missing_part_is_left_out(made: dict[str, Any], part: str) -> None:
     found = {key: value for key, value in made.items() if key != part}
     assert rendered(found).wrong == []
@@ -236,11 +236,11 @@ def test_the_least_report_has_a_page() -> None:
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1e-9, 1e9])
-@pytest.mark.parametrize("drift", [0.0, 1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("deviation", [0.0, 1e-12, 1.0, 1e6])
 @pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
-def test_one_variant_has_a_page(ratio: float, drift: float, limit: float | None) -> None:
-    variant = {"key": "a", "name": "alone", "target": "a:b:c", "passed": True, "drift": {"max": drift}, "speed": {"ratio": ratio, "low": ratio, "high": ratio}}
-    details = {**BARE, "outcome": "better", "variants": [variant], "budget": {"drift_limit": limit, "drift_measure": "max"}}
+def test_one_variant_has_a_page(ratio: float, deviation: float, limit: float | None) -> None:
+    candidate = {"key": "a", "name": "alone", "target": "a:b:c", "passed": True, "deviation": {"max": deviation}, "speed": {"ratio": ratio, "low": ratio, "high": ratio}}
+    details = {**BARE, "outcome": "better", "candidates": [candidate], "budget": {"deviation_limit": limit, "deviation_measure": "max"}}
     read = rendered(details)
     assert read.wrong == []
     places = [float(value) for _, attributes in read.elements for key in ("x1", "y1", "x2", "y2") if (value := attributes.get(key)) and not value.endswith("%")]
@@ -276,5 +276,5 @@ def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
         render(report.model_copy(update={"kind": "verify"}))
     with pytest.raises(InputError, match="winner: Field required"):
         render(Report(kind="ship", subject="a network"))
-    with pytest.raises(InputError, match=r"variants\.0\.speed\.ratio"):
-        render(report.model_copy(update={"details": {**BARE, "variants": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}))
+    with pytest.raises(InputError, match=r"candidates\.0\.speed\.ratio"):
+        render(report.model_copy(update={"details": {**BARE, "candidates": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}))

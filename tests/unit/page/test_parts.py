@@ -12,15 +12,15 @@ import pytest
 
 import ship_reports
 from html_pages import Page
-from plimsoll.page import figures, load_line, stages
-from plimsoll.page.data import ShipDetails
-from plimsoll.page.front import front
-from plimsoll.page.headline import nearest_check, title
-from plimsoll.page.labels import Box, Wish, place
-from plimsoll.page.ladder import ladder
-from plimsoll.page.markup import Markup, join, tag
-from plimsoll.page.scale import Decades, LogOdds, covering
-from plimsoll.report import Check
+from plimsoll.core.check import Check
+from plimsoll.report.page import figures, pareto_plot, stages
+from plimsoll.report.page.data import ShipDetails
+from plimsoll.report.page.headline import nearest_check, title
+from plimsoll.report.page.labels import Box, Wish, place
+from plimsoll.report.page.markup import Markup, join, tag
+from plimsoll.report.page.pareto_front import front
+from plimsoll.report.page.results_table import ladder
+from plimsoll.report.page.scale import Decades, LogOdds, covering
 
 NAN, INF = math.nan, math.inf
 
@@ -68,25 +68,25 @@ def test_the_front_of_a_hand_made_case() -> None:
 
 
 def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
-    points = [(dot.drift, dot.ratio) for dot in load_line.dots(ShipDetails.model_validate(made))]
+    points = [(dot.deviation, dot.ratio) for dot in pareto_plot.dots(ShipDetails.model_validate(made))]
     best = front(points)
-    for drift, ratio in points:
-        beaten = any(d <= drift and r >= ratio and (d, r) != (drift, ratio) for d, r in points)
-        assert ((drift, ratio) in best) is not beaten
+    for deviation, ratio in points:
+        beaten = any(d <= deviation and r >= ratio and (d, r) != (deviation, ratio) for d, r in points)
+        assert ((deviation, ratio) in best) is not beaten
 
 
 @pytest.mark.parametrize("wide", [True, False], ids=["desk", "phone"])
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], seed: int, wide: bool) -> None:
     details = ShipDetails.model_validate(ship_reports.details(example_photos, seed))
-    plot = load_line.layout(details, load_line._WIDE if wide else load_line._NARROW)
-    found = load_line.labels(plot)
+    plot = pareto_plot.layout(details, pareto_plot._WIDE if wide else pareto_plot._NARROW)
+    found = pareto_plot.labels(plot)
     placed = [label for label in found if label is not None]
     assert len(placed) == len(plot.dots) == 12
     assert not [pair for pair in itertools.combinations(placed, 2) if pair[0].box.meets(pair[1].box)]
     for dot, label in itertools.product(plot.dots, placed):
-        x, y = plot.x(dot.drift), plot.y(dot.ratio)
-        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.variant.name, label.text)
+        x, y = plot.x(dot.deviation), plot.y(dot.ratio)
+        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.candidate.name, label.text)
     assert all(label.box.within(plot.frame.area) for label in placed)
     named = [label.text for label in placed if not label.text.isdigit()]
     assert len(named) == (12 if wide else 2)
@@ -111,10 +111,10 @@ def test_a_label_that_must_stand_does_so_among_lines() -> None:
 
 def test_what_was_not_measured_is_none() -> None:
     speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
-    variants = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
-    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "better", "variants": variants})
-    assert [variant.speed.ratio for variant in details.variants] == [None, None, None, None, INF, 2.0]
-    assert [variant.key for variant in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
+    candidates = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
+    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "better", "candidates": candidates})
+    assert [candidate.speed.ratio for candidate in details.candidates] == [None, None, None, None, INF, 2.0]
+    assert [candidate.key for candidate in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
 
 
 def test_the_drift_axis_keeps_zero_apart_and_order() -> None:
@@ -197,7 +197,7 @@ def contrast(first: str, second: str) -> float:
 
 
 def colours(scheme: str) -> dict[str, str]:
-    style = resources.files("plimsoll.page").joinpath("page.css").read_text(encoding="utf-8")
+    style = resources.files("plimsoll.report.page").joinpath("page.css").read_text(encoding="utf-8")
     light, dark, printed = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{([^}]*)\}", style))
     return {"light": light, "dark": light | dark, "print": light | printed}[scheme]
 
@@ -223,14 +223,14 @@ def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
 
 
 def test_a_smaller_one_is_headed_by_its_size() -> None:
-    variants = [{"key": "0", "name": "r", "size_bytes": 23.6e6}, {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}}]
-    found = {"winner": "1", "reference": "0", "outcome": "better", "objective": "size", "variants": variants}
+    candidates = [{"key": "0", "name": "r", "size_bytes": 23.6e6}, {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}}]
+    found = {"winner": "1", "reference": "0", "outcome": "better", "objective": "size", "candidates": candidates}
     assert title(ShipDetails.model_validate(found)).startswith("73\u00a0% smaller, ")
     kept = {**found, "winner": "0", "outcome": "not_better"}
     assert title(ShipDetails.model_validate(kept)) == "Not smaller: the simplest is kept"
 
 
 def test_mixed_precision_is_told_in_the_ladder() -> None:
-    variant = {"key": "1", "name": "n", "target": "openvino:cpu:int8", "steps": "fast", "calibrator": "mse", "float_layers": 5}
-    details = ShipDetails.model_validate({"winner": "1", "reference": "1", "outcome": "better", "variants": [variant]})
+    candidate = {"key": "1", "name": "n", "target": "openvino:cpu:int8", "steps": "fast", "calibrator": "mse", "float_layers": 5}
+    details = ShipDetails.model_validate({"winner": "1", "reference": "1", "outcome": "better", "candidates": [candidate]})
     assert "mse, fast steps, 5 layers in float32" in Page(ladder(details)).text

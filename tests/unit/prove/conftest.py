@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plimsoll.opener import Opened, open_reference
+from plimsoll.inference.resolve import Opened, open_reference
 
 
 @pytest.fixture

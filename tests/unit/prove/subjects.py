@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from plimsoll.budget import Budget
-from plimsoll.model import Model
+from plimsoll.core.budget import Budget
+from plimsoll.core.model import Model
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify
 from plimsoll.spec.steps import Step
 
-BUDGET = Budget.parse("flips=40%,drift=0.02")
+BUDGET = Budget.parse("flips=40%,deviation=0.02")
 """What a dozen photos can prove."""
 
 

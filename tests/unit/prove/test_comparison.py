@@ -1,4 +1,4 @@
-"""Flips, drift and metrics of scores, checked by hand."""
+"""Flips, deviation and metrics of scores, checked by hand."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def test_comparison_by_hand() -> None:
     found = compare(POSITIVE, [(yes(0.1), yes(0.25)), (yes(0.4), yes(0.35)), (yes(0.6), yes(0.45)), (yes(0.9), None)])
     assert {threshold: (one.count, one.total) for threshold, one in found.flips} == {0.3: (1, 4), 0.5: (2, 4), 0.2: (2, 4)}
     assert found.lost == 1
-    assert found.drift is not None
-    assert found.drift.maximum == pytest.approx(0.15)
+    assert found.deviation is not None
+    assert found.deviation.maximum == pytest.approx(0.15)
     assert found.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence fewer than")
 
 
@@ -37,16 +37,16 @@ def test_best_label_decides_where_none_is_positive() -> None:
     ]
     found = compare(output, pairs, truths=["a", "a", None])
     assert [(threshold, one.count, one.total) for threshold, one in found.flips] == [(None, 2, 3)]
-    assert found.drift is not None
-    assert found.drift.maximum == pytest.approx(0.6)
+    assert found.deviation is not None
+    assert found.deviation.maximum == pytest.approx(0.6)
     top1 = found.changes[0]
     assert (top1.name, top1.reference, top1.other) == ("top1", 1.0, 0.5)
     assert found.labelled == 2
 
 
-def test_constant_scores_have_no_rank_and_nothing_answered_has_no_drift() -> None:
+def test_constant_scores_have_no_rank_and_nothing_answered_has_no_deviation() -> None:
     assert compare(POSITIVE, [(yes(0.5), yes(0.5))] * 4).rank_correlation is None
     nothing = compare(POSITIVE, [(yes(0.5), None)])
-    assert nothing.drift is None
+    assert nothing.deviation is None
     assert nothing.headline.startswith("1 of 1 decisions flipped")
     assert compare(POSITIVE, []).headline == "no decision was compared"

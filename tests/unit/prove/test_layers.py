@@ -1,4 +1,4 @@
-"""The values inside two networks, compared: where the drift enters, in a quantized network too."""
+"""The values inside two networks, compared: where the deviation enters, in a quantized network too."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime import quantization
 
-from plimsoll import onnx_graph
-from plimsoll.budget import Budget
+from plimsoll.core.budget import Budget
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.fold import fold
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.opener import Opened
+from plimsoll.inference.resolve import Opened
+from plimsoll.onnx import graph
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import compare_layers, prove
-from plimsoll.target import Target
 from unit.folding import convolution, spec
 from unit.prove.subjects import BUDGET, brightness, classify
 
@@ -49,7 +49,7 @@ class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]  #
 
 def quantized(model: Model, path: Path, photos: list[Path]) -> Model:
     """Return the model in explicit Q/DQ, weights per channel, as ONNX Runtime's quantizer makes it."""
-    plan = InputPlan(model.contract().input)
+    plan = Preprocessor(model.contract().input)
     feeds = _Calibration(onnx.load(model.path).graph.input[0].name, [plan(photo) for photo in photos])
     quantization.quantize_static(str(model.path), str(path), feeds, quant_format=quantization.QuantFormat.QDQ, per_channel=True)
     return Model(path, "onnx", model.spec)
@@ -69,8 +69,8 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
         assert [one.stage for one in proof.mistakes] == mistakes
         assert proof.passed is not bool(mistakes)
         proto = onnx.load(int8.path)
-        assert dict(onnx_graph.values(proto))["rectified"] != "rectified", "what the next operator reads is the dequantized one"
-        first = onnx_graph.first_convolution(proto, "picture")
+        assert dict(graph.values(proto))["rectified"] != "rectified", "what the next operator reads is the dequantized one"
+        first = graph.first_convolution(proto, "picture")
         assert first is not None
         assert first.source == "picture/centred", "before it is quantized"
         noise.append(next(layer.snr_db for layer in proof.layers if layer.name == "rectified"))

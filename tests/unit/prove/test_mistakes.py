@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from plimsoll.budget import Budget
-from plimsoll.fold import fold
-from plimsoll.model import Model
-from plimsoll.opener import Opened
+from plimsoll.core.budget import Budget
+from plimsoll.core.model import Model
+from plimsoll.inference.resolve import Opened
+from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
 from plimsoll.spec import Input
 from unit.prove.subjects import BUDGET
@@ -55,12 +55,12 @@ def test_a_wrong_normalization_is_refused_and_named(
     nsfw: Opened, photos: list[Path], tmp_path: Path, change: Change, more: tuple[dict[str, Any], ...], cause: str, folded: bool
 ) -> None:
     wrong = changed(nsfw.model, change, *more)
-    proof = prove(nsfw, Opened(fold(wrong, tmp_path) if folded else wrong), photos[:6], budget=Budget.parse("flips=99%,drift=0.9"))
+    proof = prove(nsfw, Opened(fold(wrong, tmp_path) if folded else wrong), photos[:6], budget=Budget.parse("flips=99%,deviation=0.9"))
     assert not proof.passed
     assert cause in proof.cause
     assert ("inside its graph" if folded else "in its input steps") in proof.cause
     assert cause in " ".join(proof.refusal())
-    # The half that is at fault carries the drift, the other none.
+    # The half that is at fault carries the deviation, the other none.
     assert proof.input_only is not None
     assert proof.network_only is not None
     guilty, innocent = (proof.network_only, proof.input_only) if folded else (proof.input_only, proof.network_only)
@@ -82,7 +82,7 @@ def test_a_step_on_pixels_that_differs_is_named(nsfw: Opened, photos: list[Path]
     exif = image.getexif()
     exif[0x0112] = 3
     image.save(turned, exif=exif)
-    proof = prove(nsfw, Opened(changed(nsfw.model, change)), [turned, *photos[:4]], budget=Budget.parse("drift=0.000001"))
+    proof = prove(nsfw, Opened(changed(nsfw.model, change)), [turned, *photos[:4]], budget=Budget.parse("deviation=0.000001"))
     assert not proof.passed
     assert cause in proof.refusal()[1]
     assert proof.mistakes == ()
@@ -91,19 +91,19 @@ def test_a_step_on_pixels_that_differs_is_named(nsfw: Opened, photos: list[Path]
 
 
 def test_a_step_that_only_the_other_has_is_named(nsfw: Opened, photos: list[Path]) -> None:
-    proof = prove(Opened(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("drift=0.000001"))
+    proof = prove(Opened(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001"))
     assert "'jpeg': it has a 'jpeg' step here, the reference has none" in proof.refusal()[1]
     assert [stage.stage for stage in proof.stages if stage.mean_levels > 0] == ["jpeg"]
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
-def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(nsfw: Opened, photos: list[Path], implementation: Any) -> None:
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(nsfw: Opened, photos: list[Path], preprocessing: Any) -> None:
     early = changed(nsfw.model, without("channels"))
     steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.contract().input.steps]
     at = next(place for place, step in enumerate(steps_) if step["step"] == "jpeg")
     order = Input.model_validate({"tensor": "input:0", "steps": [*steps_[:at], {"step": "channels", "order": "BGR"}, *steps_[at:]]})
     other = Model(nsfw.model.path, "onnx", nsfw.model.contract().model_copy(update={"input": order}))
-    proof = prove(Opened(nsfw.model, implementation=implementation), Opened(other, implementation=implementation), photos[:4], budget=BUDGET)
+    proof = prove(Opened(nsfw.model, preprocessing=preprocessing), Opened(other, preprocessing=preprocessing), photos[:4], budget=BUDGET)
     assert proof.mistakes == ()
     assert proof.input_only is not None
     assert proof.input_only.size == 0

@@ -11,27 +11,27 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll.budget import Budget
+from plimsoll.core.budget import Budget
+from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.fold import fold
-from plimsoll.model import Model
-from plimsoll.opener import Opened
+from plimsoll.inference.resolve import Opened
+from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
-from plimsoll.report import Report
+from plimsoll.report.report import Report
 from plimsoll.spec.output import Tensors
 from unit.prove.subjects import BUDGET, brightness, classify
 
 
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
-def test_a_folded_network_is_proven(nsfw: Opened, photos: list[Path], tmp_path: Path, implementation: Any) -> None:
-    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path), implementation=implementation), photos, budget=BUDGET)
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_a_folded_network_is_proven(nsfw: Opened, photos: list[Path], tmp_path: Path, preprocessing: Any) -> None:
+    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path), preprocessing=preprocessing), photos, budget=BUDGET)
     assert proof.passed
     assert proof.exchange == "pixels"
     assert proof.mistakes == ()
     assert proof.network_only is not None
     assert proof.network_only.size < 1e-6
-    assert (proof.input_only is not None and proof.input_only.size > 1e-6) is (implementation == "fast")
-    assert ("'resize'" in proof.cause) is (implementation == "fast")
+    assert (proof.input_only is not None and proof.input_only.size > 1e-6) is (preprocessing == "fast")
+    assert ("'resize'" in proof.cause) is (preprocessing == "fast")
 
 
 def test_the_headline_states_the_sample(nsfw: Opened, photos: list[Path]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from plimsoll.quantize import affine
-from plimsoll.quantize.affine import ActivationType, Symmetry, grid
+from plimsoll.quantize import parameters
+from plimsoll.quantize.parameters import ActivationType, Symmetry, grid
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -40,7 +40,7 @@ def test_snap_rounds_halves_to_even_and_clips() -> None:
 def test_weights_have_a_scale_for_each_channel_and_are_within_half_a_step() -> None:
     rng = np.random.default_rng(0)
     weights = (rng.normal(size=(5, 4, 3, 3)) * np.array([1, 10, 0.01, 3, 0]).reshape(-1, 1, 1, 1)).astype(np.float32)
-    found = affine.quantize_weights(weights, 0)
+    found = parameters.quantize_weights(weights, 0)
     np.testing.assert_allclose(found.scales[:4], np.abs(weights[:4]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
     assert found.scales[4] == 1
     error = np.abs(found.values * found.scales.reshape(-1, 1, 1, 1) - weights)
@@ -49,15 +49,15 @@ def test_weights_have_a_scale_for_each_channel_and_are_within_half_a_step() -> N
 
 def test_seven_bits_stay_within_63() -> None:
     weights = np.random.default_rng(0).normal(size=(3, 50)).astype(np.float32)
-    assert np.abs(affine.quantize_weights(weights, 0, bits=7).values).max() == 63
+    assert np.abs(parameters.quantize_weights(weights, 0, bits=7).values).max() == 63
 
 
 def test_mse_weights_err_less_than_minmax_where_there_is_an_outlier() -> None:
     weights = np.random.default_rng(0).normal(size=(1, 40_000)).astype(np.float32)
     weights[0, 0] = 6
 
-    def error(method: affine.WeightMethod) -> float:
-        found = affine.quantize_weights(weights, 0, method)
+    def error(method: parameters.WeightMethod) -> float:
+        found = parameters.quantize_weights(weights, 0, method)
         return float(((found.values * found.scales[:, None] - weights) ** 2).mean())
 
     assert error("mse") < 0.9 * error("minmax")
@@ -65,8 +65,8 @@ def test_mse_weights_err_less_than_minmax_where_there_is_an_outlier() -> None:
 
 def test_a_bias_far_beyond_its_weights_still_fits_into_int32() -> None:
     weights, bias, scale = np.array([[1e-12], [1.0]], np.float32), np.array([5.0, 5.0], np.float32), 0.02
-    found = affine.quantize_weights(weights, 0, least_scales=affine.least_weight_scales(bias, scale))
+    found = parameters.quantize_weights(weights, 0, least_scales=parameters.least_weight_scales(bias, scale))
     scales = found.scales.astype(np.float64) * scale
-    integers = affine.quantize_bias(bias, scales)
+    integers = parameters.quantize_bias(bias, scales)
     np.testing.assert_allclose(integers * scales, bias, rtol=1e-6)
     assert np.abs(integers.astype(np.float64)).max() < 2**31 / 1.9

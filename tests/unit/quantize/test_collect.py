@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 
 import quantize_networks as networks
-from plimsoll import onnx_graph, quantize
+from plimsoll import quantize
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError
-from plimsoll.model import Model
+from plimsoll.onnx import graph
 from plimsoll.quantize import Calibration
 from plimsoll.quantize.histogram import TensorStatistics
-from plimsoll.runner import Runner
-from plimsoll.target import Target
 from quantize_networks import Array, node
 
-collect = importlib.import_module("plimsoll.quantize.collect")  # The package has a verb of that name.
+collect = importlib.import_module("plimsoll.quantize.observe")  # The package has a verb of that name.
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_ranges_are_those_of_the_float_networks_tensors(model: Model, tmp_path: 
     batch = networks.pictures(6)
     statistics = quantize.collect(model, [batch])
     names = [name for name in statistics.tensors if name != "x"]
-    exposed = onnx_graph.expose(quantize.prepare(model, tmp_path), names, tmp_path / "exposed.onnx")
+    exposed = graph.expose(quantize.prepare(model, tmp_path), names, tmp_path / "exposed.onnx")
     with Runner.open(exposed, Target("onnxruntime")) as runner:
         values = {**runner.infer(batch), "x": batch}
     ranges = statistics.ranges("minmax")

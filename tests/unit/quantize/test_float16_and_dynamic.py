@@ -11,8 +11,8 @@ import pytest
 
 import quantize_networks as networks
 from plimsoll import quantize
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
 from quantize_networks import node
 
 
@@ -42,7 +42,7 @@ def test_dynamic_leaves_convolutions_unless_told(tmp_path: Path) -> None:
 def test_dynamic_says_where_there_is_no_product(tmp_path: Path) -> None:
     constants = {"a": np.ones((2, 3, 1, 1), np.float32)}
     model = networks.save(tmp_path / "net.onnx", [node("Conv", ["x", "a"], ["y"])], [["N", 3, 4, 4], ["N", 2, 4, 4]], constants)
-    with pytest.raises(BuildFailed, match="no matrix product"):
+    with pytest.raises(BuildError, match="no matrix product"):
         quantize.dynamic(model, tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_float16_halves_open_nsfw(nsfw_model_path: Path, tmp_path: Path) -> None
 def test_weights_beyond_float16_are_named(tmp_path: Path) -> None:
     constants = {"big": np.array([[70_000.0, 1.0]], np.float32).T.copy()}
     model = networks.save(tmp_path / "net.onnx", [node("MatMul", ["x", "big"], ["y"])], [["N", 2], ["N", 1]], constants)
-    with pytest.raises(BuildFailed, match=r"beyond float16's ±65504: 'big' \(up to 7e\+04\)"):
+    with pytest.raises(BuildError, match=r"beyond float16's ±65504: 'big' \(up to 7e\+04\)"):
         quantize.float16(model, tmp_path)
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import quantize_networks as networks
-from plimsoll import machine, quantize
-from plimsoll.model import Model
+from plimsoll import quantize
+from plimsoll.core.model import Model
 from plimsoll.quantize import Calibration, Finding
+from plimsoll.system import host
 from quantize_networks import node
 
 
@@ -38,7 +39,7 @@ def head(path: Path, *, scored: bool) -> Model:
 @pytest.fixture(autouse=True)
 def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2", "avx512_vnni"))
+    monkeypatch.setattr(host, "instruction_sets", lambda: ("avx2", "avx512_vnni"))
 
 
 def test_boxes_beside_scores_are_found_without_a_calibration(tmp_path: Path) -> None:
@@ -58,7 +59,7 @@ def test_measured_ranges_decide_where_there_are_any(tmp_path: Path) -> None:
 def test_a_processor_without_vnni_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = networks.residual(tmp_path / "net.onnx")
     assert not quantize.lint(model)
-    monkeypatch.setattr(machine, "instruction_sets", lambda: ("avx2", "avx512f"))
+    monkeypatch.setattr(host, "instruction_sets", lambda: ("avx2", "avx512f"))
     assert codes(quantize.lint(model)) == {"no-vnni"}
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
     assert not quantize.lint(model)

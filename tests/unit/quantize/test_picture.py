@@ -9,11 +9,12 @@ import onnx
 import pytest
 
 import quantize_networks as networks
-from plimsoll import fold, quantize, zoo
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
+from plimsoll import quantize, zoo
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing import folded as fold
 from plimsoll.quantize import Calibration, StaticOptions
-from plimsoll.target import Target
 from quantize_networks import Array, node
 
 MEAN = np.array([104, 117, 123], np.float32)
@@ -125,11 +126,11 @@ def test_activations_in_int8_leave_the_picture_alone(tmp_path: Path) -> None:
 def test_open_nsfw_folded_takes_the_table_of_the_network_that_it_was_folded_from(nsfw_model_path: Path, example_photos: list[Path], tmp_path: Path) -> None:
     spec = zoo.card("open_nsfw").spec
     model = Model(nsfw_model_path, "onnx", spec)
-    plan = InputPlan(spec.input)
+    plan = Preprocessor(spec.input)
     tensors = np.stack([plan(photo) for photo in example_photos[:8]])
     table = quantize.calibrate(model, [tensors], "percentile")
     whole = fold.fold(model, tmp_path)
-    pictures = np.stack([InputPlan(whole.contract().input)(photo) for photo in example_photos[:8]])
+    pictures = np.stack([Preprocessor(whole.contract().input)(photo) for photo in example_photos[:8]])
     for runtime in ("onnxruntime", "openvino"):
         pytest.importorskip(runtime)
         target = Target(runtime, "cpu", "int8")

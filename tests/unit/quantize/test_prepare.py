@@ -10,8 +10,8 @@ import pytest
 
 import quantize_networks as networks
 from plimsoll import quantize
+from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
-from plimsoll.model import Model
 from quantize_networks import node
 
 

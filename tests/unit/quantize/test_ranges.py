@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
-from plimsoll.quantize.affine import Symmetry, grid
 from plimsoll.quantize.histogram import BINS_A_SIDE, TensorStatistics
+from plimsoll.quantize.parameters import Symmetry, grid
 from plimsoll.quantize.ranges import METHODS, range_of
 
 Values = NDArray[np.float32]

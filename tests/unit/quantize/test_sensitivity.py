@@ -11,8 +11,8 @@ from onnx import numpy_helper
 
 import quantize_networks as networks
 from plimsoll import quantize
-from plimsoll.errors import CheckFailed, InputError
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.errors import CheckError, InputError
 
 BATCH = networks.pictures(8, seed=4)
 
@@ -49,8 +49,8 @@ def test_mixed_puts_the_planted_layer_back_into_float_and_no_more(planted: Model
     found = quantize.mixed(planted, table, BATCH, before / 3, tmp_path)
     assert set(found.kept) == {"conv1", "conv2"}
     measured = float(np.abs(networks.run(found.model, BATCH, "onnxruntime:cpu:int8") - reference).max())
-    assert measured == pytest.approx(found.drift)
-    assert found.drift <= before / 3
+    assert measured == pytest.approx(found.deviation)
+    assert found.deviation <= before / 3
     assert found.model.parent == planted
 
 
@@ -63,7 +63,7 @@ def test_mixed_keeps_everything_in_int8_where_that_holds(tmp_path: Path) -> None
 def test_a_limit_that_nothing_keeps_is_said(tmp_path: Path) -> None:
     model = networks.residual(tmp_path / "net.onnx")
     table = quantize.calibrate(model, [networks.pictures()], "minmax")
-    with pytest.raises(CheckFailed, match="drifts by more than 1e-09"):
+    with pytest.raises(CheckError, match="deviates by more than 1e-09"):
         quantize.mixed(model, table, BATCH, 1e-9, tmp_path)
     assert not list(tmp_path.glob("*mixed*"))
     with pytest.raises(InputError, match="no picture"):

@@ -13,14 +13,15 @@ import pytest
 from onnx import numpy_helper
 
 import quantize_networks as networks
-from plimsoll import machine, quantize, zoo
-from plimsoll.backend import require
-from plimsoll.errors import BuildFailed, InputError
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
+from plimsoll import quantize, zoo
+from plimsoll.core.foreign import require
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, InputError
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.quantize import StaticOptions
-from plimsoll.quantize.affine import ActivationType
-from plimsoll.target import Target
+from plimsoll.quantize.parameters import ActivationType
+from plimsoll.system import host
 from quantize_networks import Array, node
 
 RUNTIMES = [
@@ -185,9 +186,9 @@ def test_operators_to_keep_stay_in_float_and_unknown_ones_are_named(model: Model
     conv = next(one for one in onnx.load(quantized.path).graph.node if one.name == "conv1")
     assert conv.input[1] == "w1"
     assert kernels(quantized, tmp_path, networks.pictures(1)).count("QLinearConv") == 4
-    with pytest.raises(BuildFailed, match="no operator named 'conv9'"):
+    with pytest.raises(BuildError, match="no operator named 'conv9'"):
         made(model, tmp_path, StaticOptions(keep_float=("conv9",)))
-    with pytest.raises(BuildFailed, match="nothing in it is to be quantized"):
+    with pytest.raises(BuildError, match="nothing in it is to be quantized"):
         made(model, tmp_path, StaticOptions(operators=("Concat",)))
     with pytest.raises(InputError, match="Softmax can't be quantized"):
         StaticOptions(operators=("Softmax",))
@@ -211,7 +212,7 @@ def test_constant_activations_survive(tmp_path: Path, value: float, method: str)
 def test_the_processor_decides_about_types_and_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     def settled(architecture: str, sets: tuple[str, ...]) -> tuple[str | None, int | None]:
         monkeypatch.setattr("platform.machine", lambda: architecture)
-        monkeypatch.setattr(machine, "instruction_sets", lambda: sets)
+        monkeypatch.setattr(host, "instruction_sets", lambda: sets)
         chosen = StaticOptions().settled()
         return chosen.activations, chosen.weight_bits
 
@@ -296,7 +297,7 @@ def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tensors(example_photos: list[Path]) -> Array:
-    plan = InputPlan(zoo.card("open_nsfw").spec.input)
+    plan = Preprocessor(zoo.card("open_nsfw").spec.input)
     return np.stack([plan(photo) for photo in example_photos[:24]])
 
 

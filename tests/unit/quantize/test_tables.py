@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from plimsoll import quantize
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.model import Model
 from plimsoll.quantize import Calibration
 from plimsoll.quantize.tables import FORMATS, read_table, write_table
-from plimsoll.runner import Runner
-from plimsoll.target import Target
 from quantized_networks import pictures, residual
 from toolchains_made import need
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from plimsoll.serve.batching import Item, Queue
-from plimsoll.serve.messages import Asked, Refused
+from plimsoll.serve.messages import RequestError, RequestOptions
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 
 
 def item(clock: Clock, priority: int = 0, rows: int = 1, kind: Any = "row", attempts: int = 0) -> Item:
-    return Item(kind, {}, (), rows, Asked(priority=priority), asyncio.Future(loop=asyncio.new_event_loop()), clock(), attempts)
+    return Item(kind, {}, (), rows, RequestOptions(priority=priority), asyncio.Future(loop=asyncio.new_event_loop()), clock(), attempts)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_it_is_bounded_by_rows_and_what_was_forgotten_makes_room(queue: Queue, c
     first = item(clock, rows=6)
     queue.admit(6, 1.0)
     queue.put(first)
-    with pytest.raises(Refused, match="6 pictures wait already and 3 more came") as refused:
+    with pytest.raises(RequestError, match="6 pictures wait already and 3 more came") as refused:
         queue.admit(3, 7.0)
     assert (refused.value.problem.status, refused.value.problem.retry_after) == (503, 7.0)
     assert queue.forget(first)

@@ -8,13 +8,13 @@ import pytest
 from pydantic import ValidationError
 
 from plimsoll import zoo
-from plimsoll.serve.http.contracts.looking import meanings, read
-from plimsoll.serve.http.contracts.settings import ContractSettings, PictrsSettings
-from plimsoll.serve.messages import Facts, Refused
+from plimsoll.serve.compat.moderation import meanings, read
+from plimsoll.serve.compat.settings import ContractSettings, PictrsSettings
+from plimsoll.serve.messages import ModelMetadata, RequestError
 
 
-def facts(*labels: str, positive: str | None = None, task: str = "classify") -> Facts:
-    return Facts({}, task, labels, positive, None, (), (), (), "onnxruntime:cpu:float32", "reference", "x")
+def facts(*labels: str, positive: str | None = None, task: str = "classify") -> ModelMetadata:
+    return ModelMetadata({}, task, labels, positive, None, (), (), (), "onnxruntime:cpu:float32", "reference", "x")
 
 
 def test_open_nsfw_needs_no_settings() -> None:
@@ -44,7 +44,7 @@ def test_every_moderation_network_of_the_zoo_has_a_meaning() -> None:
 
 def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None:
     found = facts("gore", "swimwear", "Safe For Work", "beach")
-    with pytest.raises(Refused, match="gore, swimwear, beach"):
+    with pytest.raises(RequestError, match="gore, swimwear, beach"):
         meanings(found, {})
     meaning = meanings(found, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
     seen = read({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
@@ -53,9 +53,9 @@ def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None
 
 
 def test_a_model_that_calls_everything_safe_is_not_asked() -> None:
-    with pytest.raises(Refused, match="no label of the model means"):
+    with pytest.raises(RequestError, match="no label of the model means"):
         meanings(facts("safe", "drawing"), {})
-    with pytest.raises(Refused, match="segment"):
+    with pytest.raises(RequestError, match="segment"):
         meanings(facts("nsfw", "sfw", task="segment"), {})
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from json_schema import problems, resolved
-from plimsoll.serve.deployment import Wanted
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.openapi import describe
+from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
@@ -32,7 +32,7 @@ OFF = {"contracts": {name: {"enabled": False} for name in ("misskey", "photopris
 @contextmanager
 def service(settings: dict[str, Any]) -> Iterator[Service]:
     """Return a service of two models that was not started."""
-    made = Service(Settings.model_validate(settings), [Wanted("spots", "spots"), Wanted("open_nsfw", "open_nsfw")])
+    made = Service(Settings.model_validate(settings), [ModelConfig("spots", "spots"), ModelConfig("open_nsfw", "open_nsfw")])
     try:
         yield made
     finally:

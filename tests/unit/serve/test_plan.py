@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from plimsoll import machine
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.serve.plan import Plan, Wishes
-from plimsoll.target import Target
+from plimsoll.system import host
 
 FLOAT, INT8, GPU = Target("onnxruntime"), Target("openvino", "cpu", "int8"), Target("onnxruntime", "gpu", "float16")
 
@@ -18,7 +18,7 @@ def shape(plan: Plan) -> tuple[int, int, int]:
 
 @pytest.fixture(autouse=True)
 def _plenty_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 64_000_000_000)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 64_000_000_000)
 
 
 def test_each_core_gets_a_worker_or_all_work_on_one_picture() -> None:
@@ -43,7 +43,7 @@ def test_a_device_has_one_owner_and_batches_for_which_pictures_wait() -> None:
 
 
 def test_workers_fit_into_the_memory_and_the_plan_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "memory_bytes", lambda: 8_000_000_000)
+    monkeypatch.setattr(host, "memory_bytes", lambda: 8_000_000_000)
     plan = Plan.of(FLOAT, 500_000_000, Wishes(), 8)
     assert shape(plan) == (2, 4, 1)
     assert any("only 2 of them fit" in reason for reason in plan.why)

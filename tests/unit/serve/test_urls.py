@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from plimsoll.serve.http.urls import UrlSettings, fetch, fetch_all
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 from url_servers import answer, certificate, here, listening
 
 
@@ -45,9 +45,9 @@ def test_tls_is_spoken_with_the_name_though_the_address_is_connected(tmp_path: P
             settings = UrlSettings(hosts=(f"*.example.org:{server.port}",))
             assert await fetch(url, settings, here(client_side)) == data
             assert server.names == ["media.example.org"]
-            with pytest.raises(Refused, match="certificate is not valid"):
+            with pytest.raises(RequestError, match="certificate is not valid"):
                 await fetch(url, settings, here(stranger))
-            with pytest.raises(Refused, match="certificate is not valid"):
+            with pytest.raises(RequestError, match="certificate is not valid"):
                 await fetch(url.replace("media", "evil"), settings, here(client_side))
 
     asyncio.run(one())
@@ -72,7 +72,7 @@ def test_each_url_of_a_request_has_its_own_outcome_in_its_place(example_photos: 
 
 
 def test_urls_are_off_by_default_and_nothing_is_asked() -> None:
-    with pytest.raises(Refused, match="can't be named by URL here"):
+    with pytest.raises(RequestError, match="can't be named by URL here"):
         asyncio.run(fetch("https://media.example.org/a.jpg", UrlSettings()))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.ship.deliver import _commands
+from plimsoll.ship.export import _commands
 
 SHIP = ["plimsoll", "ship", "net", "--images", "my photos"]
 

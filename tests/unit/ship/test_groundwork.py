@@ -1,4 +1,4 @@
-"""What variants are built from: tables, rankings, tensors; on a network that was really trained."""
+"""What candidates are built from: tables, rankings, tensors; on a network that was really trained."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ import pytest
 
 from digits import Digits
 from plimsoll import backends, quantize
-from plimsoll.budget import Budget
+from plimsoll.core.budget import Budget
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.model import Model
-from plimsoll.opener import Opened
-from plimsoll.predict import Predictor
-from plimsoll.ship import Attempt, Ship, Shipped, Variant, Wishes
+from plimsoll.importers import read
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import Opened
+from plimsoll.ship import Candidate, SearchConfig, Ship, Shipped, Trial
+from plimsoll.ship.candidate import calibrators_of
 from plimsoll.ship.split import Split, split
-from plimsoll.ship.variant import calibrators_of
-from plimsoll.ship.work import WorkFolder
-from plimsoll.sources import read
+from plimsoll.ship.store import WorkFolder
 from plimsoll.spec import files as spec_files
-from plimsoll.target import Target
 
 FLOAT, INT8 = Target("onnxruntime"), Target("onnxruntime", "cpu", "int8")
-WHOLE = Variant("fast", False, INT8, "minmax")
+WHOLE = Candidate("fast", False, INT8, "minmax")
 PLANTED = '''
 """A runtime whose own tool calibrates: it writes down what it got, and stays in float32."""
 import json
 import numpy as np
-from plimsoll.backend import Backend, Offer
+from plimsoll.backends.base import Backend, AvailableTarget
 from plimsoll.backends.onnxruntime import BACKEND as HONEST
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
-from plimsoll.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 
 class Planted(Backend):
     def __init__(self, name, own): self.name, self.own = name, own
-    def offers(self): return (Offer(Target(self.name, "cpu", "int8"), toolchain="" if self.own else "nobody_made_this"),)
+    def offers(self): return (AvailableTarget(Target(self.name, "cpu", "int8"), toolchain="" if self.own else "nobody_made_this"),)
     def calibrated(self, target): return True
     def calibrators(self, target): return self.own
     def build(self, model, target, folder, calibrated=None):
         if "was built" in model.path.name: return model
-        if calibrated is None: raise BuildFailed("it needs calibration")
+        if calibrated is None: raise BuildError("it needs calibration")
         path = folder / "was built.onnx"
         path.write_bytes(model.path.read_bytes())
         facts = {"method": calibrated.method, "shape": calibrated.tensors.shape, "dtype": str(calibrated.tensors.dtype),
@@ -69,23 +69,23 @@ def opened(digits: Digits) -> Opened:
     return Opened(read(digits.model, spec_files.read(digits.spec)))
 
 
-def wishes(*targets: Target) -> Wishes:
-    """No time to look for variants: the tests name those that they are about."""
-    return Wishes(targets, ("minmax",), Budget.parse("drift=0.05"), seconds=0.0, measure_seconds=0.1, variant_seconds=300.0)
+def config(*targets: Target) -> SearchConfig:
+    """No time to look for candidates: the tests name those that they are about."""
+    return SearchConfig(targets, ("minmax",), Budget.parse("deviation=0.05"), seconds=0.0, measure_seconds=0.1, candidate_seconds=300.0)
 
 
-def of(opened: Opened, parts: Split, work: Path, wished: Wishes) -> Ship:
+def of(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> Ship:
     return Ship(opened, parts, WorkFolder.of(work, opened.model, parts), wished)
 
 
-def ship(opened: Opened, parts: Split, work: Path, wished: Wishes) -> tuple[Shipped, list[Attempt], Path]:
-    seen: list[Attempt] = []
+def ship(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> tuple[Shipped, list[Trial], Path]:
+    seen: list[Trial] = []
     run = of(opened, parts, work, wished)
     return run.run(seen.append), seen, run.work.path
 
 
 def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(opened: Opened, parts: Split, tmp_path: Path) -> None:
-    run = of(opened, parts, tmp_path, wishes(INT8))
+    run = of(opened, parts, tmp_path, config(INT8))
     whole, mixed = (run.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
     (row,) = (run.work.path / "rows").glob("rank-minmax.json")
     ranked = run.work.row("rank-minmax")
@@ -95,7 +95,7 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(opened: O
     reference = answers(opened.model, parts)
     assert 0 < np.abs(answers(mixed, parts, INT8) - reference).mean() < np.abs(answers(whole, parts, INT8) - reference).mean()
     before = row.stat().st_mtime_ns
-    of(opened, parts, tmp_path, wishes(INT8)).network(replace(WHOLE, float_layers=1, steps="reference"))
+    of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, steps="reference"))
     assert row.stat().st_mtime_ns == before, "the layers were ranked again"
 
 
@@ -105,20 +105,20 @@ def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tu
 
 
 def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not(opened: Opened, parts: Split, tmp_path: Path) -> None:
-    run = of(opened, parts, tmp_path, wishes(INT8))
+    run = of(opened, parts, tmp_path, config(INT8))
     run.run()
     mixed, nothing_left = (run._try(replace(WHOLE, float_layers=count)) for count in (1, 2))
     assert mixed.passed, mixed.reason
     assert nothing_left.status == "failed"
     assert nothing_left.reason == "only 2 of its layers can be quantized: nothing would be left in int8"
-    assert (run.work.path / "rows" / f"try-{mixed.variant.key}.json").exists()
+    assert (run.work.path / "rows" / f"try-{mixed.candidate.key}.json").exists()
 
 
 def test_what_lint_finds_is_noted_also_when_a_run_is_continued(opened: Opened, parts: Split, tmp_path: Path) -> None:
     few = split([*parts.calibration[:12], *parts.selection[:12]], 2000)
     notes = []
     for _ in range(2):
-        run = of(opened, few, tmp_path, wishes(INT8))
+        run = of(opened, few, tmp_path, config(INT8))
         run.network(WHOLE)
         notes.append(run.notes)
     assert any("7 calibration pictures show too little" in note and "Give at least 32" in note for note in notes[0])
@@ -126,14 +126,14 @@ def test_what_lint_finds_is_noted_also_when_a_run_is_continued(opened: Opened, p
 
 
 def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Split, tmp_path: Path) -> None:
-    first = of(opened, parts, tmp_path / "first", wishes(INT8))
+    first = of(opened, parts, tmp_path / "first", config(INT8))
     table = first.table(WHOLE)
     assert table is not None
     wider = quantize.Calibration.read(table)
     given = tmp_path / "given.json"
     quantize.Calibration(ranges={name: (4 * low, 4 * high) for name, (low, high) in wider.ranges.items()}).write(given)
-    _, seen, folder = ship(opened, parts, tmp_path / "second", replace(wishes(INT8), calibration=given))
-    (name,) = {one.variant.calibrator for one in seen if one.variant.calibrator}
+    _, seen, folder = ship(opened, parts, tmp_path / "second", replace(config(INT8), calibration=given))
+    (name,) = {one.candidate.calibrator for one in seen if one.candidate.calibrator}
     assert name is not None
     assert name.startswith("given_")
     assert not list((folder / "rows").glob("calibrate*"))
@@ -151,9 +151,9 @@ def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Sp
 def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(opened: Opened, parts: Split, tmp_path: Path, table: str, message: str) -> None:
     given = tmp_path / "given.json"
     given.write_text(table)
-    seen: list[Attempt] = []
+    seen: list[Trial] = []
     with pytest.raises(InputError, match=message):
-        of(opened, parts, tmp_path, replace(wishes(INT8), calibration=given)).run(seen.append)
+        of(opened, parts, tmp_path, replace(config(INT8), calibration=given)).run(seen.append)
     assert not seen
 
 
@@ -161,24 +161,24 @@ def test_a_table_that_no_target_takes_is_refused(opened: Opened, parts: Split, t
     given = tmp_path / "given.json"
     given.write_text('{"ranges": {"picture": [0, 1]}}')
     with pytest.raises(InputError, match="none of the targets takes one"):
-        of(opened, parts, tmp_path, replace(wishes(FLOAT), calibration=given)).run()
+        of(opened, parts, tmp_path, replace(config(FLOAT), calibration=given)).run()
 
 
 def test_pictures_that_were_moved_are_not_answered_again(opened: Opened, parts: Split, tmp_path: Path) -> None:
-    first, _, folder = ship(opened, parts, tmp_path / "work", wishes(FLOAT))
+    first, _, folder = ship(opened, parts, tmp_path / "work", config(FLOAT))
     made = {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")}
     paths = [*parts.calibration, *parts.selection, *parts.judging]
     moved = [shutil.copy(path, tmp_path / f"{place}.png") for place, path in enumerate(paths)]
-    again, _, _ = ship(opened, split(map(str, moved), 2000), tmp_path / "work", wishes(FLOAT))
+    again, _, _ = ship(opened, split(map(str, moved), 2000), tmp_path / "work", config(FLOAT))
     assert {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")} == made
     assert all(Path(ours["path"]).parent == tmp_path for ours, _ in again.rows)
     assert [ours["scores"] for ours, _ in again.rows] == [ours["scores"] for ours, _ in first.rows]
 
 
 def test_a_speed_for_one_objective_says_nothing_of_another(opened: Opened, parts: Split, tmp_path: Path) -> None:
-    _, _, folder = ship(opened, parts, tmp_path, wishes(FLOAT))
+    _, _, folder = ship(opened, parts, tmp_path, config(FLOAT))
     before = {file.name for file in folder.glob("rows/try-*.json")}
-    ship(opened, parts, tmp_path, replace(wishes(FLOAT), objective="latency"))
+    ship(opened, parts, tmp_path, replace(config(FLOAT), objective="latency"))
     assert {file.name for file in folder.glob("rows/try-*.json")} - before == {"try-reference-itself-latency.json"}
 
 
@@ -201,31 +201,31 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(opened: Opened, parts: Split, tmp_path: Path) -> None:
     selfmade, borrowing = Target("selfmade", "cpu", "int8"), Target("borrowing", "cpu", "int8")
     assert calibrators_of(selfmade, ("minmax",)) == ("minmax", "theirs", "also_theirs")
-    variants = [
-        Variant("fast", False, selfmade, "theirs"),
-        Variant("fast", True, selfmade, "theirs"),
-        Variant("fast", False, borrowing, "minmax"),
-        Variant("fast", False, selfmade, "minmax"),
+    candidates = [
+        Candidate("fast", False, selfmade, "theirs"),
+        Candidate("fast", True, selfmade, "theirs"),
+        Candidate("fast", False, borrowing, "minmax"),
+        Candidate("fast", False, selfmade, "minmax"),
     ]
-    run = of(opened, parts, tmp_path, wishes(selfmade, borrowing))
+    run = of(opened, parts, tmp_path, config(selfmade, borrowing))
     run.run()
-    attempt = run._try(variants[0])
-    assert attempt.passed, attempt.reason
-    got = [run.network(variant).path.parent / "got.json" for variant in variants]
+    trial = run._try(candidates[0])
+    assert trial.passed, trial.reason
+    got = [run.network(candidate).path.parent / "got.json" for candidate in candidates]
     theirs, folded, ours, both = (json.loads(file.read_text()) for file in got)
     count = len(parts.calibration)
     assert theirs == {"method": "theirs", "shape": [count, 1, 8, 8], "dtype": "float32", "largest": 1.0, "ranges": [], "mapped": True}
     assert (folded["shape"], folded["dtype"], folded["largest"]) == ([count, 8, 8, 1], "uint8", 255.0)
     assert (ours["method"], ours["ranges"]) == (both["method"], both["ranges"]) == ("minmax", ["b", "d", "picture"])
     times = [file.stat().st_mtime_ns for file in got]
-    again = of(opened, parts, tmp_path, wishes(selfmade, borrowing))
-    assert [(again.network(variant).path.parent / "got.json").stat().st_mtime_ns for variant in variants] == times
+    again = of(opened, parts, tmp_path, config(selfmade, borrowing))
+    assert [(again.network(candidate).path.parent / "got.json").stat().st_mtime_ns for candidate in candidates] == times
 
 
 @pytest.mark.usefixtures("planted")
 def test_a_target_is_a_default_only_where_its_toolchain_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    from plimsoll import toolchain
     from plimsoll.ship import all_targets, default_targets, toolchains
+    from plimsoll.system import toolchains as toolchain
 
     made: set[str] = set()
     monkeypatch.setattr(toolchain, "made", made.__contains__)

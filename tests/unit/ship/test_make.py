@@ -1,4 +1,4 @@
-"""Networks of variants: what a folded int8 one reads, and that it answers as the float one does."""
+"""Networks of candidates: what a folded int8 one reads, and that it answers as the float one does."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 
 import quantize_networks as networks
 from plimsoll import quantize
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.ship import make
-from plimsoll.ship.materials import Materials
-from plimsoll.ship.variant import Variant
-from plimsoll.target import Target
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.ship import build
+from plimsoll.ship.artifacts import Artifacts
+from plimsoll.ship.candidate import Candidate
 from quantize_networks import Array, node
 from unit.folding import spec
 
@@ -47,7 +47,7 @@ def network(path: Path, steps: list[dict[str, Any]]) -> Model:
 
 
 def tensors(model: Model, photos: list[Path]) -> Array:
-    plan = InputPlan(model.contract().input)
+    plan = Preprocessor(model.contract().input)
     return np.stack([plan(photo) for photo in photos])
 
 
@@ -65,7 +65,7 @@ def test_a_folded_int8_network_reads_bytes_where_it_can_and_answers_as_the_float
     quantize.calibrate(model, [inputs], "minmax").write(table)
     target = Target(runtime, "cpu", "int8")
     for folded in (True, False):
-        made = make.network(model, Variant("fast", folded, target, "minmax"), tmp_path / "built", Materials({"minmax": table}))
+        made = build.network(model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts({"minmax": table}))
         assert ("Sub" in networks.operators(made)) is (folded and not reads_bytes)
         truth, found = networks.run(model, inputs), networks.run(made, tensors(made, photos), str(target))
         assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
@@ -79,7 +79,7 @@ def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_pho
     quantize.calibrate(model, [tensors(model, example_photos[:4])], "minmax").write(table)
     kinds = {
         runtime: networks.operators(
-            make.network(model, Variant("fast", False, Target(runtime, "cpu", "int8"), "minmax"), tmp_path, Materials({"minmax": table}))
+            build.network(model, Candidate("fast", False, Target(runtime, "cpu", "int8"), "minmax"), tmp_path, Artifacts({"minmax": table}))
         )
         for runtime in ("onnxruntime", "openvino")
     }

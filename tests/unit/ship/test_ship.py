@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plimsoll import isolate
-from plimsoll.budget import Budget
-from plimsoll.opener import Opened
-from plimsoll.ship import REFERENCE, Attempt, Ship, Shipped, Wishes
+from plimsoll.core.budget import Budget
+from plimsoll.core.target import Target
+from plimsoll.inference.resolve import Opened
+from plimsoll.ship import REFERENCE, SearchConfig, Ship, Shipped, Trial
 from plimsoll.ship.split import split
-from plimsoll.ship.work import WorkFolder
-from plimsoll.target import Target
+from plimsoll.ship.store import WorkFolder
+from plimsoll.system import subprocesses
 from running import until
 from small_models import small_model
 
@@ -30,9 +30,9 @@ PLANTED = '''
 """Backends that go wrong in every way."""
 import ctypes, time
 import numpy as np
-from plimsoll.backend import Backend, Offer
+from plimsoll.backends.base import Backend, AvailableTarget
 from plimsoll.backends.onnxruntime import BACKEND as HONEST
-from plimsoll.target import Target
+from plimsoll.core.target import Target
 
 class Wrapped:
     concurrent = True
@@ -43,7 +43,7 @@ class Wrapped:
 
 class Planted(Backend):
     def __init__(self, name): self.name = name
-    def offers(self): return (Offer(Target(self.name)),)
+    def offers(self): return (AvailableTarget(Target(self.name)),)
     def build(self, model, target, folder, calibrated=None): return model
     def load(self, model, target, options, plan):
         if self.name == "crashing": ctypes.string_at(0)
@@ -74,32 +74,32 @@ def opened(tmp_path: Path) -> Opened:
     return Opened(small_model(tmp_path))
 
 
-def shipped(opened: Opened, photos: list[str], root: Path, wishes: Wishes) -> tuple[Shipped, list[Attempt]]:
+def shipped(opened: Opened, photos: list[str], root: Path, config: SearchConfig) -> tuple[Shipped, list[Trial]]:
     parts = split(photos, 2000)
-    seen: list[Attempt] = []
-    found = Ship(opened, parts, WorkFolder.of(root, opened.model, parts), wishes).run(seen.append)
+    seen: list[Trial] = []
+    found = Ship(opened, parts, WorkFolder.of(root, opened.model, parts), config).run(seen.append)
     return found, seen
 
 
-def wishes(*targets: Target, budget: str = "flips=30%,drift=0.05", seconds: float = 1000.0) -> Wishes:
+def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
     limit = Budget.parse(budget)
-    return Wishes(targets, ("minmax",), limit, seconds=seconds, measure_seconds=0.1, variant_seconds=PATIENCE_S, memory_bytes=1_600_000_000)
+    return SearchConfig(targets, ("minmax",), limit, seconds=seconds, measure_seconds=0.1, candidate_seconds=PATIENCE_S, memory_bytes=1_600_000_000)
 
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a busy machine may hold up."""
     seen: list[dict[str, Any]] = []
-    original = isolate.run
+    original = subprocesses.run
 
-    def run(module: str, payload: dict[str, Any], folder: Path, limits: isolate.Limits) -> dict[str, Any]:
+    def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.Limits) -> dict[str, Any]:
         seen.append(payload)
-        if "hanging" in json.dumps(payload.get("variant")):
+        if "hanging" in json.dumps(payload.get("candidate")):
             assert limits.seconds == PATIENCE_S
             limits = replace(limits, seconds=2.0)
         return original(module, payload, folder, limits)
 
-    monkeypatch.setattr(isolate, "run", run)
+    monkeypatch.setattr(subprocesses, "run", run)
     return seen
 
 
@@ -116,32 +116,32 @@ def test_what_goes_wrong_is_a_row_with_its_reason(opened: Opened, photos: list[s
     from plimsoll import backends
 
     backends.names.cache_clear()
-    found, seen = shipped(opened, photos, tmp_path / "work", wishes(Target("onnxruntime"), *(Target(name) for name in names)))
-    reasons = {attempt.variant.target.runtime: attempt.reason for attempt in seen if attempt.status == "failed"}
+    found, seen = shipped(opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names)))
+    reasons = {trial.candidate.target.runtime: trial.reason for trial in seen if trial.status == "failed"}
     assert "a segmentation fault" in reasons["crashing"]
     assert "longer than its limit of 2 s" in reasons["hanging"]
     assert "GB of memory; its limit is" in reasons["hungry"]
-    lying = next(attempt for attempt in seen if attempt.variant.target.runtime == "lying")
+    lying = next(trial for trial in seen if trial.candidate.target.runtime == "lying")
     assert not lying.passed
-    assert found.winner.variant.target.runtime == "onnxruntime"
-    assert any(attempt.status == "ok" and attempt.passed for attempt in seen)
+    assert found.winner.candidate.target.runtime == "onnxruntime"
+    assert any(trial.status == "ok" and trial.passed for trial in seen)
 
 
 def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(opened: Opened, photos: list[str], tmp_path: Path) -> None:
-    found, _ = shipped(opened, photos, tmp_path / "work", wishes(HONEST[1], budget="flips=0.1%"))
+    found, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
     assert found.outcome == "nothing_passed"
-    assert found.winner.variant == REFERENCE
+    assert found.winner.candidate == REFERENCE
     assert any("can't be proven on" in note for note in found.notes)
 
 
 def test_a_second_run_repeats_nothing_and_finds_the_same(opened: Opened, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
-    first, seen = shipped(opened, photos, tmp_path / "work", wishes(*HONEST))
+    first, seen = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert jobs
     jobs.clear()
-    second, again = shipped(opened, photos, tmp_path / "work", wishes(*HONEST))
+    second, again = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert not jobs
-    assert [(one.variant, one.result) for one in again] == [(one.variant, one.result) for one in seen]
-    assert (second.outcome, second.winner.variant, second.checks) == (first.outcome, first.winner.variant, first.checks)
+    assert [(one.candidate, one.result) for one in again] == [(one.candidate, one.result) for one in seen]
+    assert (second.outcome, second.winner.candidate, second.checks) == (first.outcome, first.winner.candidate, first.checks)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
@@ -149,8 +149,8 @@ def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: 
     code = (
         "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from unit.ship import test_ship as t; from small_models import SPEC\n"
-        "from plimsoll.model import Model; from plimsoll.opener import Opened; from plimsoll.spec.files import loads\n"
-        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.wishes(*t.HONEST))\n"
+        "from plimsoll.core.model import Model; from plimsoll.inference.resolve import Opened; from plimsoll.spec.files import loads\n"
+        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.config(*t.HONEST))\n"
     )
     tests = str(Path(__file__).resolve().parents[2])
     work = tmp_path / "work"
@@ -169,7 +169,7 @@ def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: 
         process.kill()
         process.wait()
         kept.append(rows())
-    found, seen = shipped(opened, photos, work, wishes(*HONEST))
+    found, seen = shipped(opened, photos, work, config(*HONEST))
     after = rows()
     for before in kept:
         assert before.items() <= after.items(), "a finished piece of work was done again"

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from caffe_files import caffemodel, inputs, layer, write_pair
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importing import import_model
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.source import ImportOptions
-from plimsoll.target import Target
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import import_model
 
 Array = NDArray[np.float64]
 RANDOM = np.random.default_rng(4)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import sources
+from plimsoll import importers
 from plimsoll.errors import ModelError
-from plimsoll.importing import import_model
+from plimsoll.importers.parity import import_model
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -34,7 +34,7 @@ def touch(folder: Path, *names: str) -> Path:
     ],
 )
 def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind: str) -> None:
-    assert sources.find(touch(tmp_path, *there) / given).name == kind
+    assert importers.find(touch(tmp_path, *there) / given).name == kind
 
 
 @pytest.mark.parametrize(
@@ -61,5 +61,5 @@ def test_what_can_t_be_imported_is_said_before_a_toolchain_is_made(
 
 def test_what_is_converted_can_t_be_read_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="converted to ONNX first") as caught:
-        sources.read(touch(tmp_path, "m.keras") / "m.keras")
+        importers.read(touch(tmp_path, "m.keras") / "m.keras")
     assert "plimsoll import" in caught.value.hint

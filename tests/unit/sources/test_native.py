@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plimsoll import opener, sources, zoo
-from plimsoll.errors import BuildFailed, ModelError
-from plimsoll.image import InputPlan
-from plimsoll.importing import import_model
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.target import Target
+from plimsoll import importers, zoo
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.importers.parity import import_model
+from plimsoll.inference import resolve
+from plimsoll.preprocessing import Preprocessor
 
 IR = '<?xml version="1.0"?>\n<net name="n" version="11"><layers><layer type="Const"><data offset="0" size="16"/></layer></layers></net>'
 PARAM = "7767517\n2 2\nInput in0 0 1 in0 0=4 1=4 2=3\nReLU r 1 1 in0 out0\n"
@@ -26,7 +27,7 @@ PARAM = "7767517\n2 2\nInput in0 0 1 in0 0=4 1=4 2=3\nReLU r 1 1 in0 out0\n"
 def nsfw_ir(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """open_nsfw as OpenVINO's own converter writes it, its weights in float16."""
     pytest.importorskip("openvino")
-    from plimsoll.backends.openvino import _import
+    from plimsoll.backends.openvino.backend import _import
 
     openvino = _import()
     folder = tmp_path_factory.mktemp("ir")
@@ -36,20 +37,20 @@ def nsfw_ir(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_openvino_ir_answers_as_the_network_that_it_was_made_from(nsfw_ir: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
     spec = zoo.card("open_nsfw").spec
-    picture = InputPlan(spec.input)(example_photos[0])[np.newaxis]
-    model = sources.read(nsfw_ir, spec)
+    picture = Preprocessor(spec.input)(example_photos[0])[np.newaxis]
+    model = importers.read(nsfw_ir, spec)
     assert (model.format, [file.name for file in model.files]) == ("openvino", ["nsfw.bin"])
-    with Runner.open(model, Target("openvino", "cpu", "float32")) as own, Runner.open(Model(nsfw_model_path, "onnx", spec), opener.DEFAULT_TARGET) as reference:
+    with Runner.open(model, Target("openvino", "cpu", "float32")) as own, Runner.open(Model(nsfw_model_path, "onnx", spec), resolve.DEFAULT_TARGET) as reference:
         found, expected = own.infer(picture), reference.infer(picture)
     np.testing.assert_allclose(found["outputs"], expected["outputs"], atol=1e-5)
-    assert opener.open_reference(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
+    assert resolve.open_reference(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
 
 
 def test_openvino_ir_runs_nowhere_else_and_not_as_what_it_is_not(nsfw_ir: Path) -> None:
-    model = sources.read(nsfw_ir)
-    with pytest.raises(BuildFailed, match="onnxruntime loads ONNX files, this one is openvino"):
-        Runner.open(model, opener.DEFAULT_TARGET)
-    with pytest.raises(BuildFailed, match=r"this one is in floating point"):
+    model = importers.read(nsfw_ir)
+    with pytest.raises(BuildError, match="onnxruntime loads ONNX files, this one is openvino"):
+        Runner.open(model, resolve.DEFAULT_TARGET)
+    with pytest.raises(BuildError, match=r"this one is in floating point"):
         Runner.open(model, Target("openvino", "cpu", "int8"))
     with pytest.raises(ModelError, match="openvino is read as it is and needs no import"):
         import_model(nsfw_ir, nsfw_ir.parent / "out")
@@ -65,13 +66,13 @@ def written(folder: Path, name: str, text: str | bytes, weights: bytes | None = 
 
 def test_each_format_is_known_by_its_looks(tmp_path: Path) -> None:
     flat = struct.pack("<IHHiI", 8, 4, 4, 4, 0)
-    assert sources.read(written(tmp_path, "a.xml", IR)).format == "openvino"
-    assert sources.read(written(tmp_path, "b.ncnn.param", PARAM)).files == (tmp_path / "b.ncnn.bin",)
+    assert importers.read(written(tmp_path, "a.xml", IR)).format == "openvino"
+    assert importers.read(written(tmp_path, "b.ncnn.param", PARAM)).files == (tmp_path / "b.ncnn.bin",)
     mnn = written(tmp_path, "c.mnn", flat, None)
-    assert sources.read(mnn).files == ()
+    assert importers.read(mnn).files == ()
     beside = tmp_path / "c.mnn.signature.json"
     beside.write_text("{}")
-    assert sources.read(mnn).files == (beside,)
+    assert importers.read(mnn).files == (beside,)
 
 
 ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
@@ -99,17 +100,17 @@ ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a
 )
 def test_damaged_and_hostile_files_are_refused(tmp_path: Path, name: str, text: str | bytes, told: str) -> None:
     with pytest.raises(ModelError, match=told):
-        sources.read(written(tmp_path, name, text))
+        importers.read(written(tmp_path, name, text))
 
 
 def test_weights_that_are_missing_or_links_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"reach to byte 16; a\.bin has 0 bytes"):
-        sources.read(written(tmp_path, "a.xml", IR, None))
+        importers.read(written(tmp_path, "a.xml", IR, None))
     with pytest.raises(ModelError, match=r"b\.bin: No such file"):
-        sources.read(written(tmp_path, "b.param", PARAM, None))
+        importers.read(written(tmp_path, "b.param", PARAM, None))
     if sys.platform != "win32":
         path = written(tmp_path, "c.param", PARAM)
         shutil.move(path.with_suffix(".bin"), tmp_path / "elsewhere")
         path.with_suffix(".bin").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(ModelError, match="a link, or no regular file"):
-            sources.read(path)
+            importers.read(path)

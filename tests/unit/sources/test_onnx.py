@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from plimsoll import zoo
-from plimsoll.errors import BuildFailed, ModelError, SpecError
-from plimsoll.model import Model
-from plimsoll.onnx_files import infer_shapes, raise_opset, shape_of
-from plimsoll.sources import read
-from plimsoll.sources.onnx import SOURCE
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError, ModelError, SpecError
+from plimsoll.importers import read
+from plimsoll.importers.onnx import IMPORTER
+from plimsoll.onnx.load import infer_shapes, raise_opset, shape_of
 from plimsoll.spec import Spec
 
 onnxruntime.set_default_logger_severity(4)
@@ -74,7 +74,7 @@ def test_a_trained_network_is_read_with_its_spec(nsfw_model_path: Path) -> None:
     contract = zoo.card("open_nsfw").spec
     model = read(nsfw_model_path, contract)
     assert model == Model(nsfw_model_path, "onnx", contract)
-    assert SOURCE.suffixes == (".onnx",)
+    assert IMPORTER.suffixes == (".onnx",)
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_what_changed_its_meaning_between_opsets_keeps_it(tmp_path: Path, opset:
 )
 def test_what_the_converter_would_change_is_refused_by_name(tmp_path: Path, opset: int, node: Any, stored: Sequence[Any]) -> None:
     model = read(save(tmp_path / "m.onnx", [node], opset=opset, stored=stored))
-    with pytest.raises(BuildFailed, match=f"would change what the operator {node.op_type} \\('pick'\\) computes"):
+    with pytest.raises(BuildError, match=f"would change what the operator {node.op_type} \\('pick'\\) computes"):
         raise_opset(model, tmp_path)
     assert list(tmp_path.iterdir()) == [model.path]
 
 
 def test_what_the_converter_cannot_do_names_the_operator(tmp_path: Path) -> None:
     model = read(save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Softmax", ["r"], ["y"])]))
-    with pytest.raises(BuildFailed, match="opset from 12 to 99") as caught:
+    with pytest.raises(BuildError, match="opset from 12 to 99") as caught:
         raise_opset(model, tmp_path, 99)
     assert "Export the model again with opset 99" in caught.value.hint
     # The reference for an operator that later opsets no longer have.

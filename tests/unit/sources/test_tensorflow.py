@@ -15,11 +15,11 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll import sources
-from plimsoll.errors import CheckFailed, InputError, ModelError
-from plimsoll.importing import JUDGE, Imported, finish, import_model
-from plimsoll.runner import Runner
-from plimsoll.source import Conversion, ImportOptions, Probe
+from plimsoll import importers
+from plimsoll.backends.runner import Runner
+from plimsoll.errors import CheckError, InputError, ModelError
+from plimsoll.importers.base import Conversion, ImportOptions, Probe
+from plimsoll.importers.parity import REFERENCE_TARGET, Imported, finish, import_model
 from toolchains_made import need_time, program
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]
@@ -41,7 +41,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
-    with Runner.open(imported.model, JUDGE) as runner:
+    with Runner.open(imported.model, REFERENCE_TARGET) as runner:
         (only,) = runner.infer(feed).values()
     return only
 
@@ -49,7 +49,7 @@ def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
 def held(folder: Path, way: str, out: Path, options: ImportOptions | None = None) -> NDArray[Any]:
     """Import one of the forms and return what it answers; its parity has to hold."""
     path = folder / way
-    if not any(kind.recognises(path) for kind in sources.kinds()):
+    if not any(kind.recognises(path) for kind in importers.kinds()):
         pytest.skip(f"no source here reads {path.suffix}")
     imported = import_model(path, out / way, options)
     assert imported.parity is not None
@@ -74,7 +74,7 @@ def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: P
         feed, expected = arrays["feed"], arrays["answer"]
     found = [held(tmp_path, way, tmp_path / "imported") for way in WAYS]
     if network == "open_nsfw":
-        with Runner.open(sources.read(nsfw_model_path), JUDGE) as runner:
+        with Runner.open(importers.read(nsfw_model_path), REFERENCE_TARGET) as runner:
             found += runner.infer(feed).values()
     else:
         assert np.ptp(expected, axis=0).max() > 0.02  # Else a network that answers all pictures alike would pass.
@@ -104,7 +104,7 @@ def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, kept: tupl
     with np.load(small / "answers.npz") as arrays:
         feed, answer = arrays["feed"], arrays["answer"]
     for wrong in (answer * 1.001, np.full_like(answer, np.nan)):
-        with pytest.raises(CheckFailed, match="answers otherwise"):
+        with pytest.raises(CheckError, match="answers otherwise"):
             finish("frozen graph", Conversion(path, Probe("TensorFlow", {graph.input[0].name: feed}, {graph.output[0].name: wrong})))
 
 
@@ -174,7 +174,7 @@ def test_the_command_says_what_it_chose(small: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     for told in ("TensorFlow 1 checkpoint", "picture: float32 [N, 32, 32, 3]", "opset", "relative", "kept.pb"):
         assert told in done.stderr
-    assert sources.read(tmp_path / "out.onnx").format == "onnx"
+    assert importers.read(tmp_path / "out.onnx").format == "onnx"
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2
     assert "is there already" in again.stderr

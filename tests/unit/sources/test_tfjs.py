@@ -13,16 +13,30 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll import npm, zoo
-from plimsoll.errors import BackendMissing, InputError, ModelError
-from plimsoll.importing import Imported, import_model
-from plimsoll.model import Model
-from plimsoll.runner import Runner
-from plimsoll.source import ImportOptions
-from plimsoll.sources.tfjs import files, probe
-from plimsoll.target import Target
+from plimsoll import zoo
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, InputError, ModelError
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import Imported, import_model
+from plimsoll.importers.tfjs import files, probe
+from plimsoll.system import npm
 from plimsoll.zoo import fetch
-from tfjs_files import CHANCE, functional, graph, input_layer, keras, layer, listed, node, normal, placeholder, text, write
+from tfjs_files import (
+    CHANCE,
+    functional,
+    graph,
+    input_layer,
+    keras,
+    layer,
+    listed,
+    node,
+    normal,
+    placeholder,
+    text,
+    write,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +46,7 @@ def tensorflow_js() -> None:
     try:
         if not reason:
             npm.fetch(probe.LIBRARY)
-    except BackendMissing as error:
+    except BackendMissingError as error:
         reason = error.message
     if reason and os.environ.get("CI"):
         raise AssertionError(reason)
@@ -194,7 +208,7 @@ ANSWERS = {
 def test_the_networks_of_nsfwjs(name: str) -> None:
     try:
         file = fetch.fetch(name)
-    except (BackendMissing, ModelError) as error:
+    except (BackendMissingError, ModelError) as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"nsfwjs can't be fetched: {error.message}")

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plimsoll import sources
+from plimsoll import importers
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError, SpecError
-from plimsoll.importing import import_model
-from plimsoll.onnx_form import form_of
-from plimsoll.runner import Runner
-from plimsoll.source import ImportOptions
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import import_model
+from plimsoll.onnx.form import form_of
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify
-from plimsoll.target import Target
 from tflite_networks import STEPS, Kind, expected, network, pictures
 from toolchains_made import need
 
@@ -28,7 +28,7 @@ def spec(side: int = 2, labels: int = 4, tensor: str | None = None) -> Spec:
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
-    model = sources.read(network(tmp_path / "net.tflite", kind), spec())
+    model = importers.read(network(tmp_path / "net.tflite", kind), spec())
     assert (model.format, model.contract().name) == ("tflite", "small")
 
 
@@ -39,7 +39,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
 )
 def test_a_spec_for_another_network_is_refused(tmp_path: Path, given: Spec, told: str) -> None:
     with pytest.raises(SpecError, match=told):
-        sources.read(network(tmp_path / "net.tflite"), given)
+        importers.read(network(tmp_path / "net.tflite"), given)
 
 
 def test_options_that_have_no_meaning_are_refused(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll import toolchain
+from plimsoll.backends.runner import Runner
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importing import JUDGE, Imported, import_model
-from plimsoll.runner import Runner
-from plimsoll.source import ImportOptions
-from plimsoll.sources.torch import contents
-from plimsoll.toolchain.recipe import python_of
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import REFERENCE_TARGET, Imported, import_model
+from plimsoll.importers.torch import contents
+from plimsoll.system import toolchains
+from plimsoll.system.toolchains.recipe import python_of
 from toolchains_made import PROGRAMS, need, need_time, program
 
 heavy = pytest.mark.toolchain
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
-    with Runner.open(imported.model, JUDGE) as runner:
+    with Runner.open(imported.model, REFERENCE_TARGET) as runner:
         (only,) = runner.infer(feed).values()
     return np.asarray(only)
 
@@ -153,14 +153,14 @@ def test_a_live_module(tmp_path: Path) -> None:
         "import sys; sys.path[:0] = [sys.argv[1], *sys.argv[3].split('|')]\n"
         "import torch, torch_networks\n"
         "from pathlib import Path\n"
-        "from plimsoll.sources.torch import live\n"
+        "from plimsoll.importers.torch import live\n"
         "network = torch_networks.seeded(torch_networks.MobileNetV2()).train()\n"
         "made = live.convert(network, torch.zeros(1, 3, 64, 64), Path(sys.argv[2]), None)\n"
         "assert network.training and network.classifier[0].training, 'the mode is put back'\n"
         "assert made.probe.feeds['x'].shape == (3, 3, 64, 64), made.notes\n"
     )
     here = {Path(module.__file__ or "").resolve().parents[1] for module in (__import__("plimsoll"), __import__("pydantic"))}
-    command = [str(python_of(toolchain.make("torch"))), "-c", script, str(PROGRAMS), str(tmp_path), "|".join(map(str, here))]
+    command = [str(python_of(toolchains.make("torch"))), "-c", script, str(PROGRAMS), str(tmp_path), "|".join(map(str, here))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     graph = onnx.load(tmp_path / "model.onnx").graph

@@ -10,11 +10,11 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importing import Imported, import_model
-from plimsoll.runner import Runner
-from plimsoll.source import ImportOptions
-from plimsoll.target import Target
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.parity import Imported, import_model
 from wts_files import Tensors, resnet_tensors, write_wts
 
 Array = NDArray[Any]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError, SpecError
-from plimsoll.image import View
+from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
@@ -21,7 +21,7 @@ from plimsoll.tasks.detect.heads import decode_boxes
 Array = NDArray[Any]
 LABELS = ["cat", "dog", "bird"]
 Found = list[tuple[str, float, list[float]]]
-VIEW = View(1280, 720, 640, 640, (2.0, 2.0), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
+VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 2.0), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
 """1280 x 720 in a letterbox of 640 x 640: 140 pixels of padding above and below."""
 
 

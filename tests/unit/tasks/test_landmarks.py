@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.image import View
+from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
 from plimsoll.tasks.landmarks import LandmarksTask
 
-VIEW = View(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
+VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
 
 
 def task(**output: Any) -> LandmarksTask:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from plimsoll.image import Implementation
-from plimsoll.opener import Opened
-from plimsoll.predict import Predictor
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import Opened
+from plimsoll.preprocessing import Preprocessing
 from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.landmarks import Points
 from plimsoll.tasks.segment import Segmentation
@@ -41,8 +41,8 @@ HEADS = ["yolov5", "yolov8", "ssd", "tflite_postprocess"]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    def make(form: str, steps: list[dict[str, Any]], implementation: Implementation = "reference", **decode: Any) -> Predictor:
-        return Predictor(Opened(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), implementation=implementation), cores=1)
+    def make(form: str, steps: list[dict[str, Any]], preprocessing: Preprocessing = "reference", **decode: Any) -> Predictor:
+        return Predictor(Opened(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), preprocessing=preprocessing), cores=1)
 
     return make
 
@@ -57,9 +57,9 @@ def box(predictor: Predictor, data: bytes) -> tuple[float, float, float, float]:
 
 
 @pytest.mark.parametrize("steps", EXACT.values(), ids=EXACT)
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
-def test_a_box_lies_on_the_rectangle(opened: Open, example_photos: list[Path], steps: list[dict[str, Any]], implementation: Implementation) -> None:
-    with opened("yolov8", steps, implementation) as predictor:
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_a_box_lies_on_the_rectangle(opened: Open, example_photos: list[Path], steps: list[dict[str, Any]], preprocessing: Preprocessing) -> None:
+    with opened("yolov8", steps, preprocessing) as predictor:
         assert box(predictor, encoded(picture(example_photos[0], SIZE, RECTANGLE))) == pytest.approx(RECTANGLE, abs=1e-6)
 
 
@@ -83,13 +83,13 @@ def test_photographs_of_any_size(opened: Open, example_photos: list[Path], place
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["short edge and crop", "letterbox, padded at the end"])
-@pytest.mark.parametrize("implementation", ["reference", "fast"])
-def test_orientations(opened: Open, example_photos: list[Path], orientation: int, kind: str, implementation: Implementation) -> None:
+@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+def test_orientations(opened: Open, example_photos: list[Path], orientation: int, kind: str, preprocessing: Preprocessing) -> None:
     """Boxes, points and masks lie over the picture as it was sent; a view's `upright` gives them over the picture as it is shown."""
     image = picture(example_photos[2], SIZE, RECTANGLE)
     data = encoded(image, "JPEG", orientation)
     steps, decode = EXACT[kind], {"exif_orientation": True}
-    with opened("yolov8", steps, implementation, **decode) as predictor:
+    with opened("yolov8", steps, preprocessing, **decode) as predictor:
         assert box(predictor, data) == pytest.approx(RECTANGLE, abs=1e-6)
         tensor, view = predictor.prepare(data)
         assert view is not None
@@ -99,7 +99,7 @@ def test_orientations(opened: Open, example_photos: list[Path], orientation: int
     rows, columns = np.flatnonzero(turned.any(axis=1)), np.flatnonzero(turned.any(axis=0))
     assert shown.boxes[0].box == pytest.approx((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), abs=1e-6)
 
-    with opened("landmarks", steps, implementation, **decode) as predictor:
+    with opened("landmarks", steps, preprocessing, **decode) as predictor:
         answer = predictor.predict(data)
     assert isinstance(answer, Points)
     first, last = np.array(answer.points)
@@ -154,6 +154,6 @@ def test_a_picture_without_a_rectangle(opened: Open, example_photos: list[Path])
 def test_classification_looks_at_no_picture_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where no positions are asked for, none are worked out."""
     with slow(tmp_path) as predictor:
-        monkeypatch.setattr("plimsoll.image.plan.view", None)
+        monkeypatch.setattr("plimsoll.preprocessing.preprocessor.view", None)
         assert all(one.error is None for one in predictor.predict_many(pictures(tmp_path)))
         assert predictor.prepare(Path(pictures(tmp_path)[0]))[1] is None

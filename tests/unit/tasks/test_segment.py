@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plimsoll.errors import InputError, ModelError
-from plimsoll.image import View
+from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
 from plimsoll.tasks.segment import SegmentTask
@@ -31,9 +31,9 @@ def task(**output: Any) -> SegmentTask:
     return made
 
 
-def view(width: int, height: int) -> View:
+def view(width: int, height: int) -> ImageGeometry:
     """A picture stretched to 40 x 30."""
-    return View(width, height, 40, 30, (width / 40, height / 30), (0.0, 0.0), (0.0, 0.0, width, height))
+    return ImageGeometry(width, height, 40, 30, (width / 40, height / 30), (0.0, 0.0), (0.0, 0.0, width, height))
 
 
 def bilinear(values: Array, width: int, height: int) -> Array:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll import toolchain
-from plimsoll.errors import BackendMissing, BuildFailed, InputError, ModelError
-from plimsoll.isolate import Limits
-from plimsoll.toolchain import job as jobs
+from plimsoll.errors import BackendMissingError, BuildError, InputError, ModelError
+from plimsoll.system import toolchains
+from plimsoll.system.subprocesses import Limits
+from plimsoll.system.toolchains import job as jobs
 from running import until
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals, memory and namespaces are told otherwise there")
@@ -84,7 +84,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ready(home: Path) -> Path:
-    toolchain.make("faults")
+    toolchains.make("faults")
     return home
 
 
@@ -101,7 +101,7 @@ def fault(kind: str, folder: Path, limits: Limits | None = None) -> dict[str, ob
     (folder / "weights" / "beside.txt").write_text("beside")
     model.write_text("weights")
     try:
-        return toolchain.run(
+        return toolchains.run(
             "faults", "fault", {"fault": kind}, folder / "made", inputs={"model": (model, folder / "weights" / "beside.txt")}, limits=limits or Limits(120)
         )
     finally:
@@ -147,7 +147,7 @@ def test_a_job_that_passed_leaves_nothing_in_the_cache(ready: Path, tmp_path: Pa
     ],
 )
 def test_a_planted_fault_is_contained_and_named(tmp_path: Path, kind: str, limits: Limits, told: str) -> None:
-    with pytest.raises(BuildFailed, match=told) as caught:
+    with pytest.raises(BuildError, match=told) as caught:
         fault(kind, tmp_path, limits)
     log = Path(caught.value.hint.partition("Its log: ")[2].partition(";")[0])
     assert "begun" in log.read_text()
@@ -161,7 +161,7 @@ def test_a_job_that_hangs_is_ended_and_named(tmp_path: Path) -> None:
     for seconds in (2, 15, 90):  # until that was enough to begin
         folder = tmp_path / str(seconds)
         folder.mkdir()
-        with pytest.raises(BuildFailed, match=f"longer than its limit of {seconds} s") as caught:
+        with pytest.raises(BuildError, match=f"longer than its limit of {seconds} s") as caught:
             fault("hang", folder, Limits(seconds))
         assert not (folder / "made").exists()
         if said := Path(caught.value.hint.partition("Its log: ")[2].partition(";")[0]).read_text():
@@ -214,7 +214,7 @@ def test_an_attempt_of_native_code_is_told(tmp_path: Path, caplog: pytest.LogCap
 @LINUX
 @pytest.mark.usefixtures("ready")
 def test_a_failed_job_can_be_repeated_by_hand(tmp_path: Path) -> None:
-    with pytest.raises(BuildFailed) as caught:
+    with pytest.raises(BuildError) as caught:
         fault("segfault", tmp_path)
     command = caught.value.hint.partition("again: ")[2]
     again = subprocess.run(command, shell=True, capture_output=True, check=False)
@@ -235,18 +235,18 @@ def test_only_the_last_failures_are_kept(ready: Path, tmp_path: Path) -> None:
 
 
 def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_waits(ready: Path) -> None:
-    folder = toolchain.make("faults")
+    folder = toolchains.make("faults")
     (folder / ".complete").unlink()
     (folder / "env" / "pyvenv.cfg").unlink()
-    assert not toolchain.made("faults")
-    program = "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout); from plimsoll import toolchain; print(toolchain.make('faults'))"
+    assert not toolchains.made("faults")
+    program = "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout); from plimsoll.system import toolchains; print(toolchains.make('faults'))"
     makers = [subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ), stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [maker.communicate(timeout=200)[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0]
     for told in ("half-made: making it again", "making the toolchain 'faults', once"):
         assert sum(told in text for text in said) == 1
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1] == str(folder)
-    assert toolchain.made("faults")
+    assert toolchains.made("faults")
     assert (folder / "env" / "pyvenv.cfg").exists()
     assert ready in folder.parents
 
@@ -254,20 +254,20 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
 def test_another_lock_is_another_environment(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "faults.toml").write_text(TOML)
     (tmp_path / "faults.lock").write_text("# nothing else\n")
-    before = toolchain.describe("faults").folder
+    before = toolchains.describe("faults").folder
     monkeypatch.setenv("PLIMSOLL_TOOLCHAINS", f"{tmp_path}{os.pathsep}{home / 'recipes'}")
-    after = toolchain.describe("faults")
+    after = toolchains.describe("faults")
     assert after.folder != before
     assert not after.made
 
 
 @pytest.mark.usefixtures("home")
 def test_removing_frees_what_it_took() -> None:
-    toolchain.make("faults")
-    assert toolchain.describe("faults").size_bytes > 1_000_000
-    toolchain.remove("faults")
-    assert toolchain.describe("faults").size_bytes == 0
-    assert not toolchain.made("faults")
+    toolchains.make("faults")
+    assert toolchains.describe("faults").size_bytes > 1_000_000
+    toolchains.remove("faults")
+    assert toolchains.describe("faults").size_bytes == 0
+    assert not toolchains.made("faults")
 
 
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str, python: str = ">=3.11,<3.20") -> None:
@@ -281,21 +281,21 @@ def test_what_can_t_be_installed_is_said_in_the_installer_s_words(tmp_path: Path
     planted(tmp_path, monkeypatch, f"plimsoll-no-such-package==1.0 --hash=sha256:{'0' * 64}\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("UV_OFFLINE", "1")
-    with pytest.raises(BackendMissing, match="plimsoll-no-such-package") as caught:
-        toolchain.make("planted")
+    with pytest.raises(BackendMissingError, match="plimsoll-no-such-package") as caught:
+        toolchains.make("planted")
     assert "network" in caught.value.hint
-    assert not toolchain.made("planted")
+    assert not toolchains.made("planted")
 
 
 def test_a_python_that_isn_t_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     planted(tmp_path, monkeypatch, "", ">=3.90,<3.91")
-    with pytest.raises(BackendMissing, match=r"needs Python >=3\.90,<3\.91"):
-        toolchain.make("planted")
+    with pytest.raises(BackendMissingError, match=r"needs Python >=3\.90,<3\.91"):
+        toolchains.make("planted")
 
 
 def test_an_unknown_toolchain_or_job_is_the_caller_s_mistake(ready: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no toolchain 'fault'"):
-        toolchain.make("fault")
+        toolchains.make("fault")
     with pytest.raises(InputError, match="no job 'other'"):
-        toolchain.run("faults", "other", {}, tmp_path)
+        toolchains.run("faults", "other", {}, tmp_path)
     assert ready.exists()

@@ -14,15 +14,16 @@ import pytest
 from onnx import numpy_helper
 
 from backends.networks import two_inputs
-from plimsoll import fold, sources
-from plimsoll.errors import BuildFailed, BundleError, InputError, ModelError
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
-from plimsoll.opener import open_reference
-from plimsoll.package import pack
+from plimsoll import importers
+from plimsoll.bundle.packing import pack
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, BundleError, InputError, ModelError
+from plimsoll.export.triton import TritonOptions, export
+from plimsoll.inference.resolve import open_reference
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing import folded as fold
 from plimsoll.spec.files import loads
-from plimsoll.target import Target
-from plimsoll.triton import TritonOptions, export
 from small_models import HERE, SPEC, brightness, small_model
 from triton_server import ask
 
@@ -121,7 +122,7 @@ def test_weights_beside_the_network_come_along(tmp_path: Path) -> None:
     model = small_model(folder)
     proto = onnx.load(model.path)
     onnx.save(proto, folder / "big.onnx", save_as_external_data=True, location="big.weights", size_threshold=70)
-    export(sources.read(folder / "big.onnx", model.spec), HERE, tmp_path / "out")
+    export(importers.read(folder / "big.onnx", model.spec), HERE, tmp_path / "out")
     placed = tmp_path / "out/small.tensor/1"
     assert (placed / "big.weights").stat().st_size > 0
     onnxruntime.InferenceSession(placed / "model.onnx", providers=["CPUExecutionProvider"])
@@ -217,7 +218,7 @@ def test_what_triton_has_no_backend_for_runs_in_python(tmp_path: Path) -> None:
     ("target", "changes", "error", "message"),
     [
         ("onnxruntime:cpu:float32", {"batch": 4}, ModelError, "4 pictures at a time"),
-        ("onnxruntime:cpu:int8", {}, BuildFailed, "int8"),
+        ("onnxruntime:cpu:int8", {}, BuildError, "int8"),
         ("web:wasm:float32", {}, ModelError, "browsers"),
         ("tensorrt:gpu:float16", {}, ModelError, "loads engines, this is onnx"),
     ],
@@ -264,7 +265,7 @@ def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) ->
     del example_photos
     pack(small_model(tmp_path / "in"), HERE, tmp_path / "bundle")
     with open_reference(str(tmp_path / "bundle")) as opened:
-        export(opened.model, opened.target, tmp_path / "out", implementation=opened.implementation)
+        export(opened.model, opened.target, tmp_path / "out", preprocessing=opened.preprocessing)
         shutil.copy(opened.bundle.file(opened.bundle.manifest.golden[0].picture), tmp_path / "picture")  # type: ignore[union-attr]  # it is one
         kept = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())
-        assert np.array_equal(InputPlan(kept.input)(tmp_path / "picture"), opened.bundle.tensor(opened.bundle.manifest.golden[0].tensor))  # type: ignore[union-attr]
+        assert np.array_equal(Preprocessor(kept.input)(tmp_path / "picture"), opened.bundle.tensor(opened.bundle.manifest.golden[0].tensor))  # type: ignore[union-attr]

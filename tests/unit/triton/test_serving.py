@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 import plimsoll
 import triton_standin as triton
 from backends.networks import expected, network
-from plimsoll.errors import RunFailed
-from plimsoll.image import InputPlan
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import RunError
+from plimsoll.export.triton import TritonOptions, export
+from plimsoll.export.triton.serving import Network, Steps
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec.files import loads
-from plimsoll.target import Target
-from plimsoll.triton import TritonOptions, export
-from plimsoll.triton.serving import Network, Steps
 from small_models import HERE, TENSOR_SPEC, brightness, small_model
 from triton_server import ask, running
 
@@ -76,7 +76,7 @@ def test_the_repositorys_programs_name_what_is_served(repository: Path) -> None:
 def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos: list[Path]) -> None:
     files = [photo.read_bytes() for photo in example_photos[:3]]
     one, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
-    plan = InputPlan(loads(TENSOR_SPEC).input)
+    plan = Preprocessor(loads(TENSOR_SPEC).input)
     made = np.concatenate([one.output_tensors[0].as_numpy(), two.output_tensors[0].as_numpy()])
     assert np.array_equal(made, np.stack([plan(data) for data in files]))
     assert one.output_tensors[0].name() == "picture"
@@ -97,7 +97,7 @@ def test_pictures_that_become_tensors_of_different_sizes_are_refused(repository:
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
     made = Steps()
     made.initialize(arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture")))
-    shapes = {InputPlan(loads(whole).input)(photo).shape: photo for photo in example_photos}
+    shapes = {Preprocessor(loads(whole).input)(photo).shape: photo for photo in example_photos}
     assert len(shapes) > 1
     (answer,) = made.execute([triton.pictures(*(photo.read_bytes() for photo in list(shapes.values())[:2]))])
     assert "different sizes" in answer.error.message()
@@ -125,7 +125,7 @@ def test_a_request_that_fails_fails_alone(net: Network, monkeypatch: pytest.Monk
 
     def refusing(batch: NDArray[Any]) -> Any:
         if (batch == 7).any():
-            raise RunFailed("a poisoned one")
+            raise RunError("a poisoned one")
         return infer(batch)
 
     monkeypatch.setattr(net.runner, "infer", refusing)
@@ -188,7 +188,7 @@ def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Pa
     photos = [str(photo) for photo in example_photos[:3]]
     with running(tmp_path / "models", tmp_path) as address:
         answers = [json.loads(line) for line in ask("triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in made])).splitlines()]
-    pictures = np.stack([InputPlan(loads(TENSOR_SPEC).input)(Path(photo)) for photo in photos])
+    pictures = np.stack([Preprocessor(loads(TENSOR_SPEC).input)(Path(photo)) for photo in photos])
     for (name, _, _, count), answer in zip(made[:3], answers, strict=False):
         assert np.array(answer["outputs"]["scores"]) == pytest.approx(expected(pictures[:count]), abs=1e-5), name
     assert np.array(answers[3]["outputs"]["brightness"]) == pytest.approx(pictures.mean(axis=(1, 2, 3))[:, np.newaxis], abs=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plimsoll.triton.text_format import Word, dumps, entries
+from plimsoll.export.triton.text_format import Word, dumps, entries
 
 
 def test_fields_of_every_kind() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from backends.networks import expected
-from plimsoll import backends, web
-from plimsoll.backend import Form
-from plimsoll.errors import BuildFailed, BundleError, ImageError, ModelError
-from plimsoll.model import Model
-from plimsoll.runner import Runner
+from plimsoll import backends
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, BundleError, ImageError, ModelError
+from plimsoll.export import web
+from plimsoll.onnx.form import OnnxForm
 from plimsoll.spec import files
-from plimsoll.target import Target
 from small_models import SPEC, small_model
 
 pytestmark = pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed")
@@ -25,7 +26,7 @@ FLOAT, INT8 = Target("web", "wasm", "float32"), Target("web", "wasm", "int8")
 DESCRIBED = SPEC.replace('name = "small"', 'name = "small"\ndescription = "Four <b>classes</b> & no more."')
 
 
-def model(folder: Path, form: Form = "float32") -> Model:
+def model(folder: Path, form: OnnxForm = "float32") -> Model:
     return small_model(folder, DESCRIBED, form=form)
 
 
@@ -47,7 +48,7 @@ def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(
 
 
 @pytest.mark.parametrize(("target", "form"), [(FLOAT, "float32"), (INT8, "qdq")])
-def test_golden_outputs_are_pythons(tmp_path: Path, target: Target, form: Form) -> None:
+def test_golden_outputs_are_pythons(tmp_path: Path, target: Target, form: OnnxForm) -> None:
     one = model(tmp_path / "m", form)
     out = web.package(one, target, tmp_path / "page")
     golden = json.loads((out / "golden.json").read_text())
@@ -111,6 +112,6 @@ def test_what_can_not_become_a_package_is_told(tmp_path: Path) -> None:
         web.package(Model(one.path, "tflite", one.spec), FLOAT, tmp_path / "page")
     with pytest.raises(ModelError, match="onnxruntime:cpu:float32"):
         web.package(one, Target("onnxruntime"), tmp_path / "page")
-    with pytest.raises(BuildFailed, match="web:wasm:int8 needs"):
+    with pytest.raises(BuildError, match="web:wasm:int8 needs"):
         web.package(one, INT8, tmp_path / "page")
     assert not (tmp_path / "page").exists()

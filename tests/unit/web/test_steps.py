@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.image import InputPlan
+from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec import Input
 from web_node import HAS_NODE, tensors
 
@@ -32,7 +32,7 @@ def check(jobs: list[tuple[Input, Path]], folder: Path) -> None:
     wrong = []
     for (one, file), found in zip(jobs, tensors(jobs, folder), strict=True):
         try:
-            wanted = InputPlan(one)(file)
+            wanted = Preprocessor(one)(file)
         except ImageError as error:
             if not isinstance(found, str):
                 wrong.append(f"{file.name} {one.steps}: Python refuses it ({error.message}), JavaScript doesn't")
@@ -78,14 +78,14 @@ def test_every_resize(small: Path, tmp_path: Path) -> None:
 
 def test_a_fit_by_the_short_edge_and_letterboxes(small: Path, tmp_path: Path) -> None:
     box = {"step": "resize", "fit": "letterbox", "width": 160, "height": 96}
-    variants: list[dict[str, Any]] = [
+    candidates: list[dict[str, Any]] = [
         {},
         {"stride": 32},
         {"enlarge": False},
         {"pad_position": "end", "pad_value": 7},
         {"filter": "bicubic", "convention": "opencv"},
     ]
-    fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [{**box, **more} for more in variants]
+    fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [{**box, **more} for more in candidates]
     check([(spec(step), small) for step in fits], tmp_path)
 
 

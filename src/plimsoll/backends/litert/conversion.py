@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files, onnx_graph, tflite_files, toolchain
-from plimsoll.backend import Calibrated, require, translate
-from plimsoll.errors import BuildFailed, ModelError
-from plimsoll.model import Model
-from plimsoll.onnx_check import check_answers
-from plimsoll.onnx_form import require_form
-from plimsoll.signature import Signature
-from plimsoll.target import Target
-from plimsoll.tflite_files import TfliteFile
+from plimsoll.backends.base import Calibrated
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.importers import tflite_file
+from plimsoll.importers.tflite_file import TfliteFile
+from plimsoll.onnx import graph, load
+from plimsoll.onnx.check import check_answers
+from plimsoll.onnx.form import require_form
+from plimsoll.onnx.signature import Signature
+from plimsoll.system import toolchains
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -36,18 +39,18 @@ _GAPS = 32
 
 
 def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None, io: Io) -> Model:
-    """Return the TFLite file for a target, in `folder`; the model itself where it is one already. Raises BuildFailed."""
+    """Return the TFLite file for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
     if model.format != "tflite":
         require_form(model, target, "float32")
     file = _read(model.path) if model.format == "tflite" else None
     if file is not None and file.precision == target.precision:
         return model
     if file is not None and file.precision != "float32":
-        raise BuildFailed(
+        raise BuildError(
             f"{model.path}: {target} needs a float32 file, this one is {file.precision}", f"Run it as {target.runtime}:{target.device}:{file.precision}."
         )
     if target.precision in CALIBRATED and calibrated is None:
-        raise BuildFailed(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
     path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
         made, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
@@ -60,9 +63,9 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
 
 def _read(path: Path) -> TfliteFile:
     try:
-        return tflite_files.read(path)
+        return tflite_file.read(path)
     except ModelError as error:
-        raise BuildFailed(error.message, error.hint) from error
+        raise BuildError(error.message, error.hint) from error
 
 
 def _own_names(file: TfliteFile) -> Mapping[str, str]:
@@ -73,12 +76,12 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
     """Return the network as a float32 TFLite file, and what its values are called there, by their names in ONNX."""
     proto = _fixed(model, work)
     plain = work / "plain.onnx"
-    onnx_graph.save(proto, plain)
-    answer = toolchain.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
+    graph.save(proto, plain)
+    answer = toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
     made = work / "network.tflite"
     file = _read(made)
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
-        raise BuildFailed(
+        raise BuildError(
             f"{model.path}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
             "Export the network without them, or choose another runtime.",
         )
@@ -88,37 +91,37 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def _fixed(model: Model, work: Path) -> ModelProto:
-    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildFailed where a size stays free."""
+    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildError where a size stays free."""
     from onnx import external_data_helper, shape_inference
 
-    with translate(BuildFailed, f"{model.path}: its sizes can't be fixed"):
-        proto = onnx_files.infer_shapes(model, batch=1)
+    with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
+        proto = load.infer_shapes(model, batch=1)
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
-    for value in onnx_files.inputs(proto.graph):
-        shape = onnx_files.shape_of(value)
+    for value in load.inputs(proto.graph):
+        shape = load.shape_of(value)
         if shape is None or not all(isinstance(size, int) for size in shape):
-            raise BuildFailed(
+            raise BuildError(
                 f"{model.path}: LiteRT needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
     del proto.graph.value_info[:]
     fixed = work / "fixed.onnx"
-    onnx_graph.save(proto, fixed)
-    proto = onnx_graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
-    with translate(BuildFailed, f"{model.path}: its shapes can't be inferred"):
+    graph.save(proto, fixed)
+    proto = graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
+    with translate(BuildError, f"{model.path}: its shapes can't be inferred"):
         # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
         return shape_inference.infer_shapes(proto)
 
 
 def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
     """Make sure that inputs and outputs kept their names, dtypes and layouts."""
-    ends = [*zip(onnx_files.inputs(proto.graph), file.inputs, strict=True), *zip(proto.graph.output, file.outputs, strict=True)]
+    ends = [*zip(load.inputs(proto.graph), file.inputs, strict=True), *zip(proto.graph.output, file.outputs, strict=True)]
     for value, tensor in ends:
-        shape = onnx_files.shape_of(value) or ()
+        shape = load.shape_of(value) or ()
         same = len(shape) == len(tensor.shape) and all(its == size or not isinstance(size, int) for size, its in zip(shape, tensor.shape, strict=True))
-        if value.name != tensor.name or onnx_files.dtype_of(value) != tensor.dtype or not (same or not shape):
+        if value.name != tensor.name or load.dtype_of(value) != tensor.dtype or not (same or not shape):
             found = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
-            raise BuildFailed(f"{model.path}: the converter changed '{value.name}' {onnx_files.dtype_of(value)} {list(shape)} to {found}", _REPORT)
+            raise BuildError(f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {found}", _REPORT)
 
 
 def _check_answers(model: Model, plain: Path, made: Path) -> None:
@@ -128,7 +131,7 @@ def _check_answers(model: Model, plain: Path, made: Path) -> None:
     signature = Signature.of(source)
 
     def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        with translate(BuildFailed, f"{model.path}: the converted network can't be checked"):
+        with translate(BuildError, f"{model.path}: the converted network can't be checked"):
             interpreter = litert.Interpreter(model_content=made.read_bytes())
             interpreter.allocate_tensors()
             for one, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):
@@ -157,5 +160,5 @@ def _quantize(path: Path, request: dict[str, Any], calibrated: Calibrated | None
         np.save(inputs["tensors"], calibrated.tensors[:_GAPS] if request["ranges"] else calibrated.tensors)
     made = work / "quantized"
     made.mkdir()
-    toolchain.run(TOOLCHAIN, "tflite_quantize", request, made, inputs=inputs)
+    toolchains.run(TOOLCHAIN, "tflite_quantize", request, made, inputs=inputs)
     return made / "network.tflite"

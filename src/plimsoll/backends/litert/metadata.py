@@ -2,7 +2,7 @@
 
 Metadata is a FlatBuffer of its own (MediaPipe's `metadata_schema.fbs`), held by the model as the buffer TFLITE_METADATA, and
 a zip behind the model with the labels. MediaPipe Tasks resizes a picture itself, takes RGB, and subtracts and divides by one number:
-whatever else the input steps do must be part of the network (`plimsoll.fold`).
+whatever else the input steps do must be part of the network (`plimsoll.preprocessing.folded`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from plimsoll import tflite_files
-from plimsoll.backend import require, translate
 from plimsoll.backends.litert.conversion import INSTALL
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.importers import tflite_file
+from plimsoll.importers.tflite_file import TfliteFile, TfliteTensor
 from plimsoll.spec import Spec
 from plimsoll.spec.output import Classify
 from plimsoll.spec.steps import Channels, Crop, Decode, Jpeg, Layout, Mean, Resize, Scale, Std
-from plimsoll.tflite_files import TfliteFile, TfliteTensor
 
 METADATA = "TFLITE_METADATA"
 LABELS = "labels.txt"
@@ -48,9 +48,9 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
     """Write a built TFLite model to `out`, with metadata where its Spec can be said in it; returns what the user should know, a sentence each.
 
     MediaPipe Tasks' ImageClassifier loads a file with metadata. One without runs wherever TFLite files do, behind input steps of
-    the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file, BuildFailed where it can't be written.
+    the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file, BuildError where it can't be written.
     """
-    file = tflite_files.read(model.path)
+    file = tflite_file.read(model.path)
     try:
         normalization = _plan(model.contract(), file)
     except _Unsayable as reason:
@@ -58,7 +58,7 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
         return (f"It has no metadata for MediaPipe Tasks: {reason}.",)
     spec = model.contract()
     assert isinstance(spec.output, Classify)  # noqa: S101 - as _plan has found
-    with translate(BuildFailed, f"{out}: can't be written"):
+    with translate(BuildError, f"{out}: can't be written"):
         described = _describe(spec, file, normalization)
         out.write_bytes(_attach(model.path, described) + _zip({LABELS: "\n".join(spec.output.labels).encode()}))
     resized = any(isinstance(step, (Resize, Crop, Jpeg)) for step in spec.input.steps)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import TensorInfo, Tensors
-from plimsoll.errors import RunFailed
-from plimsoll.lanes import LaneSession
-from plimsoll.tflite_files import TfliteFile, TfliteTensor
+from plimsoll.backends.session_pool import SessionPool
+from plimsoll.core.model import TensorInfo, Tensors
+from plimsoll.errors import RunError
+from plimsoll.importers.tflite_file import TfliteFile, TfliteTensor
 
 Array = NDArray[Any]
 
 
-class LiteRtSession(LaneSession):
+class LiteRtSession(SessionPool):
     """A network that is loaded once for each lane.
 
     Where the file takes or gives quantized integers, the session takes and gives float32 all the same: it rounds to the
@@ -72,7 +72,7 @@ def _encoder(tensor: TfliteTensor) -> Callable[[Array], Array]:
     def encode(values: Array) -> Array:
         steps = np.clip(np.rint(values / scale) + zero, limits.min, limits.max)
         if np.isnan(steps).any():
-            raise RunFailed(f"the input '{tensor.name}' has values that are not a number, which {tensor.dtype} can't hold")
+            raise RunError(f"the input '{tensor.name}' has values that are not a number, which {tensor.dtype} can't hold")
         return steps.astype(tensor.dtype)
 
     return encode

@@ -14,19 +14,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import isolate, onnx_graph
-from plimsoll.backend import Calibrated, require, translate
+from plimsoll.backends.base import Calibrated
 from plimsoll.backends.mnn import grids
 from plimsoll.backends.mnn.graph import Graph
 from plimsoll.backends.mnn.job import INSTALL
 from plimsoll.backends.mnn.session import MnnLane, muted
-from plimsoll.errors import BuildFailed
-from plimsoll.isolate import JobFailed, Limits
-from plimsoll.model import Model
-from plimsoll.onnx_check import check_answers
-from plimsoll.onnx_form import require_form
-from plimsoll.signature import SUFFIX, Signature
-from plimsoll.target import Target
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.check import check_answers
+from plimsoll.onnx.form import require_form
+from plimsoll.onnx.signature import SUFFIX, Signature
+from plimsoll.system import subprocesses
+from plimsoll.system.subprocesses import JobError, Limits
 
 CALIBRATORS = {
     "kl": ("KL", "MAX_ABS"),
@@ -53,12 +55,12 @@ _LIMITS = Limits(1800, 12_000_000_000)
 
 
 def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
-    """Return the MNN file for a target, in `folder`; the model itself where it is one already. Raises BuildFailed."""
+    """Return the MNN file for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
     if model.format == "mnn":
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibrated is None:
-        raise BuildFailed(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
     signature = Signature.of(model)
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
@@ -81,9 +83,9 @@ def _workplace() -> Iterator[Path]:
 
 def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
     try:
-        isolate.run("plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS)
-    except JobFailed as error:
-        raise BuildFailed(f"{model.path}: {tool}: {error.message}", error.hint) from error
+        subprocesses.run("plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS)
+    except JobError as error:
+        raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error
 
 
 def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
@@ -96,7 +98,7 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
 
 def _check(model: Model, signature: Signature, made: Path) -> None:
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
-        with muted(), translate(BuildFailed, f"{model.path}: MNN can't run what it converted"):
+        with muted(), translate(BuildError, f"{model.path}: MNN can't run what it converted"):
             lane = MnnLane(require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"})
             return lane.run(feeds)
 
@@ -106,17 +108,17 @@ def _check(model: Model, signature: Signature, made: Path) -> None:
 def _quantize(model: Model, made: Path, signature: Signature, calibrated: Calibrated, work: Path) -> Path:
     """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay in float."""
     if not calibrated.ranges and calibrated.method not in CALIBRATORS:
-        raise BuildFailed(f"MNN has no calibrator '{calibrated.method}'", f"It has: {', '.join(CALIBRATORS)}.")
+        raise BuildError(f"MNN has no calibrator '{calibrated.method}'", f"It has: {', '.join(CALIBRATORS)}.")
     if len(signature.inputs) != 1:
-        raise BuildFailed(f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated", "Use mnn:cpu:int8_weights.")
+        raise BuildError(f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated", "Use mnn:cpu:int8_weights.")
     if len(calibrated.tensors) == 0:
-        raise BuildFailed(f"{model.path}: there is no calibration picture", "Give some.")
+        raise BuildError(f"{model.path}: there is no calibration picture", "Give some.")
     tool = _Quantizer(model, made, signature.inputs[0].name, calibrated.tensors, work)
     if calibrated.ranges:
         return _with_ranges(tool, calibrated.ranges)
     if calibrated.method == "ema":
         # The network that it writes can't be saved from its grids: where values are added up it has no place for one.
-        with translate(BuildFailed, f"{model.path}: what MNN's quantizer wrote can't be read"):
+        with translate(BuildError, f"{model.path}: what MNN's quantizer wrote can't be read"):
             ranges = grids.ranges_of(Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(made))
         return _with_ranges(tool, ranges)
     feature, weight = CALIBRATORS[calibrated.method]
@@ -127,14 +129,14 @@ def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
     """Have MNN's tool quantize the weights and lay out the network, for which the least calibration will do; then replace its ranges."""
     try:
         made = tool.run("KL", "MAX_ABS", _GAPS)
-    except BuildFailed:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
+    except BuildError:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
         made = tool.run("ADMM", "MAX_ABS", 1)
     return _settled(made, ranges)
 
 
 def _settled(path: Path, ranges: Mapping[str, grids.Range]) -> Path:
     graph = Graph.read(path)
-    with translate(BuildFailed, f"{path.name}: what MNN's quantizer wrote can't be read"):
+    with translate(BuildError, f"{path.name}: what MNN's quantizer wrote can't be read"):
         grids.settle(graph, ranges)
     graph.write(path)
     return path
@@ -151,7 +153,7 @@ class _Quantizer:
     work: Path
 
     def run(self, feature: str, weight: str, most: int) -> Path:
-        """Quantize all but the heads, with so many pictures at most; raises BuildFailed."""
+        """Quantize all but the heads, with so many pictures at most; raises BuildError."""
         pictures = self.tensors[:most]
         batch = len(pictures) if feature == "ADMM" else 1  # It reads one batch alone, and pictures one after another.
         place = self.work / f"{feature}-{weight}"

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from plimsoll.backend import translate
-from plimsoll.errors import BuildFailed
+from plimsoll.core.foreign import translate
+from plimsoll.errors import BuildError
 
 BINARY, CONVOLUTION, CONVOLUTION_DEPTHWISE, POOLING = 7, 12, 13, 47
 DECONVOLUTIONS = (17, 18)
@@ -183,8 +183,8 @@ class Graph:
 
     @classmethod
     def read(cls, path: Path) -> Graph:
-        """Read a file; raises BuildFailed for one that is damaged."""
-        with translate(BuildFailed, f"{path.name}: can't be read as an MNN file"):
+        """Read a file; raises BuildError for one that is damaged."""
+        with translate(BuildError, f"{path.name}: can't be read as an MNN file"):
             return cls(bytearray(path.read_bytes()))
 
     def write(self, path: Path) -> None:

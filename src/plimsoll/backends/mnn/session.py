@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors
-from plimsoll.errors import BuildFailed, RunFailed
-from plimsoll.lanes import LaneSession
-from plimsoll.signature import Signature
+from plimsoll.backends.session_pool import SessionPool
+from plimsoll.core.model import Tensors
+from plimsoll.errors import BuildError, RunError
+from plimsoll.onnx.signature import Signature
 
 Array = NDArray[Any]
 
@@ -41,11 +41,11 @@ def muted() -> Iterator[None]:
             os.close(nowhere)
 
 
-class MnnSession(LaneSession):
+class MnnSession(SessionPool):
     """A network that is loaded once for each lane: calls of one interpreter wait for one another."""
 
-    def __init__(self, signature: Signature, lanes: list[MnnLane]) -> None:
-        super().__init__("MNN", signature.inputs, signature.outputs, lanes)
+    def __init__(self, signature: Signature, streams: list[MnnLane]) -> None:
+        super().__init__("MNN", signature.inputs, signature.outputs, streams)
 
 
 class MnnLane:
@@ -59,17 +59,17 @@ class MnnLane:
         self._shapes: dict[str, tuple[int, ...]] = {}
         known = {*self._interpreter.getSessionInputAll(self._session), *self._interpreter.getSessionOutputAll(self._session)}
         if missing := [one.name for one in (*signature.inputs, *signature.outputs) if one.name not in known]:
-            raise BuildFailed(f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again.")
+            raise BuildError(f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again.")
         if foreign := [f"'{one.name}' {one.dtype}" for one in (*signature.inputs, *signature.outputs) if one.dtype not in KINDS]:
-            raise BuildFailed(f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
+            raise BuildError(f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
-        """Compute all outputs; raises RunFailed, and what MNN raises."""
+        """Compute all outputs; raises RunError, and what MNN raises."""
         self._resize({name: value.shape for name, value in feeds.items()})
         for one in self._signature.inputs:
             self._interpreter.getSessionInput(self._session, one.name).copyFrom(self._tensor(np.ascontiguousarray(feeds[one.name])))
         if code := self._interpreter.runSession(self._session):
-            raise RunFailed(f"MNN failed: its error code is {code}")
+            raise RunError(f"MNN failed: its error code is {code}")
         return {one.name: self._fetch(one.name, one.dtype) for one in self._signature.outputs}
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -12,18 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_files, onnx_graph, toolchain
-from plimsoll.backend import Calibrated, require, translate
+from plimsoll.backends.base import Calibrated
+from plimsoll.backends.calibration_tables import symmetric
+from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.backends.ncnn.network import Network, input_shapes
 from plimsoll.backends.ncnn.session import Loaded, NcnnSession
-from plimsoll.errors import BuildFailed, ModelError
-from plimsoll.interchange import symmetric
-from plimsoll.interchange.ncnn import Table
-from plimsoll.model import Model
-from plimsoll.onnx_check import check_answers, random_feeds, reference_answers
-from plimsoll.onnx_form import require_form
-from plimsoll.signature import SUFFIX, Signature
-from plimsoll.target import Target
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx import load
+from plimsoll.onnx.check import check_answers, random_feeds, reference_answers
+from plimsoll.onnx.form import require_form
+from plimsoll.onnx.signature import SUFFIX, Signature
+from plimsoll.system import toolchains
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -66,12 +69,12 @@ class Converted:
 
 
 def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
-    """Return ncnn's pair of files for a target, in `folder`; the model itself where it is one already. Raises BuildFailed."""
+    """Return ncnn's pair of files for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
     if model.format == "ncnn":
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibrated is None:
-        raise BuildFailed(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
     param, weights = (folder / f"{model.path.stem}.{target.precision}.ncnn.{kind}" for kind in ("param", "bin"))
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
         made = convert(model, Path(temporary))
@@ -85,15 +88,15 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
 
 
 def weights_of(model: Model) -> Path:
-    """Return the `.bin` beside the `.param`; raises BuildFailed."""
+    """Return the `.bin` beside the `.param`; raises BuildError."""
     found = next((file for file in model.files if file.suffix == ".bin"), None)
     if found is None:
-        raise BuildFailed(f"{model.path}: its weights (.bin) are missing", "Both files belong together.")
+        raise BuildError(f"{model.path}: its weights (.bin) are missing", "Both files belong together.")
     return found
 
 
 def loaded(ncnn: ModuleType, files: tuple[Path, Path], *, threads: int = 1, half: bool = False, keep: bool = False) -> Loaded:
-    """Load a pair of files; raises BuildFailed. `half`: compute in float16. `keep`: keep all blobs, for looking into them."""
+    """Load a pair of files; raises BuildError. `half`: compute in float16. `keep`: keep all blobs, for looking into them."""
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.lightmode = not keep
@@ -101,25 +104,25 @@ def loaded(ncnn: ModuleType, files: tuple[Path, Path], *, threads: int = 1, half
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
     if net.load_param(str(files[0])) != 0 or net.load_model(str(files[1])) != 0:
-        raise BuildFailed(f"{files[0].name}: ncnn can't load it", "Convert the ONNX network again.")
+        raise BuildError(f"{files[0].name}: ncnn can't load it", "Convert the ONNX network again.")
     return Loaded(ncnn, net, input_shapes(files[0]))
 
 
 def convert(model: Model, work: Path) -> Converted:
-    """Convert a float32 ONNX network in the toolchain, and check that it answers alike. Raises BuildFailed."""
+    """Convert a float32 ONNX network in the toolchain, and check that it answers alike. Raises BuildError."""
     signature = Signature.of(model)
     if foreign := [f"'{one.name}' {one.dtype}" for one in signature.inputs if one.dtype not in _TAKEN]:
-        raise BuildFailed(f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
+        raise BuildError(f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
     fixed, shapes = _fixed(model, work)
-    answer = toolchain.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
+    answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
     network = Network.read(work / "network.param", work / "network.bin")
     if foreign := sorted({one.kind for one in network.layers if "." in one.kind or ":" in one.kind}):
-        raise BuildFailed(f"{model.path}: ncnn has no layer for {', '.join(foreign)}", "Export the network without them, or choose another runtime.")
+        raise BuildError(f"{model.path}: ncnn has no layer for {', '.join(foreign)}", "Export the network without them, or choose another runtime.")
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:
-        raise BuildFailed(f"{model.path}: pnnx took another axis than the first for the batch", "Choose another runtime.")
+        raise BuildError(f"{model.path}: pnnx took another axis than the first for the batch", "Choose another runtime.")
     inner = [shape[1:] or [1] if axis == 0 else shape for shape, axis in zip(shapes, answer["batch_axes"], strict=True)]
     if deep := [shape for shape in inner if len(shape) > _MOST_AXES]:
-        raise BuildFailed(f"{model.path}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime.")
+        raise BuildError(f"{model.path}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime.")
     network = network.with_inputs(inner)
     files = (work / "sized.param", work / "sized.bin")
     network.write(*files)
@@ -131,22 +134,22 @@ def convert(model: Model, work: Path) -> Converted:
 def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
     """Write the network with a batch of one, fixed sizes and float inputs, simplified; return it and its inputs' shapes.
 
-    Raises BuildFailed where a size stays free.
+    Raises BuildError where a size stays free.
     """
     from onnx import external_data_helper
 
-    with translate(BuildFailed, f"{model.path}: its sizes can't be fixed"):
-        proto = onnx_files.infer_shapes(model, batch=1)
+    with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
+        proto = load.infer_shapes(model, batch=1)
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
-    for value in (*onnx_files.inputs(proto.graph), *proto.graph.output):
+    for value in (*load.inputs(proto.graph), *proto.graph.output):
         if len(value.type.tensor_type.shape.dim) > 0:
             value.type.tensor_type.shape.dim[0].dim_value = 1
     shapes = []
-    for value in onnx_files.inputs(proto.graph):
-        shape = onnx_files.shape_of(value)
+    for value in load.inputs(proto.graph):
+        shape = load.shape_of(value)
         sizes = [size for size in shape or () if isinstance(size, int)]
         if not shape or len(sizes) != len(shape):
-            raise BuildFailed(
+            raise BuildError(
                 f"{model.path}: ncnn's converter needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
@@ -161,8 +164,8 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
 
 
 def _read_as_float(proto: ModelProto, value: Any) -> None:
-    """Have an input of bytes fed in float32, which ncnn computes in anyway; raises BuildFailed where it would mean something else."""
-    if onnx_files.dtype_of(value) != "uint8":
+    """Have an input of bytes fed in float32, which ncnn computes in anyway; raises BuildError where it would mean something else."""
+    if load.dtype_of(value) != "uint8":
         return
     open_ = [value.name]
     while open_:
@@ -170,7 +173,7 @@ def _read_as_float(proto: ModelProto, value: Any) -> None:
             if node.op_type in _MOVING:
                 open_ += node.output
             elif node.op_type != "Cast":
-                raise BuildFailed(f"the input '{value.name}' holds bytes that {node.op_type} computes with", "Choose another runtime.")
+                raise BuildError(f"the input '{value.name}' holds bytes that {node.op_type} computes with", "Choose another runtime.")
     value.type.tensor_type.elem_type = 1
 
 
@@ -178,7 +181,7 @@ def _check(model: Model, made: Converted) -> None:
     ncnn = require("ncnn", INSTALL)
 
     def answer(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        with translate(BuildFailed, f"{model.path}: ncnn can't run what was converted"):
+        with translate(BuildError, f"{model.path}: ncnn can't run what was converted"):
             return NcnnSession(loaded(ncnn, made.files), made.signature, 1).run(feeds)
 
     # A batch that is fixed to more than one picture, the original can't be asked for one.
@@ -189,13 +192,13 @@ def _check(model: Model, made: Converted) -> None:
 def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:
     """Return ncnn's scales for a converted network: of each layer's weights, and of what it reads by the ranges of ONNX tensors.
 
-    The last layers before the outputs are left out. Raises BuildFailed where no layer is left.
+    The last layers before the outputs are left out. Raises BuildError where no layer is left.
     """
     heads = made.network.heads()
     layers = [one for one in made.network.layers if one.is_quantizable]
     layers = [one for one in layers if one.name not in heads] or layers
     tensors = dict(_tensors_read(made, [one.inputs[0] for one in layers], picture))
-    graph = onnx_files.read(made.onnx.path).proto.graph
+    graph = load.read(made.onnx.path).proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     weights: dict[str, tuple[float, ...]] = {}
     activations: dict[str, float] = {}
@@ -209,19 +212,19 @@ def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None
         weights[layer.name] = tuple(_STEPS / np.maximum(largest, 1e-30))
         activations[layer.name] = _STEPS / max(-ranges[tensor][0], ranges[tensor][1], 1e-30)
     if not activations:
-        raise BuildFailed(f"{made.onnx.path.name}: the ranges are of none of the tensors that its layers read", "Calibrate the network that is converted.")
+        raise BuildError(f"{made.onnx.path.name}: the ranges are of none of the tensors that its layers read", "Calibrate the network that is converted.")
     return Table(weights, activations)
 
 
 def ranges_of(made: Converted, table: Table) -> dict[str, Range]:
-    """Return the ranges of ONNX tensors that a table of ncnn's means; raises BuildFailed where it belongs to another network."""
+    """Return the ranges of ONNX tensors that a table of ncnn's means; raises BuildError where it belongs to another network."""
     layers = {one.name: one for one in made.network.layers if one.is_quantizable}
     if unknown := [name for name in table.activations if name not in layers]:
-        raise BuildFailed(
+        raise BuildError(
             f"the table has the layer '{unknown[0]}', which the network, as pnnx converts it, does not", "Was it made with this network and pnnx?"
         )
     tensors = dict(_tensors_read(made, [layers[name].inputs[0] for name in table.activations], None))
-    graph = onnx_files.read(made.onnx.path).proto.graph
+    graph = load.read(made.onnx.path).proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     found: dict[str, float] = {}
     for name, scale in table.activations.items():
@@ -241,7 +244,7 @@ def _tensors_read(made: Converted, wanted: list[str], picture: Array | None) -> 
         raise ModelError(f"{made.onnx.path}: an input has a free size")
     ncnn = require("ncnn", INSTALL)
     wanted = list(dict.fromkeys(wanted))
-    with translate(BuildFailed, f"{made.onnx.path}: ncnn can't run what was converted"):
+    with translate(BuildError, f"{made.onnx.path}: ncnn can't run what was converted"):
         network = loaded(ncnn, made.files, keep=True)
         blobs = dict(zip(wanted, network.extract([feeds[one.name][0] for one in inputs], wanted), strict=True))
     proto = onnx_graph.load(made.onnx)

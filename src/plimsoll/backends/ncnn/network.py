@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.errors import BuildFailed
+from plimsoll.errors import BuildError
 
 MAGIC = "7767517"
 _FLOAT32, _FLOAT16, _INT8 = 0, 0x01306B47, 0x000D4B38
@@ -61,10 +61,10 @@ class Network:
 
     @classmethod
     def read(cls, param: Path, weights: Path) -> Network:
-        """Read both files; raises BuildFailed for what is damaged, and for layers that keep weights in a way that isn't known here."""
+        """Read both files; raises BuildError for what is damaged, and for layers that keep weights in a way that isn't known here."""
         lines = param.read_text(encoding="utf-8").splitlines()
         if not lines or lines[0].strip() != MAGIC:
-            raise BuildFailed(f"{param.name}: it doesn't begin with {MAGIC}, as ncnn's networks do")
+            raise BuildError(f"{param.name}: it doesn't begin with {MAGIC}, as ncnn's networks do")
         data = weights.read_bytes()
         place, layers = 0, []
         try:
@@ -73,10 +73,10 @@ class Network:
                 layer, place = _filled(_layer(line), data, place)
                 layers.append(layer)
         except (ValueError, IndexError, struct.error) as error:
-            raise BuildFailed(f"{param.name}: it can't be read as ncnn's network: {error}") from error
+            raise BuildError(f"{param.name}: it can't be read as ncnn's network: {error}") from error
         if place != len(data):
             kinds = ", ".join(sorted({one.kind for one in layers if one.kind not in _BLOCKS}))
-            raise BuildFailed(f"{weights.name}: {len(data) - place:,} bytes belong to layers whose weights can't be rewritten, among {kinds}")
+            raise BuildError(f"{weights.name}: {len(data) - place:,} bytes belong to layers whose weights can't be rewritten, among {kinds}")
         return cls(tuple(layers), blobs)
 
     def with_inputs(self, shapes: Sequence[Sequence[int]]) -> Network:
@@ -127,12 +127,12 @@ class Network:
 
 
 def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's inputs by their blobs, as `with_inputs` wrote them; raises BuildFailed where they are missing."""
+    """Return the shapes of a network's inputs by their blobs, as `with_inputs` wrote them; raises BuildError where they are missing."""
     lines = [line for line in param.read_text(encoding="utf-8").splitlines() if line.split()[:1] == ["Input"]]
     layers = [_layer(line) for line in lines]
     shapes = {one.outputs[0]: tuple(one.whole(number) for number in (2, 11, 1, 0) if one.whole(number)) for one in layers}
     if not shapes or not all(shapes.values()):
-        raise BuildFailed(f"{param.name}: it doesn't say how large its inputs are", "Give the ONNX network; Plimsoll converts it and writes that down.")
+        raise BuildError(f"{param.name}: it doesn't say how large its inputs are", "Give the ONNX network; Plimsoll converts it and writes that down.")
     return shapes
 
 

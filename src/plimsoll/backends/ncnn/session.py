@@ -11,33 +11,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import TensorInfo, Tensors, translate
-from plimsoll.errors import RunFailed
-from plimsoll.signature import Signature
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import TensorInfo, Tensors
+from plimsoll.errors import RunError
+from plimsoll.onnx.signature import Signature
 
 Array = NDArray[Any]
 
 
 class NcnnSession:
-    """ncnn knows no batches: the pictures of one go through one after another. All lanes share the weights."""
+    """ncnn knows no batches: the pictures of one go through one after another. All streams share the weights."""
 
     concurrent = True
 
-    def __init__(self, network: Loaded, signature: Signature, lanes: int) -> None:
+    def __init__(self, network: Loaded, signature: Signature, streams: int) -> None:
         self.inputs = signature.inputs
         self.outputs = signature.outputs
         self._network: Loaded | None = network
-        self._turn = threading.Semaphore(lanes)
+        self._turn = threading.Semaphore(streams)
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
         arrays = [np.ascontiguousarray(feeds[one.name], np.float32) for one in self.inputs]
-        with self._turn, translate(RunFailed, "ncnn failed"):
+        with self._turn, translate(RunError, "ncnn failed"):
             answers = [self._picture([array[place] for array in arrays]) for place in range(len(arrays[0]))]
         return {one.name: np.stack([answer[number] for answer in answers]) for number, one in enumerate(self.outputs)}
 
     def _picture(self, values: list[Array]) -> list[Array]:
         if self._network is None:
-            raise RunFailed("ncnn failed: the session is closed")
+            raise RunError("ncnn failed: the session is closed")
         found = self._network.extract(values, [f"out{number}" for number in range(len(self.outputs))])
         return [_shaped(value, one) for value, one in zip(found, self.outputs, strict=True)]
 
@@ -54,16 +55,16 @@ class Loaded:
         self._shapes = shapes
 
     def extract(self, values: list[Array], wanted: list[str]) -> list[Array]:
-        """Feed one picture, without its batch axis, and return copies of the blobs that are wanted; raises RunFailed."""
+        """Feed one picture, without its batch axis, and return copies of the blobs that are wanted; raises RunError."""
         with self._net.create_extractor() as extractor:
             for number, value in enumerate(values):
                 if code := extractor.input(f"in{number}", self._blob(value, self._shapes[f"in{number}"])):
-                    raise RunFailed(f"ncnn failed: it takes no input 'in{number}' (code {code})")
+                    raise RunError(f"ncnn failed: it takes no input 'in{number}' (code {code})")
             found = []
             for name in wanted:
                 code, blob = extractor.extract(name)
                 if code:
-                    raise RunFailed(f"ncnn failed at '{name}' (code {code})")
+                    raise RunError(f"ncnn failed at '{name}' (code {code})")
                 found.append(np.array(blob))
             return found
 
@@ -82,5 +83,5 @@ def _shaped(value: Array, info: TensorInfo) -> Array:
     if not unknown or (len(unknown) == 1 and known):
         return value.reshape([-1 if size is None else size for size in sizes])
     if value.ndim != len(sizes):
-        raise RunFailed(f"ncnn failed: the output '{info.name}' has {value.ndim} axes, expected {len(sizes)}")
+        raise RunError(f"ncnn failed: the output '{info.name}' has {value.ndim} axes, expected {len(sizes)}")
     return value

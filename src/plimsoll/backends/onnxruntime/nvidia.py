@@ -15,11 +15,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from plimsoll import gpu, onnx_files
-from plimsoll.backend import require
-from plimsoll.cache import cache_folder
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import load
+from plimsoll.system import gpu
+from plimsoll.system.cache import cache_folder
 
 Provider = Literal["auto", "cuda", "tensorrt"]
 
@@ -62,9 +63,9 @@ def _tensorrt_is_here() -> bool:
 
 
 def chosen(provider: Provider, precision: str) -> str:
-    """Return the provider that does the work; raises BuildFailed for int8 by CUDA's."""
+    """Return the provider that does the work; raises BuildError for int8 by CUDA's."""
     if provider == "cuda" and precision == "int8":
-        raise BuildFailed("ONNX Runtime's CUDA provider computes int8 networks in float32, dequantized", "Leave the option `provider` out: TensorRT's does it.")
+        raise BuildError("ONNX Runtime's CUDA provider computes int8 networks in float32, dequantized", "Leave the option `provider` out: TensorRT's does it.")
     if provider == "auto":
         return TENSORRT if precision == "int8" else CUDA
     return TENSORRT if provider == "tensorrt" else CUDA
@@ -100,26 +101,26 @@ def preload(runtime: ModuleType, provider: str) -> str:
 
 
 def require_gpu(session: Any, provider: str, model: Model, said: str) -> None:
-    """Raise BuildFailed where the provider didn't start, or where operators of the network fell back to the CPU: it names the first of them.
+    """Raise BuildError where the provider didn't start, or where operators of the network fell back to the CPU: it names the first of them.
 
     What computes with sizes alone may stay there, as ONNX Runtime itself decides: those numbers are needed on the CPU.
     """
     if provider not in session.get_providers():
         hint = f"It needs CUDA and cuDNN: {INSTALL}" + (f"; and TensorRT 10: {_TENSORRT_INSTALL}" if provider == TENSORRT else "")
-        raise BuildFailed(f"ONNX Runtime's {provider} did not start, and the CPU would have done the work{f': {said[:200]}' if said else ''}", hint)
+        raise BuildError(f"ONNX Runtime's {provider} did not start, and the CPU would have done the work{f': {said[:200]}' if said else ''}", hint)
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise BuildFailed("this ONNX Runtime can't tell which operators its GPU provider computes: it is older than 1.24", f"Update it: {INSTALL}")
+        raise BuildError("this ONNX Runtime can't tell which operators its GPU provider computes: it is older than 1.24", f"Update it: {INSTALL}")
     assigned = [(part.ep_name, node) for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()]
     fallen = [node for name, node in assigned if name == CPU and not _is_about_sizes(node, model)]
     if fallen:
         shown = ", ".join(f"{node.op_type} '{node.name}'" if node.name else node.op_type for node in fallen[:3]) + (" …" if len(fallen) > 3 else "")
-        raise BuildFailed(
+        raise BuildError(
             f"{model.path.name}: {len(fallen)} of its {len(assigned)} operators would be computed on the CPU: {shown}",
             f"{provider} has no kernel for them as they are. Export the network with other operators or types.",
         )
     beside = sum(name != provider for name, _ in assigned)
     if beside == len(assigned):
-        raise BuildFailed(f"{model.path.name}: {provider} took none of its {len(assigned)} operators", "Use the option provider=cuda.")
+        raise BuildError(f"{model.path.name}: {provider} took none of its {len(assigned)} operators", "Use the option provider=cuda.")
     _log.debug("%s computes %d of %d operators of %s", provider, len(assigned) - beside, len(assigned), model.path.name)
 
 
@@ -129,7 +130,7 @@ def _is_about_sizes(node: Any, model: Model) -> bool:
         return True
     from onnx import shape_inference
 
-    graph = shape_inference.infer_shapes(onnx_files.read(model.path).proto).graph
+    graph = shape_inference.infer_shapes(load.read(model.path).proto).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
     made = [name for one in graph.node if node.name and one.name == node.name for name in one.output]
     return bool(made) and all(kinds.get(name) in _INTEGERS for name in made)

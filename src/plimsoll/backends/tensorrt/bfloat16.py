@@ -6,10 +6,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from plimsoll import onnx_files, onnx_graph
-from plimsoll.backend import require, translate
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph, load
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -25,19 +25,19 @@ def converted(model: Model, folder: Path) -> Path:
     """Write the network with weights and arithmetic in bfloat16, but for a few operators, into `folder`; inputs and outputs stay float32.
 
     The casts are placed by ONNX Runtime's float16 converter; then float16 is renamed, and each weight rounded from its float32 value.
-    Raises BuildFailed.
+    Raises BuildError.
     """
     half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
-    proto = onnx_graph.load(model)
+    proto = graph.load(model)
     _store_constants(proto)
-    exact = {tensor.name: onnx_graph.array(tensor) for tensor in onnx_files.messages(proto, "TensorProto") if tensor.data_type == _FLOAT and tensor.name}
-    with translate(BuildFailed, f"{model.path}: can't be converted to bfloat16"), warnings.catch_warnings():
+    exact = {tensor.name: graph.array(tensor) for tensor in load.messages(proto, "TensorProto") if tensor.data_type == _FLOAT and tensor.name}
+    with translate(BuildError, f"{model.path}: can't be converted to bfloat16"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what float16 can't hold is rounded from its float32 value below
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=[*half.DEFAULT_OP_BLOCK_LIST, *_KEEP_FLOAT32])
-        onnx_graph.sort(converted)
+        graph.sort(converted)
         _rename(converted, exact)
         path = folder / f"{model.path.stem}.bfloat16.onnx"
-        onnx_graph.save(converted, path)
+        graph.save(converted, path)
     return path
 
 
@@ -45,7 +45,7 @@ def _store_constants(proto: ModelProto) -> None:
     """Store what Constant operators hold among the weights, where it has a name."""
     kept = []
     for node in proto.graph.node:
-        value = onnx_graph.attribute(node, "value") if node.op_type == "Constant" else None
+        value = graph.attribute(node, "value") if node.op_type == "Constant" else None
         if value is None:
             kept.append(type(node).FromString(node.SerializeToString()))
         else:
@@ -57,13 +57,13 @@ def _store_constants(proto: ModelProto) -> None:
 
 def _rename(proto: ModelProto, exact: dict[str, Any]) -> None:
     """Make bfloat16 of all that is float16."""
-    for tensor in onnx_files.messages(proto, "TensorProto"):
+    for tensor in load.messages(proto, "TensorProto"):
         if tensor.data_type == _FLOAT16:
             _round(tensor, exact)
-    for value in onnx_files.messages(proto, "Tensor"):  # TypeProto.Tensor: inputs, outputs and what lies between
+    for value in load.messages(proto, "Tensor"):  # TypeProto.Tensor: inputs, outputs and what lies between
         if value.elem_type == _FLOAT16:
             value.elem_type = _BFLOAT16
-    for node in onnx_files.messages(proto, "NodeProto"):
+    for node in load.messages(proto, "NodeProto"):
         for attribute in node.attribute:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == _FLOAT16:
                 attribute.i = _BFLOAT16
@@ -75,6 +75,6 @@ def _round(tensor: TensorProto, exact: dict[str, Any]) -> None:
 
     dtype = helper.tensor_dtype_to_np_dtype(_BFLOAT16)
     values = exact.get(tensor.name)
-    rounded = (onnx_graph.array(tensor) if values is None else values).astype(dtype)
+    rounded = (graph.array(tensor) if values is None else values).astype(dtype)
     name = tensor.name
     tensor.CopyFrom(numpy_helper.from_array(rounded, name))

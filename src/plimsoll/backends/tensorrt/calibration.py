@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.tensorrt import runtime
-from plimsoll.gpu import Device
-from plimsoll.interchange.tensorrt import Cache
+from plimsoll.backends.tensorrt.calibration_cache import Cache
+from plimsoll.system.gpu import Device
 
 
 class Feeder:

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from plimsoll import __version__, build_cache, gpu, isolate
-from plimsoll.backend import Calibrated, Form
+from plimsoll import __version__
+from plimsoll.backends.base import Calibrated
 from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime, symmetry
 from plimsoll.backends.tensorrt.options import TensorRtOptions
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
-from plimsoll.onnx_form import form_of, require_form
-from plimsoll.target import Target
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx.form import OnnxForm, form_of, require_form
+from plimsoll.system import build_cache, gpu, subprocesses
 
 CALIBRATORS = ("entropy", "minmax")
 """TensorRT 10's own: IInt8EntropyCalibrator2 and IInt8MinMaxCalibrator."""
@@ -31,13 +32,13 @@ class Wishes:
     """How an engine is to be built."""
 
     options: TensorRtOptions
-    form: Form
+    form: OnnxForm
     """The form of network that the target needs."""
     calibrated: Calibrated | None
 
 
 def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
-    """Return the engine, its facts beside it, in `folder`; raises BuildFailed."""
+    """Return the engine, its facts beside it, in `folder`; raises BuildError."""
     calibrated = _implicit(model, target, wishes)
     if calibrated is None:
         require_form(model, target, wishes.form)
@@ -63,24 +64,24 @@ def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
 
 
 def _implicit(model: Model, target: Target, wishes: Wishes) -> Calibrated | None:
-    """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized yet; raises BuildFailed."""
+    """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized yet; raises BuildError."""
     calibrated = wishes.calibrated
     if target.precision != "int8" or calibrated is None or form_of(model.path) != "float32":
         return None
     if runtime.generation() >= runtime.STRONGLY_TYPED:
-        raise BuildFailed(
+        raise BuildError(
             f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ", "Quantize it first with plimsoll.quantize.static."
         )
     if not calibrated.ranges and calibrated.method not in CALIBRATORS:
-        raise BuildFailed(f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges.")
+        raise BuildError(f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges.")
     return calibrated
 
 
 def _prepared(model: Model, target: Target, wishes: Wishes, folder: Path) -> Path:
-    """Return the network as TensorRT's parser takes it; raises BuildFailed."""
+    """Return the network as TensorRT's parser takes it; raises BuildError."""
     if target.precision == "fp8":
         if wishes.calibrated is None or not wishes.calibrated.ranges:
-            raise BuildFailed(f"{model.path}: an fp8 engine needs the ranges of a calibration", "`plimsoll convert … --images DIR` finds them.")
+            raise BuildError(f"{model.path}: an fp8 engine needs the ranges of a calibration", "`plimsoll convert … --images DIR` finds them.")
         return fp8.quantized(model, wishes.calibrated.ranges, folder)
     if target.precision == "bfloat16" and runtime.generation() >= runtime.STRONGLY_TYPED:
         return bfloat16.converted(model, folder)
@@ -90,7 +91,7 @@ def _prepared(model: Model, target: Target, wishes: Wishes, folder: Path) -> Pat
 
 
 def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Path) -> None:
-    """Let a process of its own build into the folder where the engine is kept; raises BuildFailed in words."""
+    """Let a process of its own build into the folder where the engine is kept; raises BuildError in words."""
     with build_cache.building(kept) as (part, desk):
         payload: dict[str, Any] = {
             "network": str(network),
@@ -102,9 +103,9 @@ def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Pat
             "calibration": _calibration(_implicit(model, target, wishes), desk),
         }
         try:
-            isolate.run("plimsoll.backends.tensorrt.job", payload, desk, isolate.Limits(seconds=60 * wishes.options.build_minutes))
-        except isolate.JobFailed as error:
-            raise BuildFailed(f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint) from error
+            subprocesses.run("plimsoll.backends.tensorrt.job", payload, desk, subprocesses.Limits(seconds=60 * wishes.options.build_minutes))
+        except subprocesses.JobError as error:
+            raise BuildError(f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint) from error
 
 
 def _calibration(calibrated: Calibrated | None, desk: Path) -> dict[str, Any] | None:

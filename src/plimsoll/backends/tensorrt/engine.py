@@ -12,9 +12,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plimsoll import build_cache
-from plimsoll.errors import BuildFailed
-from plimsoll.gpu import Gpu
+from plimsoll.errors import BuildError
+from plimsoll.system import build_cache
+from plimsoll.system.gpu import Gpu
 
 FORMAT = "tensorrt"
 ENGINE, CALIBRATION = "network.engine", "network.calibration"
@@ -49,14 +49,14 @@ class EngineFacts(BaseModel):
 
     @classmethod
     def beside(cls, engine: Path) -> Self | None:
-        """Read the JSON beside an engine; None where there is none, as beside one that `trtexec` built. Raises BuildFailed."""
+        """Read the JSON beside an engine; None where there is none, as beside one that `trtexec` built. Raises BuildError."""
         file = facts_file(engine)
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise BuildFailed(f"{file}: can't read what the engine was built for: {str(error).splitlines()[0]}", _ANEW) from error
+            raise BuildError(f"{file}: can't read what the engine was built for: {str(error).splitlines()[0]}", _ANEW) from error
 
     def write(self, engine: Path) -> Path:
         """Write the JSON beside an engine and return its path."""
@@ -65,15 +65,15 @@ class EngineFacts(BaseModel):
         return file
 
     def require(self, engine: Path, content: bytes, gpu: Gpu, version: str, plugins: dict[str, str]) -> None:
-        """Raise BuildFailed, in words, where the engine can't run on this GPU with this TensorRT and these plugins, or isn't the one described."""
+        """Raise BuildError, in words, where the engine can't run on this GPU with this TensorRT and these plugins, or isn't the one described."""
         if version != self.tensorrt:
-            raise BuildFailed(f"{engine.name} was built by TensorRT {self.tensorrt}; here is TensorRT {version}", _ANEW)
+            raise BuildError(f"{engine.name} was built by TensorRT {self.tensorrt}; here is TensorRT {version}", _ANEW)
         if not self._fits(gpu):
-            raise BuildFailed(f"{engine.name} was built on {self._home()}; here is {gpu}", _ANEW)
+            raise BuildError(f"{engine.name} was built on {self._home()}; here is {gpu}", _ANEW)
         if hashlib.sha256(content).hexdigest() != self.engine:
-            raise BuildFailed(f"{engine.name} is not the engine that {facts_file(engine).name} describes: it is damaged, or was replaced", _ANEW)
+            raise BuildError(f"{engine.name} is not the engine that {facts_file(engine).name} describes: it is damaged, or was replaced", _ANEW)
         if missing := [name for name, digest in self.plugins.items() if plugins.get(name) != digest]:
-            raise BuildFailed(f"{engine.name} needs the plugin libraries it was built with: {', '.join(missing)}", "Give their paths: --set plugins=…")
+            raise BuildError(f"{engine.name} needs the plugin libraries it was built with: {', '.join(missing)}", "Give their paths: --set plugins=…")
 
     def _fits(self, gpu: Gpu) -> bool:
         if self.hardware == "ampere_plus":

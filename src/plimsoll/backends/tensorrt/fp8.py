@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import onnx_graph
-from plimsoll.backend import translate
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -34,21 +34,21 @@ _E4M3 = 17
 def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: Path) -> Path:
     """Write the network with Q/DQ in E4M3 into `folder` and return its path.
 
-    `ranges` gives the range of what each operator reads; operators without one stay as they are. Raises BuildFailed where none has one.
+    `ranges` gives the range of what each operator reads; operators without one stay as they are. Raises BuildError where none has one.
     """
     from onnx import version_converter
 
-    proto = onnx_graph.load(model)
-    with translate(BuildFailed, f"{model.path}: can't be quantized to fp8"):
+    proto = graph.load(model)
+    with translate(BuildError, f"{model.path}: can't be quantized to fp8"):
         if next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")) < _OPSET:
             proto = version_converter.convert_version(proto, _OPSET)
     work = _Quantizing(proto)
     done = [work.visit(node, ranges) for node in list(proto.graph.node)]
     if not any(done):
-        raise BuildFailed(f"{model.path}: none of its operators reads a tensor that the calibration has a range for", "Calibrate this very network.")
+        raise BuildError(f"{model.path}: none of its operators reads a tensor that the calibration has a range for", "Calibrate this very network.")
     work.finish()
     path = folder / f"{model.path.stem}.fp8.onnx"
-    onnx_graph.save(proto, path)
+    graph.save(proto, path)
     return path
 
 
@@ -63,7 +63,7 @@ class _Quantizing:
         """Let a convolution or product read quantized tensors; tells whether it does now."""
         if node.op_type not in _COMPUTING or node.input[0] not in ranges or node.input[1] not in self._stored:
             return False
-        weights = onnx_graph.array(self._stored[node.input[1]])
+        weights = graph.array(self._stored[node.input[1]])
         largest = (max(map(abs, ranges[node.input[0]])), float(np.abs(weights).max(initial=0.0)))
         for place in range(2):
             node.input[place] = self._pair(node, node.input[place], largest[place])

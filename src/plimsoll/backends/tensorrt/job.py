@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from plimsoll import gpu
-from plimsoll.backend import translate
 from plimsoll.backends.tensorrt import calibration, engine, runtime
 from plimsoll.backends.tensorrt.options import TensorRtOptions
-from plimsoll.errors import BuildFailed
+from plimsoll.core.foreign import translate
+from plimsoll.errors import BuildError
+from plimsoll.system import gpu
 
 _FLAGS = {"float32": (), "float16": ("FP16",), "bfloat16": ("BF16",), "int8": ("INT8",), "fp8": ("FP8",)}
 """What TensorRT 10 is allowed beside float32, as members of BuilderFlag. TensorRT 11 has none of them."""
@@ -21,12 +21,12 @@ _MIB = 1 << 20
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Build and write engine, facts and calibration cache into `payload["out"]`; raises BuildFailed."""
+    """Build and write engine, facts and calibration cache into `payload["out"]`; raises BuildError."""
     options = TensorRtOptions.model_validate(payload["options"])
     out = Path(payload["out"])
     device = gpu.Device(options.device)
     try:
-        with translate(BuildFailed, "TensorRT failed"):
+        with translate(BuildError, "TensorRT failed"):
             content = _Build(payload, options, device).content(out)
     finally:
         device.close()
@@ -70,7 +70,7 @@ class _Build:
         return 0 if self._weakly_typed else 1 << int(self._tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def content(self, out: Path) -> bytes:
-        """Return the engine; raises BuildFailed with what TensorRT said."""
+        """Return the engine; raises BuildError with what TensorRT said."""
         self._parse()
         self._configure()
         self._profile()
@@ -79,7 +79,7 @@ class _Build:
         self._read_timings(timings)
         plan = self._builder.build_serialized_network(self._network, self._config)
         if plan is None:
-            raise BuildFailed(f"it can't build this network{runtime.said(self._log)}", "The whole log: set the logger plimsoll.tensorrt to DEBUG.")
+            raise BuildError(f"it can't build this network{runtime.said(self._log)}", "The whole log: set the logger plimsoll.tensorrt to DEBUG.")
         if calibrator is not None:
             calibrator.close()
         self._write_timings(timings)
@@ -91,7 +91,7 @@ class _Build:
             return
         errors = [parser.get_error(place) for place in range(min(parser.num_errors, 3))]
         told = "; ".join(f"{one.node_operator() or 'the graph'} '{one.node_name()}': {one.desc()}" for one in errors)
-        raise BuildFailed(
+        raise BuildError(
             f"its parser refuses the network: {told or runtime.said(self._log)}", "An operator that it lacks can come from a plugin: --set plugins=…"
         )
 
@@ -127,7 +127,7 @@ class _Build:
             ]
             profile.set_shape(one.name, *shapes)
         if self._config.add_optimization_profile(profile) < 0:
-            raise BuildFailed(f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}")
+            raise BuildError(f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}")
 
     def _calibrate(self, out: Path) -> calibration.Feeder | None:
         """Give TensorRT 10 a calibrator where the network isn't quantized already."""
@@ -136,7 +136,7 @@ class _Build:
             return None
         inputs = self._inputs()
         if len(inputs) != 1:
-            raise BuildFailed(f"its calibrators are fed pictures; this network has {len(inputs)} inputs", "Quantize it first with plimsoll.quantize.static.")
+            raise BuildError(f"its calibrators are fed pictures; this network has {len(inputs)} inputs", "Quantize it first with plimsoll.quantize.static.")
         feeder = calibration.Feeder.of(
             given, self._device, out / engine.CALIBRATION, self._options.best_batch if inputs[0].shape[0] < 0 else inputs[0].shape[0]
         )
@@ -166,14 +166,14 @@ class _Build:
 
 
 def shape_for(name: str, shape: Sequence[int], batch: int, sizes: Sequence[int | None]) -> tuple[int, ...]:
-    """Return an input's shape with its free sizes (-1) filled in: the batch, and the picture's sizes by the Spec. Raises BuildFailed."""
+    """Return an input's shape with its free sizes (-1) filled in: the batch, and the picture's sizes by the Spec. Raises BuildError."""
     given = [None, *sizes] if len(sizes) == len(shape) - 1 else [None] * len(shape)
     filled = [batch if shape[:1] and shape[0] < 0 else size for size in shape[:1]] + list(shape[1:])
     for axis in range(1, len(filled)):
         if filled[axis] < 0:
             size = given[axis]
             if size is None:
-                raise BuildFailed(
+                raise BuildError(
                     f"the input '{name}' is {list(shape)}: its size is free along axis {axis}", "Fix it in the network, or with a resize step in the Spec."
                 )
             filled[axis] = size

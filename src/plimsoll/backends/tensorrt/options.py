@@ -9,8 +9,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from plimsoll.backend import Options
-from plimsoll.errors import BuildFailed
+from plimsoll.backends.base import Options
+from plimsoll.errors import BuildError
 
 _RUNNING = {"contexts"}
 """The options that change nothing in the engine."""
@@ -42,7 +42,7 @@ class TensorRtOptions(Options):
     build_minutes: float = Field(30.0, gt=0)
     """How long building may take."""
     contexts: int | None = Field(None, ge=1, le=64)
-    """Calls computed at once, each with its own memory on the GPU; by default 2 where there are several lanes, so that one copies while one computes."""
+    """Calls computed at once, each with its own memory on the GPU; by default 2 where there are several streams, so that one copies while one computes."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -60,12 +60,12 @@ class TensorRtOptions(Options):
         return self.model_dump(exclude=_RUNNING)
 
     def library_digests(self) -> dict[str, str]:
-        """Return the plugin libraries' SHA-256 by their file names; raises BuildFailed where one can't be read."""
+        """Return the plugin libraries' SHA-256 by their file names; raises BuildError where one can't be read."""
         digests = {}
         for library in self.libraries:
             try:
                 with library.open("rb") as stream:
                     digests[library.name] = hashlib.file_digest(stream, "sha256").hexdigest()
             except OSError as error:
-                raise BuildFailed(f"{library}: can't read the plugin library: {error.strerror}", "Check the option `plugins`.") from error
+                raise BuildError(f"{library}: can't read the plugin library: {error.strerror}", "Check the option `plugins`.") from error
         return digests

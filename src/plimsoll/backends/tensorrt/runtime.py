@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from plimsoll.backend import require
-from plimsoll.errors import BackendMissing, BuildFailed
+from plimsoll.core.foreign import require
+from plimsoll.errors import BackendMissingError, BuildError
 
 INSTALL = "pip install tensorrt-cu13"
 """A small package that fetches NVIDIA's libraries (2 GB) from NVIDIA's own index; `tensorrt-cu12` where the driver is older than CUDA 13's."""
@@ -27,11 +27,11 @@ _log = logging.getLogger("plimsoll.tensorrt")
 
 @cache
 def load() -> Any:
-    """Return the module `tensorrt`; raises BackendMissing where it can't be loaded, or is of a generation that Plimsoll doesn't know."""
+    """Return the module `tensorrt`; raises BackendMissingError where it can't be loaded, or is of a generation that Plimsoll doesn't know."""
     tensorrt = require("tensorrt", INSTALL)
     found = str(tensorrt.__version__)
     if _major(found) not in (WEAKLY_TYPED, STRONGLY_TYPED):
-        raise BackendMissing(f"TensorRT {found} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}", f"Install one of those: {INSTALL}")
+        raise BackendMissingError(f"TensorRT {found} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}", f"Install one of those: {INSTALL}")
     return tensorrt
 
 
@@ -85,16 +85,16 @@ def said(log: Any) -> str:
 
 
 def load_plugins(log: Any, libraries: Iterable[Path]) -> None:
-    """Make TensorRT's own plugins known, and those of further libraries, whose code is run; raises BuildFailed."""
+    """Make TensorRT's own plugins known, and those of further libraries, whose code is run; raises BuildError."""
     tensorrt = load()
     tensorrt.init_libnvinfer_plugins(log, "")
     registry = tensorrt.get_plugin_registry()
     for library in libraries:
         if not library.is_file():
-            raise BuildFailed(f"{library}: there is no such plugin library", "Check the option `plugins`.")
+            raise BuildError(f"{library}: there is no such plugin library", "Check the option `plugins`.")
         try:
             handle = registry.load_library(str(library))
         except RuntimeError as error:
-            raise BuildFailed(f"{library}: TensorRT can't load the plugin library: {error}{said(log)}", "Was it built for this version?") from error
+            raise BuildError(f"{library}: TensorRT can't load the plugin library: {error}{said(log)}", "Was it built for this version?") from error
         if handle is None and log.errors:
-            raise BuildFailed(f"{library}: TensorRT can't load the plugin library{said(log)}", "Was it built for this version of TensorRT?")
+            raise BuildError(f"{library}: TensorRT can't load the plugin library{said(log)}", "Was it built for this version of TensorRT?")

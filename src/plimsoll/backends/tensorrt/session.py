@@ -16,12 +16,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backend import TensorInfo, Tensors, translate
 from plimsoll.backends.tensorrt import runtime
-from plimsoll.backends.tensorrt.lane import Lane
 from plimsoll.backends.tensorrt.options import TensorRtOptions
-from plimsoll.errors import BackendError, BuildFailed, RunFailed
-from plimsoll.gpu import Device
+from plimsoll.backends.tensorrt.stream import Lane
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import TensorInfo, Tensors
+from plimsoll.errors import BackendError, BuildError, RunError
+from plimsoll.system.gpu import Device
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
 
@@ -51,11 +52,11 @@ class TensorRtSession:
 
     @classmethod
     def open(cls, name: str, content: bytes, options: TensorRtOptions, contexts: int) -> Self:
-        """Load an engine for so many calls at once; raises BuildFailed."""
+        """Load an engine for so many calls at once; raises BuildError."""
         owners = [_Owner() for _ in range(contexts)]
         engine = _Engine(options.device)
         try:
-            with translate(BuildFailed, f"TensorRT can't load {name}"):
+            with translate(BuildError, f"TensorRT can't load {name}"):
                 owners[0].thread.submit(engine.read, name, content, options).result()
                 for owner in owners:
                     owner.lane = owner.thread.submit(Lane, engine.engine, engine.log, options.device).result()
@@ -71,7 +72,7 @@ class TensorRtSession:
         if self._least <= count <= self._most:
             return self._call(feeds)
         if any(one.shape[:1] != (None,) for one in self.outputs):
-            raise RunFailed(f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be cut by pictures")
+            raise RunError(f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be cut by pictures")
         parts = [{key: value[:true] for key, value in self._call(part).items()} for part, true in _pieces(feeds, count, self._least, self._most)]
         return {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.outputs}
 
@@ -79,8 +80,8 @@ class TensorRtSession:
         owner = self._free.get()
         try:
             if owner.lane is None:
-                raise RunFailed("the session is closed")
-            with translate(RunFailed, "TensorRT failed"):
+                raise RunError("the session is closed")
+            with translate(RunError, "TensorRT failed"):
                 return owner.thread.submit(owner.lane.run, feeds, self.inputs, self.outputs).result()
         finally:
             self._free.put(owner)
@@ -96,13 +97,13 @@ class TensorRtSession:
 
 
 def _give_back(owners: list[_Owner], engine: _Engine) -> None:
-    """Close the lanes, each in its own thread, then the engine; what fails on the way out is not the caller's business any more."""
+    """Close the streams, each in its own thread, then the engine; what fails on the way out is not the caller's business any more."""
     for owner in owners:
         lane, owner.lane = owner.lane, None
         if lane is not None:
-            with contextlib.suppress(RunFailed):
+            with contextlib.suppress(RunError):
                 owner.thread.submit(lane.close).result()
-    with contextlib.suppress(RunFailed):
+    with contextlib.suppress(RunError):
         owners[0].thread.submit(engine.close).result()
     for owner in owners:
         owner.thread.shutdown()
@@ -133,7 +134,7 @@ class _Engine:
         self._runtime: Any = None
 
     def read(self, name: str, content: bytes, options: TensorRtOptions) -> None:
-        """Deserialize an engine; raises BuildFailed with what TensorRT said."""
+        """Deserialize an engine; raises BuildError with what TensorRT said."""
         tensorrt = runtime.load()
         self.log = runtime.logger()
         self._device = Device(self._place)
@@ -142,7 +143,7 @@ class _Engine:
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             said = runtime.said(self.log)
-            raise BuildFailed(f"TensorRT {tensorrt.__version__} can't load {name}{said}", "An engine fits one GPU and one version: build it here.")
+            raise BuildError(f"TensorRT {tensorrt.__version__} can't load {name}{said}", "An engine fits one GPU and one version: build it here.")
         infos: dict[bool, list[TensorInfo]] = {True: [], False: []}
         for place in range(self.engine.num_io_tensors):
             tensor = self.engine.get_tensor_name(place)
@@ -160,10 +161,10 @@ class _Engine:
 
 
 def _info(tensorrt: Any, engine: Any, tensor: str) -> TensorInfo:
-    """Return what an input or output is; raises BuildFailed for what this session doesn't hand over."""
+    """Return what an input or output is; raises BuildError for what this session doesn't hand over."""
     kind = engine.get_tensor_dtype(tensor).name
     if kind not in _DTYPES or engine.get_tensor_location(tensor) != tensorrt.TensorLocation.DEVICE:
-        raise BuildFailed(f"the engine's '{tensor}' is a {kind} that lies with the {engine.get_tensor_location(tensor).name}; expected numbers on the GPU")
+        raise BuildError(f"the engine's '{tensor}' is a {kind} that lies with the {engine.get_tensor_location(tensor).name}; expected numbers on the GPU")
     shape = tuple(size if size >= 0 else None for size in engine.get_tensor_shape(tensor))
     return TensorInfo(tensor, shape, _DTYPES[kind])
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plimsoll import onnx_graph
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
@@ -17,12 +17,12 @@ _INT8, _INT32 = np.dtype(np.int8), np.dtype(np.int32)
 
 
 def require(model: Model) -> None:
-    """Raise BuildFailed where a network's Q/DQ has another type than int8 (int32 for biases), or a zero point that isn't 0."""
+    """Raise BuildError where a network's Q/DQ has another type than int8 (int32 for biases), or a zero point that isn't 0."""
     graph = onnx_graph.load(model).graph
     foreign = [node.input[0] for node in graph.node if not _fits(graph, node)]
     if foreign:
         shown = ", ".join(f"'{name}'" for name in foreign[:3]) + (" …" if len(foreign) > 3 else "")
-        raise BuildFailed(
+        raise BuildError(
             f"{model.path}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise (uint8, or a zero point): {shown}",
             "Quantize the float32 network for this target: plimsoll.quantize.StaticOptions.for_target(target).",
         )

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plimsoll import __version__, build_cache, gpu, isolate, machine, onnx_files
-from plimsoll.backend import TensorInfo, require
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
-from plimsoll.target import Target
+from plimsoll import __version__
+from plimsoll.core.foreign import require
+from plimsoll.core.model import Model, TensorInfo
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx import load as onnx_load
+from plimsoll.system import build_cache, gpu, host, subprocesses
 
 INSTALL = "pip install 'plimsoll-line[torch]'"
 PROGRAM = "program.pt2"
@@ -54,15 +56,15 @@ class Program:
 
 
 def plain(request: Request) -> Program:
-    """Return the network as PyTorch's own kernels; raises BuildFailed."""
+    """Return the network as PyTorch's own kernels; raises BuildError."""
     torch = require("torch", INSTALL)
     graph = importlib.import_module("plimsoll.backends.torch.graph")
     module = graph.translated(request.model, getattr(torch, request.target.precision)).to(request.where)
     return Program(module, request.where, *interface(request.model))
 
 
-def compiled(request: Request, lanes: int) -> Program:
-    """Return the network compiled for this machine, from the cache where it was before; raises BuildFailed."""
+def compiled(request: Request, streams: int) -> Program:
+    """Return the network compiled for this machine, from the cache where it was before; raises BuildError."""
     torch = require("torch", INSTALL)
     on_gpu = request.target.device == "gpu"
     parts = {
@@ -73,7 +75,7 @@ def compiled(request: Request, lanes: int) -> Program:
         "tuned": request.tuned,
         "sizes": sizes_of(request.model),
         "torch": str(torch.__version__),
-        "machine": str(gpu.at(request.device)) if on_gpu else f"{machine.processor()} {machine.instruction_sets()}",
+        "machine": str(gpu.at(request.device)) if on_gpu else f"{host.processor()} {host.instruction_sets()}",
     }
     kept = build_cache.place("torch", parts)
     with build_cache.locked(kept):
@@ -82,7 +84,7 @@ def compiled(request: Request, lanes: int) -> Program:
         build_cache.used(kept)
         # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep to.
         load = require("torch._inductor.package", INSTALL).load_package
-        run = load(str(kept / PROGRAM), run_single_threaded=on_gpu, num_runners=1 if on_gpu else lanes, device_index=request.device if on_gpu else -1)
+        run = load(str(kept / PROGRAM), run_single_threaded=on_gpu, num_runners=1 if on_gpu else streams, device_index=request.device if on_gpu else -1)
     inputs, outputs = interface(request.model)
     free = any(one.shape[:1] == (None,) for one in inputs)
     return Program(run, request.where, inputs, outputs, request.max_batch if free else None)
@@ -102,24 +104,24 @@ def _compile(request: Request, kept: Path) -> None:
             "scratch": str(desk / "inductor"),
         }
         try:
-            isolate.run("plimsoll.backends.torch.job", payload, desk, isolate.Limits(seconds=60 * request.minutes))
-        except isolate.JobFailed as error:
-            raise BuildFailed(
+            subprocesses.run("plimsoll.backends.torch.job", payload, desk, subprocesses.Limits(seconds=60 * request.minutes))
+        except subprocesses.JobError as error:
+            raise BuildError(
                 f"{request.model.path.name}: PyTorch can't compile it for {request.target}: {error.message}", f"{error.hint} {_BY_HAND}"
             ) from error
 
 
 def interface(model: Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
     """Return what an ONNX network takes and gives; raises ModelError."""
-    graph = onnx_files.read(model.path).proto.graph
-    sides = (onnx_files.inputs(graph), list(graph.output))
+    graph = onnx_load.read(model.path).proto.graph
+    sides = (onnx_load.inputs(graph), list(graph.output))
     inputs, outputs = (tuple(_info(value) for value in side) for side in sides)
     return inputs, outputs
 
 
 def _info(value: Any) -> TensorInfo:
-    shape = onnx_files.shape_of(value) or ()
-    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), onnx_files.dtype_of(value))
+    shape = onnx_load.shape_of(value) or ()
+    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), onnx_load.dtype_of(value))
 
 
 def sizes_of(model: Model) -> list[int | None]:

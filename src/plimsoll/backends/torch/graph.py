@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from plimsoll import onnx_files, onnx_graph
 from plimsoll.backends.torch.operators import OPERATORS, Node, Stored, Value, tensor
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
+from plimsoll.onnx import graph, load
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -24,16 +24,16 @@ _FLOATING = ("f", "V")  # bfloat16 is a type of its own to NumPy
 class OnnxModule(torch.nn.Module):  # type: ignore[misc]
     """A network of ONNX operators, computed in one floating-point precision; inputs and outputs keep the types that they have in the file.
 
-    Raises BuildFailed for operators that have no translation, and, when it is called, for attributes that have none.
+    Raises BuildError for operators that have no translation, and, when it is called, for attributes that have none.
     """
 
     def __init__(self, proto: ModelProto, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self._precision = precision
-        opset = next((one.version for one in proto.opset_import if one.domain in onnx_files.DEFAULT_DOMAINS), 0)
+        opset = next((one.version for one in proto.opset_import if one.domain in load.DEFAULT_DOMAINS), 0)
         _require_known(proto)
         self._nodes = [_node(node, int(opset), precision) for node in proto.graph.node]
-        self._numbers = {one.name: onnx_graph.array(one) for one in proto.graph.initializer}
+        self._numbers = {one.name: graph.array(one) for one in proto.graph.initializer}
         self._weights: dict[str, str] = {}
         for name, array in self._numbers.items():
             if array.dtype.kind in _FLOATING:
@@ -41,7 +41,7 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
                 self.register_buffer(self._weights[name], torch.from_numpy(np.array(array, np.float32)).to(precision))
         self.inputs = tuple(one.name for one in proto.graph.input if one.name not in self._numbers)
         self.outputs = tuple(one.name for one in proto.graph.output)
-        self._output_types = {one.name: onnx_files.dtype_of(one) for one in proto.graph.output}
+        self._output_types = {one.name: load.dtype_of(one) for one in proto.graph.output}
         self._last_use = {name: place for place, node in enumerate(self._nodes) for name in node.inputs}
 
     def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -62,20 +62,20 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
 
 
 def translated(model: Model, precision: torch.dtype) -> OnnxModule:
-    """Return an ONNX model as a module, in evaluation mode; raises BuildFailed."""
-    module = OnnxModule(onnx_graph.load(model), precision)
+    """Return an ONNX model as a module, in evaluation mode; raises BuildError."""
+    module = OnnxModule(graph.load(model), precision)
     module.eval()
     return module
 
 
 def _require_known(proto: ModelProto) -> None:
-    foreign = sorted({_full_name(node) for node in proto.graph.node if node.op_type not in OPERATORS or node.domain not in onnx_files.DEFAULT_DOMAINS})
+    foreign = sorted({_full_name(node) for node in proto.graph.node if node.op_type not in OPERATORS or node.domain not in load.DEFAULT_DOMAINS})
     if foreign:
-        raise BuildFailed(f"PyTorch: no translation for {', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}", "Run the network with another runtime.")
+        raise BuildError(f"PyTorch: no translation for {', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}", "Run the network with another runtime.")
 
 
 def _full_name(node: NodeProto) -> str:
-    return f"{node.domain}.{node.op_type}" if node.domain not in onnx_files.DEFAULT_DOMAINS else str(node.op_type)
+    return f"{node.domain}.{node.op_type}" if node.domain not in load.DEFAULT_DOMAINS else str(node.op_type)
 
 
 def _node(node: NodeProto, opset: int, precision: torch.dtype) -> Node:
@@ -84,5 +84,5 @@ def _node(node: NodeProto, opset: int, precision: torch.dtype) -> Node:
     attributes: dict[str, Any] = {}
     for one in node.attribute:
         value = helper.get_attribute_value(one)
-        attributes[one.name] = onnx_graph.array(value) if isinstance(value, TensorProto) else list(value) if isinstance(value, (list, tuple)) else value
+        attributes[one.name] = graph.array(value) if isinstance(value, TensorProto) else list(value) if isinstance(value, (list, tuple)) else value
     return Node(node.op_type, node.name, tuple(node.input), tuple(node.output), opset, precision, attributes)

@@ -7,17 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from plimsoll.backend import TensorInfo, require, translate
 from plimsoll.backends.torch import compilation
-from plimsoll.errors import BuildFailed
-from plimsoll.model import Model
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model, TensorInfo
+from plimsoll.errors import BuildError
 
 _EXAMPLE_BATCH = 2
 """PyTorch takes a size of 1 that it sees for one that is always 1."""
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Write the compiled program to `payload["out"]`; raises BuildFailed."""
+    """Write the compiled program to `payload["out"]`; raises BuildError."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["scratch"]
     os.environ["TRITON_CACHE_DIR"] = str(Path(payload["scratch"]) / "triton")
     torch = require("torch", compilation.INSTALL)
@@ -27,7 +27,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     logging.getLogger("torch").setLevel(logging.ERROR)
     model = Model(Path(payload["network"]), "onnx", files=tuple(map(Path, payload["files"])))
     inputs, _ = compilation.interface(model)
-    with translate(BuildFailed, "PyTorch"):
+    with translate(BuildError, "PyTorch"):
         module = graph.translated(model, getattr(torch, payload["precision"])).to(payload["where"])
         examples = tuple(_example(torch, one, payload) for one in inputs)
         batch = torch.export.Dim("batch", min=1, max=payload["max_batch"])
@@ -40,10 +40,10 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def _example(torch: Any, info: TensorInfo, payload: dict[str, Any]) -> Any:
-    """Return an input to export with; raises BuildFailed for a size that nothing fixes."""
+    """Return an input to export with; raises BuildError for a size that nothing fixes."""
     sizes = payload["sizes"] if len(payload["sizes"]) == len(info.shape) - 1 else [None] * (len(info.shape) - 1)
     inner = [given if size is None else size for size, given in zip(info.shape[1:], sizes, strict=True)]
     if None in inner:
-        raise BuildFailed(f"the input '{info.name}' has free sizes besides the batch", "Fix them in the network, or with a resize step in the Spec.")
+        raise BuildError(f"the input '{info.name}' has free sizes besides the batch", "Fix them in the network, or with a resize step in the Spec.")
     batch = [info.shape[0] or _EXAMPLE_BATCH] if info.shape else []
     return torch.zeros(*batch, *inner, dtype=getattr(torch, info.dtype), device=payload["where"])

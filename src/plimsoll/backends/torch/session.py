@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from plimsoll.backend import Tensors, translate
 from plimsoll.backends.torch.compilation import Program
-from plimsoll.errors import RunFailed
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Tensors
+from plimsoll.errors import RunError
 
 _WARM_UP = 3
 """Calls before a CUDA graph is recorded, as PyTorch's manual wants: libraries set themselves up in the first."""
@@ -34,10 +35,10 @@ class _Session(ABC):
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         program = self._program
         if program is None:
-            raise RunFailed("the session is closed")
+            raise RunError("the session is closed")
         given = [feeds[one.name] for one in self.inputs]
         count = len(given[0]) if given and given[0].shape else 1
-        with translate(RunFailed, "PyTorch failed"), torch.inference_mode():
+        with translate(RunError, "PyTorch failed"), torch.inference_mode():
             if program.most is None or count <= program.most:
                 answers = self._compute(program, given)
             else:

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import grpc
 
-from plimsoll.serve.access.doorkeeper import FORWARDED, Caller, loopback
+from plimsoll.serve.access.authorizer import FORWARDED, Caller, loopback
 from plimsoll.serve.grpc.status import MISTAKE, Outcome
 from plimsoll.serve.request_line import new_id, sane
 

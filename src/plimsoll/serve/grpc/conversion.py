@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from google.protobuf.message import DecodeError
 
 from plimsoll.serve.grpc import oip_pb2
-from plimsoll.serve.messages import Refused
+from plimsoll.serve.messages import RequestError
 from plimsoll.serve.oip.binary import classes
 from plimsoll.serve.oip.inference import Answer
 from plimsoll.serve.oip.request import InferRequest, InputTensor, Parameters, WantedOutput, bad_request, shown, unique
@@ -34,7 +34,7 @@ MOST_FIELDS = 10_000
 
 
 def parse(body: bytes) -> oip_pb2.ModelInferRequest:
-    """Parse a request for inference; raises Refused where that is none, or where its fields are too many."""
+    """Parse a request for inference; raises RequestError where that is none, or where its fields are too many."""
     if not _few_fields(body):
         raise bad_request(f"the message can't be read, or has more than {MOST_FIELDS:,} fields")
     message = oip_pb2.ModelInferRequest()
@@ -49,7 +49,7 @@ def identity(body: bytes) -> str:
     """Return the id of a request for inference, empty where it can't be read."""
     try:
         return parse(body).id
-    except Refused:
+    except RequestError:
         return ""
 
 
@@ -87,7 +87,7 @@ def _varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def read_request(message: oip_pb2.ModelInferRequest) -> InferRequest:
-    """Read a request; raises Refused."""
+    """Read a request; raises RequestError."""
     count = len(message.raw_input_contents)
     if count not in (0, len(message.inputs)):
         raise bad_request(f"there are {len(message.inputs)} inputs and {count} raw_input_contents", "Send all inputs as bytes, or none.")

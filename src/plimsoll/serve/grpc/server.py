@@ -8,10 +8,10 @@ from pathlib import Path
 import grpc
 
 from plimsoll.errors import InputError
-from plimsoll.serve.access.doorkeeper import Doorkeeper
-from plimsoll.serve.grpc.journal import Journal
-from plimsoll.serve.grpc.reception import Reception
+from plimsoll.serve.access.authorizer import Authorizer
+from plimsoll.serve.grpc.handler import GrpcHandler
 from plimsoll.serve.grpc.service import procedures
+from plimsoll.serve.grpc.telemetry import GrpcTelemetry
 from plimsoll.serve.log import Lines
 from plimsoll.serve.service import Service
 from plimsoll.serve.tracing import Tracing
@@ -43,7 +43,7 @@ class GrpcServer:
 
 
 async def start(
-    service: Service, address: GrpcAddress, door: Doorkeeper | None = None, lines: Lines | None = None, tracing: Tracing | None = None
+    service: Service, address: GrpcAddress, door: Authorizer | None = None, lines: Lines | None = None, tracing: Tracing | None = None
 ) -> GrpcServer:
     """Listen; the service must have been started in this event loop.
 
@@ -59,7 +59,7 @@ async def start(
         ],
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    server.add_generic_rpc_handlers((Reception(service, procedures(service), door, Journal(service, lines, tracing)),))
+    server.add_generic_rpc_handlers((GrpcHandler(service, procedures(service), door, GrpcTelemetry(service, lines, tracing)),))
     port = _bind(server, address)
     await server.start()
     return GrpcServer(server, port)

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from google.protobuf import json_format
 
-from plimsoll.serve.access.doorkeeper import Need
+from plimsoll.serve.access.authorizer import Need
 from plimsoll.serve.grpc import conversion, oip_pb2
 from plimsoll.serve.grpc.call import Call
-from plimsoll.serve.grpc.reception import Procedure
+from plimsoll.serve.grpc.handler import Procedure
 from plimsoll.serve.grpc.status import Outcome
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.oip import description, repository
 from plimsoll.serve.oip.inference import infer
 from plimsoll.serve.oip.models import all_served, served
@@ -91,7 +91,7 @@ class Procedures:
     async def health(self, request: oip_pb2.HealthCheckRequest, _: Call) -> oip_pb2.HealthCheckResponse:
         """Readiness, for Kubernetes' gRPC probe. Nothing of models is told here, as no key is asked for."""
         if request.service not in ("", INFERENCE):
-            raise Refused(Problem("input", f"there is no service {shown(request.service)}", f"There is {INFERENCE}.", 404))
+            raise RequestError(Problem("input", f"there is no service {shown(request.service)}", f"There is {INFERENCE}.", 404))
         return oip_pb2.HealthCheckResponse(status="SERVING" if self._service.ready else "NOT_SERVING")
 
 

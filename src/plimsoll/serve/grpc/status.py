@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import grpc
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.messages import Problem, Refused
-from plimsoll.serve.receiving import Overfull
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.receiving import TooMuchReceivedError
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -55,9 +55,9 @@ class Outcome:
     @classmethod
     def of(cls, error: PlimsollError) -> Outcome:
         """Return what an error means for the caller."""
-        problem = error.problem if isinstance(error, Refused) else Problem.of(error)
+        problem = error.problem if isinstance(error, RequestError) else Problem.of(error)
         # Core says the same of a single message that is too large.
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, Overfull) else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, TooMuchReceivedError) else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
         return cls(code, f"{problem.message}. {problem.hint}" if problem.hint else problem.message, _trailer(problem))
 
 

@@ -19,17 +19,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.http.middleware import Shell
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 
-INTERFACES = ("native", "operations", "openapi", "oip", "page", "contracts")
+INTERFACES = ("http.native", "http.operations", "http.openapi", "http.oip", "http.page", "compat")
 _LINGER_S = 5.0
 _log = logging.getLogger("plimsoll.serve")
 
 
 def application(service: Service, shell: Shell | None = None, interfaces: Sequence[str] = INTERFACES) -> ASGIApp:
     """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before it: keys, logs …"""
-    routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.http.{name}").routes(service)]
+    routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.{name}").routes(service)]
     app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
     app.state.received = service.received
     return Measured(app if shell is None else shell.around(app, service.settings.contracts.paths), service)
@@ -37,7 +37,7 @@ def application(service: Service, shell: Shell | None = None, interfaces: Sequen
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, PlimsollError)  # noqa: S101 - it is registered for no other
-    return shown(request, error.problem if isinstance(error, Refused) else Problem.of(error))
+    return shown(request, error.problem if isinstance(error, RequestError) else Problem.of(error))
 
 
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:

@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.receiving import Received
 from plimsoll.serve.settings import Settings
 
@@ -32,7 +32,7 @@ class Part:
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
-    """Return a request's body; raises Refused: 413 where it is too large, 408 where it comes too slowly, 503 where too much is received at once."""
+    """Return a request's body; raises RequestError: 413 where it is too large, 408 where it comes too slowly, 503 where too much is received at once."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_body_bytes:
         raise _too_large(settings)
@@ -48,36 +48,36 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                 share.add(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
-        raise Refused(Problem("input", f"the body was not there after {settings.body_seconds:g} s", "Send it faster.", 408)) from None
+        raise RequestError(Problem("input", f"the body was not there after {settings.body_seconds:g} s", "Send it faster.", 408)) from None
     except ClientDisconnect:
-        raise Refused(Problem("input", "the client hung up", status=499)) from None
+        raise RequestError(Problem("input", "the client hung up", status=499)) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _too_large(settings: Settings) -> Refused:
-    return Refused(Problem("input", f"the body is larger than {settings.max_body_bytes:,} bytes", "Send fewer or smaller pictures at once.", 413))
+def _too_large(settings: Settings) -> RequestError:
+    return RequestError(Problem("input", f"the body is larger than {settings.max_body_bytes:,} bytes", "Send fewer or smaller pictures at once.", 413))
 
 
 async def read_parts(request: Request, settings: Settings) -> list[Part]:
-    """Return the parts of a multipart/form-data body, in their order; raises Refused (400, or as `read_body`)."""
+    """Return the parts of a multipart/form-data body, in their order; raises RequestError (400, or as `read_body`)."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
-        raise Refused(Problem("input", "the body is no multipart/form-data with a boundary", status=400))
+        raise RequestError(Problem("input", "the body is no multipart/form-data with a boundary", status=400))
     return parse_parts(await read_body(request, settings), boundary, settings.max_items + _PARTS)
 
 
 def parse_parts(body: bytes, boundary: bytes, most: int) -> list[Part]:
-    """Return the parts of a multipart body; raises Refused (400)."""
+    """Return the parts of a multipart body; raises RequestError (400)."""
     reading = _Reading(most)
     try:
         parser = MultipartParser(boundary, reading.callbacks(), max_size=len(body) + 1)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
-        raise Refused(Problem("input", f"the multipart body can't be read: {error}", status=400)) from error
+        raise RequestError(Problem("input", f"the multipart body can't be read: {error}", status=400)) from error
     if not reading.ended:
-        raise Refused(Problem("input", "the multipart body ends in the middle of a part", status=400))
+        raise RequestError(Problem("input", "the multipart body ends in the middle of a part", status=400))
     return reading.parts
 
 

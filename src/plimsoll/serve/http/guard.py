@@ -11,9 +11,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from plimsoll.serve.access.doorkeeper import FORWARDED, Caller, Doorkeeper, Need, loopback
+from plimsoll.serve.access.authorizer import FORWARDED, Authorizer, Caller, Need, loopback
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 
 OPEN = frozenset({"/", "/page/{file}", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
 """Routes that anybody may read without a key: the page, probes, and the description of the interface. None of them says anything about models."""
@@ -66,7 +66,7 @@ class Guard:
     `routes` are the routes of `app`. They say which of them will answer, so that guard and router never read a path differently.
     """
 
-    def __init__(self, app: ASGIApp, door: Doorkeeper, needs: Needs, routes: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, door: Authorizer, needs: Needs, routes: Sequence[BaseRoute]) -> None:
         self._app = app
         self._door = door
         self._needs = needs
@@ -87,7 +87,7 @@ class Guard:
         caller = caller_of(scope)
         try:
             ticket = await self._door.admit(caller, need)
-        except Refused as refused:
+        except RequestError as refused:
             await refusal(scope["path"], refused.problem, shown=bool(caller.tokens))(scope, receive, send)
             return
         state: dict[str, Any] = scope.setdefault("state", {})

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.access_log import AccessLog
 from plimsoll.serve.http.guard import Guard, Needs
@@ -31,7 +31,7 @@ from plimsoll.serve.tracing import Traced, Tracing
 class Shell:
     """What is around the application. `door` may be shared with gRPC, so that rates hold over both."""
 
-    door: Doorkeeper
+    door: Authorizer
     access: AccessSettings
     cors: CorsSettings
     log: LogSettings

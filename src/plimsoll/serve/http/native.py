@@ -13,12 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from plimsoll.serve.deployment import Deployment
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import read_body, read_parts
 from plimsoll.serve.http.waiting import while_connected
 from plimsoll.serve.json_body import read_json
-from plimsoll.serve.messages import Answered, Asked, Problem, Refused
+from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
+from plimsoll.serve.served_model import ServedModel
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
@@ -35,9 +35,9 @@ class Question(BaseModel):
     timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
     masks: Literal["rle", "png"] = Field("rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64.")
 
-    def asked(self) -> Asked:
+    def asked(self) -> RequestOptions:
         """Return it as the service takes it."""
-        return Asked(self.top, self.threshold, self.priority, self.timeout, self.masks)
+        return RequestOptions(self.top, self.threshold, self.priority, self.timeout, self.masks)
 
 
 class _Picture(BaseModel):
@@ -92,7 +92,7 @@ def routes(service: Service) -> list[Route]:
 
 
 async def _read(request: Request, settings: Settings) -> tuple[Question, list[Sent]]:
-    """Return what is asked and the pictures: raw bytes, multipart files or base64 in JSON; raises Refused."""
+    """Return what is asked and the pictures: raw bytes, multipart files or base64 in JSON; raises RequestError."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await _of_json(request, settings)
@@ -105,7 +105,7 @@ async def _read(request: Request, settings: Settings) -> tuple[Question, list[Se
         sent = [Sent(None, body)] if body else []
     else:
         message = f"a body of type {kind[:100]!r} is not read"
-        raise Refused(Problem("input", message, "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json.", 415))
+        raise RequestError(Problem("input", message, "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json.", 415))
     _check_count(len(sent), settings)
     return question, sent
 
@@ -125,9 +125,9 @@ def _fetched(picture: _Picture, came: bytes | Problem) -> Sent:
 
 def _check_count(count: int, settings: Settings) -> None:
     if not count:
-        raise Refused(Problem("input", "there is no picture in the request", "Send a picture's bytes, parts named `file`, or JSON with `images`.", 400))
+        raise RequestError(Problem("input", "there is no picture in the request", "Send a picture's bytes, parts named `file`, or JSON with `images`.", 400))
     if count > settings.max_items:
-        raise Refused(Problem("input", f"{count:,} pictures in one request; {settings.max_items:,} are allowed", "Send several requests.", 413))
+        raise RequestError(Problem("input", f"{count:,} pictures in one request; {settings.max_items:,} are allowed", "Send several requests.", 413))
 
 
 def _decoded(picture: _Picture) -> Sent:
@@ -143,15 +143,15 @@ def _checked(kind: type[Any], data: object) -> Any:
         return kind.model_validate(data, strict=False)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False)[:5]]
-        raise Refused(Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)) from error
+        raise RequestError(Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)) from error
 
 
-def _shown(deployment: Deployment, sent: Sequence[Sent], answered: Sequence[Answered]) -> Response:
+def _shown(deployment: ServedModel, sent: Sequence[Sent], answered: Sequence[InferenceResult]) -> Response:
     """Return the answer to a request: an entry for each picture in the order in which they were sent."""
     rest = iter(answered)
     results = []
     for one in sent:
-        came = next(rest) if one.data is not None else Answered(None, one.problem)
+        came = next(rest) if one.data is not None else InferenceResult(None, one.problem)
         results.append(
             {
                 "name": one.name,
@@ -162,7 +162,7 @@ def _shown(deployment: Deployment, sent: Sequence[Sent], answered: Sequence[Answ
             }
         )
     shown: dict[str, Any] = {"model": deployment.name, "version": deployment.version, "results": results}
-    problem = (answered[0] if answered else Answered(None, sent[0].problem)).problem if len(sent) == 1 else None
+    problem = (answered[0] if answered else InferenceResult(None, sent[0].problem)).problem if len(sent) == 1 else None
     if problem is None:
         return Response(to_json(shown), media_type="application/json")
     # A lone picture's problem is the request's; of several each has its own.
@@ -170,7 +170,7 @@ def _shown(deployment: Deployment, sent: Sequence[Sent], answered: Sequence[Answ
     return Response(to_json({"error": problem.to_dict(), **shown}), problem.status, headers, media_type="application/json")
 
 
-def described(model: Deployment) -> Mapping[str, Any]:
+def described(model: ServedModel) -> Mapping[str, Any]:
     """Return a model as `GET /v1/models` shows it."""
     facts = model.facts
     shown: dict[str, Any] = {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}

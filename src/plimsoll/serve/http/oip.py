@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from plimsoll.serve.http.body import read_body
 from plimsoll.serve.http.waiting import while_connected
-from plimsoll.serve.messages import Asked
+from plimsoll.serve.messages import RequestOptions
 from plimsoll.serve.oip import binary, description, repository
 from plimsoll.serve.oip.compression import inflated
 from plimsoll.serve.oip.inference import Answer, infer, whole_body
@@ -133,8 +133,8 @@ def _served(service: Service, request: Request) -> Served:
     return found
 
 
-async def _question(request: Request, model: Served, settings: Settings) -> tuple[InferRequest, Asked]:
-    """Read the body, however it is written; raises Refused."""
+async def _question(request: Request, model: Served, settings: Settings) -> tuple[InferRequest, RequestOptions]:
+    """Read the body, however it is written; raises RequestError."""
     body = await read_body(request, settings)
     encoding = request.headers.get("content-encoding")
     if encoding is not None:

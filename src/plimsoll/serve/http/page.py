@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from plimsoll.errors import PlimsollError
-from plimsoll.report import Report
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.report.report import Report
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 
 _SITE = "site"
@@ -67,7 +67,7 @@ def _file(request: Request, name: str, headers: Mapping[str, str]) -> Response:
     place = resources.files("plimsoll.serve.http").joinpath(_SITE)
     found = {one.name: one for one in place.iterdir()}.get(name)
     if found is None or Path(name).suffix not in _TYPES:
-        raise Refused(Problem("input", f"there is nothing at {request.scope['path']}", "The page is at /.", 404))
+        raise RequestError(Problem("input", f"there is nothing at {request.scope['path']}", "The page is at /.", 404))
     data = found.read_bytes()
     tag = f'"{hashlib.sha256(data).hexdigest()[:32]}"'
     said = {"ETag": tag, "Cache-Control": "no-cache", **headers}
@@ -82,7 +82,7 @@ def report_policy() -> str:
     It has an origin of its own, so that it can neither ask this service with a visitor's rights nor read what it answers; of scripts it
     may run the one that this version's reports have.
     """
-    script = resources.files("plimsoll.page").joinpath("page.js").read_bytes()
+    script = resources.files("plimsoll.report.page").joinpath("page.js").read_bytes()
     digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
     return (
         f"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
@@ -91,10 +91,10 @@ def report_policy() -> str:
 
 
 def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
-    """Return the path of a file in a model's bundle; raises Refused (404) where there is none."""
+    """Return the path of a file in a model's bundle; raises RequestError (404) where there is none."""
     facts = service.find(name).facts
     if facts is None or facts.bundle is None:
-        raise Refused(Problem("input", f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.", 404))
+        raise RequestError(Problem("input", f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.", 404))
     path = Path(facts.bundle)
     for part in parts:
         path = path / part
@@ -105,17 +105,17 @@ def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
     return path
 
 
-def _none(name: str) -> Refused:
-    return Refused(Problem("input", f"the bundle of {name} has no report", "`plimsoll ship` puts one into the bundles that it makes.", 404))
+def _none(name: str) -> RequestError:
+    return RequestError(Problem("input", f"the bundle of {name} has no report", "`plimsoll ship` puts one into the bundles that it makes.", 404))
 
 
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_PAGE_BYTES:
-            raise Refused(Problem("failed", f"the report is larger than {_MAX_PAGE_BYTES // 1_000_000} MB", status=500))
+            raise RequestError(Problem("failed", f"the report is larger than {_MAX_PAGE_BYTES // 1_000_000} MB", status=500))
         return path.read_bytes()
     except OSError as error:
-        raise Refused(Problem("failed", f"the report can't be read: {error.strerror}", "Was the model loaded anew just now? Try again.", 503)) from error
+        raise RequestError(Problem("failed", f"the report can't be read: {error.strerror}", "Was the model loaded anew just now? Try again.", 503)) from error
 
 
 def _proof(path: Path) -> dict[str, Any]:
@@ -123,6 +123,6 @@ def _proof(path: Path) -> dict[str, Any]:
     try:
         report = Report.read(path)
     except PlimsollError as error:
-        raise Refused(Problem("failed", "the bundle's report is not one that this version reads", status=500)) from error
+        raise RequestError(Problem("failed", "the bundle's report is not one that this version reads", status=500)) from error
     shown = report.model_dump(mode="json", include={"kind", "subject", "created", "plimsoll", "checks", "measurements"})
     return {**shown, "passed": report.passed, "page": path.with_name(_REPORT_PAGE[1]).is_file()}

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from plimsoll import machine
 from plimsoll.serve import log
-from plimsoll.serve.access.doorkeeper import Doorkeeper
+from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.app import application
 from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.service import Service
 from plimsoll.serve.tracing import Tracing, wanted
+from plimsoll.system import host as machine
 
 if TYPE_CHECKING:
     from plimsoll.serve.grpc.server import GrpcServer
@@ -53,7 +53,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
     lines = log.start(settings.log)
     tracing = Tracing(settings.tracing) if wanted(settings.tracing) else None
     try:
-        door = Doorkeeper(settings.access)  # Before the models, which take a while: it raises where there are no good keys.
+        door = Authorizer(settings.access)  # Before the models, which take a while: it raises where there are no good keys.
         await service.start()
         app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
         server = _Server(_config(app, service, address))
@@ -74,7 +74,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         lines.close()
 
 
-async def _start_grpc(service: Service, address: Address, door: Doorkeeper, lines: log.Lines, tracing: Tracing | None) -> GrpcServer | None:
+async def _start_grpc(service: Service, address: Address, door: Authorizer, lines: log.Lines, tracing: Tracing | None) -> GrpcServer | None:
     if address.grpc_port is None:
         return None
     from plimsoll.serve.grpc import server  # Its library takes a while to load, and few ask for it.

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import h11
 from pydantic import BaseModel, ConfigDict, Field
 
-from plimsoll.serve.messages import Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -128,7 +128,7 @@ PUBLIC = Network(resolve, is_public)
 async def fetch(url: str, settings: UrlSettings, network: Network = PUBLIC) -> bytes:
     """Return the picture file at a URL.
 
-    Raises Refused: `input` where the URL is not allowed or leads to too much, `image` where there is no picture, `unavailable` where its
+    Raises RequestError: `input` where the URL is not allowed or leads to too much, `image` where there is no picture, `unavailable` where its
     host doesn't answer with one, `deadline` where that takes too long.
     """
     return await _fetch(url, settings, network, _Allowance(settings.max_request_bytes))
@@ -143,7 +143,7 @@ async def fetch_all(urls: Sequence[str], settings: UrlSettings, network: Network
         async with gate:
             try:
                 return await _fetch(url, settings, network, allowance)
-            except Refused as refused:
+            except RequestError as refused:
                 return refused.problem
 
     return list(await asyncio.gather(*(one(url) for url in urls)))
@@ -155,13 +155,13 @@ async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _
         async with asyncio.timeout(settings.seconds):
             return _picture(await _got(place, await _addresses(place, network), settings, (network, allowance)))
     except TimeoutError:
-        raise Refused(Problem("deadline", f"the picture was not there after {settings.seconds:g} s", "Send its bytes instead.", 504)) from None
+        raise RequestError(Problem("deadline", f"the picture was not there after {settings.seconds:g} s", "Send its bytes instead.", 504)) from None
     except (OSError, h11.ProtocolError, asyncio.IncompleteReadError) as error:  # ssl's errors are OSErrors
         raise _unavailable(f"the picture can't be fetched from {place.host}: {_reason(error)}") from error
 
 
 def _parsed(url: str, settings: UrlSettings) -> _Place:
-    """Take a URL apart; raises Refused where it is not one of those that are allowed."""
+    """Take a URL apart; raises RequestError where it is not one of those that are allowed."""
     if not settings.hosts:
         raise _refused("pictures can't be named by URL here", "Send their bytes. Who runs this service may allow hosts: `[urls] hosts`.", 400)
     if len(url) > _MAX_URL or not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
@@ -256,23 +256,23 @@ def _check(response: h11.Response, most: int) -> None:
 
 def _picture(data: bytes) -> bytes:
     """Return the data if it begins as a picture does."""
-    from plimsoll.image.formats import sniff  # Pillow comes with it, which a service without URLs doesn't need.
+    from plimsoll.preprocessing.formats import sniff  # Pillow comes with it, which a service without URLs doesn't need.
 
     if sniff(data) is None:
-        raise Refused(Problem("image", "what is at the URL is no picture", "JPEG, PNG, WebP, GIF and BMP are.", 415))
+        raise RequestError(Problem("image", "what is at the URL is no picture", "JPEG, PNG, WebP, GIF and BMP are.", 415))
     return data
 
 
-def _refused(message: str, hint: str, status: int) -> Refused:
-    return Refused(Problem("input", message, hint, status))
+def _refused(message: str, hint: str, status: int) -> RequestError:
+    return RequestError(Problem("input", message, hint, status))
 
 
-def _too_large(most: int) -> Refused:
+def _too_large(most: int) -> RequestError:
     return _refused(f"the picture at the URL is larger than {most:,} bytes", "Send a smaller one.", 413)
 
 
-def _unavailable(message: str) -> Refused:
-    return Refused(Problem("unavailable", message, "Send the picture's bytes instead.", 502))
+def _unavailable(message: str) -> RequestError:
+    return RequestError(Problem("unavailable", message, "Send the picture's bytes instead.", 502))
 
 
 def _reason(error: Exception) -> str:

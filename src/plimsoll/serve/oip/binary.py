@@ -24,7 +24,7 @@ _SHARED_MEMORY = "shared_memory_region"
 
 
 def header_length(values: Sequence[str], body: int) -> int | None:
-    """Return what the header's values in a request with `body` bytes say; None where the body is JSON alone. Raises Refused."""
+    """Return what the header's values in a request with `body` bytes say; None where the body is JSON alone. Raises RequestError."""
     if not values:
         return None
     text = values[0].strip()
@@ -37,7 +37,7 @@ def header_length(values: Sequence[str], body: int) -> int | None:
 
 
 def read_json(body: bytes, most: int = 64 * 1024 * 1024) -> dict[str, Any]:
-    """Return the object that a body of at most `most` bytes holds as JSON, an empty one for none; raises Refused."""
+    """Return the object that a body of at most `most` bytes holds as JSON, an empty one for none; raises RequestError."""
     if not body:
         return {}
     if len(body) > most:
@@ -49,7 +49,7 @@ def read_json(body: bytes, most: int = 64 * 1024 * 1024) -> dict[str, Any]:
 
 
 def read_request(body: bytes, length: int | None) -> InferRequest:
-    """Read a body whose first `length` bytes are JSON (None: all of it; not 0); raises Refused."""
+    """Read a body whose first `length` bytes are JSON (None: all of it; not 0); raises RequestError."""
     alone = length is None or length == len(body)
     data = read_json(body if alone else body[:length])
     behind = memoryview(body)[len(body) if alone else length :]
@@ -116,7 +116,7 @@ def _outputs(data: Mapping[str, Any]) -> tuple[WantedOutput, ...]:
 
 
 def classes(parameters: Parameters, where: str) -> int:
-    """Return how many classes an output's parameters ask for, 0 for the plain tensor; raises Refused, also where shared memory is asked for."""
+    """Return how many classes an output's parameters ask for, 0 for the plain tensor; raises RequestError, also where shared memory is asked for."""
     if _SHARED_MEMORY in parameters:
         raise bad_request(f"{where} names a region of shared memory, which is not served", "Send tensors in the request.")
     count = parameters.get("classification", 0)
@@ -149,7 +149,7 @@ def _data(data: Mapping[str, Any], where: str) -> list[object]:
 
 
 def parameters_of(data: Mapping[str, Any], where: str) -> Parameters:
-    """Return the object's parameters, none where it says nothing of them; raises Refused."""
+    """Return the object's parameters, none where it says nothing of them; raises RequestError."""
     found = data.get("parameters")
     if found is None:
         return {}

@@ -37,7 +37,7 @@ def datatype_of(dtype: str) -> str:
 
 
 def dtype_of(datatype: str, where: str) -> np.dtype[Any]:
-    """Return the dtype of numbers of this datatype; `where` names the tensor. Raises Refused for BF16, BYTES and what is none."""
+    """Return the dtype of numbers of this datatype; `where` names the tensor. Raises RequestError for BF16, BYTES and what is none."""
     dtype = DTYPES.get(datatype)
     if dtype is not None:
         return dtype

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 
 import plimsoll
-from plimsoll.serve.messages import Facts, TensorFact
+from plimsoll.serve.messages import ModelMetadata, TensorFact
 from plimsoll.serve.oip.datatypes import datatype_of
 from plimsoll.serve.oip.models import Served
 
@@ -21,7 +21,7 @@ def server() -> dict[str, Any]:
 
 
 def metadata(served: Served) -> dict[str, Any]:
-    """Return a model's metadata; -1 stands for a size that is free. Raises Refused where it never was ready."""
+    """Return a model's metadata; -1 stands for a size that is free. Raises RequestError where it never was ready."""
     return {
         "name": served.name,
         "versions": [served.deployment.version],
@@ -54,7 +54,7 @@ def configuration(served: Served, most: int) -> dict[str, Any]:
     }
 
 
-def _platform(facts: Facts) -> str:
+def _platform(facts: ModelMetadata) -> str:
     return "plimsoll_" + facts.target.partition(":")[0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.serve.messages import Asked
+from plimsoll.serve.messages import RequestOptions
 from plimsoll.serve.oip.datatypes import DATATYPES, datatype_of, dtype_of
 from plimsoll.serve.oip.models import Served
 from plimsoll.serve.oip.ranking import best
@@ -42,8 +42,8 @@ class Answer:
     """How long each picture, or each part of a tensor, took in each stage."""
 
 
-async def infer(served: Served, request: InferRequest, asked: Asked, most: int) -> Answer:
-    """Run a request of at most `most` pictures or rows; raises Refused."""
+async def infer(served: Served, request: InferRequest, asked: RequestOptions, most: int) -> Answer:
+    """Run a request of at most `most` pictures or rows; raises RequestError."""
     facts = served.facts
     _check_names(request.outputs, [fact.name for fact in facts.outputs], "output")
     if served.bare:
@@ -56,7 +56,7 @@ async def infer(served: Served, request: InferRequest, asked: Asked, most: int) 
 
 
 def whole_body(served: Served, body: bytes) -> InferRequest:
-    """Return the request that a body without JSON means: the model's one input, as a batch of one; the outputs go back as bytes. Raises Refused."""
+    """Return the request that a body without JSON means: the model's one input, as a batch of one; the outputs go back as bytes. Raises RequestError."""
     inputs = served.inputs
     if len(inputs) != 1:
         raise bad_request(f"a body without JSON means one input, and '{served.name}' has {len(inputs)}", "Say in JSON which bytes are whose.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from plimsoll.serve.deployment import Deployment
-from plimsoll.serve.messages import Facts, Problem, Refused, TensorFact
+from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, TensorFact
+from plimsoll.serve.served_model import ServedModel
 from plimsoll.serve.service import Service
 
 SUFFIX = ".tensor"
@@ -19,7 +19,7 @@ PICTURES = TensorFact("image", "object", (None,))
 class Served:
     """A deployment by one of its two names."""
 
-    deployment: Deployment
+    deployment: ServedModel
     bare: bool
     """Whether it takes the network's own inputs, in place of pictures."""
 
@@ -34,8 +34,8 @@ class Served:
         return self.deployment.state == "ready"
 
     @property
-    def facts(self) -> Facts:
-        """What the model is; raises Refused (503) where it never was ready."""
+    def facts(self) -> ModelMetadata:
+        """What the model is; raises RequestError (503) where it never was ready."""
         if self.deployment.facts is None:
             raise self.unavailable()
         return self.deployment.facts
@@ -50,17 +50,17 @@ class Served:
         """What it gives: the network's outputs."""
         return tuple(map(_free, self.facts.outputs))
 
-    def unavailable(self) -> Refused:
+    def unavailable(self) -> RequestError:
         """Return the refusal of a model that doesn't answer.
 
         503 as in KServe, not Triton's 400: the caller did nothing wrong, and proxies and clients know that it may be tried again.
         """
         reason = self.deployment.reason or self.deployment.state
-        return Refused(Problem("unavailable", f"the model '{self.name}' does not answer now: {reason}", "Ask for its readiness.", 503))
+        return RequestError(Problem("unavailable", f"the model '{self.name}' does not answer now: {reason}", "Ask for its readiness.", 503))
 
 
 def served(service: Service, name: str, version: str | None = None) -> Served:
-    """Return what the name means; raises Refused (404) for none, or another version."""
+    """Return what the name means; raises RequestError (404) for none, or another version."""
     if name not in service.models and name.endswith(SUFFIX) and name != SUFFIX:
         return Served(service.find(name.removesuffix(SUFFIX), version or None), bare=True)
     return Served(service.find(name, version or None), bare=False)

@@ -24,7 +24,7 @@ def index(service: Service, ready: bool) -> list[dict[str, Any]]:
 
 
 async def load(service: Service, name: str, parameters: Parameters) -> None:
-    """Load a model again from where it came from; the old version answers until the new one has passed its golden vectors. Raises Refused."""
+    """Load a model again from where it came from; the old version answers until the new one has passed its golden vectors. Raises RequestError."""
     if parameters:
         raise bad_request(
             f"loading takes no parameters here, and {', '.join(sorted(map(str, parameters))[:10])} came",
@@ -34,5 +34,5 @@ async def load(service: Service, name: str, parameters: Parameters) -> None:
 
 
 async def unload(service: Service, name: str) -> None:
-    """Unload a model, by whichever of its names. Raises Refused."""
+    """Unload a model, by whichever of its names. Raises RequestError."""
     await served(service, name).deployment.unload()

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from plimsoll.serve.messages import Asked, Problem, Refused
+from plimsoll.serve.messages import Problem, RequestError, RequestOptions
 
 Parameters = Mapping[str, object]
 
@@ -57,13 +57,13 @@ class InferRequest:
         return min(most, math.prod(first.shape) if first.datatype == "BYTES" else first.shape[0] if first.shape else 1)
 
 
-def bad_request(message: str, hint: str = "") -> Refused:
+def bad_request(message: str, hint: str = "") -> RequestError:
     """Return the refusal of what the caller could have done right."""
-    return Refused(Problem("input", message, hint, 400))
+    return RequestError(Problem("input", message, hint, 400))
 
 
 def unique(names: Sequence[str], what: str) -> None:
-    """Raise Refused where a name stands there twice."""
+    """Raise RequestError where a name stands there twice."""
     if len(set(names)) != len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise bad_request(f"{what} {shown(twice)} stands there twice", "Name each once.")
@@ -75,8 +75,8 @@ def shown(value: object) -> str:
     return text if len(text) <= 90 else f"{text[:80]} …"
 
 
-def asked(parameters: Parameters, remaining: float | None = None) -> Asked:
-    """Read priority and timeout; `remaining` is how many seconds the transport leaves. Raises Refused.
+def asked(parameters: Parameters, remaining: float | None = None) -> RequestOptions:
+    """Read priority and timeout; `remaining` is how many seconds the transport leaves. Raises RequestError.
 
     Triton's `priority`: 1 is the highest, larger is lower, 0 means the default; here 1 is high, 2 normal and 3 or more low.
     Triton's `timeout` is in microseconds, 0 meaning none.
@@ -86,7 +86,7 @@ def asked(parameters: Parameters, remaining: float | None = None) -> Asked:
     timeout = microseconds / 1e6 if 0 < microseconds <= LONGEST_TIMEOUT_US else None
     if remaining is not None:
         timeout = max(remaining, 1e-3) if timeout is None else min(timeout, max(remaining, 1e-3))
-    return Asked(priority=_priority(priority), timeout=timeout)
+    return RequestOptions(priority=_priority(priority), timeout=timeout)
 
 
 def _priority(value: int) -> Literal[-1, 0, 1]:

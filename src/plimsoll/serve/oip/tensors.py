@@ -26,7 +26,7 @@ _BLANKS = {ord(blank): None for blank in " \t\r\n"}
 
 
 def shape_of(value: object, where: str) -> tuple[int, ...]:
-    """Return a shape that a caller sent, with whole sizes of at least 0; raises Refused."""
+    """Return a shape that a caller sent, with whole sizes of at least 0; raises RequestError."""
     if not isinstance(value, (list, tuple)) or len(value) > MOST_AXES:
         raise bad_request(f"{where}: its shape is {shown(value)}; expected a list of at most {MOST_AXES} whole numbers")
     for size in value:
@@ -36,7 +36,7 @@ def shape_of(value: object, where: str) -> tuple[int, ...]:
 
 
 def pictures(tensor: InputTensor, most: int) -> list[bytes]:
-    """Return the picture files of a BYTES tensor of any shape, 1 to `most` of them, in row-major order; raises Refused.
+    """Return the picture files of a BYTES tensor of any shape, 1 to `most` of them, in row-major order; raises RequestError.
 
     In JSON each is text in base64, or `{"b64": text}`.
     """
@@ -55,7 +55,7 @@ def pictures(tensor: InputTensor, most: int) -> list[bytes]:
 
 
 def array(tensor: InputTensor, fact: TensorFact, most: int) -> Array:
-    """Return the tensor for the network's input `fact`, read-only where it was sent as bytes; raises Refused.
+    """Return the tensor for the network's input `fact`, read-only where it was sent as bytes; raises RequestError.
 
     Its first axis counts rows, 1 to `most`.
     """
@@ -92,7 +92,7 @@ def _check_shape(shape: tuple[int, ...], fact: TensorFact, most: int, where: str
 
 
 def _elements(raw: memoryview | bytes, count: int, where: str) -> Iterator[bytes]:
-    """Yield the elements of a BYTES tensor, at most `count`; raises Refused where the lengths don't add up."""
+    """Yield the elements of a BYTES tensor, at most `count`; raises RequestError where the lengths don't add up."""
     view = memoryview(raw)
     at = 0
     for place in range(count):

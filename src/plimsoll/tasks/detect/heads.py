@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Detect
-from plimsoll.tasks.answer import Outputs, activate, require_finite
+from plimsoll.tasks.base import Outputs, activate, require_finite
 
 Floats = NDArray[np.float32]
 _HINT = "Correct `output.head`, `output.tensors` or `output.labels` in the Spec."

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.backends.torch.operators import elementwise, layers, shapes
-from plimsoll.backends.torch.operators.values import Node, Operator, Stored, Value, known, tensor
+from plimsoll.backends.torch.operators.registry import OPERATORS, Node, Stored, Value, tensor
 
-OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **layers.OPERATORS, **shapes.OPERATORS}
-"""By ONNX's names."""
-
-__all__ = ["OPERATORS", "Node", "Operator", "Stored", "Value", "known", "tensor"]
+__all__ = ['OPERATORS', 'Node', 'Stored', 'Value', 'tensor']

@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as functions
 from numpy.typing import NDArray
 
-from plimsoll.backends.torch.operators.values import Known, Node, Operator, Value, is_known, known, setting, tensor, whole
+from plimsoll.backends.torch.operators.values import (
+    Known,
+    Node,
+    Operator,
+    Value,
+    is_known,
+    known,
+    setting,
+    tensor,
+    whole,
+)
 
 _CUBIC = -0.75
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from plimsoll.errors import BuildFailed
+from plimsoll.errors import BuildError
 
 Known = NDArray[Any]
 """Numbers that are known; of dtype object where they are sizes of a picture's tensor, which may be symbols while a network is exported."""
@@ -44,9 +44,9 @@ class Node:
         """Return an attribute."""
         return self.attributes.get(name, default)
 
-    def refuse(self, why: str) -> BuildFailed:
+    def refuse(self, why: str) -> BuildError:
         """Return the error that says what of this operator can't be translated."""
-        return BuildFailed(f"{self.kind} '{self.name or self.outputs[0]}' can't be translated to PyTorch: {why}", "Run the network with another runtime.")
+        return BuildError(f"{self.kind} '{self.name or self.outputs[0]}' can't be translated to PyTorch: {why}", "Run the network with another runtime.")
 
 
 Operator: TypeAlias = "Callable[..., Value | Sequence[Value]]"
@@ -71,7 +71,7 @@ def tensor(value: Value, like: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def known(node: Node, value: Value | None) -> Known | None:
-    """Return the numbers of a value that has to be known; None for an input that is left out. Raises BuildFailed where a picture decides them."""
+    """Return the numbers of a value that has to be known; None for an input that is left out. Raises BuildError where a picture decides them."""
     if value is None:
         return None
     if isinstance(value, Stored):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plimsoll.serve.access.doorkeeper import Need
+from plimsoll.serve.access.authorizer import Need
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.guard import Needs
 from plimsoll.serve.http.openapi.oip_shapes import Fault

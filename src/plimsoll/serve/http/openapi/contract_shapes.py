@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plimsoll.serve.http.contracts.settings import Class
+from plimsoll.serve.compat.settings import Class
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 

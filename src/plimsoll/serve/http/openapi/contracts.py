@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plimsoll.serve.http.contracts.photoprism import VisionQuestion
-from plimsoll.serve.http.contracts.settings import MISSKEY_PATH
+from plimsoll.serve.compat.photoprism import VisionQuestion
+from plimsoll.serve.compat.settings import MISSKEY_PATH
 from plimsoll.serve.http.openapi import contract_shapes as shapes
 from plimsoll.serve.http.openapi import pictures
 from plimsoll.serve.http.openapi.parts import RETRY, Answer, Content, Operation, refusals

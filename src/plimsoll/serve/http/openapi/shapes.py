@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from plimsoll.report import Check, Measurement
+from plimsoll.core.check import Check
+from plimsoll.report.report import Measurement
 
 
 class _Shape(BaseModel):

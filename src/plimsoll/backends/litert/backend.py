@@ -1,0 +1,89 @@
+"""LiteRT (TensorFlow Lite) on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pydantic import Field
+
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.litert import conversion
+from plimsoll.backends.litert.metadata import export
+from plimsoll.backends.litert.session import LiteRtSession
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.importers import tflite_file
+
+_PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
+
+
+class LiteRtOptions(Options):
+    """Options of LiteRT."""
+
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute one call, instead of what the objective gives."""
+    xnnpack: bool = True
+    """Compute with XNNPACK where it has the operators; without it, with LiteRT's own kernels, mostly far slower."""
+    io: conversion.Io = "float32"
+    """What an int8 or int16x8 file that is built takes and gives itself, for those who run it elsewhere: a session presents float32 in any case."""
+
+
+class LiteRt(Backend):
+    """LiteRT.
+
+    A network that comes as ONNX is converted with a batch of one, as phones and MediaPipe Tasks expect it. `int16x8` keeps
+    16 bits of what flows through the network; no fast kernels exist for it, so that it takes some 30 times as long.
+    """
+
+    name = "litert"
+    options = LiteRtOptions
+
+    def __init__(self, io: conversion.Io = "float32") -> None:
+        self._io = io
+
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        missing = "" if importlib.util.find_spec("ai_edge_litert") else f"LiteRT is not installed. Install it: {conversion.INSTALL}"
+        return tuple(AvailableTarget(Target("litert", "cpu", precision), missing, conversion.TOOLCHAIN) for precision in _PRECISIONS)
+
+    def calibrated(self, target: Target) -> bool:
+        return target.precision in conversion.CALIBRATED
+
+    def configured(self, options: Options) -> LiteRt:
+        return LiteRt(options.io) if isinstance(options, LiteRtOptions) else self
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        self.check(target)
+        return conversion.build(model, target, folder, calibrated, self._io)
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> LiteRtSession:
+        self.check(target)
+        chosen = options or LiteRtOptions()
+        litert = require("ai_edge_litert.interpreter", conversion.INSTALL)
+        try:
+            file = tflite_file.read(model.path)
+            content = model.path.read_bytes()
+        except (ModelError, OSError) as error:
+            raise BuildError(f"LiteRT can't load {model.path.name}: {error}") from error
+        foreign = file.describe_custom()
+        doing = f"LiteRT can't load {model.path.name}" + (f", which calls {foreign}" if foreign else "")
+        with translate(BuildError, doing):
+            return LiteRtSession(file, [_interpreter(litert, content, chosen, plan) for _ in range(plan.streams)])
+
+
+def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan: ThreadPlan) -> Any:
+    """Return an interpreter that is ready to compute. All share the file's bytes; what XNNPACK packs of them, each has for itself."""
+    kinds = litert.OpResolverType
+    kind = kinds.AUTO if chosen.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+BACKEND = LiteRt()
+
+__all__ = ["BACKEND", "LiteRt", "LiteRtOptions", "export"]

@@ -1,0 +1,77 @@
+"""MNN on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.mnn import conversion
+from plimsoll.backends.mnn.job import INSTALL
+from plimsoll.backends.mnn.session import MnnLane, MnnSession, muted
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx.signature import signature_of
+from plimsoll.system import host
+
+_PRECISIONS = ("float32", "float16", "int8_weights", "int8")
+
+
+class MnnOptions(Options):
+    """Options of MNN."""
+
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute one call, instead of what the objective gives."""
+
+
+class Mnn(Backend):
+    """MNN.
+
+    `float16` halves the file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere. `int8_weights` stores
+    weights in int8 and computes in float32. `int8` is made for phones: on x86 it takes about twice as long as float32.
+    """
+
+    name = "mnn"
+    options = MnnOptions
+
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        missing = "" if importlib.util.find_spec("MNN") else f"MNN is not installed. Install it: {INSTALL}"
+        return tuple(AvailableTarget(Target("mnn", "cpu", precision), missing) for precision in _PRECISIONS)
+
+    def calibrated(self, target: Target) -> bool:
+        return target.precision == "int8"
+
+    def calibrators(self, target: Target) -> tuple[str, ...]:
+        return tuple(conversion.CALIBRATORS) if target.precision == "int8" else ()
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        self.check(target)
+        return conversion.build(model, target, folder, calibrated)
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> MnnSession:
+        self.check(target)
+        chosen = options or MnnOptions()
+        if model.format != "mnn":
+            raise BuildError(f"{model.path}: MNN loads files of its own, this one is {model.format}", "Build it for this target first.")
+        signature = signature_of(model)
+        config = {"backend": "CPU", "numThread": chosen.threads or plan.threads, "precision": _arithmetic(target.precision)}
+        with muted(), translate(BuildError, f"MNN can't load {model.path.name}"):
+            mnn = require("MNN", INSTALL)
+            return MnnSession(signature, [MnnLane(mnn, str(model.path), signature, config) for _ in range(plan.streams)])
+
+
+def _arithmetic(precision: str) -> str:
+    """Return MNN's name of what it computes in: `low` is float16 where the processor has it, and bfloat16 on some that hasn't."""
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    return "low" if precision == "float16" and arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets()) else "high"
+
+
+BACKEND = Mnn()
+
+__all__ = ["BACKEND", "Mnn", "MnnOptions"]

@@ -1,0 +1,74 @@
+"""ncnn on the CPU."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.ncnn import conversion
+from plimsoll.backends.ncnn.conversion import INSTALL, TOOLCHAIN
+from plimsoll.backends.ncnn.session import NcnnSession
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.onnx.signature import signature_of
+from plimsoll.system import host
+
+_PRECISIONS = ("float32", "float16", "int8")
+
+
+class NcnnOptions(Options):
+    """Options of ncnn."""
+
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute one call, instead of what the objective gives."""
+
+
+class Ncnn(Backend):
+    """ncnn.
+
+    `float16` halves the weights' file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere. `int8` has the weights
+    and what convolutions and inner products read in int8; all between them, and the last of them, in float32.
+    """
+
+    name = "ncnn"
+    options = NcnnOptions
+
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        missing = "" if importlib.util.find_spec("ncnn") else f"ncnn is not installed. Install it: {INSTALL}"
+        return tuple(AvailableTarget(Target("ncnn", "cpu", precision), missing, TOOLCHAIN) for precision in _PRECISIONS)
+
+    def calibrated(self, target: Target) -> bool:
+        return target.precision == "int8"
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        self.check(target)
+        return conversion.build(model, target, folder, calibrated)
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> NcnnSession:
+        self.check(target)
+        chosen = options or NcnnOptions()
+        if model.format != "ncnn":
+            raise BuildError(f"{model.path}: ncnn loads files of its own, this one is {model.format}", "Build it for this target first.")
+        signature = signature_of(model)
+        ncnn = require("ncnn", INSTALL)
+        with translate(BuildError, f"ncnn can't load {model.path.name}"):
+            half = target.precision == "float16" and _has_float16()
+            network = conversion.loaded(ncnn, (model.path, conversion.weights_of(model)), threads=chosen.threads or plan.threads, half=half)
+            return NcnnSession(network, signature, plan.streams)
+
+
+def _has_float16() -> bool:
+    arm = platform.machine().lower() in ("arm64", "aarch64")
+    return arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets())
+
+
+BACKEND = Ncnn()
+
+__all__ = ["BACKEND", "Ncnn", "NcnnOptions"]

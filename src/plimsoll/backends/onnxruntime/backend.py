@@ -1,0 +1,166 @@
+"""ONNX Runtime, on the CPU and on NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.onnxruntime import nvidia
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, RunError
+from plimsoll.onnx.form import OnnxForm, require_form
+from plimsoll.system import host
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+
+
+_INSTALL = "pip install onnxruntime"
+_FORMS: dict[str, OnnxForm] = {"float32": "float32", "float16": "float16", "int8": "qdq", "dynamic": "dynamic"}
+_ON_GPUS = ("float32", "float16", "int8")
+
+
+class OnnxRuntimeOptions(Options):
+    """Options of ONNX Runtime."""
+
+    graph_optimization: Literal["off", "basic", "extended", "all"] = "all"
+    """How far the graph is rewritten when it is loaded."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute one call, instead of what the objective gives."""
+    arena: bool = True
+    """Keep freed memory for the next call instead of giving it back."""
+    spinning: bool | None = None
+    """Whether waiting threads spin: faster alone, slower beside other work. By default only where a call has several threads."""
+    exact_int8: bool | None = None
+    """Keep sums of int8 products from saturating, at several times the cost. By default only on x86 processors without VNNI, which need it."""
+    provider: nvidia.Provider = "auto"
+    """On a GPU, who computes: CUDA's kernels, or TensorRT, which builds an engine first; by default CUDA's for floats and TensorRT for int8."""
+    device: int = Field(0, ge=0)
+    """Which of the GPUs that CUDA sees."""
+    tf32: bool = False
+    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any more."""
+
+
+class OnnxRuntime(Backend):
+    """ONNX Runtime.
+
+    On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32. On a GPU it computes every operator
+    there or not at all: what would fall back to the CPU is a BuildError that names it.
+    """
+
+    name = "onnxruntime"
+    options = OnnxRuntimeOptions
+
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        absent = "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
+        here = [AvailableTarget(Target("onnxruntime", "cpu", precision), absent) for precision in _FORMS]
+        return (*here, *(AvailableTarget(Target("onnxruntime", "gpu", precision), nvidia.missing(precision)) for precision in _ON_GPUS))
+
+    def needs(self, target: Target) -> OnnxForm:
+        return _FORMS[target.precision]
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del folder, calibrated
+        self.check(target)
+        require_form(model, target, self.needs(target))
+        return model
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+        self.check(target)
+        runtime = _runtime()
+        wanted = options or OnnxRuntimeOptions()
+        settings = _settings(runtime, wanted, plan)
+        with translate(BuildError, f"ONNX Runtime can't load {model.path.name}"):
+            if target.device == "gpu":
+                return _Session(_on_gpu(runtime, model, target, wanted, settings))
+            return _Session(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
+
+
+def _on_gpu(runtime: ModuleType, model: Model, target: Target, wanted: OnnxRuntimeOptions, settings: Any) -> Any:
+    """Return a session of which a GPU computes every operator; raises BuildError."""
+    provider = nvidia.chosen(wanted.provider, target.precision)
+    said = nvidia.preload(runtime, provider)
+    settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers = nvidia.settings_of(provider, target.precision, wanted.device, tf32=wanted.tf32)
+    session = runtime.InferenceSession(str(model.path), settings, providers=[*providers, nvidia.CPU])
+    nvidia.require_gpu(session, provider, model, said)
+    session.disable_fallback()  # Else ONNX Runtime opens the session anew on the CPU when a call fails.
+    return session
+
+
+def _settings(runtime: ModuleType, chosen: OnnxRuntimeOptions, plan: ThreadPlan) -> Any:
+    """Return ONNX Runtime's SessionOptions. All streams share one session, and with it the weights as its kernels pack them."""
+    levels = runtime.GraphOptimizationLevel
+    threads = chosen.threads or plan.threads
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4  # Its errors reach the user as exceptions, once.
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.enable_cpu_mem_arena = chosen.arena
+    settings.graph_optimization_level = {
+        "off": levels.ORT_DISABLE_ALL,
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[chosen.graph_optimization]
+    spinning = chosen.spinning if chosen.spinning is not None else threads > 1
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    # ONNX Runtime obeys this on processors with VNNI too: open_nsfw in int8 then took 2.6 times as long, for nothing.
+    exact = chosen.exact_int8 if chosen.exact_int8 is not None else _saturates()
+    settings.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
+    return settings
+
+
+def _saturates() -> bool:
+    """Tell whether this processor adds int8 products in 16 bits: x86 without VNNI. False where its instruction sets aren't known."""
+    sets = set(host.instruction_sets())
+    return "sse4_1" in sets and not sets & {"avx512_vnni", "avx_vnni"}
+
+
+@cache
+def _runtime() -> ModuleType:
+    runtime = require("onnxruntime", _INSTALL)
+    runtime.set_default_logger_severity(4)
+    return runtime
+
+
+class _Session:
+    concurrent = True
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs = tuple(_info(one) for one in session.get_inputs())
+        self.outputs = tuple(_info(one) for one in session.get_outputs())
+        self._names = [one.name for one in self.outputs]
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        with translate(RunError, "ONNX Runtime failed"):
+            return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+def _info(argument: Any) -> TensorInfo:
+    kind = str(argument.type)
+    dtype = _DTYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")"))
+    return TensorInfo(argument.name, tuple(size if isinstance(size, int) else None for size in argument.shape), str(np.dtype(dtype)))
+
+
+BACKEND = OnnxRuntime()

@@ -1,0 +1,69 @@
+"""ONNX's own evaluator in NumPy: slow, plain, and the judge of what a graph means. For tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, ThreadPlan
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError, RunError
+
+
+class Reference(Backend):
+    """ONNX's reference evaluator."""
+
+    name = "reference"
+    deployable = False
+
+    def offers(self) -> tuple[AvailableTarget, ...]:
+        return (AvailableTarget(Target("reference", "cpu", "float32")),)
+
+    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+        del target, folder, calibrated
+        if model.format != "onnx":
+            raise BuildError(f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}", "Convert it first.")
+        return model
+
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+        del options, plan
+        self.check(target)
+        with translate(BuildError, f"the reference evaluator can't load {model.path.name}"):
+            onnx = require("onnx", "pip install onnx")
+            evaluator = require("onnx.reference", "pip install onnx").ReferenceEvaluator
+            proto = onnx.load(str(model.path))
+            require("onnx.checker", "pip install onnx").check_model(proto)
+            return _Session(evaluator(proto), proto.graph, onnx.helper.tensor_dtype_to_np_dtype)
+
+
+class _Session:
+    concurrent = False
+
+    def __init__(self, evaluator: Any, graph: Any, numpy_dtype: Any) -> None:
+        self._evaluator = evaluator
+        constants = {one.name for one in graph.initializer}
+        self.inputs = tuple(_info(one, numpy_dtype) for one in graph.input if one.name not in constants)
+        self.outputs = tuple(_info(one, numpy_dtype) for one in graph.output)
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
+        with translate(RunError, "the reference evaluator failed"):
+            values = self._evaluator.run(None, dict(feeds))
+        return {one.name: np.asarray(value) for one, value in zip(self.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        self._evaluator = None
+
+
+def _info(value: Any, numpy_dtype: Any) -> TensorInfo:
+    tensor = value.type.tensor_type
+    shape = tuple(one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in tensor.shape.dim)
+    return TensorInfo(value.name, shape, str(np.dtype(numpy_dtype(tensor.elem_type))))
+
+
+BACKEND = Reference()

@@ -1,0 +1,54 @@
+"""The runtimes: every folder in this one is one, found by its name; other packages add theirs by entry point."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+
+from plimsoll import backends
+from plimsoll.backends.base import Backend
+from plimsoll.core.target import Target
+from plimsoll.errors import BackendMissingError, TargetError
+
+ENTRY_POINTS = "plimsoll.backends"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the runtimes' names, sorted; imports none of them."""
+    return tuple(sorted(_own() | {point.name for point in entry_points(group=ENTRY_POINTS)}))
+
+
+@cache
+def get(name: str) -> Backend:
+    """Return the backend of a runtime; raises TargetError for an unknown one."""
+    if name in _own():
+        backend = importlib.import_module(f"plimsoll.backends.{name}").BACKEND
+    else:
+        points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
+        if not points:
+            raise TargetError(f"no runtime is called '{name}'", f"There are: {', '.join(names())}.")
+        try:
+            backend = points[0].load()
+        except Exception as error:
+            raise BackendMissingError(
+                f"the backend '{name}' ({points[0].value}) can't be loaded: {error}", "Update or remove the package that provides it."
+            ) from error
+    if not isinstance(backend, Backend):
+        raise BackendMissingError(
+            f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backends.base.Backend", "Update or remove the package that provides it."
+        )
+    return backend
+
+
+def for_target(target: Target) -> Backend:
+    """Return the backend that has this target here; raises TargetError or BackendMissingError where there is none."""
+    backend = get(target.runtime)
+    backend.check(target)
+    return backend
+
+
+def _own() -> set[str]:
+    return {module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg}

@@ -1,0 +1,202 @@
+"""`Runner`: everything around a session that is the same for every runtime.
+
+It checks names, shapes and dtypes, cuts a batch to what the network takes, times each call, and closes. A session only computes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll import backends
+from plimsoll.backends.base import Objective, Session, ThreadPlan
+from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.target import Target
+from plimsoll.errors import InputError, ModelError, RunError
+
+Array = NDArray[Any]
+
+
+@dataclass
+class Timing:
+    """What the calls of a runner took, added up; seconds are wall time inside the runtime."""
+
+    calls: int = 0
+    items: int = 0
+    seconds: float = 0.0
+
+
+class Runner:
+    """A model loaded for a target. Open it with `Runner.open`, close it or use it in a `with` block.
+
+    >>> with Runner.open(model, Target("onnxruntime")) as runner:  # doctest: +SKIP
+    ...     scores = runner.infer(batch)["outputs"]
+    """
+
+    def __init__(self, session: Session, name: str, streams: int = 1) -> None:
+        self._session = session
+        self._name = name
+        self._inputs = {one.name: one for one in session.inputs}
+        self._output_names = [one.name for one in session.outputs]
+        self._turn = threading.Semaphore(1) if not session.concurrent else None
+        self._lock = threading.Lock()
+        self._closed = False
+        self.streams = streams if session.concurrent else 1
+        """How many threads may usefully call at once."""
+        self.timing = Timing()
+
+    @classmethod
+    def open(
+        cls,
+        model: Model,
+        target: Target,
+        *,
+        objective: Objective = "latency",
+        options: Mapping[str, str] | None = None,
+        cores: int | None = None,
+        plan: ThreadPlan | None = None,
+    ) -> Self:
+        """Build the model for the target if need be, and load it.
+
+        The objective shares out `cores` (default: this machine's) between streams and threads; `plan` says it outright.
+        Raises TargetError, BackendMissingError or BuildError; ModelError where the Spec names tensors that the network lacks.
+        """
+        backend = backends.for_target(target)
+        plan = plan or ThreadPlan.of(objective, cores)
+        chosen = backend.read_options(options or {})
+        with TemporaryDirectory(prefix="plimsoll-build-") as folder:
+            built = backend.configured(chosen).build(model, target, Path(folder))
+            session = backend.load(built, target, chosen, plan)
+        runner = cls(session, f"{model.name} on {target}", plan.streams)
+        try:
+            runner._check_spec(model)
+        except ModelError:
+            runner.close()
+            raise
+        return runner
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """What the network takes."""
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """What the network gives."""
+        return self._session.outputs
+
+    def _check_spec(self, model: Model) -> None:
+        if model.spec is None:
+            return
+        wanted = [("input", model.spec.input.tensor, self.inputs)]
+        if (tensor := getattr(model.spec.output, "tensor", None)) is not None:
+            wanted.append(("output", tensor, self.outputs))
+        for kind, tensor, infos in wanted:
+            names = [one.name for one in infos]
+            if tensor is not None and tensor not in names:
+                raise ModelError(
+                    f"{model.name}: the Spec names the {kind} '{tensor}', the network has {', '.join(names)}", f"Correct `{kind}.tensor` in the Spec."
+                )
+            if kind == "input" and tensor is None and len(names) != 1:
+                raise ModelError(
+                    f"{model.name}: the network has {len(names)} inputs ({', '.join(names)})", "Say in `input.tensor` of the Spec which one takes the picture."
+                )
+        self._picture_input = model.spec.input.tensor or self.inputs[0].name
+
+    def infer(self, batch: Array) -> Tensors:
+        """Run pictures `[N, …]` through the input that the Spec names (or the only one); see `run`."""
+        return self.run({getattr(self, "_picture_input", self.inputs[0].name): batch})
+
+    def run(self, feeds: Mapping[str, Array]) -> Tensors:
+        """Run tensors by name, all with the same batch size N along their first axis, N ≥ 1; returns all outputs.
+
+        A network with a fixed batch size gets its batches one after another, the last one filled up with repeats whose
+        outputs are cut off again. Raises InputError for wrong names, shapes or dtypes and RunError for what the runtime
+        refuses.
+        """
+        if self._closed:
+            raise RunError(f"{self._name}: the runner is closed")
+        count = self._check(feeds)
+        fixed = next((one.shape[0] for one in self.inputs if one.shape and one.shape[0] is not None), None)
+        if fixed is None or fixed == count:
+            return self._call(feeds, count)
+        parts = [(self._call(part, size), size) for part, size in _batches(feeds, count, fixed)]
+        return {name: np.concatenate([part[name][:size] for part, size in parts]) for name in self._output_names}
+
+    def _call(self, feeds: Mapping[str, Array], count: int) -> Tensors:
+        with self._turn or _nothing:
+            started = time.perf_counter()
+            outputs = self._session.run(feeds)
+            took = time.perf_counter() - started
+        with self._lock:
+            self.timing.calls += 1
+            self.timing.items += count
+            self.timing.seconds += took
+        return outputs
+
+    def _check(self, feeds: Mapping[str, Array]) -> int:
+        """Return the batch size; raise InputError for feeds that don't fit the network."""
+        if feeds.keys() != self._inputs.keys():
+            raise InputError(f"{self._name}: fed {_listed(feeds)}, the network takes {_listed(self._inputs)}")
+        sizes = set()
+        for name, value in feeds.items():
+            info = self._inputs[name]
+            wanted = f"{info.dtype} {_shape(info.shape)}"
+            fits = len(value.shape) == len(info.shape) and all(want in (None, have) for have, want in zip(value.shape[1:], info.shape[1:], strict=False))
+            if str(value.dtype) != info.dtype or not fits:
+                found = f"{value.dtype} {_shape(value.shape)}"
+                raise InputError(f"{self._name}: input '{name}' is {found}, the network takes {wanted}", "Check the input steps of the Spec.")
+            sizes.add(value.shape[0] if value.shape else 1)
+        if len(sizes) != 1 or 0 in sizes:
+            raise InputError(f"{self._name}: the inputs hold {sorted(sizes)} pictures; all need the same number, at least 1")
+        return int(sizes.pop())
+
+    def close(self) -> None:
+        """Give the session back; twice is harmless."""
+        self._closed = True
+        self._session.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+_nothing = _Nothing()
+
+
+def _batches(feeds: Mapping[str, Array], count: int, size: int) -> Iterator[tuple[dict[str, Array], int]]:
+    """Cut feeds into batches of exactly `size`, the last filled up with repeats of its last item; yields them with their true counts."""
+    for start in range(0, count, size):
+        part = {name: value[start : start + size] for name, value in feeds.items()}
+        true = min(size, count - start)
+        if true < size:
+            part = {name: np.concatenate([value, np.repeat(value[-1:], size - true, axis=0)]) for name, value in part.items()}
+        yield part, true
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return "[" + ", ".join("N" if size is None else str(size) for size in shape) + "]"
+
+
+def _listed(names: Mapping[str, Any]) -> str:
+    return ", ".join(f"'{name}'" for name in names) or "nothing"
+
+
+__all__ = ["Objective", "Runner", "ThreadPlan", "Timing"]

@@ -1,0 +1,280 @@
+"""`Bundle`: a folder or one .zip that holds a network, its Spec, and golden pictures with their answers.
+
+```
+manifest.json            what there is, with the size and SHA-256 of every other file
+spec.toml                the contract
+model/…                  the network's files
+golden/NAME.jpg          a picture
+golden/NAME.input.npy    the tensor it became
+golden/NAME.0.npy …      what the network answered, an output a file
+```
+
+Opening checks all of it: names, sizes, hashes, nothing missing and nothing more. That finds damage and accidents. It
+doesn't tell who made a bundle: whoever can change a file can change the manifest too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from numpy.typing import NDArray
+
+from plimsoll.bundle import archive, manifest, tensor_file
+from plimsoll.bundle.archive import Limits
+from plimsoll.bundle.manifest import FileRecord, Manifest
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BundleError, SpecError
+from plimsoll.spec import Spec
+from plimsoll.spec import files as spec_files
+
+Content = Path | bytes | NDArray[Any]
+"""What a file of a bundle is made of: a file to copy, bytes, or a tensor."""
+
+
+class Bundle:
+    """An opened bundle, every file of it checked. Use it in a `with` block or close it: a zip is unpacked until then."""
+
+    def __init__(self, path: Path, folder: Path, unpacked: TemporaryDirectory[str] | None = None) -> None:
+        self.path = path
+        """The folder or .zip that was opened."""
+        self.folder = folder
+        """Where its files are."""
+        self._unpacked = unpacked
+        self.manifest: Manifest = _check_files(folder)
+        self.spec: Spec = _read_spec(folder, self.manifest.spec)
+
+    @classmethod
+    def open(cls, path: Path, limits: Limits | None = None) -> Self:
+        """Open a folder or a zip and check every file in it; raises BundleError that names the file and what is wrong."""
+        with _about(path):
+            if path.is_dir():
+                return cls(path, path)
+            if not path.is_file():
+                raise BundleError("there is no such bundle" if not path.exists() else "neither a folder nor a file")
+            unpacked = TemporaryDirectory(prefix="plimsoll-bundle-")
+            try:
+                archive.unpack(path, Path(unpacked.name), limits or Limits())
+                return cls(path, Path(unpacked.name), unpacked)
+            except BaseException:
+                unpacked.cleanup()
+                raise
+
+    @property
+    def name(self) -> str:
+        """The short name of the network."""
+        return self.manifest.name
+
+    @property
+    def model(self) -> Model:
+        """The network with its Spec."""
+        files = self.manifest.model
+        return Model(self.file(files.path), files.format, self.spec, files=tuple(self.file(name) for name in files.files))
+
+    @property
+    def target(self) -> Target:
+        """Where the network is meant to run."""
+        return Target.parse(self.manifest.target)
+
+    @property
+    def preprocessing(self) -> Literal["reference", "fast"]:
+        """Which preprocessing of the input steps it is meant to run behind."""
+        return self.manifest.steps
+
+    def file(self, name: str) -> Path:
+        """Return where a file of the bundle is."""
+        return self.folder.joinpath(*name.split("/"))
+
+    def tensor(self, name: str) -> NDArray[Any]:
+        """Read one of the golden tensors; raises BundleError."""
+        with _about(self.path):
+            return tensor_file.read(self.file(name))
+
+    def close(self) -> None:
+        """Remove what was unpacked; twice is harmless."""
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Say in every error which bundle it is about, and turn the system's errors into words."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(f"{path}: {error.message}", error.hint) from error
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from error
+
+
+def _check_files(folder: Path) -> Manifest:
+    """Return the manifest after checking that the folder holds what it lists, byte for byte, and nothing else."""
+    found = _listed(folder)
+    if manifest.FILE not in found:
+        raise BundleError(f"it has no {manifest.FILE}", "Is this a bundle? `plimsoll pack` makes one.")
+    with (folder / manifest.FILE).open("rb") as stream:
+        content = manifest.loads(stream.read(manifest.MAX_BYTES + 1))
+    missing = sorted(content.files.keys() - found.keys())
+    unknown = sorted(found.keys() - content.files.keys() - {manifest.FILE})
+    if missing:
+        raise BundleError(f"missing: {_few(missing)}", "Copy or download it again.")
+    if unknown:
+        raise BundleError(f"not in its manifest: {_few(unknown)}", "Remove what does not belong to the bundle.")
+    for name, record in content.files.items():
+        if found[name] != record.size:
+            raise BundleError(f"{name}: expected {record.size:,} bytes, found {found[name]:,}", "Copy or download it again.")
+        with folder.joinpath(*name.split("/")).open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if digest != record.sha256:
+            raise BundleError(f"{name}: expected SHA-256 {record.sha256}, found {digest}", "It was damaged or changed. Copy or download it again.")
+    return content
+
+
+def _listed(folder: Path, below: str = "") -> dict[str, int]:
+    """Return the sizes of all files by their names with /; raises BundleError for links, pipes, devices and too many files."""
+    sizes: dict[str, int] = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = below + entry.name
+            status = entry.stat(follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                archive.check_names([name])
+                sizes |= _listed(folder / entry.name, f"{name}/")
+            elif stat.S_ISREG(status.st_mode):
+                sizes[name] = status.st_size
+            else:
+                kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a regular file"
+                raise BundleError(f"{name!r} is {kind}", "A bundle holds plain files only.")
+            if len(sizes) > Limits.entries:
+                raise BundleError(f"more than {Limits.entries:,} files", "Is this a bundle?")
+    return sizes
+
+
+def _read_spec(folder: Path, name: str) -> Spec:
+    path = folder.joinpath(*name.split("/"))
+    try:
+        return spec_files.read(path)
+    except SpecError as error:
+        raise BundleError(error.message.replace(str(path), name), error.hint) from error
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def is_zip(out: Path) -> bool:
+    """Return whether a bundle of this name is written as one zip."""
+    return out.suffix.lower() == ".zip"
+
+
+def check_destination(out: Path, *, overwrite: bool) -> None:
+    """Raise BundleError where a bundle can't be written to `out`.
+
+    Only a bundle is ever overwritten: a mistyped folder of photos must not vanish.
+    """
+    if not os.path.lexists(out):
+        return
+    if not overwrite:
+        raise BundleError(f"{out} exists", "Choose another name, or overwrite it with --force (in Python: force=True).")
+    folder = out.is_dir() and not out.is_symlink()
+    if is_zip(out) and not out.is_file():
+        raise BundleError(f"{out} is not a file; a zipped bundle can't replace it")
+    if not is_zip(out) and not (folder and (_is_bundle(out) or not any(out.iterdir()))):
+        raise BundleError(f"{out} exists and is not a bundle, or holds more than one, so it is not overwritten", "Choose another name, or remove it yourself.")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Return whether a folder holds the files of a bundle and none of anybody else's."""
+    try:
+        with (folder / manifest.FILE).open("rb") as stream:
+            content = manifest.loads(stream.read(manifest.MAX_BYTES + 1))
+        return _listed(folder).keys() <= {manifest.FILE, *content.files}
+    except (OSError, BundleError):
+        return False
+
+
+def write(out: Path, contents: Mapping[str, Content], facts: Manifest, *, overwrite: bool = False) -> Path:
+    """Write a bundle, all of it or nothing: a zip where `out` ends in .zip, else a folder. Returns `out`.
+
+    `facts` is its manifest, whose `files` are worked out here from `contents` (names to what they hold, the Spec and the
+    model too). Raises BundleError for what can't be stored, and where `out` exists unless `overwrite`.
+    """
+    with _about(out):
+        check_destination(out, overwrite=overwrite)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staged = out.parent / f".{out.name}.{uuid.uuid4().hex[:12]}"
+        try:
+            staged.mkdir()
+            _fill(staged, contents, facts)
+            if is_zip(out):
+                _put_zip(staged, out)
+            else:
+                _put_folder(staged, out)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+    return out
+
+
+def _fill(folder: Path, contents: Mapping[str, Content], facts: Manifest) -> None:
+    archive.check_names((manifest.FILE, *contents))
+    files: dict[str, FileRecord] = {}
+    for name, content in contents.items():
+        path = folder.joinpath(*name.split("/"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, path)
+        else:
+            path.write_bytes(content if isinstance(content, bytes) else tensor_file.dumps(content))
+        with path.open("rb") as stream:
+            files[name] = FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+    complete = facts.model_copy(update={"files": files})
+    complete.check()
+    (folder / manifest.FILE).write_bytes(manifest.dumps(complete))
+
+
+def _put_zip(staged: Path, out: Path) -> None:
+    names = _listed(staged)
+    if sum(names.values()) > Limits.total_bytes:
+        raise BundleError(
+            f"{sum(names.values()):,} bytes; a zipped bundle holds at most {Limits.total_bytes:,}", "Write a folder instead: a name without .zip."
+        )
+    ordered = [manifest.FILE, *sorted(names.keys() - {manifest.FILE})]
+    part = staged.with_name(f"{staged.name}.part")
+    try:
+        with part.open("xb") as stream:
+            archive.write(stream, staged, ordered)
+        part.replace(out)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _put_folder(staged: Path, out: Path) -> None:
+    if not out.is_dir():
+        staged.rename(out)
+        return
+    old = staged.with_name(f"{staged.name}.old")
+    out.rename(old)
+    try:
+        staged.rename(out)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,122 @@
+"""The command line: one file a command. Each imports what it needs when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import plimsoll
+from plimsoll.cli import (
+    bench,
+    calibrate,
+    convert,
+    import_,
+    inspect,
+    keys,
+    pack,
+    predict,
+    prove,
+    serve,
+    ship,
+    spec,
+    targets,
+    toolchains,
+    verify,
+    zoo,
+)
+from plimsoll.errors import PlimsollError
+
+app = typer.Typer(
+    name="plimsoll",
+    help="Find the fastest deployment of a trained vision model whose answers stay within your budget; prove it, pack it, run it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict.predict)
+app.command()(inspect.inspect)
+app.command("import")(import_.import_)
+app.command()(ship.ship)
+app.command()(serve.serve)
+app.command()(prove.prove)
+app.command()(bench.bench)
+app.command()(convert.convert)
+app.command()(calibrate.calibrate)
+app.command()(pack.pack)
+app.command()(verify.verify)
+app.command()(targets.targets)
+app.add_typer(zoo.app, name="zoo")
+app.add_typer(spec.app, name="spec")
+app.add_typer(toolchains.app, name="toolchains")
+app.add_typer(keys.app, name="keys")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"plimsoll {plimsoll.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but answers and errors.")] = False,
+) -> None:
+    """Set up what all commands share."""
+    del version
+    logger = logging.getLogger("plimsoll")
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler()  # standard error
+        handler.setFormatter(logging.Formatter("plimsoll: %(message)s"))
+        logger.addHandler(handler)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 a runtime failed, 130 interrupted."""
+    warnings.filterwarnings("ignore", module="PIL")  # Its remarks on damaged metadata; what can't be decoded is an error.
+    try:
+        app()
+    except PlimsollError as error:
+        _say(error)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
+        code = _internal(error)
+    else:
+        return
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _say(error: PlimsollError) -> None:
+    typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(error.message, err=True)
+    if error.hint:
+        typer.echo(f"  {error.hint}", err=True)
+    if os.environ.get("PLIMSOLL_DEBUG"):
+        traceback.print_exception(error)
+
+
+def _internal(error: Exception) -> int:
+    """Keep the traceback in a file and say where it lies."""
+    with tempfile.NamedTemporaryFile("w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8") as log:
+        traceback.print_exception(error, file=log)
+    typer.secho("internal error: ", fg="red", bold=True, nl=False, err=True)
+    typer.echo(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", err=True)
+    typer.echo(f"  This is a mistake in Plimsoll. Please report it with {Path(log.name)}", err=True)
+    return 70

@@ -1,0 +1,163 @@
+"""`Budget`: what the answers may lose, and the verdict on what was measured. Always on the confidence bound."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from plimsoll.core.check import Check
+from plimsoll.errors import InputError
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
+_TOP = re.compile(r"top[1-9]\d{0,3}")
+
+Kind = Literal["share", "difference", "change", "decibel"]
+
+METRICS: dict[str, tuple[Kind, str]] = {
+    "flips": ("share", "share of decisions that flip, at each threshold: exact upper 95 % bound"),
+    "deviation": ("difference", "mean absolute difference of the scores: upper 95 % bound"),
+    "max_deviation": ("difference", "largest absolute difference of any picture's score in the sample"),
+    "accuracy": ("change", "change of the accuracy at the threshold: lower 95 % bound"),
+    "precision": ("change", "change of the precision: lower 95 % bound"),
+    "recall": ("change", "change of the recall: lower 95 % bound"),
+    "auc": ("change", "change of the area under the ROC curve: lower 95 % bound"),
+    "top1": ("change", "change of the top-1 accuracy (top5, top10 … likewise): lower 95 % bound"),
+    "snr": ("decibel", "signal to noise of the outputs in dB, the least of them: lower 95 % bound"),
+}
+"""Metric → what its limit is, and what it says."""
+
+_EXAMPLE = "For example flips=1%, deviation=0.01, top1=-0.5%, auc=-0.01, snr=30."
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A measured figure with the bound that a budget is judged by; NaN where there is none, and `detail` says why."""
+
+    name: str
+    """In words, with what a reader needs to tell it from its like: `flips at 0.8`."""
+    value: float
+    bound: float
+    detail: str = ""
+
+
+Evidence = Mapping[str, Sequence[Bounded]]
+"""Metric → its figures: flips has one a threshold."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One metric's limit. Shares and changes are fractions (0.005 is 0.5 %), snr is in dB."""
+
+    metric: str
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `metric=value`; raises InputError that names the metric or the value and what is allowed."""
+        name, equals, given = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise InputError(f"budget '{text}': expected metric=value", _EXAMPLE)
+        kind = kind_of(name)
+        if kind is None:
+            near = difflib.get_close_matches(name, METRICS, n=1)
+            suggestion = f"; did you mean '{near[0]}'?" if near else ""
+            raise InputError(f"budget '{text}': there is no metric '{name}'{suggestion}", f"Metrics: {', '.join(METRICS)}.")
+        number, percent = given.removesuffix("%").strip(), given.endswith("%")
+        if not _NUMBER.fullmatch(number):
+            raise InputError(f"budget '{text}': found '{given}', expected a number", _EXAMPLE)
+        value = float(number) / (100 if percent else 1)
+        if reason := _refused(kind, value, percent):
+            raise InputError(f"budget '{text}': {reason}", _EXAMPLE)
+        return cls(name, value)
+
+    def __str__(self) -> str:
+        percent = kind_of(self.metric) == "share" or (kind_of(self.metric) == "change" and self.metric != "auc")
+        return f"{self.metric}={100 * self.value:g}%" if percent else f"{self.metric}={self.value:g}"
+
+
+def kind_of(metric: str) -> Kind | None:
+    """Return what kind of limit a metric has; None for one that doesn't exist."""
+    return METRICS["top1" if _TOP.fullmatch(metric) else metric][0] if metric in METRICS or _TOP.fullmatch(metric) else None
+
+
+def _refused(kind: Kind, value: float, percent: bool) -> str:
+    """Return why a value is refused, or nothing."""
+    if not math.isfinite(value):
+        return "the value is beyond what a number can hold"
+    if kind == "share" and not 0 < value < 1:
+        return "a share lies between 0 and 1, as in 0.005 or 0.5%; no number of pictures proves that none at all can flip"
+    if kind == "share" and value >= 0.2 and not percent:
+        return f"{value:g} would be {100 * value:g} %; write {100 * value:g}% if that is meant, or {value:g}%"
+    if kind == "difference" and (value <= 0 or percent):
+        return "a difference of scores is above 0 and in the scores' own unit, as in 0.01"
+    if kind == "change" and not -1 < value < 0:
+        return "a change that may be lost is written with a minus, between -1 and 0, as in -0.5% or -0.005"
+    if kind == "decibel" and percent:
+        return "signal to noise is in decibels, as in 30"
+    return ""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the answers may lose.
+
+    >>> str(Budget.parse(["flips=0.5%", "deviation=0.05"]))
+    'flips=0.5% deviation=0.05'
+    """
+
+    limits: tuple[Limit, ...]
+
+    @classmethod
+    def parse(cls, texts: str | Iterable[str]) -> Self:
+        """Read limits from `metric=value` texts, several in one separated by commas or spaces; raises InputError."""
+        joined = texts if isinstance(texts, str) else " ".join(texts)
+        limits = tuple(Limit.parse(part) for part in re.sub(r"\s*=\s*", "=", joined).replace(",", " ").split())
+        names = [limit.metric for limit in limits]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"budget: {twice} stands there twice", "Give each metric once.")
+        if not limits:
+            raise InputError("budget: it is empty", _EXAMPLE)
+        return cls(limits)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that it limits, in order."""
+        return tuple(limit.metric for limit in self.limits)
+
+    def verdict(self, evidence: Evidence) -> tuple[Check, ...]:
+        """Hold the bounds against the limits: one check for each figure of each limited metric.
+
+        A metric without a figure fails: what wasn't measured isn't proven.
+        """
+        return tuple(_check(limit, figure) for limit in self.limits for figure in evidence.get(limit.metric) or (_unmeasured(limit.metric),))
+
+    def __str__(self) -> str:
+        return " ".join(map(str, self.limits))
+
+
+def _unmeasured(metric: str) -> Bounded:
+    return Bounded(metric, math.nan, math.nan, "it was not measured")
+
+
+def _check(limit: Limit, figure: Bounded) -> Check:
+    kind = kind_of(limit.metric)
+    percent = str(limit).endswith("%")
+    return Check(
+        name=figure.name,
+        measured=figure.bound * (100 if percent else 1),
+        limit=limit.value * (100 if percent else 1),
+        bound="at_least" if kind in ("change", "decibel") else "at_most",
+        unit="%" if percent else "dB" if kind == "decibel" else "",
+        detail=figure.detail,
+    )
+
+
+DEFAULT = Budget((Limit("flips", 0.04), Limit("deviation", 0.01)))
+"""For tasks that give scores: see docs/decisions/0007-budget.md."""
+
+DEFAULT_TENSORS = Budget((Limit("snr", 30.0),))
+"""For tasks that give tensors."""

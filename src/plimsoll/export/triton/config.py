@@ -1,0 +1,214 @@
+"""The `config.pbtxt` of the three models that a network becomes in Triton.
+
+`NAME` takes picture files and is an ensemble of the other two: `NAME.steps` turns them into a tensor, `NAME.tensor` is the network.
+The fields: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plimsoll.core.model import TensorInfo
+from plimsoll.errors import ModelError
+from plimsoll.export.triton.network import IMAGE, PYTHON, Network
+from plimsoll.export.triton.options import TritonOptions
+from plimsoll.export.triton.text_format import Message, Word, dumps, entries
+from plimsoll.preprocessing import Preprocessing
+from plimsoll.spec import Spec
+from plimsoll.spec.output import Classify
+
+HEADER = "# Written by `plimsoll pack --for triton`; a further export replaces it with --force.\n"
+"""The first line of every configuration that is ours."""
+LABELS = "labels.txt"
+
+_TYPES = {
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16", "int32": "INT32",
+    "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "object": "STRING",
+}  # fmt: skip
+_PREFERRED = {"cpu": (4, 8), "gpu": (8, 16, 32)}
+"""Batches that are worth waiting for: beyond them a picture hardly gets cheaper."""
+_OPENVINO_REQUESTS = 4
+_ONE = (1,)
+_BETWEEN = "plimsoll:tensor"
+"""The tensor between the two steps of the ensemble; no network's output is called so."""
+
+
+def configurations(spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions) -> dict[str, str]:
+    """Return the text of each model's config.pbtxt by the model's name, the ensemble first."""
+    messages = (_ensemble(spec, network), _steps(spec, network, preprocessing, options), _network(spec, network, options))
+    return {str(message["name"]): HEADER + dumps(message) for message in messages}
+
+
+def names(spec: Spec) -> tuple[str, str, str]:
+    """Return what the ensemble, the input steps and the network are called."""
+    return spec.name, f"{spec.name}.steps", f"{spec.name}.tensor"
+
+
+def classified(spec: Spec, network: Network) -> str | None:
+    """Return the output whose values stand for the labels, in their order; None where there is none, or a label has several lines."""
+    if not isinstance(spec.output, Classify) or any(len(label.splitlines()) != 1 for label in spec.output.labels):
+        return None
+    found = [one for one in network.outputs if spec.output.tensor in (None, one.name)]
+    return found[0].name if len(found) == 1 and found[0].shape[-1] == len(spec.output.labels) else None
+
+
+def _ensemble(spec: Spec, network: Network) -> Message:
+    whole, steps, tensor = names(spec)
+    named = [one.name for one in network.outputs]
+    return {
+        "name": whole,
+        "platform": "ensemble",
+        "max_batch_size": 0,
+        "input": [_image()],
+        "output": [_described(one, (-1, *(_sizes(one.shape[1:]) or _lone(network)))) for one in network.outputs],
+        "ensemble_scheduling": {
+            "step": [
+                {"model_name": steps, "model_version": -1, "input_map": entries({IMAGE: IMAGE}), "output_map": entries({network.picture_input: _BETWEEN})},
+                {
+                    "model_name": tensor,
+                    "model_version": -1,
+                    "input_map": entries({network.picture_input: _BETWEEN}),
+                    "output_map": entries({name: name for name in named}),
+                },
+            ]
+        },
+        "version_policy": _latest(),
+        "parameters": _parameters({"task": spec.output.task, "target": str(network.target)}),
+    }
+
+
+def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions) -> Message:
+    form = spec.input.form
+    made = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
+    # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an ensemble aren't changed at once.
+    digest = hashlib.sha256(spec.input.model_dump_json().encode()).hexdigest()
+    return {
+        "name": names(spec)[1],
+        "backend": PYTHON,
+        "max_batch_size": 0,
+        "input": [_image()],
+        "output": [_described(made, _sizes(made.shape))],
+        "instance_group": [{"count": options.decoders, "kind": Word("KIND_CPU")}],
+        "version_policy": _latest(),
+        "parameters": _parameters({"steps": preprocessing, "max_pictures": str(options.max_batch if network.free else 1), "input_sha256": digest}),
+    }
+
+
+def _network(spec: Spec, network: Network, options: TritonOptions) -> Message:
+    rest = slice(1, None) if network.batches else slice(None)
+    labelled = classified(spec, network)
+    return {
+        "name": names(spec)[2],
+        "backend": network.backend,
+        "default_model_filename": None if network.backend == PYTHON else network.file,
+        "max_batch_size": options.max_batch if network.batches else 0,
+        "input": [_described(one, _sizes(one.shape[rest])) for one in network.inputs],
+        "output": [_described(one, _sizes(one.shape[rest])) | {"label_filename": LABELS if one.name == labelled else None} for one in network.outputs],
+        "dynamic_batching": _batching(network, options),
+        "instance_group": [_instances(network, options)],
+        "optimization": _optimization(network),
+        "model_warmup": _warmup(network, options),
+        "version_policy": _latest(),
+        "parameters": _parameters(_of_backend(network, options)),
+    }
+
+
+def _batching(network: Network, options: TritonOptions) -> Message | None:
+    if not network.batches:
+        return None
+    preferred = [size for size in _PREFERRED[_device(network)] if size <= options.max_batch]
+    return {
+        "preferred_batch_size": preferred or None,
+        "max_queue_delay_microseconds": options.delay_us,
+        "default_queue_policy": {"timeout_action": Word("REJECT"), "allow_timeout_override": True, "max_queue_size": options.queue},
+    }
+
+
+def _instances(network: Network, options: TritonOptions) -> Message:
+    # Inside Python, Plimsoll finds the GPU by itself.
+    on_gpu = _device(network) == "gpu" and network.backend != PYTHON
+    return {"count": _count(network, options), "kind": Word("KIND_GPU" if on_gpu else "KIND_CPU")}
+
+
+def _count(network: Network, options: TritonOptions) -> int:
+    return options.instances or (_OPENVINO_REQUESTS if network.backend == "openvino" else 1)
+
+
+def _device(network: Network) -> str:
+    return "gpu" if network.target.device == "gpu" else "cpu"
+
+
+def _optimization(network: Network) -> Message | None:
+    """Let ONNX Runtime compute on a GPU as Plimsoll's own backend does: int8 by TensorRT, floats by CUDA without rounding to TensorFloat-32."""
+    if network.backend != "onnxruntime" or _device(network) != "gpu":
+        return None
+    cuda = {"name": "cuda", "parameters": entries({"use_tf32": "0"})}
+    tensorrt = {"name": "tensorrt", "parameters": entries({"precision_mode": "INT8"})}
+    return {"execution_accelerators": {"gpu_execution_accelerator": [tensorrt, cuda] if network.target.precision == "int8" else [cuda]}}
+
+
+def _warmup(network: Network, options: TritonOptions) -> Sequence[Message]:
+    """Let the smallest and the largest call be computed before the first request waits for it; nothing where a size is free."""
+    if any(size is None for one in network.inputs for size in one.shape[1:]):
+        return []
+    batches = sorted({1, options.max_batch}) if network.batches else [1]
+    return [
+        {
+            "name": f"{batch} empty",
+            "batch_size": batch,
+            "inputs": entries(
+                {
+                    one.name: {"data_type": _type(one), "dims": [size or 1 for size in (one.shape[1:] if network.batches else one.shape)], "zero_data": True}
+                    for one in network.inputs
+                }
+            ),
+        }
+        for batch in batches
+    ]
+
+
+def _of_backend(network: Network, options: TritonOptions) -> dict[str, str]:
+    threads = str(options.threads) if options.threads is not None and _device(network) == "cpu" else None
+    if network.backend == "onnxruntime":
+        return {"intra_op_thread_count": threads} if threads else {}
+    if network.backend == "openvino":
+        count = _count(network, options)
+        return {"NUM_STREAMS": str(count), **({"INFERENCE_NUM_THREADS": str(int(threads) * count)} if threads else {})}
+    if network.backend == PYTHON:
+        return {"model": network.file, "target": str(network.target), **({"threads": threads} if threads else {})}
+    return {}
+
+
+def _image() -> Message:
+    return {"name": IMAGE, "data_type": Word("TYPE_STRING"), "dims": [-1]}
+
+
+def _described(tensor: TensorInfo, dims: Sequence[int]) -> dict[str, Any]:
+    # Triton has no tensors without axes: what is one number for each picture is a list of one.
+    shaped: dict[str, Any] = {"dims": list(dims)} if dims else {"dims": list(_ONE), "reshape": {"shape": []}}
+    return {"name": tensor.name, "data_type": _type(tensor), **shaped}
+
+
+def _lone(network: Network) -> tuple[int, ...]:
+    """Return the axes of an output that is one number for each picture, as `_described` has them."""
+    return _ONE if network.batches else ()
+
+
+def _type(tensor: TensorInfo) -> Word:
+    if tensor.dtype not in _TYPES:
+        raise ModelError(f"'{tensor.name}' holds {tensor.dtype}, which Triton has no type for")
+    return Word(f"TYPE_{_TYPES[tensor.dtype]}")
+
+
+def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(-1 if size is None else size for size in shape)
+
+
+def _latest() -> Message:
+    return {"latest": {"num_versions": 1}}
+
+
+def _parameters(values: Mapping[str, str]) -> list[Message]:
+    return entries({key: {"string_value": value} for key, value in values.items()})

@@ -1,0 +1,91 @@
+"""The README that lies in an exported model's folder."""
+
+from __future__ import annotations
+
+from plimsoll import __version__
+from plimsoll.export.triton.network import PYTHON, Network
+from plimsoll.preprocessing import Preprocessing
+from plimsoll.spec import Spec
+
+_TEXT = """# {name} in Triton
+
+Written by Plimsoll {version} for the target {target}. The folder above this one is a model repository:
+
+- `{name}` takes picture files and answers with the network's outputs. Input: `image`, BYTES `[N]`, each element the bytes of a file
+  ({formats}). Outputs: {outputs}.
+- `{name}.steps` turns pictures into tensors with Plimsoll's own input steps, in Triton's Python backend.
+- `{name}.tensor` is the network alone ({backend}).
+
+## Run it
+
+Triton's Python needs Plimsoll. Take Triton 24.12 or later: the Python backend of older ones crashes with NumPy 2.
+
+```dockerfile
+FROM nvcr.io/nvidia/tritonserver:25.06-py3
+RUN pip install --no-cache-dir {requirement}
+ENV ORT_DISABLE_TELEMETRY=1
+```
+
+```sh
+docker build -t tritonserver-plimsoll .
+docker run --rm --shm-size=1g -p 8000:8000 -p 8001:8001 -v "$PWD/REPOSITORY:/models:ro" \\
+    tritonserver-plimsoll tritonserver --model-repository=/models
+```
+
+The Python processes pass tensors through /dev/shm, of which Docker gives 64 MB unless told otherwise.
+
+```python
+import numpy as np, tritonclient.http as triton
+picture = np.array([open("photo.jpg", "rb").read()], dtype=object)
+image = triton.InferInput("image", [1], "BYTES")
+image.set_data_from_numpy(picture)
+print(triton.InferenceServerClient("localhost:8000").infer("{name}", [image]).as_numpy("{first}"))
+```
+{notes}"""
+
+_NOTES = {
+    "onnxruntime": """
+## What differs from Plimsoll's own session
+
+Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without VNNI an int8 network
+may answer otherwise than it was proven. There, export it with `--set network=python`.
+""",
+    "openvino": """
+## What differs from Plimsoll's own session
+
+Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at once instead. It
+can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may answer otherwise than it was proven.
+There, export it with `--set network=python`.
+""",
+    "tensorrt": """
+## Where it runs
+
+An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that version.
+""",
+}
+
+
+_EXTRAS = {"openvino", "litert", "mnn", "ncnn", "torch"}
+"""The runtimes that Plimsoll has an extra for, of the same name."""
+
+
+def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
+    """Return the README."""
+    extras = ["fast"] * (preprocessing == "fast") + [network.target.runtime] * (network.backend == PYTHON and network.target.runtime in _EXTRAS)
+    extra = f"[{','.join(extras)}]" if extras else ""
+    return _TEXT.format(
+        name=spec.name,
+        version=__version__,
+        target=network.target,
+        formats=", ".join(spec.input.decode.formats),
+        outputs=", ".join(f"`{one.name}` ({one.dtype})" for one in network.outputs),
+        backend=f"backend {network.backend}" if network.backend != PYTHON else f"{network.target} in Plimsoll's own session, in the Python backend",
+        requirement=f"'plimsoll-line{extra}=={__version__}'",
+        first=network.outputs[0].name,
+        notes=_notes(network),
+    )
+
+
+def _notes(network: Network) -> str:
+    floats = network.backend == "onnxruntime" and (network.target.device != "cpu" or network.target.precision not in ("int8", "dynamic"))
+    return "" if floats else _NOTES.get(network.backend, "")

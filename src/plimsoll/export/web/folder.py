@@ -1,0 +1,130 @@
+"""Write a web package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from plimsoll import __version__
+from plimsoll.backends.web.backend import BINARY, RUNTIME, SCRIPT
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BundleError, ModelError, SpecError
+from plimsoll.export.web import golden, readme
+from plimsoll.onnx.form import require_form
+from plimsoll.spec import Spec
+from plimsoll.system import npm
+
+TARGETS = (Target("web", "wasm", "float32"), Target("web", "wasm", "int8"))
+_FORMS = {"float32": "float32", "int8": "qdq"}
+_TASKS = ("classify", "tensor")
+"""What the package's answer.js decodes."""
+
+
+def package(model: Model, target: Target, out: Path, *, images: Sequence[Path] = (), origin: Mapping[str, Any] | None = None, force: bool = False) -> Path:
+    """Write the web package of an ONNX network into the folder `out` and return it.
+
+    `target` is web:wasm:float32 or web:wasm:int8, and the network has to be of that form already (int8: with QuantizeLinear
+    and DequantizeLinear, as `plimsoll.quantize` makes it). `images` (at most 16) replace the golden pictures; like those they
+    become part of the package, metadata and all. `origin` says where the network is from.
+
+    Raises ModelError for a network without a Spec or one that isn't ONNX, SpecError for a task that isn't decoded, BuildError where the
+    network is of another form, ImageError for a picture that the input steps refuse, BackendMissingError where ONNX Runtime Web can't be
+    fetched, and BundleError where `out` exists (unless `force`), ends in .zip, or can't be written.
+    """
+    spec = _checked(model, target)
+    _check_destination(out, overwrite=force)
+    runtime = npm.fetch(RUNTIME)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".web-") as name:
+        folder = Path(name) / "package"
+        try:
+            _write(folder, model, target, spec, runtime, dict(origin or {}))
+            golden.write(folder, model, target, spec, images)
+            _replace(folder, out)
+        except OSError as error:
+            raise BundleError(f"{out}: can't be written: {error.strerror or error}") from error
+    return out
+
+
+def _checked(model: Model, target: Target) -> Spec:
+    if target not in TARGETS:
+        raise ModelError(f"{target} is no web package's target", f"There are: {', '.join(map(str, TARGETS))}.")
+    if model.format != "onnx":
+        raise ModelError(f"{model.path}: {model.format}; a web package is made of ONNX networks", "Give the ONNX network that it was made from.")
+    spec = model.contract()
+    if spec.output.task not in _TASKS:
+        raise SpecError(
+            f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
+            "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
+        )
+    require_form(model, target, _FORMS[target.precision])  # type: ignore[arg-type]  # the values are forms
+    return spec
+
+
+def _check_destination(out: Path, *, overwrite: bool) -> None:
+    """Refuse what can't become a package's folder; of what is there, only another web package or an empty folder is replaced."""
+    if out.suffix.lower() == ".zip":
+        raise BundleError(f"{out}: a web package is a folder", "Leave .zip out of its name; a web server serves folders.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not all((out / name).is_file() for name in ("model.json", "spec.json", "plimsoll.js")):
+        raise BundleError(f"{out} exists and is not a web package, so it is not overwritten", "Choose another name, or remove it yourself.")
+    if not overwrite:
+        raise BundleError(f"{out} exists already", "Choose another name, or replace it with --force (in Python: force=True).")
+
+
+def _write(folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapping[str, Path], origin: dict[str, Any]) -> None:
+    with as_file(files(__package__).joinpath("site")) as site:
+        shutil.copytree(site, folder)
+    shutil.copyfile(model.path, folder / "model.onnx")
+    external = [{"file": f"external/{place}.bin", "path": _beside(model, file), "bytes": file.stat().st_size} for place, file in enumerate(model.files)]
+    for entry, file in zip(external, model.files, strict=True):
+        copied = folder / str(entry["file"])
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copied)
+    (folder / "runtime").mkdir()
+    for path in runtime.values():
+        shutil.copyfile(path, folder / "runtime" / path.name)
+    facts = {
+        "name": spec.name,
+        "target": str(target),
+        "precision": target.precision,
+        "plimsoll": __version__,
+        "model": {"file": "model.onnx", "bytes": model.path.stat().st_size, "sha256": model.sha256, "external": external},
+        "runtime": {
+            "package": RUNTIME.package,
+            "version": RUNTIME.version,
+            "licence": "MIT",
+            "script": f"runtime/{runtime[SCRIPT].name}",
+            "binary": {"file": f"runtime/{runtime[BINARY].name}", "bytes": runtime[BINARY].stat().st_size},
+        },
+        "origin": origin,
+    }
+    _json(folder / "model.json", facts)
+    _json(folder / "spec.json", spec.model_dump(mode="json"))
+    (folder / "README.md").write_text(readme.text(spec, target, facts), encoding="utf-8")
+    (folder / "LICENCES.txt").write_text(readme.licences(origin), encoding="utf-8")
+
+
+def _beside(model: Model, file: Path) -> str:
+    try:
+        return file.relative_to(model.path.parent).as_posix()
+    except ValueError as error:
+        raise ModelError(f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together.") from error
+
+
+def _json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _replace(folder: Path, out: Path) -> None:
+    """Put the finished folder in its place in one step, the old one out of the way first."""
+    if out.exists():
+        out.rename(folder.with_name("old"))
+    folder.rename(out)

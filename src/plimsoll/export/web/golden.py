@@ -1,0 +1,89 @@
+"""Golden pictures of a web package: what Python made of them and answered, for the page to check itself by."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backends.runner import Runner
+from plimsoll.bundle.golden_check import level, tolerance_for
+from plimsoll.bundle.manifest import Tolerance
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import CheckError, ImageError
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.formats import read, sniff
+from plimsoll.spec import Spec
+from plimsoll.spec.steps import Decode, Resize
+
+MAX_PICTURES = 16
+"""Golden pictures are a self-test, not a data set."""
+FOLDER = "golden"
+_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif"}
+_OWN = ("portrait.jpg", "alpha.png")
+"""Of the pictures that Plimsoll brings along: each tensor stored is a download."""
+
+
+def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequence[Path]) -> None:
+    """Write `golden.json`, and into `golden/` the pictures with their tensors and outputs (little-endian, in C order).
+
+    The outputs are ONNX Runtime's on this machine's processor, in the target's precision.
+    """
+    plan = Preprocessor(spec.input)
+    place = folder / FOLDER
+    place.mkdir()
+    entries = []
+    with Runner.open(model, Target("onnxruntime", "cpu", target.precision)) as runner:
+        for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
+            plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
+            tensor = plan(data)
+            entries.append(_entry(place, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
+    golden = {"tolerance": _tolerance(spec, target, entries).model_dump(), "level": level(spec.input), "pictures": entries}
+    (folder / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
+
+
+def _tolerance(spec: Spec, target: Target, entries: Sequence[Mapping[str, Any]]) -> Tolerance:
+    """Return the limits of the self-check.
+
+    The input steps are the same whole numbers and float32 roundings in every JavaScript engine, so nothing is allowed them; but for
+    Lanczos (each engine has its own sine) and for pictures that the browser decodes.
+    """
+    usual = tolerance_for(spec.input, target)
+    sine = any(isinstance(step, Resize) and step.filter == "lanczos" for step in spec.input.steps)
+    if sine or any(entry["picture"].endswith((".webp", ".bmp")) for entry in entries):
+        return usual
+    return usual.model_copy(update={"input_max": 0.0, "input_mean": 0.0})
+
+
+def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
+    """Return the names and bytes of the given pictures, or of the package's own whose format the Spec accepts."""
+    if len(images) > MAX_PICTURES:
+        raise ImageError(f"{len(images)} golden pictures; a package holds at most {MAX_PICTURES}", "Choose fewer: they are a self-test.")
+    if images:
+        return [(image.name, read(image)) for image in images]
+    own = [(name, files("plimsoll.bundle").joinpath("golden", name).read_bytes()) for name in _OWN]
+    return [(name, data) for name, data in own if sniff(data) in step.formats]
+
+
+def _entry(place: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    suffix = _SUFFIXES.get(sniff(data) or "", "")
+    if not suffix:
+        raise ImageError("a golden picture is of a format that browsers don't decode", f"Give pictures in one of: {', '.join(_SUFFIXES)}.")
+    (place / f"{name}{suffix}").write_bytes(data)
+    stored = {output: _store(place / f"{name}.output{number}.bin", value) for number, (output, value) in enumerate(outputs.items())}
+    for output, value in outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise CheckError(f"golden picture {name}: the output '{output}' has values that are NaN or infinite", "A package could prove nothing with them.")
+    return {"picture": f"{FOLDER}/{name}{suffix}", "tensor": _store(place / f"{name}.input.bin", tensor), "outputs": stored}
+
+
+def _store(path: Path, value: NDArray[Any]) -> dict[str, Any]:
+    path.write_bytes(np.ascontiguousarray(value).astype(value.dtype.newbyteorder("<")).tobytes())
+    return {"file": f"{FOLDER}/{path.name}", "dtype": str(value.dtype), "shape": list(value.shape)}

@@ -1,0 +1,78 @@
+"""Caffe networks: a `.prototxt` for deployment and the `.caffemodel` beside it, read without Caffe."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+from plimsoll.errors import ModelError
+from plimsoll.importers.base import Conversion, Converter, ImportOptions
+from plimsoll.importers.caffe.network import Network, write
+from plimsoll.importers.caffe.prototxt import parse
+from plimsoll.importers.caffe.weights import Weights
+
+MAX_TEXT = 64_000_000
+"""Bytes of a .prototxt. The longest known has below a million."""
+
+
+class Caffe(Converter):
+    """Caffe."""
+
+    name = "Caffe network"
+    suffixes = (".caffemodel", ".prototxt")
+
+    def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
+        """Convert the pair that `path` is one of; names, NCHW layout and channel order stay Caffe's.
+
+        There is no probe: Caffe can't be installed any more. What each layer computes is tested against Caffe's definitions.
+        """
+        prototxt, caffemodel = pair(path)
+        out = folder / f"{path.stem}.onnx"
+        unused = to_onnx(prototxt, caffemodel, out, options)
+        notes = ["not compared with Caffe itself, which can't be installed here; compare a few answers with those that you have from Caffe"]
+        if unused:
+            notes.append(f"the weights file has layers that {prototxt.name} has not: {', '.join(unused[:10])}{' …' if len(unused) > 10 else ''}")
+        return Conversion(out, None, notes=tuple(notes))
+
+
+def to_onnx(prototxt: Path, caffemodel: Path, path: Path, options: ImportOptions | None = None) -> list[str]:
+    """Write the network as ONNX to `path` and return the layers of the weights file that the description doesn't have.
+
+    Names of inputs and outputs are Caffe's; the layout is NCHW; the batch is free. Raises ModelError, naming the layer.
+    """
+    network = Network.of(parse(_text(prototxt), str(prototxt)), prototxt.name, options or ImportOptions())
+    graph, unused = write(network, Weights(caffemodel))
+    graph.save(path)
+    return unused
+
+
+def pair(path: Path) -> tuple[Path, Path]:
+    """Return the description and the weights, given one of them; raises ModelError where the other can't be found.
+
+    The other has the same name, or is the only one of its kind in the folder; deploy.prototxt is preferred.
+    """
+    other = ".caffemodel" if path.suffix.lower() == ".prototxt" else ".prototxt"
+    beside = path.with_suffix(other)
+    if not beside.is_file():
+        found = sorted(one for one in path.parent.glob(f"*{other}") if one.is_file())
+        deploy = [one for one in found if one.stem.startswith("deploy")]
+        chosen = deploy if len(deploy) == 1 else found
+        if len(chosen) != 1:
+            names = ", ".join(one.name for one in found[:10]) or "none"
+            raise ModelError(f"{path}: which {other} belongs to it? In its folder: {names}", f"Give it the same name: {beside.name}.")
+        beside = chosen[0]
+    return (path, beside) if other == ".caffemodel" else (beside, path)
+
+
+def _text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT:
+            raise ModelError(f"{path}: no regular file, or more than {MAX_TEXT:,} bytes; expected a Caffe network description", "Give the deploy .prototxt.")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ModelError(f"{path}: can't read the file: {reason}", "Check the path.") from error
+
+
+IMPORTER = Caffe()

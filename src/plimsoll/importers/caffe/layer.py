@@ -1,0 +1,101 @@
+"""A Caffe layer on its way into ONNX: what it reads, its settings, its weights, and where it writes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.errors import ModelError
+from plimsoll.importers.caffe.prototxt import Message
+from plimsoll.importers.caffe.weights import Blob
+from plimsoll.onnx.writer import GraphWriter, Size
+
+MAX_ELEMENTS = 2**31
+"""A value of more elements a picture is refused: no network has one, and a hostile file would ask for all memory."""
+
+ANY = -1
+"""The batch axis: always the first."""
+
+_HARMLESS = ("engine", "weight_filler", "bias_filler", "filler", "force_nd_im2col")
+
+
+@dataclass(frozen=True)
+class Value:
+    """A blob at one moment: its name in ONNX and its shape, of which the first axis is the batch (`ANY`)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+    def shown(self, graph: GraphWriter) -> tuple[Size, ...]:
+        """Return the shape as the graph states it."""
+        return (graph.batch, *self.shape[1:])
+
+
+@dataclass
+class Layer:
+    """A layer with all that its conversion needs."""
+
+    name: str
+    kind: str
+    settings: Message
+    bottoms: list[Value]
+    tops: list[str]
+    """The names that its values get in ONNX."""
+    blobs: list[Blob]
+    graph: GraphWriter
+
+    @property
+    def bottom(self) -> Value:
+        """What the layer reads, where that is one blob; raises ModelError where it isn't."""
+        if len(self.bottoms) != 1:
+            self.fail(f"it reads {len(self.bottoms)} blobs, expected one")
+        return self.bottoms[0]
+
+    def fail(self, reason: str, hint: str = "Correct the .prototxt, or write the layer in terms of others.") -> NoReturn:
+        """Raise ModelError for this layer."""
+        raise ModelError(f"{self.graph.name}: the layer '{self.name}' ({self.kind}): {reason}", hint)
+
+    def params(self, name: str) -> Message:
+        """Return the settings of the layer's kind, for example those in `convolution_param`."""
+        message = self.settings.message(name)
+        message.ignore(*_HARMLESS)
+        return message
+
+    def constant(self, what: str, values: NDArray[Any]) -> str:
+        """Store values under a name made of the layer's and `what` they are."""
+        return self.graph.constant(f"{self.name}.{what}", values)
+
+    def emit(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        """Add an operator; the layer's own top where no other name is given."""
+        return self.graph.add(operator, inputs, output or self.tops[0], **attributes)
+
+    def inner(self, what: str) -> str:
+        """Return the name of a value inside the layer."""
+        return f"{self.name}.{what}"
+
+    def weights(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Return a blob in the shape that the settings give it; raises ModelError where it is missing or of another size."""
+        if place >= len(self.blobs):
+            hint = "Is this the .caffemodel that belongs to the .prototxt?"
+            self.fail(f"its weights are not in the .caffemodel: it needs {place + 1} blobs, found {len(self.blobs)}", hint)
+        blob = self.blobs[place]
+        if blob.values.size != math.prod(shape):
+            self.fail(f"its blob {place + 1} is {list(blob.shape)}, expected {list(shape)} by the .prototxt", "Is this the .caffemodel that belongs to it?")
+        return blob.values.reshape(shape)
+
+    def axis(self, value: int, rank: int) -> int:
+        """Return an axis counted from the front; raises ModelError where there is no such axis, or it is the batch."""
+        axis = value + rank if value < 0 else value
+        if not 0 < axis < rank:
+            self.fail(f"it works on axis {value} of a blob with {rank} axes; Plimsoll keeps the first for the batch")
+        return axis
+
+    def made(self, name: str, shape: tuple[int, ...]) -> Value:
+        """Return a value that was made; raises ModelError for a shape that can't be."""
+        if any(size < 1 for size in shape[1:]) or math.prod(shape[1:]) > MAX_ELEMENTS:
+            self.fail(f"it makes a blob of the shape {['N', *shape[1:]]}", "Check the sizes in the .prototxt.")
+        return Value(name, shape)

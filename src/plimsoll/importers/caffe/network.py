@@ -1,0 +1,239 @@
+"""Caffe's network description: which layers run once it is trained, what each reads, and the graph that comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from plimsoll.errors import ModelError
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.caffe import pointwise, shapes, window
+from plimsoll.importers.caffe.layer import ANY, MAX_ELEMENTS, Layer, Value
+from plimsoll.importers.caffe.prototxt import Message
+from plimsoll.importers.caffe.weights import Weights
+from plimsoll.onnx.writer import GraphWriter, require_names
+
+CONVERTERS: dict[str, Callable[[Layer], list[Value]]] = {
+    "AbsVal": pointwise.simple("Abs"),
+    "BatchNorm": pointwise.batch_norm,
+    "Bias": pointwise.bias,
+    "Concat": shapes.concat,
+    "Convolution": window.convolution,
+    "ConvolutionDepthwise": window.convolution,
+    "Crop": shapes.crop,
+    "Deconvolution": window.deconvolution,
+    "DepthwiseConvolution": window.convolution,
+    "Dropout": pointwise.same,
+    "ELU": pointwise.elu,
+    "Eltwise": pointwise.eltwise,
+    "Flatten": shapes.flatten,
+    "InnerProduct": shapes.inner_product,
+    "LRN": window.lrn,
+    "PReLU": pointwise.prelu,
+    "Permute": shapes.permute,
+    "Pooling": window.pooling,
+    "Power": pointwise.power,
+    "ReLU": pointwise.relu,
+    "ReLU6": pointwise.relu6,
+    "Reshape": shapes.reshape,
+    "Scale": pointwise.scale,
+    "Sigmoid": pointwise.simple("Sigmoid"),
+    "Slice": shapes.slices,
+    "Softmax": shapes.softmax,
+    "Split": pointwise.same,
+    "TanH": pointwise.simple("Tanh"),
+}
+"""How each kind of layer is written in ONNX."""
+
+_OLD_NAMES = {name.upper(): name for name in CONVERTERS} | {"INNER_PRODUCT": "InnerProduct"}
+"""Before 2015 the kinds were written in capitals."""
+
+_HARMLESS = (
+    "param", "propagate_down", "blobs_lr", "weight_decay", "include", "exclude", "phase", "top", "bottom", "name", "type", "loss_weight",
+    "blob_share_mode",
+)  # fmt: skip
+_HARMLESS_NET = ("name", "force_backward", "state", "debug_info")
+
+
+@dataclass(eq=False)
+class _Step:
+    """A layer's place in the network: which versions of which blobs it reads and writes."""
+
+    name: str
+    kind: str
+    settings: Message
+    reads: list[int]
+    """Which values it reads, by their numbers."""
+    writes: list[int]
+    blobs: list[str]
+    """The names of the blobs that it writes."""
+
+
+@dataclass
+class Network:
+    """A network description in the order in which it runs; every blob that is written anew is a value of its own."""
+
+    where: str
+    options: ImportOptions
+    inputs: dict[int, Value] = field(default_factory=dict)
+    steps: list[_Step] = field(default_factory=list)
+    _current: dict[str, int] = field(default_factory=dict)
+    _readers: dict[int, list[_Step]] = field(default_factory=dict)
+    _count: int = 0
+
+    def fail(self, reason: str, hint: str = "Is it the deploy .prototxt, and complete?") -> NoReturn:
+        """Raise ModelError for this network."""
+        raise ModelError(f"{self.where}: {reason}", hint)
+
+    @classmethod
+    def of(cls, message: Message, where: str, options: ImportOptions) -> Network:
+        """Read a description; raises ModelError, naming the layer, for one that can't be run, InputError for options that don't fit."""
+        network = cls(where, options)
+        try:
+            network._add_inputs(message)
+            for settings in [*message.messages("layer"), *message.messages("layers")]:
+                network._add(settings)
+        except ValueError as error:
+            network.fail(f"not a Caffe network description: {error}")
+        message.ignore(*_HARMLESS_NET)
+        unread = [name for name in message.unread() if "." not in name]
+        if unread:
+            network.fail(f"not a Caffe network description: its fields {', '.join(unread[:10])} are not known")
+        if not network.inputs or not network.steps:
+            missing = "inputs" if not network.inputs else "layers"
+            network.fail(f"it has no {missing}", "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input layer.")
+        unknown = sorted({step.kind for step in network.steps if step.kind not in CONVERTERS})
+        if unknown:
+            network.fail(f"Plimsoll doesn't know these kinds of layers: {', '.join(unknown)}", f"Known are: {', '.join(CONVERTERS)}.")
+        names = [value.name for value in network.inputs.values()]
+        require_names([*options.inputs, *options.input_shapes], names, "input", where)
+        require_names(options.outputs, network._current, "blob", where)
+        return network
+
+    def outputs(self) -> dict[int, str]:
+        """Return the values that nobody reads, or those of the blobs that were asked for, with their blobs' names."""
+        if self.options.outputs:
+            return {self._current[blob]: blob for blob in self.options.outputs}
+        return {number: blob for blob, number in self._current.items() if number not in self._readers and number not in self.inputs}
+
+    def lone_reader(self, step: _Step) -> _Step | None:
+        """Return the step that alone reads what this one writes; None where there are several, or the value is an output."""
+        readers = [reader for number in step.writes for reader in self._readers.get(number, [])]
+        return readers[0] if len(readers) == 1 and len(step.writes) == 1 and len(readers[0].reads) == 1 else None
+
+    def is_last(self, number: int, blob: str) -> bool:
+        """Tell whether a value is its blob's last."""
+        return self._current[blob] == number
+
+    def _add_inputs(self, message: Message) -> None:
+        names = message.all("input")
+        given = [one.integers("dim") for one in message.messages("input_shape")]
+        flat = message.integers("input_dim")
+        given = given or [flat[place : place + 4] for place in range(0, len(flat), 4)]
+        if len(names) != len(given):
+            self.fail(f"it has {len(names)} inputs and {len(given)} shapes for them")
+        for name, shape in zip(names, given, strict=True):
+            self._add_input(name, shape)
+
+    def _add_input(self, name: str, shape: list[int]) -> None:
+        sizes = [size or 0 for size in self.options.input_shapes.get(name, shape)[1:]]
+        total = 1
+        for size in sizes:
+            total *= size if 0 < size <= MAX_ELEMENTS else MAX_ELEMENTS + 1
+        if not sizes or total > MAX_ELEMENTS:
+            self.fail(f"its input '{name}' has the shape {shape}", "Give every size, the batch first: 1, channels, height, width.")
+        self.inputs[self._write(name)] = Value(name, (ANY, *sizes))
+
+    def _add(self, settings: Message) -> None:
+        if not _is_for_test(settings):
+            return
+        name, kind = settings.text("name"), settings.text("type")
+        kind = _OLD_NAMES.get(kind, kind)
+        tops = settings.all("top")
+        if kind == "Input":
+            given = [one.integers("dim") for one in settings.message("input_param").messages("shape")]
+            if not given or len(given) not in (1, len(tops)):
+                self.fail(f"the layer '{name}' (Input) has {len(tops)} tops and {len(given)} shapes")
+            for place, top in enumerate(tops):
+                self._add_input(top, given[place if len(given) > 1 else 0])
+            return
+        if kind == "Silence":
+            return
+        reads = []
+        for bottom in settings.all("bottom"):
+            if bottom not in self._current:
+                self.fail(f"the layer '{name}' ({kind}) reads the blob '{bottom}', which no layer before it makes")
+            reads.append(self._current[bottom])
+        if not reads or not tops:
+            hint = "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input layer."
+            self.fail(f"the layer '{name}' ({kind}) reads {len(reads)} blobs and writes {len(tops)}; expected one or more each", hint)
+        step = _Step(name, kind, settings, reads, [self._write(top) for top in tops], tops)
+        for number in reads:
+            self._readers.setdefault(number, []).append(step)
+        self.steps.append(step)
+
+    def _write(self, blob: str) -> int:
+        self._count += 1
+        self._current[blob] = self._count
+        return self._count
+
+
+def _is_for_test(settings: Message) -> bool:
+    """Tell whether a layer runs once the network is trained: by its `include` and `exclude` rules, which know phases only here."""
+
+    def phases(name: str) -> list[str]:
+        return [rule.text("phase") for rule in settings.messages(name)]
+
+    included, excluded = phases("include"), phases("exclude")
+    wanted = any(phase in ("", "TEST", "1") for phase in included) if included else True
+    return wanted and not any(phase in ("", "TEST", "1") for phase in excluded)
+
+
+def write(network: Network, weights: Weights) -> tuple[GraphWriter, list[str]]:
+    """Return the network as a graph, and the layers that had weights in the file but no place in it; raises ModelError."""
+    graph = GraphWriter(network.where, network.options.batch)
+    values = dict(network.inputs)
+    for value in network.inputs.values():
+        graph.input(value.name, value.shown(graph))
+    joined: set[_Step] = set()
+    for step in network.steps:
+        if step not in joined and (done := _convert(network, step, graph, values, weights)) is not None:
+            joined.add(done)
+    for number, blob in network.outputs().items():
+        graph.output(values[number].name, blob, values[number].shown(graph))
+    used = {step.name for step in network.steps}
+    return graph, [name for name in weights.names() if name not in used]
+
+
+def _convert(network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights) -> _Step | None:
+    """Write a layer, and the Scale behind a BatchNorm with it, which is then returned."""
+    layer = _layer(network, step, graph, values, weights)
+    follower = network.lone_reader(step) if step.kind == "BatchNorm" else None
+    scale = _layer(network, follower, graph, values, weights) if follower is not None and follower.kind == "Scale" else None
+    try:
+        if scale is not None and follower is not None and pointwise.can_join(scale):
+            made = pointwise.normalized(layer, scale)
+            _check_unread(scale)
+            values[follower.writes[0]] = made[0]
+        else:
+            made, follower = CONVERTERS[step.kind](layer), None
+    except ValueError as error:
+        layer.fail(str(error))
+    _check_unread(layer)
+    if len(made) != len(step.writes):
+        layer.fail(f"it writes {len(step.writes)} blobs, expected {len(made)}")
+    values.update(zip(step.writes, made, strict=True))
+    return follower
+
+
+def _layer(network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights) -> Layer:
+    bottoms = [values[one] for one in step.reads if one in values]
+    tops = [blob if network.is_last(number, blob) else f"{blob}:{step.name}" for number, blob in zip(step.writes, step.blobs, strict=True)]
+    return Layer(step.name, step.kind, step.settings, bottoms, tops, weights.blobs(step.name), graph)
+
+
+def _check_unread(layer: Layer) -> None:
+    layer.settings.ignore(*_HARMLESS)
+    if unread := layer.settings.unread():
+        layer.fail(f"its settings {', '.join(unread)} are not known", "Remove them where they make no difference, else this layer can't be converted.")

@@ -1,0 +1,187 @@
+"""Caffe's layers that treat every value, or every channel, by itself.
+
+Sources: Caffe's `batch_norm_layer.cpp`, `scale_layer.cpp`, `power_layer.cpp`, `eltwise_layer.cpp` and their neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.importers.caffe.layer import Layer, Value
+
+Array = NDArray[np.float32]
+
+
+def simple(operator: str) -> Callable[[Layer], list[Value]]:
+    """Return the conversion of a layer that is one operator of ONNX without settings."""
+
+    def convert(layer: Layer) -> list[Value]:
+        return [layer.made(layer.emit(operator, [layer.bottom.name]), layer.bottom.shape)]
+
+    return convert
+
+
+def same(layer: Layer) -> list[Value]:
+    """Give the bottom to every top: Split, and Dropout once a network is trained."""
+    layer.settings.ignore("dropout_param")
+    return [layer.bottom] * len(layer.tops)
+
+
+def relu(layer: Layer) -> list[Value]:
+    """max(x, 0), with a slope below zero where one is given."""
+    slope = layer.params("relu_param").number("negative_slope", 0)
+    operator, alpha = ("LeakyRelu", slope) if slope else ("Relu", None)
+    return [layer.made(layer.emit(operator, [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
+
+
+def relu6(layer: Layer) -> list[Value]:
+    """min(max(x, 0), 6), of Caffe's forks."""
+    limits = [layer.constant(what, np.array(limit, np.float32)) for what, limit in (("low", 0), ("high", 6))]
+    return [layer.made(layer.emit("Clip", [layer.bottom.name, *limits]), layer.bottom.shape)]
+
+
+def elu(layer: Layer) -> list[Value]:
+    """The exponential linear unit."""
+    alpha = layer.params("elu_param").number("alpha", 1)
+    return [layer.made(layer.emit("Elu", [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
+
+
+def prelu(layer: Layer) -> list[Value]:
+    """A learned slope below zero, one a channel or one for all."""
+    value = layer.bottom
+    shared = layer.params("prelu_param").flag("channel_shared", default=False)
+    slopes = layer.weights(0, (1,) if shared else (value.shape[1],))
+    return [layer.made(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)]
+
+
+def power(layer: Layer) -> list[Value]:
+    """(shift + scale · x) ^ power."""
+    params = layer.params("power_param")
+    steps = [("Mul", "scale", params.number("scale", 1), 1), ("Add", "shift", params.number("shift", 0), 0), ("Pow", "power", params.number("power", 1), 1)]
+    steps = [step for step in steps if step[2] != step[3]]
+    value = layer.bottom
+    if not steps:
+        return [value]
+    name = value.name
+    for operator, what, number, _ in steps:
+        last = what == steps[-1][1]
+        name = layer.emit(operator, [name, layer.constant(what, np.array([number], np.float32))], None if last else layer.inner(f"after.{what}"))
+    return [layer.made(name, value.shape)]
+
+
+def batch_norm(layer: Layer) -> list[Value]:
+    """(x - mean) / sqrt(variance + eps) by the stored statistics, and the Scale layer after it where that was joined to it."""
+    return normalized(layer, None)
+
+
+def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
+    """Convert a BatchNorm and the Scale that alone reads it, as one operator.
+
+    The file stores sums of statistics, and their weight in the third blob. A weight of zero makes them zero, as in Caffe.
+    """
+    params = layer.params("batch_norm_param")
+    params.ignore("moving_average_fraction")
+    if not params.flag("use_global_stats", default=True):
+        layer.fail("it normalizes by the statistics of the batch (use_global_stats: false), so its answer depends on the other pictures of a batch")
+    value = layer.bottom
+    channels = value.shape[1]
+    total = float(layer.weights(2, (1,))[0])
+    factor = np.float32(0 if total == 0 else 1 / total)
+    mean, variance = layer.weights(0, (channels,)) * factor, layer.weights(1, (channels,)) * factor
+    gain, shift = (np.ones(channels, np.float32), np.zeros(channels, np.float32)) if scale is None else _gain_and_shift(scale, channels)
+    parts = {"scale": gain, "bias": shift, "mean": mean, "variance": variance}
+    names = [layer.constant(what, values) for what, values in parts.items()]
+    output = layer.tops[0] if scale is None else scale.tops[0]
+    return [layer.made(layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps", 1e-5)), value.shape)]
+
+
+def can_join(scale: Layer) -> bool:
+    """Tell whether a Scale layer, seen before its bottoms are known, multiplies each channel by a stored number."""
+    params = scale.settings.message("scale_param")
+    return len(scale.blobs) > 0 and params.integer("axis", 1) == 1 and params.integer("num_axes", 1) == 1
+
+
+def scale(layer: Layer) -> list[Value]:
+    """Multiply by stored values, or by a second blob, and add a bias where there is one."""
+    value = layer.bottoms[0]
+    if len(layer.bottoms) == 1:
+        params = layer.params("scale_param")
+        if params.integer("axis", 1) != 1 or params.integer("num_axes", 1) != 1:
+            layer.fail("it scales by more than one number a channel")
+        gain, shift = _gain_and_shift(layer, value.shape[1])
+        biased = bool(shift.any())
+        name = layer.emit("Mul", [value.name, layer.constant("scale", _channels(gain, value))], layer.inner("scaled") if biased else None)
+        if biased:
+            name = layer.emit("Add", [name, layer.constant("bias", _channels(shift, value))])
+        return [layer.made(name, value.shape)]
+    return [_combined(layer, "scale_param", "Mul")]
+
+
+def bias(layer: Layer) -> list[Value]:
+    """Add stored values, one a channel, or a second blob."""
+    value = layer.bottoms[0]
+    if len(layer.bottoms) > 1:
+        return [_combined(layer, "bias_param", "Add")]
+    params = layer.params("bias_param")
+    if params.integer("axis", 1) != 1 or params.integer("num_axes", 1) != 1:
+        layer.fail("it adds more than one number a channel")
+    shift = layer.constant("bias", _channels(layer.weights(0, (value.shape[1],)), value))
+    return [layer.made(layer.emit("Add", [value.name, shift]), value.shape)]
+
+
+def eltwise(layer: Layer) -> list[Value]:
+    """The sum (each with a coefficient), product or maximum of several blobs of one shape."""
+    params = layer.params("eltwise_param")
+    params.ignore("stable_prod_grad")
+    method = params.text("operation", "SUM")
+    shapes = {value.shape for value in layer.bottoms}
+    coefficients = params.numbers("coeff")
+    if len(shapes) != 1 or len(layer.bottoms) < 2:
+        layer.fail(f"it joins {len(layer.bottoms)} blobs of the shapes {sorted(shapes)}, expected several of one shape")
+    if coefficients and (len(coefficients) != len(layer.bottoms) or method not in ("SUM", "1")):
+        layer.fail(f"it has {len(coefficients)} coefficients for {len(layer.bottoms)} blobs; expected one each, with operation SUM")
+    names = [value.name for value in layer.bottoms]
+    for place, coefficient in enumerate(coefficients):
+        if coefficient != 1:
+            factor = layer.constant("coefficient", np.array([coefficient], np.float32))
+            names[place] = layer.emit("Mul", [names[place], factor], layer.inner(f"scaled.{place}"))
+    pairwise = {"SUM": "Add", "1": "Add", "PROD": "Mul", "0": "Mul", "MAX": "Max", "2": "Max"}.get(method)
+    if pairwise is None:
+        layer.fail(f"its operation is '{method}', expected SUM, PROD or MAX")
+    name = names[0]
+    for place, other in enumerate(names[1:], 2):
+        name = layer.emit(pairwise, [name, other], None if place == len(names) else layer.inner(f"first.{place}"))
+    return [layer.made(name, layer.bottoms[0].shape)]
+
+
+def _combined(layer: Layer, params: str, operator: str) -> Value:
+    """Combine a blob with a smaller one whose axes start at `axis`, as scale and bias layers with two bottoms do."""
+    if len(layer.bottoms) != 2:
+        layer.fail(f"it reads {len(layer.bottoms)} blobs, expected 1 or 2")
+    settings = layer.params(params)
+    if settings.flag("bias_term", default=False):
+        layer.fail("a bias beside a second blob is not known")
+    settings.ignore("num_axes")
+    value, other = layer.bottoms
+    axis = settings.integer("axis", 1)
+    if axis != 0 or len(other.shape) > len(value.shape) or any(a != b for a, b in zip(value.shape, other.shape, strict=False)):
+        layer.fail(f"it joins {list(value.shape)} with {list(other.shape)} at axis {axis}; expected the first axes of both to be equal, from axis 0 on")
+    name = other.name
+    missing = range(len(other.shape), len(value.shape))
+    if missing:
+        name = layer.emit("Unsqueeze", [name, layer.constant("axes", np.array(missing, np.int64))], layer.inner("wide"))
+    return layer.made(layer.emit(operator, [value.name, name]), value.shape)
+
+
+def _gain_and_shift(layer: Layer, channels: int) -> tuple[Array, Array]:
+    params = layer.params("scale_param")
+    biased = params.flag("bias_term", default=False)
+    return layer.weights(0, (channels,)), layer.weights(1, (channels,)) if biased else np.zeros(channels, np.float32)
+
+
+def _channels(values: Array, value: Value) -> Array:
+    """Shape a value a channel so that it broadcasts along the channels of `value`."""
+    return values.reshape(-1, *[1] * (len(value.shape) - 2))

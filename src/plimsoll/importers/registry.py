@@ -1,0 +1,64 @@
+"""The kinds of model files: every file in this folder reads or converts one, found by a path's looks."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from plimsoll import importers
+from plimsoll.core.model import Model
+from plimsoll.errors import ModelError
+from plimsoll.importers.base import Converter, ModelFormat, Reader
+from plimsoll.spec import Spec
+
+ENTRY_POINTS = "plimsoll.importers"
+
+
+@cache
+def kinds() -> tuple[ModelFormat, ...]:
+    """Return every kind of model file that is known here."""
+    modules = (importlib.import_module(f"plimsoll.importers.{module.name}") for module in pkgutil.iter_modules(importers.__path__))
+    own = [module.IMPORTER for module in modules if hasattr(module, "IMPORTER")]
+    given = [*own, *(point.load() for point in entry_points(group=ENTRY_POINTS))]
+    return tuple(kind for one in given for kind in (one if isinstance(one, tuple) else (one,)))
+
+
+def all_sources() -> tuple[Reader, ...]:
+    """Return the kinds that are read as they are."""
+    return tuple(kind for kind in kinds() if isinstance(kind, Reader))
+
+
+def find(path: Path) -> ModelFormat:
+    """Return the kind of a model file or folder, by its looks; raises ModelError."""
+    for kind in kinds():
+        if kind.recognises(path):
+            return kind
+    for kind in kinds():
+        if path.suffix.lower() in kind.suffixes:  # Its reader says best what is wrong with it.
+            return kind
+    if not path.exists():
+        raise ModelError(f"{path}: there is no such file or folder")
+    known = ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name for kind in kinds())
+    found = "a folder" if path.is_dir() else f"'{path.suffix or 'no suffix'}'"
+    raise ModelError(f"{path}: a model of an unknown kind ({found})", f"Known are: {known}.")
+
+
+def read(path: Path, spec: Spec | None = None) -> Model:
+    """Read a model file of any kind that is read as it is; raises ModelError, which for others says how they are imported."""
+    kind = find(path)
+    if isinstance(kind, Reader):
+        return kind.read(path, spec)
+    raise ModelError(f"{path}: {kind.name} has to be converted to ONNX first", f"Convert it: plimsoll import {path} --out {path.stem}.onnx")
+
+
+def converter(path: Path) -> Converter:
+    """Return what converts a model file or folder; raises ModelError where nothing does or nothing has to."""
+    for kind in kinds():
+        if isinstance(kind, Converter) and kind.recognises(path):  # Before a source that reads the same file as it is.
+            return kind
+    if isinstance(kind := find(path), Converter):
+        return kind
+    raise ModelError(f"{path}: {kind.name} is read as it is and needs no import", "Give it to `plimsoll predict` or `plimsoll ship` directly.")

@@ -1,0 +1,150 @@
+"""A TensorFlow.js model on disk: `model.json` and its shards, or the same as JavaScript modules.
+
+Formats as in TensorFlow.js 4.22, `io/types.ts` and `io/io_utils.ts`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.errors import ModelError
+from plimsoll.importers.tfjs import literal
+
+MAX_TEXT = 512_000_000
+"""Bytes of model.json or a module."""
+
+_DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "uint8": "u1", "uint16": "<u2", "float16": "<f2"}
+_WHICH = "Give the model.json that lies beside the shards."
+_HINT = "Was it copied completely, with all shards beside it?"
+
+Weights = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a model's files hold."""
+
+    topology: Mapping[str, Any]
+    """Keras's layers, or TensorFlow's graph."""
+    is_graph: bool
+    weights: Weights
+    """As float32, int32 or bool, by their names."""
+    entries: tuple[Mapping[str, Any], ...]
+    """What the manifest says about each of the weights: name, shape, dtype, quantization."""
+    data: bytes
+    """The shards, joined."""
+    signature: Mapping[str, Any]
+    """A graph model's own names for its inputs and outputs, where it has any."""
+
+
+def read(path: Path) -> Stored:
+    """Read model.json (or model.min.js) and the shards that it names, which lie beside it; raises ModelError."""
+    document = _document(path)
+    topology, manifest = document.get("modelTopology"), document.get("weightsManifest")
+    if not isinstance(topology, dict) or not isinstance(manifest, list):
+        raise ModelError(
+            f"{path}: not a TensorFlow.js model: it has no modelTopology with a weightsManifest", "Give the model.json that lies beside the shards."
+        )
+    try:
+        groups = [_Group(tuple(group["weights"]), b"".join(_shard(name, path) for name in group["paths"])) for group in manifest]
+        weights = dict(entry for group in groups for entry in _weights(group, path))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"{path}: its weights can't be read: {type(error).__name__}: {error}", _HINT) from error
+    is_graph = document.get("format") == "graph-model" or "node" in topology
+    signature = document.get("signature") or (document.get("userDefinedMetadata") or {}).get("signature") or {}
+    entries, data = tuple(entry for group in groups for entry in group.entries), b"".join(group.data for group in groups)
+    return Stored(topology, is_graph, weights, entries, data, signature if isinstance(signature, dict) else {})
+
+
+def is_model(path: Path) -> bool:
+    """Tell by a quick look whether a .json or .js file is a TensorFlow.js model."""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(1 << 20)
+    except OSError:
+        return False
+    return b"modelTopology" in begin or b"weightsManifest" in begin
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    text = _text(path)
+    value = literal.exported(text, str(path)) if path.suffix.lower() == ".js" else literal.parse(text, str(path))
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: not a TensorFlow.js model: it holds a {type(value).__name__}", _WHICH)
+    return value
+
+
+def _text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT:
+            raise ModelError(f"{path}: no regular file, or more than {MAX_TEXT:,} bytes", _WHICH)
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ModelError(f"{path}: can't be read: {reason}", _HINT) from error
+
+
+@dataclass(frozen=True)
+class _Group:
+    entries: tuple[Mapping[str, Any], ...]
+    data: bytes
+
+
+def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
+    data, place = group.data, 0
+    for entry in group.entries:
+        name, shape = str(entry["name"]), tuple(int(size) for size in entry["shape"])
+        quantization = entry.get("quantization")
+        dtype = str((quantization or entry)["dtype"])
+        if dtype not in _DTYPES or min(shape, default=1) < 0:
+            raise ModelError(f"{path}: the weights '{name}' are {dtype} {list(shape)}, which is not known", f"Known are: {', '.join(_DTYPES)}.")
+        size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
+        if place + size > len(data):
+            raise ModelError(f"{path}: the shards end within the weights '{name}': {len(data):,} bytes, at least {place + size:,} expected", _HINT)
+        values = np.frombuffer(data, _DTYPES[dtype], math.prod(shape), place).reshape(shape)
+        place += size
+        yield name, _dequantized(values, quantization, str(entry["dtype"])) if quantization else values
+    if place != len(data):
+        raise ModelError(f"{path}: the shards hold {len(data):,} bytes, {place:,} expected", _HINT)
+
+
+def _dequantized(values: NDArray[Any], quantization: Mapping[str, Any], dtype: str) -> NDArray[Any]:
+    """Return what `decodeWeight` makes of quantized weights: value · scale + min in double precision, stored as the dtype."""
+    if str(quantization["dtype"]) == "float16":
+        return values.astype(np.float32)
+    exact = values.astype(np.float64) * float(quantization["scale"]) + float(quantization["min"])
+    return np.floor(exact + 0.5).astype(np.int32) if dtype == "int32" else exact.astype(np.float32)
+
+
+def _shard(name: Any, path: Path) -> bytes:
+    """Return a shard's bytes, out of the file of that name or the module that exports it as base64."""
+    location = PurePosixPath(str(name))
+    if location.is_absolute() or ".." in location.parts or "\\" in str(name) or not str(name).isprintable() or ":" in str(name):
+        raise ModelError(f"{path}: its shard {name!r} does not lie in its folder", "Download the shards beside model.json and name them by their file names.")
+    file = path.parent / location
+    module = file.with_name(f"{file.name}.min.js")
+    if any(one.is_symlink() for one in (file, module)):
+        raise ModelError(f"{path}: its shard {name!r} is a link", "Copy the shards themselves beside model.json.")
+    if file.is_file() and stat.S_ISREG(file.lstat().st_mode):
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{file}: can't be read: {error.strerror or error}", _HINT) from error
+    if not module.is_file():
+        raise ModelError(f"{path}: its shard {name!r} is not there", _HINT)
+    text = literal.exported(_text(module), str(module))
+    try:
+        return base64.b64decode(text if isinstance(text, str) else "", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ModelError(f"{module}: not a shard in base64: {error}", _HINT) from error

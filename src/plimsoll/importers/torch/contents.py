@@ -1,0 +1,159 @@
+"""What a PyTorch file holds, told without running anything of it: pickles are walked opcode by opcode, never loaded."""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from plimsoll.errors import ModelError
+from plimsoll.importers.torch import programs
+
+ModelFormat = Literal["exported", "torchscript", "weights", "module"]
+"""A torch.export program; a TorchScript archive; tensors by their names; a pickled module, or anything else that runs code when it is loaded."""
+
+MAX_PICKLE = 512_000_000
+_MAX_MEMBERS = 1_000_000
+_PICKLES_IN_A_ROW = 5
+"""A file of before 2020 has a magic number, a version, facts of the system, the object, and the keys of its tensors, each a pickle."""
+_TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
+_HINT = "Was it copied completely?"
+
+_TENSORS = re.compile(
+    r"collections\.OrderedDict|torch\.(Size|storage\.(Typed|Untyped)Storage|_utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
+    r"|\w+Storage|(b?float|double|half|int|long|short|uint|bool|complex)\w*|device|dtype|serialization\._get_layout|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)"
+    r"|numpy(\._?core\.multiarray)?\.(scalar|dtype|_reconstruct|ndarray)|_codecs\.encode"
+)
+"""What the pickle of a state dict names; PyTorch's own `weights_only` loading knows about the same."""
+_SCRIPT = re.compile(r"__torch__\..*|torch\.jit\._pickle\.\w+")
+_REACHES_OUT = re.compile(r"\b(?:torch|ops\.aten)\.(from_file|save|load)\(|\bops\.(?!aten\b|prim\b|quantized\b|torchvision\b)(\w+)\.")
+"""TorchScript that reads or writes files, or calls operators of libraries that are not PyTorch's."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What was found."""
+
+    kind: ModelFormat
+    suspicious: tuple[str, ...] = ()
+    """What would run, or reach outside, when the file is used; in words or as `module.name`."""
+    tensors: tuple[str, ...] = field(default=())
+    """Names that look like those of weights; some, where there are many."""
+
+
+def look(path: Path) -> Contents:
+    """Tell what a file holds; raises ModelError for what is no PyTorch file."""
+    try:
+        with path.open("rb") as stream:
+            begin = stream.read(16)
+            if begin.startswith(b"PK\x03\x04"):
+                with zipfile.ZipFile(stream) as archive:
+                    return _archive(archive, path)
+            stream.seek(0)
+            if path.suffix.lower() == ".safetensors" and begin[8:9] == b"{":
+                return Contents("weights")
+            if begin.startswith(b"\x80"):
+                return _pickled([stream.read(MAX_PICKLE)])
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        raise ModelError(f"{path}: can't be read: {reason}", _HINT) from error
+    raise ModelError(f"{path}: not a PyTorch file: it begins with {begin!r}", _HINT)
+
+
+def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
+    names = archive.namelist()
+    if len(names) > _MAX_MEMBERS:
+        raise ModelError(f"{path}: an archive of {len(names):,} files", "No PyTorch file has that many.")
+    tails = {name.partition("/")[2]: name for name in names}
+    if any(tail.startswith("data/aotinductor/") or tail.endswith((".so", ".dll", ".dylib", ".cubin")) for tail in tails):
+        raise ModelError(f"{path}: it holds compiled machine code (AOTInductor), which can't become ONNX", "Give what torch.export.save writes.")
+    if any(tail == "archive_format" or re.fullmatch(r"models/[^/]+\.json", tail) for tail in tails) or "serialized_exported_program.json" in names:
+        objects = tuple(tail for tail in tails if re.search(r"constants/(custom|opaque)_obj", tail))
+        described = [name for name in names if name.endswith(".json")]
+        running = dict.fromkeys(one for name in described for one in programs.suspicious(_read(archive, name, path)))
+        return Contents("exported", (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running))
+    if "constants.pkl" in tails:
+        code = [name for name in names if "/code/" in name and name.endswith(".py")]
+        reaching = {found.group().rstrip("(") for name in code for found in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))}
+        pickles = [_read(archive, name, path) for name in names if name.endswith(".pkl") and "/code/" not in name]
+        return Contents("torchscript", (*sorted(reaching), *(name for name in _globals(pickles)[0] if not _SCRIPT.fullmatch(name))))
+    if "data.pkl" in tails:
+        return _pickled([_read(archive, tails["data.pkl"], path)])
+    raise ModelError(
+        f"{path}: a zip archive, but not PyTorch's: it has {', '.join(names[:5]) or 'no files'}", "Give the file that torch.save or torch.export.save wrote."
+    )
+
+
+def _own_pickles(archive: zipfile.ZipFile, names: list[str], path: Path) -> tuple[str, ...]:
+    """Return what the tensors that an exported program keeps as archives of their own would run: its sample inputs, constants, weights."""
+    found: list[str] = []
+    for name in names:
+        data = _read(archive, name, path) if name.endswith(".pt") or "/sample_inputs/" in name else b""
+        if data.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(io.BytesIO(data)) as inner:
+                found += _globals([_read(inner, part, path) for part in inner.namelist() if part.endswith(".pkl")])[0]
+        elif data.startswith(b"\x80"):
+            found += _globals([data])[0]
+    return tuple(dict.fromkeys(found))
+
+
+def _pickled(pickles: list[bytes]) -> Contents:
+    unknown, texts = _globals(pickles)
+    tensors = tuple(text for text in texts if re.fullmatch(r"[\w.]+\.(weight|bias|running_mean|running_var|\w+)", text))[:20]
+    return Contents("module" if unknown else "weights", unknown, tensors)
+
+
+def _globals(pickles: list[bytes]) -> tuple[tuple[str, ...], list[str]]:
+    """Return what pickles import that isn't needed for tensors, and the texts in them. A pickle that can't be walked counts as unknown."""
+    unknown: dict[str, None] = {}
+    texts: list[str] = []
+    for data in pickles:
+        stream = io.BytesIO(data)
+        try:
+            for place in range(_PICKLES_IN_A_ROW):
+                # Behind the last pickle of a file of before 2020 lie the tensors' bytes.
+                if place and data[stream.tell() : stream.tell() + 1] != b"\x80":
+                    break
+                _walk(stream, unknown, texts)
+        except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
+            unknown[f"a pickle that can't be read ({error})"] = None
+    return tuple(unknown), texts
+
+
+def _walk(stream: io.BytesIO, unknown: dict[str, None], texts: list[str]) -> None:
+    """Note what one pickle imports, up to its end."""
+    memory: dict[int, str | None] = {}
+    pushed: list[str | None] = [None, None]
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in _TEXTS:
+            texts.append(str(argument))
+            pushed = [pushed[-1], str(argument)]
+        elif opcode.name in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
+            memory[len(memory) if argument is None else int(argument)] = pushed[-1]
+        elif opcode.name in ("BINGET", "LONG_BINGET", "GET"):
+            pushed = [pushed[-1], memory.get(int(argument or 0))]
+        elif opcode.name in ("GLOBAL", "INST"):
+            _note(str(argument).replace(" ", "."), unknown)
+            pushed = [pushed[-1], None]
+        elif opcode.name == "STACK_GLOBAL":
+            _note(".".join(one or "?" for one in pushed), unknown)
+            pushed = [None, None]
+        elif opcode.name in ("EXT1", "EXT2", "EXT4"):
+            _note("an extension code", unknown)
+        else:
+            pushed = [pushed[-1], None]
+
+
+def _note(name: str, unknown: dict[str, None]) -> None:
+    if not _TENSORS.fullmatch(name):
+        unknown[name] = None
+
+
+def _read(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    if archive.getinfo(name).file_size > MAX_PICKLE:
+        raise ModelError(f"{path}: {name} in it has {archive.getinfo(name).file_size:,} bytes; at most {MAX_PICKLE:,} are read")
+    return archive.read(name)

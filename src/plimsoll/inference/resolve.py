@@ -1,0 +1,93 @@
+"""Find what MODEL means on the command line and in `plimsoll.load`: a zoo name, a bundle, or a model file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from plimsoll import importers, zoo
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import ModelError, PlimsollError, SpecError
+from plimsoll.preprocessing import Preprocessing
+from plimsoll.spec import Spec
+from plimsoll.spec import files as spec_files
+from plimsoll.zoo import fetch
+
+if TYPE_CHECKING:
+    from plimsoll.bundle import Bundle
+
+DEFAULT_TARGET = Target("onnxruntime", "cpu", "float32")
+_RUNTIMES = {"tflite": "litert", "openvino": "openvino", "ncnn": "ncnn", "mnn": "mnn"}
+"""Which runtime alone runs a format of its own."""
+
+
+@dataclass
+class Opened:
+    """A model and how it is meant to be run. Use it in a `with` block: a zipped bundle is unpacked until then."""
+
+    model: Model
+    target: Target = DEFAULT_TARGET
+    preprocessing: Preprocessing = "reference"
+    origin: Mapping[str, Any] | None = None
+    """Licence, authors and source, where they are known."""
+    bundle: Bundle | None = None
+
+    def close(self) -> None:
+        """Remove what a zipped bundle was unpacked to."""
+        if self.bundle is not None:
+            self.bundle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def open_reference(reference: str, spec: Path | None = None) -> Opened:
+    """Open a zoo name (its weights are fetched where they are missing), a bundle (folder or .zip) or a model file.
+
+    `spec` replaces the Spec of whatever was found. Raises ModelError, BundleError or SpecError.
+    """
+    given = spec_files.read(spec) if spec is not None else None
+    if reference in zoo.names():
+        card, file = zoo.card(reference), fetch.fetch(reference)
+        # The card pins the file by its hash, and card and file were checked together: only another Spec needs the reader's checks.
+        model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
+        return Opened(model, origin=card.origin)
+    path = Path(reference)
+    if not path.exists():
+        raise ModelError(
+            f"'{reference}' is no file or folder, and the zoo has no network of that name{_near(reference)}", f"The zoo has: {', '.join(zoo.names())}."
+        )
+    if path.is_dir() or path.suffix.lower() == ".zip":
+        return _open_bundle(path, given)
+    model = importers.read(path, given)
+    own = _RUNTIMES.get(model.format)
+    return Opened(model, Target(own, "cpu", "float32")) if own else Opened(model)
+
+
+def _open_bundle(path: Path, given: Spec | None) -> Opened:
+    from plimsoll.bundle import Bundle  # Most calls open no bundle, and start sooner without it.
+
+    bundle = Bundle.open(path)
+    if given is not None:
+        bundle.close()
+        raise SpecError(f"{path}: a bundle has its own Spec", "Leave --spec out; unpack the bundle to use its model with another one.")
+    try:
+        # The hashes say that a file is the one that was packed, not that it is harmless: its reader checks that.
+        model = importers.read(bundle.model.path, bundle.spec)
+    except PlimsollError:
+        bundle.close()
+        raise
+    return Opened(model, bundle.target, bundle.preprocessing, bundle.manifest.origin, bundle)
+
+
+def _near(reference: str) -> str:
+    near = difflib.get_close_matches(reference, zoo.names(), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

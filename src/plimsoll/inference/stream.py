@@ -1,0 +1,297 @@
+"""A stream of pictures of any length, answered in several threads: decoding and inference overlap, answers leave in order."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backends.base import Objective
+from plimsoll.backends.runner import Runner
+from plimsoll.core.target import Target
+from plimsoll.errors import ImageError, PlimsollError
+from plimsoll.preprocessing import ImageGeometry
+from plimsoll.preprocessing.formats import read
+from plimsoll.tasks import Answer, Task
+
+Picture = str | os.PathLike[str] | bytes
+"""A picture file's path, or its bytes."""
+
+Observer = Callable[[str, float], None]
+"""Told a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
+
+_DEFAULT_BATCH = 8
+_LANE_BATCH = {"int8": 4}
+"""Pictures in one call of one of several streams, by precision, else 1: 8-bit networks take a tenth less time a picture that way, others no less."""
+_IDLE_S = 0.02
+"""How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
+
+
+_SLOW_READ_S = 0.002
+_FIRST_FILES = 16
+"""Files that take longer than this on average, after so many, don't come from memory but from a slow disk or over a network."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One picture's row: its answer, or why there is none."""
+
+    path: str
+    answer: Answer | None
+    error: str | None = None
+
+
+class Serving(Protocol):
+    """What a stream needs of a `plimsoll.inference.predictor.Predictor`."""
+
+    task: Task
+    target: Target
+
+    def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], ImageGeometry | None]:
+        """Return a picture's tensor, and its view where the task needs one."""
+        ...
+
+    def runner(self, objective: Objective) -> Runner:
+        """Return the runner for an objective, opened on its first use."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A picture whose tensor is ready, and its place in the order of the answers."""
+
+    place: int
+    name: str
+    tensor: NDArray[Any]
+    view: ImageGeometry | None
+    since: float
+    """When it was ready, on `time.perf_counter`."""
+
+
+class _Waiting:
+    """How long reading a file takes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count a file. A sum that two threads spoil now and then is good enough."""
+        self._count += 1
+        self._seconds += seconds
+
+    def long(self) -> bool:
+        """Whether it takes so long that threads which read leave cores idle."""
+        return self._count >= _FIRST_FILES and self._seconds > _SLOW_READ_S * self._count
+
+
+_Taken = tuple[int, Picture]
+_Answers = dict[int, Prediction]
+
+
+class Stream:
+    """Answers pictures in several threads and hands the answers out in the pictures' order.
+
+    A thread takes a picture from its bytes to its answer, so tensors are computed on while they lie in its core's cache and nothing but
+    the picture and its answer goes from thread to thread. There are as many threads as cores, since more that take turns cost a tenth of
+    the speed; and as many again once it shows that they wait: for files, for their turn at the runtime, or for another device.
+    What is under way is bounded, so memory is the same for 250 pictures and for millions.
+    """
+
+    def __init__(self, predictor: Serving, cores: int, batch: int | None, threshold: float | None, observe: Observer | None) -> None:
+        self._predictor = predictor
+        self._cores = cores
+        self._batch = batch
+        self._threshold = threshold
+        self._observe = observe
+        self._runner = Future[Runner]()
+        self._room = threading.Semaphore(2 * cores * ((batch or _DEFAULT_BATCH) + 1))
+        self._todo = queue.SimpleQueue[_Taken | None]()
+        self._done = queue.SimpleQueue[_Answers | BaseException | None]()
+        self._gathered: deque[_Prepared] = deque()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._waiting = _Waiting()
+        self._stop = False
+        self._broken: BaseException | None = None
+
+    def run(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
+        """Answer pictures; once for each stream."""
+        threading.Thread(target=self._feed, args=(pictures,), daemon=True).start()
+        self._start_workers()
+        try:
+            # The runtime is loaded while the first pictures are being prepared.
+            runner = self._predictor.runner("throughput")
+            if runner.streams < self._cores or self._predictor.target.device != "cpu":
+                self._start_workers()
+            self._runner.set_result(runner)
+            for prediction in self._in_order():
+                self._room.release()
+                yield prediction
+        finally:
+            self._stop = True
+            self._runner.cancel()  # For threads that wait for a runtime which could not be loaded.
+            self._todo.put(None)
+            for thread in self._threads:
+                thread.join()
+
+    def _start_workers(self) -> None:
+        """Start as many threads as there are cores, unless there are twice as many already."""
+        if len(self._threads) < 2 * self._cores:
+            fresh = [threading.Thread(target=self._work, name="plimsoll", daemon=True) for _ in range(self._cores)]
+            self._threads += fresh
+            for thread in fresh:
+                thread.start()
+
+    def _in_order(self) -> Iterator[Prediction]:
+        early: _Answers = {}
+        place = ended = 0
+        while ended < len(self._threads):
+            arrived = self._done.get()
+            if arrived is None:
+                ended += 1
+            elif isinstance(arrived, BaseException):
+                raise arrived
+            else:
+                early.update(arrived)
+                while place in early:
+                    yield early.pop(place)
+                    place += 1
+                if not ended and self._waiting.long():
+                    self._start_workers()
+        if self._broken is not None:
+            raise self._broken
+
+    def _feed(self, pictures: Iterable[Picture]) -> None:
+        """Hand pictures to the threads as there is room, in a thread of its own since the iterable may block (a list on stdin)."""
+        try:
+            for place, picture in enumerate(pictures):
+                while not self._room.acquire(timeout=0.2):
+                    if self._stop:
+                        return
+                if self._stop:
+                    return
+                self._todo.put((place, picture))
+        except BaseException as error:  # noqa: BLE001 - whatever the caller's iterable raises is raised again in the caller's thread
+            self._broken = error
+        self._todo.put(None)
+
+    def _work(self) -> None:
+        try:
+            while self._step():
+                pass
+        except CancelledError:
+            self._done.put(None)
+        except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again in the caller's thread
+            self._done.put(error)
+        else:
+            self._done.put(None)
+
+    def _step(self) -> bool:
+        """Answer what has been gathered, or else prepare a picture and answer it; False at the end."""
+        if full := self._pop():
+            self._answer(full)
+            return True
+        try:
+            taken = self._todo.get(timeout=_IDLE_S if self._gathered else None)
+        except queue.Empty:
+            self._finish_gathered()
+            return True
+        if taken is not None and not self._stop:
+            self._prepare(*taken)
+            return True
+        self._todo.put(None)  # For the other threads.
+        self._finish_gathered()
+        return False
+
+    def _finish_gathered(self) -> None:
+        """Answer what has been gathered, also where that fills no batch."""
+        self._runner.result()
+        while not self._stop and (rest := self._pop(rest=True)):
+            self._answer(rest)
+
+    def _prepare(self, place: int, picture: Picture) -> None:
+        """Read a picture and run its input steps; answer at once where that completes a batch."""
+        name = _name(picture)
+        started = time.perf_counter()
+        try:
+            data = read(source(picture))
+            loaded = time.perf_counter()
+            tensor, view = self._predictor.prepare(data)
+        except ImageError as error:
+            self._done.put({place: Prediction(name, None, error.message)})
+            return
+        ready = time.perf_counter()
+        self._waiting.add(loaded - started)
+        self._report(read=loaded - started, prepare=ready - loaded)
+        with self._lock:
+            self._gathered.append(_Prepared(place, name, tensor, view, ready))
+        self._answer(self._pop())
+
+    def _pop(self, *, rest: bool = False) -> list[_Prepared]:
+        """Take a full batch of one shape from what has been gathered, or with `rest` whatever there is; else nothing.
+
+        While the runtime is being loaded no batch is full, so that pictures are prepared in the meantime.
+        """
+        if not self._runner.done():
+            return []
+        streams = self._runner.result().streams
+        size = self._batch or (_LANE_BATCH.get(self._predictor.target.precision, 1) if streams > 1 else _DEFAULT_BATCH)
+        with self._lock:
+            if len(self._gathered) < (1 if rest else size):
+                return []
+            shape = self._gathered[0].tensor.shape
+            batch = [self._gathered.popleft()]
+            while self._gathered and len(batch) < size and self._gathered[0].tensor.shape == shape:
+                batch.append(self._gathered.popleft())
+            return batch
+
+    def _answer(self, batch: Sequence[_Prepared]) -> None:
+        if batch:
+            started = time.perf_counter()
+            self._report(queue=sum(started - one.since for one in batch))
+            answers = self._infer(batch)
+            self._done.put({one.place: _prediction(one.name, answer) for one, answer in zip(batch, answers, strict=True)})
+
+    def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
+        """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""
+        try:
+            started = time.perf_counter()
+            tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([one.tensor for one in batch])
+            outputs = self._runner.result().infer(tensor)
+            computed = time.perf_counter()
+            answers = self._predictor.task.decode(outputs, self._threshold, [one.view for one in batch])
+            self._report(inference=computed - started, output=time.perf_counter() - computed)
+        except PlimsollError as error:
+            if len(batch) == 1:
+                return [error.message]
+            return [answer for one in batch for answer in self._infer([one])]
+        return answers
+
+    def _report(self, **stages: float) -> None:
+        if self._observe is not None:
+            for stage, seconds in stages.items():
+                self._observe(stage, seconds)
+
+
+def _prediction(name: str, answer: Answer | str) -> Prediction:
+    return Prediction(name, None, answer) if isinstance(answer, str) else Prediction(name, answer)
+
+
+def source(picture: Picture) -> bytes | Path:
+    """Return a picture as `Preprocessor` takes it."""
+    return picture if isinstance(picture, bytes) else Path(picture)
+
+
+def _name(picture: Picture) -> str:
+    return f"<{len(picture)} bytes>" if isinstance(picture, bytes) else os.fspath(picture)

@@ -1,0 +1,65 @@
+"""Let a converted network answer what its ONNX original does: converters that mix up a layout say nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model, TensorInfo
+from plimsoll.errors import BuildError
+from plimsoll.metrics.tensors import deviation
+from plimsoll.onnx.signature import Signature
+
+LEAST_SNR_DB = 20.0
+"""Below that a converted network computes something else: layouts that were mixed up leave a few dB, int8 weights more than 30."""
+
+Array = NDArray[Any]
+Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+
+
+def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
+    """Return random tensors for all inputs, one picture; None where a size isn't known. Pixel values where the network takes bytes."""
+    feeds = {one.name: _random(model, one, len(signature.inputs)) for one in signature.inputs}
+    return None if any(value is None for value in feeds.values()) else {name: value for name, value in feeds.items() if value is not None}
+
+
+def reference_answers(model: Model, feeds: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
+    """Return what an ONNX network gives in ONNX Runtime; raises BuildError."""
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4
+    with translate(BuildError, f"{model.path}: ONNX Runtime can't run it"):
+        session = runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+        return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def check_answers(model: Model, signature: Signature, answer: Answer, converter: str) -> None:
+    """Raise BuildError where `answer`, the converted network, gives other outputs on random tensors than the model in ONNX Runtime."""
+    feeds = random_feeds(model, signature)
+    if feeds is None:
+        return
+    answers = answer(feeds)
+    hint = f"This is a fault of {converter}; please report it with the model, if you may. Other runtimes take the network as it is."
+    for name, reference in reference_answers(model, feeds, [one.name for one in signature.outputs]).items():
+        other = answers[name]
+        if other.shape != reference.shape:
+            raise BuildError(f"{model.path}: {converter} changed the output '{name}' from {reference.shape} to {other.shape}", hint)
+        if np.any(reference) and (snr := deviation(reference, other).snr_db) < LEAST_SNR_DB:
+            raise BuildError(f"{model.path}: the converted network answers otherwise: its output '{name}' keeps {snr:.0f} dB of the signal", hint)
+
+
+def _random(model: Model, info: TensorInfo, inputs: int) -> Array | None:
+    form = model.spec.input.form if model.spec is not None and (inputs == 1 or model.spec.input.tensor == info.name) else None
+    known = (1, *form.shape) if form is not None and len(form.shape) + 1 == len(info.shape) else (1, *[None] * (len(info.shape) - 1))
+    shape = [size if size is not None else other for size, other in zip(info.shape, known, strict=False)]
+    if any(size is None for size in shape):
+        return None
+    sizes = [size for size in shape if size is not None]
+    random = np.random.default_rng(20261122)
+    if np.issubdtype(np.dtype(info.dtype), np.floating):
+        return random.uniform(-1, 1, sizes).astype(info.dtype)
+    return random.integers(0, 2 if info.dtype == "bool" else 100, sizes).astype(info.dtype)

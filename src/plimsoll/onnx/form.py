@@ -1,0 +1,101 @@
+"""In which form the numbers of an ONNX file stand, read from its bytes alone.
+
+A runtime computes what the file says, whatever the target is called: an int8 file would run as `float32`, and a float32
+file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading most
+networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's `onnx.proto`.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import BuildError
+from plimsoll.system import protobuf_wire
+
+OnnxForm = Literal["float32", "float16", "qdq", "dynamic"]
+"""How the numbers stand in an ONNX file: all in float32; in float16; QuantizeLinear and DequantizeLinear around each
+quantized operator (explicit int8); int8 weights with operators that quantize what comes (DynamicQuantizeLinear)."""
+
+_MEANINGS: dict[OnnxForm, str] = {
+    "float32": "float32 throughout",
+    "float16": "weights or inputs in float16",
+    "qdq": "QuantizeLinear and DequantizeLinear around its operators",
+    "dynamic": "int8 weights and operators that quantize what comes",
+}
+
+_PRECISIONS: dict[OnnxForm, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
+_DYNAMIC = {b"DynamicQuantizeLinear", b"ConvInteger", b"MatMulInteger", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM", b"MatMulIntegerToFloat"}
+_FLOAT16 = 10
+"""TensorProto.DataType.FLOAT16."""
+_MAX_DEPTH = 100
+"""Protobuf's own limit for messages within messages."""
+_OPERATOR = ("node", 4)
+_ELEMENT_TYPES = {("tensor", 2), ("tensor type", 1)}
+
+_NESTED: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "value"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "value": {2: "type"},
+    "type": {1: "tensor type"},
+}
+"""The messages worth entering, by the message that holds them and its field's number."""
+
+
+def form_of(path: Path) -> OnnxForm:
+    """Return the form of an ONNX file; raises BuildError where the file can't be read or is no ONNX file.
+
+    A file that quantizes anything counts as quantized, wherever the rest is float. Weights that are only stored in int8
+    (DequantizeLinear alone) count as float32, since that is what they compute in.
+    """
+    operators: set[bytes] = set()
+    half = False
+    doing = f"{path}: can't be read as an ONNX file"
+    with translate(BuildError, doing), path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for kind, number, value in _walk(data, slice(0, len(data)), "model", 0):
+            if isinstance(value, slice):
+                if (kind, number) == _OPERATOR:
+                    operators.add(data[value])
+            else:
+                half = half or ((kind, number) in _ELEMENT_TYPES and value == _FLOAT16)
+    if not operators:
+        raise BuildError(f"{doing}: it holds no operator", "Check the file with `plimsoll inspect`.")
+    if any(name == b"QuantizeLinear" or name.startswith(b"QLinear") for name in operators):
+        return "qdq"
+    if operators & _DYNAMIC:
+        return "dynamic"
+    return "float16" if half else "float32"
+
+
+def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
+    """Raise BuildError where the model is no ONNX file, or not in the form that the target's runtime needs."""
+    if model.format != "onnx":
+        raise BuildError(f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first.")
+    found = form_of(model.path)
+    if found == needed:
+        return
+    if needed == "float32":
+        hint = f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[found]} if the runtime has that, or give the float32 original."
+    else:
+        hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."
+    raise BuildError(f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint)
+
+
+def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, protobuf_wire.Value]]:
+    """Yield every field of the message and of the messages within it that matter, as (kind of message, number, value)."""
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"messages lie more than {_MAX_DEPTH} deep")
+    inner = _NESTED.get(kind, {})
+    for number, value in protobuf_wire.fields(data, where):
+        if number in inner and isinstance(value, slice):
+            yield from _walk(data, value, inner[number], depth + 1)
+        else:
+            yield kind, number, value

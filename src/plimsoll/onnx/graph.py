@@ -1,0 +1,215 @@
+"""Walk an ONNX graph, and have values inside it given out: what folding, proving and looking into layers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core.foreign import require, translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.onnx import load as onnx_load
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+
+def load(model: Model) -> ModelProto:
+    """Return a checked ONNX model with its external weights loaded; raises ModelError."""
+    from onnx import external_data_helper
+
+    if model.format != "onnx":
+        raise ModelError(f"{model.path}: this needs an ONNX file, it is {model.format}", "Use the ONNX model that it was made from.")
+    proto = onnx_load.read(model.path).proto
+    with translate(BuildError, f"{model.path}: can't load its external weights"):
+        external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
+    return proto
+
+
+def sort(proto: ModelProto) -> None:
+    """Put each node after what it reads: converters append their casts at the end."""
+    graph = proto.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    done: set[int] = set()
+    ordered: list[NodeProto] = []
+
+    def reads(node: NodeProto) -> list[NodeProto]:
+        inner = [name for part in onnx_load.messages(node, "NodeProto") for name in part.input]
+        return [makers[name] for name in inner if name in makers and makers[name] is not node]
+
+    for start in graph.node:
+        stack = [start]
+        while stack:
+            node = stack[-1]
+            waiting = [] if id(node) in done else [one for one in reads(node) if id(one) not in done]
+            if waiting:
+                stack += waiting
+                continue
+            stack.pop()
+            if id(node) not in done:
+                done.add(id(node))
+                ordered.append(node)
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def save(proto: ModelProto, path: Path) -> None:
+    """Write a model, weights inside; raises BuildError, also for one of more than 2 GB."""
+    with translate(BuildError, f"{path.name}: can't be written as one ONNX file"):
+        path.write_bytes(proto.SerializeToString())
+
+
+def optimized(model: Model, path: Path) -> ModelProto:
+    """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside.
+
+    Constants are folded, batch norms are part of their convolutions, a MatMul and its bias become a Gemm. `path` is written and removed again.
+    Raises BuildError.
+    """
+    import onnx
+
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(path)
+    with translate(BuildError, f"{model.path}: ONNX Runtime can't optimize it"):
+        runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+        proto = onnx.load(path)
+    path.unlink()
+    used = {node.domain for node in onnx_load.messages(proto, "NodeProto")}
+    kept = [one for one in proto.opset_import if one.domain in onnx_load.DEFAULT_DOMAINS or one.domain in used]
+    domains = [type(one).FromString(one.SerializeToString()) for one in kept]
+    del proto.opset_import[:]
+    proto.opset_import.extend(domains)
+    return proto
+
+
+def array(tensor: TensorProto) -> NDArray[Any]:
+    """Return a stored tensor's values."""
+    from onnx import numpy_helper
+
+    return np.asarray(numpy_helper.to_array(tensor))
+
+
+def consumers(graph: GraphProto, name: str) -> list[NodeProto]:
+    """Return the nodes, in subgraphs too, that read a value."""
+    return [node for node in onnx_load.messages(graph, "NodeProto") if name in node.input]
+
+
+def only_consumer(graph: GraphProto, name: str) -> NodeProto | None:
+    """Return the one node of the graph that reads a value; None where several do, or it is an output too."""
+    found = consumers(graph, name)
+    alone = len(found) == 1 and found[0] in list(graph.node) and name not in {one.name for one in graph.output}
+    return found[0] if alone else None
+
+
+def attribute(node: NodeProto, name: str) -> Any:
+    """Return an attribute's value; None where it is not given."""
+    from onnx import helper
+
+    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), None)
+
+
+def constant(graph: GraphProto, name: str) -> NDArray[Any] | None:
+    """Return what a value is where it is stored, or dequantized from what is stored; else None."""
+    stored = next((one for one in graph.initializer if one.name == name), None)
+    if stored is not None:
+        return array(stored)
+    node = next((one for one in graph.node if name in one.output), None)
+    if node is None:
+        return None
+    if node.op_type == "Constant":
+        value = attribute(node, "value")
+        return None if value is None else array(value)
+    return _dequantized(graph, node) if node.op_type == "DequantizeLinear" else None
+
+
+def _dequantized(graph: GraphProto, node: NodeProto) -> NDArray[Any] | None:
+    """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is computed."""
+    parts = [np.asarray(part, np.float64) for name in node.input if name and (part := constant(graph, name)) is not None]
+    if len(parts) != sum(map(bool, node.input)):
+        return None
+    values, scale, zero = (*parts, np.zeros(()))[:3]
+    if scale.size > 1:
+        axis = attribute(node, "axis")
+        shape = [1] * values.ndim
+        shape[1 if axis is None else axis] = -1
+        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
+    return np.asarray((values - zero) * scale, np.float32)
+
+
+@dataclass(frozen=True)
+class FirstConvolution:
+    """The first convolution that a picture meets."""
+
+    source: str
+    """The float value `[N, C, H, W]` that it reads, before it is quantized."""
+    weights: NDArray[Any]
+    """[outputs, C, …]."""
+
+
+def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | None:
+    """Return the first convolution that depends on the input `picture`; None where there is none, or its weights are computed."""
+    graph = proto.graph
+    reached = {picture}
+    for node in graph.node:
+        if reached.isdisjoint(node.input):
+            continue
+        if node.op_type in {"ConvInteger", "QLinearConv", "ConvTranspose"}:
+            return None
+        if node.op_type == "Conv":
+            weights = constant(graph, node.input[1])
+            return None if weights is None or node.input[0] not in reached else FirstConvolution(_unquantized(graph, node.input[0]), weights)
+        reached.update(node.output)
+    return None
+
+
+def _unquantized(graph: GraphProto, name: str) -> str:
+    """Go back over a pair that quantizes and dequantizes."""
+    producers = {output: node for node in graph.node for output in node.output}
+    last = producers.get(name)
+    before = producers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
+    return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
+
+
+def expose(model: Model, names: Sequence[str], path: Path) -> Model:
+    """Return the model with the values `names` as further outputs, written to `path`; it has no Spec. Raises ModelError or BuildError."""
+    proto = load(model)
+    given = {one.name for one in proto.graph.output}
+    for name in names:
+        if name not in given:
+            proto.graph.output.add().name = name  # Runtimes infer the type themselves.
+    save(proto, path)
+    return Model(path, "onnx", None, parent=model)
+
+
+def values(proto: ModelProto) -> Iterator[tuple[str, str]]:
+    """Yield (name, name to read it by) of every value that a node of the main graph computes, in topological order.
+
+    Where a value is quantized and dequantized before others read it, it is read by the dequantized name: that is what counts.
+    """
+    reads: dict[str, list[NodeProto]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            reads.setdefault(name, []).append(node)
+    for node in proto.graph.node:
+        if node.op_type in {"Constant", "QuantizeLinear", "DequantizeLinear"}:
+            continue
+        for name in node.output:
+            if name:
+                yield name, _dequantized_name(reads, name)
+
+
+def _dequantized_name(reads: dict[str, list[NodeProto]], name: str) -> str:
+    for quantize in reads.get(name, []):
+        if quantize.op_type == "QuantizeLinear" and quantize.input[0] == name:
+            for dequantize in reads.get(quantize.output[0], []):
+                if dequantize.op_type == "DequantizeLinear":
+                    return str(dequantize.output[0])
+    return name

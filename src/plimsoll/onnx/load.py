@@ -1,0 +1,340 @@
+"""ONNX files: read what strangers wrote without trusting it, raise the opset, infer the shapes.
+
+A model file can name further files that hold its weights. onnx and the runtimes open those by themselves, so a hostile
+file could have any file of this machine read. Here they are confined to the model's own folder before anything opens them.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING, Any
+
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Model
+from plimsoll.errors import BuildError, ModelError, PlimsollError
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+MAX_BYTES = 2**31 - 1
+"""Protobuf's limit for one message."""
+
+MAX_CALLED_NODES = 1_000_000
+MAX_CALL_DEPTH = 64
+"""Model-local functions may call one another. 26 that each call the next twice are 67 million nodes, which keep the checker busy for ever."""
+
+DEFAULT_DOMAINS = ("", "ai.onnx")
+
+Shape = tuple[int | str | None, ...]
+"""A size, the name of a free size, or None for a free one without a name."""
+
+_DAMAGED = "Is it an ONNX file, and was it copied completely? Export or download it again."
+_EXTERNAL = "External weights must be plain files in the model's folder or below it: save it again with onnx.save_model(..., save_as_external_data=True)."
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A checked ONNX file."""
+
+    path: Path
+    proto: ModelProto
+    """The parsed file; external weights are not loaded into it."""
+    files: tuple[Path, ...]
+    """The files of its external weights, sorted."""
+
+
+def read(path: Path) -> OnnxFile:
+    """Parse and check an ONNX file and confine its external weights; raises ModelError."""
+    from onnx import checker
+
+    proto = _parse(path)
+    with _translated(path, "can't be read as ONNX"):
+        _limit_calls(path, proto)
+        files = _external_files(path, proto)
+    with _translated(path, "not a valid ONNX model"):
+        checker.check_model(str(path), full_check=True)
+    return OnnxFile(path, proto, files)
+
+
+def _parse(path: Path) -> ModelProto:
+    from onnx import ModelProto
+
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            raise ModelError(f"{path}: this is {kind}, expected an ONNX file", "Give the .onnx file itself.")
+        if not 0 < status.st_size <= MAX_BYTES:
+            hint = "Store its weights as external data." if status.st_size else _DAMAGED
+            raise ModelError(f"{path}: the file has {status.st_size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}", hint)
+        data = path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ModelError(f"{path}: can't read the file: {reason}", "Check the path.") from error
+    with _translated(path, "not an ONNX file"):
+        proto = ModelProto.FromString(data)
+        _require_text(proto)
+        return proto
+
+
+@contextmanager
+def _translated(path: Path, problem: str) -> Iterator[None]:
+    """Turn whatever protobuf and onnx raise into a ModelError with the reason's first line."""
+    try:
+        yield
+    except PlimsollError:
+        raise
+    except Exception as error:  # On hostile bytes they raise nearly every built-in exception, and their own.
+        raise ModelError(f"{path}: {problem}: {_first_line(error)}", _DAMAGED) from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().partition("\n")[0] or type(error).__name__
+    printable = "".join(character if character.isprintable() else "?" for character in text)
+    return printable if len(printable) <= 300 else printable[:300] + " …"
+
+
+def _require_text(proto: ModelProto) -> None:
+    """Refuse names that are no UTF-8: protobuf returns them as bytes, which no code after it expects."""
+    for message in messages(proto):
+        for field, value in message.ListFields():
+            if field.type == field.TYPE_STRING:
+                for text in [value] if isinstance(value, (str, bytes)) else value:
+                    if isinstance(text, bytes):
+                        raise ValueError(f"{field.full_name} is not UTF-8 text: {text[:40]!r}")
+
+
+def messages(root: Any, kind: str | None = None) -> Iterator[Any]:
+    """Yield every protobuf message (of the type `kind`) anywhere in `root`: in graphs, attributes, subgraphs and functions."""
+    open_: list[Any] = [root]
+    while open_:
+        message = open_.pop()
+        if kind in (None, message.DESCRIPTOR.name):
+            yield message
+        for field, value in message.ListFields():
+            if field.message_type is not None:
+                open_.extend([value] if hasattr(value, "DESCRIPTOR") else value)
+
+
+def _limit_calls(path: Path, proto: ModelProto) -> None:
+    """Refuse model-local functions that call themselves, nest too deeply or stand for too many nodes."""
+    functions = {(one.domain, one.name): one for one in proto.functions}
+    known: dict[tuple[str, str], int] = {}
+
+    def weigh(body: Any, depth: int) -> int:
+        if depth > MAX_CALL_DEPTH:
+            raise ModelError(f"{path}: its functions call one another more than {MAX_CALL_DEPTH} deep, or in a circle", "Export the model without functions.")
+        total = 0
+        for node in messages(body, "NodeProto"):
+            name = (node.domain, node.op_type)
+            if name in functions and name not in known:
+                known[name] = weigh(functions[name], depth + 1)
+            total += 1 + known.get(name, 0)
+        return total
+
+    if functions and (total := weigh(proto.graph, 0)) > MAX_CALLED_NODES:
+        raise ModelError(f"{path}: its functions stand for {total:,} nodes; at most {MAX_CALLED_NODES:,} are read", "Export the model without functions.")
+
+
+def _external_files(path: Path, proto: ModelProto) -> tuple[Path, ...]:
+    from onnx import TensorProto
+
+    tensors = messages(proto, "TensorProto")
+    return tuple(sorted({_external_file(path, one) for one in tensors if one.data_location == TensorProto.EXTERNAL or one.external_data}))
+
+
+def _external_file(path: Path, tensor: TensorProto) -> Path:
+    """Return the file that holds a tensor; raises ModelError where it is not a plain file in the model's folder, or too short."""
+    entries = {entry.key: entry.value for entry in tensor.external_data}
+    location = entries.get("location", "")
+    where = f"{path}: the weights of {tensor.name!r} lie in {location!r}"
+    if len(entries) != len(tensor.external_data):
+        raise ModelError(f"{where}: one of the keys stands there twice", _EXTERNAL)
+    if reason := _unsafe_name(location):
+        raise ModelError(f"{where}: {reason}", _EXTERNAL)
+    file = path.parent / PurePosixPath(location)
+    try:
+        if reason := _unsafe_file(file, path.parent):
+            raise ModelError(f"{where}: {reason}", _EXTERNAL)
+        size = file.stat().st_size
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ModelError(f"{where}, which can't be read: {reason}", "Copy the weights beside the model.") from error
+    numbers = [entries.get("offset", "0"), entries.get("length", "0")]
+    if not all(re.fullmatch(r"[0-9]{1,19}", number) for number in numbers):
+        raise ModelError(f"{where}: offset {numbers[0]!r} and length {numbers[1]!r}, expected whole numbers from 0", _EXTERNAL)
+    if sum(map(int, numbers)) > size:
+        raise ModelError(f"{where}: offset {numbers[0]} and length {numbers[1]} reach beyond its {size:,} bytes", "Copy the weights again, completely.")
+    return file
+
+
+def _unsafe_name(location: str) -> str:
+    """Return why a location is refused by its name alone, or nothing."""
+    windows = PureWindowsPath(location)
+    if not location:
+        return "an empty location"
+    if not location.isprintable() or "\\" in location or "*" in location:
+        # ONNX Runtime reads "*/_ORT_MEM_ADDR_/*" as an address in its own memory.
+        return "a location with a backslash, a star or a control character"
+    if PurePosixPath(location).is_absolute() or windows.drive or windows.root:
+        return "an absolute path, expected one in the model's folder"
+    if ".." in windows.parts:
+        return "a path out of the model's folder ('..')"
+    return ""
+
+
+def _unsafe_file(file: Path, folder: Path) -> str:
+    """Return why a file is refused, or nothing; raises OSError where it isn't there."""
+    below = [one for one in (file, *file.parents) if one != folder and one.is_relative_to(folder)]
+    if any(one.is_symlink() for one in below):
+        return "a symbolic link is in the way"
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_nlink > 1:
+        return "a hard link to a file that has another name elsewhere"
+    return "" if file.resolve().is_relative_to(folder.resolve()) else "outside the model's folder"
+
+
+def inputs(graph: GraphProto) -> list[Any]:
+    """Return the inputs that a caller has to feed: without those that have a stored value."""
+    stored = {one.name for one in graph.initializer} | {one.values.name for one in graph.sparse_initializer}
+    return [one for one in graph.input if one.name not in stored]
+
+
+def opset(proto: ModelProto) -> int:
+    """Return the version of ONNX's own operators that the model uses; files without one (before 2017) have version 1."""
+    return max((one.version for one in proto.opset_import if one.domain in DEFAULT_DOMAINS), default=1)
+
+
+def shape_of(value: Any) -> Shape | None:
+    """Return the shape of a graph's input or output; None where even the number of axes is free, or it is no tensor."""
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(_size(axis) for axis in tensor.shape.dim)
+
+
+def _size(axis: Any) -> int | str | None:
+    # Some exporters write -1 for a free size.
+    return axis.dim_value if axis.HasField("dim_value") and axis.dim_value >= 0 else axis.dim_param or None
+
+
+def dtype_of(value: Any) -> str:
+    """Return the dtype of a graph's input or output by NumPy's name; for what is no tensor, ONNX's name of its kind."""
+    kind = value.type.WhichOneof("value")
+    return dtype_name(value.type.tensor_type.elem_type) if kind == "tensor_type" else str(kind or "unknown")
+
+
+def dtype_name(element_type: int) -> str:
+    """Return NumPy's name of ONNX's element type, for example float32 of 1; text is `object`."""
+    from onnx import helper
+
+    return str(helper.tensor_dtype_to_np_dtype(element_type).name)
+
+
+def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
+    """Return the model with opset `minimum` or later: itself where it has that, else a new file in `folder`, weights inside.
+
+    Raises BuildError, naming the operator, where onnx's converter can't do it or is known to change the meaning.
+    """
+    from onnx import checker, external_data_helper, helper, inliner, version_converter
+
+    file = read(model.path)
+    before = opset(file.proto)
+    if before >= minimum:
+        return model
+    hint = f"Export the model again with opset {minimum} or later."
+    doing = f"{model.path}: can't raise its opset from {before} to {minimum}"
+    with translate(BuildError, doing):
+        external_data_helper.load_external_data_for_model(file.proto, str(model.path.parent))
+    if wrong := next((node for node in messages(file.proto, "NodeProto") if _loses_meaning(node, file.proto.graph, before, minimum)), None):
+        raise BuildError(f"{doing}: the converter would change what the operator {wrong.op_type} ({wrong.name!r}) computes", hint)
+    try:
+        with translate(BuildError, doing):
+            proto = inliner.inline_local_functions(file.proto) if file.proto.functions else file.proto
+            proto = version_converter.convert_version(proto, minimum)
+            _keep_coordinates(proto, before)
+            proto.ir_version = max(proto.ir_version, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
+            checker.check_model(proto, full_check=True)
+            path = folder / f"{model.path.stem}.opset{minimum}.onnx"
+            path.write_bytes(proto.SerializeToString())
+    except BuildError as error:
+        raise BuildError(f"{error.message}{_blame(file.proto, error.message)}", hint) from error.__cause__
+    return Model(path, "onnx", model.spec, parent=model)
+
+
+def _loses_meaning(node: NodeProto, graph: GraphProto, before: int, minimum: int) -> bool:
+    """Tell whether onnx's converter (seen in 1.23) leaves an operator as it is although a later opset reads it differently."""
+    from onnx import numpy_helper
+
+    if node.domain not in DEFAULT_DOMAINS:
+        return False
+    if node.op_type == "Hardmax":  # Until opset 12 over the flattened rest of the axes, from 13 over one axis.
+        return before < 13 <= minimum
+    if node.op_type == "Resize" and before == 10 and minimum > 10:
+        linear = any(one.name == "mode" and one.s == b"linear" for one in node.attribute)
+        scales = [numpy_helper.to_array(one) for one in graph.initializer if one.name == node.input[1]]
+        # Opset 10 leaves open which pixel a reduction by nearest takes; runtimes differ from every mode of opset 11.
+        return not linear and not (scales and bool((scales[0] >= 1).all()))
+    return False
+
+
+def _keep_coordinates(proto: ModelProto, before: int) -> None:
+    """Give a Resize that was opset 10's, or an Upsample, their coordinates; the converter leaves it to opset 11's other default."""
+    from onnx import helper
+
+    for node in messages(proto, "NodeProto") if before < 11 else ():
+        if node.op_type == "Resize" and node.domain in DEFAULT_DOMAINS:
+            node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+            node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
+
+
+def _blame(proto: ModelProto, reason: str) -> str:
+    """Name the operators that the converter's reason speaks of."""
+    kinds = sorted({node.op_type for node in messages(proto, "NodeProto")}, key=len, reverse=True)
+    named = [kind for kind in kinds if kind in reason]
+    return f" (operator {named[0]})" if named else ""
+
+
+def infer_shapes(model: Model, batch: int | None = None) -> ModelProto:
+    """Return the model's graph with all shapes that can be inferred, model-local functions inlined, weights as in the file.
+
+    With `batch`, the free first axis of every input is set to it, and free sides of the picture to the Spec's where there
+    is one. Raises ModelError.
+    """
+    from onnx import inliner, shape_inference
+
+    proto = read(model.path).proto
+    with _translated(model.path, "can't infer its shapes"):
+        if proto.functions:
+            proto = inliner.inline_local_functions(proto)
+        if batch is not None:
+            _fix_sizes(proto.graph, model, batch)
+        try:
+            return shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        except shape_inference.InferenceError:
+            # Strict stops at the first operator without a rule; the rest can still be inferred.
+            return shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+
+
+def _fix_sizes(graph: GraphProto, model: Model, batch: int) -> None:
+    """Set the free axes of the inputs, and all others that carry the same name."""
+    fed = inputs(graph)
+    sizes: dict[str, int] = {}
+    for value in fed:
+        is_picture = model.spec is not None and (value.name == model.spec.input.tensor or len(fed) == 1)
+        wanted = (batch, *(model.spec.input.form.shape if model.spec is not None and is_picture else ()))
+        for axis, size in zip(value.type.tensor_type.shape.dim, wanted, strict=False):
+            if size is not None and not isinstance(_size(axis), int):
+                sizes.setdefault(axis.dim_param, size)
+                axis.dim_value = size
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param and axis.dim_param in sizes:
+                axis.dim_value = sizes[axis.dim_param]

@@ -1,0 +1,79 @@
+"""`Signature`: what a network takes and gives, kept beside files that don't say it themselves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plimsoll.core.model import Model, TensorInfo
+from plimsoll.errors import BuildError
+from plimsoll.onnx import load
+
+SUFFIX = ".signature.json"
+MAX_BYTES = 1_000_000
+
+
+class _Tensor(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    inputs: tuple[_Tensor, ...] = Field(min_length=1)
+    outputs: tuple[_Tensor, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Inputs and outputs as the ONNX network has them, in its order."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Return that of an ONNX network; sizes that only inference tells are inferred. Raises ModelError."""
+        graph = load.infer_shapes(model).graph
+        return cls(tuple(map(_info, load.inputs(graph))), tuple(map(_info, graph.output)))
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read it from its JSON file; raises BuildError."""
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise BuildError(f"{path}: larger than {MAX_BYTES:,} bytes; is this the signature of a network?")
+            found = _File.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise BuildError(f"{path}: can't be read as the signature of a network: {error}", "Convert the ONNX network again.") from error
+        return cls(tuple(TensorInfo(**dict(one)) for one in found.inputs), tuple(TensorInfo(**dict(one)) for one in found.outputs))
+
+    def write(self, path: Path) -> Path:
+        """Write it as JSON."""
+        data = {"inputs": [vars(one) for one in self.inputs], "outputs": [vars(one) for one in self.outputs]}
+        path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+        return path
+
+
+def signature_of(model: Model) -> Signature:
+    """Return the signature that was written beside a converted network; raises BuildError where there is none."""
+    beside = next((file for file in model.files if file.name.endswith(SUFFIX)), None)
+    if beside is None:
+        raise BuildError(
+            f"{model.path}: there is no file *{SUFFIX} beside it that says what the network takes and gives",
+            "Give the ONNX network; Plimsoll converts it and writes that file.",
+        )
+    return Signature.read(beside)
+
+
+def _info(value: Any) -> TensorInfo:
+    shape = load.shape_of(value) or ()
+    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), load.dtype_of(value))

@@ -1,0 +1,1 @@
+"""The machine underneath: its files, caches, processes, cores and GPUs, and the toolchains of converters."""

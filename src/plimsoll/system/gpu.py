@@ -1,0 +1,183 @@
+"""NVIDIA GPUs: which there are, asked without waking one, and their memory, through the driver's own libraries.
+
+`gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later. `Device` is CUDA's
+driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are those of NVIDIA's manuals
+(NVML API Reference; CUDA Driver API).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from plimsoll.errors import BackendMissingError, RunError
+
+_NVML = "nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1"
+_CUDA = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_NAME_BYTES = 96
+_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…"""
+_STREAM_NON_BLOCKING = 1
+_NO_GPU = "No NVIDIA GPU answers on this machine. It needs one, and NVIDIA's driver: `nvidia-smi` must list it."
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a GPU is called, and what it can do."""
+
+    name: str
+    """As NVIDIA's driver names it, for example `NVIDIA H100 80GB HBM3`."""
+    capability: tuple[int, int]
+    """CUDA's compute capability: (8, 0) Ampere, (8, 9) Ada, (9, 0) Hopper …"""
+
+    def __str__(self) -> str:
+        return f"{self.name} (compute capability {self.capability[0]}.{self.capability[1]})"
+
+
+@cache
+def gpus() -> tuple[Gpu, ...]:
+    """Return the GPUs that the driver lists; none where there is no driver. CUDA_VISIBLE_DEVICES is not looked at."""
+    try:
+        nvml = ctypes.CDLL(_NVML)
+    except OSError:
+        return ()
+    if nvml.nvmlInit_v2() != 0:
+        return ()
+    try:
+        count = ctypes.c_uint()
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        return tuple(gpu for place in range(count.value) if (gpu := _listed(nvml, place)) is not None)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _listed(nvml: ctypes.CDLL, place: int) -> Gpu | None:
+    handle, name = ctypes.c_void_p(), ctypes.create_string_buffer(_NAME_BYTES)
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    failed = (
+        nvml.nvmlDeviceGetHandleByIndex_v2(place, ctypes.byref(handle))
+        or nvml.nvmlDeviceGetName(handle, name, _NAME_BYTES)
+        or nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
+    )
+    return None if failed else Gpu(name.value.decode(errors="replace"), (major.value, minor.value))
+
+
+def missing(capability: tuple[int, int] = (0, 0), why: str = "") -> str:
+    """Return what this machine lacks to compute on a GPU of at least this capability, in words; empty where it has one."""
+    found = gpus()
+    if not found:
+        return _NO_GPU
+    if all(gpu.capability < capability for gpu in found):
+        return f"{why} needs compute capability {capability[0]}.{capability[1]}; here is {', '.join(map(str, found))}."
+    return ""
+
+
+def at(place: int = 0) -> Gpu:
+    """Return the GPU that CUDA has at this place, as CUDA_VISIBLE_DEVICES leaves them; makes no context. Raises BackendMissingError or RunError."""
+    handle = _handle(place)
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    _call("cuDeviceGetName", name, _NAME_BYTES, handle)
+    parts = []
+    for attribute in (_COMPUTE_CAPABILITY_MAJOR, _COMPUTE_CAPABILITY_MINOR):
+        value = ctypes.c_int()
+        _call("cuDeviceGetAttribute", ctypes.byref(value), attribute, handle)
+        parts.append(value.value)
+    return Gpu(name.value.decode(errors="replace"), (parts[0], parts[1]))
+
+
+class Device:
+    """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
+
+    The context is the one that CUDA's runtime, and with it TensorRT and PyTorch, use too. Raises BackendMissingError where there is no such
+    GPU, RunError (with CUDA's own name for what happened) for all that fails later.
+    """
+
+    def __init__(self, place: int = 0) -> None:
+        self._closed = True
+        self._handle = _handle(place)
+        self._context = ctypes.c_void_p()
+        _call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._handle)
+        self.activate()
+        stream = ctypes.c_void_p()
+        _call("cuStreamCreate", ctypes.byref(stream), _STREAM_NON_BLOCKING)
+        self._closed = False
+        self.stream = stream.value or 0
+        """The stream's handle, as TensorRT takes it."""
+
+    def activate(self) -> None:
+        """Make its context current in this thread."""
+        _call("cuCtxSetCurrent", self._context)
+
+    def allocate(self, size: int) -> int:
+        """Return the address of `size` bytes of the GPU's memory."""
+        address = ctypes.c_uint64()
+        _call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(max(size, 1)))
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give memory of the GPU back."""
+        _call("cuMemFree_v2", ctypes.c_uint64(address))
+
+    def allocate_host(self, size: int) -> int:
+        """Return the address of `size` bytes of this machine's memory that the GPU copies from and to at full speed (page-locked)."""
+        address = ctypes.c_void_p()
+        _call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(max(size, 1)), 0)
+        return address.value or 0
+
+    def free_host(self, address: int) -> None:
+        """Give page-locked memory back."""
+        _call("cuMemFreeHost", ctypes.c_void_p(address))
+
+    def upload(self, target: int, source: int, size: int) -> None:
+        """Start copying to the GPU, in the stream's order."""
+        _call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(target), ctypes.c_void_p(source), ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
+
+    def download(self, target: int, source: int, size: int) -> None:
+        """Start copying from the GPU, in the stream's order."""
+        _call("cuMemcpyDtoHAsync_v2", ctypes.c_void_p(target), ctypes.c_uint64(source), ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
+
+    def wait(self) -> None:
+        """Wait until all that was started in the stream is done."""
+        _call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
+
+    def close(self) -> None:
+        """Give the stream and the context back; twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        _call("cuStreamDestroy_v2", ctypes.c_void_p(self.stream))
+        _call("cuCtxSetCurrent", ctypes.c_void_p(None))
+        _call("cuDevicePrimaryCtxRelease_v2", self._handle)
+
+
+def _handle(place: int) -> ctypes.c_int:
+    handle = ctypes.c_int()
+    cuda = _driver()
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(handle), place) != 0:
+        raise BackendMissingError(f"CUDA has no GPU {place} on this machine", _NO_GPU)
+    return handle
+
+
+def _call(name: str, *arguments: Any) -> None:
+    cuda = _driver()
+    function: Callable[..., int] = getattr(cuda, name)
+    code = function(*arguments)
+    if code == 0:
+        return
+    text = ctypes.c_char_p()
+    cuda.cuGetErrorName(code, ctypes.byref(text))
+    said = (text.value or b"").decode() or f"CUDA error {code}"
+    hint = "Try smaller batches, or close what else uses the GPU." if "OUT_OF_MEMORY" in said else ""
+    raise RunError(f"the GPU refused {name.removesuffix('_v2')}: {said}", hint)
+
+
+@cache
+def _driver() -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(_CUDA)
+    except OSError as error:
+        raise BackendMissingError(f"NVIDIA's driver can't be loaded: {error}", _NO_GPU) from error

@@ -1,0 +1,129 @@
+"""Make, repair and remove the environments of toolchains.
+
+An environment is made where it stays, since it can't be moved, and its marker is written last: what has none is
+half-made and is made again. A file lock lets one run make it and the others wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+
+from plimsoll.errors import BackendMissingError
+from plimsoll.system import subprocesses
+from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.toolchains.recipe import Recipe, is_complete, python_of, recipe, root
+
+_log = logging.getLogger(__name__)
+_INSTALLING = Limits(3600)
+
+
+def made(name: str) -> bool:
+    """Tell whether a toolchain can be used at once."""
+    return is_complete(recipe(name).folder())
+
+
+def make(name: str) -> Path:
+    """Return the folder of a toolchain's environment, making it where it is missing or half-made.
+
+    Raises BackendMissingError, in words, where it can't be made: no network, no fitting Python, no packages for this system.
+    """
+    one = recipe(name)
+    folder = one.folder()
+    if is_complete(folder):
+        return folder
+    with _locked(folder, name):
+        if is_complete(folder):  # Another run made it while this one waited.
+            return folder
+        if folder.exists():
+            _log.info("the toolchain '%s' was left half-made: making it again", name)
+            shutil.rmtree(folder)
+        _log.info("making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{one.megabytes:,}")
+        folder.mkdir(parents=True)
+        _fill(one, folder)
+        (folder / ".complete").write_text("\n".join(one.packages), encoding="utf-8")
+        _log.info("the toolchain '%s' is made: %s", name, folder)
+    return folder
+
+
+def remove(name: str) -> None:
+    """Remove every environment of that name, outdated and half-made ones too; nothing where there is none."""
+    for folder in recipe(name).kept():
+        with _locked(folder, name):
+            (folder / ".complete").unlink(missing_ok=True)  # First, so that an interrupted removal leaves nothing that looks complete.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold an environment for this run alone, waiting for whoever has it."""
+    root().mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _log.info("another run is making the toolchain '%s': waiting for it …", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fill(one: Recipe, folder: Path) -> None:
+    """Make the virtual environment and install what is locked: wheels alone, so that nothing of theirs runs while they are installed."""
+    python, uv = _python(one), None if one.any_python else shutil.which("uv")  # uv minds what packages say of Python, always.
+    common = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(one.lock)]
+    tolerant = ["--ignore-requires-python"] if one.any_python else []
+    if uv is not None:
+        commands = [
+            [uv, "venv", "--quiet", "--python", python, str(folder / "env")],
+            [uv, "pip", "install", "--python", str(python_of(folder)), *common],
+        ]
+    else:
+        commands = [
+            [python, "-m", "venv", str(folder / "env")],
+            [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *tolerant, *common],
+        ]
+    for step, command in enumerate(commands):
+        log = folder / f"make-{step}.txt"
+        try:
+            subprocesses.watch(command, log, _INSTALLING)
+        except JobError as error:
+            raise BackendMissingError(f"the toolchain '{one.name}' can't be made: {_blame(log) or error.message}", f"Is there a network?\n  {error.hint}") from error
+
+
+def _blame(log: Path) -> str:
+    """Return the installer's own account of what went wrong, or nothing."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    told = [line.partition("ERROR: ")[2] for line in lines if line.startswith("ERROR: ")]
+    return told[0][:300] if told else ""
+
+
+def _python(one: Recipe) -> str:
+    """Return an interpreter that the packages run on: this one, else one that is on the PATH; raises BackendMissingError."""
+    if one.accepts(sys.version_info[1]):
+        return sys.executable
+    for minor in range(20, 10, -1):
+        found = shutil.which(f"python3.{minor}") if one.accepts(minor) else None
+        if found is not None and _runs(found, minor):
+            return found
+    raise BackendMissingError(
+        f"the toolchain '{one.name}' needs Python {one.python}, this is {sys.version_info[0]}.{sys.version_info[1]}, and none is on the PATH",
+        "Install one beside this Python.",
+    )
+
+
+def _runs(python: str, minor: int) -> bool:
+    """Tell whether a command is that Python: version switchers leave commands that only say that it isn't installed."""
+    program = f"import sys, ensurepip, venv; sys.exit(sys.version_info[1] != {minor})"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    return subprocess.run([python, "-c", program], capture_output=True, check=False, env=environment, stdin=subprocess.DEVNULL).returncode == 0

@@ -1,0 +1,188 @@
+"""Run a toolchain's job: copies in, files and a JSON answer out, nothing else touched."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plimsoll.errors import BuildError, InputError, ModelError
+from plimsoll.system import host, subprocesses
+from plimsoll.system.cache import cache_folder
+from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.toolchains import plimsoll_job
+from plimsoll.system.toolchains.environment import make
+from plimsoll.system.toolchains.recipe import Recipe, python_of, recipe
+
+_log = logging.getLogger(__name__)
+_SECONDS = 1800
+_MEMORY_BYTES = 8_000_000_000
+_FAILURES_KEPT = 5
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
+_OFFLINE = {
+    **host.TELEMETRY_OFF,
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INDEX": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "UV_OFFLINE": "1",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
+
+Input = Path | Sequence[Path]
+
+
+def run(
+    name: str, job: str, request: Mapping[str, Any], folder: Path, *, inputs: Mapping[str, Input] | None = None, limits: Limits | None = None
+) -> dict[str, Any]:
+    """Run `jobs/<job>.py` of a toolchain, which is made where it isn't there, and return the script's answer.
+
+    Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
+    place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved to
+    `folder`, its log too, as `<job>.log`. A script that takes network paths finds none; one that tried is named in a warning.
+
+    Raises BackendMissingError where the toolchain can't be made, ModelError for what the script refuses, BuildError for
+    whatever else ends it early; the message says why, the hint where the log is and which command repeats it.
+    """
+    one = recipe(name)
+    script = one.jobs / f"{job}.py"
+    if not script.is_file():
+        raise InputError(f"the toolchain '{name}' has no job '{job}'", f"Expected {script}.")
+    environment = make(name)
+    place = _fresh(f"{name}-{job}")
+    doing = f"{name}: {job.replace('_', ' ')}"
+    try:
+        _prepare(one, script, request, inputs or {}, place)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise BuildError(f"{doing}: its inputs can't be copied: {error}") from error
+    command = [*_without_network(), str(python_of(environment)), "-I", "-B", "-X", "faulthandler", plimsoll_job.__file__, str(place)]
+    try:
+        answer = subprocesses.call(command, place, limits or _limits())
+    except JobError as error:
+        (place / "parent").unlink()
+        raise BuildError(f"{doing}: {error.message}{_tried(place)}", error.hint) from error
+    _report_attempts(doing, place)
+    if "result" not in answer:
+        (place / "parent").unlink()
+        hint = f"Its log: {place / 'log.txt'}"
+        refused = answer.get("refused")
+        raise ModelError(str(refused), str(answer["hint"])) if refused else BuildError(f"{doing}: {answer.get('error')}", hint)
+    _take(place, folder, job)
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def _limits() -> Limits:
+    """Return what a job may take where nobody says: half an hour, and memory for a large network but not all that the machine has."""
+    return Limits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
+
+
+def _fresh(label: str) -> Path:
+    """Return a new folder for a job; of the jobs that failed before, only the last few are kept."""
+    jobs = cache_folder() / "toolchains" / "jobs"
+    jobs.mkdir(parents=True, exist_ok=True)
+    aged = sorted((place for place in jobs.iterdir() if not _is_running(place)), key=lambda place: place.name)
+    for place in aged[: -_FAILURES_KEPT + 1 or None]:
+        shutil.rmtree(place, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-", dir=jobs))
+
+
+def _is_running(place: Path) -> bool:
+    """Tell whether a job still runs: its folder names the run that began it until it has failed."""
+    try:
+        began = int((place / "parent").read_text())
+        if os.name == "posix":  # Elsewhere the signal 0 would end the process.
+            os.kill(began, 0)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _prepare(one: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapping[str, Input], place: Path) -> None:
+    for below in ("in", "out", "home", "tmp"):
+        (place / below).mkdir()
+    (place / "parent").write_text(str(os.getpid()))
+    copies = {key: str(_copy(value, place / "in" / key)) for key, value in inputs.items()}
+    work = {
+        "script": str(script),
+        "request": dict(request),
+        "inputs": copies,
+        "parent": os.getpid(),
+        "own_network": bool(_without_network()),
+        "environment": {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | _OFFLINE | _homes(place) | one.environment,
+    }
+    (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
+
+
+def _homes(place: Path) -> dict[str, str]:
+    """Return the variables that keep a program's caches and settings inside the job's folder."""
+    home, temporary = str(place / "home"), str(place / "tmp")
+    homes = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "KERAS_HOME", "TORCH_HOME", "HF_HOME")
+    return dict.fromkeys((*homes, "MPLCONFIGDIR"), home) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
+
+
+def _copy(given: Input, place: Path) -> Path:
+    """Copy an input below `place` and return the path of the (main) copy."""
+    if isinstance(given, Path) and given.is_dir():
+        return Path(shutil.copytree(given, place / given.name))
+    files = [given] if isinstance(given, Path) else list(given)
+    for file in files:
+        copied = place / file.relative_to(files[0].parent)
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copied)
+    return place / files[0].name
+
+
+@functools.cache
+def _without_network() -> tuple[str, ...]:
+    """Return what runs a command in a namespace that has no network, where this system lets anybody do that; else nothing."""
+    unshare = shutil.which("unshare") if sys.platform.startswith("linux") else None
+    if unshare is None:
+        return ()
+    prefix = (unshare, "--map-root-user", "--net", "--")
+    probe = subprocess.run([*prefix, sys.executable, "-S", "-c", "pass"], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    return prefix if probe.returncode == 0 else ()
+
+
+def _attempts(place: Path) -> list[str]:
+    try:
+        return sorted(set((place / "network.txt").read_text(encoding="utf-8").splitlines()))
+    except OSError:
+        return []
+
+
+def _tried(place: Path) -> str:
+    tried = _attempts(place)
+    return f"; it tried the network, which it doesn't have: {', '.join(tried)}" if tried else ""
+
+
+def _report_attempts(doing: str, place: Path) -> None:
+    if tried := _attempts(place):
+        _log.warning("%s: it tried the network, which it doesn't have: %s", doing, ", ".join(tried))
+
+
+def _take(place: Path, folder: Path, job: str) -> None:
+    """Move what a job made to `folder`, and remove the rest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in sorted((place / "out").iterdir()):
+        target = folder / made.name
+        if target.is_dir() and not target.is_symlink():
+            shutil.rmtree(target)
+        elif target.exists():
+            target.unlink()
+        shutil.move(made, target)
+    shutil.move(place / "log.txt", folder / f"{job}.log")
+    shutil.rmtree(place, ignore_errors=True)

@@ -1,0 +1,152 @@
+"""What a toolchain is made of, as its files say, and where it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import re
+import sys
+import sysconfig
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plimsoll.errors import InputError
+from plimsoll.system.cache import cache_folder
+
+OWN = Path(__file__).resolve().parent / "recipes"
+_PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^ ;\\]+)", re.MULTILINE)
+_RANGE = re.compile(r">=3\.(\d+),<3\.(\d+)")
+
+
+class _File(BaseModel):
+    """The keys of a toolchain's TOML file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    purpose: str
+    python: Annotated[str, Field(pattern=_RANGE.pattern)]
+    megabytes: Annotated[int, Field(gt=0)]
+    any_python: bool = False
+    environment: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A toolchain's files, read."""
+
+    name: str
+    purpose: str
+    python: str
+    """The versions of Python that its packages run on, as in `>=3.11,<3.14`."""
+    megabytes: int
+    """About how much it takes on disk."""
+    any_python: bool
+    """Whether its packages declare a narrower range of Pythons than they run on, so that the installer is told not to mind."""
+    environment: dict[str, str]
+    """Environment variables of its jobs."""
+    lock: Path
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The pinned packages, as `name==version`; some of them for other systems than this."""
+        return tuple(f"{name}=={version}" for name, version in _PIN.findall(self.lock.read_text(encoding="utf-8")))
+
+    @property
+    def jobs(self) -> Path:
+        """The folder of the job scripts."""
+        return self.lock.parent / "jobs"
+
+    def accepts(self, minor: int) -> bool:
+        """Tell whether its packages run on Python 3.`minor`."""
+        found = _RANGE.fullmatch(self.python)
+        return found is not None and int(found[1]) <= minor < int(found[2])
+
+    def folder(self) -> Path:
+        """Return where its environment is kept: by what it is made of, so that another lock, Python or system has another."""
+        python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
+        key = hashlib.sha256(f"{python}\n{sysconfig.get_platform()} {platform.machine()}\n{self.python}\n".encode() + self.lock.read_bytes())
+        return root() / f"{self.name}-{key.hexdigest()[:16]}"
+
+    def kept(self) -> tuple[Path, ...]:
+        """Return every environment of that name, those of other locks and Pythons too."""
+        return tuple(sorted(folder for folder in root().glob(f"{self.name}-*") if folder.is_dir()))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to say about a toolchain."""
+
+    name: str
+    purpose: str
+    packages: tuple[str, ...]
+    megabytes: int
+    """About how much it takes on disk once it is made."""
+    made: bool
+    folder: Path
+    size_bytes: int
+    """What all environments of that name take on disk now, outdated and half-made ones too."""
+
+
+def root() -> Path:
+    """Return the folder of all environments."""
+    return cache_folder() / "toolchains"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all toolchains, sorted."""
+    return tuple(sorted(_files()))
+
+
+def recipe(name: str) -> Recipe:
+    """Read a toolchain's files; raises InputError for a name that there isn't, and for files that can't be read."""
+    file = _files().get(name)
+    if file is None:
+        raise InputError(f"there is no toolchain '{name}'", f"There are: {', '.join(names())}.")
+    return _read(file)
+
+
+def describe(name: str) -> Description:
+    """Say what a toolchain is for, what is in it, and what it takes on disk."""
+    one = recipe(name)
+    size = sum(_size(folder) for folder in one.kept())
+    return Description(name, one.purpose, one.packages, one.megabytes, is_complete(one.folder()), one.folder(), size)
+
+
+def python_of(folder: Path) -> Path:
+    """Return the interpreter of an environment."""
+    return folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def is_complete(folder: Path) -> bool:
+    """Tell whether an environment was made to its end and its Python is still there (it links to the one it was made with)."""
+    return (folder / ".complete").is_file() and python_of(folder).exists()
+
+
+def _files() -> dict[str, Path]:
+    further = [Path(folder) for folder in os.environ.get("PLIMSOLL_TOOLCHAINS", "").split(os.pathsep) if folder]
+    return {file.stem: file for folder in (*reversed(further), OWN) for file in folder.glob("*.toml")}
+
+
+@cache
+def _read(file: Path) -> Recipe:
+    try:
+        data = _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+        raise InputError(f"{file}: not the file of a toolchain: {error}") from error
+    return Recipe(file.stem, data.purpose, data.python, data.megabytes, data.any_python, data.environment, file.with_suffix(".lock"))
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes below a folder; a file with several names in it (uv links into its own cache) is counted once."""
+    seen: dict[tuple[int, int], int] = {}
+    for place, _, files in os.walk(folder):
+        for file in files:
+            status = os.lstat(os.path.join(place, file))  # noqa: PTH118 - half the time of pathlib over 30,000 files
+            seen[status.st_dev, status.st_ino] = status.st_size
+    return sum(seen.values())
