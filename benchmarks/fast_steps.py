@@ -1,12 +1,13 @@
-"""Compare the fast input steps with the reference, step by step, on real photographs: how far apart, and how much faster.
+"""Compare the fast input steps with the reference, step by step, on real photographs: how far apart, and how much
+faster.
 
-Both implementations get the same input. For every step: the largest and the mean difference (in levels of 0…255, or in the tensor's
-own unit), and the time of the reference divided by the time of the fast step: the median over the photographs of each one's ratio,
-both measured in turns in one thread.
+Both implementations get the same input. For every step: the largest and the mean difference (in levels of 0…255, or in
+the tensor's own unit), and the time of the reference divided by the time of the fast step: the median over the
+photographs of each one's ratio, both measured in turns in one thread.
 
-    python benchmarks/fast_steps.py                       print the table for examples/photos
-    python benchmarks/fast_steps.py FOLDER --limit 50
-    python benchmarks/fast_steps.py --write examples      put it into docs/fast-steps.md, between the markers of that name
+    python benchmarks/fast_steps.py                       print the table for examples/photos python
+    benchmarks/fast_steps.py FOLDER --limit 50 python benchmarks/fast_steps.py --write examples      put it into
+    docs/fast-steps.md, between the markers of that name
 """
 
 from __future__ import annotations
@@ -65,16 +66,29 @@ class Row:
 def cases() -> list[Case]:
     """Return all rows, in the order of the table."""
     found = [Case(f"decode {name}", [], name.lower()) for name in ("JPEG", "PNG", "WebP")]
-    found.append(Case("decode JPEG, dct fast, plain upsampling", [{"step": "decode", "dct": "fast", "upsampling": "plain"}], "jpeg"))
+    found.append(
+        Case(
+            "decode JPEG, dct fast, plain upsampling",
+            [{"step": "decode", "dct": "fast", "upsampling": "plain"}],
+            "jpeg",
+        )
+    )
     for convention, name, more in _resizes():
         for size, word in ((256, "shrink"), (700, "grow")):
             step = {"step": "resize", "convention": convention, "filter": name, "width": size, "height": size, **more}
             noted = "".join(f", {value if key == 'coordinates' else 'anti-aliased'}" for key, value in more.items())
             found.append(Case(f"resize, {convention} {name}{noted}, {word}", [step]))
-    found += [Case(f"jpeg {subsampling}", [{"step": "jpeg", "subsampling": subsampling}], "small") for subsampling in ("4:4:4", "4:2:2", "4:2:0")]
+    found += [
+        Case(f"jpeg {subsampling}", [{"step": "jpeg", "subsampling": subsampling}], "small")
+        for subsampling in ("4:4:4", "4:2:2", "4:2:0")
+    ]
     crop: dict[str, Any] = {"step": "crop", "width": 224, "height": 224}
     bgr, mean = {"step": "channels", "order": "BGR"}, {"step": "mean", "values": [104, 117, 123]}
-    imagenet: Steps = [{"step": "scale", "divisor": 255}, {"step": "mean", "values": [0.485, 0.456, 0.406]}, {"step": "std", "values": [0.229, 0.224, 0.225]}]
+    imagenet: Steps = [
+        {"step": "scale", "divisor": 255},
+        {"step": "mean", "values": [0.485, 0.456, 0.406]},
+        {"step": "std", "values": [0.229, 0.224, 0.225]},
+    ]
     found += [
         Case("jpeg 4:2:0, in BGR", [{"step": "jpeg"}, bgr], "small"),
         Case("crop", [crop], "small"),
@@ -88,9 +102,15 @@ def cases() -> list[Case]:
 
 def _resizes() -> list[tuple[str, str, dict[str, Any]]]:
     filters = ("nearest", "bilinear", "bicubic", "lanczos", "area")
-    found: list[tuple[str, str, dict[str, Any]]] = [(convention, name, {}) for convention in ("pillow", "opencv", "tensorflow") for name in filters]
+    found: list[tuple[str, str, dict[str, Any]]] = [
+        (convention, name, {}) for convention in ("pillow", "opencv", "tensorflow") for name in filters
+    ]
     found += [("tensorflow", "bilinear", {"antialias": True})]
-    found += [("tensorflow", name, {"coordinates": kind}) for name in ("nearest", "bilinear") for kind in ("align_corners", "asymmetric")]
+    found += [
+        ("tensorflow", name, {"coordinates": kind})
+        for name in ("nearest", "bilinear")
+        for kind in ("align_corners", "asymmetric")
+    ]
     return found
 
 
@@ -172,7 +192,13 @@ def load(folder: Path, limit: int) -> list[bytes]:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table."""
-    return "\n".join(["| step | largest difference | mean difference | reference's time / fast's |", "| --- | ---: | ---: | ---: |", *map(str, rows)])
+    return "\n".join(
+        [
+            "| step | largest difference | mean difference | reference's time / fast's |",
+            "| --- | ---: | ---: | ---: |",
+            *map(str, rows),
+        ]
+    )
 
 
 def write(page: Path, name: str, text: str) -> None:
@@ -187,10 +213,16 @@ def write(page: Path, name: str, text: str) -> None:
 def main() -> None:
     """Parse the arguments, measure, and print or write the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument(
+        "photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs"
+    )
     parser.add_argument("--limit", type=int, default=1_000_000, help="at most so many photographs")
-    parser.add_argument("--rounds", type=int, default=5, help="timings of each step and photograph, of which the best counts")
-    parser.add_argument("--write", metavar="NAME", help="put the table into docs/fast-steps.md between the markers of this name")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="timings of each step and photograph, of which the best counts"
+    )
+    parser.add_argument(
+        "--write", metavar="NAME", help="put the table into docs/fast-steps.md between the markers of this name"
+    )
     arguments = parser.parse_args()
     photos = load(arguments.photos, arguments.limit)
     rows = []

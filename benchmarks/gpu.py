@@ -1,10 +1,12 @@
-"""Everything that only a GPU can tell, with one command: does each GPU target answer as ONNX Runtime does on the CPU, and how fast.
+"""Everything that only a GPU can tell, with one command: does each GPU target answer as ONNX Runtime does on the CPU,
+and how fast.
 
     python benchmarks/gpu.py [--images examples/photos] [--targets tensorrt:gpu:float16 …] [--out gpu.json] [--no-tests]
 
-For each target that `plimsoll targets` lists for GPUs: build open_nsfw for it (int8 and fp8 calibrated with half of the images), hold its scores
-against the float32 network's on the CPU over the other half, and time batches of 1, 8 and 32 through `Runner`, copies to and from the GPU included. A
-target that isn't here, or fails, is a row with its reason. Then the contract suite runs over the GPU targets. The table goes into docs/gpu.md.
+For each target that `plimsoll targets` lists for GPUs: build open_nsfw for it (int8 and fp8 calibrated with half of the
+images), hold its scores against the float32 network's on the CPU over the other half, and time batches of 1, 8 and 32
+through `Runner`, copies to and from the GPU included. A target that isn't here, or fails, is a row with its reason.
+Then the contract suite runs over the GPU targets. The table goes into docs/gpu.md.
 """
 
 from __future__ import annotations
@@ -78,15 +80,32 @@ def main() -> None:
         wanted = next(iter(runner.infer(judge).values()))
     rows = []
     with tempfile.TemporaryDirectory(prefix="plimsoll-gpu-") as folder:
-        for offer in (offer for name in backends.names() for offer in backends.get(name).offers() if offer.target.device == "gpu"):
+        for offer in (
+            offer for name in backends.names() for offer in backends.get(name).offers() if offer.target.device == "gpu"
+        ):
             if given.targets and str(offer.target) not in given.targets:
                 continue
-            row = Row(str(offer.target), "not run", offer.missing) if offer.missing else measured(model, offer.target, calibrate, (judge, wanted), Path(folder))
+            row = (
+                Row(str(offer.target), "not run", offer.missing)
+                if offer.missing
+                else measured(model, offer.target, calibrate, (judge, wanted), Path(folder))
+            )
             rows.append(row)
-            print(f"{row.target}: {row.outcome} {row.reason or f'deviation {row.deviation:.2g}, {row.milliseconds}'}", flush=True)
-    facts = {"gpus": [str(one) for one in gpu.gpus()], "machine": host.describe(), "versions": versions(), "images": len(judge)}
+            print(
+                f"{row.target}: {row.outcome} {row.reason or f'deviation {row.deviation:.2g}, {row.milliseconds}'}",
+                flush=True,
+            )
+    facts = {
+        "gpus": [str(one) for one in gpu.gpus()],
+        "machine": host.describe(),
+        "versions": versions(),
+        "images": len(judge),
+    }
     contract = None if given.no_tests else suite()
-    given.out.write_text(json.dumps({**facts, "contract": contract, "rows": [asdict(row) for row in rows]}, indent=2) + "\n", encoding="utf-8")
+    given.out.write_text(
+        json.dumps({**facts, "contract": contract, "rows": [asdict(row) for row in rows]}, indent=2) + "\n",
+        encoding="utf-8",
+    )
     print("\n" + table(rows))
     sys.exit(any(row.outcome == "failed" for row in rows) or bool(contract and contract["failed"]))
 
@@ -111,7 +130,11 @@ def measured(model: Model, target: Target, calibrate: Pictures, judged: tuple[Pi
         traceback.print_exc()
     else:
         limit = LIMITS[target.precision]
-        row.outcome, row.reason = ("passed", "") if row.deviation <= limit else ("failed", f"deviation {row.deviation:.3g}, at most {limit:g} is allowed")
+        row.outcome, row.reason = (
+            ("passed", "")
+            if row.deviation <= limit
+            else ("failed", f"deviation {row.deviation:.3g}, at most {limit:g} is allowed")
+        )
     return row
 
 
@@ -123,7 +146,12 @@ def prepared(model: Model, target: Target, calibrate: Pictures, folder: Path) ->
     if form == "float16":
         return quantize.float16(model, folder)
     if form == "qdq":
-        return quantize.static(model, quantize.calibrate(model, batches, method=CALIBRATOR), folder, quantize.StaticOptions.for_target(target))
+        return quantize.static(
+            model,
+            quantize.calibrate(model, batches, method=CALIBRATOR),
+            folder,
+            quantize.StaticOptions.for_target(target),
+        )
     if backend.calibrated(target):
         calibration = quantize.calibrate(model, batches, method=CALIBRATOR)
         return backend.build(model, target, folder, Calibrated(calibration.method, calibrate, calibration.ranges))
@@ -145,9 +173,16 @@ def milliseconds(runner: Runner, tensors: Pictures, batch: int) -> float:
 
 def suite() -> dict[str, Any]:
     """Run the contract suite over the GPU targets, and the tests of TensorRT and PyTorch."""
-    files = [str(ROOT / "tests" / "backends" / name) for name in ("test_contract.py", "test_torch.py", "test_tensorrt.py", "test_onnxruntime_gpu.py")]
+    files = [
+        str(ROOT / "tests" / "backends" / name)
+        for name in ("test_contract.py", "test_torch.py", "test_tensorrt.py", "test_onnxruntime_gpu.py")
+    ]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", *files, "-k", "gpu or torch or tensorrt"], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pytest", "-q", *files, "-k", "gpu or torch or tensorrt"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     print(run.stdout[-3000:])
     return {"failed": run.returncode not in (0, 5), "summary": run.stdout.strip().splitlines()[-1:]}
@@ -168,12 +203,21 @@ def versions() -> dict[str, str]:
 
 def table(rows: list[Row]) -> str:
     """Return the support table as Markdown."""
-    head = f"| target | outcome | largest deviation | {' | '.join(f'ms, batch {batch}' for batch in BATCHES)} | built in |\n"
+    head = (
+        f"| target | outcome | largest deviation | {' | '.join(f'ms, batch {batch}' for batch in BATCHES)} | built"
+        " in |\n"
+    )
     lines = [head + "| --- | --- | ---: |" + " ---: |" * (len(BATCHES) + 1)]
     for row in rows:
         times = [f"{row.milliseconds[batch]:.2f}" if batch in row.milliseconds else "" for batch in BATCHES]
         outcome = row.outcome + (f": {' '.join(row.reason.split())}" if row.reason else "")
-        cells = [f"`{row.target}`", outcome, "" if row.deviation is None else f"{row.deviation:.2g}", *times, f"{row.build_s:.0f} s" if row.build_s else ""]
+        cells = [
+            f"`{row.target}`",
+            outcome,
+            "" if row.deviation is None else f"{row.deviation:.2g}",
+            *times,
+            f"{row.build_s:.0f} s" if row.build_s else "",
+        ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

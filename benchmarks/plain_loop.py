@@ -1,4 +1,5 @@
-"""The loop that everybody writes first: Pillow in one thread, then one `session.run` an image with ONNX Runtime's default threads.
+"""The loop that everybody writes first: Pillow in one thread, then one `session.run` an image with ONNX Runtime's
+default threads.
 
 Independent of Plimsoll on purpose: it is what `benchmarks/predict.py` compares with.
 
@@ -27,7 +28,9 @@ def score(session: onnxruntime.InferenceSession, path: str) -> float:
     image: Image.Image = Image.open(path)
     if image.mode != "RGB":
         image = image.convert("RGB")
-    image = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did both passes in this order in one call; Pillow 13 may not.
+    image = image.resize(
+        (256, image.height), Image.Resampling.BILINEAR
+    )  # Pillow 12 did both passes in this order in one call; Pillow 13 may not.
     image = image.resize((256, 256), Image.Resampling.BILINEAR)
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=75)

@@ -73,10 +73,16 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
             if number:
                 runs[name].append(done)
     print(f"{len(photos)} photos, {rounds} rounds, whole commands\n")
-    print(f"{'':12} {'photos/s':>9}  {'ratio to the plain loop: median (min … max)':44} {'peak MB':>8}  largest score difference")
+    print(
+        f"{'':12} {'photos/s':>9}  {'ratio to the plain loop: median (min … max)':44} {'peak MB':>8}  largest score"
+        " difference"
+    )
     for name, mine in runs.items():
         ratios = sorted(plain.seconds / ours.seconds for plain, ours in zip(runs["plain loop"], mine, strict=True))
-        deviation = max(abs(float(str(a["score"])) - float(str(b["score"]))) for a, b in zip(runs["plain loop"][0].rows, mine[0].rows, strict=True))
+        deviation = max(
+            abs(float(str(a["score"])) - float(str(b["score"])))
+            for a, b in zip(runs["plain loop"][0].rows, mine[0].rows, strict=True)
+        )
         rate = len(photos) / statistics.median(one.seconds for one in mine)
         ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})"
         print(f"{name:12} {rate:9.1f}  {ratio:44} {max(one.peak_mb for one in mine):8.0f}  {deviation:.2g}")
@@ -86,7 +92,10 @@ def memory(photos: list[Path], folder: Path) -> None:
     """Print the peak memory for a short and a long list."""
     print("\npeak memory, MB")
     for steps in ("reference", "fast"):
-        peaks = [run([*PLIMSOLL, "--steps", steps], listing(photos, count, folder), folder / "answers.jsonl").peak_mb for count in (250, 5000)]
+        peaks = [
+            run([*PLIMSOLL, "--steps", steps], listing(photos, count, folder), folder / "answers.jsonl").peak_mb
+            for count in (250, 5000)
+        ]
         print(f"{steps:12} 250 inputs: {peaks[0]:.0f}   5,000 inputs: {peaks[1]:.0f}   ratio {peaks[1] / peaks[0]:.3f}")
 
 

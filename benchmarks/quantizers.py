@@ -1,18 +1,21 @@
-"""open_nsfw in int8, the network alone: Plimsoll's quantizer against ONNX Runtime's and NNCF, in speed and in deviation.
+"""open_nsfw in int8, the network alone: Plimsoll's quantizer against ONNX Runtime's and NNCF, in speed and in
+deviation.
 
-    pip install nncf          (to be installed for this alone: Plimsoll doesn't need it)
-    python benchmarks/quantizers.py PHOTOS [--calibrate 100] [--calibrator percentile] [--streams 4] [--rounds 15] [--seconds 0.5]
+    pip install nncf          (to be installed for this alone: Plimsoll doesn't need it) python benchmarks/quantizers.py
+    PHOTOS [--calibrate 100] [--calibrator percentile] [--streams 4] [--rounds 15] [--seconds 0.5]
 
-The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others are judged: the deviation is the
-difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes 0.002 deviates by 0.001, its logit by 0.7).
+The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others are judged:
+the deviation is the difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes
+0.002 deviates by 0.001, its logit by 0.7).
 
-Each quantizer is served as its makers have it. Ours: one thread a lane, as `plimsoll` runs them; `folded` reads the picture's bytes. ONNX
-Runtime's: `quant_pre_process` and `quantize_static` with their defaults, and once more with uint8 activations and a scale for each channel, which
-suit x86 better; in as many streams. NNCF's: `nncf.quantize` with its default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the
-optimal number of requests and the hint THROUGHPUT, as benchmark_app does it. All get `--streams` cores.
+Each quantizer is served as its makers have it. Ours: one thread a lane, as `plimsoll` runs them; `folded` reads the
+picture's bytes. ONNX Runtime's: `quant_pre_process` and `quantize_static` with their defaults, and once more with uint8
+activations and a scale for each channel, which suit x86 better; in as many streams. NNCF's: `nncf.quantize` with its
+default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the optimal number of requests and the hint
+THROUGHPUT, as benchmark_app does it. All get `--streams` cores.
 
-In every round each candidate computes for so many seconds, in a new random order. Ratios are within a round, and their interval is the sign test's
-(95 %). On a crowded machine believe the processor time rather than the speed.
+In every round each candidate computes for so many seconds, in a new random order. Ratios are within a round, and their
+interval is the sign test's (95 %). On a crowded machine believe the processor time rather than the speed.
 """
 
 from __future__ import annotations
@@ -76,7 +79,9 @@ class Candidate:
 
     def scores(self) -> Array:
         """Return every judged picture's score."""
-        return np.array([self.answer(self.pictures[place : place + 1])[0, 1] for place in range(len(self.pictures))], np.float64)
+        return np.array(
+            [self.answer(self.pictures[place : place + 1])[0, 1] for place in range(len(self.pictures))], np.float64
+        )
 
     def measure(self, seconds: float) -> Round:
         """Compute for so long."""
@@ -125,7 +130,9 @@ def in_queue(name: str, network: Any, pictures: Array, cores: int) -> Candidate:
 
     network.reshape([1, *pictures.shape[1:]])
     compiled = openvino.Core().compile_model(
-        network, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"}
+        network,
+        "CPU",
+        {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"},
     )
     queue = openvino.AsyncInferQueue(compiled)
     request = compiled.create_infer_request()
@@ -168,7 +175,9 @@ class Bench:
         for runtime in ("onnxruntime", "openvino"):
             target = Target(runtime, "cpu", "int8")
             for word, model, pictures in (("", self.model, self.pictures), (", folded", self.whole, self.bytes)):
-                made = quantize.static(model, table, self.place(f"ours-{runtime}{word}"), StaticOptions.for_target(target))
+                made = quantize.static(
+                    model, table, self.place(f"ours-{runtime}{word}"), StaticOptions.for_target(target)
+                )
                 yield in_lanes(f"Plimsoll, {runtime}{word}", made, str(target), pictures, self.streams)
 
     def onnx_runtimes(self) -> Iterator[Candidate]:
@@ -186,11 +195,20 @@ class Bench:
 
         folder = self.place("onnxruntime")
         raised = load.raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
-        quant_pre_process(str(raised.path), str(folder / "prepared.onnx"), skip_symbolic_shape=importlib.util.find_spec("sympy") is None)
-        for word, choices in (("", {}), (", uint8, per channel", {"activation_type": QuantType.QUInt8, "per_channel": True})):
+        quant_pre_process(
+            str(raised.path),
+            str(folder / "prepared.onnx"),
+            skip_symbolic_shape=importlib.util.find_spec("sympy") is None,
+        )
+        for word, choices in (
+            ("", {}),
+            (", uint8, per channel", {"activation_type": QuantType.QUInt8, "per_channel": True}),
+        ):
             path = folder / f"int8{word}.onnx"
             quantize_static(str(folder / "prepared.onnx"), str(path), Reader(self.calibration), **choices)
-            yield in_lanes(f"ONNX Runtime's{word}", Model(path, "onnx"), "onnxruntime:cpu:int8", self.pictures, self.streams)
+            yield in_lanes(
+                f"ONNX Runtime's{word}", Model(path, "onnx"), "onnxruntime:cpu:int8", self.pictures, self.streams
+            )
 
     def nncfs(self) -> Iterator[Candidate]:
         """Quantize with NNCF, as its documentation has it."""
@@ -199,7 +217,10 @@ class Bench:
         import openvino
 
         for word, preset in (("", None), (", mixed", nncf.QuantizationPreset.MIXED)):
-            source = nncf.Dataset([self.calibration[place : place + 1] for place in range(len(self.calibration))], lambda picture: {INPUT: picture})
+            source = nncf.Dataset(
+                [self.calibration[place : place + 1] for place in range(len(self.calibration))],
+                lambda picture: {INPUT: picture},
+            )
             network = nncf.quantize(openvino.Core().read_model(str(self.model.path)), source, preset=preset)
             yield in_queue(f"NNCF{word}", network, self.pictures, self.streams)
 
@@ -209,12 +230,23 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
     photos = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     np.random.default_rng(0).shuffle(photos)
     if len(photos) <= options.calibrate:
-        sys.exit(f"{options.photos} has {len(photos)} photographs; {options.calibrate} are to calibrate, and others to be judged")
+        sys.exit(
+            f"{options.photos} has {len(photos)} photographs; {options.calibrate} are to calibrate, and others to be"
+            " judged"
+        )
     model = Model(fetch.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
     whole = folded.fold(model, folder)
     plain, outside = Preprocessor(model.contract().input), Preprocessor(whole.contract().input)
     calibration, judged = photos[: options.calibrate], photos[options.calibrate :]
-    return Bench(model, _stack(plain, calibration), _stack(plain, judged), _stack(outside, judged), whole, folder, options.streams)
+    return Bench(
+        model,
+        _stack(plain, calibration),
+        _stack(plain, judged),
+        _stack(outside, judged),
+        whole,
+        folder,
+        options.streams,
+    )
 
 
 def _stack(plan: Preprocessor, photos: Sequence[Path]) -> Array:
@@ -228,7 +260,10 @@ def _logits(scores: Array) -> Array:
 
 def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], truth: Array) -> None:
     """Print the table."""
-    print(f"\n| | images/s | of {OURS[0]} | of {OURS[1]} | processor time, ms | of {OURS[1]} | deviation: largest | mean | logit, rms |")
+    print(
+        f"\n| | images/s | of {OURS[0]} | of {OURS[1]} | processor time, ms | of {OURS[1]} | deviation: largest | mean"
+        " | logit, rms |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     rates = {name: [one.rate for one in row] for name, row in rounds.items()}
     times = {name: [one.processor for one in row] for name, row in rounds.items()}
@@ -260,7 +295,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="plimsoll-quantizers-") as temporary:
         bench = prepared(options, Path(temporary))
-        candidates = [in_lanes(f"float32, {one}", bench.model, f"{one}:cpu:float32", bench.pictures, options.streams) for one in ("onnxruntime", "openvino")]
+        candidates = [
+            in_lanes(f"float32, {one}", bench.model, f"{one}:cpu:float32", bench.pictures, options.streams)
+            for one in ("onnxruntime", "openvino")
+        ]
         truth = candidates[0].scores()
         # OpenVINO was imported by Plimsoll first, without its telemetry.
         candidates += [*bench.ours(options.calibrator), *bench.onnx_runtimes()]
@@ -275,7 +313,10 @@ def main() -> None:
         for _ in range(options.rounds):
             for place in order.permutation(len(candidates)):
                 rounds[candidates[place].name].append(candidates[place].measure(options.seconds))
-        print(f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs calibrated ({options.calibrator}),")
+        print(
+            f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs"
+            f" calibrated ({options.calibrator}),"
+        )
         print(f"{len(truth)} are judged; {options.rounds} rounds of {options.seconds} s each")
         report(candidates, rounds, truth)
 

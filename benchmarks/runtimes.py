@@ -1,11 +1,12 @@
 """open_nsfw's network alone in each runtime: interleaved rounds, medians, and ratios within a round.
 
-    python benchmarks/runtimes.py [--int8 QDQ.onnx] [--rounds 7] [--seconds 0.5] [--batches 1 4 8] [--set openvino:fixed_sizes=0]
+    python benchmarks/runtimes.py [--int8 QDQ.onnx] [--rounds 7] [--seconds 0.5] [--batches 1 4 8] [--set
+    openvino:fixed_sizes=0]
 
-`--int8` adds the int8 targets, given open_nsfw with QuantizeLinear and DequantizeLinear (float32 input as in the original).
-Each candidate computes as long as the round says, in as many threads as the plan has streams, each with a batch of its own;
-then the next one does. A ratio is the first candidate's time an image over another's in the same round: above 1 is faster.
-`--set` adds a candidate with an option beside the one without.
+`--int8` adds the int8 targets, given open_nsfw with QuantizeLinear and DequantizeLinear (float32 input as in the
+original). Each candidate computes as long as the round says, in as many threads as the plan has streams, each with a
+batch of its own; then the next one does. A ratio is the first candidate's time an image over another's in the same
+round: above 1 is faster. `--set` adds a candidate with an option beside the one without.
 """
 
 from __future__ import annotations
@@ -41,17 +42,30 @@ class Candidate:
     @property
     def name(self) -> str:
         """The target, with the options that are not as they come."""
-        return " ".join([f"{self.target.runtime}:{self.target.precision}", *(f"{key}={value}" for key, value in self.options.items())])
+        return " ".join(
+            [
+                f"{self.target.runtime}:{self.target.precision}",
+                *(f"{key}={value}" for key, value in self.options.items()),
+            ]
+        )
 
 
 def candidates(int8: Path | None, settings: list[str]) -> list[Candidate]:
     """List what is compared, the one that all are compared with first."""
     found = [("float32", Model(fetch.fetch("open_nsfw"), "onnx"))] + ([("int8", Model(int8, "onnx"))] if int8 else [])
-    plain = [Candidate(Target(runtime, "cpu", precision), model) for precision, model in found for runtime in ("onnxruntime", "openvino")]
+    plain = [
+        Candidate(Target(runtime, "cpu", precision), model)
+        for precision, model in found
+        for runtime in ("onnxruntime", "openvino")
+    ]
     extra = []
     for setting in settings:
         runtime, _, rest = setting.partition(":")
-        extra += [Candidate(one.target, one.model, dict([rest.split("=", 1)])) for one in plain if one.target.runtime == runtime]
+        extra += [
+            Candidate(one.target, one.model, dict([rest.split("=", 1)]))
+            for one in plain
+            if one.target.runtime == runtime
+        ]
     return plain + extra
 
 
@@ -85,8 +99,8 @@ def compare(compared: list[Candidate], plan: ThreadPlan, batches: list[int], rou
             mine = [row[place] for row in times]
             ratios = sorted(row[0] / row[place] for row in times)
             print(
-                f"{plan.streams} x {plan.threads:<4} {batch:>5}  {one.name:36} {statistics.median(mine):7.2f} {min(mine):7.2f}"
-                f"   {statistics.median(ratios):5.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})",
+                f"{plan.streams} x {plan.threads:<4} {batch:>5}  {one.name:36} {statistics.median(mine):7.2f}"
+                f" {min(mine):7.2f}   {statistics.median(ratios):5.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})",
                 flush=True,
             )
     for runner in runners:

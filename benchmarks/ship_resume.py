@@ -1,9 +1,11 @@
-"""Kill `plimsoll ship` at random moments, start it again each time, and show that it ends with the same table and repeats nothing.
+"""Kill `plimsoll ship` at random moments, start it again each time, and show that it ends with the same table and
+repeats nothing.
 
     python benchmarks/ship_resume.py open_nsfw --images my_photos --work resume_work -- --calibrators percentile,minmax
 
-Everything after `--` goes to `plimsoll ship`. Once without a kill, once with five: the tables are compared row by row (status, verdict,
-answers; timings may differ), and no row or job log that was finished before a kill may have changed after it.
+Everything after `--` goes to `plimsoll ship`. Once without a kill, once with five: the tables are compared row by row
+(status, verdict, answers; timings may differ), and no row or job log that was finished before a kill may have changed
+after it.
 """
 
 from __future__ import annotations
@@ -62,7 +64,10 @@ def finished(given: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
     with (given.work / f"{name}.txt").open("ab") as log:
         subprocess.run(command(given, name), stdout=log, stderr=log, check=True)
     report = json.loads((given.work / name / "bundle" / "report" / "report.json").read_text(encoding="utf-8"))
-    return {row["key"]: {fact: row.get(fact) for fact in ("status", "passed", "deviation", "flips", "size_bytes")} for row in report["details"]["candidates"]}
+    return {
+        row["key"]: {fact: row.get(fact) for fact in ("status", "passed", "deviation", "flips", "size_bytes")}
+        for row in report["details"]["candidates"]
+    }
 
 
 def killed(given: argparse.Namespace, seconds: float) -> list[dict[str, int]]:
@@ -100,11 +105,18 @@ def times(work: Path) -> dict[str, int]:
     return found
 
 
-def verdict(whole: dict[str, dict[str, Any]], table: dict[str, dict[str, Any]], again: dict[str, dict[str, Any]], changed: list[str]) -> bool:
+def verdict(
+    whole: dict[str, dict[str, Any]],
+    table: dict[str, dict[str, Any]],
+    again: dict[str, dict[str, Any]],
+    changed: list[str],
+) -> bool:
     """Print the comparison; True where nothing differs that may not."""
     both = whole.keys() & table.keys()
     different = [key for key in both if whole[key] != table[key]]
-    print(f"{len(both)} candidates in both tables: {len(both) - len(different)} with the same status, verdict and answers")
+    print(
+        f"{len(both)} candidates in both tables: {len(both) - len(different)} with the same status, verdict and answers"
+    )
     for key in sorted(different):
         print(f"  {key}:\n    whole  {whole[key]}\n    killed {table[key]}")
     # Which neighbours are looked at depends on which candidate was the fastest: that is timing.

@@ -2,10 +2,10 @@
 
     python benchmarks/shipped.py PHOTOS BUNDLE... [--rounds 12] [--each 50]
 
-Each round scores the same photographs with the plain loop (`plain_loop.py`: Pillow in one thread, one `session.run` an image), then with each
-bundle as `plimsoll predict` runs it, all in one process with everything loaded. A ratio is the plain loop's time over the bundle's within one
-round. Then each stage of the bundle alone: its time on one core, and its best on all cores; their sum is what a pipeline without any loss
-would take.
+Each round scores the same photographs with the plain loop (`plain_loop.py`: Pillow in one thread, one `session.run` an
+image), then with each bundle as `plimsoll predict` runs it, all in one process with everything loaded. A ratio is the
+plain loop's time over the bundle's within one round. Then each stage of the bundle alone: its time on one core, and its
+best on all cores; their sum is what a pipeline without any loss would take.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def interleaved(photos: list[Path], bundles: dict[str, plimsoll.Predictor], roun
 
 
 def stages(photos: list[Path], predictor: plimsoll.Predictor, cores: int) -> None:
-    """Print what each stage takes alone, on one core and in one thread a core, and what a pipeline without loss would take."""
+    """Print what each stage takes alone, on one core and in one thread a core, and what a pipeline without loss would
+    take."""
     runner = predictor.runner("throughput")
     items: list[Any] = list(photos)
     named: list[tuple[str, Callable[[Any], Any]]] = [("read", read), *predictor.plan.stages]
@@ -96,7 +97,10 @@ def stages(photos: list[Path], predictor: plimsoll.Predictor, cores: int) -> Non
         total_one, total_all = total_one + one, total_all + every
         print(f"  {name:10} {one:7.2f} ms on one core   {every:6.2f} ms on {cores} ({one / every:.1f} x)")
         items = [stage(item) for item in items] if name != "network" else items
-    print(f"  {'together':10} {total_one:7.2f} ms on one core   {total_all:6.2f} ms on {cores}; at best {total_one / cores:.2f} ms a picture")
+    print(
+        f"  {'together':10} {total_one:7.2f} ms on one core   {total_all:6.2f} ms on {cores}; at best"
+        f" {total_one / cores:.2f} ms a picture"
+    )
 
 
 def main() -> None:

@@ -1,9 +1,10 @@
 """Run the open_nsfw loader of the TensorFlow port with real TensorFlow, and store what every stage gives.
 
-The loader, step for step: decode a JPEG (fancy upscaling, fast integer cosine transform), resize it to 256 x 256 (bilinear, corners
-aligned), put it through a JPEG of quality 75, cut out the middle 224 x 224, turn RGB into BGR and subtract the mean of each channel.
-The file written is JSON: `photos`, and for each of them the SHA-256 of each stage's array. `tests/unit/image/test_resample.py`
-compares Plimsoll's `open_nsfw_tf` with it bit for bit, so the tests need no TensorFlow.
+The loader, step for step: decode a JPEG (fancy upscaling, fast integer cosine transform), resize it to 256 x 256
+(bilinear, corners aligned), put it through a JPEG of quality 75, cut out the middle 224 x 224, turn RGB into BGR and
+subtract the mean of each channel. The file written is JSON: `photos`, and for each of them the SHA-256 of each stage's
+array. `tests/unit/image/test_resample.py` compares Plimsoll's `open_nsfw_tf` with it bit for bit, so the tests need no
+TensorFlow.
 
     python benchmarks/tensorflow_loader.py examples/photos tests/unit/image/data/tensorflow_loader.json
 
@@ -31,8 +32,8 @@ CROP = 224
 def stages(tensorflow: Any, data: bytes) -> dict[str, Any]:
     """Run the loader on one JPEG file.
 
-    Returns `decoded` uint8 [H, W, 3], `resized` uint8 [256, 256, 3], `encoded` uint8 [bytes], `roundtrip` uint8 [256, 256, 3], all
-    RGB, and `final` float32 [224, 224, 3], BGR, the network's input.
+    Returns `decoded` uint8 [H, W, 3], `resized` uint8 [256, 256, 3], `encoded` uint8 [bytes], `roundtrip` uint8 [256,
+    256, 3], all RGB, and `final` float32 [224, 224, 3], BGR, the network's input.
     """
     tf = tensorflow
     decoded = tf.image.decode_jpeg(data, channels=3, fancy_upscaling=True, dct_method="INTEGER_FAST")
@@ -40,7 +41,9 @@ def stages(tensorflow: Any, data: bytes) -> dict[str, Any]:
     bilinear = tf.compat.v1.image.ResizeMethod.BILINEAR
     resized = tf.compat.v1.image.resize_images(unit, (SIDE, SIDE), method=bilinear, align_corners=True)
     resized = tf.image.convert_image_dtype(resized, tf.uint8, saturate=True)
-    encoded = tf.image.encode_jpeg(resized, format="", quality=75, progressive=False, optimize_size=False, chroma_downsampling=True)
+    encoded = tf.image.encode_jpeg(
+        resized, format="", quality=75, progressive=False, optimize_size=False, chroma_downsampling=True
+    )
     roundtrip = tf.image.decode_jpeg(encoded, channels=3, fancy_upscaling=False, dct_method="INTEGER_ACCURATE")
     offset = (SIDE - CROP) // 2
     cropped = tf.image.crop_to_bounding_box(tf.cast(roundtrip, tf.float32), offset, offset, CROP, CROP)

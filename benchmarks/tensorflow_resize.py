@@ -1,8 +1,10 @@
-"""Make `tests/unit/image/data/tensorflow_resize.npz` with real TensorFlow: its own answers to every way of resizing it has.
+"""Make `tests/unit/image/data/tensorflow_resize.npz` with real TensorFlow: its own answers to every way of resizing it
+has.
 
-The picture is 29 x 37 pixels of noise over a gradient, from a fixed seed. Of every result the last channel is stored, as float32
-(as uint8 where that loses nothing), under `method/coordinates/antialias/height x width`, beside the picture itself.
-`tests/unit/image/test_resample.py` compares Plimsoll's NumPy resampling with these arrays, so the tests need no TensorFlow.
+The picture is 29 x 37 pixels of noise over a gradient, from a fixed seed. Of every result the last channel is stored,
+as float32 (as uint8 where that loses nothing), under `method/coordinates/antialias/height x width`, beside the picture
+itself. `tests/unit/image/test_resample.py` compares Plimsoll's NumPy resampling with these arrays, so the tests need no
+TensorFlow.
 
     python benchmarks/tensorflow_resize.py tests/unit/image/data/tensorflow_resize.npz
 
@@ -24,7 +26,13 @@ HEIGHT, WIDTH = 29, 37
 SIZES = ((16, 12), (45, 51), (29, 37), (41, 20))
 """(height, width): shrink, grow, leave alone, grow one side and shrink the other."""
 
-HALF_PIXEL = {"bilinear": (False, True), "bicubic": (False, True), "lanczos3": (False, True), "area": (False,), "nearest": (False,)}
+HALF_PIXEL = {
+    "bilinear": (False, True),
+    "bicubic": (False, True),
+    "lanczos3": (False, True),
+    "area": (False,),
+    "nearest": (False,),
+}
 """The methods of tf.image.resize, each with the values of `antialias` that matter to it."""
 
 LEGACY = ("bilinear", "bicubic", "nearest", "area")
@@ -51,7 +59,9 @@ def resized(tensorflow: Any) -> dict[str, Any]:
                 out[f"{method}/half_pixel/{antialias}/{size}"] = _small(result.numpy())
         for method in LEGACY:
             for coordinates in ("align_corners", "asymmetric"):
-                result = tensorflow.compat.v1.image.resize(image, (height, width), method=method, align_corners=coordinates == "align_corners")
+                result = tensorflow.compat.v1.image.resize(
+                    image, (height, width), method=method, align_corners=coordinates == "align_corners"
+                )
                 out[f"{method}/{coordinates}/False/{size}"] = _small(result.numpy())
     return out
 

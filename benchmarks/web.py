@@ -1,4 +1,5 @@
-"""Compare web packages with Python: the input steps value by value, the network on the same tensors, and the scores end to end in Chromium.
+"""Compare web packages with Python: the input steps value by value, the network on the same tensors, and the scores end
+to end in Chromium.
 
     python benchmarks/web.py                     print the tables for examples/photos
     python benchmarks/web.py --limit 10
@@ -62,20 +63,32 @@ export default async function run() {
 
 
 def step_rows(photos: Sequence[Path], folder: Path) -> Iterator[str]:
-    """Yield a table's rows: for each step the largest and mean difference over all photographs, and on how many there is any."""
+    """Yield a table's rows: for each step the largest and mean difference over all photographs, and on how many there
+    is any."""
     yield "| step | largest difference | mean difference | photographs with any |"
     yield "| --- | ---: | ---: | ---: |"
     for case in cases():
         if case.starts == "webp":  # decoded by the browser: see the rows below the table
             continue
-        spec = Input.model_validate({"steps": case.steps if case.steps and case.steps[0]["step"] == "decode" else [{"step": "decode"}, *case.steps]})
+        spec = Input.model_validate(
+            {
+                "steps": (
+                    case.steps
+                    if case.steps and case.steps[0]["step"] == "decode"
+                    else [{"step": "decode"}, *case.steps]
+                )
+            }
+        )
         files = [_given(case, photo, folder) for photo in photos]
         differences = []
         for file, found in zip(files, tensors([(spec, file) for file in files], folder), strict=True):
             assert not isinstance(found, str), f"{case.name}, {file.name}: {found}"
             differences.append(np.abs(Preprocessor(spec)(file).astype(np.float64) - found))
         largest, mean = max(one.max() for one in differences), np.mean([one.mean() for one in differences])
-        yield f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(one.any()) for one in differences)} of {len(photos)} |"
+        yield (
+            f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(one.any()) for one in differences)} of"
+            f" {len(photos)} |"
+        )
 
 
 def _given(case: Case, photo: Path, folder: Path) -> Path:
@@ -120,13 +133,18 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
             scores.append(task.decode(found)[0].row()["score"])
             files |= {f"_pictures/{place}": photo, f"_tensors/{place}": folder / f"{place}.bin"}
     named = [[f"/_pictures/{place}", f"/_tensors/{place}"] for place in range(len(photos))]
-    rows: list[dict[str, Any]] = chromium.run(_PROGRAM.replace("PICTURES", json.dumps(named)), package, files, seconds=900)
+    rows: list[dict[str, Any]] = chromium.run(
+        _PROGRAM.replace("PICTURES", json.dumps(named)), package, files, seconds=900
+    )
     return [
         Scored(
             photo.stem,
             score,
             row["largest"],
-            max(float(np.abs(np.ravel(wanted) - np.asarray(given, np.float64)).max()) for wanted, given in zip(output, row["network"], strict=True)),
+            max(
+                float(np.abs(np.ravel(wanted) - np.asarray(given, np.float64)).max())
+                for wanted, given in zip(output, row["network"], strict=True)
+            ),
             abs(score - row["score"]),
             sum(row["milliseconds"].values()),
         )
@@ -136,7 +154,10 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
 
 def score_rows(float32: Sequence[Scored], int8: Sequence[Scored]) -> Iterator[str]:
     """Yield the table of all photographs, the worst in its last row."""
-    yield "| photograph | float32: score in Python | network | end to end | int8: score in Python | network | end to end |"
+    yield (
+        "| photograph | float32: score in Python | network | end to end | int8: score in Python | network | end to"
+        " end |"
+    )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     for one, other in zip(float32, int8, strict=True):
         cells = [f"{row.python:.4f} | {row.network:.1g} | {row.end_to_end:.1g}" for row in (one, other)]
@@ -146,10 +167,15 @@ def score_rows(float32: Sequence[Scored], int8: Sequence[Scored]) -> Iterator[st
 
 
 def other_formats(model: Model, photos: Sequence[Path], folder: Path) -> Iterator[str]:
-    """Yield a table of what the browser decodes itself: open_nsfw end to end on the photographs stored in these formats."""
+    """Yield a table of what the browser decodes itself: open_nsfw end to end on the photographs stored in these
+    formats."""
     yield "| stored as | input tensor, largest difference | photographs with any | score, largest difference |"
     yield "| --- | ---: | ---: | ---: |"
-    for name, suffix, options in (("WebP, lossy", "webp", {"quality": 80}), ("WebP, lossless", "webp", {"lossless": True}), ("BMP", "bmp", {})):
+    for name, suffix, options in (
+        ("WebP, lossy", "webp", {"quality": 80}),
+        ("WebP, lossless", "webp", {"lossless": True}),
+        ("BMP", "bmp", {}),
+    ):
         below = folder / name.replace(", ", "-")
         below.mkdir()
         files = []
@@ -165,7 +191,9 @@ def other_formats(model: Model, photos: Sequence[Path], folder: Path) -> Iterato
 def main() -> None:
     """Parse the arguments, measure, and print or write the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument(
+        "photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs"
+    )
     parser.add_argument("--limit", type=int, default=1_000_000, help="at most so many photographs")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/web.md")
     arguments = parser.parse_args()
@@ -174,12 +202,21 @@ def main() -> None:
         folder = Path(name)
         int8 = Target("onnxruntime", "cpu", "int8")
         candidate = Candidate("reference", False, int8, calibrator_for(int8, "percentile"))
-        quantized = replace(convert(opened.model, candidate, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec)
+        quantized = replace(
+            convert(opened.model, candidate, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec
+        )
         found = [scored(opened.model, "float32", photos, folder), scored(quantized, "int8", photos, folder)]
-        tables = {"scores": score_rows(*found), "formats": other_formats(opened.model, photos, folder), "steps": step_rows(photos, folder)}
+        tables = {
+            "scores": score_rows(*found),
+            "formats": other_formats(opened.model, photos, folder),
+            "steps": step_rows(photos, folder),
+        }
         for rows, precision in zip(found, ("float32", "int8"), strict=True):
             differing = sum(row.largest > 0 for row in rows)
-            print(f"{precision}: {statistics.median(row.milliseconds for row in rows):.0f} ms a photograph (median), {differing} tensors differ")
+            print(
+                f"{precision}: {statistics.median(row.milliseconds for row in rows):.0f} ms a photograph (median),"
+                f" {differing} tensors differ"
+            )
         for title, lines in tables.items():
             text = "\n".join(lines)
             print(f"{title}\n{text}", flush=True)

@@ -53,11 +53,15 @@ def spec_page() -> str:
     """Return docs/spec.md."""
     schema = notes.schema()
     definitions = schema["$defs"]
-    text = INTRODUCTION.format(example=files.dumps(card("open_nsfw").spec), top=table(schema), input=table(definitions["Input"]))
+    text = INTRODUCTION.format(
+        example=files.dumps(card("open_nsfw").spec), top=table(schema), input=table(definitions["Input"])
+    )
     text += "\n## The steps\n"
     for name in STEPS:
         text += section(definitions[name], "step")
-    text += "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n"
+    text += (
+        "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n"
+    )
     for name in TASKS:
         text += section(definitions[name], "task")
     return text + "\n### A band\n\n" + table(definitions["Band"]) + "\n"
@@ -108,16 +112,31 @@ def kind(value: dict[str, Any]) -> str:
         return "table, see below"
     if "discriminator" in value or "oneOf" in value:
         return "table, see below"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}.get(value.get("type", ""), "table, see below")
+    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}.get(
+        value.get("type", ""), "table, see below"
+    )
     bounds = [
-        f"{sign} {value[key]:g}" for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")) if key in value
+        f"{sign} {value[key]:g}"
+        for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<"))
+        if key in value
     ]
     return f"{words} {', '.join(bounds)}".strip()
 
 
 def cli_page() -> str:
     """Return docs/cli.md, as typer writes it."""
-    command = [sys.executable, "-m", "typer", "plimsoll.cli", "utils", "docs", "--name", "plimsoll", "--title", "The command line"]
+    command = [
+        sys.executable,
+        "-m",
+        "typer",
+        "plimsoll.cli",
+        "utils",
+        "docs",
+        "--name",
+        "plimsoll",
+        "--title",
+        "The command line",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return html.unescape(done.stdout).rstrip() + "\n"
 

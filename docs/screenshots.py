@@ -2,8 +2,8 @@
 
     python docs/screenshots.py report.json
 
-writes ship-desktop-light.png, ship-desktop-dark.png, ship-phone-light.png and ship-phone-dark.png, and of what stands further below
-ship-pictures-light.jpg and ship-pictures-dark.jpg, each within 250 kB.
+writes ship-desktop-light.png, ship-desktop-dark.png, ship-phone-light.png and ship-phone-dark.png, and of what stands
+further below ship-pictures-light.jpg and ship-pictures-dark.jpg, each within 250 kB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ from plimsoll.report.report import Report
 
 FOLDER = Path(__file__).resolve().parent / "screenshots"
 LARGEST = 250_000
-VIEWS = {"desktop": (1280, 2400, 1.0, ""), "phone": (390, 2600, 1.5, ""), "pictures": (1280, 1760, 1.0, "header, .section-line, .section-table")}
+VIEWS = {
+    "desktop": (1280, 2400, 1.0, ""),
+    "phone": (390, 2600, 1.5, ""),
+    "pictures": (1280, 1760, 1.0, "header, .section-line, .section-table"),
+}
 """Width and height in CSS pixels, how many pixels each has, and what above is left out."""
 SCHEMES = {"light": 1, "dark": 0}
 """What Blink's `preferredColorScheme` calls them."""
@@ -33,7 +37,9 @@ _SMALLEST_WINDOW = 500
 
 def browser() -> str:
     """Return the path of Chromium; exits with a hint where there is none."""
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
     if found is None:
         sys.exit("Chromium is not installed; on Debian: apt-get install chromium")
     return found
@@ -60,7 +66,10 @@ def shoot(page: Path, scheme: str, size: tuple[int, int], scale: float) -> Image
         if width < _SMALLEST_WINDOW:
             shown = Path(folder) / "frame.html"
             style = f"position:absolute;left:0;top:0;width:{width}px;height:{height}px;border:0;color-scheme:{scheme}"
-            shown.write_text(f'<!DOCTYPE html><meta name="color-scheme" content="{scheme}"><iframe src="{page.as_uri()}" style="{style}"></iframe>')
+            shown.write_text(
+                f'<!DOCTYPE html><meta name="color-scheme" content="{scheme}"><iframe src="{page.as_uri()}"'
+                f' style="{style}"></iframe>'
+            )
         file = Path(folder) / "shot.png"
         window = f"--window-size={max(width, _SMALLEST_WINDOW)},{height}"
         chromium(shown, scheme, f"--screenshot={file}", window, f"--force-device-scale-factor={scale}")
@@ -70,15 +79,26 @@ def shoot(page: Path, scheme: str, size: tuple[int, int], scale: float) -> Image
 
 
 def write(picture: Image.Image, file: Path) -> None:
-    """Write a JPEG, or a PNG of at most 250 kB: in all its colours where they fit, else in 256, and if need be smaller than the picture."""
+    """Write a JPEG, or a PNG of at most 250 kB: in all its colours where they fit, else in 256, and if need be smaller
+    than the picture."""
     if file.suffix == ".jpg":
         picture.save(file, "JPEG", quality=80, subsampling=0, optimize=True)
         return
     for factor, colours in ((1.0, None), (1.0, 256), (0.85, 256), (0.7, 256), (0.55, 256)):
-        smaller = picture if factor == 1.0 else picture.resize((round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS)
+        smaller = (
+            picture
+            if factor == 1.0
+            else picture.resize(
+                (round(picture.width * factor), round(picture.height * factor)), Image.Resampling.LANCZOS
+            )
+        )
         stream = io.BytesIO()
         # Median cut forgets the few pixels of a small mark's colour; the octree keeps them.
-        reduced = smaller if colours is None else smaller.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        reduced = (
+            smaller
+            if colours is None
+            else smaller.quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        )
         reduced.save(stream, "PNG", optimize=True)
         if stream.tell() <= LARGEST:
             break

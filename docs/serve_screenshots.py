@@ -24,7 +24,8 @@ VIEWS = {"desktop": (1280, 900, 1.0, 1420), "phone": (390, 844, 1.5, 2000)}
 
 
 def shoot(driven: Browser, url: str, pictures: list[Path], view: str) -> Image.Image:
-    """Return a picture of the page after it has answered the pictures, for the second time: the first warms everything up."""
+    """Return a picture of the page after it has answered the pictures, for the second time: the first warms everything
+    up."""
     width, height, scale, depth = VIEWS[view]
     driven.view(width, height, scale)
     for _ in range(2):
@@ -45,7 +46,10 @@ def main() -> None:
     given = parser.parse_args()
     with browser() as driven:
         for view in VIEWS:
-            write(shoot(driven, given.url, [picture.resolve() for picture in given.pictures], view), given.out / f"serve-{view}.png")
+            write(
+                shoot(driven, given.url, [picture.resolve() for picture in given.pictures], view),
+                given.out / f"serve-{view}.png",
+            )
 
 
 if __name__ == "__main__":

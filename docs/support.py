@@ -55,11 +55,18 @@ def page(results: dict[tuple[str, str], tuple[str, str]]) -> str:
             else:
                 cells.append("ok" if word == "ok" else "–")
                 if word == "not run":
-                    missing.setdefault(target if len({results.get((one, target), ("", ""))[0] for one in sources}) == 1 else source, why)
+                    missing.setdefault(
+                        target if len({results.get((one, target), ("", ""))[0] for one in sources}) == 1 else source,
+                        why,
+                    )
         rows.append(f"| `{target}` | {' | '.join(cells)} |")
     table = f"| target | {' | '.join(sources)} |\n| --- |{' :---: |' * len(sources)}\n" + "\n".join(rows) + "\n"
-    failed = "\n## What failed\n\n" + "".join(f"{number}. {why}\n" for why, number in failures.items()) if failures else ""
-    left = "\n## What was not run\n\n" + "".join(f"- {name}: {why}\n" for name, why in missing.items()) if missing else ""
+    failed = (
+        "\n## What failed\n\n" + "".join(f"{number}. {why}\n" for why, number in failures.items()) if failures else ""
+    )
+    left = (
+        "\n## What was not run\n\n" + "".join(f"- {name}: {why}\n" for name, why in missing.items()) if missing else ""
+    )
     return HEAD + table + failed + left
 
 

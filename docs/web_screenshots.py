@@ -44,7 +44,12 @@ def shoot(package: Path, pictures: list[Path], scheme: str, view: tuple[int, int
     width, height, scale = view
     files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
     named = [[f"/{address}", picture.name] for address, picture in files.items()]
-    program = _DROP.replace("WIDTH", str(width)).replace("HEIGHT", str(height)).replace("SCHEME", scheme).replace("PICTURES", json.dumps(named))
+    program = (
+        _DROP.replace("WIDTH", str(width))
+        .replace("HEIGHT", str(height))
+        .replace("SCHEME", scheme)
+        .replace("PICTURES", json.dumps(named))
+    )
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "shot.png"
         flags = (

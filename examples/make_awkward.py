@@ -89,7 +89,10 @@ def _frames(rgb: Image.Image) -> list[Image.Image]:
     """Return three frames: the picture, its mirror image and its negative."""
     mirrored = rgb.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     negative = Image.fromarray(255 - np.asarray(rgb, dtype=np.uint8))
-    return [frame.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE) for frame in (rgb, mirrored, negative)]
+    return [
+        frame.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        for frame in (rgb, mirrored, negative)
+    ]
 
 
 def _panorama(photo: Image.Image) -> Image.Image:

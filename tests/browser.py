@@ -20,7 +20,16 @@ from typing import Any
 from plimsoll.export.web import chromium
 
 _PATIENCE_S = 60.0
-_KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+_KEYS = {
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    " ": 32,
+    "ArrowLeft": 37,
+    "ArrowUp": 38,
+    "ArrowRight": 39,
+    "ArrowDown": 40,
+}
 
 
 class Browser:
@@ -44,7 +53,9 @@ class Browser:
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the DevTools protocol, and return its result."""
         number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters} | ({"sessionId": self._session} if self._session else {})
+        message = {"id": number, "method": method, "params": parameters} | (
+            {"sessionId": self._session} if self._session else {}
+        )
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._next()
@@ -60,14 +71,25 @@ class Browser:
             self._left += more
         message, _, self._left = self._left.partition(b"\0")
         told: dict[str, Any] = json.loads(message)
-        if told.get("method") == "Runtime.exceptionThrown" or (told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] == "error"):
+        if told.get("method") == "Runtime.exceptionThrown" or (
+            told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] == "error"
+        ):
             self.said.append(told["params"])
         return told
 
     def view(self, width: int, height: int, scale: float = 1.0, *, dark: bool = False) -> None:
         """Set the size of the page in CSS pixels, and its colours."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 600)
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=width < 600,
+        )
+        self.call(
+            "Emulation.setEmulatedMedia",
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
+        )
 
     def open(self, url: str) -> None:
         """Go to a page, and wait until its script says that it is ready."""
@@ -76,7 +98,9 @@ class Browser:
 
     def evaluate(self, expression: str) -> Any:
         """Run an expression in the page; a promise is waited for."""
-        answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True)
+        answer = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True, userGesture=True
+        )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -84,14 +108,20 @@ class Browser:
         """Wait until an expression is true in the page."""
         end = time.monotonic() + _PATIENCE_S
         while not self.evaluate(f"Boolean({expression})"):
-            assert time.monotonic() < end, f"waited for {expression}; the page says {self.evaluate('document.body?.innerText')!r}"
+            assert time.monotonic() < end, (
+                f"waited for {expression}; the page says {self.evaluate('document.body?.innerText')!r}"
+            )
             time.sleep(0.05)
 
     def press(self, *keys: str) -> None:
         """Press keys, one after the other."""
         for key in keys:
             text = {"Enter": "\r", " ": " "}.get(key, key if len(key) == 1 else "")
-            common = {"key": key, "code": {" ": "Space"}.get(key, key), "windowsVirtualKeyCode": _KEYS.get(key, ord(key[0].upper()))}
+            common = {
+                "key": key,
+                "code": {" ": "Space"}.get(key, key),
+                "windowsVirtualKeyCode": _KEYS.get(key, ord(key[0].upper())),
+            }
             self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
             self.call("Input.dispatchKeyEvent", type="keyUp", **common)
 
@@ -109,7 +139,9 @@ class Browser:
 
     def shot(self, *, whole: bool = False) -> bytes:
         """Return a PNG of what is seen, or of the whole page."""
-        return base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, fromSurface=True)["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, fromSurface=True)["data"]
+        )
 
 
 @contextmanager
@@ -130,7 +162,15 @@ def browser(*flags: str) -> Iterator[Browser]:
             "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}",
         ]  # fmt: skip
         silent = subprocess.DEVNULL
-        process = subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent, preexec_fn=join, pass_fds=(3, 4), start_new_session=True)
+        process = subprocess.Popen(
+            command,
+            stdin=silent,
+            stdout=silent,
+            stderr=silent,
+            preexec_fn=join,
+            pass_fds=(3, 4),
+            start_new_session=True,
+        )
         os.close(to_child)
         os.close(from_child)
         try:

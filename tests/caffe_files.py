@@ -40,7 +40,9 @@ def caffemodel(blobs: Blobs, *, legacy: bool = False) -> bytes:
     layer, name, place = (2, 4, 6) if legacy else (100, 1, 7)
     out = delimited(1, b"a network")
     for title, values in blobs.items():
-        inside = delimited(name, title.encode()) + b"".join(delimited(place, blob(one, legacy=legacy)) for one in values)
+        inside = delimited(name, title.encode()) + b"".join(
+            delimited(place, blob(one, legacy=legacy)) for one in values
+        )
         # Fields that readers have to step over: a phase, a loss weight (fixed 32 bits).
         out += delimited(layer, inside + varint(10 << 3) + varint(1) + varint(5 << 3 | 5) + struct.pack("<f", 1.0))
     return out
@@ -62,4 +64,7 @@ def layer(name: str, kind: str, bottoms: str, tops: str, settings: str = "") -> 
 
 
 def inputs(*shape: int, name: str = "data") -> str:
-    return f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{ {" ".join(f"dim: {one}" for one in shape)} }} }} }}\n'
+    return (
+        f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{'
+        f" {' '.join(f'dim: {one}' for one in shape)} }} }} }}\n"
+    )

@@ -42,7 +42,8 @@ def awkward() -> Path:
 
 @pytest.fixture(scope="session")
 def nsfw_model_path() -> Path:
-    """The trained open_nsfw network. `make test` fetches it; without a network the tests that need it are skipped, but never in CI."""
+    """The trained open_nsfw network. `make test` fetches it; without a network the tests that need it are skipped, but
+    never in CI."""
     try:
         return fetch.fetch("open_nsfw")
     except ModelError as error:

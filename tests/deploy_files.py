@@ -28,7 +28,9 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(TOOLCHAINS))
         need(NAME)
         folder = python_of(toolchains.make(NAME)).parent
-    return subprocess.run([folder / name, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT)
+    return subprocess.run(
+        [folder / name, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT
+    )
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -51,7 +53,9 @@ def selectors(expressions: list[str], work: Path) -> list[list[tuple[str, list[s
 
 def dashboard() -> dict[str, Any]:
     """Return the Grafana dashboard."""
-    found: dict[str, Any] = json.loads((DEPLOY / "compose" / "grafana" / "dashboards" / "plimsoll.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(
+        (DEPLOY / "compose" / "grafana" / "dashboards" / "plimsoll.json").read_text(encoding="utf-8")
+    )
     return found
 
 

@@ -1,4 +1,5 @@
-"""A small convolutional network, trained here and now on scikit-learn's handwritten digits: a real model with real labels.
+"""A small convolutional network, trained here and now on scikit-learn's handwritten digits: a real model with real
+labels.
 
 Plain NumPy, about two seconds: 697 digits teach it, the other 1,100 are what it has not seen.
 """
@@ -86,7 +87,9 @@ def _patches(x: Array, stride: int) -> Array:
     """Return the 3 x 3 surroundings of every place, padded with zeros: `[N, H, W, C * 9]`."""
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::stride, ::stride]
-    return np.ascontiguousarray(windows.transpose(0, 2, 3, 1, 4, 5)).reshape(len(x), windows.shape[2], windows.shape[3], -1)
+    return np.ascontiguousarray(windows.transpose(0, 2, 3, 1, 4, 5)).reshape(
+        len(x), windows.shape[2], windows.shape[3], -1
+    )
 
 
 def _forward(weights: list[Array], x: Array) -> list[Array]:
@@ -107,16 +110,27 @@ def _gradients(weights: list[Array], x: Array, labels: Array) -> list[Array]:
     wrong = powers / powers.sum(axis=1, keepdims=True)
     wrong[np.arange(len(x)), labels] -= 1
     wrong /= len(x)
-    back = (wrong @ last.T).reshape(len(x), second_out.shape[3], *second_out.shape[1:3]).transpose(0, 2, 3, 1) * (second_out > 0)
+    back = (wrong @ last.T).reshape(len(x), second_out.shape[3], *second_out.shape[1:3]).transpose(0, 2, 3, 1) * (
+        second_out > 0
+    )
     to_patches = (back @ second.T).reshape(*back.shape[:3], first_out.shape[3], 3, 3)
     spread = np.zeros((len(x), first_out.shape[3], _SIZE + 2, _SIZE + 2), np.float32)
     for row in range(3):
         for column in range(3):
-            spread[:, :, row : row + _SIZE : 2, column : column + _SIZE : 2] += to_patches[..., row, column].transpose(0, 3, 1, 2)
+            spread[:, :, row : row + _SIZE : 2, column : column + _SIZE : 2] += to_patches[..., row, column].transpose(
+                0, 3, 1, 2
+            )
     earlier = spread[:, :, 1:-1, 1:-1].transpose(0, 2, 3, 1) * (first_out > 0)
     columns = [one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1])]
     outs = [earlier.reshape(-1, earlier.shape[-1]), back.reshape(-1, back.shape[-1])]
-    return [columns[0].T @ outs[0], outs[0].sum(0), columns[1].T @ outs[1], outs[1].sum(0), flat.T @ wrong, wrong.sum(0)]
+    return [
+        columns[0].T @ outs[0],
+        outs[0].sum(0),
+        columns[1].T @ outs[1],
+        outs[1].sum(0),
+        flat.T @ wrong,
+        wrong.sum(0),
+    ]
 
 
 def _train(x: Array, labels: Array) -> list[Array]:
@@ -124,7 +138,9 @@ def _train(x: Array, labels: Array) -> list[Array]:
     rng = np.random.default_rng(1)
     shapes = [(9, 12), (12,), (108, 24), (24,), (24 * 16, 10), (10,)]
     # He's initialization; biases begin at zero.
-    weights: list[Array] = [(rng.normal(size=shape) * (len(shape) - 1) * np.sqrt(2 / shape[0])).astype(np.float32) for shape in shapes]
+    weights: list[Array] = [
+        (rng.normal(size=shape) * (len(shape) - 1) * np.sqrt(2 / shape[0])).astype(np.float32) for shape in shapes
+    ]
     means, squares = [np.zeros_like(one) for one in weights], [np.zeros_like(one) for one in weights]
     step = 0
     for _ in range(_EPOCHS):
@@ -134,7 +150,9 @@ def _train(x: Array, labels: Array) -> list[Array]:
                 means[place] = 0.9 * means[place] + 0.1 * gradient
                 squares[place] = 0.999 * squares[place] + 0.001 * gradient**2
                 unbiased = means[place] / (1 - 0.9**step), squares[place] / (1 - 0.999**step)
-                weights[place] = (weights[place] - _RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)).astype(np.float32)
+                weights[place] = (weights[place] - _RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)).astype(
+                    np.float32
+                )
     return weights
 
 
@@ -147,13 +165,18 @@ def _export(weights: list[Array], path: Path) -> None:
     nodes = [
         helper.make_node("Conv", ["picture", "first", "first_bias"], ["a"], name="conv1", pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["a"], ["b"], name="relu1"),
-        helper.make_node("Conv", ["b", "second", "second_bias"], ["c"], name="conv2", pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node(
+            "Conv", ["b", "second", "second_bias"], ["c"], name="conv2", pads=[1, 1, 1, 1], strides=[2, 2]
+        ),
         helper.make_node("Relu", ["c"], ["d"], name="relu2"),
         helper.make_node("Flatten", ["d"], ["e"], name="flatten"),
         helper.make_node("Gemm", ["e", "last", "last_bias"], ["logits"], name="last"),
     ]
     picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 1, _SIZE, _SIZE])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])
-    stored = [numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32), name) for name, value in constants.items()]
+    stored = [
+        numpy_helper.from_array(np.ascontiguousarray(value, dtype=np.float32), name)
+        for name, value in constants.items()
+    ]
     graph = helper.make_graph(nodes, "digits", [picture], [logits], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)

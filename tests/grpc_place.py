@@ -63,7 +63,12 @@ class Place:
     def counted(self, status: str, model: str = "") -> float:
         """How many requests there were."""
         registry = self.speaking.service.metrics.registry
-        return registry.get_sample_value("plimsoll_requests_total", {"model": model, "interface": "grpc", "status": status}) or 0.0
+        return (
+            registry.get_sample_value(
+                "plimsoll_requests_total", {"model": model, "interface": "grpc", "status": status}
+            )
+            or 0.0
+        )
 
 
 @dataclass
@@ -95,7 +100,9 @@ def served(folder: Path, settings: Settings | None = None, door: Authorizer | No
         return found
 
     with (
-        speaking(settings or patient(max_body_bytes=MOST), write_mixed(folder), door=door, lines=kept, tracing=tracing) as service,
+        speaking(
+            settings or patient(max_body_bytes=MOST), write_mixed(folder), door=door, lines=kept, tracing=tracing
+        ) as service,
         grpc.insecure_channel(service.grpc) as channel,
     ):
         yield Place(service, channel, kept.fields, spans)
@@ -105,7 +112,9 @@ def rows(count: int = 1, **fields: Any) -> bytes:
     """Return a request for the bare network."""
     request = oip_pb2.ModelInferRequest(model_name="mixed.tensor", **fields)
     request.inputs.add(name="gain", datatype="INT64", shape=[count, 1]).contents.int64_contents.extend([1] * count)
-    request.inputs.add(name="pixels", datatype="FP32", shape=[count, 2, 2, 3]).contents.fp32_contents.extend([2.0] * 12 * count)
+    request.inputs.add(name="pixels", datatype="FP32", shape=[count, 2, 2, 3]).contents.fp32_contents.extend(
+        [2.0] * 12 * count
+    )
     return bytes(request.SerializeToString())
 
 

@@ -1,4 +1,5 @@
-"""Real HTTP servers on this machine: any ASGI application in a thread, and one that speaks the contract of `POST /v1/predict` as a test wants it."""
+"""Real HTTP servers on this machine: any ASGI application in a thread, and one that speaks the contract of `POST
+/v1/predict` as a test wants it."""
 
 from __future__ import annotations
 
@@ -28,9 +29,13 @@ class _Stage:
         self.app: ASGIApp | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(self._play, interface="asgi3", log_level="error", lifespan="off", access_log=False, proxy_headers=False)
+        config = uvicorn.Config(
+            self._play, interface="asgi3", log_level="error", lifespan="off", access_log=False, proxy_headers=False
+        )
         server = uvicorn.Server(config)
-        threading.Thread(target=server.run, kwargs={"sockets": [self._listener]}, daemon=True, name="http-stage").start()
+        threading.Thread(
+            target=server.run, kwargs={"sockets": [self._listener]}, daemon=True, name="http-stage"
+        ).start()
         while not server.started:
             time.sleep(0.005)
 
@@ -63,7 +68,9 @@ def read_request(connection: socket.socket) -> bytes:
             return b""
         data += more
     head, _, body = data.partition(b"\r\n\r\n")
-    length = next((int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), 0)
+    length = next(
+        (int(line.partition(b":")[2]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length")), 0
+    )
     while len(body) < length:
         body += connection.recv(65536)
     return head
@@ -93,7 +100,13 @@ class Standin:
 
     def app(self) -> Starlette:
         """Return the application."""
-        return Starlette(routes=[Route("/v1/predict", self.predict, methods=["POST"]), Route("/v1/models", self.models), Route("/readyz", self.ready)])
+        return Starlette(
+            routes=[
+                Route("/v1/predict", self.predict, methods=["POST"]),
+                Route("/v1/models", self.models),
+                Route("/readyz", self.ready),
+            ]
+        )
 
     async def predict(self, request: Request) -> Response:
         self.seen.append(request)
@@ -126,7 +139,9 @@ class Standin:
     async def models(self, request: Request) -> Response:
         self.seen.append(request)
         ready = {"name": "standin", "version": "3", "state": "ready", "labels": ["sfw", "nsfw"]}
-        return JSONResponse({"models": [ready, {"name": "other", "version": "1", "state": "unavailable", "reason": "its worker dies"}]})
+        return JSONResponse(
+            {"models": [ready, {"name": "other", "version": "1", "state": "unavailable", "reason": "its worker dies"}]}
+        )
 
     async def ready(self, request: Request) -> Response:
         self.seen.append(request)
@@ -139,7 +154,13 @@ def _result(place: int, data: bytes) -> dict[str, Any]:
         problem = {"kind": "image", "message": "not a picture", "hint": "Send a JPEG."}
         return {"name": str(place), "answer": None, "error": problem, "milliseconds": {"queue": 0.5}, "batch": 1}
     score = float(len(data))
-    return {"name": str(place), "answer": {"label": None, "score": score, "scores": {"nsfw": score}}, "error": None, "milliseconds": times, "batch": 2}
+    return {
+        "name": str(place),
+        "answer": {"label": None, "score": score, "scores": {"nsfw": score}},
+        "error": None,
+        "milliseconds": times,
+        "batch": 2,
+    }
 
 
 def problem(status: int, message: str, kind: str = "overloaded", **headers: str) -> Response:

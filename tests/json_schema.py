@@ -1,4 +1,5 @@
-"""Hold values against JSON schemas: the part of JSON Schema (2020-12) that the service's own document uses; anything else fails."""
+"""Hold values against JSON schemas: the part of JSON Schema (2020-12) that the service's own document uses; anything
+else fails."""
 
 from __future__ import annotations
 
@@ -17,12 +18,23 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "null": (type(None),),
 }
-_SAYS_NOTHING = {"title", "description", "default", "examples", "readOnly", "format", "contentEncoding", "required", "additionalProperties"}
+_SAYS_NOTHING = {
+    "title",
+    "description",
+    "default",
+    "examples",
+    "readOnly",
+    "format",
+    "contentEncoding",
+    "required",
+    "additionalProperties",
+}
 """Of these `required` and `additionalProperties` are looked at together with `properties`."""
 
 
 def problems(value: Any, schema: Mapping[str, Any], document: Document, at: str = "$") -> Iterator[str]:
-    """Yield what about a value is not as a schema says; `document` is where references lead. Raises KeyError for a keyword that is not known here."""
+    """Yield what about a value is not as a schema says; `document` is where references lead. Raises KeyError for a
+    keyword that is not known here."""
     for keyword, said in schema.items():
         if keyword == "$ref":
             yield from problems(value, resolved(said, document), document, at)

@@ -1,4 +1,5 @@
-"""A real service in this process that speaks the Open Inference Protocol over HTTP and gRPC, with the network of one's choice."""
+"""A real service in this process that speaks the Open Inference Protocol over HTTP and gRPC, with the network of one's
+choice."""
 
 from __future__ import annotations
 
@@ -55,7 +56,8 @@ class Speaking:
 
 @contextmanager
 def speaking(settings: Settings, *models: ModelConfig, **around: Any) -> Iterator[Speaking]:
-    """Serve these models in a thread of this process; over gRPC too where that is installed, `around` that a `door`, `lines` or `tracing`."""
+    """Serve these models in a thread of this process; over gRPC too where that is installed, `around` that a `door`,
+    `lines` or `tracing`."""
     started = threading.Event()
     found: dict[str, Any] = {}
 
@@ -64,7 +66,15 @@ def speaking(settings: Settings, *models: ModelConfig, **around: Any) -> Iterato
         await service.start()
         grpc_server = await _grpc(service, **around)
         app = application(service, interfaces=("http.native", "http.operations", "http.oip"))
-        config = uvicorn.Config(app, port=0, http="httptools", log_level="error", lifespan="off", access_log=False, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(
+            app,
+            port=0,
+            http="httptools",
+            log_level="error",
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
         server = uvicorn.Server(config)
         listening = asyncio.create_task(server.serve())
         while not server.started:
@@ -116,7 +126,8 @@ def alone(name: str, reference: str | None = None, spec: Path | None = None) -> 
 
 
 def write_mixed(folder: Path) -> ModelConfig:
-    """Write a network that gives each kind of number: `pixels` FP32 `[N, 2, 2, 3]` and `gain` INT64 `[N, 1]` in, `mean`, `half`, `whole`, `bright` out."""
+    """Write a network that gives each kind of number: `pixels` FP32 `[N, 2, 2, 3]` and `gain` INT64 `[N, 1]` in,
+    `mean`, `half`, `whole`, `bright` out."""
     from onnx import TensorProto, checker, helper, save
 
     nodes = [
@@ -128,11 +139,19 @@ def write_mixed(folder: Path) -> ModelConfig:
         helper.make_node("Add", ["gain", "one"], ["whole"]),
         helper.make_node("Greater", ["column", "factor"], ["bright"]),
     ]
-    kinds = {"mean": TensorProto.FLOAT, "half": TensorProto.FLOAT16, "whole": TensorProto.INT64, "bright": TensorProto.BOOL}
+    kinds = {
+        "mean": TensorProto.FLOAT,
+        "half": TensorProto.FLOAT16,
+        "whole": TensorProto.INT64,
+        "bright": TensorProto.BOOL,
+    }
     graph = helper.make_graph(
         nodes,
         "mixed",
-        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 2, 2, 3]), helper.make_tensor_value_info("gain", TensorProto.INT64, ["N", 1])],
+        [
+            helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["N", 2, 2, 3]),
+            helper.make_tensor_value_info("gain", TensorProto.INT64, ["N", 1]),
+        ],
         [helper.make_tensor_value_info(name, kind, ["N", 1]) for name, kind in kinds.items()],
         [helper.make_tensor("one", TensorProto.INT64, [1], [1])],
     )

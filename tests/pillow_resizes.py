@@ -1,6 +1,8 @@
-"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/image/data/pillow_resize.json`, and how that file is written.
+"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/image/data/pillow_resize.json`, and how
+that file is written.
 
-With Pillow 12.3, whose single call resizes horizontally first: `python tests/pillow_resizes.py > tests/unit/image/data/pillow_resize.json`
+With Pillow 12.3, whose single call resizes horizontally first: `python tests/pillow_resizes.py >
+tests/unit/image/data/pillow_resize.json`
 """
 
 from __future__ import annotations
@@ -59,7 +61,9 @@ def main() -> None:
     if not PIL.__version__.startswith("12.3."):
         sys.exit(f"the digests are those of Pillow 12.3, not {PIL.__version__}")
     digests = {
-        f"{mode} {name}": {size: digest(picture(mode, before).resize(after, filter_)) for size, (before, after) in SIZES.items()}
+        f"{mode} {name}": {
+            size: digest(picture(mode, before).resize(after, filter_)) for size, (before, after) in SIZES.items()
+        }
         for mode, (name, filter_) in itertools.product(MODES, FILTERS.items())
     }
     sys.stdout.write(json.dumps(digests, indent=1) + "\n")

@@ -20,7 +20,13 @@ FLOAT = onnx.TensorProto.FLOAT
 node = helper.make_node
 
 
-def save(path: Path, nodes: Sequence[onnx.NodeProto], shapes: Sequence[Sequence[int | str]], constants: Mapping[str, Array], opset: int = 13) -> Model:
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    shapes: Sequence[Sequence[int | str]],
+    constants: Mapping[str, Array],
+    opset: int = 13,
+) -> Model:
     """Write a network with the input `x` and the output `y` of these shapes."""
     x, y = (helper.make_tensor_value_info(name, FLOAT, list(shape)) for name, shape in zip("xy", shapes, strict=True))
     stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
@@ -39,8 +45,8 @@ def weights(rng: np.random.Generator, *shape: int) -> Array:
 def residual(path: Path, *, opset: int = 13, channels: int = 8, size: int = 16) -> Model:
     """A small ResNet: a picture [N, size, size, 3] to scores [N, 4].
 
-    A 7×7 first convolution with stride 2, a residual block, a second one that begins with two 1×1 convolutions with stride 2,
-    an average, a product and a softmax.
+    A 7×7 first convolution with stride 2, a residual block, a second one that begins with two 1×1 convolutions with
+    stride 2, an average, a product and a softmax.
     """
     rng = np.random.default_rng(3)
     c = channels
@@ -81,7 +87,9 @@ def pictures(count: int = 12, size: int = 16, seed: int = 0) -> Array:
     """Smooth random pictures [count, size, size, 3]."""
     rng = np.random.default_rng(seed)
     coarse = rng.normal(size=(count, size // 4, size // 4, 3))
-    return np.asarray(coarse.repeat(4, axis=1).repeat(4, axis=2) + 0.2 * rng.normal(size=(count, size, size, 3)), np.float32)
+    return np.asarray(
+        coarse.repeat(4, axis=1).repeat(4, axis=2) + 0.2 * rng.normal(size=(count, size, size, 3)), np.float32
+    )
 
 
 def run(model: Model, batch: Array, target: str = "onnxruntime:cpu:float32") -> Array:

@@ -1,4 +1,5 @@
-"""Small networks with what runtimes quantize: convolutions, sums, poolings and a product; written by hand, weights at random."""
+"""Small networks with what runtimes quantize: convolutions, sums, poolings and a product; written by hand, weights at
+random."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SIDE = 16
 
 
 def residual(path: Path, *, name: str = "picture", small: float = 1.0) -> Model:
-    """Make `picture` [N, 16, 16, 3] in 0…1 to `scores` [N, 5]: a padded pooling, a depthwise convolution and a sum with a Relu among it.
+    """Make `picture` [N, 16, 16, 3] in 0…1 to `scores` [N, 5]: a padded pooling, a depthwise convolution and a sum with
+    a Relu among it.
 
     The first convolution's weights are multiplied by `small`, and its result divided by it.
     """
@@ -53,8 +55,17 @@ def residual(path: Path, *, name: str = "picture", small: float = 1.0) -> Model:
     if small == 1.0:
         nodes = [one for one in nodes if one.op_type != "Mul"]
         nodes[2].input[0] = "first"
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", SIDE, SIDE, 3]), helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5])]
-    graph = helper.make_graph(nodes, "residual", infos[:1], infos[1:], [numpy_helper.from_array(value, key) for key, value in constants.items()])
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", SIDE, SIDE, 3]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 5]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        infos[:1],
+        infos[1:],
+        [numpy_helper.from_array(value, key) for key, value in constants.items()],
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return Model(path, "onnx")
 
@@ -63,4 +74,6 @@ def pictures(count: int, seed: int = 5) -> Floats:
     """Return pictures [count, 16, 16, 3] in 0…1, smooth and each of another colour."""
     random = np.random.default_rng(seed)
     coarse = random.random((count, 4, 4, 3), np.float32)
-    return np.ascontiguousarray(coarse.repeat(4, axis=1).repeat(4, axis=2) * random.random((count, 1, 1, 3), np.float32))
+    return np.ascontiguousarray(
+        coarse.repeat(4, axis=1).repeat(4, axis=2) * random.random((count, 1, 1, 3), np.float32)
+    )

@@ -64,9 +64,12 @@ class Running:
                 one.result()
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels; fails where there is no such metric, whose sum would be 0."""
+        """Return the sum of a metric's samples that have these labels; fails where there is no such metric, whose sum
+        would be 0."""
         text = self.get("/metrics").text
-        assert re.search(rf"^# TYPE {re.sub('_(sum|count)$', '', name)} ", text, re.MULTILINE), f"there is no metric {name}"
+        assert re.search(rf"^# TYPE {re.sub('_(sum|count)$', '', name)} ", text, re.MULTILINE), (
+            f"there is no metric {name}"
+        )
         found = 0.0
         for line in text.splitlines():
             if re.match(rf"{name}[ {{]", line) and all(f'{label}="{value}"' in line for label, value in labels.items()):
@@ -87,7 +90,9 @@ class Running:
 def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
     """Run `plimsoll serve` on a port that the system chooses, until the block ends."""
     command = [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
+    )
     running = Running(process)
     listener = threading.Thread(target=_listen, args=(running,), daemon=True)
     listener.start()
@@ -118,7 +123,9 @@ def _listen(running: Running) -> None:
 
 def children(process: int | None = None) -> list[int]:
     """Return the worker processes of a service; by default of one that runs in this process."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process or os.getpid())], capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(process or os.getpid())], capture_output=True, text=True, check=False
+    ).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "plimsoll.serve.worker" in line]
 
 

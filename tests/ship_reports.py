@@ -39,23 +39,56 @@ _ROWS: Sequence[tuple[str, bool, str, str | None, float, float, float]] = (
 )
 
 _STAGES = {
-    "reference": {"read": 0.04, "decode": 1.83, "resize": 1.24, "jpeg": 0.61, "crop": 0.03, "normalize": 0.75, "inference": 20.1, "output": 0.02},
-    "winner": {"read": 0.04, "decode": 0.82, "resize": 0.41, "jpeg": 0.48, "crop": 0.02, "inference": 3.31, "output": 0.02},
+    "reference": {
+        "read": 0.04,
+        "decode": 1.83,
+        "resize": 1.24,
+        "jpeg": 0.61,
+        "crop": 0.03,
+        "normalize": 0.75,
+        "inference": 20.1,
+        "output": 0.02,
+    },
+    "winner": {
+        "read": 0.04,
+        "decode": 0.82,
+        "resize": 0.41,
+        "jpeg": 0.48,
+        "crop": 0.02,
+        "inference": 3.31,
+        "output": 0.02,
+    },
 }
 
 
 def check(name: str, measured: float, limit: float, unit: str = "", detail: str = "") -> dict[str, Any]:
-    return {"name": name, "measured": measured, "limit": limit, "bound": "at_most", "unit": unit, "detail": detail, "passed": measured <= limit}
+    return {
+        "name": name,
+        "measured": measured,
+        "limit": limit,
+        "bound": "at_most",
+        "unit": unit,
+        "detail": detail,
+        "passed": measured <= limit,
+    }
 
 
 def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: random.Random) -> dict[str, Any]:
     steps, folded, target, calibrator, ratio, mean, largest = row
     key = "-".join([steps, "folded" if folded else "plain", *target.split(":"), *([calibrator] if calibrator else [])])
-    name = ", ".join([f"{target} {calibrator}" if calibrator else target, f"{steps} steps", *(["folded"] if folded else [])])
+    name = ", ".join(
+        [f"{target} {calibrator}" if calibrator else target, f"{steps} steps", *(["folded"] if folded else [])]
+    )
     base = {"key": key, "name": name, "steps": steps, "folded": folded, "target": target, "calibrator": calibrator}
     if math.isnan(ratio):
         failed = target.endswith("float16")
-        return {**base, "status": "failed" if failed else "skipped", "reason": FAILED if failed else SKIPPED, "passed": None, "speed": {"ratio": math.nan}}
+        return {
+            **base,
+            "status": "failed" if failed else "skipped",
+            "reason": FAILED if failed else SKIPPED,
+            "passed": None,
+            "speed": {"ratio": math.nan},
+        }
     spread = 0.0 if ratio == 1.0 else ratio * rng.uniform(0.01, 0.035)
     verdict = "no difference" if ratio == 1.0 else "faster" if ratio > 1 else "slower"
     flipped = 0 if largest < 0.06 else 1 if largest < 0.1 else 3
@@ -66,10 +99,22 @@ def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: 
         "status": "ok",
         "reason": "",
         "passed": mean <= LIMIT,
-        "checks": [check("mean deviation, upper 95 % bound", mean * 1.25, LIMIT), check("flips at 0.8", bound * 100, 15.0, "%")],
+        "checks": [
+            check("mean deviation, upper 95 % bound", mean * 1.25, LIMIT),
+            check("flips at 0.8", bound * 100, 15.0, "%"),
+        ],
         "deviation": {"max": largest, "mean": mean, "p99": None},
-        "flips": [{"threshold": 0.2, "count": 50, "flipped": 0, "upper": 0.058}, {"threshold": 0.8, "count": 50, "flipped": flipped, "upper": bound}],
-        "speed": {"ratio": ratio, "low": ratio - spread, "high": ratio + spread * 1.2, "verdict": verdict, "images_per_second": 163.4 * ratio},
+        "flips": [
+            {"threshold": 0.2, "count": 50, "flipped": 0, "upper": 0.058},
+            {"threshold": 0.8, "count": 50, "flipped": flipped, "upper": bound},
+        ],
+        "speed": {
+            "ratio": ratio,
+            "low": ratio - spread,
+            "high": ratio + spread * 1.2,
+            "verdict": verdict,
+            "images_per_second": 163.4 * ratio,
+        },
         "size_bytes": small,
         "load_seconds": rng.uniform(0.08, 0.4),
         "peak_bytes": rng.uniform(1.4e8, 4.2e8),
@@ -173,7 +218,13 @@ def report(found: dict[str, Any]) -> Report:
             "cores": 4,
             "python": "3.11.9",
             "load": 0.4,
-            "versions": {"plimsoll": "0.1.0", "numpy": "2.3.1", "onnxruntime": "1.31.0", "openvino": "2026.4.0", "pillow": "12.3.0"},
+            "versions": {
+                "plimsoll": "0.1.0",
+                "numpy": "2.3.1",
+                "onnxruntime": "1.31.0",
+                "openvino": "2026.4.0",
+                "pillow": "12.3.0",
+            },
         },
         details=found,
     )

@@ -1,4 +1,5 @@
-"""A small real network behind a Spec, in predictors whose session takes a known time longer. For tests of what measures time."""
+"""A small real network behind a Spec, in predictors whose session takes a known time longer. For tests of what measures
+time."""
 
 from __future__ import annotations
 
@@ -72,8 +73,11 @@ class SlowPredictor(Predictor):
         return self._slow
 
 
-def slow(folder: Path, seconds: Mapping[int, float] | float = 0.0, *, cores: int = 2, failing: frozenset[int] = frozenset()) -> SlowPredictor:
-    """Make a small network in the folder, and a predictor that takes `seconds` longer (for all calls, or by their number)."""
+def slow(
+    folder: Path, seconds: Mapping[int, float] | float = 0.0, *, cores: int = 2, failing: frozenset[int] = frozenset()
+) -> SlowPredictor:
+    """Make a small network in the folder, and a predictor that takes `seconds` longer (for all calls, or by their
+    number)."""
     file = network(folder / "small.onnx").path
     return SlowPredictor(Model(file, "onnx", files.loads(SPEC, "the test")), seconds, cores, failing)
 

@@ -63,12 +63,21 @@ def put(folder: Path, name: str, data: bytes) -> Path:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
-    return edit(folder, lambda manifest: manifest["files"].update({name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}))
+    return edit(
+        folder,
+        lambda manifest: manifest["files"].update(
+            {name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+        ),
+    )
 
 
 def entries(folder: Path) -> list[tuple[zipfile.ZipInfo, bytes]]:
     """Return a bundle's files as zip entries, to be changed and given to `zipped`."""
-    return [(entry(path.relative_to(folder).as_posix()), path.read_bytes()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [
+        (entry(path.relative_to(folder).as_posix()), path.read_bytes())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]
 
 
 def entry(name: str, mode: int = stat.S_IFREG | 0o644, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:

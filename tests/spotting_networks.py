@@ -1,4 +1,5 @@
-"""Networks that find a white rectangle on a dark picture, in the output form of each task; and such pictures, made of real photographs."""
+"""Networks that find a white rectangle on a dark picture, in the output form of each task; and such pictures, made of
+real photographs."""
 
 from __future__ import annotations
 
@@ -19,13 +20,19 @@ Rectangle = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the last row and column lie before y1 and x1."""
 
 _WHITE = 0.7
-"""Between what a photograph can still be (0.4) and white; where a rectangle's edge lies on a pixel's, antialiasing leaves both sides of it."""
+"""Between what a photograph can still be (0.4) and white; where a rectangle's edge lies on a pixel's, antialiasing
+leaves both sides of it."""
 
 _FORMS: dict[str, list[tuple[str, list[Any]]]] = {
     "yolov5": [("answer", ["N", 1, 6])],
     "yolov8": [("answer", ["N", 5, 1])],
     "ssd": [("locations", ["N", 1, 4]), ("scores", ["N", 1, 2])],
-    "tflite_postprocess": [("boxes", ["N", 1, 4]), ("classes", ["N", 1]), ("probabilities", ["N", 1]), ("count", ["N"])],
+    "tflite_postprocess": [
+        ("boxes", ["N", 1, 4]),
+        ("classes", ["N", 1]),
+        ("probabilities", ["N", 1]),
+        ("count", ["N"]),
+    ],
     "landmarks": [("answer", ["N", 4]), ("presence", ["N", 1])],
     "segment": [("answer", ["N", 2, "h", "w"])],
 }
@@ -78,7 +85,8 @@ def network(path: Path, form: str) -> Path:
 
 
 def _edges(name: str, axis: int, across: str) -> list[onnx.NodeProto]:
-    """Compute NAME0 and NAME1, both [N, 1]: the first pixel with something white along an axis, and the one after the last; NAME_input is the size."""
+    """Compute NAME0 and NAME1, both [N, 1]: the first pixel with something white along an axis, and the one after the
+    last; NAME_input is the size."""
     return [
         _node("Shape", ["picture"], [f"{name}_shape"], start=axis, end=axis + 1),
         _node("Squeeze", [f"{name}_shape"], [f"{name}_count"]),
@@ -193,5 +201,10 @@ def encoded(image: Image.Image, format_: str = "PNG", orientation: int = 1) -> b
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = io.BytesIO()
-    image.save(file, format_, **({"quality": 98, "subsampling": 0} if format_ == "JPEG" else {}), **({"exif": exif} if orientation > 1 else {}))
+    image.save(
+        file,
+        format_,
+        **({"quality": 98, "subsampling": 0} if format_ == "JPEG" else {}),
+        **({"exif": exif} if orientation > 1 else {}),
+    )
     return file.getvalue()

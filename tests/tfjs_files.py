@@ -27,7 +27,9 @@ def write(folder: Path, topology: Mapping[str, Any], weights: Weights, kind: str
     (folder / "group1-shard2of2.bin").write_bytes(data[len(data) // 2 + 1 :])
     entries = [{"name": name, "shape": list(one.shape), "dtype": str(one.dtype)} for name, one in weights.items()]
     manifest = [{"paths": ["group1-shard1of2.bin", "group1-shard2of2.bin"], "weights": entries}]
-    (folder / "model.json").write_text(json.dumps({"format": kind, "modelTopology": topology, "weightsManifest": manifest, **more}))
+    (folder / "model.json").write_text(
+        json.dumps({"format": kind, "modelTopology": topology, "weightsManifest": manifest, **more})
+    )
     return folder / "model.json"
 
 
@@ -40,8 +42,15 @@ def input_layer(name: str, *shape: int | None) -> dict[str, Any]:
     return layer(name, "InputLayer", batch_input_shape=[None, *shape], dtype="float32")
 
 
-def functional(layers: Sequence[Mapping[str, Any]], inputs: Sequence[str], outputs: Sequence[str], name: str = "model") -> dict[str, Any]:
-    config = {"name": name, "layers": list(layers), "input_layers": [[one, 0, 0] for one in inputs], "output_layers": [[one, 0, 0] for one in outputs]}
+def functional(
+    layers: Sequence[Mapping[str, Any]], inputs: Sequence[str], outputs: Sequence[str], name: str = "model"
+) -> dict[str, Any]:
+    config = {
+        "name": name,
+        "layers": list(layers),
+        "input_layers": [[one, 0, 0] for one in inputs],
+        "output_layers": [[one, 0, 0] for one in outputs],
+    }
     return {"class_name": "Model", "config": config}
 
 
@@ -62,9 +71,14 @@ def node(name: str, op: str, *reads: str, **attributes: Any) -> dict[str, Any]:
 
 
 def placeholder(name: str, *sizes: int) -> dict[str, Any]:
-    return node(name, "Placeholder", dtype={"type": "DT_FLOAT"}, shape={"shape": {"dim": [{"size": str(one)} for one in sizes]}})
+    return node(
+        name, "Placeholder", dtype={"type": "DT_FLOAT"}, shape={"shape": {"dim": [{"size": str(one)} for one in sizes]}}
+    )
 
 
 def graph(nodes: Sequence[Mapping[str, Any]], weights: Weights) -> dict[str, Any]:
-    constants = [node(name, "Const", dtype={"type": "DT_FLOAT" if one.dtype == np.float32 else "DT_INT32"}) for name, one in weights.items()]
+    constants = [
+        node(name, "Const", dtype={"type": "DT_FLOAT" if one.dtype == np.float32 else "DT_INT32"})
+        for name, one in weights.items()
+    ]
     return {"node": [*constants, *nodes], "library": {}, "versions": {}}

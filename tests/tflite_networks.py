@@ -31,7 +31,8 @@ def expected(batch: Array) -> Array:
 def network(path: Path, kind: Kind = "float32", batch: int = 1) -> Path:
     """Write picture `[batch, 2, 2, 3]` → scores `[batch, 4]`; -1 for a free batch.
 
-    `int8` and `uint8`: all of it is, its ends too. `dynamic`: the weights are int8. `custom`, `select`: an operator follows that LiteRT has not.
+    `int8` and `uint8`: all of it is, its ends too. `dynamic`: the weights are int8. `custom`, `select`: an operator
+    follows that LiteRT has not.
     """
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     files = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
@@ -45,10 +46,22 @@ def network(path: Path, kind: Kind = "float32", batch: int = 1) -> Path:
     graph.tensors, graph.inputs, graph.outputs = [picture, weights, scores], [0], [2]
     graph.operators = [_operator(schema, model, schema.BuiltinOperator.FULLY_CONNECTED, [0, 1, -1], [2])]
     options = graph.operators[0]
-    options.builtinOptionsType, options.builtinOptions = schema.BuiltinOptions.FullyConnectedOptions, schema.FullyConnectedOptionsT()
+    options.builtinOptionsType, options.builtinOptions = (
+        schema.BuiltinOptions.FullyConnectedOptions,
+        schema.FullyConnectedOptionsT(),
+    )
     if kind in ("custom", "select"):
         graph.tensors.append(_tensor(schema, model, "stranger", [batch, 4], "float32"))
-        graph.operators.append(_operator(schema, model, schema.BuiltinOperator.CUSTOM, [2], [3], "Frobnicate" if kind == "custom" else "FlexBetainc"))
+        graph.operators.append(
+            _operator(
+                schema,
+                model,
+                schema.BuiltinOperator.CUSTOM,
+                [2],
+                [3],
+                "Frobnicate" if kind == "custom" else "FlexBetainc",
+            )
+        )
         graph.outputs = [3]
     model.subgraphs = [graph]
     path.write_bytes(bytes(files.convert_object_to_bytearray(model)))
@@ -64,8 +77,15 @@ def _stored(kind: Kind) -> NDArray[Any]:
 
 def _tensor(schema: Any, model: Any, name: str, shape: list[int], kind: str, values: NDArray[Any] | None = None) -> Any:
     tensor = schema.TensorT()
-    tensor.name, tensor.shape, tensor.shapeSignature, tensor.buffer = name.encode(), [abs(size) for size in shape], shape, 0
-    tensor.type = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8}.get(kind, schema.TensorType.FLOAT32)
+    tensor.name, tensor.shape, tensor.shapeSignature, tensor.buffer = (
+        name.encode(),
+        [abs(size) for size in shape],
+        shape,
+        0,
+    )
+    tensor.type = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8}.get(
+        kind, schema.TensorType.FLOAT32
+    )
     if values is not None:
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)

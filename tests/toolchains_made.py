@@ -1,4 +1,5 @@
-"""For tests that need a heavy toolchain: they are skipped where it isn't made, since making it takes minutes and gigabytes."""
+"""For tests that need a heavy toolchain: they are skipped where it isn't made, since making it takes minutes and
+gigabytes."""
 
 from __future__ import annotations
 
@@ -30,5 +31,12 @@ def program(name: str, script: str, *arguments: str | Path) -> None:
     """Run a script of `tests/programs` with a toolchain's Python; for what only its packages can write."""
     need(name)
     command = [str(python_of(toolchains.make(name))), "-B", str(PROGRAMS / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
     assert done.returncode == 0, done.stderr[-2000:]

@@ -1,4 +1,5 @@
-"""Triton Inference Server itself, from the wheel of PyTriton: its core and its Python backend, without ONNX Runtime, OpenVINO or TensorRT."""
+"""Triton Inference Server itself, from the wheel of PyTriton: its core and its Python backend, without ONNX Runtime,
+OpenVINO or TensorRT."""
 
 from __future__ import annotations
 
@@ -37,22 +38,37 @@ def client_python() -> Path:
 def ask(program: str, *arguments: str | Path, timeout: float = 120) -> str:
     """Run a program of `tests/programs` with tritonclient and return what it printed."""
     script = Path(__file__).resolve().parent / "programs" / program
-    done = subprocess.run([client_python(), "-B", script, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=timeout)
+    done = subprocess.run(
+        [client_python(), "-B", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
 
 @contextlib.contextmanager
 def running(repository: Path, work: Path) -> Iterator[str]:
-    """Serve a model repository; yields the address of its HTTP port. Its Python backend has the toolchain's packages and Plimsoll's source."""
+    """Serve a model repository; yields the address of its HTTP port. Its Python backend has the toolchain's packages
+    and Plimsoll's source."""
     packages = next(client_python().parents[1].glob("lib/python*/site-packages"))
     server = shutil.copytree(packages / _SERVER, work / "server", ignore=shutil.ignore_patterns("python_backend_stubs"))
-    stub = packages / _SERVER / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}" / "triton_python_backend_stub"
+    stub = (
+        packages
+        / _SERVER
+        / "python_backend_stubs"
+        / f"{sys.version_info[0]}.{sys.version_info[1]}"
+        / "triton_python_backend_stub"
+    )
     if not stub.is_file():
         pytest.skip("PyTriton has no stub for this Python")
     for program in (shutil.copy(stub, server / "backends" / "python"), server / "bin" / "tritonserver"):
         Path(program).chmod(0o755)
-    (server / "backends" / "python" / "plimsoll").symlink_to(SOURCE / "plimsoll")  # It minds no PYTHONPATH, and looks there for its own module.
+    (server / "backends" / "python" / "plimsoll").symlink_to(
+        SOURCE / "plimsoll"
+    )  # It minds no PYTHONPATH, and looks there for its own module.
     ports = _free_ports(2)
     shared = f"plimsoll-triton-{uuid.uuid4().hex}"
     command = [
@@ -63,11 +79,15 @@ def running(repository: Path, work: Path) -> Iterator[str]:
     environment = {
         **os.environ,
         "LD_LIBRARY_PATH": str(packages / "nvidia_pytriton.libs"),
-        "PATH": os.pathsep.join((str(client_python().parent), os.environ["PATH"])),  # Triton's Python finds its own files by it.
+        "PATH": os.pathsep.join(
+            (str(client_python().parent), os.environ["PATH"])
+        ),  # Triton's Python finds its own files by it.
     }
     log = work / "triton.log"
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=stream, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
     try:
         _wait(process, f"http://127.0.0.1:{ports[0]}/v2/health/ready", log)
         yield f"127.0.0.1:{ports[0]}"
@@ -101,4 +121,6 @@ def _free_ports(count: int) -> list[int]:
 
 def _told(log: Path) -> str:
     """Return what the server said, without the tables that it draws."""
-    return "\n".join(line for line in log.read_text(errors="replace").splitlines() if line[:1] not in ("+", "|"))[-5000:]
+    return "\n".join(line for line in log.read_text(errors="replace").splitlines() if line[:1] not in ("+", "|"))[
+        -5000:
+    ]

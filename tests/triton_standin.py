@@ -1,6 +1,7 @@
 """What Triton puts into its Python processes as `triton_python_backend_utils`, as far as Plimsoll uses it.
 
-Tensors are NumPy arrays; text elements arrive as bytes objects. Its own: github.com/triton-inference-server/python_backend.
+Tensors are NumPy arrays; text elements arrive as bytes objects. Its own:
+github.com/triton-inference-server/python_backend.
 """
 
 from __future__ import annotations

@@ -68,14 +68,35 @@ def here(trust: ssl.SSLContext | None = None, addresses: Sequence[str] = ("127.0
         del host, port
         return addresses
 
-    return Network(resolve, lambda address: address in ipaddress.ip_network("127.0.0.0/8"), lambda: trust or ssl.create_default_context())
+    return Network(
+        resolve,
+        lambda address: address in ipaddress.ip_network("127.0.0.0/8"),
+        lambda: trust or ssl.create_default_context(),
+    )
 
 
 def certificate(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Make a certificate for a name with OpenSSL; return a server's context, and that of a client that trusts it."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    subprocess.run([*command, "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        f"/CN={name}",
+    ]
+    subprocess.run(
+        [*command, "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", cert],
+        check=True,
+        capture_output=True,
+    )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(cert, key)
     return server, ssl.create_default_context(cafile=str(cert))

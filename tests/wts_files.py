@@ -28,7 +28,9 @@ def resnet_tensors(blocks: tuple[int, ...], *, bottleneck: bool, classes: int, s
     out: Tensors = {}
 
     def convolution(name: str, norm: str, outputs: int, inputs: int, kernel: int) -> None:
-        out[f"{name}.weight"] = chance.normal(0, (inputs * kernel**2 / 2) ** -0.5, (outputs, inputs, kernel, kernel)).astype(np.float32)
+        out[f"{name}.weight"] = chance.normal(
+            0, (inputs * kernel**2 / 2) ** -0.5, (outputs, inputs, kernel, kernel)
+        ).astype(np.float32)
         for part, low in (("weight", 0.5), ("bias", -0.2), ("running_mean", -0.3), ("running_var", 0.5)):
             out[f"{norm}.{part}"] = chance.uniform(low, low + 0.7, outputs).astype(np.float32)
         out[f"{norm}.num_batches_tracked"] = np.array([7], np.float32)
@@ -40,7 +42,11 @@ def resnet_tensors(blocks: tuple[int, ...], *, bottleneck: bool, classes: int, s
         outputs = width * 4 if bottleneck else width
         for block in range(count):
             name = f"layer{stage}.{block}"
-            sizes = [(width, channels, 1), (width, width, 3), (outputs, width, 1)] if bottleneck else [(width, channels, 3), (width, width, 3)]
+            sizes = (
+                [(width, channels, 1), (width, width, 3), (outputs, width, 1)]
+                if bottleneck
+                else [(width, channels, 3), (width, width, 3)]
+            )
             for place, (given, taken, kernel) in enumerate(sizes, 1):
                 convolution(f"{name}.conv{place}", f"{name}.bn{place}", given, taken, kernel)
             if block == 0 and (stage > 1 or channels != outputs):

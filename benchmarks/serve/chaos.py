@@ -1,13 +1,14 @@
-"""What `plimsoll serve` does when everything goes wrong at full load: every accepted request gets exactly one answer, the right one for its picture.
+"""What `plimsoll serve` does when everything goes wrong at full load: every accepted request gets exactly one answer,
+the right one for its picture.
 
-    python benchmarks/serve/chaos.py kill open_nsfw PHOTOS --seconds 120          kill -9 of a random worker every two seconds
-    python benchmarks/serve/chaos.py stop BUNDLE PHOTOS --seconds 120             SIGSTOP instead
-    python benchmarks/serve/chaos.py hangup|loris|malformed|reload|drain|all open_nsfw PHOTOS --out found.json
+    python benchmarks/serve/chaos.py kill open_nsfw PHOTOS --seconds 120          kill -9 of a random worker every two
+    seconds python benchmarks/serve/chaos.py stop BUNDLE PHOTOS --seconds 120             SIGSTOP instead python
+    benchmarks/serve/chaos.py hangup|loris|malformed|reload|drain|all open_nsfw PHOTOS --out found.json
 
-Each scenario has a service of its own. Clients ask all the time, in a closed loop: photos alone, several at once, in base64, and now and then a
-part that is no picture; each score is compared with the one that `plimsoll.load` gave, and the photos are chosen so that no two could be taken
-for each other. Before and after, the service's memory, descriptors, threads, shared memory and temporary files are counted. Exit code 1 where
-anything was wrong.
+Each scenario has a service of its own. Clients ask all the time, in a closed loop: photos alone, several at once, in
+base64, and now and then a part that is no picture; each score is compared with the one that `plimsoll.load` gave, and
+the photos are chosen so that no two could be taken for each other. Before and after, the service's memory, descriptors,
+threads, shared memory and temporary files are counted. Exit code 1 where anything was wrong.
 """
 
 from __future__ import annotations
@@ -68,22 +69,41 @@ async def play(stage: Stage, scenario: Scenario, amount: float) -> dict[str, Any
     started = time.monotonic()
     found = await scenario.act(stage, amount)
     took = time.monotonic() - started
-    wrong = list(warm.wrong) + list(stage.outcome.wrong) + ([f"{stage.outcome.surplus} answers too many"] if stage.outcome.surplus else [])
-    wrong += [f"{count} requests {how}" for how, count in stage.outcome.statuses.items() if how in ("unanswered", "late")]
-    result = {"seconds": round(took, 1), "answers_a_second": round(stage.outcome.asked / took, 1), "traffic": stage.outcome.to_dict(), "found": found}
+    wrong = (
+        list(warm.wrong)
+        + list(stage.outcome.wrong)
+        + ([f"{stage.outcome.surplus} answers too many"] if stage.outcome.surplus else [])
+    )
+    wrong += [
+        f"{count} requests {how}" for how, count in stage.outcome.statuses.items() if how in ("unanswered", "late")
+    ]
+    result = {
+        "seconds": round(took, 1),
+        "answers_a_second": round(stage.outcome.asked / took, 1),
+        "traffic": stage.outcome.to_dict(),
+        "found": found,
+    }
     if scenario.ends:
         return result | {"wrong": wrong}
     if trouble := await stage.healthy():
         wrong.append(trouble)
     await settle(stage)
     after = await stage.holds()
-    return result | {"before": before, "after": after, "leaks": leaks(before, after), "wrong": wrong + leaks(before, after)}
+    return result | {
+        "before": before,
+        "after": after,
+        "leaks": leaks(before, after),
+        "wrong": wrong + leaks(before, after),
+    }
 
 
 def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.Namespace) -> dict[str, Any]:
     """Start a service, play a scenario on it, and print a line."""
     scenario = SCENARIOS[name]
-    with tempfile.TemporaryDirectory(prefix="plimsoll-chaos-") as folder, tempfile.TemporaryDirectory(prefix="plimsoll-logs-") as logs:
+    with (
+        tempfile.TemporaryDirectory(prefix="plimsoll-chaos-") as folder,
+        tempfile.TemporaryDirectory(prefix="plimsoll-logs-") as logs,
+    ):
         environed = Server(server.name, server.command, server.contract, {**server.environment, "TMPDIR": folder})
         log = arguments.logs / f"{name}.log" if arguments.logs else Path(logs) / "server.log"
         with Running(environed, arguments.port, log) as running:
@@ -102,14 +122,27 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
 def _tell(name: str, result: dict[str, Any]) -> None:
     """Print a scenario's result in a few lines."""
     traffic, wrong = result["traffic"], result["wrong"]
-    print(f"{name}: {'WRONG' if wrong else 'well'}. {traffic['asked']} requests in {result['seconds']} s, statuses {traffic['statuses']},", end=" ")
-    print(f"problems {traffic['problems']}, slowest {traffic['slowest_seconds']} s, largest difference {traffic['largest_difference']:.2g}")
+    print(
+        f"{name}: {'WRONG' if wrong else 'well'}. {traffic['asked']} requests in {result['seconds']} s, statuses"
+        f" {traffic['statuses']},",
+        end=" ",
+    )
+    print(
+        f"problems {traffic['problems']}, slowest {traffic['slowest_seconds']} s, largest difference"
+        f" {traffic['largest_difference']:.2g}"
+    )
     print(f"  {json.dumps(result['found'])}")
     if "after" in result:
         before, after = result["before"], result["after"]
         web = [f"{one['web']['private_mb']:.0f} MB, {one['web']['descriptors']} descriptors" for one in (before, after)]
-        workers = [f"{max(w['private_mb'] for w in one['workers']):.0f} MB, {max(w['descriptors'] for w in one['workers'])}" for one in (before, after)]
-        print(f"  web {web[0]} → {web[1]}; largest worker {workers[0]} → {workers[1]} descriptors; restarts {after['restarts'] - before['restarts']:g}")
+        workers = [
+            f"{max(w['private_mb'] for w in one['workers']):.0f} MB, {max(w['descriptors'] for w in one['workers'])}"
+            for one in (before, after)
+        ]
+        print(
+            f"  web {web[0]} → {web[1]}; largest worker {workers[0]} → {workers[1]} descriptors; restarts"
+            f" {after['restarts'] - before['restarts']:g}"
+        )
     for line in wrong[:15]:
         print(f"  WRONG: {line}")
     sys.stdout.flush()
@@ -120,7 +153,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("scenario", choices=[*SCENARIOS, "all"])
     parser.add_argument("model", nargs="?", default="open_nsfw", help="a zoo name or a bundle")
-    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument(
+        "photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs"
+    )
     parser.add_argument("--seconds", type=float, help="of the scenario (malformed: how many requests)")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tolerance", type=float, default=1e-4, help="how far a score may lie from the right one")
@@ -133,7 +168,10 @@ def main() -> int:
     photos = telling(model, photographs(arguments.photos), arguments.tolerance)
     print(f"{len(photos)} photos that can be told apart, {arguments.clients} clients", flush=True)
     server = ours("plimsoll", f"open_nsfw={model}", *arguments.serve.split())
-    results = {name: run(name, server, photos, arguments) for name in (SCENARIOS if arguments.scenario == "all" else [arguments.scenario])}
+    results = {
+        name: run(name, server, photos, arguments)
+        for name in (SCENARIOS if arguments.scenario == "all" else [arguments.scenario])
+    }
     if arguments.out:
         arguments.out.write_text(json.dumps(results, indent=1))
     return 1 if any(result["wrong"] for result in results.values()) else 0

@@ -1,4 +1,5 @@
-"""Requests that are wrong in every way that we could think of, without end: pictures, heads, sizes, JSON, and lies about binary tensors."""
+"""Requests that are wrong in every way that we could think of, without end: pictures, heads, sizes, JSON, and lies
+about binary tensors."""
 
 from __future__ import annotations
 
@@ -73,9 +74,22 @@ def cut(given: Given) -> bytes:
 def noise(given: Given) -> bytes:
     """Return noise behind the magic bytes of some format."""
     magic = given.draw.choice(
-        [b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"RIFF\xff\xff\xff\x7fWEBPVP8 ", b"BM", b"II*\0", b"%PDF-1.7", b"\0\0\0 ftypavif", b""]
+        [
+            b"\xff\xd8\xff\xe0",
+            b"\x89PNG\r\n\x1a\n",
+            b"GIF89a",
+            b"RIFF\xff\xff\xff\x7fWEBPVP8 ",
+            b"BM",
+            b"II*\0",
+            b"%PDF-1.7",
+            b"\0\0\0 ftypavif",
+            b"",
+        ]
     )
-    return _picture(magic + given.draw.randbytes(given.draw.randrange(1, 5000)), given.draw.choice(["image/jpeg", "image/png", "application/octet-stream"]))
+    return _picture(
+        magic + given.draw.randbytes(given.draw.randrange(1, 5000)),
+        given.draw.choice(["image/jpeg", "image/png", "application/octet-stream"]),
+    )
 
 
 def png(width: int, height: int, data: bytes) -> bytes:
@@ -99,13 +113,22 @@ def bomb(given: Given) -> bytes:
 
 def active(given: Given) -> bytes:
     """Return what is never to be opened as a picture: SVG, HTML, PostScript, a pickle, a zip."""
-    harmful = [b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
-    return _picture(given.draw.choice([*harmful, b"<html></html>", b"\x80\x04cos\nsystem\n(S'true'\ntR.", b"PK\x03\x04" + bytes(100)]))
+    harmful = [
+        b"<svg xmlns='http://www.w3.org/2000/svg'><image href='file:///etc/passwd'/></svg>",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    ]
+    return _picture(
+        given.draw.choice(
+            [*harmful, b"<html></html>", b"\x80\x04cos\nsystem\n(S'true'\ntR.", b"PK\x03\x04" + bytes(100)]
+        )
+    )
 
 
 def empty(given: Given) -> bytes:
     """Return a request with an empty body."""
-    return posted(b"", {"Content-Type": given.draw.choice(["image/jpeg", "application/json", "multipart/form-data; boundary=x"])})
+    return posted(
+        b"", {"Content-Type": given.draw.choice(["image/jpeg", "application/json", "multipart/form-data; boundary=x"])}
+    )
 
 
 def wrong_type(given: Given) -> bytes:
@@ -126,15 +149,26 @@ def wrong_type(given: Given) -> bytes:
 def bad_length(given: Given) -> bytes:
     """Return a head with a content length that is none."""
     length = given.draw.choice(["-1", "1e3", "0x10", "9" * 40, "", "12 13", "+5", "½"])
-    return f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode() + given.photo[:100]
+    return (
+        f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode()
+        + given.photo[:100]
+    )
 
 
 def two_lengths(given: Given) -> bytes:
     """Return a head that says the length twice, or in two ways (request smuggling)."""
     extra = given.draw.choice(
-        ["Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", "Transfer-Encoding: xchunked\r\n"]
+        [
+            "Content-Length: 5\r\nContent-Length: 6\r\n",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+        ]
     )
-    return f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n{extra}\r\n".encode() + b"0\r\n\r\n" + given.photo[:5]
+    return (
+        f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n{extra}\r\n".encode()
+        + b"0\r\n\r\n"
+        + given.photo[:5]
+    )
 
 
 def bad_chunks(given: Given) -> bytes:
@@ -159,8 +193,16 @@ def too_short(given: Given) -> bytes:
 
 def no_http(given: Given) -> bytes:
     """Return what is no HTTP request."""
-    wrong = [b"GARBAGE\r\n\r\n", b"POST /v1/predict HTTP/9.9\r\n\r\n", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500), b"POST\r\n\r\n", b"\0" * 4000]
-    return given.draw.choice([*wrong, b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+    wrong = [
+        b"GARBAGE\r\n\r\n",
+        b"POST /v1/predict HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(500),
+        b"POST\r\n\r\n",
+        b"\0" * 4000,
+    ]
+    return given.draw.choice(
+        [*wrong, b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nBad Header\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    )
 
 
 def odd_path(given: Given) -> bytes:
@@ -205,12 +247,17 @@ def many_headers(given: Given) -> bytes:
 def too_large(given: Given) -> bytes:
     """Return a head that says that a body of gigabytes follows."""
     length = given.draw.choice([2**26 + 1, 2**31, 2**40, 2**63 - 1])
-    return f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode() + given.photo[:1000]
+    return (
+        f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n\r\n".encode()
+        + given.photo[:1000]
+    )
 
 
 def bad_parts(given: Given) -> bytes:
     """Return a multipart body that is broken."""
-    part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + given.photo[:2000] + b"\r\n"
+    part = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n' + given.photo[:2000] + b"\r\n"
+    )
     wrong = [
         part,
         part * 300 + b"--x--\r\n",
@@ -226,8 +273,19 @@ def bad_parts(given: Given) -> bytes:
 def deep_json(given: Given) -> bytes:
     """Return JSON that is nested too deeply, for the native interface or the Open Inference Protocol."""
     depth = given.draw.choice([500, 20_000, 200_000])
-    body = given.draw.choice([b"[" * depth, b"[" * depth + b"]" * depth, b'{"a":' * depth + b"1" + b"}" * depth, b'{"images":[' + b"[" * depth])
-    return posted(body, {"Content-Type": "application/json"}, given.draw.choice(["/v1/predict", "/v2/models/open_nsfw/infer", "/v2/repository/index"]))
+    body = given.draw.choice(
+        [
+            b"[" * depth,
+            b"[" * depth + b"]" * depth,
+            b'{"a":' * depth + b"1" + b"}" * depth,
+            b'{"images":[' + b"[" * depth,
+        ]
+    )
+    return posted(
+        body,
+        {"Content-Type": "application/json"},
+        given.draw.choice(["/v1/predict", "/v2/models/open_nsfw/infer", "/v2/repository/index"]),
+    )
 
 
 def bad_json(given: Given) -> bytes:
@@ -248,38 +306,68 @@ def bad_json(given: Given) -> bytes:
         json.dumps({"images": [{"data": good}], "model": given.draw.choice(["\0", "../x", 5, None, [], "x" * 9000])}),
         json.dumps({"images": [{"data": good[:-3]}]}),
     ]
-    wrong += [json.dumps({"images": [{"data": ""}] * 5000}), '{"images": [{"data": "", "name": "' + "n" * 100_000 + '"}]}', "1" * 100_000, "\xff\xfe"]
+    wrong += [
+        json.dumps({"images": [{"data": ""}] * 5000}),
+        '{"images": [{"data": "", "name": "' + "n" * 100_000 + '"}]}',
+        "1" * 100_000,
+        "\xff\xfe",
+    ]
     return posted(given.draw.choice(wrong).encode("latin-1"), {"Content-Type": "application/json"})
 
 
 def tensor_lie(given: Given) -> bytes:
     """Return a binary tensor whose sizes lie: of the head, of the data, of an element, of the shape."""
-    size = given.draw.choice([len(given.photo) + 4, 0, -1, 2**31, 2**63, 2**64, 1e300, "5", None, True, len(given.photo)])
+    size = given.draw.choice(
+        [len(given.photo) + 4, 0, -1, 2**31, 2**63, 2**64, 1e300, "5", None, True, len(given.photo)]
+    )
     shape = given.draw.choice([[1], [0], [-1], [2**62, 2**62], [1, 1, 1, 1, 1], [], "x", [1.5], [None], [2**40]])
     kind = given.draw.choice(["BYTES", "FP32", "UINT8", "BOOL", "FP64", "NOPE", None, 5])
-    tensor = {"name": given.draw.choice(["image", "input:0", "", "x" * 3000, None]), "shape": shape, "datatype": kind, "parameters": {"binary_data_size": size}}
+    tensor = {
+        "name": given.draw.choice(["image", "input:0", "", "x" * 3000, None]),
+        "shape": shape,
+        "datatype": kind,
+        "parameters": {"binary_data_size": size},
+    }
     head = json.dumps(
-        {"inputs": [tensor] * given.draw.choice([1, 1, 2]), "outputs": [{"name": given.draw.choice(["outputs", "score", "nope"])}] * given.draw.choice([1, 2])}
+        {
+            "inputs": [tensor] * given.draw.choice([1, 1, 2]),
+            "outputs": [{"name": given.draw.choice(["outputs", "score", "nope"])}] * given.draw.choice([1, 2]),
+        }
     ).encode()
     body = struct.pack("<I", given.draw.choice([len(given.photo), 0, 2**32 - 1, len(given.photo) + 1])) + given.photo
-    length = given.draw.choice([len(head), len(head), len(head), len(head) + 1, len(head) + len(body) + 1, -1, 0, "x", 2**70, ""])
+    length = given.draw.choice(
+        [len(head), len(head), len(head), len(head) + 1, len(head) + len(body) + 1, -1, 0, "x", 2**70, ""]
+    )
     model = given.draw.choice(["open_nsfw", "open_nsfw.tensor"])
-    return posted(head + body, {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)}, f"/v2/models/{model}/infer")
+    return posted(
+        head + body,
+        {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)},
+        f"/v2/models/{model}/infer",
+    )
 
 
 def tensor_json(given: Given) -> bytes:
     """Return tensors in JSON that don't fit what they say."""
-    data = given.draw.choice([[1, 2], [], "x", [[1], [2, 3]], [1e400], [None], [{"a": 1}], [0.0] * 150_528, [2**70], ["a"]])
+    data = given.draw.choice(
+        [[1, 2], [], "x", [[1], [2, 3]], [1e400], [None], [{"a": 1}], [0.0] * 150_528, [2**70], ["a"]]
+    )
     tensor = {
         "name": given.draw.choice(["input:0", "image"]),
         "shape": given.draw.choice([[1, 224, 224, 3], [2], [-1, 2], [2**31, 2**31]]),
         "datatype": given.draw.choice(["FP32", "INT8", "BYTES"]),
         "data": data,
     }
-    body = json.dumps({"id": given.draw.choice(["1", 5, None]), "inputs": given.draw.choice([[tensor], [tensor, tensor], [], None, [None]])}).replace(
-        "Infinity", "1e400"
+    body = json.dumps(
+        {
+            "id": given.draw.choice(["1", 5, None]),
+            "inputs": given.draw.choice([[tensor], [tensor, tensor], [], None, [None]]),
+        }
+    ).replace("Infinity", "1e400")
+    return posted(
+        body.encode(),
+        {"Content-Type": "application/json"},
+        f"/v2/models/{given.draw.choice(['open_nsfw', 'open_nsfw.tensor'])}/infer",
     )
-    return posted(body.encode(), {"Content-Type": "application/json"}, f"/v2/models/{given.draw.choice(['open_nsfw', 'open_nsfw.tensor'])}/infer")
 
 
 def squeezed(given: Given) -> bytes:
@@ -289,7 +377,10 @@ def squeezed(given: Given) -> bytes:
         if given.draw.random() < 0.02
         else zlib.compress(b'{"inputs":[]}')[: given.draw.randrange(1, 20)]
     )
-    headers = {"Content-Type": "application/json", "Content-Encoding": given.draw.choice(["deflate", "gzip", "br", "zip, gzip", "x"])}
+    headers = {
+        "Content-Type": "application/json",
+        "Content-Encoding": given.draw.choice(["deflate", "gzip", "br", "zip, gzip", "x"]),
+    }
     return posted(packed, headers, given.draw.choice(["/v2/models/open_nsfw/infer", "/v1/predict"]))
 
 

@@ -19,14 +19,17 @@ LOOKED_FOR = 45.0
 
 
 async def hang_up(stage: Stage, seconds: float) -> dict[str, Any]:
-    """Let 500 clients hang up: in the head, in the body, right after it, and while their answer is computed; politely and rudely."""
+    """Let 500 clients hang up: in the head, in the body, right after it, and while their answer is computed; politely
+    and rudely."""
     ways: Counter[str] = Counter()
     async with stage.load():
         asking = questions(stage.photos, 77)
         waves = max(1, round(seconds / 5))
         for wave in range(waves):
             share = HANGING_UP // waves + (wave < HANGING_UP % waves)
-            await asyncio.gather(*(_hang_up(stage, next(asking), random.Random(1000 * wave + place), ways) for place in range(share)))
+            await asyncio.gather(
+                *(_hang_up(stage, next(asking), random.Random(1000 * wave + place), ways) for place in range(share))
+            )
             await asyncio.sleep(seconds / waves / 2)
     return {"clients": sum(ways.values()), "ways": dict(ways)}
 
@@ -37,7 +40,11 @@ async def _hang_up(stage: Stage, question: Question, draw: random.Random, ways: 
     request = question.request
     head = request.index(b"\r\n\r\n") + 4
     way = draw.choice(["in the head", "after the head", "in the body", "after the body", "while it is computed"])
-    sent = {"in the head": draw.randrange(1, head), "after the head": head, "in the body": draw.randrange(head, len(request))}.get(way, len(request))
+    sent = {
+        "in the head": draw.randrange(1, head),
+        "after the head": head,
+        "in the body": draw.randrange(head, len(request)),
+    }.get(way, len(request))
     try:
         wire = await Wire.connect(stage.port)
         wire.send(request[:sent])
@@ -53,24 +60,40 @@ async def _hang_up(stage: Stage, question: Question, draw: random.Random, ways: 
 
 
 async def loris(stage: Stage, seconds: float) -> dict[str, Any]:
-    """Let slow clients hold connections: heads and bodies that trickle, and connections on which nothing comes; meanwhile others are answered."""
+    """Let slow clients hold connections: heads and bodies that trickle, and connections on which nothing comes;
+    meanwhile others are answered."""
     looked_for = max(seconds, 5.0)
     ended: dict[str, list[float]] = {way: [] for way in ("slow head", "slow body", "idle", "idle after an answer")}
     held: Counter[str] = Counter()
     said: Counter[str] = Counter()
     async with stage.load():
         question = next(questions(stage.photos, 78))
-        slow = [_dawdle(stage, question, way, looked_for, (ended, held, said)) for way in ended for _ in range(SLOW_OF_EACH)]
-        await asyncio.gather(*slow)
-    if looked_for >= LOOKED_FOR:  # longer than the service's limits for heads and bodies; an idle connection after an answer may stay for 75 s
-        stage.outcome.wrong += [
-            f"{count} connections are still open after {looked_for:g} s: {way}" for way, count in held.items() if way != "idle after an answer"
+        slow = [
+            _dawdle(stage, question, way, looked_for, (ended, held, said)) for way in ended for _ in range(SLOW_OF_EACH)
         ]
-    closed = {way: {"closed_by_the_service": len(times), "seconds": [min(times), max(times)] if times else None} for way, times in ended.items()}
+        await asyncio.gather(*slow)
+    if (
+        looked_for >= LOOKED_FOR
+    ):  # longer than the service's limits for heads and bodies; an idle connection after an answer may stay for 75 s
+        stage.outcome.wrong += [
+            f"{count} connections are still open after {looked_for:g} s: {way}"
+            for way, count in held.items()
+            if way != "idle after an answer"
+        ]
+    closed = {
+        way: {"closed_by_the_service": len(times), "seconds": [min(times), max(times)] if times else None}
+        for way, times in ended.items()
+    }
     return {"looked_for_seconds": looked_for, "ways": closed, "still_open": dict(held), "answers": dict(said)}
 
 
-async def _dawdle(stage: Stage, question: Question, way: str, looked_for: float, found: tuple[dict[str, list[float]], Counter[str], Counter[str]]) -> None:
+async def _dawdle(
+    stage: Stage,
+    question: Question,
+    way: str,
+    looked_for: float,
+    found: tuple[dict[str, list[float]], Counter[str], Counter[str]],
+) -> None:
     """Hold a connection for as long as the service lets."""
     ended, held, said = found
     started = time.monotonic()

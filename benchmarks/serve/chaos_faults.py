@@ -46,7 +46,11 @@ async def _hurt(stage: Stage, seconds: float, number: signal.Signals) -> dict[st
     returned = time.monotonic()
     while await stage.gauge("plimsoll_workers", 'state="ready"') < full and time.monotonic() < returned + 60:
         await asyncio.sleep(0.1)
-    return {"faults": hurt, "seconds_without_any_worker": absent, "seconds_until_all_were_back": round(time.monotonic() - returned, 1)}
+    return {
+        "faults": hurt,
+        "seconds_without_any_worker": absent,
+        "seconds_until_all_were_back": round(time.monotonic() - returned, 1),
+    }
 
 
 async def _readiness(stage: Stage) -> None:
@@ -80,7 +84,9 @@ async def reload(stage: Stage, seconds: float) -> dict[str, Any]:
                 os.kill(stage.web, signal.SIGHUP)
             else:
                 name = await _name(stage)
-                response = await stage.send(posted(b"{}", {"Content-Type": "application/json"}, f"/v2/repository/models/{name}/load"))
+                response = await stage.send(
+                    posted(b"{}", {"Content-Type": "application/json"}, f"/v2/repository/models/{name}/load")
+                )
                 if response.status != 200:
                     refused.append(f"{response.status} {response.body[:200]!r}")
                     os.kill(stage.web, signal.SIGHUP)
@@ -89,7 +95,9 @@ async def reload(stage: Stage, seconds: float) -> dict[str, Any]:
             while (now := await _version(stage)) == before and time.monotonic() < waited + 60:
                 await asyncio.sleep(0.1)
             versions.add(now)
-    bad = {status: count for status, count in stage.outcome.statuses.items() if status not in ("200", "422", "415", "400")}
+    bad = {
+        status: count for status, count in stage.outcome.statuses.items() if status not in ("200", "422", "415", "400")
+    }
     if bad:
         stage.outcome.wrong.append(f"requests noticed a reload: {bad}")
     return {"loads": turn, "versions": len(versions), "refused": refused[:3]}

@@ -1,4 +1,5 @@
-"""Questions whose right answers are known, and what came of them: every request gets exactly one answer, and the right one for its picture."""
+"""Questions whose right answers are known, and what came of them: every request gets exactly one answer, and the right
+one for its picture."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ class Photo:
 def telling(model: str, photos: Sequence[bytes], tolerance: float) -> list[Photo]:
     """Return photos whose scores lie more than two tolerances apart: an answer for the wrong one can't pass for right."""
     with plimsoll.load(model) as predictor:
-        scores = [found.score if isinstance(found := predictor.predict(photo), Classification) else -1.0 for photo in photos]
+        scores = [
+            found.score if isinstance(found := predictor.predict(photo), Classification) else -1.0 for photo in photos
+        ]
     chosen: list[Photo] = []
     for photo, score in zip(photos, scores, strict=True):
         if all(abs(score - one.score) > 2 * tolerance for one in chosen):
@@ -49,7 +52,8 @@ class Question:
 
 
 def questions(photos: Sequence[Photo], seed: int) -> Iterator[Question]:
-    """Yield questions without end: single photos mostly, several in one request, in base64, and some with a part that is no picture."""
+    """Yield questions without end: single photos mostly, several in one request, in base64, and some with a part that
+    is no picture."""
     draw = random.Random(seed)
     while True:
         kind = draw.random()
@@ -62,12 +66,16 @@ def questions(photos: Sequence[Photo], seed: int) -> Iterator[Question]:
         if kind > 0.92:
             scores.insert(draw.randrange(len(scores) + 1), (NO_PICTURE, None))
         pictures = [data for data, _ in scores]
-        yield Question(_in_base64(pictures) if kind < 0.78 else _in_parts(pictures), tuple(score for _, score in scores))
+        yield Question(
+            _in_base64(pictures) if kind < 0.78 else _in_parts(pictures), tuple(score for _, score in scores)
+        )
 
 
 def posted(body: bytes, headers: Mapping[str, str], path: str = "/v1/predict") -> bytes:
     """Return a POST request."""
-    head = "".join(f"{name}: {value}\r\n" for name, value in {"Host": HOST, "Content-Length": str(len(body)), **headers}.items())
+    head = "".join(
+        f"{name}: {value}\r\n" for name, value in {"Host": HOST, "Content-Length": str(len(body)), **headers}.items()
+    )
     return f"POST {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body
 
 
@@ -77,13 +85,17 @@ def asked(path: str) -> bytes:
 
 
 def _in_base64(pictures: Sequence[bytes]) -> bytes:
-    body = json.dumps({"images": [{"data": base64.b64encode(one).decode(), "name": str(place)} for place, one in enumerate(pictures)]})
+    body = json.dumps(
+        {"images": [{"data": base64.b64encode(one).decode(), "name": str(place)} for place, one in enumerate(pictures)]}
+    )
     return posted(body.encode(), {"Content-Type": "application/json"})
 
 
 def _in_parts(pictures: Sequence[bytes]) -> bytes:
     head = '--chaos\r\nContent-Disposition: form-data; name="file"; filename="{}"\r\nContent-Type: image/jpeg\r\n\r\n'
-    body = b"".join(head.format(place).encode() + one + b"\r\n" for place, one in enumerate(pictures)) + b"--chaos--\r\n"
+    body = (
+        b"".join(head.format(place).encode() + one + b"\r\n" for place, one in enumerate(pictures)) + b"--chaos--\r\n"
+    )
     return posted(body, {"Content-Type": "multipart/form-data; boundary=chaos"})
 
 

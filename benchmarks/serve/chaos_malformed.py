@@ -1,4 +1,5 @@
-"""Thousands of bad requests under load: each gets one answer that says what is wrong, never a mistake of the server's; others notice nothing."""
+"""Thousands of bad requests under load: each gets one answer that says what is wrong, never a mistake of the server's;
+others notice nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ PATIENCE = 45.0
 
 
 MAY_BE_CLOSED = frozenset({*INCOMPLETE, "many headers"})
-"""Kinds for which a closed connection is an answer: what was sent is no whole request, or its head is of no reasonable size."""
+"""Kinds for which a closed connection is an answer: what was sent is no whole request, or its head is of no reasonable
+size."""
 
 
 @dataclass
@@ -47,7 +49,11 @@ async def malformed(stage: Stage, count: float) -> dict[str, Any]:
     async with stage.load():
         await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
         memory.append((await stage.holds())["web"]["private_mb"])
-    return {"sent": sum(one.sent for one in seen.values()), "kinds": {kind: dict(one.statuses) for kind, one in sorted(seen.items())}, "web_mb": memory}
+    return {
+        "sent": sum(one.sent for one in seen.values()),
+        "kinds": {kind: dict(one.statuses) for kind, one in sorted(seen.items())},
+        "web_mb": memory,
+    }
 
 
 async def _sent(stage: Stage, bad: Bad) -> str:

@@ -1,4 +1,5 @@
-"""The stage of a chaos test: one `plimsoll serve` with its processes, a load that checks every answer, and what the service holds before and after."""
+"""The stage of a chaos test: one `plimsoll serve` with its processes, a load that checks every answer, and what the
+service holds before and after."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ class Stage:
     async def gauge(self, name: str, label: str = "") -> float:
         """Return the sum of a metric's samples, of those with a label, from /metrics."""
         lines = (await self.get("/metrics")).body.decode().splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line)
+        return sum(
+            float(line.split()[-1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")) and label in line
+        )
 
     async def get(self, path: str) -> Response:
         """Ask a GET over a connection of its own; raises OSError, Unanswered and TimeoutError."""
@@ -70,7 +73,8 @@ class Stage:
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
-        """Keep clients asking, each again as soon as it is answered, as long as the block runs; then wait for the last answers."""
+        """Keep clients asking, each again as soon as it is answered, as long as the block runs; then wait for the last
+        answers."""
         over = asyncio.Event()
         clients = [asyncio.create_task(self._client(seed, over)) for seed in range(self.clients)]
         try:
@@ -170,7 +174,8 @@ def zombies(parent: int) -> int:
 def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Compare what the service held before and after; returns what grew more than it may, in words.
 
-    Descriptors and threads may differ by a few (connections that close just now, threads of a pool); the web process may keep some freed memory.
+    Descriptors and threads may differ by a few (connections that close just now, threads of a pool); the web process
+    may keep some freed memory.
     """
     found = []
     web, was = after["web"], before["web"]
@@ -183,13 +188,19 @@ def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     most, usual = (max((one["private_mb"] for one in sample["workers"]), default=0.0) for sample in (after, before))
     if most > 1.5 * usual + 64:
         found.append(f"a worker holds {most:.0f} MB, {usual:.0f} before")
-    most_open, usual_open = (max((one["descriptors"] for one in sample["workers"]), default=0) for sample in (after, before))
+    most_open, usual_open = (
+        max((one["descriptors"] for one in sample["workers"]), default=0) for sample in (after, before)
+    )
     if most_open > usual_open + 3:
         found.append(f"a worker holds {most_open} descriptors, {usual_open} before")
-    found += [f"{name}: {after[name]:g}" for name in ("waiting", "shared_bytes", "zombies") if after[name] > before[name]]
+    found += [
+        f"{name}: {after[name]:g}" for name in ("waiting", "shared_bytes", "zombies") if after[name] > before[name]
+    ]
     if len(after["files"]) > len(before["files"]):
         found.append(f"{len(after['files'])} temporary files, {len(before['files'])} before: {after['files'][:5]}")
-    return found + [f"shared memory {name}" for name in after["named_shared_memory"] if name not in before["named_shared_memory"]]
+    return found + [
+        f"shared memory {name}" for name in after["named_shared_memory"] if name not in before["named_shared_memory"]
+    ]
 
 
 async def settle(stage: Stage, seconds: float = 4.0) -> None:

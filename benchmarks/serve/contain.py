@@ -2,8 +2,9 @@
 
     python benchmarks/serve/contain.py COMMAND…
 
-Orphans come to the nearest subreaper instead of the system's first process: the tree below this one is the whole server, whose processor
-time and memory can then be summed. SIGTERM, SIGINT and SIGHUP are passed on to the command; its exit code becomes ours.
+Orphans come to the nearest subreaper instead of the system's first process: the tree below this one is the whole
+server, whose processor time and memory can then be summed. SIGTERM, SIGINT and SIGHUP are passed on to the command; its
+exit code becomes ours.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def _infer_json(photo: bytes) -> bytes:
 
 def _infer_head(photo: bytes) -> bytes:
     tensor = {"name": "image", "shape": [1, 1], "datatype": "BYTES", "parameters": {"binary_data_size": 4 + len(photo)}}
-    return json.dumps({"inputs": [tensor], "outputs": [{"name": "score", "parameters": {"binary_data": False}}]}).encode()
+    return json.dumps(
+        {"inputs": [tensor], "outputs": [{"name": "score", "parameters": {"binary_data": False}}]}
+    ).encode()
 
 
 def _infer_binary(photo: bytes) -> bytes:
@@ -64,7 +66,9 @@ PLAIN = _raw("/predict", lambda body: float(json.loads(body)["score"]))
 """The peers' own: a JPEG in, `{"score": …}` out."""
 ROOT = _raw("/", PLAIN.score)
 """The same, where the framework answers at the root."""
-INFER_JSON = Contract("/v2/models/open_nsfw/infer", lambda _photo: {"Content-Type": "application/json"}, _infer_json, _of_infer)
+INFER_JSON = Contract(
+    "/v2/models/open_nsfw/infer", lambda _photo: {"Content-Type": "application/json"}, _infer_json, _of_infer
+)
 """The Open Inference Protocol, the photo in base64."""
 INFER_BINARY = Contract("/v2/models/open_nsfw/infer", _infer_headers, _infer_binary, _of_infer)
 """The Open Inference Protocol with its binary extension."""
@@ -79,7 +83,11 @@ def write_requests(contract: Contract, photos: Sequence[bytes], port: int, folde
 
 def photographs(folder: Path) -> list[bytes]:
     """Return every JPEG below a folder, whatever it is called; raises SystemExit where there is none."""
-    found = [data for file in sorted(folder.rglob("*")) if file.is_file() and (data := file.read_bytes()).startswith(b"\xff\xd8\xff")]
+    found = [
+        data
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and (data := file.read_bytes()).startswith(b"\xff\xd8\xff")
+    ]
     if not found:
         raise SystemExit(f"{folder}: there are no JPEG photographs in it")
     return found

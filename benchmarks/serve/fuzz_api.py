@@ -1,16 +1,19 @@
-"""Try `plimsoll serve` against its own description: schemathesis makes requests from /openapi.json, good and bad ones, and checks the answers.
+"""Try `plimsoll serve` against its own description: schemathesis makes requests from /openapi.json, good and bad ones,
+and checks the answers.
 
     python benchmarks/serve/set_up.py schemathesis                                once
     python benchmarks/serve/fuzz_api.py [MODEL] [--examples 100] [-- OPTIONS OF SCHEMATHESIS]
 
-Every interface is tried: the native one, the Open Inference Protocol, the contracts of other applications, the page, what operators ask. No
-answer may have a status of 500 or more, nor one, a content type, a header or a body that the description doesn't have. Exit code 1 where
-one does. Four things are not as usual:
+Every interface is tried: the native one, the Open Inference Protocol, the contracts of other applications, the page,
+what operators ask. No answer may have a status of 500 or more, nor one, a content type, a header or a body that the
+description doesn't have. Exit code 1 where one does. Four things are not as usual:
 
-- Unloading the model is left out: everything after it would rightly be 503. It is loaded anew a few times only, as each takes seconds.
+- Unloading the model is left out: everything after it would rightly be 503. It is loaded anew a few times only, as each
+  takes seconds.
 - Inference is tried once more without headers: one that says how the body is to be read makes nonsense of most bodies.
 - Where a caller gives a request no time (`timeout`), 504 is the right answer, and is let pass.
-- pict-rs's contract answers what can't be looked at with 422, which can be set, in place of 503: here a 503 would be a fault.
+- pict-rs's contract answers what can't be looked at with 422, which can be set, in place of 503: here a 503 would be a
+  fault.
 """
 
 from __future__ import annotations
@@ -73,7 +76,15 @@ def main() -> int:
     program = peers_folder() / "schemathesis" / "bin" / "schemathesis"
     if not program.exists():
         sys.exit(f"{program} isn't there: run python {HERE / 'set_up.py'} schemathesis")
-    limits = ["--max-examples", str(arguments.examples), "--seed", str(arguments.seed), "--checks", CHECKS, *arguments.options]
+    limits = [
+        "--max-examples",
+        str(arguments.examples),
+        "--seed",
+        str(arguments.seed),
+        "--checks",
+        CHECKS,
+        *arguments.options,
+    ]
     url = f"http://127.0.0.1:{arguments.port}"
     with tempfile.TemporaryDirectory(prefix="plimsoll-fuzz-") as name:
         folder = Path(name)

@@ -1,4 +1,5 @@
-"""One HTTP/1.1 connection for load generators: whole requests as bytes go in, whole answers come out, and it notices an answer too many."""
+"""One HTTP/1.1 connection for load generators: whole requests as bytes go in, whole answers come out, and it notices an
+answer too many."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _T = TypeVar("_T")
 
 
 async def patiently(awaitable: Awaitable[_T], seconds: float) -> _T:
-    """Wait at most so many seconds in which this process itself ran: where both sides were stopped for a while, nobody is late. Raises TimeoutError."""
+    """Wait at most so many seconds in which this process itself ran: where both sides were stopped for a while, nobody
+    is late. Raises TimeoutError."""
     task = asyncio.ensure_future(awaitable)
     left = seconds
     try:

@@ -2,8 +2,9 @@
 
     python benchmarks/serve/limit.py PHOTOS --rounds 8
 
-Four processes that score photographs in a loop (`peers/loop.py`: the peers' own function, network and environment) against gunicorn + Flask and
-`plimsoll serve`, which answer 16 clients. Nothing that only serves can be faster than the loops: their ratio to a peer is the limit of ours.
+Four processes that score photographs in a loop (`peers/loop.py`: the peers' own function, network and environment)
+against gunicorn + Flask and `plimsoll serve`, which answer 16 clients. Nothing that only serves can be faster than the
+loops: their ratio to a peer is the limit of ours.
 """
 
 from __future__ import annotations
@@ -57,7 +58,9 @@ class Loops:
             one.stdin.flush()
         found = [json.loads(self._line(one)) for one in self._each]
         scored = sum(one["scored"] for one in found)
-        return sum(one["scored"] / one["seconds"] for one in found), 1e3 * sum(one["cpu_seconds"] for one in found) / scored
+        return sum(one["scored"] / one["seconds"] for one in found), 1e3 * sum(
+            one["cpu_seconds"] for one in found
+        ) / scored
 
     def close(self) -> None:
         """End them."""
@@ -87,7 +90,9 @@ def loops(like: Server, photos: Sequence[bytes]) -> Iterator[Loops]:
 def main() -> None:
     """Parse the arguments, measure in turns, print rates and ratios."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs")
+    parser.add_argument(
+        "photos", type=Path, nargs="?", default=ROOT / "examples" / "photos", help="folder of JPEG photographs"
+    )
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=5)
     arguments = parser.parse_args()
@@ -95,8 +100,14 @@ def main() -> None:
     flask = next((peer for peer in peers() if "Flask" in peer.name), None)
     if flask is None:
         raise SystemExit("gunicorn + Flask is not set up: python benchmarks/serve/set_up.py")
-    servers = [ours("plimsoll, onnxruntime", "open_nsfw"), ours("plimsoll, openvino", "open_nsfw", "--target", "openvino:cpu:float32"), flask]
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in (NO_SERVER, *(server.name for server in servers))}
+    servers = [
+        ours("plimsoll, onnxruntime", "open_nsfw"),
+        ours("plimsoll, openvino", "open_nsfw", "--target", "openvino:cpu:float32"),
+        flask,
+    ]
+    found: dict[str, list[tuple[float, float]]] = {
+        name: [] for name in (NO_SERVER, *(server.name for server in servers))
+    }
     load = Load(photos, 16)
     with contextlib.closing(load), loops(flask, photos) as bare, started(servers, photos, load) as running:
         for _ in range(arguments.rounds):
@@ -113,7 +124,11 @@ def main() -> None:
         print(f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {spent.median:.1f} |")
     for name in found:
         if name != flask.name:
-            print(compare(flask.name, name, [rate for rate, _ in found[flask.name]], [rate for rate, _ in found[name]]).sentence())
+            print(
+                compare(
+                    flask.name, name, [rate for rate, _ in found[flask.name]], [rate for rate, _ in found[name]]
+                ).sentence()
+            )
 
 
 if __name__ == "__main__":

@@ -53,12 +53,15 @@ class Measured:
         figures = asdict(self)
         del figures["latencies"]
         return (
-            figures | {"answers": len(self.latencies), "rate": self.rate, "cpu_ms": self.cpu_ms} | {f"p{rank}": self.percentile(rank) for rank in PERCENTILES}
+            figures
+            | {"answers": len(self.latencies), "rate": self.rate, "cpu_ms": self.cpu_ms}
+            | {f"p{rank}": self.percentile(rank) for rank in PERCENTILES}
         )
 
 
 def percentile(latencies: Sequence[float], rank: float, failed: int = 0) -> float:
-    """Return the smallest latency that `rank` percent don't exceed (nearest rank); `failed` more count as infinitely late."""
+    """Return the smallest latency that `rank` percent don't exceed (nearest rank); `failed` more count as infinitely
+    late."""
     every = np.concatenate([np.asarray(latencies, np.float64), np.full(failed, math.inf)])
     return float(np.percentile(every, rank, method="inverted_cdf")) if every.size else math.nan
 
@@ -86,15 +89,24 @@ class Load:
         """Let so many clients ask again as soon as they are answered; with wrk where it is set up."""
         folder = self._requests(running)
         if self.wrk is None:
-            return self._measured(running, self._own("closed", folder, running, ["--clients", str(self.clients), "--seconds", str(seconds)]))
+            return self._measured(
+                running,
+                self._own("closed", folder, running, ["--clients", str(self.clients), "--seconds", str(seconds)]),
+            )
         listed = folder / "list.txt"
         listed.write_text("".join(f"{file}\n" for file in sorted(folder.glob("*.http"))))
         url, times = f"http://127.0.0.1:{running.port}", [f"-d{max(1, round(seconds))}", "--timeout", "60"]
-        return self._measured(running, [str(self.wrk), "-t1", f"-c{self.clients}", *times, "-s", str(HERE / "wrk.lua"), url, "--", str(listed)])
+        return self._measured(
+            running,
+            [str(self.wrk), "-t1", f"-c{self.clients}", *times, "-s", str(HERE / "wrk.lua"), url, "--", str(listed)],
+        )
 
     def arriving(self, running: Running, rate: float, seconds: float) -> Measured:
         """Let requests arrive at random moments (Poisson), whatever the server does."""
-        return self._measured(running, self._own("open", self._requests(running), running, ["--rate", str(rate), "--seconds", str(seconds)]))
+        return self._measured(
+            running,
+            self._own("open", self._requests(running), running, ["--rate", str(rate), "--seconds", str(seconds)]),
+        )
 
     def _own(self, loop: str, folder: Path, running: Running, options: Sequence[str]) -> list[str]:
         return [sys.executable, str(HERE / "traffic.py"), loop, str(folder), str(running.port), *options]
@@ -109,8 +121,12 @@ class Load:
     def _measured(self, running: Running, command: Sequence[str]) -> Measured:
         libraries = str(peers_folder() / "wrk" / "usr" / "lib" / "x86_64-linux-gnu")
         before, own = running.cpu_seconds(), _children_seconds()
-        done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"LD_LIBRARY_PATH": libraries})
-        found = json.loads((done.stdout if self.wrk is None or "traffic.py" in command[1] else done.stderr).splitlines()[-1])
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=True, env=os.environ | {"LD_LIBRARY_PATH": libraries}
+        )
+        found = json.loads(
+            (done.stdout if self.wrk is None or "traffic.py" in command[1] else done.stderr).splitlines()[-1]
+        )
         spent = running.cpu_seconds() - before
         return Measured(
             found["seconds"],

@@ -1,4 +1,5 @@
-"""The highest rate of Poisson arrivals that a server holds with its 99th percentile within a limit: found by halving, servers in turn."""
+"""The highest rate of Poisson arrivals that a server holds with its 99th percentile within a limit: found by halving,
+servers in turn."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class Search:
     probes: list[dict[str, float]] = field(default_factory=list)
 
 
-def highest_rates(running: Sequence[Running], load: Load, limit: float, seconds: float, steps: int) -> dict[str, Search]:
+def highest_rates(
+    running: Sequence[Running], load: Load, limit: float, seconds: float, steps: int
+) -> dict[str, Search]:
     """Search each server's highest rate; the first bound is what 16 clients in a closed loop get, and a tenth."""
     found: dict[str, Search] = {}
     for one in running:
@@ -50,7 +53,9 @@ def _probe(running: Running, load: Load, search: Search, limit: float, seconds: 
     load.arriving(running, rate, 1)
     measured = load.arriving(running, rate, min(LONGEST, max(seconds, 1.1 * MINIMUM_COUNTS[99.0] / rate)))
     p99 = measured.percentile(99)
-    search.probes.append({"rate": rate, "p99": p99, "answers": len(measured.latencies), "errors": sum(measured.errors.values())})
+    search.probes.append(
+        {"rate": rate, "p99": p99, "answers": len(measured.latencies), "errors": sum(measured.errors.values())}
+    )
     if p99 <= limit:
         search.held, search.p99 = rate, p99
     else:

@@ -1,4 +1,5 @@
-"""What Linux tells of processes: who descends from whom, the processor time they used, their memory, descriptors and shared memory."""
+"""What Linux tells of processes: who descends from whom, the processor time they used, their memory, descriptors and
+shared memory."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Return the fields of /proc/PID/stat after the name: state, parent, … (see proc(5)); None where there is no such process."""
+    """Return the fields of /proc/PID/stat after the name: state, parent, … (see proc(5)); None where there is no such
+    process."""
     try:
         return (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -68,7 +70,14 @@ def held(pid: int) -> Held | None:
     try:
         lines = (folder / "smaps_rollup").read_text().splitlines()
         sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines[1:]}
-        return Held(pid, command_line(pid), sizes["Pss"], sizes["Pss_Anon"], len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir())))
+        return Held(
+            pid,
+            command_line(pid),
+            sizes["Pss"],
+            sizes["Pss_Anon"],
+            len(list((folder / "fd").iterdir())),
+            len(list((folder / "task").iterdir())),
+        )
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -79,7 +88,8 @@ def memory_mb(root: int) -> float:
 
 
 def shared_memory(root: int) -> list[str]:
-    """Return the named shared memory of the machine, but for what processes outside of a tree have mapped: that is theirs."""
+    """Return the named shared memory of the machine, but for what processes outside of a tree have mapped: that is
+    theirs."""
     elsewhere = _mapped_outside(set(tree(root)))
     return sorted(name for entry in SHARED.rglob("*") if (name := str(entry)) not in elsewhere)
 

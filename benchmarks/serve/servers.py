@@ -1,4 +1,5 @@
-"""The servers that are compared: how each is started, asked and stopped. Ours, and its peers with the same network on the same cores."""
+"""The servers that are compared: how each is started, asked and stopped. Ours, and its peers with the same network on
+the same cores."""
 
 from __future__ import annotations
 
@@ -38,7 +39,9 @@ class Server:
 
 def ours(name: str, model: str, *options: str) -> Server:
     """Return `plimsoll serve MODEL`."""
-    return Server(name, [sys.executable, "-m", "plimsoll", "--quiet", "serve", model, "--port", PORT, *options], PLIMSOLL)
+    return Server(
+        name, [sys.executable, "-m", "plimsoll", "--quiet", "serve", model, "--port", PORT, *options], PLIMSOLL
+    )
 
 
 def peers() -> list[Server]:
@@ -46,7 +49,9 @@ def peers() -> list[Server]:
     gunicorn = ["gunicorn", "--workers", "4", "--bind", f"127.0.0.1:{PORT}", "peers.flask_app:app"]
     bentoml = ["bentoml", "serve", "peers.bentoml_app:OpenNsfw", "--host", "127.0.0.1", "--port", PORT]
     mlserver = {"MLSERVER_HTTP_PORT": PORT, "MLSERVER_GRPC_PORT": "0"}
-    libraries = {"LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR") or "")}  # Triton's Python backend needs the same libpython
+    libraries = {
+        "LD_LIBRARY_PATH": str(sysconfig.get_config_var("LIBDIR") or "")
+    }  # Triton's Python backend needs the same libpython
     known = [
         _peer("gunicorn + Flask", "flask", gunicorn, PLAIN),
         _peer("LitServe", "litserve", ["python", "-m", "peers.litserve_app"], PLAIN),
@@ -58,7 +63,9 @@ def peers() -> list[Server]:
     return [peer for peer in known if Path(peer.command[0]).exists()]
 
 
-def _peer(name: str, folder: str, command: Sequence[str], contract: Contract, environment: Mapping[str, str] | None = None) -> Server:
+def _peer(
+    name: str, folder: str, command: Sequence[str], contract: Contract, environment: Mapping[str, str] | None = None
+) -> Server:
     programs = peers_folder() / folder / "bin"
     usual = {
         "NETWORK": str(fetch.fetch("open_nsfw")),
@@ -80,7 +87,15 @@ class Running:
         environment = os.environ | {name: value.replace(PORT, str(port)) for name, value in server.environment.items()}
         command = [part.replace(PORT, str(port)) for part in server.command]
         launcher = [sys.executable, str(HERE / "contain.py"), *command]
-        self.process = subprocess.Popen(launcher, cwd=HERE, env=environment, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, process_group=0)
+        self.process = subprocess.Popen(
+            launcher,
+            cwd=HERE,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            process_group=0,
+        )
 
     @property
     def main(self) -> int:
@@ -116,7 +131,9 @@ class Running:
             except (Unanswered, OSError, TimeoutError):
                 pass
             time.sleep(0.2)
-        raise RuntimeError(f"{self.server.name} doesn't answer: {self.log.read_bytes()[-1500:].decode(errors='replace')}")
+        raise RuntimeError(
+            f"{self.server.name} doesn't answer: {self.log.read_bytes()[-1500:].decode(errors='replace')}"
+        )
 
     def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
         """Stop all its processes where they are, so that they use no processor time; `freeze(SIGCONT)` lets them go on."""
@@ -142,6 +159,8 @@ class Running:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.process.poll() is None:
             self.stop()

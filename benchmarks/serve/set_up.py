@@ -36,7 +36,18 @@ def set_up(name: str) -> None:
             _run(["dpkg", "-x", package.name, "."], folder)
         return
     venv.create(folder, with_pip=True)
-    _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--requirement", str(REQUIREMENTS / f"{name}.txt")], folder)
+    _run(
+        [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--requirement",
+            str(REQUIREMENTS / f"{name}.txt"),
+        ],
+        folder,
+    )
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
@@ -53,7 +64,11 @@ def main() -> int:
         try:
             set_up(name)
         except (subprocess.CalledProcessError, OSError) as error:
-            said = error.stderr.strip().splitlines()[-3:] if isinstance(error, subprocess.CalledProcessError) else [str(error)]
+            said = (
+                error.stderr.strip().splitlines()[-3:]
+                if isinstance(error, subprocess.CalledProcessError)
+                else [str(error)]
+            )
             print(f"{name}: can't be set up here: {' '.join(said)}")
             failed += 1
         else:

@@ -18,9 +18,13 @@ LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)[^)]*\)")
 
 
 @pytest.mark.usefixtures("nsfw_model_path")
-@pytest.mark.parametrize(("page", "code"), [(page.name, code) for page in PAGES for code in BLOCK.findall(page.read_text())])
+@pytest.mark.parametrize(
+    ("page", "code"), [(page.name, code) for page in PAGES for code in BLOCK.findall(page.read_text())]
+)
 def test_a_block_that_is_marked_runs(page: str, code: str) -> None:
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 0, f"{page}: {done.stderr}"
     assert done.stdout
 

@@ -1,4 +1,5 @@
-"""Importing is light: no runtime before its use, and few modules. (How long it takes is measured in `benchmarks/start.py`.)"""
+"""Importing is light: no runtime before its use, and few modules. (How long it takes is measured in
+`benchmarks/start.py`.)"""
 
 from __future__ import annotations
 
@@ -10,7 +11,21 @@ from pathlib import Path
 
 import pytest
 
-RUNTIMES = {"onnx", "onnxruntime", "cv2", "openvino", "tensorflow", "keras", "torch", "tensorrt", "pyarrow", "ai_edge_litert", "MNN", "ncnn", "netron"}
+RUNTIMES = {
+    "onnx",
+    "onnxruntime",
+    "cv2",
+    "openvino",
+    "tensorflow",
+    "keras",
+    "torch",
+    "tensorrt",
+    "pyarrow",
+    "ai_edge_litert",
+    "MNN",
+    "ncnn",
+    "netron",
+}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,11 +45,17 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "import plimsoll; plimsoll.load, plimsoll.Spec, plimsoll.Model, plimsoll.Target, plimsoll.Report, plimsoll.Bundle, plimsoll.Runner",
+        (
+            "import plimsoll; plimsoll.load, plimsoll.Spec, plimsoll.Model, plimsoll.Target, plimsoll.Report,"
+            " plimsoll.Bundle, plimsoll.Runner"
+        ),
         "from plimsoll import backends; [backends.get(name).offers() for name in backends.names()]",
         "from plimsoll import importers; importers.all_sources()",
         "import plimsoll.cli",
-        "from plimsoll import zoo; from plimsoll.preprocessing import Preprocessor; Preprocessor(zoo.card('open_nsfw').spec.input)",
+        (
+            "from plimsoll import zoo; from plimsoll.preprocessing import Preprocessor;"
+            " Preprocessor(zoo.card('open_nsfw').spec.input)"
+        ),
     ],
     ids=["nouns", "backends", "importers", "command line", "reference steps"],
 )
@@ -75,7 +96,10 @@ def test_programs_that_import_onnx_runtime_turn_its_telemetry_off_before() -> No
 
 def test_every_public_name_is_there() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "import plimsoll; [getattr(plimsoll, name) for name in plimsoll.__all__]"], check=False, capture_output=True, text=True
+        [sys.executable, "-c", "import plimsoll; [getattr(plimsoll, name) for name in plimsoll.__all__]"],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 
@@ -85,6 +109,8 @@ def test_importing_plimsoll_loads_few_modules() -> None:
 
 
 def test_help_loads_nothing_that_computes() -> None:
-    loaded = loaded_by("import contextlib; from plimsoll.cli import app\nwith contextlib.suppress(SystemExit): app(['--help'])")
+    loaded = loaded_by(
+        "import contextlib; from plimsoll.cli import app\nwith contextlib.suppress(SystemExit): app(['--help'])"
+    )
     assert "typer" in loaded
     assert not loaded & (RUNTIMES | {"numpy", "PIL", "pydantic", "httpx", "uvicorn", "starlette"})

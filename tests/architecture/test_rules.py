@@ -19,7 +19,10 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
         [
             sys.executable,
             "-c",
-            "import sys; sys.path.insert(0, 'src'); from importlinter.cli import lint_imports_command; lint_imports_command()",
+            (
+                "import sys; sys.path.insert(0, 'src'); from importlinter.cli import lint_imports_command;"
+                " lint_imports_command()"
+            ),
             "--no-logo",
             "--no-cache",
         ],
@@ -75,9 +78,16 @@ def test_a_planted_violation_is_caught(copy: Path, file: str, line: str, caught_
 def test_every_module_is_under_the_runtime_rule() -> None:
     """A new module must not slip past the rule that keeps runtimes out because nobody added it to the list."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    ruled = {name.partition(".")[2] for contract in contracts if contract["id"] == "runtimes" for name in contract["source_modules"]}
+    ruled = {
+        name.partition(".")[2]
+        for contract in contracts
+        if contract["id"] == "runtimes"
+        for name in contract["source_modules"]
+    }
     package = ROOT / "src" / "plimsoll"
-    modules = {path.stem for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    modules = {path.stem for path in package.glob("*.py")} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
     assert modules - {"__init__", "__main__", "backends", "importers", "onnx", "preprocessing", "quantize"} == ruled
 
 

@@ -14,7 +14,11 @@ from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.parity import import_model
 
-TEXT = inputs(1, 3, 8, 8) + layer("c", "Convolution", "data", "c", "convolution_param { num_output: 4 kernel_size: 3 }") + layer("r", "ReLU", "c", "c")
+TEXT = (
+    inputs(1, 3, 8, 8)
+    + layer("c", "Convolution", "data", "c", "convolution_param { num_output: 4 kernel_size: 3 }")
+    + layer("r", "ReLU", "c", "c")
+)
 WEIGHTS = caffemodel({"c": [np.ones((4, 3, 3, 3)), np.ones(4)]})
 
 SHAPE_OF_81 = delimited(7, delimited(1, bytes([9, 9])))
@@ -93,10 +97,19 @@ def test_layers_that_multiply_sizes_end(tmp_path: Path) -> None:
         WEIGHTS[: len(WEIGHTS) // 2],
         delimited(100, delimited(1, b"\xff\xff")),
         delimited(100, delimited(1, b"c") + delimited(7, delimited(5, b"abc"))),
-        delimited(100, delimited(1, b"c") + delimited(7, delimited(7, delimited(1, varint(2**62) * 8)) + delimited(5, b"\0\0\0\0"))),
+        delimited(
+            100,
+            delimited(1, b"c")
+            + delimited(7, delimited(7, delimited(1, varint(2**62) * 8)) + delimited(5, b"\0\0\0\0")),
+        ),
         delimited(100, delimited(1, b"c") + delimited(7, varint(1 << 3) + varint(2**60) + delimited(5, b"\0\0\0\0"))),
         delimited(100, delimited(1, b"c") + delimited(7, blob(np.ones(107))) + delimited(7, blob(np.ones(4)))),
-        delimited(100, delimited(1, b"c") + delimited(7, SHAPE_OF_81 + delimited(5, bytes(4 * 108))) + delimited(7, blob(np.ones(4)))),
+        delimited(
+            100,
+            delimited(1, b"c")
+            + delimited(7, SHAPE_OF_81 + delimited(5, bytes(4 * 108)))
+            + delimited(7, blob(np.ones(4))),
+        ),
         b"PK\x03\x04" + b"\0" * 100,
     ],
     ids=range(11),

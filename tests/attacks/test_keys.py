@@ -56,7 +56,14 @@ def ask(url: str, head: bytes) -> bytes:
 
 
 def request(*headers: bytes, target: bytes = b"/v1/models", method: bytes = b"GET") -> bytes:
-    return method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + b"".join(header + b"\r\n" for header in headers) + b"\r\n"
+    return (
+        method
+        + b" "
+        + target
+        + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        + b"".join(header + b"\r\n" for header in headers)
+        + b"\r\n"
+    )
 
 
 def test_the_good_key_opens(door: tuple[str, str]) -> None:
@@ -118,7 +125,12 @@ def test_thousands_of_headers_and_tokens(door: tuple[str, str]) -> None:
     assert b" 200 " in ask(url, request(b"Authorization: Bearer " + token.encode()))
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"forwarded", b"host"]), st.binary(max_size=300)), max_size=8))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"authorization", b"x-api-key", b"forwarded", b"host"]), st.binary(max_size=300)),
+        max_size=8,
+    )
+)
 def test_whatever_headers_come_the_caller_can_be_told(headers: list[tuple[bytes, bytes]]) -> None:
     caller = caller_of({"headers": headers, "client": ("127.0.0.1", 1)})
     assert all(len(token) <= 256 for token in caller.tokens)
@@ -195,7 +207,10 @@ def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:
 def test_ten_thousand_keys_do_not_stop_the_service(tmp_path: Path) -> None:
     """They are read in a thread: meanwhile the event loop goes on."""
     file = tmp_path / "keys.toml"
-    entries = [Key.model_validate({"name": f"key {number}", "id": f"{number:08x}", "sha256": f"{number:064x}"}) for number in range(10_000)]
+    entries = [
+        Key.model_validate({"name": f"key {number}", "id": f"{number:08x}", "sha256": f"{number:064x}"})
+        for number in range(10_000)
+    ]
     keys.write(file, entries[:1])
     ring = KeyStore(file, every=0.0)
     keys.write(file, entries)

@@ -35,7 +35,10 @@ def oip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
 
 
 def healthy(service: Speaking) -> None:
-    reply = service.post(BARE, {"inputs": [tensor("gain", [1, 1], "INT64", data=[4]), tensor("pixels", [1, 2, 2, 3], "FP32", data=[1] * 12)]})
+    reply = service.post(
+        BARE,
+        {"inputs": [tensor("gain", [1, 1], "INT64", data=[4]), tensor("pixels", [1, 2, 2, 3], "FP32", data=[1] * 12)]},
+    )
     assert tensors(reply)["whole"].tolist() == [[5]]
 
 
@@ -82,7 +85,11 @@ def test_a_length_of_the_json_that_lies(oip: Speaking, off: int) -> None:
     refused(oip.post(BARE, body, Inference_Header_Content_Length=str(max(1, int(length) + off))))
 
 
-@pytest.mark.parametrize("size", [47, 49, 0, -48, 2**31, 2**63, 10**30, 48.0, "48", True, [48], {}], ids=lambda size: f"{type(size).__name__} {size}")
+@pytest.mark.parametrize(
+    "size",
+    [47, 49, 0, -48, 2**31, 2**63, 10**30, 48.0, "48", True, [48], {}],
+    ids=lambda size: f"{type(size).__name__} {size}",
+)
 def test_a_size_of_a_tensor_that_lies(oip: Speaking, size: object) -> None:
     pixels = tensor("pixels", [1, 2, 2, 3], "FP32", parameters={"binary_data_size": size})
     body, length = with_tensors({"inputs": [pixels, tensor("gain", [1, 1], "INT64", data=[1])]}, bytes(48))
@@ -99,9 +106,14 @@ def test_bytes_that_are_too_many_or_too_few_behind_the_json(oip: Speaking) -> No
 
 def test_more_rows_than_a_request_may_have(oip: Speaking) -> None:
     refused(oip.post(PICTURES, picture([9], ["AAAA"] * 9)), "1 to 8")
-    body, length = with_tensors({"inputs": [tensor("image", [3, 3], "BYTES", parameters={"binary_data_size": 45})]}, element(b"x") * 9)
+    body, length = with_tensors(
+        {"inputs": [tensor("image", [3, 3], "BYTES", parameters={"binary_data_size": 45})]}, element(b"x") * 9
+    )
     refused(oip.post(PICTURES, body, Inference_Header_Content_Length=length), "1 to 8")
-    refused(oip.post(BARE, bare({"shape": [9, 2, 2, 3], "data": [1] * 108}, {"shape": [9, 1], "data": [1] * 9})), "at most 8")
+    refused(
+        oip.post(BARE, bare({"shape": [9, 2, 2, 3], "data": [1] * 108}, {"shape": [9, 1], "data": [1] * 9})),
+        "at most 8",
+    )
 
 
 SHAPES: list[Any] = [
@@ -114,12 +126,21 @@ SHAPES: list[Any] = [
 def test_a_shape_that_can_t_be(oip: Speaking, shape: object) -> None:
     refused(oip.post(BARE, bare({"shape": shape})), "shape")
     if not (isinstance(shape, list) and shape in ([12], [1] * 1000, [])):
-        told = {"inputs": [tensor("pixels", shape, "FP32", parameters={"binary_data_size": 48}), tensor("gain", [1, 1], "INT64", data=[1])]}
+        told = {
+            "inputs": [
+                tensor("pixels", shape, "FP32", parameters={"binary_data_size": 48}),
+                tensor("gain", [1, 1], "INT64", data=[1]),
+            ]
+        }
         body, length = with_tensors(told, bytes(48))
         refused(oip.post(BARE, body, Inference_Header_Content_Length=length), "shape")
 
 
-@pytest.mark.parametrize("shape", [[0], [-1], [-1, -1], [9], [2**62], [2, 2**62], [2**32, 2**32], [10**4000], [3], [2, 2]], ids=lambda shape: str(shape)[:30])
+@pytest.mark.parametrize(
+    "shape",
+    [[0], [-1], [-1, -1], [9], [2**62], [2, 2**62], [2**32, 2**32], [10**4000], [3], [2, 2]],
+    ids=lambda shape: str(shape)[:30],
+)
 def test_a_shape_of_pictures_that_can_t_be(oip: Speaking, shape: list[int]) -> None:
     refused(oip.post(PICTURES, picture(shape, ["AAAA"])), "shape")
     for elements in (element(b"x"), element(b""), b""):
@@ -144,13 +165,29 @@ def test_data_that_doesn_t_fit(oip: Speaking, datatype: object, more: dict[str, 
     refused(oip.post(BARE, request), "pixels")
 
 
-@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 1.5, 1e400, "1", True, None, 10**4000], ids=lambda value: str(value)[:20])
+@pytest.mark.parametrize(
+    "value", [2**63, -(2**63) - 1, 1.5, 1e400, "1", True, None, 10**4000], ids=lambda value: str(value)[:20]
+)
 def test_whole_numbers_that_are_none_or_too_large(oip: Speaking, value: object) -> None:
     refused(oip.post(BARE, json.dumps(bare(gain={"data": [value]}))))
 
 
 @pytest.mark.parametrize(
-    "data", ["", "no base64!", "AAAA" * 10, "=", "\x00", 5, None, ["AAAA", "AAAA"], {"b64": 5}, {"b64": "AAAA", "x": 1}, {"url": "http://x"}], ids=str
+    "data",
+    [
+        "",
+        "no base64!",
+        "AAAA" * 10,
+        "=",
+        "\x00",
+        5,
+        None,
+        ["AAAA", "AAAA"],
+        {"b64": 5},
+        {"b64": "AAAA", "x": 1},
+        {"url": "http://x"},
+    ],
+    ids=str,
 )
 def test_pictures_that_are_none(oip: Speaking, data: object) -> None:
     reply = oip.post(PICTURES, picture([1], [data]))
@@ -172,8 +209,15 @@ LENGTHS = {
 @pytest.mark.parametrize("name", LENGTHS)
 def test_lengths_of_elements_that_lie(oip: Speaking, name: str) -> None:
     shape = [2] if "second" in name or "third" in name or "all" in name else [1]
-    body, length = with_tensors({"inputs": [tensor("image", shape, "BYTES", parameters={"binary_data_size": len(LENGTHS[name])})]}, LENGTHS[name])
-    refused(oip.post(PICTURES, body, Inference_Header_Content_Length=length), "image", "is said to have" if "too long" in name else "")
+    body, length = with_tensors(
+        {"inputs": [tensor("image", shape, "BYTES", parameters={"binary_data_size": len(LENGTHS[name])})]},
+        LENGTHS[name],
+    )
+    refused(
+        oip.post(PICTURES, body, Inference_Header_Content_Length=length),
+        "image",
+        "is said to have" if "too long" in name else "",
+    )
 
 
 REQUESTS: dict[str, Any] = {
@@ -194,8 +238,16 @@ REQUESTS: dict[str, Any] = {
     "timeout that is NaN": picture([1], ["AAAA"], parameters={"timeout": float("nan")}),
     "binary_data_output": picture([1], ["AAAA"], parameters={"binary_data_output": 1}),
     "classification": picture([1], ["AAAA"], outputs=[{"name": "mean", "parameters": {"classification": -1}}]),
-    "shared memory in": {"inputs": [tensor("image", [1], "BYTES", parameters={"shared_memory_region": "/etc/passwd", "shared_memory_byte_size": 5})]},
-    "shared memory out": picture([1], ["AAAA"], outputs=[{"name": "mean", "parameters": {"shared_memory_region": "x"}}]),
+    "shared memory in": {
+        "inputs": [
+            tensor(
+                "image", [1], "BYTES", parameters={"shared_memory_region": "/etc/passwd", "shared_memory_byte_size": 5}
+            )
+        ]
+    },
+    "shared memory out": picture(
+        [1], ["AAAA"], outputs=[{"name": "mean", "parameters": {"shared_memory_region": "x"}}]
+    ),
     "data twice": {"inputs": [tensor("image", [1], "BYTES", data=["AAAA"], parameters={"binary_data_size": 0})]},
     "a missing input": {"inputs": bare()["inputs"][:1]},
     "rows that differ": bare(gain={"shape": [2, 1], "data": [1, 2]}),
@@ -241,7 +293,14 @@ def test_compressed_bodies_that_are_bombs_or_damaged(oip: Speaking) -> None:
         tracemalloc.stop()
     good = json.dumps(bare()).encode()
     assert oip.post(BARE, zlib.compress(good), Content_Encoding="deflate").status_code == 200
-    for damaged in (gzip.compress(good)[:-9], gzip.compress(good) + b"x", b"x" * 50, good, b"", gzip.compress(gzip.compress(good))):
+    for damaged in (
+        gzip.compress(good)[:-9],
+        gzip.compress(good) + b"x",
+        b"x" * 50,
+        good,
+        b"",
+        gzip.compress(gzip.compress(good)),
+    ):
         refused(oip.post(BARE, damaged, Content_Encoding="gzip"))
     for unknown in ("br", "zstd", "gzip, gzip", "x" * 5000):
         refused(oip.post(BARE, good, Content_Encoding=unknown), "gzip, deflate", status=415)
@@ -288,7 +347,9 @@ def test_chunks_that_never_end_right(oip: Speaking) -> None:
 def test_two_thousand_mutated_requests_get_one_answer_each(oip: Speaking) -> None:
     chance = random.Random(5)
     pixels = tensor("pixels", [1, 2, 2, 3], "FP32", parameters={"binary_data_size": 48})
-    body, length = with_tensors({"inputs": [tensor("gain", [1, 1], "INT64", data=[1]), pixels]}, np.ones(12, "<f4").tobytes())
+    body, length = with_tensors(
+        {"inputs": [tensor("gain", [1, 1], "INT64", data=[1]), pixels]}, np.ones(12, "<f4").tobytes()
+    )
     told = tensor("image", [2], "BYTES", parameters={"binary_data_size": 16})
     other, other_length = with_tensors({"inputs": [told], "outputs": [{"name": "mean"}]}, element(b"abcd") * 2)
     for _ in range(1000):
@@ -296,8 +357,14 @@ def test_two_thousand_mutated_requests_get_one_answer_each(oip: Speaking) -> Non
             mutated = bytearray(original)
             for _ in range(chance.randint(1, 4)):
                 at = chance.randrange(len(mutated))
-                mutated[at : at + chance.randint(0, 3)] = chance.choice([bytes([chance.randrange(256)]), b"9", b"-", b'"', b"[", b"null", b""])
-            reply = oip.post(path, bytes(mutated), Inference_Header_Content_Length=str(max(0, int(where) + chance.choice([0, 0, 0, 1, -1, 48]))))
+                mutated[at : at + chance.randint(0, 3)] = chance.choice(
+                    [bytes([chance.randrange(256)]), b"9", b"-", b'"', b"[", b"null", b""]
+                )
+            reply = oip.post(
+                path,
+                bytes(mutated),
+                Inference_Header_Content_Length=str(max(0, int(where) + chance.choice([0, 0, 0, 1, -1, 48]))),
+            )
             assert reply.status_code in (200, 400, 415), (reply.status_code, reply.text, mutated)
             assert reply.status_code == 200 or list(reply.json()) == ["error"]
     healthy(oip)

@@ -50,7 +50,9 @@ def refusal(folder: Path, tensor: Any) -> str:
     path.write_bytes(build(tensor).SerializeToString())
     with pytest.raises(ModelError) as caught:
         read(path)
-    assert "the weights of 'w' lie in" in caught.value.message  # RequestError here, before onnx's own checks see the file.
+    assert (
+        "the weights of 'w' lie in" in caught.value.message
+    )  # RequestError here, before onnx's own checks see the file.
     assert caught.value.hint
     return caught.value.message
 
@@ -102,14 +104,20 @@ def test_an_absolute_path_is_refused_even_to_a_file_in_the_folder(folder: Path) 
     [
         (lambda folder: (folder / "w.bin").symlink_to(folder.parent / "secret.bin"), "w.bin", "symbolic link"),
         (lambda folder: (folder / "deep").symlink_to(folder.parent), "deep/secret.bin", "symbolic link"),
-        (lambda folder: ((folder / "a.bin").write_bytes(bytes(BYTES)), (folder / "w.bin").symlink_to("a.bin")), "w.bin", "symbolic link"),
+        (
+            lambda folder: ((folder / "a.bin").write_bytes(bytes(BYTES)), (folder / "w.bin").symlink_to("a.bin")),
+            "w.bin",
+            "symbolic link",
+        ),
         (lambda folder: os.link(folder.parent / "secret.bin", folder / "w.bin"), "w.bin", "hard link"),
         (lambda folder: os.mkfifo(folder / "w.bin"), "w.bin", "not a regular file"),
         (lambda folder: (folder / "w.bin").mkdir(), "w.bin", "not a regular file"),
     ],
     ids=["linked file", "linked folder", "link inside", "hard link", "FIFO", "folder"],
 )
-def test_a_file_that_is_not_plain_is_refused(folder: Path, plant: Callable[[Path], Any], location: str, reason: str) -> None:
+def test_a_file_that_is_not_plain_is_refused(
+    folder: Path, plant: Callable[[Path], Any], location: str, reason: str
+) -> None:
     plant(folder)
     assert reason in refusal(folder, external(location))
 
@@ -144,7 +152,17 @@ def read_as_onnx(path: Path) -> Model:
         ({"offset": "٤"}, "whole numbers"),
         ({"offset": ""}, "whole numbers"),
     ],
-    ids=["offset beyond", "reaches beyond", "huge length", "negative offset", "negative length", "endless length", "hexadecimal", "other digits", "no digits"],
+    ids=[
+        "offset beyond",
+        "reaches beyond",
+        "huge length",
+        "negative offset",
+        "negative length",
+        "endless length",
+        "hexadecimal",
+        "other digits",
+        "no digits",
+    ],
 )
 def test_an_offset_or_length_outside_the_file_is_refused(folder: Path, entries: dict[str, str], reason: str) -> None:
     (folder / "w.bin").write_bytes(bytes(BYTES))
@@ -179,7 +197,9 @@ def _hide(model: Any, place: str, tensor: Any) -> None:
     elif place == "sparse":
         graph.sparse_initializer.add(values=tensor, dims=[4])
     elif place == "function":
-        model.functions.append(helper.make_function("own", "F", ["a"], ["k"], [_in_attribute(tensor)], [helper.make_opsetid("", 17)]))
+        model.functions.append(
+            helper.make_function("own", "F", ["a"], ["k"], [_in_attribute(tensor)], [helper.make_opsetid("", 17)])
+        )
     else:
         model.training_info.add().algorithm.initializer.append(tensor)
 
@@ -302,7 +322,9 @@ def functions(count: int, calls: Sequence[int]) -> Any:
     for place in range(count):
         names = ["a", *(f"t{number}" for number in range(len(calls) - 1)), "z"]
         nodes = [
-            helper.make_node("Relu", [before], [after]) if place + step >= count else helper.make_node(f"F{place + step}", [before], [after], domain="own")
+            helper.make_node("Relu", [before], [after])
+            if place + step >= count
+            else helper.make_node(f"F{place + step}", [before], [after], domain="own")
             for step, before, after in zip(calls, names, names[1:], strict=False)
         ]
         model.functions.append(helper.make_function("own", f"F{place}", ["a"], ["z"], nodes, opsets))

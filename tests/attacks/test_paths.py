@@ -1,7 +1,7 @@
 """Ways of writing a path: none leads to a handler that demands more than its caller may.
 
-Every route of the real application is asked for in every way that a reader of paths may take for another one. What is behind a route is
-replaced by a note that it was reached; the guard and the router are the real ones.
+Every route of the real application is asked for in every way that a reader of paths may take for another one. What is
+behind a route is replaced by a note that it was reached; the guard and the router are the real ones.
 """
 
 from __future__ import annotations
@@ -37,23 +37,51 @@ MODEL = "/v2/models/{name}"
 VERSION = "/v2/models/{name}/versions/{version}"
 LOAD, UNLOAD = "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"
 RIGHTS: Mapping[tuple[str, str], Need | None] = {
-    **{("GET", path): None for path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")},
+    **{
+        ("GET", path): None
+        for path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+    },
     ("GET", "/metrics"): "metrics",
     ("POST", "/v1/predict"): "predict",
-    **{("GET", path): "predict" for path in ("/v1/models", "/v1/models/{name}/report", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")},
+    **{
+        ("GET", path): "predict"
+        for path in ("/v1/models", "/v1/models/{name}/report", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")
+    },
     **{("POST", prefix + "/infer"): "predict" for prefix in (MODEL, VERSION)},
-    **{("GET", prefix + tail): "predict" for prefix in (MODEL, VERSION) for tail in ("", "/ready", "/config", "/stats")},
+    **{
+        ("GET", prefix + tail): "predict" for prefix in (MODEL, VERSION) for tail in ("", "/ready", "/config", "/stats")
+    },
     ("POST", "/v2/repository/index"): "predict",
     ("POST", LOAD): "control",
     ("POST", UNLOAD): "control",
-    **{("POST", path): "predict" for path in ("/v1/detect-images", "/v1/vision/nsfw", "/api/vision/nsfw", "/hooks/unload")},
+    **{
+        ("POST", path): "predict"
+        for path in ("/v1/detect-images", "/v1/vision/nsfw", "/api/vision/nsfw", "/hooks/unload")
+    },
 }
 """What every route demands; a new one has to be written down here."""
 
 CONTRACTS = {"photoprism": {"prefixes": ["/v1/vision", "/api/vision"]}, "pictrs": {"path": "/hooks/unload"}}
 OTHERS_PAGE = {"Origin": "https://evil.example"}
 NO_TEXT = (
-    *("%00", "%01", "%07", "%08", "%09", "%0A", "%0a", "%0B", "%0C", "%0D", "%0D%0A", "%0A%0A", "%1B", "%1C", "%1F", "%7F"),
+    *(
+        "%00",
+        "%01",
+        "%07",
+        "%08",
+        "%09",
+        "%0A",
+        "%0a",
+        "%0B",
+        "%0C",
+        "%0D",
+        "%0D%0A",
+        "%0A%0A",
+        "%1B",
+        "%1C",
+        "%1F",
+        "%7F",
+    ),
     *("%C2%80", "%C2%85", "%C2%9F", "%E2%80%A8", "%E2%80%A9", "%E2%80%AE", "%E2%80%8B", "%EF%BB%BF"),
     *("%C0%AF", "%C0%8A", "%E0%80%8A", "%F0%80%80%8A", "%FF", "%80", "%C2", "%ED%A0%80", "%0A%00", "/%0A", "%0A/"),
 )
@@ -90,7 +118,16 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Door]:
     }
 
 
-DOORS = ("a page, no keys", "a proxy, no keys", "nobody controls", "no key", "no key, open metrics", "a predict key", "a metrics key", "an admin key")
+DOORS = (
+    "a page, no keys",
+    "a proxy, no keys",
+    "nobody controls",
+    "no key",
+    "no key, open metrics",
+    "a predict key",
+    "a metrics key",
+    "an admin key",
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +167,52 @@ def candidates(target: str) -> Iterator[str]:
     """Yield other ways of writing a path, and paths that a careless reader takes for it."""
     yield target
     head, _, last = target.rpartition("/")
-    yield from (f"{target}/", f"{target}//", f"/{target}", f"//{target}", f"{target}/.", f"{target}/..", f"{target}/x", f"{target};x", f"{target}.json")
-    yield from (f"{target}%20", f"{target}%23", f"{target}%3F", f"{target}?x=/healthz", f"{target}%2F", f"{target}%252F", f"{target}%250A", f"{target}%5C")
-    yield from (f"{head}//{last}", f"{head}/./{last}", f"{head}/x/../{last}", f"{head}%2F{last}", f"{head}%2f{last}", f"{head}%252F{last}")
+    yield from (
+        f"{target}/",
+        f"{target}//",
+        f"/{target}",
+        f"//{target}",
+        f"{target}/.",
+        f"{target}/..",
+        f"{target}/x",
+        f"{target};x",
+        f"{target}.json",
+    )
+    yield from (
+        f"{target}%20",
+        f"{target}%23",
+        f"{target}%3F",
+        f"{target}?x=/healthz",
+        f"{target}%2F",
+        f"{target}%252F",
+        f"{target}%250A",
+        f"{target}%5C",
+    )
+    yield from (
+        f"{head}//{last}",
+        f"{head}/./{last}",
+        f"{head}/x/../{last}",
+        f"{head}%2F{last}",
+        f"{head}%2f{last}",
+        f"{head}%252F{last}",
+    )
     yield from (f"{head}%5C{last}", f"{head}/%2E/{last}", f"{head}/%2e%2e/{last}", f"{head}/.;/{last}")
-    yield from (f"/healthz/..{target}", f"/page/..{target}", f"/page/%2e%2e{target}", f"/page{target}", f"/healthz%2F..{target}", f"/v1/models/..{target}")
-    yield from (target.upper(), target.title(), f"{head}/{last.upper()}", target.replace("/", "%2F"), target[1:], "/" + target.replace("/", "%2f")[3:])
+    yield from (
+        f"/healthz/..{target}",
+        f"/page/..{target}",
+        f"/page/%2e%2e{target}",
+        f"/page{target}",
+        f"/healthz%2F..{target}",
+        f"/v1/models/..{target}",
+    )
+    yield from (
+        target.upper(),
+        target.title(),
+        f"{head}/{last.upper()}",
+        target.replace("/", "%2F"),
+        target[1:],
+        "/" + target.replace("/", "%2f")[3:],
+    )
     yield "".join(f"%{ord(letter):02X}" if letter.isalpha() else letter for letter in target)
     yield f"{head}/%{ord(last[0]):02x}{last[1:]}" if last else target
     yield f"{target}%EF%BC%8F"  # a full-width slash
@@ -170,7 +247,9 @@ async def ask(app: ASGIApp, method: str, target: str, headers: Mapping[str, str]
         "scheme": "http",
         "client": ("127.0.0.1", 50_000),
         "server": ("127.0.0.1", 8000),
-        "headers": [(name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1"} | dict(headers)).items()],
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in ({"Host": "127.0.0.1"} | dict(headers)).items()
+        ],
     }
     await app(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
@@ -183,7 +262,9 @@ def test_every_route_has_its_right(service: Service) -> None:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_every_route_answers_who_may_and_nobody_else(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+def test_every_route_answers_who_may_and_nobody_else(
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+) -> None:
     app, caller = guarded(service, doors[door].access), doors[door]
     for (method, route), need in RIGHTS.items():
         for asked in (method, "HEAD") if method == "GET" else (method,):
@@ -194,7 +275,9 @@ def test_every_route_answers_who_may_and_nobody_else(service: Service, doors: Ma
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_no_way_of_writing_a_path_gives_more_rights(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+def test_no_way_of_writing_a_path_gives_more_rights(
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+) -> None:
     app, caller = guarded(service, doors[door].access), doors[door]
 
     async def ask_all(methods: Iterable[str]) -> None:
@@ -210,7 +293,9 @@ def test_no_way_of_writing_a_path_gives_more_rights(service: Service, doors: Map
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_a_path_that_is_no_text_is_refused_before_anything_else(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+def test_a_path_that_is_no_text_is_refused_before_anything_else(
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+) -> None:
     app, caller = guarded(service, doors[door].access), doors[door]
 
     async def ask_all(methods: Iterable[str]) -> None:
@@ -232,25 +317,51 @@ def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(service: Service, doors
         app = guarded(service, doors[name].access)
         found[name] = [
             asyncio.run(ask(app, method, path, doors[name].headers))[0]
-            for method, path in (("GET", "/nothing"), ("POST", "/v1/models/x/reload"), ("GET", "/page/a/b"), ("GET", "/favicon.ico"))
+            for method, path in (
+                ("GET", "/nothing"),
+                ("POST", "/v1/models/x/reload"),
+                ("GET", "/page/a/b"),
+                ("GET", "/favicon.ico"),
+            )
         ]
     assert found == {"a page, no keys": [404] * 4, "no key": [401] * 3 + [404], "a predict key": [404] * 4}
 
 
-def test_a_route_that_nobody_classified_needs_the_most(doors: Mapping[str, Door], reached: list[tuple[str, str]]) -> None:
+def test_a_route_that_nobody_classified_needs_the_most(
+    doors: Mapping[str, Door], reached: list[tuple[str, str]]
+) -> None:
     async def new(request: Request) -> Response:
         del request
         return Response()
 
     path = "/v1/models/{name}/erase"
     for door in doors.values():
-        app = Shell(Authorizer(door.access), door.access, CorsSettings(), LogSettings()).around(Starlette(routes=[Route(path, new, methods=["GET"])]))
+        app = Shell(Authorizer(door.access), door.access, CorsSettings(), LogSettings()).around(
+            Starlette(routes=[Route(path, new, methods=["GET"])])
+        )
         reached.clear()
         status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", door.headers))
         assert (status == 200, bool(reached)) == ("control" in door.may,) * 2
 
 
-RAW = (b"\x00", b"\x01", b"\t", b"\x0b", b"\x1b", b"\x7f", b"\x80", b"\x85", b"\xa0", b"\xc0\x8a", b"\xe2\x80\xa8", b"\xff", b"%", b"%0", b"%0g", b"%u000a")
+RAW = (
+    b"\x00",
+    b"\x01",
+    b"\t",
+    b"\x0b",
+    b"\x1b",
+    b"\x7f",
+    b"\x80",
+    b"\x85",
+    b"\xa0",
+    b"\xc0\x8a",
+    b"\xe2\x80\xa8",
+    b"\xff",
+    b"%",
+    b"%0",
+    b"%0g",
+    b"%u000a",
+)
 """What the HTTP server itself has to read; a newline and a carriage return would end the line."""
 
 
@@ -268,7 +379,9 @@ def raw(url: str, target: bytes, headers: Mapping[str, str], method: bytes = b"P
 
 
 @pytest.mark.parametrize("door", ["a page, no keys", "nobody controls", "a predict key"])
-def test_bytes_over_a_connection_do_not_unload_a_model(service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str) -> None:
+def test_bytes_over_a_connection_do_not_unload_a_model(
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+) -> None:
     caller = doors[door]
     unload = target_of(UNLOAD)
     with running(guarded(service, caller.access)) as url:
@@ -281,14 +394,23 @@ def test_bytes_over_a_connection_do_not_unload_a_model(service: Service, doors: 
             assert raw(url, target.encode(), caller.headers) in (307, 400, 403, 404), target
         for extra in RAW:
             assert raw(url, unload.encode() + extra, caller.headers) in (0, 400, 404), extra
-        whole = (f"http://x{unload}", f"http://healthz{unload}", f"//x{unload}", f"http://x/healthz#{unload}", f"{unload}#/healthz", "*")
+        whole = (
+            f"http://x{unload}",
+            f"http://healthz{unload}",
+            f"//x{unload}",
+            f"http://x/healthz#{unload}",
+            f"{unload}#/healthz",
+            "*",
+        )
         for target in whole:
             assert raw(url, target.encode(), caller.headers) in (400, 403, 404, 405), target
     assert reached == []
 
 
 @pytest.mark.parametrize("host", ["x", "x/v2/", "x?", "x#", "x/healthz?", "evil.example/v2"])
-def test_the_host_header_changes_neither_rights_nor_the_form_of_errors(service: Service, doors: Mapping[str, Door], host: str) -> None:
+def test_the_host_header_changes_neither_rights_nor_the_form_of_errors(
+    service: Service, doors: Mapping[str, Door], host: str
+) -> None:
     caller = doors["a predict key"]
     app = guarded(service, caller.access)
     for path, is_text in (("/nothing", False), ("/v2/nothing/at/all", True), ("/v2%3Fx", True), ("/page%3F/v2", False)):

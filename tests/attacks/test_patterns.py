@@ -25,21 +25,35 @@ KEY = {"name": "one", "id": "00000000", "sha256": "a" * 64}
 
 
 def half_open(source: str) -> Iterator[str]:
-    """Yield patterns of Python's `re` that end in `$` without MULTILINE: they leave out a newline at the end of what they read."""
+    """Yield patterns of Python's `re` that end in `$` without MULTILINE: they leave out a newline at the end of what
+    they read."""
     for call in ast.walk(ast.parse(source)):
-        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr in MATCHING and ast.unparse(call.func.value) == "re":
+        if (
+            isinstance(call, ast.Call)
+            and isinstance(call.func, ast.Attribute)
+            and call.func.attr in MATCHING
+            and ast.unparse(call.func.value) == "re"
+        ):
             pattern = ast.unparse(call.args[0]) if call.args else ""
             flags = " ".join(map(ast.unparse, [*call.args[1:], *(keyword.value for keyword in call.keywords)]))
-            if pattern.rstrip("\"')").endswith("$") and not pattern.rstrip("\"')").endswith("\\$") and "MULTILINE" not in flags:
+            if (
+                pattern.rstrip("\"')").endswith("$")
+                and not pattern.rstrip("\"')").endswith("\\$")
+                and "MULTILINE" not in flags
+            ):
                 yield pattern
 
 
 def test_no_pattern_leaves_out_a_newline_at_the_end() -> None:
-    found = {file.name: list(half_open(file.read_text("utf-8"))) for file in Path(plimsoll.__file__).parent.rglob("*.py")}
+    found = {
+        file.name: list(half_open(file.read_text("utf-8"))) for file in Path(plimsoll.__file__).parent.rglob("*.py")
+    }
     assert {name: patterns for name, patterns in found.items() if patterns} == {}
 
 
-@pytest.mark.parametrize("planted", ["re.compile(r'a$')", "re.match('^a$', x)", "re.search(rf'{a}$', x)", "re.compile(b'(a|b$)', re.ASCII)"])
+@pytest.mark.parametrize(
+    "planted", ["re.compile(r'a$')", "re.match('^a$', x)", "re.search(rf'{a}$', x)", "re.compile(b'(a|b$)', re.ASCII)"]
+)
 def test_such_a_pattern_is_found(planted: str) -> None:
     assert list(half_open(planted))
     assert not list(half_open(planted.replace("$", "\\\\Z")))
@@ -59,7 +73,9 @@ def test_such_a_pattern_is_found(planted: str) -> None:
         (PictrsSettings, {"path": "/v1/validate"}, "path"),
     ],
 )
-def test_a_setting_takes_nothing_behind_its_end(model: type[BaseModel], fields: dict[str, Any], name: str, end: str) -> None:
+def test_a_setting_takes_nothing_behind_its_end(
+    model: type[BaseModel], fields: dict[str, Any], name: str, end: str
+) -> None:
     model.model_validate(fields)
     value = fields[name]
     with pytest.raises(ValidationError):

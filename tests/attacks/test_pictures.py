@@ -50,7 +50,9 @@ FORMATS: dict[str, dict[str, Any]] = {
 def plan(preprocessing: Preprocessing, **decode: Any) -> Preprocessor:
     formats = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
     resize = {"step": "resize", "width": 32, "height": 32}
-    return Preprocessor(Input.model_validate({"steps": [{"step": "decode", "formats": formats, **decode}, resize]}), preprocessing)
+    return Preprocessor(
+        Input.model_validate({"steps": [{"step": "decode", "formats": formats, **decode}, resize]}), preprocessing
+    )
 
 
 def picture(name: str, side: int = 96) -> bytes:
@@ -67,9 +69,25 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png(width: int, height: int, *, extra: bytes = b"", after: bytes = b"", depth: int = 8, colour: int = 2, body: bytes = b"") -> bytes:
+def png(
+    width: int,
+    height: int,
+    *,
+    extra: bytes = b"",
+    after: bytes = b"",
+    depth: int = 8,
+    colour: int = 2,
+    body: bytes = b"",
+) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", body or zlib.compress(b"\0" * 100)) + after + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + extra
+        + chunk(b"IDAT", body or zlib.compress(b"\0" * 100))
+        + after
+        + chunk(b"IEND", b"")
+    )
 
 
 def mutated(data: bytes, seed: int) -> bytes:
@@ -118,7 +136,11 @@ def attack(pictures: Iterator[bytes], options: tuple[dict[str, Any], ...] = ({},
 
 
 def mutate(name: str) -> dict[str, Any]:
-    options: tuple[dict[str, Any], ...] = ({}, {"truncated": "fill", "exif_orientation": True, "alpha": "composite"}, {"dct": "fast", "colour": "grey"})
+    options: tuple[dict[str, Any], ...] = (
+        {},
+        {"truncated": "fill", "exif_orientation": True, "alpha": "composite"},
+        {"dct": "fast", "colour": "grey"},
+    )
     data = picture(name)
     return attack((mutated(data, seed) for seed in range(MUTATIONS)), options)
 
@@ -130,7 +152,8 @@ def truncate(name: str) -> dict[str, Any]:
 
 
 def claim(name: str) -> dict[str, Any]:
-    """The header claims more pixels than the limit: 12,000 x 12,000 (Pillow's own limit is higher), or 16,383 x 16,383 for WebP."""
+    """The header claims more pixels than the limit: 12,000 x 12,000 (Pillow's own limit is higher), or 16,383 x 16,383
+    for WebP."""
     data = picture(name)
     side = 12_000
 
@@ -145,7 +168,9 @@ def claim(name: str) -> dict[str, Any]:
         "webp_lossless": lambda: patched(24, (16_382).to_bytes(3, "little") * 2),
         "bmp": lambda: patched(18, struct.pack("<ii", side, side)),
         "gif": lambda: patched(6, struct.pack("<HH", side, side)),
-        "tiff": lambda: re.sub(rb"([\x00\x01]\x01[\x03\x04]\x00\x01\x00{3})\x60\x00", lambda tag: tag[1] + struct.pack("<H", side), data),  # tags 256 and 257
+        "tiff": lambda: re.sub(
+            rb"([\x00\x01]\x01[\x03\x04]\x00\x01\x00{3})\x60\x00", lambda tag: tag[1] + struct.pack("<H", side), data
+        ),  # tags 256 and 257
     }
     hostile = claims[name]()
     assert hostile != data
@@ -178,7 +203,9 @@ def peak_memory() -> int:
     """Return this process's largest resident size, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():  # ru_maxrss counts what the parent held when it started this process, too.
-        return 1024 * next(int(line.split()[1]) for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return 1024 * next(
+            int(line.split()[1]) for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM")
+        )
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
@@ -240,7 +267,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Pictures of exactly 50 megapixels, the limit, in the most expensive forms."""
     folder = tmp_path_factory.mktemp("large")
     width, height = 8_000, 6_250
-    noise = Image.effect_noise((width // 4, height // 4), 60).convert("RGB").resize((width, height), Image.Resampling.NEAREST)
+    noise = (
+        Image.effect_noise((width // 4, height // 4), 60)
+        .convert("RGB")
+        .resize((width, height), Image.Resampling.NEAREST)
+    )
     noise.save(folder / "progressive", "JPEG", progressive=True, subsampling=0, quality=60)
     noise.save(folder / "webp", "WEBP", quality=10, method=0)
     packed, row = zlib.compressobj(1), b"\0" + bytes(range(256)) * (width * 8 // 256)
@@ -253,7 +284,14 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize(
     ("name", "preprocessing"),
-    [("progressive", "reference"), ("progressive", "fast"), ("webp", "fast"), ("rgba", "fast"), ("rgba16", "reference"), ("grey16", "fast")],
+    [
+        ("progressive", "reference"),
+        ("progressive", "fast"),
+        ("webp", "fast"),
+        ("rgba", "fast"),
+        ("rgba16", "reference"),
+        ("grey16", "fast"),
+    ],
 )
 def test_fifty_megapixels_stay_below_a_gigabyte(name: str, preprocessing: str, large: dict[str, Path]) -> None:
     found = run_attack("decoded", f"{preprocessing}:{large[name]}")

@@ -39,7 +39,15 @@ def changed(folder: Path, change: Any) -> Path:
 def test_what_minifiers_write_is_read() -> None:
     text = 'var a;m.exports={a:!0,b:!1,"c":[.5,-1e3,0x10,1.,],d:void 0,\'e\':"x\\u0041\\n\\\'",f:`t`,1:-Infinity,};//'
     found = literal.exported(text, "m")
-    assert found == {"a": True, "b": False, "c": [0.5, -1000.0, 16, 1.0], "d": None, "e": "xA\n'", "f": "t", "1": float("-inf")}
+    assert found == {
+        "a": True,
+        "b": False,
+        "c": [0.5, -1000.0, 16, 1.0],
+        "d": None,
+        "e": "xA\n'",
+        "f": "t",
+        "1": float("-inf"),
+    }
     assert literal.exported('export default "abc"', "m") == "abc"
 
 
@@ -72,7 +80,10 @@ def test_code_and_damage_are_refused(tmp_path: Path, text: str) -> None:
     assert time.perf_counter() - started < 60
 
 
-@pytest.mark.parametrize("name", ["../secret.bin", "/etc/passwd", "C:\\x", "a\\..\\b", "http://host/x.bin", "missing.bin", "link.bin", "a\0b", ""])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.bin", "/etc/passwd", "C:\\x", "a\\..\\b", "http://host/x.bin", "missing.bin", "link.bin", "a\0b", ""],
+)
 def test_shards_lie_beside_the_model(tmp_path: Path, name: str) -> None:
     (tmp_path / "secret.bin").write_bytes(bytes(32))
     (tmp_path / "model").mkdir()
@@ -95,7 +106,9 @@ def test_shards_lie_beside_the_model(tmp_path: Path, name: str) -> None:
         lambda d: d.update(modelTopology=[]),
         lambda d: d["modelTopology"].update(model_config={"class_name": "Model"}),
         lambda d: d["modelTopology"]["model_config"]["config"].update(layers="x"),
-        lambda d: d["modelTopology"]["model_config"]["config"]["layers"][0]["config"].update(batch_input_shape=[None, 2**40, 2**40, 3]),
+        lambda d: d["modelTopology"]["model_config"]["config"]["layers"][0]["config"].update(
+            batch_input_shape=[None, 2**40, 2**40, 3]
+        ),
         lambda d: d["modelTopology"]["model_config"]["config"]["layers"][0]["config"].update(dtype="string"),
         lambda d: d["modelTopology"]["model_config"]["config"]["layers"][1]["config"].update(strides=["a"]),
         lambda d: d["modelTopology"]["model_config"]["config"].update(output_layers=[["c", 7, 0]]),
@@ -110,7 +123,10 @@ def test_hostile_topologies_and_manifests_are_refused(tmp_path: Path, change: An
 def nested(depth: int) -> dict[str, Any]:
     inner: dict[str, Any] = {"class_name": "Sequential", "config": {"name": "s", "layers": []}}
     for _ in range(depth):
-        inner = {"class_name": "Sequential", "config": {"name": "s", "batch_input_shape": [None, 4, 4, 3], "layers": [inner]}}
+        inner = {
+            "class_name": "Sequential",
+            "config": {"name": "s", "batch_input_shape": [None, 4, 4, 3], "layers": [inner]},
+        }
     return inner
 
 
@@ -130,7 +146,9 @@ def test_a_long_chain_that_is_listed_backwards_is_read_in_time(tmp_path: Path) -
     size = 3000
     chain = [node(f"n{place}", "Relu", f"n{place - 1}" if place else "x") for place in reversed(range(size))]
     started = time.perf_counter()
-    import_model(write(tmp_path, graph([*chain, placeholder("x", -1, 4)], {}), {"a": normal(1)}, "graph-model"), tmp_path / "out")
+    import_model(
+        write(tmp_path, graph([*chain, placeholder("x", -1, 4)], {}), {"a": normal(1)}, "graph-model"), tmp_path / "out"
+    )
     assert time.perf_counter() - started < 60
 
 

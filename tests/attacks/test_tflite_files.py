@@ -55,7 +55,9 @@ def test_a_hundred_thousand_tensors_that_share_one_long_shape_are_refused(tmp_pa
     tensor = _table(builder, [shape])
     tensors = _vector(builder, [tensor] * 100_000)
     graphs = _vector(builder, [_table(builder, [tensors])])
-    builder.Finish(_table(builder, [None, None, graphs, None, _vector(builder, [_table(builder, [])])]), file_identifier=b"TFL3")
+    builder.Finish(
+        _table(builder, [None, None, graphs, None, _vector(builder, [_table(builder, [])])]), file_identifier=b"TFL3"
+    )
     content = bytes(builder.Output())
     assert len(content) < 1_000_000
     assert "without end" in attempt(tmp_path, content)

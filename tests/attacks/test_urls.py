@@ -27,7 +27,10 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(ipaddress.ip_address(address))
 
 
-@pytest.mark.parametrize("address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1", "64:ff9b::1.1.1.1", "::ffff:1.1.1.1"])
+@pytest.mark.parametrize(
+    "address",
+    ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450:4001::1", "64:ff9b::1.1.1.1", "::ffff:1.1.1.1"],
+)
 def test_addresses_that_are_public(address: str) -> None:
     assert is_public(ipaddress.ip_address(address))
 
@@ -40,11 +43,18 @@ def names(*addresses: str) -> Network:
     return Network(resolve, is_public)
 
 
-@pytest.mark.parametrize("addresses", [("127.0.0.1",), ("1.1.1.1", "10.0.0.1"), ("::ffff:169.254.169.254",), ("fe80::1%eth0",), ("169.254.169.254",)])
+@pytest.mark.parametrize(
+    "addresses",
+    [("127.0.0.1",), ("1.1.1.1", "10.0.0.1"), ("::ffff:169.254.169.254",), ("fe80::1%eth0",), ("169.254.169.254",)],
+)
 def test_an_allowed_name_that_leads_inside_is_not_asked(addresses: tuple[str, ...]) -> None:
     with pytest.raises(RequestError, match="not public") as refused:
-        asyncio.run(fetch("https://media.example.org/a.png", UrlSettings(hosts=("media.example.org",)), names(*addresses)))
-    assert not any(address in str(refused.value) for address in addresses), "an outsider doesn't learn what names mean in here"
+        asyncio.run(
+            fetch("https://media.example.org/a.png", UrlSettings(hosts=("media.example.org",)), names(*addresses))
+        )
+    assert not any(address in str(refused.value) for address in addresses), (
+        "an outsider doesn't learn what names mean in here"
+    )
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "0"])
@@ -116,12 +126,23 @@ def test_urls_that_are_not_among_the_allowed(url: str) -> None:
 
 async def _from(what: bytes | Handler, **settings: object) -> bytes:
     async with listening(what) as server:
-        given = UrlSettings.model_validate({"hosts": (f"media.example.org:{server.port}",), "http": True, "seconds": 20.0, **settings})
+        given = UrlSettings.model_validate(
+            {"hosts": (f"media.example.org:{server.port}",), "http": True, "seconds": 20.0, **settings}
+        )
         return await fetch(f"http://media.example.org:{server.port}/a.png", given, here())
 
 
 @pytest.mark.parametrize(
-    "status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect", "300 Choices", "304 Not Modified"]
+    "status",
+    [
+        "301 Moved",
+        "302 Found",
+        "303 See Other",
+        "307 Temporary Redirect",
+        "308 Permanent Redirect",
+        "300 Choices",
+        "304 Not Modified",
+    ],
 )
 def test_no_redirect_is_followed(status: str) -> None:
     async def one() -> None:
@@ -138,7 +159,12 @@ def test_no_redirect_is_followed(status: str) -> None:
     [
         (answer(b"secret=hunter2\n"), "is no picture"),
         (answer(b""), "is no picture"),
-        (answer(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "200 OK", "Content-Type: image/png", "Content-Length: 41"), "is no picture"),
+        (
+            answer(
+                b"<svg xmlns='http://www.w3.org/2000/svg'/>", "200 OK", "Content-Type: image/png", "Content-Length: 41"
+            ),
+            "is no picture",
+        ),
         (answer(PNG, "404 Not Found"), "status 404"),
         (answer(PNG, "206 Partial Content"), "status 206"),
         (answer(PNG, "200 OK", "Content-Encoding: gzip", f"Content-Length: {len(PNG)}"), "compressed"),

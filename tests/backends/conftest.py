@@ -20,7 +20,8 @@ Build = Callable[[Model, Target], Model]
 
 @pytest.fixture
 def pictures() -> Callable[[int], NDArray[np.float32]]:
-    """Make so many pictures [N, 5, 6, 3] with values in (0, 1], each of another colour, so that no two get nearly the same scores."""
+    """Make so many pictures [N, 5, 6, 3] with values in (0, 1], each of another colour, so that no two get nearly the
+    same scores."""
 
     def make(count: int) -> NDArray[np.float32]:
         random = np.random.default_rng(count)
@@ -31,7 +32,8 @@ def pictures() -> Callable[[int], NDArray[np.float32]]:
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """Build a network for a target, with a calibration where that needs one; each network once, since a conversion takes seconds."""
+    """Build a network for a target, with a calibration where that needs one; each network once, since a conversion
+    takes seconds."""
     kept: dict[tuple[str, Target], Model] = {}
 
     def made(model: Model, target: Target) -> Model:

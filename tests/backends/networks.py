@@ -44,7 +44,9 @@ def network(path: Path, batch: int | str = "N", form: OnnxForm = "float32") -> M
     ]
     picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, [batch, 5, 6, 3])
     scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch, 4])
-    return save(path, nodes, [picture], [scores], [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    return save(
+        path, nodes, [picture], [scores], [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    )
 
 
 def _product(form: OnnxForm, constants: dict[str, NDArray[np.generic]]) -> list[onnx.NodeProto]:
@@ -54,9 +56,17 @@ def _product(form: OnnxForm, constants: dict[str, NDArray[np.generic]]) -> list[
         return [_node("Gemm", ["means", "weights"], ["logits"], transB=1)]
     if form == "qdq":
         scales = np.abs(WEIGHTS).max(axis=1) / np.float32(127)
-        constants |= {"weights_q": np.rint(WEIGHTS / scales[:, np.newaxis]).astype(np.int8), "weights_scale": scales, "weights_zero": np.zeros(4, np.int8)}
+        constants |= {
+            "weights_q": np.rint(WEIGHTS / scales[:, np.newaxis]).astype(np.int8),
+            "weights_scale": scales,
+            "weights_zero": np.zeros(4, np.int8),
+        }
         unpacked = _node("DequantizeLinear", ["weights_q", "weights_scale", "weights_zero"], ["weights"], axis=0)
-        return [*_quantized("means", 0.5 / 255, constants), unpacked, _node("Gemm", ["means_dq", "weights"], ["logits"], transB=1)]
+        return [
+            *_quantized("means", 0.5 / 255, constants),
+            unpacked,
+            _node("Gemm", ["means_dq", "weights"], ["logits"], transB=1),
+        ]
     scale = np.abs(WEIGHTS).max() / np.float32(127)
     constants |= {"weights_q": np.rint(WEIGHTS.T / scale).astype(np.int8), "weights_scale": np.array(scale, np.float32)}
     return [
@@ -68,7 +78,9 @@ def _product(form: OnnxForm, constants: dict[str, NDArray[np.generic]]) -> list[
     ]
 
 
-def _quantized(name: str, scale: float, constants: dict[str, NDArray[np.generic]], zero: int = 0) -> list[onnx.NodeProto]:
+def _quantized(
+    name: str, scale: float, constants: dict[str, NDArray[np.generic]], zero: int = 0
+) -> list[onnx.NodeProto]:
     """Pass a tensor through uint8: `name` to `name`_dq."""
     constants |= {f"{name}_scale": np.array(scale, np.float32), f"{name}_zero": np.array(zero, np.uint8)}
     return [
@@ -85,7 +97,8 @@ def expected(pictures: Array) -> Array:
 
 
 def two_inputs(path: Path, form: OnnxForm = "float32") -> Model:
-    """total = a + b in float32, difference = a - b in the form's numbers: exact for whole ones from -255 to 0, with -255 among them."""
+    """total = a + b in float32, difference = a - b in the form's numbers: exact for whole ones from -255 to 0, with
+    -255 among them."""
     constants: dict[str, NDArray[np.generic]] = {}
     nodes = [_node("Add", ["a", "b"], ["total"])]
     if form == "float32":
@@ -101,15 +114,23 @@ def two_inputs(path: Path, form: OnnxForm = "float32") -> Model:
             _node("Cast", ["difference_one"], ["difference"], to=TensorProto.FLOAT),
         ]
     elif form == "qdq":
-        nodes += [_node("Sub", ["a", "b"], ["wide"]), *_quantized("wide", 1, constants, zero=255), _node("Identity", ["wide_dq"], ["difference"])]
+        nodes += [
+            _node("Sub", ["a", "b"], ["wide"]),
+            *_quantized("wide", 1, constants, zero=255),
+            _node("Identity", ["wide_dq"], ["difference"]),
+        ]
     else:
         nodes += [
             _node("Sub", ["a", "b"], ["wide"]),
             _node("DynamicQuantizeLinear", ["wide"], ["wide_q", "wide_scale", "wide_zero"]),
             _node("DequantizeLinear", ["wide_q", "wide_scale", "wide_zero"], ["difference"]),
         ]
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("a", "b", "total", "difference")]
-    return save(path, nodes, infos[:2], infos[2:], [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("a", "b", "total", "difference")
+    ]
+    return save(
+        path, nodes, infos[:2], infos[2:], [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    )
 
 
 def save(

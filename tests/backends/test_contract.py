@@ -25,7 +25,8 @@ Pictures = Callable[[int], Array]
 Built = Callable[[Model], Model]
 
 QUANTIZED_FOR_GPUS = ("int8", "fp8")
-"""GPUs quantize around zero, the suite's networks to uint8: tests/backends/test_tensorrt.py and benchmarks/gpu.py bring their own."""
+"""GPUs quantize around zero, the suite's networks to uint8: tests/backends/test_tensorrt.py and benchmarks/gpu.py bring
+their own."""
 
 TARGETS = [
     offer.target
@@ -33,7 +34,15 @@ TARGETS = [
     for offer in backends.get(name).offers()
     if not offer.missing and not (offer.target.device == "gpu" and offer.target.precision in QUANTIZED_FOR_GPUS)
 ]
-TOLERANCE = {"float32": 1e-5, "float16": 2e-4, "bfloat16": 5e-3, "int8": 2e-3, "int16x8": 2e-3, "dynamic": 3e-3, "int8_weights": 2e-4}
+TOLERANCE = {
+    "float32": 1e-5,
+    "float16": 2e-4,
+    "bfloat16": 5e-3,
+    "int8": 2e-3,
+    "int16x8": 2e-3,
+    "dynamic": 3e-3,
+    "int8_weights": 2e-4,
+}
 """What scores in [0, 1] may be off by: five times what was seen. Half of all pairs of pictures lie 0.04 or more apart.
 
 float16 and bfloat16 keep 11 and 8 bits. int8 rounds pictures in [0, 1], means in [0, 0.5] and weights to 1/510 of their
@@ -84,7 +93,9 @@ def test_every_runtime_is_covered_at_every_precision_that_any_processor_has() ->
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_it_computes_what_the_graph_means(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
+def test_it_computes_what_the_graph_means(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int
+) -> None:
     batch = pictures(count)
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         outputs = runner.infer(batch)
@@ -103,7 +114,9 @@ def test_it_says_what_it_takes_and_gives(target: Target, form: OnnxForm, built: 
     assert (given.name, given.shape, given.dtype) == ("scores", (batch, 4), "float32")
 
 
-def test_it_leaves_its_input_alone(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_it_leaves_its_input_alone(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batch = pictures(2)
     before = batch.copy()
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
@@ -111,7 +124,9 @@ def test_it_leaves_its_input_alone(target: Target, form: OnnxForm, built: Built,
     np.testing.assert_array_equal(batch, before)
 
 
-def test_an_output_outlives_the_next_call_and_the_session(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_an_output_outlives_the_next_call_and_the_session(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batch = pictures(2)
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         first = runner.infer(batch)["scores"]
@@ -120,7 +135,9 @@ def test_an_output_outlives_the_next_call_and_the_session(target: Target, form: 
     np.testing.assert_array_equal(first, kept)
 
 
-def test_a_view_that_is_not_contiguous_counts_like_its_copy(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_view_that_is_not_contiguous_counts_like_its_copy(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batch = pictures(4)[::2, :, ::-1]
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         np.testing.assert_allclose(runner.infer(batch)["scores"], expected(batch), atol=tolerance(target))
@@ -135,16 +152,25 @@ def test_several_inputs_and_outputs_go_by_name(target: Target, form: OnnxForm, b
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
-def test_a_fixed_batch_size_takes_any_number(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int) -> None:
+def test_a_fixed_batch_size_takes_any_number(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures, count: int
+) -> None:
     batch = pictures(count)
     with Runner.open(built(network(tmp_path / "net.onnx", 3, form)), target) as runner:
         outputs = runner.infer(batch)
     np.testing.assert_allclose(outputs["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_many_threads_get_each_their_own_answer(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_many_threads_get_each_their_own_answer(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batches = [pictures(count) for count in range(1, 25)]
-    with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, objective="throughput", cores=4) as runner, ThreadPoolExecutor(8) as pool:
+    with (
+        Runner.open(
+            built(network(tmp_path / "net.onnx", form=form)), target, objective="throughput", cores=4
+        ) as runner,
+        ThreadPoolExecutor(8) as pool,
+    ):
         answers = list(pool.map(runner.infer, batches))
     for batch, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
@@ -153,16 +179,25 @@ def test_many_threads_get_each_their_own_answer(target: Target, form: OnnxForm, 
     assert runner.timing.seconds > 0
 
 
-def test_a_lane_for_each_thread_and_many_calls_of_the_same_size(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_lane_for_each_thread_and_many_calls_of_the_same_size(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batches = np.split(pictures(200), 200)
-    with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target, plan=ThreadPlan(streams=3, threads=1)) as runner, ThreadPoolExecutor(6) as pool:
+    with (
+        Runner.open(
+            built(network(tmp_path / "net.onnx", form=form)), target, plan=ThreadPlan(streams=3, threads=1)
+        ) as runner,
+        ThreadPoolExecutor(6) as pool,
+    ):
         assert runner.streams in (1, 3)
         answers = list(pool.map(runner.infer, batches))
     for batch, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batch = pictures(2)
     with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
         runner = one.submit(Runner.open, built(network(tmp_path / "net.onnx", form=form)), target).result()
@@ -171,7 +206,9 @@ def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(target: Target
     np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
 
 
-def test_a_picture_that_may_not_be_written_is_taken(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_a_picture_that_may_not_be_written_is_taken(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     batch = pictures(2)
     batch.flags.writeable = False
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
@@ -197,17 +234,29 @@ def test_not_a_number_stays_not_a_number(target: Target, form: OnnxForm, built: 
     ],
     ids=["dtype", "shape", "rank", "empty", "name", "none"],
 )
-def test_what_does_not_fit_is_said(target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], told: str) -> None:
-    with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner, pytest.raises(InputError, match=told):
+def test_what_does_not_fit_is_said(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], told: str
+) -> None:
+    with (
+        Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner,
+        pytest.raises(InputError, match=told),
+    ):
         runner.run(feeds)
 
 
-def test_inputs_of_different_batch_sizes_are_refused(target: Target, form: OnnxForm, built: Built, tmp_path: Path) -> None:
-    with Runner.open(built(two_inputs(tmp_path / "two.onnx", form)), target) as runner, pytest.raises(InputError, match="same number"):
+def test_inputs_of_different_batch_sizes_are_refused(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path
+) -> None:
+    with (
+        Runner.open(built(two_inputs(tmp_path / "two.onnx", form)), target) as runner,
+        pytest.raises(InputError, match="same number"),
+    ):
         runner.run({"a": np.ones((1, 2), np.float32), "b": np.ones((3, 2), np.float32)})
 
 
-@pytest.mark.parametrize("content", [b"", b"not a network", b"\x08\x07" + b"\xff" * 200], ids=["empty", "text", "garbage"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a network", b"\x08\x07" + b"\xff" * 200], ids=["empty", "text", "garbage"]
+)
 def test_a_damaged_file_is_build_failed(target: Target, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.onnx").write_bytes(content)
     with pytest.raises(BuildError, match=r"net\.onnx"):
@@ -225,11 +274,15 @@ def test_the_forms_written_by_hand_mean_what_they_should(tmp_path: Path, picture
     """By ONNX's own evaluator, which takes every form: it is asked what a graph means, not how fast it is."""
     batch = pictures(3)
     with Runner.open(network(tmp_path / "net.onnx", form=form), Target("reference")) as runner:
-        np.testing.assert_allclose(runner.infer(batch)["scores"], expected(batch), atol=1e-5 if form == "float32" else 1e-2)
+        np.testing.assert_allclose(
+            runner.infer(batch)["scores"], expected(batch), atol=1e-5 if form == "float32" else 1e-2
+        )
 
 
 @pytest.mark.parametrize("given", FORMS)
-def test_a_form_that_does_not_fit_is_build_failed(target: Target, form: OnnxForm, built: Built, tmp_path: Path, given: OnnxForm) -> None:
+def test_a_form_that_does_not_fit_is_build_failed(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, given: OnnxForm
+) -> None:
     model = network(tmp_path / "net.onnx", form=given)
     if given == form or target.runtime == "reference":
         Runner.open(built(model), target).close()
@@ -238,7 +291,9 @@ def test_a_form_that_does_not_fit_is_build_failed(target: Target, form: OnnxForm
         Runner.open(model, target)
 
 
-def test_closing_twice_is_harmless_and_then_nothing_runs(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_closing_twice_is_harmless_and_then_nothing_runs(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     runner = Runner.open(built(network(tmp_path / "net.onnx", form=form)), target)
     runner.close()
     runner.close()
@@ -257,7 +312,9 @@ def test_an_unknown_precision_of_the_runtime_is_refused(target: Target) -> None:
         backend.check(Target(target.runtime, "moon", "float32"))
 
 
-def test_nothing_is_written_beside_the_model(target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures) -> None:
+def test_nothing_is_written_beside_the_model(
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
+) -> None:
     model = network(tmp_path / "net.onnx", form=form)
     before = model.path.read_bytes()
     with Runner.open(built(model), target) as runner:

@@ -21,7 +21,9 @@ from plimsoll.system import gpu
 
 FLOAT32 = Target("onnxruntime", "gpu", "float32")
 no_provider = pytest.mark.skipif(nvidia._has(nvidia.CUDA), reason="onnxruntime-gpu is here")
-provider_without_gpu = pytest.mark.skipif(not nvidia._has(nvidia.CUDA) or bool(gpu.gpus()), reason="needs onnxruntime-gpu, and no GPU")
+provider_without_gpu = pytest.mark.skipif(
+    not nvidia._has(nvidia.CUDA) or bool(gpu.gpus()), reason="needs onnxruntime-gpu, and no GPU"
+)
 
 
 class Claimed:
@@ -50,7 +52,9 @@ def test_without_the_provider_the_command_is_said() -> None:
 
 @provider_without_gpu
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_does_not_start_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
+def test_a_provider_that_does_not_start_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, provider: str
+) -> None:
     """Here ONNX Runtime itself answers from the CPU, with a warning in its log at most."""
     monkeypatch.setattr(gpu, "missing", lambda *_: "")
     with pytest.raises(BuildError, match="did not start, and the CPU would have done the work"):
@@ -77,7 +81,13 @@ def test_computing_with_sizes_may_stay_on_the_cpu(tmp_path: Path) -> None:
     ]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("a", "b")]
     size = helper.make_tensor_value_info("size", TensorProto.INT64, [])
-    model = save(tmp_path / "net.onnx", nodes, infos[:1], [infos[1], size], [numpy_helper.from_array(np.array(0, np.int64), "first")])
+    model = save(
+        tmp_path / "net.onnx",
+        nodes,
+        infos[:1],
+        [infos[1], size],
+        [numpy_helper.from_array(np.array(0, np.int64), "first")],
+    )
     with pytest.raises(BuildError, match=r"1 of its 3 operators would be computed on the CPU: Reshape 'reshape'"):
         nvidia.require_gpu(Claimed(model), nvidia.CUDA, model, "")
 

@@ -43,7 +43,9 @@ def test_a_missing_runtime_carries_the_command_that_installs_it() -> None:
 
 
 def test_a_runtime_that_is_there_but_broken_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "broken_runtime.py").write_text("raise ImportError('libsomething.so.3: cannot open shared object file')")
+    (tmp_path / "broken_runtime.py").write_text(
+        "raise ImportError('libsomething.so.3: cannot open shared object file')"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(BackendMissingError, match=r"libsomething\.so\.3"):
         require("broken_runtime", "pip install broken-runtime")
@@ -51,7 +53,10 @@ def test_a_runtime_that_is_there_but_broken_is_said_to_be(monkeypatch: pytest.Mo
 
 def test_a_foreign_error_is_translated_once_with_its_cause() -> None:
     cause = RuntimeError("line one\nline two")
-    with pytest.raises(RunError, match="running: RuntimeError: line one line two") as caught, translate(RunError, "running"):
+    with (
+        pytest.raises(RunError, match="running: RuntimeError: line one line two") as caught,
+        translate(RunError, "running"),
+    ):
         raise cause
     assert caught.value.__cause__ is cause
 

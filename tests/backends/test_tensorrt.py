@@ -1,4 +1,5 @@
-"""TensorRT where there is none: the parts that need no library, and all others against a stand-in that checks how it is called.
+"""TensorRT where there is none: the parts that need no library, and all others against a stand-in that checks how it is
+called.
 
 See `tests/tensorrt_standin`. What only a GPU can tell is in `benchmarks/gpu.py`.
 """
@@ -34,7 +35,9 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if compiler is None or sys.platform != "linux":
         pytest.skip("needs a C compiler, on Linux")
     folder = tmp_path_factory.mktemp("driver")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", folder / "libcuda.so.1", STANDIN / "driver.c"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", folder / "libcuda.so.1", STANDIN / "driver.c"], check=True
+    )
     shutil.copy(folder / "libcuda.so.1", folder / "libnvidia-ml.so.1")
     return folder
 
@@ -52,7 +55,17 @@ def environment(driver: Path, generation: int, cache: Path) -> dict[str, str]:
 def test_against_the_stand_in(driver: Path, tmp_path: Path, generation: int) -> None:
     """The contract suite in one precision, and what is TensorRT's own."""
     contract = "float32" if generation == 10 else "float16"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "work")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "--basetemp",
+        str(tmp_path / "work"),
+    ]
     files = [str(STANDIN / "checks.py"), str(TESTS / "backends" / "test_contract.py")]
     run = subprocess.run(
         [*command, *files, "-k", f"checks or (tensorrt and {contract} and not bfloat16)"],
@@ -74,7 +87,10 @@ def test_without_tensorrt_the_command_that_installs_it_is_said() -> None:
 
 def test_a_gpu_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "gpus", lambda: (gpu.Gpu("Old", (7, 0)),))
-    assert gpu.missing((8, 9), "TensorRT in fp8") == "TensorRT in fp8 needs compute capability 8.9; here is Old (compute capability 7.0)."
+    assert (
+        gpu.missing((8, 9), "TensorRT in fp8")
+        == "TensorRT in fp8 needs compute capability 8.9; here is Old (compute capability 7.0)."
+    )
     monkeypatch.setattr(gpu, "gpus", lambda: (gpu.Gpu("Old", (7, 0)), gpu.Gpu("New", (9, 0))))
     assert gpu.missing((8, 9), "TensorRT in fp8") == ""
 

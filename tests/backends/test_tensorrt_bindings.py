@@ -1,6 +1,8 @@
-"""The stand-in's list of TensorRT's classes and signatures against NVIDIA's own Python bindings, and our subclasses of theirs.
+"""The stand-in's list of TensorRT's classes and signatures against NVIDIA's own Python bindings, and our subclasses of
+theirs.
 
-The bindings are on PyPI, their libraries aren't: empty ones with the entry points that they look up let them be imported. To run it:
+The bindings are on PyPI, their libraries aren't: empty ones with the entry points that they look up let them be
+imported. To run it:
 
     pip download --no-deps --dest DIR tensorrt-cu12-bindings==10.16.1.11 tensorrt-cu13-bindings==11.4.0.106
     PLIMSOLL_TENSORRT_WHEELS=DIR pytest tests/backends/test_tensorrt_bindings.py
@@ -57,15 +59,23 @@ def bindings(generation: int, tmp_path: Path) -> dict[str, str]:
     """The environment of a process that can import them."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    wheels = sorted(Path(os.environ.get("PLIMSOLL_TENSORRT_WHEELS", os.devnull)).glob(f"tensorrt_cu1?_bindings-{VERSIONS[generation]}-{tag}-*linux*.whl"))
+    wheels = sorted(
+        Path(os.environ.get("PLIMSOLL_TENSORRT_WHEELS", os.devnull)).glob(
+            f"tensorrt_cu1?_bindings-{VERSIONS[generation]}-{tag}-*linux*.whl"
+        )
+    )
     if not wheels or compiler is None:
-        pytest.skip("needs a C compiler, and NVIDIA's bindings as wheels in PLIMSOLL_TENSORRT_WHEELS (see the top of this file)")
+        pytest.skip(
+            "needs a C compiler, and NVIDIA's bindings as wheels in PLIMSOLL_TENSORRT_WHEELS (see the top of this file)"
+        )
     with zipfile.ZipFile(wheels[0]) as wheel:
         wheel.extractall(tmp_path / "site")
     for library in LIBRARIES:
         file = tmp_path / "lib" / f"{library}.so.{generation}"
         file.parent.mkdir(exist_ok=True)
-        subprocess.run([compiler, "-shared", "-fPIC", f"-Wl,-soname,{file.name}", "-o", file, STANDIN / "libraries.c"], check=True)
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", f"-Wl,-soname,{file.name}", "-o", file, STANDIN / "libraries.c"], check=True
+        )
     return os.environ | {"PYTHONPATH": str(tmp_path / "site"), "LD_LIBRARY_PATH": str(tmp_path / "lib")}
 
 

@@ -1,4 +1,5 @@
-"""PyTorch: the translation against ONNX's own tests, and what the contract suite can't see. Skipped where PyTorch isn't."""
+"""PyTorch: the translation against ONNX's own tests, and what the contract suite can't see. Skipped where PyTorch
+isn't."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_without_torch_the_command_is_said() -> None:
 
 @needs_torch
 def test_every_operator_does_what_onnx_says() -> None:
-    """ONNX's own test of every operator that is translated: what is fed as whole numbers, or decides sizes, is known beforehand."""
+    """ONNX's own test of every operator that is translated: what is fed as whole numbers, or decides sizes, is known
+    beforehand."""
     from plimsoll.backends.torch.operators import OPERATORS
 
     passed: Counter[str] = Counter()
@@ -79,7 +81,9 @@ def _cases(known: set[str]) -> Any:
             continue
         for given, wanted in case.data_sets or _stored(Path(case.model_dir), model):
             values = [*given, *wanted]
-            if all(isinstance(one, (np.ndarray, np.generic)) and np.asarray(one).dtype.kind not in "OUSc" for one in values):
+            if all(
+                isinstance(one, (np.ndarray, np.generic)) and np.asarray(one).dtype.kind not in "OUSc" for one in values
+            ):
                 yield case.name, model, given, wanted
 
 
@@ -143,12 +147,19 @@ def test_an_operator_without_translation_is_named(tmp_path: Path) -> None:
 
 
 @needs_torch
-def test_a_free_size_is_computed_with_and_a_batch_beyond_the_largest_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flatten by Shape, Gather, Concat and Reshape, as exporters write it: the batch stays free while the program is compiled, once."""
+def test_a_free_size_is_computed_with_and_a_batch_beyond_the_largest_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flatten by Shape, Gather, Concat and Reshape, as exporters write it: the batch stays free while the program is
+    compiled, once."""
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
     picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 2, 3, 4])
     flat = helper.make_tensor_value_info("flat", TensorProto.FLOAT, ["N", 24])
-    constants: dict[str, NDArray[Any]] = {"first": np.array([0]), "rest": np.array([-1]), "half": np.array(0.5, np.float32)}
+    constants: dict[str, NDArray[Any]] = {
+        "first": np.array([0]),
+        "rest": np.array([-1]),
+        "half": np.array(0.5, np.float32),
+    }
     nodes = [
         helper.make_node("Shape", ["picture"], ["sizes"]),
         helper.make_node("Gather", ["sizes", "first"], ["count"]),
@@ -156,7 +167,13 @@ def test_a_free_size_is_computed_with_and_a_batch_beyond_the_largest_is_cut(tmp_
         helper.make_node("Reshape", ["picture", "shape"], ["long"]),
         helper.make_node("Mul", ["long", "half"], ["flat"]),
     ]
-    model = save(tmp_path / "net.onnx", nodes, [picture], [flat], [numpy_helper.from_array(value, name) for name, value in constants.items()])
+    model = save(
+        tmp_path / "net.onnx",
+        nodes,
+        [picture],
+        [flat],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
     with Runner.open(model, TORCH, options={"max_batch": "3"}, plan=ThreadPlan(2, 1)) as runner:
         for count in (1, 3, 7):
             value = np.random.default_rng(count).random((count, 2, 3, 4), np.float32)

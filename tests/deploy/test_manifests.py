@@ -1,4 +1,5 @@
-"""Dockerfile, Compose and Kubernetes files fit the service that they run: its options, endpoints, extras and times. No Docker, no cluster."""
+"""Dockerfile, Compose and Kubernetes files fit the service that they run: its options, endpoints, extras and times. No
+Docker, no cluster."""
 
 from __future__ import annotations
 
@@ -28,8 +29,12 @@ pytestmark = pytest.mark.toolchain
 
 def instructions(file: Path) -> list[tuple[str, str]]:
     """Return a Dockerfile's instructions and what follows them, lines joined."""
-    text = re.sub(r"\\\n\s*", "", "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("#")))
-    return [(name, rest.strip()) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line.strip())]
+    text = re.sub(
+        r"\\\n\s*", "", "".join(line for line in file.read_text().splitlines(keepends=True) if not line.startswith("#"))
+    )
+    return [
+        (name, rest.strip()) for name, _, rest in (line.partition(" ") for line in text.splitlines() if line.strip())
+    ]
 
 
 def value_of(file: Path, name: str) -> str:
@@ -41,7 +46,13 @@ def rendered(overlay: str, work: Path) -> list[dict[str, Any]]:
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
-    done = subprocess.run([kubectl, "kustomize", str(KUBERNETES / "overlays" / overlay)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [kubectl, "kustomize", str(KUBERNETES / "overlays" / overlay)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert done.returncode == 0, done.stderr
     file = work / f"{overlay}.yaml"
     file.write_text(done.stdout)
@@ -80,17 +91,30 @@ def test_the_dockerfiles_are_linted(name: str) -> None:
 def test_what_the_image_is_built_from_is_there_and_not_ignored() -> None:
     ignored = (DEPLOY / "docker" / "Dockerfile.dockerignore").read_text().split()
     assert ignored[0] == "*"
-    for rest in (rest for name, rest in instructions(DEPLOY / "docker" / "Dockerfile") if name == "COPY" and "--from" not in rest):
+    for rest in (
+        rest for name, rest in instructions(DEPLOY / "docker" / "Dockerfile") if name == "COPY" and "--from" not in rest
+    ):
         for source in shlex.split(rest)[:-1]:
             assert (ROOT / source).exists(), source
-            assert any(fnmatch(source.removeprefix("./"), pattern.removeprefix("!")) for pattern in ignored if pattern.startswith("!")), source
+            assert any(
+                fnmatch(source.removeprefix("./"), pattern.removeprefix("!"))
+                for pattern in ignored
+                if pattern.startswith("!")
+            ), source
 
 
 def test_the_image_has_all_that_building_the_package_reads() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    copied = {source for name, rest in instructions(DEPLOY / "docker" / "Dockerfile") if name == "COPY" for source in shlex.split(rest)[:-1]}
+    copied = {
+        source
+        for name, rest in instructions(DEPLOY / "docker" / "Dockerfile")
+        if name == "COPY"
+        for source in shlex.split(rest)[:-1]
+    }
     assert {project["project"]["readme"], *project["project"]["license-files"], "pyproject.toml"} <= copied
-    arguments = dict(rest.split("=", 1) for name, rest in instructions(DEPLOY / "docker" / "Dockerfile") if name == "ARG")
+    arguments = dict(
+        rest.split("=", 1) for name, rest in instructions(DEPLOY / "docker" / "Dockerfile") if name == "ARG"
+    )
     assert set(arguments["EXTRAS"].split(",")) <= project["project"]["optional-dependencies"].keys()
     assert arguments["VERSION"] == project["project"]["version"]
 
@@ -129,7 +153,9 @@ def test_compose_waits_for_the_drain_and_locks_the_service_in() -> None:
     assert service["cap_drop"] == ["ALL"]
     assert any(place.startswith("/tmp") for place in service["tmpfs"])
     assert all(volume.startswith("./") or "$" in volume or ":" in volume for volume in service["volumes"])
-    assert all(port.startswith("127.0.0.1:") for port in service["ports"]), "nothing listens on other interfaces unasked"
+    assert all(port.startswith("127.0.0.1:") for port in service["ports"]), (
+        "nothing listens on other interfaces unasked"
+    )
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -139,7 +165,11 @@ def test_kubernetes_takes_the_manifests(overlay: str, tmp_path: Path) -> None:
         done = tool("kubernetes-validate", "--strict", "-k", version, tmp_path / f"{overlay}.yaml")
         said = done.stdout + done.stderr
         # Its schemas don't have the ServiceMonitor, which the Prometheus operator defines.
-        wrong = [line for line in said.splitlines() if "passed" not in line and "ServiceMonitor" not in line and "servicemonitor" not in line]
+        wrong = [
+            line
+            for line in said.splitlines()
+            if "passed" not in line and "ServiceMonitor" not in line and "servicemonitor" not in line
+        ]
         assert not wrong, "\n".join(wrong)
         assert said.count("passed") >= 6
 
@@ -153,7 +183,11 @@ def test_pods_are_restricted(overlay: str, tmp_path: Path) -> None:
     assert str(pod["securityContext"]["runAsUser"]) == value_of(DEPLOY / "docker" / "Dockerfile", "USER").split(":")[0]
     assert pod["automountServiceAccountToken"] is False
     (container,) = pod["containers"]
-    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
     assert {"/tmp"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
     assert container["resources"]["limits"] == container["resources"]["requests"]
 
@@ -198,7 +232,9 @@ def test_selectors_meet(tmp_path: Path) -> None:
         assert wanted.items() <= labels.items()
     monitor = one(found, "ServiceMonitor")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= one(found, "Service")["metadata"]["labels"].items()
-    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= {port["name"] for port in one(found, "Service")["spec"]["ports"]}
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= {
+        port["name"] for port in one(found, "Service")["spec"]["ports"]
+    }
 
 
 def test_the_autoscaler_reads_the_metric_that_the_adapter_makes(tmp_path: Path) -> None:

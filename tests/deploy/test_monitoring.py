@@ -29,7 +29,8 @@ Series = dict[str, set[str]]
 
 @pytest.fixture(scope="module")
 def exported(nsfw_model_path: Path, example_photos: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Series:
-    """What a running service exports: the names of its series and their labels, after it answered a photo and refused nonsense."""
+    """What a running service exports: the names of its series and their labels, after it answered a photo and refused
+    nonsense."""
     del nsfw_model_path
     pytest.importorskip("prometheus_client")
     with _serving(tmp_path_factory.mktemp("serve")) as url:
@@ -42,9 +43,26 @@ def exported(nsfw_model_path: Path, example_photos: list[Path], tmp_path_factory
 
 @contextlib.contextmanager
 def _serving(work: Path) -> Iterator[str]:
-    command = [sys.executable, "-m", "plimsoll", "serve", "open_nsfw", "--port", "0", "--workers", "1", "--threads", "1", "--grace", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "plimsoll",
+        "serve",
+        "open_nsfw",
+        "--port",
+        "0",
+        "--workers",
+        "1",
+        "--threads",
+        "1",
+        "--grace",
+        "0",
+    ]
     log = work / "log"
-    with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL) as process:
+    with (
+        log.open("w") as stream,
+        subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL) as process,
+    ):
         try:
             yield _address(process, log)
         finally:
@@ -64,7 +82,11 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
 
 def _post(url: str, data: bytes) -> None:
     mark = uuid.uuid4().hex
-    body = f'--{mark}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode() + data + f"\r\n--{mark}--\r\n".encode()
+    body = (
+        f'--{mark}\r\nContent-Disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n'.encode()
+        + data
+        + f"\r\n--{mark}--\r\n".encode()
+    )
     request = urllib.request.Request(url, body, {"Content-Type": f"multipart/form-data; boundary={mark}"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         answer.read()
@@ -99,10 +121,18 @@ def test_every_metric_is_shown(exported: Series) -> None:
 
 @pytest.mark.toolchain
 def test_every_expression_parses_and_names_labels_that_there_are(exported: Series, tmp_path: Path) -> None:
-    rules = [rule for group in documents(DEPLOY / "compose/prometheus/plimsoll.rules.yml")[0]["groups"] for rule in group["rules"]]
+    rules = [
+        rule
+        for group in documents(DEPLOY / "compose/prometheus/plimsoll.rules.yml")[0]["groups"]
+        for rule in group["rules"]
+    ]
     adapter = documents(DEPLOY / "kubernetes/prometheus-adapter/values.yaml")[0]["rules"]["custom"][0]
     query = adapter["metricsQuery"]
-    for template, value in (("<<.Series>>", "plimsoll_queue_seconds_bucket"), ("<<.LabelMatchers>>", 'namespace="a",pod=~"b|c"'), ("<<.GroupBy>>", "pod")):
+    for template, value in (
+        ("<<.Series>>", "plimsoll_queue_seconds_bucket"),
+        ("<<.LabelMatchers>>", 'namespace="a",pod=~"b|c"'),
+        ("<<.GroupBy>>", "pod"),
+    ):
         assert template in query
         query = query.replace(template, value)
     texts = [*(text for _, text in expressions()), *(rule["expr"] for rule in rules), query, adapter["seriesQuery"]]
@@ -145,7 +175,11 @@ def test_prometheus_takes_its_files_and_the_alerts_fire() -> None:
     if promtool is None:
         pytest.skip("promtool is not installed (Debian has it in the package prometheus)")
     folder = DEPLOY / "compose" / "prometheus"
-    for command in (["check", "config", "prometheus.yml"], ["check", "rules", "plimsoll.rules.yml"], ["test", "rules", "plimsoll.rules.test.yml"]):
+    for command in (
+        ["check", "config", "prometheus.yml"],
+        ["check", "rules", "plimsoll.rules.yml"],
+        ["test", "rules", "plimsoll.rules.test.yml"],
+    ):
         done = subprocess.run([promtool, *command], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
 

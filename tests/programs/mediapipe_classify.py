@@ -1,4 +1,5 @@
-"""Let MediaPipe Tasks' own ImageClassifier score pictures: `mediapipe_classify.py MODEL PICTURES.npy LABELS SCORES.npy`.
+"""Let MediaPipe Tasks' own ImageClassifier score pictures: `mediapipe_classify.py MODEL PICTURES.npy LABELS
+SCORES.npy`.
 
 PICTURES are uint8 `[N, height, width, 3]`, RGB; LABELS are separated by commas, and SCORES get a column for each.
 """
@@ -15,7 +16,9 @@ from mediapipe.tasks.python.vision import ImageClassifier, ImageClassifierOption
 
 def main(model: str, pictures: str, labels: str, scores: str) -> None:
     """Score every picture."""
-    with ImageClassifier.create_from_options(ImageClassifierOptions(base_options=BaseOptions(model_asset_path=model))) as classifier:
+    with ImageClassifier.create_from_options(
+        ImageClassifierOptions(base_options=BaseOptions(model_asset_path=model))
+    ) as classifier:
         rows = []
         for picture in np.load(pictures):
             found = classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=picture))

@@ -19,7 +19,10 @@ async def main(url: str, photo: bytes) -> dict[str, object]:
     picture = InferInput("image", [1], "BYTES")
     picture.set_data_from_numpy(np.array([photo], dtype=np.object_), binary_data=True)
     raw = await client.infer(url, InferRequest("open_nsfw", [picture], request_id="raw"), model_name="open_nsfw")
-    in_json = {"id": "json", "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(photo).decode()]}]}
+    in_json = {
+        "id": "json",
+        "inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [base64.b64encode(photo).decode()]}],
+    }
     plain = await client.infer(url, in_json, model_name="open_nsfw")
     bare = InferInput("input:0", [1, 224, 224, 3], "FP32")
     bare.set_data_from_numpy(np.zeros([1, 224, 224, 3], np.float32))

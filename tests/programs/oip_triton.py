@@ -1,4 +1,5 @@
-"""Ask a service with Triton's own client: `python oip_triton.py http|grpc HOST:PORT PHOTO…`; prints as JSON what it got."""
+"""Ask a service with Triton's own client: `python oip_triton.py http|grpc HOST:PORT PHOTO…`; prints as JSON what it
+got."""
 
 from __future__ import annotations
 
@@ -23,12 +24,19 @@ def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
     bare.set_data_from_numpy(np.zeros([1, 224, 224, 3], np.float32))
     best = kind.InferRequestedOutput("outputs", class_count=2)
     found = {
-        "alive": [client.is_server_live(), client.is_server_ready(), client.is_model_ready("open_nsfw"), client.is_model_ready("open_nsfw.tensor")],
+        "alive": [
+            client.is_server_live(),
+            client.is_server_ready(),
+            client.is_model_ready("open_nsfw"),
+            client.is_model_ready("open_nsfw.tensor"),
+        ],
         "server": plain(client.get_server_metadata())["name"],
         "model": plain(client.get_model_metadata("open_nsfw"))["inputs"],
         "config": plain(client.get_model_config("open_nsfw.tensor")),
         "index": plain(client.get_model_repository_index()),
-        "outputs": client.infer("open_nsfw", [picture], request_id="q", priority=1, timeout=50_000_000).as_numpy("outputs").tolist(),
+        "outputs": client.infer("open_nsfw", [picture], request_id="q", priority=1, timeout=50_000_000)
+        .as_numpy("outputs")
+        .tolist(),
         "best": [row[0].decode() for row in client.infer("open_nsfw", [picture], outputs=[best]).as_numpy("outputs")],
         "bare": client.infer("open_nsfw.tensor", [bare]).as_numpy("outputs").tolist(),
         "compressed": compressed(kind, client, picture),
@@ -43,7 +51,9 @@ def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
     if protocol == "grpc":
         found["stream"] = stream(client, picture)
     else:
-        given = client.async_infer("open_nsfw", [picture], outputs=[kind.InferRequestedOutput("outputs", binary_data=False)])
+        given = client.async_infer(
+            "open_nsfw", [picture], outputs=[kind.InferRequestedOutput("outputs", binary_data=False)]
+        )
         found["as JSON"] = given.get_result().as_numpy("outputs").tolist()
     client.close()
     return found
@@ -60,7 +70,10 @@ def plain(answer: Any) -> Any:
 
 def compressed(kind: Any, client: Any, picture: Any) -> list[list[Any]]:
     option = "compression_algorithm" if kind.__name__.endswith("grpc") else "request_compression_algorithm"
-    return [client.infer("open_nsfw", [picture], **{option: name}).as_numpy("outputs").tolist() for name in ("gzip", "deflate")]
+    return [
+        client.infer("open_nsfw", [picture], **{option: name}).as_numpy("outputs").tolist()
+        for name in ("gzip", "deflate")
+    ]
 
 
 def refusal(act: Any, *arguments: Any) -> list[str]:
@@ -73,7 +86,9 @@ def refusal(act: Any, *arguments: Any) -> list[str]:
 
 def stream(client: Any, picture: Any) -> list[Any]:
     answers: queue.Queue[Any] = queue.Queue()
-    client.start_stream(lambda result, error: answers.put(error.message() if result is None else result.as_numpy("outputs").tolist()))
+    client.start_stream(
+        lambda result, error: answers.put(error.message() if result is None else result.as_numpy("outputs").tolist())
+    )
     client.async_stream_infer("open_nsfw", [picture])
     client.async_stream_infer("nobody", [picture])
     found = [answers.get(timeout=60), answers.get(timeout=60)]

@@ -1,4 +1,5 @@
-"""Parse PromQL expressions (a JSON list in a file) and print for each, as JSON, the series that it reads: [[name, [label, …]], …].
+"""Parse PromQL expressions (a JSON list in a file) and print for each, as JSON, the series that it reads: [[name,
+[label, …]], …].
 
 A label counts where it is matched, and where an aggregation over the series groups by it.
 """

@@ -1,7 +1,8 @@
 """Networks that people train with PyTorch, in plain PyTorch: their published architectures with random weights.
 
-ResNet-50 (He et al. 2015, torchvision's v1.5 and its names), MobileNet v2 (Sandler et al. 2018), MobileNet v3 large (Howard et
-al. 2019), a U-Net (Ronneberger et al. 2015), YOLOv5 6.0 (n, s) and YOLOv8 (n, s) with their heads decoded as their own exports do.
+ResNet-50 (He et al. 2015, torchvision's v1.5 and its names), MobileNet v2 (Sandler et al. 2018), MobileNet v3 large
+(Howard et al. 2019), a U-Net (Ronneberger et al. 2015), YOLOv5 6.0 (n, s) and YOLOv8 (n, s) with their heads decoded as
+their own exports do.
 """
 
 # mypy: allow-subclassing-any
@@ -39,7 +40,11 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(width * 4)
         self.relu = nn.ReLU(inplace=True)
         wider = stride != 1 or inputs != width * 4
-        self.downsample = nn.Sequential(nn.Conv2d(inputs, width * 4, 1, stride, bias=False), nn.BatchNorm2d(width * 4)) if wider else None
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inputs, width * 4, 1, stride, bias=False), nn.BatchNorm2d(width * 4))
+            if wider
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         beside = x if self.downsample is None else self.downsample(x)
@@ -75,15 +80,22 @@ class ResNet50(nn.Module):
         return out
 
 
-def _cbr(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU6) -> nn.Sequential:
-    parts: list[nn.Module] = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+def _cbr(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: type[nn.Module] | None = nn.ReLU6
+) -> nn.Sequential:
+    parts: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
     return nn.Sequential(*parts, *([act()] if act else []))
 
 
 class Inverted(nn.Module):
     """MobileNet's inverted residual, with v3's squeeze-and-excitation where it is wanted."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, act: type[nn.Module], squeeze: bool) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, outputs: int, kernel: int, stride: int, act: type[nn.Module], squeeze: bool
+    ) -> None:
         super().__init__()
         self.residual = stride == 1 and inputs == outputs
         self.expand = _cbr(inputs, hidden, 1, act=act) if hidden != inputs else nn.Identity()
@@ -112,9 +124,19 @@ class MobileNetV2(nn.Module):
         super().__init__()
         parts: list[nn.Module] = [_cbr(3, 32, 3, 2)]
         inputs = 32
-        for factor, outputs, count, stride in ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)):
+        for factor, outputs, count, stride in (
+            (1, 16, 1, 1),
+            (6, 24, 2, 2),
+            (6, 32, 3, 2),
+            (6, 64, 4, 2),
+            (6, 96, 3, 1),
+            (6, 160, 3, 2),
+            (6, 320, 1, 1),
+        ):
             for place in range(count):
-                parts.append(Inverted(inputs, inputs * factor, outputs, 3, stride if place == 0 else 1, nn.ReLU6, squeeze=False))
+                parts.append(
+                    Inverted(inputs, inputs * factor, outputs, 3, stride if place == 0 else 1, nn.ReLU6, squeeze=False)
+                )
                 inputs = outputs
         self.features = nn.Sequential(*parts, _cbr(320, 1280, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
@@ -178,7 +200,9 @@ class Conv(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, pad: int | None = None) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if pad is None else pad, bias=False), nn.BatchNorm2d(outputs, eps=1e-3), nn.SiLU()
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2 if pad is None else pad, bias=False),
+            nn.BatchNorm2d(outputs, eps=1e-3),
+            nn.SiLU(),
         )
 
 
@@ -267,8 +291,13 @@ class Detect8(nn.Module):
     def __init__(self, channels: list[int], classes: int) -> None:
         super().__init__()
         boxes, scores = max(16, channels[0] // 4, 64), max(channels[0], min(classes, 100))
-        self.boxes = nn.ModuleList(nn.Sequential(Conv(one, boxes, 3), Conv(boxes, boxes, 3), nn.Conv2d(boxes, 64, 1)) for one in channels)
-        self.scores = nn.ModuleList(nn.Sequential(Conv(one, scores, 3), Conv(scores, scores, 3), nn.Conv2d(scores, classes, 1)) for one in channels)
+        self.boxes = nn.ModuleList(
+            nn.Sequential(Conv(one, boxes, 3), Conv(boxes, boxes, 3), nn.Conv2d(boxes, 64, 1)) for one in channels
+        )
+        self.scores = nn.ModuleList(
+            nn.Sequential(Conv(one, scores, 3), Conv(scores, scores, 3), nn.Conv2d(scores, classes, 1))
+            for one in channels
+        )
         self.register_buffer("steps", torch.arange(16, dtype=torch.float32).view(1, 16, 1, 1))
 
     def forward(self, maps: list[Tensor]) -> Tensor:

@@ -25,7 +25,11 @@ def main(address: str, requests: list[tuple[str, list[str]]]) -> None:
         except InferenceServerException as error:
             found = {"error": error.message(), "status": error.status()}
         else:
-            found = {"outputs": {one["name"]: answer.as_numpy(one["name"]).tolist() for one in answer.get_response()["outputs"]}}
+            found = {
+                "outputs": {
+                    one["name"]: answer.as_numpy(one["name"]).tolist() for one in answer.get_response()["outputs"]
+                }
+            }
         sys.stdout.write(json.dumps(found) + "\n")
 
 

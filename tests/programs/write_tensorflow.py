@@ -1,6 +1,8 @@
-"""Runs in the toolchain `tensorflow`: writes networks in every form that TensorFlow and Keras ever saved one in, with their answers.
+"""Runs in the toolchain `tensorflow`: writes networks in every form that TensorFlow and Keras ever saved one in, with
+their answers.
 
-`write_tensorflow.py NETWORK FOLDER [ONNX]`: NETWORK is small, inception or open_nsfw (whose weights are in the ONNX file).
+`write_tensorflow.py NETWORK FOLDER [ONNX]`: NETWORK is small, inception or open_nsfw (whose weights are in the ONNX
+file).
 """
 
 from __future__ import annotations
@@ -33,10 +35,11 @@ def small() -> Any:
 
 
 def inception() -> Any:
-    """Inception v3 of Keras with random weights, and batch normalization set by pictures as training would, so that scores depend on the picture.
+    """Inception v3 of Keras with random weights, and batch normalization set by pictures as training would, so that
+    scores depend on the picture.
 
-    Its shifts leave most of each ReLU open: ninety random layers that cut half of everything off are chaotic, and make a
-    difference of 1e-4 of float32's rounding.
+    Its shifts leave most of each ReLU open: ninety random layers that cut half of everything off are chaotic, and make
+    a difference of 1e-4 of float32's rounding.
     """
     model = keras.applications.InceptionV3(weights=None)
     random = np.random.default_rng(1)
@@ -69,12 +72,16 @@ def open_nsfw(file: str) -> Any:
     builders: dict[str, Callable[..., Any]] = {
         "Conv": _convolution,
         "Relu": lambda x: layers.ReLU()(x),
-        "Add": lambda x, y: layers.Add()([x, y]) if not isinstance(y, np.ndarray) else layers.Rescaling(1.0, offset=y.tolist())(x),
+        "Add": lambda x, y: (
+            layers.Add()([x, y]) if not isinstance(y, np.ndarray) else layers.Rescaling(1.0, offset=y.tolist())(x)
+        ),
         "AveragePool": lambda x, **_: layers.GlobalAveragePooling2D(keepdims=True)(x),
         "Reshape": lambda x, _: layers.Flatten()(x),
         "Transpose": lambda x, **_: x,
         "MatMul": _dense,
-        "MaxPool": lambda x, **_: layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(((0, 1), (0, 1)))(x)),  # after a ReLU zero is the least
+        "MaxPool": lambda x, **_: layers.MaxPooling2D(3, 2)(
+            layers.ZeroPadding2D(((0, 1), (0, 1)))(x)
+        ),  # after a ReLU zero is the least
         "Softmax": lambda x, **_: layers.Softmax(name="outputs")(x),
     }
     for node in graph.node:
@@ -84,7 +91,9 @@ def open_nsfw(file: str) -> Any:
     return keras.Model(first, values[graph.output[0].name])
 
 
-def _convolution(x: Any, weights: Any, bias: Any = None, *, strides: list[int], pads: tuple[int, ...] = (0, 0, 0, 0), **_: Any) -> Any:
+def _convolution(
+    x: Any, weights: Any, bias: Any = None, *, strides: list[int], pads: tuple[int, ...] = (0, 0, 0, 0), **_: Any
+) -> Any:
     top, left, bottom, right = pads
     if any(pads):
         x = layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
@@ -108,7 +117,13 @@ def trained(model: Any) -> Any:
         if isinstance(layer, layers.BatchNormalization):
             old = layer.get_weights()
             scale = [random.uniform(0.5, 1.5, old[0].shape)] if len(old) == 4 else []
-            layer.set_weights([*scale, *(random.normal(0, 0.1, one.shape) for one in old[-3:-1]), random.uniform(0.5, 1.5, old[-1].shape)])
+            layer.set_weights(
+                [
+                    *scale,
+                    *(random.normal(0, 0.1, one.shape) for one in old[-3:-1]),
+                    random.uniform(0.5, 1.5, old[-1].shape),
+                ]
+            )
     return model
 
 
@@ -117,7 +132,9 @@ def save_all(model: Any, folder: Path) -> None:
     model.save(folder / "network.keras")
     model.save(folder / "network.h5")
     model.export(str(folder / "savedmodel"), verbose=False)
-    (folder / "network.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder / "savedmodel")).convert())
+    (folder / "network.tflite").write_bytes(
+        tf.lite.TFLiteConverter.from_saved_model(str(folder / "savedmodel")).convert()
+    )
     (name,) = (one.name for one in model.inputs)
     signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=name)]
     function = tf.function(lambda x: model(x, training=False), input_signature=signature).get_concrete_function()
@@ -133,8 +150,14 @@ def save_checkpoint(frozen: Any, prefix: Path) -> None:
     with tf.Graph().as_default():
         weights = {}
         for node in frozen.node:
-            if node.op == "Const" and (value := tf.make_ndarray(node.attr["value"].tensor)).dtype == np.float32 and value.ndim:
-                weights[f"{node.name}:0"] = v1.get_variable(f"weights/{node.name.replace('/', '_')}", initializer=value, use_resource=False)
+            if (
+                node.op == "Const"
+                and (value := tf.make_ndarray(node.attr["value"].tensor)).dtype == np.float32
+                and value.ndim
+            ):
+                weights[f"{node.name}:0"] = v1.get_variable(
+                    f"weights/{node.name.replace('/', '_')}", initializer=value, use_resource=False
+                )
         kept = {name: v1.identity(variable, name=f"read/{name[:-2]}") for name, variable in weights.items()}
         tf.import_graph_def(frozen, input_map=kept, name="")
         _save(prefix)
@@ -153,7 +176,9 @@ def switches(folder: Path, training: bool) -> None:
     with tf.Graph().as_default():
         picture = v1.placeholder(tf.float32, (None, 16, 16, 3), name="picture")
         phase, keep = v1.placeholder(tf.bool, (), name="is_training"), v1.placeholder(tf.float32, (), name="keep_prob")
-        filters = v1.get_variable("filters", (3, 3, 3, 4), initializer=v1.glorot_uniform_initializer(seed=1), use_resource=False)
+        filters = v1.get_variable(
+            "filters", (3, 3, 3, 4), initializer=v1.glorot_uniform_initializer(seed=1), use_resource=False
+        )
         x = tf.nn.conv2d(picture, filters, 1, "SAME")
         if training:
             x, _, _ = v1.nn.fused_batch_norm(x, [1.0] * 4, [0.0] * 4, is_training=True)
@@ -209,7 +234,9 @@ def main() -> None:
         hostile(out)
         old_keras(out)
     else:
-        save_all(open_nsfw(*rest) if network == "open_nsfw" else {"small": small, "inception": inception}[network](), out)
+        save_all(
+            open_nsfw(*rest) if network == "open_nsfw" else {"small": small, "inception": inception}[network](), out
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Save networks of `torch_networks.py` in PyTorch's forms: `write_torch.py FOLDER FORM NAME …`, run by the toolchain's Python.
+"""Save networks of `torch_networks.py` in PyTorch's forms: `write_torch.py FOLDER FORM NAME …`, run by the toolchain's
+Python.
 
-FORM: pt2, torchscript, weights, all, odd. Beside each network lie answers.npz: pictures and what PyTorch answered to them.
+FORM: pt2, torchscript, weights, all, odd. Beside each network lie answers.npz: pictures and what PyTorch answered to
+them.
 """
 
 # mypy: allow-subclassing-any
@@ -69,7 +71,10 @@ def odd(folder: Path) -> None:
     torch.export.save(torch.export.export(torch_networks.seeded(Named()), examples), str(folder / "named.pt2"))
     torch.jit.trace(Fixed(), torch.rand(2, 4)).save(str(folder / "fixed.pt"))
     torch.save(small, folder / "module.pt")
-    torch.save({"epoch": 3, "state_dict": {f"module.{name}": one for name, one in small.state_dict().items()}}, folder / "checkpoint.pth")
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{name}": one for name, one in small.state_dict().items()}},
+        folder / "checkpoint.pth",
+    )
     torch.save(small.state_dict(), folder / "old.pth", _use_new_zipfile_serialization=False)
 
 

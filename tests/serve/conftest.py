@@ -1,4 +1,5 @@
-"""A real service: `plimsoll serve` in a process of its own, with the trained open_nsfw network; and a runtime that breaks."""
+"""A real service: `plimsoll serve` in a process of its own, with the trained open_nsfw network; and a runtime that
+breaks."""
 
 from __future__ import annotations
 

@@ -38,7 +38,12 @@ class Kept:
         return one
 
 
-def scope(path: str = "/v1/predict", headers: tuple[tuple[bytes, bytes], ...] = (), query: bytes = b"", client: str = "192.0.2.77") -> dict[str, Any]:
+def scope(
+    path: str = "/v1/predict",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+    query: bytes = b"",
+    client: str = "192.0.2.77",
+) -> dict[str, Any]:
     return {
         "type": "http", "method": "POST", "path": path, "query_string": query, "headers": list(headers), "client": (client, 4711), "state": {},
     }  # fmt: skip
@@ -48,7 +53,9 @@ async def answering(scope: Any, receive: Any, send: Any, status: int = 200) -> N
     """An application that does what the service's endpoints do."""
     while (await receive()).get("more_body"):
         pass
-    scope["state"].update(model="open_nsfw", pictures=2, milliseconds=[{"queue": 1.0, "infer": 7.123456}, {"queue": 3.0, "infer": 5.0}])
+    scope["state"].update(
+        model="open_nsfw", pictures=2, milliseconds=[{"queue": 1.0, "infer": 7.123456}, {"queue": 3.0, "infer": 5.0}]
+    )
     await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
     await send({"type": "http.response.body", "body": b"12345"})
 
@@ -57,7 +64,10 @@ def logged(app: App, of: dict[str, Any], settings: LogSettings | None = None) ->
     """Send a request of 1000 bytes in two pieces through an application; return what was logged and what was sent."""
     kept = Kept()
     sent: list[dict[str, Any]] = []
-    pieces: list[dict[str, Any]] = [{"type": "http.request", "body": bytes(600), "more_body": True}, {"type": "http.request", "body": bytes(400)}]
+    pieces: list[dict[str, Any]] = [
+        {"type": "http.request", "body": bytes(600), "more_body": True},
+        {"type": "http.request", "body": bytes(400)},
+    ]
 
     async def receive() -> dict[str, Any]:
         return pieces.pop(0)
@@ -70,7 +80,9 @@ def logged(app: App, of: dict[str, Any], settings: LogSettings | None = None) ->
 
 
 def test_a_line_says_what_an_operator_wants_to_know() -> None:
-    of = scope(query=b"top=2&model=open_nsfw&email=jane%40example.org&threshold=0.5", headers=((b"x-request-id", b"abc-123"),))
+    of = scope(
+        query=b"top=2&model=open_nsfw&email=jane%40example.org&threshold=0.5", headers=((b"x-request-id", b"abc-123"),)
+    )
     of["state"]["key"] = "misskey"
     kept, _ = logged(answering, of)
     line = kept.only
@@ -87,7 +99,10 @@ def test_the_id_comes_back_in_the_answer() -> None:
     assert dict(sent[0]["headers"])[b"x-request-id"] == b"from-the-proxy_1.2"
 
 
-@pytest.mark.parametrize("given", [b"", b"a b", b"x\ny", b"x\r\nset-cookie: a=b", b"\x1b[31m", b"a" * 129, b"-x", "ü".encode(), b"<script>", b'"}'])
+@pytest.mark.parametrize(
+    "given",
+    [b"", b"a b", b"x\ny", b"x\r\nset-cookie: a=b", b"\x1b[31m", b"a" * 129, b"-x", "ü".encode(), b"<script>", b'"}'],
+)
 def test_an_id_that_is_not_sane_is_replaced(given: bytes) -> None:
     kept, sent = logged(answering, scope(headers=((b"x-request-id", given),)))
     made = kept.only["request_id"]
@@ -119,7 +134,11 @@ def test_a_caller_that_hung_up_is_noted() -> None:
         assert (await receive())["type"] == "http.disconnect"
 
     pieces: Iterator[dict[str, Any]] = iter(
-        [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.request", "body": b""}, {"type": "http.disconnect"}]
+        [
+            {"type": "http.request", "body": b"x", "more_body": True},
+            {"type": "http.request", "body": b""},
+            {"type": "http.disconnect"},
+        ]
     )
 
     async def receive() -> dict[str, Any]:
@@ -140,7 +159,10 @@ def test_probes_and_samples_are_quiet_but_errors_are_not() -> None:
     assert logged(failing, scope(), LogSettings(sample=0))[0].only["status"] == 503
 
 
-@pytest.mark.parametrize(("address", "network"), [("192.0.2.77", "192.0.2.0/24"), ("2001:db8:1:2:3::4", "2001:db8:1::/48"), ("testclient", ""), ("", "")])
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [("192.0.2.77", "192.0.2.0/24"), ("2001:db8:1:2:3::4", "2001:db8:1::/48"), ("testclient", ""), ("", "")],
+)
 def test_addresses_can_be_cut_or_left_out(address: str, network: str) -> None:
     assert masked(address) == network
     assert logged(answering, scope(client=address), LogSettings(clients="network"))[0].only["client"] == network
@@ -148,7 +170,12 @@ def test_addresses_can_be_cut_or_left_out(address: str, network: str) -> None:
 
 
 def test_only_known_numbers_of_a_query_are_logged() -> None:
-    assert known(b"top=5&priority=-1&threshold=0.25&timeout=3") == {"top": "5", "priority": "-1", "threshold": "0.25", "timeout": "3"}
+    assert known(b"top=5&priority=-1&threshold=0.25&timeout=3") == {
+        "top": "5",
+        "priority": "-1",
+        "threshold": "0.25",
+        "timeout": "3",
+    }
     assert known(b"name=jane&model=x&top=jane&top=5;timeout=1&url=http://x&timeout=%0a&timeout=1e5&=3&top") == {}
     assert known(b"&" * 100_000 + b"top=1") == {}
 
@@ -158,7 +185,16 @@ def test_the_longest_time_of_each_stage_is_logged() -> None:
     assert longest([{"queue": 1.0}, {}, {"queue": 0.5, "infer": 2.0}]) == {"queue": 1.0, "infer": 2.0}
 
 
-HOSTILE = ["/v1/\n{}", '/a","status":200,"x":"', "/\x1b]0;owned\x07", "/\u202egpj.exe", "/\u2028", "/\x00\x7f\x85", "/\ud800", "/" + "x" * 100_000]
+HOSTILE = [
+    "/v1/\n{}",
+    '/a","status":200,"x":"',
+    "/\x1b]0;owned\x07",
+    "/\u202egpj.exe",
+    "/\u2028",
+    "/\x00\x7f\x85",
+    "/\ud800",
+    "/" + "x" * 100_000,
+]
 
 
 @pytest.mark.parametrize("path", HOSTILE)
@@ -173,7 +209,9 @@ def test_a_path_cannot_write_the_log(path: str) -> None:
     assert json.loads(log.as_json(kept.only))["status"] == 200
 
 
-@given(st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.none(), st.dictionaries(st.text(), st.floats()))))
+@given(
+    st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.none(), st.dictionaries(st.text(), st.floats())))
+)
 def test_whatever_is_logged_is_one_line(fields: dict[str, Any]) -> None:
     assert log.as_json(fields)[:-1].isprintable()
     text = log.as_text({**fields, "milliseconds": 1.0, "exception": ""})

@@ -40,7 +40,9 @@ def scores(example_photos: list[Path]) -> list[float]:
         return [model.predict(photo).score for photo in example_photos[:12]]  # type: ignore[attr-defined]
 
 
-def test_the_client_answers_as_the_library_does(served: Running, example_photos: list[Path], scores: list[float]) -> None:
+def test_the_client_answers_as_the_library_does(
+    served: Running, example_photos: list[Path], scores: list[float]
+) -> None:
     with plimsoll.Client(served.url) as client:
         client.wait_until_ready(5)
         one = client.predict(example_photos[0], top=1)
@@ -65,11 +67,21 @@ def test_so_does_the_asynchronous_one(served: Running, example_photos: list[Path
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_picture_that_is_none_fails_alone(served: Running, example_photos: list[Path], scores: list[float], batch: int) -> None:
-    pictures: list[Path | bytes] = [example_photos[0], b"no picture", b"", example_photos[1], example_photos[0].read_bytes()[:700]]
+def test_a_picture_that_is_none_fails_alone(
+    served: Running, example_photos: list[Path], scores: list[float], batch: int
+) -> None:
+    pictures: list[Path | bytes] = [
+        example_photos[0],
+        b"no picture",
+        b"",
+        example_photos[1],
+        example_photos[0].read_bytes()[:700],
+    ]
     with plimsoll.Client(served.url) as client:
         results = list(client.predict_many(pictures, batch=batch))
-    assert [result.answer and result.answer.score for result in results] == pytest.approx([scores[0], None, None, scores[1], None], abs=1e-6)
+    assert [result.answer and result.answer.score for result in results] == pytest.approx(
+        [scores[0], None, None, scores[1], None], abs=1e-6
+    )
     assert [result.error and result.error.kind for result in results] == [None, "image", "input", None, "image"]
 
 
@@ -81,13 +93,18 @@ def test_mistakes_come_back_in_words(served: Running, example_photos: list[Path]
             client.predict(example_photos[0], threshold=7.0)
 
 
-def test_a_service_that_is_full_answers_everybody_in_the_end(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], scores: list[float]) -> None:
-    """Twelve clients ask a service with room for two pictures: it says 503, they come back when it says, and all get their answers."""
+def test_a_service_that_is_full_answers_everybody_in_the_end(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], scores: list[float]
+) -> None:
+    """Twelve clients ask a service with room for two pictures: it says 503, they come back when it says, and all get
+    their answers."""
     del nsfw_model_path
     config = tmp_path / "small.toml"
     config.write_text("max_queue = 2\nsilent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
     found: dict[int, float] = {}
-    with start("open_nsfw", "--workers", "1", "--threads", "1", "--max-batch", "1", "--grace", "0", "--config", str(config)) as running:
+    with start(
+        "open_nsfw", "--workers", "1", "--threads", "1", "--max-batch", "1", "--grace", "0", "--config", str(config)
+    ) as running:
         client = plimsoll.Client(running.url, retries=60, timeout=100, connections=12)
 
         def ask(place: int) -> None:
@@ -95,7 +112,9 @@ def test_a_service_that_is_full_answers_everybody_in_the_end(tmp_path: Path, nsf
 
         threads = [threading.Thread(target=ask, args=(place,)) for place in range(12)]
         (worker,) = running.workers()
-        os.kill(worker, signal.SIGSTOP)  # until somebody was turned away: a quick machine answers twelve before the last one has asked
+        os.kill(
+            worker, signal.SIGSTOP
+        )  # until somebody was turned away: a quick machine answers twelve before the last one has asked
         try:
             for thread in threads:
                 thread.start()
@@ -123,7 +142,9 @@ async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
     await service.start()
     shell = Shell(Authorizer(access), access, CorsSettings(), LogSettings(), lines)  # type: ignore[arg-type]  # takes the lines in place of the thread
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(application(service, shell), log_level="error", lifespan="off", access_log=False))
+        server = uvicorn.Server(
+            uvicorn.Config(application(service, shell), log_level="error", lifespan="off", access_log=False)
+        )
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:
             await asyncio.sleep(0.01)
@@ -135,7 +156,9 @@ async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
             await service.close()
 
 
-def test_keys_rates_and_the_log_around_the_real_service(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], scores: list[float]) -> None:
+def test_keys_rates_and_the_log_around_the_real_service(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], scores: list[float]
+) -> None:
     del nsfw_model_path
     file = tmp_path / "keys.toml"
     made: dict[str, str] = {}
@@ -165,7 +188,12 @@ def test_keys_rates_and_the_log_around_the_real_service(tmp_path: Path, nsfw_mod
 
     asyncio.run(ask())
     logged = [(line["status"], line.get("key"), line.get("model"), line.get("pictures")) for line in lines.fields]
-    assert logged == [(401, None, None, None), (200, "app", "open_nsfw", 1), (200, "slow", "open_nsfw", 1), (429, None, None, None)]
+    assert logged == [
+        (401, None, None, None),
+        (200, "app", "open_nsfw", 1),
+        (200, "slow", "open_nsfw", 1),
+        (429, None, None, None),
+    ]
     text = json.dumps(lines.fields)
     assert photo.name not in text
     assert not any(token in text for token in made.values())

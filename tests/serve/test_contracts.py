@@ -30,8 +30,9 @@ def strict(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> I
     del nsfw_model_path
     config = tmp_path_factory.mktemp("strict") / "serve.toml"
     config.write_text(
-        "max_items = 4\n[contracts]\nthreshold = 0.0\n[contracts.misskey]\nenabled = false\n"
-        '[contracts.photoprism]\nprefixes = ["/v1/vision", "/api/v1/vision"]\n[contracts.pictrs]\npath = "/hooks/pictrs"\nerror_status = 422\n'
+        "max_items = 4\n[contracts]\nthreshold = 0.0\n[contracts.misskey]\nenabled ="
+        ' false\n[contracts.photoprism]\nprefixes = ["/v1/vision", "/api/v1/vision"]\n[contracts.pictrs]\npath ='
+        ' "/hooks/pictrs"\nerror_status = 422\n'
     )
     with start("open_nsfw", "--workers", "1", "--grace", "0", "--config", str(config)) as running:
         yield running
@@ -56,9 +57,14 @@ def detect(running: Running, *parts: tuple[str, tuple[str | None, bytes, str]]) 
     return running.post("/v1/detect-images", files=list(parts))
 
 
-def test_misskey_finds_its_five_classes_in_the_order_of_its_parts(served: Running, example_photos: list[Path], scores: dict[str, float]) -> None:
+def test_misskey_finds_its_five_classes_in_the_order_of_its_parts(
+    served: Running, example_photos: list[Path], scores: dict[str, float]
+) -> None:
     photos = example_photos[:3]
-    answer = detect(served, *[(f"image{place}", (f"{place}.png", photo.read_bytes(), "image/png")) for place, photo in enumerate(photos)])
+    answer = detect(
+        served,
+        *[(f"image{place}", (f"{place}.png", photo.read_bytes(), "image/png")) for place, photo in enumerate(photos)],
+    )
     assert answer.status_code == 200
     assert answer.json()["success"] is True
     for photo, result in zip(photos, answer.json()["result"]["results"], strict=True):
@@ -100,7 +106,9 @@ def test_misskeys_failing_parts_fail_inside_a_200(served: Running, example_photo
         (b"x" * 70_000_000, "image/png", 413, "REQUEST_TOO_LARGE"),
     ],
 )
-def test_misskeys_whole_requests_that_cant_be_read(served: Running, body: bytes, kind: str, status: int, code: str) -> None:
+def test_misskeys_whole_requests_that_cant_be_read(
+    served: Running, body: bytes, kind: str, status: int, code: str
+) -> None:
     answer = served.post("/v1/detect-images", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
     assert answer.json()["success"] is False
@@ -110,10 +118,14 @@ def test_misskeys_whole_requests_that_cant_be_read(served: Running, body: bytes,
 
 def photoprism(running: Running, images: list[str], path: str = "/v1/vision/nsfw", **more: Any) -> httpx.Response:
     """Ask as PhotoPrism's client does, with the fields that it sends whatever it asks."""
-    return running.post(path, json={"id": "6ba7b810", "model": "nsfw", "suffix": "", "stream": False, "images": images, **more})
+    return running.post(
+        path, json={"id": "6ba7b810", "model": "nsfw", "suffix": "", "stream": False, "images": images, **more}
+    )
 
 
-def test_photoprism_gets_a_status_a_score_and_its_classes(served: Running, example_photos: list[Path], scores: dict[str, float]) -> None:
+def test_photoprism_gets_a_status_a_score_and_its_classes(
+    served: Running, example_photos: list[Path], scores: dict[str, float]
+) -> None:
     photos = example_photos[:3]
     answer = photoprism(served, [data_url(photo) for photo in photos])
     assert answer.status_code == 200
@@ -131,7 +143,9 @@ def test_photoprism_is_told_unsafe_under_each_prefix(strict: Running, example_ph
         assert entry["status"] == "unsafe"
 
 
-def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else(served: Running, example_photos: list[Path], awkward: Path) -> None:
+def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else(
+    served: Running, example_photos: list[Path], awkward: Path
+) -> None:
     """PhotoPrism decides again wherever there is a score or a class, so there must be none."""
     broken = [
         data_url(awkward / "truncated.jpg"),
@@ -152,7 +166,9 @@ def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else
         assert entry["reason"]
 
 
-def test_photoprisms_bad_requests_hold_no_result_that_could_be_taken_for_one(strict: Running, example_photos: list[Path]) -> None:
+def test_photoprisms_bad_requests_hold_no_result_that_could_be_taken_for_one(
+    strict: Running, example_photos: list[Path]
+) -> None:
     nothing = photoprism(strict, [])
     much = photoprism(strict, [data_url(example_photos[0])] * 5)
     none = strict.post("/v1/vision/nsfw", content=b"{" * 5000)
@@ -164,13 +180,17 @@ def test_photoprisms_bad_requests_hold_no_result_that_could_be_taken_for_one(str
         assert answer.json()["result"] == {"nsfw": []}
 
 
-def test_pictrs_accepts_what_was_looked_at_and_is_safe(served: Running, example_photos: list[Path], scores: dict[str, float]) -> None:
+def test_pictrs_accepts_what_was_looked_at_and_is_safe(
+    served: Running, example_photos: list[Path], scores: dict[str, float]
+) -> None:
     answer = served.post("/v1/validate", content=example_photos[0].read_bytes(), headers={"Content-Type": "image/jpeg"})
     assert answer.status_code == 200
     assert answer.json()["score"] == pytest.approx(scores[example_photos[0].name], abs=1e-6)
 
 
-def test_pictrs_is_refused_what_is_unsafe_and_what_is_unknown_each_in_its_way(served: Running, strict: Running, example_photos: list[Path]) -> None:
+def test_pictrs_is_refused_what_is_unsafe_and_what_is_unknown_each_in_its_way(
+    served: Running, strict: Running, example_photos: list[Path]
+) -> None:
     photo = example_photos[0].read_bytes()
     unsafe = strict.post("/hooks/pictrs", content=photo, headers={"Content-Type": "image/jpeg"})
     assert (unsafe.status_code, unsafe.json()["status"]) == (406, "rejected")

@@ -50,7 +50,9 @@ def door(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
     ("who", "rights"),
     [("asks", {"predict"}), ("looks", {"metrics"}), ("rules", {"predict", "metrics", "control"})],
 )
-def test_a_role_may_what_it_says_and_nothing_else(door: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]) -> None:
+def test_a_role_may_what_it_says_and_nothing_else(
+    door: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]
+) -> None:
     needs: tuple[Need, ...] = ("predict", "metrics", "control")
     for need in needs:
         if need in rights:
@@ -99,7 +101,9 @@ def test_pictures_are_charged_where_they_count(door: tuple[Authorizer, dict[str,
     ("control", "local", "allowed"),
     [("local", True, True), ("local", False, False), ("anybody", False, True), ("nobody", True, False)],
 )
-def test_who_controls_models_without_keys(control: Literal["local", "anybody", "nobody"], local: bool, allowed: bool) -> None:
+def test_who_controls_models_without_keys(
+    control: Literal["local", "anybody", "nobody"], local: bool, allowed: bool
+) -> None:
     door = Authorizer(AccessSettings(control=control))
     if allowed:
         assert run(door.admit(caller(local=local), "control")) == Admission()
@@ -128,7 +132,9 @@ def test_without_settings_everybody_may_ask() -> None:
 
 def test_addresses() -> None:
     assert [network(one) for one in ("", "/run/socket", "fe80::1%eth0")] == ["", "/run/socket", "fe80::/64"]
-    assert [loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "", "localhost")] == [True] * 4 + [False] * 3
+    assert [
+        loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "", "localhost")
+    ] == [True] * 4 + [False] * 3
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(service: Running, example_photos: list[Path], number: signal.Signals) -> None:
+def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(
+    service: Running, example_photos: list[Path], number: signal.Signals
+) -> None:
     expected = service.score(example_photos[0])
     before = set(service.workers())
     with service.load(example_photos[0]) as found:
@@ -35,12 +37,17 @@ def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(service: Runni
         until(lambda: service.metric("plimsoll_workers", state="ready") == 2, "it to be ready")
     assert {answer.status_code for answer in found} == {200}
     assert {answer.json()["results"][0]["answer"]["score"] for answer in found} == {expected}
-    assert service.metric("plimsoll_worker_restarts_total", reason="died" if number == signal.SIGKILL else "silent") == 1
+    assert (
+        service.metric("plimsoll_worker_restarts_total", reason="died" if number == signal.SIGKILL else "silent") == 1
+    )
     assert service.metric("plimsoll_shared_memory_bytes") == 0
 
 
-def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]) -> None:
-    """How long one that starts may be silent is learnt from those that started; nobody would wait for the first ones' limit."""
+def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(
+    nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]
+) -> None:
+    """How long one that starts may be silent is learnt from those that started; nobody would wait for the first ones'
+    limit."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
     config.write_text("start_silent_seconds = 3600.0\nstart_seconds = 3600.0\ntimeout = 85.0\n")
@@ -55,9 +62,13 @@ def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(nsfw_mo
         assert running.metric("plimsoll_worker_restarts_total", reason="not started") == 1
 
 
-def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(fragile: dict[str, str], nsfw_model_path: Path, example_photos: list[Path]) -> None:
+def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(
+    fragile: dict[str, str], nsfw_model_path: Path, example_photos: list[Path]
+) -> None:
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "1", "--max-batch", "4", "--grace", "0", "--target", "fragile", environment=fragile) as running:
+    with start(
+        "open_nsfw", "--workers", "1", "--max-batch", "4", "--grace", "0", "--target", "fragile", environment=fragile
+    ) as running:
         with ThreadPoolExecutor(4) as pool:
             good = [pool.submit(running.score, photo) for photo in example_photos[:3]]
             poisoned = pool.submit(running.post, "/v1/predict", content=picture(KILLS))
@@ -69,11 +80,24 @@ def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(fragi
         assert scores == pytest.approx([running.score(photo) for photo in example_photos[:3]], abs=1e-6)
 
 
-def test_a_batch_that_hangs_is_ended(fragile: dict[str, str], nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]) -> None:
+def test_a_batch_that_hangs_is_ended(
+    fragile: dict[str, str], nsfw_model_path: Path, tmp_path: Path, example_photos: list[Path]
+) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
     config.write_text("batch_seconds = 5.0\n")
-    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0", "--target", "fragile", environment=fragile) as running:
+    with start(
+        "open_nsfw",
+        "--workers",
+        "1",
+        "--config",
+        str(config),
+        "--grace",
+        "0",
+        "--target",
+        "fragile",
+        environment=fragile,
+    ) as running:
         score = running.score(example_photos[0])
         answer = running.post("/v1/predict", content=picture(HANGS))
         assert answer.status_code == 500

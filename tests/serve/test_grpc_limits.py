@@ -71,11 +71,19 @@ def test_a_message_counts_until_it_is_answered_or_given_up(tmp_path: Path) -> No
             asking.cancel()
             until(lambda: place.lines, "the line")
             line = place.line
-            assert (line["status"], line["gone"], line["request_id"], line["pictures"]) == ("CANCELLED", True, "given-up", 1)
+            assert (line["status"], line["gone"], line["request_id"], line["pictures"]) == (
+                "CANCELLED",
+                True,
+                "given-up",
+                1,
+            )
             with pytest.raises(grpc.RpcError):
                 place.channel.unary_unary(INFER)(large, timeout=5)
             until(lambda: place.lines, "the line")
-            assert place.line["status"] in ("DEADLINE_EXCEEDED", "CANCELLED")  # both sides look at the clock, and either may be first
+            assert place.line["status"] in (
+                "DEADLINE_EXCEEDED",
+                "CANCELLED",
+            )  # both sides look at the clock, and either may be first
             until(lambda: received.bytes == 0, "its message to be gone")
         finally:
             os.kill(worker, signal.SIGCONT)
@@ -104,7 +112,12 @@ def test_strangers_are_refused_before_their_messages_are_read(tmp_path: Path) ->
     with served(tmp_path, door=Authorizer(AccessSettings(keys=tmp_path / "keys.toml"))) as place:
         refused = place.call(rows())
         line = place.line
-        assert (refused.code, line["status"], line["bytes_in"], "key" in line) == ("UNAUTHENTICATED", "UNAUTHENTICATED", 0, False)
+        assert (refused.code, line["status"], line["bytes_in"], "key" in line) == (
+            "UNAUTHENTICATED",
+            "UNAUTHENTICATED",
+            0,
+            False,
+        )
         with pytest.raises(grpc.RpcError) as caught:
             list(place.channel.stream_stream(STREAM)(iter([rows()]), timeout=60))
         assert (caught.value.code().name, place.line["status"]) == ("UNAUTHENTICATED", "UNAUTHENTICATED")

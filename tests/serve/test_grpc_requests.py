@@ -43,12 +43,22 @@ def test_an_error_has_its_line_count_and_id(place: Place) -> None:
     reply = place.call(photo(b"GIF89a"), x_request_id="bad-1")
     assert (reply.code, reply.trailer["x-request-id"]) == ("INVALID_ARGUMENT", "bad-1")
     line = place.line
-    assert (line["status"], line["request_id"], line["model"], line["pictures"], line["bytes_out"]) == ("INVALID_ARGUMENT", "bad-1", "mixed", 1, 0)
+    assert (line["status"], line["request_id"], line["model"], line["pictures"], line["bytes_out"]) == (
+        "INVALID_ARGUMENT",
+        "bad-1",
+        "mixed",
+        1,
+        0,
+    )
     assert place.counted("INVALID_ARGUMENT", "mixed") == before + 1
 
 
 def test_all_calls_are_counted_and_timed_under_their_status(place: Place) -> None:
-    seen = {"OK": ("/inference.GRPCInferenceService/RepositoryIndex", b""), "NOT_FOUND": (INFER, b"\x0a\x04none"), "UNIMPLEMENTED": (f"{INFER}s", b"")}
+    seen = {
+        "OK": ("/inference.GRPCInferenceService/RepositoryIndex", b""),
+        "NOT_FOUND": (INFER, b"\x0a\x04none"),
+        "UNIMPLEMENTED": (f"{INFER}s", b""),
+    }
     registry = place.speaking.service.metrics.registry
     labels = {"model": "", "interface": "grpc"}
     timed = registry.get_sample_value("plimsoll_request_seconds_count", labels) or 0
@@ -69,7 +79,9 @@ def test_what_cannot_be_parsed_is_the_caller_s_fault(place: Place) -> None:
     assert place.line["status"] == "INVALID_ARGUMENT"
 
 
-def test_a_mistake_of_ours_is_told_to_the_log_alone(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_mistake_of_ours_is_told_to_the_log_alone(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a secret")
 
@@ -84,7 +96,12 @@ def test_a_mistake_of_ours_is_told_to_the_log_alone(place: Place, monkeypatch: p
 def test_probes_and_samples_are_quiet_but_errors_are_not(tmp_path: Path) -> None:
     log = LogSettings(sample=0, clients="network")
     with served(tmp_path, patient(log=log)) as place:
-        for path in ("/grpc.health.v1.Health/Check", "/inference.GRPCInferenceService/ServerLive", "/inference.GRPCInferenceService/ServerReady", INFER):
+        for path in (
+            "/grpc.health.v1.Health/Check",
+            "/inference.GRPCInferenceService/ServerLive",
+            "/inference.GRPCInferenceService/ServerReady",
+            INFER,
+        ):
             assert place.call(rows() if path == INFER else b"", path).code == "OK"
         assert place.lines == []
         assert place.call(b"\x0a\x07nothing", "/grpc.health.v1.Health/Check").code == "NOT_FOUND"

@@ -21,7 +21,9 @@ from plimsoll.serve.grpc import oip_pb2  # noqa: E402
 if TYPE_CHECKING:
     pass
 
-needs_sdk = pytest.mark.skipif(importlib.util.find_spec("opentelemetry") is None, reason="OpenTelemetry is not installed")
+needs_sdk = pytest.mark.skipif(
+    importlib.util.find_spec("opentelemetry") is None, reason="OpenTelemetry is not installed"
+)
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -84,7 +86,17 @@ def test_the_command_hands_its_log_and_its_traces_to_grpc(tmp_path: Path) -> Non
         await send({"type": "http.response.body"})
 
     model = write_mixed(tmp_path)
-    arguments = (f"mixed={model.reference}", "--spec", str(model.spec), "--workers", "1", "--grace", "0", "--grpc-port", "0")
+    arguments = (
+        f"mixed={model.reference}",
+        "--spec",
+        str(model.spec),
+        "--workers",
+        "1",
+        "--grace",
+        "0",
+        "--grpc-port",
+        "0",
+    )
     with running(collector) as url, start(*arguments, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": url}) as service:
         port = next(found[1] for line in service.log if (found := re.search(r"gRPC on port (\d+)", line)))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:

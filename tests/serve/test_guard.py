@@ -37,7 +37,18 @@ async def anything(request: Request) -> Response:
 
 
 ROUTES = (
-    *("/", "/page/{file}", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/metrics", "/v1/predict", "/v1/models"),
+    *(
+        "/",
+        "/page/{file}",
+        "/healthz",
+        "/readyz",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/openapi.json",
+        "/metrics",
+        "/v1/predict",
+        "/v1/models",
+    ),
     *("/v2/models/{name}/infer", "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
     *("/v1/models/{name}/reload", "/v1/models/{name}/load/", "/pict-rs", "/hooks/{one}/{two}"),
 )
@@ -63,7 +74,12 @@ def tokens(file: Path) -> dict[str, str]:
     """A file with three keys."""
     made: dict[str, str] = {}
     entries: list[Key] = []
-    for name, terms in {"asks": Terms(), "looks": Terms("metrics"), "rules": Terms("admin"), "slow": Terms(rate=Rate.parse("1/h"), burst=2)}.items():
+    for name, terms in {
+        "asks": Terms(),
+        "looks": Terms("metrics"),
+        "rules": Terms("admin"),
+        "slow": Terms(rate=Rate.parse("1/h"), burst=2),
+    }.items():
         made[name], entry = keys.issue(name, terms, entries)
         entries.append(entry)
     keys.write(file, entries)
@@ -75,7 +91,9 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @pytest.mark.usefixtures("tokens")
-@pytest.mark.parametrize("path", ["/", "/page/app.js", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/app.js", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"]
+)
 def test_the_page_and_probes_need_no_key(file: Path, path: str) -> None:
     with service(AccessSettings(keys=file)) as client:
         assert client.get(path).status_code == 200
@@ -84,7 +102,20 @@ def test_the_page_and_probes_need_no_key(file: Path, path: str) -> None:
 
 
 @pytest.mark.usefixtures("tokens")
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/predict", "/metrics", "/v2", "/v2/models/x", "/anything/else", "/healthz/", "/%2e%2e/x", "/page"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/models",
+        "/v1/predict",
+        "/metrics",
+        "/v2",
+        "/v2/models/x",
+        "/anything/else",
+        "/healthz/",
+        "/%2e%2e/x",
+        "/page",
+    ],
+)
 def test_everything_else_does(file: Path, path: str) -> None:
     with service(AccessSettings(keys=file)) as client:
         answer = client.get(path)
@@ -96,11 +127,22 @@ def test_everything_else_does(file: Path, path: str) -> None:
 def test_a_key_is_taken_from_either_header(file: Path, tokens: dict[str, str]) -> None:
     token = tokens["asks"]
     with service(AccessSettings(keys=file)) as client:
-        good = [bearer(token), {"Authorization": f"bearer  {token}"}, {"X-API-Key": token}, {**bearer(token), "X-API-Key": token}]
+        good = [
+            bearer(token),
+            {"Authorization": f"bearer  {token}"},
+            {"X-API-Key": token},
+            {**bearer(token), "X-API-Key": token},
+        ]
         for headers in good:
             answer = client.post("/v1/predict", headers=headers)
             assert (answer.status_code, answer.json()) == (200, {"key": "asks"})
-        bad = [{"Authorization": f"Basic {token}"}, {"Authorization": token}, {"Authorization": "Bearer"}, {"Cookie": token}, {"X-API-Key": "x"}]
+        bad = [
+            {"Authorization": f"Basic {token}"},
+            {"Authorization": token},
+            {"Authorization": "Bearer"},
+            {"Cookie": token},
+            {"X-API-Key": "x"},
+        ]
         for headers in [*bad, {**bearer(token), "X-API-Key": tokens["rules"]}]:
             assert client.post("/v1/predict", headers=headers).status_code == 401
         assert client.post(f"/v1/predict?key={token}").status_code == 401
@@ -113,7 +155,13 @@ def test_two_headers_of_one_name_do_not_slip_past(file: Path, tokens: dict[str, 
         assert client.post("/v1/predict", headers=both).status_code == 401
 
 
-CONTROL = ["/v2/repository/models/x/load", "/v2/repository/models/x/unload", "/v1/models/x/reload", "/v1/models/x/load/", "/v2/repository/models/x/%6coad"]
+CONTROL = [
+    "/v2/repository/models/x/load",
+    "/v2/repository/models/x/unload",
+    "/v1/models/x/reload",
+    "/v1/models/x/load/",
+    "/v2/repository/models/x/%6coad",
+]
 
 
 @pytest.mark.parametrize("path", CONTROL)
@@ -141,7 +189,9 @@ def test_paths_can_be_opened(file: Path) -> None:
     with service(AccessSettings(keys=file, open_paths=("/pict-rs", "/hooks/*"))) as client:
         assert client.post("/pict-rs").status_code == 200
         assert client.post("/hooks/a/b").status_code == 200
-        assert [client.post(path).status_code for path in ("/pict-rs/x", "/hooks", "/hooksx", "/v1/predict")] == [401] * 4
+        assert [client.post(path).status_code for path in ("/pict-rs/x", "/hooks", "/hooksx", "/v1/predict")] == [
+            401
+        ] * 4
 
 
 def test_a_rate_is_answered_with_429(file: Path, tokens: dict[str, str]) -> None:
@@ -160,7 +210,11 @@ def test_pictures_are_counted(file: Path) -> None:
     token, entry = keys.issue("counted", Terms(rate=Rate.parse("10/h"), burst=10, counts="pictures"))
     keys.write(file, [entry])
     with service(AccessSettings(keys=file)) as client:
-        assert [client.post("/v1/predict", headers=bearer(token), content=b"7").status_code for _ in range(3)] == [200, 200, 429]
+        assert [client.post("/v1/predict", headers=bearer(token), content=b"7").status_code for _ in range(3)] == [
+            200,
+            200,
+            429,
+        ]
 
 
 def test_without_keys_an_address_has_a_rate() -> None:
@@ -180,7 +234,11 @@ def test_without_keys_a_local_program_controls_models_and_a_web_page_does_not() 
 
 @pytest.mark.usefixtures("tokens")
 def test_other_origins_may_not_ask_unless_it_is_set(file: Path) -> None:
-    asking = {"Origin": "https://app.example.org", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
+    asking = {
+        "Origin": "https://app.example.org",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
     with service(AccessSettings(keys=file)) as client:
         answer = client.options("/v1/predict", headers=asking)
         assert "access-control-allow-origin" not in answer.headers
@@ -208,5 +266,7 @@ def test_a_key_that_is_removed_is_refused_without_a_restart(file: Path, tokens: 
     with service(AccessSettings(keys=file)) as client:
         assert client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 200
         keys.write(file, [key for key in keys.read(file) if key.name != "asks"])
-        until(lambda: client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401, "the file to be read")
+        until(
+            lambda: client.get("/v1/models", headers=bearer(tokens["asks"])).status_code == 401, "the file to be read"
+        )
         assert client.get("/v1/models", headers=bearer(tokens["rules"])).status_code == 200

@@ -36,7 +36,13 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     end = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
     made(file, one=Terms("admin", Rate.parse("600/m"), 7, "pictures", end), two=Terms())
     one, two = keys.read(file)
-    assert (one.name, one.role, one.limit, one.counts, one.expires) == ("one", "admin", Limit(Rate.parse("600/m"), 7), "pictures", end)
+    assert (one.name, one.role, one.limit, one.counts, one.expires) == (
+        "one",
+        "admin",
+        Limit(Rate.parse("600/m"), 7),
+        "pictures",
+        end,
+    )
     assert (two.role, two.limit, two.counts, two.expires) == ("predict", None, "requests", None)
 
 
@@ -73,7 +79,18 @@ def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
     assert found.name == "one"
     other = made(tmp_path / "o", one=Terms())["one"]
     changed = token[:-1] + ("A" if token[-1] != "A" else "B")
-    for wrong in (other, changed, token + "A", token[:-1], token.upper(), f" {token}", f"{token}\n", "", "plm_", token[:13] + other[13:]):
+    for wrong in (
+        other,
+        changed,
+        token + "A",
+        token[:-1],
+        token.upper(),
+        f" {token}",
+        f"{token}\n",
+        "",
+        "plm_",
+        token[:13] + other[13:],
+    ):
         assert ring.find(wrong.encode()) is None
 
 
@@ -90,8 +107,12 @@ def test_a_key_works_and_ends_without_a_restart(tmp_path: Path) -> None:
     assert ring.find(new.encode())
 
 
-@pytest.mark.parametrize("text", ["[[key", "[[key]]\nname = 1", "key = 3", "\x00", "[[key]]\nname='x'\nid='00000000'\nsha256='ab'", None])
-def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None) -> None:
+@pytest.mark.parametrize(
+    "text", ["[[key", "[[key]]\nname = 1", "key = 3", "\x00", "[[key]]\nname='x'\nid='00000000'\nsha256='ab'", None]
+)
+def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None
+) -> None:
     file, clock = tmp_path / "keys.toml", Clock()
     token = made(file, one=Terms())["one"].encode()
     ring = KeyStore(file, clock=clock)

@@ -17,7 +17,9 @@ def scores(example_photos: list[Path]) -> dict[str, float]:
         return {photo.name: model.predict(photo).score for photo in example_photos[:6]}  # type: ignore[attr-defined]
 
 
-def test_each_way_of_sending_a_picture_gives_the_answer_of_predict(served: Running, example_photos: list[Path], scores: dict[str, float]) -> None:
+def test_each_way_of_sending_a_picture_gives_the_answer_of_predict(
+    served: Running, example_photos: list[Path], scores: dict[str, float]
+) -> None:
     photo = example_photos[0]
     data = photo.read_bytes()
     ways = [
@@ -34,7 +36,9 @@ def test_each_way_of_sending_a_picture_gives_the_answer_of_predict(served: Runni
     assert [way.json()["results"][0]["name"] for way in ways] == [None, None, photo.name, photo.name]
 
 
-def test_many_pictures_are_answered_in_their_order_and_a_bad_one_is_an_entry(served: Running, example_photos: list[Path], scores: dict[str, float]) -> None:
+def test_many_pictures_are_answered_in_their_order_and_a_bad_one_is_an_entry(
+    served: Running, example_photos: list[Path], scores: dict[str, float]
+) -> None:
     photos = example_photos[:6]
     files = [("file", (photo.name, photo.read_bytes(), "image/jpeg")) for photo in photos]
     files.insert(3, ("file", ("broken.jpg", photos[0].read_bytes()[:500], "image/jpeg")))
@@ -52,7 +56,9 @@ def test_many_pictures_are_answered_in_their_order_and_a_bad_one_is_an_entry(ser
 
 def test_top_and_threshold_are_kept_for_each_request(served: Running, example_photos: list[Path]) -> None:
     data = example_photos[0].read_bytes()
-    low, high = (served.post(f"/v1/predict?threshold={at}&top=1", content=data).json()["results"][0]["answer"] for at in (0, 1))
+    low, high = (
+        served.post(f"/v1/predict?threshold={at}&top=1", content=data).json()["results"][0]["answer"] for at in (0, 1)
+    )
     assert (low["label"], high["label"]) == ("nsfw", "sfw")
     assert len(low["scores"]) == 1
 
@@ -72,10 +78,16 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
         ({"content": b"x", "params": {"top": "0"}}, 422, "top"),
         ({"content": b"x", "params": {"unheard": "of"}}, 422, "unheard"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),
-        ({"content": b"--a\r\nContent-Dis", "headers": {"Content-Type": "multipart/form-data; boundary=a"}}, 400, "multipart"),
+        (
+            {"content": b"--a\r\nContent-Dis", "headers": {"Content-Type": "multipart/form-data; boundary=a"}},
+            400,
+            "multipart",
+        ),
     ],
 )
-def test_what_is_wrong_with_a_request_is_said(served: Running, arguments: dict[str, object], status: int, told: str) -> None:
+def test_what_is_wrong_with_a_request_is_said(
+    served: Running, arguments: dict[str, object], status: int, told: str
+) -> None:
     answer = served.post("/v1/predict", **arguments)
     assert answer.status_code == status, answer.text
     error = answer.json().get("error") or answer.json()["results"][0]["error"]

@@ -50,7 +50,9 @@ def picture(data: str | dict[str, str]) -> dict[str, Any]:
 def test_the_server_says_what_it_is(oip: Speaking) -> None:
     server = oip.get("/v2").json()
     assert (server["name"], server["version"]) == ("plimsoll", plimsoll.__version__)
-    assert {"binary_tensor_data", "classification", "statistics", "model_repository", "model_configuration"} <= set(server["extensions"])
+    assert {"binary_tensor_data", "classification", "statistics", "model_repository", "model_configuration"} <= set(
+        server["extensions"]
+    )
     assert not any("shared_memory" in extension for extension in server["extensions"])
     assert oip.get("/v2/health/live").json() == {"live": True}
     ready = oip.get("/v2/health/ready")
@@ -100,7 +102,9 @@ def test_an_unknown_model_or_version_is_404_in_words(oip: Speaking, path: str) -
     assert "open_nsfw" in reply.json()["error"]
 
 
-def test_each_way_of_sending_a_picture_gives_the_network_s_answer(oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+def test_each_way_of_sending_a_picture_gives_the_network_s_answer(
+    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
     text = base64.b64encode(photos[0]).decode()
     told = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photos[0]) + 4}}
     body, length = with_tensors({"inputs": [told]}, element(photos[0]))
@@ -112,10 +116,16 @@ def test_each_way_of_sending_a_picture_gives_the_network_s_answer(oip: Speaking,
         "base64 in lines": oip.post(INFER, picture(wrapped)),
         "base64 for URLs": oip.post(INFER, picture(base64.urlsafe_b64encode(photos[0]).decode().rstrip("="))),
         "b64": oip.post(INFER, picture({"b64": text})),
-        "version": oip.post(f"/v2/models/open_nsfw/versions/{oip.service.find('open_nsfw').version}/infer", picture(text)),
+        "version": oip.post(
+            f"/v2/models/open_nsfw/versions/{oip.service.find('open_nsfw').version}/infer", picture(text)
+        ),
         "gzip": oip.post(INFER, gzip.compress(body), Inference_Header_Content_Length=length, Content_Encoding="gzip"),
-        "deflate": oip.post(INFER, zlib.compress(body), Inference_Header_Content_Length=length, Content_Encoding="deflate"),
-        "chunks": oip.client.post(INFER, content=(body[at : at + 1000] for at in range(0, len(body), 1000)), headers={LENGTH: length}),
+        "deflate": oip.post(
+            INFER, zlib.compress(body), Inference_Header_Content_Length=length, Content_Encoding="deflate"
+        ),
+        "chunks": oip.client.post(
+            INFER, content=(body[at : at + 1000] for at in range(0, len(body), 1000)), headers={LENGTH: length}
+        ),
     }
     for way, reply in ways.items():
         np.testing.assert_allclose(tensors(reply)["outputs"], expected[:1], atol=1e-6, err_msg=way)
@@ -124,19 +134,27 @@ def test_each_way_of_sending_a_picture_gives_the_network_s_answer(oip: Speaking,
     assert LENGTH in ways["whole body"].headers, "a request without JSON gets bytes"
 
 
-def test_several_pictures_are_answered_in_their_order(oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+def test_several_pictures_are_answered_in_their_order(
+    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
     size = sum(len(photo) + 4 for photo in photos)
     for shape in ([4], [2, 2]):
         told = {"name": "image", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": size}}
-        body, length = with_tensors({"id": "a1", "inputs": [told], "parameters": {"binary_data_output": True}}, *map(element, photos))
+        body, length = with_tensors(
+            {"id": "a1", "inputs": [told], "parameters": {"binary_data_output": True}}, *map(element, photos)
+        )
         reply = oip.post(INFER, body, Inference_Header_Content_Length=length)
         np.testing.assert_allclose(tensors(reply)["outputs"], expected, atol=1e-6)
     assert b'"id":"a1"' in reply.content
     assert b'"binary_data_size":32' in reply.content
 
 
-def test_classification_gives_the_best_labels(oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]) -> None:
-    ask = picture(base64.b64encode(photos[0]).decode()) | {"outputs": [{"name": "outputs", "parameters": {"classification": 2}}]}
+def test_classification_gives_the_best_labels(
+    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
+    ask = picture(base64.b64encode(photos[0]).decode()) | {
+        "outputs": [{"name": "outputs", "parameters": {"classification": 2}}]
+    }
     (output,) = oip.post(INFER, ask).json()["outputs"]
     assert (output["datatype"], output["shape"]) == ("BYTES", [1, 2])
     order = np.argsort(-expected[0])
@@ -145,15 +163,24 @@ def test_classification_gives_the_best_labels(oip: Speaking, photos: list[bytes]
     assert [float(value) for value, _, _ in parts] == pytest.approx(expected[0][order], abs=1e-5)
 
 
-def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(
+    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
     with plimsoll.load("open_nsfw") as model:
         rows = np.stack([model.plan(photo) for photo in photos[:3]])
     told = {"name": "input:0", "shape": rows.shape, "datatype": "FP32"}
-    binary, length = with_tensors({"inputs": [told | {"parameters": {"binary_data_size": rows.nbytes}}]}, rows.tobytes())
-    np.testing.assert_allclose(tensors(oip.post(BARE, binary, Inference_Header_Content_Length=length))["outputs"], expected[:3], atol=1e-6)
+    binary, length = with_tensors(
+        {"inputs": [told | {"parameters": {"binary_data_size": rows.nbytes}}]}, rows.tobytes()
+    )
+    np.testing.assert_allclose(
+        tensors(oip.post(BARE, binary, Inference_Header_Content_Length=length))["outputs"], expected[:3], atol=1e-6
+    )
     one = {"inputs": [told | {"shape": [1, 224, 224, 3], "data": rows[0].astype(float).round(3).tolist()}]}
     wrong = oip.post(BARE, one)
-    assert (wrong.status_code, wrong.json()["error"][:15]) == (400, "input 'input:0'"), "the data is nested otherwise than its shape"
+    assert (wrong.status_code, wrong.json()["error"][:15]) == (
+        400,
+        "input 'input:0'",
+    ), "the data is nested otherwise than its shape"
     one["inputs"][0]["data"] = [one["inputs"][0]["data"]]
     np.testing.assert_allclose(tensors(oip.post(BARE, one))["outputs"], expected[:1], atol=1e-3)
     whole = oip.post(BARE, rows[1].tobytes(), Inference_Header_Content_Length="0")
@@ -164,10 +191,21 @@ def test_each_output_goes_as_it_is_asked_for(oip: Speaking) -> None:
     pixels = np.full((2, 2, 2, 3), 1.5, np.float32)
     inputs = [
         {"name": "gain", "shape": [2, 1], "datatype": "INT64", "data": [3, -(2**40)]},
-        {"name": "pixels", "shape": [2, 2, 2, 3], "datatype": "FP32", "parameters": {"binary_data_size": pixels.nbytes}},
+        {
+            "name": "pixels",
+            "shape": [2, 2, 2, 3],
+            "datatype": "FP32",
+            "parameters": {"binary_data_size": pixels.nbytes},
+        },
     ]
-    wanted = [{"name": "whole"}, {"name": "bright", "parameters": {"binary_data": False}}, {"name": "half", "parameters": {"classification": 0}}]
-    body, length = with_tensors({"inputs": inputs, "outputs": wanted, "parameters": {"binary_data_output": True}}, pixels.tobytes())
+    wanted = [
+        {"name": "whole"},
+        {"name": "bright", "parameters": {"binary_data": False}},
+        {"name": "half", "parameters": {"classification": 0}},
+    ]
+    body, length = with_tensors(
+        {"inputs": inputs, "outputs": wanted, "parameters": {"binary_data_output": True}}, pixels.tobytes()
+    )
     reply = oip.post("/v2/models/mixed.tensor/infer", body, Inference_Header_Content_Length=length)
     found = tensors(reply)
     assert list(found) == ["whole", "bright", "half"]
@@ -175,22 +213,31 @@ def test_each_output_goes_as_it_is_asked_for(oip: Speaking) -> None:
     assert found["bright"].tolist() == [[False], [True]]
     assert found["half"].tolist() == [[4.5], [-math.inf]]
     told = httpx.Response(200, content=reply.content[: int(reply.headers[LENGTH])]).json()["outputs"]
-    assert [("data" in one, one.get("parameters")) for one in told] == [(False, {"binary_data_size": 16}), (True, None), (False, {"binary_data_size": 4})]
+    assert [("data" in one, one.get("parameters")) for one in told] == [
+        (False, {"binary_data_size": 16}),
+        (True, None),
+        (False, {"binary_data_size": 4}),
+    ]
 
 
 def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: Speaking) -> None:
-    inputs = (
-        '{"name":"gain","shape":[1,1],"datatype":"INT64","data":[2]},{"name":"pixels","shape":[1,2,2,3],"datatype":"FP32","data":[NaN,1,1,1,1,1,1,1,1,1,1,1]}'
-    )
+    inputs = '{"name":"gain","shape":[1,1],"datatype":"INT64","data":[2]},{"name":"pixels","shape":[1,2,2,3],"datatype":"FP32","data":[NaN,1,1,1,1,1,1,1,1,1,1,1]}'
     body = f'{{"inputs":[{inputs}],"outputs":[{{"name":"mean"}}%s]}}'
     plain = oip.post("/v2/models/mixed.tensor/infer", body % "")
     assert plain.json()["outputs"][0]["data"] == [None]
-    both = oip.post("/v2/models/mixed.tensor/infer", body.replace('"mean"', '"mean","parameters":{"binary_data":true}') % "")
+    both = oip.post(
+        "/v2/models/mixed.tensor/infer", body.replace('"mean"', '"mean","parameters":{"binary_data":true}') % ""
+    )
     assert np.isnan(tensors(both)["mean"]).all()
 
 
 def test_a_picture_that_can_t_be_read_is_named(oip: Speaking, photos: list[bytes]) -> None:
-    told = {"name": "image", "shape": [2], "datatype": "BYTES", "data": [base64.b64encode(one).decode() for one in (photos[0], photos[1][:300])]}
+    told = {
+        "name": "image",
+        "shape": [2],
+        "datatype": "BYTES",
+        "data": [base64.b64encode(one).decode() for one in (photos[0], photos[1][:300])],
+    }
     reply = oip.post(INFER, {"inputs": [told]})
     assert reply.status_code == 415
     assert "picture 2 of 2" in reply.json()["error"]
@@ -218,19 +265,37 @@ def test_statistics_count_what_was_done(oip: Speaking, photos: list[bytes]) -> N
         assert new["count"] == old["count"] + 1
         assert new["ns"] > old["ns"]
     assert after["last_inference"] >= before["last_inference"]
-    assert {one["name"] for one in oip.get("/v2/models/stats").json()["model_stats"]} == {"open_nsfw", "open_nsfw.tensor", "mixed", "mixed.tensor"}
+    assert {one["name"] for one in oip.get("/v2/models/stats").json()["model_stats"]} == {
+        "open_nsfw",
+        "open_nsfw.tensor",
+        "mixed",
+        "mixed.tensor",
+    }
 
 
 def test_unloading_and_loading(oip: Speaking, photos: list[bytes]) -> None:
     version = int(oip.service.find("open_nsfw").version)
     assert oip.post("/v2/repository/models/open_nsfw.tensor/unload", b"").status_code == 200
     states = {one["name"]: one["state"] for one in oip.post("/v2/repository/index", b"").json()}
-    assert states == {"open_nsfw": "UNAVAILABLE", "open_nsfw.tensor": "UNAVAILABLE", "mixed": "READY", "mixed.tensor": "READY"}
-    assert [one["name"] for one in oip.post("/v2/repository/index", {"ready": True}).json()] == ["mixed", "mixed.tensor"]
-    for reply in (oip.get("/v2/models/open_nsfw/ready"), oip.post(INFER, photos[0], Inference_Header_Content_Length="0")):
+    assert states == {
+        "open_nsfw": "UNAVAILABLE",
+        "open_nsfw.tensor": "UNAVAILABLE",
+        "mixed": "READY",
+        "mixed.tensor": "READY",
+    }
+    assert [one["name"] for one in oip.post("/v2/repository/index", {"ready": True}).json()] == [
+        "mixed",
+        "mixed.tensor",
+    ]
+    for reply in (
+        oip.get("/v2/models/open_nsfw/ready"),
+        oip.post(INFER, photos[0], Inference_Header_Content_Length="0"),
+    ):
         assert reply.status_code == 503
         assert "unloaded" in reply.json()["error"]
-    refused = oip.post("/v2/repository/models/open_nsfw/load", {"parameters": {"config": "{}", "file:1/model.onnx": "AAAA"}})
+    refused = oip.post(
+        "/v2/repository/models/open_nsfw/load", {"parameters": {"config": "{}", "file:1/model.onnx": "AAAA"}}
+    )
     assert (refused.status_code, "not taken from callers" in refused.json()["error"]) == (400, True)
     assert oip.post("/v2/repository/models/open_nsfw/load", b"").status_code == 200
     assert oip.get(f"/v2/models/open_nsfw/versions/{version + 1}/ready").status_code == 200

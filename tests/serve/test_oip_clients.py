@@ -1,7 +1,8 @@
-"""Clients of the Open Inference Protocol as they are published, unmodified, against a real service. Each runs in a process of its own.
+"""Clients of the Open Inference Protocol as they are published, unmodified, against a real service. Each runs in a
+process of its own.
 
-Triton's and KServe's come with the toolchain `oip` of `tests/toolchains`. `perf_analyzer` is used where it is on the PATH: the wheels of
-tritonclient before 2.60 for Linux carry it.
+Triton's and KServe's come with the toolchain `oip` of `tests/toolchains`. `perf_analyzer` is used where it is on the
+PATH: the wheels of tritonclient before 2.60 for Linux carry it.
 """
 
 from __future__ import annotations
@@ -55,14 +56,22 @@ def expected(photos: list[Path]) -> NDArray[np.float32]:
 
 
 def said(python: Path, program: str, *arguments: str | Path) -> dict[str, Any]:
-    done = subprocess.run([python, "-B", TESTS / "programs" / program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(
+        [python, "-B", TESTS / "programs" / program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
-def test_tritonclient(client_python: Path, oip: Speaking, photos: list[Path], expected: NDArray[np.float32], protocol: str) -> None:
+def test_tritonclient(
+    client_python: Path, oip: Speaking, photos: list[Path], expected: NDArray[np.float32], protocol: str
+) -> None:
     if protocol == "grpc":
         pytest.importorskip("grpc")
     found = said(client_python, "oip_triton.py", protocol, oip.http if protocol == "http" else oip.grpc, *photos)
@@ -80,14 +89,22 @@ def test_tritonclient(client_python: Path, oip: Speaking, photos: list[Path], ex
     assert found["loaded"] is True
     if protocol == "grpc":
         assert "nobody" in found["stream"][1]
-        assert [found[case][0] for case in ("unknown", "misfit")] == ["StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"]
+        assert [found[case][0] for case in ("unknown", "misfit")] == [
+            "StatusCode.NOT_FOUND",
+            "StatusCode.INVALID_ARGUMENT",
+        ]
     else:
         assert [found[case][0] for case in ("unknown", "misfit")] == ["404", "400"]
 
 
 def test_kserve_s_client(client_python: Path, oip: Speaking, photos: list[Path], expected: NDArray[np.float32]) -> None:
     found = said(client_python, "oip_kserve.py", f"http://{oip.http}", photos[0])
-    assert [found[name] for name in ("live", "ready", "model ready", "unknown model ready")] == [True, True, True, False]
+    assert [found[name] for name in ("live", "ready", "model ready", "unknown model ready")] == [
+        True,
+        True,
+        True,
+        False,
+    ]
     for way in ("raw", "json"):
         assert found[way][0] == way, "the request's id"
         np.testing.assert_allclose(found[way][1], expected[:1], atol=1e-6)
@@ -101,12 +118,18 @@ def test_perf_analyzer(oip: Speaking, photos: list[Path], tmp_path: Path, protoc
     program = shutil.which("perf_analyzer")
     if program is None or (protocol == "grpc" and not oip.grpc):
         pytest.skip("perf_analyzer is not on the PATH")
-    data = [{"image": {"b64": base64.b64encode(element(photo.read_bytes())).decode(), "shape": [1]}} for photo in photos]
+    data = [
+        {"image": {"b64": base64.b64encode(element(photo.read_bytes())).decode(), "shape": [1]}} for photo in photos
+    ]
     (tmp_path / "photos.json").write_text(json.dumps({"data": data}))
     way = ["--input-data", str(tmp_path / "photos.json")] if model == "open_nsfw" else ["-b", "2"]
     command = [program, "-m", model, "-i", protocol, "-u", oip.http if protocol == "http" else oip.grpc, *way]
     # Counting requests, not time: the machine may be busy, and then its measurements never agree.
-    command += ["--request-count", "10", "-s", "999"] if "--request-count" in _help(program) else ["-p", "1000", "-r", "2", "-s", "999"]
+    command += (
+        ["--request-count", "10", "-s", "999"]
+        if "--request-count" in _help(program)
+        else ["-p", "1000", "-r", "2", "-s", "999"]
+    )
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "Throughput:" in done.stdout

@@ -34,11 +34,19 @@ class Stub:
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
 
-    def __call__(self, procedure: str, request: Any = None, *, service: str = "inference.GRPCInferenceService", **options: Any) -> Any:
+    def __call__(
+        self, procedure: str, request: Any = None, *, service: str = "inference.GRPCInferenceService", **options: Any
+    ) -> Any:
         name = {"Check": "HealthCheck"}.get(procedure, procedure)
         response = getattr(oip_pb2, f"{name}Response")
-        asking = self.channel.unary_unary(f"/{service}/{procedure}", lambda message: message.SerializeToString(), response.FromString)
-        return asking(getattr(oip_pb2, f"{name}Request")() if request is None else request, timeout=options.pop("timeout", 60), **options)
+        asking = self.channel.unary_unary(
+            f"/{service}/{procedure}", lambda message: message.SerializeToString(), response.FromString
+        )
+        return asking(
+            getattr(oip_pb2, f"{name}Request")() if request is None else request,
+            timeout=options.pop("timeout", 60),
+            **options,
+        )
 
     def raw(self, body: bytes) -> Any:
         """Send bytes as a request for inference."""
@@ -48,7 +56,11 @@ class Stub:
 @pytest.fixture(scope="module")
 def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
     del nsfw_model_path
-    with speaking(patient(max_items=8, max_body_bytes=2_000_000), alone("open_nsfw"), write_mixed(tmp_path_factory.mktemp("mixed"))) as service:
+    with speaking(
+        patient(max_items=8, max_body_bytes=2_000_000),
+        alone("open_nsfw"),
+        write_mixed(tmp_path_factory.mktemp("mixed")),
+    ) as service:
         yield service
 
 
@@ -84,18 +96,24 @@ def mixed(**contents: Any) -> Any:
     request = oip_pb2.ModelInferRequest(model_name="mixed.tensor")
     gain = request.inputs.add(name="gain", datatype="INT64", shape=[1, 1])
     gain.contents.int64_contents.extend(contents.get("gain", [-5]))
-    pixels = request.inputs.add(name="pixels", datatype=contents.get("datatype", "FP32"), shape=contents.get("shape", [1, 2, 2, 3]))
+    pixels = request.inputs.add(
+        name="pixels", datatype=contents.get("datatype", "FP32"), shape=contents.get("shape", [1, 2, 2, 3])
+    )
     pixels.contents.fp32_contents.extend(contents.get("pixels", [2.0] * 12))
     return request
 
 
-def test_pictures_give_the_network_s_answer_whichever_way_they_are_sent(stub: Stub, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+def test_pictures_give_the_network_s_answer_whichever_way_they_are_sent(
+    stub: Stub, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
     for raw in (True, False):
         answer = stub("ModelInfer", pictures(photos, raw=raw, id="q7"))
         assert (answer.model_name, answer.id, len(answer.raw_output_contents)) == ("open_nsfw", "q7", 1)
         (output,) = answer.outputs
         assert (output.name, output.datatype, list(output.shape)) == ("outputs", "FP32", [3, 2])
-        np.testing.assert_allclose(np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(3, 2), expected, atol=1e-6)
+        np.testing.assert_allclose(
+            np.frombuffer(answer.raw_output_contents[0], "<f4").reshape(3, 2), expected, atol=1e-6
+        )
 
 
 def test_the_bare_network_takes_typed_contents_and_gives_what_is_asked_for(stub: Stub) -> None:
@@ -108,15 +126,25 @@ def test_the_bare_network_takes_typed_contents_and_gives_what_is_asked_for(stub:
     assert answer.raw_output_contents[1] == element(b"-10.000000:0")
 
 
-def test_a_stream_answers_each_request_and_goes_on_after_a_bad_one(stub: Stub, photos: list[bytes], expected: NDArray[np.float32]) -> None:
+def test_a_stream_answers_each_request_and_goes_on_after_a_bad_one(
+    stub: Stub, photos: list[bytes], expected: NDArray[np.float32]
+) -> None:
     asking = stub.channel.stream_stream(
-        "/inference.GRPCInferenceService/ModelStreamInfer", lambda message: message.SerializeToString(), oip_pb2.ModelStreamInferResponse.FromString
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        lambda message: message.SerializeToString(),
+        oip_pb2.ModelStreamInferResponse.FromString,
     )
-    requests = [pictures(photos[:1], id="a"), oip_pb2.ModelInferRequest(model_name="nobody", id="b"), pictures(photos[1:2], id="c")]
+    requests = [
+        pictures(photos[:1], id="a"),
+        oip_pb2.ModelInferRequest(model_name="nobody", id="b"),
+        pictures(photos[1:2], id="c"),
+    ]
     answers = list(asking(iter(requests), timeout=60))
     assert [answer.infer_response.id for answer in answers] == ["a", "b", "c"]
     assert [bool(answer.error_message) for answer in answers] == [False, True, False]
-    assert np.frombuffer(answers[2].infer_response.raw_output_contents[0], "<f4") == pytest.approx(expected[1], abs=1e-6)
+    assert np.frombuffer(answers[2].infer_response.raw_output_contents[0], "<f4") == pytest.approx(
+        expected[1], abs=1e-6
+    )
 
 
 def test_the_server_and_its_models_describe_themselves(oip: Speaking, stub: Stub) -> None:
@@ -127,7 +155,11 @@ def test_the_server_and_its_models_describe_themselves(oip: Speaking, stub: Stub
     metadata = stub("ModelMetadata", oip_pb2.ModelMetadataRequest(name="open_nsfw"))
     assert [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs] == [("image", "BYTES", [-1])]
     config = stub("ModelConfig", oip_pb2.ModelConfigRequest(name="open_nsfw.tensor")).config
-    assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (8, oip_pb2.DataType.TYPE_FP32, [224, 224, 3])
+    assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (
+        8,
+        oip_pb2.DataType.TYPE_FP32,
+        [224, 224, 3],
+    )
     assert [one.state for one in stub("RepositoryIndex").models] == ["READY"] * 4
     counted = stub("ModelStatistics", oip_pb2.ModelStatisticsRequest(name="open_nsfw")).model_stats[0]
     assert counted.inference_stats.success.count == oip.service.find("open_nsfw").counts.success.count
@@ -209,7 +241,9 @@ def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: 
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)
     try:
-        asking = stub.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(pictures((photos * 3)[:8]).SerializeToString())
+        asking = stub.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(
+            pictures((photos * 3)[:8]).SerializeToString()
+        )
         until(lambda: model.desk.waiting, "some pictures to wait")
         asking.cancel()
         until(lambda: not model.desk.waiting, "them to be dropped")
@@ -224,7 +258,14 @@ def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: 
 
 def test_hostile_messages_are_refused(oip: Speaking, stub: Stub) -> None:
     empty_input, empty_raw = b"\x2a\x00", b"\x3a\x00"
-    for body in (b"\xff" * 100, b"\x0a\x05ab", empty_input * 900_000, empty_raw * 900_000, b"\x0a\x02\xff\xff", b"\x0b\x0c" * 50):
+    for body in (
+        b"\xff" * 100,
+        b"\x0a\x05ab",
+        empty_input * 900_000,
+        empty_raw * 900_000,
+        b"\x0a\x02\xff\xff",
+        b"\x0b\x0c" * 50,
+    ):
         with pytest.raises(grpc.RpcError) as caught:
             stub.raw(body)
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -267,20 +308,34 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
 def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -> None:
     """By a name or a path that is written in another way neither."""
     unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
-    with speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings())) as service, grpc.insecure_channel(service.grpc) as channel:
+    with (
+        speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings())) as service,
+        grpc.insecure_channel(service.grpc) as channel,
+    ):
         path = "/inference.GRPCInferenceService/RepositoryModelUnload"
         names = ("", "/", "%0A", "%00", "%20", "?", "#", "/x", "x")
         for asked, metadata, expected in (
             (path, ((header, "http://127.0.0.1"),), "PERMISSION_DENIED"),
             *((path + end, (), "UNIMPLEMENTED") for end in names[1:]),
-            *((other, (), "UNIMPLEMENTED") for other in (path.lower(), "/" + path, path.replace("Unload", "%55nload"), path.replace("/R", "%2FR"), path[1:])),
+            *(
+                (other, (), "UNIMPLEMENTED")
+                for other in (
+                    path.lower(),
+                    "/" + path,
+                    path.replace("Unload", "%55nload"),
+                    path.replace("/R", "%2FR"),
+                    path[1:],
+                )
+            ),
         ):
             with pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary(asked)(unload.SerializeToString(), timeout=60, metadata=metadata)
             assert raised.value.code().name == expected, asked
         for name in ("mixed\n", "mixed\0", "mixed\t", "mixed ", "MIXED", "mixed/", "mixed.tensor\n", "./mixed"):
             with pytest.raises(grpc.RpcError) as raised:
-                channel.unary_unary(path)(oip_pb2.RepositoryModelUnloadRequest(model_name=name).SerializeToString(), timeout=60)
+                channel.unary_unary(path)(
+                    oip_pb2.RepositoryModelUnloadRequest(model_name=name).SerializeToString(), timeout=60
+                )
             assert raised.value.code().name == "NOT_FOUND", name
         assert service.service.ready
         assert service.service.models["mixed"].state == "ready"
@@ -294,7 +349,13 @@ def test_a_port_that_is_taken_is_said_so(oip: Speaking) -> None:
 
 
 @pytest.mark.parametrize(
-    ("peer", "address"), [("ipv4:10.1.2.3:50000", "10.1.2.3"), ("ipv6:%5B::1%5D:50000", "::1"), ("ipv6:[fe80::1]:9", "fe80::1"), ("unix:", "")]
+    ("peer", "address"),
+    [
+        ("ipv4:10.1.2.3:50000", "10.1.2.3"),
+        ("ipv6:%5B::1%5D:50000", "::1"),
+        ("ipv6:[fe80::1]:9", "fe80::1"),
+        ("unix:", ""),
+    ],
 )
 def test_the_caller_s_address_is_read(peer: str, address: str) -> None:
     assert address_of(peer) == address

@@ -18,7 +18,9 @@ from plimsoll.serve.oip.ranking import best
 from plimsoll.serve.oip.request import InferRequest, InputTensor, asked
 from plimsoll.serve.oip.tensors import array, pictures, to_bytes, to_values
 
-ANY = st.sampled_from(sorted(DTYPES)).flatmap(lambda name: arrays.arrays(DTYPES[name], arrays.array_shapes(min_dims=1, max_dims=4, max_side=4)))
+ANY = st.sampled_from(sorted(DTYPES)).flatmap(
+    lambda name: arrays.arrays(DTYPES[name], arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
+)
 
 
 def fact(value: NDArray[Any]) -> TensorFact:
@@ -119,4 +121,10 @@ def test_a_request_is_charged_for_what_it_says_it_holds() -> None:
     def rows(datatype: str, *shape: int) -> int:
         return InferRequest((InputTensor("x", datatype, shape),)).rows(8)
 
-    assert (rows("BYTES", 2, 3), rows("FP32", 2, 3), rows("BYTES"), rows("FP32"), rows("FP32", 10**30)) == (6, 2, 1, 1, 8)
+    assert (rows("BYTES", 2, 3), rows("FP32", 2, 3), rows("BYTES"), rows("FP32"), rows("FP32", 10**30)) == (
+        6,
+        2,
+        1,
+        1,
+        8,
+    )

@@ -51,7 +51,10 @@ class Described:
         self.client = client
         self.document = self.client.get("/openapi.json").json()
         self.operations = [
-            Operation(path, method, said) for path, methods in self.document["paths"].items() for method, said in methods.items() if not path.endswith("load")
+            Operation(path, method, said)
+            for path, methods in self.document["paths"].items()
+            for method, said in methods.items()
+            if not path.endswith("load")
         ]
         """All but those that load and unload a model."""
 
@@ -74,7 +77,9 @@ class Described:
 
 
 @pytest.fixture(scope="module")
-def described(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]) -> Iterator[Described]:
+def described(
+    tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]
+) -> Iterator[Described]:
     """open_nsfw, and a detector in a bundle with a report."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("described")
@@ -84,7 +89,10 @@ def described(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, e
     bundle = pack(detector, Target("onnxruntime"), folder / "spots", extras=extras)
     (folder / "serve.toml").write_text(SETTINGS)
     options = ("--workers", "1", "--grace", "0", "--config", str(folder / "serve.toml"))
-    with start(f"spots={bundle}", "open_nsfw", *options) as running, httpx.Client(base_url=running.url, timeout=60) as client:
+    with (
+        start(f"spots={bundle}", "open_nsfw", *options) as running,
+        httpx.Client(base_url=running.url, timeout=60) as client,
+    ):
         yield Described(client)
 
 
@@ -108,7 +116,13 @@ def bodies(photo: bytes) -> Iterator[dict[str, Any]]:
     yield {"content": b"x" * 200_001, "headers": OCTETS}
     yield {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}
     yield {"content": b"--x\r\nContent-Dis", "headers": FORM}
-    yield {"files": [("image", ("a.png", photo, "image/png")), ("file", ("b.mp4", photo, "video/mp4")), ("other", ("c", b"", "image/png"))]}
+    yield {
+        "files": [
+            ("image", ("a.png", photo, "image/png")),
+            ("file", ("b.mp4", photo, "video/mp4")),
+            ("other", ("c", b"", "image/png")),
+        ]
+    }
     yield {"files": [("file", ("a.jpg", photo[:100], "image/jpeg"))] * 5}
     yield {"content": photo, "headers": OCTETS | {LENGTH: "0"}}
     yield {"content": photo, "headers": OCTETS | {LENGTH: "-1"}}
@@ -125,7 +139,9 @@ def test_every_example_is_answered(described: Described) -> None:
         for media, content in one.said.get("requestBody", {}).get("content", {}).items():
             for example in content.get("examples", {}).values():
                 for path in one.paths():
-                    reply = described.ask(one, path, content=json.dumps(example["value"]), headers={"Content-Type": media})
+                    reply = described.ask(
+                        one, path, content=json.dumps(example["value"]), headers={"Content-Type": media}
+                    )
                     # The bare network has other inputs than `image`.
                     assert reply.status_code == (400 if ".tensor" in path else 200), reply.text
                     asked += 1
@@ -133,8 +149,15 @@ def test_every_example_is_answered(described: Described) -> None:
 
 
 def test_everything_that_can_be_read_is_as_described(described: Described) -> None:
-    statuses = {path: described.ask(one, path).status_code for one in described.operations if one.method == "get" for path in one.paths()}
-    assert {path for path, status in statuses.items() if status != 200} == {f"/v1/models/open_nsfw/{what}" for what in ("proof", "report")}
+    statuses = {
+        path: described.ask(one, path).status_code
+        for one in described.operations
+        if one.method == "get"
+        for path in one.paths()
+    }
+    assert {path for path, status in statuses.items() if status != 200} == {
+        f"/v1/models/open_nsfw/{what}" for what in ("proof", "report")
+    }
     for one in described.operations:
         if one.method == "get" and "{" in one.path:
             assert all(described.ask(one, path).status_code == 404 for path in one.paths(known=False))
@@ -160,14 +183,20 @@ def test_tensors_as_bytes_are_described(described: Described, photo: bytes) -> N
     infer = described.operation("/v2/models/{name}/infer")
     reply = described.ask(infer, "/v2/models/open_nsfw/infer", content=body, headers=OCTETS | {LENGTH: length})
     assert reply.headers["content-type"] == "application/octet-stream"
-    late = {"inputs": [{**told, "data": [base64.b64encode(photo).decode()], "parameters": {}}], "parameters": {"timeout": 1}}
+    late = {
+        "inputs": [{**told, "data": [base64.b64encode(photo).decode()], "parameters": {}}],
+        "parameters": {"timeout": 1},
+    }
     assert described.ask(infer, "/v2/models/open_nsfw/infer", json=late).status_code == 504
 
 
 def test_models_that_are_loaded_and_gone_are_described(described: Described, photo: bytes) -> None:
     """The last one: no model answers after it."""
     load, unload = (described.operation(f"/v2/repository/models/{{name}}/{verb}") for verb in ("load", "unload"))
-    assert described.ask(load, "/v2/repository/models/spots/load", json={"parameters": {"config": "{}"}}).status_code == 400
+    assert (
+        described.ask(load, "/v2/repository/models/spots/load", json={"parameters": {"config": "{}"}}).status_code
+        == 400
+    )
     assert described.ask(load, "/v2/repository/models/nobody/load").status_code == 404
     assert described.ask(load, "/v2/repository/models/spots/load", json={}).status_code == 200
     assert described.ask(unload, "/v2/repository/models/nobody/unload").status_code == 404

@@ -21,7 +21,10 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: P
     del nsfw_model_path
     config = tmp_path / "settings.toml"
     config.write_text("max_queue = 2\nsilent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
-    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(12) as pool:
+    with (
+        start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running,
+        ThreadPoolExecutor(12) as pool,
+    ):
         (worker,) = running.workers()
         os.kill(worker, signal.SIGSTOP)
         try:
@@ -33,18 +36,27 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: P
         answers = [one.result() for one in asked]
         refused = [answer for answer in answers if answer.status_code == 503]
         assert {answer.status_code for answer in answers} == {200, 503}
-        assert all(int(answer.headers["retry-after"]) >= 1 and answer.json()["error"]["kind"] == "overloaded" for answer in refused)
+        assert all(
+            int(answer.headers["retry-after"]) >= 1 and answer.json()["error"]["kind"] == "overloaded"
+            for answer in refused
+        )
         assert running.post("/v1/predict", content=picture(30)).status_code == 200
         assert running.metric("plimsoll_rejected_total", reason="queue") == len(refused)
 
 
 @pytest.fixture
-def stopped(nsfw_model_path: Path, tmp_path: Path) -> Iterator[tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]]:
-    """A service whose only worker is stopped, with two batches that it has, so that what comes now waits until the worker goes on."""
+def stopped(
+    nsfw_model_path: Path, tmp_path: Path
+) -> Iterator[tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]]:
+    """A service whose only worker is stopped, with two batches that it has, so that what comes now waits until the
+    worker goes on."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
     config.write_text("silent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
-    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(8) as pool:
+    with (
+        start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running,
+        ThreadPoolExecutor(8) as pool,
+    ):
         (worker,) = running.workers()
         os.kill(worker, signal.SIGSTOP)
         busy: list[Future[httpx.Response]] = []
@@ -58,7 +70,9 @@ def stopped(nsfw_model_path: Path, tmp_path: Path) -> Iterator[tuple[Running, li
             os.kill(worker, signal.SIGCONT)
 
 
-def test_who_waits_too_long_or_hangs_up_is_dropped(stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]) -> None:
+def test_who_waits_too_long_or_hangs_up_is_dropped(
+    stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor],
+) -> None:
     running, busy, _ = stopped
     late = running.post("/v1/predict?timeout=0.2", content=picture(30))
     assert late.status_code == 504
@@ -91,11 +105,16 @@ def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]
     assert ends == [1, 0, -1]
 
 
-def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_sooner(nsfw_model_path: Path, tmp_path: Path) -> None:
+def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_sooner(
+    nsfw_model_path: Path, tmp_path: Path
+) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
     config.write_text("silent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
-    with start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running, ThreadPoolExecutor(4) as pool:
+    with (
+        start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running,
+        ThreadPoolExecutor(4) as pool,
+    ):
         slow = running.workers()[0]
         os.kill(slow, signal.SIGSTOP)
         try:
@@ -135,6 +154,8 @@ def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_pa
         assert b" 408 " in slow
         assert b"connection: close" in slow, "what still trickles in would hold the connection"
         for _ in range(20):
-            assert running.post("/v1/predict?top=0", content=bytes(900_000)).status_code == 422, "the answer comes though nobody read the body"
+            assert running.post("/v1/predict?top=0", content=bytes(900_000)).status_code == 422, (
+                "the answer comes though nobody read the body"
+            )
         assert b" 431 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Long: " + 200_000 * b"v")
         assert b" 400 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n" + 1000 * b"X-More: v\r\n" + b"\r\n")

@@ -56,7 +56,9 @@ def cards(page: Browser, count: int) -> list[str]:
 
 
 @needs_chromium
-def test_dropped_photos_show_the_score_that_python_gives(opened: Browser, served: Running, example_photos: list[Path]) -> None:
+def test_dropped_photos_show_the_score_that_python_gives(
+    opened: Browser, served: Running, example_photos: list[Path]
+) -> None:
     opened.drop(*example_photos[:2])
     first, second = cards(opened, 2)
     assert opened.evaluate(_VERDICTS) == ["safe", "safe"]
@@ -67,9 +69,9 @@ def test_dropped_photos_show_the_score_that_python_gives(opened: Browser, served
             assert f"nsfw {score:.3f}, below 0.50" in card
             assert all(stage in card for stage in ("network", "queue", "decode", "infer", "answer"))
     assert opened.evaluate("document.title") == "open_nsfw · Plimsoll"
-    assert example_photos[0].name in opened.evaluate("document.getElementById('spoken').textContent") or example_photos[1].name in opened.evaluate(
-        "document.getElementById('spoken').textContent"
-    )
+    assert example_photos[0].name in opened.evaluate("document.getElementById('spoken').textContent") or example_photos[
+        1
+    ].name in opened.evaluate("document.getElementById('spoken').textContent")
     assert opened.evaluate(_ASKED) == [served.url]
     assert opened.evaluate(_UNNAMED) == [], "everything that can be reached by keyboard has a name"
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390, "nothing is wider than a phone"
@@ -80,7 +82,9 @@ def test_dropped_photos_show_the_score_that_python_gives(opened: Browser, served
 def test_everything_can_be_done_by_keyboard(opened: Browser, example_photos: list[Path]) -> None:
     opened.press("Tab")
     assert opened.evaluate("document.activeElement.id") == "files", "the first stop takes a photo"
-    assert opened.evaluate("getComputedStyle(document.querySelector('label[for=files]')).outlineStyle") == "solid", "and it is seen"
+    assert opened.evaluate("getComputedStyle(document.querySelector('label[for=files]')).outlineStyle") == "solid", (
+        "and it is seen"
+    )
     opened.choose("#files", example_photos[0])
     cards(opened, 1)
     assert opened.evaluate(_VERDICTS) == ["safe"]
@@ -92,7 +96,9 @@ def test_everything_can_be_done_by_keyboard(opened: Browser, example_photos: lis
     assert "at or above 0.00" in card
     assert opened.evaluate(_VERDICTS) == ["nsfw"], "the verdict is the model's label by the threshold that was chosen"
     opened.press("Tab", "Tab")
-    assert opened.evaluate("document.activeElement.textContent") == "Show", "what is flagged is blurred, and can be seen"
+    assert opened.evaluate("document.activeElement.textContent") == "Show", (
+        "what is flagged is blurred, and can be seen"
+    )
     blur = "getComputedStyle(document.querySelector('.card .picture')).filter"
     assert "blur" in opened.evaluate(blur)
     opened.press("Enter")
@@ -141,7 +147,9 @@ def test_the_camera_gives_a_picture_and_live_answers(opened: Browser) -> None:
 
 
 @pytest.fixture(scope="module")
-def keyed(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]) -> Iterator[tuple[Running, str]]:
+def keyed(
+    tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]
+) -> Iterator[tuple[Running, str]]:
     """Two models behind keys: a detector in a bundle with a report, and open_nsfw without one."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("keyed")
@@ -153,7 +161,9 @@ def keyed(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, examp
     bundle = pack(detector, Target("onnxruntime"), folder / "spots", extras=extras)
     token = made(folder / "keys.json", visitor=Terms())["visitor"]
     (folder / "serve.toml").write_text(f'[access]\nkeys = "{folder / "keys.json"}"\n')
-    with start(f"spots={bundle}", "open_nsfw", "--workers", "1", "--grace", "0", "--config", str(folder / "serve.toml")) as running:
+    with start(
+        f"spots={bundle}", "open_nsfw", "--workers", "1", "--grace", "0", "--config", str(folder / "serve.toml")
+    ) as running:
         yield running, token
 
 
@@ -176,7 +186,17 @@ def test_reports_are_shut_in(keyed: tuple[Running, str]) -> None:
     assert httpx.get(running.url + "/v1/models/spots/report").status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/page/../page.py", "/page/%2e%2e/page.py", "/page/%2e%2e%2fpage.py", "/page/", "/page/no.js", "/page/index.html/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/page/../page.py",
+        "/page/%2e%2e/page.py",
+        "/page/%2e%2e%2fpage.py",
+        "/page/",
+        "/page/no.js",
+        "/page/index.html/x",
+    ],
+)
 def test_only_the_pages_own_files_are_handed_out(served: Running, path: str) -> None:
     with closing(HTTPConnection(served.url.removeprefix("http://"))) as connection:  # sends a path as it is
         connection.request("GET", path)
@@ -195,7 +215,9 @@ def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: Running) -> 
 
 
 @needs_chromium
-def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(page: Browser, keyed: tuple[Running, str], example_photos: list[Path], tmp_path: Path) -> None:
+def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(
+    page: Browser, keyed: tuple[Running, str], example_photos: list[Path], tmp_path: Path
+) -> None:
     running, token = keyed
     image = spotting.picture(example_photos[0], (640, 480), (100, 150, 300, 260))
     for turn in (1, 6):
@@ -218,19 +240,19 @@ def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(page: Browser, 
     cards(page, 2)
     straight, turned = (_box(page, place) for place in (0, 1))
     assert straight == pytest.approx([100 / 640, 150 / 480, 300 / 640, 260 / 480], abs=0.02)
-    assert turned == pytest.approx([1 - 260 / 480, 100 / 640, 1 - 150 / 480, 300 / 640], abs=0.02), "the browser turns the photo, and the box with it"
+    assert turned == pytest.approx([1 - 260 / 480, 100 / 640, 1 - 150 / 480, 300 / 640], abs=0.02), (
+        "the browser turns the photo, and the box with it"
+    )
     assert page.said == []
 
 
 def _box(page: Browser, place: int) -> list[float]:
     """Return where a box is drawn, as shares of its picture."""
-    found: dict[str, Any] = page.evaluate(
-        f"""(() => {{
+    found: dict[str, Any] = page.evaluate(f"""(() => {{
           const card = document.querySelectorAll("#answers > li")[{place}];
           const [box, image] = [card.querySelector("rect.box"), card.querySelector("img")].map((one) => one.getBoundingClientRect().toJSON());
           return {{ box, image }};
-        }})()"""
-    )
+        }})()""")
     box, image = found["box"], found["image"]
     across = [(box[side] - image["left"]) / image["width"] for side in ("left", "right")]
     down = [(box[side] - image["top"]) / image["height"] for side in ("top", "bottom")]

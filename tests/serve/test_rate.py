@@ -10,13 +10,18 @@ from key_files import Clock
 from plimsoll.serve.access.rate import Bucket, Buckets, Limit, Rate
 
 
-@pytest.mark.parametrize(("text", "per_second"), [("10/s", 10.0), ("600/m", 10.0), (" 5000 / h", 5000 / 3600), ("0.5/s", 0.5), ("86400/d", 1.0)])
+@pytest.mark.parametrize(
+    ("text", "per_second"),
+    [("10/s", 10.0), ("600/m", 10.0), (" 5000 / h", 5000 / 3600), ("0.5/s", 0.5), ("86400/d", 1.0)],
+)
 def test_a_rate_is_read(text: str, per_second: float) -> None:
     assert Rate.parse(text).per_second == pytest.approx(per_second)
     assert Rate.parse(str(Rate.parse(text))) == Rate.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "10", "10/w", "-1/s", "0/s", "nan/s", "1e9/s", "inf/s", "١/s", "10/s\n10/s", "9" * 5000 + "/s"])
+@pytest.mark.parametrize(
+    "text", ["", "10", "10/w", "-1/s", "0/s", "nan/s", "1e9/s", "inf/s", "١/s", "10/s\n10/s", "9" * 5000 + "/s"]
+)
 def test_what_is_no_rate_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="is no rate"):
         Rate.parse(text)
@@ -80,5 +85,7 @@ def test_callers_without_end_take_no_memory_without_end() -> None:
     assert kept.take() == 0.0
     for number in range(1000):
         buckets.of(number, Limit(Rate.parse("1/h"), 1))
-        assert buckets.of("regular", Limit(Rate.parse("1/h"), 1)).take() > 0, "a caller that comes back is not forgotten"
+        assert buckets.of("regular", Limit(Rate.parse("1/h"), 1)).take() > 0, (
+            "a caller that comes back is not forgotten"
+        )
     assert len(buckets) == 100

@@ -24,7 +24,9 @@ def bundle(tmp_path: Path, nsfw_model_path: Path) -> Path:
         return pack(opened.model, Target("onnxruntime"), tmp_path / "model.plimsoll")
 
 
-def test_a_new_version_serves_only_when_its_golden_vectors_pass_and_nothing_is_lost(bundle: Path, tmp_path: Path, example_photos: list[Path]) -> None:
+def test_a_new_version_serves_only_when_its_golden_vectors_pass_and_nothing_is_lost(
+    bundle: Path, tmp_path: Path, example_photos: list[Path]
+) -> None:
     with start(f"m={bundle}", "--workers", "1", "--grace", "0") as running:
         with running.load(example_photos[0], 3) as answers:
             until(lambda: answers, "an answer of version 1")
@@ -34,11 +36,17 @@ def test_a_new_version_serves_only_when_its_golden_vectors_pass_and_nothing_is_l
             worker = running.workers()
             _spoil(bundle, tmp_path)
             running.process.send_signal(signal.SIGHUP)
-            until(lambda: any("golden vectors don't pass" in line for line in running.log), "the bad version to be refused")
+            until(
+                lambda: any("golden vectors don't pass" in line for line in running.log),
+                "the bad version to be refused",
+            )
             model = running.get("/v1/models").json()["models"][0]
             assert (model["version"], model["state"]) == ("2", "ready")
             os.kill(worker[0], signal.SIGKILL)
-            until(lambda: running.workers() not in ([], worker) and running.get("/readyz").status_code == 200, "a worker of version 2 in the place of another")
+            until(
+                lambda: running.workers() not in ([], worker) and running.get("/readyz").status_code == 200,
+                "a worker of version 2 in the place of another",
+            )
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.json()["results"][0]["answer"]["score"] for answer in answers}) == 1
 

@@ -57,7 +57,13 @@ def _alive(process: int) -> bool:
     ],
 )
 def test_what_is_wrong_with_the_command_is_said(arguments: list[str], told: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"], capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
     assert done.returncode in (2, 3), done.stderr
     assert told in done.stderr
     assert "Traceback" not in done.stderr

@@ -18,12 +18,18 @@ SIZE, RECTANGLE = (512, 352), (200, 104, 280, 224)
 
 
 @pytest.mark.parametrize("kind", ["yolov8", "segment"])
-def test_positions_are_those_of_the_picture_as_it_was_sent(tmp_path: Path, example_photos: list[Path], kind: str) -> None:
-    made = model(tmp_path, kind, [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 256, "height": 256}])
+def test_positions_are_those_of_the_picture_as_it_was_sent(
+    tmp_path: Path, example_photos: list[Path], kind: str
+) -> None:
+    made = model(
+        tmp_path, kind, [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 256, "height": 256}]
+    )
     spec = tmp_path / "spec.toml"
     spec.write_text(files.dumps(made.contract()))
     data = encoded(picture(example_photos[0], SIZE, RECTANGLE))
-    with start(f"spots={made.path}", "--spec", str(spec), "--workers", "1", "--max-batch", "2", "--grace", "0") as running:
+    with start(
+        f"spots={made.path}", "--spec", str(spec), "--workers", "1", "--max-batch", "2", "--grace", "0"
+    ) as running:
         answer = running.post("/v1/predict?masks=png", content=data).json()["results"][0]["answer"]
     if kind == "yolov8":
         (box,) = answer["boxes"]

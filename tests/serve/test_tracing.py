@@ -17,20 +17,32 @@ from plimsoll.serve.tracing import Traced, Tracing, TracingSettings, wanted
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-needs_sdk = pytest.mark.skipif(importlib.util.find_spec("opentelemetry") is None, reason="OpenTelemetry is not installed")
+needs_sdk = pytest.mark.skipif(
+    importlib.util.find_spec("opentelemetry") is None, reason="OpenTelemetry is not installed"
+)
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 def spans_of(
-    pictures: Sequence[Mapping[str, float]] = (), headers: Sequence[tuple[bytes, bytes]] = (), path: str = "/v1/predict", status: int = 200, **settings: Any
+    pictures: Sequence[Mapping[str, float]] = (),
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    path: str = "/v1/predict",
+    status: int = 200,
+    **settings: Any,
 ) -> tuple[list[ReadableSpan], dict[str, Any]]:
     """Send a request through; return the spans that were exported, and the request's state."""
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()
     tracing = Tracing(TracingSettings(**settings), exporter)
-    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": path, "headers": list(headers), "state": {"request_id": "abc"}}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "headers": list(headers),
+        "state": {"request_id": "abc"},
+    }
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
@@ -108,7 +120,9 @@ def test_several_pictures_have_a_span_each_up_to_a_limit() -> None:
 
 @needs_sdk
 def test_a_callers_trace_goes_on() -> None:
-    spans, state = spans_of(headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode()), (b"tracestate", b"vendor=1")])
+    spans, state = spans_of(
+        headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode()), (b"tracestate", b"vendor=1")]
+    )
     request = named(spans)["POST /v1/predict"]
     assert request.context is not None
     assert request.parent is not None
@@ -119,7 +133,14 @@ def test_a_callers_trace_goes_on() -> None:
 
 @needs_sdk
 @pytest.mark.parametrize(
-    "header", [b"", b"00-xyz", b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01", b"\xff" * 1000, b"ff-" + TRACE.encode() + b"-" + PARENT.encode() + b"-01"]
+    "header",
+    [
+        b"",
+        b"00-xyz",
+        b"00-" + b"0" * 32 + b"-" + b"0" * 16 + b"-01",
+        b"\xff" * 1000,
+        b"ff-" + TRACE.encode() + b"-" + PARENT.encode() + b"-01",
+    ],
 )
 def test_a_trace_that_is_none_begins_a_new_one(header: bytes) -> None:
     spans, _ = spans_of(headers=[(b"traceparent", header)])
@@ -161,7 +182,10 @@ def test_when_traces_are_asked_for(settings: dict[str, Any], environment: dict[s
 
 
 def test_nothing_is_imported_until_then() -> None:
-    code = "import plimsoll.serve.tracing, plimsoll.serve.http.middleware, sys; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    code = (
+        "import plimsoll.serve.tracing, plimsoll.serve.http.middleware, sys;"
+        " sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

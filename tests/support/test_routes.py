@@ -1,4 +1,5 @@
-"""Every way in × every way out: a small network in each form that frameworks save, built for each target, and held against its source's answers.
+"""Every way in × every way out: a small network in each form that frameworks save, built for each target, and held
+against its source's answers.
 
 Takes many minutes and toolchains, so it runs with `make support` alone, which writes docs/support.md from its results.
 """
@@ -28,12 +29,16 @@ from plimsoll.spec import Spec
 from toolchains_made import program
 from wts_files import resnet_tensors, write_wts
 
-pytestmark = [pytest.mark.skipif(not os.environ.get("PLIMSOLL_SUPPORT"), reason="takes many minutes: make support"), pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.skipif(not os.environ.get("PLIMSOLL_SUPPORT"), reason="takes many minutes: make support"),
+    pytest.mark.timeout(600),
+]
 
 SIDE = 32
 OFFERS = [offer for name in backends.names() for offer in backends.get(name).offers()]
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
-"""Of the largest answer; networks of whole numbers are held to 0.1: these small ones have random weights, and few of them."""
+"""Of the largest answer; networks of whole numbers are held to 0.1: these small ones have random weights, and few of
+them."""
 CHANCE = np.random.default_rng(5)
 
 Written = Callable[[Path], Path]
@@ -49,7 +54,10 @@ def caffe(folder: Path) -> Path:
     text += layer("pool", "Pooling", "conv", "pool", "pooling_param { pool: MAX kernel_size: 3 stride: 2 }")
     text += layer("fc", "InnerProduct", "pool", "fc", "inner_product_param { num_output: 5 }")
     text += layer("prob", "Softmax", "fc", "prob")
-    blobs = {"conv": [weights(8, 3, 3, 3), np.zeros(8, np.float32)], "fc": [weights(5, 8 * 16 * 16), np.zeros(5, np.float32)]}
+    blobs = {
+        "conv": [weights(8, 3, 3, 3), np.zeros(8, np.float32)],
+        "fc": [weights(5, 8 * 16 * 16), np.zeros(5, np.float32)],
+    }
     return write_pair(folder, text, blobs)[1]
 
 
@@ -76,7 +84,9 @@ def torch(form: str, file: str) -> Written:
 def tfjs(folder: Path) -> Path:
     layers = [
         tfjs_files.input_layer("x", SIDE, SIDE, 3),
-        tfjs_files.layer("conv", "Conv2D", "x", filters=8, kernel_size=[3, 3], padding="same", activation="relu", use_bias=True),
+        tfjs_files.layer(
+            "conv", "Conv2D", "x", filters=8, kernel_size=[3, 3], padding="same", activation="relu", use_bias=True
+        ),
         tfjs_files.layer("pool", "GlobalAveragePooling2D", "conv"),
         tfjs_files.layer("dense", "Dense", "pool", units=5, activation="softmax"),
     ]
@@ -112,15 +122,22 @@ WAYS_IN: dict[str, Written] = {
 def contract(shape: tuple[int | None, ...]) -> Spec:
     """Return a Spec that fits a network of pictures."""
     height, width = (shape[1], shape[2]) if shape[-1] == 3 else (shape[2], shape[3])
-    steps = [{"step": "decode"}, {"step": "resize", "width": width, "height": height}, {"step": "scale", "divisor": 255.0}]
+    steps = [
+        {"step": "decode"},
+        {"step": "resize", "width": width, "height": height},
+        {"step": "scale", "divisor": 255.0},
+    ]
     if shape[-1] != 3:
         steps.append({"step": "layout", "order": "NCHW"})
     return Spec.model_validate({"name": "route", "input": {"steps": steps}, "output": {"task": "tensor"}})
 
 
 @pytest.fixture(scope="module", params=WAYS_IN.items(), ids=list(WAYS_IN))
-def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, NDArray[np.float32], NDArray[np.float32]]:
-    """The network as ONNX, pictures for it, and what it answers to them. Its answers were held against its framework's when it was imported."""
+def imported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Model, NDArray[np.float32], NDArray[np.float32]]:
+    """The network as ONNX, pictures for it, and what it answers to them. Its answers were held against its framework's
+    when it was imported."""
     _, write = request.param
     folder = tmp_path_factory.mktemp("way-in")
     path = write(folder)
@@ -134,7 +151,9 @@ def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: str(offer.target))
-def test_a_route(imported: tuple[Model, NDArray[np.float32], NDArray[np.float32]], offer: AvailableTarget, tmp_path: Path) -> None:
+def test_a_route(
+    imported: tuple[Model, NDArray[np.float32], NDArray[np.float32]], offer: AvailableTarget, tmp_path: Path
+) -> None:
     if offer.missing:
         pytest.skip(offer.missing)
     model, pictures, answers = imported

@@ -19,7 +19,9 @@ def plimsoll(tmp_path: Path, nsfw_model_path: Path) -> Run:
     """Run `plimsoll ARGUMENTS` in an empty folder and return its exit code, output and messages."""
     del nsfw_model_path
 
-    def run(*arguments: str | Path, stdin: str | None = None, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str | Path, stdin: str | None = None, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         work = tmp_path / "empty"
         work.mkdir(exist_ok=True)
         return subprocess.run(

@@ -19,13 +19,25 @@ def few(example_photos: list[Path]) -> list[str | Path]:
 
 def test_two_candidates_and_their_stages(plimsoll: Run, few: list[str | Path]) -> None:
     pytest.importorskip("cv2")
-    done = plimsoll("bench", "open_nsfw", "--vs", "open_nsfw@fast", *few, "--time", "1s", "--min-count", "8", "--profile")
+    done = plimsoll(
+        "bench", "open_nsfw", "--vs", "open_nsfw@fast", *few, "--time", "1s", "--min-count", "8", "--profile"
+    )
     assert done.returncode == 0, done.stderr
     first, *_ = done.stdout.splitlines()
     assert first.startswith("open_nsfw@fast is ")
     assert "× as fast as open_nsfw (95 % interval" in first
     assert first.endswith((": faster", ": slower", ": no difference"))
-    for word in ("images/s", "MB on disk", "load s", "peak MB", "decode", "jpeg", "normalize", "inference", "with an infinitely fast network"):
+    for word in (
+        "images/s",
+        "MB on disk",
+        "load s",
+        "peak MB",
+        "decode",
+        "jpeg",
+        "normalize",
+        "inference",
+        "with an infinitely fast network",
+    ):
         assert word in done.stdout
 
 
@@ -44,7 +56,20 @@ def test_json(plimsoll: Run, few: list[str | Path]) -> None:
 
 
 def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: list[str | Path]) -> None:
-    arguments = ["bench", "open_nsfw", *few, "--scenario", "server", "--rate", "20", "--latency-bound", "1ms", "--time", "0.5s", "--no-footprint"]
+    arguments = [
+        "bench",
+        "open_nsfw",
+        *few,
+        "--scenario",
+        "server",
+        "--rate",
+        "20",
+        "--latency-bound",
+        "1ms",
+        "--time",
+        "0.5s",
+        "--no-footprint",
+    ]
     done = plimsoll(*arguments, "--min-count", "8")
     assert done.returncode == 1
     assert "the latency bound of 1 ms is not kept" in done.stderr

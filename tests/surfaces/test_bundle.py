@@ -13,7 +13,9 @@ from surfaces.conftest import Run
 
 
 @pytest.mark.parametrize("name", ["net.plimsoll", "net.plimsoll.zip"])
-def test_a_bundle_answers_like_what_it_was_made_of(plimsoll: Run, example_photos: list[Path], tmp_path: Path, name: str) -> None:
+def test_a_bundle_answers_like_what_it_was_made_of(
+    plimsoll: Run, example_photos: list[Path], tmp_path: Path, name: str
+) -> None:
     out = tmp_path / name
     packed = plimsoll("pack", "open_nsfw", "--out", out)
     assert packed.returncode == 0, packed.stderr
@@ -25,11 +27,14 @@ def test_a_bundle_answers_like_what_it_was_made_of(plimsoll: Run, example_photos
     assert bundled["label"] == direct["label"]
 
 
-def test_a_bundle_with_fast_steps_runs_with_fast_steps(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+def test_a_bundle_with_fast_steps_runs_with_fast_steps(
+    plimsoll: Run, example_photos: list[Path], tmp_path: Path
+) -> None:
     assert plimsoll("pack", "open_nsfw", "--out", tmp_path / "x", "--steps", "fast").returncode == 0
     photo = example_photos[5]
     of_bundle, fast, reference = (
-        json.loads(plimsoll("predict", *arguments, photo).stdout)["score"] for arguments in ([tmp_path / "x"], ["open_nsfw", "--steps", "fast"], ["open_nsfw"])
+        json.loads(plimsoll("predict", *arguments, photo).stdout)["score"]
+        for arguments in ([tmp_path / "x"], ["open_nsfw", "--steps", "fast"], ["open_nsfw"])
     )
     assert of_bundle == pytest.approx(fast, abs=1e-6)
     assert of_bundle != pytest.approx(reference, abs=1e-7)
@@ -81,7 +86,9 @@ def test_pack_does_not_overwrite_unasked(plimsoll: Run, tmp_path: Path) -> None:
 
 
 def test_golden_pictures_of_ones_own(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
-    done = plimsoll("pack", "open_nsfw", "--out", tmp_path / "x.zip", "--images", example_photos[0], "--images", example_photos[1])
+    done = plimsoll(
+        "pack", "open_nsfw", "--out", tmp_path / "x.zip", "--images", example_photos[0], "--images", example_photos[1]
+    )
     assert done.returncode == 0, done.stderr
     names = zipfile.ZipFile(tmp_path / "x.zip").namelist()
     assert sum(name.endswith(".jpg") for name in names) == 2

@@ -22,7 +22,9 @@ def few(tmp_path: Path, example_photos: list[Path]) -> Path:
 
 def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path) -> None:
     cache, table = tmp_path / "cache", tmp_path / "table.json"
-    done = plimsoll("calibrate", "open_nsfw", "--images", few, "--method", "minmax", "--for", "tensorrt", "--out", cache)
+    done = plimsoll(
+        "calibrate", "open_nsfw", "--images", few, "--method", "minmax", "--for", "tensorrt", "--out", cache
+    )
     assert done.returncode == 0, done.stderr
     assert "72 tensors from 4 pictures" in done.stdout
     assert cache.read_text().startswith("TRT-")

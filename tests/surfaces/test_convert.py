@@ -14,9 +14,21 @@ def score(done: str) -> float:
     return float(json.loads(done)["score"])
 
 
-def test_a_quantized_bundle_answers_nearly_like_the_network(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+def test_a_quantized_bundle_answers_nearly_like_the_network(
+    plimsoll: Run, example_photos: list[Path], tmp_path: Path
+) -> None:
     out = tmp_path / "int8.plimsoll"
-    options = ["--target", "onnxruntime:cpu:int8", "--images", example_photos[0].parent, "--max-images", "24", "--folded", "--steps", "fast"]
+    options = [
+        "--target",
+        "onnxruntime:cpu:int8",
+        "--images",
+        example_photos[0].parent,
+        "--max-images",
+        "24",
+        "--folded",
+        "--steps",
+        "fast",
+    ]
     done = plimsoll("convert", "open_nsfw", *options, "--out", out)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((out / "manifest.json").read_text())
@@ -24,7 +36,10 @@ def test_a_quantized_bundle_answers_nearly_like_the_network(plimsoll: Run, examp
     assert sum(file.stat().st_size for file in (out / "model").iterdir()) < 8e6, "the weights are 8-bit numbers"
     verified = plimsoll("verify", out)
     assert verified.returncode == 0, verified.stdout
-    apart = abs(score(plimsoll("predict", out, example_photos[3]).stdout) - score(plimsoll("predict", "open_nsfw", example_photos[3]).stdout))
+    apart = abs(
+        score(plimsoll("predict", out, example_photos[3]).stdout)
+        - score(plimsoll("predict", "open_nsfw", example_photos[3]).stdout)
+    )
     assert 0 < apart < 0.05
 
 

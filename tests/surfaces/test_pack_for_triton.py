@@ -18,12 +18,27 @@ def test_a_model_repository_is_written_and_a_version_added(plimsoll: Run, tmp_pa
     again = plimsoll("pack", "open_nsfw", "--for", "triton", "--out", out, "--steps", "fast", "--set", "max_batch=8")
     assert again.returncode == 2
     assert "--set version=2" in again.stderr
-    added = plimsoll("pack", "open_nsfw", "--for", "triton", "--out", out, "--steps", "fast", "--set", "max_batch=8", "--set", "version=2")
+    added = plimsoll(
+        "pack",
+        "open_nsfw",
+        "--for",
+        "triton",
+        "--out",
+        out,
+        "--steps",
+        "fast",
+        "--set",
+        "max_batch=8",
+        "--set",
+        "version=2",
+    )
     assert added.returncode == 0, added.stderr
     assert (out / "open_nsfw.tensor/2/model.onnx").is_file()
 
 
-def test_options_that_do_not_belong_together_are_refused(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+def test_options_that_do_not_belong_together_are_refused(
+    plimsoll: Run, example_photos: list[Path], tmp_path: Path
+) -> None:
     for arguments, said in (
         (["--for", "torchserve"], "allowed: triton"),
         (["--for", "triton", "--images", example_photos[0]], "--images"),

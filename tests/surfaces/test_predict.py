@@ -34,7 +34,9 @@ def authors_scores(model: Path, photos: list[Path]) -> list[float]:
     scores = []
     for photo in photos:
         image = Image.open(photo).convert("RGB")
-        image = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did so in one call, Pillow 13 doesn't always.
+        image = image.resize(
+            (256, image.height), Image.Resampling.BILINEAR
+        )  # Pillow 12 did so in one call, Pillow 13 doesn't always.
         image = image.resize((256, 256), Image.Resampling.BILINEAR)
         stored = io.BytesIO()
         image.save(stored, format="JPEG", quality=75)
@@ -44,7 +46,9 @@ def authors_scores(model: Path, photos: list[Path]) -> list[float]:
     return scores
 
 
-def test_every_example_photo_scores_as_the_authors_code_does(plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path) -> None:
+def test_every_example_photo_scores_as_the_authors_code_does(
+    plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path
+) -> None:
     done = plimsoll("predict", "open_nsfw", example_photos[0].parent, "--format", "jsonl")
     assert done.returncode == 0, done.stderr
     answered = rows(done.stdout)
@@ -54,7 +58,9 @@ def test_every_example_photo_scores_as_the_authors_code_does(plimsoll: Run, exam
     assert scores.max() - scores.min() > 0.05, "the photos must tell right from wrong"
 
 
-def test_the_fast_steps_come_near_the_reference(plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path) -> None:
+def test_the_fast_steps_come_near_the_reference(
+    plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path
+) -> None:
     done = plimsoll("predict", "open_nsfw", example_photos[0].parent, "--steps", "fast")
     scores = np.array([row["score"] for row in rows(done.stdout)], np.float64)
     deviation = np.abs(scores - authors_scores(nsfw_model_path, example_photos))
@@ -130,7 +136,9 @@ def test_what_is_wrong_is_said_without_a_traceback(plimsoll: Run, arguments: lis
     assert "Traceback" not in done.stderr
 
 
-def test_folders_patterns_and_lists_mean_the_same_pictures(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+def test_folders_patterns_and_lists_mean_the_same_pictures(
+    plimsoll: Run, example_photos: list[Path], tmp_path: Path
+) -> None:
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / ".hidden").mkdir()
     names = ["deep/b.jpg", "deep/er/a.jpg", "deep/er/c.JPEG"]
@@ -183,7 +191,9 @@ def test_threshold_and_top(plimsoll: Run, example_photos: list[Path]) -> None:
     assert list(row["scores"]) == ["sfw"]
 
 
-def test_every_batch_size_gives_the_same_answers_in_order(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
+def test_every_batch_size_gives_the_same_answers_in_order(
+    plimsoll: Run, example_photos: list[Path], awkward: Path
+) -> None:
     paths = [*example_photos[:6], awkward / "empty.jpg", *example_photos[6:11]]
     one = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "1").stdout)
     five = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "5").stdout)
@@ -194,7 +204,9 @@ def test_every_batch_size_gives_the_same_answers_in_order(plimsoll: Run, example
 
 def test_an_answer_is_written_as_soon_as_it_is_known(example_photos: list[Path]) -> None:
     """A list that another program writes slowly must not wait for its end."""
-    with subprocess.Popen([*COMMAND, "--quiet", "predict", "open_nsfw", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*COMMAND, "--quiet", "predict", "open_nsfw", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdin
         assert process.stdout
         for photo in example_photos[:2]:
@@ -213,9 +225,15 @@ def test_an_interruption_keeps_what_was_answered(example_photos: list[Path], tmp
     command = [*COMMAND, "predict", "open_nsfw", "-", "--out", str(out)]
     # What a shell runs in the background ignores interruptions, and so do the processes that it starts.
     interruptible = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with listed.open() as stdin, subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process:
+    with (
+        listed.open() as stdin,
+        subprocess.Popen(command, stdin=stdin, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible) as process,
+    ):
         try:
-            until(lambda: process.poll() is not None or (out.exists() and out.read_text().count("\n") >= 20), "twenty answers")
+            until(
+                lambda: process.poll() is not None or (out.exists() and out.read_text().count("\n") >= 20),
+                "twenty answers",
+            )
             assert process.poll() is None
             process.send_signal(signal.SIGINT)
             _, messages = process.communicate(timeout=120)

@@ -1,4 +1,5 @@
-"""`plimsoll predict` for boxes, points and masks, in every format; bundles of such networks; and the commands that don't take them."""
+"""`plimsoll predict` for boxes, points and masks, in every format; bundles of such networks; and the commands that
+don't take them."""
 
 from __future__ import annotations
 
@@ -108,7 +109,9 @@ def test_the_table_says_it_in_words(plimsoll: Run, tmp_path: Path, drawn: list[P
 
 def test_thresholds_and_top(plimsoll: Run, tmp_path: Path, drawn: list[Path]) -> None:
     taken = written(tmp_path, "yolov8")
-    assert len(json.loads(plimsoll("predict", *taken, drawn[0], "--threshold", "1.0", "--top", "1").stdout)["boxes"]) == 1
+    assert (
+        len(json.loads(plimsoll("predict", *taken, drawn[0], "--threshold", "1.0", "--top", "1").stdout)["boxes"]) == 1
+    )
     dark = tmp_path / "dark.png"
     dark.write_bytes(encoded(picture(drawn[0], (512, 352), (0, 0, 1, 1))))
     assert json.loads(plimsoll("predict", *taken, dark).stdout)["boxes"] == []
@@ -143,7 +146,10 @@ def test_what_ship_and_prove_do_with_them(plimsoll: Run, tmp_path: Path, example
     network, *spec = written(tmp_path, form)
     done = plimsoll("ship", network, *spec, "--images", example_photos[0].parent, "--out", tmp_path / "x.plimsoll")
     assert done.returncode == 2
-    assert f"ship judges classifiers so far; the task of this Spec is '{model(tmp_path, form, STEPS).contract().output.task}'" in done.stderr
+    assert (
+        "ship judges classifiers so far; the task of this Spec is"
+        f" '{model(tmp_path, form, STEPS).contract().output.task}'" in done.stderr
+    )
     compared = ["prove", network, network, "--spec-a", spec[1], "--images", example_photos[0]]
     done = plimsoll(*compared, "--budget", "flips=4%")
     assert done.returncode == 2

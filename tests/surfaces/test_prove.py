@@ -21,16 +21,24 @@ ENOUGH = ("--budget", "flips=6%", "--budget", "deviation=0.01")
 def rgb(tmp_path: Path) -> Path:
     """A Spec that forgets to turn RGB into BGR."""
     path = tmp_path / "rgb.toml"
-    path.write_text(files.dumps(zoo.card("open_nsfw").spec).replace('[[input.steps]]\nstep = "channels"\norder = "BGR"\n', ""))
+    path.write_text(
+        files.dumps(zoo.card("open_nsfw").spec).replace('[[input.steps]]\nstep = "channels"\norder = "BGR"\n', "")
+    )
     assert "order" not in path.read_text()
     return path
 
 
 def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_photos: list[Path]) -> None:
-    done = plimsoll("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0].parent, "--steps-b", "fast", *ENOUGH)
+    done = plimsoll(
+        "prove", "open_nsfw", "open_nsfw", "--images", example_photos[0].parent, "--steps-b", "fast", *ENOUGH
+    )
     assert done.returncode == 0, done.stderr
     first, *rest = done.stdout.splitlines()
-    assert first == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence fewer than 5.1 % do"
+    assert (
+        first
+        == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence fewer than"
+        " 5.1 % do"
+    )
     text = "\n".join(rest)
     assert "fast steps" in text
     assert "mean score deviation" in text
@@ -38,11 +46,25 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
     assert not done.stderr
 
 
-def test_a_planted_mistake_is_refused_with_the_stage_that_differs(plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path, rgb: Path) -> None:
-    done = plimsoll("prove", "open_nsfw", nsfw_model_path, "--spec-b", rgb, *(f"--images={photo}" for photo in example_photos[:6]), "--budget", "flips=50%")
+def test_a_planted_mistake_is_refused_with_the_stage_that_differs(
+    plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path, rgb: Path
+) -> None:
+    done = plimsoll(
+        "prove",
+        "open_nsfw",
+        nsfw_model_path,
+        "--spec-b",
+        rgb,
+        *(f"--images={photo}" for photo in example_photos[:6]),
+        "--budget",
+        "flips=50%",
+    )
     assert done.returncode == 1
     assert done.stdout.startswith("✗ not proven")
-    assert "the stage that differs is 'channels': it gives the network RGB where the reference gives BGR (in its input steps)" in done.stderr
+    assert (
+        "the stage that differs is 'channels': it gives the network RGB where the reference gives BGR (in its input"
+        " steps)" in done.stderr
+    )
 
 
 def test_too_few_pictures_for_the_default_budget(plimsoll: Run, example_photos: list[Path]) -> None:
@@ -51,11 +73,29 @@ def test_too_few_pictures_for_the_default_budget(plimsoll: Run, example_photos: 
     assert "1 pictures are too few to prove 4 %: with 0 flipped it takes 74" in done.stderr
 
 
-def test_json_holds_scores_layers_and_labels(plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path, tmp_path: Path) -> None:
+def test_json_holds_scores_layers_and_labels(
+    plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path, tmp_path: Path
+) -> None:
     labels = tmp_path / "labels.csv"
-    labels.write_text("path,label\n" + "".join(f"{photo},{'nsfw' if count == 0 else 'sfw'}\n" for count, photo in enumerate(example_photos[:4])))
+    labels.write_text(
+        "path,label\n"
+        + "".join(f"{photo},{'nsfw' if count == 0 else 'sfw'}\n" for count, photo in enumerate(example_photos[:4]))
+    )
     images = [f"--images={photo}" for photo in example_photos[:4]]
-    done = plimsoll("prove", "open_nsfw", nsfw_model_path, *images, "--labels", labels, "--layers", "--threshold", "0.7", "--json", "--budget", "flips=60%")
+    done = plimsoll(
+        "prove",
+        "open_nsfw",
+        nsfw_model_path,
+        *images,
+        "--labels",
+        labels,
+        "--layers",
+        "--threshold",
+        "0.7",
+        "--json",
+        "--budget",
+        "flips=60%",
+    )
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["kind"] == "prove"
@@ -65,7 +105,17 @@ def test_json_holds_scores_layers_and_labels(plimsoll: Run, example_photos: list
 
 
 def test_what_cant_be_read_is_counted_and_named(plimsoll: Run, example_photos: list[Path], awkward: Path) -> None:
-    done = plimsoll("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0], "--images", awkward / "truncated.jpg", "--budget", "flips=99%")
+    done = plimsoll(
+        "prove",
+        "open_nsfw",
+        "open_nsfw",
+        "--images",
+        example_photos[0],
+        "--images",
+        awkward / "truncated.jpg",
+        "--budget",
+        "flips=99%",
+    )
     assert done.returncode == 0, done.stderr
     assert "1 pictures were not answered by both" in done.stdout
     assert "truncated.jpg: neither" in done.stdout
@@ -81,7 +131,9 @@ def test_what_cant_be_read_is_counted_and_named(plimsoll: Run, example_photos: l
         (("--labels", "nowhere.csv"), "can't read the labels"),
     ],
 )
-def test_bad_arguments_are_named(plimsoll: Run, example_photos: list[Path], arguments: tuple[str, ...], message: str) -> None:
+def test_bad_arguments_are_named(
+    plimsoll: Run, example_photos: list[Path], arguments: tuple[str, ...], message: str
+) -> None:
     done = plimsoll("prove", "open_nsfw", "open_nsfw", "--images", example_photos[0], *arguments)
     assert done.returncode == 2
     assert message in done.stderr

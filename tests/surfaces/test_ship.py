@@ -1,4 +1,5 @@
-"""`plimsoll ship`, run as a command on a network that was trained a moment ago, with labels; and `plimsoll verify` of what it made."""
+"""`plimsoll ship`, run as a command on a network that was trained a moment ago, with labels; and `plimsoll verify` of
+what it made."""
 
 from __future__ import annotations
 
@@ -27,7 +28,18 @@ class Shipment:
 
 def ship(plimsoll: Run, digits: Digits, folder: Path, *more: str) -> Shipment:
     out = folder / "digits.plimsoll"
-    given = (digits.model, "--spec", digits.spec, "--images", digits.images, "--out", out, "--force", "--work", folder / "work")
+    given = (
+        digits.model,
+        "--spec",
+        digits.spec,
+        "--images",
+        digits.images,
+        "--out",
+        out,
+        "--force",
+        "--work",
+        folder / "work",
+    )
     done = plimsoll("ship", *given, "--targets", TARGETS, "--measure", "0.2s", *more)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr
@@ -40,7 +52,19 @@ def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
     assert digits.accuracy > 0.95, "the network was not trained well enough to say anything"
-    made = ship(plimsoll, digits, tmp_path, "--labels", str(digits.images), "--budget", "top1=-1%", "--calibrators", "percentile", "--time", "240s")
+    made = ship(
+        plimsoll,
+        digits,
+        tmp_path,
+        "--labels",
+        str(digits.images),
+        "--budget",
+        "top1=-1%",
+        "--calibrators",
+        "percentile",
+        "--time",
+        "240s",
+    )
     details = made.report["details"]
     assert details["split"]["judging"] >= 299, "fewer can't prove one percent"
     assert details["outcome"] in ("better", "not_better")
@@ -50,23 +74,33 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
     check = limits(made.report)["change of top1"]
     assert check["passed"]
     assert -1.0 <= check["measured"] < 0, "the bound is judged, not the sample"
-    int8 = [candidate for candidate in details["candidates"] if candidate["target"].endswith("int8") and candidate["status"] == "ok"]
+    int8 = [
+        candidate
+        for candidate in details["candidates"]
+        if candidate["target"].endswith("int8") and candidate["status"] == "ok"
+    ]
     assert int8, "no int8 candidate was measured"
-    assert all(candidate["calibrator"] == "percentile" and 0 < candidate["deviation"]["mean"] < 0.05 for candidate in int8)
+    assert all(
+        candidate["calibrator"] == "percentile" and 0 < candidate["deviation"]["mean"] < 0.05 for candidate in int8
+    )
     assert "top1: 0." in made.said
     assert made.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
     answered = json.loads(plimsoll("predict", made.bundle, next((digits.images / "three").iterdir())).stdout)
     assert answered["label"] == "three"
 
 
-def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
+def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
+    plimsoll: Run, digits: Digits, tmp_path: Path
+) -> None:
     made = ship(plimsoll, digits, tmp_path, "--budget", "deviation=1e-12", "--calibrators", "minmax", "--time", "120s")
     details = made.report["details"]
     assert details["outcome"] == "nothing_passed"
     assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
     assert "no candidate keeps the budget; the reference ships" in made.said
     golden = sorted(path.name for path in (made.bundle / "golden").iterdir() if path.suffix != ".npy")
-    assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], "a user's picture lies in the bundle unasked"
+    assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], (
+        "a user's picture lies in the bundle unasked"
+    )
     assert "none of yours" in made.said
     here = plimsoll("verify", made.bundle)
     assert here.returncode == 0, here.stdout + here.stderr
@@ -74,10 +108,25 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(plimsoll: 
     assert "✓ this machine is as the one where it was proven" in here.stdout
 
 
-def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
-    made = ship(plimsoll, digits, tmp_path, "--labels", str(digits.images), "--budget", "top1=-0.1%", "--time", "0s", "--golden-from-images")
+def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(
+    plimsoll: Run, digits: Digits, tmp_path: Path
+) -> None:
+    made = ship(
+        plimsoll,
+        digits,
+        tmp_path,
+        "--labels",
+        str(digits.images),
+        "--budget",
+        "top1=-0.1%",
+        "--time",
+        "0s",
+        "--golden-from-images",
+    )
     assert made.report["details"]["winner"] == made.report["details"]["reference"]
-    assert "top1=-0.1% can't be proven on 580 labelled judging pictures: even without a loss it takes 2,995" in made.said
+    assert (
+        "top1=-0.1% can't be proven on 580 labelled judging pictures: even without a loss it takes 2,995" in made.said
+    )
     golden = list((made.bundle / "golden").glob("*.png"))
     own = {path.read_bytes() for path in digits.images.rglob("*.png")}
     assert len(golden) == 8
@@ -108,8 +157,22 @@ def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhe
         (("--calibration", "nowhere.json"), "can't read the calibration table"),
     ],
 )
-def test_bad_arguments_are_named(plimsoll: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    done = plimsoll("ship", digits.model, "--spec", digits.spec, "--images", digits.images, "--out", tmp_path / "x", "--work", tmp_path / "w", *arguments)
+def test_bad_arguments_are_named(
+    plimsoll: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = plimsoll(
+        "ship",
+        digits.model,
+        "--spec",
+        digits.spec,
+        "--images",
+        digits.images,
+        "--out",
+        tmp_path / "x",
+        "--work",
+        tmp_path / "w",
+        *arguments,
+    )
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,5 @@
-"""No process of Plimsoll lets a library report its use: nothing of theirs appears in the home folder, and no page reaches another host."""
+"""No process of Plimsoll lets a library report its use: nothing of theirs appears in the home folder, and no page
+reaches another host."""
 
 from __future__ import annotations
 
@@ -24,8 +25,28 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "predict": ("predict", "small.onnx", ROOT / "examples" / "photos" / "swans.jpg", "--spec", "spec.toml"),
     "inspect": ("inspect", "small.onnx"),
-    "calibrate": ("calibrate", "small.onnx", "--images", ROOT / "examples" / "photos", "--max-images", "2", "--spec", "spec.toml", "--out", "table.json"),
-    "convert": ("convert", "small.onnx", "--target", "onnxruntime:cpu:float16", "--spec", "spec.toml", "--out", "half.onnx"),
+    "calibrate": (
+        "calibrate",
+        "small.onnx",
+        "--images",
+        ROOT / "examples" / "photos",
+        "--max-images",
+        "2",
+        "--spec",
+        "spec.toml",
+        "--out",
+        "table.json",
+    ),
+    "convert": (
+        "convert",
+        "small.onnx",
+        "--target",
+        "onnxruntime:cpu:float16",
+        "--spec",
+        "spec.toml",
+        "--out",
+        "half.onnx",
+    ),
 }
 
 
@@ -51,7 +72,14 @@ def test_commands_leave_nothing_in_the_home_folder(command: str, home: Path, tmp
     small_model(tmp_path)
     (tmp_path / "spec.toml").write_text(SPEC)
     arguments = list(map(str, COMMANDS[command]))
-    done = subprocess.run([sys.executable, "-m", "plimsoll", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "plimsoll", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert not files_in(home)
 
@@ -60,7 +88,11 @@ def test_a_service_and_its_workers_leave_nothing_in_the_home_folder(home: Path, 
     model = brightness(tmp_path / "brightness.onnx")
     (tmp_path / "spec.toml").write_text(TENSOR_SPEC)
     with start(str(model.path), "--spec", str(tmp_path / "spec.toml"), "--grace", "0") as running:
-        answer = running.post("/v1/predict", content=(ROOT / "examples" / "photos" / "swans.jpg").read_bytes(), headers={"Content-Type": "image/jpeg"})
+        answer = running.post(
+            "/v1/predict",
+            content=(ROOT / "examples" / "photos" / "swans.jpg").read_bytes(),
+            headers={"Content-Type": "image/jpeg"},
+        )
         assert answer.status_code == 200, answer.text
         environments = [Path(f"/proc/{worker}/environ") for worker in running.workers()]
         assert environments
@@ -71,7 +103,8 @@ def test_a_service_and_its_workers_leave_nothing_in_the_home_folder(home: Path, 
 
 def test_jobs_are_told_before_they_import_anything(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "importing_job.py").write_text(
-        "import os\nimport onnxruntime\ndef run(payload):\n    return {'value': os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"
+        "import os\nimport onnxruntime\ndef run(payload):\n    return {'value':"
+        " os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     assert subprocesses.run("importing_job", {}, tmp_path / "job", Limits(60))["value"] == "1"
@@ -98,7 +131,9 @@ def test_the_graph_s_page_reaches_no_other_host(monkeypatch: pytest.MonkeyPatch,
 
     netron: Any = SimpleNamespace(start=serve, wait=lambda: None)
     monkeypatch.setitem(sys.modules, "netron", netron)
-    monkeypatch.setattr(BaseHTTPRequestHandler, "end_headers", BaseHTTPRequestHandler.end_headers)  # so that it is undone
+    monkeypatch.setattr(
+        BaseHTTPRequestHandler, "end_headers", BaseHTTPRequestHandler.end_headers
+    )  # so that it is undone
     inspect._show_graph(tmp_path / "small.onnx")
     assert headers["Content-Security-Policy"] == "connect-src 'self'"
     assert headers["Set-Cookie"].startswith("consent=")

@@ -18,7 +18,9 @@ from plimsoll.inference.resolve import open_reference
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
-    pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"),
+    pytest.mark.skipif(
+        any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+    ),
 ]
 
 _PAGE = """
@@ -63,7 +65,9 @@ def use(package: Path, how: str, pictures: list[Path], flags: tuple[str, ...] = 
     """Open the package's page and give it pictures; returns what it shows."""
     files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
     named = json.dumps([[f"/{address}", picture.name] for address, picture in zip(files, pictures, strict=True)])
-    found: dict[str, Any] = chromium.run(_PAGE.replace("PICTURES", named).replace("HOW", json.dumps(how)), package, files, flags=flags)
+    found: dict[str, Any] = chromium.run(
+        _PAGE.replace("PICTURES", named).replace("HOW", json.dumps(how)), package, files, flags=flags
+    )
     return found
 
 
@@ -72,11 +76,19 @@ def package(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> 
     """open_nsfw as a web package."""
     del nsfw_model_path
     with open_reference("open_nsfw") as opened:
-        return web.package(opened.model, Target("web", "wasm"), tmp_path_factory.mktemp("web") / "open_nsfw", origin=opened.origin)
+        return web.package(
+            opened.model, Target("web", "wasm"), tmp_path_factory.mktemp("web") / "open_nsfw", origin=opened.origin
+        )
 
 
 def test_it_answers_as_python_does(package: Path, example_photos: list[Path], awkward: Path) -> None:
-    photos = [*example_photos[::12], *(awkward / name for name in ("alpha.png", "animated.gif", "cmyk.jpg", "photo.webp", "lossless_alpha.webp", "photo.bmp"))]
+    photos = [
+        *example_photos[::12],
+        *(
+            awkward / name
+            for name in ("alpha.png", "animated.gif", "cmyk.jpg", "photo.webp", "lossless_alpha.webp", "photo.bmp")
+        ),
+    ]
     refused = [awkward / "truncated.jpg", awkward / "not_an_image.jpg", awkward / "photo.tiff", awkward / "empty.jpg"]
     found = web.browse(package, [*photos, *refused])
     with plimsoll.load("open_nsfw") as model:
@@ -90,7 +102,9 @@ def test_it_answers_as_python_does(package: Path, example_photos: list[Path], aw
     assert len(found.checks) == 8
 
 
-def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(package: Path, example_photos: list[Path], awkward: Path) -> None:
+def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(
+    package: Path, example_photos: list[Path], awkward: Path
+) -> None:
     shown = use(package, "drop", [example_photos[0], awkward / "truncated.jpg"])
     assert shown["title"] == "open_nsfw · Plimsoll"
     assert shown["checked"] == "2/2"
@@ -112,7 +126,9 @@ def test_pictures_come_by_other_ways_too(package: Path, example_photos: list[Pat
 
 
 def test_a_picture_from_the_camera(package: Path) -> None:
-    (card,) = use(package, "camera", [], ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"))["cards"]
+    (card,) = use(package, "camera", [], ("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"))[
+        "cards"
+    ]
     assert "camera" in card
     assert "nsfw" in card
 

@@ -108,7 +108,9 @@ def test_spec_show_gives_a_spec_that_check_accepts(plimsoll: Run, tmp_path: Path
 
 def test_spec_check_names_every_mistake(plimsoll: Run, tmp_path: Path) -> None:
     text = plimsoll("spec", "show", "open_nsfw").stdout
-    (tmp_path / "my.toml").write_text(text.replace('step = "jpeg"', 'step = "jpeg"\nquality = 750').replace("width = 256", "widht = 256"))
+    (tmp_path / "my.toml").write_text(
+        text.replace('step = "jpeg"', 'step = "jpeg"\nquality = 750').replace("width = 256", "widht = 256")
+    )
     done = plimsoll("spec", "check", tmp_path / "my.toml")
     assert done.returncode == 2
     assert "input.steps[1].widht: unknown key; did you mean 'width'?" in done.stderr

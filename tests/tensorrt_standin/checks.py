@@ -1,4 +1,5 @@
-"""What is tested in a process that has the stand-in TensorRT and driver; `tests/backends/test_tensorrt.py` starts it, once for each generation."""
+"""What is tested in a process that has the stand-in TensorRT and driver; `tests/backends/test_tensorrt.py` starts it,
+once for each generation."""
 
 from __future__ import annotations
 
@@ -65,7 +66,10 @@ def test_all_precisions_are_offered() -> None:
 def test_nothing_stays_on_the_gpu(tmp_path: Path) -> None:
     before = held()
     for _ in range(2):
-        with Runner.open(network(tmp_path / "net.onnx"), FLOAT32, plan=ThreadPlan(4, 1)) as runner, ThreadPoolExecutor(4) as pool:
+        with (
+            Runner.open(network(tmp_path / "net.onnx"), FLOAT32, plan=ThreadPlan(4, 1)) as runner,
+            ThreadPoolExecutor(4) as pool,
+        ):
             list(pool.map(runner.infer, [pictures(count) for count in (1, 7, 3, 9)]))
             assert held() > before
     assert held() == before
@@ -115,7 +119,9 @@ def test_the_timing_cache_is_kept_and_a_foreign_one_ignored(tmp_path: Path) -> N
     file = engine.timing_file(gpu.at(), runtime.version())
     build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path / "a", build_minutes=11)
     length = len(file.read_bytes())
-    assert plan_of(build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path / "b", build_minutes=12))["timings"] == length
+    assert (
+        plan_of(build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path / "b", build_minutes=12))["timings"] == length
+    )
     file.write_bytes(b"foreign")
     assert plan_of(build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path / "c", build_minutes=13))["timings"] == 0
     assert file.read_bytes() == b"+"
@@ -125,7 +131,10 @@ def test_the_timing_cache_is_kept_and_a_foreign_one_ignored(tmp_path: Path) -> N
     ("changed", "told"),
     [
         ({"tensorrt": "9.9.9.9"}, r"built by TensorRT 9\.9\.9\.9; here is TensorRT"),
-        ({"gpu": "NVIDIA Elsewhere"}, r"built on NVIDIA Elsewhere .*; here is Stand-in GPU \(compute capability 9\.0\)"),
+        (
+            {"gpu": "NVIDIA Elsewhere"},
+            r"built on NVIDIA Elsewhere .*; here is Stand-in GPU \(compute capability 9\.0\)",
+        ),
         ({"capability": [8, 9], "hardware": "same_capability"}, r"8\.9\), for all of this capability; here is"),
         ({"engine": "0" * 64}, "damaged, or was replaced"),
         ({"plugins": {"mine.so": "0" * 64}}, r"needs the plugin libraries .* mine\.so"),
@@ -168,7 +177,9 @@ def test_what_the_parser_lacks_is_named(tmp_path: Path) -> None:
     )
     nodes = [helper.make_node("Loop", ["times", "", "a"], ["b"], name="round", body=body)]
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in ("a", "b")]
-    model = save(tmp_path / "net.onnx", nodes, infos[:1], infos[1:], [numpy_helper.from_array(np.array(2, np.int64), "times")])
+    model = save(
+        tmp_path / "net.onnx", nodes, infos[:1], infos[1:], [numpy_helper.from_array(np.array(2, np.int64), "times")]
+    )
     with pytest.raises(BuildError, match="parser refuses the network: Loop 'round': No importer"):
         Runner.open(model, FLOAT32)
 
@@ -226,7 +237,10 @@ def convolutional(path: Path) -> Model:
     """Two convolutions and a product: picture [N, 3, 8, 8] to scores [N, 5]."""
     random = np.random.default_rng(3)
     sizes = {"w1": (8, 3, 3, 3), "w2": (8, 8, 3, 3), "w3": (8, 5)}
-    constants = [numpy_helper.from_array(random.normal(scale=0.2, size=size).astype(np.float32), name) for name, size in sizes.items()]
+    constants = [
+        numpy_helper.from_array(random.normal(scale=0.2, size=size).astype(np.float32), name)
+        for name, size in sizes.items()
+    ]
     nodes = [
         helper.make_node("Conv", ["picture", "w1"], ["c1"], name="first", pads=[1] * 4),
         helper.make_node("Relu", ["c1"], ["r1"], name="relu1"),
@@ -274,14 +288,24 @@ def test_fp8_is_made_from_the_ranges(tmp_path: Path, table: Calibration) -> None
 
 
 def test_what_each_precision_needs() -> None:
-    needs = {precision: backends.get("tensorrt").needs(Target("tensorrt", "gpu", precision)) for precision in ("float32", "float16", "bfloat16", "int8")}
-    assert needs == {"float32": "float32", "float16": "float16" if GENERATION == 11 else "float32", "bfloat16": "float32", "int8": "qdq"}
+    needs = {
+        precision: backends.get("tensorrt").needs(Target("tensorrt", "gpu", precision))
+        for precision in ("float32", "float16", "bfloat16", "int8")
+    }
+    assert needs == {
+        "float32": "float32",
+        "float16": "float16" if GENERATION == 11 else "float32",
+        "bfloat16": "float32",
+        "int8": "qdq",
+    }
 
 
 @only_10
 @pytest.mark.parametrize(("precision", "flags"), [("float16", ["FP16"]), ("bfloat16", ["BF16"])])
 def test_flags_say_what_tensorrt_10_may_compute_in(tmp_path: Path, precision: str, flags: list[str]) -> None:
-    assert plan_of(build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", precision), tmp_path))["flags"] == flags
+    assert (
+        plan_of(build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", precision), tmp_path))["flags"] == flags
+    )
 
 
 @only_11
@@ -296,7 +320,13 @@ def test_bfloat16_is_made_of_the_float32_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", ["entropy", "minmax"])
 def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, method: str) -> None:
     tensors = np.stack([pictures(1)[0] * place / 19 for place in range(20)])
-    built = build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated(method, tensors), best_batch=6)
+    built = build(
+        network(tmp_path / "net.onnx"),
+        Target("tensorrt", "gpu", "int8"),
+        tmp_path,
+        Calibrated(method, tensors),
+        best_batch=6,
+    )
     plan = plan_of(built)
     assert plan["flags"] == ["FP16", "INT8"]
     assert plan["calibration"].startswith("18 pictures, TRT-101601-")  # three batches of 6, the rest of 2 left out
@@ -305,21 +335,33 @@ def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, meth
     seen = np.frombuffer(bytes.fromhex(cache.split(": ")[1]), ">f4")[0] * 127
     np.testing.assert_allclose(seen, np.abs(tensors[:18]).max(), rtol=1e-6)
     with pytest.raises(BuildError, match="no calibrator 'median'"):
-        build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("median", tensors))
+        build(
+            network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("median", tensors)
+        )
 
 
 @only_10
 def test_ranges_reach_tensorrt_10_as_a_calibration_cache(tmp_path: Path) -> None:
     ranges = {"picture": (-1.0, 2.54), "means": (0.0, 0.5)}
     calibrated = Calibrated("percentile", pictures(2), ranges)
-    text = plan_of(build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, calibrated))["calibration"]
+    text = plan_of(build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, calibrated))[
+        "calibration"
+    ]
     header, *lines = text.strip().splitlines()
     assert header == "TRT-101601-EntropyCalibration2"
-    scales = {line.rpartition(":")[0]: np.frombuffer(bytes.fromhex(line.rpartition(":")[2].strip()), ">f4")[0] for line in lines}
+    scales = {
+        line.rpartition(":")[0]: np.frombuffer(bytes.fromhex(line.rpartition(":")[2].strip()), ">f4")[0]
+        for line in lines
+    }
     np.testing.assert_allclose([scales["picture"], scales["means"]], [2.54 / 127, 0.5 / 127], rtol=1e-6)
 
 
 @only_11
 def test_tensorrt_11_has_no_calibrators_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="has no calibrators"):
-        build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("entropy", pictures(2)))
+        build(
+            network(tmp_path / "net.onnx"),
+            Target("tensorrt", "gpu", "int8"),
+            tmp_path,
+            Calibrated("entropy", pictures(2)),
+        )

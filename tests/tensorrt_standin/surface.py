@@ -1,6 +1,8 @@
-"""Read what TensorRT's Python bindings offer: their classes, methods with signatures, properties and enum members, as data.
+"""Read what TensorRT's Python bindings offer: their classes, methods with signatures, properties and enum members, as
+data.
 
-    python surface.py > 11.4.json      (with NVIDIA's bindings, and their libraries or the empty ones of `libraries.c`, at hand)
+    python surface.py > 11.4.json      (with NVIDIA's bindings, and their libraries or the empty ones of `libraries.c`,
+    at hand)
 
 The bindings' own docstrings carry every signature. `tests/backends/test_tensorrt_bindings.py` does this and compares.
 """
@@ -19,7 +21,15 @@ CLASSES = (
     "IOptimizationProfile", "ITimingCache", "IHostMemory", "ILogger", "IOutputAllocator", "IPluginRegistry", "IInt8EntropyCalibrator2",
     "IInt8MinMaxCalibrator",
 )  # fmt: skip
-ENUMS = ("BuilderFlag", "NetworkDefinitionCreationFlag", "MemoryPoolType", "HardwareCompatibilityLevel", "TensorIOMode", "TensorLocation", "DataType")
+ENUMS = (
+    "BuilderFlag",
+    "NetworkDefinitionCreationFlag",
+    "MemoryPoolType",
+    "HardwareCompatibilityLevel",
+    "TensorIOMode",
+    "TensorLocation",
+    "DataType",
+)
 FUNCTIONS = ("init_libnvinfer_plugins", "get_plugin_registry")
 _SKIPPED = re.compile(r"add_(?!optimization_profile)|_pybind11|mark_|unmark_")
 """Layers of networks, which Plimsoll leaves to the parser."""
@@ -30,7 +40,10 @@ def read(module: Any) -> dict[str, Any]:
     return {
         "version": module.__version__,
         "classes": {name: _class(getattr(module, name)) for name in CLASSES if hasattr(module, name)},
-        "enums": {name: list(getattr(module, name).__members__) for name in ENUMS} | {"ILogger.Severity": list(module.ILogger.Severity.__members__)},
+        "enums": (
+            {name: list(getattr(module, name).__members__) for name in ENUMS}
+            | {"ILogger.Severity": list(module.ILogger.Severity.__members__)}
+        ),
         "functions": {name: _signatures(name, getattr(module, name).__doc__) for name in FUNCTIONS},
     }
 
@@ -50,14 +63,25 @@ def _class(kind: Any) -> dict[str, Any]:
     return {
         "methods": methods,
         "properties": properties,
-        "callbacks": {name: [one.strip() for one in arguments.split(",")] for name, arguments in callbacks if name != "__init__"},
+        "callbacks": {
+            name: [one.strip() for one in arguments.split(",")] for name, arguments in callbacks if name != "__init__"
+        },
     }
 
 
 def _signatures(name: str, text: str | None) -> list[str]:
     lines = (re.sub(r"^\d+\. ", "", line.strip()) for line in (text or "").splitlines())
-    return [line.replace("tensorrt_bindings.tensorrt.", "") for line in lines if line.startswith(f"{name}(") and "->" in line]
+    return [
+        line.replace("tensorrt_bindings.tensorrt.", "")
+        for line in lines
+        if line.startswith(f"{name}(") and "->" in line
+    ]
 
 
 if __name__ == "__main__":
-    json.dump(read(importlib.import_module(sys.argv[1] if len(sys.argv) > 1 else "tensorrt_bindings")), sys.stdout, indent=1, sort_keys=True)
+    json.dump(
+        read(importlib.import_module(sys.argv[1] if len(sys.argv) > 1 else "tensorrt_bindings")),
+        sys.stdout,
+        indent=1,
+        sort_keys=True,
+    )

@@ -17,10 +17,23 @@ DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8":
 
 
 def spec(*steps: dict[str, Any], tensor: str | None = None) -> Spec:
-    return Spec(name="small", input=Input.model_validate({"steps": [{"step": "decode"}, *steps], "tensor": tensor}), output=Tensors())
+    return Spec(
+        name="small",
+        input=Input.model_validate({"steps": [{"step": "decode"}, *steps], "tensor": tensor}),
+        output=Tensors(),
+    )
 
 
-def convolution(folder: Path, contract: Spec, *, name: str = "input", opset: int = 13, ir: int = 8, front: str = "", free: bool = False) -> Model:
+def convolution(
+    folder: Path,
+    contract: Spec,
+    *,
+    name: str = "input",
+    opset: int = 13,
+    ir: int = 8,
+    front: str = "",
+    free: bool = False,
+) -> Model:
     """A convolution with padding over what the Spec makes, a ReLU and the mean; `front` puts an operator before it.
 
     `front`: "pad" (explicit zeros), "grey pad" (explicit 9), "both" (the input is read twice), "same" (an Identity).

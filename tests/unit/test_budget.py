@@ -103,7 +103,9 @@ def test_what_was_not_measured_is_not_proven() -> None:
     (check,) = Budget.parse("recall=-1%").verdict(EVIDENCE)
     assert not check.passed
     assert "not measured" in check.detail
-    (check,) = Budget.parse("deviation=0.1").verdict({"deviation": [Bounded("mean score deviation", math.nan, math.nan)]})
+    (check,) = Budget.parse("deviation=0.1").verdict(
+        {"deviation": [Bounded("mean score deviation", math.nan, math.nan)]}
+    )
     assert not check.passed
 
 

@@ -17,7 +17,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_part_is_another_place() -> None:
     parts = {"network": "a", "options": {"x": 1, "y": 2}}
-    assert build_cache.place("torch", parts) == build_cache.place("torch", {"options": {"y": 2, "x": 1}, "network": "a"})
+    assert build_cache.place("torch", parts) == build_cache.place(
+        "torch", {"options": {"y": 2, "x": 1}, "network": "a"}
+    )
     assert build_cache.place("torch", parts) != build_cache.place("torch", {**parts, "options": {"x": 1, "y": 3}})
     assert build_cache.place("torch", parts) != build_cache.place("tensorrt", parts)
 

@@ -94,7 +94,9 @@ def test_zip64_opens(tmp_path: Path) -> None:
 
 
 def test_zip64_end_record_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)  # so that zipfile writes the ZIP64 records of a large archive
+    monkeypatch.setattr(
+        zipfile, "ZIP_FILECOUNT_LIMIT", 1
+    )  # so that zipfile writes the ZIP64 records of a large archive
     path = small(tmp_path / "bundle.zip")
     assert b"PK\x06\x06" in path.read_bytes()
     with Bundle.open(path) as bundle:
@@ -188,7 +190,9 @@ def test_a_failure_keeps_the_bundle_that_was_there(out: Path, monkeypatch: pytes
         Bundle.open(out).close()
 
 
-def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = small(tmp_path / "bundle")
     rename = Path.rename
 

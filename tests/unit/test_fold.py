@@ -48,7 +48,13 @@ STEPS: dict[str, list[dict[str, Any]]] = {
     "only turned": [RESIZE, BGR, to("float32")],
     "turned before the crop": [RESIZE, BGR, {"step": "crop", "width": 24, "height": 20}, MEAN],
     "float16": [RESIZE, MEAN, to("float16")],
-    "float16 in between": [RESIZE, {"step": "scale", "divisor": 255.0}, to("float16"), {"step": "mean", "values": [0.5]}, NCHW],
+    "float16 in between": [
+        RESIZE,
+        {"step": "scale", "divisor": 255.0},
+        to("float16"),
+        {"step": "mean", "values": [0.5]},
+        NCHW,
+    ],
     "uint8, turned": [RESIZE, BGR, NCHW],
     "rounded to uint8": [RESIZE, {"step": "scale", "factor": 1.7}, {"step": "mean", "values": [9.5]}, to("uint8")],
 }
@@ -83,7 +89,9 @@ def operators(model: Model) -> list[str]:
 
 @pytest.mark.parametrize("front", ["", "pad", "grey pad", "same"])
 @pytest.mark.parametrize("steps", STEPS.values(), ids=STEPS)
-def test_every_kind_of_step(steps: list[dict[str, Any]], front: str, tmp_path: Path, example_photos: list[Path]) -> None:
+def test_every_kind_of_step(
+    steps: list[dict[str, Any]], front: str, tmp_path: Path, example_photos: list[Path]
+) -> None:
     (tmp_path / "out").mkdir()
     assert_folds(convolution(tmp_path, spec(*steps), front=front), example_photos[:2], tmp_path / "out")
 
@@ -91,7 +99,11 @@ def test_every_kind_of_step(steps: list[dict[str, Any]], front: str, tmp_path: P
 def test_grey(tmp_path: Path, example_photos: list[Path]) -> None:
     contract = spec(RESIZE, {"step": "scale", "divisor": 255.0}, {"step": "mean", "values": [0.5]})
     grey = contract.model_copy(
-        update={"input": contract.input.model_validate({"steps": [{"step": "decode", "colour": "grey"}, *contract.input.model_dump()["steps"][1:]]})}
+        update={
+            "input": contract.input.model_validate(
+                {"steps": [{"step": "decode", "colour": "grey"}, *contract.input.model_dump()["steps"][1:]]}
+            )
+        }
     )
     folded = assert_folds(convolution(tmp_path, grey), example_photos[:2], tmp_path)
     assert folded.contract().input.form.channels == 1
@@ -113,7 +125,9 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
     assert [node.op_type for node in proto.graph.node[:5]] == ["Transpose", "Cast", "Sub", "Conv", "Relu"]
     assert folded.parent == model
     raised = load.raise_opset(folded, tmp_path, 13)
-    np.testing.assert_allclose(outputs(raised, example_photos[:1])[0]["outputs"], outputs(model, example_photos[:1])[0]["outputs"], atol=1e-4)
+    np.testing.assert_allclose(
+        outputs(raised, example_photos[:1])[0]["outputs"], outputs(model, example_photos[:1])[0]["outputs"], atol=1e-4
+    )
 
 
 def test_the_fast_steps_take_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
@@ -124,7 +138,12 @@ def test_the_fast_steps_take_the_folded_spec(tmp_path: Path, example_photos: lis
 
 
 def test_order_and_factors_cost_nothing_where_a_convolution_follows(tmp_path: Path) -> None:
-    assert operators(fold(convolution(tmp_path, spec(RESIZE, BGR, *IMAGENET, NCHW)), tmp_path))[:4] == ["Transpose", "Cast", "Sub", "Conv"]
+    assert operators(fold(convolution(tmp_path, spec(RESIZE, BGR, *IMAGENET, NCHW)), tmp_path))[:4] == [
+        "Transpose",
+        "Cast",
+        "Sub",
+        "Conv",
+    ]
     blocked = operators(fold(convolution(tmp_path, spec(RESIZE, BGR, *IMAGENET, NCHW), front="grey pad"), tmp_path))
     assert blocked[:6] == ["Transpose", "Gather", "Cast", "Sub", "Mul", "Pad"]
 
@@ -132,23 +151,31 @@ def test_order_and_factors_cost_nothing_where_a_convolution_follows(tmp_path: Pa
 def test_an_input_that_is_read_twice_keeps_its_name_and_weights(tmp_path: Path, example_photos: list[Path]) -> None:
     model = convolution(tmp_path, spec(RESIZE, BGR, MEAN, NCHW), front="both", opset=12)
     folded = assert_folds(model, example_photos[:2], tmp_path)
-    weights = [next(one for one in onnx.load(each.path).graph.initializer if one.name == "weights") for each in (model, folded)]
+    weights = [
+        next(one for one in onnx.load(each.path).graph.initializer if one.name == "weights") for each in (model, folded)
+    ]
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("steps", [[RESIZE, BGR, MEAN], [RESIZE, {"step": "mean", "values": [9.0]}]], ids=["into the weights", "before them"])
+@pytest.mark.parametrize(
+    "steps", [[RESIZE, BGR, MEAN], [RESIZE, {"step": "mean", "values": [9.0]}]], ids=["into the weights", "before them"]
+)
 def test_an_input_called_picture(steps: list[dict[str, Any]], tmp_path: Path, example_photos: list[Path]) -> None:
     assert_folds(convolution(tmp_path, spec(*steps, tensor="picture"), name="picture"), example_photos[:1], tmp_path)
 
 
 def test_an_old_file_in_which_stored_values_are_inputs(tmp_path: Path, example_photos: list[Path]) -> None:
-    folded = assert_folds(convolution(tmp_path, spec(RESIZE, BGR, MEAN), ir=3, opset=9, name="data"), example_photos[:1], tmp_path)
+    folded = assert_folds(
+        convolution(tmp_path, spec(RESIZE, BGR, MEAN), ir=3, opset=9, name="data"), example_photos[:1], tmp_path
+    )
     assert onnx.load(folded.path).ir_version == 3
 
 
 def test_external_weights_move_into_the_file(tmp_path: Path, example_photos: list[Path]) -> None:
     model = convolution(tmp_path, spec(RESIZE, BGR, MEAN))
-    onnx.save_model(onnx.load(model.path), model.path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    onnx.save_model(
+        onnx.load(model.path), model.path, save_as_external_data=True, location="weights.bin", size_threshold=0
+    )
     (tmp_path / "out").mkdir()
     assert_folds(model, example_photos[:1], tmp_path / "out")
 
@@ -157,11 +184,16 @@ def test_external_weights_move_into_the_file(tmp_path: Path, example_photos: lis
     ("steps", "message"),
     [
         ([RESIZE], "nothing to fold"),
-        ([RESIZE, {"step": "scale", "divisor": 255.0}, {"step": "crop", "width": 8, "height": 8}], "'crop' works on pixels after 'scale'"),
+        (
+            [RESIZE, {"step": "scale", "divisor": 255.0}, {"step": "crop", "width": 8, "height": 8}],
+            "'crop' works on pixels after 'scale'",
+        ),
         ([{**RESIZE, "convention": "opencv", "rounding": "none"}, MEAN], "after 'resize' the values are float32"),
     ],
 )
-def test_what_does_not_fold_is_refused_with_the_steps_left_outside(steps: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+def test_what_does_not_fold_is_refused_with_the_steps_left_outside(
+    steps: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         fold(convolution(tmp_path, spec(*steps)), tmp_path)
     assert all(f"'{step['step']}'" in caught.value.message for step in steps)

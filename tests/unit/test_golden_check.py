@@ -19,7 +19,10 @@ from small_models import HERE, SPEC
         ("", 1.0),
         ('[[input.steps]]\nstep = "scale"\ndivisor = 255', 1 / 255),
         ('[[input.steps]]\nstep = "scale"\nfactor = -2.0', 2.0),
-        ('[[input.steps]]\nstep = "scale"\ndivisor = 255\n[[input.steps]]\nstep = "std"\nvalues = [0.25, 0.2, 0.5]', 1 / 255 / 0.2),
+        (
+            '[[input.steps]]\nstep = "scale"\ndivisor = 255\n[[input.steps]]\nstep = "std"\nvalues = [0.25, 0.2, 0.5]',
+            1 / 255 / 0.2,
+        ),
         ('[[input.steps]]\nstep = "mean"\nvalues = [104.0, 117.0, 123.0]', 1.0),
     ],
 )
@@ -30,7 +33,12 @@ def test_level(steps: str, expected: float) -> None:
 
 def test_tolerances_follow_precision_and_jpeg_steps() -> None:
     spec = loads(SPEC)
-    assert tolerance_for(spec.input, HERE).model_dump() == {"input_max": 2.0, "input_mean": 0.25, "network": 1e-4, "end_to_end": 1e-3}
+    assert tolerance_for(spec.input, HERE).model_dump() == {
+        "input_max": 2.0,
+        "input_mean": 0.25,
+        "network": 1e-4,
+        "end_to_end": 1e-3,
+    }
     coarse = tolerance_for(spec.input, Target("onnxruntime", "cpu", "int8"))
     assert (coarse.network, coarse.end_to_end) == (2e-2, 2e-2)
     through = loads(SPEC.replace("height = 5", 'height = 5\n[[input.steps]]\nstep = "jpeg"'))
@@ -39,7 +47,14 @@ def test_tolerances_follow_precision_and_jpeg_steps() -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([], math.nan), ([1, 3, 2], 3), ([3, math.nan], math.nan), ([math.nan, 3], math.nan), ([3, math.inf, 1], math.inf), ([0.0], 0.0)],
+    [
+        ([], math.nan),
+        ([1, 3, 2], 3),
+        ([3, math.nan], math.nan),
+        ([math.nan, 3], math.nan),
+        ([3, math.inf, 1], math.inf),
+        ([0.0], 0.0),
+    ],
 )
 def test_worst(values: list[float], expected: float) -> None:
     found = worst(Figure(value, str(value)) for value in values).value

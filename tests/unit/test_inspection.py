@@ -26,11 +26,24 @@ def weights(name: str, *shape: int) -> Any:
 DOUBLE = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "s")
 
 
-def look(path: Path, nodes: Sequence[Any], stored: Sequence[Any] = (), takes: Sequence[Any] = ("N", 3, 32, 32), gives: int = 4, opset: int = 17) -> Inspection:
+def look(
+    path: Path,
+    nodes: Sequence[Any],
+    stored: Sequence[Any] = (),
+    takes: Sequence[Any] = ("N", 3, 32, 32),
+    gives: int = 4,
+    opset: int = 17,
+) -> Inspection:
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c", "d"][:gives])
-    graph = helper.make_graph(list(nodes), "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(takes))], [output], list(stored))
+    graph = helper.make_graph(
+        list(nodes), "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(takes))], [output], list(stored)
+    )
     domains = {"", *(node.domain for node in nodes)}
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(one, opset if not one else 1) for one in sorted(domains)], ir_version=8)
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(one, opset if not one else 1) for one in sorted(domains)],
+        ir_version=8,
+    )
     path.write_bytes(model.SerializeToString())
     return inspect(read(path))
 
@@ -50,19 +63,33 @@ def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path
     proto = onnx.load(nsfw_model_path)
     stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     products = [node for node in proto.graph.node if node.op_type in {"Conv", "MatMul"}]
-    proto.graph.output.extend(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in products)
+    proto.graph.output.extend(
+        helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in products
+    )
     import onnxruntime
 
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    outputs = dict(zip([one.name for one in session.get_outputs()], session.run(None, {"input:0": np.zeros((1, 224, 224, 3), np.float32)}), strict=True))
+    outputs = dict(
+        zip(
+            [one.name for one in session.get_outputs()],
+            session.run(None, {"input:0": np.zeros((1, 224, 224, 3), np.float32)}),
+            strict=True,
+        )
+    )
     # Each weight of a convolution is used once for each place of its output map; each of a matrix product once.
-    macs = sum(stored[node.input[1]].size * (math.prod(outputs[node.output[0]].shape[2:]) if node.op_type == "Conv" else 1) for node in products)
+    macs = sum(
+        stored[node.input[1]].size * (math.prod(outputs[node.output[0]].shape[2:]) if node.op_type == "Conv" else 1)
+        for node in products
+    )
     found = inspect(read(nsfw_model_path))
     assert found.macs == macs
     assert macs == pytest.approx(1.07e9, rel=0.01)
     assert 2.0 * macs < found.flops < 2.02 * macs
     assert found.parameters == sum(one.size for one in stored.values())
-    assert found.parameter_bytes == {"float32": sum(one.nbytes for one in stored.values() if one.dtype == np.float32), "int64": 48}
+    assert found.parameter_bytes == {
+        "float32": sum(one.nbytes for one in stored.values() if one.dtype == np.float32),
+        "int64": 48,
+    }
 
 
 def test_a_small_network_by_hand(tmp_path: Path) -> None:
@@ -76,13 +103,21 @@ def test_a_small_network_by_hand(tmp_path: Path) -> None:
         helper.make_node("Gemm", ["f", "w3", "b3"], ["l"], transB=1),
         helper.make_node("Softmax", ["l"], ["y"]),
     ]
-    stored = [weights("w1", 8, 3, 3, 3), weights("b1", 8), weights("w2", 8, 1, 3, 3), weights("w3", 10, 8), weights("b3", 10)]
+    stored = [
+        weights("w1", 8, 3, 3, 3),
+        weights("b1", 8),
+        weights("w2", 8, 1, 3, 3),
+        weights("w3", 10, 8),
+        weights("b3", 10),
+    ]
     found = look(tmp_path / "m.onnx", nodes, stored, gives=2)
     conv1 = 16 * 16 * 8 * (3 * 3 * 3)
     depthwise = 16 * 16 * 8 * (3 * 3)
     gemm = 10 * 8
     assert found.macs == conv1 + depthwise + gemm
-    simple = (16 * 16 * 8) + (16 * 16 * 8) + (8 * 8 * 8 * 4) + (8 * 8 * 8) + 10 + 5 * 10  # bias, ReLU, max, mean, bias, softmax
+    simple = (
+        (16 * 16 * 8) + (16 * 16 * 8) + (8 * 8 * 8 * 4) + (8 * 8 * 8) + 10 + 5 * 10
+    )  # bias, ReLU, max, mean, bias, softmax
     assert found.flops == 2 * found.macs + simple
     assert found.parameters == 8 * 27 + 8 + 8 * 9 + 80 + 10
     assert found.uncounted == {}
@@ -99,13 +134,17 @@ def test_a_small_network_by_hand(tmp_path: Path) -> None:
     ],
     ids=["ConvTranspose", "MatMul", "nearest", "linear", "BatchNormalization"],
 )  # fmt: skip
-def test_each_kind_of_arithmetic(tmp_path: Path, nodes: Sequence[Any], stored: Sequence[Any], macs: int, others: int) -> None:
+def test_each_kind_of_arithmetic(
+    tmp_path: Path, nodes: Sequence[Any], stored: Sequence[Any], macs: int, others: int
+) -> None:
     found = look(tmp_path / "m.onnx", nodes, stored)
     assert (found.macs, found.flops, found.uncounted) == (macs, 2 * macs + others, {})
 
 
 def test_what_cannot_be_counted_is_listed_and_never_silently_nothing(tmp_path: Path) -> None:
-    found = look(tmp_path / "m.onnx", [helper.make_node("LRN", ["x"], ["l"], size=3), helper.make_node("Relu", ["l"], ["y"])])
+    found = look(
+        tmp_path / "m.onnx", [helper.make_node("LRN", ["x"], ["l"], size=3), helper.make_node("Relu", ["l"], ["y"])]
+    )
     assert found.uncounted == {"LRN": 1}
     assert found.flops == 3 * 32 * 32
     free = look(
@@ -120,7 +159,9 @@ def test_what_cannot_be_counted_is_listed_and_never_silently_nothing(tmp_path: P
 
 
 def test_the_arithmetic_inside_functions_is_counted(tmp_path: Path) -> None:
-    function = helper.make_function("own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)])
+    function = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 17)]
+    )
     look(tmp_path / "m.onnx", [helper.make_node("Twice", ["x"], ["y"], domain="own")])
     proto = onnx.load(tmp_path / "m.onnx")
     proto.functions.append(function)

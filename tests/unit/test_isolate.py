@@ -104,7 +104,8 @@ def test_its_children_end_with_it(module: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_it_ends_when_its_parent_is_killed(module: str, tmp_path: Path) -> None:
     program = (
-        f"from plimsoll.system import subprocesses; subprocesses.run({module!r}, {{'kind': 'hang'}}, __import__('pathlib').Path({str(tmp_path / 'job')!r}), subprocesses.Limits(300))"
+        f"from plimsoll.system import subprocesses; subprocesses.run({module!r}, {{'kind': 'hang'}},"
+        f" __import__('pathlib').Path({str(tmp_path / 'job')!r}), subprocesses.Limits(300))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ))
     log = tmp_path / "job" / "log.txt"
@@ -129,5 +130,7 @@ def cmdline(process: Path) -> bytes:
 def test_a_job_can_be_repeated_by_hand(module: str, tmp_path: Path) -> None:
     subprocesses.run(module, {"kind": "double", "value": 4}, tmp_path / "job", AMPLE)
     (tmp_path / "job" / "result.json").unlink()
-    subprocess.run([sys.executable, "-m", "plimsoll.system.subprocesses", str(tmp_path / "job")], check=True, env=dict(os.environ))
+    subprocess.run(
+        [sys.executable, "-m", "plimsoll.system.subprocesses", str(tmp_path / "job")], check=True, env=dict(os.environ)
+    )
     assert json.loads((tmp_path / "job" / "result.json").read_text()) == {"result": {"twice": 8}}

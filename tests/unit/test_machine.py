@@ -29,18 +29,37 @@ def tree(root: Path, files: dict[str, str], membership: str) -> tuple[Path, Path
         ({"other/cpu.max": "50000 100000"}, "0::/a", None),
         ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "4:cpu:/", None),
         ({"cpu/pod/cpu.cfs_quota_us": "300000", "cpu/pod/cpu.cfs_period_us": "100000"}, "4:cpu:/pod", 3.0),
-        ({"cpu,cpuacct/pod/cpu.cfs_quota_us": "200000", "cpu,cpuacct/pod/cpu.cfs_period_us": "100000"}, "4:cpu,cpuacct:/pod", 2.0),
+        (
+            {"cpu,cpuacct/pod/cpu.cfs_quota_us": "200000", "cpu,cpuacct/pod/cpu.cfs_period_us": "100000"},
+            "4:cpu,cpuacct:/pod",
+            2.0,
+        ),
         ({"cpu.max": "nonsense"}, "0::/", None),
         ({}, "", None),
     ],
-    ids=["unlimited", "v2", "v2 child", "v2 parent is tighter", "v2 elsewhere", "v1 unlimited", "v1", "v1 joined controllers", "unreadable", "nothing"],
+    ids=[
+        "unlimited",
+        "v2",
+        "v2 child",
+        "v2 parent is tighter",
+        "v2 elsewhere",
+        "v1 unlimited",
+        "v1",
+        "v1 joined controllers",
+        "unreadable",
+        "nothing",
+    ],
 )
 def test_the_tightest_quota_counts(tmp_path: Path, files: dict[str, str], membership: str, quota: float | None) -> None:
     assert host.cpu_quota(*tree(tmp_path, files, membership)) == quota
 
 
-@pytest.mark.parametrize(("quota", "affinity", "cores"), [(None, 4, 4), (2.5, 4, 2), (0.5, 4, 1), (8.0, 4, 4), (3.0, 4, 3)])
-def test_cores_are_the_affinity_cut_by_the_quota(monkeypatch: pytest.MonkeyPatch, quota: float | None, affinity: int, cores: int) -> None:
+@pytest.mark.parametrize(
+    ("quota", "affinity", "cores"), [(None, 4, 4), (2.5, 4, 2), (0.5, 4, 1), (8.0, 4, 4), (3.0, 4, 3)]
+)
+def test_cores_are_the_affinity_cut_by_the_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, affinity: int, cores: int
+) -> None:
     monkeypatch.setattr(host, "cpu_quota", lambda: quota)
     monkeypatch.setattr(host, "_affinity", lambda: affinity)
     assert host.cores() == cores

@@ -21,7 +21,11 @@ def tarball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
     path = tmp_path / "some-package-1.2.3.tgz"
     with tarfile.open(path, "w:gz") as archive:
-        for name, data in {"package/dist/a.js": b"export default 1;", "package/dist/b.wasm": b"\0asm", "package/extra.js": b"x"}.items():
+        for name, data in {
+            "package/dist/a.js": b"export default 1;",
+            "package/dist/b.wasm": b"\0asm",
+            "package/extra.js": b"x",
+        }.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             archive.addfile(entry, io.BytesIO(data))
@@ -30,7 +34,10 @@ def tarball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def pinned(tarball: Path) -> NpmFiles:
     integrity = "sha512-" + base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
-    files = {"dist/a.js": hashlib.sha256(b"export default 1;").hexdigest(), "dist/b.wasm": hashlib.sha256(b"\0asm").hexdigest()}
+    files = {
+        "dist/a.js": hashlib.sha256(b"export default 1;").hexdigest(),
+        "dist/b.wasm": hashlib.sha256(b"\0asm").hexdigest(),
+    }
     return NpmFiles("@scope/some-package", "1.2.3", integrity, files)
 
 
@@ -39,7 +46,10 @@ def test_only_the_named_files_are_kept(tarball: Path) -> None:
     assert not npm.is_kept(wanted)
     paths = npm.fetch(wanted, tarball)
     assert paths["dist/a.js"].read_bytes() == b"export default 1;"
-    assert sorted(path.relative_to(wanted.folder).as_posix() for path in wanted.folder.rglob("*.*")) == ["dist/a.js", "dist/b.wasm"]
+    assert sorted(path.relative_to(wanted.folder).as_posix() for path in wanted.folder.rglob("*.*")) == [
+        "dist/a.js",
+        "dist/b.wasm",
+    ]
     assert npm.is_kept(wanted)
     assert npm.fetch(wanted) == paths
 

@@ -81,8 +81,23 @@ def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(made.to_json())
     data = strict(made.to_json())
-    assert data["checks"][0] == {"name": "a", "measured": "NaN", "limit": 1.0, "bound": "at_most", "unit": "levels", "detail": "where", "passed": False}
-    assert data["measurements"] == {"nan": "NaN", "inf": "Infinity", "minus": "-Infinity", "count": 3, "real": 0.1, "words": "nan is a word"}
+    assert data["checks"][0] == {
+        "name": "a",
+        "measured": "NaN",
+        "limit": 1.0,
+        "bound": "at_most",
+        "unit": "levels",
+        "detail": "where",
+        "passed": False,
+    }
+    assert data["measurements"] == {
+        "nan": "NaN",
+        "inf": "Infinity",
+        "minus": "-Infinity",
+        "count": 3,
+        "real": 0.1,
+        "words": "nan is a word",
+    }
     read = Report.read(path)
     assert math.isnan(read.checks[0].measured)
     assert not read.checks[0].passed
@@ -123,7 +138,10 @@ def test_frozen() -> None:
         ('{"kind": "verify", "subject": "x", "more": 1}', "more: Extra inputs"),
         ('{"schema_version": 2, "kind": "verify", "subject": "x"}', "schema_version"),
         (
-            '{"kind": "verify", "subject": "x", "checks": [{"name": "a", "measured": "NaN", "limit": 1, "passed": true}]}',
+            (
+                '{"kind": "verify", "subject": "x", "checks": [{"name": "a", "measured": "NaN", "limit": 1, "passed":'
+                " true}]}"
+            ),
             "nan and limit 1.0 say False",
         ),
     ],

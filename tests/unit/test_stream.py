@@ -41,7 +41,9 @@ def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, b
 
 
 def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("plimsoll.inference.stream._IDLE_S", 60.0)  # A crowded machine starves threads for longer than a batch waits.
+    monkeypatch.setattr(
+        "plimsoll.inference.stream._IDLE_S", 60.0
+    )  # A crowded machine starves threads for longer than a batch waits.
     with slow(tmp_path, cores=4) as predictor:
         assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 5) * 4, batch=5)) == 20
     assert predictor.session.calls <= 8, "20 pictures in 4 threads are four batches of 5, or some more at the end"
@@ -144,7 +146,9 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
 
 
-def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Who waits for the session needs no core: on two cores, more than two pictures get as far as the session."""
     arrived, three = list[int](), threading.Event()
     with slow(tmp_path, cores=2) as predictor:
@@ -169,7 +173,9 @@ def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(tmp_pa
 
 
 @pytest.mark.parametrize(("slow_from", "at_once"), [(0.002, range(3, 5)), (10.0, range(1, 3))])
-def test_slow_files_are_read_by_more_threads_than_there_are_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_from: float, at_once: range) -> None:
+def test_slow_files_are_read_by_more_threads_than_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow_from: float, at_once: range
+) -> None:
     most = 0
     lock = threading.Lock()
     under_way = 0

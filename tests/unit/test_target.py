@@ -10,7 +10,11 @@ from plimsoll.errors import TargetError
 
 @pytest.mark.parametrize(
     ("text", "full"),
-    [("onnxruntime", "onnxruntime:cpu:float32"), ("openvino:gpu", "openvino:gpu:float32"), (" tensorrt:gpu:int8 ", "tensorrt:gpu:int8")],
+    [
+        ("onnxruntime", "onnxruntime:cpu:float32"),
+        ("openvino:gpu", "openvino:gpu:float32"),
+        (" tensorrt:gpu:int8 ", "tensorrt:gpu:int8"),
+    ],
 )
 def test_a_target_is_read_and_written(text: str, full: str) -> None:
     assert str(Target.parse(text)) == full

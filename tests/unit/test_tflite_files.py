@@ -22,7 +22,9 @@ def test_what_goes_in_and_out_is_told(tmp_path: Path) -> None:
     assert file.operators == 1
 
 
-@pytest.mark.parametrize(("kind", "precision"), [("float32", "float32"), ("int8", "int8"), ("uint8", "int8"), ("dynamic", "dynamic")])
+@pytest.mark.parametrize(
+    ("kind", "precision"), [("float32", "float32"), ("int8", "int8"), ("uint8", "int8"), ("dynamic", "dynamic")]
+)
 def test_the_precision_is_what_the_file_computes_in(tmp_path: Path, kind: Kind, precision: str) -> None:
     file = tflite_file.read(network(tmp_path / "net.tflite", kind))
     assert file.precision == precision
@@ -37,7 +39,10 @@ def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> Non
     assert select.describe_custom() == "TensorFlow's own (Select) operators Betainc"
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"", "0 bytes"), (b"not a network at all", "not a TFLite file"), (b"\0\0\0\0TFL3" + b"\xff" * 90, "damaged")])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"", "0 bytes"), (b"not a network at all", "not a TFLite file"), (b"\0\0\0\0TFL3" + b"\xff" * 90, "damaged")],
+)
 def test_what_is_no_such_file_is_said(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "net.tflite").write_bytes(content)
     with pytest.raises(ModelError, match=told):

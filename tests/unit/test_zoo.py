@@ -47,7 +47,9 @@ def test_a_damaged_network_is_noticed_and_made_again(nsfwjs: Path, cache: Path) 
     kept.write_bytes(damaged)
     with pytest.raises(ModelError, match="damaged: its SHA-256"):
         fetch.path(NAME)
-    assert fetch.fetch(NAME).read_bytes() == nsfwjs.read_bytes()  # out of the files that npm gave, which are still there
+    assert (
+        fetch.fetch(NAME).read_bytes() == nsfwjs.read_bytes()
+    )  # out of the files that npm gave, which are still there
     assert fetch.path(NAME) == kept
 
 

@@ -33,4 +33,10 @@ class OpenNsfw(litserve.LitAPI):
 
 if __name__ == "__main__":
     server = litserve.LitServer(OpenNsfw(), accelerator="cpu", workers_per_device=4, timeout=120, fast_queue=True)
-    server.run(host="127.0.0.1", port=int(os.environ["PORT"]), generate_client_file=False, log_level="warning", access_log=False)
+    server.run(
+        host="127.0.0.1",
+        port=int(os.environ["PORT"]),
+        generate_client_file=False,
+        log_level="warning",
+        access_log=False,
+    )

@@ -1,7 +1,8 @@
-"""No server at all: this process scores photographs one after another, as often as it is told. What a server's worker can reach at most.
+"""No server at all: this process scores photographs one after another, as often as it is told. What a server's worker
+can reach at most.
 
-RequestOptions by `limit.py` over standard input and output: each line that comes in is a number of seconds, each that goes out says how many photographs
-were scored in them, and what processor time that took.
+RequestOptions by `limit.py` over standard input and output: each line that comes in is a number of seconds, each that
+goes out says how many photographs were scored in them, and what processor time that took.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def main(folder: Path) -> None:
         while time.monotonic() - began < float(line):
             score(session, next(photos))
             count += 1
-        sys.stdout.write(json.dumps({"scored": count, "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - spent}) + "\n")
+        sys.stdout.write(
+            json.dumps(
+                {"scored": count, "seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - spent}
+            )
+            + "\n"
+        )
         sys.stdout.flush()
 
 

@@ -1,4 +1,5 @@
-"""MLServer: 4 inference workers, a photo as a BYTES tensor of the Open Inference Protocol (base64: its HTTP side takes no binary extension).
+"""MLServer: 4 inference workers, a photo as a BYTES tensor of the Open Inference Protocol (base64: its HTTP side takes
+no binary extension).
 
 MLSERVER_HTTP_PORT=$PORT mlserver start peers/mlserver
 """

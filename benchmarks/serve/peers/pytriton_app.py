@@ -28,8 +28,13 @@ def instance() -> Any:
 
 if __name__ == "__main__":
     port = int(os.environ["PORT"])
-    config = TritonConfig(http_address="127.0.0.1", http_port=port, allow_grpc=False, allow_metrics=False, log_verbose=0)
+    config = TritonConfig(
+        http_address="127.0.0.1", http_port=port, allow_grpc=False, allow_metrics=False, log_verbose=0
+    )
     with Triton(config=config) as triton:
-        inputs, outputs = [Tensor(name="image", dtype=bytes, shape=(1,))], [Tensor(name="score", dtype=np.float64, shape=(1,))]
+        inputs, outputs = (
+            [Tensor(name="image", dtype=bytes, shape=(1,))],
+            [Tensor(name="score", dtype=np.float64, shape=(1,))],
+        )
         triton.bind("open_nsfw", [instance() for _ in range(4)], inputs, outputs, config=ModelConfig(max_batch_size=8))
         triton.serve()

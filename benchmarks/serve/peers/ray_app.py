@@ -28,6 +28,9 @@ class OpenNsfw:
 
 if __name__ == "__main__":
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=200_000_000)
-    serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])}, logging_config={"enable_access_log": False, "log_level": "WARNING"})
+    serve.start(
+        http_options={"host": "127.0.0.1", "port": int(os.environ["PORT"])},
+        logging_config={"enable_access_log": False, "log_level": "WARNING"},
+    )
     serve.run(OpenNsfw.bind())  # type: ignore[attr-defined]  # the decorator adds it
     threading.Event().wait()

@@ -1,6 +1,7 @@
 """What every peer computes: open_nsfw with its authors' input steps, one ONNX Runtime session a worker.
 
-The same procedure as in `benchmarks/plain_loop.py`. `NETWORK` (environment) is the ONNX file, `THREADS` how many threads a session computes with.
+The same procedure as in `benchmarks/plain_loop.py`. `NETWORK` (environment) is the ONNX file, `THREADS` how many
+threads a session computes with.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def score(session: onnxruntime.InferenceSession, photo: bytes) -> float:
     image: Image.Image = Image.open(io.BytesIO(photo))
     if image.mode != "RGB":
         image = image.convert("RGB")
-    image = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did both passes in this order in one call; Pillow 13 may not.
+    image = image.resize(
+        (256, image.height), Image.Resampling.BILINEAR
+    )  # Pillow 12 did both passes in this order in one call; Pillow 13 may not.
     image = image.resize((256, 256), Image.Resampling.BILINEAR)
     stored = io.BytesIO()
     image.save(stored, "JPEG", quality=75)

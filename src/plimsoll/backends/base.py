@@ -23,6 +23,8 @@ from plimsoll.onnx.form import OnnxForm
 from plimsoll.system import host
 
 Objective = Literal["throughput", "latency"]
+
+
 @dataclass(frozen=True)
 class ThreadPlan:
     """How the cores are shared: `streams` calls at once, each computing with `threads` threads.
@@ -50,7 +52,8 @@ class Calibrated:
     tensors: NDArray[Any]
     """`[N, …]`, what the network reads for N calibration pictures."""
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """For each tensor of the ONNX network, by its name, the range that Plimsoll's calibrator chose; empty where the runtime's own tool calibrates."""
+    """For each tensor of the ONNX network, by its name, the range that Plimsoll's calibrator chose; empty where the
+    runtime's own tool calibrates."""
 
 
 class Session(Protocol):
@@ -94,7 +97,8 @@ class AvailableTarget:
     missing: str = ""
     """Empty where the target can be used; else what is missing and the command that adds it."""
     toolchain: str = ""
-    """The toolchain that a build for it needs, which is made where it isn't there yet; `ship` then tries the target only when asked to."""
+    """The toolchain that a build for it needs, which is made where it isn't there yet; `ship` then tries the target
+    only when asked to."""
 
 
 class Backend(ABC):
@@ -116,12 +120,14 @@ class Backend(ABC):
         return "float32"
 
     def calibrated(self, target: Target) -> bool:
-        """Whether `build` takes `Calibrated` for this target. (A Q/DQ network carries its ranges itself and needs none.)"""
+        """Whether `build` takes `Calibrated` for this target. (A Q/DQ network carries its ranges itself and needs
+        none.)"""
         del target
         return False
 
     def calibrators(self, target: Target) -> tuple[str, ...]:
-        """Return the calibrators of the runtime's own tool, the most promising first. Where there are some, `build` takes Plimsoll's ranges as well."""
+        """Return the calibrators of the runtime's own tool, the most promising first. Where there are some, `build`
+        takes Plimsoll's ranges as well."""
         del target
         return ()
 
@@ -134,16 +140,18 @@ class Backend(ABC):
     def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
         """Return the model in the form that the runtime loads for this target, writing new files into `folder` only.
 
-        Its inputs and outputs keep their names, shapes and layouts. Returns `model` itself where nothing has to be built; else its parent is
-        `model`. Raises BuildError, also where `calibrated` is missing.
+        Its inputs and outputs keep their names, shapes and layouts. Returns `model` itself where nothing has to be
+        built; else its parent is `model`. Raises BuildError, also where `calibrated` is missing.
         """
 
     @abstractmethod
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Session:
-        """Load a built model for `plan.streams` calls at once that compute with `plan.threads` threads each; raises BuildError."""
+        """Load a built model for `plan.streams` calls at once that compute with `plan.threads` threads each; raises
+        BuildError."""
 
     def check(self, target: Target) -> None:
-        """Raise TargetError for a target that this runtime doesn't know, BackendMissingError for one that this machine lacks."""
+        """Raise TargetError for a target that this runtime doesn't know, BackendMissingError for one that this machine
+        lacks."""
         offers = {offer.target: offer for offer in self.offers()}
         offer = offers.get(target)
         if offer is None:
@@ -158,5 +166,8 @@ class Backend(ABC):
             return self.options.model_validate(dict(values))
         except ValidationError as error:
             known = ", ".join(self.options.model_fields) or "none"
-            lines = [f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}" for item in error.errors(include_url=False)]
+            lines = [
+                f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
+                for item in error.errors(include_url=False)
+            ]
             raise TargetError(f"{self.name}: {'; '.join(lines)}", f"Options of {self.name}: {known}.") from error

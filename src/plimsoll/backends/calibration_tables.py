@@ -1,7 +1,7 @@
 """Calibration tables of other tools, read and written: ranges that were found once serve every runtime.
 
-Ranges here are `{tensor: (low, high)}`. Most other formats know one number a tensor, the largest absolute value; read back, that is the
-range (−t, t).
+Ranges here are `{tensor: (low, high)}`. Most other formats know one number a tensor, the largest absolute value; read
+back, that is the range (−t, t).
 """
 
 from __future__ import annotations

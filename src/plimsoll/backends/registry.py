@@ -34,11 +34,13 @@ def get(name: str) -> Backend:
             backend = points[0].load()
         except Exception as error:
             raise BackendMissingError(
-                f"the backend '{name}' ({points[0].value}) can't be loaded: {error}", "Update or remove the package that provides it."
+                f"the backend '{name}' ({points[0].value}) can't be loaded: {error}",
+                "Update or remove the package that provides it.",
             ) from error
     if not isinstance(backend, Backend):
         raise BackendMissingError(
-            f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backends.base.Backend", "Update or remove the package that provides it."
+            f"the backend '{name}' is a {type(backend).__name__}, expected a plimsoll.backends.base.Backend",
+            "Update or remove the package that provides it.",
         )
     return backend
 

@@ -1,6 +1,7 @@
 """`Runner`: everything around a session that is the same for every runtime.
 
-It checks names, shapes and dtypes, cuts a batch to what the network takes, times each call, and closes. A session only computes.
+It checks names, shapes and dtypes, cuts a batch to what the network takes, times each call, and closes. A session only
+computes.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Runner:
         """Build the model for the target if need be, and load it.
 
         The objective shares out `cores` (default: this machine's) between streams and threads; `plan` says it outright.
-        Raises TargetError, BackendMissingError or BuildError; ModelError where the Spec names tensors that the network lacks.
+        Raises TargetError, BackendMissingError or BuildError; ModelError where the Spec names tensors that the network
+        lacks.
         """
         backend = backends.for_target(target)
         plan = plan or ThreadPlan.of(objective, cores)
@@ -104,11 +106,13 @@ class Runner:
             names = [one.name for one in infos]
             if tensor is not None and tensor not in names:
                 raise ModelError(
-                    f"{model.name}: the Spec names the {kind} '{tensor}', the network has {', '.join(names)}", f"Correct `{kind}.tensor` in the Spec."
+                    f"{model.name}: the Spec names the {kind} '{tensor}', the network has {', '.join(names)}",
+                    f"Correct `{kind}.tensor` in the Spec.",
                 )
             if kind == "input" and tensor is None and len(names) != 1:
                 raise ModelError(
-                    f"{model.name}: the network has {len(names)} inputs ({', '.join(names)})", "Say in `input.tensor` of the Spec which one takes the picture."
+                    f"{model.name}: the network has {len(names)} inputs ({', '.join(names)})",
+                    "Say in `input.tensor` of the Spec which one takes the picture.",
                 )
         self._picture_input = model.spec.input.tensor or self.inputs[0].name
 
@@ -151,13 +155,20 @@ class Runner:
         for name, value in feeds.items():
             info = self._inputs[name]
             wanted = f"{info.dtype} {_shape(info.shape)}"
-            fits = len(value.shape) == len(info.shape) and all(want in (None, have) for have, want in zip(value.shape[1:], info.shape[1:], strict=False))
+            fits = len(value.shape) == len(info.shape) and all(
+                want in (None, have) for have, want in zip(value.shape[1:], info.shape[1:], strict=False)
+            )
             if str(value.dtype) != info.dtype or not fits:
                 found = f"{value.dtype} {_shape(value.shape)}"
-                raise InputError(f"{self._name}: input '{name}' is {found}, the network takes {wanted}", "Check the input steps of the Spec.")
+                raise InputError(
+                    f"{self._name}: input '{name}' is {found}, the network takes {wanted}",
+                    "Check the input steps of the Spec.",
+                )
             sizes.add(value.shape[0] if value.shape else 1)
         if len(sizes) != 1 or 0 in sizes:
-            raise InputError(f"{self._name}: the inputs hold {sorted(sizes)} pictures; all need the same number, at least 1")
+            raise InputError(
+                f"{self._name}: the inputs hold {sorted(sizes)} pictures; all need the same number, at least 1"
+            )
         return int(sizes.pop())
 
     def close(self) -> None:
@@ -168,7 +179,9 @@ class Runner:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -182,12 +195,16 @@ _nothing = _Nothing()
 
 
 def _batches(feeds: Mapping[str, Array], count: int, size: int) -> Iterator[tuple[dict[str, Array], int]]:
-    """Cut feeds into batches of exactly `size`, the last filled up with repeats of its last item; yields them with their true counts."""
+    """Cut feeds into batches of exactly `size`, the last filled up with repeats of its last item; yields them with
+    their true counts."""
     for start in range(0, count, size):
         part = {name: value[start : start + size] for name, value in feeds.items()}
         true = min(size, count - start)
         if true < size:
-            part = {name: np.concatenate([value, np.repeat(value[-1:], size - true, axis=0)]) for name, value in part.items()}
+            part = {
+                name: np.concatenate([value, np.repeat(value[-1:], size - true, axis=0)])
+                for name, value in part.items()
+            }
         yield part, true
 
 

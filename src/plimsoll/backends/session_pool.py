@@ -26,7 +26,9 @@ class SessionPool:
 
     concurrent = True
 
-    def __init__(self, runtime: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], streams: Sequence[Lane]) -> None:
+    def __init__(
+        self, runtime: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], streams: Sequence[Lane]
+    ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self._failed = f"{runtime} failed"

@@ -1,4 +1,5 @@
-"""How fast a deployment is, end to end, and whether another one is faster: measured in turns, with an interval, after MLPerf LoadGen's scenarios.
+"""How fast a deployment is, end to end, and whether another one is faster: measured in turns, with an interval, after
+MLPerf LoadGen's scenarios.
 
 >>> from plimsoll.benchmark import SystemUnderTest, bench
 >>> outcome = bench([SystemUnderTest("reference", load("open_nsfw")), SystemUnderTest("fast", load("open_nsfw", steps="fast"))], photos)  # doctest: +SKIP

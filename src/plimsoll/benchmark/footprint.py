@@ -21,7 +21,8 @@ from plimsoll.system import host, subprocesses
 
 TIMEOUT_S = 120.0
 PICTURES = 64
-"""How many pictures the process answers: more than are under way at once on a small machine, so that the peak is reached."""
+"""How many pictures the process answers: more than are under way at once on a small machine, so that the peak is
+reached."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Footprint:
 
 
 def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
-    """Load the candidate in a new process and answer 64 pictures there; raises JobError, with the reason, where that fails."""
+    """Load the candidate in a new process and answer 64 pictures there; raises JobError, with the reason, where that
+    fails."""
     predictor = candidate.predictor
     model = predictor.model
     payload = {
@@ -61,7 +63,12 @@ def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: flo
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Load and answer what the payload says: `{"load_seconds": …, "peak_bytes": …}` of this process."""
-    model = Model(Path(payload["path"]), payload["format"], Spec.model_validate(payload["spec"]), files=tuple(map(Path, payload["files"])))
+    model = Model(
+        Path(payload["path"]),
+        payload["format"],
+        Spec.model_validate(payload["spec"]),
+        files=tuple(map(Path, payload["files"])),
+    )
     opened = Opened(model, Target.parse(payload["target"]), payload["preprocessing"])
     with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
         started = time.perf_counter()

@@ -19,16 +19,19 @@ WARM_UP_S = 0.2
 """trtexec's default. A first call also allocates, and a processor raises its clock."""
 
 ROUNDS = 20
-"""How many rounds the time is cut into: enough for a narrow interval, few enough that starting and ending a stream costs little."""
+"""How many rounds the time is cut into: enough for a narrow interval, few enough that starting and ending a stream
+costs little."""
 
 FEWEST_ROUNDS = 12
-"""From 12 rounds on the interval leaves out the two extremes at each end, so that two disturbed rounds can't widen it without end."""
+"""From 12 rounds on the interval leaves out the two extremes at each end, so that two disturbed rounds can't widen it
+without end."""
 
 PATIENCE = 5
 """A run ends after so many times the minimum time, whatever count it has reached."""
 
 NOISY = 0.05
-"""An interval that reaches further than this from its median, or rounds that spread twice as far, are reported as noise."""
+"""An interval that reaches further than this from its median, or rounds that spread twice as far, are reported as
+noise."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,20 @@ class Outcome:
         for one in self.comparisons:
             if one.speed.blur > NOISY and one.verdict == "no difference":
                 blur = f"less than {one.speed.blur:.0%}" if one.speed.blur < 1 else "any size"
-                found.append(f"too noisy to tell a difference of {blur} between {one.candidate} and {one.baseline}: measure longer, or on a quieter machine")
+                found.append(
+                    f"too noisy to tell a difference of {blur} between {one.candidate} and {one.baseline}: measure"
+                    " longer, or on a quieter machine"
+                )
         for done in self.measured:
             if done.failed:
-                found.append(f"{done.name}: {done.failed:,} of {done.failed + done.answered:,} pictures got no answer; the first: {done.first_error}")
+                found.append(
+                    f"{done.name}: {done.failed:,} of {done.failed + done.answered:,} pictures got no answer; the"
+                    f" first: {done.first_error}"
+                )
             if done.answered < self.min_count:
-                found.append(f"{done.name}: {done.answered:,} answers when the time was over, {self.min_count:,} were wanted")
+                found.append(
+                    f"{done.name}: {done.answered:,} answers when the time was over, {self.min_count:,} were wanted"
+                )
         return found
 
 
@@ -156,14 +167,19 @@ def bench(
             done.append(chosen.run(one.predictor, chunk, number))
     if watch is not None:
         watch(1.0)
-    measured = tuple(Measured(one.name, tuple(done), tuple(map(chosen.speed, done))) for one, done in zip(candidates, rounds, strict=True))
+    measured = tuple(
+        Measured(one.name, tuple(done), tuple(map(chosen.speed, done)))
+        for one, done in zip(candidates, rounds, strict=True)
+    )
     return Outcome(chosen, len(images), wanted, measured, Conditions.between(before, snapshot()), cores)
 
 
 def _check(candidates: Sequence[SystemUnderTest], images: Sequence[Picture], min_seconds: float) -> None:
     names = [one.name for one in candidates]
     if not candidates or not images:
-        raise InputError(f"{len(candidates)} candidates and {len(images)} pictures: a benchmark needs at least one of each")
+        raise InputError(
+            f"{len(candidates)} candidates and {len(images)} pictures: a benchmark needs at least one of each"
+        )
     if len(set(names)) != len(names):
         raise InputError(f"two candidates have the same name: {', '.join(names)}", "Results are told apart by it.")
     if not min_seconds > 0:
@@ -173,7 +189,9 @@ def _check(candidates: Sequence[SystemUnderTest], images: Sequence[Picture], min
 def _warm_up(candidate: SystemUnderTest, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
     """Load the network, run for WARM_UP_S, and return answers a second; raises InputError where there is none."""
     rehearsal = scenario.warm_up()
-    first = rehearsal.run(candidate.predictor, images[: 2 * candidate.predictor.cores], 0)  # Loads: too slow to judge by.
+    first = rehearsal.run(
+        candidate.predictor, images[: 2 * candidate.predictor.cores], 0
+    )  # Loads: too slow to judge by.
     spent, last = 0.0, first
     while last.answered and spent < min(WARM_UP_S, min_seconds):
         size = rehearsal.size(last.answered / last.seconds, candidate.predictor.cores, WARM_UP_S / 2)

@@ -42,7 +42,8 @@ class Profile:
     pictures: int
     stages: tuple[Stage, ...]
     queue: float
-    """Seconds a picture waits for a core, for the others of its batch or for its turn, when all cores are busy. No work: it has no share."""
+    """Seconds a picture waits for a core, for the others of its batch or for its turn, when all cores are busy. No
+    work: it has no share."""
     rate: float
     """Pictures a second, end to end on all cores."""
     front_rate: float
@@ -52,7 +53,8 @@ class Profile:
 
 
 def profile(candidate: SystemUnderTest, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
-    """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds` each.
+    """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds`
+    each.
 
     Pictures that can't be read are left out; raises InputError where none can, RunError where the runtime fails.
     """
@@ -68,7 +70,9 @@ def profile(candidate: SystemUnderTest, images: Sequence[Picture], *, min_second
     return Profile(candidate.name, pictures, stages, queue, rate, front, network)
 
 
-def _usable(predictor: Predictor, images: Sequence[Picture], keep: int = 16) -> tuple[list[Picture], list[NDArray[np.generic]]]:
+def _usable(
+    predictor: Predictor, images: Sequence[Picture], keep: int = 16
+) -> tuple[list[Picture], list[NDArray[np.generic]]]:
     """Return the pictures that can be read, and the first of their tensors, with a batch axis."""
     usable, tensors = list[Picture](), list[NDArray[np.generic]]()
     for picture in images:

@@ -23,7 +23,8 @@ class RateTrial:
     rate: float
     """Pictures a second."""
     latency: float
-    """The percentile of the latencies, in seconds; infinite where the trial was given up, since too many came too late."""
+    """The percentile of the latencies, in seconds; infinite where the trial was given up, since too many came too late.
+    """
     count: int
     valid: bool
 
@@ -49,8 +50,9 @@ def max_rate(
 ) -> MaxRate:
     """Search the highest rate that keeps the bound of `server` (whose own rate is not used), to within 5 %.
 
-    Each trial takes at least `min_seconds` of arrivals, 20 times the bound (so that at 5 % too many a second the queue has
-    the time to break it), and `min_count` pictures (default and least: what the percentile needs). Raises InputError where no picture can be answered.
+    Each trial takes at least `min_seconds` of arrivals, 20 times the bound (so that at 5 % too many a second the queue
+    has the time to break it), and `min_count` pictures (default and least: what the percentile needs). Raises
+    InputError where no picture can be answered.
     """
     needed = max(min_count or 0, MINIMUM_COUNTS.get(server.rank, 0))
     seconds = max(min_seconds, server.latency_bound / (PRECISION - 1))
@@ -75,7 +77,8 @@ def max_rate(
 
 
 def _try(predictor: Predictor, images: Sequence[Picture], server: Server, count: int) -> RateTrial:
-    """AvailableTarget pictures at the server's rate until so many came too late that the percentile can't be kept any more."""
+    """AvailableTarget pictures at the server's rate until so many came too late that the percentile can't be kept any
+    more."""
     pictures = [images[place % len(images)] for place in range(count)]
     late = math.floor(count * (1 - server.rank / 100))
     done = serve(predictor, pictures, arrivals(server.rate, count, server.seed), Hope(server.latency_bound, late))

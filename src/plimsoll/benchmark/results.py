@@ -18,12 +18,14 @@ from plimsoll.core.check import Check
 from plimsoll.report.report import Report
 
 
-def report(outcome: Outcome, *, profiles: Sequence[Profile] = (), footprints: Mapping[str, Footprint] | None = None) -> Report:
+def report(
+    outcome: Outcome, *, profiles: Sequence[Profile] = (), footprints: Mapping[str, Footprint] | None = None
+) -> Report:
     """Return the report of `bench`, with profiles and footprints (by the candidates' names) where they were taken.
 
-    `measurements` holds `NAME: images/s`, `NAME: p90 ms` …; `details` the scenario, a row a candidate with every round, the
-    comparisons with their ratios and verdicts, and the warnings. The server scenario has a check a candidate: its latency
-    against the bound, NaN (which never passes) where there were too few answers for the percentile.
+    `measurements` holds `NAME: images/s`, `NAME: p90 ms` …; `details` the scenario, a row a candidate with every round,
+    the comparisons with their ratios and verdicts, and the warnings. The server scenario has a check a candidate: its
+    latency against the bound, NaN (which never passes) where there were too few answers for the percentile.
     """
     figures: dict[str, float | int | str] = {}
     for one in outcome.measured:
@@ -34,7 +36,9 @@ def report(outcome: Outcome, *, profiles: Sequence[Profile] = (), footprints: Ma
     baseline, *others = [one.name for one in outcome.measured]
     return Report(
         kind="bench",
-        subject=f"{', '.join(others)} against {baseline}: {scenario.name}" if others else f"{baseline}: {scenario.name}",
+        subject=f"{', '.join(others)} against {baseline}: {scenario.name}"
+        if others
+        else f"{baseline}: {scenario.name}",
         checks=tuple(_check(one, scenario) for one in outcome.measured) if isinstance(scenario, Server) else (),
         measurements=figures,
         details={
@@ -61,14 +65,28 @@ def _check(measured: Measured, server: Server) -> Check:
         measured=1e3 * percentile(latencies, server.rank) if enough else math.nan,
         limit=1e3 * server.latency_bound,
         unit="ms",
-        detail=f"at {server.rate:g} pictures a second" if enough else f"{len(latencies):,} answers; P{server.rank:g} takes at least {needed:,}",
+        detail=f"at {server.rate:g} pictures a second"
+        if enough
+        else f"{len(latencies):,} answers; P{server.rank:g} takes at least {needed:,}",
     )
 
 
 def _scenario(outcome: Outcome) -> dict[str, JsonValue]:
-    facts: dict[str, JsonValue] = {"name": outcome.scenario.name, "images": outcome.images, "min_count": outcome.min_count, "cores": outcome.cores}
+    facts: dict[str, JsonValue] = {
+        "name": outcome.scenario.name,
+        "images": outcome.images,
+        "min_count": outcome.min_count,
+        "cores": outcome.cores,
+    }
     if isinstance(server := outcome.scenario, Server):
-        facts.update({"rate": server.rate, "latency_bound_ms": 1e3 * server.latency_bound, "percentile": server.rank, "seed": server.seed})
+        facts.update(
+            {
+                "rate": server.rate,
+                "latency_bound_ms": 1e3 * server.latency_bound,
+                "percentile": server.rank,
+                "seed": server.seed,
+            }
+        )
     return facts
 
 
@@ -131,12 +149,18 @@ def rates_report(found: Mapping[str, MaxRate]) -> Report:
     """Return the report of `max_rate` for candidates by their names: the highest rate of each, and every trial."""
     first = next(iter(found.values()))
     rows: dict[str, Any] = {
-        name: [{"rate": one.rate, "latency_ms": 1e3 * one.latency, "answered": one.count, "valid": one.valid} for one in rate.trials]
+        name: [
+            {"rate": one.rate, "latency_ms": 1e3 * one.latency, "answered": one.count, "valid": one.valid}
+            for one in rate.trials
+        ]
         for name, rate in found.items()
     }
     return Report(
         kind="bench",
         subject=f"{', '.join(found)}: the highest rate with P{first.rank:g} ≤ {1e3 * first.latency_bound:g} ms",
         measurements={f"{name}: images/s": one.rate for name, one in found.items()},
-        details={"scenario": {"name": "max_rate", "latency_bound_ms": 1e3 * first.latency_bound, "percentile": first.rank}, "trials": rows},
+        details={
+            "scenario": {"name": "max_rate", "latency_bound_ms": 1e3 * first.latency_bound, "percentile": first.rank},
+            "trials": rows,
+        },
     )

@@ -122,7 +122,9 @@ class SingleStream:
                 errors.append(error.message)
             else:
                 latencies.append(time.perf_counter() - started)
-        return Round(time.perf_counter() - first, len(latencies), len(errors), tuple(latencies), errors[0] if errors else "")
+        return Round(
+            time.perf_counter() - first, len(latencies), len(errors), tuple(latencies), errors[0] if errors else ""
+        )
 
     def speed(self, done: Round) -> float:
         """Return one over the median latency, in seconds."""
@@ -133,8 +135,8 @@ class SingleStream:
 class Server:
     """Pictures come at random moments, `rate` a second on average: does each get its answer soon enough?
 
-    A latency runs from the moment at which the picture was due, not from when somebody had time for it. So one slow answer
-    shows in all that had to wait behind it ("coordinated omission").
+    A latency runs from the moment at which the picture was due, not from when somebody had time for it. So one slow
+    answer shows in all that had to wait behind it ("coordinated omission").
     """
 
     rate: float
@@ -148,10 +150,13 @@ class Server:
 
     def __post_init__(self) -> None:
         if not (self.rate > 0 and self.latency_bound > 0):
-            raise InputError(f"rate {self.rate:g} a second, latency bound {self.latency_bound:g} s: both must be greater than 0")
+            raise InputError(
+                f"rate {self.rate:g} a second, latency bound {self.latency_bound:g} s: both must be greater than 0"
+            )
 
     def size(self, rate: float, cores: int, seconds: float) -> int:
-        """Return what comes in half a second, or ten times the bound, or more: a queue that grows by a tenth then breaks the bound."""
+        """Return what comes in half a second, or ten times the bound, or more: a queue that grows by a tenth then
+        breaks the bound."""
         del rate, cores
         return max(2, round(self.rate * max(0.5, 10 * self.latency_bound, seconds)))
 
@@ -169,7 +174,8 @@ class Server:
 
 
 def arrivals(rate: float, count: int, seed: int | tuple[int, ...] = 0) -> NDArray[np.float64]:
-    """Return `count` moments of a Poisson process of `rate` a second, in seconds from the start, ascending; the same for the same seed."""
+    """Return `count` moments of a Poisson process of `rate` a second, in seconds from the start, ascending; the same
+    for the same seed."""
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
 
 
@@ -185,14 +191,19 @@ class Hope:
     late: int
 
 
-def serve(predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None = None) -> Round:
+def serve(
+    predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None = None
+) -> Round:
     """Answer each picture at its moment `due` (seconds from now) or as soon after as a thread is free; a thread a core.
 
     Each latency runs from the moment that was due. A run that is given up returns what it has until then.
     """
     predictor.runner("throughput")  # A server loads its network before it opens its doors.
     hall = _Hall(predictor, pictures, due, hope)
-    threads = [threading.Thread(target=hall.work, name=f"plimsoll-serve-{number}", daemon=True) for number in range(predictor.cores)]
+    threads = [
+        threading.Thread(target=hall.work, name=f"plimsoll-serve-{number}", daemon=True)
+        for number in range(predictor.cores)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -200,13 +211,17 @@ def serve(predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.flo
     if hall.broken:
         raise hall.broken[0]
     known = tuple(one for one in hall.latencies if one is not None)
-    return Round(time.perf_counter() - hall.start, len(known), len(hall.errors), known, hall.errors[0] if hall.errors else "")
+    return Round(
+        time.perf_counter() - hall.start, len(known), len(hall.errors), known, hall.errors[0] if hall.errors else ""
+    )
 
 
 class _Hall:
     """What the threads of `serve` share."""
 
-    def __init__(self, predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None) -> None:
+    def __init__(
+        self, predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None
+    ) -> None:
         self.predictor, self.pictures, self.due, self.hope = predictor, pictures, due, hope
         self.latencies: list[float | None] = [None] * len(pictures)
         self.errors: list[str] = []

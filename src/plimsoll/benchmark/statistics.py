@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from plimsoll.errors import InputError
 
 MINIMUM_COUNTS: Mapping[float, int] = MappingProxyType({50.0: 1, 90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636})
-"""How many values a percentile needs before it is quoted: the smallest query counts of MLPerf LoadGen's early stopping."""
+"""How many values a percentile needs before it is quoted: the smallest query counts of MLPerf LoadGen's early stopping.
+"""
 
 MARGIN = 0.01
 """A ratio nearer to 1 than this is no difference, however surely it is measured: nobody deploys for one percent."""
 
 MINIMUM_ROUNDS = 6
-"""Fewer paired rounds have no 95 % interval: even their extremes cover the median in 1 - 2 * 0.5^5 = 93.75 % of cases."""
+"""Fewer paired rounds have no 95 % interval: even their extremes cover the median in 1 - 2 * 0.5^5 = 93.75 % of cases.
+"""
 
 CONFIDENCE = 0.95
 
@@ -29,7 +31,8 @@ Verdict = Literal["faster", "slower", "no difference"]
 
 
 def percentile(values: Sequence[float] | NDArray[Any], rank: float) -> float:
-    """Return the smallest value that at least `rank` percent of the values don't exceed (nearest rank, nothing interpolated).
+    """Return the smallest value that at least `rank` percent of the values don't exceed (nearest rank, nothing
+    interpolated).
 
     Raises InputError for a rank that LoadGen has no minimum for, and for fewer values than that.
     """
@@ -37,7 +40,10 @@ def percentile(values: Sequence[float] | NDArray[Any], rank: float) -> float:
     if needed is None:
         raise InputError(f"percentile {rank:g}: allowed are {', '.join(f'{one:g}' for one in MINIMUM_COUNTS)}")
     if len(values) < needed:
-        raise InputError(f"P{rank:g} of {len(values):,} values: it takes at least {needed:,}", "Measure longer, or raise the minimum count.")
+        raise InputError(
+            f"P{rank:g} of {len(values):,} values: it takes at least {needed:,}",
+            "Measure longer, or raise the minimum count.",
+        )
     return float(np.percentile(np.asarray(values, np.float64), rank, method="inverted_cdf"))
 
 
@@ -63,9 +69,9 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate:
     """Return the median with its sign-test interval (Conover, Practical Nonparametric Statistics, section 3.2).
 
-    Of n values in order, the k-th from either end bound the median unless more than n-k of them fall on one side, which a
-    fair coin does with a probability of 2 * P(Bin(n, 1/2) < k). It holds for noise of any shape, so that rounds in which
-    something else ran cost width, not truth. Below MINIMUM_ROUNDS values the interval is infinite.
+    Of n values in order, the k-th from either end bound the median unless more than n-k of them fall on one side, which
+    a fair coin does with a probability of 2 * P(Bin(n, 1/2) < k). It holds for noise of any shape, so that rounds in
+    which something else ran cost width, not truth. Below MINIMUM_ROUNDS values the interval is infinite.
     """
     if not values:
         return Estimate(math.nan, -math.inf, math.inf)
@@ -103,13 +109,17 @@ class Comparison:
     def sentence(self) -> str:
         """Return the headline, for example `B is 1.84× as fast as A (95 % interval 1.79 … 1.90): faster`."""
         if not math.isfinite(self.speed.low):
-            return f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few to tell (at least {MINIMUM_ROUNDS})"
+            return (
+                f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few to tell (at least"
+                f" {MINIMUM_ROUNDS})"
+            )
         interval = f"95 % interval {self.speed.low:.2f} … {self.speed.high:.2f}"
         return f"{self.candidate} is {self.speed.median:.2f}× as fast as {self.baseline} ({interval}): {self.verdict}"
 
 
 def compare(baseline: str, candidate: str, before: Sequence[float], after: Sequence[float]) -> Comparison:
-    """Compare speeds (higher is faster) that were measured in the same rounds; a round where the baseline had none is left out."""
+    """Compare speeds (higher is faster) that were measured in the same rounds; a round where the baseline had none is
+    left out."""
     ratios = tuple(new / old for old, new in zip(before, after, strict=True) if old > 0)
     return Comparison(baseline, candidate, ratios, estimate(ratios))
 

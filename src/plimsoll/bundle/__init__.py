@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.bundle.bundle import Bundle, Content, check_destination, write
 
-__all__ = ['Bundle', 'Content', 'check_destination', 'write']
+__all__ = ["Bundle", "Content", "check_destination", "write"]

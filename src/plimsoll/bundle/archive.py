@@ -27,7 +27,8 @@ MAX_DIRECTORY_BYTES = 8 * 2**20
 """Python reads the central directory whole before anybody can count its entries; 10,000 of them take about 1 MB."""
 
 RATIO_FROM_BYTES = 2**20
-"""The compression ratio is judged for entries larger than this: a small blank tensor may shrink by 1,000 and harms nobody."""
+"""The compression ratio is judged for entries larger than this: a small blank tensor may shrink by 1,000 and harms
+nobody."""
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
@@ -48,7 +49,8 @@ class Limits:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise BundleError unless all names are relative, stay inside, mean the same file on every system, and exclude no other.
+    """Raise BundleError unless all names are relative, stay inside, mean the same file on every system, and exclude no
+    other.
 
     Names that differ only by case or by how accents are composed are one file on macOS and Windows.
     """
@@ -77,7 +79,9 @@ def _check_name(name: str) -> None:
     if not problem and len(name.encode("utf-8", "surrogatepass")) > MAX_PATH_BYTES:
         problem = f"is longer than {MAX_PATH_BYTES} bytes"
     if problem:
-        raise BundleError(f"the name {_shown(name)} {problem}", "Names in a bundle are relative, with /, and inside it.")
+        raise BundleError(
+            f"the name {_shown(name)} {problem}", "Names in a bundle are relative, with /, and inside it."
+        )
 
 
 def _problem_of(part: str) -> str:
@@ -102,7 +106,8 @@ def _shown(name: str) -> str:
 
 
 def unpack(archive: Path, folder: Path, limits: Limits) -> None:
-    """Extract a zip into an existing, empty folder; raises BundleError before anything is written for every false claim that can be seen."""
+    """Extract a zip into an existing, empty folder; raises BundleError before anything is written for every false claim
+    that can be seen."""
     with _translated(), archive.open("rb") as stream:
         start = _directory_start(stream)
         with zipfile.ZipFile(stream) as opened:
@@ -119,12 +124,24 @@ def unpack(archive: Path, folder: Path, limits: Limits) -> None:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError, UnicodeError, ValueError) as error:
-        raise BundleError(f"damaged, or not a zip archive: {str(error) or 'it ends early'}", "Copy or download it again.") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        UnicodeError,
+        ValueError,
+    ) as error:
+        raise BundleError(
+            f"damaged, or not a zip archive: {str(error) or 'it ends early'}", "Copy or download it again."
+        ) from error
 
 
 def _directory_start(stream: BinaryIO) -> int:
-    """Return where the central directory starts, after making sure that it can mean one place only and is not too large to read.
+    """Return where the central directory starts, after making sure that it can mean one place only and is not too large
+    to read.
 
     Layouts: APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16.
     """
@@ -199,14 +216,16 @@ def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> 
             found += len(chunk)
             out.write(chunk)
     if found != entry.file_size:
-        raise BundleError(f"the entry {_shown(entry.filename)} does not have the {entry.file_size:,} bytes that it claims")
+        raise BundleError(
+            f"the entry {_shown(entry.filename)} does not have the {entry.file_size:,} bytes that it claims"
+        )
 
 
 def write(out: BinaryIO, folder: Path, names: Sequence[str]) -> None:
     """Write files of a folder as a zip, in the given order.
 
-    Nothing is deflated (weights shrink by a few percent, pictures not at all) and every entry has the same date, so equal
-    files make equal archives.
+    Nothing is deflated (weights shrink by a few percent, pictures not at all) and every entry has the same date, so
+    equal files make equal archives.
     """
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name in names:

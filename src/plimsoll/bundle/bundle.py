@@ -80,7 +80,9 @@ class Bundle:
     def model(self) -> Model:
         """The network with its Spec."""
         files = self.manifest.model
-        return Model(self.file(files.path), files.format, self.spec, files=tuple(self.file(name) for name in files.files))
+        return Model(
+            self.file(files.path), files.format, self.spec, files=tuple(self.file(name) for name in files.files)
+        )
 
     @property
     def target(self) -> Target:
@@ -109,7 +111,9 @@ class Bundle:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -139,16 +143,22 @@ def _check_files(folder: Path) -> Manifest:
         raise BundleError(f"not in its manifest: {_few(unknown)}", "Remove what does not belong to the bundle.")
     for name, record in content.files.items():
         if found[name] != record.size:
-            raise BundleError(f"{name}: expected {record.size:,} bytes, found {found[name]:,}", "Copy or download it again.")
+            raise BundleError(
+                f"{name}: expected {record.size:,} bytes, found {found[name]:,}", "Copy or download it again."
+            )
         with folder.joinpath(*name.split("/")).open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
         if digest != record.sha256:
-            raise BundleError(f"{name}: expected SHA-256 {record.sha256}, found {digest}", "It was damaged or changed. Copy or download it again.")
+            raise BundleError(
+                f"{name}: expected SHA-256 {record.sha256}, found {digest}",
+                "It was damaged or changed. Copy or download it again.",
+            )
     return content
 
 
 def _listed(folder: Path, below: str = "") -> dict[str, int]:
-    """Return the sizes of all files by their names with /; raises BundleError for links, pipes, devices and too many files."""
+    """Return the sizes of all files by their names with /; raises BundleError for links, pipes, devices and too many
+    files."""
     sizes: dict[str, int] = {}
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -197,7 +207,10 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
     if is_zip(out) and not out.is_file():
         raise BundleError(f"{out} is not a file; a zipped bundle can't replace it")
     if not is_zip(out) and not (folder and (_is_bundle(out) or not any(out.iterdir()))):
-        raise BundleError(f"{out} exists and is not a bundle, or holds more than one, so it is not overwritten", "Choose another name, or remove it yourself.")
+        raise BundleError(
+            f"{out} exists and is not a bundle, or holds more than one, so it is not overwritten",
+            "Choose another name, or remove it yourself.",
+        )
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -213,8 +226,8 @@ def _is_bundle(folder: Path) -> bool:
 def write(out: Path, contents: Mapping[str, Content], facts: Manifest, *, overwrite: bool = False) -> Path:
     """Write a bundle, all of it or nothing: a zip where `out` ends in .zip, else a folder. Returns `out`.
 
-    `facts` is its manifest, whose `files` are worked out here from `contents` (names to what they hold, the Spec and the
-    model too). Raises BundleError for what can't be stored, and where `out` exists unless `overwrite`.
+    `facts` is its manifest, whose `files` are worked out here from `contents` (names to what they hold, the Spec and
+    the model too). Raises BundleError for what can't be stored, and where `out` exists unless `overwrite`.
     """
     with _about(out):
         check_destination(out, overwrite=overwrite)
@@ -253,7 +266,8 @@ def _put_zip(staged: Path, out: Path) -> None:
     names = _listed(staged)
     if sum(names.values()) > Limits.total_bytes:
         raise BundleError(
-            f"{sum(names.values()):,} bytes; a zipped bundle holds at most {Limits.total_bytes:,}", "Write a folder instead: a name without .zip."
+            f"{sum(names.values()):,} bytes; a zipped bundle holds at most {Limits.total_bytes:,}",
+            "Write a folder instead: a name without .zip.",
         )
     ordered = [manifest.FILE, *sorted(names.keys() - {manifest.FILE})]
     part = staged.with_name(f"{staged.name}.part")

@@ -25,20 +25,23 @@ _INPUT = (2.0, 0.25)
 _INPUT_THROUGH_JPEG = (32.0, 0.75)
 """Largest and mean difference of input tensors that pass, in levels of 255.
 
-The reference steps give the same bytes wherever the same Pillow and libjpeg-turbo run; other decoders are known to differ
-by one or two levels. A `jpeg` step enlarges that, since a level can tip a coefficient over to the next quantization step: on
-12 photos of 256 x 256 with 5 % of the samples off by one, quality 75 made it 9 to 30 levels at worst and 0.24 to 0.60 on the
-mean. A wrong resize filter (bicubic for bilinear) made it 34 to 54 and 1.18 to 5.2: there the mean tells them apart."""
+The reference steps give the same bytes wherever the same Pillow and libjpeg-turbo run; other decoders are known to
+differ by one or two levels. A `jpeg` step enlarges that, since a level can tip a coefficient over to the next
+quantization step: on 12 photos of 256 x 256 with 5 % of the samples off by one, quality 75 made it 9 to 30 levels at
+worst and 0.24 to 0.60 on the mean. A wrong resize filter (bicubic for bilinear) made it 34 to 54 and 1.18 to 5.2: there
+the mean tells them apart."""
 
 _NETWORK = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1e-2}
 _NETWORK_QUANTIZED = 2e-2
 _END_TO_END = 1e-3
-"""What outputs may differ by: float32 kernels of other instruction sets sum in another order, coarser precisions round more.
+"""What outputs may differ by: float32 kernels of other instruction sets sum in another order, coarser precisions round
+more.
 
-Measured with open_nsfw on 58 photos, largest difference of a score. The same runtime with 1 and with 4 threads, each precision: none.
-float32, ONNX Runtime against OpenVINO: 5e-7. float16 and bfloat16 differ from float32 by 2.4e-4 and 1.3e-3 in all, which is the most that
-other kernels of theirs can change; eight times as much, since other networks are more sensitive. int8, one network in both runtimes: 0.005
-to 0.013; on a processor without VNNI (OpenVINO held to AVX2) sums that saturate made it 0.034 to 0.065, which has to be caught."""
+Measured with open_nsfw on 58 photos, largest difference of a score. The same runtime with 1 and with 4 threads, each
+precision: none. float32, ONNX Runtime against OpenVINO: 5e-7. float16 and bfloat16 differ from float32 by 2.4e-4 and
+1.3e-3 in all, which is the most that other kernels of theirs can change; eight times as much, since other networks are
+more sensitive. int8, one network in both runtimes: 0.005 to 0.013; on a processor without VNNI (OpenVINO held to AVX2)
+sums that saturate made it 0.034 to 0.065, which has to be caught."""
 
 
 @dataclass(frozen=True)
@@ -96,18 +99,24 @@ def compare(golden: Golden, picture: Path, plan: Preprocessor, runner: Runner) -
         none = Figure(math.nan, f"{name}: {error.message}")
         return Row(none, none, network, none)
     unit = level(plan.spec)
-    largest, mean = Figure(_usable(found, golden.tensor, found.max_abs) / unit, name), Figure(_usable(found, golden.tensor, found.mean_abs) / unit, name)
+    largest, mean = (
+        Figure(_usable(found, golden.tensor, found.max_abs) / unit, name),
+        Figure(_usable(found, golden.tensor, found.mean_abs) / unit, name),
+    )
     return Row(largest, mean, network, _outputs(golden, tensor, runner, name))
 
 
 def _outputs(golden: Golden, tensor: NDArray[Any], runner: Runner, name: str) -> Figure:
-    """Run a tensor and return the largest difference of any output, as a share of its largest value where that is above 1."""
+    """Run a tensor and return the largest difference of any output, as a share of its largest value where that is above
+    1."""
     try:
         outputs = runner.infer(tensor[np.newaxis])
     except (InputError, RunError) as error:
         return Figure(math.nan, f"{name}: {error.message}")
     if outputs.keys() != golden.outputs.keys():
-        return Figure(math.nan, f"{name}: the network has the outputs {sorted(outputs)}, stored are {sorted(golden.outputs)}")
+        return Figure(
+            math.nan, f"{name}: the network has the outputs {sorted(outputs)}, stored are {sorted(golden.outputs)}"
+        )
     figures = []
     for output, stored in golden.outputs.items():
         where = f"{name}, output '{output}'"
@@ -146,5 +155,7 @@ def checks_of(rows: Sequence[Row], tolerance: Tolerance) -> tuple[Check, ...]:
         ("end to end", [row.end_to_end for row in rows], tolerance.end_to_end, ""),
     )
     return tuple(
-        Check(name=name, measured=top.value, limit=limit, unit=unit, detail=top.where) for name, figures, limit, unit in stages for top in [worst(figures)]
+        Check(name=name, measured=top.value, limit=limit, unit=unit, detail=top.where)
+        for name, figures, limit, unit in stages
+        for top in [worst(figures)]
     )

@@ -58,7 +58,8 @@ class Tolerance(_Part):
     input_mean: _Limit
     """Mean difference of an input tensor, in the same levels."""
     network: _Limit
-    """Largest difference of an output for the stored tensor, as a share of the output's largest value where that is above 1."""
+    """Largest difference of an output for the stored tensor, as a share of the output's largest value where that is
+    above 1."""
     end_to_end: _Limit
     """The same for the whole way from the picture."""
 
@@ -143,7 +144,10 @@ def _check_version(content: Any) -> None:
         raise BundleError(f'{FILE}: not a bundle\'s manifest; expected "format": "plimsoll-bundle"')
     version = content.get("version")
     if version != 1:
-        raise BundleError(f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 1", "Update Plimsoll, or pack the bundle again.")
+        raise BundleError(
+            f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 1",
+            "Update Plimsoll, or pack the bundle again.",
+        )
 
 
 def dumps(manifest: Manifest) -> bytes:

@@ -60,9 +60,9 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     Plimsoll brings along; they become part of the bundle, metadata and all. `origin` says where the network is from.
     `extras` are further files, by their names in the bundle: a proof, a report.
 
-    Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError where
-    `out` exists (unless `force`) or can't be written, CheckError where the network answers NaN or infinity, and what
-    `Runner` raises.
+    Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError
+    where `out` exists (unless `force`) or can't be written, CheckError where the network answers NaN or infinity, and
+    what `Runner` raises.
     """
     spec = model.contract()
     model = _checked(model)
@@ -96,7 +96,8 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
 
 
 def _checked(model: Model) -> Model:
-    """Read the model's file again where its kind is known: that finds external weights, and refuses those that lie elsewhere."""
+    """Read the model's file again where its kind is known: that finds external weights, and refuses those that lie
+    elsewhere."""
     for source in importers.all_sources():
         if source.name == model.format:
             return source.read(model.path, model.spec)
@@ -109,18 +110,24 @@ def _described(model: Model) -> ModelFiles:
 
 
 def _model_files(model: Model) -> dict[str, Path]:
-    """Return the model's files by their names in the bundle, the main one first; they keep their places beside one another."""
+    """Return the model's files by their names in the bundle, the main one first; they keep their places beside one
+    another."""
     folder = model.path.parent
     try:
         return {f"model/{file.relative_to(folder).as_posix()}": file for file in (model.path, *model.files)}
     except ValueError as error:
-        raise ModelError(f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together.") from error
+        raise ModelError(
+            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+        ) from error
 
 
 def _chosen(images: Sequence[Path], step: Decode) -> Iterator[_Picture]:
     """Yield the golden pictures: the given ones, or those of the package whose format the Spec accepts."""
     if len(images) > MAX_PICTURES:
-        raise ImageError(f"{len(images)} golden pictures; a bundle holds at most {MAX_PICTURES}", "Choose fewer: they are a self-test.")
+        raise ImageError(
+            f"{len(images)} golden pictures; a bundle holds at most {MAX_PICTURES}",
+            "Choose fewer: they are a self-test.",
+        )
     for image in images:
         try:
             yield _Picture(image.name, read(image))
@@ -128,10 +135,17 @@ def _chosen(images: Sequence[Path], step: Decode) -> Iterator[_Picture]:
             raise ImageError(f"{image}: {error.message}", error.hint) from error
     if images:
         return
-    own = [_Picture(entry.name, entry.read_bytes()) for entry in files("plimsoll.bundle").joinpath("golden").iterdir() if not entry.name.endswith(".md")]
+    own = [
+        _Picture(entry.name, entry.read_bytes())
+        for entry in files("plimsoll.bundle").joinpath("golden").iterdir()
+        if not entry.name.endswith(".md")
+    ]
     accepted = [picture for picture in sorted(own, key=lambda one: one.name) if sniff(picture.data) in step.formats]
     if not accepted:
-        raise ImageError(f"none of the golden pictures is of a format that the Spec accepts ({', '.join(step.formats)})", "Give pictures with --images.")
+        raise ImageError(
+            f"none of the golden pictures is of a format that the Spec accepts ({', '.join(step.formats)})",
+            "Give pictures with --images.",
+        )
     yield from accepted
 
 
@@ -140,12 +154,15 @@ def _answered(picture: _Picture, plan: Preprocessor, runner: Runner) -> Golden:
     try:
         tensor = plan(picture.data)
     except ImageError as error:
-        raise ImageError(f"golden picture {picture.name}: {error.message}", error.hint or "Give other pictures with --images.") from error
+        raise ImageError(
+            f"golden picture {picture.name}: {error.message}", error.hint or "Give other pictures with --images."
+        ) from error
     outputs = runner.infer(tensor[np.newaxis])
     for name, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise CheckError(
-                f"golden picture {picture.name}: the output '{name}' has values that are NaN or infinite", "A bundle could prove nothing with them."
+                f"golden picture {picture.name}: the output '{name}' has values that are NaN or infinite",
+                "A bundle could prove nothing with them.",
             )
     return Golden(tensor, outputs)
 
@@ -154,11 +171,17 @@ def _store(picture: _Picture, golden: Golden, contents: dict[str, Content]) -> G
     """Put a picture and its tensors among the contents, under a name that no other has."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(picture.name).stem)[:60].strip("_") or "picture"
     taken = {name.lower() for name in contents}
-    stem = next(one for one in (plain, *(f"{plain}-{number}" for number in range(2, MAX_PICTURES + 2))) if f"golden/{one}.input.npy".lower() not in taken)
+    stem = next(
+        one
+        for one in (plain, *(f"{plain}-{number}" for number in range(2, MAX_PICTURES + 2)))
+        if f"golden/{one}.input.npy".lower() not in taken
+    )
     format_ = sniff(picture.data)
     name = f"golden/{stem}{_SUFFIXES[format_] if format_ else ''}"
     vector = GoldenVector(
-        picture=name, tensor=f"golden/{stem}.input.npy", outputs={output: f"golden/{stem}.{place}.npy" for place, output in enumerate(golden.outputs)}
+        picture=name,
+        tensor=f"golden/{stem}.input.npy",
+        outputs={output: f"golden/{stem}.{place}.npy" for place, output in enumerate(golden.outputs)},
     )
     contents[name] = picture.data
     contents[vector.tensor] = golden.tensor
@@ -171,17 +194,19 @@ def verify(bundle: Bundle) -> Report:
 
     Four checks: the input steps (worst and mean difference, in picture levels of 255), the network (stored tensors
     through it), and the whole way (pictures to outputs). NaN, infinity, another shape or a picture that is refused here
-    fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and what was
-    proven there.
+    fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and
+    what was proven there.
 
-    Raises BackendMissingError or BuildError where the bundle can't run here at all, BundleError for a damaged tensor, ModelError or
-    SpecError where network and Spec don't fit.
+    Raises BackendMissingError or BuildError where the bundle can't run here at all, BundleError for a damaged tensor,
+    ModelError or SpecError where network and Spec don't fit.
     """
     plan = Preprocessor(bundle.spec.input, bundle.preprocessing)
     with Runner.open(_checked(bundle.model), bundle.target) as runner:
         rows = []
         for vector in bundle.manifest.golden:
-            golden = Golden(bundle.tensor(vector.tensor), {name: bundle.tensor(file) for name, file in vector.outputs.items()})
+            golden = Golden(
+                bundle.tensor(vector.tensor), {name: bundle.tensor(file) for name, file in vector.outputs.items()}
+            )
             rows.append(compare(golden, bundle.file(vector.picture), plan, runner))
     here = environment()
     measurements = {"pictures": len(rows), "outputs": len(bundle.manifest.golden[0].outputs)}
@@ -195,13 +220,15 @@ def verify(bundle: Bundle) -> Report:
 
 
 ROUNDING = ("architecture", "instruction_sets", "versions")
-"""What changes how networks are computed: where these are the same, most kernels round alike and a proof carries over."""
+"""What changes how networks are computed: where these are the same, most kernels round alike and a proof carries over.
+"""
 SPEED = ("processor", "cores", "system", "python")
 """What changes how fast that is."""
 
 
 def _proven(bundle: Bundle) -> dict[str, str]:
-    """Return what the report in a shipped bundle is about and what it showed; nothing where there is none that can be read."""
+    """Return what the report in a shipped bundle is about and what it showed; nothing where there is none that can be
+    read."""
     if PROOF not in bundle.manifest.files:
         return {}
     try:
@@ -215,10 +242,14 @@ def _proven(bundle: Bundle) -> dict[str, str]:
 
 
 def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Say for each fact about the machine whether it is the same here as where the bundle was packed, and of all together first."""
+    """Say for each fact about the machine whether it is the same here as where the bundle was packed, and of all
+    together first."""
     facts = {fact.replace("_", " "): _difference(packed.get(fact), here.get(fact)) for fact in (*ROUNDING, *SPEED)}
     other = [name for name, same in facts.items() if same != "yes"]
-    return {"as it was packed": f"no, other {', '.join(other)}" if other else "yes", **{f"same {name}": same for name, same in facts.items()}}
+    return {
+        "as it was packed": f"no, other {', '.join(other)}" if other else "yes",
+        **{f"same {name}": same for name, same in facts.items()},
+    }
 
 
 def _difference(packed: Any, here: Any) -> str:
@@ -230,5 +261,7 @@ def _difference(packed: Any, here: Any) -> str:
         return "no: " + "; ".join(f"{where} {', '.join(sorted(names))}" for where, names in parts if names)
     if isinstance(packed, dict) and isinstance(here, dict):
         changed = [name for name in sorted(packed.keys() | here.keys()) if packed.get(name) != here.get(name)]
-        return "no: " + "; ".join(f"{name} {packed.get(name, 'absent')}, here {here.get(name, 'absent')}" for name in changed)
+        return "no: " + "; ".join(
+            f"{name} {packed.get(name, 'absent')}, here {here.get(name, 'absent')}" for name in changed
+        )
     return f"no: packed on {packed}, here {here}"

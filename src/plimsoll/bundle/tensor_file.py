@@ -24,7 +24,9 @@ MAX_DIMENSIONS = 32
 DTYPES = frozenset({"|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8"})
 """NumPy's names of the types that are stored: numbers and truth values, little-endian."""
 
-_HEADER = re.compile(r"\{'descr': '([^']{1,8})', 'fortran_order': False, 'shape': \((|[0-9]+,|[0-9]+(?:, [0-9]+)+)\), \} *\n")
+_HEADER = re.compile(
+    r"\{'descr': '([^']{1,8})', 'fortran_order': False, 'shape': \((|[0-9]+,|[0-9]+(?:, [0-9]+)+)\), \} *\n"
+)
 
 
 def dumps(tensor: NDArray[Any]) -> bytes:

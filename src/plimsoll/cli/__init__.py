@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.cli.main import app, main
 
-__all__ = ['app', 'main']
+__all__ = ["app", "main"]

@@ -28,33 +28,63 @@ class _Wanted:
 
 def bench(  # noqa: PLR0913 - each parameter is an option of the command
     model: Annotated[
-        str, typer.Argument(metavar="A", help="The baseline: a zoo name, a bundle or a model file. MODEL@fast or MODEL@target,fast says how to run it.")
+        str,
+        typer.Argument(
+            metavar="A",
+            help=(
+                "The baseline: a zoo name, a bundle or a model file. MODEL@fast or MODEL@target,fast says how to"
+                " run it."
+            ),
+        ),
     ],
     images: Annotated[list[str], typer.Option("--images", "-i", help="Pictures, or folders of them; may be repeated.")],
-    vs: Annotated[list[str] | None, typer.Option("--vs", metavar="B", help="Another candidate, written like A; may be repeated.")] = None,
-    scenario: Annotated[str, typer.Option(help="offline (all pictures at once), single (one after another) or server (at random moments).")] = "offline",
-    rate: Annotated[float | None, typer.Option(help="server: pictures a second. Without it, the highest rate that keeps the bound is searched.")] = None,
-    latency_bound: Annotated[str, typer.Option(help="server: what 99 % of the answers must keep, such as 100ms or 0.2s.")] = "100ms",
+    vs: Annotated[
+        list[str] | None, typer.Option("--vs", metavar="B", help="Another candidate, written like A; may be repeated.")
+    ] = None,
+    scenario: Annotated[
+        str,
+        typer.Option(help="offline (all pictures at once), single (one after another) or server (at random moments)."),
+    ] = "offline",
+    rate: Annotated[
+        float | None,
+        typer.Option(help="server: pictures a second. Without it, the highest rate that keeps the bound is searched."),
+    ] = None,
+    latency_bound: Annotated[
+        str, typer.Option(help="server: what 99 % of the answers must keep, such as 100ms or 0.2s.")
+    ] = "100ms",
     time: Annotated[str, typer.Option("--time", help="Measured time for each candidate, such as 10s or 1m.")] = "10s",
-    min_count: Annotated[int | None, typer.Option(min=1, help="Answers for each candidate. Default: 64; server 662, what P99 needs.")] = None,
+    min_count: Annotated[
+        int | None, typer.Option(min=1, help="Answers for each candidate. Default: 64; server 662, what P99 needs.")
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Also measure each stage of a picture's way.")] = False,
-    footprint: Annotated[bool, typer.Option("--footprint/--no-footprint", help="Also measure load time and peak memory.")] = True,
-    steps: Annotated[str | None, typer.Option(help="Input steps of candidates that don't say: reference or fast.")] = None,
-    target: Annotated[str | None, typer.Option(help="Target of candidates that don't say: runtime:device:precision.")] = None,
+    footprint: Annotated[
+        bool, typer.Option("--footprint/--no-footprint", help="Also measure load time and peak memory.")
+    ] = True,
+    steps: Annotated[
+        str | None, typer.Option(help="Input steps of candidates that don't say: reference or fast.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target of candidates that don't say: runtime:device:precision.")
+    ] = None,
     spec: Annotated[Path | None, typer.Option(help="The Spec of bare model files.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Measure how fast models answer pictures, end to end, and whether one is faster.
 
-    Candidates are measured in turns on the same pictures. Exit code 1 if the server scenario's latency bound is not kept.
+    Candidates are measured in turns on the same pictures. Exit code 1 if the server scenario's latency bound is not
+    kept.
     """
     from plimsoll.errors import InputError
     from plimsoll.inference.images import pictures
 
-    wanted = _Wanted(_scenario(scenario, rate), _seconds("--time", time), min_count, rate, _seconds("--latency-bound", latency_bound))
+    wanted = _Wanted(
+        _scenario(scenario, rate), _seconds("--time", time), min_count, rate, _seconds("--latency-bound", latency_bound)
+    )
     photos = list(pictures(images))
     if not photos:
-        raise InputError(f"no pictures in {', '.join(images)}", "A folder's pictures are known by their endings: .jpg .png .webp …")
+        raise InputError(
+            f"no pictures in {', '.join(images)}", "A folder's pictures are known by their endings: .jpg .png .webp …"
+        )
     with ExitStack() as stack:
         candidates: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
@@ -65,14 +95,27 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
             _measure(candidates, photos, wanted, profiled=profile, weighed=footprint, json_=json_)
 
 
-def _measure(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, profiled: bool, weighed: bool, json_: bool) -> None:
+def _measure(
+    candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, profiled: bool, weighed: bool, json_: bool
+) -> None:
     from plimsoll import benchmark
     from plimsoll.cli import bench_view
     from plimsoll.errors import CheckError
 
     with bench_view.progress(enabled=not json_) as watch:
-        outcome = benchmark.bench(candidates, photos, scenario=_made(wanted), min_seconds=wanted.seconds, min_count=wanted.min_count, watch=watch)
-        profiles = [benchmark.profile(one, photos, min_seconds=min(2.0, wanted.seconds)) for one in candidates] if profiled else []
+        outcome = benchmark.bench(
+            candidates,
+            photos,
+            scenario=_made(wanted),
+            min_seconds=wanted.seconds,
+            min_count=wanted.min_count,
+            watch=watch,
+        )
+        profiles = (
+            [benchmark.profile(one, photos, min_seconds=min(2.0, wanted.seconds)) for one in candidates]
+            if profiled
+            else []
+        )
         footprints, notes = _footprints(candidates, photos) if weighed else ({}, [])
     report = benchmark.report(outcome, profiles=profiles, footprints=footprints)
     if json_:
@@ -81,7 +124,8 @@ def _measure(candidates: list[SystemUnderTest], photos: list[str], wanted: _Want
         bench_view.show(outcome, profiles, footprints, notes)
     if failed := [check.name for check in report.checks if not check.passed]:
         raise CheckError(
-            f"the latency bound of {1e3 * wanted.bound:g} ms is not kept: {', '.join(failed)}", "Lower --rate, or leave it out to search the highest."
+            f"the latency bound of {1e3 * wanted.bound:g} ms is not kept: {', '.join(failed)}",
+            "Lower --rate, or leave it out to search the highest.",
         )
 
 
@@ -107,7 +151,12 @@ def _search(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wante
     for one in candidates:
         watch = None if json_ else bench_view.trial_printer(one.name)
         found[one.name] = benchmark.max_rate(
-            one.predictor, photos, _server(wanted), min_seconds=min(2.0, wanted.seconds), min_count=wanted.min_count, watch=watch
+            one.predictor,
+            photos,
+            _server(wanted),
+            min_seconds=min(2.0, wanted.seconds),
+            min_count=wanted.min_count,
+            watch=watch,
         )
     if json_:
         typer.echo(benchmark.rates_report(found).to_json())
@@ -118,7 +167,13 @@ def _search(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wante
 def _made(wanted: _Wanted) -> Any:
     from plimsoll.benchmark import Offline, SingleStream
 
-    return _server(wanted) if wanted.scenario == "server" else SingleStream() if wanted.scenario == "single_stream" else Offline()
+    return (
+        _server(wanted)
+        if wanted.scenario == "server"
+        else SingleStream()
+        if wanted.scenario == "single_stream"
+        else Offline()
+    )
 
 
 def _server(wanted: _Wanted) -> Server:
@@ -127,8 +182,11 @@ def _server(wanted: _Wanted) -> Server:
     return Server(rate=wanted.rate or 1.0, latency_bound=wanted.bound)
 
 
-def _candidate(stack: ExitStack, text: str, steps: str | None, target: str | None, spec: Path | None, taken: set[str]) -> SystemUnderTest:
-    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those `taken`."""
+def _candidate(
+    stack: ExitStack, text: str, steps: str | None, target: str | None, spec: Path | None, taken: set[str]
+) -> SystemUnderTest:
+    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those
+    `taken`."""
     import itertools
 
     from plimsoll.benchmark import SystemUnderTest

@@ -29,7 +29,9 @@ def progress(*, enabled: bool) -> Iterator[Callable[[float], None] | None]:
         yield lambda share: bar.update(task, completed=share)
 
 
-def show(outcome: Outcome, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]) -> None:
+def show(
+    outcome: Outcome, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]
+) -> None:
     """Print everything about a finished benchmark."""
     console = Console(highlight=False)
     for one in outcome.comparisons:
@@ -37,7 +39,10 @@ def show(outcome: Outcome, profiles: Sequence[Profile], footprints: Mapping[str,
     if outcome.comparisons:
         console.print()
     console.print(_table(outcome, footprints))
-    counts = f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, path to answer"
+    counts = (
+        f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, path"
+        " to answer"
+    )
     console.print(Text(counts, style="dim"), soft_wrap=True)
     for profile in profiles:
         console.print()
@@ -70,7 +75,12 @@ def _costs(found: Footprint | None) -> list[str]:
     if found is None:
         return ["–"] * 4
     peak = f"{found.peak_bytes / 1e6:,.0f}" if math.isfinite(found.peak_bytes) else "–"
-    return [f"{found.disk_bytes / 1e6:.1f}", f"{found.load_seconds:.2f}", peak, f"{found.threads.streams} × {found.threads.threads}"]
+    return [
+        f"{found.disk_bytes / 1e6:.1f}",
+        f"{found.load_seconds:.2f}",
+        peak,
+        f"{found.threads.streams} × {found.threads.threads}",
+    ]
 
 
 def _show_profile(console: Console, profile: Profile) -> None:
@@ -84,9 +94,18 @@ def _show_profile(console: Console, profile: Profile) -> None:
         line.append("·" * (_BAR - filled), style="dim")
         line.append(f" {1e3 * stage.seconds:7.2f} ms {stage.share:6.1%}")
         console.print(line)
-    console.print(Text(f"  {'queue':<{widest}}  {'':{_BAR}} {1e3 * profile.queue:7.2f} ms of waiting while all cores are busy", style="dim"), soft_wrap=True)
     console.print(
-        Text(f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast input steps: {profile.network_rate:,.0f} images/s")
+        Text(
+            f"  {'queue':<{widest}}  {'':{_BAR}} {1e3 * profile.queue:7.2f} ms of waiting while all cores are busy",
+            style="dim",
+        ),
+        soft_wrap=True,
+    )
+    console.print(
+        Text(
+            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast input steps:"
+            f" {profile.network_rate:,.0f} images/s"
+        )
     )
 
 
@@ -106,5 +125,9 @@ def show_rates(found: Mapping[str, MaxRate]) -> None:
     console = Console(highlight=False)
     for name, one in found.items():
         bound = f"P{one.rank:g} ≤ {1e3 * one.latency_bound:g} ms"
-        text = f"{name} keeps {bound} up to {one.rate:,.1f} pictures a second" if one.rate else f"{name} keeps {bound} at no rate that was tried"
+        text = (
+            f"{name} keeps {bound} up to {one.rate:,.1f} pictures a second"
+            if one.rate
+            else f"{name} keeps {bound} at no rate that was tried"
+        )
         console.print(Text(text, style="bold"), soft_wrap=True)

@@ -15,22 +15,37 @@ if TYPE_CHECKING:
 
 
 def convert(  # noqa: PLR0913 - each parameter is an option of the command
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a model file of any kind, with --spec.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a model file of any kind, with --spec.")
+    ],
     target: Annotated[str, typer.Option(help="runtime:device:precision; `plimsoll targets` lists them.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where it ends in .zip.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where it ends in .zip.")
+    ],
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
-    images: Annotated[list[str] | None, typer.Option("--images", "-i", help="Pictures that calibrate: a folder, files or patterns; may be repeated.")] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option("--images", "-i", help="Pictures that calibrate: a folder, files or patterns; may be repeated."),
+    ] = None,
     calibrator: Annotated[str | None, typer.Option(help="Default: the target's first.")] = None,
-    calibration: Annotated[Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")] = None,
-    max_images: Annotated[int, typer.Option("--max-images", min=1, help="At most so many pictures calibrate, taken from all over.")] = 300,
-    steps: Annotated[str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")] = None,
-    folded: Annotated[bool, typer.Option("--folded", help="Make channels, scale, mean, std, layout and dtype part of the network.")] = False,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")
+    ] = None,
+    max_images: Annotated[
+        int, typer.Option("--max-images", min=1, help="At most so many pictures calibrate, taken from all over.")
+    ] = 300,
+    steps: Annotated[
+        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    ] = None,
+    folded: Annotated[
+        bool, typer.Option("--folded", help="Make channels, scale, mean, std, layout and dtype part of the network.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Build a network for one target and pack it, without searching or proving.
 
-    `plimsoll ship` finds the best target and proves it; `plimsoll prove MODEL BUNDLE` compares what was built here. For the target web,
-    what is written is a folder that any web server serves.
+    `plimsoll ship` finds the best target and proves it; `plimsoll prove MODEL BUNDLE` compares what was built here. For
+    the target web, what is written is a folder that any web server serves.
     """
     import tempfile
 

@@ -13,16 +13,46 @@ if TYPE_CHECKING:
 
 
 def import_(  # noqa: PLR0913 - each parameter is an option of the command
-    source: Annotated[Path, typer.Argument(metavar="IMPORTER", help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="NAME.onnx; or NAME.plimsoll or NAME.zip, a bundle, which needs --spec.")],
-    spec: Annotated[Path | None, typer.Option(help="The model's Spec. It goes into the bundle, or is only checked against the model.")] = None,
-    inputs: Annotated[str, typer.Option(help="The tensors to feed, by the source's names, with commas. Default: found.")] = "",
-    outputs: Annotated[str, typer.Option(help="The tensors to answer with, by the source's names, with commas. Default: found.")] = "",
-    shape: Annotated[list[str] | None, typer.Option(help="An input's shape where the file leaves it open: NAME=N,224,224,3; may be repeated.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Fix the batch to this size. Default: free, where the source has it free.")] = None,
-    architecture: Annotated[str, typer.Option(help="What bare weights belong to: a name, or module:callable with --trust.")] = "",
-    trust: Annotated[bool, typer.Option("--trust", help="Let the file run its own code. Only where you trust its author like that of a program.")] = False,
-    keep: Annotated[Path | None, typer.Option(help="Keep the intermediate form, too: of TensorFlow the frozen and folded graph, NAME.pb.")] = None,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMPORTER",
+            help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="NAME.onnx; or NAME.plimsoll or NAME.zip, a bundle, which needs --spec.")
+    ],
+    spec: Annotated[
+        Path | None,
+        typer.Option(help="The model's Spec. It goes into the bundle, or is only checked against the model."),
+    ] = None,
+    inputs: Annotated[
+        str, typer.Option(help="The tensors to feed, by the source's names, with commas. Default: found.")
+    ] = "",
+    outputs: Annotated[
+        str, typer.Option(help="The tensors to answer with, by the source's names, with commas. Default: found.")
+    ] = "",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="An input's shape where the file leaves it open: NAME=N,224,224,3; may be repeated."),
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Fix the batch to this size. Default: free, where the source has it free.")
+    ] = None,
+    architecture: Annotated[
+        str, typer.Option(help="What bare weights belong to: a name, or module:callable with --trust.")
+    ] = "",
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust", help="Let the file run its own code. Only where you trust its author like that of a program."
+        ),
+    ] = False,
+    keep: Annotated[
+        Path | None,
+        typer.Option(help="Keep the intermediate form, too: of TensorFlow the frozen and folded graph, NAME.pb."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
 ) -> None:
     """Convert a model of another framework to ONNX, and prove that it answers as its own framework does."""
@@ -40,8 +70,13 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
         raise InputError(f"--out {out}: found '{out.suffix}', expected a name that ends in .onnx, .plimsoll or .zip")
     given = spec_files.read(spec) if spec is not None else None
     if given is None and out.suffix != ".onnx":
-        raise InputError(f"{out}: a bundle says which input steps the model needs, and nobody has", "Give --spec FILE, or --out NAME.onnx.")
-    options = ImportOptions(_names(inputs), _names(outputs), dict(_shape(one) for one in shape or []), batch, trust, architecture, keep)
+        raise InputError(
+            f"{out}: a bundle says which input steps the model needs, and nobody has",
+            "Give --spec FILE, or --out NAME.onnx.",
+        )
+    options = ImportOptions(
+        _names(inputs), _names(outputs), dict(_shape(one) for one in shape or []), batch, trust, architecture, keep
+    )
     with tempfile.TemporaryDirectory(prefix="plimsoll-import-") as folder:
         imported = import_model(source, Path(folder), options, given)
         _say(source, imported, options)
@@ -105,7 +140,10 @@ def _put(imported: Imported, out: Path, force: bool) -> None:
     beside = {file: out.parent / file.relative_to(model.path.parent) for file in model.files}
     for file, target in beside.items():
         if target.exists() and not force:
-            raise InputError(f"{target}: is there already, and the model's weights go there", "Choose another folder, or give --force.")
+            raise InputError(
+                f"{target}: is there already, and the model's weights go there",
+                "Choose another folder, or give --force.",
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     shutil.copyfile(model.path, out)

@@ -22,7 +22,9 @@ def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a model file or a bundle.")],
     spec: Annotated[Path | None, typer.Option("--spec", help="Check that this Spec fits the model.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    graph: Annotated[bool, typer.Option("--graph", help="Show the graph in a browser, with Netron, until Ctrl-C.")] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Show the graph in a browser, with Netron, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show what is in a network: inputs, outputs, operators, parameters, arithmetic for one picture."""
     from rich.console import Console
@@ -53,7 +55,8 @@ def _show_graph(path: Path) -> None:
 def _confine_pages() -> None:
     """Let pages that this process serves reach this process alone.
 
-    Netron's page looks up the reader's country and then reports to Google Analytics, with its address and title. The cookie stands for having been asked.
+    Netron's page looks up the reader's country and then reports to Google Analytics, with its address and title. The
+    cookie stands for having been asked.
     """
     from http.server import BaseHTTPRequestHandler  # It would slow every start down.
 
@@ -68,15 +71,27 @@ def _confine_pages() -> None:
 
 
 def _show(found: Inspection, console: Console) -> None:
-    sizes = ", ".join(f"{dtype} {count:,} ({_megabytes(found.parameter_bytes[dtype])})" for dtype, count in found.parameter_counts.items())
+    sizes = ", ".join(
+        f"{dtype} {count:,} ({_megabytes(found.parameter_bytes[dtype])})"
+        for dtype, count in found.parameter_counts.items()
+    )
     facts = {
         "model": found.name,
         "file": f"{found.path} ({_megabytes(found.bytes)})",
         "external files": ", ".join(found.external_files),
-        "format": f"{found.format}, IR version {found.ir_version}, opset {', '.join(f'{domain} {version}' for domain, version in found.opsets.items())}",
+        "format": (
+            f"{found.format}, IR version {found.ir_version}, opset"
+            f" {', '.join(f'{domain} {version}' for domain, version in found.opsets.items())}"
+        ),
         "producer": found.producer,
-        "parameters": f"{found.parameters:,}: {sizes}" if len(found.parameter_counts) != 1 else f"{found.parameters:,}, {sizes.partition(' ')[0]}",
-        "one picture": f"{_giga(found.flops)}FLOPs, of which {_giga(found.macs)}MACs (a multiply-accumulate is 2 FLOPs)",
+        "parameters": (
+            f"{found.parameters:,}: {sizes}"
+            if len(found.parameter_counts) != 1
+            else f"{found.parameters:,}, {sizes.partition(' ')[0]}"
+        ),
+        "one picture": (
+            f"{_giga(found.flops)}FLOPs, of which {_giga(found.macs)}MACs (a multiply-accumulate is 2 FLOPs)"
+        ),
         "not counted": ", ".join(f"{count:,} × {name}" for name, count in found.uncounted.items()),
     }
     console.print(_facts(facts))
@@ -118,7 +133,9 @@ def _operators(operators: dict[str, int]) -> Table:
     for name, count in rows[:MOST_OPERATORS]:
         table.add_row(_plain(name), f"{count:,}", _plain("━" * max(1, round(24 * count / most)), colour="cyan"))
     if len(rows) > MOST_OPERATORS:
-        table.add_row(f"{len(rows) - MOST_OPERATORS} others", f"{sum(count for _, count in rows[MOST_OPERATORS:]):,}", "")
+        table.add_row(
+            f"{len(rows) - MOST_OPERATORS} others", f"{sum(count for _, count in rows[MOST_OPERATORS:]):,}", ""
+        )
     return table
 
 

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from plimsoll.serve.access.keys import Key, Terms
 
-app = typer.Typer(help="API keys of `plimsoll serve`: kept hashed in a file, which a running service reads anew when it changes.", no_args_is_help=True)
+app = typer.Typer(
+    help="API keys of `plimsoll serve`: kept hashed in a file, which a running service reads anew when it changes.",
+    no_args_is_help=True,
+)
 
 File = Annotated[Path, typer.Option("--file", "-f", help="The file of keys.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Who uses the key; it stands in logs.")]
@@ -25,9 +28,15 @@ _DEFAULT = Path("keys.toml")
 def add(  # noqa: PLR0913 - each parameter is an option of the command
     name: Name,
     file: File = _DEFAULT,
-    role: Annotated[str, typer.Option(help="predict; metrics: /metrics alone; admin: both, and load and unload models.")] = "predict",
-    rate: Annotated[str | None, typer.Option(help="How often it may ask, for example 10/s, 600/m or 5000/h. Default: unlimited.")] = None,
-    burst: Annotated[int | None, typer.Option(help="How many may come at once after a quiet time. Default: as many as in a second.")] = None,
+    role: Annotated[
+        str, typer.Option(help="predict; metrics: /metrics alone; admin: both, and load and unload models.")
+    ] = "predict",
+    rate: Annotated[
+        str | None, typer.Option(help="How often it may ask, for example 10/s, 600/m or 5000/h. Default: unlimited.")
+    ] = None,
+    burst: Annotated[
+        int | None, typer.Option(help="How many may come at once after a quiet time. Default: as many as in a second.")
+    ] = None,
     counts: Annotated[str, typer.Option(help="What the rate counts: requests, or pictures.")] = "requests",
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a date such as 2027-01-31.")] = None,
 ) -> None:
@@ -59,7 +68,14 @@ def list_(file: File = _DEFAULT) -> None:
     for key in keys.read(file):
         end = "" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         created = "" if key.created is None else f"{key.created:%Y-%m-%d}"
-        table.add_row(key.name, f"plm_{key.id}_", key.role, _rate(key), created, f"[red]{end}, expired[/]" if key.expired(time.time()) else end)
+        table.add_row(
+            key.name,
+            f"plm_{key.id}_",
+            key.role,
+            _rate(key),
+            created,
+            f"[red]{end}, expired[/]" if key.expired(time.time()) else end,
+        )
     Console().print(table)
 
 
@@ -73,7 +89,9 @@ def remove(name: Name, file: File = _DEFAULT) -> None:
         there = keys.read(file)
         left = [key for key in there if key.name != name]
         if len(left) == len(there):
-            raise InputError(f"{file} has no key named '{name}'", f"It has: {', '.join(key.name for key in there) or 'none'}.")
+            raise InputError(
+                f"{file} has no key named '{name}'", f"It has: {', '.join(key.name for key in there) or 'none'}."
+            )
         keys.write(file, left)
     typer.echo(f"{file}: {name} removed", err=True)
 
@@ -106,7 +124,13 @@ def _terms(role: str, rate: str | None, burst: int | None, counts: str, expires:
     if burst is not None and rate is None:
         raise InputError("--burst without --rate limits nothing", "Add --rate, for example --rate 10/s.")
     try:
-        return Terms(role, Rate.parse(rate) if rate is not None else None, burst, counts, _end(expires) if expires is not None else None)  # type: ignore[arg-type]  # checked when the key is made
+        return Terms(
+            role,
+            Rate.parse(rate) if rate is not None else None,
+            burst,
+            counts,
+            _end(expires) if expires is not None else None,
+        )  # type: ignore[arg-type]  # checked when the key is made
     except ValueError as error:
         raise InputError(str(error)) from error
 

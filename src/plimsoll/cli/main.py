@@ -36,7 +36,10 @@ from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
     name="plimsoll",
-    help="Find the fastest deployment of a trained vision model whose answers stay within your budget; prove it, pack it, run it.",
+    help=(
+        "Find the fastest deployment of a trained vision model whose answers stay within your budget; prove it, pack"
+        " it, run it."
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -67,7 +70,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but answers and errors.")] = False,
 ) -> None:
     """Set up what all commands share."""
@@ -82,7 +87,9 @@ def options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 a runtime failed, 130 interrupted."""
-    warnings.filterwarnings("ignore", module="PIL")  # Its remarks on damaged metadata; what can't be decoded is an error.
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # Its remarks on damaged metadata; what can't be decoded is an error.
     try:
         app()
     except PlimsollError as error:
@@ -114,7 +121,9 @@ def _say(error: PlimsollError) -> None:
 
 def _internal(error: Exception) -> int:
     """Keep the traceback in a file and say where it lies."""
-    with tempfile.NamedTemporaryFile("w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8") as log:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as log:
         traceback.print_exception(error, file=log)
     typer.secho("internal error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", err=True)

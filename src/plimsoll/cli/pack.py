@@ -14,19 +14,38 @@ if TYPE_CHECKING:
 
 
 def pack(  # noqa: PLR0913 - each parameter is an option of the command
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where the name ends in .zip.")],
-    for_: Annotated[str | None, typer.Option("--for", help="Write what another server takes in place of a bundle. triton: a model repository.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where the name ends in .zip."),
+    ],
+    for_: Annotated[
+        str | None,
+        typer.Option("--for", help="Write what another server takes in place of a bundle. triton: a model repository."),
+    ] = None,
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
-    target: Annotated[str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(
-            help="Golden pictures in place of Plimsoll's own: a file, folder or pattern; may be repeated. They become part of the bundle, metadata and all."
+            help=(
+                "Golden pictures in place of Plimsoll's own: a file, folder or pattern; may be repeated. They become"
+                " part of the bundle, metadata and all."
+            )
         ),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="An option of the server named by --for, as name=value; may be repeated.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="An option of the server named by --for, as name=value; may be repeated."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a bundle that is there.")] = False,
 ) -> None:
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
@@ -42,7 +61,9 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
             written = _for_triton(opened, wanted, preprocessing, out, set_ or [], force=force)
         else:
             golden = _golden(images or [])
-            written = write_bundle(opened.model, wanted, out, preprocessing=preprocessing, images=golden, origin=opened.origin, force=force)
+            written = write_bundle(
+                opened.model, wanted, out, preprocessing=preprocessing, images=golden, origin=opened.origin, force=force
+            )
     typer.echo(written)
 
 
@@ -58,11 +79,20 @@ def _check(server: str | None, images: list[str], options: list[str]) -> None:
         raise InputError("--set goes with --for alone", "A bundle's options are given where it runs.")
 
 
-def _for_triton(opened: Opened, target: Target, preprocessing: Preprocessing, out: Path, options: list[str], *, force: bool) -> Path:
+def _for_triton(
+    opened: Opened, target: Target, preprocessing: Preprocessing, out: Path, options: list[str], *, force: bool
+) -> Path:
     from plimsoll.cli.predict import _options
     from plimsoll.export.triton import TritonOptions, export
 
-    return export(opened.model, target, out, preprocessing=preprocessing, options=TritonOptions.read(_options(options)), force=force)
+    return export(
+        opened.model,
+        target,
+        out,
+        preprocessing=preprocessing,
+        options=TritonOptions.read(_options(options)),
+        force=force,
+    )
 
 
 def chosen_steps(given: str | None) -> Any:
@@ -84,7 +114,10 @@ def _golden(given: list[str]) -> list[Path]:
 
     found = [Path(picture) for picture in pictures(given)]
     if given and not found:
-        raise InputError(f"no pictures in {', '.join(given)}", "A folder's pictures are known by their endings: .jpg .jpeg .png .webp .bmp .gif .tif .tiff")
+        raise InputError(
+            f"no pictures in {', '.join(given)}",
+            "A folder's pictures are known by their endings: .jpg .jpeg .png .webp .bmp .gif .tif .tiff",
+        )
     if len(found) <= MAX_PICTURES or len(given) == len(found):
         return found
     logging.getLogger("plimsoll").info("%d of the %s pictures become golden ones", MAX_PICTURES, f"{len(found):,}")

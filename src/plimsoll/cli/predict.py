@@ -26,20 +26,42 @@ class _Tally:
 
 
 def predict(  # noqa: PLR0913 - each parameter is an option of the command
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="A zoo name (plimsoll zoo list), a bundle, or a model file with --spec."),
+    ],
     paths: Annotated[
-        list[str], typer.Argument(metavar="PATH…", help="Pictures, folders (with all below), patterns like 'photos/*.jpg', or - for a list on standard input.")
+        list[str],
+        typer.Argument(
+            metavar="PATH…",
+            help="Pictures, folders (with all below), patterns like 'photos/*.jpg', or - for a list on standard input.",
+        ),
     ],
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
-    format_: Annotated[str, typer.Option("--format", "-f", help="table, jsonl, csv or parquet. Default: table on a terminal, else jsonl.")] = "auto",
+    format_: Annotated[
+        str,
+        typer.Option("--format", "-f", help="table, jsonl, csv or parquet. Default: table on a terminal, else jsonl."),
+    ] = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write to this file instead of the terminal.")] = None,
     top: Annotated[int | None, typer.Option(min=1, help="Keep only the best so many labels.")] = None,
-    threshold: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="The score from which a label is given; replaces the Spec's.")] = None,
-    steps: Annotated[str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")] = None,
-    target: Annotated[str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="An option of the runtime, as name=value; may be repeated.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, max=1024, help="Pictures in one call of the runtime. Default: what suits it.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if any picture failed, not only if all did.")] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="The score from which a label is given; replaces the Spec's.")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the runtime, as name=value; may be repeated.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Pictures in one call of the runtime. Default: what suits it.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if any picture failed, not only if all did.")
+    ] = False,
 ) -> None:
     """Answer pictures.
 
@@ -54,7 +76,9 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     chosen = _format(format_, out)
     check_format(chosen, out)
     with ExitStack() as stack:
-        predictor = stack.enter_context(load(model, spec=spec, target=target, steps=_steps(steps), options=_options(set_ or [])))
+        predictor = stack.enter_context(
+            load(model, spec=spec, target=target, steps=_steps(steps), options=_options(set_ or []))
+        )
         writer = _writer(stack, chosen, out, predictor.task, top, paths)
         answers = predictor.predict_many(_listed(paths), threshold=threshold, batch=batch)
         tally = _write_all(answers, writer, paths)
@@ -84,7 +108,10 @@ def _write_all(answers: Any, writer: Writer, paths: list[str]) -> _Tally:
     finally:
         progress.close()
     if not tally.done:
-        raise InputError(f"no pictures in {', '.join(paths)}", "A folder's pictures are known by their endings: .jpg .jpeg .png .webp .bmp .gif .tif .tiff")
+        raise InputError(
+            f"no pictures in {', '.join(paths)}",
+            "A folder's pictures are known by their endings: .jpg .jpeg .png .webp .bmp .gif .tif .tiff",
+        )
     _sum_up(tally, time.perf_counter() - started)
     return tally
 
@@ -93,7 +120,9 @@ def _sum_up(tally: _Tally, seconds: float) -> None:
     import logging
 
     failed = f", {tally.failed:,} failed" if tally.failed else ""
-    logging.getLogger("plimsoll").info("%s pictures in %.1f s (%.0f a second)%s", f"{tally.done:,}", seconds, tally.done / max(seconds, 1e-9), failed)
+    logging.getLogger("plimsoll").info(
+        "%s pictures in %.1f s (%.0f a second)%s", f"{tally.done:,}", seconds, tally.done / max(seconds, 1e-9), failed
+    )
 
 
 def _format(given: str, out: Path | None) -> str:

@@ -23,17 +23,44 @@ _BAR = 24
 
 
 def prove(  # noqa: PLR0913 - each parameter is an option of the command
-    reference: Annotated[str, typer.Argument(metavar="A", help="The reference: a zoo name, a bundle, or a model file with --spec-a.")],
-    other: Annotated[str, typer.Argument(metavar="B", help="What is to be proven: likewise. A bare model file without --spec-b gets the reference's Spec.")],
-    images: Annotated[list[str], typer.Option("--images", "-i", help="Your pictures: a folder, a file or a pattern; may be repeated.")],
-    labels: Annotated[Path | None, typer.Option(help="The right labels: a CSV file with path,label or a folder with one folder a class.")] = None,
-    threshold: Annotated[list[float] | None, typer.Option(min=0.0, max=1.0, help="Compare decisions at this score; repeatable. Default: the Spec's.")] = None,
-    budget: Annotated[list[str] | None, typer.Option(help="What may be lost: flips=1% deviation=0.01 top1=-0.5% … Default: flips=4% deviation=0.01.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Also compare layer by layer: where in the network does the deviation enter?")] = False,
+    reference: Annotated[
+        str, typer.Argument(metavar="A", help="The reference: a zoo name, a bundle, or a model file with --spec-a.")
+    ],
+    other: Annotated[
+        str,
+        typer.Argument(
+            metavar="B",
+            help="What is to be proven: likewise. A bare model file without --spec-b gets the reference's Spec.",
+        ),
+    ],
+    images: Annotated[
+        list[str], typer.Option("--images", "-i", help="Your pictures: a folder, a file or a pattern; may be repeated.")
+    ],
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="The right labels: a CSV file with path,label or a folder with one folder a class."),
+    ] = None,
+    threshold: Annotated[
+        list[float] | None,
+        typer.Option(min=0.0, max=1.0, help="Compare decisions at this score; repeatable. Default: the Spec's."),
+    ] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(help="What may be lost: flips=1% deviation=0.01 top1=-0.5% … Default: flips=4% deviation=0.01."),
+    ] = None,
+    layers: Annotated[
+        bool,
+        typer.Option("--layers", help="Also compare layer by layer: where in the network does the deviation enter?"),
+    ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    steps_a: Annotated[str | None, typer.Option(help="A's input steps: reference or fast. Default: the bundle's, else reference.")] = None,
+    steps_a: Annotated[
+        str | None, typer.Option(help="A's input steps: reference or fast. Default: the bundle's, else reference.")
+    ] = None,
     steps_b: Annotated[str | None, typer.Option(help="B's input steps.")] = None,
-    target_a: Annotated[str | None, typer.Option(help="A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")] = None,
+    target_a: Annotated[
+        str | None,
+        typer.Option(help="A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32."),
+    ] = None,
     target_b: Annotated[str | None, typer.Option(help="B's runtime:device:precision.")] = None,
     spec_a: Annotated[Path | None, typer.Option(help="The Spec of A, a bare model file.")] = None,
     spec_b: Annotated[Path | None, typer.Option(help="The Spec of B, a bare model file.")] = None,
@@ -59,7 +86,16 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         truths = read_labels(labels, known, _folder(images)) if labels is not None else None
         progress = Progress(None, images, _SHOW_AFTER_S)
         stack.callback(progress.close)
-        proof = run(first, second, pictures(images), labels=truths, thresholds=threshold, budget=limits, layers=layers, advance=progress.advance)
+        proof = run(
+            first,
+            second,
+            pictures(images),
+            labels=truths,
+            thresholds=threshold,
+            budget=limits,
+            layers=layers,
+            advance=progress.advance,
+        )
         progress.close()
     if json_:
         typer.echo(proof.report().to_json())
@@ -96,7 +132,9 @@ def _show(proof: Proof) -> None:
     console = Console(highlight=False)
     mark = Text("✓ proven  ", style="bold green") if proof.passed else Text("✗ not proven  ", style="bold red")
     console.print(mark + Text(proof.headline, style="bold"), soft_wrap=True)
-    console.print(Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True)
+    console.print(
+        Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True
+    )
     console.print()
     console.print(_checks(proof.checks))
     if proof.answers is not None and proof.answers.deviation is not None:
@@ -132,10 +170,18 @@ def _in_short(proof: Proof) -> str:
     p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
     rank = "" if proof.answers.rank_correlation is None else f"; rank correlation {proof.answers.rank_correlation:.5f}"
     parts = [f"Scores deviation by {deviation.mean:.2g} on the mean{p99}, {deviation.maximum:.2g} at most{rank}."]
-    alone = [f"{name} alone {cost.size:.2g}" for name, cost in (("input steps", proof.input_only), ("network", proof.network_only)) if cost is not None]
+    alone = [
+        f"{name} alone {cost.size:.2g}"
+        for name, cost in (("input steps", proof.input_only), ("network", proof.network_only))
+        if cost is not None
+    ]
     if alone:
         parts.append(f"Of the mean: {', '.join(alone)}.")
-    parts += [f"{change.name}: {change.reference:.4g} → {change.other:.4g}." for change in proof.answers.changes if change.change is not None]
+    parts += [
+        f"{change.name}: {change.reference:.4g} → {change.other:.4g}."
+        for change in proof.answers.changes
+        if change.change is not None
+    ]
     return "\n".join(parts)
 
 
@@ -146,7 +192,10 @@ def _show_failures(console: Console, proof: Proof) -> None:
         console.print(Text(f"{len(proof.failures):,} pictures were not answered by both:", style="yellow"))
     for failure in proof.failures[:5]:
         who = "neither" if failure.reference and failure.other else "A failed" if failure.reference else "B failed"
-        console.print(Text(f"  {_printable(failure.path)}: {who}: {_printable(failure.reference or failure.other)}", style="dim"), soft_wrap=True)
+        console.print(
+            Text(f"  {_printable(failure.path)}: {who}: {_printable(failure.reference or failure.other)}", style="dim"),
+            soft_wrap=True,
+        )
 
 
 def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
@@ -159,14 +208,28 @@ def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
     most = max(finite, default=1.0) or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("layer", "signal to noise", "", "value", "operator"):
-        table.add_column(heading, justify="right" if heading in {"layer", "signal to noise"} else "left", no_wrap=heading != "value")
+        table.add_column(
+            heading, justify="right" if heading in {"layer", "signal to noise"} else "left", no_wrap=heading != "value"
+        )
     for place in least:
         layer = layers[place]
         share = min(1.0, max(0.0, layer.snr_db / most))
         bar = Text("━" * round(share * _BAR), style="cyan")
-        table.add_row(f"{place + 1} of {len(layers)}", f"{layer.snr_db:.1f} dB", bar, _printable(layer.name), _printable(layer.operator))
+        table.add_row(
+            f"{place + 1} of {len(layers)}",
+            f"{layer.snr_db:.1f} dB",
+            bar,
+            _printable(layer.name),
+            _printable(layer.operator),
+        )
     console.print()
-    console.print(Text(f"The {len(least)} layers with the least signal to noise, in the network's order (--json has all):", style="bold"), soft_wrap=True)
+    console.print(
+        Text(
+            f"The {len(least)} layers with the least signal to noise, in the network's order (--json has all):",
+            style="bold",
+        ),
+        soft_wrap=True,
+    )
     console.print(table)
 
 

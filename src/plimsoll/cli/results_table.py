@@ -26,10 +26,19 @@ class ResultsTable:
         self._doing, self._since = "", time.monotonic()
         self._console = Console(highlight=False)
         # Drawn seldom: the processes that are being measured want the cores.
-        self._live = Live(console=self._console, refresh_per_second=2, get_renderable=self._shown, transient=True) if live else None
+        self._live = (
+            Live(console=self._console, refresh_per_second=2, get_renderable=self._shown, transient=True)
+            if live
+            else None
+        )
         split = run.split
-        parts = f"{len(split.calibration):,} pictures calibrate, {len(split.selection):,} choose, {len(split.judging):,} judge"
-        self._console.print(f"{parts}; budget {run.config.budget}\nwork folder {run.work.path}", soft_wrap=True, markup=False)
+        parts = (
+            f"{len(split.calibration):,} pictures calibrate, {len(split.selection):,} choose, {len(split.judging):,}"
+            " judge"
+        )
+        self._console.print(
+            f"{parts}; budget {run.config.budget}\nwork folder {run.work.path}", soft_wrap=True, markup=False
+        )
 
     def add(self, trial: Trial) -> None:
         """Show one trial more."""
@@ -48,7 +57,9 @@ class ResultsTable:
         cells = self._rows[trial.candidate]
         if trial.status != "ok":
             return Text(f"{cells[0]:<64} {cells[-1]}")
-        return Text(f"{cells[0]:<64} {cells[1]:>7} {cells[2]:>9}  deviation {cells[3]:<7} flips {cells[4]:<9}  {cells[5]}")
+        return Text(
+            f"{cells[0]:<64} {cells[1]:>7} {cells[2]:>9}  deviation {cells[3]:<7} flips {cells[4]:<9}  {cells[5]}"
+        )
 
     def _shown(self) -> Any:
         from rich.console import Group
@@ -104,7 +115,9 @@ class ResultsTable:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._live is not None:
             self._live.stop()
             self._console.print(self._table())

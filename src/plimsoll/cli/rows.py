@@ -48,13 +48,18 @@ class JsonLines(Writer):
 
     def write(self, prediction: Prediction) -> None:
         # Paths that are no valid text are escaped, so that every line is valid UTF-8.
-        text = json.dumps(row(prediction, self._task, self._top), ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+        text = (
+            json.dumps(row(prediction, self._task, self._top), ensure_ascii=False)
+            .encode("utf-8", "backslashreplace")
+            .decode()
+        )
         self._stream.write(text + "\n")
         self._stream.flush()
 
 
 class Csv(Writer):
-    """Comma-separated values, a row a picture: a column a label; boxes, points, masks and whatever else is nested as JSON."""
+    """Comma-separated values, a row a picture: a column a label; boxes, points, masks and whatever else is nested as
+    JSON."""
 
     def __init__(self, stream: IO[str], task: Task, top: int | None) -> None:
         self._stream, self._task, self._top = stream, task, top
@@ -66,10 +71,17 @@ class Csv(Writer):
 
     def write(self, prediction: Prediction) -> None:
         values = row(prediction, self._task, self._top)
-        plain = [json.dumps(values[key]) if isinstance(values[key], (dict, list)) else values[key] for key in self._keys]
+        plain = [
+            json.dumps(values[key]) if isinstance(values[key], (dict, list)) else values[key] for key in self._keys
+        ]
         scores = values.get("scores", {})
         fields = [*plain, *(scores.get(label) for label in self._labels), values["error"]]
-        self._writer.writerow([field.encode("utf-8", "backslashreplace").decode() if isinstance(field, str) else field for field in fields])
+        self._writer.writerow(
+            [
+                field.encode("utf-8", "backslashreplace").decode() if isinstance(field, str) else field
+                for field in fields
+            ]
+        )
         self._stream.flush()
 
 
@@ -81,7 +93,9 @@ class Parquet(Writer):
             import pyarrow as arrow
             from pyarrow import parquet
         except ImportError as error:
-            raise BackendMissingError("Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'") from error
+            raise BackendMissingError(
+                "Parquet needs pyarrow, which is not installed", "Install it: pip install 'plimsoll-line[parquet]'"
+            ) from error
         self._path, self._task, self._top = path, task, top
         self._temporary = path.with_name(f".{path.name}.part")
         known = _parquet_types(arrow)
@@ -100,7 +114,12 @@ class Parquet(Writer):
             values["scores"] = list(values["scores"].items())
         if values.get("mask") is not None:
             values["mask"]["rle"] = list(values["mask"]["rle"].items())
-        self._rows.append({key: json.dumps(value) if key in self._nested and value is not None else value for key, value in values.items()})
+        self._rows.append(
+            {
+                key: json.dumps(value) if key in self._nested and value is not None else value
+                for key, value in values.items()
+            }
+        )
         if len(self._rows) >= self._group:
             self._flush()
 
@@ -150,7 +169,9 @@ class Table(Writer):
             self._begun = True
             score = "score" if isinstance(self._task, ClassifyTask) else "answer"
             positive = self._task.spec.positive if isinstance(self._task, ClassifyTask) else None
-            heading = f"{'picture':<{self._path_width}}  {positive + ' score' if positive else score:<{self._BAR + 7}}  label"
+            heading = (
+                f"{'picture':<{self._path_width}}  {positive + ' score' if positive else score:<{self._BAR + 7}}  label"
+            )
             self.console.print(self._text(heading, style="bold"), soft_wrap=True)
         self.console.print(self._line(prediction), soft_wrap=True)
 
@@ -175,7 +196,11 @@ class Table(Writer):
             if answer.band is not None:
                 line.append(f" · {answer.band}", style="dim")
             if self._top is not None and self._top > 1:
-                others = [f"{label} {score:.4f}" for label, score in list(answer.scores.items())[: self._top] if label != answer.label]
+                others = [
+                    f"{label} {score:.4f}"
+                    for label, score in list(answer.scores.items())[: self._top]
+                    if label != answer.label
+                ]
                 line.append(f"  {', '.join(others)}", style="dim")
         elif answer is not None:
             self._readings.update(answer.readings())

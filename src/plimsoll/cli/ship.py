@@ -17,35 +17,74 @@ if TYPE_CHECKING:
 
 def ship(  # noqa: PLR0913 - each parameter is an option of the command
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a model file with --spec.")],
-    images: Annotated[list[str], typer.Option("--images", "-i", help="Your own pictures: a folder, files or patterns; may be repeated.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where it ends in .zip.")],
+    images: Annotated[
+        list[str],
+        typer.Option("--images", "-i", help="Your own pictures: a folder, files or patterns; may be repeated."),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where it ends in .zip.")
+    ],
     spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Right labels: a CSV file with path,label, or a folder with one folder a class.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Right labels: a CSV file with path,label, or a folder with one folder a class.")
+    ] = None,
     budget: Annotated[
-        list[str] | None, typer.Option(help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% deviation=0.01.")
+        list[str] | None,
+        typer.Option(
+            help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% deviation=0.01."
+        ),
     ] = None,
     targets: Annotated[
-        str, typer.Option(help="Targets to try, separated by commas; 'all' makes the toolchains that some need. Default: all that need no toolchain made.")
+        str,
+        typer.Option(
+            help=(
+                "Targets to try, separated by commas; 'all' makes the toolchains that some need. Default: all that need"
+                " no toolchain made."
+            )
+        ),
     ] = "",
-    calibrators: Annotated[str, typer.Option(help="Calibrators to try, separated by commas. Default: percentile,minmax,moving_average,entropy,mse.")] = "",
-    calibration: Annotated[Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")] = None,
+    calibrators: Annotated[
+        str,
+        typer.Option(
+            help="Calibrators to try, separated by commas. Default: percentile,minmax,moving_average,entropy,mse."
+        ),
+    ] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")
+    ] = None,
     objective: Annotated[str, typer.Option(help="throughput, latency or size.")] = "throughput",
     time: Annotated[
-        str, typer.Option(help="How long to look for better ones, for example 90s or 10m with many targets; the last race and the judging come on top.")
+        str,
+        typer.Option(
+            help=(
+                "How long to look for better ones, for example 90s or 10m with many targets; the last race and the"
+                " judging come on top."
+            )
+        ),
     ] = "3m",
-    measure: Annotated[str, typer.Option(help="Measured time of each candidate; longer where the machine is noisy.")] = "2s",
+    measure: Annotated[
+        str, typer.Option(help="Measured time of each candidate; longer where the machine is noisy.")
+    ] = "2s",
     min_gain: Annotated[str, typer.Option("--min-gain", help="The least gain that is worth a change.")] = "3%",
-    max_images: Annotated[int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")] = 2000,
+    max_images: Annotated[
+        int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")
+    ] = 2000,
     golden_from_images: Annotated[
-        bool, typer.Option("--golden-from-images", help="Put some of your judging pictures into the bundle, for `verify`. Default: pictures of Plimsoll's.")
+        bool,
+        typer.Option(
+            "--golden-from-images",
+            help="Put some of your judging pictures into the bundle, for `verify`. Default: pictures of Plimsoll's.",
+        ),
     ] = False,
-    work: Annotated[Path | None, typer.Option(help="Where everything built and measured is kept, so that a stopped run continues.")] = None,
+    work: Annotated[
+        Path | None, typer.Option(help="Where everything built and measured is kept, so that a stopped run continues.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
 ) -> None:
     """Find the fastest deployment whose answers stay within the budget, prove it, and pack it.
 
-    Candidates are built, proven against the reference on your pictures, and measured end to end, each in a process of its
-    own. The winner is judged on pictures that nothing before has seen. If nothing passes, the reference ships.
+    Candidates are built, proven against the reference on your pictures, and measured end to end, each in a process of
+    its own. The winner is judged on pictures that nothing before has seen. If nothing passes, the reference ships.
     """
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import pictures
@@ -67,7 +106,9 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
         with folder.locked():
             run = Ship(opened, parts, folder, config, truths)
             shipped = _watched(run, sys.stdout.isatty())
-            done = deliver(run, shipped, out, ["plimsoll", *sys.argv[1:]], golden_from_images=golden_from_images, force=force)
+            done = deliver(
+                run, shipped, out, ["plimsoll", *sys.argv[1:]], golden_from_images=golden_from_images, force=force
+            )
             _sum_up(run, shipped, done, golden_from_images)
 
 
@@ -79,9 +120,16 @@ def _targets(text: str) -> tuple[Target, ...]:
 
     if not text:
         return default_targets()
-    wanted = all_targets() if text == "all" else tuple(dict.fromkeys(Target.parse(name) for name in text.split(",") if name.strip()))
+    wanted = (
+        all_targets()
+        if text == "all"
+        else tuple(dict.fromkeys(Target.parse(name) for name in text.split(",") if name.strip()))
+    )
     if not wanted:
-        raise InputError(f"--targets '{text}': there is no target in it", "For example --targets onnxruntime:cpu:int8,openvino:cpu:int8.")
+        raise InputError(
+            f"--targets '{text}': there is no target in it",
+            "For example --targets onnxruntime:cpu:int8,openvino:cpu:int8.",
+        )
     _check(wanted)
     if needed := toolchains(wanted):
         from plimsoll.system.toolchains import make
@@ -100,7 +148,11 @@ def _check(targets: tuple[Target, ...]) -> None:
 
 
 def _wishes(
-    targets: tuple[Target, ...], calibration: tuple[str, Path | None], budget: list[str] | None, objective: str, limits: tuple[str, str, str]
+    targets: tuple[Target, ...],
+    calibration: tuple[str, Path | None],
+    budget: list[str] | None,
+    objective: str,
+    limits: tuple[str, str, str],
 ) -> SearchConfig:
     from plimsoll.core.budget import DEFAULT, Budget
     from plimsoll.errors import InputError
@@ -114,8 +166,21 @@ def _wishes(
     chosen = tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip())) or CALIBRATORS
     if unknown := [name for name in chosen if name not in CALIBRATORS]:
         raise InputError(f"--calibrators: '{unknown[0]}' is none", f"There are: {', '.join(CALIBRATORS)}.")
-    time, measured, share = _seconds("--time", limits[0]), _seconds("--measure", limits[1], least=0.05), _share(limits[2])
-    return SearchConfig(targets, chosen, Budget.parse(budget) if budget else DEFAULT, objective, time, share, measured, calibration=table)
+    time, measured, share = (
+        _seconds("--time", limits[0]),
+        _seconds("--measure", limits[1], least=0.05),
+        _share(limits[2]),
+    )
+    return SearchConfig(
+        targets,
+        chosen,
+        Budget.parse(budget) if budget else DEFAULT,
+        objective,
+        time,
+        share,
+        measured,
+        calibration=table,
+    )
 
 
 def _seconds(option: str, text: str, least: float = 0.0) -> float:
@@ -128,7 +193,9 @@ def _seconds(option: str, text: str, least: float = 0.0) -> float:
     except ValueError:
         seconds = -1.0
     if not least <= seconds < 1e7:
-        raise InputError(f"{option} {text}: expected a time like 90s, 10m or 1h" + (f", at least {least:g}s" if least else ""))
+        raise InputError(
+            f"{option} {text}: expected a time like 90s, 10m or 1h" + (f", at least {least:g}s" if least else "")
+        )
     return seconds
 
 
@@ -163,15 +230,28 @@ def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> No
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"\n{_verdict(run, shipped)}")
     deviation = shipped.judged.deviation
-    moved = f"; scores move by {deviation.mean:.2g} on average, at most {deviation.maximum:.2g}" if deviation is not None else ""
-    console.print(f"{shipped.judged.headline}{moved} [dim](judged on {shipped.judged.pictures:,} pictures that nothing before had seen)[/]")
+    moved = (
+        f"; scores move by {deviation.mean:.2g} on average, at most {deviation.maximum:.2g}"
+        if deviation is not None
+        else ""
+    )
+    console.print(
+        f"{shipped.judged.headline}{moved} [dim](judged on {shipped.judged.pictures:,} pictures that nothing before had"
+        " seen)[/]"
+    )
     for change in shipped.judged.changes:
         if change.name in run.config.budget.metrics and change.reference is not None and change.other is not None:
-            console.print(f"{change.name}: {change.reference:.4g} → {change.other:.4g} [dim](on {change.count:,} labelled pictures)[/]")
+            console.print(
+                f"{change.name}: {change.reference:.4g} → {change.other:.4g} [dim](on {change.count:,} labelled"
+                " pictures)[/]"
+            )
     for note in shipped.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
     golden = "some of your judging pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
-    console.print(f"bundle: {escape(str(done.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\nreport: {escape(str(done.page))}")
+    console.print(
+        f"bundle: {escape(str(done.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\nreport:"
+        f" {escape(str(done.page))}"
+    )
 
 
 def _verdict(run: Ship, shipped: Shipped) -> str:
@@ -187,5 +267,8 @@ def _verdict(run: Ship, shipped: Shipped) -> str:
     interval = f"{speed['low']:.2f} … {speed['high']:.2f}"
     if by_size:
         ours, theirs = (float(one.result["size_bytes"]) for one in (shipped.winner, shipped.reference))
-        return f"[bold green]{less(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}× as fast)[/]"
+        return (
+            f"[bold green]{less(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}×"
+            " as fast)[/]"
+        )
     return f"[bold green]{roughly_times(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"

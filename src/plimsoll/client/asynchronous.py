@@ -47,13 +47,17 @@ class AsyncClient:
     @overload
     async def predict(self, picture: list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> list[Result]: ...
 
-    async def predict(self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> Answer | list[Result]:
+    async def predict(
+        self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]
+    ) -> Answer | list[Result]:
         """Answer one picture, or several; as `Client.predict`."""
         if isinstance(picture, list | tuple):
             return [result async for result in self.predict_many(picture, **wishes)]
         return (await self._ask([await asyncio.to_thread(sending, picture, 0)], wishes))[0].unwrap()
 
-    async def predict_many(self, pictures: Iterable[Picture] | AsyncIterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]) -> AsyncIterator[Result]:
+    async def predict_many(
+        self, pictures: Iterable[Picture] | AsyncIterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]
+    ) -> AsyncIterator[Result]:
         """Answer pictures in their order, however many there are; as `Client.predict_many`."""
         waiting: deque[asyncio.Task[list[Result]]] = deque()
         turns = asyncio.Semaphore(self._place.connections)
@@ -98,7 +102,9 @@ class AsyncClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self.close()
 
     def __repr__(self) -> str:
@@ -134,7 +140,9 @@ class AsyncClient:
             await asyncio.sleep(pause)
 
 
-async def _groups(pictures: Iterable[Picture] | AsyncIterable[Picture], grouping: Grouping) -> AsyncIterator[list[Sending]]:
+async def _groups(
+    pictures: Iterable[Picture] | AsyncIterable[Picture], grouping: Grouping
+) -> AsyncIterator[list[Sending]]:
     number = 0
     async for picture in _each(pictures):
         if group := grouping.add(await asyncio.to_thread(sending, picture, number)):

@@ -28,9 +28,9 @@ class Client:
     ...     for result in client.predict_many(Path("photos").glob("*.jpg"), model="open_nsfw"):
     ...         print(result.name, result.answer.score if result.answer else result.error)
 
-    `timeout` is how many seconds a request may take with all its tries; `retries` how often it is tried again (429, 503, no
-    connection; see `plimsoll.client.exchange`); `connections` how many requests are under way at once; `verify` a file of
-    certificates to trust besides the system's. Raises ServiceError and its kinds.
+    `timeout` is how many seconds a request may take with all its tries; `retries` how often it is tried again (429,
+    503, no connection; see `plimsoll.client.exchange`); `connections` how many requests are under way at once; `verify`
+    a file of certificates to trust besides the system's. Raises ServiceError and its kinds.
     """
 
     def __init__(
@@ -53,22 +53,26 @@ class Client:
     @overload
     def predict(self, picture: list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> list[Result]: ...
 
-    def predict(self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> Answer | list[Result]:
+    def predict(
+        self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]
+    ) -> Answer | list[Result]:
         """Answer one picture (a path, bytes or a file object), or several.
 
-        One picture gives its Answer, or raises ItemError; several give a Result each, in order, where a picture that fails
-        fails alone. `wishes` are `model`, `top`, `threshold`, `priority` and `timeout`, as in `Wishes`.
+        One picture gives its Answer, or raises ItemError; several give a Result each, in order, where a picture that
+        fails fails alone. `wishes` are `model`, `top`, `threshold`, `priority` and `timeout`, as in `Wishes`.
         """
         if isinstance(picture, list | tuple):
             return list(self.predict_many(picture, **wishes))
         return self._ask([sending(picture, 0)], wishes)[0].unwrap()
 
-    def predict_many(self, pictures: Iterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]) -> Iterator[Result]:
+    def predict_many(
+        self, pictures: Iterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]
+    ) -> Iterator[Result]:
         """Answer pictures in their order, however many there are; memory stays bounded.
 
         They go out in requests of at most `batch` pictures and 8 MiB, as many at once as the client has connections. A
-        picture that can't be read, or that gets no answer, is a Result with an error; a request that fails as a whole, after all
-        its tries, raises. Leaving the stream early waits for the requests that are out, and sends no other.
+        picture that can't be read, or that gets no answer, is a Result with an error; a request that fails as a whole,
+        after all its tries, raises. Leaving the stream early waits for the requests that are out, and sends no other.
         """
         grouping = Grouping(batch)
         waiting: deque[Future[list[Result]]] = deque()
@@ -116,7 +120,9 @@ class Client:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -36,7 +36,9 @@ class ServiceError(PlimsollError):
     of_picture = False
     """Whether it is the only picture of its request that got no answer, not the request."""
 
-    def __init__(self, message: str, hint: str = "", *, status: int | None = None, kind: str = "", request_id: str | None = None) -> None:
+    def __init__(
+        self, message: str, hint: str = "", *, status: int | None = None, kind: str = "", request_id: str | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.status = status
         self.kind = kind

@@ -1,13 +1,17 @@
-"""One call until it is answered: what to send, when to try again, when to give up. No I/O and no clock of its own, so each rule is tested as it is.
+"""One call until it is answered: what to send, when to try again, when to give up. No I/O and no clock of its own, so
+each rule is tested as it is.
 
 A call is tried again where that can help and can't harm:
 
-- 429 and 503: after the seconds of the service's `Retry-After` (at most a minute is waited), else after a pause that doubles;
+- 429 and 503: after the seconds of the service's `Retry-After` (at most a minute is waited), else after a pause that
+  doubles;
 - no connection: nothing was sent, so nothing was done;
-- a connection that closed without a byte of an answer: once. A kept connection may be closed by the other side at the moment
-  of its next use (RFC 9112, 9.3.1), and nothing that this client asks changes anything, so asking twice is safe (RFC 9110, 9.2.2).
+- a connection that closed without a byte of an answer: once. A kept connection may be closed by the other side at the
+  moment of its next use (RFC 9112, 9.3.1), and nothing that this client asks changes anything, so asking twice is safe
+  (RFC 9110, 9.2.2).
 
-Never after another 4xx, and never past the deadline. Pauses are spread at random, so that many clients don't come back at once.
+Never after another 4xx, and never past the deadline. Pauses are spread at random, so that many clients don't come back
+at once.
 """
 
 from __future__ import annotations
@@ -44,7 +48,8 @@ class Wishes(TypedDict, total=False):
     priority: Literal[-1, 0, 1]
     """1 goes before 0, 0 before -1."""
     timeout: float | None
-    """Seconds for each request with all its tries; replaces the client's. The service drops what nobody waits for any more."""
+    """Seconds for each request with all its tries; replaces the client's. The service drops what nobody waits for any
+    more."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,11 @@ class Reply:
         try:
             return json.loads(self.body, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
-            raise ServiceError(f"the service's answer is no JSON: {quoted(self.body)}", "Is it Plimsoll that answers there?", status=self.status) from error
+            raise ServiceError(
+                f"the service's answer is no JSON: {quoted(self.body)}",
+                "Is it Plimsoll that answers there?",
+                status=self.status,
+            ) from error
 
 
 class Broken(Exception):  # noqa: N818 - what happened, between two modules
@@ -82,14 +91,21 @@ class Broken(Exception):  # noqa: N818 - what happened, between two modules
         super().__init__(reason)
         self.reason = reason
         self.stage = stage
-        """`unsent`: no connection; `dropped`: closed without a byte of an answer; `late`: out of time; `broken`: anything else."""
+        """`unsent`: no connection; `dropped`: closed without a byte of an answer; `late`: out of time; `broken`:
+        anything else."""
 
 
 class Exchange:
     """The state of one call: how often it was tried, and how much of its time is left."""
 
     def __init__(
-        self, call: Call, retries: int, timeout: float, *, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+        self,
+        call: Call,
+        retries: int,
+        timeout: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.call = call
         self.request_id = secrets.token_hex(8)
@@ -110,7 +126,8 @@ class Exchange:
         return left
 
     def heard(self, reply: Reply) -> float | None:
-        """Return how long to wait before the next try, or None where `reply` is the answer; raises ServiceError where there is none."""
+        """Return how long to wait before the next try, or None where `reply` is the answer; raises ServiceError where
+        there is none."""
         if 200 <= reply.status < 300:
             return None
         error = problem(reply, self.request_id)
@@ -123,7 +140,11 @@ class Exchange:
         """Return how long to wait before the next try; raises UnreachableError or DeadlineError where none helps."""
         if broken.stage == "late":
             raise self._late(broken.reason) from broken
-        error = UnreachableError(f"no answer from the service: {broken.reason}", "Is it running, and is this its address?", request_id=self.request_id)
+        error = UnreachableError(
+            f"no answer from the service: {broken.reason}",
+            "Is it running, and is this its address?",
+            request_id=self.request_id,
+        )
         first_drop = broken.stage == "dropped" and not self._dropped
         self._dropped |= broken.stage == "dropped"
         if broken.stage == "unsent" or first_drop:
@@ -140,7 +161,11 @@ class Exchange:
         return min(_FIRST_PAUSE_S * 2.0**self._tries, _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
 
     def _late(self, reason: str) -> DeadlineError:
-        return DeadlineError(f"no answer within {self._timeout:g} s{f': {reason}' if reason else ''}", "Give it a longer timeout.", request_id=self.request_id)
+        return DeadlineError(
+            f"no answer within {self._timeout:g} s{f': {reason}' if reason else ''}",
+            "Give it a longer timeout.",
+            request_id=self.request_id,
+        )
 
 
 def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
@@ -169,11 +194,16 @@ def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
     return error
 
 
-_HINTS = {401: "Give the client a key: Client(url, key=…).", 403: "The key may not do this.", 404: "Client.models() lists what the service has."}
+_HINTS = {
+    401: "Give the client a key: Client(url, key=…).",
+    403: "The key may not do this.",
+    404: "Client.models() lists what the service has.",
+}
 
 
 def _said(reply: Reply) -> dict[str, str]:
-    """Read `{"error": {"kind", "message", "hint"}}`, the same of a request's only picture, or `{"error": text}`; whatever else it is, is quoted."""
+    """Read `{"error": {"kind", "message", "hint"}}`, the same of a request's only picture, or `{"error": text}`;
+    whatever else it is, is quoted."""
     try:
         body = reply.json()
     except ServiceError:
@@ -185,7 +215,10 @@ def _said(reply: Reply) -> dict[str, str]:
         said = {"message": said}
     if not isinstance(said, dict) or not said.get("message"):
         said = {"message": f"HTTP {reply.status}{': ' if reply.body else ''}{quoted(reply.body)}"}
-    return {"of": "picture" if lone else "request", **{name: _printable(str(said.get(name) or "")) for name in ("kind", "message", "hint")}}
+    return {
+        "of": "picture" if lone else "request",
+        **{name: _printable(str(said.get(name) or "")) for name in ("kind", "message", "hint")},
+    }
 
 
 def retry_after(text: str | None, now: Callable[[], float] = time.time) -> float | None:

@@ -60,7 +60,8 @@ def sending(picture: Picture, number: int) -> Sending:
     if isinstance(picture, Readable):
         return _opened(picture, number)
     raise InputError(
-        f"{type(picture).__name__} is no picture", "Expected a path, bytes or a file object; `predict` takes a list of them, `predict_many` any iterable."
+        f"{type(picture).__name__} is no picture",
+        "Expected a path, bytes or a file object; `predict` takes a list of them, `predict_many` any iterable.",
     )
 
 
@@ -78,7 +79,8 @@ def _opened(file: Readable, number: int) -> Sending:
 
 
 class Grouping:
-    """Cuts a stream of pictures into requests of at most `batch` pictures and `limit` bytes; a larger picture goes alone."""
+    """Cuts a stream of pictures into requests of at most `batch` pictures and `limit` bytes; a larger picture goes
+    alone."""
 
     def __init__(self, batch: int, limit: int = REQUEST_BYTES) -> None:
         if batch < 1:

@@ -26,23 +26,39 @@ class PredictionRequest:
 
     def call(self) -> Call:
         """Return the HTTP request: one picture as it is, several as `multipart/form-data`."""
-        params = {name: str(self._wishes[name]) for name in ("model", "top", "threshold") if self._wishes.get(name) is not None}
+        params = {
+            name: str(self._wishes[name])
+            for name in ("model", "top", "threshold")
+            if self._wishes.get(name) is not None
+        }
         if self._wishes.get("priority"):
             params["priority"] = str(self._wishes["priority"])
-        kind, body = ("application/octet-stream", self.pictures[0]) if len(self.pictures) == 1 else multipart(self.pictures)
+        kind, body = (
+            ("application/octet-stream", self.pictures[0]) if len(self.pictures) == 1 else multipart(self.pictures)
+        )
         return Call("POST", "/v1/predict", params, {"content-type": kind}, body)
 
     def results(self, reply: Reply | None) -> list[Result]:
-        """Return what came of each picture, in order; raises ServiceError where the answer is not one that this client understands."""
+        """Return what came of each picture, in order; raises ServiceError where the answer is not one that this client
+        understands."""
         answered = iter(_answered(reply, len(self.pictures)) if reply is not None else [])
-        return [_result(name, next(answered) if isinstance(data, bytes) else data) for name, data in zip(self._names, self._read, strict=True)]
+        return [
+            _result(name, next(answered) if isinstance(data, bytes) else data)
+            for name, data in zip(self._names, self._read, strict=True)
+        ]
 
     def failed(self, error: ServiceError) -> list[Result]:
-        """Return the result of a single picture that the service has no answer for, or finds too large; raises `error` where it means more than that."""
+        """Return the result of a single picture that the service has no answer for, or finds too large; raises `error`
+        where it means more than that."""
         if len(self.pictures) != 1 or not (error.of_picture or error.status == TOO_LARGE):
             raise error
-        item = ItemError(error.message, error.hint, status=error.status, kind=error.kind or "input", request_id=error.request_id)
-        return [_result(name, item if isinstance(data, bytes) else data) for name, data in zip(self._names, self._read, strict=True)]
+        item = ItemError(
+            error.message, error.hint, status=error.status, kind=error.kind or "input", request_id=error.request_id
+        )
+        return [
+            _result(name, item if isinstance(data, bytes) else data)
+            for name, data in zip(self._names, self._read, strict=True)
+        ]
 
 
 def multipart(pictures: Sequence[bytes]) -> tuple[str, bytes]:
@@ -50,7 +66,10 @@ def multipart(pictures: Sequence[bytes]) -> tuple[str, bytes]:
     boundary = secrets.token_hex(16)
     parts: list[bytes] = []
     for number, picture in enumerate(pictures):
-        head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{number}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{number}"\r\nContent-Type:'
+            " application/octet-stream\r\n\r\n"
+        )
         parts += [head.encode(), picture, b"\r\n"]
     return f"multipart/form-data; boundary={boundary}", b"".join([*parts, f"--{boundary}--\r\n".encode()])
 
@@ -72,7 +91,9 @@ def _answered(reply: Reply, count: int) -> list[Answer | ItemError]:
         return [_item(item, str(body.get("model", "")), str(body.get("version", "")), request_id) for item in items]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ServiceError(
-            f"the service's answer is not understood ({type(error).__name__}: {error})", "Is it another version's?", request_id=request_id
+            f"the service's answer is not understood ({type(error).__name__}: {error})",
+            "Is it another version's?",
+            request_id=request_id,
         ) from error
 
 
@@ -80,7 +101,12 @@ def _item(item: Mapping[str, Any], model: str, version: str, request_id: str | N
     milliseconds = {str(stage): float(value) for stage, value in (item.get("milliseconds") or {}).items()}
     error = item.get("error")
     if error is not None:
-        problem = ItemError(str(error["message"]), str(error.get("hint") or ""), kind=str(error.get("kind") or ""), request_id=request_id)
+        problem = ItemError(
+            str(error["message"]),
+            str(error.get("hint") or ""),
+            kind=str(error.get("kind") or ""),
+            request_id=request_id,
+        )
         problem.milliseconds = milliseconds
         return problem
     row = item["answer"]
@@ -93,15 +119,23 @@ def served(reply: Reply) -> list[ServedModel]:
     """Read the answer of `GET /v1/models`."""
     body = reply.json()
     try:
-        return [ServedModel(str(one["name"]), str(one.get("version", "")), str(one["state"]), one) for one in body["models"]]
+        return [
+            ServedModel(str(one["name"]), str(one.get("version", "")), str(one["state"]), one) for one in body["models"]
+        ]
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_understood("list of models", error, reply.headers.get("x-request-id")) from error
 
 
 def never_ready(url: str, timeout: float) -> ServiceError:
     """Say that a service didn't become ready in time."""
-    return ServiceError(f"the service at {url} is not ready after {timeout:g} s", "Where it can be reached, `models()` says why.")
+    return ServiceError(
+        f"the service at {url} is not ready after {timeout:g} s", "Where it can be reached, `models()` says why."
+    )
 
 
 def _not_understood(what: str, error: Exception, request_id: str | None) -> ServiceError:
-    return ServiceError(f"the service's {what} is not understood ({type(error).__name__}: {error})", "Is it another version's?", request_id=request_id)
+    return ServiceError(
+        f"the service's {what} is not understood ({type(error).__name__}: {error})",
+        "Is it another version's?",
+        request_id=request_id,
+    )

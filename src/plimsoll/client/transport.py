@@ -40,10 +40,16 @@ class Place:
         """Return itself; raises InputError where something can't be meant."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(f"not the address of a service: {self.url!r}", "Expected http://HOST:PORT or https://HOST.")
+            raise InputError(
+                f"not the address of a service: {self.url!r}", "Expected http://HOST:PORT or https://HOST."
+            )
         if parts.username is not None or parts.query or parts.fragment:
-            raise InputError("the address of a service has no user, query or fragment", "A key is given with Client(url, key=…).")
-        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip() == self.key != ""):
+            raise InputError(
+                "the address of a service has no user, query or fragment", "A key is given with Client(url, key=…)."
+            )
+        if self.key is not None and not (
+            self.key.isascii() and self.key.isprintable() and self.key.strip() == self.key != ""
+        ):
             raise InputError("the key has characters that no key has", "Is there a line break at its end?")
         if self.connections < 1:
             raise InputError(f"connections = {self.connections}: a client needs at least one")
@@ -52,7 +58,9 @@ class Place:
     def options(self) -> dict[str, Any]:
         """Return what httpx's clients are made with."""
         if importlib.util.find_spec("httpx") is None:
-            raise BackendMissingError("httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'")
+            raise BackendMissingError(
+                "httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'"
+            )
         import httpx
 
         import plimsoll
@@ -60,8 +68,16 @@ class Place:
         headers = {"user-agent": f"plimsoll/{plimsoll.__version__}", "accept": "application/json"}
         if self.key is not None:
             headers["authorization"] = f"Bearer {self.key}"
-        limits = httpx.Limits(max_connections=self.connections, max_keepalive_connections=self.connections, keepalive_expiry=_KEPT_S)
-        return {"base_url": self.url.rstrip("/"), "headers": headers, "limits": limits, "verify": self._trust(), "follow_redirects": False}
+        limits = httpx.Limits(
+            max_connections=self.connections, max_keepalive_connections=self.connections, keepalive_expiry=_KEPT_S
+        )
+        return {
+            "base_url": self.url.rstrip("/"),
+            "headers": headers,
+            "limits": limits,
+            "verify": self._trust(),
+            "follow_redirects": False,
+        }
 
     def _trust(self) -> ssl.SSLContext | bool:
         if isinstance(self.verify, bool):
@@ -70,7 +86,9 @@ class Place:
         try:
             context.load_verify_locations(self.verify)
         except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{self.verify}: no certificates can be read from it ({error})", "Expected a PEM file.") from error
+            raise InputError(
+                f"{self.verify}: no certificates can be read from it ({error})", "Expected a PEM file."
+            ) from error
         return context
 
 
@@ -154,7 +172,13 @@ def _request(exchange: Exchange, left: float) -> dict[str, Any]:
     call = exchange.call
     # The service is told how long somebody waits: it needn't compute for nobody.
     params = {**call.params, "timeout": f"{min(left, _LONGEST_WAIT_S):.3f}"} if call.method == "POST" else call.params
-    return {"method": call.method, "url": call.path, "params": params, "headers": {**call.headers, "x-request-id": exchange.request_id}, "content": call.body}
+    return {
+        "method": call.method,
+        "url": call.path,
+        "params": params,
+        "headers": {**call.headers, "x-request-id": exchange.request_id},
+        "content": call.body,
+    }
 
 
 def _timeout(left: float) -> httpx.Timeout:

@@ -65,7 +65,9 @@ class Limit:
         if kind is None:
             near = difflib.get_close_matches(name, METRICS, n=1)
             suggestion = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"budget '{text}': there is no metric '{name}'{suggestion}", f"Metrics: {', '.join(METRICS)}.")
+            raise InputError(
+                f"budget '{text}': there is no metric '{name}'{suggestion}", f"Metrics: {', '.join(METRICS)}."
+            )
         number, percent = given.removesuffix("%").strip(), given.endswith("%")
         if not _NUMBER.fullmatch(number):
             raise InputError(f"budget '{text}': found '{given}', expected a number", _EXAMPLE)
@@ -81,7 +83,11 @@ class Limit:
 
 def kind_of(metric: str) -> Kind | None:
     """Return what kind of limit a metric has; None for one that doesn't exist."""
-    return METRICS["top1" if _TOP.fullmatch(metric) else metric][0] if metric in METRICS or _TOP.fullmatch(metric) else None
+    return (
+        METRICS["top1" if _TOP.fullmatch(metric) else metric][0]
+        if metric in METRICS or _TOP.fullmatch(metric)
+        else None
+    )
 
 
 def _refused(kind: Kind, value: float, percent: bool) -> str:
@@ -89,7 +95,9 @@ def _refused(kind: Kind, value: float, percent: bool) -> str:
     if not math.isfinite(value):
         return "the value is beyond what a number can hold"
     if kind == "share" and not 0 < value < 1:
-        return "a share lies between 0 and 1, as in 0.005 or 0.5%; no number of pictures proves that none at all can flip"
+        return (
+            "a share lies between 0 and 1, as in 0.005 or 0.5%; no number of pictures proves that none at all can flip"
+        )
     if kind == "share" and value >= 0.2 and not percent:
         return f"{value:g} would be {100 * value:g} %; write {100 * value:g}% if that is meant, or {value:g}%"
     if kind == "difference" and (value <= 0 or percent):
@@ -133,7 +141,11 @@ class Budget:
 
         A metric without a figure fails: what wasn't measured isn't proven.
         """
-        return tuple(_check(limit, figure) for limit in self.limits for figure in evidence.get(limit.metric) or (_unmeasured(limit.metric),))
+        return tuple(
+            _check(limit, figure)
+            for limit in self.limits
+            for figure in evidence.get(limit.metric) or (_unmeasured(limit.metric),)
+        )
 
     def __str__(self) -> str:
         return " ".join(map(str, self.limits))

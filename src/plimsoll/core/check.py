@@ -44,7 +44,10 @@ class Check(BaseModel):
             return handler(data)
         check = handler({key: value for key, value in data.items() if key != "passed"})
         if data["passed"] is not check.passed:
-            raise ValueError(f"passed: it says {data['passed']}, but measured {check.measured} and limit {check.limit} say {check.passed}")
+            raise ValueError(
+                f"passed: it says {data['passed']}, but measured {check.measured} and limit {check.limit} say"
+                f" {check.passed}"
+            )
         return check
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties

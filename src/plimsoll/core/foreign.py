@@ -13,7 +13,8 @@ from plimsoll.system import host
 
 
 def require(module: str, install: str) -> ModuleType:
-    """Import a runtime at the moment of its use, with telemetry off; raises BackendMissingError with the command that installs it.
+    """Import a runtime at the moment of its use, with telemetry off; raises BackendMissingError with the command that
+    installs it.
 
     A runtime that is there but can't be loaded (a missing system library) is named as what it is.
     """
@@ -23,7 +24,9 @@ def require(module: str, install: str) -> ModuleType:
     except ModuleNotFoundError as error:
         raise BackendMissingError(f"{module} is not installed", f"Install it: {install}") from error
     except (ImportError, OSError) as error:
-        raise BackendMissingError(f"{module} is installed but can't be loaded: {error}", f"Reinstall it: {install}") from error
+        raise BackendMissingError(
+            f"{module} is installed but can't be loaded: {error}", f"Reinstall it: {install}"
+        ) from error
 
 
 @contextmanager

@@ -54,7 +54,8 @@ class Model:
         """Return the Spec; raises ModelError where there is none."""
         if self.spec is None:
             raise ModelError(
-                f"{self.path}: this network has no Spec, so nobody knows which input steps it needs or what its outputs mean",
+                f"{self.path}: this network has no Spec, so nobody knows which input steps it needs or what its outputs"
+                " mean",
                 "Give one with --spec FILE (in Python: spec=...); `plimsoll spec show open_nsfw` prints an example.",
             )
         return self.spec

@@ -33,7 +33,10 @@ class Target:
             if not _WORD.fullmatch(part):
                 raise TargetError(f"'{self}' is not a target: '{part}' is not a name", _EXAMPLE)
         if self.precision not in PRECISIONS:
-            raise TargetError(f"'{self}' is not a target: precision '{self.precision}', expected one of {', '.join(PRECISIONS)}", _EXAMPLE)
+            raise TargetError(
+                f"'{self}' is not a target: precision '{self.precision}', expected one of {', '.join(PRECISIONS)}",
+                _EXAMPLE,
+            )
 
     @classmethod
     def parse(cls, text: str) -> Self:

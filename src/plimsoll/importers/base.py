@@ -1,12 +1,12 @@
 """The seam between Plimsoll and the training frameworks: what a file in `plimsoll.importers` provides.
 
-A new kind of model file is one new file (or package) there, which names its instance `IMPORTER`; the kinds of one framework
-may share a file, whose `IMPORTER` is then a tuple of them. A kind is one of two:
+A new kind of model file is one new file (or package) there, which names its instance `IMPORTER`; the kinds of one
+framework may share a file, whose `IMPORTER` is then a tuple of them. A kind is one of two:
 
 - a `Reader` is read as it is: ONNX, and the runtimes' own formats;
 - a `Converter` becomes ONNX first. It converts and lets the framework answer some tensors (a `Probe`); it does not
-  compare. `plimsoll.importers.parity.import_model` lets ONNX Runtime answer the same tensors, compares, checks the ONNX file as
-  it checks any stranger's, and gives it the user's Spec: once, for every kind.
+  compare. `plimsoll.importers.parity.import_model` lets ONNX Runtime answer the same tensors, compares, checks the ONNX
+  file as it checks any stranger's, and gives it the user's Spec: once, for every kind.
 
 Packages from elsewhere add theirs by the entry point group `plimsoll.importers`, which leads to such an instance.
 
@@ -40,7 +40,8 @@ class ModelFormat(ABC):
     """The endings of such files, with the dot, in lower case; none for what is known by its content alone."""
 
     def recognises(self, path: Path) -> bool:
-        """Tell whether a path means this kind, by a quick look: a file by its suffix, a folder or a name's stem by what lies there.
+        """Tell whether a path means this kind, by a quick look: a file by its suffix, a folder or a name's stem by what
+        lies there.
 
         Two kinds with one suffix look into the file. `path` may not exist where the kind has no file of that very name
         (a TensorFlow checkpoint's prefix).
@@ -58,7 +59,8 @@ class Reader(ModelFormat):
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user said about a model that is converted; a converter that has no use for something of it says so in a note."""
+    """What the user said about a model that is converted; a converter that has no use for something of it says so in a
+    note."""
 
     inputs: tuple[str, ...] = ()
     """The tensors to feed, by the source's names; empty: found."""
@@ -91,7 +93,8 @@ class Probe:
 
     @classmethod
     def read(cls, file: Path, framework: str, tolerance: float = 1e-4) -> Probe:
-        """Read an .npz whose arrays are called `feed NAME` and `answer NAME`, as a toolchain's job leaves it; raises BuildError."""
+        """Read an .npz whose arrays are called `feed NAME` and `answer NAME`, as a toolchain's job leaves it; raises
+        BuildError."""
         parts: dict[str, dict[str, NDArray[Any]]] = {"feed": {}, "answer": {}}
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -120,7 +123,8 @@ class Converter(ModelFormat):
 
     @abstractmethod
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
-        """Write the network as ONNX into `folder` (and nowhere else, but for `options.keep`), in inference mode, and let the framework answer a probe.
+        """Write the network as ONNX into `folder` (and nowhere else, but for `options.keep`), in inference mode, and
+        let the framework answer a probe.
 
         Inputs and outputs keep the source's names and layouts. The batch is free where the source allows it. The path
         is not changed. Raises ModelError for the file, InputError for options that don't fit it (naming what there is),

@@ -1,7 +1,7 @@
 """The runtimes' own formats: OpenVINO IR, ncnn and MNN. They stay what they are: only their runtime runs them.
 
-None of these runtimes has a tool that writes ONNX, so such a file has no reference to be compared with but itself. TFLite and
-TensorRT engines have files of their own here.
+None of these runtimes has a tool that writes ONNX, so such a file has no reference to be compared with but itself.
+TFLite and TensorRT engines have files of their own here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class OpenVinoIr(Reader):
         reach = _Reach(path)
         reach.read()
         if reach.end > size:
-            raise ModelError(f"{path}: its weights reach to byte {reach.end:,}; {weights.name} has {size:,} bytes", _COPIED)
+            raise ModelError(
+                f"{path}: its weights reach to byte {reach.end:,}; {weights.name} has {size:,} bytes", _COPIED
+            )
         return Model(path, self.name, spec, files=(weights,) if size else ())
 
 
@@ -72,15 +74,23 @@ class _Reach:
             self._root = name
             version = attributes.get("version", "none")
             if name != "net" or version not in _IR_VERSIONS:
-                raise ModelError(f"{self.path}: <{name} version={version}>, expected OpenVINO IR: <net version=10 or 11>", "Convert it again with OpenVINO.")
+                raise ModelError(
+                    f"{self.path}: <{name} version={version}>, expected OpenVINO IR: <net version=10 or 11>",
+                    "Convert it again with OpenVINO.",
+                )
         if name == "data" and "offset" in attributes:
             numbers = [attributes["offset"], attributes.get("size", "")]
             if not all(number.isdecimal() and len(number) < 16 for number in numbers):
-                raise ModelError(f"{self.path}: weights at offset {numbers[0][:20]!r} of size {numbers[1][:20]!r}", _COPIED)
+                raise ModelError(
+                    f"{self.path}: weights at offset {numbers[0][:20]!r} of size {numbers[1][:20]!r}", _COPIED
+                )
             self.end = max(self.end, sum(map(int, numbers)))
 
     def _refuse(self, *declared: Any) -> None:
-        raise ModelError(f"{self.path}: it declares '{declared[0]}'; OpenVINO IR has no document type and no entities", "Don't use this file.")
+        raise ModelError(
+            f"{self.path}: it declares '{declared[0]}'; OpenVINO IR has no document type and no entities",
+            "Don't use this file.",
+        )
 
 
 class Ncnn(Reader):
@@ -95,10 +105,16 @@ class Ncnn(Reader):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except ValueError as error:
-            raise ModelError(f"{path}: not ncnn's text form: it is no UTF-8 text", "Give the .param, not the .param.bin.") from error
+            raise ModelError(
+                f"{path}: not ncnn's text form: it is no UTF-8 text", "Give the .param, not the .param.bin."
+            ) from error
         counts = lines[1].split() if len(lines) > 1 and lines[0].strip() == _NCNN_MAGIC else []
         if len(counts) != 2 or not all(count.isdecimal() and int(count) <= _MAX_LAYERS for count in counts):
-            raise ModelError(f"{path}: not an ncnn network: expected {_NCNN_MAGIC} and the numbers of layers and blobs in its first lines", _COPIED)
+            raise ModelError(
+                f"{path}: not an ncnn network: expected {_NCNN_MAGIC} and the numbers of layers and blobs in its first"
+                " lines",
+                _COPIED,
+            )
         layers = [line.split() for line in lines[2:] if line.strip()]
         if len(layers) != int(counts[0]) or any(len(words) < 4 for words in layers):
             raise ModelError(f"{path}: its second line says {counts[0]} layers, {len(layers)} are there", _COPIED)
@@ -140,7 +156,9 @@ def _size(path: Path, most: int | None = None) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ModelError(f"{path}: a link, or no regular file", "Copy the file itself.")
     if not status.st_size or (most is not None and status.st_size > most):
-        raise ModelError(f"{path}: {status.st_size:,} bytes{f'; at most {most:,} are read' if status.st_size else ''}", _COPIED)
+        raise ModelError(
+            f"{path}: {status.st_size:,} bytes{f'; at most {most:,} are read' if status.st_size else ''}", _COPIED
+        )
     return status.st_size
 
 

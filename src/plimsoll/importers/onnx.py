@@ -53,7 +53,11 @@ def check_fit(spec: Spec, file: load.OnnxFile) -> None:
 
 def describe(dtype: str, shape: Shape | None) -> str:
     """Write a dtype and a shape as in `float32 [N, 224, 224, 3]`; `?` where a size is free and has no name."""
-    return f"{dtype} of any shape" if shape is None else f"{dtype} [{', '.join('?' if size is None else str(size) for size in shape)}]"
+    return (
+        f"{dtype} of any shape"
+        if shape is None
+        else f"{dtype} [{', '.join('?' if size is None else str(size) for size in shape)}]"
+    )
 
 
 def _chosen(name: str | None, values: list[Any], where: str, side: str) -> Any:
@@ -66,17 +70,32 @@ def _chosen(name: str | None, values: list[Any], where: str, side: str) -> Any:
     for value in values:
         if value.name == name:
             return value
-    raise SpecError(f"{where}: the Spec's {side} is {name!r}, the model's {side}s are: {names}", f"Correct `tensor` under [{side}] of the Spec.")
+    raise SpecError(
+        f"{where}: the Spec's {side} is {name!r}, the model's {side}s are: {names}",
+        f"Correct `tensor` under [{side}] of the Spec.",
+    )
 
 
 def _check_input(spec: Spec, value: Any, where: str) -> None:
     form = spec.input.form
     made, dtype, shape = form.shape, dtype_of(value), shape_of(value)
-    fits = shape is None or (len(shape) == 4 and all(_agree(mine, its) for mine, its in zip(made, shape[1:], strict=True)))
+    fits = shape is None or (
+        len(shape) == 4 and all(_agree(mine, its) for mine, its in zip(made, shape[1:], strict=True))
+    )
     if fits and dtype == form.dtype:
         return
-    message = f"{where}: the Spec makes {describe(form.dtype, made)}, the model's input {value.name!r} takes {describe(dtype, shape)}"
-    raise SpecError(message, _remedy(made, form.layout, shape) if not fits else f"Make the last input step a dtype step with to = '{dtype}'.")
+    message = (
+        f"{where}: the Spec makes {describe(form.dtype, made)}, the model's input {value.name!r} takes"
+        f" {describe(dtype, shape)}"
+    )
+    raise SpecError(
+        message,
+        (
+            _remedy(made, form.layout, shape)
+            if not fits
+            else f"Make the last input step a dtype step with to = '{dtype}'."
+        ),
+    )
 
 
 def _agree(mine: int | None, its: int | str | None) -> bool:
@@ -86,7 +105,9 @@ def _agree(mine: int | None, its: int | str | None) -> bool:
 def _remedy(made: tuple[int | None, ...], layout: str, shape: Shape | None) -> str:
     """Say which step would make the Spec fit, where one would."""
     if shape is None or len(shape) != 4:
-        return "A Spec is for networks that take pictures: [N, height, width, channels] or [N, channels, height, width]."
+        return (
+            "A Spec is for networks that take pictures: [N, height, width, channels] or [N, channels, height, width]."
+        )
     other = (made[2], made[0], made[1]) if layout == "NHWC" else (made[1], made[2], made[0])
     if all(_agree(mine, its) for mine, its in zip(other, shape[1:], strict=True)):
         return f"Add a layout step with order = '{'NCHW' if layout == 'NHWC' else 'NHWC'}' to the input steps."
@@ -98,8 +119,13 @@ def _check_labels(output: Classify, value: Any, where: str) -> None:
     sizes = [size for size in (shape or ())[1:] if isinstance(size, int)]
     if not sizes or shape is None or len(sizes) < len(shape) - 1 or math.prod(sizes) == len(output.labels):
         return
-    message = f"{where}: the Spec has {len(output.labels)} labels, the model's output {value.name!r} gives {describe(dtype_of(value), shape)}"
-    raise SpecError(message, f"Give {math.prod(sizes)} labels in the order of the model's output, or name another output.")
+    message = (
+        f"{where}: the Spec has {len(output.labels)} labels, the model's output {value.name!r} gives"
+        f" {describe(dtype_of(value), shape)}"
+    )
+    raise SpecError(
+        message, f"Give {math.prod(sizes)} labels in the order of the model's output, or name another output."
+    )
 
 
 IMPORTER = Onnx()

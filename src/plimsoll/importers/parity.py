@@ -34,8 +34,8 @@ class OutputParity:
 
     name: str
     relative: float
-    """The largest |ONNX - framework| / max(|framework|, floor); the floor is the output's root mean square, since float32
-    rounds in proportion to what was summed up and a value near zero is the rest of larger ones."""
+    """The largest |ONNX - framework| / max(|framework|, floor); the floor is the output's root mean square, since
+    float32 rounds in proportion to what was summed up and a value near zero is the rest of larger ones."""
     absolute: float
     """The largest absolute difference."""
 
@@ -64,8 +64,8 @@ class Parity:
         worst = self.worst
         among = f" (of {len(self.outputs)} outputs)" if len(self.outputs) > 1 else ""
         return (
-            f"{worst.name}{among} differs from {self.framework} by at most {worst.relative:.1e} relative, {worst.absolute:.1e} absolute, "
-            f"over {self.items} inputs; the limit is {self.tolerance:.0e}"
+            f"{worst.name}{among} differs from {self.framework} by at most {worst.relative:.1e} relative,"
+            f" {worst.absolute:.1e} absolute, over {self.items} inputs; the limit is {self.tolerance:.0e}"
         )
 
 
@@ -85,8 +85,8 @@ class Imported:
 def import_model(path: Path, folder: Path, options: ImportOptions | None = None, spec: Spec | None = None) -> Imported:
     """Convert a model file or folder of any known kind to ONNX in `folder`.
 
-    Raises ModelError or InputError for what was given, BackendMissingError or BuildError where the conversion fails, and
-    CheckError where the ONNX network answers otherwise than its framework: such a file is not to be used.
+    Raises ModelError or InputError for what was given, BackendMissingError or BuildError where the conversion fails,
+    and CheckError where the ONNX network answers otherwise than its framework: such a file is not to be used.
     """
     kind = importers.converter(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,10 +101,11 @@ def from_torch(
     spec: Spec | None = None,
     batch: int | None = None,
 ) -> Imported:
-    """Convert a network that is alive in this process to ONNX, in evaluation mode, with the PyTorch that is installed here.
+    """Convert a network that is alive in this process to ONNX, in evaluation mode, with the PyTorch that is installed
+    here.
 
-    `example`: what forward takes, the batch first; its values don't matter, its dtypes and sizes do. The batch stays free
-    where the network allows it, or is fixed to `batch`. Without `folder` the file is kept until this process ends.
+    `example`: what forward takes, the batch first; its values don't matter, its dtypes and sizes do. The batch stays
+    free where the network allows it, or is fixed to `batch`. Without `folder` the file is kept until this process ends.
     Raises as `import_model`, and BackendMissingError where torch or onnxscript is not installed.
 
     >>> import plimsoll
@@ -121,7 +122,8 @@ def from_torch(
 
 
 def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imported:
-    """Check a converted network as any stranger's, give it its Spec, and hold it against its framework's answers; raises as `import_model`."""
+    """Check a converted network as any stranger's, give it its Spec, and hold it against its framework's answers;
+    raises as `import_model`."""
     model = importers.read(conversion.path, spec)
     parity = compare(model, conversion.probe) if conversion.probe is not None else None
     if parity is not None and not parity.holds:
@@ -138,7 +140,9 @@ def compare(model: Model, probe: Probe) -> Parity:
         answers = runner.run(probe.feeds)
     missing = [name for name in probe.answers if name not in answers]
     if missing or not probe.answers:
-        raise CheckError(f"the ONNX network has no output {', '.join(missing) or 'at all'}; it has: {', '.join(answers)}")
+        raise CheckError(
+            f"the ONNX network has no output {', '.join(missing) or 'at all'}; it has: {', '.join(answers)}"
+        )
     outputs = tuple(_compare(name, reference, answers[name]) for name, reference in probe.answers.items())
     items = max((len(feed) if feed.ndim else 1 for feed in probe.feeds.values()), default=0)
     return Parity(probe.framework, outputs, items, probe.tolerance)

@@ -20,7 +20,10 @@ ENTRY_POINTS = "plimsoll.importers"
 @cache
 def kinds() -> tuple[ModelFormat, ...]:
     """Return every kind of model file that is known here."""
-    modules = (importlib.import_module(f"plimsoll.importers.{module.name}") for module in pkgutil.iter_modules(importers.__path__))
+    modules = (
+        importlib.import_module(f"plimsoll.importers.{module.name}")
+        for module in pkgutil.iter_modules(importers.__path__)
+    )
     own = [module.IMPORTER for module in modules if hasattr(module, "IMPORTER")]
     given = [*own, *(point.load() for point in entry_points(group=ENTRY_POINTS))]
     return tuple(kind for one in given for kind in (one if isinstance(one, tuple) else (one,)))
@@ -47,11 +50,15 @@ def find(path: Path) -> ModelFormat:
 
 
 def read(path: Path, spec: Spec | None = None) -> Model:
-    """Read a model file of any kind that is read as it is; raises ModelError, which for others says how they are imported."""
+    """Read a model file of any kind that is read as it is; raises ModelError, which for others says how they are
+    imported."""
     kind = find(path)
     if isinstance(kind, Reader):
         return kind.read(path, spec)
-    raise ModelError(f"{path}: {kind.name} has to be converted to ONNX first", f"Convert it: plimsoll import {path} --out {path.stem}.onnx")
+    raise ModelError(
+        f"{path}: {kind.name} has to be converted to ONNX first",
+        f"Convert it: plimsoll import {path} --out {path.stem}.onnx",
+    )
 
 
 def converter(path: Path) -> Converter:
@@ -61,4 +68,7 @@ def converter(path: Path) -> Converter:
             return kind
     if isinstance(kind := find(path), Converter):
         return kind
-    raise ModelError(f"{path}: {kind.name} is read as it is and needs no import", "Give it to `plimsoll predict` or `plimsoll ship` directly.")
+    raise ModelError(
+        f"{path}: {kind.name} is read as it is and needs no import",
+        "Give it to `plimsoll predict` or `plimsoll ship` directly.",
+    )

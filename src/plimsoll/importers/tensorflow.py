@@ -29,7 +29,8 @@ class _TensorFlow(Converter):
         """Return what belongs to a model: a folder, or the main file and those beside it; raises ModelError."""
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
-        """Convert in the toolchain; names are those of the source, `:0` left out. Layouts stay: pictures are mostly NHWC."""
+        """Convert in the toolchain; names are those of the source, `:0` left out. Layouts stay: pictures are mostly
+        NHWC."""
         if options.architecture:
             raise InputError(f"{path}: a {self.name} carries its architecture itself", "Leave --architecture out.")
         request = {
@@ -42,13 +43,17 @@ class _TensorFlow(Converter):
             "keep": options.keep is not None,
         }
         try:
-            told = toolchains.run("tensorflow", "tensorflow_to_onnx", request, folder, inputs={"model": self.files(path)})
+            told = toolchains.run(
+                "tensorflow", "tensorflow_to_onnx", request, folder, inputs={"model": self.files(path)}
+            )
         except ModelError as error:
             raise ModelError(f"{path}: {error.message}", error.hint) from error
         if options.keep is not None:
             options.keep.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / "frozen.pb", options.keep)
-        return Conversion(folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), tuple(told["notes"]))
+        return Conversion(
+            folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), tuple(told["notes"])
+        )
 
 
 class Keras(_TensorFlow):
@@ -68,7 +73,9 @@ class Keras(_TensorFlow):
         except OSError as error:
             raise ModelError(f"{path}: can't be read: {error.strerror}") from error
         if not begins.startswith((_ZIP, _HDF5)):
-            raise ModelError(f"{path}: neither a .keras nor an HDF5 file: it begins with {begins!r}", "Was it copied completely?")
+            raise ModelError(
+                f"{path}: neither a .keras nor an HDF5 file: it begins with {begins!r}", "Was it copied completely?"
+            )
         return path
 
 
@@ -125,14 +132,21 @@ class Checkpoint(_TensorFlow):
                 f"{path}: it has weights but no graph: {path.stem}.meta is missing",
                 "A checkpoint of TensorFlow 1 has one. Of a Keras network, save the whole: model.save('NAME.keras').",
             )
-        weights = sorted(file for file in meta.parent.glob("*") if file.name.startswith((f"{meta.stem}.index", f"{meta.stem}.data-")))
+        weights = sorted(
+            file for file in meta.parent.glob("*") if file.name.startswith((f"{meta.stem}.index", f"{meta.stem}.data-"))
+        )
         if not any(file.suffix == ".index" for file in weights) or not any(".data-" in file.name for file in weights):
-            raise ModelError(f"{meta}: its weights ({meta.stem}.index and {meta.stem}.data-…) are not beside it", "Copy them there.")
+            raise ModelError(
+                f"{meta}: its weights ({meta.stem}.index and {meta.stem}.data-…) are not beside it", "Copy them there."
+            )
         return [meta, *weights]
 
     def _meta(self, path: Path) -> Path | None:
-        """Return the .meta file that a path means: itself, beside a file of the weights, after a prefix, or alone in a folder."""
-        beginning = path.with_suffix("") if path.suffix in {".meta", ".index"} or path.suffix.startswith(".data-") else path
+        """Return the .meta file that a path means: itself, beside a file of the weights, after a prefix, or alone in a
+        folder."""
+        beginning = (
+            path.with_suffix("") if path.suffix in {".meta", ".index"} or path.suffix.startswith(".data-") else path
+        )
         meta = Path(f"{beginning}.meta")
         if meta.is_file():
             return meta

@@ -1,7 +1,8 @@
 """TFLite files: read what strangers wrote without trusting it, and without a runtime.
 
-A TFLite file is a FlatBuffer (https://github.com/google-ai-edge/LiteRT, `schema.fbs`), perhaps with a zip of labels behind it.
-Only its outline is read: what goes in and out, which operators, which numbers. Every offset is checked against the file.
+A TFLite file is a FlatBuffer (https://github.com/google-ai-edge/LiteRT, `schema.fbs`), perhaps with a zip of labels
+behind it. Only its outline is read: what goes in and out, which operators, which numbers. Every offset is checked
+against the file.
 """
 
 from __future__ import annotations
@@ -81,9 +82,11 @@ class TfliteFile:
 
     @cached_property
     def precision(self) -> Precision:
-        """What it computes in. Weights that are only stored as int8, and dequantized before anything reads them, count as float32.
+        """What it computes in. Weights that are only stored as int8, and dequantized before anything reads them, count
+        as float32.
 
-        A file that Plimsoll made says it: one that has next to no weights looks the same in float32, float16 and dynamic.
+        A file that Plimsoll made says it: one that has next to no weights looks the same in float32, float16 and
+        dynamic.
         """
         for precision in _PRECISIONS:
             if f"{MARK}{precision}" in self.metadata:
@@ -121,7 +124,10 @@ def read(path: Path) -> TfliteFile:
     except OSError as error:
         raise ModelError(f"{path}: can't read the file: {error.strerror or error}", "Check the path.") from error
     if data[4:8] != IDENTIFIER:
-        raise ModelError(f"{path}: not a TFLite file: it begins with {data[:8]!r}, expected {IDENTIFIER!r} at the fifth byte", "Is this the right file?")
+        raise ModelError(
+            f"{path}: not a TFLite file: it begins with {data[:8]!r}, expected {IDENTIFIER!r} at the fifth byte",
+            "Is this the right file?",
+        )
     try:
         return _outline(path, _Table(_Bytes(data), _Bytes(data).offset(0)))
     except (struct.error, ValueError, IndexError, RecursionError) as error:
@@ -143,10 +149,14 @@ def _outline(path: Path, model: _Table) -> TfliteFile:
             if code == _CUSTOM:
                 custom.add(name or "without a name")
             if graph is subgraphs[0] and code != _DEQUANTIZE:
-                read_stored |= {tensors[place].name for place in operator.ints(1) if place >= 0 and tensors[place].stored}
+                read_stored |= {
+                    tensors[place].name for place in operator.ints(1) if place >= 0 and tensors[place].stored
+                }
     inputs, outputs = (tuple(tensors[_place(place)] for place in subgraphs[0].ints(slot)) for slot in (1, 2))
     metadata = tuple(one.string(0) for one in model.tables(6))
-    return TfliteFile(path, tensors, inputs, outputs, operators, tuple(sorted(custom)), frozenset(read_stored), metadata)
+    return TfliteFile(
+        path, tensors, inputs, outputs, operators, tuple(sorted(custom)), frozenset(read_stored), metadata
+    )
 
 
 def _place(place: int) -> int:
@@ -177,7 +187,8 @@ def _tensor(table: _Table, buffers: list[bool]) -> TfliteTensor:
 
 
 class _Bytes:
-    """The file's bytes, and how many of them may still be read: a small file can have a million tables share one long list."""
+    """The file's bytes, and how many of them may still be read: a small file can have a million tables share one long
+    list."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -207,7 +218,8 @@ class _Bytes:
 
 
 class _Table:
-    """A table of a FlatBuffer: fields by their slot, absent ones at their default. Raises ValueError or struct.error for what lies outside."""
+    """A table of a FlatBuffer: fields by their slot, absent ones at their default. Raises ValueError or struct.error
+    for what lies outside."""
 
     def __init__(self, data: _Bytes, place: int) -> None:
         self._data = data

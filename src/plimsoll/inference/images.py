@@ -71,6 +71,8 @@ def _lines(descriptor: int) -> Iterator[str]:
         *lines, rest = (rest + chunk).split(b"\n")
         yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())
         if len(rest) > _MAX_LINE:
-            raise InputError("the list on standard input has a line of more than 65,536 bytes", "It takes one path a line.")
+            raise InputError(
+                "the list on standard input has a line of more than 65,536 bytes", "It takes one path a line."
+            )
     if rest.strip():
         yield os.fsdecode(rest.rstrip(b"\r"))

@@ -47,7 +47,9 @@ class Predictor:
         """Return the runner for an objective, opened on its first use."""
         with self._lock:
             if objective not in self._runners:
-                self._runners[objective] = Runner.open(self._opened.model, self.target, objective=objective, options=self.options, cores=self.cores)
+                self._runners[objective] = Runner.open(
+                    self._opened.model, self.target, objective=objective, options=self.options, cores=self.cores
+                )
             return self._runners[objective]
 
     def predict(self, picture: Picture, *, threshold: float | None = None, objective: Objective = "latency") -> Answer:
@@ -59,20 +61,28 @@ class Predictor:
         return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [view])[0]
 
     def prepare(self, source: ImageSource) -> tuple[NDArray[Any], ImageGeometry | None]:
-        """Return a picture's tensor, without its batch axis, and where its pixels lie in the picture if the task needs that.
+        """Return a picture's tensor, without its batch axis, and where its pixels lie in the picture if the task needs
+        that.
 
-        `task.decode(outputs, threshold, views)` takes the views of a batch's pictures. Any thread may call. Raises ImageError.
+        `task.decode(outputs, threshold, views)` takes the views of a batch's pictures. Any thread may call. Raises
+        ImageError.
         """
         return self.plan.viewed(source) if self.task.needs_views else (self.plan(source), None)
 
     def predict_many(
-        self, pictures: Iterable[Picture], *, threshold: float | None = None, batch: int | None = None, observe: Observer | None = None
+        self,
+        pictures: Iterable[Picture],
+        *,
+        threshold: float | None = None,
+        batch: int | None = None,
+        observe: Observer | None = None,
     ) -> Iterator[Prediction]:
         """Answer pictures in their order, as soon as they are known; memory stays bounded however many there are.
 
         A picture that can't be read, or that the runtime fails on, is a Prediction with an error. `batch` is how many
-        pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several streams, else 8). `observe` is told
-        how long each stage takes; `queue` is the waiting for a core and for the other pictures of a batch.
+        pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several streams,
+        else 8). `observe` is told how long each stage takes; `queue` is the waiting for a core and for the other
+        pictures of a batch.
         """
         return Stream(self, self.cores, batch, threshold, observe).run(pictures)
 
@@ -85,7 +95,9 @@ class Predictor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

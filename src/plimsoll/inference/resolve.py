@@ -45,7 +45,9 @@ class Opened:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -57,13 +59,15 @@ def open_reference(reference: str, spec: Path | None = None) -> Opened:
     given = spec_files.read(spec) if spec is not None else None
     if reference in zoo.names():
         card, file = zoo.card(reference), fetch.fetch(reference)
-        # The card pins the file by its hash, and card and file were checked together: only another Spec needs the reader's checks.
+        # The card pins the file by its hash, and card and file were checked together: only another Spec needs the
+        # reader's checks.
         model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
         return Opened(model, origin=card.origin)
     path = Path(reference)
     if not path.exists():
         raise ModelError(
-            f"'{reference}' is no file or folder, and the zoo has no network of that name{_near(reference)}", f"The zoo has: {', '.join(zoo.names())}."
+            f"'{reference}' is no file or folder, and the zoo has no network of that name{_near(reference)}",
+            f"The zoo has: {', '.join(zoo.names())}.",
         )
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _open_bundle(path, given)
@@ -78,7 +82,10 @@ def _open_bundle(path: Path, given: Spec | None) -> Opened:
     bundle = Bundle.open(path)
     if given is not None:
         bundle.close()
-        raise SpecError(f"{path}: a bundle has its own Spec", "Leave --spec out; unpack the bundle to use its model with another one.")
+        raise SpecError(
+            f"{path}: a bundle has its own Spec",
+            "Leave --spec out; unpack the bundle to use its model with another one.",
+        )
     try:
         # The hashes say that a file is the one that was packed, not that it is harmless: its reader checks that.
         model = importers.read(bundle.model.path, bundle.spec)

@@ -1,4 +1,5 @@
-"""A stream of pictures of any length, answered in several threads: decoding and inference overlap, answers leave in order."""
+"""A stream of pictures of any length, answered in several threads: decoding and inference overlap, answers leave in
+order."""
 
 from __future__ import annotations
 
@@ -32,14 +33,16 @@ Observer = Callable[[str, float], None]
 
 _DEFAULT_BATCH = 8
 _LANE_BATCH = {"int8": 4}
-"""Pictures in one call of one of several streams, by precision, else 1: 8-bit networks take a tenth less time a picture that way, others no less."""
+"""Pictures in one call of one of several streams, by precision, else 1: 8-bit networks take a tenth less time a picture
+that way, others no less."""
 _IDLE_S = 0.02
 """How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
 
 
 _SLOW_READ_S = 0.002
 _FIRST_FILES = 16
-"""Files that take longer than this on average, after so many, don't come from memory but from a slow disk or over a network."""
+"""Files that take longer than this on average, after so many, don't come from memory but from a slow disk or over a
+network."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +105,16 @@ _Answers = dict[int, Prediction]
 class Stream:
     """Answers pictures in several threads and hands the answers out in the pictures' order.
 
-    A thread takes a picture from its bytes to its answer, so tensors are computed on while they lie in its core's cache and nothing but
-    the picture and its answer goes from thread to thread. There are as many threads as cores, since more that take turns cost a tenth of
-    the speed; and as many again once it shows that they wait: for files, for their turn at the runtime, or for another device.
-    What is under way is bounded, so memory is the same for 250 pictures and for millions.
+    A thread takes a picture from its bytes to its answer, so tensors are computed on while they lie in its core's cache
+    and nothing but the picture and its answer goes from thread to thread. There are as many threads as cores, since
+    more that take turns cost a tenth of the speed; and as many again once it shows that they wait: for files, for their
+    turn at the runtime, or for another device. What is under way is bounded, so memory is the same for 250 pictures and
+    for millions.
     """
 
-    def __init__(self, predictor: Serving, cores: int, batch: int | None, threshold: float | None, observe: Observer | None) -> None:
+    def __init__(
+        self, predictor: Serving, cores: int, batch: int | None, threshold: float | None, observe: Observer | None
+    ) -> None:
         self._predictor = predictor
         self._cores = cores
         self._batch = batch
@@ -173,7 +179,8 @@ class Stream:
             raise self._broken
 
     def _feed(self, pictures: Iterable[Picture]) -> None:
-        """Hand pictures to the threads as there is room, in a thread of its own since the iterable may block (a list on stdin)."""
+        """Hand pictures to the threads as there is room, in a thread of its own since the iterable may block (a list on
+        stdin)."""
         try:
             for place, picture in enumerate(pictures):
                 while not self._room.acquire(timeout=0.2):
@@ -261,7 +268,9 @@ class Stream:
             started = time.perf_counter()
             self._report(queue=sum(started - one.since for one in batch))
             answers = self._infer(batch)
-            self._done.put({one.place: _prediction(one.name, answer) for one, answer in zip(batch, answers, strict=True)})
+            self._done.put(
+                {one.place: _prediction(one.name, answer) for one, answer in zip(batch, answers, strict=True)}
+            )
 
     def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
         """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""

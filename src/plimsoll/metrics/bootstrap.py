@@ -1,4 +1,5 @@
-"""Bounds for figures that have no exact one: the bootstrap (Efron and Tibshirani 1993), seeded, so that a proof repeats itself."""
+"""Bounds for figures that have no exact one: the bootstrap (Efron and Tibshirani 1993), seeded, so that a proof repeats
+itself."""
 
 from __future__ import annotations
 
@@ -37,7 +38,12 @@ def mean_upper_bound(values: Floats, confidence: float) -> float:
         return mean + _NORMAL.inv_cdf(confidence) * spread / math.sqrt(count - 1)
     generator = np.random.default_rng(_SEED)
     rows = max(1, _BLOCK // count)
-    means = np.concatenate([values[generator.integers(0, count, (min(rows, RESAMPLES - done), count))].mean(axis=1) for done in range(0, RESAMPLES, rows)])
+    means = np.concatenate(
+        [
+            values[generator.integers(0, count, (min(rows, RESAMPLES - done), count))].mean(axis=1)
+            for done in range(0, RESAMPLES, rows)
+        ]
+    )
     below = (float((means < mean).sum()) + float((means == mean).sum()) / 2) / RESAMPLES
     bias = _NORMAL.inv_cdf(min(max(below, 1 / RESAMPLES), 1 - 1 / RESAMPLES))
     acceleration = float(np.power(centred / spread, 3).mean()) / (6 * math.sqrt(count))
@@ -52,7 +58,12 @@ def bounds(statistic: Statistic, count: int, confidence: float) -> tuple[float, 
     All NaN where fewer than nine of ten draws have a figure at all (a class with one or two pictures).
     """
     generator = np.random.default_rng(_SEED)
-    drawn = np.array([statistic(np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)) for _ in range(RESAMPLES)])
+    drawn = np.array(
+        [
+            statistic(np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64))
+            for _ in range(RESAMPLES)
+        ]
+    )
     drawn = drawn[np.isfinite(drawn)]
     if drawn.size < 0.9 * RESAMPLES:
         return math.nan, math.nan, math.nan

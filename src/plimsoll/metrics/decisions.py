@@ -17,8 +17,8 @@ Scores = NDArray[np.float64]
 CONFIDENCE = 0.95
 
 MINIMUM_COUNTS = {90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636}
-"""How many samples support a percentile: MLPerf Inference's LoadGen demands as many for 99 % confidence with a margin of a
-twentieth of the tail."""
+"""How many samples support a percentile: MLPerf Inference's LoadGen demands as many for 99 % confidence with a margin
+of a twentieth of the tail."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class ScoreDeviation:
 
 
 def flips(reference: NDArray[Any], other: NDArray[Any], threshold: float) -> Flips:
-    """Compare the decisions `score >= threshold` of two rows of scores; a score that is NaN on one side only has flipped.
+    """Compare the decisions `score >= threshold` of two rows of scores; a score that is NaN on one side only has
+    flipped.
 
     Raises InputError where the rows differ in length.
     """
@@ -74,10 +75,18 @@ def score_deviation(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDeviat
     finite = np.isfinite(expected) & np.isfinite(found)
     same = np.array_equal(expected[~finite], found[~finite], equal_nan=True)
     if not same:
-        return ScoreDeviation(expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None)
+        return ScoreDeviation(
+            expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None
+        )
     apart = np.zeros(expected.shape)
     apart[finite] = np.abs(expected[finite] - found[finite])
-    return ScoreDeviation(apart.size, float(apart.max()), float(apart.mean()), mean_upper_bound(apart, CONFIDENCE), percentile(apart, 99.0))
+    return ScoreDeviation(
+        apart.size,
+        float(apart.max()),
+        float(apart.mean()),
+        mean_upper_bound(apart, CONFIDENCE),
+        percentile(apart, 99.0),
+    )
 
 
 def percentile(values: NDArray[Any], rank: float) -> float | None:
@@ -88,7 +97,8 @@ def percentile(values: NDArray[Any], rank: float) -> float | None:
 
 
 def spearman(reference: NDArray[Any], other: NDArray[Any]) -> float | None:
-    """Return Spearman's rank correlation, ties at their mean rank; None where one side is constant, not finite, or shorter than 2."""
+    """Return Spearman's rank correlation, ties at their mean rank; None where one side is constant, not finite, or
+    shorter than 2."""
     expected, found = _pair(reference, other)
     if expected.size < 2 or not (np.isfinite(expected).all() and np.isfinite(found).all()):
         return None
@@ -113,9 +123,11 @@ def _pair(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Scores, Scores]
 
 
 def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float:
-    """Return the one-sided upper bound of a share after `count` of `total`: at a larger one, so few would be seen in fewer than 1 - confidence of all samples.
+    """Return the one-sided upper bound of a share after `count` of `total`: at a larger one, so few would be seen in
+    fewer than 1 - confidence of all samples.
 
-    Clopper and Pearson, Biometrika 26 (1934): the quantile `confidence` of Beta(count + 1, total - count). 1 where nothing was seen.
+    Clopper and Pearson, Biometrika 26 (1934): the quantile `confidence` of Beta(count + 1, total - count). 1 where
+    nothing was seen.
     """
     _check(count, total, confidence)
     return 1.0 if count == total else beta_quantile(confidence, count + 1, total - count)
@@ -130,7 +142,8 @@ def interval(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[fl
 
 
 def pictures_needed(share: float, count: int = 0, confidence: float = CONFIDENCE) -> int:
-    """Return the least number of pictures of which `count` may flip while the one-sided bound stays at or below `share`."""
+    """Return the least number of pictures of which `count` may flip while the one-sided bound stays at or below
+    `share`."""
     low, high = count, count + 1
     while upper_bound(count, high, confidence) > share:
         low, high = high, 2 * high
@@ -142,7 +155,10 @@ def pictures_needed(share: float, count: int = 0, confidence: float = CONFIDENCE
 
 def _check(count: int, total: int, confidence: float) -> None:
     if not 0 <= count <= total or not 0 < confidence < 1:
-        raise InputError(f"{count} of {total} at a confidence of {confidence}: expected 0 <= count <= total and a confidence between 0 and 1")
+        raise InputError(
+            f"{count} of {total} at a confidence of {confidence}: expected 0 <= count <= total and a confidence between"
+            " 0 and 1"
+        )
 
 
 def beta_quantile(probability: float, a: float, b: float) -> float:
@@ -156,7 +172,8 @@ def beta_quantile(probability: float, a: float, b: float) -> float:
 
 
 def incomplete_beta(x: float, a: float, b: float) -> float:
-    """Return the regularized incomplete beta function I_x(a, b), a, b > 0, by its continued fraction (DLMF 8.17.22, Lentz's method)."""
+    """Return the regularized incomplete beta function I_x(a, b), a, b > 0, by its continued fraction (DLMF 8.17.22,
+    Lentz's method)."""
     if x <= 0.0 or x >= 1.0:
         return min(1.0, max(0.0, x))
     if x > (a + 1) / (a + b + 2):  # The fraction converges quickly on the other side.

@@ -22,8 +22,8 @@ Truths = NDArray[np.bool_]
 class Change:
     """A metric of the reference and of the other model on the same pictures; all from 0 to 1.
 
-    A metric that is not defined (precision where nothing was flagged, AUC with labels of one class) is None on that side,
-    and then there is no change either.
+    A metric that is not defined (precision where nothing was flagged, AUC with labels of one class) is None on that
+    side, and then there is no change either.
     """
 
     name: str
@@ -43,7 +43,8 @@ class Change:
 
 
 def binary(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], threshold: float) -> tuple[Change, ...]:
-    """Compare two rows of scores `[N]` of the positive class: accuracy, precision and recall at `score >= threshold`, and ROC-AUC.
+    """Compare two rows of scores `[N]` of the positive class: accuracy, precision and recall at `score >= threshold`,
+    and ROC-AUC.
 
     `truth` `[N]` says which pictures are of that class. Raises InputError for rows of different length.
     """
@@ -57,13 +58,27 @@ def binary(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], th
         ("precision", precision, int(decided[0].sum())),
         ("recall", recall, int(positive.sum())),
     ):
-        changes.append(_change(name, partial(metric, positive, decided[0]), partial(metric, positive, decided[1]), positive.size, affected))
+        changes.append(
+            _change(
+                name,
+                partial(metric, positive, decided[0]),
+                partial(metric, positive, decided[1]),
+                positive.size,
+                affected,
+            )
+        )
     fewer = min(int(positive.sum()), int((~positive).sum()))
-    return (*changes, _change("auc", Ranking(positive, scores[0]).auc, Ranking(positive, scores[1]).auc, positive.size, fewer))
+    return (
+        *changes,
+        _change("auc", Ranking(positive, scores[0]).auc, Ranking(positive, scores[1]).auc, positive.size, fewer),
+    )
 
 
-def multiclass(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], ranks: Mapping[int, Sequence[NDArray[Any]]]) -> tuple[Change, ...]:
-    """Compare two rows of chosen classes `[N]` (-1 for none): top-1, and precision and recall as the mean over classes that occur.
+def multiclass(
+    truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], ranks: Mapping[int, Sequence[NDArray[Any]]]
+) -> tuple[Change, ...]:
+    """Compare two rows of chosen classes `[N]` (-1 for none): top-1, and precision and recall as the mean over classes
+    that occur.
 
     `ranks` is k → for reference and other, whether the true class is among the best k, each `[N]` bool.
     """
@@ -73,7 +88,15 @@ def multiclass(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any]
     right = [classes == one for one in chosen]
     changes = [_change("top1", partial(_mean, right[0]), partial(_mean, right[1]), classes.size, classes.size)]
     for name, metric in (("precision", _macro_precision), ("recall", _macro_recall)):
-        changes.append(_change(name, partial(metric, classes, chosen[0]), partial(metric, classes, chosen[1]), classes.size, classes.size))
+        changes.append(
+            _change(
+                name,
+                partial(metric, classes, chosen[0]),
+                partial(metric, classes, chosen[1]),
+                classes.size,
+                classes.size,
+            )
+        )
     for best, hits in ranks.items():
         among = [partial(_mean, np.asarray(one, np.bool_)) for one in hits]
         changes.append(_change(f"top{best}", among[0], among[1], classes.size, classes.size))
@@ -83,8 +106,8 @@ def multiclass(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any]
 def _change(name: str, first: Statistic, second: Statistic, count: int, affected: int) -> Change:
     """Measure a metric on both sides and bound its change.
 
-    Where no draw shows any change, the sample still can't rule out what fewer than one picture in it would show: then the
-    exact bound for 0 of `affected` pictures stands in, which is also where the bootstrap arrives with one change.
+    Where no draw shows any change, the sample still can't rule out what fewer than one picture in it would show: then
+    the exact bound for 0 of `affected` pictures stands in, which is also where the bootstrap arrives with one change.
     """
     ones = np.ones(count)
     reference, other = (_defined(metric(ones)) for metric in (first, second))
@@ -105,7 +128,9 @@ def _defined(value: float) -> float | None:
 def _check_lengths(*rows: NDArray[Any]) -> None:
     sizes = [row.size for row in rows]
     if len(set(sizes)) != 1 or 0 in sizes:
-        raise InputError(f"labels and scores of {', '.join(map(str, sizes))} pictures: all need the same number, at least 1")
+        raise InputError(
+            f"labels and scores of {', '.join(map(str, sizes))} pictures: all need the same number, at least 1"
+        )
 
 
 def _ratio(part: float, whole: float) -> float:
@@ -142,7 +167,8 @@ class Ranking:
         self._usable = bool(np.isfinite(scores).all())
 
     def auc(self, weights: Floats) -> float:
-        """Return the probability that a true picture scores higher than another, ties counting half (Hanley and McNeil 1982).
+        """Return the probability that a true picture scores higher than another, ties counting half (Hanley and McNeil
+        1982).
 
         NaN where there is only one class, or a score that is no number.
         """

@@ -18,7 +18,8 @@ A network's output that happens to be 1e-9 beside others of 1.0 is noise, and di
 difference of 1e-7 as 100. The share of 0.1 % leaves three decimal orders in which relative error means something."""
 
 ABSOLUTE_FLOOR = 1e-6
-"""The least that is divided by, also where the whole reference is zero: a single float32 sum of values near 1 is off by 1e-7."""
+"""The least that is divided by, also where the whole reference is zero: a single float32 sum of values near 1 is off by
+1e-7."""
 
 Floats = NDArray[np.float64]
 
@@ -41,8 +42,8 @@ class TensorDeviation:
     cosine: float
     """The cosine between both, -1 … 1; 1 for two zero tensors, 0 where only one is zero."""
     snr_db: float
-    """Signal to noise in decibels: 10 log10(sum of squares of the reference / of the difference). Infinite where nothing
-    differs, minus infinity where the reference is zero and the other is not."""
+    """Signal to noise in decibels: 10 log10(sum of squares of the reference / of the difference). Infinite where
+    nothing differs, minus infinity where the reference is zero and the other is not."""
     finite: bool
     """Whether NaN and infinities, if any, stand at the same places in both."""
 
@@ -57,7 +58,10 @@ def deviation(reference: NDArray[Any], other: NDArray[Any]) -> TensorDeviation:
     Two empty tensors agree. Whole numbers beyond 2^53 are compared as the nearest float64.
     """
     if reference.shape != other.shape or reference.dtype != other.dtype:
-        raise CheckError(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
+        raise CheckError(
+            f"a tensor of {_form(other)}, expected {_form(reference)}",
+            "They can't be compared: is this the same network?",
+        )
     pair = _usable(reference, other)
     if pair is None:
         return _APART
@@ -65,7 +69,8 @@ def deviation(reference: NDArray[Any], other: NDArray[Any]) -> TensorDeviation:
 
 
 def _usable(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Floats, Floats] | None:
-    """Return both flat, as float64, without the places where both hold the same NaN or infinity; None where only one does."""
+    """Return both flat, as float64, without the places where both hold the same NaN or infinity; None where only one
+    does."""
     expected, found = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     usable = np.isfinite(expected) & np.isfinite(found)
     if usable.all():
@@ -77,7 +82,9 @@ def _usable(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Floats, Float
 
 def _finite_deviation(reference: Floats, other: Floats) -> TensorDeviation:
     size = np.abs(reference)
-    with np.errstate(over="ignore"):  # The difference of two huge float64 values may overflow to infinity, which then stands in the result.
+    with np.errstate(
+        over="ignore"
+    ):  # The difference of two huge float64 values may overflow to infinity, which then stands in the result.
         difference = np.abs(other - reference)
         floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(size.max()))
         return TensorDeviation(
@@ -112,8 +119,8 @@ def _cosine(first: Floats, second: Floats) -> float:
 class Running:
     """The deviation between many pairs of tensors, as if each side were one long tensor; holds sums, no tensors.
 
-    `max_rel` has each pair's own floor. The two tensors of a pair need the same number of elements; dtypes may differ, so
-    that an output in float16 can be compared with its reference in float32.
+    `max_rel` has each pair's own floor. The two tensors of a pair need the same number of elements; dtypes may differ,
+    so that an output in float16 can be compared with its reference in float32.
     """
 
     def __init__(self) -> None:
@@ -126,7 +133,10 @@ class Running:
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
         """Take in a pair; raises CheckError where the sizes differ."""
         if reference.size != other.size:
-            raise CheckError(f"a tensor of {_form(other)}, expected {_form(reference)}", "They can't be compared: is this the same network?")
+            raise CheckError(
+                f"a tensor of {_form(other)}, expected {_form(reference)}",
+                "They can't be compared: is this the same network?",
+            )
         pair = _usable(reference, other)
         if pair is None:
             self._apart = True
@@ -156,7 +166,13 @@ class Running:
             return _SAME
         both = math.sqrt(self._signal) * math.sqrt(self._power)
         cosine = min(1.0, max(-1.0, self._dot / both)) if both else float(self._signal == self._power)
-        snr = math.inf if self._noise == 0.0 else -math.inf if self._signal == 0.0 else 10 * math.log10(self._signal / self._noise)
+        snr = (
+            math.inf
+            if self._noise == 0.0
+            else -math.inf
+            if self._signal == 0.0
+            else 10 * math.log10(self._signal / self._noise)
+        )
         return TensorDeviation(self._max_abs, self._sum_abs / self.count, self._max_rel, cosine, snr, finite=True)
 
 

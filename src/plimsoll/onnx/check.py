@@ -15,16 +15,22 @@ from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx.signature import Signature
 
 LEAST_SNR_DB = 20.0
-"""Below that a converted network computes something else: layouts that were mixed up leave a few dB, int8 weights more than 30."""
+"""Below that a converted network computes something else: layouts that were mixed up leave a few dB, int8 weights more
+than 30."""
 
 Array = NDArray[Any]
 Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
-    """Return random tensors for all inputs, one picture; None where a size isn't known. Pixel values where the network takes bytes."""
+    """Return random tensors for all inputs, one picture; None where a size isn't known. Pixel values where the network
+    takes bytes."""
     feeds = {one.name: _random(model, one, len(signature.inputs)) for one in signature.inputs}
-    return None if any(value is None for value in feeds.values()) else {name: value for name, value in feeds.items() if value is not None}
+    return (
+        None
+        if any(value is None for value in feeds.values())
+        else {name: value for name, value in feeds.items() if value is not None}
+    )
 
 
 def reference_answers(model: Model, feeds: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
@@ -38,23 +44,41 @@ def reference_answers(model: Model, feeds: Mapping[str, Array], names: list[str]
 
 
 def check_answers(model: Model, signature: Signature, answer: Answer, converter: str) -> None:
-    """Raise BuildError where `answer`, the converted network, gives other outputs on random tensors than the model in ONNX Runtime."""
+    """Raise BuildError where `answer`, the converted network, gives other outputs on random tensors than the model in
+    ONNX Runtime."""
     feeds = random_feeds(model, signature)
     if feeds is None:
         return
     answers = answer(feeds)
-    hint = f"This is a fault of {converter}; please report it with the model, if you may. Other runtimes take the network as it is."
+    hint = (
+        f"This is a fault of {converter}; please report it with the model, if you may. Other runtimes take the network"
+        " as it is."
+    )
     for name, reference in reference_answers(model, feeds, [one.name for one in signature.outputs]).items():
         other = answers[name]
         if other.shape != reference.shape:
-            raise BuildError(f"{model.path}: {converter} changed the output '{name}' from {reference.shape} to {other.shape}", hint)
+            raise BuildError(
+                f"{model.path}: {converter} changed the output '{name}' from {reference.shape} to {other.shape}", hint
+            )
         if np.any(reference) and (snr := deviation(reference, other).snr_db) < LEAST_SNR_DB:
-            raise BuildError(f"{model.path}: the converted network answers otherwise: its output '{name}' keeps {snr:.0f} dB of the signal", hint)
+            raise BuildError(
+                f"{model.path}: the converted network answers otherwise: its output '{name}' keeps {snr:.0f} dB of the"
+                " signal",
+                hint,
+            )
 
 
 def _random(model: Model, info: TensorInfo, inputs: int) -> Array | None:
-    form = model.spec.input.form if model.spec is not None and (inputs == 1 or model.spec.input.tensor == info.name) else None
-    known = (1, *form.shape) if form is not None and len(form.shape) + 1 == len(info.shape) else (1, *[None] * (len(info.shape) - 1))
+    form = (
+        model.spec.input.form
+        if model.spec is not None and (inputs == 1 or model.spec.input.tensor == info.name)
+        else None
+    )
+    known = (
+        (1, *form.shape)
+        if form is not None and len(form.shape) + 1 == len(info.shape)
+        else (1, *[None] * (len(info.shape) - 1))
+    )
     shape = [size if size is not None else other for size, other in zip(info.shape, known, strict=False)]
     if any(size is None for size in shape):
         return None

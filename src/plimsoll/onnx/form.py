@@ -1,8 +1,9 @@
 """In which form the numbers of an ONNX file stand, read from its bytes alone.
 
 A runtime computes what the file says, whatever the target is called: an int8 file would run as `float32`, and a float32
-file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading most
-networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's `onnx.proto`.
+file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading
+most networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's
+`onnx.proto`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ _MEANINGS: dict[OnnxForm, str] = {
 }
 
 _PRECISIONS: dict[OnnxForm, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
-_DYNAMIC = {b"DynamicQuantizeLinear", b"ConvInteger", b"MatMulInteger", b"DynamicQuantizeMatMul", b"DynamicQuantizeLSTM", b"MatMulIntegerToFloat"}
+_DYNAMIC = {
+    b"DynamicQuantizeLinear",
+    b"ConvInteger",
+    b"MatMulInteger",
+    b"DynamicQuantizeMatMul",
+    b"DynamicQuantizeLSTM",
+    b"MatMulIntegerToFloat",
+}
 _FLOAT16 = 10
 """TensorProto.DataType.FLOAT16."""
 _MAX_DEPTH = 100
@@ -59,7 +67,11 @@ def form_of(path: Path) -> OnnxForm:
     operators: set[bytes] = set()
     half = False
     doing = f"{path}: can't be read as an ONNX file"
-    with translate(BuildError, doing), path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with (
+        translate(BuildError, doing),
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
         for kind, number, value in _walk(data, slice(0, len(data)), "model", 0):
             if isinstance(value, slice):
                 if (kind, number) == _OPERATOR:
@@ -78,15 +90,22 @@ def form_of(path: Path) -> OnnxForm:
 def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
     """Raise BuildError where the model is no ONNX file, or not in the form that the target's runtime needs."""
     if model.format != "onnx":
-        raise BuildError(f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first.")
+        raise BuildError(
+            f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first."
+        )
     found = form_of(model.path)
     if found == needed:
         return
     if needed == "float32":
-        hint = f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[found]} if the runtime has that, or give the float32 original."
+        hint = (
+            f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[found]} if the runtime has that, or give the"
+            " float32 original."
+        )
     else:
         hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."
-    raise BuildError(f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint)
+    raise BuildError(
+        f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint
+    )
 
 
 def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, protobuf_wire.Value]]:

@@ -24,7 +24,9 @@ def load(model: Model) -> ModelProto:
     from onnx import external_data_helper
 
     if model.format != "onnx":
-        raise ModelError(f"{model.path}: this needs an ONNX file, it is {model.format}", "Use the ONNX model that it was made from.")
+        raise ModelError(
+            f"{model.path}: this needs an ONNX file, it is {model.format}", "Use the ONNX model that it was made from."
+        )
     proto = onnx_load.read(model.path).proto
     with translate(BuildError, f"{model.path}: can't load its external weights"):
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
@@ -68,8 +70,8 @@ def save(proto: ModelProto, path: Path) -> None:
 def optimized(model: Model, path: Path) -> ModelProto:
     """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside.
 
-    Constants are folded, batch norms are part of their convolutions, a MatMul and its bias become a Gemm. `path` is written and removed again.
-    Raises BuildError.
+    Constants are folded, batch norms are part of their convolutions, a MatMul and its bias become a Gemm. `path` is
+    written and removed again. Raises BuildError.
     """
     import onnx
 
@@ -131,8 +133,11 @@ def constant(graph: GraphProto, name: str) -> NDArray[Any] | None:
 
 
 def _dequantized(graph: GraphProto, node: NodeProto) -> NDArray[Any] | None:
-    """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is computed."""
-    parts = [np.asarray(part, np.float64) for name in node.input if name and (part := constant(graph, name)) is not None]
+    """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is
+    computed."""
+    parts = [
+        np.asarray(part, np.float64) for name in node.input if name and (part := constant(graph, name)) is not None
+    ]
     if len(parts) != sum(map(bool, node.input)):
         return None
     values, scale, zero = (*parts, np.zeros(()))[:3]
@@ -155,7 +160,8 @@ class FirstConvolution:
 
 
 def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | None:
-    """Return the first convolution that depends on the input `picture`; None where there is none, or its weights are computed."""
+    """Return the first convolution that depends on the input `picture`; None where there is none, or its weights are
+    computed."""
     graph = proto.graph
     reached = {picture}
     for node in graph.node:
@@ -165,7 +171,11 @@ def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | Non
             return None
         if node.op_type == "Conv":
             weights = constant(graph, node.input[1])
-            return None if weights is None or node.input[0] not in reached else FirstConvolution(_unquantized(graph, node.input[0]), weights)
+            return (
+                None
+                if weights is None or node.input[0] not in reached
+                else FirstConvolution(_unquantized(graph, node.input[0]), weights)
+            )
         reached.update(node.output)
     return None
 
@@ -179,7 +189,8 @@ def _unquantized(graph: GraphProto, name: str) -> str:
 
 
 def expose(model: Model, names: Sequence[str], path: Path) -> Model:
-    """Return the model with the values `names` as further outputs, written to `path`; it has no Spec. Raises ModelError or BuildError."""
+    """Return the model with the values `names` as further outputs, written to `path`; it has no Spec. Raises ModelError
+    or BuildError."""
     proto = load(model)
     given = {one.name for one in proto.graph.output}
     for name in names:
@@ -192,7 +203,8 @@ def expose(model: Model, names: Sequence[str], path: Path) -> Model:
 def values(proto: ModelProto) -> Iterator[tuple[str, str]]:
     """Yield (name, name to read it by) of every value that a node of the main graph computes, in topological order.
 
-    Where a value is quantized and dequantized before others read it, it is read by the dequantized name: that is what counts.
+    Where a value is quantized and dequantized before others read it, it is read by the dequantized name: that is what
+    counts.
     """
     reads: dict[str, list[NodeProto]] = {}
     for node in proto.graph.node:

@@ -78,7 +78,8 @@ class Inspection:
     flops: int
     """2 × MACs + all simpler arithmetic, for one picture."""
     uncounted: dict[str, int]
-    """Operators whose arithmetic is not in `macs` and `flops`, and how many of each. Empty: the figures are complete."""
+    """Operators whose arithmetic is not in `macs` and `flops`, and how many of each. Empty: the figures are complete.
+    """
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -88,7 +89,10 @@ class Inspection:
 def inspect(model: Model) -> Inspection:
     """Look into a network without running it; raises ModelError."""
     if model.format != "onnx":
-        raise ModelError(f"{model.path}: only ONNX files can be inspected, this one is {model.format}", "Inspect the model that it was made from.")
+        raise ModelError(
+            f"{model.path}: only ONNX files can be inspected, this one is {model.format}",
+            "Inspect the model that it was made from.",
+        )
     file = load.read(model.path)
     proto = file.proto
     kinds = Counter(_kind(node) for node in load.messages(proto.graph, "NodeProto"))
@@ -227,7 +231,9 @@ def _gemm(operator: _Operator) -> Cost:
     if len(matrix) != 2:
         raise _NotCountedError
     elements = math.prod(operator.output())
-    return elements * matrix[0 if transposed is not None and transposed.i else 1], elements if operator.has_input(2) else 0
+    return elements * matrix[0 if transposed is not None and transposed.i else 1], (
+        elements if operator.has_input(2) else 0
+    )
 
 
 def _matmul(operator: _Operator) -> Cost:
@@ -276,7 +282,10 @@ _ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd Bitwis
     Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Swish Tan Tanh ThresholdedRelu Where Xor"""
 _REDUCTIONS = """ArgMax ArgMin CumSum GlobalAveragePool GlobalLpPool GlobalMaxPool ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
     ReduceProd ReduceSum ReduceSumSquare"""
-_NORMALIZATIONS = "GroupNormalization InstanceNormalization LayerNormalization LpNormalization MeanVarianceNormalization RMSNormalization"
+_NORMALIZATIONS = (
+    "GroupNormalization InstanceNormalization LayerNormalization LpNormalization MeanVarianceNormalization"
+    " RMSNormalization"
+)
 
 _COUNTS: Mapping[str, Callable[[_Operator], Cost]] = MappingProxyType(
     {

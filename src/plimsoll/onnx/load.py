@@ -1,7 +1,8 @@
 """ONNX files: read what strangers wrote without trusting it, raise the opset, infer the shapes.
 
 A model file can name further files that hold its weights. onnx and the runtimes open those by themselves, so a hostile
-file could have any file of this machine read. Here they are confined to the model's own folder before anything opens them.
+file could have any file of this machine read. Here they are confined to the model's own folder before anything opens
+them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ MAX_BYTES = 2**31 - 1
 
 MAX_CALLED_NODES = 1_000_000
 MAX_CALL_DEPTH = 64
-"""Model-local functions may call one another. 26 that each call the next twice are 67 million nodes, which keep the checker busy for ever."""
+"""Model-local functions may call one another. 26 that each call the next twice are 67 million nodes, which keep the
+checker busy for ever."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -34,7 +36,10 @@ Shape = tuple[int | str | None, ...]
 """A size, the name of a free size, or None for a free one without a name."""
 
 _DAMAGED = "Is it an ONNX file, and was it copied completely? Export or download it again."
-_EXTERNAL = "External weights must be plain files in the model's folder or below it: save it again with onnx.save_model(..., save_as_external_data=True)."
+_EXTERNAL = (
+    "External weights must be plain files in the model's folder or below it: save it again with onnx.save_model(...,"
+    " save_as_external_data=True)."
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,9 @@ def _parse(path: Path) -> ModelProto:
             raise ModelError(f"{path}: this is {kind}, expected an ONNX file", "Give the .onnx file itself.")
         if not 0 < status.st_size <= MAX_BYTES:
             hint = "Store its weights as external data." if status.st_size else _DAMAGED
-            raise ModelError(f"{path}: the file has {status.st_size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}", hint)
+            raise ModelError(
+                f"{path}: the file has {status.st_size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}", hint
+            )
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -110,7 +117,8 @@ def _require_text(proto: ModelProto) -> None:
 
 
 def messages(root: Any, kind: str | None = None) -> Iterator[Any]:
-    """Yield every protobuf message (of the type `kind`) anywhere in `root`: in graphs, attributes, subgraphs and functions."""
+    """Yield every protobuf message (of the type `kind`) anywhere in `root`: in graphs, attributes, subgraphs and
+    functions."""
     open_: list[Any] = [root]
     while open_:
         message = open_.pop()
@@ -128,7 +136,10 @@ def _limit_calls(path: Path, proto: ModelProto) -> None:
 
     def weigh(body: Any, depth: int) -> int:
         if depth > MAX_CALL_DEPTH:
-            raise ModelError(f"{path}: its functions call one another more than {MAX_CALL_DEPTH} deep, or in a circle", "Export the model without functions.")
+            raise ModelError(
+                f"{path}: its functions call one another more than {MAX_CALL_DEPTH} deep, or in a circle",
+                "Export the model without functions.",
+            )
         total = 0
         for node in messages(body, "NodeProto"):
             name = (node.domain, node.op_type)
@@ -138,18 +149,30 @@ def _limit_calls(path: Path, proto: ModelProto) -> None:
         return total
 
     if functions and (total := weigh(proto.graph, 0)) > MAX_CALLED_NODES:
-        raise ModelError(f"{path}: its functions stand for {total:,} nodes; at most {MAX_CALLED_NODES:,} are read", "Export the model without functions.")
+        raise ModelError(
+            f"{path}: its functions stand for {total:,} nodes; at most {MAX_CALLED_NODES:,} are read",
+            "Export the model without functions.",
+        )
 
 
 def _external_files(path: Path, proto: ModelProto) -> tuple[Path, ...]:
     from onnx import TensorProto
 
     tensors = messages(proto, "TensorProto")
-    return tuple(sorted({_external_file(path, one) for one in tensors if one.data_location == TensorProto.EXTERNAL or one.external_data}))
+    return tuple(
+        sorted(
+            {
+                _external_file(path, one)
+                for one in tensors
+                if one.data_location == TensorProto.EXTERNAL or one.external_data
+            }
+        )
+    )
 
 
 def _external_file(path: Path, tensor: TensorProto) -> Path:
-    """Return the file that holds a tensor; raises ModelError where it is not a plain file in the model's folder, or too short."""
+    """Return the file that holds a tensor; raises ModelError where it is not a plain file in the model's folder, or too
+    short."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     where = f"{path}: the weights of {tensor.name!r} lie in {location!r}"
@@ -167,9 +190,14 @@ def _external_file(path: Path, tensor: TensorProto) -> Path:
         raise ModelError(f"{where}, which can't be read: {reason}", "Copy the weights beside the model.") from error
     numbers = [entries.get("offset", "0"), entries.get("length", "0")]
     if not all(re.fullmatch(r"[0-9]{1,19}", number) for number in numbers):
-        raise ModelError(f"{where}: offset {numbers[0]!r} and length {numbers[1]!r}, expected whole numbers from 0", _EXTERNAL)
+        raise ModelError(
+            f"{where}: offset {numbers[0]!r} and length {numbers[1]!r}, expected whole numbers from 0", _EXTERNAL
+        )
     if sum(map(int, numbers)) > size:
-        raise ModelError(f"{where}: offset {numbers[0]} and length {numbers[1]} reach beyond its {size:,} bytes", "Copy the weights again, completely.")
+        raise ModelError(
+            f"{where}: offset {numbers[0]} and length {numbers[1]} reach beyond its {size:,} bytes",
+            "Copy the weights again, completely.",
+        )
     return file
 
 
@@ -239,7 +267,8 @@ def dtype_name(element_type: int) -> str:
 
 
 def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
-    """Return the model with opset `minimum` or later: itself where it has that, else a new file in `folder`, weights inside.
+    """Return the model with opset `minimum` or later: itself where it has that, else a new file in `folder`, weights
+    inside.
 
     Raises BuildError, naming the operator, where onnx's converter can't do it or is known to change the meaning.
     """
@@ -253,14 +282,21 @@ def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
     doing = f"{model.path}: can't raise its opset from {before} to {minimum}"
     with translate(BuildError, doing):
         external_data_helper.load_external_data_for_model(file.proto, str(model.path.parent))
-    if wrong := next((node for node in messages(file.proto, "NodeProto") if _loses_meaning(node, file.proto.graph, before, minimum)), None):
-        raise BuildError(f"{doing}: the converter would change what the operator {wrong.op_type} ({wrong.name!r}) computes", hint)
+    if wrong := next(
+        (node for node in messages(file.proto, "NodeProto") if _loses_meaning(node, file.proto.graph, before, minimum)),
+        None,
+    ):
+        raise BuildError(
+            f"{doing}: the converter would change what the operator {wrong.op_type} ({wrong.name!r}) computes", hint
+        )
     try:
         with translate(BuildError, doing):
             proto = inliner.inline_local_functions(file.proto) if file.proto.functions else file.proto
             proto = version_converter.convert_version(proto, minimum)
             _keep_coordinates(proto, before)
-            proto.ir_version = max(proto.ir_version, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True))
+            proto.ir_version = max(
+                proto.ir_version, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
+            )
             checker.check_model(proto, full_check=True)
             path = folder / f"{model.path.stem}.opset{minimum}.onnx"
             path.write_bytes(proto.SerializeToString())
@@ -270,7 +306,8 @@ def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
 
 
 def _loses_meaning(node: NodeProto, graph: GraphProto, before: int, minimum: int) -> bool:
-    """Tell whether onnx's converter (seen in 1.23) leaves an operator as it is although a later opset reads it differently."""
+    """Tell whether onnx's converter (seen in 1.23) leaves an operator as it is although a later opset reads it
+    differently."""
     from onnx import numpy_helper
 
     if node.domain not in DEFAULT_DOMAINS:
@@ -286,7 +323,8 @@ def _loses_meaning(node: NodeProto, graph: GraphProto, before: int, minimum: int
 
 
 def _keep_coordinates(proto: ModelProto, before: int) -> None:
-    """Give a Resize that was opset 10's, or an Upsample, their coordinates; the converter leaves it to opset 11's other default."""
+    """Give a Resize that was opset 10's, or an Upsample, their coordinates; the converter leaves it to opset 11's other
+    default."""
     from onnx import helper
 
     for node in messages(proto, "NodeProto") if before < 11 else ():
@@ -303,10 +341,11 @@ def _blame(proto: ModelProto, reason: str) -> str:
 
 
 def infer_shapes(model: Model, batch: int | None = None) -> ModelProto:
-    """Return the model's graph with all shapes that can be inferred, model-local functions inlined, weights as in the file.
+    """Return the model's graph with all shapes that can be inferred, model-local functions inlined, weights as in the
+    file.
 
-    With `batch`, the free first axis of every input is set to it, and free sides of the picture to the Spec's where there
-    is one. Raises ModelError.
+    With `batch`, the free first axis of every input is set to it, and free sides of the picture to the Spec's where
+    there is one. Raises ModelError.
     """
     from onnx import inliner, shape_inference
 

@@ -53,8 +53,13 @@ class Signature:
                 raise BuildError(f"{path}: larger than {MAX_BYTES:,} bytes; is this the signature of a network?")
             found = _File.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise BuildError(f"{path}: can't be read as the signature of a network: {error}", "Convert the ONNX network again.") from error
-        return cls(tuple(TensorInfo(**dict(one)) for one in found.inputs), tuple(TensorInfo(**dict(one)) for one in found.outputs))
+            raise BuildError(
+                f"{path}: can't be read as the signature of a network: {error}", "Convert the ONNX network again."
+            ) from error
+        return cls(
+            tuple(TensorInfo(**dict(one)) for one in found.inputs),
+            tuple(TensorInfo(**dict(one)) for one in found.outputs),
+        )
 
     def write(self, path: Path) -> Path:
         """Write it as JSON."""
@@ -76,4 +81,6 @@ def signature_of(model: Model) -> Signature:
 
 def _info(value: Any) -> TensorInfo:
     shape = load.shape_of(value) or ()
-    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), load.dtype_of(value))
+    return TensorInfo(
+        value.name, tuple(size if isinstance(size, int) else None for size in shape), load.dtype_of(value)
+    )

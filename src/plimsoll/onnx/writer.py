@@ -82,7 +82,8 @@ class GraphWriter:
         return names
 
     def output(self, value: str, name: str, shape: Sequence[Size], dtype: str = "float32") -> None:
-        """Make a value an output of the graph, called `name` from the end of writing on; another value of that name gets another then."""
+        """Make a value an output of the graph, called `name` from the end of writing on; another value of that name
+        gets another then."""
         if value in self._renamed or any(one.name == value for one in self._inputs):
             value = self.add("Identity", [value], f"{name}.output")
         self._renamed[value] = name
@@ -95,13 +96,20 @@ class GraphWriter:
         nodes, constants = self._with_final_names()
         with translate(BuildError, f"{self.name}: can't be written as ONNX"):
             graph = helper.make_graph(nodes, self.name, self._inputs, self._outputs, constants)
-            model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="plimsoll")
+            model = helper.make_model(
+                graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="plimsoll"
+            )
             checker.check_model(model, full_check=True)
         return model
 
     def _with_final_names(self) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Return the nodes and the constants that they read, the outputs under their names; a node is called as what it makes."""
-        names = {name: self.unique(f"{name}.inner") for name in self._renamed.values() if name in self._taken and name not in self._renamed}
+        """Return the nodes and the constants that they read, the outputs under their names; a node is called as what it
+        makes."""
+        names = {
+            name: self.unique(f"{name}.inner")
+            for name in self._renamed.values()
+            if name in self._taken and name not in self._renamed
+        }
         names |= self._renamed
         nodes = []
         for node in self._nodes:

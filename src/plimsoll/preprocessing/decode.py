@@ -35,7 +35,8 @@ _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 def decode(data: bytes, step: Decode) -> Pixels:
     """Decode a file's bytes to 8-bit pixels, RGB or grey.
 
-    Raises ImageError for a format that is not accepted, for more pixels than allowed, and for damaged or truncated files.
+    Raises ImageError for a format that is not accepted, for more pixels than allowed, and for damaged or truncated
+    files.
     """
     format_ = admit(data, step)
     with translated(), Image.open(io.BytesIO(data), formats=_plugins(format_)) as image:
@@ -49,7 +50,8 @@ def decode(data: bytes, step: Decode) -> Pixels:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn whatever a decoder raises into an ImageError; hostile files make Pillow raise nearly every built-in exception."""
+    """Turn whatever a decoder raises into an ImageError; hostile files make Pillow raise nearly every built-in
+    exception."""
     try:
         yield
     except PlimsollError:
@@ -64,7 +66,8 @@ def translated() -> Iterator[None]:
 
 
 def orientation(data: bytes, *, fill: bool = False) -> int:
-    """Return the orientation that following it would undo, 1 to 8; 1 where there is none, and for TIFF, which Pillow turns while it reads.
+    """Return the orientation that following it would undo, 1 to 8; 1 where there is none, and for TIFF, which Pillow
+    turns while it reads.
 
     `fill` accepts a truncated file. Raises ImageError.
     """
@@ -112,15 +115,20 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
             high.putalpha(Image.fromarray(np.where(deep == image.info["transparency"], 0, 255).astype(np.uint8)))
         return high
     if image.mode in {"I", "F"}:
-        raise ImageError(f"32-bit samples (mode {image.mode}): their range is not known", "Store the picture with 8 or 16 bits a sample.")
+        raise ImageError(
+            f"32-bit samples (mode {image.mode}): their range is not known",
+            "Store the picture with 8 or 16 bits a sample.",
+        )
     return image
 
 
 def _decode_jpeg_as_asked(header: Image.Image, data: bytes, step: Decode) -> Pixels:
-    """Decode a JPEG with another cosine transform or chroma filter than Pillow lets one choose; the same libjpeg-turbo does it."""
+    """Decode a JPEG with another cosine transform or chroma filter than Pillow lets one choose; the same libjpeg-turbo
+    does it."""
     if header.mode == "CMYK":
         raise ImageError(
-            "a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only", "Leave dct and upsampling of the decode step at their defaults."
+            "a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only",
+            "Leave dct and upsampling of the decode step at their defaults.",
         )
     if step.truncated == "fill":
         data += b"\xff\xd9"

@@ -1,8 +1,9 @@
 """The steps in the fast preprocessing: libjpeg-turbo, OpenCV, and whole numbers until the last moment.
 
-The same steps as `plimsoll.preprocessing.reference`, nearly the same pixels: `docs/fast-steps.md` states the difference of each on
-real photos. Used only when asked for. Pictures are uint8 arrays, height x width x channels, throughout; OpenCV is
-imported when the first picture comes, and runs each call in one thread because pictures are already spread over threads.
+The same steps as `plimsoll.preprocessing.reference`, nearly the same pixels: `docs/fast-steps.md` states the difference
+of each on real photos. Used only when asked for. Pictures are uint8 arrays, height x width x channels, throughout;
+OpenCV is imported when the first picture comes, and runs each call in one thread because pictures are already spread
+over threads.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _INSTALL = "Install it: pip install 'plimsoll-line[fast]'"
 
 
 def require_opencv() -> None:
-    """Raise BackendMissingError where OpenCV is not installed, without importing it: that takes a while, and is done while a runtime is being loaded."""
+    """Raise BackendMissingError where OpenCV is not installed, without importing it: that takes a while, and is done
+    while a runtime is being loaded."""
     if importlib.util.find_spec("cv2") is None:
         raise BackendMissingError("the fast input steps need OpenCV, which is not installed", _INSTALL)
 
@@ -41,7 +43,9 @@ def opencv() -> ModuleType:
     try:
         import cv2
     except ImportError as error:
-        raise BackendMissingError(f"the fast input steps need OpenCV, which can't be imported: {error}", _INSTALL) from error
+        raise BackendMissingError(
+            f"the fast input steps need OpenCV, which can't be imported: {error}", _INSTALL
+        ) from error
     cv2.setNumThreads(1)
     module: ModuleType = cv2
     return module
@@ -67,10 +71,14 @@ def _decode_jpeg(data: bytes, step: Decode, order: str) -> Array | None:
         if space in {"CMYK", "YCCK"} or (step.colour == "grey" and space != "Gray"):
             return None
         check_size(width, height, step)
-        if width * height > reference_decode.LARGE_PIXELS or (step.exif_orientation and reference_decode.orientation(data) != 1):
+        if width * height > reference_decode.LARGE_PIXELS or (
+            step.exif_orientation and reference_decode.orientation(data) != 1
+        ):
             return None
         colour = "GRAY" if step.colour == "grey" else order
-        array: Array = simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        array: Array = simplejpeg.decode_jpeg(
+            data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain"
+        )
         return array
     except ImageError:
         raise
@@ -89,7 +97,13 @@ def _resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Array:
     shrinks = width <= array.shape[1] and height <= array.shape[0]
     grows = width >= array.shape[1] and height >= array.shape[0]
     widened = step.antialiased and not grows
-    if widened and shrinks and step.filter == "bilinear" and step.rounding == "nearest" and (shrunk := shrink(opencv(), array, width, height)) is not None:
+    if (
+        widened
+        and shrinks
+        and step.filter == "bilinear"
+        and step.rounding == "nearest"
+        and (shrunk := shrink(opencv(), array, width, height)) is not None
+    ):
         return shrunk
     flag = _opencv_flag(step, shrinks=shrinks, widened=widened)
     if flag is None:
@@ -107,9 +121,15 @@ def _opencv_flag(step: Resize, *, shrinks: bool, widened: bool) -> str | None:
     if widened:
         return None
     if step.convention == "opencv":
-        return {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4"}[step.filter]
+        return {
+            "nearest": "INTER_NEAREST",
+            "bilinear": "INTER_LINEAR",
+            "bicubic": "INTER_CUBIC",
+            "lanczos": "INTER_LANCZOS4",
+        }[step.filter]
     if step.filter == "nearest":
-        # TensorFlow's float32 coordinates fall on another pixel now and then, and that may be another colour altogether.
+        # TensorFlow's float32 coordinates fall on another pixel now and then, and that may be another colour
+        # altogether.
         return "INTER_NEAREST_EXACT" if step.convention == "pillow" else None
     # Pillow's and TensorFlow's cubic have another A, and both another Lanczos.
     return "INTER_LINEAR" if step.filter == "bilinear" and step.coordinates == "half_pixel" else None
@@ -118,20 +138,26 @@ def _opencv_flag(step: Resize, *, shrinks: bool, widened: bool) -> str | None:
 def jpeg(pixels: Pixels, step: Jpeg, form: ImageSpec) -> Array:
     """Encode with OpenCV, decode with simplejpeg: both libjpeg-turbo, so the pixels equal the reference's.
 
-    simplejpeg can't encode here: it always takes the fast cosine transform, which shifts open_nsfw's score by up to 0.03.
+    simplejpeg can't encode here: it always takes the fast cosine transform, which shifts open_nsfw's score by up to
+    0.03.
     """
     cv2 = opencv()
     array = as_array(pixels)
     options = [cv2.IMWRITE_JPEG_QUALITY, step.quality]
     if form.colour != "grey":
-        options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{step.subsampling.replace(':', '')}")]
+        options += [
+            cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+            getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{step.subsampling.replace(':', '')}"),
+        ]
     if form.colour == "RGB":
         array = array[:, :, ::-1]  # OpenCV takes what it is given for BGR.
     written, data = cv2.imencode(".jpg", np.ascontiguousarray(array), options)
     if not written:
         raise ImageError("OpenCV could not encode the picture as JPEG")
     colour = "GRAY" if form.colour == "grey" else form.colour
-    decoded: Array = simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+    decoded: Array = simplejpeg.decode_jpeg(
+        data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain"
+    )
     return decoded
 
 
@@ -166,7 +192,9 @@ class Affine:
                 factor, offset = factor / by_channel, offset / by_channel
             elif isinstance(step, Layout):
                 channels_first = step.order == "NCHW"
-            elif (isinstance(step, Cast) and step is not steps[-1] and step.to != "float32") or type(step) in PIXEL_STEPS:
+            elif (isinstance(step, Cast) and step is not steps[-1] and step.to != "float32") or type(
+                step
+            ) in PIXEL_STEPS:
                 return None
             form = step.after(form)
             dtype = form.dtype
@@ -198,5 +226,7 @@ class Affine:
         return out.astype(self.dtype, copy=False)
 
 
-PIXEL_STEPS: Mapping[type, Callable[[Pixels, Any, ImageSpec], Pixels]] = MappingProxyType({Resize: resize, Jpeg: jpeg, Crop: reference.crop})
+PIXEL_STEPS: Mapping[type, Callable[[Pixels, Any, ImageSpec], Pixels]] = MappingProxyType(
+    {Resize: resize, Jpeg: jpeg, Crop: reference.crop}
+)
 """The steps on pixels; all others are folded into an `Affine`."""

@@ -1,10 +1,11 @@
-"""Fold input steps into the network, so that a deployment feeds it the picture as it is: uint8, RGB, height x width x 3.
+"""Fold input steps into the network, so that a deployment feeds it the picture as it is: uint8, RGB, height x width x
+3.
 
-Everything after the last step on pixels (channels, scale, mean, std, layout, dtype) becomes a few operators at the front
-of the graph: cast, subtract, multiply. The subtraction stays an operator of its own and never becomes part of the first
-convolution's bias: a convolution pads with zeros *after* the mean is gone, so along the borders its bias would be wrong.
-The order of the channels and a factor a channel do commute with that padding; where the first convolution is reached
-directly they move into its weights and cost nothing.
+Everything after the last step on pixels (channels, scale, mean, std, layout, dtype) becomes a few operators at the
+front of the graph: cast, subtract, multiply. The subtraction stays an operator of its own and never becomes part of the
+first convolution's bias: a convolution pads with zeros *after* the mean is gone, so along the borders its bias would be
+wrong. The order of the channels and a factor a channel do commute with that padding; where the first convolution is
+reached directly they move into its weights and cost nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _MINIMUM_OPSET = 8
 
 
 def fold(model: Model, folder: Path) -> Model:
-    """Return a child whose graph takes uint8 `[N, H, W, 3]` (RGB; 1 channel where it is grey) and whose Spec has the pixel steps only.
+    """Return a child whose graph takes uint8 `[N, H, W, 3]` (RGB; 1 channel where it is grey) and whose Spec has the
+    pixel steps only.
 
     Written into `folder`; opset and IR version stay. Outputs equal the parent's behind its own steps up to float32's
     rounding. Raises ModelError, naming the steps that are left outside, where values are no longer 8-bit pixels at the
@@ -59,7 +61,10 @@ def _picture_input(graph: GraphProto, spec: Spec) -> Any:
     found = next((one for one in values if one.name == wanted or (wanted is None and len(values) == 1)), None)
     if found is None:
         names = ", ".join(one.name for one in values)
-        raise ModelError(f"{spec.name}: the Spec's input is {wanted!r}, the network's inputs are: {names}", "Correct `input.tensor` in the Spec.")
+        raise ModelError(
+            f"{spec.name}: the Spec's input is {wanted!r}, the network's inputs are: {names}",
+            "Correct `input.tensor` in the Spec.",
+        )
     return found
 
 

@@ -35,7 +35,12 @@ class Front:
         graph = self.proto.graph
         layout, aim = self.tail.layout, self.old
         transpose = onnx_graph.only_consumer(graph, self.old)
-        if layout == "NHWC" and transpose is not None and transpose.op_type == "Transpose" and onnx_graph.attribute(transpose, "perm") == _TO_NCHW:
+        if (
+            layout == "NHWC"
+            and transpose is not None
+            and transpose.op_type == "Transpose"
+            and onnx_graph.attribute(transpose, "perm") == _TO_NCHW
+        ):
             # Moving bytes costs a quarter of moving floats, and a mean a plane is subtracted faster than one a pixel.
             layout, aim = "NCHW", str(transpose.output[0])
             graph.node.remove(transpose)
@@ -53,7 +58,8 @@ class Front:
         graph.node.extend([*self.nodes, *others])
 
     def _into_weights(self, layout: str, name: str) -> Tail | None:
-        """Move channel order and factors into the first convolution; return the tail that is left, or None where that can't be done exactly."""
+        """Move channel order and factors into the first convolution; return the tail that is left, or None where that
+        can't be done exactly."""
         from onnx import numpy_helper
 
         parts = self.tail.parts
@@ -135,14 +141,20 @@ class Front:
 
 
 def _convolution_behind(graph: GraphProto, name: str, axis: int) -> Any:
-    """Return the stored float32 weights of the convolution that a value reaches alone, its channels on `axis`; else None.
+    """Return the stored float32 weights of the convolution that a value reaches alone, its channels on `axis`; else
+    None.
 
     Only what commutes with a factor a channel may lie between: transposing, and padding with zeros in height and width.
     """
     while (node := onnx_graph.only_consumer(graph, name)) is not None:
         if node.op_type == "Transpose":
             axis = list(onnx_graph.attribute(node, "perm") or [3, 2, 1, 0]).index(axis)
-        elif node.op_type == "Conv" and node.input[0] == name and axis == 1 and (onnx_graph.attribute(node, "group") or 1) == 1:
+        elif (
+            node.op_type == "Conv"
+            and node.input[0] == name
+            and axis == 1
+            and (onnx_graph.attribute(node, "group") or 1) == 1
+        ):
             weights = next((one for one in graph.initializer if one.name == node.input[1]), None)
             shared = len(onnx_graph.consumers(graph, node.input[1])) != 1
             return None if weights is None or weights.data_type != 1 or shared else weights
@@ -156,7 +168,10 @@ def _pads_with_zeros(graph: GraphProto, node: NodeProto, axis: int) -> bool:
     if onnx_graph.attribute(node, "mode") not in (None, b"constant"):
         return False
     if len(node.input) == 1:  # Until opset 10.
-        pads, value = onnx_graph.attribute(node, "pads") or onnx_graph.attribute(node, "paddings"), onnx_graph.attribute(node, "value") or 0.0
+        pads, value = (
+            onnx_graph.attribute(node, "pads") or onnx_graph.attribute(node, "paddings"),
+            onnx_graph.attribute(node, "value") or 0.0,
+        )
     elif len(node.input) <= 3:
         pads = onnx_graph.constant(graph, node.input[1])
         value = onnx_graph.constant(graph, node.input[2]) if len(node.input) == 3 and node.input[2] else 0.0

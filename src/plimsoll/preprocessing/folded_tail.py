@@ -18,16 +18,20 @@ Row = NDArray[np.float64]
 
 
 def split(spec: Spec) -> tuple[tuple[Step, ...], Tail]:
-    """Return the steps that stay outside, and what those after them compute; raises ModelError where that can't be folded.
+    """Return the steps that stay outside, and what those after them compute; raises ModelError where that can't be
+    folded.
 
     A `channels` step between steps on pixels moves behind them: all of these treat every channel alike.
     """
     steps = spec.input.steps
-    at = next((place for place, step in enumerate(steps) if not isinstance(step, (*_PIXEL_STEPS, Channels))), len(steps))
+    at = next(
+        (place for place, step in enumerate(steps) if not isinstance(step, (*_PIXEL_STEPS, Channels))), len(steps)
+    )
     outside = ", ".join(f"'{step.step}'" for step in steps)
     if late := next((step for step in steps[at:] if isinstance(step, _PIXEL_STEPS)), None):
         raise ModelError(
-            f"{spec.name}: its input steps can't be folded: '{late.step}' works on pixels after '{steps[at].step}'; left outside are all: {outside}",
+            f"{spec.name}: its input steps can't be folded: '{late.step}' works on pixels after '{steps[at].step}';"
+            f" left outside are all: {outside}",
             f"Put '{late.step}' before '{steps[at].step}' where the network allows it.",
         )
     pixels = tuple(step for step in steps[:at] if not isinstance(step, Channels))
@@ -35,10 +39,15 @@ def split(spec: Spec) -> tuple[tuple[Step, ...], Tail]:
     if form.dtype != "uint8":
         problem = f"after '{pixels[-1].step}' the values are {form.dtype}, not 8-bit pixels"
         hint = "A resize with rounding = 'nearest' gives 8-bit pixels."
-        raise ModelError(f"{spec.name}: its input steps can't be folded: {problem}; left outside are all: {outside}", hint)
+        raise ModelError(
+            f"{spec.name}: its input steps can't be folded: {problem}; left outside are all: {outside}", hint
+        )
     tail = Tail.of(form, (*(step for step in steps[:at] if isinstance(step, Channels)), *steps[at:]))
     if tail.is_nothing:
-        raise ModelError(f"{spec.name}: nothing to fold: the network takes the picture as it is; outside are: {outside}", "Use it as it is.")
+        raise ModelError(
+            f"{spec.name}: nothing to fold: the network takes the picture as it is; outside are: {outside}",
+            "Use it as it is.",
+        )
     return pixels, tail
 
 
@@ -72,7 +81,11 @@ class Tail:
             elif isinstance(step, Cast) and step.to != form.dtype:
                 parts.append(step)
             elif isinstance(step, (Scale, Mean, Std)):
-                last = parts.pop() if parts and isinstance(parts[-1], Affine) else Affine(np.zeros(form.channels), np.ones(form.channels))
+                last = (
+                    parts.pop()
+                    if parts and isinstance(parts[-1], Affine)
+                    else Affine(np.zeros(form.channels), np.ones(form.channels))
+                )
                 assert isinstance(last, Affine)  # noqa: S101 - as the line above has it
                 parts.append(_extended(last, step))
             form = step.after(form)

@@ -13,7 +13,8 @@ MAX_FILE_BYTES = 200_000_000
 """A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
 
 MAX_JPEG_SCANS = 100
-"""Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known attack)."""
+"""Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known
+attack)."""
 
 _RIFF_HEADER = 30
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
@@ -28,14 +29,17 @@ def read(source: bytes | Path) -> bytes:
     else:
         try:
             with source.open("rb") as stream:
-                # Asking for the most that is allowed would map that much memory first: three times as slow in four threads.
+                # Asking for the most that is allowed would map that much memory first: three times as slow in four
+                # threads.
                 told = os.fstat(stream.fileno()).st_size or MAX_FILE_BYTES
                 data = stream.read(min(told, MAX_FILE_BYTES) + 1)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ImageError(f"can't read the file: {reason}") from error
     if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", "Is it a picture? Store it smaller.")
+        raise ImageError(
+            f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", "Is it a picture? Store it smaller."
+        )
     return data
 
 
@@ -65,7 +69,10 @@ def admit(data: bytes, step: Decode) -> ImageFormat:
     if found is None:
         raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
     if found not in step.formats:
-        raise ImageError(f"a {found} file; accepted formats: {allowed}", f'Add "{found}" to `formats` of the decode step to accept it.')
+        raise ImageError(
+            f"a {found} file; accepted formats: {allowed}",
+            f'Add "{found}" to `formats` of the decode step to accept it.',
+        )
     if found == "webp" and (size := _webp_canvas(data)) is not None:
         check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
     if found == "jpeg" and data.count(b"\xff\xda") > MAX_JPEG_SCANS and _jpeg_scans(data) > MAX_JPEG_SCANS:
@@ -85,7 +92,8 @@ def check_size(width: int, height: int, step: Decode) -> None:
 
 
 def _jpeg_scans(data: bytes) -> int:
-    """Count the scans of a JPEG file's picture, marker by marker as libjpeg reads them (ITU-T T.81, B.1.1); stops above the maximum.
+    """Count the scans of a JPEG file's picture, marker by marker as libjpeg reads them (ITU-T T.81, B.1.1); stops above
+    the maximum.
 
     The bytes FF DA may also stand in metadata, and in a film that a phone has put behind the picture.
     """
@@ -101,7 +109,8 @@ def _jpeg_scans(data: bytes) -> int:
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
-    """Return (width, height) from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7), or None if it is cut short."""
+    """Return (width, height) from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7), or None if it is cut
+    short."""
     if len(data) < _RIFF_HEADER:
         return None
     kind = data[12:16]

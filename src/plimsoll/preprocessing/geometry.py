@@ -1,11 +1,14 @@
-"""`ImageGeometry`: what part of a picture the network sees, and where each of its pixels lies in the picture as it was sent.
+"""`ImageGeometry`: what part of a picture the network sees, and where each of its pixels lies in the picture as it was
+sent.
 
-Positions are continuous and count from the outer corner of the first pixel: pixel 0 covers 0 … 1 and its centre lies at 0.5; a picture of
-W x H pixels covers 0 … W and 0 … H. A resize that keeps the borders in place (half-pixel centres: Pillow, OpenCV, TensorFlow's `half_pixel`) is
-then a plain product; TensorFlow's older coordinates shift it by a part of a pixel, and so does a `nearest` that takes the first pixel of those it
-could take. The real sizes count, not the ratio that was asked for: a letterbox of 427 / 640 rounds its sides, and the two axes differ in the last digits.
+Positions are continuous and count from the outer corner of the first pixel: pixel 0 covers 0 … 1 and its centre lies at
+0.5; a picture of W x H pixels covers 0 … W and 0 … H. A resize that keeps the borders in place (half-pixel centres:
+Pillow, OpenCV, TensorFlow's `half_pixel`) is then a plain product; TensorFlow's older coordinates shift it by a part of
+a pixel, and so does a `nearest` that takes the first pixel of those it could take. The real sizes count, not the ratio
+that was asked for: a letterbox of 427 / 640 rounds its sides, and the two axes differ in the last digits.
 
-The picture *as it was sent* is what the file stores, before its EXIF orientation. `ImageGeometry.upright` is for who draws on what a browser shows.
+The picture *as it was sent* is what the file stores, before its EXIF orientation. `ImageGeometry.upright` is for who
+draws on what a browser shows.
 """
 
 from __future__ import annotations
@@ -84,20 +87,29 @@ class ImageGeometry:
         """Return boxes `[N, 4]` (x0, y0, x1, y1) in the input's pixels as boxes in the picture, clipped to it."""
         corners = self.points(np.asarray(boxes, np.float64).reshape(-1, 2, 2))
         limits = np.array([self.width, self.height], np.float64)
-        return np.asarray(np.clip(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), 0.0, np.tile(limits, 2)))
+        return np.asarray(
+            np.clip(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), 0.0, np.tile(limits, 2))
+        )
 
     def pixel_centres(self) -> tuple[Positions, Positions]:
-        """Return where the centres of the upright picture's columns and rows lie in the input, in its pixels; NaN for what was cropped away."""
+        """Return where the centres of the upright picture's columns and rows lie in the input, in its pixels; NaN for
+        what was cropped away."""
         x, y = (
             np.where((first <= at) & (at <= last), (at - origin) / scale, np.nan)
             for at, scale, origin, first, last in zip(
-                (np.arange(size) + 0.5 for size in self.upright_size), self.scale, self.origin, self.seen[:2], self.seen[2:], strict=True
+                (np.arange(size) + 0.5 for size in self.upright_size),
+                self.scale,
+                self.origin,
+                self.seen[:2],
+                self.seen[2:],
+                strict=True,
             )
         )
         return x, y
 
     def as_sent(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Turn an array [height, width] that lies over the upright picture back to lie over the picture as it was sent; no copy."""
+        """Turn an array [height, width] that lies over the upright picture back to lie over the picture as it was sent;
+        no copy."""
         turned = pixels.T if self.orientation in _SWAPPED else pixels
         return turned[:: -1 if self.orientation in _FLIPPED_Y else 1, :: -1 if self.orientation in _FLIPPED_X else 1]
 
@@ -105,8 +117,8 @@ class ImageGeometry:
 def view(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeometry:
     """Return the view of a picture that the input steps give.
 
-    `size` is (width, height) after decoding, with the orientation followed where the steps follow it; `orientation` is the one they have
-    followed. Raises ImageError where the steps refuse such a size.
+    `size` is (width, height) after decoding, with the orientation followed where the steps follow it; `orientation` is
+    the one they have followed. Raises ImageError where the steps refuse such a size.
     """
     width, height = size
     x, y = _Axis(), _Axis()
@@ -130,8 +142,8 @@ def view(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeome
 def _resized(before: int, after: int, step: Resize) -> tuple[float, float]:
     """Return (scale, origin) of a resize along one axis: position before = scale * position after + origin.
 
-    With `nearest`, where the first of several pixels is taken (OpenCV; TensorFlow's asymmetric), every one that is left stands for what
-    follows it; when such a resize enlarges, pixels are repeated and the borders stay in place.
+    With `nearest`, where the first of several pixels is taken (OpenCV; TensorFlow's asymmetric), every one that is left
+    stands for what follows it; when such a resize enlarges, pixels are repeated and the borders stay in place.
     """
     scale = before / after
     first_taken = step.filter == "nearest" and (step.convention == "opencv" or step.coordinates == "asymmetric")

@@ -47,7 +47,9 @@ class Preprocessor:
         data = read(source)
         tensor, size = self._run(data)
         decode = self.spec.decode
-        orientation = reference_decode.orientation(data, fill=decode.truncated == "fill") if decode.exif_orientation else 1
+        orientation = (
+            reference_decode.orientation(data, fill=decode.truncated == "fill") if decode.exif_orientation else 1
+        )
         return tensor, view(self.spec, size, orientation)
 
     def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
@@ -61,7 +63,8 @@ class Preprocessor:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The names and functions of the stages, in order; the first takes bytes, each other one what the last returned."""
+        """The names and functions of the stages, in order; the first takes bytes, each other one what the last
+        returned."""
         return self._stages
 
 
@@ -86,7 +89,9 @@ def _fast_stages(spec: Input) -> _Stages:
     """
     fast.require_opencv()
     first, rest = spec.decode, spec.steps[1:]
-    at = next((place for place, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest))
+    at = next(
+        (place for place, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest)
+    )
     form = first.after(ImageSpec())
     for step in rest[:at]:
         form = step.after(form)
@@ -99,7 +104,9 @@ def _fast_stages(spec: Input) -> _Stages:
     for step in rest if affine is None else rest[:at]:
         held = form if affine is None else replace(form, colour=order)
         if affine is None or not isinstance(step, Channels):
-            stages.append((step.step, _bound(fast.PIXEL_STEPS.get(type(step), reference.STEPS[type(step)]), step, held)))
+            stages.append(
+                (step.step, _bound(fast.PIXEL_STEPS.get(type(step), reference.STEPS[type(step)]), step, held))
+            )
         form = step.after(form)
     if affine is not None:
         stages.append(("normalize", affine))

@@ -1,7 +1,7 @@
 """The steps in the reference preprocessing: Pillow + NumPy. They define the truth.
 
-Each function takes the picture, the step, and the `ImageSpec` that the picture has before it; it returns the picture and
-changes nothing that it is given. `STEPS` maps a step's type to its function.
+Each function takes the picture, the step, and the `ImageSpec` that the picture has before it; it returns the picture
+and changes nothing that it is given. `STEPS` maps a step's type to its function.
 """
 
 from __future__ import annotations
@@ -44,20 +44,29 @@ def resize(pixels: Pixels, step: Resize, form: ImageSpec) -> Pixels:
 
 
 def fitted(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int, int, Resize], Pixels]) -> Pixels:
-    """Work out the target size that `fit` asks for, resize with `resize_to(pixels, width, height, step)`, and pad a letterbox."""
+    """Work out the target size that `fit` asks for, resize with `resize_to(pixels, width, height, step)`, and pad a
+    letterbox."""
     width, height = resized_size(*size_of(pixels), step)
-    out = pixels if (width, height) == size_of(pixels) and step.rounding == "nearest" else resize_to(pixels, width, height, step)
+    out = (
+        pixels
+        if (width, height) == size_of(pixels) and step.rounding == "nearest"
+        else resize_to(pixels, width, height, step)
+    )
     return _pad(as_array(out), step) if step.fit == "letterbox" else out
 
 
 def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
-    """Return the (width, height) that a picture is resized to, before any padding; raises ImageError where that is absurd."""
+    """Return the (width, height) that a picture is resized to, before any padding; raises ImageError where that is
+    absurd."""
     if step.fit == "short_edge":
         assert step.size is not None  # noqa: S101 - the Spec has refused it
         short, long = sorted((width, height))
         new_long = int(step.size * long / short)
         if new_long > MAX_LONG_EDGE:
-            raise ImageError(f"{width}x{height} pixels: with a shorter side of {step.size} the longer would be {new_long:,}, more than {MAX_LONG_EDGE:,}")
+            raise ImageError(
+                f"{width}x{height} pixels: with a shorter side of {step.size} the longer would be {new_long:,}, more"
+                f" than {MAX_LONG_EDGE:,}"
+            )
         return (step.size, new_long) if width <= height else (new_long, step.size)
     assert step.width is not None and step.height is not None  # noqa: S101, PT018 - the Spec has refused it
     if step.fit == "stretch":
@@ -78,8 +87,8 @@ def resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Pixels:
 def resize_image(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
     """Resize with Pillow, horizontally first and vertically second, whatever order the installed version prefers.
 
-    Each pass rounds to whole levels, so the order shows. Pillow 12 always resized horizontally first; Pillow 13 starts with the height of tall
-    images, which moved scores of open_nsfw by up to 0.11.
+    Each pass rounds to whole levels, so the order shows. Pillow 12 always resized horizontally first; Pillow 13 starts
+    with the height of tall images, which moved scores of open_nsfw by up to 0.11.
     """
     if filter_ is Image.Resampling.NEAREST:
         return image.resize((width, height), filter_)  # It picks pixels in one go: there are no passes.
@@ -108,7 +117,8 @@ def rounded(values: Array, step: Resize) -> Array:
 
 
 def padded(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
-    """Return (left, top, width, height): where a resized picture lies after padding, and the size then; without a letterbox nothing is padded."""
+    """Return (left, top, width, height): where a resized picture lies after padding, and the size then; without a
+    letterbox nothing is padded."""
     if step.fit != "letterbox":
         return 0, 0, width, height
     assert step.width is not None and step.height is not None  # noqa: S101, PT018 - the Spec has refused it
@@ -138,7 +148,9 @@ def jpeg(pixels: Pixels, step: Jpeg, form: ImageSpec) -> Pixels:
         data = file.read()
     if (step.dct, step.upsampling) != ("accurate", "fancy"):
         colour = "GRAY" if form.colour == "grey" else "RGB"
-        array: Array = simplejpeg.decode_jpeg(data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain")
+        array: Array = simplejpeg.decode_jpeg(
+            data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain"
+        )
         return array
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
     image.load()
@@ -148,7 +160,8 @@ def jpeg(pixels: Pixels, step: Jpeg, form: ImageSpec) -> Pixels:
 def _memory_file() -> IO[bytes]:
     """Return a file in memory, with a descriptor where the system has such files.
 
-    While Pillow encodes into a descriptor, other threads run Python; into a BytesIO, none does. In four threads that halves this step's time.
+    While Pillow encodes into a descriptor, other threads run Python; into a BytesIO, none does. In four threads that
+    halves this step's time.
     """
     return os.fdopen(os.memfd_create("plimsoll"), "w+b") if sys.platform == "linux" else io.BytesIO()
 
@@ -222,5 +235,15 @@ def dtype(pixels: Pixels, step: Cast, form: ImageSpec) -> Array:
 StepFunction = Callable[[Pixels, Any, ImageSpec], Pixels]
 
 STEPS: Mapping[type, StepFunction] = MappingProxyType(
-    {Resize: resize, Jpeg: jpeg, Crop: crop, Channels: channels, Scale: scale, Mean: mean, Std: std, Layout: layout, Cast: dtype}
+    {
+        Resize: resize,
+        Jpeg: jpeg,
+        Crop: crop,
+        Channels: channels,
+        Scale: scale,
+        Mean: mean,
+        Std: std,
+        Layout: layout,
+        Cast: dtype,
+    }
 )

@@ -5,9 +5,10 @@ Only the tables differ between the conventions, and they are built here from the
 
 - OpenCV `modules/imgproc/src/resize.cpp` (half-pixel centres, replicated border, cubic A = -0.75, Lanczos over 8 taps,
   `INTER_AREA` as box coverage when shrinking and as a sharpened bilinear when enlarging)
-- TensorFlow `core/kernels/image/{resize_bilinear,resize_bicubic,resize_nearest_neighbor,resize_area,scale_and_translate}_op.cc`
-  (half_pixel, legacy `align_corners`, legacy asymmetric; cubic A = -0.5 with the border's weights renormalized for half_pixel,
-  A = -0.75 with replicated border otherwise; anti-aliasing and Lanczos by scale_and_translate)
+- TensorFlow
+  `core/kernels/image/{resize_bilinear,resize_bicubic,resize_nearest_neighbor,resize_area,scale_and_translate}_op.cc`
+  (half_pixel, legacy `align_corners`, legacy asymmetric; cubic A = -0.5 with the border's weights renormalized for
+  half_pixel, A = -0.75 with replicated border otherwise; anti-aliasing and Lanczos by scale_and_translate)
 """
 
 from __future__ import annotations
@@ -189,5 +190,13 @@ def _lanczos(radius: int) -> Kernel:
     return kernel
 
 
-_OPENCV: dict[str, tuple[Kernel, int]] = {"bilinear": (_triangle, 1), "bicubic": (_cubic(-0.75), 2), "lanczos": (_lanczos(4), 4)}
-_TENSORFLOW_EXACT: dict[str, tuple[Kernel, int]] = {"bilinear": (_triangle, 1), "bicubic": (_cubic(-0.5), 2), "lanczos": (_lanczos(3), 3)}
+_OPENCV: dict[str, tuple[Kernel, int]] = {
+    "bilinear": (_triangle, 1),
+    "bicubic": (_cubic(-0.75), 2),
+    "lanczos": (_lanczos(4), 4),
+}
+_TENSORFLOW_EXACT: dict[str, tuple[Kernel, int]] = {
+    "bilinear": (_triangle, 1),
+    "bicubic": (_cubic(-0.5), 2),
+    "lanczos": (_lanczos(3), 3),
+}

@@ -20,7 +20,8 @@ from plimsoll.prove.side import Array, Side
 
 Scores = Mapping[str, float]
 Exchange = Literal["tensors", "pixels", "none"]
-"""What the two models can take from one another: the network's whole input, the pixels before it, or nothing (their sizes differ)."""
+"""What the two models can take from one another: the network's whole input, the pixels before it, or nothing (their
+sizes differ)."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,9 @@ class Answered:
         return tuple(one for one in self.failures if not one.reference)
 
 
-def collect(sides: tuple[Side, Side], pictures: Iterable[str], exchange: Exchange, cores: int, advance: Callable[[], None]) -> Answered:
+def collect(
+    sides: tuple[Side, Side], pictures: Iterable[str], exchange: Exchange, cores: int, advance: Callable[[], None]
+) -> Answered:
     """Let both models answer all pictures; `advance` is called after each."""
     sums = Sums()
     rows, failures = list[Row](), list[Failure]()
@@ -113,7 +116,10 @@ class _Work:
     def __init__(self, reference: Side, other: Side, exchange: Exchange, sums: Sums) -> None:
         self._reference, self._other, self._exchange, self._sums = reference, other, exchange, sums
         self._lock = threading.Lock()
-        self._same_steps = reference.plan.spec.steps == other.plan.spec.steps and reference.plan.preprocessing == other.plan.preprocessing
+        self._same_steps = (
+            reference.plan.spec.steps == other.plan.spec.steps
+            and reference.plan.preprocessing == other.plan.preprocessing
+        )
 
     def __call__(self, picture: str) -> Row | Failure:
         ours, theirs, why, their_why = None, None, "", ""
@@ -146,7 +152,9 @@ class _Work:
             return {}, error.message
         return outputs, ""
 
-    def _compared(self, picture: str, ours: _Made, theirs: _Made, answered: tuple[dict[str, Array], dict[str, Array]]) -> Row:
+    def _compared(
+        self, picture: str, ours: _Made, theirs: _Made, answered: tuple[dict[str, Array], dict[str, Array]]
+    ) -> Row:
         outputs, others = answered
         input_only = outputs if self._same_steps else self._crossed(self._reference, theirs)
         network_only = others if self._same_steps else self._crossed(self._other, ours)

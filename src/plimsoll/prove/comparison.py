@@ -1,4 +1,5 @@
-"""Compare two models' answers to the same pictures, from their scores alone: what changed, and what the sample says of all others."""
+"""Compare two models' answers to the same pictures, from their scores alone: what changed, and what the sample says of
+all others."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ class Comparison:
     flips: tuple[tuple[float | None, Flips], ...]
     """(threshold, flips); the threshold is None where the decision is the best label."""
     deviation: ScoreDeviation | None
-    """Of the positive label's score, else of the label that the reference finds best. None where nothing was answered by both."""
+    """Of the positive label's score, else of the label that the reference finds best. None where nothing was answered
+    by both."""
     rank_correlation: float | None
     """Spearman's; None where it is not defined."""
     changes: tuple[Change, ...] = ()
@@ -56,7 +58,12 @@ class Comparison:
         """Return the figures with the bounds that a budget is judged by."""
         found: dict[str, list[Bounded]] = {"flips": [_flips_figure(threshold, one) for threshold, one in self.flips]}
         if self.deviation is not None:
-            mean = Bounded("mean score deviation", self.deviation.mean, self.deviation.mean_upper, f"{self.deviation.mean:.2g} in the sample")
+            mean = Bounded(
+                "mean score deviation",
+                self.deviation.mean,
+                self.deviation.mean_upper,
+                f"{self.deviation.mean:.2g} in the sample",
+            )
             covered = 0.05 ** (1 / self.deviation.count)
             told = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviation no more"
             largest = Bounded("largest score deviation", self.deviation.maximum, self.deviation.maximum, told)
@@ -74,9 +81,25 @@ class Comparison:
         return {
             "count": self.pictures,
             "lost": self.lost,
-            "deviation": None if deviation is None else {"max": deviation.maximum, "mean": deviation.mean, "mean_upper": deviation.mean_upper, "p99": deviation.p99},
+            "deviation": (
+                None
+                if deviation is None
+                else {
+                    "max": deviation.maximum,
+                    "mean": deviation.mean,
+                    "mean_upper": deviation.mean_upper,
+                    "p99": deviation.p99,
+                }
+            ),
             "flips": [
-                {"threshold": at, "count": one.total, "flipped": one.count, "up": one.up, "down": one.down, "upper": one.upper_bound() if one.total else None}
+                {
+                    "threshold": at,
+                    "count": one.total,
+                    "flipped": one.count,
+                    "up": one.up,
+                    "down": one.down,
+                    "upper": one.upper_bound() if one.total else None,
+                }
                 for at, one in self.flips
             ],
             "rank_correlation": self.rank_correlation,
@@ -96,14 +119,21 @@ class Comparison:
 
 
 def default_thresholds(output: Classify) -> tuple[float, ...]:
-    """Return the scores at which decisions are compared: the Spec's threshold first, then 0.5 and the edges of the bands, each once."""
+    """Return the scores at which decisions are compared: the Spec's threshold first, then 0.5 and the edges of the
+    bands, each once."""
     if output.positive is None:
         return ()
     first = 0.5 if output.threshold is None else output.threshold
     return tuple(dict.fromkeys((first, 0.5, *(band.below for band in output.bands if band.below is not None))))
 
 
-def compare(output: Classify, pairs: Sequence[Pair], *, truths: Sequence[str | None] | None = None, thresholds: Iterable[float] | None = None) -> Comparison:
+def compare(
+    output: Classify,
+    pairs: Sequence[Pair],
+    *,
+    truths: Sequence[str | None] | None = None,
+    thresholds: Iterable[float] | None = None,
+) -> Comparison:
     """Compare answers picture by picture; `truths` holds each picture's right label or None.
 
     `thresholds` replace those of the Spec, for Specs with a positive label; labelled metrics are taken at the first.
@@ -115,9 +145,13 @@ def compare(output: Classify, pairs: Sequence[Pair], *, truths: Sequence[str | N
     if output.positive is not None:
         counted: list[tuple[float | None, Flips]] = [(threshold, flips(ours, theirs, threshold)) for threshold in at]
     else:
-        changed = sum(_decision(first, output.threshold) != _decision(second, output.threshold) for first, second in both)
+        changed = sum(
+            _decision(first, output.threshold) != _decision(second, output.threshold) for first, second in both
+        )
         counted = [(None, Flips(changed, len(both)))]
-    with_lost = tuple((threshold, Flips(one.count + lost, one.total + lost, one.up, one.down)) for threshold, one in counted)
+    with_lost = tuple(
+        (threshold, Flips(one.count + lost, one.total + lost, one.up, one.down)) for threshold, one in counted
+    )
     changes, labelled = _labelled(output, pairs, truths, at)
     return Comparison(
         pictures=len(pairs),
@@ -131,7 +165,8 @@ def compare(output: Classify, pairs: Sequence[Pair], *, truths: Sequence[str | N
 
 
 def compared_scores(output: Classify, both: Sequence[tuple[Scores, Scores]]) -> tuple[Floats, Floats]:
-    """Return reference and other `[N]`: the positive label's score, else that of the label which the reference finds best."""
+    """Return reference and other `[N]`: the positive label's score, else that of the label which the reference finds
+    best."""
     labels = [output.positive or _best(first) for first, _ in both]
     return (
         np.array([first[label] for label, (first, _) in zip(labels, both, strict=True)], np.float64),
@@ -148,8 +183,14 @@ def _decision(scores: Scores, threshold: float | None) -> str | None:
     return best if threshold is None or scores[best] >= threshold else None
 
 
-def _labelled(output: Classify, pairs: Sequence[Pair], truths: Sequence[str | None] | None, thresholds: tuple[float, ...]) -> tuple[tuple[Change, ...], int]:
-    known = [(first, second, truth) for (first, second), truth in zip(pairs, truths or (), strict=False) if second is not None and truth is not None]
+def _labelled(
+    output: Classify, pairs: Sequence[Pair], truths: Sequence[str | None] | None, thresholds: tuple[float, ...]
+) -> tuple[tuple[Change, ...], int]:
+    known = [
+        (first, second, truth)
+        for (first, second), truth in zip(pairs, truths or (), strict=False)
+        if second is not None and truth is not None
+    ]
     if not known:
         return (), 0
     if output.positive is not None:
@@ -161,7 +202,9 @@ def _labelled(output: Classify, pairs: Sequence[Pair], truths: Sequence[str | No
     truth = np.array([place[one] for _, _, one in known])
     sides = [[one[0] for one in known], [one[1] for one in known]]
     chosen = [np.array([place.get(_decision(scores, output.threshold) or "", -1) for scores in side]) for side in sides]
-    hits = [np.array([_is_among(scores, one[2], _TOP) for scores, one in zip(side, known, strict=True)]) for side in sides]
+    hits = [
+        np.array([_is_among(scores, one[2], _TOP) for scores, one in zip(side, known, strict=True)]) for side in sides
+    ]
     return multiclass(truth, chosen[0], chosen[1], {_TOP: hits} if len(output.labels) > _TOP else {}), len(known)
 
 
@@ -199,9 +242,13 @@ def percent_above(share: float) -> str:
 
 
 def too_few(limit: float, one: Flips) -> str:
-    """Say how many pictures a bound on flips would need, where no number of them flipped or the sample is too small for the limit; else nothing."""
+    """Say how many pictures a bound on flips would need, where no number of them flipped or the sample is too small for
+    the limit; else nothing."""
     share_seen = one.share
     needed = pictures_needed(limit, one.count)
     if share_seen <= limit < one.upper_bound():
-        return f"{one.total:,} pictures are too few to prove {100 * limit:g} %: with {one.count:,} flipped it takes {needed:,}"
+        return (
+            f"{one.total:,} pictures are too few to prove {100 * limit:g} %: with {one.count:,} flipped it takes"
+            f" {needed:,}"
+        )
     return ""

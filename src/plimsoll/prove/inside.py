@@ -14,7 +14,8 @@ _PRECISIONS = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynam
 
 
 def open_inside(model: Model, names: Sequence[str], path: Path) -> Runner:
-    """Open an ONNX model with the values `names` as further outputs in ONNX Runtime, which can give out any; `path` takes the changed file.
+    """Open an ONNX model with the values `names` as further outputs in ONNX Runtime, which can give out any; `path`
+    takes the changed file.
 
     It computes in one thread: threads that spin between calls would hold up the NumPy that works on what they gave.
     """

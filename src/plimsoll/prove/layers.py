@@ -36,11 +36,12 @@ class Layer:
 
 
 def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Layer, ...]:
-    """Compare every float value that both graphs have by name, in the reference's topological order; both computed by ONNX Runtime.
+    """Compare every float value that both graphs have by name, in the reference's topological order; both computed by
+    ONNX Runtime.
 
-    `inputs` holds pairs of network inputs `[N, …]`, the reference's and the other's, for the same pictures; one pair is in
-    memory at a time. Where the other graph quantizes a value, what is compared is the dequantized one. Raises ModelError
-    for models that are no ONNX files or share no value.
+    `inputs` holds pairs of network inputs `[N, …]`, the reference's and the other's, for the same pictures; one pair is
+    in memory at a time. Where the other graph quantizes a value, what is compared is the dequantized one. Raises
+    ModelError for models that are no ONNX files or share no value.
     """
     protos = [graph.load(model) for model in (reference, other)]
     ours, theirs = (dict(graph.values(proto)) for proto in protos)
@@ -53,10 +54,16 @@ def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Laye
     with TemporaryDirectory(prefix="plimsoll-layers-") as folder, ExitStack() as stack:
         runners = []
         for count, (model, names) in enumerate(((reference, ours), (other, theirs))):
-            runners.append(stack.enter_context(open_inside(model, [names[name] for name in shared], Path(folder) / f"{count}.onnx")))
+            runners.append(
+                stack.enter_context(
+                    open_inside(model, [names[name] for name in shared], Path(folder) / f"{count}.onnx")
+                )
+            )
         fed = [_picture_name(model, proto) for model, proto in zip((reference, other), protos, strict=True)]
         for pair in inputs:
-            first, second = (runner.run({name: tensor}) for runner, name, tensor in zip(runners, fed, pair, strict=True))
+            first, second = (
+                runner.run({name: tensor}) for runner, name, tensor in zip(runners, fed, pair, strict=True)
+            )
             for name in shared:
                 sums[name].add(first[ours[name]], second[theirs[name]])
     return tuple(one.layer(name, operators[name]) for name, one in sums.items() if one.usable)
@@ -75,7 +82,13 @@ class _Sum:
 
     def add(self, first: NDArray[Any], second: NDArray[Any]) -> None:
         # A value of another size under the same name, or one that is no float, is another value.
-        if not self.usable or first.shape != second.shape or first.dtype.kind != "f" or second.dtype.kind != "f" or not first.size:
+        if (
+            not self.usable
+            or first.shape != second.shape
+            or first.dtype.kind != "f"
+            or second.dtype.kind != "f"
+            or not first.size
+        ):
             self.usable = False
             return
         self._running.add(first, second)

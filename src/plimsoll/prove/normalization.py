@@ -26,7 +26,8 @@ Matrix = NDArray[np.float64]
 _FREE_SIDE = 256
 """Height and width of the plain pictures where the network takes any: a multiple of every usual stride."""
 _SAME_WEIGHTS = 0.98
-"""Cosine from which two channels of first-convolution weights are the same one; int8 leaves 0.9999, two of one network have below 0.95."""
+"""Cosine from which two channels of first-convolution weights are the same one; int8 leaves 0.9999, two of one network
+have below 0.95."""
 _MEAN_LEVELS = 0.25
 _SCALE_SHARE = 0.01
 """From these differences on something is another: float16 rounds a mean by 0.06 levels, and a scale by 0.05 %."""
@@ -54,7 +55,8 @@ class Mistake:
 
 
 def normalization_of(side: Side) -> Normalization | None:
-    """Look at what a model's first convolution gets; None where the graph can't be looked into, or isn't linear up to there."""
+    """Look at what a model's first convolution gets; None where the graph can't be looked into, or isn't linear up to
+    there."""
     try:
         colours, seen, weights = _look(side)
     except PlimsollError:
@@ -62,13 +64,16 @@ def normalization_of(side: Side) -> Normalization | None:
     black, probe = seen[0], seen[-1]
     gain = (seen[1:-1] - black).T / 255
     expected = gain @ colours[-1] + black
-    if not np.isfinite(seen).all() or np.abs(probe - expected).max() > _SCALE_SHARE * max(float(np.abs(seen).max()), 1e-6):
+    if not np.isfinite(seen).all() or np.abs(probe - expected).max() > _SCALE_SHARE * max(
+        float(np.abs(seen).max()), 1e-6
+    ):
         return None
     return Normalization(gain, black, weights)
 
 
 def mistakes(reference: Normalization, other: Normalization, where: str) -> tuple[Mistake, ...] | None:
-    """Compare two normalizations; None where they can't be brought into the same terms. `where` says where the other's lies."""
+    """Compare two normalizations; None where they can't be brought into the same terms. `where` says where the other's
+    lies."""
     matched = _in_terms_of(reference, other)
     if matched is None or matched.gain.shape != reference.gain.shape:
         return None
@@ -77,13 +82,27 @@ def mistakes(reference: Normalization, other: Normalization, where: str) -> tupl
         return None
     found = []
     if not np.array_equal(*orders):
-        found.append(Mistake("channels", f"it gives the network {_colours(orders[1])} where the reference gives {_colours(orders[0])} ({where})"))
-    gains = [np.take_along_axis(one.gain, order[:, np.newaxis], axis=1)[:, 0] for one, order in zip((reference, matched), orders, strict=True)]
+        found.append(
+            Mistake(
+                "channels",
+                f"it gives the network {_colours(orders[1])} where the reference gives {_colours(orders[0])} ({where})",
+            )
+        )
+    gains = [
+        np.take_along_axis(one.gain, order[:, np.newaxis], axis=1)[:, 0]
+        for one, order in zip((reference, matched), orders, strict=True)
+    ]
     means = [-one.offset / gain for one, gain in zip((reference, matched), gains, strict=True)]
     if np.abs(means[1] - means[0]).max() > _MEAN_LEVELS:
-        found.append(Mistake("mean", f"it subtracts {_listed(means[1])}, the reference {_listed(means[0])} (levels of 255, {where})"))
+        found.append(
+            Mistake(
+                "mean", f"it subtracts {_listed(means[1])}, the reference {_listed(means[0])} (levels of 255, {where})"
+            )
+        )
     if np.abs(gains[1] / gains[0] - 1).max() > _SCALE_SHARE:
-        found.append(Mistake("scale", f"it multiplies by {_listed(gains[1])}, the reference by {_listed(gains[0])} ({where})"))
+        found.append(
+            Mistake("scale", f"it multiplies by {_listed(gains[1])}, the reference by {_listed(gains[0])} ({where})")
+        )
     return tuple(found)
 
 
@@ -93,7 +112,8 @@ def agree(reference: Normalization | None, other: Normalization | None) -> bool:
 
 
 def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
-    """Return plain colours [colours, channels], what is seen of each [colours, channels seen], and the first convolution's weights."""
+    """Return plain colours [colours, channels], what is seen of each [colours, channels seen], and the first
+    convolution's weights."""
     form = side.plan.form
     shape = (form.height or _FREE_SIDE, form.width or _FREE_SIDE)
     channels = form.channels
@@ -111,13 +131,21 @@ def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
     if convolution.source == name:
         seen = tensors
     else:
-        with TemporaryDirectory(prefix="plimsoll-look-") as folder, open_inside(model, [convolution.source], Path(folder) / "exposed.onnx") as runner:
+        with (
+            TemporaryDirectory(prefix="plimsoll-look-") as folder,
+            open_inside(model, [convolution.source], Path(folder) / "exposed.onnx") as runner,
+        ):
             seen = [runner.run({name: tensor[np.newaxis]})[convolution.source][0] for tensor in tensors]
-    return colours, np.array([one[:, one.shape[1] // 2, one.shape[2] // 2] for one in seen], np.float64), convolution.weights
+    return (
+        colours,
+        np.array([one[:, one.shape[1] // 2, one.shape[2] // 2] for one in seen], np.float64),
+        convolution.weights,
+    )
 
 
 def _in_terms_of(reference: Normalization, other: Normalization) -> Normalization | None:
-    """Return the other's normalization with its channels in the reference's order and scale, by the weights that read them."""
+    """Return the other's normalization with its channels in the reference's order and scale, by the weights that read
+    them."""
     if reference.weights is None or other.weights is None:
         return other if reference.weights is None and other.weights is None else None
     if reference.weights.shape != other.weights.shape:

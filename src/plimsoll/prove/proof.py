@@ -20,7 +20,8 @@ from plimsoll.prove.stages import StageDifference
 from plimsoll.report.report import Measurement, Report
 
 MISTAKE_DRIFT = 1e-4
-"""A normalization unlike the reference's is refused from this score deviation on; below it, later layers must have made up for it."""
+"""A normalization unlike the reference's is refused from this score deviation on; below it, later layers must have made
+up for it."""
 
 _NO_COST = 1e-6
 """Score deviation below this is float32's own rounding."""
@@ -77,10 +78,25 @@ class Proof:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """The budget's, and two that hold whatever the budget: every picture is answered, and colours are normalized alike."""
-        own = [Check(name="pictures that only the reference answers", measured=len(self.lost), limit=0, detail=self.lost[0].path if self.lost else "")]
+        """The budget's, and two that hold whatever the budget: every picture is answered, and colours are normalized
+        alike."""
+        own = [
+            Check(
+                name="pictures that only the reference answers",
+                measured=len(self.lost),
+                limit=0,
+                detail=self.lost[0].path if self.lost else "",
+            )
+        ]
         if self.mistakes and self._deviations:
-            own.append(Check(name="colours normalized unlike the reference", measured=len(self.mistakes), limit=0, detail=self.cause))
+            own.append(
+                Check(
+                    name="colours normalized unlike the reference",
+                    measured=len(self.mistakes),
+                    limit=0,
+                    detail=self.cause,
+                )
+            )
         return (*self.budget.verdict(self._evidence()), *own)
 
     @property
@@ -109,7 +125,10 @@ class Proof:
         if sizes[0] > sizes[1]:
             worst = max(self.stages, key=lambda one: one.mean_levels, default=None)
             where = f", most at '{worst.stage}'{_levels(worst)}" if worst is not None and worst.mean_levels > 0 else ""
-            return f"the input steps differ{where}; behind them the reference's own network deviates by {sizes[0]:.2g} on the mean"
+            return (
+                f"the input steps differ{where}; behind them the reference's own network deviates by {sizes[0]:.2g} on"
+                " the mean"
+            )
         return f"the network differs: behind the reference's own input steps it deviates by {sizes[1]:.2g} on the mean"
 
     @property
@@ -124,8 +143,16 @@ class Proof:
     def refusal(self) -> tuple[str, str]:
         """Return what failed and why, as message and hint of an error."""
         failed = [check for check in self.checks if not check.passed]
-        figures = "; ".join(f"{check.name} {check.measured:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})" for check in failed)
-        causes = [why for limit in self.budget.limits if limit.metric == "flips" for _, one in self._flips() if (why := too_few(limit.value, one))][:1]
+        figures = "; ".join(
+            f"{check.name} {check.measured:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})" for check in failed
+        )
+        causes = [
+            why
+            for limit in self.budget.limits
+            if limit.metric == "flips"
+            for _, one in self._flips()
+            if (why := too_few(limit.value, one))
+        ][:1]
         if self.cause and not (causes and all(check.name.startswith("flips") for check in failed)):
             causes.insert(0, self.cause)
         if self.lost:
@@ -138,16 +165,24 @@ class Proof:
     def report(self) -> Report:
         """Return the proof as a report of kind `prove`."""
         subject = f"{self.other}, against {self.reference}"
-        return Report(kind="prove", subject=subject, checks=self.checks, measurements=self._measurements(), details=self.details())
+        return Report(
+            kind="prove", subject=subject, checks=self.checks, measurements=self._measurements(), details=self.details()
+        )
 
     def _measurements(self) -> dict[str, Measurement]:
-        told: dict[str, Measurement] = {"verdict": self.headline, "pictures": self.pictures, "failed": len(self.failures)}
+        told: dict[str, Measurement] = {
+            "verdict": self.headline,
+            "pictures": self.pictures,
+            "failed": len(self.failures),
+        }
         if self.answers is not None and self.answers.deviation is not None:
             deviation = self.answers.deviation
             told |= {"largest score deviation": deviation.maximum, "mean score deviation": deviation.mean}
             if deviation.p99 is not None:
                 told["99th percentile of score deviation"] = deviation.p99
-            told["rank correlation"] = "not defined" if self.answers.rank_correlation is None else self.answers.rank_correlation
+            told["rank correlation"] = (
+                "not defined" if self.answers.rank_correlation is None else self.answers.rank_correlation
+            )
         for name, cost in (("input steps alone", self.input_only), ("network alone", self.network_only)):
             told[f"{name}, mean deviation"] = "not measured" if cost is None else cost.size
         if self.cause:
@@ -172,14 +207,26 @@ class Proof:
             "failures": [asdict(one) for one in self.failures],
             "scores": [{"path": path, "reference": first, "other": second} for path, first, second in self.scores],
             "layers": [
-                {"name": one.name, "op": one.operator, "snr_db": one.snr_db, "max_abs": one.max_abs, "low": one.low, "high": one.high} for one in self.layers
+                {
+                    "name": one.name,
+                    "op": one.operator,
+                    "snr_db": one.snr_db,
+                    "max_abs": one.max_abs,
+                    "low": one.low,
+                    "high": one.high,
+                }
+                for one in self.layers
             ],
         }
         return {key: plain(value) for key, value in parts.items()}
 
 
 def _cost(cost: Cost | None) -> Any:
-    return None if cost is None else {"scores": asdict(cost.scores) if cost.scores is not None else None, "outputs": asdict(cost.outputs)}
+    return (
+        None
+        if cost is None
+        else {"scores": asdict(cost.scores) if cost.scores is not None else None, "outputs": asdict(cost.outputs)}
+    )
 
 
 def _levels(stage: StageDifference) -> str:

@@ -1,4 +1,5 @@
-"""Prove that a model answers as its reference does, on pictures, within a budget; and where it doesn't, say which stage differs."""
+"""Prove that a model answers as its reference does, on pictures, within a budget; and where it doesn't, say which stage
+differs."""
 
 from __future__ import annotations
 
@@ -50,9 +51,9 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of
 ) -> Proof:
     """Let both models answer all pictures and measure how the other's answers differ; `Proof.passed` is the verdict.
 
-    `labels` is absolute picture path → right label (see `read_labels`). `thresholds` replace the Spec's, for Specs with a
-    positive label. `layers` also compares every value inside the networks on 8 pictures. `advance` is called after each
-    picture. Scores and sums are kept, tensors are not: memory grows by a few hundred bytes a picture.
+    `labels` is absolute picture path → right label (see `read_labels`). `thresholds` replace the Spec's, for Specs with
+    a positive label. `layers` also compares every value inside the networks on 8 pictures. `advance` is called after
+    each picture. Scores and sums are kept, tensors are not: memory grows by a few hundred bytes a picture.
 
     A picture that the other can't answer counts against it; one that the reference can't answer is only told. Raises
     InputError where the two don't answer the same question, for a budget that can't be measured, and where there are no
@@ -91,7 +92,11 @@ def _require_same_question(reference: Opened, other: Opened) -> None:
     first, second = reference.model.contract().output, other.model.contract().output
     if type(first) is not type(second):
         raise InputError(f"the reference's task is '{first.task}', the other's '{second.task}': they can't be compared")
-    if isinstance(first, Classify) and isinstance(second, Classify) and (set(first.labels), first.positive) != (set(second.labels), second.positive):
+    if (
+        isinstance(first, Classify)
+        and isinstance(second, Classify)
+        and (set(first.labels), first.positive) != (set(second.labels), second.positive)
+    ):
         told = [f"{', '.join(one.labels[:5])} (positive: {one.positive})" for one in (first, second)]
         hint = "Two models can be compared where they have the same labels and the same positive one."
         raise InputError(f"the reference tells {told[0]}, the other {told[1]}", hint)
@@ -103,13 +108,17 @@ def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str
             hint = "Give --labels: a CSV file with path,label or a folder with one folder a class."
             raise InputError(f"the budget limits {metric}, which needs labelled pictures", hint)
         if not isinstance(output, Classify) and metric != "snr":
-            raise InputError(f"the budget limits {metric}, which needs scores; this task gives tensors", "Limit snr, as in snr=30.")
+            raise InputError(
+                f"the budget limits {metric}, which needs scores; this task gives tensors", "Limit snr, as in snr=30."
+            )
 
 
 def _require_answers(answered: Answered) -> None:
     if not answered.rows and not answered.lost:
         example = f"{answered.failures[0].path}: {answered.failures[0].reference}"
-        raise InputError(f"the reference answers none of the {len(answered.failures):,} pictures: {example}", "Check the pictures.")
+        raise InputError(
+            f"the reference answers none of the {len(answered.failures):,} pictures: {example}", "Check the pictures."
+        )
 
 
 def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None]) -> Exchange:
@@ -119,7 +128,9 @@ def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normal
     arithmetic lies elsewhere: in one's graph, or split otherwise between Spec and graph to the same effect.
     """
     # Turned channels are still a tensor of the same form: the network takes them, and that is the mistake to show.
-    first, second = (replace(form, colour="RGB" if form.channels == 3 else "grey") for form in (side.plan.form for side in sides))
+    first, second = (
+        replace(form, colour="RGB" if form.channels == 3 else "grey") for form in (side.plan.form for side in sides)
+    )
     if first == second and not (sides[0].plan.spec.steps != sides[1].plan.spec.steps and agree(*seen)):
         return "tensors"
     if first == second:
@@ -128,7 +139,9 @@ def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normal
     return "pixels" if same_pixels else "none"
 
 
-def _proof(asked: _Asked, sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None], answered: Answered) -> Proof:
+def _proof(
+    asked: _Asked, sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None], answered: Answered
+) -> Proof:
     output, sums, rows = sides[0].spec.output, answered.sums, answered.rows
     return Proof(
         reference=sides[0].name,
@@ -145,7 +158,9 @@ def _proof(asked: _Asked, sides: tuple[Side, Side], seen: tuple[Normalization | 
         stages=stages.compare(*sides, (Path(row.path) for row in rows)),
         mistakes=_mistakes(sides[1], *seen),
         scores=_scores(output, rows),
-        layers=compare_layers(sides[0].opened.model, sides[1].opened.model, _inputs(sides, rows)) if asked.layers else (),
+        layers=(
+            compare_layers(sides[0].opened.model, sides[1].opened.model, _inputs(sides, rows)) if asked.layers else ()
+        ),
     )
 
 
@@ -192,7 +207,12 @@ def _snr(outputs: Sequence[str], rows: Sequence[Row]) -> Bounded:
 
         value = decibels(np.ones(len(rows)))
         if math.isnan(worst.value) or not value >= worst.value:
-            worst = Bounded(worst.name, value, bounds(decibels, len(rows), CONFIDENCE)[0], f"worst at '{name}', {len(rows):,} pictures; lower 95 % bound")
+            worst = Bounded(
+                worst.name,
+                value,
+                bounds(decibels, len(rows), CONFIDENCE)[0],
+                f"worst at '{name}', {len(rows):,} pictures; lower 95 % bound",
+            )
     return worst
 
 

@@ -82,7 +82,8 @@ class Side:
         return self.runner.infer(tensor[np.newaxis])
 
     def scores(self, outputs: Mapping[str, Array]) -> dict[str, float] | None:
-        """Return label → score of the one picture; None where the task gives no scores. Raises ModelError for scores that are no numbers."""
+        """Return label → score of the one picture; None where the task gives no scores. Raises ModelError for scores
+        that are no numbers."""
         answer = self.task.decode(outputs)[0]
         return dict(answer.scores) if isinstance(answer, Classification) else None
 

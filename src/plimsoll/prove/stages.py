@@ -50,10 +50,11 @@ class _Sum:
 
 
 def compare(reference: Side, other: Side, pictures: Iterable[ImageSource]) -> tuple[StageDifference, ...]:
-    """Run both models' steps on pixels side by side over a few pictures and return one row a step, in the reference's order.
+    """Run both models' steps on pixels side by side over a few pictures and return one row a step, in the reference's
+    order.
 
-    Each step gets what the reference's steps before it made, so a difference is counted where it arises and nowhere else.
-    A step that only one side has is a row as well. Pictures that can't be decoded are left out.
+    Each step gets what the reference's steps before it made, so a difference is counted where it arises and nowhere
+    else. A step that only one side has is a row as well. Pictures that can't be decoded are left out.
     """
     aligned = list(_aligned(reference.pixel_stages, other.pixel_stages))
     sums = [_Sum(_note(first, second)) for first, second in aligned]
@@ -65,7 +66,10 @@ def compare(reference: Side, other: Side, pictures: Iterable[ImageSource]) -> tu
         except ImageError:
             continue
     names = [stage.step.step for first, second in aligned if (stage := first or second) is not None]
-    return tuple(StageDifference(name, one.total / max(one.pictures, 1), one.largest, one.pictures, one.note) for name, one in zip(names, sums, strict=True))
+    return tuple(
+        StageDifference(name, one.total / max(one.pictures, 1), one.largest, one.pictures, one.note)
+        for name, one in zip(names, sums, strict=True)
+    )
 
 
 _Pair = tuple[PixelStage | None, PixelStage | None]

@@ -1,7 +1,9 @@
-"""Make networks smaller and faster with fewer bits: int8 by calibration, int8 as it comes, float16; and find what that costs where.
+"""Make networks smaller and faster with fewer bits: int8 by calibration, int8 as it comes, float16; and find what that
+costs where.
 
-`calibrate` runs pictures through the float network and returns a table of ranges; `static` quantizes with it. `collect` serves several
-calibration methods by one pass. `sensitivity` ranks operators by the deviation that they cause, and `mixed` puts the worst back into float.
+`calibrate` runs pictures through the float network and returns a table of ranges; `static` quantizes with it. `collect`
+serves several calibration methods by one pass. `sensitivity` ranks operators by the deviation that they cause, and
+`mixed` puts the worst back into float.
 """
 
 from __future__ import annotations

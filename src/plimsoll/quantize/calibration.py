@@ -63,7 +63,10 @@ class Calibration(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'])) or 'the table'}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)]
+            lines = [
+                f"{'.'.join(map(str, item['loc'])) or 'the table'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)
+            ]
             raise InputError(
                 f"{path}: not a calibration table that this version reads: {'; '.join(lines[:5])}",
                 'The least is {"ranges": {"tensor": [low, high]}}.',
@@ -72,7 +75,9 @@ class Calibration(BaseModel):
     def write(self, path: Path) -> None:
         """Write the table as JSON, one line a tensor; raises InputError where that can't be done."""
         facts = self.model_dump(exclude={"ranges"})
-        head = "".join(f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in facts.items() if value is not None)
+        head = "".join(
+            f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in facts.items() if value is not None
+        )
         rows = ",\n".join(f"    {json.dumps(name)}: [{low!r}, {high!r}]" for name, (low, high) in self.ranges.items())
         temporary = path.with_name(f"{path.name}.part")
         try:
@@ -82,17 +87,21 @@ class Calibration(BaseModel):
             raise InputError(f"{path}: can't write the calibration table: {error.strerror}") from error
 
     def check_fit(self, model: Model, tensors: Collection[str]) -> None:
-        """Raise ModelError where the table was made for another network than this one and those it was made from, or lacks one of these tensors."""
+        """Raise ModelError where the table was made for another network than this one and those it was made from, or
+        lacks one of these tensors."""
         if self.model is not None and self.model not in {one.sha256 for one in _line(model)}:
             raise ModelError(
-                f"{model.path}: the calibration table was made with another network (its SHA-256 begins {self.model[:12]}, this one's {model.sha256[:12]})",
-                "Calibrate again; where you know that its ranges hold for this network too, leave `model` out of the table.",
+                f"{model.path}: the calibration table was made with another network (its SHA-256 begins"
+                f" {self.model[:12]}, this one's {model.sha256[:12]})",
+                "Calibrate again; where you know that its ranges hold for this network too, leave `model` out of the"
+                " table.",
             )
         missing = [name for name in tensors if name not in self.ranges]
         if missing:
             shown = ", ".join(f"'{name}'" for name in missing[:3]) + (" …" if len(missing) > 3 else "")
             raise ModelError(
-                f"{model.path}: the calibration table has no range for {len(missing)} of the {len(tensors)} tensors that are quantized: {shown}",
+                f"{model.path}: the calibration table has no range for {len(missing)} of the {len(tensors)} tensors"
+                f" that are quantized: {shown}",
                 "Calibrate again, or add them to the table.",
             )
 

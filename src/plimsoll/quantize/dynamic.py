@@ -17,10 +17,12 @@ PRODUCTS = ("MatMul", "Gemm")
 
 
 def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
-    """Return a child whose matrix products have int8 weights (a scale for each column) and measure their input's range at each call.
+    """Return a child whose matrix products have int8 weights (a scale for each column) and measure their input's range
+    at each call.
 
-    `convolutions` too makes the file of a CNN four times smaller, and the network slower than in float32 (ONNX Runtime's ConvInteger:
-    open_nsfw takes 2 to 4 times as long), so they stay in float by default. Written into `folder` by ONNX Runtime's quantizer.
+    `convolutions` too makes the file of a CNN four times smaller, and the network slower than in float32 (ONNX
+    Runtime's ConvInteger: open_nsfw takes 2 to 4 times as long), so they stay in float by default. Written into
+    `folder` by ONNX Runtime's quantizer.
 
     Raises ModelError for a file that is damaged or quantized already, BuildError where there is nothing to quantize.
     """
@@ -32,7 +34,10 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
         proto = onnx_graph.load(prepared)
         graph = Graph(proto)
         if not any(graph.kind(node) in kinds and computes_with_constants(graph, node) for node in graph.nodes):
-            raise BuildError(f"{model.path}: it has no matrix product with stored weights", "Dynamic int8 is for those: use static int8 for convolutions.")
+            raise BuildError(
+                f"{model.path}: it has no matrix product with stored weights",
+                "Dynamic int8 is for those: use static int8 for convolutions.",
+            )
         written = Path(temporary) / "dynamic.onnx"
         with translate(BuildError, f"{model.path}: can't be quantized dynamically"):
             # ONNX Runtime's mark of a prepared network, without which its quantizer logs a warning.
@@ -40,6 +45,8 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
             onnx_graph.save(proto, prepared.path)
             # ONNX Runtime's ConvInteger takes uint8 weights three times faster than int8 ones.
             kind = quantization.QuantType.QUInt8 if convolutions else quantization.QuantType.QInt8
-            quantization.quantize_dynamic(str(prepared.path), str(written), op_types_to_quantize=list(kinds), per_channel=True, weight_type=kind)
+            quantization.quantize_dynamic(
+                str(prepared.path), str(written), op_types_to_quantize=list(kinds), per_channel=True, weight_type=kind
+            )
         write(onnx_graph.load(Model(written, "onnx")), path)
     return Model(path, "onnx", model.spec, parent=model)

@@ -1,9 +1,10 @@
 """Make a picture's first convolution efficient: squares of 2 × 2 pixels become one pixel of four times the channels.
 
-A convolution over three channels copies its input in pieces of three bytes and multiplies them by matrices three deep; ONNX Runtime
-spends a third of a quantized ResNet's time in it. With stride 2 the same sums can be read from half as many, four times deeper pixels in
-each direction: a 7×7 kernel with stride 2 over 3 channels is a 4×4 one with stride 1 over 12 (its weights padded with zeros on one side).
-The trick is known from MLPerf's ResNet-50 entries (C. Ying et al., "Image Classification at Supercomputer Scale", 2018, section 2.4).
+A convolution over three channels copies its input in pieces of three bytes and multiplies them by matrices three deep;
+ONNX Runtime spends a third of a quantized ResNet's time in it. With stride 2 the same sums can be read from half as
+many, four times deeper pixels in each direction: a 7×7 kernel with stride 2 over 3 channels is a 4×4 one with stride 1
+over 12 (its weights padded with zeros on one side). The trick is known from MLPerf's ResNet-50 entries (C. Ying et al.,
+"Image Classification at Supercomputer Scale", 2018, section 2.4).
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def deepen(graph: Graph) -> bool:
             continue
         sizes = _sizes(graph) if sizes is None else sizes
         shape = sizes.get(found.pixels, ())
-        height, width = shape[1:3] if found.transpose is not None and len(shape) == 4 else shape[2:4] if len(shape) == 4 else (0, 0)
+        height, width = (
+            shape[1:3] if found.transpose is not None and len(shape) == 4 else shape[2:4] if len(shape) == 4 else (0, 0)
+        )
         if height and width and height % 2 == 0 and width % 2 == 0 and _rewrite(graph, found, height, width):
             return True
     return False
@@ -56,18 +59,32 @@ class _First:
 
 
 def _match(graph: Graph, node: NodeProto) -> _First | None:
-    if graph.kind(node) != "Conv" or attribute(node, "group", 1) != 1 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
+    if (
+        graph.kind(node) != "Conv"
+        or attribute(node, "group", 1) != 1
+        or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET"
+    ):
         return None
     strides, dilations = tuple(attribute(node, "strides", (1, 1))), set(attribute(node, "dilations", (1, 1)))
     weights = graph.maker.get(node.input[1])
-    if strides != (2, 2) or dilations != {1} or weights is None or graph.sole_reader(weights.input[0]) is None or graph.sole_reader(node.input[1]) is None:
+    if (
+        strides != (2, 2)
+        or dilations != {1}
+        or weights is None
+        or graph.sole_reader(weights.input[0]) is None
+        or graph.sole_reader(node.input[1]) is None
+    ):
         return None
     outputs, channels, *kernel = graph.dims(weights.input[0])
     del outputs
     if len(kernel) != 2 or min(kernel) < 2 or channels > _MOST_CHANNELS:
         return None
     before = _only(graph, node.input[0])
-    transpose = before if before is not None and graph.kind(before) == "Transpose" and attribute(before, "perm") == _TO_NCHW else None
+    transpose = (
+        before
+        if before is not None and graph.kind(before) == "Transpose" and attribute(before, "perm") == _TO_NCHW
+        else None
+    )
     dequantize = before if transpose is None else _only(graph, transpose.input[0])
     if dequantize is None or graph.kind(dequantize) != "DequantizeLinear":
         return None
@@ -86,7 +103,11 @@ def _sizes(graph: Graph) -> dict[str, tuple[int, ...]]:
 
     inferred = shape_inference.infer_shapes(graph.proto).graph
     shapes = {value.name: load.shape_of(value) for value in (*inferred.input, *inferred.value_info)}
-    return {name: tuple(size if isinstance(size, int) else 0 for size in shape) for name, shape in shapes.items() if shape is not None}
+    return {
+        name: tuple(size if isinstance(size, int) else 0 for size in shape)
+        for name, shape in shapes.items()
+        if shape is not None
+    }
 
 
 def _rewrite(graph: Graph, first: _First, height: int, width: int) -> bool:
@@ -98,7 +119,12 @@ def _rewrite(graph: Graph, first: _First, height: int, width: int) -> bool:
         return False
     rows, columns = (place for place in places if place is not None)
     graph.add_constant(first.weights.input[0], _deepened(values, rows, columns))
-    set_attributes(first.convolution, kernel_shape=[rows.kernel, columns.kernel], strides=[1, 1], pads=[rows.before, columns.before, rows.after, columns.after])
+    set_attributes(
+        first.convolution,
+        kernel_shape=[rows.kernel, columns.kernel],
+        strides=[1, 1],
+        pads=[rows.before, columns.before, rows.after, columns.after],
+    )
     channels = values.shape[1]
     moved = _moved(graph, first, height // 2, width // 2, channels)
     nodes = []
@@ -147,18 +173,27 @@ def _deepened(values: NDArray[Any], rows: _Place, columns: _Place) -> NDArray[An
     padded = np.zeros((outputs, channels, 2 * rows.kernel, 2 * columns.kernel), values.dtype)
     padded[:, :, rows.shift : rows.shift + height, columns.shift : columns.shift + width] = values
     squares = padded.reshape(outputs, channels, rows.kernel, 2, columns.kernel, 2)
-    return np.ascontiguousarray(squares.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, 4 * channels, rows.kernel, columns.kernel))
+    return np.ascontiguousarray(
+        squares.transpose(0, 3, 5, 1, 2, 4).reshape(outputs, 4 * channels, rows.kernel, columns.kernel)
+    )
 
 
 def _moved(graph: Graph, first: _First, height: int, width: int, channels: int) -> list[NodeProto]:
-    """Return the operators that gather squares. Rows are split and joined, which ONNX Runtime does five times faster than a 5-D Transpose."""
+    """Return the operators that gather squares. Rows are split and joined, which ONNX Runtime does five times faster
+    than a 5-D Transpose."""
     from onnx import helper
 
-    names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {one.name for one in graph.proto.graph.initializer}
+    names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {
+        one.name for one in graph.proto.graph.initializer
+    }
     base = first.pixels
-    pairs = graph.add_constant(unique(names, f"{base}/pairs_of_rows"), np.array([0, height, 2, width * 2 * channels], np.int64))
+    pairs = graph.add_constant(
+        unique(names, f"{base}/pairs_of_rows"), np.array([0, height, 2, width * 2 * channels], np.int64)
+    )
     halves = graph.add_constant(unique(names, f"{base}/halves"), np.array([1, 1], np.int64))
-    pixels = graph.add_constant(unique(names, f"{base}/deep_pixels"), np.array([0, height, width, 2 * channels], np.int64))
+    pixels = graph.add_constant(
+        unique(names, f"{base}/deep_pixels"), np.array([0, height, width, 2 * channels], np.int64)
+    )
     made: list[NodeProto] = []
 
     def node(kind: str, reads: list[str], count: int = 1, **attributes: Any) -> list[str]:

@@ -25,13 +25,25 @@ LARGEST = 65504.0
 SMALLEST_NORMAL = 2.0**-14
 """Below it float16 has ever fewer digits."""
 
-KEEP_FLOAT32 = ("Softmax", "LogSoftmax", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "Exp", "Pow", "CumSum", "InstanceNormalization")
-"""Operators that stay in float32 beside those that ONNX Runtime's converter leaves (its DEFAULT_OP_BLOCK_LIST: NonMaxSuppression,
-Resize, TopK …), because their sums or powers overflow at 65504."""
+KEEP_FLOAT32 = (
+    "Softmax",
+    "LogSoftmax",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "Exp",
+    "Pow",
+    "CumSum",
+    "InstanceNormalization",
+)
+"""Operators that stay in float32 beside those that ONNX Runtime's converter leaves (its DEFAULT_OP_BLOCK_LIST:
+NonMaxSuppression, Resize, TopK …), because their sums or powers overflow at 65504."""
 
 
 def float16(model: Model, folder: Path) -> Model:
-    """Return a child that stores its weights in float16 and computes in it, but for KEEP_FLOAT32. Written into `folder`.
+    """Return a child that stores its weights in float16 and computes in it, but for KEEP_FLOAT32. Written into
+    `folder`.
 
     Raises BuildError that names the weights beyond ±65504, which would become infinite. `lint.before_float16` tells
     which weights lose digits.
@@ -39,10 +51,19 @@ def float16(model: Model, folder: Path) -> Model:
     half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
     with TemporaryDirectory(prefix="plimsoll-float16-") as temporary:
         proto = onnx_graph.load(prepare(model, Path(temporary)))
-    beyond = [(name, float(np.abs(values).max())) for name, values in float_weights(proto) if values.size and np.abs(values).max() > LARGEST]
+    beyond = [
+        (name, float(np.abs(values).max()))
+        for name, values in float_weights(proto)
+        if values.size and np.abs(values).max() > LARGEST
+    ]
     if beyond:
-        shown = ", ".join(f"'{name}' (up to {largest:.4g})" for name, largest in beyond[:3]) + (" …" if len(beyond) > 3 else "")
-        raise BuildError(f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}", "Use bfloat16 or int8, or stay in float32.")
+        shown = ", ".join(f"'{name}' (up to {largest:.4g})" for name, largest in beyond[:3]) + (
+            " …" if len(beyond) > 3 else ""
+        )
+        raise BuildError(
+            f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}",
+            "Use bfloat16 or int8, or stay in float32.",
+        )
     with translate(BuildError, f"{model.path}: can't be converted to float16"):
         blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)

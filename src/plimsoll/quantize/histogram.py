@@ -1,13 +1,15 @@
-"""`TensorStatistics`: what calibration keeps of a tensor that it saw on many pictures; its size doesn't depend on how many.
+"""`TensorStatistics`: what calibration keeps of a tensor that it saw on many pictures; its size doesn't depend on how
+many.
 
-Bins. A histogram has `2 × BINS_A_SIDE` bins of equal width from `-limit` to `limit`, zero always an edge, and `limit` always
-a power of two: `limit = 2^ceil(log2(max |x|))` of what it has seen. When a larger value comes, `limit` doubles as often as
-needed, and each doubling merges neighbours: `new[j] = old[2j] + old[2j + 1]` on each side of zero. Doubled edges are edges of
-before, so merging loses no count and the histogram is the same whatever the order and grouping of the pictures. At least half of
-a side's bins lie below the largest value: its resolution is between `max |x| / 4096` and `max |x| / 2048`.
+Bins. A histogram has `2 × BINS_A_SIDE` bins of equal width from `-limit` to `limit`, zero always an edge, and `limit`
+always a power of two: `limit = 2^ceil(log2(max |x|))` of what it has seen. When a larger value comes, `limit` doubles
+as often as needed, and each doubling merges neighbours: `new[j] = old[2j] + old[2j + 1]` on each side of zero. Doubled
+edges are edges of before, so merging loses no count and the histogram is the same whatever the order and grouping of
+the pictures. At least half of a side's bins lie below the largest value: its resolution is between `max |x| / 4096` and
+`max |x| / 2048`.
 
-Exact zeros are counted by themselves: every quantizer hits them exactly, and after a ReLU they are mostly the majority, which would
-drown the rest of the distribution.
+Exact zeros are counted by themselves: every quantizer hits them exactly, and after a ReLU they are mostly the majority,
+which would drown the rest of the distribution.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from numpy.typing import NDArray
 
 BINS_A_SIDE = 4096
 AVERAGING = 0.01
-"""The constant of the moving average, as in PyTorch's MovingAverageMinMaxObserver and in Jacob et al. 2018 (arXiv 1712.05877, section 3.1)."""
+"""The constant of the moving average, as in PyTorch's MovingAverageMinMaxObserver and in Jacob et al. 2018 (arXiv
+1712.05877, section 3.1)."""
 
 _LEAST_EXPONENT = -100
 _CHUNK = 1 << 16
@@ -67,7 +70,8 @@ class TensorStatistics:
 
     def _bin(self, flat: NDArray[np.float32]) -> None:
         assert self.exponent is not None  # noqa: S101 - set by the caller
-        # A power of two: scaling is exact, and so is the bin of each value. The smallest numbers of float32 have no inverse in it.
+        # A power of two: scaling is exact, and so is the bin of each value. The smallest numbers of float32 have no
+        # inverse in it.
         kind = np.float32 if self.exponent > _LEAST_EXPONENT else np.float64
         scale = kind(math.ldexp(BINS_A_SIDE, -self.exponent))
         counts = np.zeros(2 * BINS_A_SIDE + 1, np.int64)
@@ -93,7 +97,9 @@ class TensorStatistics:
             return
         own = other.exponent if self.exponent is None else self.exponent
         self.exponent = max(own, other.exponent)
-        self.counts = _widened(self.counts, self.exponent - own) + _widened(other.counts, self.exponent - other.exponent)
+        self.counts = _widened(self.counts, self.exponent - own) + _widened(
+            other.counts, self.exponent - other.exponent
+        )
 
     @property
     def total(self) -> int:
@@ -106,7 +112,8 @@ class TensorStatistics:
         return 0.0 if self.exponent is None else math.ldexp(1.0, self.exponent) / BINS_A_SIDE
 
     def average(self) -> tuple[float, float]:
-        """Return the moving averages of the pictures' extremes, free of their start at zero (Kingma & Ba, arXiv 1412.6980, section 3)."""
+        """Return the moving averages of the pictures' extremes, free of their start at zero (Kingma & Ba, arXiv
+        1412.6980, section 3)."""
         weight = 1 - (1 - AVERAGING) ** self.pictures
         return self.average_low / weight, self.average_high / weight
 

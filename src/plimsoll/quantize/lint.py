@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 FEW_IMAGES = 32
-"""Fewer pictures show too little of what a network meets. NVIDIA and NNCF recommend some hundreds; on open_nsfw nothing is gained beyond 100."""
+"""Fewer pictures show too little of what a network meets. NVIDIA and NNCF recommend some hundreds; on open_nsfw nothing
+is gained beyond 100."""
 MIXED_RATIO = 16.0
 """Beyond this ratio of two ranges the smaller one is left with less than 4 of the 8 bits, if both share a grid."""
 LOST_SHARE = 2.0**-10
-"""How far a tensor's float16 values may be off, by the root mean square, as a share of its size: rounding alone gives at most half of it."""
+"""How far a tensor's float16 values may be off, by the root mean square, as a share of its size: rounding alone gives
+at most half of it."""
 
 _BOUNDED = {"Sigmoid": 1.0, "HardSigmoid": 1.0, "Softmax": 1.0, "Tanh": 1.0}
 _THROUGH = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Cast")
@@ -46,8 +48,9 @@ class Finding:
 def lint(model: Model, calibration: Calibration | None = None, *, images: int | None = None) -> tuple[Finding, ...]:
     """Return what is likely to go wrong when `static` quantizes this network, on this processor.
 
-    With a calibration, ranges are compared as measured; without, only those that an operator bounds are known. `images`: how many
-    calibration pictures there are, where there is no calibration yet. Raises ModelError for a damaged file.
+    With a calibration, ranges are compared as measured; without, only those that an operator bounds are known.
+    `images`: how many calibration pictures there are, where there is no calibration yet. Raises ModelError for a
+    damaged file.
     """
     proto = onnx_graph.load(model)
     found = [*_opset(proto), *_mixed_ranges(proto, calibration), *_processor()]
@@ -64,7 +67,8 @@ def lint(model: Model, calibration: Calibration | None = None, *, images: int | 
 
 
 def before_float16(model: Model) -> tuple[Finding, ...]:
-    """Return whether weights lose digits in float16, whose steps are 6e-8 below 6.1e-5 instead of ever finer. Raises ModelError for a damaged file."""
+    """Return whether weights lose digits in float16, whose steps are 6e-8 below 6.1e-5 instead of ever finer. Raises
+    ModelError for a damaged file."""
     worst: list[tuple[float, str]] = []
     for name, values in float_weights(onnx_graph.load(model)):
         if values.size and np.isfinite(values).all() and np.abs(values).max() <= LARGEST:
@@ -79,7 +83,8 @@ def before_float16(model: Model) -> tuple[Finding, ...]:
     return (
         Finding(
             "float16-subnormal",
-            f"{len(worst)} weight tensors lose digits, as most of their values are below {SMALLEST_NORMAL:.2g}: '{name}' is off by {lost:.1%} of its size",
+            f"{len(worst)} weight tensors lose digits, as most of their values are below {SMALLEST_NORMAL:.2g}:"
+            f" '{name}' is off by {lost:.1%} of its size",
             "Prove the answers before use; bfloat16 has no such floor.",
         ),
     )
@@ -105,7 +110,8 @@ def _processor() -> list[Finding]:
         Finding(
             "no-vnni",
             "this processor has no VNNI: sums of two int8 products are cut off at 16 bits",
-            "Weights are quantized to 7 bits here, which can't overflow but deviates more; quantize on the kind of processor that will run the network.",
+            "Weights are quantized to 7 bits here, which can't overflow but deviates more; quantize on the kind of"
+            " processor that will run the network.",
         )
     ]
 
@@ -123,8 +129,10 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
             found.append(
                 Finding(
                     "mixed-ranges",
-                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); on one grid the small ones would have no steps left",
-                    "Keep it in float, as `static` does by default (float_heads), or give the network one output for each.",
+                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); on one grid"
+                    " the small ones would have no steps left",
+                    "Keep it in float, as `static` does by default (float_heads), or give the network one output for"
+                    " each.",
                 )
             )
     return found

@@ -45,7 +45,9 @@ class Statistics:
     """SHA-256 of the input tensors, in their order; see `digest_of`."""
     tensors: dict[str, TensorStatistics]
 
-    def ranges(self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto") -> dict[str, tuple[float, float]]:
+    def ranges(
+        self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto"
+    ) -> dict[str, tuple[float, float]]:
         """Return each tensor's range by a method; see `ranges.range_of`. Raises InputError."""
         return {name: range_of(seen, method, parameter, symmetry) for name, seen in self.tensors.items()}
 
@@ -54,47 +56,72 @@ class Statistics:
         if method == "percentile" and parameter is None:
             parameter = DEFAULT_PERCENTILE
         ranges = self.ranges(method, parameter, symmetry=symmetry)
-        return Calibration(model=self.model, images=self.images, digest=self.digest, method=method, parameter=parameter, symmetry=symmetry, ranges=ranges)
+        return Calibration(
+            model=self.model,
+            images=self.images,
+            digest=self.digest,
+            method=method,
+            parameter=parameter,
+            symmetry=symmetry,
+            ranges=ranges,
+        )
 
 
 def collect(model: Model, batches: Iterable[Array], *, cores: int | None = None) -> Statistics:
     """Run batches `[N, …]` of the network's input through it in float32 and return what its tensors hold.
 
-    A batch is cut into single pictures; as many are under way as there are cores, and of each only its statistics are kept,
-    so memory depends on neither the batches' size nor their number. The result depends on neither either.
+    A batch is cut into single pictures; as many are under way as there are cores, and of each only its statistics are
+    kept, so memory depends on neither the batches' size nor their number. The result depends on neither either.
 
-    Raises InputError where there is no picture or one doesn't fit, ModelError where a tensor becomes NaN or infinite or the
-    network has several inputs, and what `Runner` and `prepare` raise.
+    Raises InputError where there is no picture or one doesn't fit, ModelError where a tensor becomes NaN or infinite or
+    the network has several inputs, and what `Runner` and `prepare` raise.
     """
     with TemporaryDirectory(prefix="plimsoll-calibrate-") as place_:
         folder = Path(place_)
         prepared = prepare(model, folder)
         graph = Graph(onnx_graph.load(prepared))
         if (count := len(graph.inputs)) != 1:
-            raise ModelError(f"{model.name}: it has {count} inputs; only networks with one can be calibrated", "Give a table of ranges of your own.")
+            raise ModelError(
+                f"{model.name}: it has {count} inputs; only networks with one can be calibrated",
+                "Give a table of ranges of your own.",
+            )
         names = place(graph, float_heads=False).grids()
         if not names:
-            raise ModelError(f"{model.name}: there is nothing in it to quantize", "Convolutions and matrix products with stored float32 weights are.")
-        exposed = onnx_graph.expose(prepared, [name for name in names if name not in graph.inputs], folder / "exposed.onnx")
+            raise ModelError(
+                f"{model.name}: there is nothing in it to quantize",
+                "Convolutions and matrix products with stored float32 weights are.",
+            )
+        exposed = onnx_graph.expose(
+            prepared, [name for name in names if name not in graph.inputs], folder / "exposed.onnx"
+        )
         with Runner.open(exposed, REFERENCE, objective="throughput", cores=cores) as runner:
             return _collect(model, _Collector(runner, graph.inputs[0], names), batches)
 
 
-def calibrate(model: Model, batches: Iterable[Array], method: str, *, parameter: float | None = None, cores: int | None = None) -> Calibration:
-    """Return the ranges of the network's tensors by one method of METHODS; for several methods, `collect` once. Raises what `collect` raises."""
+def calibrate(
+    model: Model, batches: Iterable[Array], method: str, *, parameter: float | None = None, cores: int | None = None
+) -> Calibration:
+    """Return the ranges of the network's tensors by one method of METHODS; for several methods, `collect` once. Raises
+    what `collect` raises."""
     check_method(method, parameter)
     return collect(model, batches, cores=cores).calibration(method, parameter)
 
 
-def cached_calibration(folder: Path, model: Model, batches: Sequence[Array], method: str, *, parameter: float | None = None) -> Calibration:
+def cached_calibration(
+    folder: Path, model: Model, batches: Sequence[Array], method: str, *, parameter: float | None = None
+) -> Calibration:
     """Return the calibration kept in `folder`, or make and keep it.
 
-    It is known by the network's SHA-256, the pictures' digest and the method; a kept file that is damaged is made anew. `batches` is
-    read twice, hence no iterator. Raises what `calibrate` raises, and InputError where the folder can't be written.
+    It is known by the network's SHA-256, the pictures' digest and the method; a kept file that is damaged is made anew.
+    `batches` is read twice, hence no iterator. Raises what `calibrate` raises, and InputError where the folder can't be
+    written.
     """
     check_method(method, parameter)
     if iter(batches) is batches:  # type: ignore[comparison-overlap]  # what callers give all the same
-        raise InputError("the batches are an iterator, which can be read once only", "Give a list or a tuple, or another iterable that starts anew each time.")
+        raise InputError(
+            "the batches are an iterator, which can be read once only",
+            "Give a list or a tuple, or another iterable that starts anew each time.",
+        )
     if method == "percentile" and parameter is None:
         parameter = DEFAULT_PERCENTILE
     digest = digest_of(batches)
@@ -105,7 +132,12 @@ def cached_calibration(folder: Path, model: Model, batches: Sequence[Array], met
             kept = Calibration.read(file)
         except InputError:
             kept = None
-        if kept is not None and (kept.model, kept.digest, kept.method, kept.parameter) == (model.sha256, digest, method, parameter):
+        if kept is not None and (kept.model, kept.digest, kept.method, kept.parameter) == (
+            model.sha256,
+            digest,
+            method,
+            parameter,
+        ):
             return kept
     made = collect(model, batches).calibration(method, parameter)
     try:
@@ -130,7 +162,9 @@ def _collect(model: Model, collector: _Collector, batches: Iterable[Array]) -> S
             total[name].add(one)
         images += 1
     if not images:
-        raise InputError("no calibration picture was given", "A hundred of the kind that the network will meet are enough.")
+        raise InputError(
+            "no calibration picture was given", "A hundred of the kind that the network will meet are enough."
+        )
     return Statistics(model.sha256, images, digest.hexdigest(), total)
 
 

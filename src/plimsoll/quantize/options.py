@@ -14,7 +14,8 @@ from plimsoll.system import host
 
 _X86 = ("x86_64", "amd64", "i386", "i686")
 _WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
-"""With one of these, x86 adds products of 8-bit numbers in 32 bits at once. Without, pairs are first added in 16 bits, which saturate."""
+"""With one of these, x86 adds products of 8-bit numbers in 32 bits at once. Without, pairs are first added in 16 bits,
+which saturate."""
 
 
 _DEFAULT_TARGET = Target("onnxruntime", "cpu", "int8")
@@ -33,7 +34,8 @@ class StaticOptions:
     activations: ActivationType | None = None
     """None: as the processor prefers, uint8 on x86 and int8 elsewhere."""
     symmetry: Symmetry | None = None
-    """Grids around zero for activations that are negative too: `auto` decides by the range. None: as the calibration table says."""
+    """Grids around zero for activations that are negative too: `auto` decides by the range. None: as the calibration
+    table says."""
     weights: WeightMethod = "mse"
     """The end of each channel's grid: its largest weight, or the one with the least mean squared error."""
     weight_bits: Literal[7, 8] | None = None
@@ -45,12 +47,15 @@ class StaticOptions:
     space_to_depth: bool = True
     """Let a first convolution with stride 2 read squares of 2 × 2 pixels as one: exact, and faster in ONNX Runtime."""
     hold_averages: bool = False
-    """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, as OpenVINO does to save a conversion."""
+    """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, as OpenVINO does to
+    save a conversion."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.operators if name not in OPERATORS]
         if unknown:
-            raise InputError(f"operators {', '.join(unknown)} can't be quantized", f"Choose among {', '.join(OPERATORS)}.")
+            raise InputError(
+                f"operators {', '.join(unknown)} can't be quantized", f"Choose among {', '.join(OPERATORS)}."
+            )
 
     @classmethod
     def for_target(cls, target: Target) -> Self:
@@ -58,7 +63,9 @@ class StaticOptions:
         options = cls(target=target)
         if target.device == "gpu":
             # NVIDIA's int8 kernels know no zero point; what is left in float there wants its bias in float.
-            return replace(options, activations="int8", symmetry="always", weight_bits=8, bias="float32", space_to_depth=False)
+            return replace(
+                options, activations="int8", symmetry="always", weight_bits=8, bias="float32", space_to_depth=False
+            )
         if target.runtime == "openvino":
             # Its first convolution gains nothing from fewer, deeper pixels, and pays for moving them.
             return replace(options, bias="float32", space_to_depth=False, hold_averages=True)
@@ -81,6 +88,7 @@ def is_x86() -> bool:
 
 
 def saturates() -> bool:
-    """Tell whether sums of uint8 × int8 products may be cut off on this processor; False where its instruction sets aren't known."""
+    """Tell whether sums of uint8 × int8 products may be cut off on this processor; False where its instruction sets
+    aren't known."""
     sets = set(host.instruction_sets())
     return is_x86() and bool(sets) and not sets & _WIDE_SUMS

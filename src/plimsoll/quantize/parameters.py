@@ -12,10 +12,11 @@ ActivationType = Literal["uint8", "int8"]
 Symmetry = Literal["auto", "always", "never"]
 
 LOPSIDED = 0.25
-"""With symmetry `auto`: a range whose shorter side is less than this share of the longer one gets a zero point of its own.
+"""With symmetry `auto`: a range whose shorter side is less than this share of the longer one gets a zero point of its
+own.
 
-A symmetric grid over such a range would leave more than 3/8 of its 256 steps unused; for the others it saves runtimes the zero
-point's correction, and measured on open_nsfw it also deviates less (docs/decisions/0006-quantization.md)."""
+A symmetric grid over such a range would leave more than 3/8 of its 256 steps unused; for the others it saves runtimes
+the zero point's correction, and measured on open_nsfw it also deviates less (docs/decisions/0006-quantization.md)."""
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """Smaller ones would be subnormal in float32, which runtimes flush to zero."""
@@ -47,7 +48,8 @@ class Grid:
         return 0 if self.dtype == "uint8" else -128
 
     def snap(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the numbers on the grid nearest to `values` (halves to even), as QuantizeLinear and DequantizeLinear do."""
+        """Return the numbers on the grid nearest to `values` (halves to even), as QuantizeLinear and DequantizeLinear
+        do."""
         steps = np.rint(np.asarray(values, np.float64) / self.scale) + self.zero_point
         clipped = np.clip(steps, self._least, self._least + 255)
         return np.asarray(self.scale * (clipped - self.zero_point), np.float64)
@@ -56,8 +58,8 @@ class Grid:
 def grid(low: float, high: float, dtype: ActivationType = "uint8", symmetry: Symmetry = "auto") -> Grid:
     """Return the grid over a range; zero is always on it, exactly.
 
-    A range without negative numbers uses all 256 steps above zero, except with symmetry `always`. A range of zeros alone
-    gets the scale 1.
+    A range without negative numbers uses all 256 steps above zero, except with symmetry `always`. A range of zeros
+    alone gets the scale 1.
     """
     low, high = min(low, 0.0), max(high, 0.0)
     least = 0 if dtype == "uint8" else -128
@@ -88,12 +90,14 @@ _SHRINKS = np.linspace(1.0, 0.6, 21)
 """Shares of the largest weight that `mse` tries as the end of the grid."""
 
 
-def quantize_weights(weights: Floats, axis: int, method: WeightMethod = "minmax", bits: int = 8, least_scales: Floats | None = None) -> Weights:
+def quantize_weights(
+    weights: Floats, axis: int, method: WeightMethod = "minmax", bits: int = 8, least_scales: Floats | None = None
+) -> Weights:
     """Return weights in int8 with a scale for each index along `axis`.
 
-    `minmax`: the largest weight of a channel is the grid's end. `mse`: the end, from 60 % of it on, with the least mean squared
-    error. `bits` 7 keeps values within ±63, for processors whose int8 products saturate. No scale is below `least_scales`, which
-    keeps a bias within int32. Channels of zeros get the scale 1.
+    `minmax`: the largest weight of a channel is the grid's end. `mse`: the end, from 60 % of it on, with the least mean
+    squared error. `bits` 7 keeps values within ±63, for processors whose int8 products saturate. No scale is below
+    `least_scales`, which keeps a bias within int32. Channels of zeros get the scale 1.
     """
     top = 2 ** (bits - 1) - 1
     channels = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
@@ -137,5 +141,6 @@ def quantize_bias(bias: Floats, scales: NDArray[np.float64]) -> NDArray[np.int32
 
 
 def least_weight_scales(bias: Floats, input_scale: float) -> Floats:
-    """Return the smallest weight scales with which the bias fits into half of int32's range; the other half is the sum's."""
+    """Return the smallest weight scales with which the bias fits into half of int32's range; the other half is the
+    sum's."""
     return np.asarray(np.abs(bias.astype(np.float64)) / (input_scale * _MOST / 2), np.float32)

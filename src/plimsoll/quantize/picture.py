@@ -1,13 +1,15 @@
-"""Let the first convolution of a folded network read the picture's bytes as they are: no cast, no subtraction, no rounding of pixels.
+"""Let the first convolution of a folded network read the picture's bytes as they are: no cast, no subtraction, no
+rounding of pixels.
 
-A folded network begins with uint8 pixels, their cast to float32 and the subtraction of a mean. Pixels are whole numbers from 0 to 255, so as
-uint8 with scale 1 and zero point 0 they are exact already. The mean moves into the convolution's bias, `b - Σ W × mean`, with the weights as
-quantized, which makes it exact too. What stands in the way is the padding, zeros *after* the subtraction: so the picture is padded before it,
-with the mean. A mean that is no whole number is rounded for that, which puts the border off by half a level at most; a quantized input is
-off by as much everywhere.
+A folded network begins with uint8 pixels, their cast to float32 and the subtraction of a mean. Pixels are whole numbers
+from 0 to 255, so as uint8 with scale 1 and zero point 0 they are exact already. The mean moves into the convolution's
+bias, `b - Σ W × mean`, with the weights as quantized, which makes it exact too. What stands in the way is the padding,
+zeros *after* the subtraction: so the picture is padded before it, with the mean. A mean that is no whole number is
+rounded for that, which puts the border off by half a level at most; a quantized input is off by as much everywhere.
 
-Bytes differ from channel to channel along the border, which ONNX's Pad can't do. So zeros are padded, and a constant that is the mean along the
-border and zero inside is laid over them by Max: of all ways in ONNX by far the fastest in ONNX Runtime.
+Bytes differ from channel to channel along the border, which ONNX's Pad can't do. So zeros are padded, and a constant
+that is the mean along the border and zero inside is laid over them by Max: of all ways in ONNX by far the fastest in
+ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -62,22 +64,35 @@ class _Way:
 
 
 def absorb(graph: Graph, placement: Placement) -> Picture | None:
-    """Rewrite graph and placement, in place, where a quantized convolution reads a folded picture; None where there is none that fits.
+    """Rewrite graph and placement, in place, where a quantized convolution reads a folded picture; None where there is
+    none that fits.
 
     What is returned is for `qdq.insert`, which makes the graph whole again.
     """
     way = _match(graph, placement)
     pads = None if way is None else _pads(graph, way)
-    if way is None or pads is None or (any(pads) and (way.size is None or np.abs(_bytes(way.mean) - way.mean).max() > 0.5)):
+    if (
+        way is None
+        or pads is None
+        or (any(pads) and (way.size is None or np.abs(_bytes(way.mean) - way.mean).max() > 0.5))
+    ):
         return None
-    names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {one.name for one in graph.proto.graph.initializer}
+    names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {
+        one.name for one in graph.proto.graph.initializer
+    }
     framed = _framed(graph, way, pads, names) if any(pads) else []
     real, planes = unique(names, f"{way.source}/real"), unique(names, f"{way.source}/planes")
     before = way.convolution.input[0]
     way.convolution.input[0] = planes
     set_attributes(way.convolution, pads=[0, 0, 0, 0], auto_pad="NOTSET")
     pixels = str(framed[-1].output[0]) if framed else way.source
-    graph.replace_nodes([*framed, _node("Transpose", [real], planes, perm=_TO_NCHW), *(node for node in graph.nodes if node not in way.between)])
+    graph.replace_nodes(
+        [
+            *framed,
+            _node("Transpose", [real], planes, perm=_TO_NCHW),
+            *(node for node in graph.nodes if node not in way.between),
+        ]
+    )
     for name in (before, *(name for node in way.between for name in node.output)):
         placement.roots.pop(name, None)
     placement.roots[real] = real
@@ -85,7 +100,8 @@ def absorb(graph: Graph, placement: Placement) -> Picture | None:
 
 
 def _match(graph: Graph, placement: Placement) -> _Way | None:
-    """Return the way from a uint8 input through nothing but a Cast, a Transpose to planes and a Sub to a quantized convolution."""
+    """Return the way from a uint8 input through nothing but a Cast, a Transpose to planes and a Sub to a quantized
+    convolution."""
     picture = next((value for value in graph.proto.graph.input if value.type.tensor_type.elem_type == _UINT8), None)
     if picture is None:
         return None
@@ -105,7 +121,13 @@ def _match(graph: Graph, placement: Placement) -> _Way | None:
             break
         between.append(reader)
         name = str(reader.output[0])
-    if reader is None or not planes or not cast or not _fits(graph, reader, name) or node_key(reader) not in placement.nodes:
+    if (
+        reader is None
+        or not planes
+        or not cast
+        or not _fits(graph, reader, name)
+        or node_key(reader) not in placement.nodes
+    ):
         return None
     channels = graph.dims(reader.input[1])[1]
     mean = means[0] if means else np.zeros(1)
@@ -119,7 +141,12 @@ def _match(graph: Graph, placement: Placement) -> _Way | None:
 
 def _fits(graph: Graph, node: NodeProto, picture: str) -> bool:
     """Tell whether a node is an ordinary convolution over a picture."""
-    return graph.kind(node) == "Conv" and node.input[0] == picture and attribute(node, "group", 1) == 1 and graph.rank(node.input[1]) == 4
+    return (
+        graph.kind(node) == "Conv"
+        and node.input[0] == picture
+        and attribute(node, "group", 1) == 1
+        and graph.rank(node.input[1]) == 4
+    )
 
 
 def _per_channel(values: NDArray[np.float32], axis: int) -> Floats | None:
@@ -136,8 +163,17 @@ def _pads(graph: Graph, way: _Way) -> Pads | None:
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
         if way.size is None:
             return None
-        steps = zip(way.size, graph.dims(node.input[1])[2:], attribute(node, "strides", (1, 1)), attribute(node, "dilations", (1, 1)), strict=True)
-        totals = [max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0) for size, kernel, stride, dilation in steps]
+        steps = zip(
+            way.size,
+            graph.dims(node.input[1])[2:],
+            attribute(node, "strides", (1, 1)),
+            attribute(node, "dilations", (1, 1)),
+            strict=True,
+        )
+        totals = [
+            max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+            for size, kernel, stride, dilation in steps
+        ]
         less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
         before, after = (less, more) if auto == b"SAME_UPPER" else (more, less)
         return (before[0], before[1], after[0], after[1])
@@ -153,12 +189,19 @@ def _framed(graph: Graph, way: _Way, pads: Pads, names: set[str]) -> list[NodePr
     """Return the operators that pad the picture with its mean."""
     assert way.size is not None  # noqa: S101 - the caller's condition
     (height, width), (top, left, bottom, right) = way.size, pads
-    border = np.broadcast_to(_bytes(way.mean).astype(np.uint8), (1, top + height + bottom, left + width + right, len(way.mean))).copy()
+    border = np.broadcast_to(
+        _bytes(way.mean).astype(np.uint8), (1, top + height + bottom, left + width + right, len(way.mean))
+    ).copy()
     border[:, top : top + height, left : left + width] = 0
-    amounts = graph.add_constant(unique(names, f"{way.source}/pads"), np.array([0, top, left, 0, 0, bottom, right, 0], np.int64))
+    amounts = graph.add_constant(
+        unique(names, f"{way.source}/pads"), np.array([0, top, left, 0, 0, bottom, right, 0], np.int64)
+    )
     over = graph.add_constant(unique(names, f"{way.source}/border"), border)
     padded = unique(names, f"{way.source}/padded")
-    return [_node("Pad", [way.source, amounts], padded), _node("Max", [padded, over], unique(names, f"{way.source}/framed"))]
+    return [
+        _node("Pad", [way.source, amounts], padded),
+        _node("Max", [padded, over], unique(names, f"{way.source}/framed")),
+    ]
 
 
 def _node(kind: str, reads: list[str], output: str, **attributes: object) -> NodeProto:

@@ -1,13 +1,14 @@
-"""Decide what is quantized: which operators compute in int8, and so which tensors get a QuantizeLinear and DequantizeLinear.
+"""Decide what is quantized: which operators compute in int8, and so which tensors get a QuantizeLinear and
+DequantizeLinear.
 
 The rules follow what ONNX Runtime and OpenVINO fuse (docs/decisions/0006-quantization.md):
 
-- A convolution or matrix product is quantized with its weights, its input and its output, the last behind the Relu or Clip that it fuses
-  with. Without a quantized output ONNX Runtime computes it in float.
+- A convolution or matrix product is quantized with its weights, its input and its output, the last behind the Relu or
+  Clip that it fuses with. Without a quantized output ONNX Runtime computes it in float.
 - A sum, product, concatenation or average is quantized where all that it reads comes from quantized operators.
 - Operators that only move or choose values (MaxPool, Transpose …) pass the grid of what they read on.
-- The last convolution or product before an output stays in float, with all that comes after it, and with an average or a change of layout
-  just before it: it is little work, and 256 steps are too few for an answer.
+- The last convolution or product before an output stays in float, with all that comes after it, and with an average or
+  a change of layout just before it: it is little work, and 256 steps are too few for an answer.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def node_key(node: NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
-def place(graph: Graph, *, operators: Collection[str] = OPERATORS, keep_float: Collection[str] = (), float_heads: bool = True) -> Placement:
+def place(
+    graph: Graph, *, operators: Collection[str] = OPERATORS, keep_float: Collection[str] = (), float_heads: bool = True
+) -> Placement:
     """Return what is quantized in a prepared graph, without the nodes `keep_float`."""
     kept = set(keep_float) | (_heads(graph) if float_heads else set())
     work = _Placing(graph, operators, kept)
@@ -87,7 +90,11 @@ def _feeding(graph: Graph, head: NodeProto) -> set[str]:
     """Return the averages and changes of layout just before a head."""
     found: set[str] = set()
     before = graph.maker.get(head.input[0])
-    while before is not None and graph.kind(before) in (*AVERAGING, *_LAYOUT) and graph.sole_reader(before.output[0]) is not None:
+    while (
+        before is not None
+        and graph.kind(before) in (*AVERAGING, *_LAYOUT)
+        and graph.sole_reader(before.output[0]) is not None
+    ):
         found.add(node_key(before))
         before = graph.maker.get(before.input[0])
     return found
@@ -143,13 +150,15 @@ class _Placing:
         for place_, tensor in enumerate(chain):
             maker = self.graph.maker.get(tensor)
             moved = maker is not None and self.graph.kind(maker) in _LAYOUT
-            # Runtimes see through what only changes the layout; a second pair there costs OpenVINO a pass over the tensor.
+            # Runtimes see through what only changes the layout; a second pair there costs OpenVINO a pass over the
+            # tensor.
             if not moved or place_ == len(chain) - 1:
                 self.placement.roots.setdefault(tensor, chain[-1])
 
 
 def computes_with_constants(graph: Graph, node: NodeProto) -> bool:
-    """Tell whether a Conv, Gemm or MatMul has float32 weights (and bias) that are stored in the file, in a form that runtimes have in int8."""
+    """Tell whether a Conv, Gemm or MatMul has float32 weights (and bias) that are stored in the file, in a form that
+    runtimes have in int8."""
     if len(node.input) < 2 or graph.is_constant(node.input[0]) or not graph.is_float_constant(node.input[1]):
         return False
     kind = graph.kind(node)

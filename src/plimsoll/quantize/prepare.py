@@ -23,19 +23,26 @@ SUFFIX = ".prepared.onnx"
 
 
 def prepare(model: Model, folder: Path) -> Model:
-    """Return the network with the same answers, ready for `static`, as a new file in `folder`; one prepared before is returned as it is.
+    """Return the network with the same answers, ready for `static`, as a new file in `folder`; one prepared before is
+    returned as it is.
 
-    Its opset is 13 or later; constants are folded and batch norms are part of their convolutions (by ONNX Runtime's basic
-    optimizations); pixels that nobody reads are not computed (`strides`). It is of use in float32 too: ONNX Runtime takes 9 %
-    less time for open_nsfw.
+    Its opset is 13 or later; constants are folded and batch norms are part of their convolutions (by ONNX Runtime's
+    basic optimizations); pixels that nobody reads are not computed (`strides`). It is of use in float32 too: ONNX
+    Runtime takes 9 % less time for open_nsfw.
 
     Raises ModelError for a file that is damaged or quantized already, BuildError where the opset can't be raised.
     """
     if model.path.name.endswith(SUFFIX):
         return model
     proto = load.read(model.path).proto
-    if quantized := next((node for node in load.messages(proto, "NodeProto") if "Quantize" in node.op_type or "QLinear" in node.op_type), None):
-        raise ModelError(f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})", "Give the network as it was trained, in float32.")
+    if quantized := next(
+        (node for node in load.messages(proto, "NodeProto") if "Quantize" in node.op_type or "QLinear" in node.op_type),
+        None,
+    ):
+        raise ModelError(
+            f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})",
+            "Give the network as it was trained, in float32.",
+        )
     raised = load.raise_opset(model, folder, OPSET)
     try:
         optimized = onnx_graph.optimized(raised, folder / f"{model.path.stem}.optimized.onnx")

@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def insert(graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions, picture: Picture | None = None) -> None:
-    """Quantize a graph in place, with settled options, a range for each of the placement's grids, and a picture if one was absorbed."""
+def insert(
+    graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions, picture: Picture | None = None
+) -> None:
+    """Quantize a graph in place, with settled options, a range for each of the placement's grids, and a picture if one
+    was absorbed."""
     if picture is not None:
-        ranges = {**ranges, picture.real: (0.0, 255.0)}  # 256 steps over it are the 256 pixel values: scale 1, zero point 0.
+        ranges = {
+            **ranges,
+            picture.real: (0.0, 255.0),
+        }  # 256 steps over it are the 256 pixel values: scale 1, zero point 0.
     work = _Writer(graph, placement, ranges, options)
     work.picture = picture
     graph.replace_nodes(work.rewritten())
@@ -40,11 +46,14 @@ class _Writer:
         self._options = options
         self._bits: int = options.weight_bits
         self._grids: dict[str, Grid] = {
-            root: parameters.grid(*ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto") for root in placement.grids()
+            root: parameters.grid(*ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto")
+            for root in placement.grids()
         }
         self._quantized = set(placement.nodes)
         self.picture: Picture | None = None
-        self._names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {one.name for one in graph.proto.graph.initializer}
+        self._names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {
+            one.name for one in graph.proto.graph.initializer
+        }
         self._names |= {node.name for node in graph.nodes}
         self._dequantized: dict[str, str] = {}
         """Quantized tensors, and what holds them in float again."""
@@ -62,7 +71,11 @@ class _Writer:
             for place, name in enumerate(list(node.input)):
                 node.input[place] = self._dequantized.get(name, name)
             self._nodes.append(node)
-            if self._options.hold_averages and self._graph.kind(node) == "AveragePool" and node_key(node) not in self._quantized:
+            if (
+                self._options.hold_averages
+                and self._graph.kind(node) == "AveragePool"
+                and node_key(node) not in self._quantized
+            ):
                 self._hold(node)
             for name in node.output:
                 self._behind(name)
@@ -71,14 +84,17 @@ class _Writer:
     def _hold(self, node: NodeProto) -> None:
         """Put a Max with the least float32 behind an average of quantized values, which changes nothing.
 
-        OpenVINO moves the scale of what is averaged behind an AveragePool, and then rounds the averages to 8 bits where a change of shape
-        follows. It doesn't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to it, which it leaves in float.)
+        OpenVINO moves the scale of what is averaged behind an AveragePool, and then rounds the averages to 8 bits where
+        a change of shape follows. It doesn't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to it,
+        which it leaves in float.)
         """
         if node.input[0] not in self._dequantized.values():
             return
         name = node.output[0]
         node.output[0] = unique(self._names, f"{name}/average")
-        least = self._graph.add_constant(unique(self._names, f"{name}/least"), np.array(np.finfo(np.float32).min, np.float32))
+        least = self._graph.add_constant(
+            unique(self._names, f"{name}/least"), np.array(np.finfo(np.float32).min, np.float32)
+        )
         self._node("Max", [node.output[0], least], name)
 
     def _behind(self, name: str) -> None:
@@ -103,9 +119,11 @@ class _Writer:
         self._dequantized[name] = self._node("DequantizeLinear", [base, scale, zero], unique(self._names, f"{name}/dq"))
 
     def _would_fuse(self, name: str) -> bool:
-        """Tell whether ONNX Runtime would take an operator that is to stay in float for a quantized one, as all around it is.
+        """Tell whether ONNX Runtime would take an operator that is to stay in float for a quantized one, as all around
+        it is.
 
-        It even quantizes weights by itself then (its WeightBiasQuantization). A Max over one tensor, which is that tensor, keeps it from that.
+        It even quantizes weights by itself then (its WeightBiasQuantization). A Max over one tensor, which is that
+        tensor, keeps it from that.
         """
         maker = self._graph.maker.get(name)
         if maker is not None and self._graph.kind(maker) in FUSED:
@@ -136,7 +154,9 @@ class _Writer:
         if scale is not None and bias is not None and len(bias) == channels:
             node.input[2] = self._bias(node.input[2], bias, weights.scales.astype(np.float64) * scale)
 
-    def _without_mean(self, node: NodeProto, weights: parameters.Weights, bias: parameters.Floats | None) -> parameters.Floats:
+    def _without_mean(
+        self, node: NodeProto, weights: parameters.Weights, bias: parameters.Floats | None
+    ) -> parameters.Floats:
         """Give a convolution the bias that subtracts the picture's mean; return it."""
         assert self.picture is not None  # noqa: S101 - the caller's condition
         sums = weights.values.astype(np.float64).sum(axis=(2, 3)) * weights.scales.astype(np.float64)[:, None]
@@ -158,12 +178,18 @@ class _Writer:
         """Return the dequantized weights' name, written once for operators that share them."""
         key = (name, b"" if least is None else least.tobytes(), axis)
         if key not in self._weights:
-            weights = parameters.quantize_weights(self._graph.constant(name), axis, self._options.weights, self._bits, least)
+            weights = parameters.quantize_weights(
+                self._graph.constant(name), axis, self._options.weights, self._bits, least
+            )
             base = unique(self._names, f"{name}/q")
             values = self._graph.add_constant(base, weights.values)
             scales = self._graph.add_constant(unique(self._names, f"{base}/scale"), weights.scales)
-            zeros = self._graph.add_constant(unique(self._names, f"{base}/zero_point"), np.zeros(weights.scales.shape, np.int8))
-            output = self._node("DequantizeLinear", [values, scales, zeros], unique(self._names, f"{name}/dq"), axis=axis)
+            zeros = self._graph.add_constant(
+                unique(self._names, f"{base}/zero_point"), np.zeros(weights.scales.shape, np.int8)
+            )
+            output = self._node(
+                "DequantizeLinear", [values, scales, zeros], unique(self._names, f"{name}/dq"), axis=axis
+            )
             self._weights[key] = output, weights
         return self._weights[key]
 
@@ -174,6 +200,10 @@ class _Writer:
             base = unique(self._names, f"{name}/q")
             values = self._graph.add_constant(base, parameters.quantize_bias(bias, stored.astype(np.float64)))
             scale = self._graph.add_constant(unique(self._names, f"{base}/scale"), stored)
-            zeros = self._graph.add_constant(unique(self._names, f"{base}/zero_point"), np.zeros(stored.shape, np.int32))
-            self._biases[key] = self._node("DequantizeLinear", [values, scale, zeros], unique(self._names, f"{name}/dq"), axis=0)
+            zeros = self._graph.add_constant(
+                unique(self._names, f"{base}/zero_point"), np.zeros(stored.shape, np.int32)
+            )
+            self._biases[key] = self._node(
+                "DequantizeLinear", [values, scale, zeros], unique(self._names, f"{name}/dq"), axis=0
+            )
         return self._biases[key]

@@ -26,8 +26,8 @@ def range_of(seen: TensorStatistics, method: str, parameter: float | None = None
     """Return the range (low, high) of a tensor by a method of METHODS; low ≤ 0 ≤ high, since zero must be on the grid.
 
     `parameter` is the percentile of the method `percentile`, above 50 to 100 (default 99.999); the others take none.
-    `symmetry` is the one that the network will be quantized with: `mse` measures the error on that grid, `entropy` on ranges
-    symmetric around zero (`always`) or clipped to the values that occur. Raises InputError.
+    `symmetry` is the one that the network will be quantized with: `mse` measures the error on that grid, `entropy` on
+    ranges symmetric around zero (`always`) or clipped to the values that occur. Raises InputError.
     """
     check_method(method, parameter)
     low, high = METHODS[method](seen, parameter, symmetry)
@@ -55,21 +55,24 @@ def _moving_average(seen: TensorStatistics, parameter: float | None, symmetry: S
 
 
 def _percentile(seen: TensorStatistics, parameter: float | None, symmetry: Symmetry) -> Range:
-    """Cut the tails so that the share `parameter` of all values lies between, half of the rest on each side (as ONNX Runtime does)."""
+    """Cut the tails so that the share `parameter` of all values lies between, half of the rest on each side (as ONNX
+    Runtime does)."""
     del symmetry
     outside = (1 - (DEFAULT_PERCENTILE if parameter is None else parameter) / 100) / 2
     return _quantile(seen, outside), _quantile(seen, 1 - outside)
 
 
 def _quantile(seen: TensorStatistics, share: float) -> float:
-    """Return the value below which `share` of all values lie, by straight lines within the bins; at least `low`, at most `high`."""
+    """Return the value below which `share` of all values lie, by straight lines within the bins; at least `low`, at
+    most `high`."""
     below = int(seen.counts[:BINS_A_SIDE].sum())
     wanted = share * seen.total
     if below <= wanted <= below + seen.zeros:
         return 0.0
     if wanted > below:
         wanted -= seen.zeros
-    # Counted from the nearer end: from the far one the rounding of a sum of millions would swallow a tail of a few values.
+    # Counted from the nearer end: from the far one the rounding of a sum of millions would swallow a tail of a few
+    # values.
     upper = share > 0.5
     tail = seen.counts[::-1] if upper else seen.counts
     rest = int(seen.counts.sum()) - wanted if upper else wanted
@@ -109,11 +112,12 @@ def _mse(seen: TensorStatistics, parameter: float | None, symmetry: Symmetry) ->
 
 
 def _entropy(seen: TensorStatistics, parameter: float | None, symmetry: Symmetry) -> Range:
-    """Return the range with the least Kullback–Leibler divergence between the values and what quantizing leaves of them.
+    """Return the range with the least Kullback–Leibler divergence between the values and what quantizing leaves of
+    them.
 
-    S. Migacz, "8-bit Inference with TensorRT" (GTC 2017), in the two-sided form of MXNet's `_get_optimal_threshold`: outliers are
-    counted into the outermost bins, bins are gathered into as many groups as the grid has steps inside the range, and a group's
-    count is spread evenly over those of its bins that are not empty.
+    S. Migacz, "8-bit Inference with TensorRT" (GTC 2017), in the two-sided form of MXNet's `_get_optimal_threshold`:
+    outliers are counted into the outermost bins, bins are gathered into as many groups as the grid has steps inside the
+    range, and a group's count is spread evenly over those of its bins that are not empty.
     """
     del parameter
     if seen.exponent is None:

@@ -34,7 +34,8 @@ Outputs = list[NDArray[np.float64]]
 """For each picture its output values, one output after another."""
 
 _STEPS = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
-"""How many of the worst operators `mixed` tries to keep in float, one try after another: never more than twice as many as needed."""
+"""How many of the worst operators `mixed` tries to keep in float, one try after another: never more than twice as many
+as needed."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +47,21 @@ class OperatorDeviation:
     operator: str
     """Conv, Gemm, Add …"""
     mean_abs: float
-    """Mean absolute difference of all output values on all pictures, in the outputs' unit; infinite where a value isn't finite."""
+    """Mean absolute difference of all output values on all pictures, in the outputs' unit; infinite where a value isn't
+    finite."""
     max_abs: float
 
 
-def sensitivity(model: Model, calibration: Calibration, tensors: Array, options: StaticOptions | None = None) -> tuple[OperatorDeviation, ...]:
+def sensitivity(
+    model: Model, calibration: Calibration, tensors: Array, options: StaticOptions | None = None
+) -> tuple[OperatorDeviation, ...]:
     """Rank the operators by the deviation that each causes when it alone is quantized, the worst first.
 
-    "It alone" means its weights and the tensors that it reads and makes. (The other way round, all but one, measures small
-    differences between large deviations, and needs many more pictures for a stable order.) One calibration serves all. The cost is that of
-    loading the float network once for each operator and running `tensors` `[N, …]` through it; 16 pictures are plenty. It is
-    measured on `options.target`. Raises InputError without pictures, and what `static` and `Runner` raise.
+    "It alone" means its weights and the tensors that it reads and makes. (The other way round, all but one, measures
+    small differences between large deviations, and needs many more pictures for a stable order.) One calibration serves
+    all. The cost is that of loading the float network once for each operator and running `tensors` `[N, …]` through it;
+    16 pictures are plenty. It is measured on `options.target`. Raises InputError without pictures, and what `static`
+    and `Runner` raise.
     """
     chosen = settled(options, calibration)
     pictures = _single(tensors)
@@ -79,11 +84,18 @@ def sensitivity(model: Model, calibration: Calibration, tensors: Array, options:
     return tuple(sorted(rows, key=lambda row: -row.mean_abs))
 
 
-def _alone(proto: ModelProto, placement: Placement, name: str, calibration: Calibration, options: StaticOptions) -> ModelProto:
+def _alone(
+    proto: ModelProto, placement: Placement, name: str, calibration: Calibration, options: StaticOptions
+) -> ModelProto:
     """Return the network with one operator quantized."""
     graph = Graph(type(proto).FromString(proto.SerializeToString()))
     touched = placement.touched[name]
-    qdq.insert(graph, Placement({one: placement.roots[one] for one in touched if one in placement.roots}, [name], {name: touched}), calibration.ranges, options)
+    qdq.insert(
+        graph,
+        Placement({one: placement.roots[one] for one in touched if one in placement.roots}, [name], {name: touched}),
+        calibration.ranges,
+        options,
+    )
     return graph.proto
 
 
@@ -98,12 +110,20 @@ class Mixed:
     """The largest absolute difference of any output from the float network's, measured on the target."""
 
 
-def mixed(model: Model, calibration: Calibration, tensors: Array, limit: float, folder: Path, options: StaticOptions | None = None) -> Mixed:
-    """Put the operators that deviate most back into float, until no output of any picture deviates by more than `limit`.
+def mixed(
+    model: Model,
+    calibration: Calibration,
+    tensors: Array,
+    limit: float,
+    folder: Path,
+    options: StaticOptions | None = None,
+) -> Mixed:
+    """Put the operators that deviate most back into float, until no output of any picture deviates by more than
+    `limit`.
 
-    Groups grow (1, 2, 3, 4, 6, 8, 12 … operators in float); each network is built and measured on `options.target`. `tensors`:
-    inputs `[N, …]`, better not those of the calibration. The network is written into `folder`. Raises CheckError where no mixture keeps
-    the limit, and what `static`, `sensitivity` and `Runner` raise.
+    Groups grow (1, 2, 3, 4, 6, 8, 12 … operators in float); each network is built and measured on `options.target`.
+    `tensors`: inputs `[N, …]`, better not those of the calibration. The network is written into `folder`. Raises
+    CheckError where no mixture keeps the limit, and what `static`, `sensitivity` and `Runner` raise.
     """
     chosen = settled(options, calibration)
     pictures = _single(tensors)
@@ -125,7 +145,8 @@ def mixed(model: Model, calibration: Calibration, tensors: Array, limit: float, 
                 path.write_bytes(built.path.read_bytes())
                 return Mixed(Model(path, "onnx", model.spec, parent=model), kept, deviation)
     raise CheckError(
-        f"{model.name}: however many of its {len(order)} operators stay in float, an output deviates by more than {limit:g} (at last by {deviation:.4g})",
+        f"{model.name}: however many of its {len(order)} operators stay in float, an output deviates by more than"
+        f" {limit:g} (at last by {deviation:.4g})",
         "Allow more, or stay in float.",
     )
 
@@ -140,7 +161,10 @@ def _single(tensors: Array) -> list[Array]:
 
 
 def _answers(model: Model, pictures: Sequence[Array], target: Target) -> Outputs:
-    with Runner.open(model, target, objective="throughput") as runner, ThreadPoolExecutor(runner.streams, "plimsoll-mixed") as pool:
+    with (
+        Runner.open(model, target, objective="throughput") as runner,
+        ThreadPoolExecutor(runner.streams, "plimsoll-mixed") as pool,
+    ):
         outputs = pool.map(runner.infer, pictures)
         return [np.concatenate([value.ravel().astype(np.float64) for value in one.values()]) for one in outputs]
 

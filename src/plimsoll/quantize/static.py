@@ -18,15 +18,17 @@ from plimsoll.quantize.prepare import prepare, write
 
 
 def static(model: Model, calibration: Calibration, folder: Path, options: StaticOptions | None = None) -> Model:
-    """Return an int8 child: weights symmetric with a scale for each output channel, activations by the calibration's ranges.
+    """Return an int8 child: weights symmetric with a scale for each output channel, activations by the calibration's
+    ranges.
 
-    Inputs and outputs stay float32. Written into `folder`. Options default to what suits ONNX Runtime on this processor;
-    `StaticOptions.for_target` gives those of a target.
+    Inputs and outputs stay float32. Written into `folder`. Options default to what suits ONNX Runtime on this
+    processor; `StaticOptions.for_target` gives those of a target.
 
-    A folded network (`plimsoll.preprocessing.folded`) takes the calibration of the one that it was folded from where it `reads_bytes`.
+    A folded network (`plimsoll.preprocessing.folded`) takes the calibration of the one that it was folded from where it
+    `reads_bytes`.
 
-    Raises ModelError where the calibration was made for another network or lacks a tensor, or the file is quantized already;
-    BuildError where nothing in it can be quantized or an operator to keep isn't there.
+    Raises ModelError where the calibration was made for another network or lacks a tensor, or the file is quantized
+    already; BuildError where nothing in it can be quantized or an operator to keep isn't there.
     """
     chosen = settled(options, calibration)
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
@@ -45,8 +47,8 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
 def reads_bytes(model: Model, options: StaticOptions | None = None) -> bool:
     """Tell whether `static` lets the first convolution of this folded network read the picture's bytes (see `picture`).
 
-    It then needs no range for what the input steps made of the picture. Where not, quantize the network as it came and fold the result.
-    Raises as `static` does.
+    It then needs no range for what the input steps made of the picture. Where not, quantize the network as it came and
+    fold the result. Raises as `static` does.
     """
     chosen = (options or StaticOptions()).settled()
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
@@ -69,8 +71,16 @@ def placed(model: Model, graph: Graph, options: StaticOptions) -> Placement:
     """Return what is quantized in the model's prepared graph; raises BuildError for options that don't fit it."""
     names = {node_key(node) for node in graph.nodes}
     if unknown := [name for name in options.keep_float if name not in names]:
-        raise BuildError(f"{model.path}: it has no operator named {', '.join(map(repr, unknown))} to keep in float", "`sensitivity` lists their names.")
-    placement = place(graph, operators=options.operators, keep_float=options.keep_float, float_heads=options.float_heads)
+        raise BuildError(
+            f"{model.path}: it has no operator named {', '.join(map(repr, unknown))} to keep in float",
+            "`sensitivity` lists their names.",
+        )
+    placement = place(
+        graph, operators=options.operators, keep_float=options.keep_float, float_heads=options.float_heads
+    )
     if not placement.nodes:
-        raise BuildError(f"{model.path}: nothing in it is to be quantized", "Its only convolution or product may be its head: try float_heads=False.")
+        raise BuildError(
+            f"{model.path}: nothing in it is to be quantized",
+            "Its only convolution or product may be its head: try float_heads=False.",
+        )
     return placement

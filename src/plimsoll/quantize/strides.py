@@ -1,9 +1,10 @@
 """Compute only the pixels that are looked at: move the strides of 1×1 convolutions towards the input.
 
-A residual stage mostly ends in tensors of which the next stage's two 1×1 convolutions with stride 2 read every second row
-and column. Everything before them, up to where another reader needs all pixels, can then compute these alone. The result is
-the same (the sums are the same sums), and of the four stages of a ResNet three lose three quarters of their last block:
-on open_nsfw 9 % of the time of ONNX Runtime. OpenVINO does it by itself in float32, but not through Q/DQ operators.
+A residual stage mostly ends in tensors of which the next stage's two 1×1 convolutions with stride 2 read every second
+row and column. Everything before them, up to where another reader needs all pixels, can then compute these alone. The
+result is the same (the sums are the same sums), and of the four stages of a ResNet three lose three quarters of their
+last block: on open_nsfw 9 % of the time of ONNX Runtime. OpenVINO does it by itself in float32, but not through Q/DQ
+operators.
 """
 
 from __future__ import annotations
@@ -39,7 +40,11 @@ class _Push:
     def start(self, name: str) -> bool:
         """Push the strides of a tensor's readers, where all of them are pointwise with the same stride."""
         readers = self.graph.readers[name]
-        if name in self.graph.inputs or name in self.graph.outputs or not all(self._is_pointwise(node, name) for node in readers):
+        if (
+            name in self.graph.inputs
+            or name in self.graph.outputs
+            or not all(self._is_pointwise(node, name) for node in readers)
+        ):
             return False
         strides = {tuple(attribute(node, "strides", (1, 1))) for node in readers}
         if len(strides) != 1 or max(steps := strides.pop()) == 1 or not self._reaches_work(name, readers):
@@ -52,7 +57,12 @@ class _Push:
 
     def _is_pointwise(self, node: NodeProto, name: str) -> bool:
         """Tell whether a node is a 1×1 convolution without padding that reads the tensor as its picture."""
-        if self.graph.kind(node) != "Conv" or node.input[0] != name or name in node.input[1:] or not self.graph.is_constant(node.input[1]):
+        if (
+            self.graph.kind(node) != "Conv"
+            or node.input[0] != name
+            or name in node.input[1:]
+            or not self.graph.is_constant(node.input[1])
+        ):
             return False
         return self.graph.dims(node.input[1])[2:] == (1, 1) and not any(attribute(node, "pads", (0,)))
 
@@ -69,22 +79,34 @@ class _Push:
             return self._takes_strides(maker)
         if kind in _KEEPS_PIXELS:
             return self._reaches_work(maker.input[0], [maker])
-        return kind == "Add" and self._is_plain_sum(maker) and any(self._reaches_work(one, [maker]) for one in maker.input)
+        return (
+            kind == "Add" and self._is_plain_sum(maker) and any(self._reaches_work(one, [maker]) for one in maker.input)
+        )
 
     def _takes_strides(self, node: NodeProto) -> bool:
-        """Padding by SAME depends on the stride, so such a convolution is left as it is; so is one that is not over a plane."""
+        """Padding by SAME depends on the stride, so such a convolution is left as it is; so is one that is not over a
+        plane."""
         padding = attribute(node, "auto_pad", b"NOTSET")
-        return padding in (b"NOTSET", b"VALID") and self.graph.is_constant(node.input[1]) and self.graph.rank(node.input[1]) == 4
+        return (
+            padding in (b"NOTSET", b"VALID")
+            and self.graph.is_constant(node.input[1])
+            and self.graph.rank(node.input[1]) == 4
+        )
 
     def _is_plain_sum(self, node: NodeProto) -> bool:
-        """Tell whether both summands come from convolutions or sums, whose shapes are then equal: a broadcast one can't be thinned."""
-        if any(self.graph.is_constant(name) or name not in self.graph.maker for name in node.input) or node.input[0] == node.input[1]:
+        """Tell whether both summands come from convolutions or sums, whose shapes are then equal: a broadcast one can't
+        be thinned."""
+        if (
+            any(self.graph.is_constant(name) or name not in self.graph.maker for name in node.input)
+            or node.input[0] == node.input[1]
+        ):
             return False
         shapes = [self._channels(name) for name in node.input]
         return None not in shapes and shapes[0] == shapes[1]
 
     def _channels(self, name: str, depth: int = 64) -> int | None:
-        """Return how many channels a tensor has, read from the convolution it comes from; None where it comes from something else."""
+        """Return how many channels a tensor has, read from the convolution it comes from; None where it comes from
+        something else."""
         maker = self.graph.maker.get(name)
         if maker is None or depth == 0:
             return None
@@ -120,13 +142,16 @@ class _Push:
         set_attributes(node, strides=total)
 
     def _pool(self, name: str, steps: tuple[int, ...]) -> str:
-        """Take every `steps`-th pixel by a MaxPool over one pixel, which runtimes have in int8; a Slice they mostly don't."""
+        """Take every `steps`-th pixel by a MaxPool over one pixel, which runtimes have in int8; a Slice they mostly
+        don't."""
         from onnx import helper
 
         key = (name, steps)
         if key not in self._pools:
             output = unique(self._names, f"{name}/every_{'x'.join(map(str, steps))}")
-            self._pools[key] = helper.make_node("MaxPool", [name], [output], output, kernel_shape=[1, 1], strides=list(steps))
+            self._pools[key] = helper.make_node(
+                "MaxPool", [name], [output], output, kernel_shape=[1, 1], strides=list(steps)
+            )
         return str(self._pools[key].output[0])
 
     def nodes(self) -> list[NodeProto]:

@@ -19,11 +19,13 @@ from plimsoll.errors import InputError
 from plimsoll.quantize.calibration import Calibration
 
 FORMATS = ("plimsoll", "tensorrt", "ncnn", "onnxruntime", "onnxruntime-cache", "onnxruntime-json")
-"""plimsoll: our own JSON. onnxruntime: calibration.flatbuffers, as its TensorRT provider reads it; and the two others that it writes beside it."""
+"""plimsoll: our own JSON. onnxruntime: calibration.flatbuffers, as its TensorRT provider reads it; and the two others
+that it writes beside it."""
 
 
 def read_table(path: Path, model: Model) -> Calibration:
-    """Read a table in whichever format it is, for a network that has these tensors; raises InputError, and BuildError for ncnn's of another network."""
+    """Read a table in whichever format it is, for a network that has these tensors; raises InputError, and BuildError
+    for ncnn's of another network."""
     data = _read(path)
     found = _format(data)
     if found == "plimsoll":
@@ -38,11 +40,13 @@ def read_table(path: Path, model: Model) -> Calibration:
     return Calibration(method=f"from {found}", ranges=dict(ranges))
 
 
-def write_table(calibration: Calibration, path: Path, wanted: str, model: Model, picture: NDArray[Any] | None = None) -> None:
+def write_table(
+    calibration: Calibration, path: Path, wanted: str, model: Model, picture: NDArray[Any] | None = None
+) -> None:
     """Write a table in one of FORMATS; raises InputError.
 
-    ncnn's has scales of layers instead of tensors, so the network is converted for it; `picture` `[1, …]`, what the network reads, helps to
-    tell its tensors apart.
+    ncnn's has scales of layers instead of tensors, so the network is converted for it; `picture` `[1, …]`, what the
+    network reads, helps to tell its tensors apart.
     """
     if wanted == "plimsoll":
         calibration.write(path)

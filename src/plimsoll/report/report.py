@@ -40,7 +40,8 @@ def _now() -> datetime:
 
 
 def environment() -> dict[str, JsonValue]:
-    """Return what a figure depends on beside the model: the machine, and the version of every package that Plimsoll or its plugins use."""
+    """Return what a figure depends on beside the model: the machine, and the version of every package that Plimsoll or
+    its plugins use."""
     facts: dict[str, Any] = host.describe()
     return {**facts, "versions": dict(_versions())}
 
@@ -48,7 +49,9 @@ def environment() -> dict[str, JsonValue]:
 def _versions() -> Iterator[tuple[str, str]]:
     yield "plimsoll", __version__
     try:
-        wanted = {match[0].lower() for line in metadata.requires(DISTRIBUTION) or () if (match := re.match(r"[\w.-]+", line))} - {DISTRIBUTION}
+        wanted = {
+            match[0].lower() for line in metadata.requires(DISTRIBUTION) or () if (match := re.match(r"[\w.-]+", line))
+        } - {DISTRIBUTION}
     except metadata.PackageNotFoundError:
         wanted = set()
     points = [*metadata.entry_points(group="plimsoll.backends"), *metadata.entry_points(group="plimsoll.importers")]
@@ -102,7 +105,10 @@ class Report(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)]
+            lines = [
+                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)
+            ]
             raise InputError(f"{path}: not a report that this version reads: {'; '.join(lines[:5])}") from error
 
 

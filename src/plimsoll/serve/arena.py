@@ -1,6 +1,7 @@
 """`Arena`: memory that the web process and its workers share; `Blocks`: who may write where in it.
 
-The memory has no name that could be left behind: when the last process that maps it is gone, however it ended, it is gone.
+The memory has no name that could be left behind: when the last process that maps it is gone, however it ended, it is
+gone.
 """
 
 from __future__ import annotations

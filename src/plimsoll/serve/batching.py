@@ -1,4 +1,5 @@
-"""`Queue`: what waits for a model. Bounded, with priorities and deadlines; its batches grow with what waits, and a lone picture never waits for others."""
+"""`Queue`: what waits for a model. Bounded, with priorities and deadlines; its batches grow with what waits, and a lone
+picture never waits for others."""
 
 from __future__ import annotations
 
@@ -59,7 +60,9 @@ class Queue:
         """Raise RequestError where so many more find no room."""
         if self.rows + rows > self.limit:
             message = f"{self.rows:,} pictures wait already and {rows:,} more came; {self.limit:,} may wait"
-            raise RequestError(Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after))
+            raise RequestError(
+                Problem("overloaded", message, "Try again later, or send fewer at once.", 503, retry_after)
+            )
 
     def put(self, item: Item) -> None:
         """Add one at the end of those of its priority."""
@@ -89,7 +92,8 @@ class Queue:
 
     @property
     def suspect(self) -> bool:
-        """Whether the one that is next lost a worker: it may be what ended it, so it goes to an idle worker, and nothing behind it."""
+        """Whether the one that is next lost a worker: it may be what ended it, so it goes to an idle worker, and
+        nothing behind it."""
         for waiting in self._waiting.values():
             for item in waiting:
                 if item.queued:
@@ -97,7 +101,8 @@ class Queue:
         return False
 
     def take(self, most: int) -> list[Item]:
-        """Return the next batch, at most `most` rows of one kind of work (at least one item); one that lost a worker goes alone."""
+        """Return the next batch, at most `most` rows of one kind of work (at least one item); one that lost a worker
+        goes alone."""
         batch: list[Item] = []
         rows = 0
         for waiting in self._waiting.values():
@@ -106,7 +111,9 @@ class Queue:
                 if not item.queued:
                     waiting.popleft()
                     continue
-                if batch and (rows + item.rows > most or item.attempts or batch[0].attempts or _work(item) != _work(batch[0])):
+                if batch and (
+                    rows + item.rows > most or item.attempts or batch[0].attempts or _work(item) != _work(batch[0])
+                ):
                     return batch
                 waiting.popleft()
                 self.forget(item)
@@ -121,7 +128,8 @@ class Queue:
         return min((head for head in heads if head is not None), default=None)
 
     def hold(self, most: int, delay: float) -> float:
-        """Return for how many seconds it is worth to wait for more, though a worker is free: 0 for a full batch, or where nothing more is to be expected."""
+        """Return for how many seconds it is worth to wait for more, though a worker is free: 0 for a full batch, or
+        where nothing more is to be expected."""
         oldest = self.oldest()
         if delay <= 0 or oldest is None or self.rows >= most or self._gap > delay:
             return 0.0

@@ -75,7 +75,8 @@ class ModelExecutor:
 
     @classmethod
     def open(cls, config: Mapping[str, Any]) -> ModelExecutor:
-        """Open the model that a worker was told to own; with `verify`, its golden vectors must pass first. Raises what opening it raises."""
+        """Open the model that a worker was told to own; with `verify`, its golden vectors must pass first. Raises what
+        opening it raises."""
         spec = config["spec"]
         opened = open_reference(config["model"], Path(spec) if spec else None)
         try:
@@ -113,7 +114,12 @@ class ModelExecutor:
         """Run empty tensors of a batch size, so that nobody waits for what a runtime does the first time."""
         if any(extent is None for one in self._runner.inputs for extent in one.shape[1:]):
             return
-        self._runner.run({one.name: np.zeros((size, *(extent or 1 for extent in one.shape[1:])), one.dtype) for one in self._runner.inputs})
+        self._runner.run(
+            {
+                one.name: np.zeros((size, *(extent or 1 for extent in one.shape[1:])), one.dtype)
+                for one in self._runner.inputs
+            }
+        )
 
     def prepare(self, data: bytes) -> Prepared:
         """Read a picture and run the input steps; any thread may call."""
@@ -125,7 +131,8 @@ class ModelExecutor:
         return Prepared(tensor, view, problem, time.perf_counter() - started)
 
     def pictures(self, batch: Sequence[Wanted]) -> Seconds:
-        """Compute a batch of pictures that were prepared, and put into each what came of it. Tensors of one shape go together."""
+        """Compute a batch of pictures that were prepared, and put into each what came of it. Tensors of one shape go
+        together."""
         took = Seconds()
         groups: dict[tuple[int, ...], list[Wanted]] = {}
         for one in batch:
@@ -139,7 +146,9 @@ class ModelExecutor:
 
     def _together(self, group: Sequence[Wanted], took: Seconds) -> None:
         started = time.perf_counter()
-        outputs = self._runner.infer(np.stack([one.prepared.tensor for one in group if one.prepared.tensor is not None]))
+        outputs = self._runner.infer(
+            np.stack([one.prepared.tensor for one in group if one.prepared.tensor is not None])
+        )
         computed = time.perf_counter()
         took.infer += computed - started
         for threshold in {one.threshold for one in group if not one.raw}:
@@ -159,15 +168,21 @@ class ModelExecutor:
         results = [Result() for _ in batch]
         groups: dict[object, list[tuple[Mapping[str, Array], Result]]] = {}
         for pair in zip(batch, results, strict=True):
-            groups.setdefault(tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(pair[0].items())), []).append(pair)
+            groups.setdefault(
+                tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(pair[0].items())), []
+            ).append(pair)
         for group in groups.values():
-            _each_alone_if_needed(group, lambda part: self._run(part, took), lambda pair, problem: setattr(pair[1], "problem", problem))
+            _each_alone_if_needed(
+                group, lambda part: self._run(part, took), lambda pair, problem: setattr(pair[1], "problem", problem)
+            )
         return results, took
 
     def _run(self, group: Sequence[tuple[Mapping[str, Array], Result]], took: Seconds) -> None:
         started = time.perf_counter()
         first = group[0][0]
-        feeds = first if len(group) == 1 else {name: np.concatenate([feeds[name] for feeds, _ in group]) for name in first}
+        feeds = (
+            first if len(group) == 1 else {name: np.concatenate([feeds[name] for feeds, _ in group]) for name in first}
+        )
         outputs = self._runner.run(feeds)
         took.infer += time.perf_counter() - started
         start = 0
@@ -184,7 +199,9 @@ class ModelExecutor:
 _T = TypeVar("_T")
 
 
-def _each_alone_if_needed(group: Sequence[_T], run: Callable[[Sequence[_T]], None], fail: Callable[[_T, Problem], None]) -> None:
+def _each_alone_if_needed(
+    group: Sequence[_T], run: Callable[[Sequence[_T]], None], fail: Callable[[_T, Problem], None]
+) -> None:
     """Run a group; where that fails, its members one by one, so that one bad input harms nobody else."""
     try:
         run(group)
@@ -212,5 +229,7 @@ def _verify(opened: Opened) -> None:
 
     report = verify(opened.bundle)
     if not report.passed:
-        failed = [f"{check.name} {check.measured:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed]
+        failed = [
+            f"{check.name} {check.measured:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed
+        ]
         raise CheckError(f"its golden vectors don't pass here: {'; '.join(failed)}", "`plimsoll verify` shows more.")

@@ -1,7 +1,8 @@
 """Log lines: JSON for machines, text for a terminal, written by a thread of their own.
 
 A full pipe behind standard error (a stalled collector, a paused terminal) blocks who writes to it. That must not be the
-event loop, so lines are handed to a thread; when it can't keep up, lines are dropped and counted, and the count is logged.
+event loop, so lines are handed to a thread; when it can't keep up, lines are dropped and counted, and the count is
+logged.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ class Writable(Protocol):
 class Lines:
     """Takes lines without ever waiting, and writes them in a thread."""
 
-    def __init__(self, render: Callable[[Mapping[str, Any]], str], stream: Writable | None = None, most: int = _MOST_LINES) -> None:
+    def __init__(
+        self, render: Callable[[Mapping[str, Any]], str], stream: Writable | None = None, most: int = _MOST_LINES
+    ) -> None:
         self._render = render
         self._stream = stream or sys.stderr
         self._most = most
@@ -109,7 +112,14 @@ class Lines:
             lost, self._lost = self._lost, 0
             if lost:
                 lines.append(
-                    self._render({"time": timestamp(), "level": "warning", "message": "lines were lost: they are not taken fast enough", "lost": lost})
+                    self._render(
+                        {
+                            "time": timestamp(),
+                            "level": "warning",
+                            "message": "lines were lost: they are not taken fast enough",
+                            "lost": lost,
+                        }
+                    )
                 )
             try:
                 self._stream.write("".join(lines))
@@ -128,14 +138,20 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a record over."""
-        fields = {"time": timestamp(record.created), "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage()}
+        fields = {
+            "time": timestamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
         self._lines.put(fields)
 
 
 def start(settings: LogSettings, stream: Writable | None = None) -> Lines:
-    """Send all that this process logs (Plimsoll's loggers and uvicorn's) through Lines, and return them for the access log."""
+    """Send all that this process logs (Plimsoll's loggers and uvicorn's) through Lines, and return them for the access
+    log."""
     lines = Lines(as_json if settings.as_json() else as_text, stream)
     for name in ("plimsoll", "uvicorn"):
         logger = logging.getLogger(name)
@@ -154,7 +170,8 @@ _JSON = json.JSONEncoder(separators=(",", ":"), default=str)
 
 
 def as_json(fields: Mapping[str, Any]) -> str:
-    """Return a line of JSON. It is ASCII: no character that a caller sends can end the line, or turn a terminal's text around."""
+    """Return a line of JSON. It is ASCII: no character that a caller sends can end the line, or turn a terminal's text
+    around."""
     return _JSON.encode(fields) + "\n"
 
 
@@ -164,8 +181,14 @@ _FIRST = ("level", "status", "method", "path", "milliseconds", "message")
 def as_text(fields: Mapping[str, Any]) -> str:
     """Return a line for people: the time of day, what happened, and the rest as `name=value`."""
     words = [str(fields.get("time", ""))[11:19]]
-    words += [f"{fields[name]:.1f} ms" if name == "milliseconds" else plain(fields[name]) for name in _FIRST if name in fields]
-    words += [f"{plain(name)}={_value(value)}" for name, value in fields.items() if name not in (*_FIRST, "time", "logger", "exception")]
+    words += [
+        f"{fields[name]:.1f} ms" if name == "milliseconds" else plain(fields[name]) for name in _FIRST if name in fields
+    ]
+    words += [
+        f"{plain(name)}={_value(value)}"
+        for name, value in fields.items()
+        if name not in (*_FIRST, "time", "logger", "exception")
+    ]
     exception = fields.get("exception", "")
     indented = "".join(f"\n    {plain(line)}" for line in str(exception).splitlines())
     return " ".join(words) + indented + "\n"
@@ -180,4 +203,8 @@ def _value(value: object) -> str:
 def plain(value: object) -> str:
     """Return a value's text with everything escaped that is no printable character."""
     text = str(value)
-    return text if text.isprintable() else "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    return (
+        text
+        if text.isprintable()
+        else "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+    )

@@ -45,7 +45,13 @@ class Problem:
     @classmethod
     def of(cls, error: PlimsollError) -> Problem:
         """Describe an error of Plimsoll's."""
-        kind: Kind = "image" if isinstance(error, ImageError) else "failed" if isinstance(error, BackendError) or error.http_status >= 500 else "input"
+        kind: Kind = (
+            "image"
+            if isinstance(error, ImageError)
+            else "failed"
+            if isinstance(error, BackendError) or error.http_status >= 500
+            else "input"
+        )
         return cls(kind, error.message, error.hint, error.http_status)
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,5 +126,8 @@ class ModelMetadata:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelMetadata:
         """Read what a worker sent."""
-        tensors = {side: tuple(TensorFact(one["name"], one["dtype"], tuple(one["shape"])) for one in data[side]) for side in ("inputs", "outputs")}
+        tensors = {
+            side: tuple(TensorFact(one["name"], one["dtype"], tuple(one["shape"])) for one in data[side])
+            for side in ("inputs", "outputs")
+        }
         return cls(**{**data, "labels": tuple(data["labels"]), "bands": tuple(data["bands"]), **tensors})

@@ -1,4 +1,5 @@
-"""What Prometheus reads: counters and histograms that are written as things happen, gauges that are read when they are asked for."""
+"""What Prometheus reads: counters and histograms that are written as things happen, gauges that are read when they are
+asked for."""
 
 from __future__ import annotations
 
@@ -24,15 +25,44 @@ class Metrics:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # A second series for each, with the time when it began: nobody reads those.
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter("plimsoll_requests", "Requests that were answered, whatever the answer.", ("model", "interface", "status"), registry=registry)
-        self.request_seconds = Histogram(
-            "plimsoll_request_seconds", "From a request's arrival to its answer.", ("model", "interface"), buckets=_SECONDS, registry=registry
+        self.requests = Counter(
+            "plimsoll_requests",
+            "Requests that were answered, whatever the answer.",
+            ("model", "interface", "status"),
+            registry=registry,
         )
-        self.queue_seconds = Histogram("plimsoll_queue_seconds", "How long a picture waited for a worker.", ("model",), buckets=_SECONDS, registry=registry)
-        self.stage_seconds = Histogram("plimsoll_stage_seconds", "What a batch took in a stage.", ("model", "stage"), buckets=_SECONDS, registry=registry)
-        self.batch_size = Histogram("plimsoll_batch_size", "Pictures that were computed together.", ("model",), buckets=_SIZES, registry=registry)
+        self.request_seconds = Histogram(
+            "plimsoll_request_seconds",
+            "From a request's arrival to its answer.",
+            ("model", "interface"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.queue_seconds = Histogram(
+            "plimsoll_queue_seconds",
+            "How long a picture waited for a worker.",
+            ("model",),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stage_seconds = Histogram(
+            "plimsoll_stage_seconds",
+            "What a batch took in a stage.",
+            ("model", "stage"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "plimsoll_batch_size",
+            "Pictures that were computed together.",
+            ("model",),
+            buckets=_SIZES,
+            registry=registry,
+        )
         self.rejected = Counter("plimsoll_rejected", "What was turned away.", ("model", "reason"), registry=registry)
-        self.restarts = Counter("plimsoll_worker_restarts", "Workers that were replaced.", ("model", "reason"), registry=registry)
+        self.restarts = Counter(
+            "plimsoll_worker_restarts", "Workers that were replaced.", ("model", "reason"), registry=registry
+        )
         self._gauges: list[Gauges] = []
         registry.register(_Asked(self._gauges))
 

@@ -17,7 +17,8 @@ _DELAY_ON_DEVICE = 0.002
 _MEMORY_SHARE = 0.6
 _WORKER_BYTES = 150_000_000
 _MODEL_COPIES = 4
-"""What a worker holds beside its runtime, as a multiple of the model's files: weights as read, as packed for the processor, and its tensors."""
+"""What a worker holds beside its runtime, as a multiple of the model's files: weights as read, as packed for the
+processor, and its tensors."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,11 @@ class Plan:
     def of(cls, target: Target, model_bytes: int, wishes: Wishes, cores: int | None = None) -> Plan:
         """Plan for this machine's share of cores and memory. Raises InputError for wishes that can't be."""
         count = cores or host.cores()
-        for name, wish in (("--workers", wishes.workers), ("--threads", wishes.threads), ("--max-batch", wishes.max_batch)):
+        for name, wish in (
+            ("--workers", wishes.workers),
+            ("--threads", wishes.threads),
+            ("--max-batch", wishes.max_batch),
+        ):
             if wish is not None and not 1 <= wish <= 1024:
                 raise InputError(f"{name} {wish}: expected 1 to 1024")
         return _on_device(count, wishes) if target.device != "cpu" else _on_cpu(count, model_bytes, target, wishes)
@@ -63,7 +68,8 @@ def _on_device(cores: int, wishes: Wishes) -> Plan:
     batch = wishes.max_batch or _BATCH_ON_DEVICE
     delay = _DELAY_ON_DEVICE if wishes.max_delay is None else wishes.max_delay
     why = (
-        f"{workers} worker{'s' if workers > 1 else ''}: one process owns the device" + (", as asked" if wishes.workers else ""),
+        f"{workers} worker{'s' if workers > 1 else ''}: one process owns the device"
+        + (", as asked" if wishes.workers else ""),
         f"{decoders} threads prepare pictures, so that the device doesn't wait",
         f"batches of at most {batch}, for which a picture waits at most {1e3 * delay:g} ms, and only while others come",
     )
@@ -80,7 +86,10 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, wishes: Wishes) -> Pla
         threads = wishes.threads or max(1, cores // (wishes.workers or cores))
         workers = wishes.workers or max(1, cores // threads)
         reason = "as asked"
-    why = [f"{workers} worker{'s' if workers > 1 else ''} × {threads} thread{'s' if threads > 1 else ''} on {cores} cores: {reason}"]
+    why = [
+        f"{workers} worker{'s' if workers > 1 else ''} × {threads} thread{'s' if threads > 1 else ''} on {cores} cores:"
+        f" {reason}"
+    ]
     fitting = _fitting(model_bytes)
     if wishes.workers is None and fitting is not None and fitting < workers:
         workers = fitting
@@ -88,12 +97,22 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, wishes: Wishes) -> Pla
         why.append(f"only {workers} of them fit into {_MEMORY_SHARE:.0%} of the memory")
     batch = wishes.max_batch or (_BATCH_IN_INT8 if target.precision == "int8" else 1)
     delay = wishes.max_delay or 0.0
-    reason = "8-bit networks take less time a picture in fours" if batch > 1 else "on one core a batch takes as long as its pictures"
+    reason = (
+        "8-bit networks take less time a picture in fours"
+        if batch > 1
+        else "on one core a batch takes as long as its pictures"
+    )
     why.append(f"batches of at most {batch}: {'as asked' if wishes.max_batch else reason}")
-    why.append(f"a picture waits at most {1e3 * delay:g} ms for others" if delay else "a picture never waits for others while a worker is free")
+    why.append(
+        f"a picture waits at most {1e3 * delay:g} ms for others"
+        if delay
+        else "a picture never waits for others while a worker is free"
+    )
     return Plan(workers, threads, 0 if threads == 1 else threads, batch, delay, tuple(why))
 
 
 def _fitting(model_bytes: int) -> int | None:
     memory = host.memory_bytes()
-    return None if memory is None else max(1, int(_MEMORY_SHARE * memory / (_WORKER_BYTES + _MODEL_COPIES * model_bytes)))
+    return (
+        None if memory is None else max(1, int(_MEMORY_SHARE * memory / (_WORKER_BYTES + _MODEL_COPIES * model_bytes)))
+    )

@@ -53,7 +53,8 @@ class Pool:
     links: list[WorkerHandle] = field(default_factory=list)
     """All that were started and have not ended."""
     failing: str = ""
-    """Why no worker could be started, twice or more in a row; empty where that isn't so. One that fails alone may have been killed."""
+    """Why no worker could be started, twice or more in a row; empty where that isn't so. One that fails alone may have
+    been killed."""
     pause: float = 0.0
     """Seconds between the last attempt to start a worker and the next, where attempts fail."""
     _keepers: list[asyncio.Task[None]] = field(default_factory=list)
@@ -64,7 +65,8 @@ class Pool:
     _numbers: int = 0
 
     async def start(self) -> ModelMetadata:
-        """Start all workers; returns what the model is. The first one has the golden vectors checked. Raises RequestError where it can't be served."""
+        """Start all workers; returns what the model is. The first one has the golden vectors checked. Raises
+        RequestError where it can't be served."""
         first = self._made(verify=True)
         others = [self._made(verify=False) for _ in range(self.plan.workers - 1)]
         try:
@@ -86,7 +88,9 @@ class Pool:
         self._closing = True
         for link in self.links:
             link.retire()
-        _, late = await asyncio.wait(self._keepers, timeout=self.settings.batch_seconds) if self._keepers else (set(), set())
+        _, late = (
+            await asyncio.wait(self._keepers, timeout=self.settings.batch_seconds) if self._keepers else (set(), set())
+        )
         if late:
             _log.warning("%s: %d workers did not finish", self.name, len(late))
         await self.close()
@@ -124,9 +128,14 @@ class Pool:
 
     @property
     def _start_patience(self) -> float:
-        """How many seconds a worker that starts may be silent: for the first ones a fixed limit, later what those needed that did start, and ample more."""
+        """How many seconds a worker that starts may be silent: for the first ones a fixed limit, later what those
+        needed that did start, and ample more."""
         limit = self.settings.start_silent_seconds
-        return limit if self._silence is None else min(limit, max(2 * self.settings.silent_seconds, _PATIENCE * self._silence))
+        return (
+            limit
+            if self._silence is None
+            else min(limit, max(2 * self.settings.silent_seconds, _PATIENCE * self._silence))
+        )
 
     async def _keep(self, link: WorkerHandle) -> None:
         """Listen to a worker, and to those that replace it, one after another."""
@@ -181,7 +190,9 @@ class Pool:
             now = time.monotonic()
             late = now - before - _WATCH_S
             for link in [one for one in self.links if one.ready]:  # One that retires can hang as well.
-                link.heard += late if late > _WATCH_S else 0.0  # We were stopped ourselves: nobody's silence counts meanwhile.
+                link.heard += (
+                    late if late > _WATCH_S else 0.0
+                )  # We were stopped ourselves: nobody's silence counts meanwhile.
                 if reason := self._hanging(link, now):
                     link.kill(reason)
                 elif not link.retiring and (reason := self._swollen(link)):

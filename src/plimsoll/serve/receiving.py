@@ -32,7 +32,9 @@ class Received:
     def add(self, count: int) -> None:
         """Count more; raises TooMuchReceivedError (503) where that is too much."""
         if self.bytes + count > self._limit:
-            raise TooMuchReceivedError(Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0))
+            raise TooMuchReceivedError(
+                Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0)
+            )
         self.bytes += count
 
 

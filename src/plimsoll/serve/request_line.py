@@ -1,4 +1,5 @@
-"""What the log's lines of requests have in common, whichever protocol they came by: who asks, how it is called, and whether it is told at all."""
+"""What the log's lines of requests have in common, whichever protocol they came by: who asks, how it is called, and
+whether it is told at all."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def worth_a_line(settings: LogSettings, path: str, *, good: bool) -> bool:
 
 
 def told(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that whoever answered a request left in its state: model, pictures, key and trace, and `milliseconds` as the stages."""
+    """Return the fields that whoever answered a request left in its state: model, pictures, key and trace, and
+    `milliseconds` as the stages."""
     fields = {name: state[name] for name in _TOLD if state.get(name)}
     if stages := longest(state.get("milliseconds") or ()):
         fields["stages"] = stages

@@ -1,4 +1,5 @@
-"""`Scheduler`: where a model's requests wait. It stores what came in, hands batches to workers, and gives every picture exactly one answer."""
+"""`Scheduler`: where a model's requests wait. It stores what came in, hands batches to workers, and gives every picture
+exactly one answer."""
 
 from __future__ import annotations
 
@@ -35,7 +36,15 @@ class Memory:
         """Store bytes and return where they are; raises RequestError where there is no room."""
         at = self.blocks.allocate(len(data))
         if at is None:
-            raise RequestError(Problem("overloaded", f"{self.blocks.used / 1e6:,.0f} MB of pictures wait already", "Try again later.", 503, 1.0))
+            raise RequestError(
+                Problem(
+                    "overloaded",
+                    f"{self.blocks.used / 1e6:,.0f} MB of pictures wait already",
+                    "Try again later.",
+                    503,
+                    1.0,
+                )
+            )
         self.arena.view[at : at + len(data)] = data
         return at
 
@@ -62,7 +71,8 @@ class Scheduler:
         return self._queue.rows
 
     async def ask(self, kind: Kind, inputs: Sequence[Any], asked: RequestOptions) -> list[Any]:
-        """Queue pictures (or feeds, rows of tensors by name), and wait for what comes of each: an `InferenceResult`, or a `RawOutputs`. Raises RequestError."""
+        """Queue pictures (or feeds, rows of tensors by name), and wait for what comes of each: an `InferenceResult`, or
+        a `RawOutputs`. Raises RequestError."""
         started = time.monotonic()
         self._admit(kind, inputs)
         items: list[Item] = []
@@ -93,7 +103,9 @@ class Scheduler:
     def _admit(self, kind: str, inputs: Sequence[Any]) -> None:
         if self.pool is None:
             raise unavailable(f"{self.name}: {self.closed_because}")
-        if not self.pool.ready and self.pool.failing:  # One that is only being replaced is there in a second: that is worth waiting for.
+        if (
+            not self.pool.ready and self.pool.failing
+        ):  # One that is only being replaced is there in a second: that is worth waiting for.
             raise unavailable(f"{self.name}: no worker is ready: {self.pool.failing}", self.pool.pause + 1)
         rows = len(inputs) if kind != "tensors" else sum(len(next(iter(one.values()))) for one in inputs)
         try:
@@ -139,18 +151,33 @@ class Scheduler:
         for item in items:
             if not item.future.done():
                 self._metrics.rejected.labels(self.name, "deadline").inc()
-                item.settle(InferenceResult(None, Problem("deadline", "there was no answer within the time that the request had", "Give it more, or try later.", 504)))
+                item.settle(
+                    InferenceResult(
+                        None,
+                        Problem(
+                            "deadline",
+                            "there was no answer within the time that the request had",
+                            "Give it more, or try later.",
+                            504,
+                        ),
+                    )
+                )
             if self._queue.forget(item):
                 self._release(item)
 
     def fail_waiting(self, reason: str, retry_after: float | None = None) -> None:
         """Answer all that wait: there will be no answer, or none within `retry_after` seconds."""
         for item in self._queue.drain():
-            item.settle(InferenceResult(None, Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)))
+            item.settle(
+                InferenceResult(
+                    None, Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)
+                )
+            )
             self._release(item)
 
     def pump(self) -> None:
-        """Hand out what waits to workers that have room: first to idle ones, then to those that are on their last batch."""
+        """Hand out what waits to workers that have room: first to idle ones, then to those that are on their last
+        batch."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -171,7 +198,8 @@ class Scheduler:
                 link.send(items)
 
     def _worth_binding(self, workers: int) -> bool:
-        """Whether what waits may go to a busy worker already: not where the first of several workers that gets free would take it sooner."""
+        """Whether what waits may go to a busy worker already: not where the first of several workers that gets free
+        would take it sooner."""
         return not self._queue.suspect and (workers == 1 or self._queue.rows > workers)
 
     def answered(self, link: WorkerHandle, batch: Batch, message: Mapping[str, Any]) -> None:
@@ -210,7 +238,15 @@ class Scheduler:
                 self._release(item)
             elif item.attempts > 1 or self.pool is None:
                 item.settle(
-                    InferenceResult(None, Problem("failed", f"the worker ended while it computed this: {reason}", "Does it happen again with this input alone?", 500))
+                    InferenceResult(
+                        None,
+                        Problem(
+                            "failed",
+                            f"the worker ended while it computed this: {reason}",
+                            "Does it happen again with this input alone?",
+                            500,
+                        ),
+                    )
                 )
                 self._release(item)
             else:

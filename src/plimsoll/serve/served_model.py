@@ -74,7 +74,8 @@ class ServedModel:
         return self.desk.pool.links if self.desk.pool is not None else ()
 
     async def load(self) -> None:
-        """Load it, or load it anew from where it came from. What serves now goes on until the new version's golden vectors have passed.
+        """Load it, or load it anew from where it came from. What serves now goes on until the new version's golden
+        vectors have passed.
 
         Raises RequestError where it can't be loaded; what served before goes on serving.
         """
@@ -132,15 +133,22 @@ class ServedModel:
         for place, one in enumerate(settled):
             if isinstance(one, InferenceResult) and one.problem is not None:
                 problem = one.problem
-                message = f"picture {place + 1} of {len(settled)}: {problem.message}" if len(settled) > 1 else problem.message
+                message = (
+                    f"picture {place + 1} of {len(settled)}: {problem.message}" if len(settled) > 1 else problem.message
+                )
                 raise RequestError(Problem(problem.kind, message, problem.hint, problem.status, problem.retry_after))
         return settled
 
     async def infer(self, feeds: Mapping[str, Array], asked: RequestOptions) -> list[RawOutputs]:
-        """Run the bare network, in parts where that is too much for a batch; all feeds have the same number of rows along their first axis. Raises RequestError."""
+        """Run the bare network, in parts where that is too much for a batch; all feeds have the same number of rows
+        along their first axis. Raises RequestError."""
         sizes = {value.shape[0] if value.ndim else 0 for value in feeds.values()}
         if len(sizes) != 1 or 0 in sizes:
-            raise RequestError(Problem("input", f"the inputs have {sorted(sizes)} rows; all need the same number, at least 1", status=400))
+            raise RequestError(
+                Problem(
+                    "input", f"the inputs have {sorted(sizes)} rows; all need the same number, at least 1", status=400
+                )
+            )
         (rows,) = sizes
         most = self.plan.max_batch if self.plan is not None else 1
         parts = [{name: value[start : start + most] for name, value in feeds.items()} for start in range(0, rows, most)]
@@ -184,7 +192,9 @@ class ServedModel:
             return
         ready = bool(self.desk.pool.ready)
         failing = self.desk.pool.failing
-        self.state, self.reason = ("ready", "") if ready else ("unavailable", f"no worker is ready{failing and ': '}{failing}")
+        self.state, self.reason = (
+            ("ready", "") if ready else ("unavailable", f"no worker is ready{failing and ': '}{failing}")
+        )
         if not ready and failing:
             self.desk.fail_waiting(self.reason, self.desk.pool.pause + 1)
         self.desk.pump()
@@ -217,7 +227,8 @@ def planned(wanted: ModelConfig) -> Plan:
 
 
 def _target_of(reference: str) -> Target:
-    """Return the target that a bundle was made for; anything else runs on the CPU in float32 unless somebody says otherwise."""
+    """Return the target that a bundle was made for; anything else runs on the CPU in float32 unless somebody says
+    otherwise."""
     from plimsoll.bundle import Bundle
 
     if Path(reference).is_dir():

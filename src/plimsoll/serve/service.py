@@ -28,7 +28,9 @@ class Service:
         self.metrics = Metrics()
         self.memory = Memory(settings.shared_bytes)
         self.received = Received(settings.max_received_bytes)
-        self.models: Mapping[str, ServedModel] = {one.name: ServedModel(one, settings, self.memory, self.metrics) for one in wanted}
+        self.models: Mapping[str, ServedModel] = {
+            one.name: ServedModel(one, settings, self.memory, self.metrics) for one in wanted
+        }
         self.draining = False
         """Whether the service is about to end: it says that it isn't ready, and finishes what it has."""
         self.metrics.add_gauges(self._gauges)
@@ -47,8 +49,11 @@ class Service:
 
     @property
     def ready(self) -> bool:
-        """Whether every model answers, and the service isn't about to end. A model that was unloaded on purpose doesn't count."""
-        return not self.draining and all(model.state == "ready" for model in self.models.values() if model.state != "unloaded")
+        """Whether every model answers, and the service isn't about to end. A model that was unloaded on purpose doesn't
+        count."""
+        return not self.draining and all(
+            model.state == "ready" for model in self.models.values() if model.state != "unloaded"
+        )
 
     def find(self, name: str, version: str | None = None) -> ServedModel:
         """Return a model by its name, or the only one for an empty name; raises RequestError (404)."""
@@ -59,7 +64,9 @@ class Service:
             message = f"there is no model '{name}'" if name else "there are several models, and none was named"
             raise RequestError(Problem("input", message, f"There are: {', '.join(self.models)}.", 404))
         if version not in (None, model.version):
-            raise RequestError(Problem("input", f"{name} has no version '{version}'", f"Its version is {model.version}.", 404))
+            raise RequestError(
+                Problem("input", f"{name} has no version '{version}'", f"Its version is {model.version}.", 404)
+            )
         return model
 
     async def reload(self) -> None:
@@ -80,7 +87,9 @@ class Service:
         ready = GaugeMetricFamily("plimsoll_ready", "Whether a model answers.", labels=("model",))
         queue = GaugeMetricFamily("plimsoll_queue_length", "Pictures that wait for a worker.", labels=("model",))
         workers = GaugeMetricFamily("plimsoll_workers", "Worker processes.", labels=("model", "state"))
-        memory = GaugeMetricFamily("plimsoll_memory_bytes", "Resident memory of a process.", labels=("model", "process"))
+        memory = GaugeMetricFamily(
+            "plimsoll_memory_bytes", "Resident memory of a process.", labels=("model", "process")
+        )
         shared = GaugeMetricFamily("plimsoll_shared_memory_bytes", "Shared memory that waiting pictures take.")
         for model in self.models.values():
             ready.add_metric((model.name,), model.state == "ready")

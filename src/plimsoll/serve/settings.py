@@ -49,7 +49,8 @@ class Settings(BaseModel):
     start_silent_seconds: float = Field(15.0, gt=0)
     """As `silent_seconds`, for a worker that starts: some runtimes keep all of its threads waiting while they build."""
     worker_bytes: int | None = Field(None, ge=MEBIBYTE)
-    """A worker that holds more memory is replaced; by default four times what it held when it was ready, and at least 1 GiB more."""
+    """A worker that holds more memory is replaced; by default four times what it held when it was ready, and at least 1
+    GiB more."""
     shared_bytes: int = Field(512 * MEBIBYTE, ge=MEBIBYTE)
     """Shared memory for the pictures and tensors that wait or are being computed."""
     outbound_bytes: int = Field(256 * MEBIBYTE, ge=MEBIBYTE)
@@ -73,7 +74,8 @@ class Settings(BaseModel):
 
 
 def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
-    """Read settings from a TOML file, if there is one; `overrides` go before it. Raises InputError that names what is wrong."""
+    """Read settings from a TOML file, if there is one; `overrides` go before it. Raises InputError that names what is
+    wrong."""
     try:
         data = tomllib.loads(file.read_text(encoding="utf-8")) if file is not None else {}
         return Settings.model_validate({**data, **overrides})
@@ -83,4 +85,6 @@ def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
         raise InputError(f"{file}: it is no TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
-        raise InputError(f"{file or 'settings'}: {'; '.join(lines)}", f"Settings: {', '.join(Settings.model_fields)}.") from error
+        raise InputError(
+            f"{file or 'settings'}: {'; '.join(lines)}", f"Settings: {', '.join(Settings.model_fields)}."
+        ) from error

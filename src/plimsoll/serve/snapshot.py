@@ -22,7 +22,8 @@ class Snapshot:
 
     @classmethod
     def take(cls, reference: str, folder: Path | None) -> Snapshot:
-        """Copy a bundle into a folder of its own below `folder`, every file checked; anything else is used where it is. Raises BundleError."""
+        """Copy a bundle into a folder of its own below `folder`, every file checked; anything else is used where it is.
+        Raises BundleError."""
         path = Path(reference)
         if not (path.is_dir() or path.suffix.lower() == ".zip"):
             return cls(reference, path.stat().st_size if path.is_file() else 0)

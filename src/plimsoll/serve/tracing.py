@@ -48,16 +48,21 @@ class TracingSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     endpoint: str | None = Field(None, pattern="^https?://")
-    """A collector's address (OTLP over HTTP), for example `http://localhost:4318`; by default OTEL_EXPORTER_OTLP_ENDPOINT, and no traces without one."""
+    """A collector's address (OTLP over HTTP), for example `http://localhost:4318`; by default
+    OTEL_EXPORTER_OTLP_ENDPOINT, and no traces without one."""
     name: str | None = None
     """The service's name in traces; by default OTEL_SERVICE_NAME, else plimsoll."""
     share: float | None = Field(None, ge=0, le=1)
-    """The share of requests that are traced where the caller doesn't say; by default what OTEL_TRACES_SAMPLER says, else all."""
+    """The share of requests that are traced where the caller doesn't say; by default what OTEL_TRACES_SAMPLER says,
+    else all."""
 
 
 def wanted(settings: TracingSettings, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether traces are asked for."""
-    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none":
+    if (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environment.get("OTEL_TRACES_EXPORTER", "otlp") == "none"
+    ):
         return False
     return settings.endpoint is not None or any(environment.get(name) for name in _ENDPOINTS)
 
@@ -96,7 +101,8 @@ class Tracing:
         self._child(parent, name, began_ns).end(ended_ns)
 
     def add_pictures(self, parent: Span, pictures: Sequence[Mapping[str, float]], ended_ns: int) -> None:
-        """Add what was done for a request's pictures, from their milliseconds. They were handed over together, and the last was done at `ended_ns`."""
+        """Add what was done for a request's pictures, from their milliseconds. They were handed over together, and the
+        last was done at `ended_ns`."""
         if not pictures:
             return
         began_ns = ended_ns - _ns(max(map(_total, pictures)))
@@ -109,7 +115,8 @@ class Tracing:
             span.end(began_ns + _ns(_total(milliseconds)))
 
     def tell(self, span: Span, state: Mapping[str, Any], received: tuple[int, int] | None, answered_ns: int) -> None:
-        """Add to a request's span what is in its state, and its stages; `received`: when its body began to come, and when it was there."""
+        """Add to a request's span what is in its state, and its stages; `received`: when its body began to come, and
+        when it was there."""
         for name in ("request_id", "model", "pictures"):
             if state.get(name):
                 span.set_attribute(f"plimsoll.{name}", state[name])
@@ -146,7 +153,8 @@ class Tracing:
 
 
 class Traced:
-    """Traces requests but for those of probes: a plain ASGI middleware, inside of the guard, so that strangers make no spans."""
+    """Traces requests but for those of probes: a plain ASGI middleware, inside of the guard, so that strangers make no
+    spans."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app
@@ -159,7 +167,9 @@ class Traced:
             return
         carrier = {HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in HEADERS}
         began = time.time_ns()
-        span = self._tracing.begin(scope["method"], carrier, {"http.request.method": scope["method"], "url.path": scope["path"][:200]})
+        span = self._tracing.begin(
+            scope["method"], carrier, {"http.request.method": scope["method"], "url.path": scope["path"][:200]}
+        )
         watch = _Watch(receive, send)
         state: dict[str, Any] = scope.setdefault("state", {})
         state["trace_id"] = f"{span.get_span_context().trace_id:032x}"
@@ -238,4 +248,6 @@ def _require() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise BackendMissingError(f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'")
+            raise BackendMissingError(
+                f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'"
+            )

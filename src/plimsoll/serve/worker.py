@@ -1,9 +1,11 @@
-"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started by `plimsoll.serve.worker_handle` alone.
+"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started by
+`plimsoll.serve.worker_handle` alone.
 
-Frames come on standard input, answers leave on standard output, pictures and tensors lie in shared memory. The main thread
-opens the session and alone uses it; one thread reads frames, one says regularly that the process is alive. Beside a device other threads
-prepare the pictures, so that it doesn't wait for them; on a core of its own the main thread does that too, for more threads only got in its way.
-When the input ends, whoever started the process is gone, and it ends too.
+Frames come on standard input, answers leave on standard output, pictures and tensors lie in shared memory. The main
+thread opens the session and alone uses it; one thread reads frames, one says regularly that the process is alive.
+Beside a device other threads prepare the pictures, so that it doesn't wait for them; on a core of its own the main
+thread does that too, for more threads only got in its way. When the input ends, whoever started the process is gone,
+and it ends too.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ class Worker:
         self._work.close()
 
     def _next(self, sizes: deque[int]) -> _Batch | None:
-        """Return the next batch; while there is none, and now and then where there always is one, try a batch size that hasn't been tried."""
+        """Return the next batch; while there is none, and now and then where there always is one, try a batch size that
+        hasn't been tried."""
         self._taken += 1
         if self._taken % _EVERY == 0:
             self._try_one(sizes)
@@ -117,10 +120,13 @@ class Worker:
         return self._work.prepare(bytes(self._inbound.view[item["at"] : item["at"] + item["size"]]))
 
     def _answer(self, batch: _Batch) -> dict[str, Any]:
-        """Return what goes back for a batch: for each item a row, outputs or a problem; and how many milliseconds it took."""
+        """Return what goes back for a batch: for each item a row, outputs or a problem; and how many milliseconds it
+        took."""
         if batch.prepared:
             wanted = [
-                Wanted(prepared(), item.get("raw", False), item.get("top"), item.get("threshold"), item.get("masks", "rle"))
+                Wanted(
+                    prepared(), item.get("raw", False), item.get("top"), item.get("threshold"), item.get("masks", "rle")
+                )
                 for prepared, item in zip(batch.prepared, batch.items, strict=True)
             ]
             took = self._work.pictures(wanted)
@@ -138,7 +144,9 @@ class Worker:
     def _tensors(self, items: Sequence[dict[str, Any]]) -> tuple[list[Result], Seconds]:
         feeds = [
             {
-                name: np.frombuffer(self._inbound.view[one["at"] : one["at"] + one["size"]], one["dtype"]).reshape(one["shape"])
+                name: np.frombuffer(self._inbound.view[one["at"] : one["at"] + one["size"]], one["dtype"]).reshape(
+                    one["shape"]
+                )
                 for name, one in item["feeds"].items()
             }
             for item in items
@@ -148,7 +156,14 @@ class Worker:
     def _packed(self, result: Result) -> dict[str, Any]:
         if result.problem is not None:
             problem = result.problem
-            return {"problem": {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "status": problem.status}}
+            return {
+                "problem": {
+                    "kind": problem.kind,
+                    "message": problem.message,
+                    "hint": problem.hint,
+                    "status": problem.status,
+                }
+            }
         if result.outputs is None:
             return {"row": result.row}
         placed: dict[str, Any] = {}
@@ -179,13 +194,21 @@ class Worker:
 
 
 def _no_room(size: int) -> dict[str, Any]:
-    problem = Problem("unavailable", f"there is no room for an output of {size:,} bytes now", "Ask for fewer rows at once.", 503)
+    problem = Problem(
+        "unavailable", f"there is no room for an output of {size:,} bytes now", "Ask for fewer rows at once.", 503
+    )
     return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "status": problem.status}
 
 
 def _sizes(largest: int) -> deque[int]:
-    """Return the batch sizes, but 1, that are tried before anybody gets them: OpenVINO compiles for a second when it meets a new one."""
-    return deque(sorted({*range(2, min(largest, _SMALL) + 1), *(1 << power for power in range(1, largest.bit_length())), largest} - {1}))
+    """Return the batch sizes, but 1, that are tried before anybody gets them: OpenVINO compiles for a second when it
+    meets a new one."""
+    return deque(
+        sorted(
+            {*range(2, min(largest, _SMALL) + 1), *(1 << power for power in range(1, largest.bit_length())), largest}
+            - {1}
+        )
+    )
 
 
 def main() -> None:

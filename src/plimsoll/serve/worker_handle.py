@@ -100,18 +100,27 @@ class WorkerHandle:
         self._write({**config, "inbound": inbound.handle, "outbound": outbound.handle})
 
     async def wait_ready(self, seconds: float, silent: float) -> ModelMetadata:
-        """Return what the model is, once the worker has opened it; raises RequestError where it can't, ends, is silent, or takes too long."""
+        """Return what the model is, once the worker has opened it; raises RequestError where it can't, ends, is silent,
+        or takes too long."""
         end = time.monotonic() + seconds
         while True:
             patience = min(silent, max(0.0, end - time.monotonic()))
             try:
                 message = await asyncio.wait_for(frames.read_async(self._stdout), patience)
             except TimeoutError:
-                told = f"the worker was not ready after {seconds:g} s" if patience < silent else f"nothing was heard for {silent:g} s from a worker that starts"
+                told = (
+                    f"the worker was not ready after {seconds:g} s"
+                    if patience < silent
+                    else f"nothing was heard for {silent:g} s from a worker that starts"
+                )
                 self.kill(told)
                 raise RequestError(Problem("unavailable", told, status=503)) from None
             if message is None:
-                raise RequestError(Problem("unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503))
+                raise RequestError(
+                    Problem(
+                        "unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503
+                    )
+                )
             if "failed" in message:
                 raise RequestError(Problem("unavailable", message["failed"]["message"], message["failed"]["hint"], 503))
             now = time.monotonic()
@@ -207,9 +216,16 @@ class WorkerHandle:
 
 
 def _environment(threads: int, scratch: str) -> dict[str, str]:
-    """Return the worker's environment: libraries take the threads of the plan, and what they leave in temporary files goes with the worker."""
+    """Return the worker's environment: libraries take the threads of the plan, and what they leave in temporary files
+    goes with the worker."""
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
-    return {**os.environ, **host.TELEMETRY_OFF, "OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1", **temporary}
+    return {
+        **os.environ,
+        **host.TELEMETRY_OFF,
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+        **temporary,
+    }
 
 
 def _described(code: int, said: str) -> str:

@@ -39,7 +39,9 @@ def once(place: Path, parent: Model, build: Callable[[Path], Model]) -> Model:
 
 def _describe(model: Model, folder: Path) -> None:
     names = [file.relative_to(folder).as_posix() for file in (model.path, *model.files)]
-    (folder / "model.json").write_text(json.dumps({"path": names[0], "format": model.format, "files": names[1:]}), encoding="utf-8")
+    (folder / "model.json").write_text(
+        json.dumps({"path": names[0], "format": model.format, "files": names[1:]}), encoding="utf-8"
+    )
     (folder / "spec.toml").write_text(spec_files.dumps(model.contract()), encoding="utf-8")
 
 

@@ -29,7 +29,8 @@ class Artifacts:
         return self.tables[candidate.calibrator]
 
     def in_float(self, candidate: Candidate) -> tuple[str, ...]:
-        """Return the layers that a candidate of mixed precision keeps in float32; raises BuildError where nothing would be left to quantize."""
+        """Return the layers that a candidate of mixed precision keeps in float32; raises BuildError where nothing would
+        be left to quantize."""
         if not candidate.float_layers:
             return ()
         ranking = self.rankings.get(candidate.calibrator or "", ())

@@ -1,4 +1,5 @@
-"""Make the network of a candidate: quantized, folded, converted; each form is built once and shared by all candidates that need it."""
+"""Make the network of a candidate: quantized, folded, converted; each form is built once and shared by all candidates
+that need it."""
 
 from __future__ import annotations
 
@@ -25,9 +26,11 @@ def network(model: Model, candidate: Candidate, built: Path, artifacts: Artifact
 
 
 def in_onnx(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
-    """Return the candidate's network as ONNX, before its runtime converts it; `model` itself where the candidate is that.
+    """Return the candidate's network as ONNX, before its runtime converts it; `model` itself where the candidate is
+    that.
 
-    A calibration made on the network as it came fits all candidates. Raises BuildError, BackendMissingError or ModelError.
+    A calibration made on the network as it came fits all candidates. Raises BuildError, BackendMissingError or
+    ModelError.
     """
     form: str = backends.get(candidate.target.runtime).needs(candidate.target)
     if form == "qdq":
@@ -49,12 +52,15 @@ def in_onnx(model: Model, candidate: Candidate, built: Path, artifacts: Artifact
 def _in_int8(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
     """Return the network in int8, as it suits the candidate's runtime.
 
-    A folded one is folded first where its first convolution can read the picture's bytes: ONNX Runtime then needs a third less time than
-    for the quantized network with the steps before it. Elsewhere it is quantized first, since folding changes the input's ranges.
+    A folded one is folded first where its first convolution can read the picture's bytes: ONNX Runtime then needs a
+    third less time than for the quantized network with the steps before it. Elsewhere it is quantized first, since
+    folding changes the input's ranges.
     """
     options = replace(quantize.StaticOptions.for_target(candidate.target), keep_float=artifacts.in_float(candidate))
     table = quantize.Calibration.read(artifacts.table(candidate))
-    name = f"qdq-{candidate.target.runtime}-{candidate.calibrator}" + (f"-float{candidate.float_layers}" if candidate.float_layers else "")
+    name = f"qdq-{candidate.target.runtime}-{candidate.calibrator}" + (
+        f"-float{candidate.float_layers}" if candidate.float_layers else ""
+    )
     if not candidate.folded:
         return once(built / name, model, lambda folder: quantize.static(model, table, folder, options))
 

@@ -22,7 +22,8 @@ class Candidate:
 
     steps: Preprocessing
     folded: bool
-    """Whether channels, scale, mean, std, layout and dtype are part of the network, which then takes the uint8 picture."""
+    """Whether channels, scale, mean, std, layout and dtype are part of the network, which then takes the uint8 picture.
+    """
     target: Target
     calibrator: str | None = None
     """For calibrated targets: minmax, percentile …"""
@@ -33,18 +34,28 @@ class Candidate:
     def name(self) -> str:
         """For people: `openvino:cpu:int8 percentile, fast steps, folded, 5 layers in float32`."""
         target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
-        return ", ".join(part for part in (target, f"{self.steps} steps", "folded" if self.folded else "", self.mixture) if part)
+        return ", ".join(
+            part for part in (target, f"{self.steps} steps", "folded" if self.folded else "", self.mixture) if part
+        )
 
     @property
     def mixture(self) -> str:
         """What stays in float32, in words; empty but for mixed precision."""
-        return f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers else ""
+        return (
+            f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers else ""
+        )
 
     @property
     def key(self) -> str:
         """For files: letters, digits, dashes."""
         mixture = f"float{self.float_layers}" if self.float_layers else ""
-        parts = (self.steps, "folded" if self.folded else "plain", *str(self.target).split(":"), self.calibrator, mixture)
+        parts = (
+            self.steps,
+            "folded" if self.folded else "plain",
+            *str(self.target).split(":"),
+            self.calibrator,
+            mixture,
+        )
         return "-".join(part for part in parts if part)
 
     @property
@@ -67,11 +78,14 @@ class Candidate:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_dict` returned."""
-        return cls(data["steps"], data["folded"], Target.parse(data["target"]), data["calibrator"], data["float_layers"])
+        return cls(
+            data["steps"], data["folded"], Target.parse(data["target"]), data["calibrator"], data["float_layers"]
+        )
 
 
 def is_quantized_here(target: Target) -> bool:
-    """Whether a target takes a network that Plimsoll quantized with a table of ranges; such a one can be of mixed precision."""
+    """Whether a target takes a network that Plimsoll quantized with a table of ranges; such a one can be of mixed
+    precision."""
     return backends.get(target.runtime).needs(target) == CALIBRATED
 
 
@@ -86,8 +100,11 @@ def takes_table(target: Target) -> bool:
 
 
 def needs_table(candidate: Candidate) -> bool:
-    """Whether a candidate's network is made with one of Plimsoll's tables of ranges: unless the runtime's own tool calibrates it."""
-    return takes_table(candidate.target) and candidate.calibrator not in backends.get(candidate.target.runtime).calibrators(candidate.target)
+    """Whether a candidate's network is made with one of Plimsoll's tables of ranges: unless the runtime's own tool
+    calibrates it."""
+    return takes_table(candidate.target) and candidate.calibrator not in backends.get(
+        candidate.target.runtime
+    ).calibrators(candidate.target)
 
 
 def calibrators_of(target: Target, ours: Sequence[str]) -> Sequence[str]:
@@ -105,13 +122,15 @@ def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterat
 
 
 def _promise(target: Target) -> tuple[int, str]:
-    """Quantized ones first: where they keep the budget they are mostly the fastest; dynamic and emulated ones rarely are."""
+    """Quantized ones first: where they keep the budget they are mostly the fastest; dynamic and emulated ones rarely
+    are."""
     order = ("int8", "bfloat16", "float32", "float16", "dynamic")
     return (order.index(target.precision) if target.precision in order else len(order), str(target))
 
 
 def neighbours(candidate: Candidate, calibrators: Sequence[str]) -> Iterator[Candidate]:
-    """Yield what differs from a good candidate in one respect: folding first, then the calibrator, then the reference steps."""
+    """Yield what differs from a good candidate in one respect: folding first, then the calibrator, then the reference
+    steps."""
     yield replace(candidate, folded=not candidate.folded)
     if not candidate.float_layers:  # The ranking of the layers belongs to the calibrator.
         for calibrator in calibrators_of(candidate.target, calibrators):
@@ -122,7 +141,8 @@ def neighbours(candidate: Candidate, calibrators: Sequence[str]) -> Iterator[Can
 
 
 def more_in_float(candidate: Candidate) -> Candidate | None:
-    """Return the candidate with more of its layers in float32; None where it has as many as are tried, or can't have any."""
+    """Return the candidate with more of its layers in float32; None where it has as many as are tried, or can't have
+    any."""
     if not is_quantized_here(candidate.target):
         return None
     count = next((count for count in IN_FLOAT if count > candidate.float_layers), None)

@@ -32,7 +32,8 @@ class SearchConfig:
     seconds: float = 180.0
     """How long to look for better ones; the race and the judging come on top."""
     min_gain: float = 0.03
-    """A winner must be better than the reference by at least this share: faster, at the lower end of its interval, or smaller."""
+    """A winner must be better than the reference by at least this share: faster, at the lower end of its interval, or
+    smaller."""
     measure_seconds: float = 2.0
     """Measured time of each candidate, and of the reference beside it."""
     candidate_seconds: float = 180.0
@@ -44,7 +45,8 @@ class SearchConfig:
 
 
 def default_targets() -> tuple[Target, ...]:
-    """Return the targets that are tried unless the user names others: those that this machine has and that nothing has to be installed for."""
+    """Return the targets that are tried unless the user names others: those that this machine has and that nothing has
+    to be installed for."""
     return tuple(offer.target for offer in _present() if not offer.toolchain or _is_made(offer.toolchain))
 
 

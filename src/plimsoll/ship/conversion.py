@@ -18,7 +18,8 @@ from plimsoll.system import host
 
 
 def calibrator_for(target: Target, wanted: str | None) -> str | None:
-    """Return the calibrator that a target's network is made with: the wanted one, else its first; None where nothing is calibrated.
+    """Return the calibrator that a target's network is made with: the wanted one, else its first; None where nothing is
+    calibrated.
 
     Raises InputError for one that the target doesn't have.
     """
@@ -26,15 +27,20 @@ def calibrator_for(target: Target, wanted: str | None) -> str | None:
     if wanted is None:
         return known[0] if known else None
     if wanted not in known:
-        raise InputError(f"{target} has no calibrator '{wanted}'", f"It has: {', '.join(known)}." if known else "Nothing is calibrated for it.")
+        raise InputError(
+            f"{target} has no calibrator '{wanted}'",
+            f"It has: {', '.join(known)}." if known else "Nothing is calibrated for it.",
+        )
     return wanted
 
 
-def convert(model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None) -> Model:
+def convert(
+    model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None
+) -> Model:
     """Return a candidate's network as its runtime takes it, with whatever it was made from in `folder`.
 
-    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises InputError where
-    neither is given though one is needed, BuildError, BackendMissingError or ModelError.
+    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises
+    InputError where neither is given though one is needed, BuildError, BackendMissingError or ModelError.
     """
     payload: dict[str, Any] = {
         "model": {
@@ -76,4 +82,7 @@ def _tensors(payload: dict[str, Any], candidate: Candidate) -> dict[str, Path]:
 
 def _require_pictures(payload: dict[str, Any], candidate: Candidate) -> None:
     if not payload["pictures"]:
-        raise InputError(f"{candidate.target} has to be calibrated, and there are no pictures", "Give some of your own with --images: a hundred or more.")
+        raise InputError(
+            f"{candidate.target} has to be calibrated, and there are no pictures",
+            "Give some of your own with --images: a hundred or more.",
+        )

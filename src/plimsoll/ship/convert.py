@@ -1,4 +1,5 @@
-"""Build a candidate's network for its runtime: for some that is a conversion, which is done once and kept like the other forms."""
+"""Build a candidate's network for its runtime: for some that is a conversion, which is done once and kept like the
+other forms."""
 
 from __future__ import annotations
 
@@ -16,13 +17,19 @@ from plimsoll.ship.candidate import Candidate, needs_table
 
 
 def converted(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
-    """Return the network in the form that the candidate's runtime loads; `model` itself where the runtime takes it as it is.
+    """Return the network in the form that the candidate's runtime loads; `model` itself where the runtime takes it as
+    it is.
 
     `model` is the candidate's ONNX network, folded where the candidate is. Raises BuildError or BackendMissingError.
     """
     backend = backends.for_target(candidate.target)
     calibrated = _calibrated(candidate, artifacts) if backend.calibrated(candidate.target) else None
-    parts = ["built", *str(candidate.target).split(":"), candidate.calibrator or "", "folded" if candidate.folded else ""]
+    parts = [
+        "built",
+        *str(candidate.target).split(":"),
+        candidate.calibrator or "",
+        "folded" if candidate.folded else "",
+    ]
     place = built / "-".join(part for part in parts if part)
     return once(place, model, lambda folder: backend.build(model, candidate.target, folder, calibrated))
 

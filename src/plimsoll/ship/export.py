@@ -29,11 +29,19 @@ class Delivery:
     report: Report
 
 
-def deliver(run: Ship, shipped: Shipped, out: Path, command: Sequence[str] = (), *, golden_from_images: bool = False, force: bool = False) -> Delivery:
+def deliver(
+    run: Ship,
+    shipped: Shipped,
+    out: Path,
+    command: Sequence[str] = (),
+    *,
+    golden_from_images: bool = False,
+    force: bool = False,
+) -> Delivery:
     """Pack the winner with its Spec, golden vectors, proof and report; `command` is what started the run.
 
-    The golden pictures are those that Plimsoll brings along. With `golden_from_images` they are some of the judging pictures, which
-    then lie in the bundle, metadata and all. Raises what `pack` raises.
+    The golden pictures are those that Plimsoll brings along. With `golden_from_images` they are some of the judging
+    pictures, which then lie in the bundle, metadata and all. Raises what `pack` raises.
     """
     network = run.network(shipped.winner.candidate)
     table = run.table(shipped.winner.candidate)
@@ -44,7 +52,16 @@ def deliver(run: Ship, shipped: Shipped, out: Path, command: Sequence[str] = (),
         extras["report/calibration.json"] = table.read_bytes()
     candidate = shipped.winner.candidate
     images = _golden(run, shipped) if golden_from_images else ()
-    pack(network, candidate.target, out, preprocessing=candidate.steps, images=images, origin=run.opened.origin, force=force, extras=extras)
+    pack(
+        network,
+        candidate.target,
+        out,
+        preprocessing=candidate.steps,
+        images=images,
+        origin=run.opened.origin,
+        force=force,
+        extras=extras,
+    )
     kept = run.work.path / "report.html"
     kept.write_text(page, encoding="utf-8")
     return Delivery(out, out / "report" / "index.html" if out.is_dir() else kept, found)
@@ -56,7 +73,10 @@ def _commands(command: Sequence[str], out: Path, table: Path | None) -> list[str
     commands.append(f"plimsoll verify {shlex.quote(str(out))}")
     if table is not None and command and not _option(command, "--calibration"):
         again = [word for place, word in enumerate(command) if place not in _option(command, "--calibrators")]
-        commands.append(f"# The ranges that it was quantized with, to be used again:\n{shlex.join([*again, '--calibration', str(table)])}")
+        commands.append(
+            "# The ranges that it was quantized with, to be used"
+            f" again:\n{shlex.join([*again, '--calibration', str(table)])}"
+        )
     return commands
 
 

@@ -1,4 +1,5 @@
-"""The pieces of a `ship` that run in a process of their own: answer, try a candidate, race the finalists, look into layers.
+"""The pieces of a `ship` that run in a process of their own: answer, try a candidate, race the finalists, look into
+layers.
 
 What candidates are made from (`plimsoll.ship.preparation`) is prepared in processes too.
 
@@ -63,7 +64,9 @@ def try_candidate(payload: dict[str, Any]) -> dict[str, Any]:
         loaded = time.perf_counter() - started
         rows = _rows(predictor, payload["pictures"])
         peak = host.peak_bytes()
-        profiled = profile(SystemUnderTest(candidate.key, predictor), payload["pictures"], min_seconds=payload["seconds"] / 8)
+        profiled = profile(
+            SystemUnderTest(candidate.key, predictor), payload["pictures"], min_seconds=payload["seconds"] / 8
+        )
         with _predictor(payload, Candidate.from_dict(payload["reference"])) as reference:
             outcome = bench(
                 [SystemUnderTest("reference", reference), SystemUnderTest(candidate.key, predictor)],
@@ -85,30 +88,46 @@ def try_candidate(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def race(payload: dict[str, Any]) -> dict[str, Any]:
-    """Measure the reference and the finalists against one another, in turns: `{"speeds": {key: speed}, "warnings": […]}`."""
+    """Measure the reference and the finalists against one another, in turns: `{"speeds": {key: speed}, "warnings":
+    […]}`."""
     with ExitStack() as stack:
-        candidates = [SystemUnderTest(key, stack.enter_context(_predictor(payload, Candidate.from_dict(candidate)))) for key, candidate in payload["candidates"].items()]
+        candidates = [
+            SystemUnderTest(key, stack.enter_context(_predictor(payload, Candidate.from_dict(candidate))))
+            for key, candidate in payload["candidates"].items()
+        ]
         outcome = bench(candidates, payload["pictures"], scenario=_scenario(payload), min_seconds=payload["seconds"])
         return {"speeds": _speeds(outcome), "warnings": outcome.warnings}
 
 
 def profile_both(payload: dict[str, Any]) -> dict[str, Any]:
-    """Measure the stages of the reference and of a candidate in turns: `{"stages": {"reference", "winner": {stage: ms}}, "front_rate"}`, medians of three."""
+    """Measure the stages of the reference and of a candidate in turns: `{"stages": {"reference", "winner": {stage:
+    ms}}, "front_rate"}`, medians of three."""
     with ExitStack() as stack:
-        predictors = {name: stack.enter_context(_predictor(payload, Candidate.from_dict(payload[key]))) for name, key in _SIDES.items()}
+        predictors = {
+            name: stack.enter_context(_predictor(payload, Candidate.from_dict(payload[key])))
+            for name, key in _SIDES.items()
+        }
         candidates = {name: SystemUnderTest(name, predictor) for name, predictor in predictors.items()}
         turns = [
-            {name: profile(one, payload["pictures"], min_seconds=payload["seconds"] / 8) for name, one in candidates.items()} for _ in range(_PROFILE_TURNS)
+            {
+                name: profile(one, payload["pictures"], min_seconds=payload["seconds"] / 8)
+                for name, one in candidates.items()
+            }
+            for _ in range(_PROFILE_TURNS)
         ]
     stages = {
-        name: {stage.name: 1e3 * median(turn[name].stages[place].seconds for turn in turns) for place, stage in enumerate(turns[0][name].stages)}
+        name: {
+            stage.name: 1e3 * median(turn[name].stages[place].seconds for turn in turns)
+            for place, stage in enumerate(turns[0][name].stages)
+        }
         for name in _SIDES
     }
     return {"stages": stages, "front_rate": median(turn["winner"].front_rate for turn in turns)}
 
 
 def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
-    """Compare every value that a candidate's unfolded network shares with the reference's: `{"layers": [{name, op, snr_db}]}`; none where it is the same."""
+    """Compare every value that a candidate's unfolded network shares with the reference's: `{"layers": [{name, op,
+    snr_db}]}`; none where it is the same."""
     candidate = Candidate.from_dict(payload["candidate"] | {"folded": False})
     model = preparation.model_of(payload)
     if backends.get(candidate.target.runtime).needs(candidate.target) == "float32":
@@ -116,7 +135,9 @@ def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
     other = build.in_onnx(model, candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
     plan = Preprocessor(model.contract().input, "reference")
     pairs = ((batch, batch) for batch in batches(plan, payload["pictures"][:_LAYER_PICTURES]))
-    return {"layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]}
+    return {
+        "layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]
+    }
 
 
 def _speeds(outcome: Outcome) -> dict[str, dict[str, Any]]:
@@ -141,7 +162,9 @@ def _scenario(payload: dict[str, Any]) -> Scenario:
 
 
 def _predictor(payload: dict[str, Any], candidate: Candidate) -> Predictor:
-    made = build.network(preparation.model_of(payload), candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
+    made = build.network(
+        preparation.model_of(payload), candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"])
+    )
     return Predictor(Opened(made, candidate.target, candidate.steps), cores=payload["cores"])
 
 

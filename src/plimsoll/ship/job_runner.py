@@ -1,4 +1,5 @@
-"""The runner of a `ship`: runs pieces of work in processes of their own, keeps what they find, and lays the groundwork that candidates need."""
+"""The runner of a `ship`: runs pieces of work in processes of their own, keeps what they find, and lays the groundwork
+that candidates need."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ _RANKING_PATIENCE = 5
 class JobRunner:
     """Knows the work folder, and what has been laid so far in `artifacts`."""
 
-    def __init__(self, model: Model, split: Split, work: WorkFolder, config: SearchConfig, note: Callable[[str], None]) -> None:
+    def __init__(
+        self, model: Model, split: Split, work: WorkFolder, config: SearchConfig, note: Callable[[str], None]
+    ) -> None:
         self._model = model
         self._split = split
         self._work = work
@@ -44,7 +47,9 @@ class JobRunner:
         self.calibrators = config.calibrators if config.calibration is None else (_given(config.calibration),)
         """Plimsoll's calibrators that are tried; for a table that was given, its own name."""
 
-    def run(self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None) -> dict[str, Any]:
+    def run(
+        self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None
+    ) -> dict[str, Any]:
         """Run a piece of work in its own process, after the groundwork for its candidates; raises JobError."""
         for candidate in candidates:
             self.prepare(candidate)
@@ -65,8 +70,11 @@ class JobRunner:
         }
         return subprocesses.run("plimsoll.ship.job", common | payload, self._work.job(name), limits or self._limits)
 
-    def job(self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None) -> dict[str, Any]:
-        """Return what an earlier run kept under this name, or run it now and keep it; raises JobError, which this run alone remembers."""
+    def job(
+        self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None
+    ) -> dict[str, Any]:
+        """Return what an earlier run kept under this name, or run it now and keep it; raises JobError, which this run
+        alone remembers."""
         if name in self._failed:
             raise self._failed[name]
         kept = self._work.row(name)
@@ -80,7 +88,8 @@ class JobRunner:
         return kept
 
     def prepare(self, candidate: Candidate) -> None:
-        """Lay what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers; raises JobError."""
+        """Lay what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;
+        raises JobError."""
         if needs_table(candidate):
             self.calibrate()
         self._lint(candidate)
@@ -100,7 +109,11 @@ class JobRunner:
             made = self.job(name, payload)
         else:
             self.tell(f"calibrating on {len(self._split.calibration):,} pictures")
-            payload = {"do": "calibrate", "pictures": list(self._split.calibration), "calibrators": list(self.calibrators)}
+            payload = {
+                "do": "calibrate",
+                "pictures": list(self._split.calibration),
+                "calibrators": list(self.calibrators),
+            }
             made = self.job("calibrate-" + "+".join(self.calibrators), payload)
         self.artifacts = replace(self.artifacts, tables={name: Path(file) for name, file in made["tables"].items()})
 
@@ -130,7 +143,8 @@ class JobRunner:
             self.artifacts = replace(self.artifacts, tensors={**self.artifacts.tensors, kind: Path(made["file"])})
 
     def _rank(self, calibrator: str) -> None:
-        """Rank the layers once for a calibrator's table, on pictures that did not calibrate. The order hardly differs between runtimes."""
+        """Rank the layers once for a calibrator's table, on pictures that did not calibrate. The order hardly differs
+        between runtimes."""
         if calibrator not in self.artifacts.rankings:
             table = str(self.artifacts.tables[calibrator])
             self.tell("ranking the layers by the deviation that each causes in int8")

@@ -1,4 +1,5 @@
-"""The groundwork of a `ship`, in processes of its own: calibrate, check a given table, write tensors, lint, rank the layers.
+"""The groundwork of a `ship`, in processes of its own: calibrate, check a given table, write tensors, lint, rank the
+layers.
 
 Each piece is a function from plain data to plain data; `plimsoll.ship.job` runs them by their names in PIECES.
 """
@@ -34,7 +35,8 @@ def model_of(payload: dict[str, Any]) -> Model:
 
 
 def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run the calibration pictures through the network once and write one table for each calibrator: `{"tables": {calibrator: file}}`."""
+    """Run the calibration pictures through the network once and write one table for each calibrator: `{"tables":
+    {calibrator: file}}`."""
     model = model_of(payload)
     plan = Preprocessor(model.contract().input, "reference")
     statistics = quantize.collect(model, batches(plan, payload["pictures"]), cores=payload["cores"])
@@ -46,7 +48,8 @@ def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def adopt(payload: dict[str, Any]) -> dict[str, Any]:
-    """Check that a given table fits the network, and keep a copy: `{"tables": {calibrator: file}}`. Raises InputError or ModelError."""
+    """Check that a given table fits the network, and keep a copy: `{"tables": {calibrator: file}}`. Raises InputError
+    or ModelError."""
     table = quantize.Calibration.read(Path(payload["table"]))
     with tempfile.TemporaryDirectory(prefix="plimsoll-given-") as folder:
         quantize.static(model_of(payload), table, Path(folder))
@@ -57,7 +60,8 @@ def adopt(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def lint(payload: dict[str, Any]) -> dict[str, Any]:
-    """Return what is likely to go wrong when the network is quantized, for the forms that will be tried: `{"findings": [{code, message, advice}]}`."""
+    """Return what is likely to go wrong when the network is quantized, for the forms that will be tried: `{"findings":
+    [{code, message, advice}]}`."""
     model = model_of(payload)
     found: list[quantize.Finding] = []
     if payload["table"] is not None:
@@ -68,7 +72,8 @@ def lint(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank(payload: dict[str, Any]) -> dict[str, Any]:
-    """Rank the layers by the deviation that each causes when it alone is quantized, the worst first: `{"layers": [{name, operator, mean_abs}]}`."""
+    """Rank the layers by the deviation that each causes when it alone is quantized, the worst first: `{"layers":
+    [{name, operator, mean_abs}]}`."""
     model = model_of(payload)
     plan = Preprocessor(model.contract().input, "reference")
     tensors = list(batches(plan, payload["pictures"][:RANKED_ON]))
@@ -80,7 +85,8 @@ def rank(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def tensors(payload: dict[str, Any]) -> dict[str, Any]:
-    """Write what the network reads for the calibration pictures, folded or not, into one `.npy` `[N, …]`: `{"file": path}`."""
+    """Write what the network reads for the calibration pictures, folded or not, into one `.npy` `[N, …]`: `{"file":
+    path}`."""
     model = model_of(payload)
     if payload["folded"]:
         folded = Candidate("reference", True, Candidate.from_dict(payload["reference"]).target)
@@ -117,4 +123,10 @@ def _tables_folder(payload: dict[str, Any]) -> Path:
     return folder
 
 
-PIECES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"calibrate": calibrate, "adopt": adopt, "lint": lint, "rank": rank, "tensors": tensors}
+PIECES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "calibrate": calibrate,
+    "adopt": adopt,
+    "lint": lint,
+    "rank": rank,
+    "tensors": tensors,
+}

@@ -33,11 +33,17 @@ def _require_labels(limit: Limit, judges: int, labelled: int, given: bool) -> No
         hint = "Give --labels: a CSV file with path,label or a folder with one folder a class."
         raise InputError(f"the budget limits {limit.metric}, which needs labelled pictures", hint)
     if not labelled:
-        raise InputError(f"the budget limits {limit.metric}, but none of the {judges:,} judging pictures has a label", "Do the labels name the --images?")
+        raise InputError(
+            f"the budget limits {limit.metric}, but none of the {judges:,} judging pictures has a label",
+            "Do the labels name the --images?",
+        )
 
 
 def _too_few(limit: Limit, count: int, pictures: str, flawless: str) -> list[str]:
     needed = pictures_needed(abs(limit.value))
     if needed <= count:
         return []
-    return [f"{limit} can't be proven on {count:,} {pictures}: even {flawless} it takes {needed:,}; give more, or allow more"]
+    return [
+        f"{limit} can't be proven on {count:,} {pictures}: even {flawless} it takes {needed:,}; give more, or allow"
+        " more"
+    ]

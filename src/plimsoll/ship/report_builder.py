@@ -1,4 +1,5 @@
-"""The account of a `ship`: everything that was tried and measured, as a `Report` that the page and the terminal are drawn from."""
+"""The account of a `ship`: everything that was tried and measured, as a `Report` that the page and the terminal are
+drawn from."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ def report(ship: Ship, shipped: Shipped, commands: Sequence[str]) -> Report:
 
 
 def subject(ship: Ship, shipped: Shipped) -> str:
-    """Return what the report is about: the network with its file and the first digits of its SHA-256, what ships of it, and the day."""
+    """Return what the report is about: the network with its file and the first digits of its SHA-256, what ships of it,
+    and the day."""
     model = ship.opened.model
     source = f"{model.name} ({model.path.name}, SHA-256 {model.sha256[:12]})"
     return f"{source} as {shipped.winner.candidate.name}, {datetime.now(UTC):%Y-%m-%d}"
@@ -127,7 +129,8 @@ def _row(ship: Ship, trial: Trial, shipped: Shipped) -> dict[str, Any]:
 
 
 def _why_not(trial: Trial, shipped: Shipped) -> str:
-    """Say why a candidate that kept the budget and was measured faster than what ships does not ship; nothing for all others."""
+    """Say why a candidate that kept the budget and was measured faster than what ships does not ship; nothing for all
+    others."""
     faster = trial.passed and trial.candidate != shipped.winner.candidate and trial.ratio > _ratio(shipped)
     if not faster or shipped.outcome == "nothing_passed":
         return ""
@@ -139,7 +142,8 @@ def _why_not(trial: Trial, shipped: Shipped) -> str:
 
 
 def _speed(trial: Trial, shipped: Shipped) -> dict[str, Any]:
-    """Return a candidate's speed. What was measured at another time, when the machine had more or less to do, is told at one and the same pace.
+    """Return a candidate's speed. What was measured at another time, when the machine had more or less to do, is told
+    at one and the same pace.
 
     Only the ratios are measured side by side; the pace is the reference's in the winner's last measurement.
     """
@@ -147,7 +151,10 @@ def _speed(trial: Trial, shipped: Shipped) -> dict[str, Any]:
     pace = float(shipped.winner.result["speed"]["reference_images_per_second"])
     if trial.candidate == REFERENCE:
         speed |= {"ratio": 1.0, "low": None, "high": None, "verdict": ""}
-    return speed | {"images_per_second": pace * speed["ratio"], "measured_images_per_second": trial.result["speed"]["images_per_second"]}
+    return speed | {
+        "images_per_second": pace * speed["ratio"],
+        "measured_images_per_second": trial.result["speed"]["images_per_second"],
+    }
 
 
 def _judged(shipped: Shipped) -> dict[str, Any]:
@@ -155,7 +162,13 @@ def _judged(shipped: Shipped) -> dict[str, Any]:
     labelled = found["labelled"]
     assert isinstance(labelled, dict)  # noqa: S101 - it is built so
     drops = {
-        name: {"reference": one["reference"], "winner": one["other"], "drop": _minus(one["change"]), "low": _minus(one["high"]), "high": _minus(one["low"])}
+        name: {
+            "reference": one["reference"],
+            "winner": one["other"],
+            "drop": _minus(one["change"]),
+            "low": _minus(one["high"]),
+            "high": _minus(one["low"]),
+        }
         for name, one in labelled.items()
         if isinstance(one, dict)
     }
@@ -177,7 +190,11 @@ def _minus(value: JsonValue) -> float | None:
 def _scored(output: Classify, ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, Any]:
     """Return both scores of one picture: of the positive label, else of the one that the reference finds best."""
     label = output.positive or max(ours["scores"], key=lambda one: ours["scores"][one])
-    return {"path": ours["path"], "reference": ours["scores"][label], "winner": theirs["scores"].get(label) if theirs["error"] is None else None}
+    return {
+        "path": ours["path"],
+        "reference": ours["scores"][label],
+        "winner": theirs["scores"].get(label) if theirs["error"] is None else None,
+    }
 
 
 def _worst(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,5 @@
-"""The main job: build candidate deployments, prove and measure each on the user's images, and pack the fastest inside the budget."""
+"""The main job: build candidate deployments, prove and measure each on the user's images, and pack the fastest inside
+the budget."""
 
 from __future__ import annotations
 
@@ -67,12 +68,21 @@ Tell = Callable[[str], None]
 class Ship:
     """One run: knows the work folder and what has been found so far."""
 
-    def __init__(self, opened: Opened, split: Split, work: WorkFolder, config: SearchConfig, truths: Mapping[str, str] | None = None) -> None:
-        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for what can't be judged."""
+    def __init__(
+        self,
+        opened: Opened,
+        split: Split,
+        work: WorkFolder,
+        config: SearchConfig,
+        truths: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for what can't be
+        judged."""
         output = opened.model.contract().output
         if not isinstance(output, Classify):
             raise InputError(
-                f"ship judges classifiers so far; the task of this Spec is '{output.task}'", "Build with `plimsoll pack`, and compare with `plimsoll prove`."
+                f"ship judges classifiers so far; the task of this Spec is '{output.task}'",
+                "Build with `plimsoll pack`, and compare with `plimsoll prove`.",
             )
         self.output = output
         self.opened = opened
@@ -145,7 +155,10 @@ class Ship:
             return
         if not any(takes_table(target) for target in self.config.targets):
             told = ", ".join(map(str, self.config.targets))
-            raise InputError(f"a calibration table was given, and none of the targets takes one ({told})", "Leave it out, or add a target for int8.")
+            raise InputError(
+                f"a calibration table was given, and none of the targets takes one ({told})",
+                "Leave it out, or add a target for int8.",
+            )
         try:
             self._shop.calibrate()
         except JobError as error:
@@ -175,17 +188,27 @@ class Ship:
         return "-latency" if self.config.objective == "latency" else ""
 
     def _trial(self, candidate: Candidate) -> dict[str, Any]:
-        return {"do": "try", "candidate": candidate.to_dict(), "pictures": list(self.split.selection), "seconds": self.config.measure_seconds}
+        return {
+            "do": "try",
+            "candidate": candidate.to_dict(),
+            "pictures": list(self.split.selection),
+            "seconds": self.config.measure_seconds,
+        }
 
     def _screened(self, rows: Sequence[Row]) -> tuple[Check, ...]:
-        """Hold what was seen on the selection part against the budget; its few pictures sort out, the judging part's bounds decide."""
+        """Hold what was seen on the selection part against the budget; its few pictures sort out, the judging part's
+        bounds decide."""
         evidence = self.compare(rows).evidence()
-        seen = {metric: [replace(figure, bound=figure.value) for figure in figures] for metric, figures in evidence.items()}
+        seen = {
+            metric: [replace(figure, bound=figure.value) for figure in figures] for metric, figures in evidence.items()
+        }
         return self.config.budget.verdict(seen)
 
     def _compared(self, rows: Sequence[Row]) -> tuple[Comparison, tuple[Check, ...], tuple[tuple[Row, Row], ...]]:
         both = [(self._answers[row["path"]], row) for row in rows if self._answers[row["path"]]["error"] is None]
-        pairs: list[Pair] = [(ours["scores"], theirs["scores"] if theirs["error"] is None else None) for ours, theirs in both]
+        pairs: list[Pair] = [
+            (ours["scores"], theirs["scores"] if theirs["error"] is None else None) for ours, theirs in both
+        ]
         truths = [label_of(self.truths, ours["path"]) for ours, _ in both] if self.truths else None
         comparison = compare(self.output, pairs, truths=truths)
         return comparison, self.config.budget.verdict(comparison.evidence()), tuple(both)
@@ -203,16 +226,35 @@ class Ship:
         finalists = finalists_of([one for one in trials if one.candidate != REFERENCE], self.config.objective)
         if not finalists or self.config.objective == "size":
             return list(trials), finalists
-        candidates = {"reference": REFERENCE.to_dict(), **{one.candidate.key: one.candidate.to_dict() for one in finalists}}
-        payload = {"do": "race", "candidates": candidates, "pictures": [*self.split.calibration, *self.split.selection], "seconds": 2 * self.config.measure_seconds}
-        self._tell(f"racing the best {len(finalists)} against the reference" if len(finalists) > 1 else "racing the best against the reference")
+        candidates = {
+            "reference": REFERENCE.to_dict(),
+            **{one.candidate.key: one.candidate.to_dict() for one in finalists},
+        }
+        payload = {
+            "do": "race",
+            "candidates": candidates,
+            "pictures": [*self.split.calibration, *self.split.selection],
+            "seconds": 2 * self.config.measure_seconds,
+        }
+        self._tell(
+            f"racing the best {len(finalists)} against the reference"
+            if len(finalists) > 1
+            else "racing the best against the reference"
+        )
         try:
-            raced = self._shop.job("race-" + "+".join(sorted(candidates)) + self._scenario, payload, [one.candidate for one in finalists])
+            raced = self._shop.job(
+                "race-" + "+".join(sorted(candidates)) + self._scenario, payload, [one.candidate for one in finalists]
+            )
         except JobError as error:
             self.notes.append(f"the race of the finalists failed ({error.message}): their first measurement counts")
             return list(trials), finalists
         self.notes += [_with_names(warning, finalists) for warning in raced["warnings"]]
-        faster = {one.candidate: replace(one, result=one.result | {"speed": raced["speeds"][one.candidate.key], "raced": True}) for one in finalists}
+        faster = {
+            one.candidate: replace(
+                one, result=one.result | {"speed": raced["speeds"][one.candidate.key], "raced": True}
+            )
+            for one in finalists
+        }
         return [faster.get(one.candidate, one) for one in trials], simplest_first(list(faster.values()))
 
     def _judged(self, finalists: Sequence[Trial], reference: Trial) -> _Judgement:
@@ -231,10 +273,14 @@ class Ship:
             if all(check.passed for check in checks):
                 return _Judgement("better", finalist, comparison, checks, both)
             worst = "; ".join(f"{check.name}: {check.detail}" for check in checks if not check.passed)
-            self._refuse(finalist.candidate, f"it kept the budget on the selection part but not on the judging part ({worst})")
+            self._refuse(
+                finalist.candidate, f"it kept the budget on the selection part but not on the judging part ({worst})"
+            )
         rows = [self._answers[path] for path in self.split.judging]
         comparison, checks, both = self._compared(rows)
-        return _Judgement("nothing_passed" if self.refused or not finalists else "not_better", reference, comparison, checks, both)
+        return _Judgement(
+            "nothing_passed" if self.refused or not finalists else "not_better", reference, comparison, checks, both
+        )
 
     def _refuse(self, candidate: Candidate, reason: str) -> None:
         self.refused[candidate] = reason
@@ -243,11 +289,18 @@ class Ship:
     def _profiled(self, winner: Trial, reference: Trial) -> dict[str, Any]:
         """Measure stage by stage where a picture's time goes, the reference and the winner in turns."""
         self._tell("measuring where the time goes")
-        payload = {"do": "profile", "candidate": winner.candidate.to_dict(), "pictures": list(self.split.selection), "seconds": self.config.measure_seconds}
+        payload = {
+            "do": "profile",
+            "candidate": winner.candidate.to_dict(),
+            "pictures": list(self.split.selection),
+            "seconds": self.config.measure_seconds,
+        }
         try:
             return self._shop.job(f"profile-{winner.candidate.key}", payload, [winner.candidate])
         except JobError as error:
-            self.notes.append(f"the stages could not be measured in turns ({error.message}): each was when it was tried")
+            self.notes.append(
+                f"the stages could not be measured in turns ({error.message}): each was when it was tried"
+            )
             stages = {"reference": reference.result["stages"], "winner": winner.result["stages"]}
             return {"stages": stages, "front_rate": winner.result["front_rate"]}
 
@@ -281,7 +334,8 @@ def _with_names(warning: str, trials: Iterable[Trial]) -> str:
 
 
 def _named(rows: Sequence[Row], pictures: Sequence[str]) -> list[Row]:
-    """Return answers under the pictures' names of today: those of an earlier run may have lain elsewhere, but were split in the same order."""
+    """Return answers under the pictures' names of today: those of an earlier run may have lain elsewhere, but were
+    split in the same order."""
     return [row | {"path": picture} for row, picture in zip(rows, pictures, strict=True)]
 
 

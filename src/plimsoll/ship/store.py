@@ -1,4 +1,5 @@
-"""The work folder of a `ship`: everything built and measured, kept as soon as it is known, so that a stopped run continues."""
+"""The work folder of a `ship`: everything built and measured, kept as soon as it is known, so that a stopped run
+continues."""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ class WorkFolder:
 
     @property
     def built(self) -> Path:
-        """Where built networks and calibration tables of this environment are kept: another processor's may be quantized otherwise."""
+        """Where built networks and calibration tables of this environment are kept: another processor's may be
+        quantized otherwise."""
         return self.path / "built" / self.environment
 
     def row(self, name: str) -> dict[str, Any] | None:
@@ -67,14 +69,17 @@ class WorkFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this run alone, rid of what a killed run had begun to build; raises InputError where another run has it."""
+        """Hold the folder for this run alone, rid of what a killed run had begun to build; raises InputError where
+        another run has it."""
         lock = filelock.FileLock(self.path / "lock", timeout=0)
         try:
             with lock:
                 clear_unfinished(self.built)
                 yield
         except filelock.Timeout as error:
-            raise InputError(f"another ship is at work in {self.path}", "Wait for it, or choose another folder with --work.") from error
+            raise InputError(
+                f"another ship is at work in {self.path}", "Wait for it, or choose another folder with --work."
+            ) from error
 
     def _row_file(self, name: str) -> Path:
         return self.path / "rows" / f"{name}.json"

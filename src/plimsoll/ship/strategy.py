@@ -54,8 +54,13 @@ class Trial:
 
 def _used(check: Check) -> float:
     """Return a figure as a share of its limit; infinite where it is none."""
-    # A limit below zero is a loss that is allowed; the least signal to noise is above zero, and what is measured below it.
-    more, less = (check.limit, check.measured) if check.bound == "at_least" and check.limit > 0 else (check.measured, check.limit)
+    # A limit below zero is a loss that is allowed; the least signal to noise is above zero, and what is measured below
+    # it.
+    more, less = (
+        (check.limit, check.measured)
+        if check.bound == "at_least" and check.limit > 0
+        else (check.measured, check.limit)
+    )
     if check.passed and not less:
         return 0.0
     return more / less if math.isfinite(more) and less else math.inf
@@ -65,7 +70,8 @@ Try = Callable[[Candidate], Trial]
 
 
 def explore(targets: Sequence[Target], calibrators: Sequence[str], trial: Try, deadline: float) -> Iterator[Trial]:
-    """Yield trials: every target once, then what lies next to the best, then mixed precision, until nothing new is near or time is up.
+    """Yield trials: every target once, then what lies next to the best, then mixed precision, until nothing new is near
+    or time is up.
 
     What was not tried for lack of time is yielded as skipped, so that the table names it. `deadline` is on the clock of
     time.monotonic.
@@ -86,19 +92,28 @@ def explore(targets: Sequence[Target], calibrators: Sequence[str], trial: Try, d
 
 
 def _next(trials: Sequence[Trial], calibrators: Sequence[str]) -> list[Candidate]:
-    """Return what is worth trying next: around the fastest that pass, and other calibrators for fast ones that deviate too far."""
+    """Return what is worth trying next: around the fastest that pass, and other calibrators for fast ones that deviate
+    too far."""
     ran = sorted((one for one in trials if one.status == "ok"), key=lambda one: -one.ratio)
     passed = [one for one in ran if one.passed]
     best = passed[0].ratio if passed else 0.0
-    hopeful = [one for one in ran if not one.passed and one.ratio > best and one.candidate.calibrator is not None and not one.candidate.float_layers][:2]
+    hopeful = [
+        one
+        for one in ran
+        if not one.passed
+        and one.ratio > best
+        and one.candidate.calibrator is not None
+        and not one.candidate.float_layers
+    ][:2]
     return [near for one in [*hopeful, *passed[:2]] for near in neighbours(one.candidate, calibrators)]
 
 
 def mixtures(trials: Sequence[Trial]) -> list[Candidate]:
-    """Return the next candidates of mixed precision: one for each target whose int8 is faster than all that passes, but deviates too far with every calibrator.
+    """Return the next candidates of mixed precision: one for each target whose int8 is faster than all that passes, but
+    deviates too far with every calibrator.
 
-    More and more layers stay in float32, until the budget holds or until it is no longer faster. None where the network in float32 misses
-    the budget behind the same input steps.
+    More and more layers stay in float32, until the budget holds or until it is no longer faster. None where the network
+    in float32 misses the budget behind the same input steps.
     """
     ran = [one for one in trials if one.status == "ok"]
     floor = max([1.0, *(one.ratio for one in ran if one.passed)])
@@ -112,7 +127,12 @@ def mixtures(trials: Sequence[Trial]) -> list[Candidate]:
         if _fails_in_float(ran, nearest.candidate.steps):
             continue
         last = _last_mixture(trials, nearest)
-        if last.status == "ok" and not last.passed and last.ratio > floor and (more := more_in_float(last.candidate)) is not None:
+        if (
+            last.status == "ok"
+            and not last.passed
+            and last.ratio > floor
+            and (more := more_in_float(last.candidate)) is not None
+        ):
             found.append(more)
     return found
 
@@ -141,9 +161,9 @@ def objective_key(objective: str) -> Callable[[Trial], tuple[float, ...]]:
 def finalists_of(trials: Sequence[Trial], objective: str) -> list[Trial]:
     """Return the best of those that pass, best first, and behind them the best in float32 that is not among them.
 
-    That one deviates least: it is what can ship where none of the others stands the judging pictures. Candidates that differ in their
-    calibrator alone compute the same with other constants, so what sets their speeds apart is noise: the one goes on that strains the
-    budget least.
+    That one deviates least: it is what can ship where none of the others stands the judging pictures. Candidates that
+    differ in their calibrator alone compute the same with other constants, so what sets their speeds apart is noise:
+    the one goes on that strains the budget least.
     """
     alike: dict[Candidate, list[Trial]] = {}
     for one in trials:
@@ -162,7 +182,8 @@ def simplest_first(raced: Sequence[Trial]) -> list[Trial]:
 
 
 def gain(trial: Trial, reference: Trial, objective: str) -> float:
-    """Return by which share an trial is better than the reference: surely faster (the lower end of its interval), or smaller on disk."""
+    """Return by which share an trial is better than the reference: surely faster (the lower end of its interval), or
+    smaller on disk."""
     if objective == "size":
         return 1 - float(trial.result["size_bytes"]) / float(reference.result["size_bytes"])
     return float(trial.result["speed"]["low"]) - 1

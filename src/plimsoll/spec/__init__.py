@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.spec.spec import Input, Name, Spec
 
-__all__ = ['Input', 'Name', 'Spec']
+__all__ = ["Input", "Name", "Spec"]

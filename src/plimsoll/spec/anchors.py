@@ -1,4 +1,5 @@
-"""Read the anchors that lie beside a Spec, so that the Spec holds them itself and travels in one piece: into bundles, jobs and web packages."""
+"""Read the anchors that lie beside a Spec, so that the Spec holds them itself and travels in one piece: into bundles,
+jobs and web packages."""
 
 from __future__ import annotations
 
@@ -12,11 +13,14 @@ from plimsoll.spec.output import MAX_ANCHORS, Anchor, Detect
 MAX_BYTES = 8_000_000
 
 _HEADER = re.compile(r"\{'descr': '(<f[48])', 'fortran_order': False, 'shape': \(([0-9]{1,9}), 4\), \} *\n")
-_HINT = "It holds [N, 4]: centre y, centre x, height, width; as .npy (float32 or float64) or as text, four numbers a line."
+_HINT = (
+    "It holds [N, 4]: centre y, centre x, height, width; as .npy (float32 or float64) or as text, four numbers a line."
+)
 
 
 def with_anchors(spec: Spec, folder: Path) -> Spec:
-    """Return the Spec with its `anchors_file` read from its folder or below; raises SpecError. A Spec that names none is returned as it is."""
+    """Return the Spec with its `anchors_file` read from its folder or below; raises SpecError. A Spec that names none
+    is returned as it is."""
     output = spec.output
     if not isinstance(output, Detect) or output.anchors_file is None:
         return spec
@@ -25,7 +29,8 @@ def with_anchors(spec: Spec, folder: Path) -> Spec:
 
 
 def read(folder: Path, name: str) -> tuple[Anchor, ...]:
-    """Return the anchors in a file of the folder or below; raises SpecError for a path that leads out of it, and for every other content."""
+    """Return the anchors in a file of the folder or below; raises SpecError for a path that leads out of it, and for
+    every other content."""
     where = f"output.anchors_file '{name}'"
     try:
         file = (folder / name).resolve()
@@ -59,7 +64,9 @@ def _from_npy(data: bytes, where: str) -> tuple[Anchor, ...]:
         raise SpecError(f"{where}: not a plain array of [N, 4]", _HINT)
     dtype, count = np.dtype(match[1]), int(match[2])
     if len(data) - start != count * 4 * dtype.itemsize:
-        raise SpecError(f"{where}: its header says {count:,} anchors, it has {len(data) - start:,} bytes of them", _HINT)
+        raise SpecError(
+            f"{where}: its header says {count:,} anchors, it has {len(data) - start:,} bytes of them", _HINT
+        )
     # The shortest decimals that read back as the same float32 keep the Spec's text short.
     values = [float(str(value)) for value in np.frombuffer(data, dtype, offset=start)]
     return tuple(zip(*[iter(values)] * 4, strict=True))

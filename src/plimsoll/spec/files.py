@@ -28,11 +28,23 @@ def read(path: Path) -> Spec:
     """Read a Spec from a TOML file, and the anchors beside it that it names; raises SpecError with every mistake in it."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read", "Is this the right file?")
+            raise SpecError(
+                f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read",
+                "Is this the right file?",
+            )
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
-        raise SpecError(f"{path}: can't read the Spec: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
+        reason = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is not UTF-8 text"
+            if isinstance(error, UnicodeDecodeError)
+            else str(error)
+        )
+        raise SpecError(
+            f"{path}: can't read the Spec: {reason}",
+            "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.",
+        ) from error
     return with_anchors(loads(text, str(path)), path.parent)
 
 
@@ -42,7 +54,9 @@ def loads(text: str, where: str = "Spec") -> Spec:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # A plain ValueError: an integer of more digits than Python reads.
         reason = "nested too deeply" if isinstance(error, RecursionError) else error
-        raise SpecError(f"{where}: not valid TOML: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.") from error
+        raise SpecError(
+            f"{where}: not valid TOML: {reason}", "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one."
+        ) from error
     return validate(data, where)
 
 
@@ -57,7 +71,10 @@ def validate(data: dict[str, Any], where: str = "Spec") -> Spec:
             lines.append(f"… and {len(found) - MAX_MISTAKES:,} more")
         count = f"{len(found):,} mistakes" if len(found) > 1 else "a mistake"
         listed = "\n".join(f"  - {line}" for line in lines)
-        raise SpecError(f"{where}: {count} in the Spec\n{listed}", "`plimsoll spec schema` prints all keys and values that are allowed.") from error
+        raise SpecError(
+            f"{where}: {count} in the Spec\n{listed}",
+            "`plimsoll spec schema` prints all keys and values that are allowed.",
+        ) from error
 
 
 def dumps(spec: Spec) -> str:
@@ -115,7 +132,11 @@ def _explain(item: Any, data: dict[str, Any]) -> str:
 @cache
 def _tags(discriminator: str) -> str:
     definitions = schema()["$defs"].values()
-    tags = [one["properties"][discriminator]["const"] for one in definitions if "const" in one.get("properties", {}).get(discriminator, {})]
+    tags = [
+        one["properties"][discriminator]["const"]
+        for one in definitions
+        if "const" in one.get("properties", {}).get(discriminator, {})
+    ]
     return ", ".join(f"'{tag}'" for tag in tags)
 
 

@@ -32,7 +32,12 @@ def notes(model: type[BaseModel]) -> dict[str, str]:
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
     found = {}
     for field, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+        ):
             found[field.target.id] = " ".join(str(after.value.value).split())
     return found
 

@@ -88,9 +88,11 @@ class Detect(_Output):
     activation: Literal["none", "softmax", "sigmoid"] = "none"
     """SSD: what turns the network's scores into probabilities; `none` where the network has applied it already."""
     anchors_file: str | None = None
-    """SSD: a file of anchors `[N, 4]` (centre y, centre x, h, w) beside the Spec, .npy or text. It becomes `anchors` when the Spec's file is read."""
+    """SSD: a file of anchors `[N, 4]` (centre y, centre x, h, w) beside the Spec, .npy or text. It becomes `anchors`
+    when the Spec's file is read."""
     anchors: Annotated[tuple[Anchor, ...], Field(max_length=MAX_ANCHORS)] = ()
-    """SSD: the anchors themselves, so that a Spec travels in one piece. Fractions of the input where `normalized`, else its pixels."""
+    """SSD: the anchors themselves, so that a Spec travels in one piece. Fractions of the input where `normalized`, else
+    its pixels."""
     variances: tuple[CoderScale, CoderScale, CoderScale, CoderScale] = (10.0, 10.0, 5.0, 5.0)
     """SSD: the box coder's scales (y, x, h, w), which divide the network's values (10 is Caffe's variance of 0.1)."""
 
@@ -125,11 +127,13 @@ class Segment(_Output):
     tensor: str | None = None
     """The output's name; needed only where the network has several."""
     labels: Labels
-    """One a plane, in their order. A single plane goes with one label (what reaches the threshold) or two (below it, and from it on)."""
+    """One a plane, in their order. A single plane goes with one label (what reaches the threshold) or two (below it,
+    and from it on)."""
     layout: Literal["NHWC", "NCHW"] = "NCHW"
     """Where the planes are in the output."""
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    """What turns the output into probabilities; `none` where the network has applied it already. It matters for a single plane alone."""
+    """What turns the output into probabilities; `none` where the network has applied it already. It matters for a
+    single plane alone."""
     threshold: Probability = 0.5
     """For a single sigmoid plane: foreground from this value on."""
 

@@ -65,7 +65,11 @@ def _follow(steps: tuple[Step, ...]) -> ImageSpec:
     form = ImageSpec()
     for place, step in enumerate(steps):
         if isinstance(step, Decode) != (place == 0):
-            raise ValueError("the first step, and only the first, must be 'decode'" if place == 0 else f"step {place + 1} is a second 'decode'")
+            raise ValueError(
+                "the first step, and only the first, must be 'decode'"
+                if place == 0
+                else f"step {place + 1} is a second 'decode'"
+            )
         try:
             form = step.after(form)
         except StepOrderError as error:

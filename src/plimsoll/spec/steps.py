@@ -55,7 +55,9 @@ class ImageSpec:
 
     def need_uint8(self, step: str) -> None:
         if self.dtype != "uint8":
-            raise StepOrderError(f"'{step}' needs uint8 values, but they are {self.dtype} here; put it before the step that changes them")
+            raise StepOrderError(
+                f"'{step}' needs uint8 values, but they are {self.dtype} here; put it before the step that changes them"
+            )
 
 
 class _Step(BaseModel):
@@ -77,7 +79,8 @@ class Decode(_Step):
     formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp", "bmp", "gif")
     """The file formats that are accepted; all others are refused without a look inside."""
     max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
-    """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at 178)."""
+    """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
+    178)."""
     truncated: Literal["error", "fill"] = "error"
     """A file that ends early is an error, or what is missing stays grey or black."""
     dct: Literal["accurate", "fast"] = "accurate"
@@ -104,17 +107,20 @@ class Resize(_Step):
     convention: Literal["pillow", "opencv", "tensorflow"] = "pillow"
     """Whose arithmetic: kernels, borders and rounding differ."""
     antialias: bool | None = None
-    """Whether the filter widens when it shrinks a picture. Pillow always does, OpenCV never (except `area`), TensorFlow does if asked."""
+    """Whether the filter widens when it shrinks a picture. Pillow always does, OpenCV never (except `area`), TensorFlow
+    does if asked."""
     coordinates: Literal["half_pixel", "align_corners", "asymmetric"] = "half_pixel"
     """Where pixel centres lie (ONNX's names). TensorFlow only; the two others always use half_pixel."""
     rounding: Literal["nearest", "tensorflow", "none"] = "nearest"
-    """To uint8 by rounding; by TensorFlow's convert_image_dtype, floor(v / 255 * 255.5); or kept as float32 in 0…255."""
+    """To uint8 by rounding; by TensorFlow's convert_image_dtype, floor(v / 255 * 255.5); or kept as float32 in 0…255.
+    """
     pad_value: Level = 114
     """letterbox only: the level of the padding."""
     pad_position: Literal["centre", "end"] = "centre"
     """letterbox only: padding on both sides, or on the right and bottom alone."""
     stride: Annotated[int, Field(ge=0, le=4096)] = 0
-    """letterbox only: 0 pads to the full width x height; else only to the next multiple of `stride` (YOLOv5's `auto`)."""
+    """letterbox only: 0 pads to the full width x height; else only to the next multiple of `stride` (YOLOv5's `auto`).
+    """
     enlarge: bool = True
     """letterbox only: whether a picture smaller than the box is enlarged."""
 
@@ -127,7 +133,11 @@ class Resize(_Step):
             raise ValueError(f"fit = '{self.fit}' takes 'width' and 'height', not 'size'")
         if self.fit != "letterbox":
             # What stands at its default does no harm, and a Spec dumped with all its defaults must be readable again.
-            only = {key for key in ("pad_value", "pad_position", "stride", "enlarge") if getattr(self, key) != type(self).model_fields[key].default}
+            only = {
+                key
+                for key in ("pad_value", "pad_position", "stride", "enlarge")
+                if getattr(self, key) != type(self).model_fields[key].default
+            }
             if only:
                 raise ValueError(f"{', '.join(sorted(only))}: only for fit = 'letterbox', but fit is '{self.fit}'")
         self._check_convention()
@@ -135,13 +145,17 @@ class Resize(_Step):
 
     def _check_convention(self) -> None:
         if self.convention != "tensorflow" and self.coordinates != "half_pixel":
-            raise ValueError(f"coordinates = '{self.coordinates}' is for convention = 'tensorflow'; '{self.convention}' always uses half_pixel")
+            raise ValueError(
+                f"coordinates = '{self.coordinates}' is for convention = 'tensorflow'; '{self.convention}' always uses"
+                " half_pixel"
+            )
         if self.convention == "pillow" and self.rounding != "nearest":
             raise ValueError("convention = 'pillow' always rounds to uint8; use rounding = 'nearest'")
         if self.antialias is not None and self.convention != "tensorflow" and self.antialias != self.antialiased:
             always = "always" if self.antialiased else "never"
             raise ValueError(
-                f"convention = '{self.convention}' with filter = '{self.filter}' {always} anti-aliases; leave 'antialias' out, or choose another convention"
+                f"convention = '{self.convention}' with filter = '{self.filter}' {always} anti-aliases; leave"
+                " 'antialias' out, or choose another convention"
             )
         if self.convention == "tensorflow" and self.antialias and self.coordinates != "half_pixel":
             raise ValueError("TensorFlow anti-aliases with coordinates = 'half_pixel' only")
@@ -208,7 +222,9 @@ class Crop(_Step):
         else:
             x, y = (width - self.width) // 2, (height - self.height) // 2
         if x < 0 or y < 0 or x + self.width > width or y + self.height > height:
-            raise ValueError(f"the crop of {self.width}x{self.height} at ({x}, {y}) does not fit into {width}x{height} pixels")
+            raise ValueError(
+                f"the crop of {self.width}x{self.height} at ({x}, {y}) does not fit into {width}x{height} pixels"
+            )
         return x, y
 
     def after(self, form: ImageSpec) -> ImageSpec:
@@ -255,7 +271,10 @@ class Scale(_Step):
 
 def _per_channel(step: str, values: tuple[float, ...], form: ImageSpec) -> None:
     if len(values) not in (1, form.channels):
-        raise StepOrderError(f"'{step}' has {len(values)} values, expected 1 or {form.channels} (in the channel order at this place, {form.colour})")
+        raise StepOrderError(
+            f"'{step}' has {len(values)} values, expected 1 or {form.channels} (in the channel order at this place,"
+            f" {form.colour})"
+        )
 
 
 class Mean(_Step):
@@ -300,7 +319,9 @@ class Cast(_Step):
         return replace(form, dtype=self.to)
 
 
-Step = Annotated[Decode | Resize | Jpeg | Crop | Channels | Scale | Mean | Std | Layout | Cast, Field(discriminator="step")]
+Step = Annotated[
+    Decode | Resize | Jpeg | Crop | Channels | Scale | Mean | Std | Layout | Cast, Field(discriminator="step")
+]
 
 __all__ = [
     "Cast",

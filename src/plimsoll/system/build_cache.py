@@ -1,4 +1,5 @@
-"""What runtimes built on this machine and may need again: engines, compiled programs. Kept in the user's cache, within bounds."""
+"""What runtimes built on this machine and may need again: engines, compiled programs. Kept in the user's cache, within
+bounds."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ def folder_of(runtime: str) -> Path:
 
 
 def digest(parts: Mapping[str, Any]) -> str:
-    """Return a name for what is built from these parts (network, options, device, versions): any other value, another name."""
+    """Return a name for what is built from these parts (network, options, device, versions): any other value, another
+    name."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -69,7 +71,9 @@ def used(kept: Path) -> None:
 
 def make_room(newest: Path, most: int = KEPT_BYTES) -> None:
     """Remove builds that weren't used for longest until the rest takes at most so many bytes; never the newest."""
-    folders = sorted((one for one in newest.parent.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime, reverse=True)
+    folders = sorted(
+        (one for one in newest.parent.iterdir() if one.is_dir()), key=lambda one: one.stat().st_mtime, reverse=True
+    )
     total = 0
     for folder in folders:
         total += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,8 +1,8 @@
 """NVIDIA GPUs: which there are, asked without waking one, and their memory, through the driver's own libraries.
 
-`gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later. `Device` is CUDA's
-driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are those of NVIDIA's manuals
-(NVML API Reference; CUDA Driver API).
+`gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later.
+`Device` is CUDA's driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are
+those of NVIDIA's manuals (NVML API Reference; CUDA Driver API).
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def missing(capability: tuple[int, int] = (0, 0), why: str = "") -> str:
 
 
 def at(place: int = 0) -> Gpu:
-    """Return the GPU that CUDA has at this place, as CUDA_VISIBLE_DEVICES leaves them; makes no context. Raises BackendMissingError or RunError."""
+    """Return the GPU that CUDA has at this place, as CUDA_VISIBLE_DEVICES leaves them; makes no context. Raises
+    BackendMissingError or RunError."""
     handle = _handle(place)
     name = ctypes.create_string_buffer(_NAME_BYTES)
     _call("cuDeviceGetName", name, _NAME_BYTES, handle)
@@ -92,8 +93,8 @@ def at(place: int = 0) -> Gpu:
 class Device:
     """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
 
-    The context is the one that CUDA's runtime, and with it TensorRT and PyTorch, use too. Raises BackendMissingError where there is no such
-    GPU, RunError (with CUDA's own name for what happened) for all that fails later.
+    The context is the one that CUDA's runtime, and with it TensorRT and PyTorch, use too. Raises BackendMissingError
+    where there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
     """
 
     def __init__(self, place: int = 0) -> None:
@@ -123,7 +124,8 @@ class Device:
         _call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def allocate_host(self, size: int) -> int:
-        """Return the address of `size` bytes of this machine's memory that the GPU copies from and to at full speed (page-locked)."""
+        """Return the address of `size` bytes of this machine's memory that the GPU copies from and to at full speed
+        (page-locked)."""
         address = ctypes.c_void_p()
         _call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(max(size, 1)), 0)
         return address.value or 0
@@ -134,11 +136,23 @@ class Device:
 
     def upload(self, target: int, source: int, size: int) -> None:
         """Start copying to the GPU, in the stream's order."""
-        _call("cuMemcpyHtoDAsync_v2", ctypes.c_uint64(target), ctypes.c_void_p(source), ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
+        _call(
+            "cuMemcpyHtoDAsync_v2",
+            ctypes.c_uint64(target),
+            ctypes.c_void_p(source),
+            ctypes.c_size_t(size),
+            ctypes.c_void_p(self.stream),
+        )
 
     def download(self, target: int, source: int, size: int) -> None:
         """Start copying from the GPU, in the stream's order."""
-        _call("cuMemcpyDtoHAsync_v2", ctypes.c_void_p(target), ctypes.c_uint64(source), ctypes.c_size_t(size), ctypes.c_void_p(self.stream))
+        _call(
+            "cuMemcpyDtoHAsync_v2",
+            ctypes.c_void_p(target),
+            ctypes.c_uint64(source),
+            ctypes.c_size_t(size),
+            ctypes.c_void_p(self.stream),
+        )
 
     def wait(self) -> None:
         """Wait until all that was started in the stream is done."""

@@ -18,8 +18,8 @@ from types import MappingProxyType
 TELEMETRY_OFF: Mapping[str, str] = MappingProxyType({"ORT_DISABLE_TELEMETRY": "1"})
 """Environment variables that keep libraries from reporting their use, for every process that imports one.
 
-ONNX Runtime 1.32 writes a device id and an event database below the home folder, and looks up its collector, as soon as it is imported. OpenVINO
-has no such variable: its backend keeps the reporting package out.
+ONNX Runtime 1.32 writes a device id and an event database below the home folder, and looks up its collector, as soon as
+it is imported. OpenVINO has no such variable: its backend keeps the reporting package out.
 """
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC_SELF_CGROUP = Path("/proc/self/cgroup")
@@ -42,7 +42,8 @@ def _affinity() -> int:
 
 
 def cpu_quota(root: Path = _CGROUP, membership: Path = _PROC_SELF_CGROUP) -> float | None:
-    """Return the tightest CPU quota, in cores, of this process's cgroup and its parents (v2, then v1); None if unlimited."""
+    """Return the tightest CPU quota, in cores, of this process's cgroup and its parents (v2, then v1); None if
+    unlimited."""
     quotas = [quota for folder in _cgroup_folders(root, membership) if (quota := _quota_of(folder)) is not None]
     return min(quotas, default=None)
 
@@ -136,7 +137,8 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def tree_bytes(pid: int) -> int | None:
-    """Return how much memory a process and all that it started hold, what they share counted once; None where the system doesn't tell."""
+    """Return how much memory a process and all that it started hold, what they share counted once; None where the
+    system doesn't tell."""
     own = resident_bytes(pid)
     return None if own is None else own + sum(_own_bytes(child) for child in _descendants(pid))
 
@@ -196,12 +198,14 @@ def peak_bytes() -> int | None:
 def keep_memory_level() -> None:
     """Tell glibc how to keep memory in a process that answers pictures without end. Elsewhere nothing happens.
 
-    Blocks from 4 MB on are mapped, and given back when they are freed. By itself glibc raises that size, up to 32 MB, and the freed pictures of
-    many threads then fragment its arenas: 5,000 pictures held 1.4 times the memory of 250; with the size held at 4 MB, 1.07 times. (At 256 kB
-    equally much, but every tensor is then mapped and cleared anew: subtracting a mean took twice as long.)
+    Blocks from 4 MB on are mapped, and given back when they are freed. By itself glibc raises that size, up to 32 MB,
+    and the freed pictures of many threads then fragment its arenas: 5,000 pictures held 1.4 times the memory of 250;
+    with the size held at 4 MB, 1.07 times. (At 256 kB equally much, but every tensor is then mapped and cleared anew:
+    subtracting a mean took twice as long.)
 
-    What is freed at the end of a heap is kept, up to 16 MB, and not given back at once to be cleared and handed out again for the next picture:
-    that took 1.5 of 19.7 ms a photo (open_nsfw in int8, batches of four, four processes on four cores).
+    What is freed at the end of a heap is kept, up to 16 MB, and not given back at once to be cleared and handed out
+    again for the next picture: that took 1.5 of 19.7 ms a photo (open_nsfw in int8, batches of four, four processes on
+    four cores).
     """
     m_trim_threshold, m_mmap_threshold = -1, -3
     try:

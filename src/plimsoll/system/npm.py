@@ -1,7 +1,9 @@
-"""Single files out of packages of the npm registry, pinned: what a browser needs and Python's package index doesn't carry.
+"""Single files out of packages of the npm registry, pinned: what a browser needs and Python's package index doesn't
+carry.
 
-The package is downloaded with the machine's own `npm` (so its registry and proxy settings hold), checked against the pinned
-integrity, and never installed: only the files that are named are kept, in the cache folder, each checked by its SHA-256.
+The package is downloaded with the machine's own `npm` (so its registry and proxy settings hold), checked against the
+pinned integrity, and never installed: only the files that are named are kept, in the cache folder, each checked by its
+SHA-256.
 """
 
 from __future__ import annotations
@@ -60,13 +62,17 @@ def missing(wanted: NpmFiles) -> str:
     """Say what stands in the way of having the files, or nothing; asks no network."""
     if is_kept(wanted) or shutil.which("npm"):
         return ""
-    return f"{wanted.requirement} is fetched with npm, which is not installed. Install Node.js, which brings it (Debian: apt-get install nodejs npm)"
+    return (
+        f"{wanted.requirement} is fetched with npm, which is not installed. Install Node.js, which brings it (Debian:"
+        " apt-get install nodejs npm)"
+    )
 
 
 def fetch(wanted: NpmFiles, tarball: Path | None = None) -> dict[str, Path]:
     """Return each file's place by its path inside the package, fetching and checking where need be.
 
-    `tarball` is a package file (`npm pack`) at hand, for machines without a network. Raises BackendMissingError, and leaves nothing half-made.
+    `tarball` is a package file (`npm pack`) at hand, for machines without a network. Raises BackendMissingError, and
+    leaves nothing half-made.
     """
     paths = wanted.paths()
     if all(_is(path, wanted.files[name]) for name, path in paths.items()):
@@ -92,16 +98,39 @@ def _is(path: Path, sha256: str) -> bool:
 
 def _download(wanted: NpmFiles, folder: Path) -> Path:
     """Download the package's tarball; `npm pack` of a package in the registry runs nothing of it."""
-    command = [shutil.which("npm") or "npm", "pack", wanted.requirement, "--ignore-scripts", "--silent", "--pack-destination", str(folder)]
+    command = [
+        shutil.which("npm") or "npm",
+        "pack",
+        wanted.requirement,
+        "--ignore-scripts",
+        "--silent",
+        "--pack-destination",
+        str(folder),
+    ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL, cwd=folder)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BackendMissingError(f"{wanted.requirement} can't be fetched: npm {error}", "Is there a network?") from error
+        raise BackendMissingError(
+            f"{wanted.requirement} can't be fetched: npm {error}", "Is there a network?"
+        ) from error
     found = next(folder.glob("*.tgz"), None)
     if done.returncode or found is None:
         words = (done.stderr or done.stdout).strip().splitlines()
-        reason = next((line for line in words if "code" in line or "ERR" in line), words[-1] if words else f"npm ended with {done.returncode}")
-        raise BackendMissingError(f"{wanted.requirement} can't be fetched: {reason}", f"Is there a network? By hand: {' '.join(command[:3])}")
+        reason = next(
+            (line for line in words if "code" in line or "ERR" in line),
+            words[-1] if words else f"npm ended with {done.returncode}",
+        )
+        raise BackendMissingError(
+            f"{wanted.requirement} can't be fetched: {reason}", f"Is there a network? By hand: {' '.join(command[:3])}"
+        )
     return found
 
 
@@ -110,10 +139,16 @@ def _take(wanted: NpmFiles, tarball: Path) -> None:
     try:
         data = tarball.read_bytes()
     except OSError as error:
-        raise BackendMissingError(f"{tarball}: can't be read: {error.strerror or error}", f"It should be what `npm pack {wanted.requirement}` writes.") from error
+        raise BackendMissingError(
+            f"{tarball}: can't be read: {error.strerror or error}",
+            f"It should be what `npm pack {wanted.requirement}` writes.",
+        ) from error
     digest = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
     if digest != wanted.integrity:
-        raise BackendMissingError(f"{tarball.name}: not {wanted.requirement}: its integrity is {digest}, expected {wanted.integrity}", "Nothing of it was kept.")
+        raise BackendMissingError(
+            f"{tarball.name}: not {wanted.requirement}: its integrity is {digest}, expected {wanted.integrity}",
+            "Nothing of it was kept.",
+        )
     wanted.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".fetching-") as place:
         fresh = {name: Path(place) / str(number) for number, name in enumerate(wanted.files)}
@@ -123,7 +158,10 @@ def _take(wanted: NpmFiles, tarball: Path) -> None:
                 assert stream is not None  # noqa: S101 - the integrity says that it is the package that was pinned
                 path.write_bytes(stream.read())
                 if not _is(path, wanted.files[name]):
-                    raise BackendMissingError(f"{wanted.requirement}: {name} is not the file that was pinned", "This is a mistake in Plimsoll: please report it.")
+                    raise BackendMissingError(
+                        f"{wanted.requirement}: {name} is not the file that was pinned",
+                        "This is a mistake in Plimsoll: please report it.",
+                    )
         for name, path in wanted.paths().items():
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh[name].replace(path)

@@ -28,7 +28,8 @@ _SIZES = {1: 8, 2: None, 5: 4}
 
 
 def fields(data: Bytes, where: slice) -> Iterator[tuple[int, Value]]:
-    """Yield (number, value) of a message's fields that are whole numbers, or have a length; raises ValueError for damaged bytes."""
+    """Yield (number, value) of a message's fields that are whole numbers, or have a length; raises ValueError for
+    damaged bytes."""
     place, end = where.start, where.stop
     while place < end:
         tag, place = varint(data, place)

@@ -53,11 +53,13 @@ class JobError(PlimsollError):
 def run(module: str, payload: dict[str, Any], folder: Path, limits: Limits) -> dict[str, Any]:
     """Run `module.run(payload)` in a process of its own and return its result.
 
-    `folder` keeps `job.json` (which repeats the work: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and `result.json`.
-    Raises JobError for whatever ends it early, in words.
+    `folder` keeps `job.json` (which repeats the work: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and
+    `result.json`. Raises JobError for whatever ends it early, in words.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(json.dumps({"module": module, "payload": payload, "parent": os.getpid()}), encoding="utf-8")
+    (folder / "job.json").write_text(
+        json.dumps({"module": module, "payload": payload, "parent": os.getpid()}), encoding="utf-8"
+    )
     answer = call([sys.executable, "-m", "plimsoll.system.subprocesses", str(folder)], folder, limits)
     if "error" in answer:
         raise JobError(answer["error"], answer["hint"])
@@ -66,7 +68,8 @@ def run(module: str, payload: dict[str, Any], folder: Path, limits: Limits) -> d
 
 
 def call(command: Sequence[str], folder: Path, limits: Limits) -> dict[str, Any]:
-    """Run a command that leaves its answer, a JSON object, as `result.json` in `folder`, and return that; raises JobError."""
+    """Run a command that leaves its answer, a JSON object, as `result.json` in `folder`, and return that; raises
+    JobError."""
     result = folder / "result.json"
     result.unlink(missing_ok=True)
     watch(command, folder / "log.txt", limits)
@@ -85,7 +88,9 @@ def watch(command: Sequence[str], log: Path, limits: Limits) -> None:
     """
     with log.open("wb") as output:
         environment = {**os.environ, **host.TELEMETRY_OFF}
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
+        )
         try:
             reason = _watch(process, limits)
         finally:

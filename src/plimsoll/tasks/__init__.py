@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.tasks.registry import Answer, Task, decoder, names
 
-__all__ = ['Answer', 'Task', 'decoder', 'names']
+__all__ = ["Answer", "Task", "decoder", "names"]

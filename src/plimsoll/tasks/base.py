@@ -1,4 +1,5 @@
-"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture; and what several tasks do with numbers."""
+"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture; and what several tasks do with
+numbers."""
 
 from __future__ import annotations
 
@@ -42,11 +43,14 @@ class Task(ABC):
     """Whether answers hold positions, so that `decode` should be told where each input lies in its picture."""
 
     @abstractmethod
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> Sequence[Answer]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> Sequence[Answer]:
         """Return one answer for each picture of a batch; `threshold` replaces the Spec's.
 
-        `views` has one view for each picture. Without them, positions stay in the network's own coordinates. A task that doesn't need them
-        ignores them. Raises ModelError where the outputs are not of the shape that the Spec says, or are no numbers.
+        `views` has one view for each picture. Without them, positions stay in the network's own coordinates. A task
+        that doesn't need them ignores them. Raises ModelError where the outputs are not of the shape that the Spec
+        says, or are no numbers.
         """
 
     @abstractmethod
@@ -59,7 +63,10 @@ def output(outputs: Outputs, name: str | None) -> NDArray[Any]:
     if name is None and len(outputs) == 1:
         return next(iter(outputs.values()))
     if name is None or name not in outputs:
-        raise ModelError(f"the network has the outputs {', '.join(outputs)}; the Spec names {name or 'none'}", "Correct `output.tensor` in the Spec.")
+        raise ModelError(
+            f"the network has the outputs {', '.join(outputs)}; the Spec names {name or 'none'}",
+            "Correct `output.tensor` in the Spec.",
+        )
     return outputs[name]
 
 
@@ -68,7 +75,8 @@ def require_finite(values: NDArray[Any], what: str) -> None:
     if not np.isfinite(values).all():
         found = values[~np.isfinite(values)][:3]
         raise ModelError(
-            f"the network gave {what} that are no numbers: {', '.join(map(str, found))}", "Compare it with its reference: a precision too low overflows."
+            f"the network gave {what} that are no numbers: {', '.join(map(str, found))}",
+            "Compare it with its reference: a precision too low overflows.",
         )
 
 
@@ -88,7 +96,8 @@ def activate(values: NDArray[np.float32], activation: str) -> NDArray[np.float32
 
 
 def decimal(value: np.float32) -> float:
-    """Return the shortest decimal that float32 reads back as the same value, so that JSON shows 0.1 and not 0.10000000149."""
+    """Return the shortest decimal that float32 reads back as the same value, so that JSON shows 0.1 and not
+    0.10000000149."""
     return float(str(value))
 
 

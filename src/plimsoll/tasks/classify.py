@@ -42,7 +42,9 @@ class ClassifyTask(Task):
         self.spec = spec
         self.threshold = spec.threshold
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Classification]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> list[Classification]:
         del views
         raw = output(outputs, self.spec.tensor)
         values = raw.reshape(raw.shape[0], -1).astype(np.float32)

@@ -22,8 +22,8 @@ class Points(Answer):
     """The points of one picture."""
 
     points: tuple[tuple[float, ...], ...]
-    """(x, y) or (x, y, z) in the picture's pixels; z on the scale of x, its zero the network's own. They may lie outside of the picture.
-    None at all where the presence stays below the threshold."""
+    """(x, y) or (x, y, z) in the picture's pixels; z on the scale of x, its zero the network's own. They may lie
+    outside of the picture. None at all where the presence stays below the threshold."""
     presence: float | None
     """How sure the network is that the object is there, as it says so; None where the Spec names no such output."""
 
@@ -47,7 +47,9 @@ class LandmarksTask(Task):
     def __init__(self, spec: Landmarks) -> None:
         self.spec = spec
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Points]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> list[Points]:
         raw = output(outputs, self.spec.tensor)
         wanted = (self.spec.points, self.spec.dimensions)
         if raw.ndim < 2 or raw[:1].size != self.spec.points * self.spec.dimensions:
@@ -61,7 +63,9 @@ class LandmarksTask(Task):
         answers = []
         for place, (own, presence) in enumerate(zip(points, presences, strict=True)):
             missing = threshold is not None and presence is not None and presence < threshold
-            found = () if missing else tuple(tuple(point) for point in self._placed(own, view_of(views, place)).tolist())
+            found = (
+                () if missing else tuple(tuple(point) for point in self._placed(own, view_of(views, place)).tolist())
+            )
             answers.append(Points(found, presence))
         return answers
 
@@ -72,13 +76,15 @@ class LandmarksTask(Task):
         if found is None or found.size != count:
             shape = "absent" if found is None else str(list(found.shape))
             raise ModelError(
-                f"the output '{self.spec.presence}' is {shape}; expected is one value for each of {count} pictures", "Correct `output.presence` in the Spec."
+                f"the output '{self.spec.presence}' is {shape}; expected is one value for each of {count} pictures",
+                "Correct `output.presence` in the Spec.",
             )
         require_finite(found, "presences")
         return [decimal(value) for value in found.reshape(-1).astype(np.float32)]
 
     def _placed(self, points: NDArray[np.float64], view: ImageGeometry | None) -> NDArray[np.float64]:
-        """Bring points into the picture's pixels. z is on the scale of x (as MediaPipe defines it), so it grows as x does."""
+        """Bring points into the picture's pixels. z is on the scale of x (as MediaPipe defines it), so it grows as x
+        does."""
         if view is None:
             return points
         size = (view.input_width, view.input_height, view.input_width) if self.spec.normalized else (1.0, 1.0, 1.0)

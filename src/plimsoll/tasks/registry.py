@@ -15,7 +15,11 @@ from plimsoll.tasks.base import Answer, Task
 @cache
 def names() -> tuple[str, ...]:
     """Return the tasks that this version decodes, sorted."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(tasks.__path__) if module.name not in ("base", "registry")))
+    return tuple(
+        sorted(
+            module.name for module in pkgutil.iter_modules(tasks.__path__) if module.name not in ("base", "registry")
+        )
+    )
 
 
 def decoder(spec: Spec) -> Task:
@@ -23,7 +27,8 @@ def decoder(spec: Spec) -> Task:
     task = spec.output.task
     if task not in names():
         raise SpecError(
-            f"{spec.name}: the task '{task}' is not decoded by this version; it decodes {', '.join(names())}", "With task = 'tensor' the raw outputs are given."
+            f"{spec.name}: the task '{task}' is not decoded by this version; it decodes {', '.join(names())}",
+            "With task = 'tensor' the raw outputs are given.",
         )
     made = importlib.import_module(f"plimsoll.tasks.{task}").DECODER(spec.output)
     assert isinstance(made, Task)  # noqa: S101 - every file of this folder keeps this promise

@@ -32,7 +32,9 @@ class TensorTask(Task):
     def __init__(self, spec: Tensors) -> None:
         self.spec = spec
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[RawTensors]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> list[RawTensors]:
         del threshold, views
         wanted = {name: output(outputs, name) for name in self.spec.tensors or outputs}
         count = len(next(iter(wanted.values())))

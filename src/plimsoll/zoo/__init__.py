@@ -1,4 +1,5 @@
-"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is for."""
+"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is
+for."""
 
 from __future__ import annotations
 

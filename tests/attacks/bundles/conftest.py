@@ -17,7 +17,10 @@ RequestError = Callable[..., None]
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
-    return {str(path): (path.lstat().st_mode, path.lstat().st_size if not path.is_dir() else 0) for path in folder.rglob("*")}
+    return {
+        str(path): (path.lstat().st_mode, path.lstat().st_size if not path.is_dir() else 0)
+        for path in folder.rglob("*")
+    }
 
 
 @pytest.fixture

@@ -49,9 +49,15 @@ def test_truncated_zip(folder: Path, out: Path, refused: RequestError) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after", "words"),
-    [(b"MZ", b"", "other bytes before"), (b"", b"\0", "bytes after its end"), (b"", b"PK\x05\x06" + bytes(18), "other bytes before or between")],
+    [
+        (b"MZ", b"", "other bytes before"),
+        (b"", b"\0", "bytes after its end"),
+        (b"", b"PK\x05\x06" + bytes(18), "other bytes before or between"),
+    ],
 )
-def test_bytes_around_a_zip(folder: Path, out: Path, refused: RequestError, before: bytes, after: bytes, words: str) -> None:
+def test_bytes_around_a_zip(
+    folder: Path, out: Path, refused: RequestError, before: bytes, after: bytes, words: str
+) -> None:
     out.write_bytes(before + zipped(out, entries(folder)).read_bytes() + after)
     refused(out, words)
 
@@ -101,7 +107,9 @@ def sizes(compressed: int, inflated: int, crc: int) -> tuple[dict[int, bytes], d
 
 @pytest.mark.parametrize("claimed", [9, 11, 0, 2**31])
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_entry_of_another_size_than_it_claims(folder: Path, out: Path, refused: RequestError, claimed: int, method: int) -> None:
+def test_entry_of_another_size_than_it_claims(
+    folder: Path, out: Path, refused: RequestError, claimed: int, method: int
+) -> None:
     files = [(entry(info.filename, method=method), data) for info, data in entries(folder)]
     zipped(out, files)
     stored = zipfile.ZipFile(out).getinfo("model/small.onnx").compress_size
@@ -110,7 +118,9 @@ def test_entry_of_another_size_than_it_claims(folder: Path, out: Path, refused: 
 
 
 @pytest.mark.parametrize("checked", [10, 11])
-def test_small_claim_for_a_stream_that_inflates_to_a_lot(folder: Path, out: Path, refused: RequestError, checked: int) -> None:
+def test_small_claim_for_a_stream_that_inflates_to_a_lot(
+    folder: Path, out: Path, refused: RequestError, checked: int
+) -> None:
     put(folder, "golden/b.jpg", bytes(10))
     files = [(info, data) for info, data in entries(folder) if info.filename != "golden/b.jpg"]
     zipped(out, [*files, (entry("golden/b.jpg", method=zipfile.ZIP_DEFLATED), bytes(50_000_000))])
@@ -138,12 +148,20 @@ def test_two_entries_with_one_body(folder: Path, out: Path, refused: RequestErro
 @pytest.mark.parametrize("flag", [0x1, 0x40, 0x2000])
 def test_encrypted_entry(folder: Path, out: Path, refused: RequestError, flag: int) -> None:
     zipped(out, entries(folder))
-    refused(patched(out, "spec.toml", {8: struct.pack("<H", flag)}, {6: struct.pack("<H", flag)}), "'spec.toml'", "encrypted")
+    refused(
+        patched(out, "spec.toml", {8: struct.pack("<H", flag)}, {6: struct.pack("<H", flag)}),
+        "'spec.toml'",
+        "encrypted",
+    )
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_compression_that_is_not_read(folder: Path, out: Path, refused: RequestError, method: int) -> None:
-    refused(zipped(out, [*entries(folder), (entry("golden/b.jpg", method=method), b"x" * 100)]), "'golden/b.jpg'", f"method {method}")
+    refused(
+        zipped(out, [*entries(folder), (entry("golden/b.jpg", method=method), b"x" * 100)]),
+        "'golden/b.jpg'",
+        f"method {method}",
+    )
 
 
 def test_false_zip64_end_record(folder: Path, out: Path, refused: RequestError) -> None:
@@ -154,7 +172,9 @@ def test_false_zip64_end_record(folder: Path, out: Path, refused: RequestError) 
 
 
 def test_random_damage_never_raises_anything_else(folder: Path, out: Path, temporary: Path) -> None:
-    data = zipped(out, [(entry(info.filename, method=zipfile.ZIP_DEFLATED), content) for info, content in entries(folder)]).read_bytes()
+    data = zipped(
+        out, [(entry(info.filename, method=zipfile.ZIP_DEFLATED), content) for info, content in entries(folder)]
+    ).read_bytes()
     chance = random.Random(20261121)
     found = set()
     for _ in range(1500):

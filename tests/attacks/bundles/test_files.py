@@ -48,7 +48,13 @@ NAMES = {
 def test_unsafe_name_in_the_manifest(folder: Path, refused: RequestError, name: str, words: str) -> None:
     if "\u0301" in name:
         put(folder, "golden/\u00e9.jpg", b"")
-    refused(edit(folder, lambda manifest: manifest["files"].update({name: {"size": 0, "sha256": hashlib.sha256().hexdigest()}})), words.replace("\\\\", "\\"))
+    refused(
+        edit(
+            folder,
+            lambda manifest: manifest["files"].update({name: {"size": 0, "sha256": hashlib.sha256().hexdigest()}}),
+        ),
+        words.replace("\\\\", "\\"),
+    )
 
 
 @pytest.mark.parametrize(("name", "words"), NAMES.values(), ids=NAMES)
@@ -69,7 +75,9 @@ def test_manifest_uses_a_file_outside(folder: Path, refused: RequestError, place
 
 
 def test_further_model_file_outside_the_models_folder(folder: Path, refused: RequestError) -> None:
-    refused(edit(folder, lambda manifest: manifest["model"].update(files=["golden/a.jpg"])), "golden/a.jpg", "not below")
+    refused(
+        edit(folder, lambda manifest: manifest["model"].update(files=["golden/a.jpg"])), "golden/a.jpg", "not below"
+    )
 
 
 @pytest.mark.parametrize("name", ["golden/a.jpg", "manifest.json", "golden", "model"])
@@ -87,7 +95,13 @@ def test_pipe_in_a_folder(folder: Path, refused: RequestError) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"), [(stat.S_IFLNK | 0o777, "symbolic link"), (stat.S_IFIFO, "neither"), (stat.S_IFCHR, "neither"), (stat.S_IFDIR, "neither")]
+    ("mode", "words"),
+    [
+        (stat.S_IFLNK | 0o777, "symbolic link"),
+        (stat.S_IFIFO, "neither"),
+        (stat.S_IFCHR, "neither"),
+        (stat.S_IFDIR, "neither"),
+    ],
 )
 def test_special_entry_in_a_zip(folder: Path, out: Path, refused: RequestError, mode: int, words: str) -> None:
     refused(zipped(out, [*entries(folder), (entry("golden/link", mode), b"/etc/passwd")]), "'golden/link'", words)

@@ -25,7 +25,12 @@ def test_huge_manifest(folder: Path, out: Path, refused: RequestError) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"a":' * 100_000, '{"format": "plimsoll-bundle", "version": 1, "origin": ' + "[" * 100_000 + "]" * 100_000 + "}"]
+    "text",
+    [
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"format": "plimsoll-bundle", "version": 1, "origin": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    ],
 )
 def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) -> None:
     (folder / "manifest.json").write_text(text)
@@ -50,7 +55,9 @@ def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) 
         (lambda data: data.update({"\x1b[2J": 1}), "?[2J: Extra inputs"),
     ],
 )
-def test_manifest_that_is_not_one(folder: Path, refused: RequestError, change: Callable[[dict[str, Any]], object], words: str) -> None:
+def test_manifest_that_is_not_one(
+    folder: Path, refused: RequestError, change: Callable[[dict[str, Any]], object], words: str
+) -> None:
     if not words:
         with Bundle.open(edit(folder, change)) as bundle:
             assert str(bundle.target) == "onnxruntime:cpu:float32"

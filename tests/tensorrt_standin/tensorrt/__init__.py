@@ -1,8 +1,9 @@
-"""A stand-in for NVIDIA's `tensorrt`, for machines without GPU: it computes with ONNX Runtime and checks every use of it.
+"""A stand-in for NVIDIA's `tensorrt`, for machines without GPU: it computes with ONNX Runtime and checks every use of
+it.
 
-What there is comes from `10.json` or `11.json` (STANDIN_TENSORRT says which), which were read off the real bindings. A class, flag, method,
-property or argument that the real ones don't have is an error here too; so is a call from another thread than the one that made the context.
-It proves nothing about TensorRT: only that it is called as it is documented.
+What there is comes from `10.json` or `11.json` (STANDIN_TENSORRT says which), which were read off the real bindings. A
+class, flag, method, property or argument that the real ones don't have is an error here too; so is a call from another
+thread than the one that made the context. It proves nothing about TensorRT: only that it is called as it is documented.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the stand-in's objects do: they parse ONNX with onnx and compute with ONNX Runtime, or, for bfloat16, with ONNX's own evaluator."""
+"""What the stand-in's objects do: they parse ONNX with onnx and compute with ONNX Runtime, or, for bfloat16, with
+ONNX's own evaluator."""
 
 from __future__ import annotations
 
@@ -168,13 +169,17 @@ class Builder:
         if given := calibrator.read_calibration_cache():
             return bytes(given).decode()
         batch = calibrator.get_batch_size()
-        sizes = config.calibration_profile.shapes[picture.name][1] if config.calibration_profile else list(picture.shape)
+        sizes = (
+            config.calibration_profile.shapes[picture.name][1] if config.calibration_profile else list(picture.shape)
+        )
         assert sizes[0] == batch
         seen, largest = 0, 0.0
         while addresses := calibrator.get_batch([picture.name]):
             seen += batch
             largest = max(largest, float(np.abs(_memory(addresses[0], sizes, "float32")).max()))
-        tag = next(_CALIBRATOR_TAG[base.__name__] for base in type(calibrator).__mro__ if base.__name__ in _CALIBRATOR_TAG)
+        tag = next(
+            _CALIBRATOR_TAG[base.__name__] for base in type(calibrator).__mro__ if base.__name__ in _CALIBRATOR_TAG
+        )
         text = f"TRT-101601-{tag}\n{picture.name}: {np.float32(largest / 127).tobytes()[::-1].hex()}\n"
         calibrator.write_calibration_cache(text.encode())
         return f"{seen} pictures, {text}"
@@ -255,7 +260,10 @@ class ICudaEngine:
         return tensorrt.DataType[kinds[self.values[name][0].type.tensor_type.elem_type]]
 
     def dims(self, name: str) -> list[Any]:
-        return [dim.dim_value if dim.HasField("dim_value") else dim.dim_param for dim in self.values[name][0].type.tensor_type.shape.dim]
+        return [
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param
+            for dim in self.values[name][0].type.tensor_type.shape.dim
+        ]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(size if isinstance(size, int) else -1 for size in self.dims(name))
@@ -287,17 +295,31 @@ class IExecutionContext:
         profile = self.engine.facts["profile"].get(name)
         wanted = self.engine.get_tensor_shape(name)
         fits = all(want in (-1, have) for want, have in zip(wanted, shape, strict=True))
-        if not fits or (profile and not all(low <= have <= high for low, have, high in zip(profile[0], shape, profile[2], strict=True))):
-            _complain(self.engine.logger, f"Set dimension {list(shape)} for tensor {name} does not satisfy any optimization profiles.")
+        if not fits or (
+            profile
+            and not all(low <= have <= high for low, have, high in zip(profile[0], shape, profile[2], strict=True))
+        ):
+            _complain(
+                self.engine.logger,
+                f"Set dimension {list(shape)} for tensor {name} does not satisfy any optimization profiles.",
+            )
             return False
         self.shapes[name] = tuple(shape)
         return True
 
     def infer_shapes(self) -> list[str]:
-        return [name for name, (_, mode) in self.engine.values.items() if mode == tensorrt.TensorIOMode.INPUT and name not in self.shapes]
+        return [
+            name
+            for name, (_, mode) in self.engine.values.items()
+            if mode == tensorrt.TensorIOMode.INPUT and name not in self.shapes
+        ]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        known = {free: size for one, shape in self.shapes.items() for free, size in zip(self.engine.dims(one), shape, strict=True)}
+        known = {
+            free: size
+            for one, shape in self.shapes.items()
+            for free, size in zip(self.engine.dims(one), shape, strict=True)
+        }
         return tuple(size if isinstance(size, int) else known.get(size, -1) for size in self.engine.dims(name))
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
@@ -311,10 +333,15 @@ class IExecutionContext:
     def execute_async_v3(self, stream_handle: int) -> bool:
         if not self._mine() or not stream_handle:
             return False
-        feeds = {name: _memory(self.addresses[name], shape, _dtype(self.engine, name)).copy() for name, shape in self.shapes.items()}
+        feeds = {
+            name: _memory(self.addresses[name], shape, _dtype(self.engine, name)).copy()
+            for name, shape in self.shapes.items()
+        }
         for name, value in self.engine.compute(feeds).items():
             if name in self.allocators:
-                self.addresses[name] = self.allocators[name].reallocate_output_async(name, 0, value.nbytes, 256, stream_handle)
+                self.addresses[name] = self.allocators[name].reallocate_output_async(
+                    name, 0, value.nbytes, 256, stream_handle
+                )
                 self.allocators[name].notify_shape(name, value.shape)
             if value.size:
                 _memory(self.addresses[name], value.shape, str(value.dtype))[...] = value
@@ -322,7 +349,14 @@ class IExecutionContext:
 
 
 def _dtype(engine: ICudaEngine, name: str) -> str:
-    names = {"FLOAT": "float32", "HALF": "float16", "UINT8": "uint8", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
+    names = {
+        "FLOAT": "float32",
+        "HALF": "float16",
+        "UINT8": "uint8",
+        "INT32": "int32",
+        "INT64": "int64",
+        "BOOL": "bool",
+    }
     return names[str(engine.get_tensor_dtype(name).name)]
 
 
@@ -335,11 +369,15 @@ def _memory(address: int, shape: Any, dtype: str) -> NDArray[Any]:
 def _computer(proto: Any) -> Any:
     """Return what computes all outputs of a network."""
     names = [one.name for one in proto.graph.output]
-    if any(one.name == "to" and one.i == onnx.TensorProto.BFLOAT16 for node in proto.graph.node for one in node.attribute):
+    if any(
+        one.name == "to" and one.i == onnx.TensorProto.BFLOAT16 for node in proto.graph.node for one in node.attribute
+    ):
         evaluator = ReferenceEvaluator(proto)
         return lambda feeds: dict(zip(names, map(np.asarray, evaluator.run(None, feeds)), strict=True))
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL  # it would fuse fp8 into what it can't compute
+    settings.graph_optimization_level = (
+        onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    )  # it would fuse fp8 into what it can't compute
     session = onnxruntime.InferenceSession(proto.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return lambda feeds: dict(zip(names, session.run(names, feeds), strict=True))

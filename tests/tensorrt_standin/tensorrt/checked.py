@@ -66,7 +66,9 @@ def class_of(name: str, surface: dict[str, Any], behaviour: Any) -> type[Checked
 
 def subclassable(name: str, surface: dict[str, Any]) -> type:
     """Make a class that users derive from; what they override is checked against the documented parameters."""
-    known = {method: [part[0] for part in _parameters(lines[0])[0]] for method, lines in surface["methods"].items() if lines}
+    known = {
+        method: [part[0] for part in _parameters(lines[0])[0]] for method, lines in surface["methods"].items() if lines
+    }
     known |= surface["callbacks"]
 
     def initialize(self: Any) -> None:
@@ -91,9 +93,15 @@ def bind(where: str, lines: list[str], arguments: tuple[Any, ...], named: dict[s
         given = dict(zip((part[0] for part in parameters), arguments, strict=False)) | named
         unknown = set(given) - {part[0] for part in parameters} or len(arguments) > len(parameters)
         missing = [part for part in parameters if part[0] not in given and not part[2]]
-        if not unknown and not missing and all(_fits(given[name], kind) for name, kind, _ in parameters if name in given):
+        if (
+            not unknown
+            and not missing
+            and all(_fits(given[name], kind) for name, kind, _ in parameters if name in given)
+        ):
             return returns
-    raise TypeError(f"TensorRT {tensorrt.__version__}: {where}{arguments[1:]!r} {named or ''}: expected {' or '.join(lines)}")
+    raise TypeError(
+        f"TensorRT {tensorrt.__version__}: {where}{arguments[1:]!r} {named or ''}: expected {' or '.join(lines)}"
+    )
 
 
 def _parameters(line: str) -> tuple[Signature, str]:

@@ -1,4 +1,5 @@
-"""What is LiteRT's own: quantized ends, files that come as they are, conversions that are checked, metadata that MediaPipe Tasks reads."""
+"""What is LiteRT's own: quantized ends, files that come as they are, conversions that are checked, metadata that
+MediaPipe Tasks reads."""
 
 from __future__ import annotations
 
@@ -40,7 +41,11 @@ def target(precision: str) -> Target:
 
 
 def classifier(path: Path, kind: Kind, *steps: dict[str, Any], **output: Any) -> Model:
-    spec = Spec(name="small", input=Input.model_validate({"steps": [*PICTURE, *steps]}), output=Classify(labels=LABELS, **output))
+    spec = Spec(
+        name="small",
+        input=Input.model_validate({"steps": [*PICTURE, *steps]}),
+        output=Classify(labels=LABELS, **output),
+    )
     return Model(network(path, kind), "tflite", spec)
 
 
@@ -77,11 +82,17 @@ def test_a_free_batch_is_computed_at_once(tmp_path: Path) -> None:
 
 
 def test_its_own_kernels_compute_the_same(tmp_path: Path) -> None:
-    with Runner.open(Model(network(tmp_path / "net.tflite"), "tflite"), target("float32"), options={"xnnpack": "false", "threads": "2"}) as runner:
+    with Runner.open(
+        Model(network(tmp_path / "net.tflite"), "tflite"),
+        target("float32"),
+        options={"xnnpack": "false", "threads": "2"},
+    ) as runner:
         np.testing.assert_allclose(runner.infer(pictures(2))["scores"], expected(pictures(2)), atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")])
+@pytest.mark.parametrize(
+    ("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")]
+)
 def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, told: str) -> None:
     with pytest.raises(BuildError, match=told):
         Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
@@ -131,7 +142,8 @@ def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
 
 
 def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9), end: str = "sigmoid") -> Model:
-    """NCHW: a padded strided convolution, a pool that rounds up, a residual; `end`: a sigmoid, the convolution itself, or a mean and a Gemm."""
+    """NCHW: a padded strided convolution, a pool that rounds up, a residual; `end`: a sigmoid, the convolution itself,
+    or a mean and a Gemm."""
     random = np.random.default_rng(2)
     weights = {
         "w1": random.normal(size=(4, 3, 3, 3)) / 5,
@@ -149,23 +161,34 @@ def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9), end: 
     last = {
         "sigmoid": [helper.make_node("Sigmoid", ["d"], ["out:0"])],
         "convolution": [helper.make_node("Conv", ["d", "w2"], ["out:0"], pads=[1, 1, 1, 1])],
-        "gemm": [helper.make_node("ReduceMean", ["d"], ["m"], axes=[2, 3], keepdims=0), helper.make_node("Gemm", ["m", "w3"], ["out:0"], transB=1)],
+        "gemm": [
+            helper.make_node("ReduceMean", ["d"], ["m"], axes=[2, 3], keepdims=0),
+            helper.make_node("Gemm", ["m", "w3"], ["out:0"], transB=1),
+        ],
     }[end]
-    shapes: dict[str, list[int | str]] = {"in:0": ["N", 3, *sides], "out:0": ["N", 2] if end == "gemm" else ["N", 4, "h", "w"]}
+    shapes: dict[str, list[int | str]] = {
+        "in:0": ["N", 3, *sides],
+        "out:0": ["N", 2] if end == "gemm" else ["N", 4, "h", "w"],
+    }
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     graph = helper.make_graph([*nodes, *last], "small", ends[:1], ends[1:], stored)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
     return Model(path, "onnx")
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-3), ("dynamic", 0.01), ("int8", 0.03), ("int16x8", 0.01)])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("float32", 1e-5), ("float16", 1e-3), ("dynamic", 0.01), ("int8", 0.03), ("int16x8", 0.01)],
+)
 def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precision: str, tolerance: float) -> None:
     need("onnx2tf")
     model = convolutional(tmp_path / "net.onnx")
     batch = np.random.default_rng(4).uniform(-1, 1, (6, 3, 9, 9)).astype(np.float32)
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch)["out:0"]
-    built = LITERT.build(model, target(precision), tmp_path, Calibrated("minmax", batch) if "int" in precision else None)
+    built = LITERT.build(
+        model, target(precision), tmp_path, Calibrated("minmax", batch) if "int" in precision else None
+    )
     assert built.parent is model
     assert {file.name for file in tmp_path.iterdir()} == {"net.onnx", built.path.name}
     with Runner.open(built, target(precision)) as runner:
@@ -176,7 +199,8 @@ def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precisi
 
 @pytest.mark.parametrize("end", ["convolution", "gemm"])
 def test_whatever_ends_a_network_it_gives_what_onnx_gives(tmp_path: Path, end: str) -> None:
-    """onnx2tf turned a last convolution's channels to the end, and had no operator for a Gemm behind a mean whose shape was not written down."""
+    """onnx2tf turned a last convolution's channels to the end, and had no operator for a Gemm behind a mean whose shape
+    was not written down."""
     need("onnx2tf")
     model = convolutional(tmp_path / "net.onnx", end=end)
     batch = np.random.default_rng(4).uniform(-1, 1, (2, 3, 9, 9)).astype(np.float32)
@@ -191,11 +215,25 @@ def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
     need("onnx2tf")
     random = np.random.default_rng(6)
     weights = (random.normal(size=(16, 5)) * [0.01, 0.1, 1, 3, 10]).astype(np.float32)
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 5])]
-    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "small", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx")
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 16]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, 5]),
+    ]
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "small",
+        ends[:1],
+        ends[1:],
+        [numpy_helper.from_array(weights, "w")],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx"
+    )
     batch = random.uniform(-1, 1, (16, 3, 16)).astype(np.float32)
-    with Runner.open(LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("int8"), tmp_path, Calibrated("minmax", batch)), target("int8")) as runner:
+    with Runner.open(
+        LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("int8"), tmp_path, Calibrated("minmax", batch)),
+        target("int8"),
+    ) as runner:
         np.testing.assert_allclose(runner.infer(batch)["y"], batch @ weights, atol=0.02 * np.abs(batch @ weights).max())
 
 
@@ -207,9 +245,14 @@ def test_a_free_side_is_named(tmp_path: Path) -> None:
 def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
     need("onnx2tf")
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Unique", ["r"], ["y"])]
-    ends = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M"])]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["M"]),
+    ]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx"
+    )
     with pytest.raises(BuildError, match="no substitute, for UNIQUE"):
         LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("float32"), tmp_path)
 
@@ -217,12 +260,22 @@ def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
 def test_a_converter_that_computes_something_else_is_caught(tmp_path: Path) -> None:
     """The other network differs in the order of its pixels alone, as one does whose layout was mixed up."""
     weights = numpy_helper.from_array(np.ascontiguousarray(network_weights()[:, ::-1]), "w")
-    nodes = [helper.make_node("Flatten", ["picture"], ["f"]), helper.make_node("Gemm", ["f", "w"], ["scores"], transB=1)]
-    ends = [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 2, 2, 3]), helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4])]
+    nodes = [
+        helper.make_node("Flatten", ["picture"], ["f"]),
+        helper.make_node("Gemm", ["f", "w"], ["scores"], transB=1),
+    ]
+    ends = [
+        helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 2, 2, 3]),
+        helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 4]),
+    ]
     graph = helper.make_graph(nodes, "small", ends[:1], ends[1:], [weights])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx")
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), tmp_path / "net.onnx"
+    )
     with pytest.raises(BuildError, match="answers otherwise: its output 'scores'"):
-        conversion._check_answers(Model(tmp_path / "net.onnx", "onnx"), tmp_path / "net.onnx", network(tmp_path / "net.tflite"))
+        conversion._check_answers(
+            Model(tmp_path / "net.onnx", "onnx"), tmp_path / "net.onnx", network(tmp_path / "net.tflite")
+        )
 
 
 def network_weights() -> Array:
@@ -231,9 +284,17 @@ def network_weights() -> Array:
     return WEIGHTS
 
 
-@pytest.mark.parametrize(("precision", "megabytes", "deviation"), [("float32", 23.6, 1e-5), ("float16", 11.9, 5e-4), ("dynamic", 6.2, 0.01), ("int8", 6.4, 0.03)])
+@pytest.mark.parametrize(
+    ("precision", "megabytes", "deviation"),
+    [("float32", 23.6, 1e-5), ("float16", 11.9, 5e-4), ("dynamic", 6.2, 0.01), ("int8", 6.4, 0.03)],
+)
 def test_open_nsfw_in_every_precision(
-    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path], precision: str, megabytes: float, deviation: float
+    tmp_path: Path,
+    nsfw_model_path: Path,
+    example_photos: list[Path],
+    precision: str,
+    megabytes: float,
+    deviation: float,
 ) -> None:
     """Sizes and score differences as docs/on-device.md has them, with some room."""
     need("onnx2tf")
@@ -253,7 +314,12 @@ def test_open_nsfw_in_every_precision(
 
 
 def test_metadata_say_how_to_prepare_a_picture_and_what_scores_mean(tmp_path: Path) -> None:
-    model = classifier(tmp_path / "net.tflite", "float32", {"step": "scale", "divisor": 127.5}, {"step": "mean", "values": [1.0, 1.0, 1.0]})
+    model = classifier(
+        tmp_path / "net.tflite",
+        "float32",
+        {"step": "scale", "divisor": 127.5},
+        {"step": "mean", "values": [1.0, 1.0, 1.0]},
+    )
     notes = export(model, tmp_path / "out.tflite")
     assert "resizes pictures in its own way" in notes[0]
     assert tflite_file.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
@@ -317,5 +383,12 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
         reference = runner.infer(batch)["outputs"]
     export(LITERT.build(model, target("float32"), tmp_path), tmp_path / "out.tflite")
     np.save(tmp_path / "pictures.npy", batch)
-    program("mediapipe", "mediapipe_classify.py", tmp_path / "out.tflite", tmp_path / "pictures.npy", "sfw,nsfw", tmp_path / "scores.npy")
+    program(
+        "mediapipe",
+        "mediapipe_classify.py",
+        tmp_path / "out.tflite",
+        tmp_path / "pictures.npy",
+        "sfw,nsfw",
+        tmp_path / "scores.npy",
+    )
     np.testing.assert_allclose(np.load(tmp_path / "scores.npy"), reference, atol=1e-5)

@@ -1,4 +1,5 @@
-"""MNN: what its quantizer makes of a network, with its own calibrators and with our ranges; no telemetry; crashes in words."""
+"""MNN: what its quantizer makes of a network, with its own calibrators and with our ranges; no telemetry; crashes in
+words."""
 
 from __future__ import annotations
 
@@ -35,14 +36,17 @@ def answers(model: Model, target: Target, tensors: Floats) -> Floats:
         return np.asarray(next(iter(runner.infer(tensors).values())), np.float32)
 
 
-def int8(model: Model, folder: Path, method: str, tensors: Floats, ranges: dict[str, tuple[float, float]] | None = None) -> Model:
+def int8(
+    model: Model, folder: Path, method: str, tensors: Floats, ranges: dict[str, tuple[float, float]] | None = None
+) -> Model:
     folder.mkdir()
     return MNN.build(model, INT8, folder, Calibrated(method, tensors, ranges or {}))
 
 
 @pytest.mark.parametrize(("method", "deviation"), [("kl", 0.05), ("kl-admm", 0.05), ("admm", 0.15), ("ema", 0.05)])
 def test_its_own_calibrators_keep_the_answers(tmp_path: Path, method: str, deviation: float) -> None:
-    """MNN's own file deviates by 0.12 with EMA: its kernels for sums with a Relu and for padded poolings don't know the offsets that it chose."""
+    """MNN's own file deviates by 0.12 with EMA: its kernels for sums with a Relu and for padded poolings don't know the
+    offsets that it chose."""
     model = residual(tmp_path / "net.onnx")
     built = int8(model, tmp_path / "int8", method, pictures(20))
     judged = pictures(50, seed=6)
@@ -74,7 +78,9 @@ def test_open_nsfw_in_int8_keeps_its_scores(tmp_path: Path, nsfw_model_path: Pat
     np.testing.assert_allclose(answers(built, INT8, tensors[1::2]), answers(model, FLOAT, tensors[1::2]), atol=0.02)
 
 
-def test_int8_weights_take_a_quarter_and_keep_the_answers(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
+def test_int8_weights_take_a_quarter_and_keep_the_answers(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]
+) -> None:
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
     target = Target("mnn", "cpu", "int8_weights")
     built = MNN.build(model, target, tmp_path)
@@ -111,7 +117,9 @@ def test_a_name_with_slashes_is_calibrated(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(built, INT8, judged), answers(model, FLOAT, judged), atol=0.05)
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 100, b"\x10\x00\x00\x00" + b"\xff" * 500], ids=["empty", "text", "garbage"])
+@pytest.mark.parametrize(
+    "content", [b"", b"x" * 100, b"\x10\x00\x00\x00" + b"\xff" * 500], ids=["empty", "text", "garbage"]
+)
 def test_a_damaged_file_is_build_failed(tmp_path: Path, content: bytes) -> None:
     built = MNN.build(network(tmp_path / "net.onnx"), Target("mnn"), tmp_path)
     built.path.write_bytes(content)

@@ -58,7 +58,9 @@ def test_weights_beyond_float16_stay_float32(tmp_path: Path) -> None:
     model = residual(tmp_path / "net.onnx", small=1e6)
     target = Target("ncnn", "cpu", "float16")
     tensors = pictures(10)
-    np.testing.assert_allclose(answers(NCNN.build(model, target, tmp_path), target, tensors), answers(model, FLOAT, tensors), atol=2e-3)
+    np.testing.assert_allclose(
+        answers(NCNN.build(model, target, tmp_path), target, tensors), answers(model, FLOAT, tensors), atol=2e-3
+    )
 
 
 def test_int8_by_our_ranges(tmp_path: Path) -> None:
@@ -73,7 +75,9 @@ def test_int8_by_our_ranges(tmp_path: Path) -> None:
     np.testing.assert_allclose(answers(built, target, judged), answers(model, FLOAT, judged), atol=0.02)
 
 
-def test_open_nsfw_is_no_worse_than_the_facts(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
+def test_open_nsfw_is_no_worse_than_the_facts(
+    tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]
+) -> None:
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
     plan = Preprocessor(model.contract().input)
     tensors = np.stack([plan(photo) for photo in example_photos[:24]])
@@ -114,7 +118,12 @@ def test_a_table_finds_its_tensors_again(tmp_path: Path) -> None:
 
 def test_ranges_of_another_network_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="none of the tensors"):
-        NCNN.build(residual(tmp_path / "net.onnx"), Target("ncnn", "cpu", "int8"), tmp_path, Calibrated("minmax", pictures(1), {"other": (0, 1)}))
+        NCNN.build(
+            residual(tmp_path / "net.onnx"),
+            Target("ncnn", "cpu", "int8"),
+            tmp_path,
+            Calibrated("minmax", pictures(1), {"other": (0, 1)}),
+        )
 
 
 def test_a_batch_inside_the_network_is_refused(tmp_path: Path) -> None:
@@ -123,7 +132,10 @@ def test_a_batch_inside_the_network_is_refused(tmp_path: Path) -> None:
     shape = onnx.numpy_helper.from_array(np.array([3, 12], np.int64), "shape")
     node = onnx.helper.make_node("Reshape", ["x", "shape"], ["y"])
     graph = onnx.helper.make_graph([node], "g", [value("x", 1, [3, 3, 4])], [value("y", 1, [3, 12])], [shape])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), tmp_path / "net.onnx")
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8),
+        tmp_path / "net.onnx",
+    )
     with pytest.raises(BuildError):
         NCNN.build(Model(tmp_path / "net.onnx", "onnx"), Target("ncnn"), tmp_path)
 

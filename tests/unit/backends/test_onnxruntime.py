@@ -38,7 +38,9 @@ def test_no_option_changes_the_answers(tmp_path: Path, options: dict[str, str]) 
         np.testing.assert_allclose(runner.infer(PICTURES)["scores"], expected(PICTURES), atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"threads": "0"}, {"threads": "many"}, {"arena": "perhaps"}, {"graph_optimization": "most"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"threads": "0"}, {"threads": "many"}, {"arena": "perhaps"}, {"graph_optimization": "most"}], ids=str
+)
 def test_a_value_that_is_none_is_named(options: dict[str, str]) -> None:
     (name,) = options
     with pytest.raises(TargetError, match=name):
@@ -58,15 +60,29 @@ def test_waiting_threads_spin_only_where_there_are_several_or_it_is_asked() -> N
     def spins(plan: ThreadPlan, **options: Any) -> str:
         return str(settings(plan, **options).get_session_config_entry("session.intra_op.allow_spinning"))
 
-    assert (spins(ThreadPlan(4, 1)), spins(ThreadPlan(1, 4)), spins(ThreadPlan(1, 4), spinning=False), spins(ThreadPlan(4, 1), spinning=True)) == tuple("0101")
+    assert (
+        spins(ThreadPlan(4, 1)),
+        spins(ThreadPlan(1, 4)),
+        spins(ThreadPlan(1, 4), spinning=False),
+        spins(ThreadPlan(4, 1), spinning=True),
+    ) == tuple("0101")
 
 
 @pytest.mark.parametrize(
     ("sets", "exact"),
-    [(("avx2", "sse4_1"), "1"), (("avx512f", "sse4_1"), "1"), (("avx512_vnni", "sse4_1"), "0"), (("avx_vnni", "sse4_1"), "0"), (("asimddp",), "0"), ((), "0")],
+    [
+        (("avx2", "sse4_1"), "1"),
+        (("avx512f", "sse4_1"), "1"),
+        (("avx512_vnni", "sse4_1"), "0"),
+        (("avx_vnni", "sse4_1"), "0"),
+        (("asimddp",), "0"),
+        ((), "0"),
+    ],
     ids=str,
 )
-def test_int8_is_kept_from_saturating_where_the_processor_would(monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], exact: str) -> None:
+def test_int8_is_kept_from_saturating_where_the_processor_would(
+    monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], exact: str
+) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: sets)
     entry = "session.x64quantprecision"
     assert settings(ThreadPlan(1, 1)).get_session_config_entry(entry) == exact

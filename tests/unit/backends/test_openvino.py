@@ -44,7 +44,9 @@ sys.addaudithook(spy)
 """
 
 
-@pytest.mark.parametrize("preloaded", ["", "import openvino_telemetry as before"], ids=["as it is", "telemetry imported before"])
+@pytest.mark.parametrize(
+    "preloaded", ["", "import openvino_telemetry as before"], ids=["as it is", "telemetry imported before"]
+)
 def test_it_opens_no_connection_and_leaves_nothing_in_the_home_folder(tmp_path: Path, preloaded: str) -> None:
     """Importing OpenVINO alone reports to Google Analytics, unless it believes to be in CI or the user opted out."""
     model = network(tmp_path / "net.onnx")
@@ -89,7 +91,9 @@ def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.Monk
     ],
     ids=["none", "avx2", "avx512_bf16", "amx", "arm"],
 )
-def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], offered: set[str]) -> None:
+def test_a_precision_is_offered_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, sets: tuple[str, ...], offered: set[str]
+) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: sets)
     monkeypatch.setattr("platform.system", lambda: "Linux")
     offers = backend.BACKEND.offers()
@@ -100,11 +104,15 @@ def test_a_precision_is_offered_where_the_processor_has_it(monkeypatch: pytest.M
 def test_a_precision_that_is_not_offered_is_not_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: ("avx2",))
     with pytest.raises(BackendMissingError, match="bfloat16"):
-        backend.BACKEND.load(network(tmp_path / "net.onnx"), Target("openvino", "cpu", "bfloat16"), None, ThreadPlan(1, 1))
+        backend.BACKEND.load(
+            network(tmp_path / "net.onnx"), Target("openvino", "cpu", "bfloat16"), None, ThreadPlan(1, 1)
+        )
 
 
 @pytest.mark.parametrize(("precision", "others"), [("bfloat16", "f16|f32"), ("float16", "bf16|f32")])
-def test_a_precision_is_computed_in_or_refused_but_never_ignored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, others: str) -> None:
+def test_a_precision_is_computed_in_or_refused_but_never_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, others: str
+) -> None:
     """OpenVINO emulates bfloat16 on AVX-512, and instead of float16 takes bfloat16 or float32 without a word."""
     monkeypatch.setattr(host, "instruction_sets", lambda: ("avx512_bf16", "avx512_fp16"))
     try:
@@ -132,7 +140,10 @@ def test_a_precision_is_computed_in_or_refused_but_never_ignored(monkeypatch: py
 )
 def test_no_option_changes_the_answers(tmp_path: Path, options: dict[str, str]) -> None:
     batches = [pictures(count) for count in (1, 3, 2, 5)] * 4
-    with Runner.open(network(tmp_path / "net.onnx"), TARGET, objective="throughput", cores=2, options=options) as runner, ThreadPoolExecutor(4) as pool:
+    with (
+        Runner.open(network(tmp_path / "net.onnx"), TARGET, objective="throughput", cores=2, options=options) as runner,
+        ThreadPoolExecutor(4) as pool,
+    ):
         answers = list(pool.map(runner.infer, batches))
     for batch, answer in zip(batches, answers, strict=True):
         np.testing.assert_allclose(answer["scores"], expected(batch), atol=1e-5)
@@ -152,7 +163,9 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     return seen
 
 
-@pytest.mark.parametrize(("fixed_sizes", "compiled"), [(0, [None]), (1, [1, None]), (2, [1, 4, None]), (3, [1, 4, 2, None])])
+@pytest.mark.parametrize(
+    ("fixed_sizes", "compiled"), [(0, [None]), (1, [1, None]), (2, [1, 4, None]), (3, [1, 4, 2, None])]
+)
 def test_the_first_sizes_are_compiled_each_and_the_others_once(
     compilations: list[int | None], tmp_path: Path, fixed_sizes: int, compiled: list[int | None]
 ) -> None:
@@ -162,7 +175,9 @@ def test_the_first_sizes_are_compiled_each_and_the_others_once(
     assert compilations == compiled
 
 
-def test_threads_that_need_the_same_size_at_once_compile_it_once(compilations: list[int | None], tmp_path: Path) -> None:
+def test_threads_that_need_the_same_size_at_once_compile_it_once(
+    compilations: list[int | None], tmp_path: Path
+) -> None:
     together = threading.Barrier(6)
     with Runner.open(network(tmp_path / "net.onnx"), TARGET) as runner, ThreadPoolExecutor(6) as pool:
 
@@ -176,7 +191,10 @@ def test_threads_that_need_the_same_size_at_once_compile_it_once(compilations: l
 
 
 def test_a_network_with_free_sides_is_compiled_for_the_sizes_that_come(tmp_path: Path) -> None:
-    free = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, *sides]) for name, sides in (("x", ["H", "W"]), ("y", [1, 1]))]
+    free = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, *sides])
+        for name, sides in (("x", ["H", "W"]), ("y", [1, 1]))
+    ]
     model = save(tmp_path / "free.onnx", [helper.make_node("GlobalAveragePool", ["x"], ["y"])], free[:1], free[1:], [])
     with Runner.open(model, TARGET) as runner:
         assert runner.inputs[0].shape == (None, 3, None, None)
@@ -188,7 +206,11 @@ def test_a_network_with_free_sides_is_compiled_for_the_sizes_that_come(tmp_path:
 def test_outputs_that_are_copies_keep_their_names(tmp_path: Path) -> None:
     """OpenVINO drops Identity nodes, and a compiled network calls such an output by another of its names."""
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 2]) for name in ("x", "y", "z")]
-    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Identity", ["a"], ["y"]), helper.make_node("Identity", ["a"], ["z"])]
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Identity", ["a"], ["y"]),
+        helper.make_node("Identity", ["a"], ["z"]),
+    ]
     with Runner.open(save(tmp_path / "m.onnx", nodes, infos[:1], infos[1:], []), TARGET) as runner:
         outputs = runner.infer(np.array([[-1, 2]], np.float32))
     assert {name: value.tolist() for name, value in outputs.items()} == {"y": [[0, 2]], "z": [[0, 2]]}

@@ -21,12 +21,16 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError, RunError
 
 WEB = Target("web", "wasm")
-needs_node = pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed")
+needs_node = pytest.mark.skipif(
+    any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+)
 
 
 def streams() -> list[int]:
     """Return the Node processes that this one has started."""
-    listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
+    ).stdout
     return [int(line.split()[0]) for line in listed.splitlines() if "web_lane.mjs" in line]
 
 
@@ -53,8 +57,15 @@ def test_a_process_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> Non
 def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
     info = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 2])
     node = helper.make_node("Sail", ["x"], ["y"], domain="some.where")
-    graph = helper.make_graph([node], "small", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("some.where", 1)], ir_version=9), tmp_path / "net.onnx")
+    graph = helper.make_graph(
+        [node], "small", [info], [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2])]
+    )
+    onnx.save(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 19), helper.make_opsetid("some.where", 1)], ir_version=9
+        ),
+        tmp_path / "net.onnx",
+    )
     with pytest.raises(BuildError, match=r"can't load net\.onnx: .*Sail"):
         Runner.open(Model(tmp_path / "net.onnx", "onnx"), WEB)
     assert not streams()
@@ -63,10 +74,17 @@ def test_an_operator_that_it_lacks_is_named(tmp_path: Path) -> None:
 @needs_node
 def test_integers_of_all_sizes_pass(tmp_path: Path) -> None:
     kinds = {"int64": TensorProto.INT64, "uint8": TensorProto.UINT8, "bool": TensorProto.BOOL}
-    infos = [[helper.make_tensor_value_info(f"{side}_{name}", kind, ["N", 2]) for name, kind in kinds.items()] for side in ("in", "out")]
+    infos = [
+        [helper.make_tensor_value_info(f"{side}_{name}", kind, ["N", 2]) for name, kind in kinds.items()]
+        for side in ("in", "out")
+    ]
     nodes = [helper.make_node("Identity", [f"in_{name}"], [f"out_{name}"]) for name in kinds]
     model = save(tmp_path / "net.onnx", nodes, infos[0], infos[1], [])
-    feeds = {"in_int64": np.array([[-(2**40), 7]]), "in_uint8": np.array([[255, 0]], np.uint8), "in_bool": np.array([[True, False]])}
+    feeds = {
+        "in_int64": np.array([[-(2**40), 7]]),
+        "in_uint8": np.array([[255, 0]], np.uint8),
+        "in_bool": np.array([[True, False]]),
+    }
     with Runner.open(model, WEB) as runner:
         found = runner.run(feeds)
     for name, value in feeds.items():

@@ -1,4 +1,5 @@
-"""Candidates are measured in turns, on the same pictures, long enough and not for ever; and the report says what was found."""
+"""Candidates are measured in turns, on the same pictures, long enough and not for ever; and the report says what was
+found."""
 
 from __future__ import annotations
 
@@ -54,7 +55,10 @@ class Scripted:
 def pair(stack: ExitStack, folder: Path, first: Any = 0.0, second: Any = 0.0) -> list[SystemUnderTest]:
     for name in "ab":
         (folder / name).mkdir(exist_ok=True)
-    return [SystemUnderTest(name, stack.enter_context(slow(folder / name.lower(), seconds))) for name, seconds in (("A", first), ("B", second))]
+    return [
+        SystemUnderTest(name, stack.enter_context(slow(folder / name.lower(), seconds)))
+        for name, seconds in (("A", first), ("B", second))
+    ]
 
 
 def test_candidates_take_turns_on_the_same_pictures(stack: ExitStack, tmp_path: Path) -> None:
@@ -89,7 +93,9 @@ def test_patience_ends(stack: ExitStack, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda one: str(one.name))
-def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(stack: ExitStack, tmp_path: Path, scenario: Scenario) -> None:
+def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(
+    stack: ExitStack, tmp_path: Path, scenario: Scenario
+) -> None:
     candidates = pair(stack, tmp_path, 0.3, 0.02)
     outcome = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
     (found,) = outcome.comparisons

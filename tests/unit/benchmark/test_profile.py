@@ -15,7 +15,15 @@ from slow_models import pictures, slow
 def test_stages_and_shares(tmp_path: Path) -> None:
     with slow(tmp_path, 0.2, cores=2) as predictor:
         found = profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.6)
-    assert [stage.name for stage in found.stages] == ["read", "decode", "resize", "resize 2", "scale", "inference", "output"]
+    assert [stage.name for stage in found.stages] == [
+        "read",
+        "decode",
+        "resize",
+        "resize 2",
+        "scale",
+        "inference",
+        "output",
+    ]
     assert sum(stage.share for stage in found.stages) == pytest.approx(1)
     assert all(stage.seconds > 0 for stage in found.stages)
     inference = next(stage for stage in found.stages if stage.name == "inference")
@@ -37,7 +45,10 @@ def test_a_picture_that_can_not_be_read_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("call", [0, 3, 5])
 def test_a_failing_runtime_is_told(tmp_path: Path, call: int) -> None:
-    with slow(tmp_path, failing=frozenset(range(call, 500))) as predictor, pytest.raises(RunError, match="a planted failure"):
+    with (
+        slow(tmp_path, failing=frozenset(range(call, 500))) as predictor,
+        pytest.raises(RunError, match="a planted failure"),
+    ):
         profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.01)
 
 
@@ -45,6 +56,17 @@ def test_the_fast_steps_of_the_real_network(nsfw_model_path: Path, example_photo
     del nsfw_model_path
     pytest.importorskip("cv2")
     with load("open_nsfw", steps="fast") as predictor:
-        found = profile(SystemUnderTest("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2)
-    assert [stage.name for stage in found.stages] == ["read", "decode", "resize", "jpeg", "crop", "normalize", "inference", "output"]
+        found = profile(
+            SystemUnderTest("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2
+        )
+    assert [stage.name for stage in found.stages] == [
+        "read",
+        "decode",
+        "resize",
+        "jpeg",
+        "crop",
+        "normalize",
+        "inference",
+        "output",
+    ]
     assert all(stage.seconds > 0 for stage in found.stages)

@@ -25,7 +25,9 @@ def test_arrivals_are_a_poisson_process() -> None:
     assert (gaps > 0).all()
     assert gaps.mean() == pytest.approx(1 / rate, rel=0.03)
     assert gaps.std() == pytest.approx(1 / rate, rel=0.03), "an exponential's deviation is its mean"
-    assert (gaps < np.log(2) / rate).mean() == pytest.approx(0.5, abs=0.02), "half of the gaps are below the exponential's median"
+    assert (gaps < np.log(2) / rate).mean() == pytest.approx(0.5, abs=0.02), (
+        "half of the gaps are below the exponential's median"
+    )
     assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1]) < 0.03, "gaps don't depend on each other"
     per_second = np.histogram(due, bins=np.arange(0, int(due[-1])))[0]
     assert per_second.var() / per_second.mean() == pytest.approx(1, abs=0.25), "a Poisson count varies by its mean"
@@ -97,7 +99,8 @@ def test_an_impossible_server_is_refused() -> None:
 
 
 def test_the_highest_rate_lies_between_none_and_the_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two cores with 10 ms a picture answer at most 200 a second; what comes in one second need not show that it is a little more."""
+    """Two cores with 10 ms a picture answer at most 200 a second; what comes in one second need not show that it is a
+    little more."""
     monkeypatch.setattr("plimsoll.benchmark.rates.PRECISION", 1.25)
     with slow(tmp_path, 0.01, cores=2) as predictor:
         found = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.25, rank=50.0))

@@ -12,8 +12,11 @@ from plimsoll.benchmark.statistics import MINIMUM_COUNTS, compare, estimate, per
 from plimsoll.errors import InputError
 
 
-def rounds(seed: int, ratio: float, noise: float = 0.03, count: int = 20, deviation: float = 0.0) -> tuple[list[float], list[float]]:
-    """Speeds of a baseline and of a candidate `ratio` times as fast, each with its own noise and both with the machine's deviation."""
+def rounds(
+    seed: int, ratio: float, noise: float = 0.03, count: int = 20, deviation: float = 0.0
+) -> tuple[list[float], list[float]]:
+    """Speeds of a baseline and of a candidate `ratio` times as fast, each with its own noise and both with the
+    machine's deviation."""
     rng = np.random.default_rng(seed)
     machine = 1 + deviation * np.linspace(0, 1, count)
     before = 100 * machine * np.exp(rng.normal(0, noise, count))
@@ -47,7 +50,12 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     for seed in range(400):
         # Noise as machines have it: mostly little, now and then a burst in which all takes twice as long.
         rng = np.random.default_rng(seed)
-        values = 1.3 * np.exp(rng.normal(0, 0.02, 25)) / np.where(rng.random(25) < 0.1, 2.0, 1.0) * np.where(rng.random(25) < 0.1, 2.0, 1.0)
+        values = (
+            1.3
+            * np.exp(rng.normal(0, 0.02, 25))
+            / np.where(rng.random(25) < 0.1, 2.0, 1.0)
+            * np.where(rng.random(25) < 0.1, 2.0, 1.0)
+        )
         found = estimate(list(values))
         covered += found.low <= 1.3 <= found.high
     assert covered >= 0.93 * 400, "95.7 % are expected of 25 rounds"

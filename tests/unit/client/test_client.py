@@ -27,17 +27,33 @@ def test_one_picture_however_it_is_given(use: Do, tmp_path: Path) -> None:
     path = tmp_path / "a photo ü.jpg"
     path.write_bytes(b"x" * 1000)
     with running(Standin().app()) as url:
-        for picture in (path, str(path), path.read_bytes(), bytearray(1000), memoryview(bytes(1000)), io.BytesIO(bytes(1000))):
+        for picture in (
+            path,
+            str(path),
+            path.read_bytes(),
+            bytearray(1000),
+            memoryview(bytes(1000)),
+            io.BytesIO(bytes(1000)),
+        ):
             answer = use(url, lambda client, picture=picture: client.predict(picture))
             assert isinstance(answer, Answer)
             assert (answer.score, answer.label, answer.scores) == (1000.0, None, {"nsfw": 1000.0})
-            assert (answer.model, answer.version, answer.batch, answer.milliseconds["infer"]) == ("standin", "3", 2, 2.0)
+            assert (answer.model, answer.version, answer.batch, answer.milliseconds["infer"]) == (
+                "standin",
+                "3",
+                2,
+                2.0,
+            )
 
 
 def test_what_is_asked_arrives(use: Do) -> None:
     service = Standin()
     with running(service.app()) as url:
-        use(url, lambda client: client.predict(b"x", model="open_nsfw", top=2, threshold=0.25, priority=-1, timeout=900), key="plm_secret")
+        use(
+            url,
+            lambda client: client.predict(b"x", model="open_nsfw", top=2, threshold=0.25, priority=-1, timeout=900),
+            key="plm_secret",
+        )
     [request] = service.seen
     asked = dict(request.query_params)
     assert 800 < float(asked.pop("timeout")) <= 900
@@ -71,14 +87,31 @@ def test_file_names_stay_here(use: Do, tmp_path: Path) -> None:
 
 def test_several_pictures_keep_their_order_and_fail_alone(use: Do, tmp_path: Path) -> None:
     (tmp_path / "there.jpg").write_bytes(b"12345")
-    pictures = [b"1", tmp_path / "missing.jpg", b"bad", tmp_path / "there.jpg", io.BytesIO(b"123"), tmp_path, io.StringIO("text")]
+    pictures = [
+        b"1",
+        tmp_path / "missing.jpg",
+        b"bad",
+        tmp_path / "there.jpg",
+        io.BytesIO(b"123"),
+        tmp_path,
+        io.StringIO("text"),
+    ]
     with running(Standin().app()) as url:
         results = use(url, lambda client: client.predict(pictures))
     scores = [result.answer.score if result.answer else result.error and result.error.kind for result in results]
     assert scores == [1.0, "input", "image", 5.0, 3.0, "input", "input"]
-    assert [result.name for result in results[:4]] == ["0", str(tmp_path / "missing.jpg"), "2", str(tmp_path / "there.jpg")]
+    assert [result.name for result in results[:4]] == [
+        "0",
+        str(tmp_path / "missing.jpg"),
+        "2",
+        str(tmp_path / "there.jpg"),
+    ]
     assert "No such file" in results[1].error.message
-    assert (results[2].error.message, results[2].error.hint, results[2].error.milliseconds) == ("not a picture", "Send a JPEG.", {"queue": 0.5})
+    assert (results[2].error.message, results[2].error.hint, results[2].error.milliseconds) == (
+        "not a picture",
+        "Send a JPEG.",
+        {"queue": 0.5},
+    )
     assert "open it with mode 'rb'" in results[6].error.message
     with pytest.raises(ItemError, match="not a picture"):
         results[2].unwrap()

@@ -103,11 +103,25 @@ def test_nothing_is_sent_after_the_deadline() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 422])
 def test_a_4xx_is_never_tried_again(status: int) -> None:
     with pytest.raises(RejectedError) as raised:
-        Turned().exchange().heard(Reply(status, {"retry-after": "1", "x-request-id": "abc"}, b'{"error": {"kind": "input", "message": "no", "hint": "do"}}'))
-    assert (raised.value.status, raised.value.message, raised.value.hint, raised.value.request_id) == (status, "no", "do", "abc")
+        Turned().exchange().heard(
+            Reply(
+                status,
+                {"retry-after": "1", "x-request-id": "abc"},
+                b'{"error": {"kind": "input", "message": "no", "hint": "do"}}',
+            )
+        )
+    assert (raised.value.status, raised.value.message, raised.value.hint, raised.value.request_id) == (
+        status,
+        "no",
+        "do",
+        "abc",
+    )
 
 
-@pytest.mark.parametrize(("status", "kind"), [(500, ServiceError), (502, ServiceError), (504, DeadlineError), (408, DeadlineError), (307, ServiceError)])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(500, ServiceError), (502, ServiceError), (504, DeadlineError), (408, DeadlineError), (307, ServiceError)],
+)
 def test_nor_is_anything_else(status: int, kind: type[ServiceError]) -> None:
     with pytest.raises(ServiceError) as raised:
         Turned().exchange().heard(Reply(status, {"location": "https://elsewhere/"}, b"<h1>Bad\x1b[31m gateway</h1>"))
@@ -138,7 +152,17 @@ def test_what_broke_in_the_middle_is_not() -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("2", 2.0), (" 2.5 ", 2.5), ("-3", 0.0), ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0), ("nan", None), ("inf", None), ("soon", None), ("", None), (None, None)],
+    [
+        ("2", 2.0),
+        (" 2.5 ", 2.5),
+        ("-3", 0.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
 )
 def test_retry_after_is_read_in_both_forms(text: str | None, seconds: float | None) -> None:
     assert retry_after(text, now=lambda: 10.0) == seconds
@@ -152,7 +176,10 @@ def test_whatever_comes_is_put_in_words(status: int, body: bytes, hint: str) -> 
     assert all(sign.isprintable() for sign in error.message + error.hint + error.kind)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"error": ' * 50_000, b'{"error": {"message": NaN}}', b'{"error": ["a"]}', b"\xff\xfe", b"null"])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"error": ' * 50_000, b'{"error": {"message": NaN}}', b'{"error": ["a"]}', b"\xff\xfe", b"null"],
+)
 def test_hostile_bodies_are_quoted(body: bytes) -> None:
     error = problem(Reply(500, {}, body))
     assert error.message.startswith("HTTP 500")

@@ -18,7 +18,11 @@ from plimsoll.client import AsyncClient, BusyError, Client, DeadlineError, Rejec
 
 def test_it_comes_back_when_the_service_says(use: Do) -> None:
     """The queue is full twice; the answer comes at the third try, not before the time that the service asked for."""
-    service = Standin(before=lambda _, number: problem(503 if number == 1 else 429, "the queue is full", Retry_After="0.3") if number < 3 else None)
+    service = Standin(
+        before=lambda _, number: (
+            problem(503 if number == 1 else 429, "the queue is full", Retry_After="0.3") if number < 3 else None
+        )
+    )
     with running(service.app()) as url:
         began = time.monotonic()
         assert use(url, lambda client: client.predict(b"xyz")).score == 3.0
@@ -97,7 +101,9 @@ def test_a_service_that_starts_late_is_reached(use: Do) -> None:
         with listener.accept()[0] as connection:
             served.append(read_request(connection))
             body = b'{"model":"m","version":"1","results":[{"name":"0","answer":{"score":0.5},"error":null,"milliseconds":{},"batch":1}]}'
-            connection.sendall(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+            )
 
     with silent_port() as (listener, url):
         thread = threading.Thread(target=later, args=(listener,), daemon=True)
@@ -108,7 +114,8 @@ def test_a_service_that_starts_late_is_reached(use: Do) -> None:
 
 
 def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
-    """The server closes each connection as the second request on it arrives, as a keep-alive limit does at a bad moment."""
+    """The server closes each connection as the second request on it arrives, as a keep-alive limit does at a bad
+    moment."""
     stop = threading.Event()
     requests: list[bytes] = []
     body = b'{"model":"m","version":"1","results":[{"name":"0","answer":{"score":0.5},"error":null,"milliseconds":{},"batch":1}]}'
@@ -131,7 +138,10 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
-        assert use(f"http://127.0.0.1:{listener.getsockname()[1]}", twice if use is blocking else twice_async) == [0.5, 0.5]
+        assert use(f"http://127.0.0.1:{listener.getsockname()[1]}", twice if use is blocking else twice_async) == [
+            0.5,
+            0.5,
+        ]
         stop.set()
         socket.create_connection(listener.getsockname()).close()
         thread.join()
@@ -169,7 +179,12 @@ def test_another_kind_of_server_is_named(use: Do) -> None:
 
 def test_redirects_are_not_followed(use: Do) -> None:
     """The key would go along."""
-    service = Standin(before=lambda _, __: Response(status_code=307, headers={"location": "http://127.0.0.1:1/v1/predict"}))
-    with running(service.app()) as url, pytest.raises(ServiceError, match=r"sends elsewhere: http://127\.0\.0\.1:1/v1/predict"):
+    service = Standin(
+        before=lambda _, __: Response(status_code=307, headers={"location": "http://127.0.0.1:1/v1/predict"})
+    )
+    with (
+        running(service.app()) as url,
+        pytest.raises(ServiceError, match=r"sends elsewhere: http://127\.0\.0\.1:1/v1/predict"),
+    ):
         use(url, lambda client: client.predict(b"x"), key="plm_secret")
     assert len(service.seen) == 1

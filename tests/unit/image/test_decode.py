@@ -132,7 +132,9 @@ def test_grey_with_alpha_is_composited(decode: Decoder) -> None:
     data = saved(Image.fromarray(pixels), "PNG")
     opacity = pixels[:, :, 1] / 255
     blended = pixels[:, :, 0] * opacity + 100 * (1 - opacity)
-    assert np.abs(decode(data, alpha="composite", background=(100, 100, 100), colour="grey")[:, :, 0] - blended).max() <= 1
+    assert (
+        np.abs(decode(data, alpha="composite", background=(100, 100, 100), colour="grey")[:, :, 0] - blended).max() <= 1
+    )
     assert np.array_equal(decode(data, colour="grey")[:, :, 0], pixels[:, :, 0])
 
 
@@ -299,7 +301,14 @@ def test_plain_upsampling_repeats_the_chroma(decode: Decoder) -> None:
     assert spread("fancy") > 2
 
 
-CHOICES: list[dict[str, Any]] = [{}, {"exif_orientation": True}, {"colour": "grey"}, {"truncated": "fill"}, {"alpha": "composite"}, {"dct": "fast"}]
+CHOICES: list[dict[str, Any]] = [
+    {},
+    {"exif_orientation": True},
+    {"colour": "grey"},
+    {"truncated": "fill"},
+    {"alpha": "composite"},
+    {"dct": "fast"},
+]
 
 
 @pytest.mark.parametrize("options", CHOICES, ids=str)

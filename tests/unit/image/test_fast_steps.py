@@ -64,7 +64,11 @@ def test_a_step_is_as_near_as_documented(case: object) -> None:
 def test_the_differences_have_no_excuse_elsewhere() -> None:
     """Of all steps only the widened bilinear shrink, and what stands behind it, is more than a level away."""
     beyond = {name for name, (largest, _) in DOCUMENTED.items() if largest > 1}
-    assert beyond == {"resize, pillow bilinear, shrink", "resize, tensorflow bilinear, anti-aliased, shrink", "open_nsfw, end to end"}
+    assert beyond == {
+        "resize, pillow bilinear, shrink",
+        "resize, tensorflow bilinear, anti-aliased, shrink",
+        "open_nsfw, end to end",
+    }
 
 
 def difference(size: tuple[int, int], out: tuple[int, int]) -> Array:
@@ -72,7 +76,10 @@ def difference(size: tuple[int, int], out: tuple[int, int]) -> Array:
     with BENCHMARK.Image.open(ROOT / "examples" / "photos" / "coffee_cup.jpg") as opened:
         image = opened.convert("RGB").resize(size)
     step = Resize(width=out[0], height=out[1])
-    found = np.abs(as_array(fast.resize(as_array(image), step, ImageSpec())).astype(float) - as_array(reference.resize(image, step, ImageSpec())))
+    found = np.abs(
+        as_array(fast.resize(as_array(image), step, ImageSpec())).astype(float)
+        - as_array(reference.resize(image, step, ImageSpec()))
+    )
     return np.array([found.mean(), found.max()])
 
 

@@ -41,11 +41,21 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 def png(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(b"\0" * 100)) + png_chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + png_chunk(b"IEND", b"")
+    )
 
 
 def bmp(width: int, height: int) -> bytes:
-    return b"BM" + struct.pack("<IHHI", 54 + 40, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 40
+    return (
+        b"BM"
+        + struct.pack("<IHHI", 54 + 40, 0, 0, 54)
+        + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+        + b"\0" * 40
+    )
 
 
 def gif(width: int, height: int) -> bytes:
@@ -67,7 +77,13 @@ def jpeg(width: int, height: int, *, progressive: bool = False) -> bytes:
 
 
 def webp_extended(width: int, height: int) -> bytes:
-    chunk = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunk = (
+        b"VP8X"
+        + struct.pack("<I", 10)
+        + b"\x02\0\0\0"
+        + (width - 1).to_bytes(3, "little")
+        + (height - 1).to_bytes(3, "little")
+    )
     body = b"WEBP" + chunk + b"ANIM" + struct.pack("<I", 6) + b"\0" * 6
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
@@ -86,7 +102,17 @@ def webp_lossless(width: int, height: int) -> bytes:
 
 
 def tiff(width: int, height: int) -> bytes:
-    tags = [(256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 4, height), (279, 4, 16)]
+    tags = [
+        (256, 4, width),
+        (257, 4, height),
+        (258, 3, 8),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 8),
+        (277, 3, 1),
+        (278, 4, height),
+        (279, 4, 16),
+    ]
     entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
     return b"II*\0" + struct.pack("<I", 24) + b"\0" * 16 + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
 
@@ -114,7 +140,10 @@ def test_a_claim_beyond_the_limit_is_refused_at_once(kind: str, decoder: Decoder
     assert time.perf_counter() - start < 30
 
 
-@pytest.mark.parametrize(("kind", "side"), [("png", 60_000), ("bmp", 60_000), ("gif", 60_000), ("gif frame", 60_000), ("jpeg", 65_000), ("tiff", 60_000)])
+@pytest.mark.parametrize(
+    ("kind", "side"),
+    [("png", 60_000), ("bmp", 60_000), ("gif", 60_000), ("gif frame", 60_000), ("jpeg", 65_000), ("tiff", 60_000)],
+)
 @pytest.mark.parametrize("decoder", DECODERS, ids=["reference", "fast"])
 def test_an_absurd_claim_is_refused_at_once(kind: str, side: int, decoder: Decoder) -> None:
     data = CLAIMS[kind](side, side)

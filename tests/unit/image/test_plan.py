@@ -35,7 +35,9 @@ def steps(text: str) -> Steps:
 
 
 def card(name: str) -> Input:
-    return validate(tomllib.loads(files("plimsoll").joinpath(f"zoo/cards/{name}.toml").read_text(encoding="utf-8"))["spec"]).input
+    return validate(
+        tomllib.loads(files("plimsoll").joinpath(f"zoo/cards/{name}.toml").read_text(encoding="utf-8"))["spec"]
+    ).input
 
 
 EXACT = [
@@ -65,13 +67,23 @@ CLOSE = [
     'scale divisor=127.5 | mean values=[1] | layout order="NCHW" | dtype to="float16"',
     'crop width=64 height=48 | scale divisor=255 | dtype to="float16" | dtype to="float32"',
     'channels order="BGR" | std values=[2] | mean values=[7,8,9] | crop width=64 height=48 | channels order="RGB"',
-    'channels order="BGR" | resize width=64 height=64 filter="area" convention="opencv" rounding="none" | scale divisor=255 | crop width=32 height=32',
+    (
+        'channels order="BGR" | resize width=64 height=64 filter="area" convention="opencv" rounding="none" | scale'
+        " divisor=255 | crop width=32 height=32"
+    ),
     'resize width=300 height=280 filter="bicubic" convention="opencv" rounding="none" | scale divisor=255',
-    'resize fit="letterbox" width=320 height=256 filter="area" convention="opencv" rounding="none" | scale divisor=255 | layout order="NCHW"',
+    (
+        'resize fit="letterbox" width=320 height=256 filter="area" convention="opencv" rounding="none" | scale'
+        ' divisor=255 | layout order="NCHW"'
+    ),
     'resize width=90 height=70 convention="tensorflow" rounding="none" | mean values=[1,2,3]',
-    'resize width=90 height=70 convention="tensorflow" coordinates="align_corners" rounding="none" | mean values=[1,2,3]',
+    (
+        'resize width=90 height=70 convention="tensorflow" coordinates="align_corners" rounding="none" | mean'
+        " values=[1,2,3]"
+    ),
 ]
-"""The same up to float32's last digits (float16: its own last digit), because the arithmetic is folded into one pass."""
+"""The same up to float32's last digits (float16: its own last digit), because the arithmetic is folded into one pass.
+"""
 
 
 def both(text: str, **decode: Any) -> tuple[Preprocessor, Preprocessor]:
@@ -135,7 +147,9 @@ def yahoo(data: bytes) -> Array:
     with Image.open(io.BytesIO(data)) as opened:
         image = opened if opened.mode == "RGB" else opened.convert("RGB")
         stream = io.BytesIO()
-        narrowed = image.resize((256, image.height), Image.Resampling.BILINEAR)  # Pillow 12 did so in one call, Pillow 13 doesn't always.
+        narrowed = image.resize(
+            (256, image.height), Image.Resampling.BILINEAR
+        )  # Pillow 12 did so in one call, Pillow 13 doesn't always.
         narrowed.resize((256, 256), Image.Resampling.BILINEAR).save(stream, format="JPEG")
     with Image.open(stream) as stored:
         pixels = np.asarray(stored).astype(np.float32)

@@ -29,7 +29,9 @@ with np.load(HERE / "data" / "tensorflow_resize.npz") as _stored:
     TENSORFLOW: dict[str, Array] = dict(_stored)
 PICTURE = TENSORFLOW.pop("picture")
 PILLOW: dict[str, dict[str, str]] = json.loads((HERE / "data" / "pillow_resize.json").read_text(encoding="utf-8"))
-LOADER: dict[str, dict[str, str]] = json.loads((HERE / "data" / "tensorflow_loader.json").read_text(encoding="utf-8"))["photos"]
+LOADER: dict[str, dict[str, str]] = json.loads((HERE / "data" / "tensorflow_loader.json").read_text(encoding="utf-8"))[
+    "photos"
+]
 
 SIZES = [(16, 12), (50, 61), (29, 37), (61, 12), (9, 55), (28, 38), (1, 1), (58, 74), (90, 37)]
 """(height, width) from a picture of 29 x 37: shrink, grow, leave alone, mixed."""
@@ -48,7 +50,12 @@ def worst(a: Array, b: Array) -> float:
 def test_tensorflow(key: str) -> None:
     method, coordinates, antialias, size = key.split("/")
     height, width = map(int, size.split("x"))
-    options: dict[str, Any] = {"filter": method.removesuffix("3"), "coordinates": coordinates, "width": width, "height": height}
+    options: dict[str, Any] = {
+        "filter": method.removesuffix("3"),
+        "coordinates": coordinates,
+        "width": width,
+        "height": height,
+    }
     if method != "area":
         options["antialias"] = antialias == "True"
     found = by_step(PICTURE, convention="tensorflow", rounding="none", **options)
@@ -85,7 +92,13 @@ def sha256(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-OPENCV = {"nearest": "INTER_NEAREST", "bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4", "area": "INTER_AREA"}
+OPENCV = {
+    "nearest": "INTER_NEAREST",
+    "bilinear": "INTER_LINEAR",
+    "bicubic": "INTER_CUBIC",
+    "lanczos": "INTER_LANCZOS4",
+    "area": "INTER_AREA",
+}
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -123,7 +136,8 @@ def test_pillow(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("mode", pillow_resizes.MODES)
 @pytest.mark.parametrize("size", pillow_resizes.SIZES)
 def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filter_: str) -> None:
-    """The bytes are those of Pillow 12.3, whichever version is installed: Pillow 13 resizes tall pictures vertically first."""
+    """The bytes are those of Pillow 12.3, whichever version is installed: Pillow 13 resizes tall pictures vertically
+    first."""
     before, (width, height) = pillow_resizes.SIZES[size]
     image = pillow_resizes.picture(mode, before)
     expected = PILLOW[f"{mode} {filter_}"][size]
@@ -148,9 +162,13 @@ def test_rounding() -> None:
     exact = by_step(PICTURE, rounding="none", **options)
     assert np.array_equal(by_step(PICTURE, **options), np.floor(exact + 0.5).astype(np.uint8))
     unit = by_step(PICTURE.astype(np.float32) * np.float32(1 / 255), rounding="none", **options)
-    assert np.array_equal(by_step(PICTURE, rounding="tensorflow", **options), (unit * np.float32(255.5)).astype(np.uint8))
+    assert np.array_equal(
+        by_step(PICTURE, rounding="tensorflow", **options), (unit * np.float32(255.5)).astype(np.uint8)
+    )
     white = np.full((8, 8, 3), 255, np.uint8)
-    assert by_step(white, convention="tensorflow", filter="bicubic", rounding="tensorflow", width=5, height=5).min() == 255
+    assert (
+        by_step(white, convention="tensorflow", filter="bicubic", rounding="tensorflow", width=5, height=5).min() == 255
+    )
 
 
 def letterbox(pixels: Array, shape: tuple[int, int], *, auto: bool, scaleup: bool, stride: int) -> Array:
@@ -175,7 +193,9 @@ def letterbox(pixels: Array, shape: tuple[int, int], *, auto: bool, scaleup: boo
 @pytest.mark.parametrize("enlarge", [True, False])
 def test_letterbox_is_yolov5s(shape: tuple[int, int], stride: int, enlarge: bool) -> None:
     expected = letterbox(PICTURE, shape, auto=stride > 0, scaleup=enlarge, stride=stride)
-    found = by_step(PICTURE, fit="letterbox", convention="opencv", width=shape[1], height=shape[0], stride=stride, enlarge=enlarge)
+    found = by_step(
+        PICTURE, fit="letterbox", convention="opencv", width=shape[1], height=shape[0], stride=stride, enlarge=enlarge
+    )
     assert worst(found, expected) <= 1
     assert np.array_equal(found == 114, expected == 114) or worst(found, expected) == 1
     if not stride:
@@ -194,7 +214,9 @@ def test_letterbox_that_does_not_enlarge_keeps_the_pixels() -> None:
     assert (found[:5] == 114).all()
 
 
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (333, 500), (640, 480), (1, 7), (256, 256), (1023, 767)])
+@pytest.mark.parametrize(
+    ("width", "height"), [(500, 375), (375, 500), (333, 500), (640, 480), (1, 7), (256, 256), (1023, 767)]
+)
 @pytest.mark.parametrize("size", [224, 256, 337])
 def test_short_edge_is_torchvisions(width: int, height: int, size: int) -> None:
     """torchvision.transforms.functional._compute_resized_output_size."""
@@ -220,7 +242,10 @@ def test_the_centred_crop_rounds_as_asked(margin_x: int, margin_y: int) -> None:
     assert np.array_equal(floor, pixels[margin_y // 2 :, margin_x // 2 :][:10, :8])
     # torchvision.transforms.functional.center_crop
     top, left = round(margin_y / 2.0), round(margin_x / 2.0)
-    assert np.array_equal(as_array(crop(pixels, Crop(width=8, height=10, centre="round"), ImageSpec())), pixels[top : top + 10, left : left + 8])
+    assert np.array_equal(
+        as_array(crop(pixels, Crop(width=8, height=10, centre="round"), ImageSpec())),
+        pixels[top : top + 10, left : left + 8],
+    )
 
 
 def test_a_crop_that_does_not_fit_is_an_error() -> None:
@@ -233,7 +258,10 @@ def test_a_picture_of_one_pixel_grows_in_every_convention() -> None:
     pixel = np.array([[[10, 20, 30]]], np.uint8)
     for convention in ("pillow", "opencv", "tensorflow"):
         for name in ("nearest", "bilinear", "bicubic", "lanczos", "area"):
-            assert (by_step(pixel, convention=convention, filter=name, width=5, height=4) == pixel).all(), (convention, name)
+            assert (by_step(pixel, convention=convention, filter=name, width=5, height=4) == pixel).all(), (
+                convention,
+                name,
+            )
 
 
 @pytest.mark.parametrize(("size", "out"), [(225, 1000), (208, 640), (200, 224), (33, 99), (7, 1200)])
@@ -242,4 +270,9 @@ def test_opencv_falls_on_the_same_pixel_where_a_position_is_whole(name: str, siz
     """225 / 1000 and 1 / (1000 / 225) differ in the last bit, and so may the pixel that a whole position falls on."""
     row = np.random.default_rng(size).integers(0, 256, (3, size, 3)).astype(np.float32)
     expected = cv2.resize(row, (out, 5), interpolation=getattr(cv2, OPENCV[name]))
-    assert worst(by_step(row, convention="opencv", filter=name, rounding="none", width=out, height=5), np.asarray(expected)) <= 2e-3
+    assert (
+        worst(
+            by_step(row, convention="opencv", filter=name, rounding="none", width=out, height=5), np.asarray(expected)
+        )
+        <= 2e-3
+    )

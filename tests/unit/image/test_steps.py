@@ -56,13 +56,22 @@ def test_scale() -> None:
     assert not np.array_equal(run(RGB, Scale(divisor=255)), run(RGB, Scale(factor=1 / 255)))
 
 
-@pytest.mark.parametrize(("step", "operation"), [(Mean(values=(104.0, 116.5, 122.7)), np.subtract), (Std(values=(58.4, 57.1, 0.225)), np.divide)])
+@pytest.mark.parametrize(
+    ("step", "operation"),
+    [(Mean(values=(104.0, 116.5, 122.7)), np.subtract), (Std(values=(58.4, 57.1, 0.225)), np.divide)],
+)
 def test_mean_and_std_by_channel(step: Mean | Std, operation: np.ufunc) -> None:
-    expected = np.stack([operation(RGB[:, :, channel].astype(np.float32), np.float32(step.values[channel])) for channel in range(3)], axis=2)
+    expected = np.stack(
+        [operation(RGB[:, :, channel].astype(np.float32), np.float32(step.values[channel])) for channel in range(3)],
+        axis=2,
+    )
     found = run(RGB, step)
     assert found.dtype == np.float32
     assert np.array_equal(found, expected)
-    assert np.array_equal(run(RGB[:, ::-1][:, :, ::-1], step), operation(RGB[:, ::-1][:, :, ::-1].astype(np.float32), np.asarray(step.values, np.float32)))
+    assert np.array_equal(
+        run(RGB[:, ::-1][:, :, ::-1], step),
+        operation(RGB[:, ::-1][:, :, ::-1].astype(np.float32), np.asarray(step.values, np.float32)),
+    )
     first = run(RGB.transpose(2, 0, 1), step, ImageSpec(layout="NCHW"))
     assert np.array_equal(first, expected.transpose(2, 0, 1))
 
@@ -70,7 +79,10 @@ def test_mean_and_std_by_channel(step: Mean | Std, operation: np.ufunc) -> None:
 def test_one_value_goes_for_all_channels() -> None:
     assert np.array_equal(run(RGB, Mean(values=(127.5,))), RGB - np.float32(127.5))
     assert np.array_equal(run(GREY, Std(values=(127.5,)), ImageSpec(colour="grey")), GREY / np.float32(127.5))
-    assert np.array_equal(run(RGB.transpose(2, 0, 1), Mean(values=(1.5,)), ImageSpec(layout="NCHW")), RGB.transpose(2, 0, 1) - np.float32(1.5))
+    assert np.array_equal(
+        run(RGB.transpose(2, 0, 1), Mean(values=(1.5,)), ImageSpec(layout="NCHW")),
+        RGB.transpose(2, 0, 1) - np.float32(1.5),
+    )
 
 
 def test_layout() -> None:
@@ -90,7 +102,16 @@ def test_dtype() -> None:
 
 
 @pytest.mark.parametrize(
-    "step", [Channels(order="BGR"), Crop(width=4, height=3), Scale(factor=2.0), Mean(values=(1.0,)), Std(values=(2.0,)), Cast(to="uint8"), Jpeg()]
+    "step",
+    [
+        Channels(order="BGR"),
+        Crop(width=4, height=3),
+        Scale(factor=2.0),
+        Mean(values=(1.0,)),
+        Std(values=(2.0,)),
+        Cast(to="uint8"),
+        Jpeg(),
+    ],
 )
 def test_no_step_changes_what_it_is_given(step: Step) -> None:
     before = RGB.copy()
@@ -135,13 +156,26 @@ def test_a_grey_picture_stays_grey_in_jpeg() -> None:
         assert 0 < np.abs(found.astype(int) - grey).mean() < 4
 
 
-FORMS: list[tuple[Array, ImageSpec]] = [(np.asarray(photo()), ImageSpec()), (np.asarray(photo())[:, :, ::-1], ImageSpec(colour="BGR"))]
+FORMS: list[tuple[Array, ImageSpec]] = [
+    (np.asarray(photo()), ImageSpec()),
+    (np.asarray(photo())[:, :, ::-1], ImageSpec(colour="BGR")),
+]
 FORMS.append((np.asarray(photo().convert("L"))[:, :, np.newaxis], ImageSpec(colour="grey")))
 
 
 @pytest.mark.parametrize(("pixels", "form"), FORMS, ids=["RGB", "BGR", "grey"])
 @pytest.mark.parametrize(
-    "options", [{}, {"subsampling": "4:4:4"}, {"subsampling": "4:2:2"}, {"quality": 100}, {"quality": 1}, {"dct": "fast"}, {"upsampling": "plain"}], ids=str
+    "options",
+    [
+        {},
+        {"subsampling": "4:4:4"},
+        {"subsampling": "4:2:2"},
+        {"quality": 100},
+        {"quality": 1},
+        {"dct": "fast"},
+        {"upsampling": "plain"},
+    ],
+    ids=str,
 )
 def test_the_fast_jpeg_equals_the_reference(pixels: Array, form: ImageSpec, options: dict[str, Any]) -> None:
     step = Jpeg(**options)

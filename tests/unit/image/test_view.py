@@ -55,13 +55,19 @@ def differences(made: Preprocessor) -> NDArray[np.float64]:
 
 SIZES = [(126, 90), (84, 36), (100, 77), (504, 360), (333, 201), (300, 60)]
 SMOOTH = [
-    *({"convention": "opencv", "filter": one, "rounding": "none"} for one in ("bilinear", "bicubic", "lanczos", "area")),
+    *(
+        {"convention": "opencv", "filter": one, "rounding": "none"}
+        for one in ("bilinear", "bicubic", "lanczos", "area")
+    ),
     *(
         {"convention": "tensorflow", "filter": one, "rounding": "none", "coordinates": where}
         for one in ("bilinear", "bicubic")
         for where in ("half_pixel", "align_corners", "asymmetric")
     ),
-    *({"convention": "tensorflow", "filter": one, "rounding": "none", "antialias": True} for one in ("bilinear", "lanczos")),
+    *(
+        {"convention": "tensorflow", "filter": one, "rounding": "none", "antialias": True}
+        for one in ("bilinear", "lanczos")
+    ),
     {"convention": "tensorflow", "filter": "area", "rounding": "none"},
 ]
 
@@ -87,14 +93,22 @@ def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(
-    "resize", [{}, {"convention": "opencv"}, *({"convention": "tensorflow", "coordinates": one} for one in ("half_pixel", "align_corners", "asymmetric"))]
+    "resize",
+    [
+        {},
+        {"convention": "opencv"},
+        *({"convention": "tensorflow", "coordinates": one} for one in ("half_pixel", "align_corners", "asymmetric")),
+    ],
 )
 def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, int], preprocessing: str) -> None:
-    """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels is taken."""
+    """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels
+    is taken."""
     step = {"step": "resize", "width": size[0], "height": size[1], "filter": "nearest", **resize}
     found = differences(plan(step, preprocessing=preprocessing))
     assert np.abs(found).max() <= 1.0 + 1e-6
-    if size in ((126, 90), (84, 36)) and (resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"):
+    if size in ((126, 90), (84, 36)) and (
+        resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"
+    ):
         np.testing.assert_allclose(found, 0.0, atol=1e-9)
 
 
@@ -122,7 +136,9 @@ CHAINS: list[list[dict[str, Any]]] = [
 def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> None:
     made = plan(*chain, preprocessing=preprocessing)
     found = differences(made)
-    assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), "rounded to whole levels by the first resize, and by JPEG"
+    assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), (
+        "rounded to whole levels by the first resize, and by JPEG"
+    )
     assert np.abs(found.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
     data = told(ramp())
     tensor, where = made.viewed(data)
@@ -132,7 +148,9 @@ def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> Non
 
 def test_a_letterbox_counts_its_rounded_sides() -> None:
     """427 / 640 x 500 = 333.6 becomes 334 pixels: along y one input pixel is 427 / 334 pixels, not 640 / 500."""
-    letterbox = Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 500, "height": 500}]})
+    letterbox = Input.model_validate(
+        {"steps": [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 500, "height": 500}]}
+    )
     found = view(letterbox, (640, 427))
     assert found.scale == (640 / 500, 427 / 334)
     np.testing.assert_allclose(found.boxes(np.array([[0.0, 83.0, 500.0, 417.0]])), [[0, 0, 640, 427]], atol=1e-9)
@@ -144,7 +162,9 @@ def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: 
     stored = ramp()
     data = told(stored, orientation, format_)
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(told(stored, orientation))))
-    made = plan({"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True)
+    made = plan(
+        {"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True
+    )
     tensor, found = made.viewed(data)
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, orientation)
     assert found.upright_size == found.upright().upright_size == turned.size
@@ -190,7 +210,15 @@ def test_boxes_are_clipped_and_points_are_not() -> None:
 
 
 def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
-    made = Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "width": 50, "height": 40}, {"step": "crop", "width": 20, "height": 20}]})
+    made = Input.model_validate(
+        {
+            "steps": [
+                {"step": "decode"},
+                {"step": "resize", "width": 50, "height": 40},
+                {"step": "crop", "width": 20, "height": 20},
+            ]
+        }
+    )
     found = view(made, (100, 80))
     assert found.seen == (30, 20, 70, 60)
     x, y = found.pixel_centres()

@@ -1,4 +1,5 @@
-"""MNN's quantization JSON: a Spec's input steps as MNN's tool does them, checked pixel by pixel; what it can't say is refused."""
+"""MNN's quantization JSON: a Spec's input steps as MNN's tool does them, checked pixel by pixel; what it can't say is
+refused."""
 
 from __future__ import annotations
 
@@ -23,7 +24,13 @@ NCHW = {"step": "layout", "order": "NCHW"}
 
 
 def spec(*steps: dict[str, Any], colour: str = "RGB") -> Spec:
-    return files.validate({"name": "test", "input": {"steps": [{"step": "decode", "colour": colour}, *steps]}, "output": {"task": "tensor"}})
+    return files.validate(
+        {
+            "name": "test",
+            "input": {"steps": [{"step": "decode", "colour": colour}, *steps]},
+            "output": {"task": "tensor"},
+        }
+    )
 
 
 def tensor(one: Spec) -> np.ndarray[Any, Any]:
@@ -40,7 +47,9 @@ def as_mnn_does(quantization: Quantization) -> np.ndarray[Any, Any]:
     high, wide = round(48 * quantization.center_crop_h), round(64 * quantization.center_crop_w)
     top, left = (48 - high) // 2, (64 - wide) // 2
     cut = held[top : top + high, left : left + wide].astype(np.float32)
-    return np.ascontiguousarray(((cut - np.array(quantization.mean)) * np.array(quantization.normal)).transpose(2, 0, 1), np.float32)
+    return np.ascontiguousarray(
+        ((cut - np.array(quantization.mean)) * np.array(quantization.normal)).transpose(2, 0, 1), np.float32
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +58,13 @@ def as_mnn_does(quantization: Quantization) -> np.ndarray[Any, Any]:
         [RESIZE, NCHW],
         [RESIZE, {"step": "channels", "order": "BGR"}, {"step": "mean", "values": [104, 117, 123]}, NCHW],
         [RESIZE, {"step": "mean", "values": [123, 117, 104]}, {"step": "channels", "order": "BGR"}, NCHW],
-        [RESIZE, {"step": "scale", "divisor": 255}, {"step": "mean", "values": [0.485, 0.456, 0.406]}, {"step": "std", "values": [0.229, 0.224, 0.225]}, NCHW],
+        [
+            RESIZE,
+            {"step": "scale", "divisor": 255},
+            {"step": "mean", "values": [0.485, 0.456, 0.406]},
+            {"step": "std", "values": [0.229, 0.224, 0.225]},
+            NCHW,
+        ],
         [RESIZE, {"step": "mean", "values": [127.5]}, {"step": "scale", "factor": 0.0078125}, NCHW],
         [RESIZE, {"step": "crop", "width": 32, "height": 24}, {"step": "scale", "divisor": 255}, NCHW],
     ],
@@ -58,7 +73,9 @@ def as_mnn_does(quantization: Quantization) -> np.ndarray[Any, Any]:
 def test_the_file_means_what_the_spec_means(steps: list[dict[str, Any]]) -> None:
     given_ = spec(*steps)
     quantization, _ = export(given_, "images/")
-    np.testing.assert_allclose(as_mnn_does(Quantization.loads(quantization.dumps())), tensor(given_), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        as_mnn_does(Quantization.loads(quantization.dumps())), tensor(given_), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -78,7 +95,12 @@ def test_a_spec_comes_back_from_the_file(steps: list[dict[str, Any]]) -> None:
 
 def test_open_nsfw_says_what_mnn_does_otherwise() -> None:
     quantization, warnings = export(card("open_nsfw").spec, "images/", "EMA")
-    assert (quantization.format, quantization.mean, quantization.width, quantization.center_crop_h) == ("BGR", (104, 117, 123), 224, 0.875)
+    assert (quantization.format, quantization.mean, quantization.width, quantization.center_crop_h) == (
+        "BGR",
+        (104, 117, 123),
+        224,
+        0.875,
+    )
     assert quantization.feature_quantize_method == "EMA"
     told = " ".join(warnings)
     assert "anti-aliased" in told
@@ -90,7 +112,10 @@ def test_open_nsfw_says_what_mnn_does_otherwise() -> None:
     ("steps", "told"),
     [
         ([{"step": "resize", "fit": "letterbox", "width": 64, "height": 64}, NCHW], "letterbox"),
-        ([{"step": "resize", "fit": "short_edge", "size": 64}, {"step": "crop", "width": 64, "height": 64}, NCHW], "short_edge"),
+        (
+            [{"step": "resize", "fit": "short_edge", "size": 64}, {"step": "crop", "width": 64, "height": 64}, NCHW],
+            "short_edge",
+        ),
         ([{"step": "resize", "fit": "short_edge", "size": 64}], "open"),
         ([{"step": "crop", "width": 64, "height": 48}, NCHW], "crops once"),
         ([RESIZE, {"step": "crop", "width": 32, "height": 24, "x": 0, "y": 0}, NCHW], "centre"),
@@ -110,7 +135,10 @@ def test_unknown_keys_are_kept() -> None:
 
 
 @given(
-    st.fixed_dictionaries({"path": st.text(max_size=5), "width": st.integers(1, 99), "height": st.integers(1, 99)}, optional={"quant_bits": st.integers(2, 8)})
+    st.fixed_dictionaries(
+        {"path": st.text(max_size=5), "width": st.integers(1, 99), "height": st.integers(1, 99)},
+        optional={"quant_bits": st.integers(2, 8)},
+    )
 )
 def test_what_is_written_is_read_again(data: dict[str, Any]) -> None:
     read = Quantization.loads(json.dumps(data))

@@ -20,7 +20,10 @@ layers = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), mi
 
 @given(st.dictionaries(layers, st.tuples(st.lists(scales, min_size=1, max_size=5), scales), min_size=1, max_size=10))
 def test_what_is_written_is_read_again(table: dict[str, tuple[list[float], float]]) -> None:
-    made = Table({name: tuple(weights) for name, (weights, _) in table.items()}, {name: scale for name, (_, scale) in table.items()})
+    made = Table(
+        {name: tuple(weights) for name, (weights, _) in table.items()},
+        {name: scale for name, (_, scale) in table.items()},
+    )
     again = Table.loads(made.dumps())
     assert list(again.weights) == list(made.weights)
     for name, (weights, scale) in table.items():

@@ -22,7 +22,9 @@ anything = st.text(st.characters(codec="utf-8"), max_size=30)
 
 
 def tables(names: st.SearchStrategy[str]) -> st.SearchStrategy[dict[str, tuple[float, float]]]:
-    return st.dictionaries(names, st.tuples(ends, ends).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=20)
+    return st.dictionaries(
+        names, st.tuples(ends, ends).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=20
+    )
 
 
 @given(tables(anything))
@@ -39,7 +41,9 @@ def test_the_cache_is_read_again(table: dict[str, tuple[float, float]]) -> None:
 
 @given(tables(anything))
 def test_json_keeps_both_ends(table: dict[str, tuple[float, float]]) -> None:
-    assert calibration_table.loads(calibration_table.dumps(table, "json")) == {name: (low, high) for name, (low, high) in table.items()}
+    assert calibration_table.loads(calibration_table.dumps(table, "json")) == {
+        name: (low, high) for name, (low, high) in table.items()
+    }
 
 
 @given(tables(anything))
@@ -58,18 +62,27 @@ def written(tmp_path: Path) -> Path:
     from onnxruntime.quantization.quant_utils import write_calibration_table
 
     table = {"first": (-0.5, 2.0), "second:0/part": (-1.0, 4.0)}
-    data = {name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32)) for name, (low, high) in table.items()}
+    data = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in table.items()
+    }
     write_calibration_table(data, str(tmp_path))
     return tmp_path
 
 
 @pytest.mark.parametrize("kind", ["flatbuffers", "cache"])
 def test_what_onnx_runtime_writes_is_read(written: Path, kind: str) -> None:
-    assert calibration_table.loads((written / f"calibration.{kind}").read_bytes()) == {"first": (-2.0, 2.0), "second:0/part": (-4.0, 4.0)}
+    assert calibration_table.loads((written / f"calibration.{kind}").read_bytes()) == {
+        "first": (-2.0, 2.0),
+        "second:0/part": (-4.0, 4.0),
+    }
 
 
 def test_its_json_is_read_with_both_ends(written: Path) -> None:
-    assert calibration_table.loads((written / "calibration.json").read_bytes()) == {"first": (-0.5, 2.0), "second:0/part": (-1.0, 4.0)}
+    assert calibration_table.loads((written / "calibration.json").read_bytes()) == {
+        "first": (-0.5, 2.0),
+        "second:0/part": (-1.0, 4.0),
+    }
 
 
 def test_onnx_runtimes_own_reader_takes_our_json(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from plimsoll.backends.tensorrt.calibration_cache import Cache
 from plimsoll.errors import InputError
 
 ends = st.floats(-1e30, 1e30, allow_nan=False)
-names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=40).filter(
-    lambda name: name == name.strip() and name.splitlines() == [name]
-)
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=40
+).filter(lambda name: name == name.strip() and name.splitlines() == [name])
 ranges = st.dictionaries(names, st.tuples(ends, ends).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=20)
 
 
@@ -25,12 +25,17 @@ def test_what_is_written_is_read_again(table: dict[str, tuple[float, float]]) ->
     assert again == Cache.of(table)
     assert list(again.ranges) == list(table)
     for name, (low, high) in table.items():
-        assert again.ranges[name][1] == -again.ranges[name][0] == pytest.approx(max(-low, high, 0.0), rel=1e-6, abs=1e-40)
+        assert (
+            again.ranges[name][1] == -again.ranges[name][0] == pytest.approx(max(-low, high, 0.0), rel=1e-6, abs=1e-40)
+        )
 
 
 def test_a_cache_of_tensorrt_itself() -> None:
     """As TensorRT 8.2.5 writes it, a name with spaces and colons among it."""
-    text = "TRT-8205-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 12) [Convolution]_output: 3d4ccccd\nscope:0 part:1: 40000000\n"
+    text = (
+        "TRT-8205-EntropyCalibration2\ninput: 3c010a14\n(Unnamed Layer* 12) [Convolution]_output: 3d4ccccd\nscope:0"
+        " part:1: 40000000\n"
+    )
     cache = Cache.loads(text)
     assert (cache.version, cache.algorithm) == ("8205", "EntropyCalibration2")
     assert list(cache.scales) == ["input", "(Unnamed Layer* 12) [Convolution]_output", "scope:0 part:1"]

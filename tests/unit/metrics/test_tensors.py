@@ -114,7 +114,10 @@ def test_extremes_neither_overflow_nor_vanish() -> None:
     assert deviation(of(1e30), of(1.1e30)).max_rel == pytest.approx(0.1, rel=1e-5)
 
 
-@pytest.mark.parametrize(("reference", "other"), [(of(1, 2), of(1)), (of(1, 2), of(1, 2).reshape(1, 2)), (of(1), of(1, dtype="float64")), (of(), of(1))])
+@pytest.mark.parametrize(
+    ("reference", "other"),
+    [(of(1, 2), of(1)), (of(1, 2), of(1, 2).reshape(1, 2)), (of(1), of(1, dtype="float64")), (of(), of(1))],
+)
 def test_other_shape_or_dtype_is_refused(reference: NDArray[Any], other: NDArray[Any]) -> None:
     with pytest.raises(CheckError, match="expected float32"):
         deviation(reference, other)
@@ -131,7 +134,9 @@ any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 @given(st.lists(st.tuples(any_float, any_float), max_size=6))
 def test_no_figure_is_ever_nan(pairs: list[tuple[float, float]]) -> None:
     found = deviation(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
-    assert not any(math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine, found.snr_db))
+    assert not any(
+        math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine, found.snr_db)
+    )
     assert -1.0 <= found.cosine <= 1.0
     assert found.mean_abs <= found.max_abs or math.isclose(found.mean_abs, found.max_abs)
 
@@ -149,7 +154,9 @@ def test_running_over_parts_equals_the_whole() -> None:
     second = first + generator.normal(size=first.shape).astype(np.float32) / 50
     whole, parts = deviation(first, second), running(*zip(first, second, strict=True))
     assert parts.max_abs == whole.max_abs
-    assert (parts.mean_abs, parts.cosine, parts.snr_db) == pytest.approx((whole.mean_abs, whole.cosine, whole.snr_db), rel=1e-9)
+    assert (parts.mean_abs, parts.cosine, parts.snr_db) == pytest.approx(
+        (whole.mean_abs, whole.cosine, whole.snr_db), rel=1e-9
+    )
 
 
 def test_running_never_forgets_a_nan() -> None:

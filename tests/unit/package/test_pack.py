@@ -44,7 +44,11 @@ def test_own_pictures_replace_the_packages(model: Model, tmp_path: Path, example
     out = pack(model, HERE, tmp_path / "bundle.zip", images=[odd, example_photos[0], twin])
     with Bundle.open(out) as opened:
         stem = example_photos[0].stem
-        assert [vector.picture for vector in opened.manifest.golden] == ["golden/n_ted_photo.png", f"golden/{stem}.jpg", f"golden/{stem}-2.png"]
+        assert [vector.picture for vector in opened.manifest.golden] == [
+            "golden/n_ted_photo.png",
+            f"golden/{stem}.jpg",
+            f"golden/{stem}-2.png",
+        ]
         assert opened.file(f"golden/{stem}.jpg").read_bytes() == example_photos[0].read_bytes()
         assert verify(opened).passed
 
@@ -56,7 +60,9 @@ def test_too_many_pictures(model: Model, tmp_path: Path, example_photos: list[Pa
 
 
 @pytest.mark.parametrize("name", ["truncated.jpg", "empty.jpg", "not_an_image.jpg", "absent.jpg"])
-def test_a_picture_that_fails_is_an_error_and_nothing_is_written(model: Model, tmp_path: Path, awkward: Path, name: str) -> None:
+def test_a_picture_that_fails_is_an_error_and_nothing_is_written(
+    model: Model, tmp_path: Path, awkward: Path, name: str
+) -> None:
     with pytest.raises(ImageError, match=name):
         pack(model, HERE, tmp_path / "bundle", images=[awkward / name])
     assert not (tmp_path / "bundle").exists()
@@ -83,7 +89,9 @@ def test_a_spec_of_another_network_is_refused(model: Model, tmp_path: Path) -> N
         pack(replace(model, spec=loads(SPEC.replace("width = 6", "width = 7"))), HERE, tmp_path / "bundle")
 
 
-def test_an_existing_destination_is_refused_before_anything_runs(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_existing_destination_is_refused_before_anything_runs(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pack(model, HERE, tmp_path / "bundle")
     monkeypatch.setattr(Runner, "open", lambda *_: pytest.fail("it ran"))
     with pytest.raises(BundleError, match="exists"):
@@ -98,7 +106,10 @@ def test_an_origin_that_json_can_not_hold(model: Model, tmp_path: Path) -> None:
 
 
 def test_a_network_that_answers_nan_can_not_be_packed(tmp_path: Path) -> None:
-    infos = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5, 6, 3]), helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5, 6, 3])]
+    infos = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 5, 6, 3]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 5, 6, 3]),
+    ]
     nodes = [helper.make_node("Sub", ["x", "x"], ["zero"]), helper.make_node("Div", ["zero", "zero"], ["y"])]
     bad = save(tmp_path / "nan.onnx", nodes, infos[:1], infos[1:], [])
     with pytest.raises(CheckError, match=r"alpha\.png: the output 'y' has values that are NaN"):
@@ -106,12 +117,17 @@ def test_a_network_that_answers_nan_can_not_be_packed(tmp_path: Path) -> None:
 
 
 def test_several_outputs_and_a_fixed_batch(tmp_path: Path) -> None:
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 5, 6, 3]) for name in ("x", "double", "../half/\x1b")]
+    infos = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 5, 6, 3]) for name in ("x", "double", "../half/\x1b")
+    ]
     nodes = [helper.make_node("Add", ["x", "x"], ["double"]), helper.make_node("Neg", ["x"], ["../half/\x1b"])]
     two = save(tmp_path / "two.onnx", nodes, infos[:1], infos[1:], [])
     out = pack(replace(two, spec=loads(TENSOR_SPEC)), HERE, tmp_path / "bundle.zip")
     with Bundle.open(out) as opened:
-        assert opened.manifest.golden[0].outputs == {"double": "golden/alpha.0.npy", "../half/\x1b": "golden/alpha.1.npy"}
+        assert opened.manifest.golden[0].outputs == {
+            "double": "golden/alpha.0.npy",
+            "../half/\x1b": "golden/alpha.1.npy",
+        }
         assert opened.tensor("golden/alpha.1.npy").shape == (1, 5, 6, 3)
         report = verify(opened)
     assert report.passed
@@ -123,7 +139,9 @@ def test_external_weights_stay_beside_the_model(model: Model, tmp_path: Path) ->
     (folder / "weights").mkdir(parents=True)
     whole = onnx.load(model.path)
     onnx.save(whole, folder / "small.onnx", save_as_external_data=True, location="weights/all.bin", size_threshold=64)
-    out = pack(Model(folder / "small.onnx", "onnx", model.spec), HERE, tmp_path / "bundle.zip")  # a Model that names no further files
+    out = pack(
+        Model(folder / "small.onnx", "onnx", model.spec), HERE, tmp_path / "bundle.zip"
+    )  # a Model that names no further files
     shutil.rmtree(folder)
     with Bundle.open(out) as opened:
         assert opened.manifest.model.files == ("model/weights/all.bin",)
@@ -134,11 +152,17 @@ def test_external_weights_stay_beside_the_model(model: Model, tmp_path: Path) ->
 def test_files_of_a_model_must_lie_below_it(model: Model, tmp_path: Path) -> None:
     (tmp_path / "other.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="not in its folder"):
-        pack(replace(model, format="unheard_of", path=tmp_path / "deep" / "small.onnx", files=(tmp_path / "other.bin",)), HERE, tmp_path / "bundle")
+        pack(
+            replace(model, format="unheard_of", path=tmp_path / "deep" / "small.onnx", files=(tmp_path / "other.bin",)),
+            HERE,
+            tmp_path / "bundle",
+        )
 
 
 def test_one_of_our_own_pictures_shrinks_both_ways_where_networks_take_299_pixels_or_fewer() -> None:
     """Else a machine that shrinks in another way would pass."""
     folder = files("plimsoll.bundle").joinpath("golden")
-    sizes = [Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")]
+    sizes = [
+        Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")
+    ]
     assert any(min(size) > 299 for size in sizes)

@@ -40,7 +40,9 @@ def replaced_tensor(folder: Path, name: str, change: Callable[[Any], Any]) -> Pa
 @pytest.mark.parametrize("name", ["bundle", "bundle.zip"])
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, preprocessing: Any) -> None:
-    out = pack(model, HERE, tmp_path / name, preprocessing=preprocessing, origin={"licence": "CC0-1.0", "authors": ["nobody"]})
+    out = pack(
+        model, HERE, tmp_path / name, preprocessing=preprocessing, origin={"licence": "CC0-1.0", "authors": ["nobody"]}
+    )
     with Bundle.open(out) as opened:
         report = verify(opened)
         assert opened.spec == model.spec
@@ -54,7 +56,12 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, prepro
     assert report.passed
     assert report.kind == "verify"
     facts = ("architecture", "instruction sets", "versions", "processor", "cores", "system", "python")
-    assert report.measurements == {"pictures": 5, "outputs": 1, "as it was packed": "yes", **{f"same {fact}": "yes" for fact in facts}}
+    assert report.measurements == {
+        "pictures": 5,
+        "outputs": 1,
+        "as it was packed": "yes",
+        **{f"same {fact}": "yes" for fact in facts},
+    }
     assert Report.model_validate_json(report.to_json()) == report
 
 
@@ -89,7 +96,9 @@ def test_input_differences_are_counted_in_picture_levels(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_nan_on_one_side_or_both_never_passes(model: Model, tmp_path: Path, awkward: Path, odd: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nan_on_one_side_or_both_never_passes(
+    model: Model, tmp_path: Path, awkward: Path, odd: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = pack(model, HERE, tmp_path / "bundle", images=[awkward / "alpha.png"])
 
     def spoil(tensor: Any) -> Any:
@@ -99,13 +108,19 @@ def test_nan_on_one_side_or_both_never_passes(model: Model, tmp_path: Path, awkw
     replaced_tensor(bundle, "golden/alpha.0.npy", spoil)
     assert failed(verified(bundle)) == ["network", "end to end"]
     infer = Runner.infer
-    monkeypatch.setattr(Runner, "infer", lambda self, batch: {name: spoil(value.copy()) for name, value in infer(self, batch).items()})
+    monkeypatch.setattr(
+        Runner, "infer", lambda self, batch: {name: spoil(value.copy()) for name, value in infer(self, batch).items()}
+    )
     assert failed(verified(bundle)) == ["network", "end to end"]
 
 
 def test_nan_from_the_network_here_fails(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = Runner.infer
-    monkeypatch.setattr(Runner, "infer", lambda self, batch: {name: value * np.float32(math.nan) for name, value in infer(self, batch).items()})
+    monkeypatch.setattr(
+        Runner,
+        "infer",
+        lambda self, batch: {name: value * np.float32(math.nan) for name, value in infer(self, batch).items()},
+    )
     report = verified(bundle)
     assert failed(report) == ["network", "end to end"]
     assert not report.checks[2].measured <= report.checks[2].limit
@@ -120,7 +135,9 @@ def test_nan_from_the_network_here_fails(bundle: Path, monkeypatch: pytest.Monke
         ("golden/alpha.input.npy", lambda tensor: tensor.astype("float64"), list(CHECKS[:3])),
     ],
 )
-def test_another_shape_or_dtype_fails(bundle: Path, name: str, change: Callable[[Any], Any], failing: list[str]) -> None:
+def test_another_shape_or_dtype_fails(
+    bundle: Path, name: str, change: Callable[[Any], Any], failing: list[str]
+) -> None:
     report = verified(replaced_tensor(bundle, name, change))
     assert set(failing) <= set(failed(report))
     worst_ = next(check for check in report.checks if check.name == failing[-1])
@@ -129,7 +146,10 @@ def test_another_shape_or_dtype_fails(bundle: Path, name: str, change: Callable[
 
 
 def test_another_output_name_fails(bundle: Path) -> None:
-    edit(bundle, lambda data: [vector.update(outputs={"other": vector["outputs"]["scores"]}) for vector in data["golden"]])
+    edit(
+        bundle,
+        lambda data: [vector.update(outputs={"other": vector["outputs"]["scores"]}) for vector in data["golden"]],
+    )
     report = verified(bundle)
     assert failed(report) == ["network", "end to end"]
     assert "['scores'], stored are ['other']" in report.checks[2].detail
@@ -152,7 +172,9 @@ def test_a_missing_runtime_is_an_error_not_a_report(bundle: Path, monkeypatch: p
 
 def test_another_machine_is_named(bundle: Path) -> None:
     def elsewhere(data: dict[str, Any]) -> None:
-        data["environment"].update(architecture="vax", instruction_sets=["pdp11", *data["environment"]["instruction_sets"][1:]])
+        data["environment"].update(
+            architecture="vax", instruction_sets=["pdp11", *data["environment"]["instruction_sets"][1:]]
+        )
         data["environment"]["versions"]["onnxruntime"] = "0.1"
 
     measurements = verified(edit(bundle, elsewhere)).measurements
@@ -164,7 +186,9 @@ def test_another_machine_is_named(bundle: Path) -> None:
 
 
 def test_an_environment_of_nonsense_is_survived(bundle: Path) -> None:
-    report = verified(edit(bundle, lambda data: data.update(environment={"versions": [1, {"a": None}], "architecture": {"x": 1}})))
+    report = verified(
+        edit(bundle, lambda data: data.update(environment={"versions": [1, {"a": None}], "architecture": {"x": 1}}))
+    )
     assert report.passed
     assert str(report.measurements["same versions"]).startswith("no:")
 

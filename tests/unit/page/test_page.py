@@ -40,7 +40,9 @@ def test_the_page_is_balanced_and_its_names_are_unique(page: str) -> None:
     assert read.wrong == []
     names = [attributes["id"] for _, attributes in read.elements if "id" in attributes]
     assert len(names) == len(set(names))
-    pointed_at = [target for _, attributes in read.elements for target in (attributes.get("aria-labelledby") or "").split()]
+    pointed_at = [
+        target for _, attributes in read.elements for target in (attributes.get("aria-labelledby") or "").split()
+    ]
     pointed_at += [href.removeprefix("#") for a in read.all("a") if (href := a["href"])]
     assert pointed_at
     assert set(pointed_at) <= set(names)
@@ -48,7 +50,10 @@ def test_the_page_is_balanced_and_its_names_are_unique(page: str) -> None:
 
 def test_the_page_loads_nothing(page: str) -> None:
     read = Page(page)
-    assert {value.partition(":")[0] for value in references(read) if not value.startswith(("#", "url(#"))} <= {"data", "none"}
+    assert {value.partition(":")[0] for value in references(read) if not value.startswith(("#", "url(#"))} <= {
+        "data",
+        "none",
+    }
     assert all((image["src"] or "").startswith("data:image/jpeg;base64,") for image in read.all("img"))
     style = page.partition("<style>")[2].partition("</style>")[0]
     assert "url(" not in style
@@ -57,7 +62,9 @@ def test_the_page_loads_nothing(page: str) -> None:
 
 
 def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
-    policy = next(meta["content"] for meta in Page(page).all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        meta["content"] for meta in Page(page).all("meta") if meta.get("http-equiv") == "Content-Security-Policy"
+    )
     script = page.partition("<script>")[2].partition("</script>")[0]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert policy is not None
@@ -88,7 +95,10 @@ def test_no_figure_is_written_as_python_writes_it(page: str) -> None:
     assert not re.search(r"\bnan\b|\binf\b|\bNone \d|\bTrue\b|\bFalse\b|\d\.\d{6}|\de[-+]\d|\d{5}\.\d", text)
 
 
-@pytest.mark.parametrize(("style", "words"), [("nothing_passed", "Nothing passed: the reference ships"), ("not_better", "Not faster: the simplest is kept")])
+@pytest.mark.parametrize(
+    ("style", "words"),
+    [("nothing_passed", "Nothing passed: the reference ships"), ("not_better", "Not faster: the simplest is kept")],
+)
 def test_other_outcomes_have_their_own_headline(made: dict[str, Any], style: str, words: str) -> None:
     found = copy.deepcopy(made) | {"outcome": style, "winner": made["reference"]}
     read = rendered(found)
@@ -160,7 +170,9 @@ def test_hostile_text_stays_text(made: dict[str, Any], page: str, where: str) ->
 def test_hostile_facts_of_the_report_stay_text(made: dict[str, Any], page: str) -> None:
     report = ship_reports.report(made)
     assert_harmless(render(report.model_copy(update={"subject": HOSTILE})), page)
-    assert_harmless(render(report.model_copy(update={"environment": {HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}}})), page)
+    assert_harmless(
+        render(report.model_copy(update={"environment": {HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}}})), page
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +200,9 @@ def test_text_that_no_file_can_hold_is_replaced(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
     found["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
     details = ShipDetails.model_validate(found)
-    report = ship_reports.report(made).model_copy(update={"details": {**found, "worst": [details.worst[0].model_dump()]}})
+    report = ship_reports.report(made).model_copy(
+        update={"details": {**found, "worst": [details.worst[0].model_dump()]}}
+    )
     source = render(report)
     source.encode("utf-8")
     assert not set("\x00\x1b\u202e\udcff") & set(source)
@@ -198,7 +212,10 @@ def strip(value: Any) -> Any:
     """Return the same report with nothing measured: every figure null."""
     if isinstance(value, dict):
         kept = ("count", "flipped", "failed", "calibration", "selection", "judging", "unreadable", "duplicates")
-        return {key: item if key in kept else [] if key in ("checks", "thresholds") else strip(item) for key, item in value.items()}
+        return {
+            key: item if key in kept else [] if key in ("checks", "thresholds") else strip(item)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         return [strip(item) for item in value]
     return None if isinstance(value, float | int) and not isinstance(value, bool) else value
@@ -209,7 +226,10 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
     def put(value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                key: missing if item is None and key != "calibrator" and key != "passed" and key != "labelled" else put(item) for key, item in value.items()
+                key: missing
+                if item is None and key != "calibrator" and key != "passed" and key != "labelled"
+                else put(item)
+                for key, item in value.items()
             }
         return [put(item) for item in value] if isinstance(value, list) else value
 
@@ -220,7 +240,22 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
     assert all(candidate["name"] in source for candidate in made["candidates"])
 
 
-@pytest.mark.parametrize("part", ["candidates", "scores", "worst", "layers", "commands", "notes", "thresholds", "stages", "judged", "split", "budget"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "candidates",
+        "scores",
+        "worst",
+        "layers",
+        "commands",
+        "notes",
+        "thresholds",
+        "stages",
+        "judged",
+        "split",
+        "budget",
+    ],
+)
 def test_a_missing_part_is_left_out(made: dict[str, Any], part: str) -> None:
     found = {key: value for key, value in made.items() if key != part}
     assert rendered(found).wrong == []
@@ -239,11 +274,28 @@ def test_the_least_report_has_a_page() -> None:
 @pytest.mark.parametrize("deviation", [0.0, 1e-12, 1.0, 1e6])
 @pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
 def test_one_variant_has_a_page(ratio: float, deviation: float, limit: float | None) -> None:
-    candidate = {"key": "a", "name": "alone", "target": "a:b:c", "passed": True, "deviation": {"max": deviation}, "speed": {"ratio": ratio, "low": ratio, "high": ratio}}
-    details = {**BARE, "outcome": "better", "candidates": [candidate], "budget": {"deviation_limit": limit, "deviation_measure": "max"}}
+    candidate = {
+        "key": "a",
+        "name": "alone",
+        "target": "a:b:c",
+        "passed": True,
+        "deviation": {"max": deviation},
+        "speed": {"ratio": ratio, "low": ratio, "high": ratio},
+    }
+    details = {
+        **BARE,
+        "outcome": "better",
+        "candidates": [candidate],
+        "budget": {"deviation_limit": limit, "deviation_measure": "max"},
+    }
     read = rendered(details)
     assert read.wrong == []
-    places = [float(value) for _, attributes in read.elements for key in ("x1", "y1", "x2", "y2") if (value := attributes.get(key)) and not value.endswith("%")]
+    places = [
+        float(value)
+        for _, attributes in read.elements
+        for key in ("x1", "y1", "x2", "y2")
+        if (value := attributes.get(key)) and not value.endswith("%")
+    ]
     assert all(-10 <= place <= 1010 for place in places)
 
 
@@ -264,7 +316,9 @@ def test_a_flipped_decision_is_marked(made: dict[str, Any]) -> None:
 
 def test_labelled_metrics_are_shown(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
-    found["judged"]["labelled"] = {"top-1 accuracy": {"reference": 0.962, "winner": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}}
+    found["judged"]["labelled"] = {
+        "top-1 accuracy": {"reference": 0.962, "winner": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}
+    }
     text = rendered(found).text
     assert "top-1 accuracy" in text
     assert "−0.002 to +0.011" in text
@@ -277,4 +331,8 @@ def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="winner: Field required"):
         render(Report(kind="ship", subject="a network"))
     with pytest.raises(InputError, match=r"candidates\.0\.speed\.ratio"):
-        render(report.model_copy(update={"details": {**BARE, "candidates": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}))
+        render(
+            report.model_copy(
+                update={"details": {**BARE, "candidates": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}
+            )
+        )

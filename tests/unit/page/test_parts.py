@@ -41,28 +41,66 @@ def test_numbers(value: float | None, text: str) -> None:
     assert figures.number(value) == text
 
 
-@pytest.mark.parametrize(("ratio", "text"), [(4.89, "4.8×"), (4.8, "4.8×"), (5.0, "5.0×"), (0.71, "0.7×"), (12.9, "12×"), (None, "–"), (NAN, "–")])
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(4.89, "4.8×"), (4.8, "4.8×"), (5.0, "5.0×"), (0.71, "0.7×"), (12.9, "12×"), (None, "–"), (NAN, "–")],
+)
 def test_a_headline_never_claims_more_than_was_measured(ratio: float | None, text: str) -> None:
     assert figures.roughly_times(ratio) == text
 
 
-@pytest.mark.parametrize(("share", "text"), [(0.02367, "2.4 %"), (0.02, "2 %"), (0.0201, "2.1 %"), (0.147, "15 %"), (1.0, "100 %"), (0.0, "0 %"), (NAN, "–")])
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.02367, "2.4 %"), (0.02, "2 %"), (0.0201, "2.1 %"), (0.147, "15 %"), (1.0, "100 %"), (0.0, "0 %"), (NAN, "–")],
+)
 def test_a_bound_is_rounded_up(share: float, text: str) -> None:
     assert plain(figures.percent_at_most(share)) == text
 
 
 def test_other_units() -> None:
-    assert [plain(figures.size(size)) for size in (None, 512, 6.2e6, 341e6, 3.9e9)] == ["–", "512 B", "6.2 MB", "341 MB", "3.9 GB"]
-    assert [plain(figures.duration(time)) for time in (0.31, 4.2, 312.5, 7500, NAN)] == ["310 ms", "4.2 s", "5 min 12 s", "2 h 5 min", "–"]
-    assert [plain(figures.percent(share)) for share in (0.0, 0.0001, 0.649, 1.0)] == ["0.0 %", "<0.1 %", "64.9 %", "100.0 %"]
+    assert [plain(figures.size(size)) for size in (None, 512, 6.2e6, 341e6, 3.9e9)] == [
+        "–",
+        "512 B",
+        "6.2 MB",
+        "341 MB",
+        "3.9 GB",
+    ]
+    assert [plain(figures.duration(time)) for time in (0.31, 4.2, 312.5, 7500, NAN)] == [
+        "310 ms",
+        "4.2 s",
+        "5 min 12 s",
+        "2 h 5 min",
+        "–",
+    ]
+    assert [plain(figures.percent(share)) for share in (0.0, 0.0001, 0.649, 1.0)] == [
+        "0.0 %",
+        "<0.1 %",
+        "64.9 %",
+        "100.0 %",
+    ]
     assert [figures.milliseconds(time) for time in (0.04, 20.1, 1040.0)] == ["0.04", "20.1", "1,040"]
     assert [figures.signed(change) for change in (0.018, -0.004, 0.0, None)] == ["+0.018", "−0.004", "0", "–"]
-    assert [figures.counted(count, "picture") for count in (0, 1, 1250)] == ["0 pictures", "1 picture", "1,250 pictures"]
+    assert [figures.counted(count, "picture") for count in (0, 1, 1250)] == [
+        "0 pictures",
+        "1 picture",
+        "1,250 pictures",
+    ]
 
 
 def test_the_front_of_a_hand_made_case() -> None:
-    # Beaten: (1.5, 2) by (1, 3); (3, 4.9) and (2, 4) by (2, 5); (8, 5), which is no faster than (2, 5). (2, 5) is there twice.
-    points = [(1.0, 3.0), (1.5, 2.0), (2.0, 5.0), (2.0, 5.0), (3.0, 4.9), (0.0, 1.0), (2.0, 4.0), (8.0, 5.0), (9.0, 5.1)]
+    # Beaten: (1.5, 2) by (1, 3); (3, 4.9) and (2, 4) by (2, 5); (8, 5), which is no faster than (2, 5). (2, 5) is there
+    # twice.
+    points = [
+        (1.0, 3.0),
+        (1.5, 2.0),
+        (2.0, 5.0),
+        (2.0, 5.0),
+        (3.0, 4.9),
+        (0.0, 1.0),
+        (2.0, 4.0),
+        (8.0, 5.0),
+        (9.0, 5.1),
+    ]
     assert front(points) == [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (9.0, 5.1)]
     assert front([]) == []
 
@@ -97,7 +135,11 @@ def test_a_label_without_room_is_left_out() -> None:
     placed = place(crowd, Box(0, 0, 100, 100))
     assert None in placed
     assert any(label is not None and label.text.isdigit() for label in placed)
-    assert not [pair for pair in itertools.combinations([label for label in placed if label], 2) if pair[0].box.meets(pair[1].box)]
+    assert not [
+        pair
+        for pair in itertools.combinations([label for label in placed if label], 2)
+        if pair[0].box.meets(pair[1].box)
+    ]
 
 
 def test_a_label_that_must_stand_does_so_among_lines() -> None:
@@ -112,7 +154,9 @@ def test_a_label_that_must_stand_does_so_among_lines() -> None:
 def test_what_was_not_measured_is_none() -> None:
     speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
     candidates = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
-    details = ShipDetails.model_validate({"winner": "5", "reference": "0", "outcome": "better", "candidates": candidates})
+    details = ShipDetails.model_validate(
+        {"winner": "5", "reference": "0", "outcome": "better", "candidates": candidates}
+    )
     assert [candidate.speed.ratio for candidate in details.candidates] == [None, None, None, None, INF, 2.0]
     assert [candidate.key for candidate in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
 
@@ -144,10 +188,21 @@ def test_log_odds_give_room_to_both_ends() -> None:
 
 
 def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
-    before, after = {"read": 1.0, "mean": 1.0, "inference": 1.0, "output": 1.0}, {"read": 1.0, "normalize": 1.0, "inference": 1.0, "output": 1.0}
-    details = ShipDetails.model_validate({"winner": "a", "reference": "a", "outcome": "better", "stages": {"reference": before, "winner": after}})
+    before, after = (
+        {"read": 1.0, "mean": 1.0, "inference": 1.0, "output": 1.0},
+        {"read": 1.0, "normalize": 1.0, "inference": 1.0, "output": 1.0},
+    )
+    details = ShipDetails.model_validate(
+        {"winner": "a", "reference": "a", "outcome": "better", "stages": {"reference": before, "winner": after}}
+    )
     rows = Page(stages.stages(details)).text.partition("stage reference")[2]
-    assert re.findall("read|mean|normalize|inference|output", rows) == ["read", "normalize", "mean", "inference", "output"]
+    assert re.findall("read|mean|normalize|inference|output", rows) == [
+        "read",
+        "normalize",
+        "mean",
+        "inference",
+        "output",
+    ]
 
 
 @pytest.mark.parametrize("values", [[], [NAN], [0.0], [3.0, 3.0], [-2.0, 7.3], [1e-9, 2e-9]])
@@ -173,7 +228,13 @@ def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
 
 def test_stages_without_a_network_have_no_bar_without_it() -> None:
     details = ShipDetails.model_validate(
-        {"winner": "a", "reference": "a", "outcome": "better", "stages": {"winner": {"decode": 1.0}}, "infinite_network_images_per_second": 5.0}
+        {
+            "winner": "a",
+            "reference": "a",
+            "outcome": "better",
+            "stages": {"winner": {"decode": 1.0}},
+            "infinite_network_images_per_second": 5.0,
+        }
     )
     assert "infinitely fast" not in stages.stages(details)
 
@@ -181,7 +242,10 @@ def test_stages_without_a_network_have_no_bar_without_it() -> None:
 def test_plain_text_is_escaped_and_markup_is_not() -> None:
     assert tag("p", "a < b", Markup("<b>c</b>"), title='"') == '<p title="&quot;">a &lt; b<b>c</b></p>'
     assert join(["<", Markup("<br>")], "&") == "&lt;&amp;<br>"
-    assert tag("line", x1=-0.001, x2=1 / 3, y1=1e-9, class_=None, hidden=True) == '<line x1="0" x2="0.33" y1="0" hidden></line>'
+    assert (
+        tag("line", x1=-0.001, x2=1 / 3, y1=1e-9, class_=None, hidden=True)
+        == '<line x1="0" x2="0.33" y1="0" hidden></line>'
+    )
 
 
 def luminance(colour: str) -> float:
@@ -198,7 +262,9 @@ def contrast(first: str, second: str) -> float:
 
 def colours(scheme: str) -> dict[str, str]:
     style = resources.files("plimsoll.report.page").joinpath("page.css").read_text(encoding="utf-8")
-    light, dark, printed = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{([^}]*)\}", style))
+    light, dark, printed = (
+        dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block)) for block in re.findall(r":root \{([^}]*)\}", style)
+    )
     return {"light": light, "dark": light | dark, "print": light | printed}[scheme]
 
 
@@ -223,7 +289,10 @@ def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
 
 
 def test_a_smaller_one_is_headed_by_its_size() -> None:
-    candidates = [{"key": "0", "name": "r", "size_bytes": 23.6e6}, {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}}]
+    candidates = [
+        {"key": "0", "name": "r", "size_bytes": 23.6e6},
+        {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}},
+    ]
     found = {"winner": "1", "reference": "0", "outcome": "better", "objective": "size", "candidates": candidates}
     assert title(ShipDetails.model_validate(found)).startswith("73\u00a0% smaller, ")
     kept = {**found, "winner": "0", "outcome": "not_better"}
@@ -231,6 +300,15 @@ def test_a_smaller_one_is_headed_by_its_size() -> None:
 
 
 def test_mixed_precision_is_told_in_the_ladder() -> None:
-    candidate = {"key": "1", "name": "n", "target": "openvino:cpu:int8", "steps": "fast", "calibrator": "mse", "float_layers": 5}
-    details = ShipDetails.model_validate({"winner": "1", "reference": "1", "outcome": "better", "candidates": [candidate]})
+    candidate = {
+        "key": "1",
+        "name": "n",
+        "target": "openvino:cpu:int8",
+        "steps": "fast",
+        "calibrator": "mse",
+        "float_layers": 5,
+    }
+    details = ShipDetails.model_validate(
+        {"winner": "1", "reference": "1", "outcome": "better", "candidates": [candidate]}
+    )
     assert "mse, fast steps, 5 layers in float32" in Page(ladder(details)).text

@@ -22,7 +22,9 @@ BUDGET = Budget.parse("flips=40%,deviation=0.02")
 
 @cache
 def steps() -> tuple[Step, ...]:
-    return Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "width": 8, "height": 8}, {"step": "dtype", "to": "float32"}]}).steps
+    return Input.model_validate(
+        {"steps": [{"step": "decode"}, {"step": "resize", "width": 8, "height": 8}, {"step": "dtype", "to": "float32"}]}
+    ).steps
 
 
 def brightness(path: Path, spec: Spec, least: float = -1.0, output: str = "scores") -> Model:
@@ -37,7 +39,12 @@ def brightness(path: Path, spec: Spec, least: float = -1.0, output: str = "score
         helper.make_node("Gemm", ["column", "weights", "offset"], ["logits"]),
         helper.make_node("Softmax", ["logits"], [output], axis=-1),
     ]
-    values = {"least": np.array(least), "none": np.array(0.0), "weights": np.array([[-0.02, 0.02]]), "offset": np.array([2.0, -2.0])}
+    values = {
+        "least": np.array(least),
+        "none": np.array(0.0),
+        "weights": np.array([[-0.02, 0.02]]),
+        "offset": np.array([2.0, -2.0]),
+    }
     constants = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in values.items()]
     constants.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
     picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 8, 8, 3])

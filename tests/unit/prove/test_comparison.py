@@ -7,7 +7,12 @@ import pytest
 from plimsoll.prove import compare, default_thresholds
 from plimsoll.spec.output import Band, Classify
 
-POSITIVE = Classify(labels=("no", "yes"), positive="yes", threshold=0.3, bands=(Band(label="low", below=0.2), Band(label="high", below=None)))
+POSITIVE = Classify(
+    labels=("no", "yes"),
+    positive="yes",
+    threshold=0.3,
+    bands=(Band(label="low", below=0.2), Band(label="high", below=None)),
+)
 
 
 def yes(score: float) -> dict[str, float]:
@@ -21,7 +26,11 @@ def test_thresholds_are_the_specs_then_half_then_the_edges_each_once() -> None:
 
 def test_comparison_by_hand() -> None:
     found = compare(POSITIVE, [(yes(0.1), yes(0.25)), (yes(0.4), yes(0.35)), (yes(0.6), yes(0.45)), (yes(0.9), None)])
-    assert {threshold: (one.count, one.total) for threshold, one in found.flips} == {0.3: (1, 4), 0.5: (2, 4), 0.2: (2, 4)}
+    assert {threshold: (one.count, one.total) for threshold, one in found.flips} == {
+        0.3: (1, 4),
+        0.5: (2, 4),
+        0.2: (2, 4),
+    }
     assert found.lost == 1
     assert found.deviation is not None
     assert found.deviation.maximum == pytest.approx(0.15)

@@ -32,7 +32,9 @@ def test_layers_show_where_the_drift_enters(nsfw: Opened, photos: list[Path], tm
     stored = next(one for one in proto.graph.initializer if one.name == hurt.input[1])
     stored.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored) * np.float32(1.2), stored.name))
     onnx.save(proto, tmp_path / "hurt.onnx")
-    proof = prove(nsfw, Opened(Model(tmp_path / "hurt.onnx", "onnx", nsfw.model.spec)), photos[:3], budget=BUDGET, layers=True)
+    proof = prove(
+        nsfw, Opened(Model(tmp_path / "hurt.onnx", "onnx", nsfw.model.spec)), photos[:3], budget=BUDGET, layers=True
+    )
     first = next(layer for layer in proof.layers if layer.snr_db < 60)
     assert (first.name, first.operator) == (name, "Conv")
     assert first.snr_db == pytest.approx(14.0, abs=3)
@@ -51,25 +53,39 @@ def quantized(model: Model, path: Path, photos: list[Path]) -> Model:
     """Return the model in explicit Q/DQ, weights per channel, as ONNX Runtime's quantizer makes it."""
     plan = Preprocessor(model.contract().input)
     feeds = _Calibration(onnx.load(model.path).graph.input[0].name, [plan(photo) for photo in photos])
-    quantization.quantize_static(str(model.path), str(path), feeds, quant_format=quantization.QuantFormat.QDQ, per_channel=True)
+    quantization.quantize_static(
+        str(model.path), str(path), feeds, quant_format=quantization.QuantFormat.QDQ, per_channel=True
+    )
     return Model(path, "onnx", model.spec)
 
 
 def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list[Path]) -> None:
     resize: dict[str, Any] = {"step": "resize", "width": 40, "height": 32}
-    rest: list[dict[str, Any]] = [{"step": "scale", "divisor": 255.0}, {"step": "mean", "values": [0.485, 0.456, 0.406]}, {"step": "layout", "order": "NCHW"}]
+    rest: list[dict[str, Any]] = [
+        {"step": "scale", "divisor": 255.0},
+        {"step": "mean", "values": [0.485, 0.456, 0.406]},
+        {"step": "layout", "order": "NCHW"},
+    ]
     reference = convolution(tmp_path, spec(resize, {"step": "channels", "order": "BGR"}, *rest))
     wrong = Model(reference.path, "onnx", spec(resize, *rest))
     noise: list[float] = []
     for folder, model, mistakes in (("right", reference, []), ("wrong", wrong, ["channels"])):
         (tmp_path / folder).mkdir()
         int8 = quantized(fold(model, tmp_path / folder), tmp_path / folder / "int8.onnx", photos)
-        proof = prove(Opened(reference), Opened(int8, Target("onnxruntime", "cpu", "int8")), photos, layers=True, budget=Budget.parse("snr=20"))
+        proof = prove(
+            Opened(reference),
+            Opened(int8, Target("onnxruntime", "cpu", "int8")),
+            photos,
+            layers=True,
+            budget=Budget.parse("snr=20"),
+        )
         assert proof.mistakes is not None
         assert [one.stage for one in proof.mistakes] == mistakes
         assert proof.passed is not bool(mistakes)
         proto = onnx.load(int8.path)
-        assert dict(graph.values(proto))["rectified"] != "rectified", "what the next operator reads is the dequantized one"
+        assert dict(graph.values(proto))["rectified"] != "rectified", (
+            "what the next operator reads is the dequantized one"
+        )
         first = graph.first_convolution(proto, "picture")
         assert first is not None
         assert first.source == "picture/centred", "before it is quantized"

@@ -23,7 +23,11 @@ Change = Callable[[dict[str, Any]], dict[str, Any] | None]
 def changed(model: Model, change: Change, *more: dict[str, Any]) -> Model:
     """Return the model with another Spec: `change` maps each input step to another, or to None to leave it out."""
     contract = model.contract()
-    steps = [made for step in contract.input.steps if (made := change(step.model_dump(exclude_unset=True) | {"step": step.step})) is not None]
+    steps = [
+        made
+        for step in contract.input.steps
+        if (made := change(step.model_dump(exclude_unset=True) | {"step": step.step})) is not None
+    ]
     other = Input.model_validate({"tensor": contract.input.tensor, "steps": [*steps, *more]})
     return Model(model.path, model.format, contract.model_copy(update={"input": other}))
 
@@ -42,20 +46,47 @@ def with_values(name: str, **values: Any) -> Change:
 
 MISTAKES: dict[str, tuple[Change, tuple[dict[str, Any], ...], str]] = {
     "RGB for BGR": (without("channels"), (), "'channels': it gives the network RGB where the reference gives BGR"),
-    "another mean": (with_values("mean", values=[127.5]), (), "'mean': it subtracts 127.5, the reference 104, 117, 123"),
-    "a mean of fractions": (with_values("mean", values=[103.939, 116.779, 123.68]), (), "'mean': it subtracts 103.94, 116.78, 123.68"),
-    "no mean": (without("mean"), ({"step": "dtype", "to": "float32"},), "'mean': it subtracts 0, the reference 104, 117, 123"),
-    "another scale": (same, ({"step": "scale", "divisor": 127.5},), "'scale': it multiplies by 0.007843, the reference by 1"),
+    "another mean": (
+        with_values("mean", values=[127.5]),
+        (),
+        "'mean': it subtracts 127.5, the reference 104, 117, 123",
+    ),
+    "a mean of fractions": (
+        with_values("mean", values=[103.939, 116.779, 123.68]),
+        (),
+        "'mean': it subtracts 103.94, 116.78, 123.68",
+    ),
+    "no mean": (
+        without("mean"),
+        ({"step": "dtype", "to": "float32"},),
+        "'mean': it subtracts 0, the reference 104, 117, 123",
+    ),
+    "another scale": (
+        same,
+        ({"step": "scale", "divisor": 127.5},),
+        "'scale': it multiplies by 0.007843, the reference by 1",
+    ),
 }
 
 
 @pytest.mark.parametrize("folded", [False, True], ids=["in the Spec", "baked into the graph"])
 @pytest.mark.parametrize(("change", "more", "cause"), MISTAKES.values(), ids=MISTAKES)
 def test_a_wrong_normalization_is_refused_and_named(
-    nsfw: Opened, photos: list[Path], tmp_path: Path, change: Change, more: tuple[dict[str, Any], ...], cause: str, folded: bool
+    nsfw: Opened,
+    photos: list[Path],
+    tmp_path: Path,
+    change: Change,
+    more: tuple[dict[str, Any], ...],
+    cause: str,
+    folded: bool,
 ) -> None:
     wrong = changed(nsfw.model, change, *more)
-    proof = prove(nsfw, Opened(fold(wrong, tmp_path) if folded else wrong), photos[:6], budget=Budget.parse("flips=99%,deviation=0.9"))
+    proof = prove(
+        nsfw,
+        Opened(fold(wrong, tmp_path) if folded else wrong),
+        photos[:6],
+        budget=Budget.parse("flips=99%,deviation=0.9"),
+    )
     assert not proof.passed
     assert cause in proof.cause
     assert ("inside its graph" if folded else "in its input steps") in proof.cause
@@ -68,7 +99,10 @@ def test_a_wrong_normalization_is_refused_and_named(
 
 
 STAGES: dict[str, tuple[Change, str]] = {
-    "another resize": (with_values("resize", filter="nearest"), "'resize': filter = nearest, the reference has bilinear"),
+    "another resize": (
+        with_values("resize", filter="nearest"),
+        "'resize': filter = nearest, the reference has bilinear",
+    ),
     "no JPEG round trip": (without("jpeg"), "'jpeg': it has no 'jpeg' step here"),
     "crop elsewhere": (with_values("crop", x=0, y=0), "'crop': x = 0, the reference has none"),
     "EXIF": (with_values("decode", exif_orientation=True), "'decode': exif_orientation = true"),
@@ -76,13 +110,17 @@ STAGES: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize(("change", "cause"), STAGES.values(), ids=STAGES)
-def test_a_step_on_pixels_that_differs_is_named(nsfw: Opened, photos: list[Path], tmp_path: Path, change: Change, cause: str) -> None:
+def test_a_step_on_pixels_that_differs_is_named(
+    nsfw: Opened, photos: list[Path], tmp_path: Path, change: Change, cause: str
+) -> None:
     turned = tmp_path / "turned.jpg"
     image = Image.open(photos[0])
     exif = image.getexif()
     exif[0x0112] = 3
     image.save(turned, exif=exif)
-    proof = prove(nsfw, Opened(changed(nsfw.model, change)), [turned, *photos[:4]], budget=Budget.parse("deviation=0.000001"))
+    proof = prove(
+        nsfw, Opened(changed(nsfw.model, change)), [turned, *photos[:4]], budget=Budget.parse("deviation=0.000001")
+    )
     assert not proof.passed
     assert cause in proof.refusal()[1]
     assert proof.mistakes == ()
@@ -91,19 +129,30 @@ def test_a_step_on_pixels_that_differs_is_named(nsfw: Opened, photos: list[Path]
 
 
 def test_a_step_that_only_the_other_has_is_named(nsfw: Opened, photos: list[Path]) -> None:
-    proof = prove(Opened(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001"))
+    proof = prove(
+        Opened(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001")
+    )
     assert "'jpeg': it has a 'jpeg' step here, the reference has none" in proof.refusal()[1]
     assert [stage.stage for stage in proof.stages if stage.mean_levels > 0] == ["jpeg"]
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
-def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(nsfw: Opened, photos: list[Path], preprocessing: Any) -> None:
+def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
+    nsfw: Opened, photos: list[Path], preprocessing: Any
+) -> None:
     early = changed(nsfw.model, without("channels"))
     steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.contract().input.steps]
     at = next(place for place, step in enumerate(steps_) if step["step"] == "jpeg")
-    order = Input.model_validate({"tensor": "input:0", "steps": [*steps_[:at], {"step": "channels", "order": "BGR"}, *steps_[at:]]})
+    order = Input.model_validate(
+        {"tensor": "input:0", "steps": [*steps_[:at], {"step": "channels", "order": "BGR"}, *steps_[at:]]}
+    )
     other = Model(nsfw.model.path, "onnx", nsfw.model.contract().model_copy(update={"input": order}))
-    proof = prove(Opened(nsfw.model, preprocessing=preprocessing), Opened(other, preprocessing=preprocessing), photos[:4], budget=BUDGET)
+    proof = prove(
+        Opened(nsfw.model, preprocessing=preprocessing),
+        Opened(other, preprocessing=preprocessing),
+        photos[:4],
+        budget=BUDGET,
+    )
     assert proof.mistakes == ()
     assert proof.input_only is not None
     assert proof.input_only.size == 0

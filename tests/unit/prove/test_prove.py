@@ -65,7 +65,10 @@ def test_the_report_is_whole_and_legal_json(nsfw: Opened, photos: list[Path], tm
 
 
 def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path, greys: list[Path]) -> None:
-    good, bad = brightness(tmp_path / "good.onnx", classify(positive="bright")), brightness(tmp_path / "bad.onnx", classify(positive="bright"), least=40)
+    good, bad = (
+        brightness(tmp_path / "good.onnx", classify(positive="bright")),
+        brightness(tmp_path / "bad.onnx", classify(positive="bright"), least=40),
+    )
     proof = prove(Opened(good), Opened(bad), greys, budget=Budget.parse("flips=99%"))
     assert not proof.passed
     assert [Path(one.path).name for one in proof.lost] == ["grey00.png", "grey01.png", "grey02.png"]
@@ -75,7 +78,9 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
     assert "no numbers" in proof.refusal()[1]
 
 
-def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_other(tmp_path: Path, greys: list[Path], awkward: Path) -> None:
+def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_other(
+    tmp_path: Path, greys: list[Path], awkward: Path
+) -> None:
     model = Opened(brightness(tmp_path / "good.onnx", classify(positive="bright")))
     proof = prove(model, model, [*greys, awkward / "truncated.jpg", tmp_path / "missing.png"], budget=BUDGET)
     assert proof.passed
@@ -94,7 +99,9 @@ def test_nothing_to_prove_on_is_refused(tmp_path: Path, greys: list[Path], awkwa
 
 
 def test_two_questions_are_not_compared(tmp_path: Path, greys: list[Path]) -> None:
-    bright, dark = (Opened(brightness(tmp_path / f"{name}.onnx", classify(positive=name))) for name in ("bright", "dark"))
+    bright, dark = (
+        Opened(brightness(tmp_path / f"{name}.onnx", classify(positive=name))) for name in ("bright", "dark")
+    )
     with pytest.raises(InputError, match=r"positive: bright.*positive: dark"):
         prove(bright, dark, greys)
     raw = Opened(Model(bright.model.path, "onnx", classify().model_copy(update={"output": Tensors()})))
@@ -133,7 +140,9 @@ def test_memory_holds_no_tensors(nsfw: Opened, photos: list[Path]) -> None:
     def arrays(value: Any) -> list[NDArray[Any]]:
         if isinstance(value, np.ndarray):
             return [value]
-        inside = value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+        inside = (
+            value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
+        )
         return [found for one in inside for found in arrays(one)]
 
     assert not arrays(proof)

@@ -11,8 +11,12 @@ from plimsoll.quantize.parameters import ActivationType, Symmetry, grid
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
 @pytest.mark.parametrize("symmetry", ["auto", "always", "never"])
-@pytest.mark.parametrize("ends", [(-1.3, 2.7), (0.0, 6.0), (-5.0, 0.0), (0.2, 3.0), (-0.01, 4.0), (-1e-30, 1e30), (0.0, 1e-44)])
-def test_zero_is_on_the_grid_exactly_and_the_range_within_half_a_step(ends: tuple[float, float], symmetry: Symmetry, dtype: ActivationType) -> None:
+@pytest.mark.parametrize(
+    "ends", [(-1.3, 2.7), (0.0, 6.0), (-5.0, 0.0), (0.2, 3.0), (-0.01, 4.0), (-1e-30, 1e30), (0.0, 1e-44)]
+)
+def test_zero_is_on_the_grid_exactly_and_the_range_within_half_a_step(
+    ends: tuple[float, float], symmetry: Symmetry, dtype: ActivationType
+) -> None:
     found = grid(*ends, dtype=dtype, symmetry=symmetry)
     assert float(found.snap(np.array(0.0))) == 0.0
     assert float(np.float32(found.scale)) == found.scale > 0

@@ -174,7 +174,9 @@ def test_a_table_for_another_network_or_with_a_gap_is_refused(model: Model, tmp_
         quantize.static(model, less, tmp_path)
 
 
-def test_cached_tables_are_used_and_made_anew_where_they_must(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_tables_are_used_and_made_anew_where_they_must(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, batches = tmp_path / "tables", [networks.pictures(3)]
     passes = []
     original = collect.collect

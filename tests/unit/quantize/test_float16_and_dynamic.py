@@ -16,8 +16,12 @@ from plimsoll.errors import BuildError
 from quantize_networks import node
 
 
-@pytest.mark.parametrize(("verb", "target", "bound"), [(quantize.float16, "float16", 2e-3), (quantize.dynamic, "dynamic", 2e-2)])
-def test_answers_stay_close_and_inputs_and_outputs_float32(tmp_path: Path, verb: object, target: str, bound: float, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("verb", "target", "bound"), [(quantize.float16, "float16", 2e-3), (quantize.dynamic, "dynamic", 2e-2)]
+)
+def test_answers_stay_close_and_inputs_and_outputs_float32(
+    tmp_path: Path, verb: object, target: str, bound: float, caplog: pytest.LogCaptureFixture
+) -> None:
     model = networks.residual(tmp_path / "net.onnx")
     with caplog.at_level(logging.WARNING):
         made: Model = verb(model, tmp_path)  # type: ignore[operator]
@@ -41,7 +45,9 @@ def test_dynamic_leaves_convolutions_unless_told(tmp_path: Path) -> None:
 
 def test_dynamic_says_where_there_is_no_product(tmp_path: Path) -> None:
     constants = {"a": np.ones((2, 3, 1, 1), np.float32)}
-    model = networks.save(tmp_path / "net.onnx", [node("Conv", ["x", "a"], ["y"])], [["N", 3, 4, 4], ["N", 2, 4, 4]], constants)
+    model = networks.save(
+        tmp_path / "net.onnx", [node("Conv", ["x", "a"], ["y"])], [["N", 3, 4, 4], ["N", 2, 4, 4]], constants
+    )
     with pytest.raises(BuildError, match="no matrix product"):
         quantize.dynamic(model, tmp_path)
 
@@ -51,7 +57,9 @@ def test_float16_halves_open_nsfw(nsfw_model_path: Path, tmp_path: Path) -> None
     half = quantize.float16(model, tmp_path)
     assert half.size < 0.51 * model.size
     batch = np.random.default_rng(0).uniform(-120, 150, size=(1, 224, 224, 3)).astype(np.float32)
-    np.testing.assert_allclose(networks.run(half, batch, "onnxruntime:cpu:float16"), networks.run(model, batch), atol=5e-3)
+    np.testing.assert_allclose(
+        networks.run(half, batch, "onnxruntime:cpu:float16"), networks.run(model, batch), atol=5e-3
+    )
 
 
 def test_weights_beyond_float16_are_named(tmp_path: Path) -> None:
@@ -66,4 +74,6 @@ def test_sums_that_overflow_float16_stay_in_float32(tmp_path: Path) -> None:
     constants: dict[str, networks.Array] = {"axes": np.array([1], np.int64), "small": np.array(1e-3, np.float32)}
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 4], ["N", 1]], constants)
     batch = np.full((1, 4), 30_000, np.float32)
-    np.testing.assert_allclose(networks.run(quantize.float16(model, tmp_path), batch, "onnxruntime:cpu:float16"), [[120.0]], rtol=1e-2)
+    np.testing.assert_allclose(
+        networks.run(quantize.float16(model, tmp_path), batch, "onnxruntime:cpu:float16"), [[120.0]], rtol=1e-2
+    )

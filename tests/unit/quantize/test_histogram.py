@@ -40,14 +40,23 @@ def test_a_wider_part_doubles_the_range_and_loses_no_count() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20), min_size=2, max_size=6), st.randoms())
-def test_the_order_of_the_pictures_changes_nothing_but_the_moving_average(rows: list[list[float]], random: object) -> None:
+@given(
+    st.lists(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20), min_size=2, max_size=6), st.randoms()
+)
+def test_the_order_of_the_pictures_changes_nothing_but_the_moving_average(
+    rows: list[list[float]], random: object
+) -> None:
     parts = [np.array(row, np.float32) for row in rows]
     first = gathered(*parts)
     random.shuffle(parts)  # type: ignore[attr-defined]
     second = gathered(*parts)
     np.testing.assert_array_equal(first.counts, second.counts)
-    assert (first.low, first.high, first.zeros, first.exponent) == (second.low, second.high, second.zeros, second.exponent)
+    assert (first.low, first.high, first.zeros, first.exponent) == (
+        second.low,
+        second.high,
+        second.zeros,
+        second.exponent,
+    )
 
 
 def test_zeros_are_counted_by_themselves() -> None:

@@ -23,7 +23,9 @@ def codes(found: tuple[Finding, ...]) -> set[str]:
 def head(path: Path, *, scored: bool) -> Model:
     """A head that joins boxes with scores, as YOLO's does, or with more boxes."""
     rng = np.random.default_rng(0)
-    constants = {name: networks.weights(rng, 4, 8, 1, 1) for name in ("boxes", "scores")} | {"stem": networks.weights(rng, 8, 3, 3, 3)}
+    constants = {name: networks.weights(rng, 4, 8, 1, 1) for name in ("boxes", "scores")} | {
+        "stem": networks.weights(rng, 8, 3, 3, 3)
+    }
     nodes = [
         node("Conv", ["x", "stem"], ["t0"]),
         node("Relu", ["t0"], ["t1"]),
@@ -81,7 +83,9 @@ def test_an_old_opset_is_found(tmp_path: Path) -> None:
 def test_weights_that_lose_digits_in_float16_are_found(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     constants = {"small": (1e-6 * rng.normal(size=(3, 3))).astype(np.float32)}
-    model = networks.save(tmp_path / "net.onnx", [node("MatMul", ["x", "small"], ["y"])], [["N", 3], ["N", 3]], constants)
+    model = networks.save(
+        tmp_path / "net.onnx", [node("MatMul", ["x", "small"], ["y"])], [["N", 3], ["N", 3]], constants
+    )
     found = quantize.before_float16(model)
     assert codes(found) == {"float16-subnormal"}
     assert "'small' is off by" in found[0].message

@@ -23,18 +23,31 @@ MEAN = np.array([104, 117, 123], np.float32)
 def folded(path: Path, mean: Array, pads: int = 2, layout: str = "cast first") -> Model:
     """uint8 pixels [N, 8, 12, 3], their mean subtracted, a 5×5 convolution, and one that is the head.
 
-    The first one's weights are whole numbers from -127 to 127, each channel with 127 among them, so int8 holds them exactly.
+    The first one's weights are whole numbers from -127 to 127, each channel with 127 among them, so int8 holds them
+    exactly.
     """
     rng = np.random.default_rng(0)
     weights = rng.integers(-127, 128, (4, 3, 5, 5)).astype(np.float32)
     weights[:, 0, 0, 0] = 127
-    constants = {"w": weights, "b": np.array([1000, -50, 0, 7], np.float32), "v": networks.weights(rng, 2, 4, 1, 1), "m": mean}
-    nodes = [node("Cast", ["x"], ["float"], to=1), node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]), node("Sub", ["planes", "m"], ["centred"])]
+    constants = {
+        "w": weights,
+        "b": np.array([1000, -50, 0, 7], np.float32),
+        "v": networks.weights(rng, 2, 4, 1, 1),
+        "m": mean,
+    }
+    nodes = [
+        node("Cast", ["x"], ["float"], to=1),
+        node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+        node("Sub", ["planes", "m"], ["centred"]),
+    ]
     if layout == "transpose first":
         nodes[:2] = [node("Transpose", ["x"], ["bytes"], perm=[0, 3, 1, 2]), node("Cast", ["bytes"], ["planes"], to=1)]
     if layout == "pixels first":
         nodes[1:] = [node("Sub", ["float", "m"], ["less"]), node("Transpose", ["less"], ["centred"], perm=[0, 3, 1, 2])]
-    nodes += [node("Conv", ["centred", "w", "b"], ["c"], "first", pads=[pads] * 4, strides=[2, 2]), node("Conv", ["c", "v"], ["y"], "head")]
+    nodes += [
+        node("Conv", ["centred", "w", "b"], ["c"], "first", pads=[pads] * 4, strides=[2, 2]),
+        node("Conv", ["c", "v"], ["y"], "head"),
+    ]
     model = networks.save(path, nodes, [["N", 8, 12, 3], ["N", 2, "h", "w"]], constants)
     proto = onnx.load(path)
     proto.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.UINT8
@@ -51,15 +64,21 @@ def pixels(count: int = 4) -> Array:
 @pytest.mark.parametrize("pads", [0, 2])
 @pytest.mark.parametrize("deep", [True, False])
 @pytest.mark.parametrize("bias", ["int32", "float32"])
-def test_it_is_exact_but_for_its_outputs_steps_borders_too(tmp_path: Path, layout: str, pads: int, deep: bool, bias: str) -> None:
+def test_it_is_exact_but_for_its_outputs_steps_borders_too(
+    tmp_path: Path, layout: str, pads: int, deep: bool, bias: str
+) -> None:
     shape = (1, 1, 1, 3) if layout == "pixels first" else (1, 3, 1, 1)
     model = folded(tmp_path / "net.onnx", MEAN.reshape(shape), pads, layout)
     table = Calibration(ranges={"c": (-4e5, 4e5)})
-    quantized = quantize.static(model, table, tmp_path, StaticOptions(space_to_depth=deep, bias=bias, activations="uint8", weight_bits=8))  # type: ignore[arg-type]
+    quantized = quantize.static(
+        model, table, tmp_path, StaticOptions(space_to_depth=deep, bias=bias, activations="uint8", weight_bits=8)
+    )  # type: ignore[arg-type]
     assert not {"Cast", "Sub"} & set(networks.operators(quantized))
     assert networks.operators(quantized).count("QuantizeLinear") == 1
     batch = pixels()
-    truth, found = (networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8")))
+    truth, found = (
+        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    )
     head = networks.stored(model)["v"]
     step = 4e5 / 127
     assert np.abs(found - truth).max() <= 0.51 * step * np.abs(head).sum(axis=1).max()
@@ -71,10 +90,14 @@ def test_it_is_exact_but_for_its_outputs_steps_borders_too(tmp_path: Path, layou
 def test_a_fractional_mean_puts_the_border_alone_off_by_its_rounding(tmp_path: Path, pads: int) -> None:
     mean = np.array([103.6, 117.5, 123.2], np.float32)
     model = folded(tmp_path / "net.onnx", mean.reshape(1, 3, 1, 1), pads)
-    quantized = quantize.static(model, Calibration(ranges={"c": (-4e5, 4e5)}), tmp_path, StaticOptions(activations="uint8", weight_bits=8))
+    quantized = quantize.static(
+        model, Calibration(ranges={"c": (-4e5, 4e5)}), tmp_path, StaticOptions(activations="uint8", weight_bits=8)
+    )
     assert "Sub" not in networks.operators(quantized)
     batch = pixels()
-    truth, found = (networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8")))
+    truth, found = (
+        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    )
     head = np.abs(networks.stored(model)["v"]).sum(axis=1).max()
     taps = np.abs(networks.stored(model)["w"]).sum(axis=(1, 2, 3)).max()
     off = np.abs(found - truth).max(axis=(0, 1))
@@ -84,7 +107,11 @@ def test_a_fractional_mean_puts_the_border_alone_off_by_its_rounding(tmp_path: P
 
 @pytest.mark.parametrize(
     "mean",
-    [np.full((1, 3, 1, 1), -3, np.float32), np.full((1, 3, 1, 1), 300, np.float32), np.arange(96, dtype=np.float32).reshape(1, 1, 8, 12)],
+    [
+        np.full((1, 3, 1, 1), -3, np.float32),
+        np.full((1, 3, 1, 1), 300, np.float32),
+        np.arange(96, dtype=np.float32).reshape(1, 1, 8, 12),
+    ],
     ids=["below any byte", "above any byte", "a value a pixel"],
 )
 def test_means_that_bytes_cannot_pad_with_stay_as_they_are(tmp_path: Path, mean: Array) -> None:
@@ -93,37 +120,56 @@ def test_means_that_bytes_cannot_pad_with_stay_as_they_are(tmp_path: Path, mean:
     quantized = quantize.static(model, quantize.calibrate(model, [pixels()], "minmax"), tmp_path)
     assert "Sub" in networks.operators(quantized)
     batch = pixels()
-    truth, found = (networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8")))
+    truth, found = (
+        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    )
     assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize("side", ["SAME_UPPER", "SAME_LOWER"])
 @pytest.mark.parametrize("kernel", [4, 5])
 @pytest.mark.parametrize("free", [False, True])
-def test_padding_by_same_is_worked_out_where_the_size_is_known(tmp_path: Path, side: str, kernel: int, free: bool) -> None:
+def test_padding_by_same_is_worked_out_where_the_size_is_known(
+    tmp_path: Path, side: str, kernel: int, free: bool
+) -> None:
     model = folded(tmp_path / "net.onnx", MEAN.reshape(1, 3, 1, 1))
     proto = onnx.load(model.path)
     convolution = next(one for one in proto.graph.node if one.name == "first")
     weights = next(one for one in proto.graph.initializer if one.name == "w")
-    weights.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(onnx.numpy_helper.to_array(weights)[:, :, :kernel, :kernel]), "w"))
+    weights.CopyFrom(
+        onnx.numpy_helper.from_array(
+            np.ascontiguousarray(onnx.numpy_helper.to_array(weights)[:, :, :kernel, :kernel]), "w"
+        )
+    )
     del convolution.attribute[:]
-    convolution.attribute.extend([onnx.helper.make_attribute("strides", [2, 2]), onnx.helper.make_attribute("auto_pad", side)])
+    convolution.attribute.extend(
+        [onnx.helper.make_attribute("strides", [2, 2]), onnx.helper.make_attribute("auto_pad", side)]
+    )
     if free:
         proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "height"
     onnx.save(proto, model.path)
     assert quantize.reads_bytes(model) is not free
     if not free:
-        quantized = quantize.static(model, Calibration(ranges={"c": (-4e5, 4e5)}), tmp_path, StaticOptions(activations="uint8", weight_bits=8))
+        quantized = quantize.static(
+            model, Calibration(ranges={"c": (-4e5, 4e5)}), tmp_path, StaticOptions(activations="uint8", weight_bits=8)
+        )
         batch = pixels()
-        truth, found = (networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8")))
+        truth, found = (
+            networks.run(one, batch, f"onnxruntime:cpu:{kind}")
+            for one, kind in ((model, "float32"), (quantized, "int8"))
+        )
         assert np.abs(found - truth).max() <= 0.51 * 4e5 / 127 * np.abs(networks.stored(model)["v"]).sum(axis=1).max()
 
 
 def test_activations_in_int8_leave_the_picture_alone(tmp_path: Path) -> None:
-    assert not quantize.reads_bytes(folded(tmp_path / "net.onnx", MEAN.reshape(1, 3, 1, 1)), StaticOptions(activations="int8"))
+    assert not quantize.reads_bytes(
+        folded(tmp_path / "net.onnx", MEAN.reshape(1, 3, 1, 1)), StaticOptions(activations="int8")
+    )
 
 
-def test_open_nsfw_folded_takes_the_table_of_the_network_that_it_was_folded_from(nsfw_model_path: Path, example_photos: list[Path], tmp_path: Path) -> None:
+def test_open_nsfw_folded_takes_the_table_of_the_network_that_it_was_folded_from(
+    nsfw_model_path: Path, example_photos: list[Path], tmp_path: Path
+) -> None:
     spec = zoo.card("open_nsfw").spec
     model = Model(nsfw_model_path, "onnx", spec)
     plan = Preprocessor(spec.input)

@@ -74,7 +74,11 @@ def test_chains_of_strides_multiply(tmp_path: Path, shapes: tuple[tuple[int, int
         node("LeakyRelu", ["d"], ["l"]),
         node("Conv", ["l", "b"], ["y"], "last", strides=[2, 2]),
     ]
-    constants = {"a": networks.weights(rng, 4, 3, *first), "m": networks.weights(rng, 4, 4, *second), "b": networks.weights(rng, 2, 4, 1, 1)}
+    constants = {
+        "a": networks.weights(rng, 4, 3, *first),
+        "m": networks.weights(rng, 4, 4, *second),
+        "b": networks.weights(rng, 2, 4, 1, 1),
+    }
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, size, size + 1], ["N", 2, "h", "w"]], constants)
     prepared = quantize.prepare(model, tmp_path)
     batch = rng.normal(size=(2, 3, size, size + 1)).astype(np.float32)

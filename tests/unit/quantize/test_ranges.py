@@ -62,13 +62,16 @@ def test_mse_finds_the_range_with_the_least_error_on_the_values_themselves(value
     others = []
     for share in np.linspace(0.05, 1, 40):
         end = share * largest
-        low, high = (-end, end) if symmetry == "always" else (max(-end, float(values.min())), min(end, float(values.max())))
+        low, high = (
+            (-end, end) if symmetry == "always" else (max(-end, float(values.min())), min(end, float(values.max())))
+        )
         others.append(naive_mse(values, low, high, symmetry))
     assert chosen <= 1.02 * min(others)
 
 
 def naive_divergence(values: Values, low: float, high: float, step: float) -> float:
-    """The definition, with loops: outliers into the outermost bins, 256 groups, each group's count evenly over its non-empty bins."""
+    """The definition, with loops: outliers into the outermost bins, 256 groups, each group's count evenly over its
+    non-empty bins."""
     first, last = round(low / step), round(high / step)
     places = np.floor(values[values != 0].astype(np.float64) / step).astype(int)
     inside, truth = np.zeros(last - first), np.zeros(last - first)
@@ -124,7 +127,8 @@ def test_ranges_of_constants_hold_the_constant_and_zero(method: str, values: Val
 
 
 @pytest.mark.parametrize(
-    ("method", "parameter", "word"), [("kl", None, "kl"), ("percentile", 50.0, "above 50"), ("percentile", 101.0, "above 50"), ("mse", 3.0, "none")]
+    ("method", "parameter", "word"),
+    [("kl", None, "kl"), ("percentile", 50.0, "above 50"), ("percentile", 101.0, "above 50"), ("mse", 3.0, "none")],
 )
 def test_a_wrong_method_or_parameter_is_named(method: str, parameter: float | None, word: str) -> None:
     with pytest.raises(InputError, match=word):

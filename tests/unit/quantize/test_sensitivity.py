@@ -19,7 +19,8 @@ BATCH = networks.pictures(8, seed=4)
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Model:
-    """conv2 computes as before, but one channel of its input is a thousand times larger, and its weights that much smaller."""
+    """conv2 computes as before, but one channel of its input is a thousand times larger, and its weights that much
+    smaller."""
     model = networks.residual(tmp_path / "net.onnx")
     proto = onnx.load(model.path)
     stored = {one.name: one for one in proto.graph.initializer}

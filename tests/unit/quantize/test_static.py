@@ -26,7 +26,10 @@ from quantize_networks import Array, node
 
 RUNTIMES = [
     "onnxruntime",
-    pytest.param("openvino", marks=pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")),
+    pytest.param(
+        "openvino",
+        marks=pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed"),
+    ),
 ]
 
 
@@ -35,7 +38,9 @@ def model(tmp_path: Path) -> Model:
     return networks.residual(tmp_path / "net.onnx")
 
 
-def made(model: Model, folder: Path, options: StaticOptions | None = None, method: str = "minmax", batch: Array | None = None) -> Model:
+def made(
+    model: Model, folder: Path, options: StaticOptions | None = None, method: str = "minmax", batch: Array | None = None
+) -> Model:
     table = quantize.calibrate(model, [networks.pictures() if batch is None else batch], method)
     return quantize.static(model, table, folder, options)
 
@@ -50,13 +55,19 @@ def kernels(model: Model, folder: Path, batch: Array) -> list[str]:
     session = runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
     session.run(None, {session.get_inputs()[0].name: batch})
     events = json.loads(Path(session.end_profiling()).read_text())
-    return [event["args"]["op_name"] for event in events if event["cat"] == "Node" and event["name"].endswith("_kernel_time")]
+    return [
+        event["args"]["op_name"]
+        for event in events
+        if event["cat"] == "Node" and event["name"].endswith("_kernel_time")
+    ]
 
 
 def openvino_types(model: Model, batch: Array) -> list[tuple[str, str]]:
     """Return (kind, type of the kernel) of each layer that OpenVINO runs."""
     runtime = require("openvino", "")
-    compiled = runtime.Core().compile_model(str(model.path), "CPU", {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"})
+    compiled = runtime.Core().compile_model(
+        str(model.path), "CPU", {"PERF_COUNT": True, "INFERENCE_PRECISION_HINT": "f32"}
+    )
     request = compiled.create_infer_request()
     request.infer({0: batch})
     executed = runtime.ProfilingInfo.Status.EXECUTED
@@ -103,7 +114,9 @@ def test_inputs_outputs_and_the_head_stay_in_float(model: Model, tmp_path: Path)
 
 
 def test_weights_have_a_scale_for_each_channel_and_biases_the_product_of_scales(model: Model, tmp_path: Path) -> None:
-    quantized = made(model, tmp_path, StaticOptions(weights="minmax", space_to_depth=False, activations="uint8", weight_bits=8))
+    quantized = made(
+        model, tmp_path, StaticOptions(weights="minmax", space_to_depth=False, activations="uint8", weight_bits=8)
+    )
     original, found = networks.stored(model), networks.stored(quantized)
     graph = onnx.load(quantized.path).graph
     dequantizers = {one.output[0]: one for one in graph.node if one.op_type == "DequantizeLinear"}
@@ -115,7 +128,11 @@ def test_weights_have_a_scale_for_each_channel_and_biases_the_product_of_scales(
     bias = dequantizers[conv.input[2]]
     np.testing.assert_allclose(found[bias.input[1]], scales * found[dequantizers[conv.input[0]].input[1]], rtol=1e-6)
     assert found[bias.input[0]].dtype == np.int32
-    np.testing.assert_allclose(found[bias.input[0]] * found[bias.input[1]].astype(float), original["b1"], atol=0.51 * found[bias.input[1]].max())
+    np.testing.assert_allclose(
+        found[bias.input[0]] * found[bias.input[1]].astype(float),
+        original["b1"],
+        atol=0.51 * found[bias.input[1]].max(),
+    )
 
 
 def test_zero_points_of_what_comes_out_of_a_relu_are_the_least_integer(model: Model, tmp_path: Path) -> None:
@@ -124,7 +141,9 @@ def test_zero_points_of_what_comes_out_of_a_relu_are_the_least_integer(model: Mo
         quantized = made(model, tmp_path, StaticOptions(activations=dtype))
         graph, found = onnx.load(quantized.path).graph, networks.stored(quantized)
         pairs = {one.input[0]: found[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"}
-        assert {name: int(pairs[name]) for name in ("r0", "r1", "r2", "r3")} == dict.fromkeys(("r0", "r1", "r2", "r3"), least)
+        assert {name: int(pairs[name]) for name in ("r0", "r1", "r2", "r3")} == dict.fromkeys(
+            ("r0", "r1", "r2", "r3"), least
+        )
         assert str(pairs["r0"].dtype) == dtype
 
 
@@ -138,7 +157,9 @@ def test_int8_activations_answer_as_uint8_ones_do(model: Model, tmp_path: Path) 
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-3)
 
 
-@pytest.mark.parametrize(("size", "kernel", "pad"), [(16, 7, 3), (16, 3, 1), (20, 5, 2), (12, 6, 2), (8, 2, 0), (16, 3, 0), (10, 4, 1)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "pad"), [(16, 7, 3), (16, 3, 1), (20, 5, 2), (12, 6, 2), (8, 2, 0), (16, 3, 0), (10, 4, 1)]
+)
 @pytest.mark.parametrize("layout", ["NHWC", "NCHW"])
 def test_a_deeper_first_convolution_is_exact(tmp_path: Path, size: int, kernel: int, pad: int, layout: str) -> None:
     rng = np.random.default_rng(kernel)
@@ -160,16 +181,24 @@ def test_a_deeper_first_convolution_is_exact(tmp_path: Path, size: int, kernel: 
     plain = made(model, tmp_path / "plain", StaticOptions(space_to_depth=False), batch=batch)
     assert ("Split" in networks.operators(deep)) == (size % 2 == 0)
     assert "Split" not in networks.operators(plain)
-    np.testing.assert_array_equal(networks.run(deep, batch, "onnxruntime:cpu:int8"), networks.run(plain, batch, "onnxruntime:cpu:int8"))
+    np.testing.assert_array_equal(
+        networks.run(deep, batch, "onnxruntime:cpu:int8"), networks.run(plain, batch, "onnxruntime:cpu:int8")
+    )
 
 
 @pytest.mark.parametrize("average", ["GlobalAveragePool", "AveragePool"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_an_average_before_the_head_is_not_rounded_to_eight_bits(tmp_path: Path, runtime: str, average: str) -> None:
     nodes = [node("Conv", ["x", "one"], ["c"], "c"), node("Conv", ["c", "one"], ["d"], "d")]
-    nodes += [node(average, ["d"], ["mean"], "average", **({"kernel_shape": [4, 4]} if average == "AveragePool" else {}))]
+    nodes += [
+        node(average, ["d"], ["mean"], "average", **({"kernel_shape": [4, 4]} if average == "AveragePool" else {}))
+    ]
     nodes += [node("Reshape", ["mean", "flat"], ["row"], "flat"), node("Gemm", ["row", "head"], ["y"], "head")]
-    constants = {"one": np.eye(8, dtype=np.float32)[:, :, None, None], "flat": np.array([0, 8]), "head": np.eye(8, dtype=np.float32)}
+    constants = {
+        "one": np.eye(8, dtype=np.float32)[:, :, None, None],
+        "flat": np.array([0, 8]),
+        "head": np.eye(8, dtype=np.float32),
+    }
     network = networks.save(tmp_path / "net.onnx", nodes, [["N", 8, 4, 4], ["N", 8]], constants)
     target = Target(runtime, "cpu", "int8")
     table = quantize.Calibration(ranges=dict.fromkeys("xcd", (0.0, 255.0)))
@@ -199,9 +228,18 @@ def test_operators_to_keep_stay_in_float_and_unknown_ones_are_named(model: Model
 def test_constant_activations_survive(tmp_path: Path, value: float, method: str) -> None:
     """A first convolution whose weights are zero: all its outputs are its bias."""
     rng = np.random.default_rng(0)
-    constants = {"w": np.zeros((4, 3, 3, 3), np.float32), "b": np.full(4, value, np.float32), "v": networks.weights(rng, 4, 4, 1, 1)}
+    constants = {
+        "w": np.zeros((4, 3, 3, 3), np.float32),
+        "b": np.full(4, value, np.float32),
+        "v": networks.weights(rng, 4, 4, 1, 1),
+    }
     constants |= {"u": networks.weights(rng, 2, 4, 1, 1)}
-    nodes = [node("Conv", ["x", "w", "b"], ["c"]), node("Conv", ["c", "v"], ["d"]), node("Relu", ["d"], ["r"]), node("Conv", ["r", "u"], ["y"])]
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"]),
+        node("Conv", ["c", "v"], ["d"]),
+        node("Relu", ["d"], ["r"]),
+        node("Conv", ["r", "u"], ["y"]),
+    ]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 6, 6], ["N", 2, 4, 4]], constants)
     batch = np.ones((2, 3, 6, 6), np.float32)
     quantized = made(model, tmp_path, method=method, batch=batch)
@@ -263,17 +301,27 @@ def test_concatenations_shuffles_and_pools_stay_in_int8(tmp_path: Path) -> None:
     found = kernels(quantized, tmp_path, batch[:1])
     assert found.count("QLinearConv") == 4
     assert "Conv" not in found
-    np.testing.assert_allclose(networks.run(quantized, batch, "onnxruntime:cpu:int8"), networks.run(model, batch), atol=0.05)
+    np.testing.assert_allclose(
+        networks.run(quantized, batch, "onnxruntime:cpu:int8"), networks.run(model, batch), atol=0.05
+    )
 
 
 def test_a_head_that_is_a_convolution_stays_in_float_unless_told(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     constants = {"a": networks.weights(rng, 8, 3, 3, 3), "b": networks.weights(rng, 4, 8, 1, 1)}
-    nodes = [node("Conv", ["x", "a"], ["c"], "body"), node("Relu", ["c"], ["r"]), node("Conv", ["r", "b"], ["y"], "head")]
+    nodes = [
+        node("Conv", ["x", "a"], ["c"], "body"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "b"], ["y"], "head"),
+    ]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 8, 8], ["N", 4, 6, 6]], constants)
     batch = rng.normal(size=(4, 3, 8, 8)).astype(np.float32)
     heads = [
-        next(one for one in onnx.load(made(model, tmp_path, StaticOptions(float_heads=kept), batch=batch).path).graph.node if one.name == "head")
+        next(
+            one
+            for one in onnx.load(made(model, tmp_path, StaticOptions(float_heads=kept), batch=batch).path).graph.node
+            if one.name == "head"
+        )
         for kept in (True, False)
     ]
     assert heads[0].input[1] == "b"
@@ -325,17 +373,23 @@ def test_open_nsfw_keeps_its_scores_in_a_quarter_of_the_size(
     assert quantized.spec == nsfw.spec
 
 
-def test_open_nsfw_runs_all_convolutions_in_int8(nsfw: Model, nsfw_table: quantize.Calibration, tensors: Array, tmp_path: Path) -> None:
+def test_open_nsfw_runs_all_convolutions_in_int8(
+    nsfw: Model, nsfw_table: quantize.Calibration, tensors: Array, tmp_path: Path
+) -> None:
     quantized = quantize.static(nsfw, nsfw_table, tmp_path)
     found = kernels(quantized, tmp_path, tensors[:1])
     assert found.count("QLinearConv") == 53
     assert found.count("QLinearAdd") == 16
     assert found.count("Split") == 1
-    assert not {"Conv", "FusedConv", "Relu", "MaxPool"} & set(found)  # MaxPool in NCHW is 30 times slower than NhwcMaxPool.
+    assert not {"Conv", "FusedConv", "Relu", "MaxPool"} & set(
+        found
+    )  # MaxPool in NCHW is 30 times slower than NhwcMaxPool.
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
-def test_open_nsfw_runs_all_convolutions_in_int8_in_openvino(nsfw: Model, nsfw_table: quantize.Calibration, tensors: Array, tmp_path: Path) -> None:
+def test_open_nsfw_runs_all_convolutions_in_int8_in_openvino(
+    nsfw: Model, nsfw_table: quantize.Calibration, tensors: Array, tmp_path: Path
+) -> None:
     quantized = quantize.static(nsfw, nsfw_table, tmp_path, StaticOptions.for_target(Target("openvino", "cpu", "int8")))
     layers = openvino_types(quantized, tensors[:1])
     assert [kind.rpartition("_")[2] for layer, kind in layers if layer == "Convolution"] == ["I8"] * 53
@@ -343,5 +397,7 @@ def test_open_nsfw_runs_all_convolutions_in_int8_in_openvino(nsfw: Model, nsfw_t
 
 
 def test_options_for_a_target_can_be_changed(model: Model, tmp_path: Path) -> None:
-    quantized = made(model, tmp_path, replace(StaticOptions.for_target(Target("openvino", "cpu", "int8")), bias="int32"))
+    quantized = made(
+        model, tmp_path, replace(StaticOptions.for_target(Target("openvino", "cpu", "int8")), bias="int32")
+    )
     assert any(numpy_helper.to_array(one).dtype == np.int32 for one in onnx.load(quantized.path).graph.initializer)

@@ -29,15 +29,22 @@ def table(model: Model) -> Calibration:
 
 
 @pytest.mark.parametrize("wanted", [name for name in FORMATS if name != "ncnn"])
-def test_every_format_is_known_again_and_quantizes(tmp_path: Path, model: Model, table: Calibration, wanted: str) -> None:
+def test_every_format_is_known_again_and_quantizes(
+    tmp_path: Path, model: Model, table: Calibration, wanted: str
+) -> None:
     write_table(table, tmp_path / "table", wanted, model)
     again = read_table(tmp_path / "table", model)
     assert set(again.ranges) == set(table.ranges)
     for name, (low, high) in table.ranges.items():
-        assert again.ranges[name][1] == pytest.approx(max(-low, high) if wanted not in ("plimsoll", "onnxruntime-json") else high, rel=1e-6)
+        assert again.ranges[name][1] == pytest.approx(
+            max(-low, high) if wanted not in ("plimsoll", "onnxruntime-json") else high, rel=1e-6
+        )
     quantized = quantize.static(model, again, tmp_path)
     judged = pictures(10, seed=6)
-    with Runner.open(quantized, Target("onnxruntime", "cpu", "int8")) as runner, Runner.open(model, Target("onnxruntime")) as reference:
+    with (
+        Runner.open(quantized, Target("onnxruntime", "cpu", "int8")) as runner,
+        Runner.open(model, Target("onnxruntime")) as reference,
+    ):
         np.testing.assert_allclose(runner.infer(judged)["scores"], reference.infer(judged)["scores"], atol=0.05)
 
 
@@ -58,7 +65,9 @@ def test_an_unknown_format_is_named(tmp_path: Path, model: Model, table: Calibra
     assert "tensorrt" in caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"TRT-", b"{}", b'{"kind": "calibration"}', b"nonsense", b"\xff\xfe\xfd", b"TRT-1-\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"TRT-", b"{}", b'{"kind": "calibration"}', b"nonsense", b"\xff\xfe\xfd", b"TRT-1-\xff"]
+)
 def test_what_is_no_table_is_refused(tmp_path: Path, model: Model, content: bytes) -> None:
     (tmp_path / "table").write_bytes(content)
     with pytest.raises(InputError, match="table"):

@@ -48,7 +48,10 @@ def test_the_first_gap_that_is_large_enough_is_taken() -> None:
 def test_another_process_reads_and_writes_the_same_memory_and_no_name_is_left() -> None:
     arena = Arena.create(4096)
     arena.view[:5] = b"hello"
-    script = "import sys; from plimsoll.serve.arena import Arena; a = Arena.attach(sys.argv[1]); a.view[5:11] = bytes(a.view[:5]) + b'!'; a.close()"
+    script = (
+        "import sys; from plimsoll.serve.arena import Arena; a = Arena.attach(sys.argv[1]); a.view[5:11] ="
+        " bytes(a.view[:5]) + b'!'; a.close()"
+    )
     subprocess.run([sys.executable, "-c", script, arena.handle], pass_fds=arena.descriptors, check=True)
     assert bytes(arena.view[:11]) == b"hellohello!"
     if sys.platform == "linux":

@@ -21,7 +21,16 @@ class Clock:
 
 
 def item(clock: Clock, priority: int = 0, rows: int = 1, kind: Any = "row", attempts: int = 0) -> Item:
-    return Item(kind, {}, (), rows, RequestOptions(priority=priority), asyncio.Future(loop=asyncio.new_event_loop()), clock(), attempts)
+    return Item(
+        kind,
+        {},
+        (),
+        rows,
+        RequestOptions(priority=priority),
+        asyncio.Future(loop=asyncio.new_event_loop()),
+        clock(),
+        attempts,
+    )
 
 
 @pytest.fixture

@@ -67,7 +67,14 @@ def test_406_is_a_verdict_and_2xx_lets_everything_in() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"classes": {"a": "Nice"}}, {"threshold": 1.5}, {"pictrs": {"path": "validate"}}, {"photoprism": {"prefixes": ["/a b"]}}, {"x": 1}]
+    "wrong",
+    [
+        {"classes": {"a": "Nice"}},
+        {"threshold": 1.5},
+        {"pictrs": {"path": "validate"}},
+        {"photoprism": {"prefixes": ["/a b"]}},
+        {"x": 1},
+    ],
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

@@ -26,13 +26,18 @@ ELSEWHERE = {
     "access": {"keys": "keys.toml", "open_paths": ["/hooks/*"]},
     "urls": {"hosts": ["media.example.org"]},
 }
-OFF = {"contracts": {name: {"enabled": False} for name in ("misskey", "photoprism", "pictrs")}, "access": {"control": "anybody", "address_rate": "5/s"}}
+OFF = {
+    "contracts": {name: {"enabled": False} for name in ("misskey", "photoprism", "pictrs")},
+    "access": {"control": "anybody", "address_rate": "5/s"},
+}
 
 
 @contextmanager
 def service(settings: dict[str, Any]) -> Iterator[Service]:
     """Return a service of two models that was not started."""
-    made = Service(Settings.model_validate(settings), [ModelConfig("spots", "spots"), ModelConfig("open_nsfw", "open_nsfw")])
+    made = Service(
+        Settings.model_validate(settings), [ModelConfig("spots", "spots"), ModelConfig("open_nsfw", "open_nsfw")]
+    )
     try:
         yield made
     finally:
@@ -64,10 +69,14 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
             yield path, method, operation
 
 
-def test_every_route_of_the_application_is_described_and_nothing_else(described: tuple[Service, dict[str, Any]]) -> None:
+def test_every_route_of_the_application_is_described_and_nothing_else(
+    described: tuple[Service, dict[str, Any]],
+) -> None:
     made, document = described
     app: Any = application(made)
-    served = {(route.path, method.lower()) for route in app._app.routes for method in route.methods or () if method != "HEAD"}
+    served = {
+        (route.path, method.lower()) for route in app._app.routes for method in route.methods or () if method != "HEAD"
+    }
     assert {(path, method) for path, method, _ in operations(document)} == served
 
 
@@ -89,7 +98,13 @@ def test_every_example_is_as_its_schema_says(described: tuple[Service, dict[str,
     _, document = described
     seen = 0
     for one in inside(document["paths"]):
-        shown = [example["value"] for example in one["examples"].values()] if "examples" in one else [one["example"]] if "example" in one else []
+        shown = (
+            [example["value"] for example in one["examples"].values()]
+            if "examples" in one
+            else [one["example"]]
+            if "example" in one
+            else []
+        )
         for value in shown:
             assert not list(problems(value, one["schema"], document))
             seen += 1
@@ -124,15 +139,29 @@ def test_contracts_stand_where_they_are_configured() -> None:
 
 
 def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
-    keyed = document_of({"access": {"keys": str(tmp_path / "keys.toml")}, "contracts": {"pictrs": {"error_status": 429}}})
+    keyed = document_of(
+        {"access": {"keys": str(tmp_path / "keys.toml")}, "contracts": {"pictrs": {"error_status": 429}}}
+    )
     turned_away = {"401", "403", "429"}
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "key"}
     for path, _, operation in operations(keyed):
-        is_open = path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")
+        is_open = path in (
+            "/",
+            "/page/{file}",
+            "/healthz",
+            "/readyz",
+            "/openapi.json",
+            "/v2/health/live",
+            "/v2/health/ready",
+        )
         assert ("security" in operation) is not is_open, path
         assert (turned_away & operation["responses"].keys()) == (set() if is_open else turned_away), path
-    shapes = keyed["paths"]["/v1/validate"]["post"]["responses"]["429"]["content"]["application/json"]["schema"]["anyOf"]
-    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "Wrong"], "both the contract and the door say 429"
+    shapes = keyed["paths"]["/v1/validate"]["post"]["responses"]["429"]["content"]["application/json"]["schema"][
+        "anyOf"
+    ]
+    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "Wrong"], (
+        "both the contract and the door say 429"
+    )
 
     usual, limited = document_of({}), document_of(OFF)
     assert "securitySchemes" not in usual["components"]

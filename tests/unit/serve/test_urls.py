@@ -34,7 +34,9 @@ def test_a_picture_is_fetched_from_the_address_that_was_looked_up(example_photos
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command is not installed")
-def test_tls_is_spoken_with_the_name_though_the_address_is_connected(tmp_path: Path, example_photos: list[Path]) -> None:
+def test_tls_is_spoken_with_the_name_though_the_address_is_connected(
+    tmp_path: Path, example_photos: list[Path]
+) -> None:
     data = example_photos[0].read_bytes()
     server_side, client_side = certificate(tmp_path, "media.example.org")
     _, stranger = certificate(tmp_path, "other.example.org")
@@ -63,7 +65,9 @@ def test_each_url_of_a_request_has_its_own_outcome_in_its_place(example_photos: 
             assert found[0] == found[2] == data
             assert isinstance(found[1], Problem)
             assert "may not be fetched" in found[1].message
-            small = await fetch_all([good, good], http(server.port, max_request_bytes=len(data) + 10, at_once=1), here())
+            small = await fetch_all(
+                [good, good], http(server.port, max_request_bytes=len(data) + 10, at_once=1), here()
+            )
             assert small[0] == data
             assert isinstance(small[1], Problem)
             assert small[1].status == 413
@@ -76,7 +80,21 @@ def test_urls_are_off_by_default_and_nothing_is_asked() -> None:
         asyncio.run(fetch("https://media.example.org/a.jpg", UrlSettings()))
 
 
-@pytest.mark.parametrize("host", ["*", "*.", "EXAMPLE.org", "https://example.org", "example.org/", "a b", "user@example.org", "", "*.*.org", "ex*mple.org"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "*",
+        "*.",
+        "EXAMPLE.org",
+        "https://example.org",
+        "example.org/",
+        "a b",
+        "user@example.org",
+        "",
+        "*.*.org",
+        "ex*mple.org",
+    ],
+)
 def test_what_is_no_host_is_no_setting(host: str) -> None:
     with pytest.raises(ValidationError):
         UrlSettings(hosts=(host,))

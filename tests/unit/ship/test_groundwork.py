@@ -71,7 +71,9 @@ def opened(digits: Digits) -> Opened:
 
 def config(*targets: Target) -> SearchConfig:
     """No time to look for candidates: the tests name those that they are about."""
-    return SearchConfig(targets, ("minmax",), Budget.parse("deviation=0.05"), seconds=0.0, measure_seconds=0.1, candidate_seconds=300.0)
+    return SearchConfig(
+        targets, ("minmax",), Budget.parse("deviation=0.05"), seconds=0.0, measure_seconds=0.1, candidate_seconds=300.0
+    )
 
 
 def of(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> Ship:
@@ -84,7 +86,9 @@ def ship(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> tupl
     return run.run(seen.append), seen, run.work.path
 
 
-def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
+    opened: Opened, parts: Split, tmp_path: Path
+) -> None:
     run = of(opened, parts, tmp_path, config(INT8))
     whole, mixed = (run.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
     (row,) = (run.work.path / "rows").glob("rank-minmax.json")
@@ -93,7 +97,11 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(opened: O
     assert [layer["name"] for layer in ranked["layers"]] in (["conv1", "conv2"], ["conv2", "conv1"])
     assert ranked["layers"][0]["mean_abs"] > ranked["layers"][1]["mean_abs"]
     reference = answers(opened.model, parts)
-    assert 0 < np.abs(answers(mixed, parts, INT8) - reference).mean() < np.abs(answers(whole, parts, INT8) - reference).mean()
+    assert (
+        0
+        < np.abs(answers(mixed, parts, INT8) - reference).mean()
+        < np.abs(answers(whole, parts, INT8) - reference).mean()
+    )
     before = row.stat().st_mtime_ns
     of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, steps="reference"))
     assert row.stat().st_mtime_ns == before, "the layers were ranked again"
@@ -101,10 +109,18 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(opened: O
 
 def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     with Predictor(Opened(model, target, "reference")) as predictor:
-        return np.array([list(one.answer.row()["scores"].values()) for one in predictor.predict_many(parts.judging) if one.answer is not None])
+        return np.array(
+            [
+                list(one.answer.row()["scores"].values())
+                for one in predictor.predict_many(parts.judging)
+                if one.answer is not None
+            ]
+        )
 
 
-def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not(
+    opened: Opened, parts: Split, tmp_path: Path
+) -> None:
     run = of(opened, parts, tmp_path, config(INT8))
     run.run()
     mixed, nothing_left = (run._try(replace(WHOLE, float_layers=count)) for count in (1, 2))
@@ -137,7 +153,10 @@ def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Sp
     assert name is not None
     assert name.startswith("given_")
     assert not list((folder / "rows").glob("calibrate*"))
-    assert quantize.Calibration.read(next(folder.glob(f"built/*/calibration/{name}.json"))).ranges == quantize.Calibration.read(given).ranges
+    assert (
+        quantize.Calibration.read(next(folder.glob(f"built/*/calibration/{name}.json"))).ranges
+        == quantize.Calibration.read(given).ranges
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +167,9 @@ def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Sp
         ('{"model": "%s", "ranges": {"picture": [0, 1]}}' % ("0" * 64), "was made with another network"),
     ],
 )
-def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(opened: Opened, parts: Split, tmp_path: Path, table: str, message: str) -> None:
+def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(
+    opened: Opened, parts: Split, tmp_path: Path, table: str, message: str
+) -> None:
     given = tmp_path / "given.json"
     given.write_text(table)
     seen: list[Trial] = []
@@ -189,7 +210,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     facts.mkdir(parents=True)
     (package / "calibrating.py").write_text(PLANTED)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: calibrating\nVersion: 1.0\n")
-    (facts / "entry_points.txt").write_text("[plimsoll.backends]\nselfmade = calibrating:selfmade\nborrowing = calibrating:borrowing\n")
+    (facts / "entry_points.txt").write_text(
+        "[plimsoll.backends]\nselfmade = calibrating:selfmade\nborrowing = calibrating:borrowing\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(package))
     monkeypatch.syspath_prepend(package)
     backends.names.cache_clear()
@@ -198,7 +221,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
+    opened: Opened, parts: Split, tmp_path: Path
+) -> None:
     selfmade, borrowing = Target("selfmade", "cpu", "int8"), Target("borrowing", "cpu", "int8")
     assert calibrators_of(selfmade, ("minmax",)) == ("minmax", "theirs", "also_theirs")
     candidates = [
@@ -214,7 +239,14 @@ def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(ope
     got = [run.network(candidate).path.parent / "got.json" for candidate in candidates]
     theirs, folded, ours, both = (json.loads(file.read_text()) for file in got)
     count = len(parts.calibration)
-    assert theirs == {"method": "theirs", "shape": [count, 1, 8, 8], "dtype": "float32", "largest": 1.0, "ranges": [], "mapped": True}
+    assert theirs == {
+        "method": "theirs",
+        "shape": [count, 1, 8, 8],
+        "dtype": "float32",
+        "largest": 1.0,
+        "ranges": [],
+        "mapped": True,
+    }
     assert (folded["shape"], folded["dtype"], folded["largest"]) == ([count, 8, 8, 1], "uint8", 255.0)
     assert (ours["method"], ours["ranges"]) == (both["method"], both["ranges"]) == ("minmax", ["b", "d", "picture"])
     times = [file.stat().st_mtime_ns for file in got]

@@ -65,7 +65,9 @@ def test_a_folded_int8_network_reads_bytes_where_it_can_and_answers_as_the_float
     quantize.calibrate(model, [inputs], "minmax").write(table)
     target = Target(runtime, "cpu", "int8")
     for folded in (True, False):
-        made = build.network(model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts({"minmax": table}))
+        made = build.network(
+            model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts({"minmax": table})
+        )
         assert ("Sub" in networks.operators(made)) is (folded and not reads_bytes)
         truth, found = networks.run(model, inputs), networks.run(made, tensors(made, photos), str(target))
         assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
@@ -79,7 +81,12 @@ def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_pho
     quantize.calibrate(model, [tensors(model, example_photos[:4])], "minmax").write(table)
     kinds = {
         runtime: networks.operators(
-            build.network(model, Candidate("fast", False, Target(runtime, "cpu", "int8"), "minmax"), tmp_path, Artifacts({"minmax": table}))
+            build.network(
+                model,
+                Candidate("fast", False, Target(runtime, "cpu", "int8"), "minmax"),
+                tmp_path,
+                Artifacts({"minmax": table}),
+            )
         )
         for runtime in ("onnxruntime", "openvino")
     }

@@ -1,4 +1,5 @@
-"""Which candidates are tried in which order, and what wins: with made-up measurements, since the order is a matter of figures alone."""
+"""Which candidates are tried in which order, and what wins: with made-up measurements, since the order is a matter of
+figures alone."""
 
 from __future__ import annotations
 
@@ -20,14 +21,24 @@ WHOLE = Candidate("fast", False, INT8, "minmax")
 
 def trial(candidate: Candidate, ratio: float, deviation: float, size: float = 1.0) -> Trial:
     speed = {"ratio": ratio, "low": ratio - 0.05, "high": ratio + 0.05}
-    return Trial(candidate, "ok", "", {"speed": speed, "size_bytes": size}, (Check(name="deviation", measured=deviation, limit=0.01),))
+    return Trial(
+        candidate,
+        "ok",
+        "",
+        {"speed": speed, "size_bytes": size},
+        (Check(name="deviation", measured=deviation, limit=0.01),),
+    )
 
 
-def tried(wanted: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)) -> list[Trial]:
+def tried(
+    wanted: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)
+) -> list[Trial]:
     return list(explore(targets, calibrators, wanted, time.monotonic() + 60))
 
 
-def layered(deviation_of: Callable[[int], float], ratio_of: Callable[[int], float] = lambda count: 4.0 - 0.1 * count) -> Callable[[Candidate], Trial]:
+def layered(
+    deviation_of: Callable[[int], float], ratio_of: Callable[[int], float] = lambda count: 4.0 - 0.1 * count
+) -> Callable[[Candidate], Trial]:
     """Float behind fast steps is twice as fast and keeps the budget; int8 as the functions of its layers in float say."""
 
     def measured(candidate: Candidate) -> Trial:
@@ -39,7 +50,9 @@ def layered(deviation_of: Callable[[int], float], ratio_of: Callable[[int], floa
 
 
 def test_what_there_was_no_time_for_is_named() -> None:
-    trials = list(explore((FLOAT, INT8), ("minmax",), lambda candidate: Trial(candidate, "ok"), deadline=time.monotonic() - 1))
+    trials = list(
+        explore((FLOAT, INT8), ("minmax",), lambda candidate: Trial(candidate, "ok"), deadline=time.monotonic() - 1)
+    )
     assert [one.status for one in trials] == ["skipped", "skipped"]
     assert all("time limit" in one.reason for one in trials)
 
@@ -54,7 +67,11 @@ def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> Non
 
 def test_layers_go_back_to_float_until_the_budget_holds() -> None:
     found = tried(layered(lambda count: 0.05 - 0.01 * count), FLOAT, INT8)
-    counts = [one.candidate.float_layers for one in found if one.candidate.float_layers and one.candidate.steps == "fast" and not one.candidate.folded]
+    counts = [
+        one.candidate.float_layers
+        for one in found
+        if one.candidate.float_layers and one.candidate.steps == "fast" and not one.candidate.folded
+    ]
     assert counts == [1, 2, 3, 5]
     best = max((one for one in found if one.passed), key=lambda one: one.ratio)
     assert best.candidate.float_layers == 5
@@ -80,7 +97,10 @@ def test_one_calibrator_that_keeps_the_budget_is_enough() -> None:
 def test_each_runtime_gets_its_own_mixture_from_its_nearest_calibrator() -> None:
     near, far, elsewhere = WHOLE, Candidate("fast", False, INT8, "mse"), Candidate("fast", False, OTHER, "minmax")
     found = mixtures([trial(near, 4.0, 0.02), trial(far, 4.1, 0.09), trial(elsewhere, 5.0, 0.03)])
-    assert [(one.target, one.calibrator, one.float_layers) for one in found] == [(INT8, "minmax", 1), (OTHER, "minmax", 1)]
+    assert [(one.target, one.calibrator, one.float_layers) for one in found] == [
+        (INT8, "minmax", 1),
+        (OTHER, "minmax", 1),
+    ]
 
 
 def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
@@ -94,7 +114,11 @@ def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
 
 @pytest.mark.parametrize(("objective", "best"), [("throughput", 1), ("size", 2)])
 def test_the_objective_decides(objective: str, best: int) -> None:
-    found = [trial(REFERENCE, 1.0, 0.0, 4.0), trial(WHOLE, 4.0, 0.0, 2.0), trial(Candidate("fast", False, OTHER, "mse"), 3.0, 0.0, 1.0)]
+    found = [
+        trial(REFERENCE, 1.0, 0.0, 4.0),
+        trial(WHOLE, 4.0, 0.0, 2.0),
+        trial(Candidate("fast", False, OTHER, "mse"), 3.0, 0.0, 1.0),
+    ]
     assert sorted(found, key=objective_key(objective))[0] is found[best]
 
 
@@ -105,20 +129,35 @@ def test_the_gain_is_that_of_the_objective() -> None:
 
 
 def test_the_best_in_float_is_a_finalist_too_for_the_judges_may_refuse_the_others() -> None:
-    ways: list[tuple[Preprocessing, bool]] = [("reference", False), ("reference", True), ("fast", False), ("fast", True)]
-    int8 = [trial(Candidate(steps, folded, INT8, "mse"), 4.0 + place, 0.0) for place, (steps, folded) in enumerate(ways)]
+    ways: list[tuple[Preprocessing, bool]] = [
+        ("reference", False),
+        ("reference", True),
+        ("fast", False),
+        ("fast", True),
+    ]
+    int8 = [
+        trial(Candidate(steps, folded, INT8, "mse"), 4.0 + place, 0.0) for place, (steps, folded) in enumerate(ways)
+    ]
     floats = [trial(Candidate("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
     over = trial(Candidate("fast", False, OTHER, "mse"), 9.0, 0.5)
     assert finalists_of([*floats, *int8, over], "throughput") == [int8[3], int8[2], int8[1], floats[1]]
     assert finalists_of([*floats, over], "throughput") == [floats[1], floats[0]]
 
 
-def test_of_calibrators_the_one_that_strains_the_budget_least_is_a_finalist_however_fast_the_noise_made_the_others() -> None:
-    of = {name: trial(Candidate("fast", False, INT8, name), ratio, deviation) for name, ratio, deviation in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))}
+def test_of_calibrators_the_one_that_strains_the_budget_least_is_a_finalist_however_fast_the_noise_made_the_others() -> (
+    None
+):
+    of = {
+        name: trial(Candidate("fast", False, INT8, name), ratio, deviation)
+        for name, ratio, deviation in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))
+    }
     folded = trial(Candidate("fast", True, INT8, "minmax"), 3.9, 0.006)
     assert finalists_of([*of.values(), folded], "throughput") == [of["mse"], folded]
 
 
 def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:
-    plain, folded, slow = (trial(Candidate("fast", folded, INT8, "mse"), ratio, 0.0) for folded, ratio in ((False, 4.0), (True, 4.05), (False, 3.0)))
+    plain, folded, slow = (
+        trial(Candidate("fast", folded, INT8, "mse"), ratio, 0.0)
+        for folded, ratio in ((False, 4.0), (True, 4.05), (False, 3.0))
+    )
     assert simplest_first([folded, slow, plain]) == [plain, folded, slow]

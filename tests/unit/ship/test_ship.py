@@ -83,12 +83,21 @@ def shipped(opened: Opened, photos: list[str], root: Path, config: SearchConfig)
 
 def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
     limit = Budget.parse(budget)
-    return SearchConfig(targets, ("minmax",), limit, seconds=seconds, measure_seconds=0.1, candidate_seconds=PATIENCE_S, memory_bytes=1_600_000_000)
+    return SearchConfig(
+        targets,
+        ("minmax",),
+        limit,
+        seconds=seconds,
+        measure_seconds=0.1,
+        candidate_seconds=PATIENCE_S,
+        memory_bytes=1_600_000_000,
+    )
 
 
 @pytest.fixture
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a busy machine may hold up."""
+    """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a
+    busy machine may hold up."""
     seen: list[dict[str, Any]] = []
     original = subprocesses.run
 
@@ -104,19 +113,25 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.mark.usefixtures("jobs")
-def test_what_goes_wrong_is_a_row_with_its_reason(opened: Opened, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_wrong_is_a_row_with_its_reason(
+    opened: Opened, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "packages"
     (package / "planted-1.0.dist-info").mkdir(parents=True)
     (package / "planted.py").write_text(PLANTED)
     (package / "planted-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
     names = ("crashing", "hanging", "hungry", "lying")
-    (package / "planted-1.0.dist-info" / "entry_points.txt").write_text("[plimsoll.backends]\n" + "".join(f"{name} = planted:{name}\n" for name in names))
+    (package / "planted-1.0.dist-info" / "entry_points.txt").write_text(
+        "[plimsoll.backends]\n" + "".join(f"{name} = planted:{name}\n" for name in names)
+    )
     monkeypatch.setenv("PYTHONPATH", str(package))
     monkeypatch.syspath_prepend(package)
     from plimsoll import backends
 
     backends.names.cache_clear()
-    found, seen = shipped(opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names)))
+    found, seen = shipped(
+        opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names))
+    )
     reasons = {trial.candidate.target.runtime: trial.reason for trial in seen if trial.status == "failed"}
     assert "a segmentation fault" in reasons["crashing"]
     assert "longer than its limit of 2 s" in reasons["hanging"]
@@ -127,30 +142,38 @@ def test_what_goes_wrong_is_a_row_with_its_reason(opened: Opened, photos: list[s
     assert any(trial.status == "ok" and trial.passed for trial in seen)
 
 
-def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(opened: Opened, photos: list[str], tmp_path: Path) -> None:
+def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
+    opened: Opened, photos: list[str], tmp_path: Path
+) -> None:
     found, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
     assert found.outcome == "nothing_passed"
     assert found.winner.candidate == REFERENCE
     assert any("can't be proven on" in note for note in found.notes)
 
 
-def test_a_second_run_repeats_nothing_and_finds_the_same(opened: Opened, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]) -> None:
+def test_a_second_run_repeats_nothing_and_finds_the_same(
+    opened: Opened, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
+) -> None:
     first, seen = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert jobs
     jobs.clear()
     second, again = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert not jobs
     assert [(one.candidate, one.result) for one in again] == [(one.candidate, one.result) for one in seen]
-    assert (second.outcome, second.winner.candidate, second.checks) == (first.outcome, first.winner.candidate, first.checks)
+    assert (second.outcome, second.winner.candidate, second.checks) == (
+        first.outcome,
+        first.winner.candidate,
+        first.checks,
+    )
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
 def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: Path) -> None:
     code = (
-        "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from unit.ship import test_ship as t; from small_models import SPEC\n"
-        "from plimsoll.core.model import Model; from plimsoll.inference.resolve import Opened; from plimsoll.spec.files import loads\n"
-        "t.shipped(Opened(Model(Path(sys.argv[2]), 'onnx', loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.config(*t.HONEST))\n"
+        "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\nfrom unit.ship import test_ship"
+        " as t; from small_models import SPEC\nfrom plimsoll.core.model import Model; from plimsoll.inference.resolve"
+        " import Opened; from plimsoll.spec.files import loads\nt.shipped(Opened(Model(Path(sys.argv[2]), 'onnx',"
+        " loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.config(*t.HONEST))\n"
     )
     tests = str(Path(__file__).resolve().parents[2])
     work = tmp_path / "work"

@@ -33,7 +33,14 @@ def answer(model: Model, **feeds: Array) -> dict[str, NDArray[Any]]:
         return runner.run({name: feed.astype(np.float32) for name, feed in feeds.items()})
 
 
-def run(folder: Path, text: str, blobs: dict[str, list[Array]], feed: Array, options: ImportOptions | None = None, **more: Array) -> NDArray[Any]:
+def run(
+    folder: Path,
+    text: str,
+    blobs: dict[str, list[Array]],
+    feed: Array,
+    options: ImportOptions | None = None,
+    **more: Array,
+) -> NDArray[Any]:
     """Convert a pair and answer a batch of two; the prototxt has a batch of one."""
     prototxt, _ = write_pair(folder, text, blobs)
     imported = import_model(prototxt, folder / "out", options)
@@ -41,7 +48,9 @@ def run(folder: Path, text: str, blobs: dict[str, list[Array]], feed: Array, opt
     return only
 
 
-def convolved(x: Array, w: Array, b: Array, *, stride: int = 1, pad: int = 0, dilation: int = 1, group: int = 1) -> Array:
+def convolved(
+    x: Array, w: Array, b: Array, *, stride: int = 1, pad: int = 0, dilation: int = 1, group: int = 1
+) -> Array:
     """caffe_conv in test_convolution_layer.cpp: loops over the output and the kernel, sizes rounded down."""
     x = np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     span = (w.shape[2] - 1) * dilation + 1
@@ -52,7 +61,12 @@ def convolved(x: Array, w: Array, b: Array, *, stride: int = 1, pad: int = 0, di
         seen = x[:, o // outs * ins : (o // outs + 1) * ins]
         for row in range(height):
             for column in range(width):
-                patch = seen[:, :, row * stride : row * stride + span : dilation, column * stride : column * stride + span : dilation]
+                patch = seen[
+                    :,
+                    :,
+                    row * stride : row * stride + span : dilation,
+                    column * stride : column * stride + span : dilation,
+                ]
                 out[:, o, row, column] = (patch * w[o]).sum(axis=(1, 2, 3)) + b[o]
     return out
 
@@ -83,13 +97,20 @@ def pooled(x: Array, method: str, kernel: int, stride: int, pad: int) -> Array:
         ("kernel_size: 3", {}),
         ("kernel_size: 3 stride: 2 pad: 1", {"stride": 2, "pad": 1}),
         ("kernel_size: 3 pad: 2 dilation: 2 group: 2", {"pad": 2, "dilation": 2, "group": 2}),
-        ("kernel_h: 3 kernel_w: 3 stride_h: 3 stride_w: 3 group: 4 engine: CAFFE weight_filler { type: 'msra' }", {"stride": 3, "group": 4}),
+        (
+            "kernel_h: 3 kernel_w: 3 stride_h: 3 stride_w: 3 group: 4 engine: CAFFE weight_filler { type: 'msra' }",
+            {"stride": 3, "group": 4},
+        ),
     ],
 )
 def test_convolution(tmp_path: Path, settings: str, arguments: dict[str, int]) -> None:
     x, w, b = normal(2, 4, 9, 10), normal(8, 4 // arguments.get("group", 1), 3, 3), normal(8)
-    text = inputs(1, 4, 9, 10) + layer("c", "Convolution", "data", "c", f"param {{ lr_mult: 1 }} convolution_param {{ num_output: 8 {settings} }}")
-    np.testing.assert_allclose(run(tmp_path, text, {"c": [w, b]}, x), convolved(x, w, b, **arguments), rtol=1e-4, atol=1e-5)
+    text = inputs(1, 4, 9, 10) + layer(
+        "c", "Convolution", "data", "c", f"param {{ lr_mult: 1 }} convolution_param {{ num_output: 8 {settings} }}"
+    )
+    np.testing.assert_allclose(
+        run(tmp_path, text, {"c": [w, b]}, x), convolved(x, w, b, **arguments), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_deconvolution_is_the_transpose_of_convolution(tmp_path: Path) -> None:
@@ -109,29 +130,44 @@ def test_deconvolution_is_the_transpose_of_convolution(tmp_path: Path) -> None:
     ids=lambda size: str(size),
 )
 @pytest.mark.parametrize("size", [7, 8, 10])
-def test_pooling_rounds_up_and_clips_as_caffe_does(tmp_path: Path, method: str, kernel: int, stride: int, pad: int, size: int) -> None:
+def test_pooling_rounds_up_and_clips_as_caffe_does(
+    tmp_path: Path, method: str, kernel: int, stride: int, pad: int, size: int
+) -> None:
     x = normal(2, 3, size, size + 1)
     text = inputs(1, 3, size, size + 1) + layer(
-        "p", "Pooling", "data", "p", f"pooling_param {{ pool: {method} kernel_size: {kernel} stride: {stride} pad: {pad} }}"
+        "p",
+        "Pooling",
+        "data",
+        "p",
+        f"pooling_param {{ pool: {method} kernel_size: {kernel} stride: {stride} pad: {pad} }}",
     )
     if not pad and any(math.ceil((side - kernel) / stride) * stride >= side for side in x.shape[2:]):
         with pytest.raises(ModelError, match="don't fit"):  # Caffe itself answers with -FLT_MAX or 0/0 there.
             run(tmp_path, text, {"p": []}, x)
         return
     blobs: dict[str, list[Array]] = {"p": []}
-    np.testing.assert_allclose(run(tmp_path, text, blobs, x), pooled(x, method, kernel, stride, pad), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        run(tmp_path, text, blobs, x), pooled(x, method, kernel, stride, pad), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_global_pooling(tmp_path: Path) -> None:
     x = normal(2, 3, 5, 6)
-    found = run(tmp_path, inputs(1, 3, 5, 6) + layer("p", "Pooling", "data", "p", "pooling_param { pool: AVE global_pooling: true }"), {"p": []}, x)
+    found = run(
+        tmp_path,
+        inputs(1, 3, 5, 6) + layer("p", "Pooling", "data", "p", "pooling_param { pool: AVE global_pooling: true }"),
+        {"p": []},
+        x,
+    )
     np.testing.assert_allclose(found, x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_and_scale_in_place_are_one_operator(tmp_path: Path) -> None:
     mean, variance, gain, shift, x = normal(4), RANDOM.uniform(0.5, 2, 4), normal(4), normal(4), normal(2, 4, 3, 3)
     text = inputs(1, 4, 3, 3)
-    text += layer("c", "Convolution", "data", "c", "convolution_param { num_output: 4 kernel_size: 1 bias_term: false }")
+    text += layer(
+        "c", "Convolution", "data", "c", "convolution_param { num_output: 4 kernel_size: 1 bias_term: false }"
+    )
     text += layer("bn", "BatchNorm", "c", "c", "batch_norm_param { use_global_stats: true eps: 1e-3 }") + layer(
         "s", "Scale", "c", "c", "scale_param { bias_term: true }"
     )
@@ -139,7 +175,9 @@ def test_batch_norm_and_scale_in_place_are_one_operator(tmp_path: Path) -> None:
     eye = np.eye(4).reshape(4, 4, 1, 1)
     # Caffe keeps sums of the statistics and their weight.
     blobs = {"c": [eye], "bn": [mean * 2.5, variance * 2.5, np.array([2.5])], "s": [gain, shift]}
-    expected = (x - mean.reshape(-1, 1, 1)) / np.sqrt(variance + 1e-3).reshape(-1, 1, 1) * gain.reshape(-1, 1, 1) + shift.reshape(-1, 1, 1)
+    expected = (x - mean.reshape(-1, 1, 1)) / np.sqrt(variance + 1e-3).reshape(-1, 1, 1) * gain.reshape(
+        -1, 1, 1
+    ) + shift.reshape(-1, 1, 1)
     np.testing.assert_allclose(run(tmp_path, text, blobs, x), np.maximum(expected, 0), rtol=1e-4, atol=1e-5)
     kinds = [node.op_type for node in onnx.load(tmp_path / "out" / "deploy.onnx").graph.node]
     assert kinds == ["Conv", "BatchNormalization", "Relu"]
@@ -147,7 +185,12 @@ def test_batch_norm_and_scale_in_place_are_one_operator(tmp_path: Path) -> None:
 
 def test_a_batch_norm_that_others_read_too_stays_by_itself(tmp_path: Path) -> None:
     gain, x = normal(4), normal(2, 4, 3, 3)
-    text = inputs(1, 4, 3, 3) + layer("bn", "BatchNorm", "data", "n") + layer("s", "Scale", "n", "s") + layer("sum", "Eltwise", "n s", "sum")
+    text = (
+        inputs(1, 4, 3, 3)
+        + layer("bn", "BatchNorm", "data", "n")
+        + layer("s", "Scale", "n", "s")
+        + layer("sum", "Eltwise", "n s", "sum")
+    )
     blobs = {"bn": [np.zeros(4), np.ones(4), np.array([1.0])], "s": [gain]}
     expected = x / np.sqrt(1 + 1e-5) * (1 + gain.reshape(-1, 1, 1))
     np.testing.assert_allclose(run(tmp_path, text, blobs, x), expected, rtol=1e-4, atol=1e-5)
@@ -160,7 +203,9 @@ def windowed(x: Array, size: int, axes: int) -> Array:
         padded = np.pad(x**2, ((0, 0), (margin, margin), (0, 0), (0, 0)))
         return np.asarray(sum(padded[:, place : place + x.shape[1]] for place in range(size)))
     padded = np.pad(x**2, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
-    return np.asarray(sum(padded[:, :, a : a + x.shape[2], b : b + x.shape[3]] for a in range(size) for b in range(size)))
+    return np.asarray(
+        sum(padded[:, :, a : a + x.shape[2], b : b + x.shape[3]] for a in range(size) for b in range(size))
+    )
 
 
 X = normal(2, 4, 5, 6)
@@ -182,9 +227,24 @@ POINTWISE: dict[str, tuple[str, str, list[Array], Array]] = {
     "softmax": ("Softmax", "", [], np.exp(X) / np.exp(X).sum(axis=1, keepdims=True)),
     "softmax axis": ("Softmax", "softmax_param { axis: -1 }", [], np.exp(X) / np.exp(X).sum(axis=3, keepdims=True)),
     "bias": ("Bias", "", [SLOPES], X + SLOPES.reshape(-1, 1, 1)),
-    "scale": ("Scale", "scale_param { bias_term: true }", [SLOPES, SLOPES + 1], X * SLOPES.reshape(-1, 1, 1) + SLOPES.reshape(-1, 1, 1) + 1),
-    "lrn": ("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }", [], X / (2 + 0.5 / 3 * windowed(X, 3, 1)) ** 0.6),
-    "lrn within": ("LRN", "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 norm_region: WITHIN_CHANNEL }", [], X / (1 + 0.5 / 9 * windowed(X, 3, 2)) ** 0.6),
+    "scale": (
+        "Scale",
+        "scale_param { bias_term: true }",
+        [SLOPES, SLOPES + 1],
+        X * SLOPES.reshape(-1, 1, 1) + SLOPES.reshape(-1, 1, 1) + 1,
+    ),
+    "lrn": (
+        "LRN",
+        "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 k: 2 }",
+        [],
+        X / (2 + 0.5 / 3 * windowed(X, 3, 1)) ** 0.6,
+    ),
+    "lrn within": (
+        "LRN",
+        "lrn_param { local_size: 3 alpha: 0.5 beta: 0.6 norm_region: WITHIN_CHANNEL }",
+        [],
+        X / (1 + 0.5 / 9 * windowed(X, 3, 2)) ** 0.6,
+    ),
     "flatten": ("Flatten", "", [], X.reshape(2, -1)),
     "flatten some": ("Flatten", "flatten_param { axis: 2 }", [], X.reshape(2, 4, -1)),
     "reshape": ("Reshape", "reshape_param { shape { dim: 0 dim: 2 dim: -1 dim: 3 } }", [], X.reshape(2, 2, -1, 3)),
@@ -221,19 +281,38 @@ def test_crop_scale_by_a_blob_slice_and_split(tmp_path: Path) -> None:
     small, weights = normal(2, 4, 2, 3), normal(2, 4)
     text = inputs(1, 4, 5, 6) + inputs(1, 9, 2, 3, name="small")
     cropped = text + layer("l", "Crop", "data small", "l", "crop_param { axis: 2 offset: 3 offset: 1 }")
-    np.testing.assert_allclose(run(tmp_path / "a", cropped, {"l": []}, X, small=normal(2, 9, 2, 3)), X[:, :, 3:5, 1:4], rtol=1e-6)
-    scaled = inputs(1, 4, 5, 6) + inputs(1, 4, name="weights") + layer("l", "Scale", "data weights", "l", "scale_param { axis: 0 }")
-    np.testing.assert_allclose(run(tmp_path / "b", scaled, {"l": []}, X, weights=weights), X * weights[:, :, None, None], rtol=1e-5)
-    cut = inputs(1, 4, 2, 3) + layer("c", "Slice", "data", "a b", "slice_param { slice_point: 1 }") + layer("t", "Split", "b", "b1 b2")
+    np.testing.assert_allclose(
+        run(tmp_path / "a", cropped, {"l": []}, X, small=normal(2, 9, 2, 3)), X[:, :, 3:5, 1:4], rtol=1e-6
+    )
+    scaled = (
+        inputs(1, 4, 5, 6)
+        + inputs(1, 4, name="weights")
+        + layer("l", "Scale", "data weights", "l", "scale_param { axis: 0 }")
+    )
+    np.testing.assert_allclose(
+        run(tmp_path / "b", scaled, {"l": []}, X, weights=weights), X * weights[:, :, None, None], rtol=1e-5
+    )
+    cut = (
+        inputs(1, 4, 2, 3)
+        + layer("c", "Slice", "data", "a b", "slice_param { slice_point: 1 }")
+        + layer("t", "Split", "b", "b1 b2")
+    )
     cut += layer("p", "Power", "b1", "p", "power_param { scale: 2 }") + layer("e", "Concat", "p a b2", "e")
     expected = np.concatenate([small[:, 1:] * 2, small], axis=1)
-    np.testing.assert_allclose(run(tmp_path / "c", cut, {"c": []}, small), np.concatenate([expected[:, :3], small[:, :1], small[:, 1:]], axis=1), rtol=1e-6)
+    np.testing.assert_allclose(
+        run(tmp_path / "c", cut, {"c": []}, small),
+        np.concatenate([expected[:, :3], small[:, :1], small[:, 1:]], axis=1),
+        rtol=1e-6,
+    )
 
 
 def test_the_form_of_before_2015(tmp_path: Path) -> None:
     w, b, x = normal(5, 4 * 5 * 6), normal(5), X
     text = 'name: "old"\ninput: "data"\ninput_dim: 10 input_dim: 4 input_dim: 5 input_dim: 6  # ten crops\n'
-    text += 'layers { name: "ip" type: INNER_PRODUCT bottom: "data" top: "ip" blobs_lr: 1 blobs_lr: 2 inner_product_param { num_output: 5 } }\n'
+    text += (
+        'layers { name: "ip" type: INNER_PRODUCT bottom: "data" top: "ip" blobs_lr: 1 blobs_lr: 2 inner_product_param {'
+        " num_output: 5 } }\n"
+    )
     text += 'layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" top: "loss" include: { phase: TRAIN } }'
     prototxt, _ = write_pair(tmp_path, text, {"ip": [w, b]}, legacy=True)
     (found,) = answer(import_model(prototxt, tmp_path / "out").model, data=x).values()
@@ -254,7 +333,8 @@ def test_options_choose_outputs_batch_and_shapes(tmp_path: Path) -> None:
 
 
 def as_caffe(graph: Any) -> tuple[str, dict[str, list[Array]]]:
-    """open_nsfw's ONNX graph as a Caffe pair: NCHW, names of layers as its blobs, half of the batch norms taken apart again."""
+    """open_nsfw's ONNX graph as a Caffe pair: NCHW, names of layers as its blobs, half of the batch norms taken apart
+    again."""
     stored = {one.name: numpy_helper.to_array(one).astype(np.float64) for one in graph.initializer}
     text, blobs, names = inputs(1, 3, 224, 224), {}, {"conv_1/Conv2D__7:0": "data"}
     for place, node in enumerate(graph.node):
@@ -263,14 +343,19 @@ def as_caffe(graph: Any) -> tuple[str, dict[str, list[Array]]]:
         top = f"l{place}"
         if node.op_type == "Conv":
             w, b = stored[node.input[1]], stored[node.input[2]]
-            geometry = f"num_output: {len(w)} kernel_size: {w.shape[2]} stride: {settings['strides'][0]} pad: {settings.get('pads', [0])[0]}"
+            geometry = (
+                f"num_output: {len(w)} kernel_size: {w.shape[2]} stride: {settings['strides'][0]} pad:"
+                f" {settings.get('pads', [0])[0]}"
+            )
             blobs[top] = [w]
             text += layer(top, "Convolution", bottoms[0], top, f"convolution_param {{ {geometry} bias_term: false }}")
             mean, variance, gain = normal(len(w)), RANDOM.uniform(0.5, 2, len(w)), RANDOM.uniform(0.5, 2, len(w))
             blobs[top] = [w * (np.sqrt(variance + 1e-5) / gain).reshape(-1, 1, 1, 1)]
             blobs[f"bn{place}"] = [mean * 999.98, variance * 999.98, np.array([999.98])]
             blobs[f"s{place}"] = [gain, b + mean * gain / np.sqrt(variance + 1e-5)]
-            text += layer(f"bn{place}", "BatchNorm", top, top) + layer(f"s{place}", "Scale", top, top, "scale_param { bias_term: true }")
+            text += layer(f"bn{place}", "BatchNorm", top, top) + layer(
+                f"s{place}", "Scale", top, top, "scale_param { bias_term: true }"
+            )
         elif node.op_type == "Relu":
             top = bottoms[0]
             text += layer(f"l{place}", "ReLU", top, top)
@@ -306,20 +391,39 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (layer("l", "DetectionOutput", "data", "l") + layer("m", "PriorBox", "data", "m"), "kinds of layers: DetectionOutput, PriorBox"),
+        (
+            layer("l", "DetectionOutput", "data", "l") + layer("m", "PriorBox", "data", "m"),
+            "kinds of layers: DetectionOutput, PriorBox",
+        ),
         (layer("l", "ReLU", "other", "l"), "reads the blob 'other', which no layer before it makes"),
-        (layer("l", "Convolution", "data", "l", "convolution_param { num_output: 8 kernel_size: 3 }"), "weights are not in the .caffemodel"),
-        (layer("l", "InnerProduct", "data", "l", "inner_product_param { num_output: 5 }"), r"blob 1 is \[5, 7\], expected \[5, 120\]"),
-        (layer("l", "Pooling", "data", "l", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"), "pools by 'STOCHASTIC'"),
+        (
+            layer("l", "Convolution", "data", "l", "convolution_param { num_output: 8 kernel_size: 3 }"),
+            "weights are not in the .caffemodel",
+        ),
+        (
+            layer("l", "InnerProduct", "data", "l", "inner_product_param { num_output: 5 }"),
+            r"blob 1 is \[5, 7\], expected \[5, 120\]",
+        ),
+        (
+            layer("l", "Pooling", "data", "l", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
+            "pools by 'STOCHASTIC'",
+        ),
         (layer("l", "ReLU", "data", "l", "relu_param { slope: 0.1 }"), "settings relu_param.slope are not known"),
         (layer("l", "ReLU", "data", "l", "prelu_param { }"), "settings prelu_param are not known"),
-        (layer("l", "BatchNorm", "data", "l", "batch_norm_param { use_global_stats: false }"), "statistics of the batch"),
+        (
+            layer("l", "BatchNorm", "data", "l", "batch_norm_param { use_global_stats: false }"),
+            "statistics of the batch",
+        ),
         (layer("l", "Softmax", "data", "l", "softmax_param { axis: 0 }"), "keeps the first for the batch"),
         (layer("l", "Convolution", "data", "l", "convolution_param { num_output: many }"), "'num_output' is 'many'"),
     ],
 )
 def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, text: str, told: str) -> None:
-    prototxt, _ = write_pair(tmp_path, inputs(1, 4, 5, 6) + text, {"l": [normal(5, 7), normal(5), np.array([1.0])] if "Inner" in text else []})
+    prototxt, _ = write_pair(
+        tmp_path,
+        inputs(1, 4, 5, 6) + text,
+        {"l": [normal(5, 7), normal(5), np.array([1.0])] if "Inner" in text else []},
+    )
     with pytest.raises(ModelError, match=told):
         import_model(prototxt, tmp_path / "out")
 
@@ -330,5 +434,7 @@ def test_the_other_half_of_a_pair_is_found_or_asked_for(tmp_path: Path) -> None:
     (tmp_path / "train_val.prototxt").write_text("nonsense")
     assert import_model(weights, tmp_path / "out").model.path.name == "net.onnx"  # deploy.prototxt is preferred
     (tmp_path / "more.caffemodel").write_bytes(caffemodel({"l": []}))
-    with pytest.raises(ModelError, match=r"which \.caffemodel belongs to it\? In its folder: more.caffemodel, net.caffemodel"):
+    with pytest.raises(
+        ModelError, match=r"which \.caffemodel belongs to it\? In its folder: more.caffemodel, net.caffemodel"
+    ):
         import_model(prototxt, tmp_path / "out")

@@ -19,7 +19,10 @@ from plimsoll.importers.parity import import_model
 from plimsoll.inference import resolve
 from plimsoll.preprocessing import Preprocessor
 
-IR = '<?xml version="1.0"?>\n<net name="n" version="11"><layers><layer type="Const"><data offset="0" size="16"/></layer></layers></net>'
+IR = (
+    '<?xml version="1.0"?>\n<net name="n" version="11"><layers><layer type="Const"><data offset="0"'
+    ' size="16"/></layer></layers></net>'
+)
 PARAM = "7767517\n2 2\nInput in0 0 1 in0 0=4 1=4 2=3\nReLU r 1 1 in0 out0\n"
 
 
@@ -35,12 +38,17 @@ def nsfw_ir(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder / "nsfw.xml"
 
 
-def test_openvino_ir_answers_as_the_network_that_it_was_made_from(nsfw_ir: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
+def test_openvino_ir_answers_as_the_network_that_it_was_made_from(
+    nsfw_ir: Path, nsfw_model_path: Path, example_photos: list[Path]
+) -> None:
     spec = zoo.card("open_nsfw").spec
     picture = Preprocessor(spec.input)(example_photos[0])[np.newaxis]
     model = importers.read(nsfw_ir, spec)
     assert (model.format, [file.name for file in model.files]) == ("openvino", ["nsfw.bin"])
-    with Runner.open(model, Target("openvino", "cpu", "float32")) as own, Runner.open(Model(nsfw_model_path, "onnx", spec), resolve.DEFAULT_TARGET) as reference:
+    with (
+        Runner.open(model, Target("openvino", "cpu", "float32")) as own,
+        Runner.open(Model(nsfw_model_path, "onnx", spec), resolve.DEFAULT_TARGET) as reference,
+    ):
         found, expected = own.infer(picture), reference.infer(picture)
     np.testing.assert_allclose(found["outputs"], expected["outputs"], atol=1e-5)
     assert resolve.open_reference(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")

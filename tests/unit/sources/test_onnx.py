@@ -36,7 +36,9 @@ def save(
     more_inputs: Sequence[str] = (),
 ) -> Path:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, list(takes)) for name in ("x", *more_inputs)]
-    graph = helper.make_graph(list(nodes), "g", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(gives))], list(stored))
+    graph = helper.make_graph(
+        list(nodes), "g", values, [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(gives))], list(stored)
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     path.write_bytes(model.SerializeToString())
     return path
@@ -47,13 +49,22 @@ def run(path: Path, x: NDArray[np.float32], name: str = "x") -> NDArray[np.float
     return np.asarray(session.run(None, {name: x})[0])
 
 
-def spec(*, layout: str | None = None, dtype: str | None = None, size: int | None = 224, labels: Sequence[str] = ("cat", "dog"), **tensors: str) -> Spec:
+def spec(
+    *,
+    layout: str | None = None,
+    dtype: str | None = None,
+    size: int | None = 224,
+    labels: Sequence[str] = ("cat", "dog"),
+    **tensors: str,
+) -> Spec:
     steps: list[dict[str, Any]] = [{"step": "decode"}]
     steps += [{"step": "resize", "width": size, "height": size}] if size else []
     steps += [{"step": "layout", "order": layout}] if layout else []
     steps += [{"step": "dtype", "to": dtype}] if dtype else []
     picture = {"steps": steps} | ({"tensor": tensors["input"]} if "input" in tensors else {})
-    answer = {"task": "classify", "labels": list(labels)} | ({"tensor": tensors["output"]} if "output" in tensors else {})
+    answer = {"task": "classify", "labels": list(labels)} | (
+        {"tensor": tensors["output"]} if "output" in tensors else {}
+    )
     return Spec.model_validate({"name": "pets", "input": picture, "output": answer})
 
 
@@ -108,7 +119,9 @@ def test_a_graph_that_cannot_be_computed_is_refused_with_the_checkers_reason(tmp
 def test_external_weights_belong_to_the_model(tmp_path: Path) -> None:
     path = classifier(tmp_path / "m.onnx")
     proto = onnx.load(path)
-    onnx.save_model(proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="deep.bin", size_threshold=0)
+    onnx.save_model(
+        proto, path, save_as_external_data=True, all_tensors_to_one_file=True, location="deep.bin", size_threshold=0
+    )
     model = read(path)
     assert model.files == (tmp_path / "deep.bin",)
     assert model.size == path.stat().st_size + 3 * 2 * 4
@@ -144,9 +157,21 @@ def test_a_fitting_spec_is_accepted(tmp_path: Path, contract: Spec, takes: Seque
             "dtype step with to = 'float32'",
         ),
         (spec(layout="NCHW", dtype="float32", size=256), "[3, 256, 256]", "Set the sizes of the resize"),
-        (spec(layout="NCHW", dtype="float32", input="pixels"), "the Spec's input is 'pixels', the model's inputs are: 'x'", "Correct `tensor` under [input]"),
-        (spec(layout="NCHW", dtype="float32", output="prob"), "the Spec's output is 'prob', the model's outputs are: 'y'", "Correct `tensor` under [output]"),
-        (spec(layout="NCHW", dtype="float32", labels=("a", "b", "c")), "3 labels, the model's output 'y' gives float32 [N, 2]", "Give 2 labels"),
+        (
+            spec(layout="NCHW", dtype="float32", input="pixels"),
+            "the Spec's input is 'pixels', the model's inputs are: 'x'",
+            "Correct `tensor` under [input]",
+        ),
+        (
+            spec(layout="NCHW", dtype="float32", output="prob"),
+            "the Spec's output is 'prob', the model's outputs are: 'y'",
+            "Correct `tensor` under [output]",
+        ),
+        (
+            spec(layout="NCHW", dtype="float32", labels=("a", "b", "c")),
+            "3 labels, the model's output 'y' gives float32 [N, 2]",
+            "Give 2 labels",
+        ),
     ],
     ids=["layout", "dtype", "size", "input name", "output name", "labels"],
 )
@@ -171,7 +196,9 @@ def test_several_inputs_need_a_name_and_stored_ones_do_not_count(tmp_path: Path)
         read(save(tmp_path / "m.onnx", add, takes=shape, gives=shape, more_inputs=["z"]), spec(size=None))
     stored = numpy_helper.from_array(np.zeros(shape, np.float32), "z")
     path = save(tmp_path / "m.onnx", add, takes=shape, gives=shape, more_inputs=["z"], stored=[stored])
-    with pytest.raises(SpecError, match="the model's input 'x' takes"):  # So the only input to feed was found without a name.
+    with pytest.raises(
+        SpecError, match="the model's input 'x' takes"
+    ):  # So the only input to feed was found without a name.
         read(path, spec(size=None))
 
 
@@ -209,9 +236,21 @@ SCALES = {
         (9, [helper.make_node("Pad", ["x"], ["y"], pads=[0, 0, 1, 0, 0, 0, 0, 2], value=2.0)], []),
         (11, [helper.make_node("ReduceSum", ["x"], ["r"], axes=[2]), helper.make_node("Softmax", ["r"], ["y"])], []),
     ],
-    ids=["softmax", "log softmax", "upsample linear", "upsample nearest", "resize linear", "resize nearest", "clip", "pad", "sum"],
+    ids=[
+        "softmax",
+        "log softmax",
+        "upsample linear",
+        "upsample nearest",
+        "resize linear",
+        "resize nearest",
+        "clip",
+        "pad",
+        "sum",
+    ],
 )
-def test_what_changed_its_meaning_between_opsets_keeps_it(tmp_path: Path, opset: int, nodes: Sequence[Any], stored: Sequence[Any]) -> None:
+def test_what_changed_its_meaning_between_opsets_keeps_it(
+    tmp_path: Path, opset: int, nodes: Sequence[Any], stored: Sequence[Any]
+) -> None:
     model = read(save(tmp_path / "m.onnx", nodes, opset=opset, stored=stored))
     raised = raise_opset(model, tmp_path)
     np.testing.assert_allclose(run(raised.path, WHITE), run(model.path, WHITE), rtol=0, atol=1e-6)
@@ -225,7 +264,9 @@ def test_what_changed_its_meaning_between_opsets_keeps_it(tmp_path: Path, opset:
     ],
     ids=["hardmax", "resize"],
 )
-def test_what_the_converter_would_change_is_refused_by_name(tmp_path: Path, opset: int, node: Any, stored: Sequence[Any]) -> None:
+def test_what_the_converter_would_change_is_refused_by_name(
+    tmp_path: Path, opset: int, node: Any, stored: Sequence[Any]
+) -> None:
     model = read(save(tmp_path / "m.onnx", [node], opset=opset, stored=stored))
     with pytest.raises(BuildError, match=f"would change what the operator {node.op_type} \\('pick'\\) computes"):
         raise_opset(model, tmp_path)
@@ -233,18 +274,24 @@ def test_what_the_converter_would_change_is_refused_by_name(tmp_path: Path, opse
 
 
 def test_what_the_converter_cannot_do_names_the_operator(tmp_path: Path) -> None:
-    model = read(save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Softmax", ["r"], ["y"])]))
+    model = read(
+        save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Softmax", ["r"], ["y"])])
+    )
     with pytest.raises(BuildError, match="opset from 12 to 99") as caught:
         raise_opset(model, tmp_path, 99)
     assert "Export the model again with opset 99" in caught.value.hint
     # The reference for an operator that later opsets no longer have.
-    model = read(save(tmp_path / "m.onnx", [helper.make_node("Upsample", ["x"], ["y"], scales=[1.0, 1.0, 2.0, 2.0])], opset=7))
+    model = read(
+        save(tmp_path / "m.onnx", [helper.make_node("Upsample", ["x"], ["y"], scales=[1.0, 1.0, 2.0, 2.0])], opset=7)
+    )
     proto = onnx.load(raise_opset(model, tmp_path).path)
     assert "Resize" in {node.op_type for node in proto.graph.node}
 
 
 def test_functions_and_external_weights_come_along(tmp_path: Path) -> None:
-    function = helper.make_function("own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 12)])
+    function = helper.make_function(
+        "own", "Twice", ["a"], ["b"], [helper.make_node("Add", ["a", "a"], ["b"])], [helper.make_opsetid("", 12)]
+    )
     weights = numpy_helper.from_array(np.full((3, 1, 1), 5, np.float32), "w")
     nodes = [helper.make_node("Twice", ["x"], ["t"], domain="own"), helper.make_node("Mul", ["t", "w"], ["y"])]
     path = save(tmp_path / "m.onnx", nodes, stored=[weights])
@@ -269,7 +316,11 @@ def test_shapes_of_a_trained_network_are_all_known_for_one_picture(nsfw_model_pa
     shapes = {one.name: shape_of(one) for one in (*graph.input, *graph.value_info, *graph.output)}
     assert len(shapes) == len(graph.node) + 1
     assert all(isinstance(size, int) for shape in shapes.values() for size in shape or (None,))
-    assert (shapes["input:0"], shapes["pool/AvgPool:0"], shapes["outputs"]) == ((1, 224, 224, 3), (1, 1024, 1, 1), (1, 2))
+    assert (shapes["input:0"], shapes["pool/AvgPool:0"], shapes["outputs"]) == (
+        (1, 224, 224, 3),
+        (1, 1024, 1, 1),
+        (1, 2),
+    )
 
 
 def test_without_a_batch_the_first_axis_stays_free(tmp_path: Path) -> None:
@@ -279,8 +330,14 @@ def test_without_a_batch_the_first_axis_stays_free(tmp_path: Path) -> None:
 
 
 def test_free_sides_take_the_specs_size(tmp_path: Path) -> None:
-    path = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("GlobalMaxPool", ["r"], ["y"])], takes=("N", 3, "H", "W"))
-    contract = spec(layout="NCHW", dtype="float32").model_copy(update={"output": Spec.model_validate(_tensor_task()).output})
+    path = save(
+        tmp_path / "m.onnx",
+        [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("GlobalMaxPool", ["r"], ["y"])],
+        takes=("N", 3, "H", "W"),
+    )
+    contract = spec(layout="NCHW", dtype="float32").model_copy(
+        update={"output": Spec.model_validate(_tensor_task()).output}
+    )
     assert shape_of(infer_shapes(read(path, contract), batch=1).graph.value_info[0]) == (1, 3, 224, 224)
     assert shape_of(infer_shapes(read(path), batch=1).graph.value_info[0]) == (1, 3, "H", "W")
 

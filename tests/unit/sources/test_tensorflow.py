@@ -1,4 +1,5 @@
-"""TensorFlow and Keras: every form that a network was ever saved in becomes the same ONNX network; what runs code is refused."""
+"""TensorFlow and Keras: every form that a network was ever saved in becomes the same ONNX network; what runs code is
+refused."""
 
 from __future__ import annotations
 
@@ -69,7 +70,9 @@ def test_a_small_network_answers_as_keras_does(small: Path, tmp_path: Path, way:
 @pytest.mark.parametrize("network", ["inception", "open_nsfw"])
 def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: Path) -> None:
     need_time()
-    program("tensorflow", "write_tensorflow.py", network, tmp_path, *([nsfw_model_path] if network == "open_nsfw" else []))
+    program(
+        "tensorflow", "write_tensorflow.py", network, tmp_path, *([nsfw_model_path] if network == "open_nsfw" else [])
+    )
     with np.load(tmp_path / "answers.npz") as arrays:
         feed, expected = arrays["feed"], arrays["answer"]
     found = [held(tmp_path, way, tmp_path / "imported") for way in WAYS]
@@ -90,7 +93,9 @@ def kept(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Importe
     return import_model(small / "checkpoint" / "network.ckpt", folder, ImportOptions(keep=file)), file
 
 
-def test_the_frozen_graph_that_is_kept_is_folded_and_is_the_network(small: Path, kept: tuple[Imported, Path], tmp_path: Path) -> None:
+def test_the_frozen_graph_that_is_kept_is_folded_and_is_the_network(
+    small: Path, kept: tuple[Imported, Path], tmp_path: Path
+) -> None:
     first, file = kept
     assert any("18 nodes" in note for note in first.notes)  # No batch normalization is left.
     again = import_model(file, tmp_path)
@@ -105,10 +110,15 @@ def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, kept: tupl
         feed, answer = arrays["feed"], arrays["answer"]
     for wrong in (answer * 1.001, np.full_like(answer, np.nan)):
         with pytest.raises(CheckError, match="answers otherwise"):
-            finish("frozen graph", Conversion(path, Probe("TensorFlow", {graph.input[0].name: feed}, {graph.output[0].name: wrong})))
+            finish(
+                "frozen graph",
+                Conversion(path, Probe("TensorFlow", {graph.input[0].name: feed}, {graph.output[0].name: wrong})),
+            )
 
 
-def test_the_toolchain_asks_nothing_of_the_network(small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_toolchain_asks_nothing_of_the_network(
+    small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "plimsoll"):
         free = import_model(small / "network.keras", tmp_path).model
     assert "the network, which it doesn't have" not in caplog.text
@@ -151,7 +161,9 @@ def test_a_network_of_keras_2_is_read_by_keras_2(odd: Path, tmp_path: Path) -> N
         ("training.meta", "2 tensors that could be its answer: 'scores', 'chosen'", "--outputs"),
     ],
 )
-def test_what_runs_code_or_lacks_something_is_refused(odd: Path, tmp_path: Path, file: str, told: str, hint: str) -> None:
+def test_what_runs_code_or_lacks_something_is_refused(
+    odd: Path, tmp_path: Path, file: str, told: str, hint: str
+) -> None:
     with pytest.raises(ModelError, match=told) as caught:
         import_model(odd / file, tmp_path)
     assert hint in caught.value.hint
@@ -169,8 +181,20 @@ def test_a_lambda_of_a_trusted_author_is_imported(odd: Path, tmp_path: Path) -> 
 
 
 def test_the_command_says_what_it_chose(small: Path, tmp_path: Path) -> None:
-    command = [str(Path(sys.executable).parent / "plimsoll"), "import", str(small / "checkpoint"), "--out", str(tmp_path / "out.onnx")]
-    done = subprocess.run([*command, "--keep", str(tmp_path / "kept.pb")], capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "240"})
+    command = [
+        str(Path(sys.executable).parent / "plimsoll"),
+        "import",
+        str(small / "checkpoint"),
+        "--out",
+        str(tmp_path / "out.onnx"),
+    ]
+    done = subprocess.run(
+        [*command, "--keep", str(tmp_path / "kept.pb")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"COLUMNS": "240"},
+    )
     assert done.returncode == 0, done.stderr
     for told in ("TensorFlow 1 checkpoint", "picture: float32 [N, 32, 32, 3]", "opset", "relative", "kept.pb"):
         assert told in done.stderr

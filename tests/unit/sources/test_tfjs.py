@@ -62,7 +62,9 @@ def compared(imported: Imported, within: float = 1e-5) -> None:
 
 def statistics(name: str, channels: int) -> dict[str, NDArray[Any]]:
     parts = {part: normal(channels) for part in ("gamma", "beta", "moving_mean")}
-    return {f"{name}/{part}": one for part, one in parts.items()} | {f"{name}/moving_variance": CHANCE.uniform(0.5, 2, channels).astype(np.float32)}
+    return {f"{name}/{part}": one for part, one in parts.items()} | {
+        f"{name}/moving_variance": CHANCE.uniform(0.5, 2, channels).astype(np.float32)
+    }
 
 
 @pytest.mark.usefixtures("tensorflow_js")
@@ -70,13 +72,54 @@ def test_layers_of_all_kinds(tmp_path: Path) -> None:
     """One network with every kind of layer, each result an output of its own."""
     sides = {"data_format": "channels_last"}
     chain = [
-        layer("conv", "Conv2D", "x", filters=8, kernel_size=[3, 3], strides=[2, 2], padding="same", activation="relu", use_bias=True, **sides),
+        layer(
+            "conv",
+            "Conv2D",
+            "x",
+            filters=8,
+            kernel_size=[3, 3],
+            strides=[2, 2],
+            padding="same",
+            activation="relu",
+            use_bias=True,
+            **sides,
+        ),
         layer("bn", "BatchNormalization", "conv", axis=-1, epsilon=0.01, momentum=0.9),
-        layer("dilated", "Conv2D", "bn", filters=4, kernel_size=[3, 2], strides=[1, 1], dilation_rate=[2, 2], padding="valid", use_bias=False, **sides),
-        layer("deep", "DepthwiseConv2D", "bn", kernel_size=[3, 3], strides=[2, 2], padding="same", depth_multiplier=2, activation="tanh", **sides),
+        layer(
+            "dilated",
+            "Conv2D",
+            "bn",
+            filters=4,
+            kernel_size=[3, 2],
+            strides=[1, 1],
+            dilation_rate=[2, 2],
+            padding="valid",
+            use_bias=False,
+            **sides,
+        ),
+        layer(
+            "deep",
+            "DepthwiseConv2D",
+            "bn",
+            kernel_size=[3, 3],
+            strides=[2, 2],
+            padding="same",
+            depth_multiplier=2,
+            activation="tanh",
+            **sides,
+        ),
         layer("apart", "SeparableConv2D", "bn", filters=5, kernel_size=[3, 3], padding="same", **sides),
         layer("back", "Conv2DTranspose", "bn", filters=3, kernel_size=[3, 3], strides=[2, 2], padding="same", **sides),
-        layer("back_valid", "Conv2DTranspose", "bn", filters=3, kernel_size=[4, 4], strides=[3, 3], padding="valid", **sides),
+        layer(
+            "back_valid",
+            "Conv2DTranspose",
+            "bn",
+            filters=3,
+            kernel_size=[4, 4],
+            strides=[3, 3],
+            padding="valid",
+            **sides,
+        ),
         layer("max", "MaxPooling2D", "bn", pool_size=[3, 3], strides=[2, 2], padding="same", **sides),
         layer("mean", "AveragePooling2D", "bn", pool_size=[2, 2], strides=[2, 2], padding="same", **sides),
         layer("mean_valid", "AveragePooling2D", "bn", pool_size=[3, 3], padding="valid", **sides),
@@ -88,7 +131,10 @@ def test_layers_of_all_kinds(tmp_path: Path) -> None:
         layer("elu", "ELU", "bn", alpha=1),
         layer("limited", "ReLU", "bn", max_value=6),
         layer("softmax", "Softmax", "bn", axis=-1),
-        *(layer(kind, "Activation", "bn", activation=kind) for kind in ("sigmoid", "hard_sigmoid", "selu", "softplus", "softsign", "relu6", "swish")),
+        *(
+            layer(kind, "Activation", "bn", activation=kind)
+            for kind in ("sigmoid", "hard_sigmoid", "selu", "softplus", "softsign", "relu6", "swish")
+        ),
         layer("drop", "Dropout", "bn", rate=0.5),
         layer("add", "Add", "bn", "drop", "elu"),
         layer("mul", "Multiply", "bn", "elu"),
@@ -123,26 +169,60 @@ def test_layers_of_all_kinds(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tensorflow_js")
 def test_sequences_models_within_models_and_shared_layers(tmp_path: Path) -> None:
-    first = {"class_name": "Conv2D", "config": {"name": "c", "filters": 4, "kernel_size": [3, 3], "activation": "relu", "batch_input_shape": [None, 9, 9, 3]}}
-    inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": [first, {"class_name": "Flatten", "config": {"name": "f"}}]}}
+    first = {
+        "class_name": "Conv2D",
+        "config": {
+            "name": "c",
+            "filters": 4,
+            "kernel_size": [3, 3],
+            "activation": "relu",
+            "batch_input_shape": [None, 9, 9, 3],
+        },
+    }
+    inner = {
+        "class_name": "Sequential",
+        "config": {"name": "inner", "layers": [first, {"class_name": "Flatten", "config": {"name": "f"}}]},
+    }
     layers = [
         input_layer("a", 9, 9, 3),
         input_layer("b", 9, 9, 3),
         {"name": "inner", **inner, "inbound_nodes": [[["a", 0, 0, {}]], [["b", 0, 0, {}]]]},
-        {"name": "join", "class_name": "Concatenate", "config": {"name": "join"}, "inbound_nodes": [[["inner", 2, 0, {}], ["inner", 1, 0, {}]]]},
+        {
+            "name": "join",
+            "class_name": "Concatenate",
+            "config": {"name": "join"},
+            "inbound_nodes": [[["inner", 2, 0, {}], ["inner", 1, 0, {}]]],
+        },
         layer("d", "Dense", "join", units=2),
     ]
-    weights = {"inner/c/kernel": normal(3, 3, 3, 4), "inner/c/bias": normal(4), "d/kernel": normal(2 * 7 * 7 * 4, 2), "d/bias": normal(2)}
+    weights = {
+        "inner/c/kernel": normal(3, 3, 3, 4),
+        "inner/c/bias": normal(4),
+        "d/kernel": normal(2 * 7 * 7 * 4, 2),
+        "d/bias": normal(2),
+    }
     # TensorFlow.js knows the weights of a nested layer by the layer's name alone.
     weights = {name.removeprefix("inner/"): one for name, one in weights.items()}
-    compared(import_model(write(tmp_path / "nested", keras(functional(layers, ["b", "a"], ["d"])), weights), tmp_path / "out"))
-    alone = import_model(write(tmp_path / "alone", keras(inner), {"c/kernel": weights["c/kernel"], "c/bias": weights["c/bias"]}), tmp_path / "out")
+    compared(
+        import_model(
+            write(tmp_path / "nested", keras(functional(layers, ["b", "a"], ["d"])), weights), tmp_path / "out"
+        )
+    )
+    alone = import_model(
+        write(tmp_path / "alone", keras(inner), {"c/kernel": weights["c/kernel"], "c/bias": weights["c/bias"]}),
+        tmp_path / "out",
+    )
     compared(alone)
 
 
 @pytest.mark.usefixtures("tensorflow_js")
 def test_nodes_of_all_kinds(tmp_path: Path) -> None:
-    window: dict[str, Any] = {"strides": listed(1, 2, 2, 1), "padding": text("SAME"), "data_format": text("NHWC"), "dilations": listed(1, 1, 1, 1)}
+    window: dict[str, Any] = {
+        "strides": listed(1, 2, 2, 1),
+        "padding": text("SAME"),
+        "data_format": text("NHWC"),
+        "dilations": listed(1, 1, 1, 1),
+    }
     fused = {"fused_ops": {"list": {"s": [text("BiasAdd")["s"], text("Relu6")["s"]]}}}
     weights: dict[str, NDArray[Any]] = {
         "k": normal(3, 3, 3, 6), "kd": normal(3, 3, 6, 1), "b6": normal(6), "var": CHANCE.uniform(0.5, 2, 6).astype(np.float32), "m": normal(6, 4),
@@ -197,11 +277,30 @@ def test_nodes_of_all_kinds(tmp_path: Path) -> None:
 
 
 ANSWERS = {
-    "nsfwjs_mobilenet": [0.9872497916221619, 0.0030939695425331593, 0.009581290185451508, 5.2749259339179844e-05, 2.218359622929711e-05],
-    "nsfwjs_mobilenet_mid": [0.0831456407904625, 0.013579824939370155, 0.8925125002861023, 0.0025814338587224483, 0.008180560544133186],
-    "nsfwjs_inception": [0.21336476504802704, 0.010765686631202698, 0.7661519050598145, 0.005008744541555643, 0.004708875436335802],
+    "nsfwjs_mobilenet": [
+        0.9872497916221619,
+        0.0030939695425331593,
+        0.009581290185451508,
+        5.2749259339179844e-05,
+        2.218359622929711e-05,
+    ],
+    "nsfwjs_mobilenet_mid": [
+        0.0831456407904625,
+        0.013579824939370155,
+        0.8925125002861023,
+        0.0025814338587224483,
+        0.008180560544133186,
+    ],
+    "nsfwjs_inception": [
+        0.21336476504802704,
+        0.010765686631202698,
+        0.7661519050598145,
+        0.005008744541555643,
+        0.004708875436335802,
+    ],
 }
-"""What TensorFlow.js 4.22 (CPU, Node.js 20) answered, with the shards as nsfwjs 4.3.0 publishes them, to the picture below."""
+"""What TensorFlow.js 4.22 (CPU, Node.js 20) answered, with the shards as nsfwjs 4.3.0 publishes them, to the picture
+below."""
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -222,7 +321,11 @@ def test_the_networks_of_nsfwjs(name: str) -> None:
 
 
 def simple(folder: Path, **options: Any) -> Path:
-    layers = [input_layer("x", 4, 4, 3), layer("c", "Conv2D", "x", filters=2, kernel_size=[1, 1], **options), layer("r", "ReLU", "c")]
+    layers = [
+        input_layer("x", 4, 4, 3),
+        layer("c", "Conv2D", "x", filters=2, kernel_size=[1, 1], **options),
+        layer("r", "ReLU", "c"),
+    ]
     return write(folder, keras(functional(layers, ["x"], ["r"])), {"c/kernel": normal(1, 1, 3, 2), "c/bias": normal(2)})
 
 
@@ -242,13 +345,20 @@ def test_without_node_the_model_is_converted_and_that_is_said(tmp_path: Path) ->
 def test_quantized_weights_are_widened_as_tensorflow_js_does(tmp_path: Path) -> None:
     model = simple(tmp_path)
     document = json.loads(model.read_text())
-    entry = {"name": "c/kernel", "shape": [1, 1, 3, 2], "dtype": "float32", "quantization": {"dtype": "uint8", "min": -0.3, "scale": 0.01}}
+    entry = {
+        "name": "c/kernel",
+        "shape": [1, 1, 3, 2],
+        "dtype": "float32",
+        "quantization": {"dtype": "uint8", "min": -0.3, "scale": 0.01},
+    }
     half = {"name": "c/bias", "shape": [2], "dtype": "float32", "quantization": {"dtype": "float16"}}
     document["weightsManifest"] = [{"paths": ["q.bin"], "weights": [entry, half]}]
     (tmp_path / "q.bin").write_bytes(bytes([0, 1, 2, 128, 254, 255]) + np.array([0.5, -2], np.float16).tobytes())
     model.write_text(json.dumps(document))
     kernel = files.read(model).weights["c/kernel"]
-    np.testing.assert_array_equal(kernel.reshape(-1), (np.array([0, 1, 2, 128, 254, 255]) * 0.01 - 0.3).astype(np.float32))
+    np.testing.assert_array_equal(
+        kernel.reshape(-1), (np.array([0, 1, 2, 128, 254, 255]) * 0.01 - 0.3).astype(np.float32)
+    )
     np.testing.assert_array_equal(files.read(model).weights["c/bias"], [0.5, -2])
 
 

@@ -22,8 +22,16 @@ from toolchains_made import need
 
 
 def spec(side: int = 2, labels: int = 4, tensor: str | None = None) -> Spec:
-    steps: list[dict[str, Any]] = [{"step": "decode"}, {"step": "resize", "width": side, "height": side}, {"step": "scale", "divisor": 255}]
-    return Spec(name="small", input=Input.model_validate({"steps": steps, "tensor": tensor}), output=Classify(labels=tuple("abcdefgh"[:labels])))
+    steps: list[dict[str, Any]] = [
+        {"step": "decode"},
+        {"step": "resize", "width": side, "height": side},
+        {"step": "scale", "divisor": 255},
+    ]
+    return Spec(
+        name="small",
+        input=Input.model_validate({"steps": steps, "tensor": tensor}),
+        output=Classify(labels=tuple("abcdefgh"[:labels])),
+    )
 
 
 @pytest.mark.parametrize("kind", ["float32", "int8"])
@@ -34,7 +42,11 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
 
 @pytest.mark.parametrize(
     ("given", "told"),
-    [(spec(side=3), r"float32 \[3, 3, 3\].*takes float32 \[1, 2, 2, 3\]"), (spec(labels=3), "3 labels"), (spec(tensor="image"), "'image'.*'picture'")],
+    [
+        (spec(side=3), r"float32 \[3, 3, 3\].*takes float32 \[1, 2, 2, 3\]"),
+        (spec(labels=3), "3 labels"),
+        (spec(tensor="image"), "'image'.*'picture'"),
+    ],
     ids=["size", "labels", "name"],
 )
 def test_a_spec_for_another_network_is_refused(tmp_path: Path, given: Spec, told: str) -> None:
@@ -59,7 +71,11 @@ def test_every_precision_becomes_the_same_network_in_float32(tmp_path: Path, kin
     assert any("quantized" in note for note in imported.notes) == (kind != "float32")
     assert any("picture, scores" in note for note in imported.notes) == (kind in ("int8", "uint8"))
     with Runner.open(imported.model, Target("onnxruntime")) as runner:
-        assert (runner.inputs[0].name, runner.inputs[0].shape, runner.inputs[0].dtype) == ("picture", (None, 2, 2, 3), "float32")
+        assert (runner.inputs[0].name, runner.inputs[0].shape, runner.inputs[0].dtype) == (
+            "picture",
+            (None, 2, 2, 3),
+            "float32",
+        )
         scores = runner.infer(pictures(5))["scores"]
     np.testing.assert_allclose(scores, expected(pictures(5)), atol=1e-5 if kind == "float32" else STEPS["scores"][0])
 

@@ -36,7 +36,8 @@ def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
 
 
 def check(imported: Imported, folder: Path) -> None:
-    """The proof holds, for batches of other sizes too, and the answers that PyTorch gave in another process are the same."""
+    """The proof holds, for batches of other sizes too, and the answers that PyTorch gave in another process are the
+    same."""
     assert imported.parity is not None
     assert imported.parity.framework.startswith("PyTorch 2")
     assert imported.parity.worst.relative < 1e-4, str(imported.parity)
@@ -66,8 +67,15 @@ def test_an_exported_program(mobilenet: Path, tmp_path: Path) -> None:
     imported = import_model(mobilenet / "network.pt2", tmp_path)
     check(imported, mobilenet)
     graph = onnx.load(imported.model.path).graph
-    assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in (*graph.input, *graph.output)] == [("x", "N"), ("output", "N")]
-    assert not [node.op_type for node in graph.node if node.op_type in ("Dropout", "BatchNormalization") and len(node.output) > 1]
+    assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in (*graph.input, *graph.output)] == [
+        ("x", "N"),
+        ("output", "N"),
+    ]
+    assert not [
+        node.op_type
+        for node in graph.node
+        if node.op_type in ("Dropout", "BatchNormalization") and len(node.output) > 1
+    ]
 
 
 @heavy
@@ -83,15 +91,21 @@ def test_weights_with_the_code_of_their_network(mobilenet: Path, tmp_path: Path)
     assert "--architecture module:callable --trust" in caught.value.hint
     with pytest.raises(ModelError, match="the code of its network would have to run"):
         import_model(weights, tmp_path, ImportOptions(architecture="torch_networks:MobileNetV2"))
-    options = ImportOptions(architecture="torch_networks:MobileNetV2(classes=1000)", trust=True, input_shapes={"x": (None, 3, 224, 224)})
+    options = ImportOptions(
+        architecture="torch_networks:MobileNetV2(classes=1000)", trust=True, input_shapes={"x": (None, 3, 224, 224)}
+    )
     check(import_model(weights, tmp_path, options), mobilenet)
     with pytest.raises(ModelError, match=r"the weights don't fit the network: \d+ missing"):
-        import_model(weights, tmp_path, ImportOptions(architecture=f"{PROGRAMS / 'torch_networks.py'}:ResNet50", trust=True))
+        import_model(
+            weights, tmp_path, ImportOptions(architecture=f"{PROGRAMS / 'torch_networks.py'}:ResNet50", trust=True)
+        )
 
 
 @heavy
 def test_several_inputs_and_named_outputs(odd: Path, tmp_path: Path) -> None:
-    imported = import_model(odd / "scripted.pt", tmp_path, ImportOptions(input_shapes={"picture": (None, 3, 8, 8), "scale": (None, 1)}))
+    imported = import_model(
+        odd / "scripted.pt", tmp_path, ImportOptions(input_shapes={"picture": (None, 3, 8, 8), "scale": (None, 1)})
+    )
     assert imported.parity is not None
     graph = onnx.load(imported.model.path).graph
     assert [one.name for one in graph.input] == ["picture", "scale"]
@@ -117,7 +131,12 @@ def test_a_fixed_batch_is_kept_and_said(odd: Path, tmp_path: Path) -> None:
     fixed = import_model(odd / "fixed.pt", tmp_path)
     assert any("the batch is fixed to 2" in note for note in fixed.notes)
     program_ = import_model(odd / "fixed.pt2", tmp_path)
-    assert [axis.dim_value for axis in onnx.load(program_.model.path).graph.input[0].type.tensor_type.shape.dim] == [2, 3, 8, 8]
+    assert [axis.dim_value for axis in onnx.load(program_.model.path).graph.input[0].type.tensor_type.shape.dim] == [
+        2,
+        3,
+        8,
+        8,
+    ]
     with pytest.raises(ModelError, match="exported for a batch of 2, not 4"):
         import_model(odd / "fixed.pt2", tmp_path, ImportOptions(batch=4))
 
@@ -128,7 +147,11 @@ def test_pickles_are_refused_by_what_they_name(odd: Path, tmp_path: Path) -> Non
         import_model(odd / "module.pt", tmp_path)
     for name in ("checkpoint.pth", "old.pth"):
         assert contents.look(odd / name).kind == "weights"
-    options = ImportOptions(architecture=f"{PROGRAMS / 'write_torch.py'}:Small", trust=True, input_shapes={"picture": (1, 3, 8, 8), "scale": (1, 1)})
+    options = ImportOptions(
+        architecture=f"{PROGRAMS / 'write_torch.py'}:Small",
+        trust=True,
+        input_shapes={"picture": (1, 3, 8, 8), "scale": (1, 1)},
+    )
     assert import_model(odd / "checkpoint.pth", tmp_path, options).parity is not None
     with pytest.raises(ModelError, match="can't load this file"):
         import_model(odd / "module.pt", tmp_path, ImportOptions(trust=True))  # __main__.Small is nowhere.
@@ -159,8 +182,17 @@ def test_a_live_module(tmp_path: Path) -> None:
         "assert network.training and network.classifier[0].training, 'the mode is put back'\n"
         "assert made.probe.feeds['x'].shape == (3, 3, 64, 64), made.notes\n"
     )
-    here = {Path(module.__file__ or "").resolve().parents[1] for module in (__import__("plimsoll"), __import__("pydantic"))}
-    command = [str(python_of(toolchains.make("torch"))), "-c", script, str(PROGRAMS), str(tmp_path), "|".join(map(str, here))]
+    here = {
+        Path(module.__file__ or "").resolve().parents[1] for module in (__import__("plimsoll"), __import__("pydantic"))
+    }
+    command = [
+        str(python_of(toolchains.make("torch"))),
+        "-c",
+        script,
+        str(PROGRAMS),
+        str(tmp_path),
+        "|".join(map(str, here)),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     graph = onnx.load(tmp_path / "model.onnx").graph
@@ -193,7 +225,11 @@ def test_code_in_a_pickle_is_found_however_it_is_packed(tmp_path: Path, protocol
     files = {
         "zip.pt": {"data.pkl": evil, "version": b"3"},
         "script.pt": {"constants.pkl": pickle.dumps(()), "data.pkl": evil, "code/__torch__.py": b""},
-        "program.pt2": {"archive_format": b"pt2", "models/model.json": b"{}", "data/sample_inputs/model.pt": inner(evil)},
+        "program.pt2": {
+            "archive_format": b"pt2",
+            "models/model.json": b"{}",
+            "data/sample_inputs/model.pt": inner(evil),
+        },
         "object.pt2": {"archive_format": b"pt2", "models/model.json": b"{}", "data/constants/custom_obj_0": b""},
     }
     for name, members in files.items():
@@ -230,18 +266,28 @@ def test_an_exported_program_says_only_what_pytorch_writes(tmp_path: Path, key: 
     path = tmp_path / "net.pt2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("net/archive_format", "pt2")
-        archive.writestr("net/models/model.json", json.dumps({"graph": {"nodes": [{key: [text] if key == "guards_code" else text}]}}))
+        archive.writestr(
+            "net/models/model.json", json.dumps({"graph": {"nodes": [{key: [text] if key == "guards_code" else text}]}})
+        )
     assert bool(contents.look(path).suspicious) is not fine
 
 
-@pytest.mark.parametrize("code", ["x = torch.from_file('/etc/passwd', True, 100)", "ops.aten.save(x, '/tmp/x')", "y = ops.mylib.run(x)"])
+@pytest.mark.parametrize(
+    "code", ["x = torch.from_file('/etc/passwd', True, 100)", "ops.aten.save(x, '/tmp/x')", "y = ops.mylib.run(x)"]
+)
 def test_torchscript_that_reaches_outside_is_refused(tmp_path: Path, code: str) -> None:
-    members = {"constants.pkl": pickle.dumps(()), "data.pkl": pickle.dumps(()), "code/__torch__.py": f"def forward(self, x):\n  {code}".encode()}
+    members = {
+        "constants.pkl": pickle.dumps(()),
+        "data.pkl": pickle.dumps(()),
+        "code/__torch__.py": f"def forward(self, x):\n  {code}".encode(),
+    }
     with pytest.raises(ModelError, match="reaches outside of the network: it names"):
         import_model(archive(tmp_path / "net.pt", members), tmp_path / "out")
 
 
-@pytest.mark.parametrize("data", [b"", b"not a model", b"PK\x03\x04cut off", b"\x80\x02cut off", struct.pack("<Q", 2**60) + b"{"])
+@pytest.mark.parametrize(
+    "data", [b"", b"not a model", b"PK\x03\x04cut off", b"\x80\x02cut off", struct.pack("<Q", 2**60) + b"{"]
+)
 def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "net.pt").write_bytes(data)
     with pytest.raises(ModelError):
@@ -250,10 +296,15 @@ def test_damaged_files_are_refused(tmp_path: Path, data: bytes) -> None:
 
 def test_compiled_code_and_strange_archives_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="compiled machine code"):
-        import_model(archive(tmp_path / "net.pt2", {"archive_format": b"pt2", "data/aotinductor/model/x.so": b""}), tmp_path / "out")
+        import_model(
+            archive(tmp_path / "net.pt2", {"archive_format": b"pt2", "data/aotinductor/model/x.so": b""}),
+            tmp_path / "out",
+        )
     with pytest.raises(ModelError, match="a zip archive, but not PyTorch's"):
         import_model(archive(tmp_path / "net.pt", {"word/document.xml": b""}), tmp_path / "out")
     with pytest.raises(InputError, match=r"Leave --architecture out|carries its network itself"):
         import_model(
-            archive(tmp_path / "script.pt", {"constants.pkl": pickle.dumps(()), "data.pkl": pickle.dumps(())}), tmp_path, ImportOptions(architecture="a:b")
+            archive(tmp_path / "script.pt", {"constants.pkl": pickle.dumps(()), "data.pkl": pickle.dumps(())}),
+            tmp_path,
+            ImportOptions(architecture="a:b"),
         )

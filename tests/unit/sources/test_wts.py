@@ -1,4 +1,5 @@
-"""tensorrtx's `.wts`: LeNet and ResNets against the same networks in NumPy, and files that are damaged or of another network."""
+"""tensorrtx's `.wts`: LeNet and ResNets against the same networks in NumPy, and files that are damaged or of another
+network."""
 
 from __future__ import annotations
 
@@ -27,13 +28,17 @@ def answer(imported: Imported, feed: Array) -> Array:
 
 
 def convolved(x: Array, w: Array, stride: int = 1, pad: int = 0) -> Array:
-    windows = sliding_window_view(np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))), w.shape[2:], axis=(2, 3))[:, :, ::stride, ::stride]
+    windows = sliding_window_view(np.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad))), w.shape[2:], axis=(2, 3))[
+        :, :, ::stride, ::stride
+    ]
     return np.tensordot(windows, w, ([1, 4, 5], [1, 2, 3])).transpose(0, 3, 1, 2)
 
 
 def lenet_tensors() -> Tensors:
     shapes = {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 400), "fc2": (84, 120), "fc3": (10, 84)}
-    parts = {f"{name}.weight": shape for name, shape in shapes.items()} | {f"{name}.bias": shape[:1] for name, shape in shapes.items()}
+    parts = {f"{name}.weight": shape for name, shape in shapes.items()} | {
+        f"{name}.bias": shape[:1] for name, shape in shapes.items()
+    }
     return {name: CHANCE.normal(0, 0.2, shape).astype(np.float32) for name, shape in parts.items()}
 
 
@@ -53,11 +58,15 @@ def resnet(t: Tensors, x: Array, blocks: tuple[int, ...], *, bottleneck: bool) -
     def normed(x: Array, convolution: str, norm: str, stride: int) -> Array:
         w = t[f"{convolution}.weight"]
         x = convolved(x, w, stride, w.shape[2] // 2)
-        gain, bias, mean, variance = (t[f"{norm}.{part}"].reshape(-1, 1, 1) for part in ("weight", "bias", "running_mean", "running_var"))
+        gain, bias, mean, variance = (
+            t[f"{norm}.{part}"].reshape(-1, 1, 1) for part in ("weight", "bias", "running_mean", "running_var")
+        )
         return np.asarray((x - mean) / np.sqrt(variance + 1e-5) * gain + bias)
 
     x = np.maximum(normed(x, "conv1", "bn1", 2), 0)
-    x = sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf), (3, 3), axis=(2, 3))[:, :, ::2, ::2].max(axis=(4, 5))
+    x = sliding_window_view(np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=-np.inf), (3, 3), axis=(2, 3))[
+        :, :, ::2, ::2
+    ].max(axis=(4, 5))
     for stage, count in enumerate(blocks, 1):
         for block in range(count):
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
@@ -66,7 +75,11 @@ def resnet(t: Tensors, x: Array, blocks: tuple[int, ...], *, bottleneck: bool) -
             for place, step in enumerate(strides, 1):
                 y = normed(y, f"{name}.conv{place}", f"{name}.bn{place}", step)
                 y = np.maximum(y, 0) if place < len(strides) else y
-            beside = normed(x, f"{name}.downsample.0", f"{name}.downsample.1", stride) if f"{name}.downsample.0.weight" in t else x
+            beside = (
+                normed(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
+                if f"{name}.downsample.0.weight" in t
+                else x
+            )
             x = np.maximum(y + beside, 0)
     return np.asarray(x.mean(axis=(2, 3)) @ t["fc.weight"].T + t["fc.bias"])
 
@@ -80,7 +93,9 @@ def test_lenet(tmp_path: Path, short: bool) -> None:
     np.testing.assert_allclose(answer(imported, x), lenet(tensors, x), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "blocks", "bottleneck"), [("resnet18", (2, 2, 2, 2), False), ("resnet50", (3, 4, 6, 3), True)])
+@pytest.mark.parametrize(
+    ("name", "blocks", "bottleneck"), [("resnet18", (2, 2, 2, 2), False), ("resnet50", (3, 4, 6, 3), True)]
+)
 def test_resnets(tmp_path: Path, name: str, blocks: tuple[int, ...], bottleneck: bool) -> None:
     tensors, x = resnet_tensors(blocks, bottleneck=bottleneck, classes=7), CHANCE.normal(size=(2, 3, 64, 96))
     options = ImportOptions(architecture=name, input_shapes={"data": (1, 3, 64, 96)})
@@ -92,7 +107,9 @@ def test_resnets(tmp_path: Path, name: str, blocks: tuple[int, ...], bottleneck:
 def test_a_resnet_is_recognised_by_its_blocks(tmp_path: Path) -> None:
     wts = write_wts(tmp_path / "net.wts", resnet_tensors((3, 4, 6, 3), bottleneck=False, classes=2))
     assert "taken for resnet34 by the names of its tensors" in import_model(wts, tmp_path / "out").notes
-    with pytest.raises(ModelError, match=r"'layer1.0.conv1.weight' has 36,864 numbers, expected the shape \[64, 64, 1, 1\]"):
+    with pytest.raises(
+        ModelError, match=r"'layer1.0.conv1.weight' has 36,864 numbers, expected the shape \[64, 64, 1, 1\]"
+    ):
         import_model(wts, tmp_path / "out", ImportOptions(architecture="resnet50"))
     with pytest.raises(InputError, match="doesn't know the architecture 'yolov5s'") as caught:
         import_model(wts, tmp_path / "out", ImportOptions(architecture="yolov5s"))

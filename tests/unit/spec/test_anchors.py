@@ -53,7 +53,9 @@ def test_a_spec_holds_what_its_file_named(tmp_path: Path, dtype: str) -> None:
 def test_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "a.txt").write_text(text)
-    np.testing.assert_allclose(anchors(spec(tmp_path, "below/a.txt")), np.array([[0.5, 0.25, 1, 0.1], [0, 0, 2, 2]], np.float32))
+    np.testing.assert_allclose(
+        anchors(spec(tmp_path, "below/a.txt")), np.array([[0.5, 0.25, 1, 0.1], [0, 0, 2, 2]], np.float32)
+    )
 
 
 def test_as_many_as_there_may_be_fit_into_a_spec(tmp_path: Path) -> None:

@@ -23,7 +23,9 @@ CARDS = ["open_nsfw", "open_nsfw_tf"]
 
 
 def card(name: str = "open_nsfw") -> dict[str, Any]:
-    found: dict[str, Any] = tomllib.loads(files("plimsoll").joinpath(f"zoo/cards/{name}.toml").read_text(encoding="utf-8"))["spec"]
+    found: dict[str, Any] = tomllib.loads(
+        files("plimsoll").joinpath(f"zoo/cards/{name}.toml").read_text(encoding="utf-8")
+    )["spec"]
     return found
 
 
@@ -53,7 +55,13 @@ def test_what_stands_at_its_default_is_left_out() -> None:
 
 def test_every_task_survives_the_round_trip() -> None:
     tasks: list[dict[str, Any]] = [
-        {"task": "detect", "head": "ssd", "labels": ["a"], "anchors_file": "anchors.npy", "variances": [0.1, 0.1, 0.2, 0.2]},
+        {
+            "task": "detect",
+            "head": "ssd",
+            "labels": ["a"],
+            "anchors_file": "anchors.npy",
+            "variances": [0.1, 0.1, 0.2, 0.2],
+        },
         {"task": "landmarks", "points": 21, "dimensions": 3, "presence": "flag"},
         {"task": "segment", "labels": ["sky", "sea"], "layout": "NHWC"},
         {"task": "tensor", "tensors": ["a", "b"]},
@@ -85,7 +93,10 @@ CLASSIFY = {"task": "classify", "labels": ["a", "b"]}
 
 WRONG_STEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([DECODE, {**RESIZE, "widht": 9}], ["input.steps[1].widht: unknown key; did you mean 'width'?"]),
-    ([DECODE, {**RESIZE, "filter": "cubic"}], ["input.steps[1].filter: found \"cubic\", allowed: 'nearest', 'bilinear', 'bicubic', 'lanczos' or 'area'"]),
+    (
+        [DECODE, {**RESIZE, "filter": "cubic"}],
+        ["input.steps[1].filter: found \"cubic\", allowed: 'nearest', 'bilinear', 'bicubic', 'lanczos' or 'area'"],
+    ),
     ([DECODE, {**RESIZE, "width": "wide"}], ['input.steps[1].width: found "wide", expected', "integer"]),
     ([DECODE, {**RESIZE, "width": 0}], ["input.steps[1].width: found 0, expected greater than or equal to 1"]),
     ([DECODE, {"step": "crop", "width": 8}], ["input.steps[1].height: missing"]),
@@ -94,9 +105,18 @@ WRONG_STEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([RESIZE], ["the first step, and only the first, must be 'decode'"]),
     ([DECODE, RESIZE, DECODE], ["step 3 is a second 'decode'"]),
     ([], ["input.steps:", "at least 1 item"]),
-    ([DECODE, {"step": "mean", "values": [1]}, RESIZE], ["step 3: 'resize' needs uint8 values, but they are float32 here"]),
-    ([DECODE, {"step": "layout", "order": "NCHW"}, {"step": "crop", "width": 4, "height": 4}], ["step 3: 'crop' works on height x width x channels"]),
-    ([DECODE, RESIZE, {"step": "crop", "width": 9, "height": 4}], ["step 3: the crop of 9x4", "does not fit into 8x8 pixels"]),
+    (
+        [DECODE, {"step": "mean", "values": [1]}, RESIZE],
+        ["step 3: 'resize' needs uint8 values, but they are float32 here"],
+    ),
+    (
+        [DECODE, {"step": "layout", "order": "NCHW"}, {"step": "crop", "width": 4, "height": 4}],
+        ["step 3: 'crop' works on height x width x channels"],
+    ),
+    (
+        [DECODE, RESIZE, {"step": "crop", "width": 9, "height": 4}],
+        ["step 3: the crop of 9x4", "does not fit into 8x8 pixels"],
+    ),
     ([DECODE, {"step": "mean", "values": [1, 2]}], ["step 2: 'mean' has 2 values, expected 1 or 3", "RGB"]),
     ([{**DECODE, "colour": "grey"}, {"step": "std", "values": [1, 2, 3]}], ["'std' has 3 values, expected 1 or 1"]),
     ([{**DECODE, "colour": "grey"}, {"step": "channels", "order": "BGR"}], ["'channels' needs a colour picture"]),
@@ -108,20 +128,37 @@ WRONG_STEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([DECODE, {"step": "resize", "fit": "short_edge", "width": 4, "height": 4}], ["takes 'size'"]),
     ([DECODE, {"step": "resize", "size": 4}], ["takes 'width' and 'height'"]),
     ([DECODE, {**RESIZE, "stride": 32}], ["stride: only for fit = 'letterbox', but fit is 'stretch'"]),
-    ([DECODE, {**RESIZE, "coordinates": "asymmetric"}], ["coordinates = 'asymmetric' is for convention = 'tensorflow'"]),
+    (
+        [DECODE, {**RESIZE, "coordinates": "asymmetric"}],
+        ["coordinates = 'asymmetric' is for convention = 'tensorflow'"],
+    ),
     ([DECODE, {**RESIZE, "rounding": "none"}], ["convention = 'pillow' always rounds"]),
     ([DECODE, {**RESIZE, "antialias": False}], ["convention = 'pillow' with filter = 'bilinear' always anti-aliases"]),
     ([DECODE, {**RESIZE, "convention": "opencv", "antialias": True}], ["never anti-aliases"]),
-    ([DECODE, {**RESIZE, "convention": "tensorflow", "antialias": True, "coordinates": "align_corners"}], ["TensorFlow anti-aliases with"]),
-    ([DECODE, {**RESIZE, "convention": "tensorflow", "filter": "lanczos", "coordinates": "asymmetric"}], ["TensorFlow has lanczos with"]),
-    ([{**DECODE, "max_megapixels": 500}], ["input.steps[0].max_megapixels: found 500, expected less than or equal to 178"]),
-    ([{**DECODE, "background": [0, 0, 256]}], ["input.steps[0].background[2]: found 256, expected less than or equal to 255"]),
+    (
+        [DECODE, {**RESIZE, "convention": "tensorflow", "antialias": True, "coordinates": "align_corners"}],
+        ["TensorFlow anti-aliases with"],
+    ),
+    (
+        [DECODE, {**RESIZE, "convention": "tensorflow", "filter": "lanczos", "coordinates": "asymmetric"}],
+        ["TensorFlow has lanczos with"],
+    ),
+    (
+        [{**DECODE, "max_megapixels": 500}],
+        ["input.steps[0].max_megapixels: found 500, expected less than or equal to 178"],
+    ),
+    (
+        [{**DECODE, "background": [0, 0, 256]}],
+        ["input.steps[0].background[2]: found 256, expected less than or equal to 255"],
+    ),
     ([{**DECODE, "formats": ["jpeg", "svg"]}], ["input.steps[0].formats[1]: found \"svg\", allowed: 'jpeg', 'png'"]),
 ]
 
 
 @pytest.mark.parametrize(("steps", "words"), WRONG_STEPS)
-def test_a_wrong_step_is_refused_with_key_value_and_what_is_allowed(steps: list[dict[str, Any]], words: list[str]) -> None:
+def test_a_wrong_step_is_refused_with_key_value_and_what_is_allowed(
+    steps: list[dict[str, Any]], words: list[str]
+) -> None:
     message = refusal(with_steps(*steps))
     assert all(word in message for word in words), message
     assert "a mistake in the Spec" in message
@@ -133,8 +170,22 @@ WRONG_OUTPUTS: list[tuple[dict[str, Any], list[str]]] = [
     ({**CLASSIFY, "labels": []}, ["output.labels:", "at least 1 item"]),
     ({**CLASSIFY, "positive": "c"}, ["positive: 'c' is not one of the labels (a, b)"]),
     ({**CLASSIFY, "bands": [{"label": "x"}]}, ["bands: they read the score of a 'positive' label"]),
-    ({**CLASSIFY, "positive": "a", "bands": [{"label": "x", "below": 0.8}, {"label": "y", "below": 0.2}, {"label": "z"}]}, ["bands: every band but the last"]),
-    ({**CLASSIFY, "positive": "a", "bands": [{"label": "x", "below": 0.8}, {"label": "y", "below": 0.8}, {"label": "z"}]}, ["bands: every band but the last"]),
+    (
+        {
+            **CLASSIFY,
+            "positive": "a",
+            "bands": [{"label": "x", "below": 0.8}, {"label": "y", "below": 0.2}, {"label": "z"}],
+        },
+        ["bands: every band but the last"],
+    ),
+    (
+        {
+            **CLASSIFY,
+            "positive": "a",
+            "bands": [{"label": "x", "below": 0.8}, {"label": "y", "below": 0.8}, {"label": "z"}],
+        },
+        ["bands: every band but the last"],
+    ),
     ({**CLASSIFY, "positive": "a", "bands": [{"label": "x", "below": 0.8}]}, ["and the last none"]),
     ({**CLASSIFY, "positive": "a", "bands": [{"label": "x"}, {"label": "y"}]}, ["bands: every band but the last"]),
     ({"task": "clasify", "labels": ["a"]}, ['output.task: found "clasify", allowed:', "'classify'"]),
@@ -153,7 +204,13 @@ def test_a_wrong_output_is_refused(output: dict[str, Any], words: list[str]) -> 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize(
-    "step", [{"step": "mean", "values": [1]}, {"step": "std", "values": [1]}, {"step": "scale", "factor": 1}, {"step": "scale", "divisor": 1}]
+    "step",
+    [
+        {"step": "mean", "values": [1]},
+        {"step": "std", "values": [1]},
+        {"step": "scale", "factor": 1},
+        {"step": "scale", "divisor": 1},
+    ],
 )
 def test_a_number_that_is_none_is_refused(step: dict[str, Any], value: float) -> None:
     """It would make every tensor NaN, infinite or empty."""
@@ -170,7 +227,13 @@ def test_every_mistake_is_told_at_once() -> None:
     message = refusal(data)
     assert "5 mistakes" in message
     assert message.count("\n  - ") == 5
-    for word in ("name: missing", "nmae: unknown key; did you mean 'name'?", "steps[1].filter", "steps[2].quality: found 101", "output.labels: missing"):
+    for word in (
+        "name: missing",
+        "nmae: unknown key; did you mean 'name'?",
+        "steps[1].filter",
+        "steps[2].quality: found 101",
+        "output.labels: missing",
+    ):
         assert word in message
 
 
@@ -195,7 +258,12 @@ def test_schema_is_a_json_schema_that_describes_the_cards() -> None:
     assert set(found["properties"]) == set(Spec.model_fields)
     for name in CARDS:
         assert _accepts(found, found, card(name)), name
-    for wrong in ({**card(), "extra": 1}, {**card(), "name": 5}, {**card(), "input": {"steps": []}}, with_steps({"step": "blur"})):
+    for wrong in (
+        {**card(), "extra": 1},
+        {**card(), "name": 5},
+        {**card(), "input": {"steps": []}},
+        with_steps({"step": "blur"}),
+    ):
         assert not _accepts(found, found, wrong)
 
 
@@ -237,7 +305,9 @@ def _accepts(node: dict[str, Any], root: dict[str, Any], value: Any) -> bool:
         fits = all(key in known and _accepts(known[key], root, item) for key, item in value.items())
         return fits and set(node.get("required", [])) <= set(value)
     if isinstance(value, list):
-        return len(value) >= node.get("minItems", 0) and all(_accepts(node.get("items", {}), root, item) for item in value)
+        return len(value) >= node.get("minItems", 0) and all(
+            _accepts(node.get("items", {}), root, item) for item in value
+        )
     return True
 
 
@@ -299,7 +369,14 @@ def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4)
 
 
-_LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["decode", "resize", "classify", "RGB"])
+_LEAVES = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["decode", "resize", "classify", "RGB"])
+)
 JSON = st.recursive(_LEAVES, _containers, max_leaves=12)
 
 
@@ -325,7 +402,11 @@ def test_a_card_with_anything_in_any_place_is_a_spec_or_a_spec_error(data: st.Da
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(["name", "input", "output", "schema_version"]) | st.text(max_size=4), JSON, max_size=5))
+@given(
+    st.dictionaries(
+        st.sampled_from(["name", "input", "output", "schema_version"]) | st.text(max_size=4), JSON, max_size=5
+    )
+)
 def test_any_dict_is_a_spec_or_a_spec_error(data: dict[str, Any]) -> None:
     try:
         validate(data)

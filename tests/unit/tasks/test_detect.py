@@ -26,7 +26,13 @@ VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 2.0), (0.0, -280.0), (0.0, 0.0, 
 
 
 def spec(head: str, **output: Any) -> Spec:
-    return validate({"name": "it", "input": {"steps": [{"step": "decode"}]}, "output": {"task": "detect", "head": head, "labels": LABELS, **output}})
+    return validate(
+        {
+            "name": "it",
+            "input": {"steps": [{"step": "decode"}]},
+            "output": {"task": "detect", "head": head, "labels": LABELS, **output},
+        }
+    )
 
 
 def task(head: str, **output: Any) -> DetectTask:
@@ -48,7 +54,8 @@ def same(found: Found, expected: Found) -> None:
 
 
 def ultralytics(prediction: Array, confidence: float, iou: float, most: int, *, objectness: bool) -> Found:
-    """Ultralytics' `non_max_suppression` for one picture `[boxes, 4 (+ 1) + classes]`, with its classes set 7680 pixels apart."""
+    """Ultralytics' `non_max_suppression` for one picture `[boxes, 4 (+ 1) + classes]`, with its classes set 7680 pixels
+    apart."""
     rows = prediction[prediction[:, 4] > confidence].copy() if objectness else prediction.copy()
     scores = rows[:, 5:] * rows[:, 4:5] if objectness else rows[:, 4:]
     boxes = np.empty((len(rows), 4))
@@ -98,7 +105,9 @@ def test_yolov5_is_ultralytics_procedure(seed: int, confidence: float, iou: floa
 @pytest.mark.parametrize(("confidence", "iou", "most"), [(0.25, 0.45, 300), (0.05, 0.6, 300), (0.1, 0.3, 7)])
 def test_yolov8_is_ultralytics_procedure(seed: int, confidence: float, iou: float, most: int) -> None:
     batch = np.delete(predictions(seed), 4, axis=2)
-    answers = task("yolov8", confidence=confidence, iou=iou, max_boxes=most).decode({"output0": np.ascontiguousarray(batch.transpose(0, 2, 1))})
+    answers = task("yolov8", confidence=confidence, iou=iou, max_boxes=most).decode(
+        {"output0": np.ascontiguousarray(batch.transpose(0, 2, 1))}
+    )
     for answer, picture in zip(answers, batch, strict=True):
         same(listed(answer), ultralytics(picture.astype(np.float64), confidence, iou, most, objectness=False))
 
@@ -120,7 +129,11 @@ def test_half_precision_is_read_as_well() -> None:
 
 
 def test_boxes_come_into_the_picture_and_are_clipped_to_it() -> None:
-    rows = [[320, 320, 100, 50, 0.9], [10, 145, 40, 30, 0.8], [320, 50, 60, 60, 0.7]]  # in the middle; over the corner; in the padding
+    rows = [
+        [320, 320, 100, 50, 0.9],
+        [10, 145, 40, 30, 0.8],
+        [320, 50, 60, 60, 0.7],
+    ]  # in the middle; over the corner; in the padding
     raw = np.zeros((1, 7, 3), np.float32)
     raw[0, :4], raw[0, 5] = np.array(rows).T[:4], np.array(rows).T[4]
     for normalized, scale in ((False, 1), (True, 640)):
@@ -142,7 +155,13 @@ def test_boxes_come_into_the_picture_and_are_clipped_to_it() -> None:
 def test_a_second_suppression_looks_across_labels() -> None:
     """What the first one has removed does not come back: the second looks at what is left, and the count is of the end."""
     rows = np.array(
-        [[100, 100, 40, 40, 0.9, 0.0, 0.0], [102, 100, 40, 40, 0.0, 0.8, 0.0], [120, 100, 40, 40, 0.0, 0.7, 0.0], [300, 100, 40, 40, 0, 0, 0.3]], np.float32
+        [
+            [100, 100, 40, 40, 0.9, 0.0, 0.0],
+            [102, 100, 40, 40, 0.0, 0.8, 0.0],
+            [120, 100, 40, 40, 0.0, 0.7, 0.0],
+            [300, 100, 40, 40, 0, 0, 0.3],
+        ],
+        np.float32,
     )
     raw = {"x": np.ascontiguousarray(rows.T[np.newaxis])}
 
@@ -162,7 +181,14 @@ def test_a_second_suppression_looks_across_labels() -> None:
 def encode(box: Array, anchor: Array) -> Array:
     """TensorFlow's FasterRcnnBoxCoder.encode, for one box (y0, x0, y1, x1) and one anchor (centre y, centre x, h, w)."""
     y, x, h, w = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1]
-    return np.array([(y - anchor[0]) / anchor[2] * 10, (x - anchor[1]) / anchor[3] * 10, np.log(h / anchor[2]) * 5, np.log(w / anchor[3]) * 5])
+    return np.array(
+        [
+            (y - anchor[0]) / anchor[2] * 10,
+            (x - anchor[1]) / anchor[3] * 10,
+            np.log(h / anchor[2]) * 5,
+            np.log(w / anchor[3]) * 5,
+        ]
+    )
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -179,7 +205,9 @@ def test_the_box_coder_by_hand() -> None:
     found = decode_boxes(np.array([[1.0, -2.0, 5 * np.log(2), 0.0]]), np.array([[0.5, 0.4, 0.2, 0.1]]), (10, 10, 5, 5))
     np.testing.assert_allclose(found, [[0.38 - 0.05, 0.52 - 0.2, 0.38 + 0.05, 0.52 + 0.2]])
     caffe = decode_boxes(np.array([[1.0, -2.0, 0.0, 0.0]]), np.array([[0.5, 0.4, 0.2, 0.1]]), (10, 10, 5, 5))
-    np.testing.assert_allclose((caffe[0, :2] + caffe[0, 2:]) / 2, [0.4 - 0.1 * 2 * 0.1, 0.5 + 0.1 * 1 * 0.2])  # variance x t x size
+    np.testing.assert_allclose(
+        (caffe[0, :2] + caffe[0, 2:]) / 2, [0.4 - 0.1 * 2 * 0.1, 0.5 + 0.1 * 1 * 0.2]
+    )  # variance x t x size
 
 
 ANCHORS = [[0.25, 0.25, 0.2, 0.2], [0.5, 0.5, 0.2, 0.4], [0.75, 0.75, 0.2, 0.2]]
@@ -187,7 +215,10 @@ PROBABILITIES = np.array([[[0.1, 0.0, 0.9, 0.0], [0.9, 0.05, 0.05, 0.0], [0.2, 0
 """Background, cat, dog, bird for each of three anchors."""
 
 
-@pytest.mark.parametrize(("background", "activation"), [(True, "none"), (True, "softmax"), (True, "sigmoid"), (False, "none"), (False, "sigmoid")])
+@pytest.mark.parametrize(
+    ("background", "activation"),
+    [(True, "none"), (True, "softmax"), (True, "sigmoid"), (False, "none"), (False, "sigmoid")],
+)
 @pytest.mark.parametrize("named", [True, False])
 def test_ssd(background: bool, activation: str, named: bool) -> None:
     scores = PROBABILITIES if background else PROBABILITIES[:, :, 1:]
@@ -197,7 +228,13 @@ def test_ssd(background: bool, activation: str, named: bool) -> None:
         "sigmoid": np.log(np.maximum(scores, 1e-9) / np.maximum(1 - scores, 1e-9)),
     }[activation]
     outputs = {"scores": given_.astype(np.float32), "boxes": np.zeros((1, 3, 1, 4), np.float32)}
-    made = task("ssd", anchors=ANCHORS, normalized=True, activation=activation, **({"tensors": ["boxes", "scores"]} if named else {}))
+    made = task(
+        "ssd",
+        anchors=ANCHORS,
+        normalized=True,
+        activation=activation,
+        **({"tensors": ["boxes", "scores"]} if named else {}),
+    )
     if background and not named:
         with pytest.raises(ModelError, match="which one has the locations"):
             made.decode(outputs, views=[VIEW])
@@ -219,7 +256,9 @@ def test_ssd_takes_the_offsets_of_each_anchor() -> None:
 
 def postprocessed() -> dict[str, Array]:
     return {
-        "boxes": np.array([[[0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.75, 1.0], [9, 9, np.nan, 9]]], np.float32),
+        "boxes": np.array(
+            [[[0.25, 0.25, 0.5, 0.5], [0.25, 0.25, 0.5, 0.5], [0.5, 0.5, 0.75, 1.0], [9, 9, np.nan, 9]]], np.float32
+        ),
         "classes": np.array([[0, 2, 1, 77]], np.float32),
         "scores": np.array([[0.6, 0.9, 0.1, 5.0]], np.float32),
         "count": np.array([3], np.float32),
@@ -227,12 +266,19 @@ def postprocessed() -> dict[str, Array]:
 
 
 def test_tflite_postprocess_counts_its_boxes() -> None:
-    """Whatever stands behind those that it counts is not looked at; its coordinates are fractions whatever the Spec says."""
+    """Whatever stands behind those that it counts is not looked at; its coordinates are fractions whatever the Spec
+    says."""
     answer = task("tflite_postprocess").decode(postprocessed(), views=[VIEW])[0]
     box = [320.0, 40.0, 640.0, 360.0]
-    assert answer.row()["boxes"] == [{"label": "bird", "score": 0.9, "box": box}, {"label": "cat", "score": 0.6, "box": box}]
+    assert answer.row()["boxes"] == [
+        {"label": "bird", "score": 0.9, "box": box},
+        {"label": "cat", "score": 0.6, "box": box},
+    ]
     assert len(task("tflite_postprocess", class_agnostic_iou=0.5).decode(postprocessed(), views=[VIEW])[0].boxes) == 1
-    assert len(task("tflite_postprocess", confidence=0.05, max_boxes=1).decode(postprocessed(), views=[VIEW])[0].boxes) == 1
+    assert (
+        len(task("tflite_postprocess", confidence=0.05, max_boxes=1).decode(postprocessed(), views=[VIEW])[0].boxes)
+        == 1
+    )
     reordered = dict(reversed(postprocessed().items()))
     named = task("tflite_postprocess", tensors=["boxes", "classes", "scores", "count"])
     assert named.decode(reordered, views=[VIEW])[0] == answer
@@ -264,31 +310,76 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Array], str]] = [
     ("yolov8", {}, {"x": YOLOV8, "y": YOLOV8}, "reads 1 output; the network has x, y; the Spec names none"),
     ("yolov8", {"tensors": ["z"]}, {"x": YOLOV8}, "the network has x; the Spec names z"),
     ("yolov8", {}, {"x": YOLOV8 * 20}, "from 10 to 10; expected are probabilities"),
-    *(("yolov5", {}, {"x": np.where(np.arange(8) == column, bad, YOLOV5)}, "no numbers") for column in (0, 4, 6) for bad in (np.nan, np.inf, -np.inf)),
-    *(("yolov8", {}, {"x": np.where(np.arange(7)[:, None] == row, bad, YOLOV8)}, "no numbers") for row in (1, 5) for bad in (np.nan, np.inf)),
+    *(
+        ("yolov5", {}, {"x": np.where(np.arange(8) == column, bad, YOLOV5)}, "no numbers")
+        for column in (0, 4, 6)
+        for bad in (np.nan, np.inf, -np.inf)
+    ),
+    *(
+        ("yolov8", {}, {"x": np.where(np.arange(7)[:, None] == row, bad, YOLOV8)}, "no numbers")
+        for row in (1, 5)
+        for bad in (np.nan, np.inf)
+    ),
     ("ssd", {**SSD_SPEC, "anchors": ANCHORS[:2]}, SSD, "3 locations, the Spec has 2 anchors"),
-    ("ssd", SSD_SPEC, changed(SSD, "scores", PROBABILITIES[:, :, :2]), r"\[1, 3, 2\]; head 'ssd' reads \[N, 3, 3 or 4\]"),
-    ("ssd", SSD_SPEC, changed(SSD, "boxes", np.zeros((1, 3, 5), np.float32)), r"\[1, 3, 5\]; head 'ssd' reads \[N, anchors, 4\]"),
-    ("ssd", {"anchors": ANCHORS}, {"a": np.zeros((1, 3, 4), np.float32), "b": np.zeros((1, 3, 4), np.float32)}, "which one has the locations"),
+    (
+        "ssd",
+        SSD_SPEC,
+        changed(SSD, "scores", PROBABILITIES[:, :, :2]),
+        r"\[1, 3, 2\]; head 'ssd' reads \[N, 3, 3 or 4\]",
+    ),
+    (
+        "ssd",
+        SSD_SPEC,
+        changed(SSD, "boxes", np.zeros((1, 3, 5), np.float32)),
+        r"\[1, 3, 5\]; head 'ssd' reads \[N, anchors, 4\]",
+    ),
+    (
+        "ssd",
+        {"anchors": ANCHORS},
+        {"a": np.zeros((1, 3, 4), np.float32), "b": np.zeros((1, 3, 4), np.float32)},
+        "which one has the locations",
+    ),
     ("ssd", {"anchors": ANCHORS}, {"a": PROBABILITIES}, "reads 2 outputs; the network has a"),
     ("ssd", SSD_SPEC, changed(SSD, "scores", -7.0, (0, 0, 0)), "from -7 to 0.9; expected are probabilities"),
     ("ssd", SSD_SPEC, changed(SSD, "boxes", np.nan, (0, 0, 0)), "locations that are no numbers: nan"),
     ("ssd", SSD_SPEC, changed(SSD, "boxes", 1e6, (0, 0, 2)), "box sizes that are no numbers"),
     ("ssd", SSD_SPEC, changed(SSD, "scores", np.inf, (0, 0, 0)), "scores that are no numbers: inf"),
-    ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([5.0])), "counts 5 boxes, and has room for 4"),
+    (
+        "tflite_postprocess",
+        {},
+        changed(postprocessed(), "count", np.array([5.0])),
+        "counts 5 boxes, and has room for 4",
+    ),
     ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([1.5])), "counts 1.5 boxes"),
     ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([np.nan])), "counts that are no numbers"),
     ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([4.0])), "boxes that are no numbers"),
-    ("tflite_postprocess", {}, changed(postprocessed(), "classes", 3.0, (0, 0)), r"labels from 2 to 3, the Spec has 3 \(0 to 2\)"),
+    (
+        "tflite_postprocess",
+        {},
+        changed(postprocessed(), "classes", 3.0, (0, 0)),
+        r"labels from 2 to 3, the Spec has 3 \(0 to 2\)",
+    ),
     ("tflite_postprocess", {}, changed(postprocessed(), "classes", 0.5, (0, 0)), "labels from 0.5 to 2"),
-    ("tflite_postprocess", {}, changed(postprocessed(), "scores", 7.0, (0, 0)), "from 0.1 to 7; expected are probabilities"),
+    (
+        "tflite_postprocess",
+        {},
+        changed(postprocessed(), "scores", 7.0, (0, 0)),
+        "from 0.1 to 7; expected are probabilities",
+    ),
     ("tflite_postprocess", {}, changed(postprocessed(), "boxes", np.inf, (0, 0, 0)), "boxes that are no numbers"),
-    ("tflite_postprocess", {}, dict(reversed(postprocessed().items())), r"are \[1\]; \[1, 4\]; \[1, 4\]; \[1, 4, 4\]; head 'tflite_postprocess' reads boxes"),
+    (
+        "tflite_postprocess",
+        {},
+        dict(reversed(postprocessed().items())),
+        r"are \[1\]; \[1, 4\]; \[1, 4\]; \[1, 4, 4\]; head 'tflite_postprocess' reads boxes",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("head", "output", "outputs", "told"), BAD)
-def test_outputs_that_do_not_fit_are_refused_in_words(head: str, output: dict[str, Any], outputs: dict[str, Array], told: str) -> None:
+def test_outputs_that_do_not_fit_are_refused_in_words(
+    head: str, output: dict[str, Any], outputs: dict[str, Array], told: str
+) -> None:
     with pytest.raises(ModelError, match=told) as caught:
         task(head, **output).decode(outputs)
     assert caught.value.hint

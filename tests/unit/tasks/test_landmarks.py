@@ -18,7 +18,15 @@ VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0.0, 
 
 
 def task(**output: Any) -> LandmarksTask:
-    made = decoder(validate({"name": "it", "input": {"steps": [{"step": "decode"}]}, "output": {"task": "landmarks", "points": 2, **output}}))
+    made = decoder(
+        validate(
+            {
+                "name": "it",
+                "input": {"steps": [{"step": "decode"}]},
+                "output": {"task": "landmarks", "points": 2, **output},
+            }
+        )
+    )
     assert isinstance(made, LandmarksTask)
     return made
 
@@ -28,7 +36,9 @@ def task(**output: Any) -> LandmarksTask:
 def test_points_in_the_picture(shape: tuple[int, ...], normalized: bool) -> None:
     raw = np.array([320, 320, -10, 700], np.float32).reshape(shape) / (640 if normalized else 1)
     answer = task(normalized=normalized).decode({"x": raw}, views=[VIEW])[0]
-    assert answer.row() == {"points": [[640.0, 200.0], [-20.0, 770.0]], "presence": None}, "a point may lie outside of the picture"
+    assert answer.row() == {"points": [[640.0, 200.0], [-20.0, 770.0]], "presence": None}, (
+        "a point may lie outside of the picture"
+    )
     assert answer.brief() == "2 points"
 
 
@@ -37,7 +47,9 @@ def test_depth_is_on_the_scale_of_x(normalized: bool) -> None:
     raw = np.array([[[320, 320, 10], [0, 0, -5]]], np.float32) / (640 if normalized else 1)
     answer = task(normalized=normalized, dimensions=3).decode({"x": raw}, views=[VIEW])[0]
     assert answer.row()["points"] == [[640.0, 200.0, 20.0], [0.0, -280.0, -10.0]]
-    assert task(dimensions=3).decode({"x": raw * 640 if normalized else raw})[0].points[0] == pytest.approx((320, 320, 10), abs=1e-3)
+    assert task(dimensions=3).decode({"x": raw * 640 if normalized else raw})[0].points[0] == pytest.approx(
+        (320, 320, 10), abs=1e-3
+    )
 
 
 def test_presence() -> None:
@@ -61,13 +73,23 @@ BAD: list[tuple[dict[str, Any], dict[str, NDArray[Any]], str]] = [
     ({}, {"x": GOOD, "y": GOOD}, "the network has the outputs x, y"),
     ({"tensor": "z"}, {"x": GOOD}, "the Spec names z"),
     ({"tensor": "x", "presence": "y"}, {"x": GOOD}, "the output 'y' is absent"),
-    ({"tensor": "x", "presence": "y"}, {"x": GOOD, "y": np.zeros((1, 2), np.float32)}, r"the output 'y' is \[1, 2\]; expected is one value"),
-    ({"tensor": "x", "presence": "y"}, {"x": GOOD, "y": np.array([np.nan], np.float32)}, "presences that are no numbers"),
+    (
+        {"tensor": "x", "presence": "y"},
+        {"x": GOOD, "y": np.zeros((1, 2), np.float32)},
+        r"the output 'y' is \[1, 2\]; expected is one value",
+    ),
+    (
+        {"tensor": "x", "presence": "y"},
+        {"x": GOOD, "y": np.array([np.nan], np.float32)},
+        "presences that are no numbers",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("output", "outputs", "told"), BAD)
-def test_outputs_that_do_not_fit_are_refused_in_words(output: dict[str, Any], outputs: dict[str, NDArray[Any]], told: str) -> None:
+def test_outputs_that_do_not_fit_are_refused_in_words(
+    output: dict[str, Any], outputs: dict[str, NDArray[Any]], told: str
+) -> None:
     with pytest.raises(ModelError, match=told) as caught:
         task(**output).decode(outputs)
     assert caught.value.hint

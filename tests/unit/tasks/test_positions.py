@@ -1,4 +1,5 @@
-"""A white rectangle at known pixels of a real photograph, through the input steps, a real network and its decoder, lands where it was drawn."""
+"""A white rectangle at known pixels of a real photograph, through the input steps, a real network and its decoder,
+lands where it was drawn."""
 
 from __future__ import annotations
 
@@ -27,13 +28,23 @@ RECTANGLE: Rectangle = (200, 104, 280, 224)
 
 EXACT: dict[str, list[dict[str, Any]]] = {
     "stretch": [{"step": "resize", "width": 256, "height": 88}],
-    "short edge and crop": [{"step": "resize", "fit": "short_edge", "size": 176}, {"step": "crop", "width": 160, "height": 160}],
+    "short edge and crop": [
+        {"step": "resize", "fit": "short_edge", "size": 176},
+        {"step": "crop", "width": 160, "height": 160},
+    ],
     "letterbox": [{"step": "resize", "fit": "letterbox", "width": 256, "height": 256}],
-    "letterbox, padded at the end": [{"step": "resize", "fit": "letterbox", "width": 256, "height": 256, "pad_position": "end"}],
+    "letterbox, padded at the end": [
+        {"step": "resize", "fit": "letterbox", "width": 256, "height": 256, "pad_position": "end"}
+    ],
     "letterbox to a stride": [{"step": "resize", "fit": "letterbox", "width": 256, "height": 256, "stride": 32}],
-    "letterbox that doesn't enlarge": [{"step": "resize", "fit": "letterbox", "width": 640, "height": 640, "enlarge": False}],
+    "letterbox that doesn't enlarge": [
+        {"step": "resize", "fit": "letterbox", "width": 640, "height": 640, "enlarge": False}
+    ],
     "opencv": [{"step": "resize", "width": 256, "height": 176, "convention": "opencv"}],
-    "crop first": [{"step": "crop", "width": 400, "height": 300, "x": 40, "y": 24}, {"step": "resize", "width": 200, "height": 150}],
+    "crop first": [
+        {"step": "crop", "width": 400, "height": 300, "x": 40, "y": 24},
+        {"step": "resize", "width": 200, "height": 150},
+    ],
     "no resize": [],
 }
 HEADS = ["yolov5", "yolov8", "ssd", "tflite_postprocess"]
@@ -41,8 +52,12 @@ HEADS = ["yolov5", "yolov8", "ssd", "tflite_postprocess"]
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    def make(form: str, steps: list[dict[str, Any]], preprocessing: Preprocessing = "reference", **decode: Any) -> Predictor:
-        return Predictor(Opened(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), preprocessing=preprocessing), cores=1)
+    def make(
+        form: str, steps: list[dict[str, Any]], preprocessing: Preprocessing = "reference", **decode: Any
+    ) -> Predictor:
+        return Predictor(
+            Opened(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), preprocessing=preprocessing), cores=1
+        )
 
     return make
 
@@ -58,20 +73,27 @@ def box(predictor: Predictor, data: bytes) -> tuple[float, float, float, float]:
 
 @pytest.mark.parametrize("steps", EXACT.values(), ids=EXACT)
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
-def test_a_box_lies_on_the_rectangle(opened: Open, example_photos: list[Path], steps: list[dict[str, Any]], preprocessing: Preprocessing) -> None:
+def test_a_box_lies_on_the_rectangle(
+    opened: Open, example_photos: list[Path], steps: list[dict[str, Any]], preprocessing: Preprocessing
+) -> None:
     with opened("yolov8", steps, preprocessing) as predictor:
-        assert box(predictor, encoded(picture(example_photos[0], SIZE, RECTANGLE))) == pytest.approx(RECTANGLE, abs=1e-6)
+        assert box(predictor, encoded(picture(example_photos[0], SIZE, RECTANGLE))) == pytest.approx(
+            RECTANGLE, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("head", HEADS)
 def test_every_head(opened: Open, example_photos: list[Path], head: str) -> None:
     with opened(head, EXACT["letterbox"]) as predictor:
-        assert box(predictor, encoded(picture(example_photos[1], SIZE, RECTANGLE))) == pytest.approx(RECTANGLE, abs=1e-3)
+        assert box(predictor, encoded(picture(example_photos[1], SIZE, RECTANGLE))) == pytest.approx(
+            RECTANGLE, abs=1e-3
+        )
 
 
 @pytest.mark.parametrize("place", range(2, 10))
 def test_photographs_of_any_size(opened: Open, example_photos: list[Path], place: int) -> None:
-    """No edge lies on a pixel's of the input: one of the input's pixels is as near as it gets, and with an enlarged picture one of the picture's."""
+    """No edge lies on a pixel's of the input: one of the input's pixels is as near as it gets, and with an enlarged
+    picture one of the picture's."""
     with Image.open(example_photos[place]) as photo:
         size = photo.size
     rectangle = (size[0] // 3 + 5, size[1] // 4 + 3, size[0] // 3 + 92, size[1] // 4 + 71)
@@ -84,8 +106,11 @@ def test_photographs_of_any_size(opened: Open, example_photos: list[Path], place
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["short edge and crop", "letterbox, padded at the end"])
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
-def test_orientations(opened: Open, example_photos: list[Path], orientation: int, kind: str, preprocessing: Preprocessing) -> None:
-    """Boxes, points and masks lie over the picture as it was sent; a view's `upright` gives them over the picture as it is shown."""
+def test_orientations(
+    opened: Open, example_photos: list[Path], orientation: int, kind: str, preprocessing: Preprocessing
+) -> None:
+    """Boxes, points and masks lie over the picture as it was sent; a view's `upright` gives them over the picture as it
+    is shown."""
     image = picture(example_photos[2], SIZE, RECTANGLE)
     data = encoded(image, "JPEG", orientation)
     steps, decode = EXACT[kind], {"exif_orientation": True}
@@ -108,7 +133,12 @@ def test_orientations(opened: Open, example_photos: list[Path], orientation: int
 
 
 @pytest.mark.parametrize(
-    ("kind", "orientation"), [("stretch", 1), ("stretch", 3), *((kind, turned) for kind in ("letterbox", "short edge and crop") for turned in (1, 3, 6, 7))]
+    ("kind", "orientation"),
+    [
+        ("stretch", 1),
+        ("stretch", 3),
+        *((kind, turned) for kind in ("letterbox", "short edge and crop") for turned in (1, 3, 6, 7)),
+    ],
 )
 def test_masks(opened: Open, example_photos: list[Path], kind: str, orientation: int) -> None:
     with opened("segment", EXACT[kind], exif_orientation=True) as predictor:

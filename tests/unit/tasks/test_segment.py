@@ -26,7 +26,15 @@ LABELS = ["sky", "sea", "sand"]
 
 
 def task(**output: Any) -> SegmentTask:
-    made = decoder(validate({"name": "it", "input": {"steps": [{"step": "decode"}]}, "output": {"task": "segment", "labels": LABELS, **output}}))
+    made = decoder(
+        validate(
+            {
+                "name": "it",
+                "input": {"steps": [{"step": "decode"}]},
+                "output": {"task": "segment", "labels": LABELS, **output},
+            }
+        )
+    )
     assert isinstance(made, SegmentTask)
     return made
 
@@ -51,18 +59,32 @@ def bilinear(values: Array, width: int, height: int) -> Array:
     return out
 
 
-@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(1, 6), st.integers(1, 6)), st.tuples(st.integers(1, 25), st.integers(1, 25)), st.integers(1, 4))
-def test_labels_are_decided_on_interpolated_values(seed: int, cells: tuple[int, int], size: tuple[int, int], planes: int) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    st.tuples(st.integers(1, 25), st.integers(1, 25)),
+    st.integers(1, 4),
+)
+def test_labels_are_decided_on_interpolated_values(
+    seed: int, cells: tuple[int, int], size: tuple[int, int], planes: int
+) -> None:
     """The shortcut over cells of one label changes nothing."""
     values = np.random.default_rng(seed).normal(size=(*cells, planes)).astype(np.float32)
     plain = bilinear(values.astype(np.float64), *size)
     if planes == 1:
         expected, sure = (plain[:, :, 0] >= 0.1).astype(int), np.abs(plain[:, :, 0] - 0.1) > 1e-5
-        found = labels_at(values, _at(size[0], cells[1]), _at(size[1], cells[0]), lambda one: (one[..., 0] >= np.float32(0.1)).astype(np.uint16))
+        found = labels_at(
+            values,
+            _at(size[0], cells[1]),
+            _at(size[1], cells[0]),
+            lambda one: (one[..., 0] >= np.float32(0.1)).astype(np.uint16),
+        )
     else:
         best = np.sort(plain, axis=2)
         expected, sure = plain.argmax(axis=2), best[:, :, -1] - best[:, :, -2] > 1e-5
-        found = labels_at(values, _at(size[0], cells[1]), _at(size[1], cells[0]), lambda one: one.argmax(axis=-1).astype(np.uint16))
+        found = labels_at(
+            values, _at(size[0], cells[1]), _at(size[1], cells[0]), lambda one: one.argmax(axis=-1).astype(np.uint16)
+        )
     np.testing.assert_array_equal(found[sure], expected[sure])
 
 
@@ -111,7 +133,11 @@ def decoded(counts: list[int], size: list[int]) -> Array:
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(1, 9))
 def test_runs_say_what_the_pixels_say(seed: int, height: int, width: int) -> None:
-    pixels = np.random.default_rng(seed).choice([0, 1, 2, NOTHING], (height, width), p=[0.5, 0.3, 0.1, 0.1]).astype(np.uint16)
+    pixels = (
+        np.random.default_rng(seed)
+        .choice([0, 1, 2, NOTHING], (height, width), p=[0.5, 0.3, 0.1, 0.1])
+        .astype(np.uint16)
+    )
     found = LabelMap.of(pixels)
     np.testing.assert_array_equal(found.pixels(), pixels)
     assert found.areas() == {label: int((pixels == label).sum()) for label in found.areas()}
@@ -133,7 +159,11 @@ def test_a_row_and_its_picture() -> None:
     assert answer.row() == {
         "mask": {
             "size": [2, 4],
-            "labels": [{"label": "sea", "share": 0.625}, {"label": "sky", "share": 0.25}, {"label": "sand", "share": 0.125}],
+            "labels": [
+                {"label": "sea", "share": 0.625},
+                {"label": "sky", "share": 0.25},
+                {"label": "sand", "share": 0.125},
+            ],
             "rle": {"sea": [2, 5, 1], "sky": [0, 2, 6], "sand": [7, 1]},
         }
     }
@@ -165,7 +195,11 @@ def test_a_png_has_room_for_255_labels() -> None:
 
 PLANES = np.zeros((1, 3, 4, 5), np.float32)
 BAD: list[tuple[dict[str, Any], Array, str]] = [
-    ({}, PLANES[:, :2], r"output is \[1, 2, 4, 5\]; the Spec has 3 labels and layout NCHW, so \[N, 3, height, width\] is expected"),
+    (
+        {},
+        PLANES[:, :2],
+        r"output is \[1, 2, 4, 5\]; the Spec has 3 labels and layout NCHW, so \[N, 3, height, width\] is expected",
+    ),
     ({"layout": "NHWC"}, PLANES, r"so \[N, height, width, 3\] is expected"),
     ({}, PLANES[:, :1], r"output is \[1, 1, 4, 5\]"),
     ({}, PLANES[0, 0], r"output is \[4, 5\]"),

@@ -42,11 +42,24 @@ box = st.tuples(corner, corner, corner, corner)
 candidate = st.tuples(box, st.sampled_from([0.1, 0.25, 0.5, 0.5, 0.75, 1.0]), st.integers(0, 2))
 
 
-@given(st.lists(candidate, max_size=25), st.sampled_from([0.0, 0.2, 0.45, 0.5, 1.0]), st.booleans(), st.none() | st.integers(1, 5))
-def test_it_is_the_greedy_definition(found: list[tuple[Any, float, int]], iou: float, by_label: bool, most: int | None) -> None:
+@given(
+    st.lists(candidate, max_size=25),
+    st.sampled_from([0.0, 0.2, 0.45, 0.5, 1.0]),
+    st.booleans(),
+    st.none() | st.integers(1, 5),
+)
+def test_it_is_the_greedy_definition(
+    found: list[tuple[Any, float, int]], iou: float, by_label: bool, most: int | None
+) -> None:
     """Also for boxes without an area, turned inside out, or equal, and for equal scores."""
     boxes, scores, labels = [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
-    kept = suppress(np.array(boxes, np.float64).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.intp) if by_label else None, iou, most)
+    kept = suppress(
+        np.array(boxes, np.float64).reshape(-1, 4),
+        np.array(scores, np.float32),
+        np.array(labels, np.intp) if by_label else None,
+        iou,
+        most,
+    )
     assert kept.tolist() == slow(boxes, scores, labels if by_label else None, iou, most)
 
 

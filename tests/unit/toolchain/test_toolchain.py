@@ -18,7 +18,9 @@ from plimsoll.system.subprocesses import Limits
 from plimsoll.system.toolchains import job as jobs
 from running import until
 
-LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals, memory and namespaces are told otherwise there")
+LINUX = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="signals, memory and namespaces are told otherwise there"
+)
 TOML = 'purpose = "planted faults"\npython = ">=3.11,<3.20"\nmegabytes = 30\n[environment]\nFAULTS = "planted"\n'
 JOB = """
 import ctypes, os, pathlib, socket, subprocess, sys, time
@@ -102,13 +104,20 @@ def fault(kind: str, folder: Path, limits: Limits | None = None) -> dict[str, ob
     model.write_text("weights")
     try:
         return toolchains.run(
-            "faults", "fault", {"fault": kind}, folder / "made", inputs={"model": (model, folder / "weights" / "beside.txt")}, limits=limits or Limits(120)
+            "faults",
+            "fault",
+            {"fault": kind},
+            folder / "made",
+            inputs={"model": (model, folder / "weights" / "beside.txt")},
+            limits=limits or Limits(120),
         )
     finally:
         assert model.read_text() == "weights"
 
 
-def test_files_and_an_answer_come_back_from_the_toolchain_s_own_python(ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_and_an_answer_come_back_from_the_toolchain_s_own_python(
+    ready: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("https_proxy", "http://proxy.example:3128")
     monkeypatch.setenv("SECRET_TOKEN", "x")
     answer = fault("none", tmp_path)
@@ -119,7 +128,13 @@ def test_files_and_an_answer_come_back_from_the_toolchain_s_own_python(ready: Pa
     environment = answer["environment"]
     assert isinstance(environment, dict)
     assert environment["FAULTS"] == "planted"
-    assert environment["PIP_NO_INDEX"] == environment["HF_HUB_OFFLINE"] == environment["DO_NOT_TRACK"] == environment["ORT_DISABLE_TELEMETRY"] == "1"
+    assert (
+        environment["PIP_NO_INDEX"]
+        == environment["HF_HUB_OFFLINE"]
+        == environment["DO_NOT_TRACK"]
+        == environment["ORT_DISABLE_TELEMETRY"]
+        == "1"
+    )
     assert not {"https_proxy", "SECRET_TOKEN"} & set(environment)
     assert Path(str(answer["home"])).is_relative_to(ready / "cache")
     modules = answer["modules"]
@@ -195,7 +210,9 @@ def test_nobody_is_left_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ready")
-def test_an_attempt_to_reach_the_network_that_is_swallowed_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_attempt_to_reach_the_network_that_is_swallowed_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING, "plimsoll"):
         fault("swallowed network", tmp_path)
     assert "telemetry.example" in caplog.text
@@ -239,8 +256,14 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
     (folder / ".complete").unlink()
     (folder / "env" / "pyvenv.cfg").unlink()
     assert not toolchains.made("faults")
-    program = "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout); from plimsoll.system import toolchains; print(toolchains.make('faults'))"
-    makers = [subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    program = (
+        "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout); from plimsoll.system import toolchains;"
+        " print(toolchains.make('faults'))"
+    )
+    makers = [
+        subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ), stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
     said = [maker.communicate(timeout=200)[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0]
     for told in ("half-made: making it again", "making the toolchain 'faults', once"):
@@ -277,7 +300,9 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str, python: 
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
 
 
-def test_what_can_t_be_installed_is_said_in_the_installer_s_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_can_t_be_installed_is_said_in_the_installer_s_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     planted(tmp_path, monkeypatch, f"plimsoll-no-such-package==1.0 --hash=sha256:{'0' * 64}\n")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("UV_OFFLINE", "1")

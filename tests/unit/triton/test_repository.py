@@ -60,9 +60,15 @@ def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
     found = configs(tmp_path / "out")
     assert found.keys() == {"small", "small.steps", "small.tensor"}
     tensor = found["small.tensor"]
-    assert (tensor["backend"], tensor["default_model_filename"], tensor["max_batch_size"]) == ("onnxruntime", "model.onnx", 16)
+    assert (tensor["backend"], tensor["default_model_filename"], tensor["max_batch_size"]) == (
+        "onnxruntime",
+        "model.onnx",
+        16,
+    )
     assert tensor["input"] == [{"name": "picture", "data_type": "TYPE_FP32", "dims": ["5", "6", "3"]}]
-    assert tensor["output"] == [{"name": "scores", "data_type": "TYPE_FP32", "dims": ["4"], "label_filename": "labels.txt"}]
+    assert tensor["output"] == [
+        {"name": "scores", "data_type": "TYPE_FP32", "dims": ["4"], "label_filename": "labels.txt"}
+    ]
     assert tensor["dynamic_batching"]["preferred_batch_size"] == [4, 8]
     assert tensor["dynamic_batching"]["max_queue_delay_microseconds"] == "500"
     assert tensor["dynamic_batching"]["default_queue_policy"]["max_queue_size"] == 7
@@ -76,18 +82,29 @@ def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
 
 
 @pytest.mark.toolchain
-@pytest.mark.parametrize(("form", "precision"), [("float32", "float32"), ("qdq", "int8"), ("float16", "float16"), ("dynamic", "dynamic")])
+@pytest.mark.parametrize(
+    ("form", "precision"), [("float32", "float32"), ("qdq", "int8"), ("float16", "float16"), ("dynamic", "dynamic")]
+)
 def test_the_network_computes_what_its_configuration_says(form: Any, precision: str, tmp_path: Path) -> None:
     """As Triton's backend does: the file it names, with the names, types and sizes that it names, the batch in front."""
     export(small_model(tmp_path / "in", form=form), Target("onnxruntime", "cpu", precision), tmp_path / "out")
     tensor = configs(tmp_path / "out")["small.tensor"]
-    session = onnxruntime.InferenceSession(tmp_path / "out/small.tensor/1" / tensor["default_model_filename"], providers=["CPUExecutionProvider"])
-    given = {one.name: [size if isinstance(size, int) else -1 for size in one.shape] for one in (*session.get_inputs(), *session.get_outputs())}
+    session = onnxruntime.InferenceSession(
+        tmp_path / "out/small.tensor/1" / tensor["default_model_filename"], providers=["CPUExecutionProvider"]
+    )
+    given = {
+        one.name: [size if isinstance(size, int) else -1 for size in one.shape]
+        for one in (*session.get_inputs(), *session.get_outputs())
+    }
     for one in (*tensor["input"], *tensor["output"]):
         assert given[one["name"]] == [-1, *map(int, one["dims"])], "the backend compares every size"
     for batch in (1, tensor["max_batch_size"]):
-        feeds = {one["name"]: np.zeros((batch, *map(int, one["dims"])), _DTYPES[one["data_type"]]) for one in tensor["input"]}
-        for one, value in zip(tensor["output"], session.run([one["name"] for one in tensor["output"]], feeds), strict=True):
+        feeds = {
+            one["name"]: np.zeros((batch, *map(int, one["dims"])), _DTYPES[one["data_type"]]) for one in tensor["input"]
+        }
+        for one, value in zip(
+            tensor["output"], session.run([one["name"] for one in tensor["output"]], feeds), strict=True
+        ):
             assert value.shape == (batch, *map(int, one["dims"]))
             assert value.dtype == _DTYPES[one["data_type"]]
 
@@ -134,18 +151,25 @@ def test_another_version_is_added_where_only_weights_differ(tmp_path: Path) -> N
     export(small_model(tmp_path / "in"), HERE, out)
     retrained = small_model(tmp_path / "retrained")
     proto = onnx.load(retrained.path)
-    next(one for one in proto.graph.initializer if one.name == "weights").CopyFrom(numpy_helper.from_array(np.ones((4, 3), np.float32), "weights"))
+    next(one for one in proto.graph.initializer if one.name == "weights").CopyFrom(
+        numpy_helper.from_array(np.ones((4, 3), np.float32), "weights")
+    )
     onnx.save(proto, retrained.path)
     with pytest.raises(BundleError, match="version 1 of small already") as caught:
         export(retrained, HERE, out)
     assert "version=2" in caught.value.hint
     export(retrained, HERE, out, options=TritonOptions(version=2))
-    assert (out / "small.tensor/2/model.onnx").read_bytes() == retrained.path.read_bytes() != (out / "small.tensor/1/model.onnx").read_bytes()
+    assert (
+        (out / "small.tensor/2/model.onnx").read_bytes()
+        == retrained.path.read_bytes()
+        != (out / "small.tensor/1/model.onnx").read_bytes()
+    )
     assert configs(out).keys() == {"small", "small.steps", "small.tensor"}
 
 
 def test_a_version_whose_pictures_become_other_tensors_is_refused(tmp_path: Path) -> None:
-    """The two steps of an ensemble are not changed at once: other input steps before the old network would be wrong answers, in silence."""
+    """The two steps of an ensemble are not changed at once: other input steps before the old network would be wrong
+    answers, in silence."""
     export(small_model(tmp_path / "in"), HERE, tmp_path / "out")
     model = small_model(tmp_path / "in")
     other = Model(model.path, "onnx", loads(SPEC.replace("255.0", "127.5")))
@@ -174,9 +198,20 @@ def test_other_models_are_left_alone_and_nobody_elses_are_overwritten(tmp_path: 
 def test_on_a_gpu_onnx_runtime_is_told_what_plimsoll_tells_it(tmp_path: Path) -> None:
     for precision, form, wanted in (
         ("float32", "float32", [{"name": "cuda", "parameters": {"use_tf32": "0"}}]),
-        ("int8", "qdq", [{"name": "tensorrt", "parameters": {"precision_mode": "INT8"}}, {"name": "cuda", "parameters": {"use_tf32": "0"}}]),
+        (
+            "int8",
+            "qdq",
+            [
+                {"name": "tensorrt", "parameters": {"precision_mode": "INT8"}},
+                {"name": "cuda", "parameters": {"use_tf32": "0"}},
+            ],
+        ),
     ):
-        export(small_model(tmp_path / precision, form=form), Target("onnxruntime", "gpu", precision), tmp_path / f"{precision}.out")
+        export(
+            small_model(tmp_path / precision, form=form),
+            Target("onnxruntime", "gpu", precision),
+            tmp_path / f"{precision}.out",
+        )
         tensor = configs(tmp_path / f"{precision}.out")["small.tensor"]
         assert tensor["optimization"]["execution_accelerators"]["gpu_execution_accelerator"] == wanted
         assert tensor["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
@@ -201,7 +236,9 @@ def test_openvino_is_not_batched_by_triton(own_format: bool, tmp_path: Path) -> 
     assert tensor["instance_group"][0]["count"] == int(tensor["parameters"]["NUM_STREAMS"]["string_value"]) == 4
     assert "--set network=python" in (tmp_path / "out/small/README.md").read_text()
     placed = tmp_path / "out/small.tensor/1"
-    compiled = openvino.Core().compile_model(openvino.Core().read_model(placed / tensor["default_model_filename"]), "CPU")
+    compiled = openvino.Core().compile_model(
+        openvino.Core().read_model(placed / tensor["default_model_filename"]), "CPU"
+    )
     assert compiled([np.zeros((2, 5, 6, 3), np.float32)])[0].shape == (2, 4)
 
 
@@ -223,7 +260,9 @@ def test_what_triton_has_no_backend_for_runs_in_python(tmp_path: Path) -> None:
         ("tensorrt:gpu:float16", {}, ModelError, "loads engines, this is onnx"),
     ],
 )
-def test_what_can_not_be_served_is_refused_in_words(target: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path) -> None:
+def test_what_can_not_be_served_is_refused_in_words(
+    target: str, changes: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(error, match=message):
         export(small_model(tmp_path / "in", **changes), Target.parse(target), tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -239,7 +278,10 @@ def test_a_batch_of_one_is_served_without_batching(tmp_path: Path) -> None:
 
 def test_a_spec_that_makes_other_tensors_than_the_network_takes_is_refused(tmp_path: Path) -> None:
     model = small_model(tmp_path / "in")
-    for before, after in (("width = 6", "width = 7"), ('step = "scale"\ndivisor = 255.0', 'step = "channels"\norder = "BGR"')):
+    for before, after in (
+        ("width = 6", "width = 7"),
+        ('step = "scale"\ndivisor = 255.0', 'step = "channels"\norder = "BGR"'),
+    ):
         with pytest.raises(ModelError, match="input steps make"):
             export(Model(model.path, "onnx", loads(SPEC.replace(before, after))), HERE, tmp_path / "out")
     with pytest.raises(ModelError):
@@ -268,4 +310,7 @@ def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) ->
         export(opened.model, opened.target, tmp_path / "out", preprocessing=opened.preprocessing)
         shutil.copy(opened.bundle.file(opened.bundle.manifest.golden[0].picture), tmp_path / "picture")  # type: ignore[union-attr]  # it is one
         kept = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())
-        assert np.array_equal(Preprocessor(kept.input)(tmp_path / "picture"), opened.bundle.tensor(opened.bundle.manifest.golden[0].tensor))  # type: ignore[union-attr]
+        assert np.array_equal(
+            Preprocessor(kept.input)(tmp_path / "picture"),
+            opened.bundle.tensor(opened.bundle.manifest.golden[0].tensor),
+        )  # type: ignore[union-attr]

@@ -33,7 +33,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    return export(small_model(tmp_path, TENSOR_SPEC), HERE, tmp_path / "models", options=TritonOptions(max_batch=4, network="python"))
+    return export(
+        small_model(tmp_path, TENSOR_SPEC),
+        HERE,
+        tmp_path / "models",
+        options=TritonOptions(max_batch=4, network="python"),
+    )
 
 
 def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: tuple[str, str]) -> dict[str, str]:
@@ -49,7 +54,9 @@ def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: 
 @pytest.fixture
 def steps(repository: Path) -> Steps:
     made = Steps()
-    made.initialize(arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture")))
+    made.initialize(
+        arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture"))
+    )
     return made
 
 
@@ -57,7 +64,12 @@ def steps(repository: Path) -> Steps:
 def net(repository: Path) -> Network:
     made = Network()
     made.initialize(
-        arguments(repository, "small.tensor", {"model": "model/small.onnx", "target": "onnxruntime:cpu:float32", "threads": "1"}, ("picture", "scores"))
+        arguments(
+            repository,
+            "small.tensor",
+            {"model": "model/small.onnx", "target": "onnxruntime:cpu:float32", "threads": "1"},
+            ("picture", "scores"),
+        )
     )
     return made
 
@@ -84,7 +96,9 @@ def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos:
 
 def test_a_bad_picture_fails_its_own_request_alone(steps: Steps, example_photos: list[Path]) -> None:
     good = example_photos[0].read_bytes()
-    bad, fine, many, none = steps.execute([triton.pictures(good, b"no picture"), triton.pictures(good), triton.pictures(*[good] * 5), triton.pictures()])
+    bad, fine, many, none = steps.execute(
+        [triton.pictures(good, b"no picture"), triton.pictures(good), triton.pictures(*[good] * 5), triton.pictures()]
+    )
     assert fine.error is None
     assert bad.error.code() == many.error.code() == none.error.code() == triton.TritonError.INVALID_ARG
     assert bad.error.message().startswith("picture 1: ")
@@ -92,11 +106,15 @@ def test_a_bad_picture_fails_its_own_request_alone(steps: Steps, example_photos:
     assert not bad.output_tensors
 
 
-def test_pictures_that_become_tensors_of_different_sizes_are_refused(repository: Path, example_photos: list[Path]) -> None:
+def test_pictures_that_become_tensors_of_different_sizes_are_refused(
+    repository: Path, example_photos: list[Path]
+) -> None:
     whole = TENSOR_SPEC.replace("width = 6\nheight = 5", 'fit = "short_edge"\nsize = 6')
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
     made = Steps()
-    made.initialize(arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture")))
+    made.initialize(
+        arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture"))
+    )
     shapes = {Preprocessor(loads(whole).input)(photo).shape: photo for photo in example_photos}
     assert len(shapes) > 1
     (answer,) = made.execute([triton.pictures(*(photo.read_bytes() for photo in list(shapes.values())[:2]))])
@@ -129,7 +147,9 @@ def test_a_request_that_fails_fails_alone(net: Network, monkeypatch: pytest.Monk
         return infer(batch)
 
     monkeypatch.setattr(net.runner, "infer", refusing)
-    fine, poisoned = net.execute([tensor(np.zeros((1, 5, 6, 3), np.float32)), tensor(np.full((1, 5, 6, 3), 7, np.float32))])
+    fine, poisoned = net.execute(
+        [tensor(np.zeros((1, 5, 6, 3), np.float32)), tensor(np.full((1, 5, 6, 3), 7, np.float32))]
+    )
     assert fine.error is None
     assert fine.output_tensors[0].as_numpy().shape == (1, 4)
     assert poisoned.error.code() == triton.TritonError.INTERNAL
@@ -145,17 +165,32 @@ def test_the_session_is_given_back(net: Network) -> None:
 
 
 @pytest.mark.toolchain
-def test_triton_itself_answers_as_plimsoll_does(nsfw_model_path: Path, example_photos: list[Path], tmp_path: Path) -> None:
-    """Its core and its Python backend, which PyTriton's wheel carries: the ensemble, the batcher, warm-up and labels are Triton's own."""
+def test_triton_itself_answers_as_plimsoll_does(
+    nsfw_model_path: Path, example_photos: list[Path], tmp_path: Path
+) -> None:
+    """Its core and its Python backend, which PyTriton's wheel carries: the ensemble, the batcher, warm-up and labels
+    are Triton's own."""
     del nsfw_model_path
     photos = [str(photo) for photo in example_photos[:6]]
     (tmp_path / "nonsense.jpg").write_bytes(b"no picture")
     with plimsoll.load("open_nsfw") as model:
-        export(model.model, model.target, tmp_path / "models", options=TritonOptions(max_batch=4, network="python", decoders=2))
+        export(
+            model.model,
+            model.target,
+            tmp_path / "models",
+            options=TritonOptions(max_batch=4, network="python", decoders=2),
+        )
         wanted = [model.predict(photo) for photo in photos]
-    requests = [["open_nsfw", photos[:4]], ["open_nsfw", photos[4:]], ["open_nsfw", [photos[0], str(tmp_path / "nonsense.jpg")]], ["open_nsfw", photos]]
+    requests = [
+        ["open_nsfw", photos[:4]],
+        ["open_nsfw", photos[4:]],
+        ["open_nsfw", [photos[0], str(tmp_path / "nonsense.jpg")]],
+        ["open_nsfw", photos],
+    ]
     with running(tmp_path / "models", tmp_path) as address:
-        first, second, bad, many = (json.loads(line) for line in ask("triton_ask.py", address, json.dumps(requests)).splitlines())
+        first, second, bad, many = (
+            json.loads(line) for line in ask("triton_ask.py", address, json.dumps(requests)).splitlines()
+        )
     rows = first["outputs"]["outputs"] + second["outputs"]["outputs"]
     assert [row[1] for row in rows] == pytest.approx([answer.score for answer in wanted], abs=1e-4)  # type: ignore[attr-defined]  # it classifies
     assert bad["status"] == "400"
@@ -164,7 +199,8 @@ def test_triton_itself_answers_as_plimsoll_does(nsfw_model_path: Path, example_p
 
 
 def in_python(repository: Path, name: str) -> None:
-    """Let Plimsoll's session compute a network whose configuration names a backend that PyTriton's wheel lacks; all else stays."""
+    """Let Plimsoll's session compute a network whose configuration names a backend that PyTriton's wheel lacks; all
+    else stays."""
     folder = repository / f"{name}.tensor"
     text = (folder / "config.pbtxt").read_text()
     text = re.sub(r'backend: "\w+"\ndefault_model_filename: "model.onnx"', 'backend: "python"', text)
@@ -177,18 +213,37 @@ def in_python(repository: Path, name: str) -> None:
 
 @pytest.mark.toolchain
 def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Path], tmp_path: Path) -> None:
-    """Batched, not batched (as for OpenVINO), for one picture at a time, and with an output that is a number: sizes fit from step to step."""
+    """Batched, not batched (as for OpenVINO), for one picture at a time, and with an output that is a number: sizes fit
+    from step to step."""
     pytest.importorskip("openvino")
-    free, fixed, lone = network(tmp_path / "free.onnx"), network(tmp_path / "fixed.onnx", batch=1), brightness(tmp_path / "lone.onnx")
-    made = [("batched", free, HERE, 3), ("unbatched", free, Target("openvino"), 3), ("single", fixed, HERE, 1), ("lone", lone, HERE, 3)]
+    free, fixed, lone = (
+        network(tmp_path / "free.onnx"),
+        network(tmp_path / "fixed.onnx", batch=1),
+        brightness(tmp_path / "lone.onnx"),
+    )
+    made = [
+        ("batched", free, HERE, 3),
+        ("unbatched", free, Target("openvino"), 3),
+        ("single", fixed, HERE, 1),
+        ("lone", lone, HERE, 3),
+    ]
     for name, model, target, _ in made:
         spec = loads(TENSOR_SPEC.replace("small", name))
-        export(Model(model.path, "onnx", spec), target, tmp_path / "models", options=TritonOptions(max_batch=4, decoders=1))
+        export(
+            Model(model.path, "onnx", spec), target, tmp_path / "models", options=TritonOptions(max_batch=4, decoders=1)
+        )
         in_python(tmp_path / "models", name)
     photos = [str(photo) for photo in example_photos[:3]]
     with running(tmp_path / "models", tmp_path) as address:
-        answers = [json.loads(line) for line in ask("triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in made])).splitlines()]
+        answers = [
+            json.loads(line)
+            for line in ask(
+                "triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in made])
+            ).splitlines()
+        ]
     pictures = np.stack([Preprocessor(loads(TENSOR_SPEC).input)(Path(photo)) for photo in photos])
     for (name, _, _, count), answer in zip(made[:3], answers, strict=False):
         assert np.array(answer["outputs"]["scores"]) == pytest.approx(expected(pictures[:count]), abs=1e-5), name
-    assert np.array(answers[3]["outputs"]["brightness"]) == pytest.approx(pictures.mean(axis=(1, 2, 3))[:, np.newaxis], abs=1e-5)
+    assert np.array(answers[3]["outputs"]["brightness"]) == pytest.approx(
+        pictures.mean(axis=(1, 2, 3))[:, np.newaxis], abs=1e-5
+    )

@@ -9,13 +9,30 @@ from plimsoll.export.triton.text_format import Word, dumps, entries
 
 def test_fields_of_every_kind() -> None:
     text = dumps(
-        {"name": "a", "count": 2, "share": 0.5, "on": True, "kind": Word("KIND_CPU"), "absent": None, "dims": [-1, 3], "step": [{"model": "b"}, {}], "none": []}
+        {
+            "name": "a",
+            "count": 2,
+            "share": 0.5,
+            "on": True,
+            "kind": Word("KIND_CPU"),
+            "absent": None,
+            "dims": [-1, 3],
+            "step": [{"model": "b"}, {}],
+            "none": [],
+        }
     )
-    assert text == ('name: "a"\ncount: 2\nshare: 0.5\non: true\nkind: KIND_CPU\ndims: [ -1, 3 ]\nstep {\n  model: "b"\n}\nstep {\n}\n')
+    assert (
+        text
+        == 'name: "a"\ncount: 2\nshare: 0.5\non: true\nkind: KIND_CPU\ndims: [ -1, 3 ]\nstep {\n  model: "b"\n}\nstep'
+        " {\n}\n"
+    )
 
 
 def test_maps_are_lists_of_keys_and_values() -> None:
-    assert dumps({"parameters": entries({"a": {"string_value": "1"}})}) == 'parameters {\n  key: "a"\n  value {\n    string_value: "1"\n  }\n}\n'
+    assert (
+        dumps({"parameters": entries({"a": {"string_value": "1"}})})
+        == 'parameters {\n  key: "a"\n  value {\n    string_value: "1"\n  }\n}\n'
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,15 @@ pytestmark = pytest.mark.skipif(not HAS_NODE, reason="Node.js is not installed")
 BANDS = [{"label": "safe", "below": 0.2}, {"label": "review", "below": 0.8}, {"label": "not safe"}]
 
 
-def answers(cases: list[tuple[Classify | Tensors, dict[str, np.ndarray[Any, Any]], float | None]], folder: Path) -> list[dict[str, Any]]:
+def answers(
+    cases: list[tuple[Classify | Tensors, dict[str, np.ndarray[Any, Any]], float | None]], folder: Path
+) -> list[dict[str, Any]]:
     request = [
-        [output.model_dump(mode="json"), {name: {"data": value.ravel().tolist(), "dims": value.shape} for name, value in outputs.items()}, threshold]
+        [
+            output.model_dump(mode="json"),
+            {name: {"data": value.ravel().tolist(), "dims": value.shape} for name, value in outputs.items()},
+            threshold,
+        ]
         for output, outputs, threshold in cases
     ]
     (folder / "request.json").write_text(json.dumps(request))
@@ -42,7 +48,10 @@ def test_classifications_have_pythons_rows(tmp_path: Path) -> None:
     cases = [
         (output, {"scores": value}, threshold)
         for output in outputs
-        for value in [*chance.normal(size=(6, 1, len(output.labels))).astype(np.float32), *np.full((2, 1, len(output.labels)), [[[0.25]], [[0.5]]], np.float32)]
+        for value in [
+            *chance.normal(size=(6, 1, len(output.labels))).astype(np.float32),
+            *np.full((2, 1, len(output.labels)), [[[0.25]], [[0.5]]], np.float32),
+        ]
         for threshold in (None, 0.25)
     ]
     for (output, given, threshold), found in zip(cases, answers(list(cases), tmp_path), strict=True):
@@ -58,7 +67,13 @@ def test_classifications_have_pythons_rows(tmp_path: Path) -> None:
 
 def test_what_is_no_score_is_refused(tmp_path: Path) -> None:
     output = Classify(labels=("a", "b"))
-    few, none = answers([(output, {"s": np.zeros((1, 3), np.float32)}, None), (output, {"s": np.zeros((1, 2)), "t": np.zeros((1, 2))}, None)], tmp_path)
+    few, none = answers(
+        [
+            (output, {"s": np.zeros((1, 3), np.float32)}, None),
+            (output, {"s": np.zeros((1, 2)), "t": np.zeros((1, 2))}, None),
+        ],
+        tmp_path,
+    )
     assert "3 scores" in few["error"]
     assert "s, t" in none["error"]
 

@@ -20,7 +20,9 @@ from plimsoll.onnx.form import OnnxForm
 from plimsoll.spec import files
 from small_models import SPEC, small_model
 
-pytestmark = pytest.mark.skipif(any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed")
+pytestmark = pytest.mark.skipif(
+    any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+)
 
 FLOAT, INT8 = Target("web", "wasm", "float32"), Target("web", "wasm", "int8")
 DESCRIBED = SPEC.replace('name = "small"', 'name = "small"\ndescription = "Four <b>classes</b> & no more."')
@@ -31,7 +33,9 @@ def model(folder: Path, form: OnnxForm = "float32") -> Model:
 
 
 def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(tmp_path: Path) -> None:
-    out = web.package(model(tmp_path / "m"), FLOAT, tmp_path / "page", origin={"licence": "BSD-2-Clause", "authors": ["A", "B"]})
+    out = web.package(
+        model(tmp_path / "m"), FLOAT, tmp_path / "page", origin={"licence": "BSD-2-Clause", "authors": ["A", "B"]}
+    )
     facts = json.loads((out / "model.json").read_text())
     named = [facts["model"]["file"], facts["runtime"]["script"], facts["runtime"]["binary"]["file"]]
     assert all((out / name).is_file() for name in named)
@@ -39,8 +43,14 @@ def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(
     for file in [*out.glob("*.js"), *out.glob("steps/*.js")]:
         for imported in re.findall(r'from "(\.[^"]+)"', file.read_text()):
             assert (file.parent / imported).is_file(), f"{file.name} imports {imported}"
-    pages = [file for file in out.rglob("*") if file.suffix in {".html", ".js", ".css"} and file.parent.name != "runtime"]
-    assert not [file.name for file in pages if re.search(r"https?://(?!www\.w3\.org|ns\.adobe\.com|localhost)", file.read_text())]
+    pages = [
+        file for file in out.rglob("*") if file.suffix in {".html", ".js", ".css"} and file.parent.name != "runtime"
+    ]
+    assert not [
+        file.name
+        for file in pages
+        if re.search(r"https?://(?!www\.w3\.org|ns\.adobe\.com|localhost)", file.read_text())
+    ]
     assert files.validate(json.loads((out / "spec.json").read_text())) == files.loads(DESCRIBED)
     assert "BSD-2-Clause" in (out / "LICENCES.txt").read_text()
     assert "MIT License" in (out / "LICENCES.txt").read_text()
@@ -55,8 +65,12 @@ def test_golden_outputs_are_pythons(tmp_path: Path, target: Target, form: OnnxFo
     assert len(golden["pictures"]) == 2
     assert golden["tolerance"]["input_max"] == 0
     for picture in golden["pictures"]:
-        tensor = np.fromfile(out / picture["tensor"]["file"], picture["tensor"]["dtype"]).reshape(picture["tensor"]["shape"])
-        stored = np.fromfile(out / picture["outputs"]["scores"]["file"], np.float32).reshape(picture["outputs"]["scores"]["shape"])
+        tensor = np.fromfile(out / picture["tensor"]["file"], picture["tensor"]["dtype"]).reshape(
+            picture["tensor"]["shape"]
+        )
+        stored = np.fromfile(out / picture["outputs"]["scores"]["file"], np.float32).reshape(
+            picture["outputs"]["scores"]["shape"]
+        )
         with Runner.open(one, Target("onnxruntime", "cpu", target.precision)) as runner:
             np.testing.assert_array_equal(runner.infer(tensor[np.newaxis])["scores"], stored)
 
@@ -78,7 +92,9 @@ def test_external_weights_come_along(tmp_path: Path) -> None:
 
 
 def test_own_golden_pictures(tmp_path: Path, example_photos: list[Path], awkward: Path) -> None:
-    out = web.package(model(tmp_path / "m"), FLOAT, tmp_path / "page", images=[example_photos[0], awkward / "photo.webp"])
+    out = web.package(
+        model(tmp_path / "m"), FLOAT, tmp_path / "page", images=[example_photos[0], awkward / "photo.webp"]
+    )
     golden = json.loads((out / "golden.json").read_text())
     assert [one["picture"] for one in golden["pictures"]] == ["golden/1-astronaut.jpg", "golden/2-photo.webp"]
     assert golden["tolerance"]["input_max"] > 0, "a browser decodes WebP itself"

@@ -40,7 +40,9 @@ def check(jobs: list[tuple[Input, Path]], folder: Path) -> None:
         if isinstance(found, str):
             wrong.append(f"{file.name} {one.steps}: JavaScript refuses it ({found})")
         elif (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
-            wrong.append(f"{file.name} {one.steps}: {found.dtype} {found.shape}, expected {wanted.dtype} {wanted.shape}")
+            wrong.append(
+                f"{file.name} {one.steps}: {found.dtype} {found.shape}, expected {wanted.dtype} {wanted.shape}"
+            )
         elif not np.array_equal(found, wanted):
             apart = np.abs(found.astype(np.float64) - wanted)
             wrong.append(f"{file.name} {one.steps}: {np.count_nonzero(apart)} values differ, by up to {apart.max()}")
@@ -48,16 +50,30 @@ def check(jobs: list[tuple[Input, Path]], folder: Path) -> None:
 
 
 def resizes() -> Iterator[dict[str, Any]]:
-    kinds: list[dict[str, Any]] = [{"convention": name, "filter": one} for name in ("pillow", "opencv", "tensorflow") for one in FILTERS]
-    kinds += [{"convention": "tensorflow", "filter": one, "antialias": True} for one in ("bilinear", "bicubic", "lanczos")]
+    kinds: list[dict[str, Any]] = [
+        {"convention": name, "filter": one} for name in ("pillow", "opencv", "tensorflow") for one in FILTERS
+    ]
+    kinds += [
+        {"convention": "tensorflow", "filter": one, "antialias": True} for one in ("bilinear", "bicubic", "lanczos")
+    ]
     for coordinates in ("align_corners", "asymmetric"):
-        kinds += [{"convention": "tensorflow", "filter": one, "coordinates": coordinates} for one in ("nearest", "bilinear", "bicubic")]
+        kinds += [
+            {"convention": "tensorflow", "filter": one, "coordinates": coordinates}
+            for one in ("nearest", "bilinear", "bicubic")
+        ]
     for kind in kinds:
         for width, height in ((64, 48), (131, 140), (60, 140), (140, 60), (119, 20), (140, 40)):
             yield {"step": "resize", **kind, "width": width, "height": height}
     for rounding in ("tensorflow", "none"):
         yield {"step": "resize", "convention": "tensorflow", "rounding": rounding, "width": 40, "height": 50}
-        yield {"step": "resize", "convention": "tensorflow", "filter": "nearest", "rounding": rounding, "width": 40, "height": 50}
+        yield {
+            "step": "resize",
+            "convention": "tensorflow",
+            "filter": "nearest",
+            "rounding": rounding,
+            "width": 40,
+            "height": 50,
+        }
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +101,9 @@ def test_a_fit_by_the_short_edge_and_letterboxes(small: Path, tmp_path: Path) ->
         {"pad_position": "end", "pad_value": 7},
         {"filter": "bicubic", "convention": "opencv"},
     ]
-    fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [{**box, **more} for more in candidates]
+    fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [
+        {**box, **more} for more in candidates
+    ]
     check([(spec(step), small) for step in fits], tmp_path)
 
 
@@ -94,7 +112,11 @@ def test_the_jpeg_round_trip(small: Path, tmp_path: Path, colour: str) -> None:
     before: Steps = [{"step": "channels", "order": "BGR"}] if colour == "BGR" else []
     options: list[dict[str, Any]] = [{"subsampling": one} for one in ("4:4:4", "4:2:2", "4:2:0")]
     options += [{"quality": one} for one in (1, 30, 49, 50, 90, 100)]
-    options += [{"dct": "fast"}, {"upsampling": "plain"}, {"dct": "fast", "upsampling": "plain", "subsampling": "4:2:2"}]
+    options += [
+        {"dct": "fast"},
+        {"upsampling": "plain"},
+        {"dct": "fast", "upsampling": "plain", "subsampling": "4:2:2"},
+    ]
     sizes = [(121, 97), (1, 1), (3, 2), (16, 17), (5, 40)]
     decode = {"colour": "grey"} if colour == "grey" else {}
     jobs = [
@@ -109,7 +131,13 @@ def test_the_arithmetic(small: Path, tmp_path: Path) -> None:
     mean, std = {"step": "mean", "values": [0.485, 0.456, 0.406]}, {"step": "std", "values": [0.229, 0.224, 0.225]}
     tails: list[Steps] = [
         [{"step": "scale", "divisor": 255}, mean, std, {"step": "layout", "order": "NCHW"}],
-        [{"step": "layout", "order": "NCHW"}, {"step": "scale", "factor": 1 / 255}, mean, std, {"step": "dtype", "to": "float16"}],
+        [
+            {"step": "layout", "order": "NCHW"},
+            {"step": "scale", "factor": 1 / 255},
+            mean,
+            std,
+            {"step": "dtype", "to": "float16"},
+        ],
         [{"step": "channels", "order": "BGR"}, {"step": "mean", "values": [104]}, {"step": "dtype", "to": "uint8"}],
         [{"step": "layout", "order": "NCHW"}, {"step": "layout", "order": "NHWC"}, {"step": "dtype", "to": "float32"}],
         [{"step": "scale", "factor": 1e-6}, {"step": "dtype", "to": "float16"}, {"step": "scale", "factor": 3}],
@@ -131,29 +159,60 @@ def written(folder: Path, small: Path) -> list[Path]:
     made: list[tuple[str, Image.Image, dict[str, Any]]] = []
     for subsampling in (0, 1, 2):
         for progressive in (False, True):
-            made.append((f"{subsampling}{progressive}.jpg", image, {"subsampling": subsampling, "progressive": progressive}))
+            made.append(
+                (f"{subsampling}{progressive}.jpg", image, {"subsampling": subsampling, "progressive": progressive})
+            )
     for size in ((1, 1), (2, 3), (7, 5), (33, 17)):
         made.append((f"{size}.jpg", image.resize(size), {"progressive": size[0] > 5}))
-    made += [("q1.jpg", image, {"quality": 1}), ("q100.jpg", image, {"quality": 100}), ("grey.jpg", grey, {}), ("cmyk.jpg", image.convert("CMYK"), {})]
-    made += [("rgb.jpg", image, {"keep_rgb": True}), ("restart.jpg", image, {"restart_marker_blocks": 3, "progressive": True})]
+    made += [
+        ("q1.jpg", image, {"quality": 1}),
+        ("q100.jpg", image, {"quality": 100}),
+        ("grey.jpg", grey, {}),
+        ("cmyk.jpg", image.convert("CMYK"), {}),
+    ]
+    made += [
+        ("rgb.jpg", image, {"keep_rgb": True}),
+        ("restart.jpg", image, {"restart_marker_blocks": 3, "progressive": True}),
+    ]
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        made += [(f"turned{orientation}.jpg", image, {"exif": exif}), (f"turned{orientation}.png", image, {"exif": exif})]
+        made += [
+            (f"turned{orientation}.jpg", image, {"exif": exif}),
+            (f"turned{orientation}.png", image, {"exif": exif}),
+        ]
     deep = Image.fromarray((np.arange(97 * 121, dtype=np.uint16) * 5).reshape(97, 121))
-    made += [("1.png", image.convert("1"), {}), ("grey.png", grey, {}), ("few.png", few, {}), ("four.png", few, {"bits": 8}), ("rgba.png", clear, {})]
+    made += [
+        ("1.png", image.convert("1"), {}),
+        ("grey.png", grey, {}),
+        ("few.png", few, {}),
+        ("four.png", few, {"bits": 8}),
+        ("rgba.png", clear, {}),
+    ]
     made += [("la.png", clear.convert("LA"), {}), ("deep.png", deep, {}), ("clear.png", few, {"transparency": 3})]
-    made += [("clears.png", few, {"transparency": bytes(range(0, 200, 10))}), ("clear_grey.png", grey, {"transparency": 100})]
+    made += [
+        ("clears.png", few, {"transparency": bytes(range(0, 200, 10))}),
+        ("clear_grey.png", grey, {"transparency": 100}),
+    ]
     made += [
         ("rgb_clear.png", image, {"transparency": image.getpixel((5, 5))}),
         ("two.png", image.convert("P", palette=Image.Palette.ADAPTIVE, colors=3), {"bits": 2}),
     ]
-    made += [("few.gif", few, {}), ("grey.gif", grey, {}), ("clear.gif", few, {"transparency": 3}), ("rows.gif", few, {"interlace": 1})]
+    made += [
+        ("few.gif", few, {}),
+        ("grey.gif", grey, {}),
+        ("clear.gif", few, {"transparency": 3}),
+        ("rows.gif", few, {"interlace": 1}),
+    ]
     made += [("two.gif", few, {"save_all": True, "append_images": [few.rotate(90)]})]
     for name, one, options in made:
         one.save(folder / name, **options)
     whole = (folder / "1True.jpg").read_bytes()
-    for name, data in {"short.jpg": whole[: len(whole) // 2], "no_end.jpg": whole[:-2], "behind.jpg": whole + b"more"}.items():
+    for name, data in {
+        "short.jpg": whole[: len(whole) // 2],
+        "no_end.jpg": whole[:-2],
+        "behind.jpg": whole + b"more",
+    }.items():
         (folder / name).write_bytes(data)
     (folder / "short.png").write_bytes((folder / "rgba.png").read_bytes()[:5000])
     damaged = bytearray((folder / "grey.png").read_bytes())
@@ -165,8 +224,19 @@ def written(folder: Path, small: Path) -> list[Path]:
 def test_every_kind_of_file_is_decoded_alike_or_refused_alike(small: Path, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     files = written(tmp_path / "files", small)
-    decodes: list[dict[str, Any]] = [{}, {"colour": "grey"}, {"alpha": "composite", "background": [10, 200, 77]}, {"alpha": "composite", "colour": "grey"}]
-    decodes += [{"exif_orientation": True}, {"dct": "fast"}, {"upsampling": "plain"}, {"dct": "fast", "colour": "grey"}, {"formats": ["png"]}]
+    decodes: list[dict[str, Any]] = [
+        {},
+        {"colour": "grey"},
+        {"alpha": "composite", "background": [10, 200, 77]},
+        {"alpha": "composite", "colour": "grey"},
+    ]
+    decodes += [
+        {"exif_orientation": True},
+        {"dct": "fast"},
+        {"upsampling": "plain"},
+        {"dct": "fast", "colour": "grey"},
+        {"formats": ["png"]},
+    ]
     check([(spec(**decode), file) for file in files for decode in decodes], tmp_path)
 
 
@@ -178,20 +248,38 @@ def test_every_row_filter_depth_and_interlacing_of_png(tmp_path: Path) -> None:
     """Rows of random bytes under random filters mean something, too, and Pillow says what."""
     chance = np.random.default_rng(3)
     jobs = []
-    for colours, samples, depths in ((0, 1, (1, 2, 4, 8, 16)), (2, 3, (8, 16)), (3, 1, (1, 2, 4, 8)), (4, 2, (8, 16)), (6, 4, (8, 16))):
+    for colours, samples, depths in (
+        (0, 1, (1, 2, 4, 8, 16)),
+        (2, 3, (8, 16)),
+        (3, 1, (1, 2, 4, 8)),
+        (4, 2, (8, 16)),
+        (6, 4, (8, 16)),
+    ):
         for depth in depths:
             for interlaced in (0, 1):
                 width, height = 21, 13
-                starts = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)) if interlaced else ((0, 0, 1, 1),)
+                starts = (
+                    ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+                    if interlaced
+                    else ((0, 0, 1, 1),)
+                )
                 rows = b""
                 for x, y, across, down in starts:
                     length = -(-(-(-(width - x) // across) * samples * depth) // 8)
                     for _ in range(-(-(height - y) // down)):
                         rows += bytes([chance.integers(5)]) + chance.integers(0, 256, length, np.uint8).tobytes()
                 head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([depth, colours, 0, 0, interlaced])
-                palette = chunk(b"PLTE", chance.integers(0, 256, 3 << depth, np.uint8).tobytes()) if colours == 3 else b""
+                palette = (
+                    chunk(b"PLTE", chance.integers(0, 256, 3 << depth, np.uint8).tobytes()) if colours == 3 else b""
+                )
                 file = tmp_path / f"{colours}-{depth}-{interlaced}.png"
-                file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + palette + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+                file.write_bytes(
+                    b"\x89PNG\r\n\x1a\n"
+                    + chunk(b"IHDR", head)
+                    + palette
+                    + chunk(b"IDAT", zlib.compress(rows))
+                    + chunk(b"IEND", b"")
+                )
                 jobs.append((spec(), file))
     check(jobs, tmp_path)
 
@@ -202,7 +290,11 @@ def test_a_photograph_that_ends_early_can_be_filled(awkward: Path, tmp_path: Pat
 
 def test_awkward_files(awkward: Path, tmp_path: Path) -> None:
     """All but those that only a browser decodes."""
-    files = [file for file in sorted(awkward.iterdir()) if file.suffix not in {".webp", ".bmp", ".tiff"} and file.name != "mislabelled.jpg"]
+    files = [
+        file
+        for file in sorted(awkward.iterdir())
+        if file.suffix not in {".webp", ".bmp", ".tiff"} and file.name != "mislabelled.jpg"
+    ]
     check([(spec(max_megapixels=0.05 if file.name == "panorama.jpg" else 50), file) for file in files], tmp_path)
 
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.backends.litert.backend import BACKEND, LiteRtOptions, export
 
-__all__ = ['BACKEND', 'LiteRtOptions', 'export']
+__all__ = ["BACKEND", "LiteRtOptions", "export"]

@@ -30,14 +30,16 @@ class LiteRtOptions(Options):
     xnnpack: bool = True
     """Compute with XNNPACK where it has the operators; without it, with LiteRT's own kernels, mostly far slower."""
     io: conversion.Io = "float32"
-    """What an int8 or int16x8 file that is built takes and gives itself, for those who run it elsewhere: a session presents float32 in any case."""
+    """What an int8 or int16x8 file that is built takes and gives itself, for those who run it elsewhere: a session
+    presents float32 in any case."""
 
 
 class LiteRt(Backend):
     """LiteRT.
 
-    A network that comes as ONNX is converted with a batch of one, as phones and MediaPipe Tasks expect it. `int16x8` keeps
-    16 bits of what flows through the network; no fast kernels exist for it, so that it takes some 30 times as long.
+    A network that comes as ONNX is converted with a batch of one, as phones and MediaPipe Tasks expect it. `int16x8`
+    keeps 16 bits of what flows through the network; no fast kernels exist for it, so that it takes some 30 times as
+    long.
     """
 
     name = "litert"
@@ -47,8 +49,15 @@ class LiteRt(Backend):
         self._io = io
 
     def offers(self) -> tuple[AvailableTarget, ...]:
-        missing = "" if importlib.util.find_spec("ai_edge_litert") else f"LiteRT is not installed. Install it: {conversion.INSTALL}"
-        return tuple(AvailableTarget(Target("litert", "cpu", precision), missing, conversion.TOOLCHAIN) for precision in _PRECISIONS)
+        missing = (
+            ""
+            if importlib.util.find_spec("ai_edge_litert")
+            else f"LiteRT is not installed. Install it: {conversion.INSTALL}"
+        )
+        return tuple(
+            AvailableTarget(Target("litert", "cpu", precision), missing, conversion.TOOLCHAIN)
+            for precision in _PRECISIONS
+        )
 
     def calibrated(self, target: Target) -> bool:
         return target.precision in conversion.CALIBRATED
@@ -76,10 +85,13 @@ class LiteRt(Backend):
 
 
 def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan: ThreadPlan) -> Any:
-    """Return an interpreter that is ready to compute. All share the file's bytes; what XNNPACK packs of them, each has for itself."""
+    """Return an interpreter that is ready to compute. All share the file's bytes; what XNNPACK packs of them, each has
+    for itself."""
     kinds = litert.OpResolverType
     kind = kinds.AUTO if chosen.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = litert.Interpreter(model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind)
+    interpreter = litert.Interpreter(
+        model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind
+    )
     interpreter.allocate_tensors()
     return interpreter
 

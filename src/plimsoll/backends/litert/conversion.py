@@ -1,4 +1,5 @@
-"""Make TFLite files: convert a float32 ONNX network, quantize what was converted; the work is done in the toolchain onnx2tf."""
+"""Make TFLite files: convert a float32 ONNX network, quantize what was converted; the work is done in the toolchain
+onnx2tf."""
 
 from __future__ import annotations
 
@@ -47,10 +48,14 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
         return model
     if file is not None and file.precision != "float32":
         raise BuildError(
-            f"{model.path}: {target} needs a float32 file, this one is {file.precision}", f"Run it as {target.runtime}:{target.device}:{file.precision}."
+            f"{model.path}: {target} needs a float32 file, this one is {file.precision}",
+            f"Run it as {target.runtime}:{target.device}:{file.precision}.",
         )
     if target.precision in CALIBRATED and calibrated is None:
-        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(
+            f"{model.path}: {target} needs calibration pictures",
+            "Give some: `plimsoll convert` takes them with --images.",
+        )
     path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
         made, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
@@ -91,7 +96,8 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def _fixed(model: Model, work: Path) -> ModelProto:
-    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildError where a size stays free."""
+    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildError where a size stays
+    free."""
     from onnx import external_data_helper, shape_inference
 
     with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
@@ -115,13 +121,21 @@ def _fixed(model: Model, work: Path) -> ModelProto:
 
 def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
     """Make sure that inputs and outputs kept their names, dtypes and layouts."""
-    ends = [*zip(load.inputs(proto.graph), file.inputs, strict=True), *zip(proto.graph.output, file.outputs, strict=True)]
+    ends = [
+        *zip(load.inputs(proto.graph), file.inputs, strict=True),
+        *zip(proto.graph.output, file.outputs, strict=True),
+    ]
     for value, tensor in ends:
         shape = load.shape_of(value) or ()
-        same = len(shape) == len(tensor.shape) and all(its == size or not isinstance(size, int) for size, its in zip(shape, tensor.shape, strict=True))
+        same = len(shape) == len(tensor.shape) and all(
+            its == size or not isinstance(size, int) for size, its in zip(shape, tensor.shape, strict=True)
+        )
         if value.name != tensor.name or load.dtype_of(value) != tensor.dtype or not (same or not shape):
             found = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
-            raise BuildError(f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {found}", _REPORT)
+            raise BuildError(
+                f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {found}",
+                _REPORT,
+            )
 
 
 def _check_answers(model: Model, plain: Path, made: Path) -> None:
@@ -143,13 +157,20 @@ def _check_answers(model: Model, plain: Path, made: Path) -> None:
     check_answers(source, signature, answer, "onnx2tf")
 
 
-_REPORT = "This is a fault of onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
+_REPORT = (
+    "This is a fault of onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
+)
 
 
 def _request(precision: str, tensors: Mapping[str, str], calibrated: Calibrated | None, io: Io) -> dict[str, Any]:
-    """Say what is to be quantized. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX values were fused, the last one's."""
+    """Say what is to be quantized. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX
+    values were fused, the last one's."""
     ranges = calibrated.ranges if calibrated is not None and precision in CALIBRATED else {}
-    return {"precision": precision, "io": io, "ranges": {tensors[name]: list(ranges[name]) for name in tensors if name in ranges}}
+    return {
+        "precision": precision,
+        "io": io,
+        "ranges": {tensors[name]: list(ranges[name]) for name in tensors if name in ranges},
+    }
 
 
 def _quantize(path: Path, request: dict[str, Any], calibrated: Calibrated | None, work: Path) -> Path:

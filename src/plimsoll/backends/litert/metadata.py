@@ -1,8 +1,9 @@
 """Write TFLite metadata from a Spec, so that MediaPipe Tasks configures itself from the file alone.
 
-Metadata is a FlatBuffer of its own (MediaPipe's `metadata_schema.fbs`), held by the model as the buffer TFLITE_METADATA, and
-a zip behind the model with the labels. MediaPipe Tasks resizes a picture itself, takes RGB, and subtracts and divides by one number:
-whatever else the input steps do must be part of the network (`plimsoll.preprocessing.folded`).
+Metadata is a FlatBuffer of its own (MediaPipe's `metadata_schema.fbs`), held by the model as the buffer
+TFLITE_METADATA, and a zip behind the model with the labels. MediaPipe Tasks resizes a picture itself, takes RGB, and
+subtracts and divides by one number: whatever else the input steps do must be part of the network
+(`plimsoll.preprocessing.folded`).
 """
 
 from __future__ import annotations
@@ -45,10 +46,12 @@ class _Normalization:
 
 
 def export(model: Model, out: Path) -> tuple[str, ...]:
-    """Write a built TFLite model to `out`, with metadata where its Spec can be said in it; returns what the user should know, a sentence each.
+    """Write a built TFLite model to `out`, with metadata where its Spec can be said in it; returns what the user should
+    know, a sentence each.
 
-    MediaPipe Tasks' ImageClassifier loads a file with metadata. One without runs wherever TFLite files do, behind input steps of
-    the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file, BuildError where it can't be written.
+    MediaPipe Tasks' ImageClassifier loads a file with metadata. One without runs wherever TFLite files do, behind input
+    steps of the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file,
+    BuildError where it can't be written.
     """
     file = tflite_file.read(model.path)
     try:
@@ -62,7 +65,16 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
         described = _describe(spec, file, normalization)
         out.write_bytes(_attach(model.path, described) + _zip({LABELS: "\n".join(spec.output.labels).encode()}))
     resized = any(isinstance(step, (Resize, Crop, Jpeg)) for step in spec.input.steps)
-    return ("MediaPipe Tasks resizes pictures in its own way, and skips every other step on pixels: hand it pictures that are prepared.",) if resized else ()
+    return (
+        (
+            (
+                "MediaPipe Tasks resizes pictures in its own way, and skips every other step on pixels: hand it"
+                " pictures that are prepared."
+            ),
+        )
+        if resized
+        else ()
+    )
 
 
 class _Unsayable(Exception):  # noqa: N818 - named for what happened
@@ -77,7 +89,9 @@ def _plan(spec: Spec, file: TfliteFile) -> _Normalization:
     if taken is None:
         raise _Unsayable(f"the network has {len(file.inputs)} inputs, not one picture")
     if len(taken.shape) != 4 or taken.shape[0] != 1 or taken.shape[3] != 3 or None in taken.shape:
-        raise _Unsayable(f"the network takes {taken.dtype} {list(taken.shape)}, not one RGB picture [1, height, width, 3]")
+        raise _Unsayable(
+            f"the network takes {taken.dtype} {list(taken.shape)}, not one RGB picture [1, height, width, 3]"
+        )
     if taken.dtype not in {"uint8", "float32"}:
         raise _Unsayable(f"it takes {taken.dtype}, MediaPipe Tasks gives uint8 or float32")
     if taken.dtype == "uint8" and not _is_bytes(taken, normalization):
@@ -90,10 +104,15 @@ def _check_output(spec: Spec, file: TfliteFile) -> None:
     if not isinstance(output, Classify):
         raise _Unsayable(f"it is written for classifiers, this network's task is '{output.task}'")
     if output.activation != "none":
-        raise _Unsayable(f"the scores need a {output.activation} after the network, which MediaPipe Tasks doesn't compute")
+        raise _Unsayable(
+            f"the scores need a {output.activation} after the network, which MediaPipe Tasks doesn't compute"
+        )
     shapes = [one.shape for one in file.outputs]
     if len(shapes) != 1 or None in shapes[0] or np.prod([size or 0 for size in shapes[0]]) != len(output.labels):
-        raise _Unsayable(f"the network gives {[list(shape) for shape in shapes]}, not one score for each of {len(output.labels)} labels")
+        raise _Unsayable(
+            f"the network gives {[list(shape) for shape in shapes]}, not one score for each of {len(output.labels)}"
+            " labels"
+        )
 
 
 def _normalization(spec: Spec) -> _Normalization:
@@ -103,7 +122,10 @@ def _normalization(spec: Spec) -> _Normalization:
         raise _Unsayable("MediaPipe Tasks gives RGB pictures, the network takes grey ones")
     for step in spec.input.steps:
         if isinstance(step, (Channels, Layout)) and step.order not in {"RGB", "NHWC"}:
-            raise _Unsayable(f"MediaPipe Tasks gives RGB, height x width x 3, the network takes {step.order} (fold the input steps into it)")
+            raise _Unsayable(
+                f"MediaPipe Tasks gives RGB, height x width x 3, the network takes {step.order} (fold the input steps"
+                " into it)"
+            )
         if isinstance(step, Mean):
             mean += _same(step.step, step.values) * std
         elif isinstance(step, Std):
@@ -117,7 +139,10 @@ def _normalization(spec: Spec) -> _Normalization:
 
 def _same(step: str, values: Sequence[float]) -> float:
     if len(set(values)) != 1:
-        raise _Unsayable(f"the input step '{step}' has a value a channel, MediaPipe Tasks takes one for all (fold the input steps into the network)")
+        raise _Unsayable(
+            f"the input step '{step}' has a value a channel, MediaPipe Tasks takes one for all (fold the input steps"
+            " into the network)"
+        )
     return values[0]
 
 
@@ -125,7 +150,10 @@ def _is_bytes(tensor: TfliteTensor, normalization: _Normalization) -> bool:
     """Whether a byte of the picture, stored as it is, stands for what the input steps make of it."""
     if not tensor.quantized:
         return normalization == _Normalization()
-    return bool(np.isclose(tensor.scales[0] * normalization.std, 1, rtol=1e-3) and abs(normalization.mean - tensor.zero_points[0]) <= 0.5)
+    return bool(
+        np.isclose(tensor.scales[0] * normalization.std, 1, rtol=1e-3)
+        and abs(normalization.mean - tensor.zero_points[0]) <= 0.5
+    )
 
 
 def _describe(spec: Spec, file: TfliteFile, normalization: _Normalization) -> bytes:
@@ -134,20 +162,32 @@ def _describe(spec: Spec, file: TfliteFile, normalization: _Normalization) -> by
     writer = _Writer()
     size = writer.table([("I", taken.shape[2]), ("I", taken.shape[1])])
     content = writer.table([("B", _IMAGE_PROPERTIES), ("table", writer.table([("b", _RGB), ("table", size)]))])
-    options = writer.table([("table", writer.floats([normalization.mean])), ("table", writer.floats([normalization.std]))])
+    options = writer.table(
+        [("table", writer.floats([normalization.mean])), ("table", writer.floats([normalization.std]))]
+    )
     units = writer.tables([writer.table([("B", _NORMALIZATION_OPTIONS), ("table", options)])])
     edges = [(bound - normalization.mean) / normalization.std for bound in (255.0, 0.0)]
     stats = writer.table([("table", writer.floats([edge])) for edge in edges])
     said: list[_Field] = [("table", writer.text(taken.name)), ("table", writer.text("A picture, RGB.")), None]
     picture = writer.table([*said, ("table", content), ("table", units), ("table", stats)])
-    labels = writer.table([("table", writer.text(LABELS)), ("table", writer.text("One label a line.")), ("b", _AXIS_LABELS)])
+    labels = writer.table(
+        [("table", writer.text(LABELS)), ("table", writer.text("One label a line.")), ("b", _AXIS_LABELS)]
+    )
     content = writer.table([("B", _FEATURE_PROPERTIES), ("table", writer.table([]))])
     edges_of_scores = writer.table([("table", writer.floats([edge])) for edge in (1.0, 0.0)])
-    said = [("table", writer.text(given.name)), ("table", writer.text("One score a label.")), None, ("table", content), None]
+    said = [
+        ("table", writer.text(given.name)),
+        ("table", writer.text("One score a label.")),
+        None,
+        ("table", content),
+        None,
+    ]
     scores = writer.table([*said, ("table", edges_of_scores), ("table", writer.tables([labels]))])
     graph = writer.table([None, None, ("table", writer.tables([picture])), ("table", writer.tables([scores]))])
     names = [("table", writer.text(spec.name)), ("table", writer.text(spec.description)), None]
-    return writer.finish(writer.table([*names, ("table", writer.tables([graph])), None, None, None, ("table", writer.text(_PARSER))]))
+    return writer.finish(
+        writer.table([*names, ("table", writer.tables([graph])), None, None, None, ("table", writer.text(_PARSER))])
+    )
 
 
 _Field = tuple[str, Any] | None
@@ -175,7 +215,12 @@ class _Writer:
     def table(self, fields: Sequence[_Field]) -> int:
         builder = self._builder
         builder.StartObject(len(fields))
-        write = {"b": builder.PrependInt8Slot, "B": builder.PrependUint8Slot, "I": builder.PrependUint32Slot, "table": builder.PrependUOffsetTRelativeSlot}
+        write = {
+            "b": builder.PrependInt8Slot,
+            "B": builder.PrependUint8Slot,
+            "I": builder.PrependUint32Slot,
+            "table": builder.PrependUOffsetTRelativeSlot,
+        }
         for slot, field in enumerate(fields):
             if field is not None:
                 write[field[0]](slot, field[1], 0)

@@ -72,7 +72,9 @@ def _encoder(tensor: TfliteTensor) -> Callable[[Array], Array]:
     def encode(values: Array) -> Array:
         steps = np.clip(np.rint(values / scale) + zero, limits.min, limits.max)
         if np.isnan(steps).any():
-            raise RunError(f"the input '{tensor.name}' has values that are not a number, which {tensor.dtype} can't hold")
+            raise RunError(
+                f"the input '{tensor.name}' has values that are not a number, which {tensor.dtype} can't hold"
+            )
         return steps.astype(tensor.dtype)
 
     return encode

@@ -33,8 +33,9 @@ class MnnOptions(Options):
 class Mnn(Backend):
     """MNN.
 
-    `float16` halves the file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere. `int8_weights` stores
-    weights in int8 and computes in float32. `int8` is made for phones: on x86 it takes about twice as long as float32.
+    `float16` halves the file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere.
+    `int8_weights` stores weights in int8 and computes in float32. `int8` is made for phones: on x86 it takes about
+    twice as long as float32.
     """
 
     name = "mnn"
@@ -58,18 +59,32 @@ class Mnn(Backend):
         self.check(target)
         chosen = options or MnnOptions()
         if model.format != "mnn":
-            raise BuildError(f"{model.path}: MNN loads files of its own, this one is {model.format}", "Build it for this target first.")
+            raise BuildError(
+                f"{model.path}: MNN loads files of its own, this one is {model.format}",
+                "Build it for this target first.",
+            )
         signature = signature_of(model)
-        config = {"backend": "CPU", "numThread": chosen.threads or plan.threads, "precision": _arithmetic(target.precision)}
+        config = {
+            "backend": "CPU",
+            "numThread": chosen.threads or plan.threads,
+            "precision": _arithmetic(target.precision),
+        }
         with muted(), translate(BuildError, f"MNN can't load {model.path.name}"):
             mnn = require("MNN", INSTALL)
-            return MnnSession(signature, [MnnLane(mnn, str(model.path), signature, config) for _ in range(plan.streams)])
+            return MnnSession(
+                signature, [MnnLane(mnn, str(model.path), signature, config) for _ in range(plan.streams)]
+            )
 
 
 def _arithmetic(precision: str) -> str:
-    """Return MNN's name of what it computes in: `low` is float16 where the processor has it, and bfloat16 on some that hasn't."""
+    """Return MNN's name of what it computes in: `low` is float16 where the processor has it, and bfloat16 on some that
+    hasn't."""
     arm = platform.machine().lower() in ("arm64", "aarch64")
-    return "low" if precision == "float16" and arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets()) else "high"
+    return (
+        "low"
+        if precision == "float16" and arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets())
+        else "high"
+    )
 
 
 BACKEND = Mnn()

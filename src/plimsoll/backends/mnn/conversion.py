@@ -37,7 +37,8 @@ CALIBRATORS = {
     "admm-admm": ("ADMM", "ADMM"),
     "ema": ("EMA", "MAX_ABS"),
 }
-"""MNN's methods for what flows through the network, and for the weights. (Its EMA knows one method for weights alone.)"""
+"""MNN's methods for what flows through the network, and for the weights. (Its EMA knows one method for weights alone.)
+"""
 
 _ARGUMENTS = {
     "float32": (),
@@ -48,7 +49,8 @@ _ARGUMENTS = {
 """HQQ (half-quadratic quantization) leaves a third of the error of the plain rounding, in as many bytes."""
 
 _MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
-"""MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as text, so not more than that."""
+"""MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as
+text, so not more than that."""
 _GAPS = 4
 """With ranges of ours, MNN's tool is given so many pictures, for the tensors that we know nothing of."""
 _LIMITS = Limits(1800, 12_000_000_000)
@@ -60,7 +62,10 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibrated is None:
-        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(
+            f"{model.path}: {target} needs calibration pictures",
+            "Give some: `plimsoll convert` takes them with --images.",
+        )
     signature = Signature.of(model)
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
@@ -83,7 +88,9 @@ def _workplace() -> Iterator[Path]:
 
 def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
     try:
-        subprocesses.run("plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS)
+        subprocesses.run(
+            "plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS
+        )
     except JobError as error:
         raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error
 
@@ -92,25 +99,37 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
     """Convert a copy with its weights inside."""
     source, made = work / "network.onnx", work / "network.mnn"
     onnx_graph.save(onnx_graph.load(model), source)
-    _run(model, "mnnconvert", ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "plimsoll", *arguments], made, work)
+    _run(
+        model,
+        "mnnconvert",
+        ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "plimsoll", *arguments],
+        made,
+        work,
+    )
     return made
 
 
 def _check(model: Model, signature: Signature, made: Path) -> None:
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
         with muted(), translate(BuildError, f"{model.path}: MNN can't run what it converted"):
-            lane = MnnLane(require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"})
+            lane = MnnLane(
+                require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"}
+            )
             return lane.run(feeds)
 
     check_answers(model, signature, answer, "MNN's converter")
 
 
 def _quantize(model: Model, made: Path, signature: Signature, calibrated: Calibrated, work: Path) -> Path:
-    """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay in float."""
+    """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay
+    in float."""
     if not calibrated.ranges and calibrated.method not in CALIBRATORS:
         raise BuildError(f"MNN has no calibrator '{calibrated.method}'", f"It has: {', '.join(CALIBRATORS)}.")
     if len(signature.inputs) != 1:
-        raise BuildError(f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated", "Use mnn:cpu:int8_weights.")
+        raise BuildError(
+            f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated",
+            "Use mnn:cpu:int8_weights.",
+        )
     if len(calibrated.tensors) == 0:
         raise BuildError(f"{model.path}: there is no calibration picture", "Give some.")
     tool = _Quantizer(model, made, signature.inputs[0].name, calibrated.tensors, work)
@@ -126,7 +145,8 @@ def _quantize(model: Model, made: Path, signature: Signature, calibrated: Calibr
 
 
 def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
-    """Have MNN's tool quantize the weights and lay out the network, for which the least calibration will do; then replace its ranges."""
+    """Have MNN's tool quantize the weights and lay out the network, for which the least calibration will do; then
+    replace its ranges."""
     try:
         made = tool.run("KL", "MAX_ABS", _GAPS)
     except BuildError:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
@@ -175,7 +195,8 @@ class _Quantizer:
 
 
 def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
-    """Write what the network reads, as MNN's tool takes it: a folder a sample, with the shape in JSON and the values as text.
+    """Write what the network reads, as MNN's tool takes it: a folder a sample, with the shape in JSON and the values as
+    text.
 
     Its other way, a folder of pictures with a mean and a scale, knows one resize and one layout, [N, C, H, W].
     """
@@ -185,4 +206,6 @@ def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
         values = place / f"{name}.txt"  # A name may hold a slash: MNN then looks in a folder below.
         values.parent.mkdir(parents=True)
         np.savetxt(values, sample.reshape(1, -1), fmt="%.9g")
-        (place / "input.json").write_text(json.dumps({"inputs": [{"name": name, "shape": list(sample.shape)}]}), encoding="utf-8")
+        (place / "input.json").write_text(
+            json.dumps({"inputs": [{"name": name, "shape": list(sample.shape)}]}), encoding="utf-8"
+        )

@@ -1,7 +1,7 @@
 """Read an MNN file's graph, and change its numbers in place.
 
-An MNN file is a flatbuffer (schema: MNN's `schema/default/MNN.fbs`, whose field numbers stand here). What is changed are numbers
-of fixed size, so nothing moves and no writer is needed.
+An MNN file is a flatbuffer (schema: MNN's `schema/default/MNN.fbs`, whose field numbers stand here). What is changed
+are numbers of fixed size, so nothing moves and no writer is needed.
 """
 
 from __future__ import annotations
@@ -134,7 +134,13 @@ class Operator:
         if self.kind != POOLING or main is None or main.whole(2, "<b"):
             return False
         rounds_up = main.number(10, "<b", default=1) != 0
-        return any(main.wholes(11)) or main.whole(0) != 0 or main.whole(1) != 0 or main.whole(8, "<b") == _SAME or rounds_up
+        return (
+            any(main.wholes(11))
+            or main.whole(0) != 0
+            or main.whole(1) != 0
+            or main.whole(8, "<b") == _SAME
+            or rounds_up
+        )
 
     @property
     def has_relu(self) -> bool:
@@ -152,7 +158,11 @@ class Operator:
         """Whether MNN's int8 kernel for it was found right where zero is not stored as 0."""
         main = self._main
         added = self.kind == BINARY and main is not None and main.whole(0) in (_ADD, _SUB)
-        return self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING) or added or (self.kind == POOLING and not self.is_padded)
+        return (
+            self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING)
+            or added
+            or (self.kind == POOLING and not self.is_padded)
+        )
 
     def drop_relu(self) -> None:
         """Take a fused Relu out of a sum or the like."""
@@ -195,7 +205,9 @@ class Graph:
     def outputs(self) -> list[int]:
         """The outputs; what nobody reads, where the file doesn't name them."""
         named = self._net.texts(4)
-        return [tensor for tensor in self.makers if (self.names[tensor] in named if named else tensor not in self.readers)]
+        return [
+            tensor for tensor in self.makers if (self.names[tensor] in named if named else tensor not in self.readers)
+        ]
 
     @cached_property
     def makers(self) -> dict[int, Operator]:
@@ -236,8 +248,9 @@ class Graph:
     def heads(self) -> tuple[list[Operator], set[int]]:
         """Return the operators that are to stay in float, and the tensors that are.
 
-        They are the last convolutions or products before the outputs, what they read where that is an average or a change of layout, and all
-        that comes after them. Where there is no other convolution or product they are quantized, and only what comes after them is not.
+        They are the last convolutions or products before the outputs, what they read where that is an average or a
+        change of layout, and all that comes after them. Where there is no other convolution or product they are
+        quantized, and only what comes after them is not.
         """
         heads: list[Operator] = []
         after: set[int] = set()

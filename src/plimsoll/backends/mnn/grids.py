@@ -1,12 +1,14 @@
-"""Decide the 8-bit grid of each tensor in a quantized MNN network: what MNN's tool leaves to be desired on the way from ranges to grids.
+"""Decide the 8-bit grid of each tensor in a quantized MNN network: what MNN's tool leaves to be desired on the way from
+ranges to grids.
 
 Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
 
-- Everything down to the output is quantized, a Softmax's own result to 127 steps: here the last product and what follows stay in float.
+- Everything down to the output is quantized, a Softmax's own result to 127 steps: here the last product and what
+  follows stay in float.
 - The average pooling in int8 rounds down, by half a step on average: here averages are computed in float.
-- Values after a Relu get half of the steps, since zero is stored as 0: here their grid begins at zero, where the kernels around it
-  take an offset. A sum with a fused Relu does not: it cuts off at the stored 0, so its Relu is dropped (the grid's end does the same).
-  A max pooling that reaches over the border does not either.
+- Values after a Relu get half of the steps, since zero is stored as 0: here their grid begins at zero, where the
+  kernels around it take an offset. A sum with a fused Relu does not: it cuts off at the stored 0, so its Relu is
+  dropped (the grid's end does the same). A max pooling that reaches over the border does not either.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ _DIFFERENT = 1.001
 
 
 def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
-    """Change the grids of a network that MNN's tool quantized: to `ranges` (by tensor names) where they are known, else to what the tool found."""
+    """Change the grids of a network that MNN's tool quantized: to `ranges` (by tensor names) where they are known, else
+    to what the tool found."""
     _, tail = graph.heads()
     for tensor in graph.quantized.keys() & tail:
         graph.keep_float(tensor)
@@ -42,7 +45,8 @@ def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
 
 
 def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
-    """Return the ranges of a quantized network's tensors by the names that the operators at the same places have in the original.
+    """Return the ranges of a quantized network's tensors by the names that the operators at the same places have in the
+    original.
 
     Raises ValueError where it isn't the same sequence of operators.
     """
@@ -103,13 +107,19 @@ class _Grids:
         return min(low, 0.0), max(high, 0.0)
 
     def _known(self, root: int) -> Range | None:
-        """Return the given range of a tensor, under its own name or that of what only changes its layout: MNN puts such operators in between."""
+        """Return the given range of a tensor, under its own name or that of what only changes its layout: MNN puts such
+        operators in between."""
         open_ = [root]
         while open_:
             tensor = open_.pop()
             if (known := self._ranges.get(self._graph.names[tensor])) is not None:
                 return known
-            open_ += [made for one in self._graph.readers.get(tensor, []) if one.kind in MOVING and one.inputs[0] == tensor for made in one.outputs]
+            open_ += [
+                made
+                for one in self._graph.readers.get(tensor, [])
+                if one.kind in MOVING and one.inputs[0] == tensor
+                for made in one.outputs
+            ]
         return None
 
     def _takes_offsets(self, tensor: int) -> bool:

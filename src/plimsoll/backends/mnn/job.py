@@ -1,7 +1,7 @@
 """MNN's converter and quantizer, which run in a process of their own: on what they don't like they abort it.
 
-They are called in MNN's extension module. Its Python modules of the same names, and its console scripts, install a package that
-sends what they did to its makers (`MNN.tools.utils.log`): nothing here imports those.
+They are called in MNN's extension module. Its Python modules of the same names, and its console scripts, install a
+package that sends what they did to its makers (`MNN.tools.utils.log`): nothing here imports those.
 """
 
 from __future__ import annotations

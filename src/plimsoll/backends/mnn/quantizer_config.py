@@ -1,7 +1,9 @@
-"""The JSON file that MNN's quantizer (`quantized.out`, `mnnquant`) reads: which pictures calibrate, and how they become the network's input.
+"""The JSON file that MNN's quantizer (`quantized.out`, `mnnquant`) reads: which pictures calibrate, and how they become
+the network's input.
 
-A value is `(src − mean) × normal`, per channel, in the order of `format`. The picture is cut to its centre (`center_crop_h`, `center_crop_w`: shares of
-its sides), then resized to `width` × `height` with bilinear interpolation. There is no field for a letterbox, nor for another filter.
+A value is `(src − mean) × normal`, per channel, in the order of `format`. The picture is cut to its centre
+(`center_crop_h`, `center_crop_w`: shares of its sides), then resized to `width` × `height` with bilinear interpolation.
+There is no field for a letterbox, nor for another filter.
 """
 
 from __future__ import annotations
@@ -55,20 +57,33 @@ class Quantization(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)]
-            raise InputError(f"{where}: not a file that MNN's quantizer reads: {'; '.join(lines[:5])}", _HINT) from error
+            lines = [
+                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)
+            ]
+            raise InputError(
+                f"{where}: not a file that MNN's quantizer reads: {'; '.join(lines[:5])}", _HINT
+            ) from error
 
     def dumps(self) -> str:
         """Return the text; what stands at its default is left out, but for the methods and the format."""
         always = {"format", "feature_quantize_method", "weight_quantize_method"}
         fields = type(self).model_fields
-        data = {key: value for key, value in self.model_dump().items() if key in always or key not in fields or value != fields[key].default}
+        data = {
+            key: value
+            for key, value in self.model_dump().items()
+            if key in always or key not in fields or value != fields[key].default
+        }
         return json.dumps(data, indent=4) + "\n"
 
     def input(self) -> Input:
-        """Return the input steps that the file means, for a picture that MNN's tool reads; raises InputError for formats that no Spec has."""
+        """Return the input steps that the file means, for a picture that MNN's tool reads; raises InputError for
+        formats that no Spec has."""
         if self.format in ("RGBA", "BGRA") or self.input_type != "image":
-            raise InputError(f"format {self.format}, input_type {self.input_type}: no Spec can say that", "A Spec has RGB, BGR or grey pictures.")
+            raise InputError(
+                f"format {self.format}, input_type {self.input_type}: no Spec can say that",
+                "A Spec has RGB, BGR or grey pictures.",
+            )
         channels = 1 if self.format == "GRAY" else 3
         steps: list[Step] = [Decode(colour="grey" if channels == 1 else "RGB")]
         wide, high = round(self.width / self.center_crop_w), round(self.height / self.center_crop_h)
@@ -83,7 +98,9 @@ class Quantization(BaseModel):
         if any(value <= 0 for value in normal):
             raise InputError(f"normal {list(self.normal)}: expected numbers above 0", _HINT)
         if set(normal) != {1.0}:
-            steps.append(Scale(factor=normal[0]) if len(set(normal)) == 1 else Std(values=tuple(1 / value for value in normal)))
+            steps.append(
+                Scale(factor=normal[0]) if len(set(normal)) == 1 else Std(values=tuple(1 / value for value in normal))
+            )
         return Input(steps=(*steps, Cast(to="float32"), Layout(order="NCHW")))
 
 
@@ -104,14 +121,16 @@ class _Affine:
 
 
 def export(spec: Spec, images: str, method: Literal["KL", "ADMM", "EMA"] = "KL") -> tuple[Quantization, list[str]]:
-    """Return the file that gives MNN's quantizer a Spec's input steps, and in words what it does otherwise all the same.
+    """Return the file that gives MNN's quantizer a Spec's input steps, and in words what it does otherwise all the
+    same.
 
     Raises SpecError for steps that the file can't say.
     """
     form = spec.input.form
     if form.width is None or form.height is None:
         raise SpecError(
-            f"{spec.name}: its input steps leave the picture's size open; MNN's quantizer needs width and height", "Resize or crop to a fixed size."
+            f"{spec.name}: its input steps leave the picture's size open; MNN's quantizer needs width and height",
+            "Resize or crop to a fixed size.",
         )
     work = _Affine([1.0] * form.channels, [0.0] * form.channels)
     size: tuple[int, int] | None = None
@@ -121,20 +140,29 @@ def export(spec: Spec, images: str, method: Literal["KL", "ADMM", "EMA"] = "KL")
             size = _resized(step, size or crop, work)
         elif isinstance(step, Crop):
             if size is None or crop is not None:
-                raise SpecError(f"{spec.name}: MNN's quantizer crops once, around the resize; this Spec crops otherwise", "Use `plimsoll convert`.")
+                raise SpecError(
+                    f"{spec.name}: MNN's quantizer crops once, around the resize; this Spec crops otherwise",
+                    "Use `plimsoll convert`.",
+                )
             crop = step
         else:
             _follow(step, work)
     if size is None:
-        raise SpecError(f"{spec.name}: its input steps don't resize the picture; MNN's quantizer always does", "Use `plimsoll convert`.")
+        raise SpecError(
+            f"{spec.name}: its input steps don't resize the picture; MNN's quantizer always does",
+            "Use `plimsoll convert`.",
+        )
     if crop is not None and crop.x is not None:
-        raise SpecError(f"{spec.name}: its crop is not around the centre, which is all that MNN's quantizer knows", "Use `plimsoll convert`.")
+        raise SpecError(
+            f"{spec.name}: its crop is not around the centre, which is all that MNN's quantizer knows",
+            "Use `plimsoll convert`.",
+        )
     shares = (form.width / size[0], form.height / size[1])
     layout = "NHWC" if form.layout == "NHWC" else "NCHW"
     if layout == "NHWC":
         work.warnings.append(
-            "the network reads [N, H, W, C]; from ONNX, MNN's tool feeds pictures as [N, C, H, W] alone, and calibrates on nonsense. "
-            "`plimsoll convert --target mnn:cpu:int8` gives it the tensors themselves"
+            "the network reads [N, H, W, C]; from ONNX, MNN's tool feeds pictures as [N, C, H, W] alone, and calibrates"
+            " on nonsense. `plimsoll convert --target mnn:cpu:int8` gives it the tensors themselves"
         )
     quantization = Quantization(
         format="GRAY" if form.colour == "grey" else form.colour,
@@ -152,12 +180,20 @@ def export(spec: Spec, images: str, method: Literal["KL", "ADMM", "EMA"] = "KL")
 
 def _resized(step: Resize, before: object, work: _Affine) -> tuple[int, int]:
     if before is not None:
-        raise SpecError("MNN's quantizer resizes once, before anything else but the crop; this Spec does otherwise", "Use `plimsoll convert`.")
+        raise SpecError(
+            "MNN's quantizer resizes once, before anything else but the crop; this Spec does otherwise",
+            "Use `plimsoll convert`.",
+        )
     if step.fit != "stretch" or step.width is None or step.height is None:
-        raise SpecError(f"resize with fit = '{step.fit}': MNN's quantizer knows no other than stretching to width x height", "Use `plimsoll convert`.")
+        raise SpecError(
+            f"resize with fit = '{step.fit}': MNN's quantizer knows no other than stretching to width x height",
+            "Use `plimsoll convert`.",
+        )
     if step.filter != "bilinear" or step.antialiased:
         kind = f"{step.filter}, {'' if step.antialiased else 'not '}anti-aliased, as {step.convention} does"
-        work.warnings.append(f"the Spec resizes by {kind}; MNN's tool by bilinear interpolation that is not anti-aliased")
+        work.warnings.append(
+            f"the Spec resizes by {kind}; MNN's tool by bilinear interpolation that is not anti-aliased"
+        )
     return step.width, step.height
 
 
@@ -176,7 +212,10 @@ def _follow(step: Step, work: _Affine) -> None:
     elif isinstance(step, Std):
         work.scale([1 / value for value in _padded(step.values, count, step.values[0])])
     elif isinstance(step, Cast) and step.to == "uint8" and any(work.offset):
-        raise SpecError("the Spec rounds to uint8 after it changed the values, which MNN's quantizer can't", "Use `plimsoll convert`.")
+        raise SpecError(
+            "the Spec rounds to uint8 after it changed the values, which MNN's quantizer can't",
+            "Use `plimsoll convert`.",
+        )
 
 
 def _padded(values: tuple[float, ...], count: int, default: float) -> tuple[Any, ...]:

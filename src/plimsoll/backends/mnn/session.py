@@ -57,17 +57,29 @@ class MnnLane:
         self._session = self._interpreter.createSession(dict(config))
         self._signature = signature
         self._shapes: dict[str, tuple[int, ...]] = {}
-        known = {*self._interpreter.getSessionInputAll(self._session), *self._interpreter.getSessionOutputAll(self._session)}
+        known = {
+            *self._interpreter.getSessionInputAll(self._session),
+            *self._interpreter.getSessionOutputAll(self._session),
+        }
         if missing := [one.name for one in (*signature.inputs, *signature.outputs) if one.name not in known]:
-            raise BuildError(f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again.")
-        if foreign := [f"'{one.name}' {one.dtype}" for one in (*signature.inputs, *signature.outputs) if one.dtype not in KINDS]:
-            raise BuildError(f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
+            raise BuildError(
+                f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again."
+            )
+        if foreign := [
+            f"'{one.name}' {one.dtype}" for one in (*signature.inputs, *signature.outputs) if one.dtype not in KINDS
+        ]:
+            raise BuildError(
+                f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}",
+                "Choose another runtime.",
+            )
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
         """Compute all outputs; raises RunError, and what MNN raises."""
         self._resize({name: value.shape for name, value in feeds.items()})
         for one in self._signature.inputs:
-            self._interpreter.getSessionInput(self._session, one.name).copyFrom(self._tensor(np.ascontiguousarray(feeds[one.name])))
+            self._interpreter.getSessionInput(self._session, one.name).copyFrom(
+                self._tensor(np.ascontiguousarray(feeds[one.name]))
+            )
         if code := self._interpreter.runSession(self._session):
             raise RunError(f"MNN failed: its error code is {code}")
         return {one.name: self._fetch(one.name, one.dtype) for one in self._signature.outputs}

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.backends.ncnn.backend import BACKEND
 
-__all__ = ['BACKEND']
+__all__ = ["BACKEND"]

@@ -33,8 +33,9 @@ class NcnnOptions(Options):
 class Ncnn(Backend):
     """ncnn.
 
-    `float16` halves the weights' file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere. `int8` has the weights
-    and what convolutions and inner products read in int8; all between them, and the last of them, in float32.
+    `float16` halves the weights' file; the arithmetic is float16 on Arm processors that have it, float32 elsewhere.
+    `int8` has the weights and what convolutions and inner products read in int8; all between them, and the last of
+    them, in float32.
     """
 
     name = "ncnn"
@@ -55,12 +56,17 @@ class Ncnn(Backend):
         self.check(target)
         chosen = options or NcnnOptions()
         if model.format != "ncnn":
-            raise BuildError(f"{model.path}: ncnn loads files of its own, this one is {model.format}", "Build it for this target first.")
+            raise BuildError(
+                f"{model.path}: ncnn loads files of its own, this one is {model.format}",
+                "Build it for this target first.",
+            )
         signature = signature_of(model)
         ncnn = require("ncnn", INSTALL)
         with translate(BuildError, f"ncnn can't load {model.path.name}"):
             half = target.precision == "float16" and _has_float16()
-            network = conversion.loaded(ncnn, (model.path, conversion.weights_of(model)), threads=chosen.threads or plan.threads, half=half)
+            network = conversion.loaded(
+                ncnn, (model.path, conversion.weights_of(model)), threads=chosen.threads or plan.threads, half=half
+            )
             return NcnnSession(network, signature, plan.streams)
 
 

@@ -45,7 +45,19 @@ _TAKEN = ("float32", "uint8")
 """What inputs may hold: bytes are handed over as float32."""
 _SAME = 1e-3
 """How far a tensor of ncnn may lie from the same one of ONNX, as a share of its largest value."""
-_MOVING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "DepthToSpace", "SpaceToDepth", "Identity", "Dropout")
+_MOVING = (
+    "Transpose",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "MaxPool",
+    "Slice",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "Identity",
+    "Dropout",
+)
 """Operators whose output holds values of their input."""
 
 
@@ -69,19 +81,25 @@ class Converted:
 
 
 def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
-    """Return ncnn's pair of files for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
+    """Return ncnn's pair of files for a target, in `folder`; the model itself where it is one already. Raises
+    BuildError."""
     if model.format == "ncnn":
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibrated is None:
-        raise BuildError(f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images.")
+        raise BuildError(
+            f"{model.path}: {target} needs calibration pictures",
+            "Give some: `plimsoll convert` takes them with --images.",
+        )
     param, weights = (folder / f"{model.path.stem}.{target.precision}.ncnn.{kind}" for kind in ("param", "bin"))
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
         made = convert(model, Path(temporary))
         scales = None
         if calibrated is not None and target.precision == "int8":
             table = table_of(made, calibrated.ranges, calibrated.tensors[:1])
-            scales = {name: (np.array(table.weights[name], np.float32), scale) for name, scale in table.activations.items()}
+            scales = {
+                name: (np.array(table.weights[name], np.float32), scale) for name, scale in table.activations.items()
+            }
         made.network.write(param, weights, half=target.precision == "float16", scales=scales)
     beside = made.signature.write(param.with_name(param.name + SUFFIX))
     return Model(param, "ncnn", model.spec, parent=model, files=(weights, beside))
@@ -95,8 +113,11 @@ def weights_of(model: Model) -> Path:
     return found
 
 
-def loaded(ncnn: ModuleType, files: tuple[Path, Path], *, threads: int = 1, half: bool = False, keep: bool = False) -> Loaded:
-    """Load a pair of files; raises BuildError. `half`: compute in float16. `keep`: keep all blobs, for looking into them."""
+def loaded(
+    ncnn: ModuleType, files: tuple[Path, Path], *, threads: int = 1, half: bool = False, keep: bool = False
+) -> Loaded:
+    """Load a pair of files; raises BuildError. `half`: compute in float16. `keep`: keep all blobs, for looking into
+    them."""
     net = ncnn.Net()
     net.opt.num_threads = threads
     net.opt.lightmode = not keep
@@ -112,17 +133,27 @@ def convert(model: Model, work: Path) -> Converted:
     """Convert a float32 ONNX network in the toolchain, and check that it answers alike. Raises BuildError."""
     signature = Signature.of(model)
     if foreign := [f"'{one.name}' {one.dtype}" for one in signature.inputs if one.dtype not in _TAKEN]:
-        raise BuildError(f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}", "Choose another runtime.")
+        raise BuildError(
+            f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}",
+            "Choose another runtime.",
+        )
     fixed, shapes = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
     network = Network.read(work / "network.param", work / "network.bin")
     if foreign := sorted({one.kind for one in network.layers if "." in one.kind or ":" in one.kind}):
-        raise BuildError(f"{model.path}: ncnn has no layer for {', '.join(foreign)}", "Export the network without them, or choose another runtime.")
+        raise BuildError(
+            f"{model.path}: ncnn has no layer for {', '.join(foreign)}",
+            "Export the network without them, or choose another runtime.",
+        )
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:
-        raise BuildError(f"{model.path}: pnnx took another axis than the first for the batch", "Choose another runtime.")
+        raise BuildError(
+            f"{model.path}: pnnx took another axis than the first for the batch", "Choose another runtime."
+        )
     inner = [shape[1:] or [1] if axis == 0 else shape for shape, axis in zip(shapes, answer["batch_axes"], strict=True)]
     if deep := [shape for shape in inner if len(shape) > _MOST_AXES]:
-        raise BuildError(f"{model.path}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime.")
+        raise BuildError(
+            f"{model.path}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime."
+        )
     network = network.with_inputs(inner)
     files = (work / "sized.param", work / "sized.bin")
     network.write(*files)
@@ -132,7 +163,8 @@ def convert(model: Model, work: Path) -> Converted:
 
 
 def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
-    """Write the network with a batch of one, fixed sizes and float inputs, simplified; return it and its inputs' shapes.
+    """Write the network with a batch of one, fixed sizes and float inputs, simplified; return it and its inputs'
+    shapes.
 
     Raises BuildError where a size stays free.
     """
@@ -150,7 +182,8 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
         sizes = [size for size in shape or () if isinstance(size, int)]
         if not shape or len(sizes) != len(shape):
             raise BuildError(
-                f"{model.path}: ncnn's converter needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
+                f"{model.path}: ncnn's converter needs fixed sizes; the input '{value.name}' is"
+                f" {shape or 'of any shape'}",
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
         _read_as_float(proto, value)
@@ -164,7 +197,8 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
 
 
 def _read_as_float(proto: ModelProto, value: Any) -> None:
-    """Have an input of bytes fed in float32, which ncnn computes in anyway; raises BuildError where it would mean something else."""
+    """Have an input of bytes fed in float32, which ncnn computes in anyway; raises BuildError where it would mean
+    something else."""
     if load.dtype_of(value) != "uint8":
         return
     open_ = [value.name]
@@ -173,7 +207,9 @@ def _read_as_float(proto: ModelProto, value: Any) -> None:
             if node.op_type in _MOVING:
                 open_ += node.output
             elif node.op_type != "Cast":
-                raise BuildError(f"the input '{value.name}' holds bytes that {node.op_type} computes with", "Choose another runtime.")
+                raise BuildError(
+                    f"the input '{value.name}' holds bytes that {node.op_type} computes with", "Choose another runtime."
+                )
     value.type.tensor_type.elem_type = 1
 
 
@@ -190,7 +226,8 @@ def _check(model: Model, made: Converted) -> None:
 
 
 def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:
-    """Return ncnn's scales for a converted network: of each layer's weights, and of what it reads by the ranges of ONNX tensors.
+    """Return ncnn's scales for a converted network: of each layer's weights, and of what it reads by the ranges of ONNX
+    tensors.
 
     The last layers before the outputs are left out. Raises BuildError where no layer is left.
     """
@@ -204,7 +241,12 @@ def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None
     activations: dict[str, float] = {}
     for layer in layers:
         tensor = tensors.get(layer.inputs[0])
-        while tensor is not None and tensor not in ranges and (maker := makers.get(tensor)) is not None and maker.op_type in _MOVING:
+        while (
+            tensor is not None
+            and tensor not in ranges
+            and (maker := makers.get(tensor)) is not None
+            and maker.op_type in _MOVING
+        ):
             tensor = maker.input[0]
         if tensor is None or tensor not in ranges:
             continue
@@ -212,16 +254,21 @@ def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None
         weights[layer.name] = tuple(_STEPS / np.maximum(largest, 1e-30))
         activations[layer.name] = _STEPS / max(-ranges[tensor][0], ranges[tensor][1], 1e-30)
     if not activations:
-        raise BuildError(f"{made.onnx.path.name}: the ranges are of none of the tensors that its layers read", "Calibrate the network that is converted.")
+        raise BuildError(
+            f"{made.onnx.path.name}: the ranges are of none of the tensors that its layers read",
+            "Calibrate the network that is converted.",
+        )
     return Table(weights, activations)
 
 
 def ranges_of(made: Converted, table: Table) -> dict[str, Range]:
-    """Return the ranges of ONNX tensors that a table of ncnn's means; raises BuildError where it belongs to another network."""
+    """Return the ranges of ONNX tensors that a table of ncnn's means; raises BuildError where it belongs to another
+    network."""
     layers = {one.name: one for one in made.network.layers if one.is_quantizable}
     if unknown := [name for name in table.activations if name not in layers]:
         raise BuildError(
-            f"the table has the layer '{unknown[0]}', which the network, as pnnx converts it, does not", "Was it made with this network and pnnx?"
+            f"the table has the layer '{unknown[0]}', which the network, as pnnx converts it, does not",
+            "Was it made with this network and pnnx?",
         )
     tensors = dict(_tensors_read(made, [layers[name].inputs[0] for name in table.activations], None))
     graph = load.read(made.onnx.path).proto.graph
@@ -253,6 +300,10 @@ def _tensors_read(made: Converted, wanted: list[str], picture: Array | None) -> 
         exposed = onnx_graph.expose(made.onnx, names, Path(temporary) / "exposed.onnx")
         tensors = {**feeds, **reference_answers(exposed, feeds, names)}
     for blob, value in blobs.items():
-        near = [(float(np.abs(value.ravel() - other.ravel()).max()), name) for name, other in tensors.items() if other.size == value.size]
+        near = [
+            (float(np.abs(value.ravel() - other.ravel()).max()), name)
+            for name, other in tensors.items()
+            if other.size == value.size
+        ]
         if near and min(near)[0] <= _SAME * max(float(np.abs(value).max()), 1e-6):
             yield blob, min(near)[1]

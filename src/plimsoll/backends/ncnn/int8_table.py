@@ -1,8 +1,8 @@
 """ncnn's int8 table: text that `ncnn2table` writes and `ncnn2int8` reads.
 
-A line `<layer>_param_0 s s …` holds the scales of a layer's weights, one an output channel (one a group for depthwise convolutions);
-a line `<layer> s` that of what it reads. A value is stored as `round(value × scale)`, so that the range is ±127 / scale. A weight
-line that begins with `#` keeps its layer in float.
+A line `<layer>_param_0 s s …` holds the scales of a layer's weights, one an output channel (one a group for depthwise
+convolutions); a line `<layer> s` that of what it reads. A value is stored as `round(value × scale)`, so that the range
+is ±127 / scale. A weight line that begins with `#` keeps its layer in float.
 """
 
 from __future__ import annotations
@@ -47,20 +47,34 @@ class Table:
             if found and found[2] == "0":
                 _add(weights, found[1], scales, f"{where}, line {number}")
             elif found:
-                raise InputError(f"{where}, line {number}: '{name}': only layers with one set of weights are read", _HINT)
+                raise InputError(
+                    f"{where}, line {number}: '{name}': only layers with one set of weights are read", _HINT
+                )
             elif len(scales) == 1:
                 _add(activations, name, scales[0], f"{where}, line {number}")
             else:
                 raise InputError(f"{where}, line {number}: '{name}' has {len(scales)} scales, expected 1", _HINT)
         if not activations:
             raise InputError(f"{where}: no line of it holds a layer's scale", _HINT)
-        return cls(weights, {name: scale for name, scale in activations.items() if name not in in_float}, frozenset(in_float))
+        return cls(
+            weights, {name: scale for name, scale in activations.items() if name not in in_float}, frozenset(in_float)
+        )
 
     def dumps(self) -> str:
         """Return the text: all weights first, as ncnn2table writes them."""
-        if odd := [name for name in (*self.weights, *self.activations) if not name or name != "".join(name.split()) or name.startswith("#")]:
-            raise InputError(f"the layer's name {odd[0]!r} can't stand in ncnn's table", "Names there have no spaces and don't begin with #.")
-        lines = [" ".join([f"{name}_param_0", *(f"{scale:.9g}" for scale in scales)]) for name, scales in self.weights.items()]
+        if odd := [
+            name
+            for name in (*self.weights, *self.activations)
+            if not name or name != "".join(name.split()) or name.startswith("#")
+        ]:
+            raise InputError(
+                f"the layer's name {odd[0]!r} can't stand in ncnn's table",
+                "Names there have no spaces and don't begin with #.",
+            )
+        lines = [
+            " ".join([f"{name}_param_0", *(f"{scale:.9g}" for scale in scales)])
+            for name, scales in self.weights.items()
+        ]
         return "\n".join([*lines, *(f"{name} {scale:.9g}" for name, scale in self.activations.items())]) + "\n"
 
 

@@ -1,7 +1,8 @@
 """ncnn's network files: the graph as text (`.param`), the weights one after another (`.bin`).
 
-Which numbers a layer keeps in the `.bin`, and in which order, only its kind and its parameters tell: what is here follows `load_model`
-of each layer in ncnn's `src/layer`, and `ModelBinFromDataReader` for how a block of weights begins.
+Which numbers a layer keeps in the `.bin`, and in which order, only its kind and its parameters tell: what is here
+follows `load_model` of each layer in ncnn's `src/layer`, and `ModelBinFromDataReader` for how a block of weights
+begins.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Network:
 
     @classmethod
     def read(cls, param: Path, weights: Path) -> Network:
-        """Read both files; raises BuildError for what is damaged, and for layers that keep weights in a way that isn't known here."""
+        """Read both files; raises BuildError for what is damaged, and for layers that keep weights in a way that isn't
+        known here."""
         lines = param.read_text(encoding="utf-8").splitlines()
         if not lines or lines[0].strip() != MAGIC:
             raise BuildError(f"{param.name}: it doesn't begin with {MAGIC}, as ncnn's networks do")
@@ -76,11 +78,15 @@ class Network:
             raise BuildError(f"{param.name}: it can't be read as ncnn's network: {error}") from error
         if place != len(data):
             kinds = ", ".join(sorted({one.kind for one in layers if one.kind not in _BLOCKS}))
-            raise BuildError(f"{weights.name}: {len(data) - place:,} bytes belong to layers whose weights can't be rewritten, among {kinds}")
+            raise BuildError(
+                f"{weights.name}: {len(data) - place:,} bytes belong to layers whose weights can't be rewritten, among"
+                f" {kinds}"
+            )
         return cls(tuple(layers), blobs)
 
     def with_inputs(self, shapes: Sequence[Sequence[int]]) -> Network:
-        """Return the network with its inputs' shapes written down, outermost axis first, as many axes as its layers expect."""
+        """Return the network with its inputs' shapes written down, outermost axis first, as many axes as its layers
+        expect."""
         numbers = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}
         layers, given = [], {f"in{place}": shape for place, shape in enumerate(shapes)}
         for one in self.layers:
@@ -89,10 +95,18 @@ class Network:
             layers.append(replace(one, parameters={**one.parameters, **sized}))
         return replace(self, layers=tuple(layers))
 
-    def write(self, param: Path, weights: Path, *, half: bool = False, scales: Mapping[str, tuple[Floats, float]] | None = None) -> None:
+    def write(
+        self,
+        param: Path,
+        weights: Path,
+        *,
+        half: bool = False,
+        scales: Mapping[str, tuple[Floats, float]] | None = None,
+    ) -> None:
         """Write both files: weights in float16 with `half`, and in int8 for the layers that `scales` names.
 
-        `scales` holds for a layer's weights a scale for each of its `rows`, and one for what it reads; a value is stored as `round(value × scale)`.
+        `scales` holds for a layer's weights a scale for each of its `rows`, and one for what it reads; a value is
+        stored as `round(value × scale)`.
         """
         chosen = scales or {}
         lines = [MAGIC, f"{len(self.layers)} {self.blobs}"]
@@ -127,12 +141,18 @@ class Network:
 
 
 def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of a network's inputs by their blobs, as `with_inputs` wrote them; raises BuildError where they are missing."""
+    """Return the shapes of a network's inputs by their blobs, as `with_inputs` wrote them; raises BuildError where they
+    are missing."""
     lines = [line for line in param.read_text(encoding="utf-8").splitlines() if line.split()[:1] == ["Input"]]
     layers = [_layer(line) for line in lines]
-    shapes = {one.outputs[0]: tuple(one.whole(number) for number in (2, 11, 1, 0) if one.whole(number)) for one in layers}
+    shapes = {
+        one.outputs[0]: tuple(one.whole(number) for number in (2, 11, 1, 0) if one.whole(number)) for one in layers
+    }
     if not shapes or not all(shapes.values()):
-        raise BuildError(f"{param.name}: it doesn't say how large its inputs are", "Give the ONNX network; Plimsoll converts it and writes that down.")
+        raise BuildError(
+            f"{param.name}: it doesn't say how large its inputs are",
+            "Give the ONNX network; Plimsoll converts it and writes that down.",
+        )
     return shapes
 
 
@@ -219,7 +239,9 @@ def _gemm(layer: Layer) -> list[Block]:
 
 _BLOCKS: dict[str, Callable[[Layer], list[Block]]] = {
     **dict.fromkeys(("Convolution", "ConvolutionDepthWise", "Deconvolution", "DeconvolutionDepthWise"), _convolution),
-    **dict.fromkeys(("Convolution1D", "ConvolutionDepthWise1D", "Convolution3D", "Deconvolution1D", "Deconvolution3D"), _convolution),
+    **dict.fromkeys(
+        ("Convolution1D", "ConvolutionDepthWise1D", "Convolution3D", "Deconvolution1D", "Deconvolution3D"), _convolution
+    ),
     "InnerProduct": _inner_product,
     "BatchNorm": lambda layer: [(False, layer.whole(0))] * 4,
     "Bias": lambda layer: [(False, layer.whole(0))],

@@ -46,31 +46,43 @@ class OnnxRuntimeOptions(Options):
     arena: bool = True
     """Keep freed memory for the next call instead of giving it back."""
     spinning: bool | None = None
-    """Whether waiting threads spin: faster alone, slower beside other work. By default only where a call has several threads."""
+    """Whether waiting threads spin: faster alone, slower beside other work. By default only where a call has several
+    threads."""
     exact_int8: bool | None = None
-    """Keep sums of int8 products from saturating, at several times the cost. By default only on x86 processors without VNNI, which need it."""
+    """Keep sums of int8 products from saturating, at several times the cost. By default only on x86 processors without
+    VNNI, which need it."""
     provider: nvidia.Provider = "auto"
-    """On a GPU, who computes: CUDA's kernels, or TensorRT, which builds an engine first; by default CUDA's for floats and TensorRT for int8."""
+    """On a GPU, who computes: CUDA's kernels, or TensorRT, which builds an engine first; by default CUDA's for floats
+    and TensorRT for int8."""
     device: int = Field(0, ge=0)
     """Which of the GPUs that CUDA sees."""
     tf32: bool = False
-    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any more."""
+    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any
+    more."""
 
 
 class OnnxRuntime(Backend):
     """ONNX Runtime.
 
-    On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32. On a GPU it computes every operator
-    there or not at all: what would fall back to the CPU is a BuildError that names it.
+    On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32. On a GPU it
+    computes every operator there or not at all: what would fall back to the CPU is a BuildError that names it.
     """
 
     name = "onnxruntime"
     options = OnnxRuntimeOptions
 
     def offers(self) -> tuple[AvailableTarget, ...]:
-        absent = "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
+        absent = (
+            "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
+        )
         here = [AvailableTarget(Target("onnxruntime", "cpu", precision), absent) for precision in _FORMS]
-        return (*here, *(AvailableTarget(Target("onnxruntime", "gpu", precision), nvidia.missing(precision)) for precision in _ON_GPUS))
+        return (
+            *here,
+            *(
+                AvailableTarget(Target("onnxruntime", "gpu", precision), nvidia.missing(precision))
+                for precision in _ON_GPUS
+            ),
+        )
 
     def needs(self, target: Target) -> OnnxForm:
         return _FORMS[target.precision]
@@ -105,7 +117,8 @@ def _on_gpu(runtime: ModuleType, model: Model, target: Target, wanted: OnnxRunti
 
 
 def _settings(runtime: ModuleType, chosen: OnnxRuntimeOptions, plan: ThreadPlan) -> Any:
-    """Return ONNX Runtime's SessionOptions. All streams share one session, and with it the weights as its kernels pack them."""
+    """Return ONNX Runtime's SessionOptions. All streams share one session, and with it the weights as its kernels pack
+    them."""
     levels = runtime.GraphOptimizationLevel
     threads = chosen.threads or plan.threads
     settings = runtime.SessionOptions()
@@ -128,7 +141,8 @@ def _settings(runtime: ModuleType, chosen: OnnxRuntimeOptions, plan: ThreadPlan)
 
 
 def _saturates() -> bool:
-    """Tell whether this processor adds int8 products in 16 bits: x86 without VNNI. False where its instruction sets aren't known."""
+    """Tell whether this processor adds int8 products in 16 bits: x86 without VNNI. False where its instruction sets
+    aren't known."""
     sets = set(host.instruction_sets())
     return "sse4_1" in sets and not sets & {"avx512_vnni", "avx_vnni"}
 
@@ -160,7 +174,9 @@ class _Session:
 def _info(argument: Any) -> TensorInfo:
     kind = str(argument.type)
     dtype = _DTYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")"))
-    return TensorInfo(argument.name, tuple(size if isinstance(size, int) else None for size in argument.shape), str(np.dtype(dtype)))
+    return TensorInfo(
+        argument.name, tuple(size if isinstance(size, int) else None for size in argument.shape), str(np.dtype(dtype))
+    )
 
 
 BACKEND = OnnxRuntime()

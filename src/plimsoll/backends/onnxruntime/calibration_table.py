@@ -1,9 +1,11 @@
-"""ONNX Runtime's calibration tables, as its TensorRT execution provider reads them and `write_calibration_table` writes them.
+"""ONNX Runtime's calibration tables, as its TensorRT execution provider reads them and `write_calibration_table` writes
+them.
 
-Three forms of the same: `calibration.flatbuffers`, a table of pairs of texts (schema: ONNX Runtime's `cal_table.fbs`; `TrtTable { dict:
-[KeyValue] }`, `KeyValue { key: string; value: string; }`); `calibration.cache`, a line `<tensor> <number>` each; and `calibration.json`. The number is
-the end of the range around zero. ONNX Runtime 1.31 writes the larger of a range's two ends, which is too little where the lower one is
-further from zero; here it is the one further from zero.
+Three forms of the same: `calibration.flatbuffers`, a table of pairs of texts (schema: ONNX Runtime's `cal_table.fbs`;
+`TrtTable { dict: [KeyValue] }`, `KeyValue { key: string; value: string; }`); `calibration.cache`, a line `<tensor>
+<number>` each; and `calibration.json`. The number is the end of the range around zero. ONNX Runtime 1.31 writes the
+larger of a range's two ends, which is too little where the lower one is further from zero; here it is the one further
+from zero.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ def dumps(ranges: Ranges, kind: Kind = "flatbuffers") -> bytes:
     thresholds = {name: _finite(threshold(low, high), f"'{name}'") for name, (low, high) in sorted(ranges.items())}
     if kind == "cache":
         if odd := [name for name in thresholds if not name or name != "".join(name.split()) or not name.isprintable()]:
-            raise InputError(f"the tensor's name {odd[0]!r} can't stand in calibration.cache, where a space ends it", "Write calibration.flatbuffers instead.")
+            raise InputError(
+                f"the tensor's name {odd[0]!r} can't stand in calibration.cache, where a space ends it",
+                "Write calibration.flatbuffers instead.",
+            )
         return "".join(f"{name} {value!r}\n" for name, value in thresholds.items()).encode()
     if kind == "json":
         method = {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"}
@@ -74,7 +79,9 @@ def _from_cache(data: bytes, where: str) -> dict[str, Range]:
             continue
         name, space, value = line.strip().rpartition(" ")
         if not space or name in found:
-            raise InputError(f"{where}, line {number}: found {line[:80]!r}, expected <tensor> <number>, each tensor once", _HINT)
+            raise InputError(
+                f"{where}, line {number}: found {line[:80]!r}, expected <tensor> <number>, each tensor once", _HINT
+            )
         found[name.strip()] = _number(value, f"{where}, line {number}")
     return _some(symmetric(found), where)
 
@@ -84,11 +91,17 @@ def _from_json(data: bytes, where: str) -> dict[str, Range]:
     try:
         read: Any = json.loads(data)
         rows = read["data"] if isinstance(read.get("data"), dict) else read
-        return _some({name: (_end(row, "lowest"), _end(row, "highest")) for name, row in rows.items() if isinstance(row, dict)}, where)
+        return _some(
+            {name: (_end(row, "lowest"), _end(row, "highest")) for name, row in rows.items() if isinstance(row, dict)},
+            where,
+        )
     except InputError:
         raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, IndexError) as error:
-        raise InputError(f"{where}: can't be read as ONNX Runtime's calibration.json: {type(error).__name__}: {str(error)[:100]}", _HINT) from error
+        raise InputError(
+            f"{where}: can't be read as ONNX Runtime's calibration.json: {type(error).__name__}: {str(error)[:100]}",
+            _HINT,
+        ) from error
 
 
 def _end(row: Mapping[str, Any], key: str) -> float:
@@ -115,8 +128,11 @@ def _some(found: dict[str, Range], where: str) -> dict[str, Range]:
 
 
 def _to_flatbuffers(pairs: Mapping[str, str]) -> bytes:
-    """Lay the table out from the front: root, its vector, then each pair with its two texts. Every offset leads forward, as the format asks."""
-    out = bytearray(struct.pack("<I", 12) + struct.pack("<HHH", 6, 8, 4) + b"\0\0")  # root offset, the root's vtable, padding
+    """Lay the table out from the front: root, its vector, then each pair with its two texts. Every offset leads
+    forward, as the format asks."""
+    out = bytearray(
+        struct.pack("<I", 12) + struct.pack("<HHH", 6, 8, 4) + b"\0\0"
+    )  # root offset, the root's vtable, padding
     out += struct.pack("<iI", 8, 4)  # the root: back to its vtable; its vector follows at once
     vector = len(out)
     out += struct.pack("<I", len(pairs)) + bytes(4 * len(pairs))

@@ -1,6 +1,8 @@
-"""ONNX Runtime's providers for NVIDIA GPUs: whether they are here, how they are set, and the proof that they did the work.
+"""ONNX Runtime's providers for NVIDIA GPUs: whether they are here, how they are set, and the proof that they did the
+work.
 
-ONNX Runtime computes on the CPU, without a word, whatever its providers lack, and everything where one doesn't start. Here neither passes.
+ONNX Runtime computes on the CPU, without a word, whatever its providers lack, and everything where one doesn't start.
+Here neither passes.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ Provider = Literal["auto", "cuda", "tensorrt"]
 
 CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
 INSTALL = "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
-"""Both packages are the module `onnxruntime`: the one for GPUs, which computes on CPUs too, has to take the other one's place."""
+"""Both packages are the module `onnxruntime`: the one for GPUs, which computes on CPUs too, has to take the other one's
+place."""
 
 _TENSORRT_INSTALL = "pip install 'tensorrt-cu13<11'"
 _NVINFER = "libnvinfer.so.10" if sys.platform != "win32" else "nvinfer_10.dll"
@@ -40,16 +43,24 @@ _log = logging.getLogger("plimsoll")
 
 
 def missing(precision: str) -> str:
-    """Return what this machine lacks for a precision on a GPU, and the command that adds it; empty where nothing. Loads nothing."""
+    """Return what this machine lacks for a precision on a GPU, and the command that adds it; empty where nothing. Loads
+    nothing."""
     if not _has(CUDA):
-        return f"The ONNX Runtime that is installed computes on the CPU only. Put the one for GPUs in its place: {INSTALL}"
+        return (
+            f"The ONNX Runtime that is installed computes on the CPU only. Put the one for GPUs in its place: {INSTALL}"
+        )
     if precision == "int8" and not (_has(TENSORRT) and _tensorrt_is_here()):
-        return f"ONNX Runtime computes int8 on GPUs by TensorRT, which is not installed. Install it: {_TENSORRT_INSTALL}"
+        return (
+            f"ONNX Runtime computes int8 on GPUs by TensorRT, which is not installed. Install it: {_TENSORRT_INSTALL}"
+        )
     return gpu.missing()
 
 
 def _has(provider: str) -> bool:
-    return any(any((Path(folder) / "capi").glob(f"*onnxruntime_{_LIBRARIES[provider]}.*")) for folder in _folders("onnxruntime"))
+    return any(
+        any((Path(folder) / "capi").glob(f"*onnxruntime_{_LIBRARIES[provider]}.*"))
+        for folder in _folders("onnxruntime")
+    )
 
 
 def _folders(module: str) -> list[str]:
@@ -59,13 +70,19 @@ def _folders(module: str) -> list[str]:
 
 
 def _tensorrt_is_here() -> bool:
-    return any((Path(folder) / _NVINFER).is_file() for folder in _folders("tensorrt_libs")) or ctypes.util.find_library("nvinfer") == _NVINFER
+    return (
+        any((Path(folder) / _NVINFER).is_file() for folder in _folders("tensorrt_libs"))
+        or ctypes.util.find_library("nvinfer") == _NVINFER
+    )
 
 
 def chosen(provider: Provider, precision: str) -> str:
     """Return the provider that does the work; raises BuildError for int8 by CUDA's."""
     if provider == "cuda" and precision == "int8":
-        raise BuildError("ONNX Runtime's CUDA provider computes int8 networks in float32, dequantized", "Leave the option `provider` out: TensorRT's does it.")
+        raise BuildError(
+            "ONNX Runtime's CUDA provider computes int8 networks in float32, dequantized",
+            "Leave the option `provider` out: TensorRT's does it.",
+        )
     if provider == "auto":
         return TENSORRT if precision == "int8" else CUDA
     return TENSORRT if provider == "tensorrt" else CUDA
@@ -91,7 +108,8 @@ def settings_of(provider: str, precision: str, device: int, *, tf32: bool) -> li
 
 
 def preload(runtime: ModuleType, provider: str) -> str:
-    """Load the libraries from NVIDIA's Python packages, where they are, and return what ONNX Runtime printed about those that it didn't find."""
+    """Load the libraries from NVIDIA's Python packages, where they are, and return what ONNX Runtime printed about
+    those that it didn't find."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         runtime.preload_dlls()
@@ -101,26 +119,42 @@ def preload(runtime: ModuleType, provider: str) -> str:
 
 
 def require_gpu(session: Any, provider: str, model: Model, said: str) -> None:
-    """Raise BuildError where the provider didn't start, or where operators of the network fell back to the CPU: it names the first of them.
+    """Raise BuildError where the provider didn't start, or where operators of the network fell back to the CPU: it
+    names the first of them.
 
     What computes with sizes alone may stay there, as ONNX Runtime itself decides: those numbers are needed on the CPU.
     """
     if provider not in session.get_providers():
-        hint = f"It needs CUDA and cuDNN: {INSTALL}" + (f"; and TensorRT 10: {_TENSORRT_INSTALL}" if provider == TENSORRT else "")
-        raise BuildError(f"ONNX Runtime's {provider} did not start, and the CPU would have done the work{f': {said[:200]}' if said else ''}", hint)
+        hint = f"It needs CUDA and cuDNN: {INSTALL}" + (
+            f"; and TensorRT 10: {_TENSORRT_INSTALL}" if provider == TENSORRT else ""
+        )
+        raise BuildError(
+            f"ONNX Runtime's {provider} did not start, and the CPU would have done the"
+            f" work{f': {said[:200]}' if said else ''}",
+            hint,
+        )
     if not hasattr(session, "get_provider_graph_assignment_info"):
-        raise BuildError("this ONNX Runtime can't tell which operators its GPU provider computes: it is older than 1.24", f"Update it: {INSTALL}")
-    assigned = [(part.ep_name, node) for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()]
+        raise BuildError(
+            "this ONNX Runtime can't tell which operators its GPU provider computes: it is older than 1.24",
+            f"Update it: {INSTALL}",
+        )
+    assigned = [
+        (part.ep_name, node) for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()
+    ]
     fallen = [node for name, node in assigned if name == CPU and not _is_about_sizes(node, model)]
     if fallen:
-        shown = ", ".join(f"{node.op_type} '{node.name}'" if node.name else node.op_type for node in fallen[:3]) + (" …" if len(fallen) > 3 else "")
+        shown = ", ".join(f"{node.op_type} '{node.name}'" if node.name else node.op_type for node in fallen[:3]) + (
+            " …" if len(fallen) > 3 else ""
+        )
         raise BuildError(
             f"{model.path.name}: {len(fallen)} of its {len(assigned)} operators would be computed on the CPU: {shown}",
             f"{provider} has no kernel for them as they are. Export the network with other operators or types.",
         )
     beside = sum(name != provider for name, _ in assigned)
     if beside == len(assigned):
-        raise BuildError(f"{model.path.name}: {provider} took none of its {len(assigned)} operators", "Use the option provider=cuda.")
+        raise BuildError(
+            f"{model.path.name}: {provider} took none of its {len(assigned)} operators", "Use the option provider=cuda."
+        )
     _log.debug("%s computes %d of %d operators of %s", provider, len(assigned) - beside, len(assigned), model.path.name)
 
 

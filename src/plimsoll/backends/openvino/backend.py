@@ -25,7 +25,8 @@ from plimsoll.system import host
 
 _INSTALL = "pip install 'plimsoll-line[openvino]'"
 _COMPUTES_IN = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
-"""What each target's floating-point operators compute in. Unless told, OpenVINO takes bfloat16 wherever the processor has it."""
+"""What each target's floating-point operators compute in. Unless told, OpenVINO takes bfloat16 wherever the processor
+has it."""
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -42,7 +43,8 @@ class OpenVinoOptions(Options):
     pinning: bool = False
     """Bind each thread to a core. Two processes that do so share the first cores while others idle."""
     fixed_sizes: int = Field(2, ge=0, le=64)
-    """For how many batch sizes, the first to come, the network is compiled anew: faster than the one for any size; each keeps the weights once more."""
+    """For how many batch sizes, the first to come, the network is compiled anew: faster than the one for any size; each
+    keeps the weights once more."""
 
 
 class OpenVino(Backend):
@@ -53,7 +55,10 @@ class OpenVino(Backend):
 
     def offers(self) -> tuple[AvailableTarget, ...]:
         absent = "" if importlib.util.find_spec("openvino") else f"OpenVINO is not installed. Install it: {_INSTALL}"
-        return tuple(AvailableTarget(Target("openvino", "cpu", precision), absent or _lacking(precision)) for precision in _COMPUTES_IN)
+        return tuple(
+            AvailableTarget(Target("openvino", "cpu", precision), absent or _lacking(precision))
+            for precision in _COMPUTES_IN
+        )
 
     def needs(self, target: Target) -> OnnxForm:
         return "qdq" if target.precision == "int8" else "float32"
@@ -76,7 +81,9 @@ class OpenVino(Backend):
             # Sizes that come later are compiled from what was read now, whatever has become of the file.
             core.set_property({"ENABLE_MMAP": False})
             network = core.read_model(str(model.path))
-            return _Session(_Compiler(openvino, core, network, _settings(target, chosen, plan), plan.streams), chosen.fixed_sizes)
+            return _Session(
+                _Compiler(openvino, core, network, _settings(target, chosen, plan), plan.streams), chosen.fixed_sizes
+            )
 
 
 def _require_ir_form(model: Model, target: Target) -> None:
@@ -85,17 +92,26 @@ def _require_ir_form(model: Model, target: Target) -> None:
         quantized = b'type="FakeQuantize"' in model.path.read_bytes()
     if quantized != (target.precision == "int8"):
         found, other = ("quantized", "int8") if quantized else ("in floating point", "float32")
-        raise BuildError(f"{model.path}: {target} needs another file: this one is {found}", f"Run it as openvino:cpu:{other}.")
+        raise BuildError(
+            f"{model.path}: {target} needs another file: this one is {found}", f"Run it as openvino:cpu:{other}."
+        )
 
 
 def _lacking(precision: str) -> str:
-    """Return what this processor lacks for a precision, or nothing. OpenVINO itself would emulate it, or ignore the wish."""
+    """Return what this processor lacks for a precision, or nothing. OpenVINO itself would emulate it, or ignore the
+    wish."""
     sets = set(host.instruction_sets())
     if precision == "bfloat16" and not sets & {"avx512_bf16", "amx_bf16", "bf16"}:
-        return "This processor is not known to compute in bfloat16 (AVX512-BF16, AMX-BF16 or Arm's BF16): OpenVINO would emulate it. Use float32."
+        return (
+            "This processor is not known to compute in bfloat16 (AVX512-BF16, AMX-BF16 or Arm's BF16): OpenVINO would"
+            " emulate it. Use float32."
+        )
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     if precision == "float16" and not apple and not sets & {"avx512_fp16", "asimdhp"}:
-        return "This processor is not known to compute in float16 (AVX512-FP16 or Arm's FP16): OpenVINO would compute in another precision. Use float32."
+        return (
+            "This processor is not known to compute in float16 (AVX512-FP16 or Arm's FP16): OpenVINO would compute in"
+            " another precision. Use float32."
+        )
     return ""
 
 
@@ -106,8 +122,8 @@ def _import() -> ModuleType:
     """Import OpenVINO without its telemetry.
 
     Where the package openvino-telemetry is there, as pip installs it, `import openvino` reports the import to Google
-    Analytics and writes files below the home folder, unless the user opted out. Where it isn't, OpenVINO uses a stub that
-    does nothing: so it isn't there while OpenVINO is being imported.
+    Analytics and writes files below the home folder, unless the user opted out. Where it isn't, OpenVINO uses a stub
+    that does nothing: so it isn't there while OpenVINO is being imported.
     """
     telemetry = "openvino_telemetry"
     with _importing:
@@ -143,7 +159,9 @@ def _settings(target: Target, chosen: OpenVinoOptions, plan: ThreadPlan) -> dict
 class _Compiler:
     """A network that was read, ready to be compiled for one size of its inputs or for any."""
 
-    def __init__(self, openvino: ModuleType, core: Any, network: Any, settings: Mapping[str, Any], streams: int) -> None:
+    def __init__(
+        self, openvino: ModuleType, core: Any, network: Any, settings: Mapping[str, Any], streams: int
+    ) -> None:
         self._core = core
         self._settings = settings
         self._lanes = streams
@@ -157,9 +175,15 @@ class _Compiler:
             network = network.clone()
             network.reshape(dict(enumerate(map(list, shapes))))
         compiled = self._core.compile_model(network, "CPU", dict(self._settings))
-        wanted, found = self._settings["INFERENCE_PRECISION_HINT"], compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        wanted, found = (
+            self._settings["INFERENCE_PRECISION_HINT"],
+            compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+        )
         if found != wanted:
-            raise BuildError(f"OpenVINO was told to compute in {wanted}, but computes in {found} on this processor", "Use the target of that precision.")
+            raise BuildError(
+                f"OpenVINO was told to compute in {wanted}, but computes in {found} on this processor",
+                "Use the target of that precision.",
+            )
         return _Compiled(compiled, max(self._lanes, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
 
@@ -199,7 +223,12 @@ class _Session:
         self._fixed: dict[Shapes, _Compiled] = {}
         self._any: _Compiled | None = None
         self._lock = threading.Lock()
-        self._compiled_for(tuple(tuple(1 if size is None and axis == 0 else size or 0 for axis, size in enumerate(one.shape)) for one in self.inputs))
+        self._compiled_for(
+            tuple(
+                tuple(1 if size is None and axis == 0 else size or 0 for axis, size in enumerate(one.shape))
+                for one in self.inputs
+            )
+        )
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         with translate(RunError, "OpenVINO failed"):

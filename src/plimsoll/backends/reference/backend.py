@@ -28,7 +28,10 @@ class Reference(Backend):
     def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
         del target, folder, calibrated
         if model.format != "onnx":
-            raise BuildError(f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}", "Convert it first.")
+            raise BuildError(
+                f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}",
+                "Convert it first.",
+            )
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
@@ -62,7 +65,9 @@ class _Session:
 
 def _info(value: Any, numpy_dtype: Any) -> TensorInfo:
     tensor = value.type.tensor_type
-    shape = tuple(one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in tensor.shape.dim)
+    shape = tuple(
+        one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in tensor.shape.dim
+    )
     return TensorInfo(value.name, shape, str(np.dtype(numpy_dtype(tensor.elem_type))))
 
 

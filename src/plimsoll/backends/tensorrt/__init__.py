@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.backends.tensorrt.backend import BACKEND, TensorRtOptions
 
-__all__ = ['BACKEND', 'TensorRtOptions']
+__all__ = ["BACKEND", "TensorRtOptions"]

@@ -29,13 +29,13 @@ _CAPABILITIES = {"float32": _TURING, "float16": _TURING, "bfloat16": _AMPERE, "i
 class TensorRt(Backend):
     """TensorRT.
 
-    `build` makes an engine for this machine's GPU, which takes minutes; the same network with the same options on the same GPU is
-    taken from the user's cache after that. The two generations want different networks:
+    `build` makes an engine for this machine's GPU, which takes minutes; the same network with the same options on the
+    same GPU is taken from the user's cache after that. The two generations want different networks:
 
     - TensorRT 11 computes in the types that the network has: float16 ones are converted, int8 and fp8 ones carry Q/DQ.
-    - TensorRT 10 takes the float32 network and picks the fastest kernels among the types that it is allowed; int8 and fp8 as above, and
-      int8 also by TensorRT's own calibrators: give `build` a float32 network and `Calibrated` with the method `entropy` or `minmax`,
-      or with ranges, which become a calibration cache.
+    - TensorRT 10 takes the float32 network and picks the fastest kernels among the types that it is allowed; int8 and
+      fp8 as above, and int8 also by TensorRT's own calibrators: give `build` a float32 network and `Calibrated` with
+      the method `entropy` or `minmax`, or with ranges, which become a calibration cache.
     """
 
     name = "tensorrt"
@@ -45,16 +45,22 @@ class TensorRt(Backend):
         self._options = options or TensorRtOptions()
 
     def offers(self) -> tuple[AvailableTarget, ...]:
-        absent = "" if importlib.util.find_spec("tensorrt") else f"TensorRT is not installed. Install it: {runtime.INSTALL}"
+        absent = (
+            "" if importlib.util.find_spec("tensorrt") else f"TensorRT is not installed. Install it: {runtime.INSTALL}"
+        )
         return tuple(
-            AvailableTarget(Target("tensorrt", "gpu", precision), absent or gpu.missing(capability, f"TensorRT in {precision}"))
+            AvailableTarget(
+                Target("tensorrt", "gpu", precision), absent or gpu.missing(capability, f"TensorRT in {precision}")
+            )
             for precision, capability in _CAPABILITIES.items()
         )
 
     def needs(self, target: Target) -> OnnxForm:
         if target.precision == "int8":
             return "qdq"
-        return "float16" if target.precision == "float16" and runtime.generation() >= runtime.STRONGLY_TYPED else "float32"
+        return (
+            "float16" if target.precision == "float16" and runtime.generation() >= runtime.STRONGLY_TYPED else "float32"
+        )
 
     def calibrated(self, target: Target) -> bool:
         return target.precision == "fp8"
@@ -66,7 +72,9 @@ class TensorRt(Backend):
         self.check(target)
         if model.format == FORMAT:
             return model
-        return construction.build(model, target, folder, construction.Wishes(self._options, self.needs(target), calibrated))
+        return construction.build(
+            model, target, folder, construction.Wishes(self._options, self.needs(target), calibrated)
+        )
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> TensorRtSession:
         self.check(target)
@@ -77,7 +85,10 @@ class TensorRt(Backend):
             content = model.path.read_bytes()
         facts = EngineFacts.beside(model.path)
         if facts is not None and facts.precision != target.precision:
-            raise BuildError(f"{model.path.name} computes in {facts.precision}, the target is {target}", f"Use tensorrt:gpu:{facts.precision}.")
+            raise BuildError(
+                f"{model.path.name} computes in {facts.precision}, the target is {target}",
+                f"Use tensorrt:gpu:{facts.precision}.",
+            )
         if facts is not None:
             facts.require(model.path, content, gpu.at(chosen.device), runtime.version(), chosen.library_digests())
         return TensorRtSession.open(model.path.name, content, chosen, chosen.contexts or min(plan.streams, 2))

@@ -17,23 +17,41 @@ if TYPE_CHECKING:
 _FLOAT, _FLOAT16, _BFLOAT16 = 1, 10, 16
 """Members of ONNX's TensorProto.DataType."""
 
-_KEEP_FLOAT32 = ("Softmax", "LogSoftmax", "ReduceSum", "ReduceSumSquare", "ReduceL2", "ReduceLogSumExp", "Exp", "Pow", "CumSum", "InstanceNormalization")
+_KEEP_FLOAT32 = (
+    "Softmax",
+    "LogSoftmax",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "ReduceL2",
+    "ReduceLogSumExp",
+    "Exp",
+    "Pow",
+    "CumSum",
+    "InstanceNormalization",
+)
 """Operators whose long sums would lose too many of bfloat16's 8 bits."""
 
 
 def converted(model: Model, folder: Path) -> Path:
-    """Write the network with weights and arithmetic in bfloat16, but for a few operators, into `folder`; inputs and outputs stay float32.
+    """Write the network with weights and arithmetic in bfloat16, but for a few operators, into `folder`; inputs and
+    outputs stay float32.
 
-    The casts are placed by ONNX Runtime's float16 converter; then float16 is renamed, and each weight rounded from its float32 value.
-    Raises BuildError.
+    The casts are placed by ONNX Runtime's float16 converter; then float16 is renamed, and each weight rounded from its
+    float32 value. Raises BuildError.
     """
     half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
     proto = graph.load(model)
     _store_constants(proto)
-    exact = {tensor.name: graph.array(tensor) for tensor in load.messages(proto, "TensorProto") if tensor.data_type == _FLOAT and tensor.name}
+    exact = {
+        tensor.name: graph.array(tensor)
+        for tensor in load.messages(proto, "TensorProto")
+        if tensor.data_type == _FLOAT and tensor.name
+    }
     with translate(BuildError, f"{model.path}: can't be converted to bfloat16"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what float16 can't hold is rounded from its float32 value below
-        converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=[*half.DEFAULT_OP_BLOCK_LIST, *_KEEP_FLOAT32])
+        converted = half.convert_float_to_float16(
+            proto, keep_io_types=True, op_block_list=[*half.DEFAULT_OP_BLOCK_LIST, *_KEEP_FLOAT32]
+        )
         graph.sort(converted)
         _rename(converted, exact)
         path = folder / f"{model.path.stem}.bfloat16.onnx"

@@ -17,7 +17,9 @@ from plimsoll.system.gpu import Device
 class Feeder:
     """What a calibrator reads and writes; lives in the thread of its device."""
 
-    def __init__(self, method: str, tensors: NDArray[Any], table: bytes, device: Device, cache: Path, batch: int) -> None:
+    def __init__(
+        self, method: str, tensors: NDArray[Any], table: bytes, device: Device, cache: Path, batch: int
+    ) -> None:
         self.method = method
         self.batch = min(batch, len(tensors)) or batch
         """Pictures at once."""
@@ -39,7 +41,8 @@ class Feeder:
         return cls(given["method"], np.load(given["tensors"], mmap_mode="r"), b"", device, cache, batch)
 
     def next_batch(self) -> list[int] | None:
-        """Return the address, on the GPU, of the next pictures; None after the last. A rest that fills no batch is left out."""
+        """Return the address, on the GPU, of the next pictures; None after the last. A rest that fills no batch is left
+        out."""
         if self._place + self.batch > len(self._tensors):
             return None
         part = np.ascontiguousarray(self._tensors[self._place : self._place + self.batch])
@@ -81,6 +84,7 @@ def calibrator(feeder: Feeder) -> Any:
 
 
 def table(ranges: Mapping[str, tuple[float, float]]) -> bytes:
-    """Return ranges as a calibration cache of the installed version: symmetric, since TensorRT knows no zero point. Raises InputError."""
+    """Return ranges as a calibration cache of the installed version: symmetric, since TensorRT knows no zero point.
+    Raises InputError."""
     major, minor, patch = (int(part) for part in runtime.version().split(".")[:3])
     return Cache.of(ranges, version=str(major * 10000 + minor * 100 + patch)).dumps().encode()

@@ -1,7 +1,8 @@
 """TensorRT's calibration cache (TensorRT up to 10).
 
-Line 1 is `TRT-<version>-<algorithm>`, for example `TRT-8205-EntropyCalibration2`; each further line `<tensor>: <hex>`, the hexadecimal digits
-of a big-endian IEEE 754 float32: a *scale*, of which 127 make the range's end. Names may hold spaces and colons.
+Line 1 is `TRT-<version>-<algorithm>`, for example `TRT-8205-EntropyCalibration2`; each further line `<tensor>: <hex>`,
+the hexadecimal digits of a big-endian IEEE 754 float32: a *scale*, of which 127 make the range's end. Names may hold
+spaces and colons.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from plimsoll.errors import InputError
 STEPS = 127.0
 _HEAD = re.compile(r"TRT-(\d+)-(\w+)")
 _LARGEST = float.fromhex("0x1.fffffep+127")
-_HINT = "TensorRT writes such a file for its calibrators: TRT-<version>-<algorithm>, then a line <tensor>: <8 hexadecimal digits> for each tensor."
+_HINT = (
+    "TensorRT writes such a file for its calibrators: TRT-<version>-<algorithm>, then a line <tensor>: <8 hexadecimal"
+    " digits> for each tensor."
+)
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,27 @@ class Cache:
 
     scales: Mapping[str, float]
     version: str = "8600"
-    """TensorRT's version as it writes it, for example 8205 for 8.2.5. TensorRT calibrates anew where it is another than its own."""
+    """TensorRT's version as it writes it, for example 8205 for 8.2.5. TensorRT calibrates anew where it is another than
+    its own."""
     algorithm: str = "EntropyCalibration2"
 
     @classmethod
     def of(cls, ranges: Ranges, version: str = "8600", algorithm: str = "EntropyCalibration2") -> Self:
         """Return the cache that ranges mean; raises InputError for what it can't hold."""
         if not re.fullmatch(r"\d+", version) or not re.fullmatch(r"\w+", algorithm):
-            raise InputError(f"TRT-{version}-{algorithm} can't begin a TensorRT cache", "For example version 8205, algorithm EntropyCalibration2.")
+            raise InputError(
+                f"TRT-{version}-{algorithm} can't begin a TensorRT cache",
+                "For example version 8205, algorithm EntropyCalibration2.",
+            )
         if odd := [name for name in ranges if not name.strip() or name.splitlines() != [name] or name != name.strip()]:
-            raise InputError(f"the tensor's name {odd[0]!r} can't stand in a TensorRT cache, where each has a line", "Rename it.")
-        return cls({name: _float32(threshold(low, high) / STEPS, name) for name, (low, high) in ranges.items()}, version, algorithm)
+            raise InputError(
+                f"the tensor's name {odd[0]!r} can't stand in a TensorRT cache, where each has a line", "Rename it."
+            )
+        return cls(
+            {name: _float32(threshold(low, high) / STEPS, name) for name, (low, high) in ranges.items()},
+            version,
+            algorithm,
+        )
 
     @property
     def ranges(self) -> dict[str, Range]:
@@ -59,10 +73,14 @@ class Cache:
             name, colon, digits = line.rpartition(":")
             name, digits = name.strip(), digits.strip()
             if not colon or not name or not re.fullmatch(r"[0-9a-fA-F]{8}", digits):
-                raise InputError(f"{where}, line {number}: found {line[:80]!r}, expected <tensor>: <8 hexadecimal digits>", _HINT)
+                raise InputError(
+                    f"{where}, line {number}: found {line[:80]!r}, expected <tensor>: <8 hexadecimal digits>", _HINT
+                )
             (scale,) = struct.unpack(">f", bytes.fromhex(digits))
             if not math.isfinite(scale) or scale < 0:
-                raise InputError(f"{where}, line {number}: the scale of '{name}' is {scale}, expected a number from 0", _HINT)
+                raise InputError(
+                    f"{where}, line {number}: the scale of '{name}' is {scale}, expected a number from 0", _HINT
+                )
             if name in scales:
                 raise InputError(f"{where}, line {number}: '{name}' stands there twice", _HINT)
             scales[name] = scale

@@ -1,4 +1,5 @@
-"""Build an engine: bring the network into the form that this generation of TensorRT takes, then build, or take what was built before.
+"""Build an engine: bring the network into the form that this generation of TensorRT takes, then build, or take what was
+built before.
 
 Building runs in a process of its own (`job`): it takes minutes and much memory, and TensorRT's builder can crash.
 """
@@ -64,16 +65,20 @@ def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
 
 
 def _implicit(model: Model, target: Target, wishes: Wishes) -> Calibrated | None:
-    """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized yet; raises BuildError."""
+    """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized
+    yet; raises BuildError."""
     calibrated = wishes.calibrated
     if target.precision != "int8" or calibrated is None or form_of(model.path) != "float32":
         return None
     if runtime.generation() >= runtime.STRONGLY_TYPED:
         raise BuildError(
-            f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ", "Quantize it first with plimsoll.quantize.static."
+            f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ",
+            "Quantize it first with plimsoll.quantize.static.",
         )
     if not calibrated.ranges and calibrated.method not in CALIBRATORS:
-        raise BuildError(f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges.")
+        raise BuildError(
+            f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges."
+        )
     return calibrated
 
 
@@ -81,7 +86,10 @@ def _prepared(model: Model, target: Target, wishes: Wishes, folder: Path) -> Pat
     """Return the network as TensorRT's parser takes it; raises BuildError."""
     if target.precision == "fp8":
         if wishes.calibrated is None or not wishes.calibrated.ranges:
-            raise BuildError(f"{model.path}: an fp8 engine needs the ranges of a calibration", "`plimsoll convert … --images DIR` finds them.")
+            raise BuildError(
+                f"{model.path}: an fp8 engine needs the ranges of a calibration",
+                "`plimsoll convert … --images DIR` finds them.",
+            )
         return fp8.quantized(model, wishes.calibrated.ranges, folder)
     if target.precision == "bfloat16" and runtime.generation() >= runtime.STRONGLY_TYPED:
         return bfloat16.converted(model, folder)
@@ -103,9 +111,16 @@ def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Pat
             "calibration": _calibration(_implicit(model, target, wishes), desk),
         }
         try:
-            subprocesses.run("plimsoll.backends.tensorrt.job", payload, desk, subprocesses.Limits(seconds=60 * wishes.options.build_minutes))
+            subprocesses.run(
+                "plimsoll.backends.tensorrt.job",
+                payload,
+                desk,
+                subprocesses.Limits(seconds=60 * wishes.options.build_minutes),
+            )
         except subprocesses.JobError as error:
-            raise BuildError(f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint) from error
+            raise BuildError(
+                f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint
+            ) from error
 
 
 def _calibration(calibrated: Calibrated | None, desk: Path) -> dict[str, Any] | None:
@@ -127,5 +142,6 @@ def _digest(calibrated: Calibrated | None) -> str:
 
 
 def _sizes(model: Model) -> list[int | None]:
-    """Return the picture's sizes by the Spec, without the batch: what a network that leaves them free is built for; empty without a Spec."""
+    """Return the picture's sizes by the Spec, without the batch: what a network that leaves them free is built for;
+    empty without a Spec."""
     return list(model.spec.input.form.shape) if model.spec is not None else []

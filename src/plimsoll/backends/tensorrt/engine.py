@@ -1,6 +1,7 @@
 """What an engine was built for, in a small JSON file beside it.
 
-An engine is machine code for one GPU and one version of TensorRT. Elsewhere it is refused before TensorRT reads it, in words.
+An engine is machine code for one GPU and one version of TensorRT. Elsewhere it is refused before TensorRT reads it, in
+words.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ FORMAT = "tensorrt"
 ENGINE, CALIBRATION = "network.engine", "network.calibration"
 """What the files of a kept engine are called."""
 _AMPERE = (8, 0)
-_ANEW = "An engine runs only where it was built: build it here from the network it was made from (`plimsoll convert MODEL --target tensorrt:gpu:…`)."
+_ANEW = (
+    "An engine runs only where it was built: build it here from the network it was made from (`plimsoll convert MODEL"
+    " --target tensorrt:gpu:…`)."
+)
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -49,14 +53,17 @@ class EngineFacts(BaseModel):
 
     @classmethod
     def beside(cls, engine: Path) -> Self | None:
-        """Read the JSON beside an engine; None where there is none, as beside one that `trtexec` built. Raises BuildError."""
+        """Read the JSON beside an engine; None where there is none, as beside one that `trtexec` built. Raises
+        BuildError."""
         file = facts_file(engine)
         try:
             return cls.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise BuildError(f"{file}: can't read what the engine was built for: {str(error).splitlines()[0]}", _ANEW) from error
+            raise BuildError(
+                f"{file}: can't read what the engine was built for: {str(error).splitlines()[0]}", _ANEW
+            ) from error
 
     def write(self, engine: Path) -> Path:
         """Write the JSON beside an engine and return its path."""
@@ -65,15 +72,23 @@ class EngineFacts(BaseModel):
         return file
 
     def require(self, engine: Path, content: bytes, gpu: Gpu, version: str, plugins: dict[str, str]) -> None:
-        """Raise BuildError, in words, where the engine can't run on this GPU with this TensorRT and these plugins, or isn't the one described."""
+        """Raise BuildError, in words, where the engine can't run on this GPU with this TensorRT and these plugins, or
+        isn't the one described."""
         if version != self.tensorrt:
             raise BuildError(f"{engine.name} was built by TensorRT {self.tensorrt}; here is TensorRT {version}", _ANEW)
         if not self._fits(gpu):
             raise BuildError(f"{engine.name} was built on {self._home()}; here is {gpu}", _ANEW)
         if hashlib.sha256(content).hexdigest() != self.engine:
-            raise BuildError(f"{engine.name} is not the engine that {facts_file(engine).name} describes: it is damaged, or was replaced", _ANEW)
+            raise BuildError(
+                f"{engine.name} is not the engine that {facts_file(engine).name} describes: it is damaged, or was"
+                " replaced",
+                _ANEW,
+            )
         if missing := [name for name, digest in self.plugins.items() if plugins.get(name) != digest]:
-            raise BuildError(f"{engine.name} needs the plugin libraries it was built with: {', '.join(missing)}", "Give their paths: --set plugins=…")
+            raise BuildError(
+                f"{engine.name} needs the plugin libraries it was built with: {', '.join(missing)}",
+                "Give their paths: --set plugins=…",
+            )
 
     def _fits(self, gpu: Gpu) -> bool:
         if self.hardware == "ampere_plus":
@@ -82,7 +97,11 @@ class EngineFacts(BaseModel):
 
     def _home(self) -> str:
         here = str(Gpu(self.gpu, self.capability))
-        return here if self.hardware == "this" else f"{here}, for {'all from Ampere on' if self.hardware == 'ampere_plus' else 'all of this capability'}"
+        return (
+            here
+            if self.hardware == "this"
+            else f"{here}, for {'all from Ampere on' if self.hardware == 'ampere_plus' else 'all of this capability'}"
+        )
 
 
 def facts_file(engine: Path) -> Path:
@@ -97,7 +116,8 @@ def timing_file(gpu: Gpu, version: str) -> Path:
 
 
 def take(kept: Path, folder: Path, stem: str) -> list[Path]:
-    """Copy a kept engine and what belongs to it into `folder` under a name; returns the engine first. Says that it was used now."""
+    """Copy a kept engine and what belongs to it into `folder` under a name; returns the engine first. Says that it was
+    used now."""
     build_cache.used(kept)
     names = [name for name in (ENGINE, facts_file(kept / ENGINE).name, CALIBRATION) if (kept / name).is_file()]
     return [Path(shutil.copyfile(kept / name, folder / name.replace("network", stem, 1))) for name in names]

@@ -1,7 +1,7 @@
 """A network in fp8 (E4M3): Q/DQ around the convolutions and products whose ranges are known, for GPUs from Ada on.
 
-One scale for each tensor, weights too, as TensorRT's fp8 kernels take them: the largest absolute value becomes 448, E4M3's largest
-(P. Micikevicius and others, "FP8 Formats for Deep Learning", arXiv 2209.05433).
+One scale for each tensor, weights too, as TensorRT's fp8 kernels take them: the largest absolute value becomes 448,
+E4M3's largest (P. Micikevicius and others, "FP8 Formats for Deep Learning", arXiv 2209.05433).
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _E4M3 = 17
 def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: Path) -> Path:
     """Write the network with Q/DQ in E4M3 into `folder` and return its path.
 
-    `ranges` gives the range of what each operator reads; operators without one stay as they are. Raises BuildError where none has one.
+    `ranges` gives the range of what each operator reads; operators without one stay as they are. Raises BuildError
+    where none has one.
     """
     from onnx import version_converter
 
@@ -45,7 +46,10 @@ def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: P
     work = _Quantizing(proto)
     done = [work.visit(node, ranges) for node in list(proto.graph.node)]
     if not any(done):
-        raise BuildError(f"{model.path}: none of its operators reads a tensor that the calibration has a range for", "Calibrate this very network.")
+        raise BuildError(
+            f"{model.path}: none of its operators reads a tensor that the calibration has a range for",
+            "Calibrate this very network.",
+        )
     work.finish()
     path = folder / f"{model.path.stem}.fp8.onnx"
     graph.save(proto, path)
@@ -70,7 +74,8 @@ class _Quantizing:
         return True
 
     def _pair(self, node: NodeProto, name: str, largest: float) -> str:
-        """Return a tensor's name behind its quantization and dequantization, which are made where they aren't there yet."""
+        """Return a tensor's name behind its quantization and dequantization, which are made where they aren't there
+        yet."""
         from onnx import helper
 
         if name not in self._dequantized:

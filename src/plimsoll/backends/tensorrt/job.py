@@ -79,7 +79,10 @@ class _Build:
         self._read_timings(timings)
         plan = self._builder.build_serialized_network(self._network, self._config)
         if plan is None:
-            raise BuildError(f"it can't build this network{runtime.said(self._log)}", "The whole log: set the logger plimsoll.tensorrt to DEBUG.")
+            raise BuildError(
+                f"it can't build this network{runtime.said(self._log)}",
+                "The whole log: set the logger plimsoll.tensorrt to DEBUG.",
+            )
         if calibrator is not None:
             calibrator.close()
         self._write_timings(timings)
@@ -92,7 +95,8 @@ class _Build:
         errors = [parser.get_error(place) for place in range(min(parser.num_errors, 3))]
         told = "; ".join(f"{one.node_operator() or 'the graph'} '{one.node_name()}': {one.desc()}" for one in errors)
         raise BuildError(
-            f"its parser refuses the network: {told or runtime.said(self._log)}", "An operator that it lacks can come from a plugin: --set plugins=…"
+            f"its parser refuses the network: {told or runtime.said(self._log)}",
+            "An operator that it lacks can come from a plugin: --set plugins=…",
         )
 
     def _configure(self) -> None:
@@ -110,7 +114,9 @@ class _Build:
             config.builder_optimization_level = options.effort
         levels = tensorrt.HardwareCompatibilityLevel
         if options.hardware != "this":
-            config.hardware_compatibility_level = levels.AMPERE_PLUS if options.hardware == "ampere_plus" else levels.SAME_COMPUTE_CAPABILITY
+            config.hardware_compatibility_level = (
+                levels.AMPERE_PLUS if options.hardware == "ampere_plus" else levels.SAME_COMPUTE_CAPABILITY
+            )
 
     def _inputs(self) -> list[Any]:
         return [self._network.get_input(place) for place in range(self._network.num_inputs)]
@@ -123,11 +129,14 @@ class _Build:
         profile = self._builder.create_optimization_profile()
         for one in self._inputs():
             shapes = [
-                shape_for(one.name, tuple(one.shape), batch, self._payload["sizes"]) for batch in (options.min_batch, options.best_batch, options.max_batch)
+                shape_for(one.name, tuple(one.shape), batch, self._payload["sizes"])
+                for batch in (options.min_batch, options.best_batch, options.max_batch)
             ]
             profile.set_shape(one.name, *shapes)
         if self._config.add_optimization_profile(profile) < 0:
-            raise BuildError(f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}")
+            raise BuildError(
+                f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}"
+            )
 
     def _calibrate(self, out: Path) -> calibration.Feeder | None:
         """Give TensorRT 10 a calibrator where the network isn't quantized already."""
@@ -136,9 +145,15 @@ class _Build:
             return None
         inputs = self._inputs()
         if len(inputs) != 1:
-            raise BuildError(f"its calibrators are fed pictures; this network has {len(inputs)} inputs", "Quantize it first with plimsoll.quantize.static.")
+            raise BuildError(
+                f"its calibrators are fed pictures; this network has {len(inputs)} inputs",
+                "Quantize it first with plimsoll.quantize.static.",
+            )
         feeder = calibration.Feeder.of(
-            given, self._device, out / engine.CALIBRATION, self._options.best_batch if inputs[0].shape[0] < 0 else inputs[0].shape[0]
+            given,
+            self._device,
+            out / engine.CALIBRATION,
+            self._options.best_batch if inputs[0].shape[0] < 0 else inputs[0].shape[0],
         )
         if inputs[0].shape[0] < 0:
             profile = self._builder.create_optimization_profile()
@@ -166,7 +181,8 @@ class _Build:
 
 
 def shape_for(name: str, shape: Sequence[int], batch: int, sizes: Sequence[int | None]) -> tuple[int, ...]:
-    """Return an input's shape with its free sizes (-1) filled in: the batch, and the picture's sizes by the Spec. Raises BuildError."""
+    """Return an input's shape with its free sizes (-1) filled in: the batch, and the picture's sizes by the Spec.
+    Raises BuildError."""
     given = [None, *sizes] if len(sizes) == len(shape) - 1 else [None] * len(shape)
     filled = [batch if shape[:1] and shape[0] < 0 else size for size in shape[:1]] + list(shape[1:])
     for axis in range(1, len(filled)):
@@ -174,7 +190,8 @@ def shape_for(name: str, shape: Sequence[int], batch: int, sizes: Sequence[int |
             size = given[axis]
             if size is None:
                 raise BuildError(
-                    f"the input '{name}' is {list(shape)}: its size is free along axis {axis}", "Fix it in the network, or with a resize step in the Spec."
+                    f"the input '{name}' is {list(shape)}: its size is free along axis {axis}",
+                    "Fix it in the network, or with a resize step in the Spec.",
                 )
             filled[axis] = size
     return tuple(filled)

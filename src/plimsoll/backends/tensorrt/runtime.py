@@ -16,7 +16,8 @@ from plimsoll.core.foreign import require
 from plimsoll.errors import BackendMissingError, BuildError
 
 INSTALL = "pip install tensorrt-cu13"
-"""A small package that fetches NVIDIA's libraries (2 GB) from NVIDIA's own index; `tensorrt-cu12` where the driver is older than CUDA 13's."""
+"""A small package that fetches NVIDIA's libraries (2 GB) from NVIDIA's own index; `tensorrt-cu12` where the driver is
+older than CUDA 13's."""
 
 WEAKLY_TYPED, STRONGLY_TYPED = 10, 11
 """The generations: TensorRT 10 chooses types by flags, 11 computes in those that the network has."""
@@ -27,11 +28,15 @@ _log = logging.getLogger("plimsoll.tensorrt")
 
 @cache
 def load() -> Any:
-    """Return the module `tensorrt`; raises BackendMissingError where it can't be loaded, or is of a generation that Plimsoll doesn't know."""
+    """Return the module `tensorrt`; raises BackendMissingError where it can't be loaded, or is of a generation that
+    Plimsoll doesn't know."""
     tensorrt = require("tensorrt", INSTALL)
     found = str(tensorrt.__version__)
     if _major(found) not in (WEAKLY_TYPED, STRONGLY_TYPED):
-        raise BackendMissingError(f"TensorRT {found} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}", f"Install one of those: {INSTALL}")
+        raise BackendMissingError(
+            f"TensorRT {found} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}",
+            f"Install one of those: {INSTALL}",
+        )
     return tensorrt
 
 
@@ -54,7 +59,8 @@ def _major(text: str) -> int:
 
 
 def logger() -> Any:
-    """Return a TensorRT logger that hands on to Python's logging ("plimsoll.tensorrt") and keeps the last errors in `errors`."""
+    """Return a TensorRT logger that hands on to Python's logging ("plimsoll.tensorrt") and keeps the last errors in
+    `errors`."""
     tensorrt = load()
     levels = {
         tensorrt.ILogger.Severity.INTERNAL_ERROR: logging.ERROR,
@@ -95,6 +101,12 @@ def load_plugins(log: Any, libraries: Iterable[Path]) -> None:
         try:
             handle = registry.load_library(str(library))
         except RuntimeError as error:
-            raise BuildError(f"{library}: TensorRT can't load the plugin library: {error}{said(log)}", "Was it built for this version?") from error
+            raise BuildError(
+                f"{library}: TensorRT can't load the plugin library: {error}{said(log)}",
+                "Was it built for this version?",
+            ) from error
         if handle is None and log.errors:
-            raise BuildError(f"{library}: TensorRT can't load the plugin library{said(log)}", "Was it built for this version of TensorRT?")
+            raise BuildError(
+                f"{library}: TensorRT can't load the plugin library{said(log)}",
+                "Was it built for this version of TensorRT?",
+            )

@@ -1,7 +1,7 @@
 """Run an engine: several contexts over one engine, each with its own memory, stream and thread.
 
-CUDA's context belongs to a thread: what one thread makes, another must not use unprepared. So each lane has a thread that makes all it
-has, computes with it and gives it back; callers hand over tensors and wait.
+CUDA's context belongs to a thread: what one thread makes, another must not use unprepared. So each lane has a thread
+that makes all it has, computes with it and gives it back; callers hand over tensors and wait.
 """
 
 from __future__ import annotations
@@ -24,14 +24,24 @@ from plimsoll.core.model import TensorInfo, Tensors
 from plimsoll.errors import BackendError, BuildError, RunError
 from plimsoll.system.gpu import Device
 
-_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
+_DTYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT8": "int8",
+    "INT32": "int32",
+    "INT64": "int64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+}
 
 
 @dataclass
 class _Owner:
     """A thread and the lane that it owns."""
 
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="plimsoll-tensorrt"))
+    thread: ThreadPoolExecutor = field(
+        default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="plimsoll-tensorrt")
+    )
     lane: Lane | None = None
 
 
@@ -72,8 +82,14 @@ class TensorRtSession:
         if self._least <= count <= self._most:
             return self._call(feeds)
         if any(one.shape[:1] != (None,) for one in self.outputs):
-            raise RunError(f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be cut by pictures")
-        parts = [{key: value[:true] for key, value in self._call(part).items()} for part, true in _pieces(feeds, count, self._least, self._most)]
+            raise RunError(
+                f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be"
+                " cut by pictures"
+            )
+        parts = [
+            {key: value[:true] for key, value in self._call(part).items()}
+            for part, true in _pieces(feeds, count, self._least, self._most)
+        ]
         return {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.outputs}
 
     def _call(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
@@ -97,7 +113,8 @@ class TensorRtSession:
 
 
 def _give_back(owners: list[_Owner], engine: _Engine) -> None:
-    """Close the streams, each in its own thread, then the engine; what fails on the way out is not the caller's business any more."""
+    """Close the streams, each in its own thread, then the engine; what fails on the way out is not the caller's
+    business any more."""
     for owner in owners:
         lane, owner.lane = owner.lane, None
         if lane is not None:
@@ -109,13 +126,19 @@ def _give_back(owners: list[_Owner], engine: _Engine) -> None:
         owner.thread.shutdown()
 
 
-def _pieces(feeds: Mapping[str, NDArray[Any]], count: int, least: int, most: int) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
-    """Cut a batch into what the engine takes, filled up with repeats where that is too few; yields each with its true count."""
+def _pieces(
+    feeds: Mapping[str, NDArray[Any]], count: int, least: int, most: int
+) -> Iterator[tuple[dict[str, NDArray[Any]], int]]:
+    """Cut a batch into what the engine takes, filled up with repeats where that is too few; yields each with its true
+    count."""
     for start in range(0, count, most):
         part = {name: value[start : start + most] for name, value in feeds.items()}
         true = min(most, count - start)
         if true < least:
-            part = {name: np.concatenate([value, np.repeat(value[-1:], least - true, axis=0)]) for name, value in part.items()}
+            part = {
+                name: np.concatenate([value, np.repeat(value[-1:], least - true, axis=0)])
+                for name, value in part.items()
+            }
         yield part, true
 
 
@@ -143,11 +166,16 @@ class _Engine:
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
             said = runtime.said(self.log)
-            raise BuildError(f"TensorRT {tensorrt.__version__} can't load {name}{said}", "An engine fits one GPU and one version: build it here.")
+            raise BuildError(
+                f"TensorRT {tensorrt.__version__} can't load {name}{said}",
+                "An engine fits one GPU and one version: build it here.",
+            )
         infos: dict[bool, list[TensorInfo]] = {True: [], False: []}
         for place in range(self.engine.num_io_tensors):
             tensor = self.engine.get_tensor_name(place)
-            infos[self.engine.get_tensor_mode(tensor) == tensorrt.TensorIOMode.INPUT].append(_info(tensorrt, self.engine, tensor))
+            infos[self.engine.get_tensor_mode(tensor) == tensorrt.TensorIOMode.INPUT].append(
+                _info(tensorrt, self.engine, tensor)
+            )
         self.inputs, self.outputs = tuple(infos[True]), tuple(infos[False])
         self.batches = _batches(self.engine, infos[True])
 
@@ -164,7 +192,10 @@ def _info(tensorrt: Any, engine: Any, tensor: str) -> TensorInfo:
     """Return what an input or output is; raises BuildError for what this session doesn't hand over."""
     kind = engine.get_tensor_dtype(tensor).name
     if kind not in _DTYPES or engine.get_tensor_location(tensor) != tensorrt.TensorLocation.DEVICE:
-        raise BuildError(f"the engine's '{tensor}' is a {kind} that lies with the {engine.get_tensor_location(tensor).name}; expected numbers on the GPU")
+        raise BuildError(
+            f"the engine's '{tensor}' is a {kind} that lies with the {engine.get_tensor_location(tensor).name};"
+            " expected numbers on the GPU"
+        )
     shape = tuple(size if size >= 0 else None for size in engine.get_tensor_shape(tensor))
     return TensorInfo(tensor, shape, _DTYPES[kind])
 

@@ -68,10 +68,15 @@ class Lane:
         self._context = engine.create_execution_context()
         if self._context is None:
             self._device.close()
-            raise RunError(f"the GPU has no room for a context{runtime.said(log)}", "Fewer contexts or a smaller max_batch need less.")
+            raise RunError(
+                f"the GPU has no room for a context{runtime.said(log)}",
+                "Fewer contexts or a smaller max_batch need less.",
+            )
         self._allocator = _allocator(self._buffer)
 
-    def run(self, feeds: Mapping[str, NDArray[Any]], inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> Tensors:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    ) -> Tensors:
         """Compute all outputs; raises RunError."""
         self._log.errors.clear()
         for info in inputs:
@@ -82,7 +87,10 @@ class Lane:
             self._prepare(info)
         self._require(self._context.execute_async_v3(self._device.stream), "compute")
         # Only now is the size of an output known that depends on the picture.
-        shapes = {info.name: self._allocator.shapes.pop(info.name, None) or tuple(self._context.get_tensor_shape(info.name)) for info in outputs}
+        shapes = {
+            info.name: self._allocator.shapes.pop(info.name, None) or tuple(self._context.get_tensor_shape(info.name))
+            for info in outputs
+        }
         for info in outputs:
             self._buffer(info.name).download(_bytes(shapes[info.name], info.dtype))
         self._device.wait()
@@ -121,7 +129,8 @@ class Lane:
 
 
 def _allocator(buffer_of: Any) -> Any:
-    """Return an output allocator of TensorRT for outputs whose size depends on the picture's content; their shapes end up in `shapes`."""
+    """Return an output allocator of TensorRT for outputs whose size depends on the picture's content; their shapes end
+    up in `shapes`."""
     tensorrt = runtime.load()
 
     class Allocator(tensorrt.IOutputAllocator):  # type: ignore[misc, name-defined]

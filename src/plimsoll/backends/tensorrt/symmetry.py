@@ -1,4 +1,5 @@
-"""TensorRT quantizes symmetrically: int8, the zero point at 0. Other Q/DQ networks are refused before it refuses them less clearly."""
+"""TensorRT quantizes symmetrically: int8, the zero point at 0. Other Q/DQ networks are refused before it refuses them
+less clearly."""
 
 from __future__ import annotations
 
@@ -17,13 +18,15 @@ _INT8, _INT32 = np.dtype(np.int8), np.dtype(np.int32)
 
 
 def require(model: Model) -> None:
-    """Raise BuildError where a network's Q/DQ has another type than int8 (int32 for biases), or a zero point that isn't 0."""
+    """Raise BuildError where a network's Q/DQ has another type than int8 (int32 for biases), or a zero point that isn't
+    0."""
     graph = onnx_graph.load(model).graph
     foreign = [node.input[0] for node in graph.node if not _fits(graph, node)]
     if foreign:
         shown = ", ".join(f"'{name}'" for name in foreign[:3]) + (" …" if len(foreign) > 3 else "")
         raise BuildError(
-            f"{model.path}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise (uint8, or a zero point): {shown}",
+            f"{model.path}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise"
+            f" (uint8, or a zero point): {shown}",
             "Quantize the float32 network for this target: plimsoll.quantize.StaticOptions.for_target(target).",
         )
 

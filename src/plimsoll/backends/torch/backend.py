@@ -26,16 +26,19 @@ class TorchOptions(Options):
     """Options of PyTorch."""
 
     compiler: Literal["inductor", "none"] = "inductor"
-    """`inductor`: compile the network ahead of time (AOTInductor), which takes a minute once and needs a C++ compiler, on a GPU Triton too.
-    `none`: call PyTorch's own kernels one after another."""
+    """`inductor`: compile the network ahead of time (AOTInductor), which takes a minute once and needs a C++ compiler,
+    on a GPU Triton too. `none`: call PyTorch's own kernels one after another."""
     tuned: bool = False
-    """Let the compiler time kernels against one another (Inductor's max_autotune): minutes more, mostly faster on a GPU."""
+    """Let the compiler time kernels against one another (Inductor's max_autotune): minutes more, mostly faster on a
+    GPU."""
     max_batch: int = Field(64, ge=2, le=4096)
     """The largest batch that a network with a free batch is compiled for; larger ones are cut."""
     graphs: int = Field(4, ge=0, le=64)
-    """On a GPU, for how many batch sizes, the first to come, a CUDA graph is recorded: all kernels of a call start at once. Each takes memory."""
+    """On a GPU, for how many batch sizes, the first to come, a CUDA graph is recorded: all kernels of a call start at
+    once. Each takes memory."""
     tf32: bool = False
-    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any more."""
+    """On a GPU, let float32 convolutions and products round what they read to 10 bits: faster, and not float32 any
+    more."""
     device: int = Field(0, ge=0)
     """Which of the GPUs that CUDA sees."""
     compile_minutes: float = Field(20.0, gt=0)
@@ -45,8 +48,8 @@ class TorchOptions(Options):
 class Torch(Backend):
     """PyTorch.
 
-    A network stays ONNX, so a bundle carries no machine code: it is compiled when it is first loaded on a machine, and taken from the
-    user's cache after that. Exported programs (`.pt2`) become ONNX first, as all sources do.
+    A network stays ONNX, so a bundle carries no machine code: it is compiled when it is first loaded on a machine, and
+    taken from the user's cache after that. Exported programs (`.pt2`) become ONNX first, as all sources do.
     """
 
     name = "torch"
@@ -55,11 +58,20 @@ class Torch(Backend):
     def offers(self) -> tuple[AvailableTarget, ...]:
         found = importlib.util.find_spec("torch")
         absent = "" if found else f"PyTorch is not installed. Install it: {compilation.INSTALL}"
-        here = [AvailableTarget(Target("torch", "cpu", precision), absent or _lacking(precision)) for precision in _ON_CPUS]
-        cuda = absent or ("" if _has_cuda(found) else f"The PyTorch that is installed computes on the CPU only. Install another: {compilation.INSTALL}")
+        here = [
+            AvailableTarget(Target("torch", "cpu", precision), absent or _lacking(precision)) for precision in _ON_CPUS
+        ]
+        cuda = absent or (
+            ""
+            if _has_cuda(found)
+            else f"The PyTorch that is installed computes on the CPU only. Install another: {compilation.INSTALL}"
+        )
         return (
             *here,
-            *(AvailableTarget(Target("torch", "gpu", name), cuda or gpu.missing(least, f"PyTorch in {name}")) for name, least in _ON_GPUS.items()),
+            *(
+                AvailableTarget(Target("torch", "gpu", name), cuda or gpu.missing(least, f"PyTorch in {name}"))
+                for name, least in _ON_GPUS.items()
+            ),
         )
 
     def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
@@ -75,11 +87,17 @@ class Torch(Backend):
         from plimsoll.backends.torch import session
 
         torch.set_num_threads(plan.threads)
-        request = compilation.Request(model, target, chosen.max_batch, tuned=chosen.tuned, device=chosen.device, minutes=chosen.compile_minutes)
+        request = compilation.Request(
+            model, target, chosen.max_batch, tuned=chosen.tuned, device=chosen.device, minutes=chosen.compile_minutes
+        )
         with translate(BuildError, f"PyTorch can't load {model.path.name}"):
             if target.device == "gpu":
                 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = chosen.tf32
-            program = compilation.compiled(request, plan.streams) if chosen.compiler == "inductor" else compilation.plain(request)
+            program = (
+                compilation.compiled(request, plan.streams)
+                if chosen.compiler == "inductor"
+                else compilation.plain(request)
+            )
             return session.GpuSession(program, chosen.graphs) if target.device == "gpu" else session.CpuSession(program)
 
 

@@ -1,4 +1,5 @@
-"""Make a program of a network: compiled ahead of time by AOTInductor in a process of its own, or PyTorch's own kernels as they are.
+"""Make a program of a network: compiled ahead of time by AOTInductor in a process of its own, or PyTorch's own kernels
+as they are.
 
 Compiled programs are machine code. They are never part of a bundle and only ever loaded out of the user's own cache.
 """
@@ -82,9 +83,15 @@ def compiled(request: Request, streams: int) -> Program:
         if not kept.is_dir():
             _compile(request, kept)
         build_cache.used(kept)
-        # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep to.
+        # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep
+        # to.
         load = require("torch._inductor.package", INSTALL).load_package
-        run = load(str(kept / PROGRAM), run_single_threaded=on_gpu, num_runners=1 if on_gpu else streams, device_index=request.device if on_gpu else -1)
+        run = load(
+            str(kept / PROGRAM),
+            run_single_threaded=on_gpu,
+            num_runners=1 if on_gpu else streams,
+            device_index=request.device if on_gpu else -1,
+        )
     inputs, outputs = interface(request.model)
     free = any(one.shape[:1] == (None,) for one in inputs)
     return Program(run, request.where, inputs, outputs, request.max_batch if free else None)
@@ -104,10 +111,13 @@ def _compile(request: Request, kept: Path) -> None:
             "scratch": str(desk / "inductor"),
         }
         try:
-            subprocesses.run("plimsoll.backends.torch.job", payload, desk, subprocesses.Limits(seconds=60 * request.minutes))
+            subprocesses.run(
+                "plimsoll.backends.torch.job", payload, desk, subprocesses.Limits(seconds=60 * request.minutes)
+            )
         except subprocesses.JobError as error:
             raise BuildError(
-                f"{request.model.path.name}: PyTorch can't compile it for {request.target}: {error.message}", f"{error.hint} {_BY_HAND}"
+                f"{request.model.path.name}: PyTorch can't compile it for {request.target}: {error.message}",
+                f"{error.hint} {_BY_HAND}",
             ) from error
 
 
@@ -121,7 +131,9 @@ def interface(model: Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, .
 
 def _info(value: Any) -> TensorInfo:
     shape = onnx_load.shape_of(value) or ()
-    return TensorInfo(value.name, tuple(size if isinstance(size, int) else None for size in shape), onnx_load.dtype_of(value))
+    return TensorInfo(
+        value.name, tuple(size if isinstance(size, int) else None for size in shape), onnx_load.dtype_of(value)
+    )
 
 
 def sizes_of(model: Model) -> list[int | None]:

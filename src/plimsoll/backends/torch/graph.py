@@ -1,6 +1,7 @@
 """An ONNX network as a PyTorch module. Imported only where PyTorch is.
 
-The module is a list of PyTorch's own operators, which `torch.export` writes down as a graph again: that is what is compiled.
+The module is a list of PyTorch's own operators, which `torch.export` writes down as a graph again: that is what is
+compiled.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ _FLOATING = ("f", "V")  # bfloat16 is a type of its own to NumPy
 
 
 class OnnxModule(torch.nn.Module):  # type: ignore[misc]
-    """A network of ONNX operators, computed in one floating-point precision; inputs and outputs keep the types that they have in the file.
+    """A network of ONNX operators, computed in one floating-point precision; inputs and outputs keep the types that
+    they have in the file.
 
     Raises BuildError for operators that have no translation, and, when it is called, for attributes that have none.
     """
@@ -46,7 +48,9 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
 
     def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute all outputs, in the file's order, from all inputs in theirs."""
-        values: dict[str, Value] = {name: Stored(self._numbers[name], getattr(self, held)) for name, held in self._weights.items()}
+        values: dict[str, Value] = {
+            name: Stored(self._numbers[name], getattr(self, held)) for name, held in self._weights.items()
+        }
         values |= {name: array for name, array in self._numbers.items() if name not in self._weights}
         for name, value in zip(self.inputs, given, strict=True):
             values[name] = value.to(self._precision) if value.is_floating_point() else value
@@ -58,7 +62,9 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
                 if self._last_use[name] == place and name not in self.outputs:
                     values.pop(name, None)
         like = given[0] if given else None
-        return tuple(tensor(values[name], like).to(getattr(torch, str(self._output_types[name]))) for name in self.outputs)
+        return tuple(
+            tensor(values[name], like).to(getattr(torch, str(self._output_types[name]))) for name in self.outputs
+        )
 
 
 def translated(model: Model, precision: torch.dtype) -> OnnxModule:
@@ -69,9 +75,18 @@ def translated(model: Model, precision: torch.dtype) -> OnnxModule:
 
 
 def _require_known(proto: ModelProto) -> None:
-    foreign = sorted({_full_name(node) for node in proto.graph.node if node.op_type not in OPERATORS or node.domain not in load.DEFAULT_DOMAINS})
+    foreign = sorted(
+        {
+            _full_name(node)
+            for node in proto.graph.node
+            if node.op_type not in OPERATORS or node.domain not in load.DEFAULT_DOMAINS
+        }
+    )
     if foreign:
-        raise BuildError(f"PyTorch: no translation for {', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}", "Run the network with another runtime.")
+        raise BuildError(
+            f"PyTorch: no translation for {', '.join(foreign[:5])}{' …' if len(foreign) > 5 else ''}",
+            "Run the network with another runtime.",
+        )
 
 
 def _full_name(node: NodeProto) -> str:
@@ -84,5 +99,11 @@ def _node(node: NodeProto, opset: int, precision: torch.dtype) -> Node:
     attributes: dict[str, Any] = {}
     for one in node.attribute:
         value = helper.get_attribute_value(one)
-        attributes[one.name] = graph.array(value) if isinstance(value, TensorProto) else list(value) if isinstance(value, (list, tuple)) else value
+        attributes[one.name] = (
+            graph.array(value)
+            if isinstance(value, TensorProto)
+            else list(value)
+            if isinstance(value, (list, tuple))
+            else value
+        )
     return Node(node.op_type, node.name, tuple(node.input), tuple(node.output), opset, precision, attributes)

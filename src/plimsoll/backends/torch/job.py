@@ -44,6 +44,9 @@ def _example(torch: Any, info: TensorInfo, payload: dict[str, Any]) -> Any:
     sizes = payload["sizes"] if len(payload["sizes"]) == len(info.shape) - 1 else [None] * (len(info.shape) - 1)
     inner = [given if size is None else size for size, given in zip(info.shape[1:], sizes, strict=True)]
     if None in inner:
-        raise BuildError(f"the input '{info.name}' has free sizes besides the batch", "Fix them in the network, or with a resize step in the Spec.")
+        raise BuildError(
+            f"the input '{info.name}' has free sizes besides the batch",
+            "Fix them in the network, or with a resize step in the Spec.",
+        )
     batch = [info.shape[0] or _EXAMPLE_BATCH] if info.shape else []
     return torch.zeros(*batch, *inner, dtype=getattr(torch, info.dtype), device=payload["where"])

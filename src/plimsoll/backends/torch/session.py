@@ -42,7 +42,10 @@ class _Session(ABC):
             if program.most is None or count <= program.most:
                 answers = self._compute(program, given)
             else:
-                parts = [self._compute(program, [one[at : at + program.most] for one in given]) for at in range(0, count, program.most)]
+                parts = [
+                    self._compute(program, [one[at : at + program.most] for one in given])
+                    for at in range(0, count, program.most)
+                ]
                 answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return {one.name: answer for one, answer in zip(self.outputs, answers, strict=True)}
 
@@ -54,14 +57,16 @@ class _Session(ABC):
 
 
 class CpuSession(_Session):
-    """A program on the CPU. Threads may call at once: a compiled one is there several times, PyTorch's own kernels allow it."""
+    """A program on the CPU. Threads may call at once: a compiled one is there several times, PyTorch's own kernels
+    allow it."""
 
     def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]:
         return [np.array(one.numpy()) for one in program.run(*(torch.from_numpy(np.array(one)) for one in given))]
 
 
 class GpuSession(_Session):
-    """A program on a GPU: one call at a time, each batch size with buffers and, for the first few, a CUDA graph of its own."""
+    """A program on a GPU: one call at a time, each batch size with buffers and, for the first few, a CUDA graph of its
+    own."""
 
     def __init__(self, program: Program, graphs: int) -> None:
         super().__init__(program)
@@ -118,7 +123,9 @@ class _Replay:
                 answers = list(program.run(*there))
             compute = graph.replay
         except RuntimeError as error:
-            _log.warning("no CUDA graph could be recorded, each kernel is started by itself: %s", str(error).partition("\n")[0])
+            _log.warning(
+                "no CUDA graph could be recorded, each kernel is started by itself: %s", str(error).partition("\n")[0]
+            )
             torch.cuda.synchronize()
             answers = list(program.run(*there))
 

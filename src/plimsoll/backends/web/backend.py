@@ -1,8 +1,8 @@
 """ONNX Runtime Web: the runtime that a web package (`plimsoll.export.web`) answers with in a browser, here in Node.
 
 It is the same WebAssembly with the same network, so what is measured here is what a browser answers. Nobody would serve
-with it: `ship` tries it only when asked to. As in a browser without cross-origin isolation, one thread computes a call; several
-streams are several processes.
+with it: `ship` tries it only when asked to. As in a browser without cross-origin isolation, one thread computes a call;
+several streams are several processes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ RUNTIME = NpmFiles(
         BINARY: "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2",
     },
 )
-"""The plain WebAssembly build, with every operator of ONNX Runtime: 14 MB. Those for WebGPU and WebNN are 17 to 28 MB."""
+"""The plain WebAssembly build, with every operator of ONNX Runtime: 14 MB. Those for WebGPU and WebNN are 17 to 28 MB.
+"""
 
 _FORMS: dict[str, OnnxForm] = {"float32": "float32", "int8": "qdq"}
 _LANE = Path(__file__).with_name("web_lane.mjs")
@@ -53,7 +54,11 @@ class Web(Backend):
     deployable = False
 
     def offers(self) -> tuple[AvailableTarget, ...]:
-        missing = npm.missing(RUNTIME) if shutil.which("node") else "Node.js is not installed. Install it (Debian: apt-get install nodejs npm)"
+        missing = (
+            npm.missing(RUNTIME)
+            if shutil.which("node")
+            else "Node.js is not installed. Install it (Debian: apt-get install nodejs npm)"
+        )
         return tuple(AvailableTarget(Target("web", "wasm", precision), missing) for precision in _FORMS)
 
     def needs(self, target: Target) -> OnnxForm:
@@ -70,12 +75,21 @@ class Web(Backend):
         self.check(target)
         files = npm.fetch(RUNTIME)
         further = [file.relative_to(model.path.parent).as_posix() for file in model.files]
-        command = [shutil.which("node") or "node", str(_LANE), str(files[SCRIPT]), str(files[BINARY]), str(model.path.resolve()), *further]
+        command = [
+            shutil.which("node") or "node",
+            str(_LANE),
+            str(files[SCRIPT]),
+            str(files[BINARY]),
+            str(model.path.resolve()),
+            *further,
+        ]
         try:
             return _Session(command, plan.streams)
         except (OSError, RunError) as error:
             reason = error.message if isinstance(error, RunError) else error
-            raise BuildError(f"ONNX Runtime Web can't load {model.path.name}: {reason}", "Check the file with `plimsoll inspect`.") from error
+            raise BuildError(
+                f"ONNX Runtime Web can't load {model.path.name}: {reason}", "Check the file with `plimsoll inspect`."
+            ) from error
 
 
 class _Session:
@@ -121,14 +135,24 @@ class _Lane:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         arrays = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        tensors = [{"name": name, "dtype": str(value.dtype), "shape": value.shape, "bytes": value.nbytes} for name, value in arrays.items()]
+        tensors = [
+            {"name": name, "dtype": str(value.dtype), "shape": value.shape, "bytes": value.nbytes}
+            for name, value in arrays.items()
+        ]
         try:
-            self._to.write(json.dumps({"tensors": tensors}).encode() + b"\n" + b"".join(value.tobytes() for value in arrays.values()))
+            self._to.write(
+                json.dumps({"tensors": tensors}).encode()
+                + b"\n"
+                + b"".join(value.tobytes() for value in arrays.values())
+            )
             self._to.flush()
         except OSError as error:
             raise RunError(self._last_words()) from error
         head = self.head()
-        return {one["name"]: np.frombuffer(bytearray(self._from.read(one["bytes"])), one["dtype"]).reshape(one["shape"]) for one in head["tensors"]}
+        return {
+            one["name"]: np.frombuffer(bytearray(self._from.read(one["bytes"])), one["dtype"]).reshape(one["shape"])
+            for one in head["tensors"]
+        }
 
     def head(self) -> dict[str, Any]:
         """Return the next message's line: after the start, what the network takes and gives; raises RunError."""

@@ -1,7 +1,7 @@
 """The `config.pbtxt` of the three models that a network becomes in Triton.
 
-`NAME` takes picture files and is an ensemble of the other two: `NAME.steps` turns them into a tensor, `NAME.tensor` is the network.
-The fields: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
+`NAME` takes picture files and is an ensemble of the other two: `NAME.steps` turns them into a tensor, `NAME.tensor` is
+the network. The fields: https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto
 """
 
 from __future__ import annotations
@@ -35,9 +35,15 @@ _BETWEEN = "plimsoll:tensor"
 """The tensor between the two steps of the ensemble; no network's output is called so."""
 
 
-def configurations(spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions) -> dict[str, str]:
+def configurations(
+    spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions
+) -> dict[str, str]:
     """Return the text of each model's config.pbtxt by the model's name, the ensemble first."""
-    messages = (_ensemble(spec, network), _steps(spec, network, preprocessing, options), _network(spec, network, options))
+    messages = (
+        _ensemble(spec, network),
+        _steps(spec, network, preprocessing, options),
+        _network(spec, network, options),
+    )
     return {str(message["name"]): HEADER + dumps(message) for message in messages}
 
 
@@ -47,7 +53,8 @@ def names(spec: Spec) -> tuple[str, str, str]:
 
 
 def classified(spec: Spec, network: Network) -> str | None:
-    """Return the output whose values stand for the labels, in their order; None where there is none, or a label has several lines."""
+    """Return the output whose values stand for the labels, in their order; None where there is none, or a label has
+    several lines."""
     if not isinstance(spec.output, Classify) or any(len(label.splitlines()) != 1 for label in spec.output.labels):
         return None
     found = [one for one in network.outputs if spec.output.tensor in (None, one.name)]
@@ -65,7 +72,12 @@ def _ensemble(spec: Spec, network: Network) -> Message:
         "output": [_described(one, (-1, *(_sizes(one.shape[1:]) or _lone(network)))) for one in network.outputs],
         "ensemble_scheduling": {
             "step": [
-                {"model_name": steps, "model_version": -1, "input_map": entries({IMAGE: IMAGE}), "output_map": entries({network.picture_input: _BETWEEN})},
+                {
+                    "model_name": steps,
+                    "model_version": -1,
+                    "input_map": entries({IMAGE: IMAGE}),
+                    "output_map": entries({network.picture_input: _BETWEEN}),
+                },
                 {
                     "model_name": tensor,
                     "model_version": -1,
@@ -82,7 +94,8 @@ def _ensemble(spec: Spec, network: Network) -> Message:
 def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions) -> Message:
     form = spec.input.form
     made = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
-    # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an ensemble aren't changed at once.
+    # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an
+    # ensemble aren't changed at once.
     digest = hashlib.sha256(spec.input.model_dump_json().encode()).hexdigest()
     return {
         "name": names(spec)[1],
@@ -92,7 +105,13 @@ def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: 
         "output": [_described(made, _sizes(made.shape))],
         "instance_group": [{"count": options.decoders, "kind": Word("KIND_CPU")}],
         "version_policy": _latest(),
-        "parameters": _parameters({"steps": preprocessing, "max_pictures": str(options.max_batch if network.free else 1), "input_sha256": digest}),
+        "parameters": _parameters(
+            {
+                "steps": preprocessing,
+                "max_pictures": str(options.max_batch if network.free else 1),
+                "input_sha256": digest,
+            }
+        ),
     }
 
 
@@ -105,7 +124,10 @@ def _network(spec: Spec, network: Network, options: TritonOptions) -> Message:
         "default_model_filename": None if network.backend == PYTHON else network.file,
         "max_batch_size": options.max_batch if network.batches else 0,
         "input": [_described(one, _sizes(one.shape[rest])) for one in network.inputs],
-        "output": [_described(one, _sizes(one.shape[rest])) | {"label_filename": LABELS if one.name == labelled else None} for one in network.outputs],
+        "output": [
+            _described(one, _sizes(one.shape[rest])) | {"label_filename": LABELS if one.name == labelled else None}
+            for one in network.outputs
+        ],
         "dynamic_batching": _batching(network, options),
         "instance_group": [_instances(network, options)],
         "optimization": _optimization(network),
@@ -122,7 +144,11 @@ def _batching(network: Network, options: TritonOptions) -> Message | None:
     return {
         "preferred_batch_size": preferred or None,
         "max_queue_delay_microseconds": options.delay_us,
-        "default_queue_policy": {"timeout_action": Word("REJECT"), "allow_timeout_override": True, "max_queue_size": options.queue},
+        "default_queue_policy": {
+            "timeout_action": Word("REJECT"),
+            "allow_timeout_override": True,
+            "max_queue_size": options.queue,
+        },
     }
 
 
@@ -141,16 +167,22 @@ def _device(network: Network) -> str:
 
 
 def _optimization(network: Network) -> Message | None:
-    """Let ONNX Runtime compute on a GPU as Plimsoll's own backend does: int8 by TensorRT, floats by CUDA without rounding to TensorFloat-32."""
+    """Let ONNX Runtime compute on a GPU as Plimsoll's own backend does: int8 by TensorRT, floats by CUDA without
+    rounding to TensorFloat-32."""
     if network.backend != "onnxruntime" or _device(network) != "gpu":
         return None
     cuda = {"name": "cuda", "parameters": entries({"use_tf32": "0"})}
     tensorrt = {"name": "tensorrt", "parameters": entries({"precision_mode": "INT8"})}
-    return {"execution_accelerators": {"gpu_execution_accelerator": [tensorrt, cuda] if network.target.precision == "int8" else [cuda]}}
+    return {
+        "execution_accelerators": {
+            "gpu_execution_accelerator": [tensorrt, cuda] if network.target.precision == "int8" else [cuda]
+        }
+    }
 
 
 def _warmup(network: Network, options: TritonOptions) -> Sequence[Message]:
-    """Let the smallest and the largest call be computed before the first request waits for it; nothing where a size is free."""
+    """Let the smallest and the largest call be computed before the first request waits for it; nothing where a size is
+    free."""
     if any(size is None for one in network.inputs for size in one.shape[1:]):
         return []
     batches = sorted({1, options.max_batch}) if network.batches else [1]
@@ -160,7 +192,11 @@ def _warmup(network: Network, options: TritonOptions) -> Sequence[Message]:
             "batch_size": batch,
             "inputs": entries(
                 {
-                    one.name: {"data_type": _type(one), "dims": [size or 1 for size in (one.shape[1:] if network.batches else one.shape)], "zero_data": True}
+                    one.name: {
+                        "data_type": _type(one),
+                        "dims": [size or 1 for size in (one.shape[1:] if network.batches else one.shape)],
+                        "zero_data": True,
+                    }
                     for one in network.inputs
                 }
             ),

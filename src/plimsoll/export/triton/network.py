@@ -46,15 +46,18 @@ class Network:
     def batches(self) -> bool:
         """Whether Triton may compute several requests together.
 
-        The first axis of every tensor has to be free. Triton's OpenVINO backend fixes the batch to the largest one and computes that
-        for every call, or refuses smaller ones: there each request is a call of its own.
+        The first axis of every tensor has to be free. Triton's OpenVINO backend fixes the batch to the largest one and
+        computes that for every call, or refuses smaller ones: there each request is a call of its own.
         """
         return self.backend != "openvino" and self.free
 
     @property
     def free(self) -> bool:
-        """Whether one call takes any number of pictures. Plimsoll's own runner cuts and fills batches for networks that don't."""
-        return self.backend == PYTHON or all(one.shape and one.shape[0] is None for one in (*self.inputs, *self.outputs))
+        """Whether one call takes any number of pictures. Plimsoll's own runner cuts and fills batches for networks that
+        don't."""
+        return self.backend == PYTHON or all(
+            one.shape and one.shape[0] is None for one in (*self.inputs, *self.outputs)
+        )
 
 
 def describe(model: Model, target: Target, options: TritonOptions) -> Network:
@@ -67,7 +70,11 @@ def describe(model: Model, target: Target, options: TritonOptions) -> Network:
     file = _FILES.get((target.runtime, model.format))
     if options.network == PYTHON or file is None:
         _refuse_foreign(model, target, options)
-        backend, file, files = PYTHON, f"model/{model.path.name}", {f"model/{name}": path for name, path in _named(model, model.path.name).items()}
+        backend, file, files = (
+            PYTHON,
+            f"model/{model.path.name}",
+            {f"model/{name}": path for name, path in _named(model, model.path.name).items()},
+        )
     else:
         backend, files = target.runtime, _named(model, file)
     inputs, outputs = _signature(model, target)
@@ -87,18 +94,24 @@ def _refuse_foreign(model: Model, target: Target, options: TritonOptions) -> Non
 
 
 def _named(model: Model, main: str) -> dict[str, Path]:
-    """Return the model's files by their names in the version folder; those beside the main one keep theirs, since it names them."""
+    """Return the model's files by their names in the version folder; those beside the main one keep theirs, since it
+    names them."""
     folder = model.path.parent
     if model.format == "tensorrt":  # What lies beside an engine is for Plimsoll alone.
         return {main: model.path}
     try:
         beside = {file.relative_to(folder).as_posix(): file for file in model.files}
     except ValueError as error:
-        raise ModelError(f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together.") from error
+        raise ModelError(
+            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+        ) from error
     if main == "model.xml":  # OpenVINO looks for the weights beside it, under the same name.
         beside = {f"model{Path(name).suffix}": file for name, file in beside.items()}
     if main in beside:
-        raise ModelError(f"{model.path}: one of its further files is called {main}", "Save the network again with another name for its weights.")
+        raise ModelError(
+            f"{model.path}: one of its further files is called {main}",
+            "Save the network again with another name for its weights.",
+        )
     return {main: model.path, **beside}
 
 
@@ -115,9 +128,14 @@ def _signature(model: Model, target: Target) -> tuple[tuple[TensorInfo, ...], tu
 def _picture_input(model: Model, spec: Spec, inputs: tuple[TensorInfo, ...]) -> str:
     names = [one.name for one in inputs]
     if len(names) != 1:
-        raise ModelError(f"{model.name}: the network has {len(names)} inputs ({', '.join(names)}); a picture alone doesn't feed it")
+        raise ModelError(
+            f"{model.name}: the network has {len(names)} inputs ({', '.join(names)}); a picture alone doesn't feed it"
+        )
     if spec.input.tensor not in (None, names[0]):
-        raise ModelError(f"{model.name}: the Spec names the input '{spec.input.tensor}', the network has {names[0]}", "Correct `input.tensor` in the Spec.")
+        raise ModelError(
+            f"{model.name}: the Spec names the input '{spec.input.tensor}', the network has {names[0]}",
+            "Correct `input.tensor` in the Spec.",
+        )
     return names[0]
 
 
@@ -125,12 +143,20 @@ def _check(model: Model, network: Network) -> None:
     """Raise ModelError for what a configuration can't say, or what would fail at the first request."""
     unknown = [one.name for one in (*network.inputs, *network.outputs) if not one.shape]
     if unknown:
-        raise ModelError(f"{model.name}: the network doesn't say which shape {', '.join(unknown)} has, and Triton has to be told")
+        raise ModelError(
+            f"{model.name}: the network doesn't say which shape {', '.join(unknown)} has, and Triton has to be told"
+        )
     taken, made = network.inputs[0], model.contract().input.form
     sizes = list(zip(taken.shape[1:], made.shape, strict=False))
-    if taken.dtype != made.dtype or len(taken.shape) != len(made.shape) + 1 or any(None not in pair and pair[0] != pair[1] for pair in sizes):
+    if (
+        taken.dtype != made.dtype
+        or len(taken.shape) != len(made.shape) + 1
+        or any(None not in pair and pair[0] != pair[1] for pair in sizes)
+    ):
         raise ModelError(
-            f"{model.name}: the input steps make {made.dtype} {made.shape}, the network takes {taken.dtype} {taken.shape[1:]}", "Correct the Spec."
+            f"{model.name}: the input steps make {made.dtype} {made.shape}, the network takes {taken.dtype}"
+            f" {taken.shape[1:]}",
+            "Correct the Spec.",
         )
     if not network.free and taken.shape[0] not in (None, 1):
         raise ModelError(
@@ -138,4 +164,6 @@ def _check(model: Model, network: Network) -> None:
             "Export it with a free batch, or let Plimsoll cut and fill batches: --set network=python.",
         )
     if any(one.name == IMAGE for one in network.outputs):
-        raise ModelError(f"{model.name}: an output is called '{IMAGE}', as the pictures are", "Export it with another name.")
+        raise ModelError(
+            f"{model.name}: an output is called '{IMAGE}', as the pictures are", "Export it with another name."
+        )

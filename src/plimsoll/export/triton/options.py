@@ -16,22 +16,25 @@ class TritonOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int = Field(1, ge=1)
-    """The number of the version folders. Beside what another export left, a new number is added where the configurations are the same."""
+    """The number of the version folders. Beside what another export left, a new number is added where the
+    configurations are the same."""
     max_batch: int = Field(32, ge=1, le=4096)
-    """The most pictures in one request, and in one call of the network. A TensorRT engine's own largest batch must not be smaller."""
+    """The most pictures in one request, and in one call of the network. A TensorRT engine's own largest batch must not
+    be smaller."""
     delay_us: int = Field(1000, ge=0, le=1_000_000)
     """Microseconds that a request waits for others to be computed together with."""
     queue: int = Field(256, ge=1)
     """Requests that wait for the network; further ones are refused at once."""
     instances: int | None = Field(None, ge=1, le=256)
-    """Calls of the network computed at once, on each device; by default 1, and 4 by OpenVINO, which Triton doesn't let batch."""
+    """Calls of the network computed at once, on each device; by default 1, and 4 by OpenVINO, which Triton doesn't let
+    batch."""
     threads: int | None = Field(None, ge=1, le=1024)
     """Threads that compute one call on the CPU; by default all cores share in each."""
     decoders: int = Field(4, ge=1, le=256)
     """Processes that turn pictures into tensors; as many as cores keep up with a fast network."""
     network: Literal["native", "python"] = "native"
-    """Who runs the network: Triton's own backend for its runtime, where there is one, or Plimsoll inside Triton's Python backend, with
-    the very settings it was proven with."""
+    """Who runs the network: Triton's own backend for its runtime, where there is one, or Plimsoll inside Triton's
+    Python backend, with the very settings it was proven with."""
 
     @classmethod
     def read(cls, values: Mapping[str, str]) -> Self:
@@ -39,5 +42,10 @@ class TritonOptions(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}" for item in error.errors(include_url=False)]
-            raise InputError(f"triton: {'; '.join(lines)}", f"Options of triton: {', '.join(cls.model_fields)}.") from error
+            lines = [
+                f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
+                for item in error.errors(include_url=False)
+            ]
+            raise InputError(
+                f"triton: {'; '.join(lines)}", f"Options of triton: {', '.join(cls.model_fields)}."
+            ) from error

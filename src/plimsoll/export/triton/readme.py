@@ -44,24 +44,30 @@ print(triton.InferenceServerClient("localhost:8000").infer("{name}", [image]).as
 {notes}"""
 
 _NOTES = {
-    "onnxruntime": """
+    "onnxruntime": (
+        """
 ## What differs from Plimsoll's own session
 
 Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without VNNI an int8 network
 may answer otherwise than it was proven. There, export it with `--set network=python`.
-""",
-    "openvino": """
+"""
+    ),
+    "openvino": (
+        """
 ## What differs from Plimsoll's own session
 
 Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at once instead. It
 can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may answer otherwise than it was proven.
 There, export it with `--set network=python`.
-""",
-    "tensorrt": """
+"""
+    ),
+    "tensorrt": (
+        """
 ## Where it runs
 
 An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that version.
-""",
+"""
+    ),
 }
 
 
@@ -71,7 +77,9 @@ _EXTRAS = {"openvino", "litert", "mnn", "ncnn", "torch"}
 
 def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
     """Return the README."""
-    extras = ["fast"] * (preprocessing == "fast") + [network.target.runtime] * (network.backend == PYTHON and network.target.runtime in _EXTRAS)
+    extras = ["fast"] * (preprocessing == "fast") + [network.target.runtime] * (
+        network.backend == PYTHON and network.target.runtime in _EXTRAS
+    )
     extra = f"[{','.join(extras)}]" if extras else ""
     return _TEXT.format(
         name=spec.name,
@@ -79,7 +87,11 @@ def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
         target=network.target,
         formats=", ".join(spec.input.decode.formats),
         outputs=", ".join(f"`{one.name}` ({one.dtype})" for one in network.outputs),
-        backend=f"backend {network.backend}" if network.backend != PYTHON else f"{network.target} in Plimsoll's own session, in the Python backend",
+        backend=(
+            f"backend {network.backend}"
+            if network.backend != PYTHON
+            else f"{network.target} in Plimsoll's own session, in the Python backend"
+        ),
         requirement=f"'plimsoll-line{extra}=={__version__}'",
         first=network.outputs[0].name,
         notes=_notes(network),
@@ -87,5 +99,7 @@ def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
 
 
 def _notes(network: Network) -> str:
-    floats = network.backend == "onnxruntime" and (network.target.device != "cpu" or network.target.precision not in ("int8", "dynamic"))
+    floats = network.backend == "onnxruntime" and (
+        network.target.device != "cpu" or network.target.precision not in ("int8", "dynamic")
+    )
     return "" if floats else _NOTES.get(network.backend, "")

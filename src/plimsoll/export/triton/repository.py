@@ -40,13 +40,14 @@ def export(
 ) -> Path:
     """Write a network behind its input steps as three models of the Triton model repository `out`; returns `out`.
 
-    `NAME` takes picture files (`image`, BYTES `[N]`) and gives the network's outputs `[N, …]`; it is an ensemble of `NAME.steps`, which
-    runs Plimsoll's input steps in Triton's Python backend, and `NAME.tensor`, the network in Triton's own backend for its runtime (where
-    there is none: in Plimsoll's session, in Python). Other models in `out` are left alone. Where these three are there already, a new
-    `options.version` is added beside the old ones if nothing but the networks' weights differ; else they are replaced with `force`.
+    `NAME` takes picture files (`image`, BYTES `[N]`) and gives the network's outputs `[N, …]`; it is an ensemble of
+    `NAME.steps`, which runs Plimsoll's input steps in Triton's Python backend, and `NAME.tensor`, the network in
+    Triton's own backend for its runtime (where there is none: in Plimsoll's session, in Python). Other models in `out`
+    are left alone. Where these three are there already, a new `options.version` is added beside the old ones if nothing
+    but the networks' weights differ; else they are replaced with `force`.
 
-    Raises ModelError for a network that can't be served so, BundleError where something is in the way or `out` can't be written, and what
-    `Runner.open` raises.
+    Raises ModelError for a network that can't be served so, BundleError where something is in the way or `out` can't be
+    written, and what `Runner.open` raises.
     """
     chosen = options or TritonOptions()
     spec = model.contract()
@@ -66,23 +67,31 @@ def export(
 
 
 def _adds(out: Path, configs: Mapping[str, str], version: int, *, force: bool) -> bool:
-    """Return whether the three models are there and get another version; raises BundleError where something is in the way."""
+    """Return whether the three models are there and get another version; raises BundleError where something is in the
+    way."""
     if out.suffix.lower() == ".zip" or (os.path.lexists(out) and not out.is_dir()):
         raise BundleError(f"{out}: a model repository is a folder", "Give a folder's name.")
     there = [name for name in configs if os.path.lexists(out / name)]
     foreign = [name for name in there if not _text(out / name / _CONFIG).startswith(config.HEADER)]
     if foreign:
-        raise BundleError(f"{out / foreign[0]} is there and was not written by Plimsoll, so it is not overwritten", "Choose another folder, or remove it.")
+        raise BundleError(
+            f"{out / foreign[0]} is there and was not written by Plimsoll, so it is not overwritten",
+            "Choose another folder, or remove it.",
+        )
     if not there or force:
         return False
     differing = [name for name in configs if _text(out / name / _CONFIG) != configs[name]]
     if differing:
         raise BundleError(
-            f"{out} holds {there[0]} already, and {differing[0]} would be configured otherwise: another version beside it would not fit",
+            f"{out} holds {there[0]} already, and {differing[0]} would be configured otherwise: another version beside"
+            " it would not fit",
             "Choose another folder, or replace it with --force (in Python: force=True).",
         )
     if any(os.path.lexists(out / name / str(version)) for name in configs):
-        raise BundleError(f"{out} holds version {version} of {there[0]} already", f"Add another one: --set version={version + 1}. Or replace it with --force.")
+        raise BundleError(
+            f"{out} holds version {version} of {there[0]} already",
+            f"Add another one: --set version={version + 1}. Or replace it with --force.",
+        )
     return True
 
 
@@ -112,11 +121,14 @@ def _write(folder: Path, spec: Spec, network: Network, configs: Mapping[str, str
 
 
 def _program(folder: Path, spec: Spec, purpose: str, served: str) -> None:
-    (folder / "model.py").write_text(_MODEL_PY.format(purpose=purpose, name=spec.name, version=__version__, served=served), encoding="utf-8")
+    (folder / "model.py").write_text(
+        _MODEL_PY.format(purpose=purpose, name=spec.name, version=__version__, served=served), encoding="utf-8"
+    )
 
 
 def _place(staged: Path, out: Path, configs: Mapping[str, str], added: int | None) -> None:
-    """Move what was written to its place: the network first and the ensemble last, since a running Triton may be looking."""
+    """Move what was written to its place: the network first and the ensemble last, since a running Triton may be
+    looking."""
     for name in reversed(list(configs)):
         if added is not None:
             (staged / name / str(added)).rename(out / name / str(added))

@@ -1,8 +1,8 @@
 """What runs inside Triton's Python backend: the input steps, and networks that Triton has no backend of its own for.
 
-Triton starts a process for each instance, with the Python that Plimsoll is installed in, and calls `initialize` once and
-`execute` with the requests of a batch. `model.py` in the repository names one of these classes; the code stays in the package.
-The interface: https://github.com/triton-inference-server/python_backend
+Triton starts a process for each instance, with the Python that Plimsoll is installed in, and calls `initialize` once
+and `execute` with the requests of a batch. `model.py` in the repository names one of these classes; the code stays in
+the package. The interface: https://github.com/triton-inference-server/python_backend
 """
 
 from __future__ import annotations
@@ -61,14 +61,16 @@ class Steps(_InTriton):
     """Turns picture files into what the network takes: `image` (BYTES `[N]`) to a tensor `[N, …]`."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the Spec beside this file; raises SpecError, or BackendMissingError where the fast steps' packages aren't there."""
+        """Read the Spec beside this file; raises SpecError, or BackendMissingError where the fast steps' packages
+        aren't there."""
         self._open(args)
         preprocessing: Preprocessing = "fast" if self.parameters["steps"] == "fast" else "reference"
         self.plan = Preprocessor(self.spec.input, preprocessing)
         self.most = int(self.parameters["max_pictures"])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Answer each request with its tensor, or with what is wrong with its pictures; one bad request leaves the others alone."""
+        """Answer each request with its tensor, or with what is wrong with its pictures; one bad request leaves the
+        others alone."""
         answers = []
         for request in requests:
             try:
@@ -78,9 +80,12 @@ class Steps(_InTriton):
         return answers
 
     def tensors(self, pictures: Sequence[bytes]) -> Array:
-        """Return the tensors of pictures, `[N, …]`; raises InputError, or ImageError that says which picture it is about."""
+        """Return the tensors of pictures, `[N, …]`; raises InputError, or ImageError that says which picture it is
+        about."""
         if not 1 <= len(pictures) <= self.most:
-            raise InputError(f"{len(pictures)} pictures in a request; 1 to {self.most} are taken", "Send them in several requests.")
+            raise InputError(
+                f"{len(pictures)} pictures in a request; 1 to {self.most} are taken", "Send them in several requests."
+            )
         made: list[Array] = []
         for place, picture in enumerate(pictures):
             try:
@@ -103,7 +108,8 @@ class Network(_InTriton):
         self.runner = Runner.open(model, Target.parse(self.parameters["target"]), plan=ThreadPlan(1, threads))
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """Compute the requests of a batch together; where that fails, each by itself, so that one bad request fails alone."""
+        """Compute the requests of a batch together; where that fails, each by itself, so that one bad request fails
+        alone."""
         taken = [self._taken(request) for request in requests]
         if len(taken) > 1 and len({one.shape[1:] for one in taken}) == 1:
             with contextlib.suppress(PlimsollError):

@@ -1,7 +1,7 @@
 """Protobuf's text format, as Triton reads its `config.pbtxt` in.
 
-Only what a configuration needs: strings, numbers, truth values, names of enums, messages, and lists of those. A map is a list of
-messages with `key` and `value`. The grammar: https://protobuf.dev/reference/protobuf/textformat-spec/
+Only what a configuration needs: strings, numbers, truth values, names of enums, messages, and lists of those. A map is
+a list of messages with `key` and `value`. The grammar: https://protobuf.dev/reference/protobuf/textformat-spec/
 """
 
 from __future__ import annotations

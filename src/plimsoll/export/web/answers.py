@@ -62,7 +62,11 @@ def browse(folder: Path, pictures: Sequence[Path] = (), *, seconds: float = 600)
     rows = answer["rows"]
     checks = [
         # JSON has no NaN: a difference that could not be computed arrives as null.
-        Check(name=f"{one['picture']}: {check['name']}", measured=math.nan if check["measured"] is None else check["measured"], limit=check["limit"])
+        Check(
+            name=f"{one['picture']}: {check['name']}",
+            measured=math.nan if check["measured"] is None else check["measured"],
+            limit=check["limit"],
+        )
         for one in answer["checks"]
         for check in one["checks"]
     ]

@@ -26,7 +26,8 @@ from plimsoll.errors import BackendMissingError, RunError
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm", ".webp": "image/webp"}
 _REPORT_LIMIT = 500_000_000
-# The picture arrives with the report: until then the page counts as loading, so that a screenshot shows what the program did.
+# The picture arrives with the report: until then the page counts as loading, so that a screenshot shows what the
+# program did.
 _PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>Plimsoll</title><style>body {{ margin: 0 }}</style><img src="{hold}" hidden><script type="module">
 const report = (body) => fetch("{report}", {{ method: "POST", body: JSON.stringify(body) }});
 try {{
@@ -52,16 +53,20 @@ def run(
     screenshot: Path | None = None,
     flags: Sequence[str] = (),
 ) -> Any:
-    """Serve `folder`, and `files` by further paths, run the JavaScript module `program` in Chromium, and return what its default function returns.
+    """Serve `folder`, and `files` by further paths, run the JavaScript module `program` in Chromium, and return what
+    its default function returns.
 
-    The module lies at the folder's root as far as its imports go. `screenshot` is where a PNG of the page goes, as the program left
-    it; `flags` are Chromium's (its window's size …). Raises BackendMissingError where there is no Chromium, RunError where the
-    program throws or gives no answer in time.
+    The module lies at the folder's root as far as its imports go. `screenshot` is where a PNG of the page goes, as the
+    program left it; `flags` are Chromium's (its window's size …). Raises BackendMissingError where there is no
+    Chromium, RunError where the program throws or gives no answer in time.
     """
     chromium = find()
     if chromium is None:
         raise BackendMissingError("Chromium is not installed", "Install it (Debian: apt-get install chromium)")
-    with _Server(program, folder, files) as server, tempfile.TemporaryDirectory(prefix="plimsoll-chromium-", ignore_cleanup_errors=True) as profile:
+    with (
+        _Server(program, folder, files) as server,
+        tempfile.TemporaryDirectory(prefix="plimsoll-chromium-", ignore_cleanup_errors=True) as profile,
+    ):
         command = [
             chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader", "--mute-audio", "--hide-scrollbars", *flags,
@@ -81,7 +86,9 @@ def run(
 @contextlib.contextmanager
 def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
         try:
             yield process
         finally:
@@ -93,7 +100,8 @@ def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
 
 
 class _Server:
-    """A web server on this machine's own address; the page's path and the report's are secret, so that nobody else reports."""
+    """A web server on this machine's own address; the page's path and the report's are secret, so that nobody else
+    reports."""
 
     def __init__(self, program: str, folder: Path, files: Mapping[str, Path]) -> None:
         key = secrets.token_hex(16)
@@ -122,7 +130,10 @@ class _Server:
             return None
         if not file.is_file():
             return None
-        return _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream", file.read_bytes()
+        return (
+            _TYPES.get(file.suffix) or mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+            file.read_bytes(),
+        )
 
     def take(self, path: str, body: bytes) -> bool:
         """Take the page's report; tells whether it came to the right place."""

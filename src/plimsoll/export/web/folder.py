@@ -26,16 +26,25 @@ _TASKS = ("classify", "tensor")
 """What the package's answer.js decodes."""
 
 
-def package(model: Model, target: Target, out: Path, *, images: Sequence[Path] = (), origin: Mapping[str, Any] | None = None, force: bool = False) -> Path:
+def package(
+    model: Model,
+    target: Target,
+    out: Path,
+    *,
+    images: Sequence[Path] = (),
+    origin: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Path:
     """Write the web package of an ONNX network into the folder `out` and return it.
 
-    `target` is web:wasm:float32 or web:wasm:int8, and the network has to be of that form already (int8: with QuantizeLinear
-    and DequantizeLinear, as `plimsoll.quantize` makes it). `images` (at most 16) replace the golden pictures; like those they
-    become part of the package, metadata and all. `origin` says where the network is from.
+    `target` is web:wasm:float32 or web:wasm:int8, and the network has to be of that form already (int8: with
+    QuantizeLinear and DequantizeLinear, as `plimsoll.quantize` makes it). `images` (at most 16) replace the golden
+    pictures; like those they become part of the package, metadata and all. `origin` says where the network is from.
 
-    Raises ModelError for a network without a Spec or one that isn't ONNX, SpecError for a task that isn't decoded, BuildError where the
-    network is of another form, ImageError for a picture that the input steps refuse, BackendMissingError where ONNX Runtime Web can't be
-    fetched, and BundleError where `out` exists (unless `force`), ends in .zip, or can't be written.
+    Raises ModelError for a network without a Spec or one that isn't ONNX, SpecError for a task that isn't decoded,
+    BuildError where the network is of another form, ImageError for a picture that the input steps refuse,
+    BackendMissingError where ONNX Runtime Web can't be fetched, and BundleError where `out` exists (unless `force`),
+    ends in .zip, or can't be written.
     """
     spec = _checked(model, target)
     _check_destination(out, overwrite=force)
@@ -56,7 +65,10 @@ def _checked(model: Model, target: Target) -> Spec:
     if target not in TARGETS:
         raise ModelError(f"{target} is no web package's target", f"There are: {', '.join(map(str, TARGETS))}.")
     if model.format != "onnx":
-        raise ModelError(f"{model.path}: {model.format}; a web package is made of ONNX networks", "Give the ONNX network that it was made from.")
+        raise ModelError(
+            f"{model.path}: {model.format}; a web package is made of ONNX networks",
+            "Give the ONNX network that it was made from.",
+        )
     spec = model.contract()
     if spec.output.task not in _TASKS:
         raise SpecError(
@@ -68,22 +80,35 @@ def _checked(model: Model, target: Target) -> Spec:
 
 
 def _check_destination(out: Path, *, overwrite: bool) -> None:
-    """Refuse what can't become a package's folder; of what is there, only another web package or an empty folder is replaced."""
+    """Refuse what can't become a package's folder; of what is there, only another web package or an empty folder is
+    replaced."""
     if out.suffix.lower() == ".zip":
-        raise BundleError(f"{out}: a web package is a folder", "Leave .zip out of its name; a web server serves folders.")
+        raise BundleError(
+            f"{out}: a web package is a folder", "Leave .zip out of its name; a web server serves folders."
+        )
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not all((out / name).is_file() for name in ("model.json", "spec.json", "plimsoll.js")):
-        raise BundleError(f"{out} exists and is not a web package, so it is not overwritten", "Choose another name, or remove it yourself.")
+        raise BundleError(
+            f"{out} exists and is not a web package, so it is not overwritten",
+            "Choose another name, or remove it yourself.",
+        )
     if not overwrite:
-        raise BundleError(f"{out} exists already", "Choose another name, or replace it with --force (in Python: force=True).")
+        raise BundleError(
+            f"{out} exists already", "Choose another name, or replace it with --force (in Python: force=True)."
+        )
 
 
-def _write(folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapping[str, Path], origin: dict[str, Any]) -> None:
+def _write(
+    folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapping[str, Path], origin: dict[str, Any]
+) -> None:
     with as_file(files(__package__).joinpath("site")) as site:
         shutil.copytree(site, folder)
     shutil.copyfile(model.path, folder / "model.onnx")
-    external = [{"file": f"external/{place}.bin", "path": _beside(model, file), "bytes": file.stat().st_size} for place, file in enumerate(model.files)]
+    external = [
+        {"file": f"external/{place}.bin", "path": _beside(model, file), "bytes": file.stat().st_size}
+        for place, file in enumerate(model.files)
+    ]
     for entry, file in zip(external, model.files, strict=True):
         copied = folder / str(entry["file"])
         copied.parent.mkdir(exist_ok=True)
@@ -96,7 +121,12 @@ def _write(folder: Path, model: Model, target: Target, spec: Spec, runtime: Mapp
         "target": str(target),
         "precision": target.precision,
         "plimsoll": __version__,
-        "model": {"file": "model.onnx", "bytes": model.path.stat().st_size, "sha256": model.sha256, "external": external},
+        "model": {
+            "file": "model.onnx",
+            "bytes": model.path.stat().st_size,
+            "sha256": model.sha256,
+            "external": external,
+        },
         "runtime": {
             "package": RUNTIME.package,
             "version": RUNTIME.version,
@@ -116,7 +146,9 @@ def _beside(model: Model, file: Path) -> str:
     try:
         return file.relative_to(model.path.parent).as_posix()
     except ValueError as error:
-        raise ModelError(f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together.") from error
+        raise ModelError(
+            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+        ) from error
 
 
 def _json(path: Path, value: Any) -> None:

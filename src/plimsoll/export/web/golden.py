@@ -45,15 +45,19 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
             plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
             tensor = plan(data)
             entries.append(_entry(place, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
-    golden = {"tolerance": _tolerance(spec, target, entries).model_dump(), "level": level(spec.input), "pictures": entries}
+    golden = {
+        "tolerance": _tolerance(spec, target, entries).model_dump(),
+        "level": level(spec.input),
+        "pictures": entries,
+    }
     (folder / "golden.json").write_text(json.dumps(golden, indent=1) + "\n", encoding="utf-8")
 
 
 def _tolerance(spec: Spec, target: Target, entries: Sequence[Mapping[str, Any]]) -> Tolerance:
     """Return the limits of the self-check.
 
-    The input steps are the same whole numbers and float32 roundings in every JavaScript engine, so nothing is allowed them; but for
-    Lanczos (each engine has its own sine) and for pictures that the browser decodes.
+    The input steps are the same whole numbers and float32 roundings in every JavaScript engine, so nothing is allowed
+    them; but for Lanczos (each engine has its own sine) and for pictures that the browser decodes.
     """
     usual = tolerance_for(spec.input, target)
     sine = any(isinstance(step, Resize) and step.filter == "lanczos" for step in spec.input.steps)
@@ -65,23 +69,41 @@ def _tolerance(spec: Spec, target: Target, entries: Sequence[Mapping[str, Any]])
 def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
     """Return the names and bytes of the given pictures, or of the package's own whose format the Spec accepts."""
     if len(images) > MAX_PICTURES:
-        raise ImageError(f"{len(images)} golden pictures; a package holds at most {MAX_PICTURES}", "Choose fewer: they are a self-test.")
+        raise ImageError(
+            f"{len(images)} golden pictures; a package holds at most {MAX_PICTURES}",
+            "Choose fewer: they are a self-test.",
+        )
     if images:
         return [(image.name, read(image)) for image in images]
     own = [(name, files("plimsoll.bundle").joinpath("golden", name).read_bytes()) for name in _OWN]
     return [(name, data) for name, data in own if sniff(data) in step.formats]
 
 
-def _entry(place: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]) -> dict[str, Any]:
+def _entry(
+    place: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]
+) -> dict[str, Any]:
     suffix = _SUFFIXES.get(sniff(data) or "", "")
     if not suffix:
-        raise ImageError("a golden picture is of a format that browsers don't decode", f"Give pictures in one of: {', '.join(_SUFFIXES)}.")
+        raise ImageError(
+            "a golden picture is of a format that browsers don't decode",
+            f"Give pictures in one of: {', '.join(_SUFFIXES)}.",
+        )
     (place / f"{name}{suffix}").write_bytes(data)
-    stored = {output: _store(place / f"{name}.output{number}.bin", value) for number, (output, value) in enumerate(outputs.items())}
+    stored = {
+        output: _store(place / f"{name}.output{number}.bin", value)
+        for number, (output, value) in enumerate(outputs.items())
+    }
     for output, value in outputs.items():
         if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise CheckError(f"golden picture {name}: the output '{output}' has values that are NaN or infinite", "A package could prove nothing with them.")
-    return {"picture": f"{FOLDER}/{name}{suffix}", "tensor": _store(place / f"{name}.input.bin", tensor), "outputs": stored}
+            raise CheckError(
+                f"golden picture {name}: the output '{output}' has values that are NaN or infinite",
+                "A package could prove nothing with them.",
+            )
+    return {
+        "picture": f"{FOLDER}/{name}{suffix}",
+        "tensor": _store(place / f"{name}.input.bin", tensor),
+        "outputs": stored,
+    }
 
 
 def _store(path: Path, value: NDArray[Any]) -> dict[str, Any]:

@@ -31,9 +31,15 @@ def licences(origin: dict[str, Any]) -> str:
     own = files(__package__).joinpath("LICENCES.txt.in").read_text(encoding="utf-8")
     if not origin:
         return f"{own}\nThe network (model.onnx): its licence was not stated when this package was made.\n"
-    lines = [f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, (list, tuple)) else value}" for key, value in origin.items() if _is_plain(value)]
+    lines = [
+        f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, (list, tuple)) else value}"
+        for key, value in origin.items()
+        if _is_plain(value)
+    ]
     return f"{own}\nThe network (model.onnx)\n------------------------\n" + "\n".join(lines) + "\n"
 
 
 def _is_plain(value: Any) -> bool:
-    return isinstance(value, (str, int)) or (isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value))
+    return isinstance(value, (str, int)) or (
+        isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    )

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.importers.caffe.importer import IMPORTER
 
-__all__ = ['IMPORTER']
+__all__ = ["IMPORTER"]

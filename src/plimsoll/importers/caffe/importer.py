@@ -24,14 +24,21 @@ class Caffe(Converter):
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert the pair that `path` is one of; names, NCHW layout and channel order stay Caffe's.
 
-        There is no probe: Caffe can't be installed any more. What each layer computes is tested against Caffe's definitions.
+        There is no probe: Caffe can't be installed any more. What each layer computes is tested against Caffe's
+        definitions.
         """
         prototxt, caffemodel = pair(path)
         out = folder / f"{path.stem}.onnx"
         unused = to_onnx(prototxt, caffemodel, out, options)
-        notes = ["not compared with Caffe itself, which can't be installed here; compare a few answers with those that you have from Caffe"]
+        notes = [
+            "not compared with Caffe itself, which can't be installed here; compare a few answers with those that you"
+            " have from Caffe"
+        ]
         if unused:
-            notes.append(f"the weights file has layers that {prototxt.name} has not: {', '.join(unused[:10])}{' …' if len(unused) > 10 else ''}")
+            notes.append(
+                f"the weights file has layers that {prototxt.name} has not:"
+                f" {', '.join(unused[:10])}{' …' if len(unused) > 10 else ''}"
+            )
         return Conversion(out, None, notes=tuple(notes))
 
 
@@ -59,7 +66,9 @@ def pair(path: Path) -> tuple[Path, Path]:
         chosen = deploy if len(deploy) == 1 else found
         if len(chosen) != 1:
             names = ", ".join(one.name for one in found[:10]) or "none"
-            raise ModelError(f"{path}: which {other} belongs to it? In its folder: {names}", f"Give it the same name: {beside.name}.")
+            raise ModelError(
+                f"{path}: which {other} belongs to it? In its folder: {names}", f"Give it the same name: {beside.name}."
+            )
         beside = chosen[0]
     return (path, beside) if other == ".caffemodel" else (beside, path)
 
@@ -68,7 +77,10 @@ def _text(path: Path) -> str:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT:
-            raise ModelError(f"{path}: no regular file, or more than {MAX_TEXT:,} bytes; expected a Caffe network description", "Give the deploy .prototxt.")
+            raise ModelError(
+                f"{path}: no regular file, or more than {MAX_TEXT:,} bytes; expected a Caffe network description",
+                "Give the deploy .prototxt.",
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"

@@ -55,7 +55,9 @@ class Layer:
             self.fail(f"it reads {len(self.bottoms)} blobs, expected one")
         return self.bottoms[0]
 
-    def fail(self, reason: str, hint: str = "Correct the .prototxt, or write the layer in terms of others.") -> NoReturn:
+    def fail(
+        self, reason: str, hint: str = "Correct the .prototxt, or write the layer in terms of others."
+    ) -> NoReturn:
         """Raise ModelError for this layer."""
         raise ModelError(f"{self.graph.name}: the layer '{self.name}' ({self.kind}): {reason}", hint)
 
@@ -78,13 +80,19 @@ class Layer:
         return f"{self.name}.{what}"
 
     def weights(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return a blob in the shape that the settings give it; raises ModelError where it is missing or of another size."""
+        """Return a blob in the shape that the settings give it; raises ModelError where it is missing or of another
+        size."""
         if place >= len(self.blobs):
             hint = "Is this the .caffemodel that belongs to the .prototxt?"
-            self.fail(f"its weights are not in the .caffemodel: it needs {place + 1} blobs, found {len(self.blobs)}", hint)
+            self.fail(
+                f"its weights are not in the .caffemodel: it needs {place + 1} blobs, found {len(self.blobs)}", hint
+            )
         blob = self.blobs[place]
         if blob.values.size != math.prod(shape):
-            self.fail(f"its blob {place + 1} is {list(blob.shape)}, expected {list(shape)} by the .prototxt", "Is this the .caffemodel that belongs to it?")
+            self.fail(
+                f"its blob {place + 1} is {list(blob.shape)}, expected {list(shape)} by the .prototxt",
+                "Is this the .caffemodel that belongs to it?",
+            )
         return blob.values.reshape(shape)
 
     def axis(self, value: int, rank: int) -> int:

@@ -88,7 +88,8 @@ class Network:
 
     @classmethod
     def of(cls, message: Message, where: str, options: ImportOptions) -> Network:
-        """Read a description; raises ModelError, naming the layer, for one that can't be run, InputError for options that don't fit."""
+        """Read a description; raises ModelError, naming the layer, for one that can't be run, InputError for options
+        that don't fit."""
         network = cls(where, options)
         try:
             network._add_inputs(message)
@@ -102,10 +103,17 @@ class Network:
             network.fail(f"not a Caffe network description: its fields {', '.join(unread[:10])} are not known")
         if not network.inputs or not network.steps:
             missing = "inputs" if not network.inputs else "layers"
-            network.fail(f"it has no {missing}", "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input layer.")
+            network.fail(
+                f"it has no {missing}",
+                "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input"
+                " layer.",
+            )
         unknown = sorted({step.kind for step in network.steps if step.kind not in CONVERTERS})
         if unknown:
-            network.fail(f"Plimsoll doesn't know these kinds of layers: {', '.join(unknown)}", f"Known are: {', '.join(CONVERTERS)}.")
+            network.fail(
+                f"Plimsoll doesn't know these kinds of layers: {', '.join(unknown)}",
+                f"Known are: {', '.join(CONVERTERS)}.",
+            )
         names = [value.name for value in network.inputs.values()]
         require_names([*options.inputs, *options.input_shapes], names, "input", where)
         require_names(options.outputs, network._current, "blob", where)
@@ -115,10 +123,15 @@ class Network:
         """Return the values that nobody reads, or those of the blobs that were asked for, with their blobs' names."""
         if self.options.outputs:
             return {self._current[blob]: blob for blob in self.options.outputs}
-        return {number: blob for blob, number in self._current.items() if number not in self._readers and number not in self.inputs}
+        return {
+            number: blob
+            for blob, number in self._current.items()
+            if number not in self._readers and number not in self.inputs
+        }
 
     def lone_reader(self, step: _Step) -> _Step | None:
-        """Return the step that alone reads what this one writes; None where there are several, or the value is an output."""
+        """Return the step that alone reads what this one writes; None where there are several, or the value is an
+        output."""
         readers = [reader for number in step.writes for reader in self._readers.get(number, [])]
         return readers[0] if len(readers) == 1 and len(step.writes) == 1 and len(readers[0].reads) == 1 else None
 
@@ -142,7 +155,10 @@ class Network:
         for size in sizes:
             total *= size if 0 < size <= MAX_ELEMENTS else MAX_ELEMENTS + 1
         if not sizes or total > MAX_ELEMENTS:
-            self.fail(f"its input '{name}' has the shape {shape}", "Give every size, the batch first: 1, channels, height, width.")
+            self.fail(
+                f"its input '{name}' has the shape {shape}",
+                "Give every size, the batch first: 1, channels, height, width.",
+            )
         self.inputs[self._write(name)] = Value(name, (ANY, *sizes))
 
     def _add(self, settings: Message) -> None:
@@ -166,8 +182,15 @@ class Network:
                 self.fail(f"the layer '{name}' ({kind}) reads the blob '{bottom}', which no layer before it makes")
             reads.append(self._current[bottom])
         if not reads or not tops:
-            hint = "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input layer."
-            self.fail(f"the layer '{name}' ({kind}) reads {len(reads)} blobs and writes {len(tops)}; expected one or more each", hint)
+            hint = (
+                "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input"
+                " layer."
+            )
+            self.fail(
+                f"the layer '{name}' ({kind}) reads {len(reads)} blobs and writes {len(tops)}; expected one or more"
+                " each",
+                hint,
+            )
         step = _Step(name, kind, settings, reads, [self._write(top) for top in tops], tops)
         for number in reads:
             self._readers.setdefault(number, []).append(step)
@@ -180,7 +203,8 @@ class Network:
 
 
 def _is_for_test(settings: Message) -> bool:
-    """Tell whether a layer runs once the network is trained: by its `include` and `exclude` rules, which know phases only here."""
+    """Tell whether a layer runs once the network is trained: by its `include` and `exclude` rules, which know phases
+    only here."""
 
     def phases(name: str) -> list[str]:
         return [rule.text("phase") for rule in settings.messages(name)]
@@ -206,11 +230,15 @@ def write(network: Network, weights: Weights) -> tuple[GraphWriter, list[str]]:
     return graph, [name for name in weights.names() if name not in used]
 
 
-def _convert(network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights) -> _Step | None:
+def _convert(
+    network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights
+) -> _Step | None:
     """Write a layer, and the Scale behind a BatchNorm with it, which is then returned."""
     layer = _layer(network, step, graph, values, weights)
     follower = network.lone_reader(step) if step.kind == "BatchNorm" else None
-    scale = _layer(network, follower, graph, values, weights) if follower is not None and follower.kind == "Scale" else None
+    scale = (
+        _layer(network, follower, graph, values, weights) if follower is not None and follower.kind == "Scale" else None
+    )
     try:
         if scale is not None and follower is not None and pointwise.can_join(scale):
             made = pointwise.normalized(layer, scale)
@@ -229,11 +257,17 @@ def _convert(network: Network, step: _Step, graph: GraphWriter, values: dict[int
 
 def _layer(network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights) -> Layer:
     bottoms = [values[one] for one in step.reads if one in values]
-    tops = [blob if network.is_last(number, blob) else f"{blob}:{step.name}" for number, blob in zip(step.writes, step.blobs, strict=True)]
+    tops = [
+        blob if network.is_last(number, blob) else f"{blob}:{step.name}"
+        for number, blob in zip(step.writes, step.blobs, strict=True)
+    ]
     return Layer(step.name, step.kind, step.settings, bottoms, tops, weights.blobs(step.name), graph)
 
 
 def _check_unread(layer: Layer) -> None:
     layer.settings.ignore(*_HARMLESS)
     if unread := layer.settings.unread():
-        layer.fail(f"its settings {', '.join(unread)} are not known", "Remove them where they make no difference, else this layer can't be converted.")
+        layer.fail(
+            f"its settings {', '.join(unread)} are not known",
+            "Remove them where they make no difference, else this layer can't be converted.",
+        )

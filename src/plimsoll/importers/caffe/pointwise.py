@@ -54,13 +54,19 @@ def prelu(layer: Layer) -> list[Value]:
     value = layer.bottom
     shared = layer.params("prelu_param").flag("channel_shared", default=False)
     slopes = layer.weights(0, (1,) if shared else (value.shape[1],))
-    return [layer.made(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)]
+    return [
+        layer.made(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)
+    ]
 
 
 def power(layer: Layer) -> list[Value]:
     """(shift + scale · x) ^ power."""
     params = layer.params("power_param")
-    steps = [("Mul", "scale", params.number("scale", 1), 1), ("Add", "shift", params.number("shift", 0), 0), ("Pow", "power", params.number("power", 1), 1)]
+    steps = [
+        ("Mul", "scale", params.number("scale", 1), 1),
+        ("Add", "shift", params.number("shift", 0), 0),
+        ("Pow", "power", params.number("power", 1), 1),
+    ]
     steps = [step for step in steps if step[2] != step[3]]
     value = layer.bottom
     if not steps:
@@ -68,34 +74,52 @@ def power(layer: Layer) -> list[Value]:
     name = value.name
     for operator, what, number, _ in steps:
         last = what == steps[-1][1]
-        name = layer.emit(operator, [name, layer.constant(what, np.array([number], np.float32))], None if last else layer.inner(f"after.{what}"))
+        name = layer.emit(
+            operator,
+            [name, layer.constant(what, np.array([number], np.float32))],
+            None if last else layer.inner(f"after.{what}"),
+        )
     return [layer.made(name, value.shape)]
 
 
 def batch_norm(layer: Layer) -> list[Value]:
-    """(x - mean) / sqrt(variance + eps) by the stored statistics, and the Scale layer after it where that was joined to it."""
+    """(x - mean) / sqrt(variance + eps) by the stored statistics, and the Scale layer after it where that was joined to
+    it."""
     return normalized(layer, None)
 
 
 def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
     """Convert a BatchNorm and the Scale that alone reads it, as one operator.
 
-    The file stores sums of statistics, and their weight in the third blob. A weight of zero makes them zero, as in Caffe.
+    The file stores sums of statistics, and their weight in the third blob. A weight of zero makes them zero, as in
+    Caffe.
     """
     params = layer.params("batch_norm_param")
     params.ignore("moving_average_fraction")
     if not params.flag("use_global_stats", default=True):
-        layer.fail("it normalizes by the statistics of the batch (use_global_stats: false), so its answer depends on the other pictures of a batch")
+        layer.fail(
+            "it normalizes by the statistics of the batch (use_global_stats: false), so its answer depends on the other"
+            " pictures of a batch"
+        )
     value = layer.bottom
     channels = value.shape[1]
     total = float(layer.weights(2, (1,))[0])
     factor = np.float32(0 if total == 0 else 1 / total)
     mean, variance = layer.weights(0, (channels,)) * factor, layer.weights(1, (channels,)) * factor
-    gain, shift = (np.ones(channels, np.float32), np.zeros(channels, np.float32)) if scale is None else _gain_and_shift(scale, channels)
+    gain, shift = (
+        (np.ones(channels, np.float32), np.zeros(channels, np.float32))
+        if scale is None
+        else _gain_and_shift(scale, channels)
+    )
     parts = {"scale": gain, "bias": shift, "mean": mean, "variance": variance}
     names = [layer.constant(what, values) for what, values in parts.items()]
     output = layer.tops[0] if scale is None else scale.tops[0]
-    return [layer.made(layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps", 1e-5)), value.shape)]
+    return [
+        layer.made(
+            layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps", 1e-5)),
+            value.shape,
+        )
+    ]
 
 
 def can_join(scale: Layer) -> bool:
@@ -113,7 +137,11 @@ def scale(layer: Layer) -> list[Value]:
             layer.fail("it scales by more than one number a channel")
         gain, shift = _gain_and_shift(layer, value.shape[1])
         biased = bool(shift.any())
-        name = layer.emit("Mul", [value.name, layer.constant("scale", _channels(gain, value))], layer.inner("scaled") if biased else None)
+        name = layer.emit(
+            "Mul",
+            [value.name, layer.constant("scale", _channels(gain, value))],
+            layer.inner("scaled") if biased else None,
+        )
         if biased:
             name = layer.emit("Add", [name, layer.constant("bias", _channels(shift, value))])
         return [layer.made(name, value.shape)]
@@ -142,7 +170,10 @@ def eltwise(layer: Layer) -> list[Value]:
     if len(shapes) != 1 or len(layer.bottoms) < 2:
         layer.fail(f"it joins {len(layer.bottoms)} blobs of the shapes {sorted(shapes)}, expected several of one shape")
     if coefficients and (len(coefficients) != len(layer.bottoms) or method not in ("SUM", "1")):
-        layer.fail(f"it has {len(coefficients)} coefficients for {len(layer.bottoms)} blobs; expected one each, with operation SUM")
+        layer.fail(
+            f"it has {len(coefficients)} coefficients for {len(layer.bottoms)} blobs; expected one each, with"
+            " operation SUM"
+        )
     names = [value.name for value in layer.bottoms]
     for place, coefficient in enumerate(coefficients):
         if coefficient != 1:
@@ -167,8 +198,15 @@ def _combined(layer: Layer, params: str, operator: str) -> Value:
     settings.ignore("num_axes")
     value, other = layer.bottoms
     axis = settings.integer("axis", 1)
-    if axis != 0 or len(other.shape) > len(value.shape) or any(a != b for a, b in zip(value.shape, other.shape, strict=False)):
-        layer.fail(f"it joins {list(value.shape)} with {list(other.shape)} at axis {axis}; expected the first axes of both to be equal, from axis 0 on")
+    if (
+        axis != 0
+        or len(other.shape) > len(value.shape)
+        or any(a != b for a, b in zip(value.shape, other.shape, strict=False))
+    ):
+        layer.fail(
+            f"it joins {list(value.shape)} with {list(other.shape)} at axis {axis}; expected the first axes of both to"
+            " be equal, from axis 0 on"
+        )
     name = other.name
     missing = range(len(other.shape), len(value.shape))
     if missing:

@@ -1,7 +1,8 @@
 """Read Caffe's `.prototxt`: protobuf's text format, without its schema.
 
-A message is its fields by name, each with all its values in order. What a value means is decided by who asks for it, and
-`unread` says which fields nobody asked for: a setting that Plimsoll doesn't know must not be passed over in silence.
+A message is its fields by name, each with all its values in order. What a value means is decided by who asks for it,
+and `unread` says which fields nobody asked for: a setting that Plimsoll doesn't know must not be passed over in
+silence.
 """
 
 from __future__ import annotations
@@ -108,7 +109,10 @@ def parse(text: str, where: str) -> Message:
         return _Reader(text).message(end="", depth=0)
     except _Unreadable as error:
         line = text.count("\n", 0, error.place) + 1
-        raise ModelError(f"{where}: not a Caffe network description: line {line}: {error}", "Is it the deploy .prototxt, and complete?") from error
+        raise ModelError(
+            f"{where}: not a Caffe network description: line {line}: {error}",
+            "Is it the deploy .prototxt, and complete?",
+        ) from error
 
 
 class _Unreadable(Exception):  # noqa: N818 - it never leaves this file
@@ -144,7 +148,12 @@ class _Reader:
         return token
 
     def _fail(self, expected: str) -> _Unreadable:
-        return _Unreadable(f"found {self._token[:40]!r}, expected {expected}" if self._kind != "end" else f"it ends early, expected {expected}", self._place)
+        return _Unreadable(
+            f"found {self._token[:40]!r}, expected {expected}"
+            if self._kind != "end"
+            else f"it ends early, expected {expected}",
+            self._place,
+        )
 
     def message(self, end: str, depth: int) -> Message:
         if depth > MAX_DEPTH:

@@ -1,6 +1,7 @@
 """Caffe's layers that join, cut or reshape blobs, and the fully connected one.
 
-Sources: Caffe's `inner_product_layer.cpp`, `concat_layer.cpp`, `slice_layer.cpp`, `crop_layer.cpp`, `reshape_layer.cpp`, `flatten_layer.cpp`.
+Sources: Caffe's `inner_product_layer.cpp`, `concat_layer.cpp`, `slice_layer.cpp`, `crop_layer.cpp`,
+`reshape_layer.cpp`, `flatten_layer.cpp`.
 """
 
 from __future__ import annotations
@@ -59,8 +60,13 @@ def slices(layer: Layer) -> list[Value]:
         layer.fail(f"it cuts {size} into {sizes} for {count} blobs")
     if count == 1:
         return [value]
-    names = layer.graph.add_many("Split", [value.name, layer.constant("sizes", np.array(sizes, np.int64))], layer.tops, axis=axis)
-    return [layer.made(name, (*value.shape[:axis], part, *value.shape[axis + 1 :])) for name, part in zip(names, sizes, strict=True)]
+    names = layer.graph.add_many(
+        "Split", [value.name, layer.constant("sizes", np.array(sizes, np.int64))], layer.tops, axis=axis
+    )
+    return [
+        layer.made(name, (*value.shape[:axis], part, *value.shape[axis + 1 :]))
+        for name, part in zip(names, sizes, strict=True)
+    ]
 
 
 def crop(layer: Layer) -> list[Value]:
@@ -79,7 +85,10 @@ def crop(layer: Layer) -> list[Value]:
     ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
     if min(offsets) < 0 or any(end > have for end, have in zip(ends, value.shape[axis:], strict=True)):
         layer.fail(f"it cuts {list(sizes)} at {offsets} out of {list(value.shape[axis:])}")
-    bounds = [layer.constant(what, np.array(place, np.int64)) for what, place in (("starts", offsets), ("ends", ends), ("axes", range(axis, axis + count)))]
+    bounds = [
+        layer.constant(what, np.array(place, np.int64))
+        for what, place in (("starts", offsets), ("ends", ends), ("axes", range(axis, axis + count)))
+    ]
     return [layer.made(layer.emit("Slice", [value.name, *bounds]), (*value.shape[:axis], *sizes))]
 
 
@@ -105,12 +114,16 @@ def reshape(layer: Layer) -> list[Value]:
     value = layer.bottom
     wanted = params.message("shape").integers("dim")
     size = math.prod(value.shape[1:])
-    sizes = [value.shape[place] if given == 0 and place < len(value.shape) else given for place, given in enumerate(wanted)][1:]
+    sizes = [
+        value.shape[place] if given == 0 and place < len(value.shape) else given for place, given in enumerate(wanted)
+    ][1:]
     known = math.prod(one for one in sizes if one != ANY)
     if sizes.count(ANY) == 1 and known > 0 and size % known == 0:
         sizes[sizes.index(ANY)] = size // known
     if not wanted or math.prod(sizes) != size or min(sizes, default=1) < 1:
-        layer.fail(f"it reshapes {['N', *value.shape[1:]]} to {wanted}, which changes the batch or the number of values")
+        layer.fail(
+            f"it reshapes {['N', *value.shape[1:]]} to {wanted}, which changes the batch or the number of values"
+        )
     return [_reshaped(layer, value, (ANY, *sizes))]
 
 
@@ -125,5 +138,7 @@ def permute(layer: Layer) -> list[Value]:
 
 
 def _reshaped(layer: Layer, value: Value, shape: tuple[int, ...]) -> Value:
-    sizes = layer.constant("shape", np.array([0, *shape[1:]], np.int64))  # ONNX too: 0 keeps the size, here the batch's.
+    sizes = layer.constant(
+        "shape", np.array([0, *shape[1:]], np.int64)
+    )  # ONNX too: 0 keeps the size, here the batch's.
     return layer.made(layer.emit("Reshape", [value.name, sizes]), shape)

@@ -19,7 +19,8 @@ from plimsoll.system import protobuf_wire
 
 _HINT = "Is it the .caffemodel that belongs to the .prototxt, and was it copied completely?"
 _LAYERS = {100: (1, 7), 2: (4, 6)}
-"""The fields of NetParameter that hold layers (today's, and those of before 2015): where a layer keeps its name and its blobs."""
+"""The fields of NetParameter that hold layers (today's, and those of before 2015): where a layer keeps its name and its
+blobs."""
 _LEGACY_SHAPE = (1, 2, 3, 4)
 _DATA, _DOUBLES, _SHAPE = 5, 8, 7
 
@@ -50,7 +51,9 @@ class Weights:
         try:
             return [self._blob(where) for where in self._layers.get(layer, [])]
         except ValueError as error:
-            raise ModelError(f"{self.path}: the weights of the layer '{layer}' can't be read: {error}", _HINT) from error
+            raise ModelError(
+                f"{self.path}: the weights of the layer '{layer}' can't be read: {error}", _HINT
+            ) from error
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the layers that have weights."""
@@ -61,7 +64,9 @@ class Weights:
             if number in _LAYERS and isinstance(value, slice):
                 name, blobs = _LAYERS[number]
                 inside = list(protobuf_wire.fields(self._data, value))
-                names = [bytes(self._data[one]).decode() for key, one in inside if key == name and isinstance(one, slice)]
+                names = [
+                    bytes(self._data[one]).decode() for key, one in inside if key == name and isinstance(one, slice)
+                ]
                 if names:
                     yield names[-1], [one for key, one in inside if key == blobs and isinstance(one, slice)]
 
@@ -73,7 +78,9 @@ class Weights:
             if number in legacy and isinstance(value, int):
                 legacy[number] = value
             elif number in (_DATA, _DOUBLES) and isinstance(value, slice):
-                parts.append(np.frombuffer(self._data[value], "<f4" if number == _DATA else "<f8").astype(np.float32, copy=False))
+                parts.append(
+                    np.frombuffer(self._data[value], "<f4" if number == _DATA else "<f8").astype(np.float32, copy=False)
+                )
             elif number == _SHAPE and isinstance(value, slice):
                 shape = tuple(self._sizes(value))
         values = parts[0] if len(parts) == 1 else np.concatenate([np.zeros(0, np.float32), *parts])

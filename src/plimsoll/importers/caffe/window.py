@@ -31,7 +31,10 @@ class Window:
         """Raise ModelError for a window that can't be."""
         sizes = (*self.kernel, *self.stride, *self.dilation)
         if min(sizes) < 1 or min(self.pad) < 0 or max(*sizes, *self.pad) > 65_535:
-            layer.fail(f"its window is impossible: kernel {self.kernel}, stride {self.stride}, pad {self.pad}, dilation {self.dilation}")
+            layer.fail(
+                f"its window is impossible: kernel {self.kernel}, stride {self.stride}, pad {self.pad}, dilation"
+                f" {self.dilation}"
+            )
 
 
 def convolution(layer: Layer) -> list[Value]:
@@ -44,8 +47,13 @@ def convolution(layer: Layer) -> list[Value]:
     weights = layer.constant("weights", layer.weights(0, (outputs, channels // group, *window.kernel)))
     inputs = [value.name, weights, *_bias(layer, params, outputs)]
     spans = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(window.kernel, window.dilation, strict=True)]
-    sizes = [(size + 2 * pad - span) // stride + 1 for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)]
-    return [layer.made(layer.emit("Conv", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes))]
+    sizes = [
+        (size + 2 * pad - span) // stride + 1
+        for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)
+    ]
+    return [
+        layer.made(layer.emit("Conv", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes))
+    ]
 
 
 def deconvolution(layer: Layer) -> list[Value]:
@@ -56,16 +64,23 @@ def deconvolution(layer: Layer) -> list[Value]:
     weights = layer.constant("weights", layer.weights(0, (channels, outputs // group, *window.kernel)))
     inputs = [value.name, weights, *_bias(layer, params, outputs)]
     spans = [(kernel - 1) * dilation + 1 for kernel, dilation in zip(window.kernel, window.dilation, strict=True)]
-    sizes = [(size - 1) * stride + span - 2 * pad for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)]
-    return [layer.made(layer.emit("ConvTranspose", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes))]
+    sizes = [
+        (size - 1) * stride + span - 2 * pad
+        for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)
+    ]
+    return [
+        layer.made(
+            layer.emit("ConvTranspose", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes)
+        )
+    ]
 
 
 def pooling(layer: Layer) -> list[Value]:
     """Max or average pooling, sizes rounded up as Caffe does.
 
-    The last window starts inside the picture or its leading padding, else it is dropped (where there is padding). An average
-    divides by the window's size clipped to the picture with its padding. Both are written with explicit padding at the end
-    and, where windows reach beyond it, a map of factors: runtimes disagree about ONNX's own ceil_mode.
+    The last window starts inside the picture or its leading padding, else it is dropped (where there is padding). An
+    average divides by the window's size clipped to the picture with its padding. Both are written with explicit padding
+    at the end and, where windows reach beyond it, a map of factors: runtimes disagree about ONNX's own ceil_mode.
     """
     params = layer.params("pooling_param")
     value = layer.bottom
@@ -77,7 +92,11 @@ def pooling(layer: Layer) -> list[Value]:
     average = method in ("AVE", "1")
     if params.flag("global_pooling", default=False):
         params.ignore("stride", "pad", "kernel_size")
-        return [layer.made(layer.emit(f"Global{'Average' if average else 'Max'}Pool", [value.name]), (*value.shape[:2], 1, 1))]
+        return [
+            layer.made(
+                layer.emit(f"Global{'Average' if average else 'Max'}Pool", [value.name]), (*value.shape[:2], 1, 1)
+            )
+        ]
     window = _window(layer, params)
     rounding = params.text("round_mode", "CEIL")
     if rounding not in ("CEIL", "0", "FLOOR", "1"):
@@ -99,7 +118,12 @@ def pooling(layer: Layer) -> list[Value]:
 def lrn(layer: Layer) -> list[Value]:
     """Local response normalization, across channels or within each."""
     params = layer.params("lrn_param")
-    size, alpha, beta, k = params.integer("local_size", 5), params.number("alpha", 1), params.number("beta", 0.75), params.number("k", 1)
+    size, alpha, beta, k = (
+        params.integer("local_size", 5),
+        params.number("alpha", 1),
+        params.number("beta", 0.75),
+        params.number("k", 1),
+    )
     value = layer.bottom
     if size < 1 or size % 2 == 0 or size > 65_535:
         layer.fail(f"its local_size is {size}, expected an odd number")
@@ -107,7 +131,15 @@ def lrn(layer: Layer) -> list[Value]:
         return [layer.made(layer.emit("LRN", [value.name], size=size, alpha=alpha, beta=beta, bias=k), value.shape)]
     squares = layer.emit("Mul", [value.name, value.name], layer.inner("squares"))
     margin = [(size - 1) // 2] * 4
-    mean = layer.emit("AveragePool", [squares], layer.inner("mean"), kernel_shape=[size, size], strides=[1, 1], pads=margin, count_include_pad=1)
+    mean = layer.emit(
+        "AveragePool",
+        [squares],
+        layer.inner("mean"),
+        kernel_shape=[size, size],
+        strides=[1, 1],
+        pads=margin,
+        count_include_pad=1,
+    )
     scaled = layer.emit("Mul", [mean, layer.constant("alpha", np.float32(alpha).reshape(1))], layer.inner("scaled"))
     shifted = layer.emit("Add", [scaled, layer.constant("one", np.ones(1, np.float32))], layer.inner("shifted"))
     power = layer.emit("Pow", [shifted, layer.constant("beta", np.float32(-beta).reshape(1))], layer.inner("power"))
@@ -143,7 +175,9 @@ def _settings(layer: Layer) -> tuple[Message, Window, int, int]:
     params = layer.params("convolution_param")
     group, outputs = params.integer("group", 1), params.integer("num_output", 0)
     if len(layer.bottom.shape) != 4 or params.integer("axis", 1) != 1:
-        layer.fail(f"it works on a blob with {len(layer.bottom.shape)} axes, expected pictures: 4 axes, channels second")
+        layer.fail(
+            f"it works on a blob with {len(layer.bottom.shape)} axes, expected pictures: 4 axes, channels second"
+        )
     if outputs < 1 or group < 1 or outputs % group:
         layer.fail(f"num_output is {outputs} in {group} groups")
     return params, _window(layer, params), outputs, group

@@ -53,16 +53,23 @@ def read(path: Path) -> Stored:
     topology, manifest = document.get("modelTopology"), document.get("weightsManifest")
     if not isinstance(topology, dict) or not isinstance(manifest, list):
         raise ModelError(
-            f"{path}: not a TensorFlow.js model: it has no modelTopology with a weightsManifest", "Give the model.json that lies beside the shards."
+            f"{path}: not a TensorFlow.js model: it has no modelTopology with a weightsManifest",
+            "Give the model.json that lies beside the shards.",
         )
     try:
-        groups = [_Group(tuple(group["weights"]), b"".join(_shard(name, path) for name in group["paths"])) for group in manifest]
+        groups = [
+            _Group(tuple(group["weights"]), b"".join(_shard(name, path) for name in group["paths"]))
+            for group in manifest
+        ]
         weights = dict(entry for group in groups for entry in _weights(group, path))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ModelError(f"{path}: its weights can't be read: {type(error).__name__}: {error}", _HINT) from error
     is_graph = document.get("format") == "graph-model" or "node" in topology
     signature = document.get("signature") or (document.get("userDefinedMetadata") or {}).get("signature") or {}
-    entries, data = tuple(entry for group in groups for entry in group.entries), b"".join(group.data for group in groups)
+    entries, data = (
+        tuple(entry for group in groups for entry in group.entries),
+        b"".join(group.data for group in groups),
+    )
     return Stored(topology, is_graph, weights, entries, data, signature if isinstance(signature, dict) else {})
 
 
@@ -108,10 +115,17 @@ def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         quantization = entry.get("quantization")
         dtype = str((quantization or entry)["dtype"])
         if dtype not in _DTYPES or min(shape, default=1) < 0:
-            raise ModelError(f"{path}: the weights '{name}' are {dtype} {list(shape)}, which is not known", f"Known are: {', '.join(_DTYPES)}.")
+            raise ModelError(
+                f"{path}: the weights '{name}' are {dtype} {list(shape)}, which is not known",
+                f"Known are: {', '.join(_DTYPES)}.",
+            )
         size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if place + size > len(data):
-            raise ModelError(f"{path}: the shards end within the weights '{name}': {len(data):,} bytes, at least {place + size:,} expected", _HINT)
+            raise ModelError(
+                f"{path}: the shards end within the weights '{name}': {len(data):,} bytes, at least {place + size:,}"
+                " expected",
+                _HINT,
+            )
         values = np.frombuffer(data, _DTYPES[dtype], math.prod(shape), place).reshape(shape)
         place += size
         yield name, _dequantized(values, quantization, str(entry["dtype"])) if quantization else values
@@ -120,7 +134,8 @@ def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def _dequantized(values: NDArray[Any], quantization: Mapping[str, Any], dtype: str) -> NDArray[Any]:
-    """Return what `decodeWeight` makes of quantized weights: value · scale + min in double precision, stored as the dtype."""
+    """Return what `decodeWeight` makes of quantized weights: value · scale + min in double precision, stored as the
+    dtype."""
     if str(quantization["dtype"]) == "float16":
         return values.astype(np.float32)
     exact = values.astype(np.float64) * float(quantization["scale"]) + float(quantization["min"])
@@ -130,8 +145,17 @@ def _dequantized(values: NDArray[Any], quantization: Mapping[str, Any], dtype: s
 def _shard(name: Any, path: Path) -> bytes:
     """Return a shard's bytes, out of the file of that name or the module that exports it as base64."""
     location = PurePosixPath(str(name))
-    if location.is_absolute() or ".." in location.parts or "\\" in str(name) or not str(name).isprintable() or ":" in str(name):
-        raise ModelError(f"{path}: its shard {name!r} does not lie in its folder", "Download the shards beside model.json and name them by their file names.")
+    if (
+        location.is_absolute()
+        or ".." in location.parts
+        or "\\" in str(name)
+        or not str(name).isprintable()
+        or ":" in str(name)
+    ):
+        raise ModelError(
+            f"{path}: its shard {name!r} does not lie in its folder",
+            "Download the shards beside model.json and name them by their file names.",
+        )
     file = path.parent / location
     module = file.with_name(f"{file.name}.min.js")
     if any(one.is_symlink() for one in (file, module)):

@@ -18,8 +18,11 @@ from plimsoll.onnx.writer import GraphWriter, require_names
 _FLOAT = ("DT_FLOAT", 1)
 
 
-def write(topology: Mapping[str, Any], weights: Weights, signature: Mapping[str, Any], options: ImportOptions, where: str) -> Written:
-    """Return a graph model as a graph, with its inputs and outputs; raises ModelError, naming the node, or InputError for options that don't fit."""
+def write(
+    topology: Mapping[str, Any], weights: Weights, signature: Mapping[str, Any], options: ImportOptions, where: str
+) -> Written:
+    """Return a graph model as a graph, with its inputs and outputs; raises ModelError, naming the node, or InputError
+    for options that don't fit."""
     try:
         nodes = {str(one["name"]): one for one in topology["node"]}
         ordered = list(_ordered(nodes, where))
@@ -28,7 +31,9 @@ def write(topology: Mapping[str, Any], weights: Weights, signature: Mapping[str,
         for name in ordered:
             network.add(name, nodes[name])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ModelError(f"{where}: its graph can't be read: {type(error).__name__}: {error}", "Is model.json complete?") from error
+        raise ModelError(
+            f"{where}: its graph can't be read: {type(error).__name__}: {error}", "Is model.json complete?"
+        ) from error
     require_names([*options.inputs, *options.input_shapes], network.inputs, "input", where)
     require_names(outputs, [name for name, value in network.values.items() if isinstance(value, Value)], "node", where)
     network.writer.outputs([(name, value) for name in outputs if isinstance(value := network.values[name], Value)])
@@ -94,16 +99,22 @@ def _ordered(nodes: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str
             elif first:
                 path.extend(ahead)
             else:
-                raise ModelError(f"{where}: the nodes '{name}' and '{ahead[0]}' read each other", "Only graphs without loops can be converted.")
+                raise ModelError(
+                    f"{where}: the nodes '{name}' and '{ahead[0]}' read each other",
+                    "Only graphs without loops can be converted.",
+                )
 
 
 def _read_by(document: Mapping[str, Any]) -> list[str]:
-    """Return the nodes that a node reads, without control dependencies; raises ValueError for a further output of a node."""
+    """Return the nodes that a node reads, without control dependencies; raises ValueError for a further output of a
+    node."""
     out = []
     for one in document.get("input") or []:
         name, _, port = str(one).partition(":")
         if port not in ("", "0"):
-            raise ValueError(f"the node '{document['name']}' reads output {port} of '{name}'; only first outputs are known")
+            raise ValueError(
+                f"the node '{document['name']}' reads output {port} of '{name}'; only first outputs are known"
+            )
         if not name.startswith("^"):
             out.append(name)
     return out
@@ -116,4 +127,6 @@ def _signed(signature: Mapping[str, Any]) -> list[str]:
 
 def _unread(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
     read = {one for node in nodes.values() for one in _read_by(node)}
-    return [name for name, node in nodes.items() if name not in read and node["op"] not in ("Const", "NoOp", "Placeholder")]
+    return [
+        name for name, node in nodes.items() if name not in read and node["op"] not in ("Const", "NoOp", "Placeholder")
+    ]

@@ -1,7 +1,7 @@
 """Keras layers, as TensorFlow.js runs them, in ONNX: one function a kind.
 
-Sources: the layers of TensorFlow.js 4.22 (`tfjs-layers/src/layers`). Every setting that a function doesn't read must stand at
-its default: see `Settings`.
+Sources: the layers of TensorFlow.js 4.22 (`tfjs-layers/src/layers`). Every setting that a function doesn't read must
+stand at its default: see `Settings`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,15 @@ def activation(layer: Layer, value: Value, kind: Any, name: str) -> Value:
     """Apply an activation by its name; raises ValueError for one that isn't known."""
     writer = layer.writer
     kind = kind["class_name"].lower() if isinstance(kind, dict) and isinstance(kind.get("class_name"), str) else kind
-    simple = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "elu": "Elu", "selu": "Selu", "softplus": "Softplus", "softsign": "Softsign"}
+    simple = {
+        "relu": "Relu",
+        "sigmoid": "Sigmoid",
+        "tanh": "Tanh",
+        "elu": "Elu",
+        "selu": "Selu",
+        "softplus": "Softplus",
+        "softsign": "Softsign",
+    }
     if kind == "linear":
         return value
     if kind in simple:
@@ -82,7 +90,9 @@ def activation(layer: Layer, value: Value, kind: Any, name: str) -> Value:
         return writer.binary("Mul", value, writer.unary("Sigmoid", value, f"{name}/sigmoid"), name)
     if kind == "softmax":
         return writer.softmax(value, -1, name)
-    raise ValueError(f"its activation is {kind!r}; Plimsoll knows linear, relu6, hard_sigmoid, swish, softmax, {', '.join(simple)}")
+    raise ValueError(
+        f"its activation is {kind!r}; Plimsoll knows linear, relu6, hard_sigmoid, swish, softmax, {', '.join(simple)}"
+    )
 
 
 def _convolution(layer: Layer, value: Value) -> Value:
@@ -100,19 +110,27 @@ def _depthwise(layer: Layer, value: Value) -> Value:
 
 def _separable(layer: Layer, value: Value) -> Value:
     kernel, point = layer.weight("depthwise_kernel"), layer.weight("pointwise_kernel")
-    deep = layer.writer.depthwise(value, kernel, None, layer.window(_sides(kernel), layer.pair("strides", 1)), f"{layer.name}/depthwise")
-    return layer.activated(lambda name: layer.writer.convolution(deep, point, layer.weights("bias"), Window((1, 1), (1, 1), "valid"), name))
+    deep = layer.writer.depthwise(
+        value, kernel, None, layer.window(_sides(kernel), layer.pair("strides", 1)), f"{layer.name}/depthwise"
+    )
+    return layer.activated(
+        lambda name: layer.writer.convolution(deep, point, layer.weights("bias"), Window((1, 1), (1, 1), "valid"), name)
+    )
 
 
 def _transposed(layer: Layer, value: Value) -> Value:
     kernel = layer.weight("kernel")
     layer.require("output_padding", None)
     window = layer.window(_sides(kernel), layer.pair("strides", 1))
-    return layer.activated(lambda name: layer.writer.transposed_convolution(value, kernel, layer.weights("bias"), window, name))
+    return layer.activated(
+        lambda name: layer.writer.transposed_convolution(value, kernel, layer.weights("bias"), window, name)
+    )
 
 
 def _dense(layer: Layer, value: Value) -> Value:
-    return layer.activated(lambda name: layer.writer.product(value, layer.weight("kernel"), layer.weights("bias"), name))
+    return layer.activated(
+        lambda name: layer.writer.product(value, layer.weight("kernel"), layer.weights("bias"), name)
+    )
 
 
 def _batch_norm(layer: Layer, value: Value) -> Value:
@@ -122,21 +140,34 @@ def _batch_norm(layer: Layer, value: Value) -> Value:
         raise ValueError(f"it normalizes axis {axis}; Plimsoll knows the last")
     mean, variance = layer.weight("moving_mean"), layer.weight("moving_variance")
     gain, bias = layer.weights("gamma"), layer.weights("beta")
-    statistics = {"scale": np.ones_like(mean) if gain is None else gain, "bias": np.zeros_like(mean) if bias is None else bias}
-    return layer.writer.normalized(value, statistics | {"mean": mean, "variance": variance}, float(layer.config.get("epsilon", 1e-3)), layer.name)
+    statistics = {
+        "scale": np.ones_like(mean) if gain is None else gain,
+        "bias": np.zeros_like(mean) if bias is None else bias,
+    }
+    return layer.writer.normalized(
+        value, statistics | {"mean": mean, "variance": variance}, float(layer.config.get("epsilon", 1e-3)), layer.name
+    )
 
 
 def _relu(layer: Layer, value: Value) -> Value:
     limit, slope, threshold = (layer.config.get(key) or 0 for key in ("max_value", "negative_slope", "threshold"))
     if threshold or (slope and limit):
-        raise ValueError(f"its threshold is {threshold}, its slope {slope} and its limit {limit}; Plimsoll knows a slope or a limit")
+        raise ValueError(
+            f"its threshold is {threshold}, its slope {slope} and its limit {limit}; Plimsoll knows a slope or a limit"
+        )
     if slope:
         return layer.writer.unary("LeakyRelu", value, layer.name, alpha=float(slope))
-    return layer.writer.clipped(value, 0, float(limit), layer.name) if limit else layer.writer.unary("Relu", value, layer.name)
+    return (
+        layer.writer.clipped(value, 0, float(limit), layer.name)
+        if limit
+        else layer.writer.unary("Relu", value, layer.name)
+    )
 
 
 def _leaky_relu(layer: Layer, value: Value) -> Value:
-    return layer.writer.unary("LeakyRelu", value, layer.name, alpha=float(layer.config.get("alpha", layer.config.get("negative_slope", 0.3))))
+    return layer.writer.unary(
+        "LeakyRelu", value, layer.name, alpha=float(layer.config.get("alpha", layer.config.get("negative_slope", 0.3)))
+    )
 
 
 def _prelu(layer: Layer, value: Value) -> Value:
@@ -167,7 +198,12 @@ def _pool(method: str) -> Callable[[Layer, Value], Value]:
     def convert(layer: Layer, value: Value) -> Value:
         size = layer.pair("pool_size", 2)
         strides = layer.pair("strides", 0)
-        return layer.writer.pool(value, "Max" if method == "Max" else "Average", layer.window(size, size if strides == (0, 0) else strides), layer.name)
+        return layer.writer.pool(
+            value,
+            "Max" if method == "Max" else "Average",
+            layer.window(size, size if strides == (0, 0) else strides),
+            layer.name,
+        )
 
     return convert
 
@@ -217,7 +253,9 @@ def _zero_padding(layer: Layer, value: Value) -> Value:
 
 def _cropping(layer: Layer, value: Value) -> Value:
     margins = _margins(layer, "cropping")
-    sizes = [None if size is None else size - sum(margin) for size, margin in zip(value.shape[1:3], margins, strict=True)]
+    sizes = [
+        None if size is None else size - sum(margin) for size, margin in zip(value.shape[1:3], margins, strict=True)
+    ]
     if None in sizes or min(size or 0 for size in sizes) < 1:
         raise ValueError(f"it crops {margins} off {list(value.shape)}")
     return layer.writer.crop(value, (0, margins[0][0], margins[1][0], 0), (None, *sizes, None), layer.name)
@@ -233,7 +271,9 @@ def _up_sampling(layer: Layer, value: Value) -> Value:
 
 
 def _rescaling(layer: Layer, value: Value) -> Value:
-    scaled = layer.writer.binary("Mul", value, np.array(layer.config.get("scale", 1), np.float32), f"{layer.name}/scaled")
+    scaled = layer.writer.binary(
+        "Mul", value, np.array(layer.config.get("scale", 1), np.float32), f"{layer.name}/scaled"
+    )
     return layer.writer.binary("Add", scaled, np.array(layer.config.get("offset", 0), np.float32), layer.name)
 
 
@@ -241,7 +281,9 @@ def _merge(operator: str) -> Callable[[Layer, list[Value]], Value]:
     def convert(layer: Layer, values: list[Value]) -> Value:
         total = values[0]
         for place, value in enumerate(values[1:], 2):
-            total = layer.writer.binary(operator, total, value, layer.name if place == len(values) else f"{layer.name}/first_{place}")
+            total = layer.writer.binary(
+                operator, total, value, layer.name if place == len(values) else f"{layer.name}/first_{place}"
+            )
         return total
 
     return convert

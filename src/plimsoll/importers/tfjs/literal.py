@@ -1,7 +1,7 @@
 """Read the value of a JavaScript literal without running JavaScript: what a module exports, as minifiers write it.
 
-JSON, and beyond it: keys without quotes, texts in single quotes or backticks, `!0` and `!1`, `void 0`, numbers like `.5`,
-`1e3` and `0x1f`, and commas at the end. An expression of any other kind is refused.
+JSON, and beyond it: keys without quotes, texts in single quotes or backticks, `!0` and `!1`, `void 0`, numbers like
+`.5`, `1e3` and `0x1f`, and commas at the end. An expression of any other kind is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,14 @@ _SPACE = re.compile(r"\s*")
 _NUMBER = re.compile(r"-?(?:0[xX][0-9a-fA-F]{1,16}|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)(?![\w$])")
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _PLAIN = {quote: re.compile(rf"[^{quote}\\]*") for quote in "\"'`"}
-_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None, "undefined": None, "NaN": float("nan"), "Infinity": float("inf")}
+_WORDS: dict[str, Any] = {
+    "true": True,
+    "false": False,
+    "null": None,
+    "undefined": None,
+    "NaN": float("nan"),
+    "Infinity": float("inf"),
+}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0", "\n": ""}
 _EXPORTS = [re.compile(rf"{begin}\s*(?=[\[{{\"'`])") for begin in (r"\.exports\s*=", r"export\s+default")]
 
@@ -31,7 +38,10 @@ def exported(text: str, where: str) -> Any:
     """
     found = [one.end() for pattern in _EXPORTS for one in pattern.finditer(text)]
     if len(found) != 1:
-        raise ModelError(f"{where}: exports {len(found)} literals, expected one", "Is it a module that holds a TensorFlow.js model or one of its shards?")
+        raise ModelError(
+            f"{where}: exports {len(found)} literals, expected one",
+            "Is it a module that holds a TensorFlow.js model or one of its shards?",
+        )
     return _read(text, found[0], where)
 
 
@@ -49,7 +59,9 @@ def _read(text: str, place: int, where: str) -> Any:
         return _Reader(text, place).value(0)
     except (ValueError, IndexError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it ends early"
-        raise ModelError(f"{where}: can't be read as a literal of JavaScript: {reason}", "Only values are read; code is never run.") from error
+        raise ModelError(
+            f"{where}: can't be read as a literal of JavaScript: {reason}", "Only values are read; code is never run."
+        ) from error
 
 
 class _Reader:
@@ -97,7 +109,9 @@ class _Reader:
             letter = self._text[self._place]
             if letter in _PLAIN:
                 key = self._string(letter)
-            elif name := _WORD.match(self._text, self._place) or re.compile(r"[0-9]{1,10}").match(self._text, self._place):
+            elif name := _WORD.match(self._text, self._place) or re.compile(r"[0-9]{1,10}").match(
+                self._text, self._place
+            ):
                 key, self._place = name.group(), name.end()
             else:
                 raise ValueError(f"found {self._text[self._place : self._place + 30]!r}, expected a key")

@@ -69,11 +69,22 @@ class Node:
             raise ValueError(f"its data_format is {self.text('data_format')}, expected NHWC")
         strides, dilations = self.integers("strides") or [1, 1, 1, 1], self.integers("dilations") or [1, 1, 1, 1]
         pads = self.integers("explicit_paddings") or [0] * 8
-        if len(strides) != 4 or len(dilations) != 4 or len(pads) != 8 or (strides[0], strides[3], dilations[0], dilations[3]) != (1, 1, 1, 1):
+        if (
+            len(strides) != 4
+            or len(dilations) != 4
+            or len(pads) != 8
+            or (strides[0], strides[3], dilations[0], dilations[3]) != (1, 1, 1, 1)
+        ):
             raise ValueError(f"strides {strides}, dilations {dilations}, paddings {pads}")
         explicit = ((pads[2], pads[3]), (pads[4], pads[5]))
         padding = self.text("padding", "VALID").lower()
-        return Window(kernel, (strides[1], strides[2]), padding, (dilations[1], dilations[2]), explicit if padding == "explicit" else ((0, 0), (0, 0)))
+        return Window(
+            kernel,
+            (strides[1], strides[2]),
+            padding,
+            (dilations[1], dilations[2]),
+            explicit if padding == "explicit" else ((0, 0), (0, 0)),
+        )
 
 
 def _text(value: Any) -> str:

@@ -18,19 +18,28 @@ from plimsoll.importers.tfjs.value import Array, Pair, Value, broadcast
 
 def _convolution(node: Node) -> Operand:
     kernel = node.stored(1)
-    return _fused(node, lambda bias, name: node.writer.convolution(node.value(0), kernel, bias, node.window(_sides(kernel)), name))
+    return _fused(
+        node, lambda bias, name: node.writer.convolution(node.value(0), kernel, bias, node.window(_sides(kernel)), name)
+    )
 
 
 def _depthwise(node: Node) -> Operand:
     kernel = node.stored(1)
-    return _fused(node, lambda bias, name: node.writer.depthwise(node.value(0), kernel, bias, node.window(_sides(kernel)), name))
+    return _fused(
+        node, lambda bias, name: node.writer.depthwise(node.value(0), kernel, bias, node.window(_sides(kernel)), name)
+    )
 
 
 def _matmul(node: Node) -> Operand:
     matrix = node.stored(1)
     if node.flag("transpose_a"):
         raise ValueError("its first input is transposed")
-    return _fused(node, lambda bias, name: node.writer.product(node.value(0), matrix.T if node.flag("transpose_b") else matrix, bias, name))
+    return _fused(
+        node,
+        lambda bias, name: node.writer.product(
+            node.value(0), matrix.T if node.flag("transpose_b") else matrix, bias, name
+        ),
+    )
 
 
 def _fused(node: Node, convert: Callable[[Array | None, str], Value]) -> Value:
@@ -182,7 +191,13 @@ def _transpose(node: Node) -> Operand:
 def _resize(node: Node) -> Operand:
     sizes = node.numbers(1)
     method = "linear" if node.op == "ResizeBilinear" else "nearest"
-    coordinates = "align_corners" if node.flag("align_corners") else "half_pixel" if node.flag("half_pixel_centers") else "asymmetric"
+    coordinates = (
+        "align_corners"
+        if node.flag("align_corners")
+        else "half_pixel"
+        if node.flag("half_pixel_centers")
+        else "asymmetric"
+    )
     if len(sizes) != 2 or min(sizes) < 1:
         raise ValueError(f"it resizes to {sizes}")
     return node.writer.resized(node.value(0), (sizes[0], sizes[1]), method, coordinates, node.name)
@@ -232,7 +247,12 @@ _ARITHMETIC: Mapping[str, tuple[str, _Exact]] = {
     "Add": ("Add", np.add), "AddV2": ("Add", np.add), "Sub": ("Sub", np.subtract), "Mul": ("Mul", np.multiply), "RealDiv": ("Div", np.divide),
     "Maximum": ("Max", np.maximum), "Minimum": ("Min", np.minimum), "Pow": ("Pow", np.power),
 }  # fmt: skip
-_REDUCTIONS: Sequence[tuple[str, str]] = (("Mean", "ReduceMean"), ("Max", "ReduceMax"), ("Min", "ReduceMin"), ("Sum", "ReduceSum"))
+_REDUCTIONS: Sequence[tuple[str, str]] = (
+    ("Mean", "ReduceMean"),
+    ("Max", "ReduceMax"),
+    ("Min", "ReduceMin"),
+    ("Sum", "ReduceSum"),
+)
 
 CONVERTERS: dict[str, Callable[[Node], Operand]] = {
     **dict.fromkeys(ACTIVATIONS, _activation),

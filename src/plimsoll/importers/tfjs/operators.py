@@ -62,17 +62,28 @@ class TensorFlowWriter:
         weights = kernel.transpose(2, 3, 0, 1).reshape(channels * multiplier, 1, height, width)
         return self._convolved(value, weights, bias, window, (name, channels))
 
-    def _convolved(self, value: Value, weights: Array, bias: Array | None, window: Window, form: tuple[str, int]) -> Value:
+    def _convolved(
+        self, value: Value, weights: Array, bias: Array | None, window: Window, form: tuple[str, int]
+    ) -> Value:
         name, groups = form
         sizes, padding = window.slid(value.shape[1:3])
         inputs = [self.arranged(value, "first"), self.constant(f"{name}/kernel", weights)]
         inputs += [] if bias is None else [self.constant(f"{name}/bias", bias)]
         made = self.graph.add(
-            "Conv", inputs, name, kernel_shape=list(window.kernel), strides=list(window.strides), dilations=list(window.dilations), group=groups, **padding
+            "Conv",
+            inputs,
+            name,
+            kernel_shape=list(window.kernel),
+            strides=list(window.strides),
+            dilations=list(window.dilations),
+            group=groups,
+            **padding,
         )
         return Value(made, (value.shape[0], *sizes, len(weights)), "first")
 
-    def transposed_convolution(self, value: Value, kernel: Array, bias: Array | None, window: Window, name: str) -> Value:
+    def transposed_convolution(
+        self, value: Value, kernel: Array, bias: Array | None, window: Window, name: str
+    ) -> Value:
         """Convolve backwards with a kernel [height, width, outputs, inputs]; `same` gives size · stride."""
         if kernel.shape[3] != channels_of(value):
             raise ValueError(f"a kernel {list(kernel.shape)} on {channels_of(value)} channels")
@@ -83,7 +94,9 @@ class TensorFlowWriter:
             surplus = span - stride if window.padding == "same" else 0
             pads.append((max(surplus, 0) // 2, max(surplus, 0) - max(surplus, 0) // 2))
             extra.append(max(-surplus if window.padding == "same" else stride - span, 0))
-            sizes.append(None if size is None else size * stride + (max(span - stride, 0) if window.padding == "valid" else 0))
+            sizes.append(
+                None if size is None else size * stride + (max(span - stride, 0) if window.padding == "valid" else 0)
+            )
         inputs = [self.arranged(value, "first"), self.constant(f"{name}/kernel", kernel.transpose(3, 2, 0, 1))]
         inputs += [] if bias is None else [self.constant(f"{name}/bias", bias)]
         made = self.graph.add(
@@ -96,15 +109,27 @@ class TensorFlowWriter:
         """Take the maximum or mean of windows; a mean leaves padding out."""
         channels = channels_of(value)
         sizes, padding = window.slid(value.shape[1:3])
-        made = self.graph.add(f"{method}Pool", [self.arranged(value, "first")], name, kernel_shape=list(window.kernel), strides=list(window.strides), **padding)
+        made = self.graph.add(
+            f"{method}Pool",
+            [self.arranged(value, "first")],
+            name,
+            kernel_shape=list(window.kernel),
+            strides=list(window.strides),
+            **padding,
+        )
         return Value(made, (value.shape[0], *sizes, channels), "first")
 
     def normalized(self, value: Value, statistics: dict[str, Array], epsilon: float, name: str) -> Value:
         """Normalize each channel by stored `scale`, `bias`, `mean` and `variance`."""
         inputs = [self.arranged(value, "first") if len(value.shape) == 4 else value.name]
         if len(value.shape) not in (2, 4) or any(one.shape != (value.shape[-1],) for one in statistics.values()):
-            raise ValueError(f"batch normalization of {list(value.shape)} by {[list(one.shape) for one in statistics.values()]}")
-        inputs += [self.constant(f"{name}/{part}", statistics[part].astype(np.float32)) for part in ("scale", "bias", "mean", "variance")]
+            raise ValueError(
+                f"batch normalization of {list(value.shape)} by {[list(one.shape) for one in statistics.values()]}"
+            )
+        inputs += [
+            self.constant(f"{name}/{part}", statistics[part].astype(np.float32))
+            for part in ("scale", "bias", "mean", "variance")
+        ]
         made = self.graph.add("BatchNormalization", inputs, name, epsilon=epsilon)
         return Value(made, value.shape, "first" if len(value.shape) == 4 else "last")
 
@@ -114,12 +139,17 @@ class TensorFlowWriter:
 
     def clipped(self, value: Value, low: float | None, high: float | None, name: str) -> Value:
         """Limit every number."""
-        limits = ["" if one is None else self.constant(f"{name}/{what}", np.array(one, np.float32)) for what, one in (("low", low), ("high", high))]
+        limits = [
+            "" if one is None else self.constant(f"{name}/{what}", np.array(one, np.float32))
+            for what, one in (("low", low), ("high", high))
+        ]
         return Value(self.graph.add("Clip", [value.name, *limits], name), value.shape, value.order)
 
     def softmax(self, value: Value, axis: int, name: str) -> Value:
         """Softmax over an axis, in TensorFlow's count."""
-        return Value(self.graph.add("Softmax", [self.arranged(value, "last")], name, axis=axis % len(value.shape)), value.shape)
+        return Value(
+            self.graph.add("Softmax", [self.arranged(value, "last")], name, axis=axis % len(value.shape)), value.shape
+        )
 
     def binary(self, operator: str, first: Value | Array, second: Value | Array, name: str) -> Value:
         """Combine two operands, either of which may be stored; the smaller is repeated along missing axes."""
@@ -153,8 +183,15 @@ class TensorFlowWriter:
         if not axes:
             return value
         source = self.arranged(value, "last")
-        bounds = {"starts": [starts[axis] for axis in axes], "ends": [starts[axis] + (sizes[axis] or 0) for axis in axes], "axes": axes}
-        inputs = [source, *(self.constant(f"{name}/{what}", np.array(place, np.int64)) for what, place in bounds.items())]
+        bounds = {
+            "starts": [starts[axis] for axis in axes],
+            "ends": [starts[axis] + (sizes[axis] or 0) for axis in axes],
+            "axes": axes,
+        }
+        inputs = [
+            source,
+            *(self.constant(f"{name}/{what}", np.array(place, np.int64)) for what, place in bounds.items()),
+        ]
         return Value(self.graph.add("Slice", inputs, name), shape)
 
     def joined(self, values: Sequence[Value], axis: int, name: str) -> Value:
@@ -173,7 +210,10 @@ class TensorFlowWriter:
     def reshaped(self, value: Value, shape: Sequence[int | None], name: str) -> Value:
         """Give a value another shape, of which the batch axis stays; one further size may be open (None or -1)."""
         sizes = [-1 if size is None else size for size in shape]
-        have, known = math.prod(size or 0 for size in value.shape[1:]), math.prod(size for size in sizes[1:] if size != -1)
+        have, known = (
+            math.prod(size or 0 for size in value.shape[1:]),
+            math.prod(size for size in sizes[1:] if size != -1),
+        )
         if have and known and sizes[1:].count(-1) == 1 and have % known == 0:
             sizes[1 + sizes[1:].index(-1)] = have // known
         if sizes[1:].count(-1) > 1 or (have and -1 not in sizes[1:] and math.prod(sizes[1:]) != have):
@@ -196,14 +236,27 @@ class TensorFlowWriter:
             raise ValueError("reducing over the batch")
         shape = tuple(1 if axis in gone else size for axis, size in enumerate(value.shape) if keep or axis not in gone)
         first = value.order == "first"
-        glob = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}.get(operator) if gone == [1, 2] and len(value.shape) == 4 else None
+        glob = (
+            {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}.get(operator)
+            if gone == [1, 2] and len(value.shape) == 4
+            else None
+        )
         if glob:
             made = self.graph.add(glob, [self.arranged(value, "first")], name if keep else f"{name}/pool")
-            return Value(made, shape, "first") if keep else self.reshaped(Value(made, (shape[0], 1, 1, shape[1]), "first"), shape, name)
+            return (
+                Value(made, shape, "first")
+                if keep
+                else self.reshaped(Value(made, (shape[0], 1, 1, shape[1]), "first"), shape, name)
+            )
         if first:
             value = Value(self.arranged(value, "last"), value.shape)
         if operator == "ReduceSum":
-            made = self.graph.add(operator, [value.name, self.constant(f"{name}/axes", np.array(gone, np.int64))], name, keepdims=int(keep))
+            made = self.graph.add(
+                operator,
+                [value.name, self.constant(f"{name}/axes", np.array(gone, np.int64))],
+                name,
+                keepdims=int(keep),
+            )
         else:
             made = self.graph.add(operator, [value.name], name, axes=gone, keepdims=int(keep))
         return Value(made, shape)
@@ -221,12 +274,15 @@ class TensorFlowWriter:
         return made if bias is None else self.binary("Add", made, bias, name)
 
     def resized(self, value: Value, sizes: Pair, method: str, coordinates: str, name: str) -> Value:
-        """Resize a picture to (height, width); `method` is nearest or linear, `coordinates` ONNX's name for where pixels lie."""
+        """Resize a picture to (height, width); `method` is nearest or linear, `coordinates` ONNX's name for where
+        pixels lie."""
         channels = channels_of(value)
         have = value.shape[1:3]
         if None in have:
             raise ValueError(f"resizing a picture of the size {list(have)}: it has to be known")
-        exact = coordinates != "align_corners" and all(new % (old or 1) == 0 for new, old in zip(sizes, have, strict=True))
+        exact = coordinates != "align_corners" and all(
+            new % (old or 1) == 0 for new, old in zip(sizes, have, strict=True)
+        )
         inputs = [self.arranged(value, "first"), ""]
         if exact:
             scales = [1, 1, *(new // (old or 1) for new, old in zip(sizes, have, strict=True))]
@@ -236,6 +292,12 @@ class TensorFlowWriter:
             shape = self.graph.add("Shape", [inputs[0]], f"{name}/have", end=2)
             wanted = self.constant(f"{name}/wanted", np.array(sizes, np.int64))
             inputs += ["", self.graph.add("Concat", [shape, wanted], f"{name}/sizes", axis=0)]
-        rounding = {"align_corners": "round_prefer_ceil", "asymmetric": "floor"}.get(coordinates, "round_prefer_ceil") if method == "nearest" else None
-        made = self.graph.add("Resize", inputs, name, mode=method, coordinate_transformation_mode=coordinates, nearest_mode=rounding)
+        rounding = (
+            {"align_corners": "round_prefer_ceil", "asymmetric": "floor"}.get(coordinates, "round_prefer_ceil")
+            if method == "nearest"
+            else None
+        )
+        made = self.graph.add(
+            "Resize", inputs, name, mode=method, coordinate_transformation_mode=coordinates, nearest_mode=rounding
+        )
         return Value(made, (value.shape[0], *sizes, channels), "first")

@@ -39,7 +39,8 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def answer(stored: Stored, written: Written, chosen: bool) -> tuple[Probe | None, str]:
-    """Return what TensorFlow.js answers, or no probe and the reason in words; `chosen`: the outputs are not the model's own.
+    """Return what TensorFlow.js answers, or no probe and the reason in words; `chosen`: the outputs are not the model's
+    own.
 
     Raises ModelError where TensorFlow.js refuses the model.
     """
@@ -50,7 +51,10 @@ def answer(stored: Stored, written: Written, chosen: bool) -> tuple[Probe | None
         library = npm.fetch(LIBRARY)[_BUNDLE]
     except BackendMissingError as error:
         return None, f"not compared with TensorFlow.js itself: {error.message}"
-    with tempfile.TemporaryDirectory(prefix="plimsoll-tfjs-") as name, as_file(files(__package__).joinpath("probe.cjs")) as script:
+    with (
+        tempfile.TemporaryDirectory(prefix="plimsoll-tfjs-") as name,
+        as_file(files(__package__).joinpath("probe.cjs")) as script,
+    ):
         folder = Path(name)
         feeds = _feeds(stored, written)
         _write(folder, library, stored, written, feeds, chosen)
@@ -59,7 +63,9 @@ def answer(stored: Stored, written: Written, chosen: bool) -> tuple[Probe | None
         except JobError as error:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = next((line for line in log if "Error" in line), error.message)
-            raise ModelError(f"TensorFlow.js can't run this model: {reason[:300]}", "Does it run in a browser?") from error
+            raise ModelError(
+                f"TensorFlow.js can't run this model: {reason[:300]}", "Does it run in a browser?"
+            ) from error
         answers = {}
         for place, (output, shape) in enumerate(zip(written.outputs, result["outputs"], strict=True)):
             answers[output] = np.fromfile(folder / f"answer{place}.bin", np.float32).reshape(shape)
@@ -82,6 +88,13 @@ def _write(folder: Path, library: Path, stored: Stored, written: Written, feeds:
         feed.tofile(folder / f"feed{place}.bin")
         inputs.append({"name": name, "shape": feed.shape, "file": f"feed{place}.bin"})
     (folder / "weights.bin").write_bytes(stored.data)
-    request = {"library": str(library), "graph": stored.is_graph, "weights": stored.entries, "inputs": inputs, "outputs": written.outputs, "chosen": chosen}
+    request = {
+        "library": str(library),
+        "graph": stored.is_graph,
+        "weights": stored.entries,
+        "inputs": inputs,
+        "outputs": written.outputs,
+        "chosen": chosen,
+    }
     (folder / "request.json").write_text(json.dumps(request), encoding="utf-8")
     (folder / "model.json").write_text(json.dumps(stored.topology), encoding="utf-8")

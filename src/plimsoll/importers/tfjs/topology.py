@@ -27,14 +27,16 @@ Named = list[tuple[str, Value]]
 
 
 def write(topology: Mapping[str, Any], weights: Weights, where: str, options: ImportOptions) -> Written:
-    """Return a layers model as a graph, with its inputs and outputs; raises ModelError, naming the layer, or InputError for options that don't fit."""
+    """Return a layers model as a graph, with its inputs and outputs; raises ModelError, naming the layer, or InputError
+    for options that don't fit."""
     graph = GraphWriter(where, options.batch)
     network = _Network(TensorFlowWriter(graph), weights, where, options)
     try:
         outputs = network.model(topology.get("model_config", topology), None, 0)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise ModelError(
-            f"{where}: its topology can't be read: {type(error).__name__}: {error}", "Is it a model of Keras 2, written by tensorflowjs?"
+            f"{where}: its topology can't be read: {type(error).__name__}: {error}",
+            "Is it a model of Keras 2, written by tensorflowjs?",
         ) from error
     require_names([*options.inputs, *options.input_shapes], network.inputs, "input", where)
     if options.outputs:
@@ -65,17 +67,24 @@ class _Network:
         self._options = options
 
     def model(self, document: Mapping[str, Any], given: Sequence[Value] | None, depth: int) -> Named:
-        """Write a model and return its outputs with their layers' names; `given` are its inputs, None for the outermost."""
+        """Write a model and return its outputs with their layers' names; `given` are its inputs, None for the
+        outermost."""
         kind = document["class_name"]
         if depth > MAX_DEPTH or kind not in _MODELS:
-            raise ModelError(f"{self._where}: a model of the kind '{kind}', {depth} models deep", f"Known are {', '.join(_MODELS)}.")
+            raise ModelError(
+                f"{self._where}: a model of the kind '{kind}', {depth} models deep", f"Known are {', '.join(_MODELS)}."
+            )
         config = document["config"]
         if kind == "Sequential":
             return self._sequence(config if isinstance(config, list) else config["layers"], given, depth)
         return self._functional(config, given, depth)
 
     def _functional(self, config: Mapping[str, Any], given: Sequence[Value] | None, depth: int) -> Named:
-        feeds = dict(zip([key[0] for key in _keys(config["input_layers"])], given, strict=True)) if given is not None else {}
+        feeds = (
+            dict(zip([key[0] for key in _keys(config["input_layers"])], given, strict=True))
+            if given is not None
+            else {}
+        )
         values: dict[Key, Value] = {}
         waiting = list(_calls(config))
         for _ in range(MAX_PASSES):
@@ -85,14 +94,21 @@ class _Network:
                     left.append(call)
                     continue
                 name = str(call.layer["name"])
-                made = [feeds[name]] if name in feeds else self._layer(call.layer, [values[key] for key in call.reads], depth)
+                made = (
+                    [feeds[name]]
+                    if name in feeds
+                    else self._layer(call.layer, [values[key] for key in call.reads], depth)
+                )
                 values |= {(name, call.place, place): value for place, value in enumerate(made)}
             if not left:
                 return [(key[0], values[key]) for key in _keys(config["output_layers"])]
             if len(left) == len(waiting):
                 break
             waiting = left
-        raise ModelError(f"{self._where}: the layer '{left[0].layer['name']}' reads values that no layer before it makes", "Is model.json complete?")
+        raise ModelError(
+            f"{self._where}: the layer '{left[0].layer['name']}' reads values that no layer before it makes",
+            "Is model.json complete?",
+        )
 
     def _sequence(self, layers: Sequence[Mapping[str, Any]], given: Sequence[Value] | None, depth: int) -> Named:
         values = list(given or [])
@@ -123,7 +139,11 @@ class _Network:
             else:
                 raise ValueError(f"this kind of layer is not known; known are {', '.join(sorted([*ONE, *MANY]))}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            reason = str(error) if isinstance(error, ValueError) else f"its settings can't be read: {type(error).__name__}: {error}"
+            reason = (
+                str(error)
+                if isinstance(error, ValueError)
+                else f"its settings can't be read: {type(error).__name__}: {error}"
+            )
             raise fail(self._where, f"the layer '{name}'", kind, reason) from error
         if depth == 0:
             self.given[name] = made[0]
@@ -132,7 +152,9 @@ class _Network:
     def _input(self, name: str, config: Mapping[str, Any]) -> Value:
         if config.get("dtype", "float32") != "float32":
             raise ValueError(f"its dtype is {config['dtype']}, expected float32")
-        shape = free_shape(self._options.input_shapes.get(name) or config.get("batch_input_shape") or config["batch_shape"])
+        shape = free_shape(
+            self._options.input_shapes.get(name) or config.get("batch_input_shape") or config["batch_shape"]
+        )
         self.inputs.append(name)
         return Value(self.writer.graph.input(name, (self.writer.graph.batch, *shape[1:])), shape)
 
@@ -155,9 +177,12 @@ def _by_last_parts(weights: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _calls(config: Mapping[str, Any]) -> Iterator[_Call]:
-    """Yield the layers' calls. A model within a model counts its calls from 1, or from 0 where it was built without a size of its own."""
+    """Yield the layers' calls. A model within a model counts its calls from 1, or from 0 where it was built without a
+    size of its own."""
     listed = [(layer, [_keys(node) for node in layer.get("inbound_nodes") or [[]]]) for layer in config["layers"]]
-    read = {key[:2] for _, nodes in listed for keys in nodes for key in keys} | {key[:2] for key in _keys(config["output_layers"])}
+    read = {key[:2] for _, nodes in listed for keys in nodes for key in keys} | {
+        key[:2] for key in _keys(config["output_layers"])
+    }
     for layer, nodes in listed:
         start = int(layer["class_name"] in _MODELS and (layer["name"], len(nodes)) in read)
         for place, keys in enumerate(nodes, start):
@@ -165,7 +190,8 @@ def _calls(config: Mapping[str, Any]) -> Iterator[_Call]:
 
 
 def _keys(listed: Sequence[Any]) -> list[Key]:
-    """Return the values that a list names: `[name, call, output, …]` each, or one of these alone; raises ValueError for another form."""
+    """Return the values that a list names: `[name, call, output, …]` each, or one of these alone; raises ValueError for
+    another form."""
     if isinstance(listed, Mapping):
         raise ValueError("it is of Keras 3, expected the form of Keras 2")
     entries = [listed] if listed and isinstance(listed[0], str) else listed

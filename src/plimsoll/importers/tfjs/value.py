@@ -1,7 +1,7 @@
 """Tensors of TensorFlow on their way into ONNX, and the windows that slide over them.
 
-Pictures are channels-last in TensorFlow; ONNX's convolutions take them channels-first. A value knows in which of the two
-orders it lies in the ONNX graph. Shapes are always TensorFlow's, the batch (None) first.
+Pictures are channels-last in TensorFlow; ONNX's convolutions take them channels-first. A value knows in which of the
+two orders it lies in the ONNX graph. Shapes are always TensorFlow's, the batch (None) first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ class Value:
     """Where the channels are in ONNX; only values with four axes are ever `first`."""
 
     def __post_init__(self) -> None:
-        if any(size is not None and size < 1 for size in self.shape) or math.prod(size or 1 for size in self.shape) > MAX_ELEMENTS:
+        if (
+            any(size is not None and size < 1 for size in self.shape)
+            or math.prod(size or 1 for size in self.shape) > MAX_ELEMENTS
+        ):
             raise ValueError(f"a tensor of the shape {list(self.shape)}")
 
 
@@ -50,12 +53,17 @@ class Window:
 
     def __post_init__(self) -> None:
         if min(*self.kernel, *self.strides, *self.dilations) < 1 or self.padding not in ("same", "valid", "explicit"):
-            raise ValueError(f"a window of kernel {self.kernel}, strides {self.strides}, dilations {self.dilations}, padding {self.padding!r}")
+            raise ValueError(
+                f"a window of kernel {self.kernel}, strides {self.strides}, dilations {self.dilations}, padding"
+                f" {self.padding!r}"
+            )
 
     @property
     def spans(self) -> Pair:
         """Pixels that a window reaches over."""
-        height, width = ((kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel, self.dilations, strict=True))
+        height, width = (
+            (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel, self.dilations, strict=True)
+        )
         return height, width
 
     def slid(self, sizes: Sequence[int | None]) -> tuple[list[int | None], dict[str, Any]]:
@@ -102,7 +110,10 @@ def channels_of(value: Value) -> int:
 
 def fail(where: str, what: str, kind: str, reason: str) -> ModelError:
     """Return the error for a layer or node that can't be converted."""
-    return ModelError(f"{where}: {what} ({kind}): {reason}", "Export the model to ONNX with its own framework, or leave that layer out.")
+    return ModelError(
+        f"{where}: {what} ({kind}): {reason}",
+        "Export the model to ONNX with its own framework, or leave that layer out.",
+    )
 
 
 def free_shape(shape: Sequence[Any]) -> Shape:

@@ -14,12 +14,14 @@ from plimsoll.errors import ModelError
 from plimsoll.importers.torch import programs
 
 ModelFormat = Literal["exported", "torchscript", "weights", "module"]
-"""A torch.export program; a TorchScript archive; tensors by their names; a pickled module, or anything else that runs code when it is loaded."""
+"""A torch.export program; a TorchScript archive; tensors by their names; a pickled module, or anything else that runs
+code when it is loaded."""
 
 MAX_PICKLE = 512_000_000
 _MAX_MEMBERS = 1_000_000
 _PICKLES_IN_A_ROW = 5
-"""A file of before 2020 has a magic number, a version, facts of the system, the object, and the keys of its tensors, each a pickle."""
+"""A file of before 2020 has a magic number, a version, facts of the system, the object, and the keys of its tensors,
+each a pickle."""
 _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", "BINSTRING", "SHORT_BINSTRING")
 _HINT = "Was it copied completely?"
 
@@ -30,7 +32,9 @@ _TENSORS = re.compile(
 )
 """What the pickle of a state dict names; PyTorch's own `weights_only` loading knows about the same."""
 _SCRIPT = re.compile(r"__torch__\..*|torch\.jit\._pickle\.\w+")
-_REACHES_OUT = re.compile(r"\b(?:torch|ops\.aten)\.(from_file|save|load)\(|\bops\.(?!aten\b|prim\b|quantized\b|torchvision\b)(\w+)\.")
+_REACHES_OUT = re.compile(
+    r"\b(?:torch|ops\.aten)\.(from_file|save|load)\(|\bops\.(?!aten\b|prim\b|quantized\b|torchvision\b)(\w+)\."
+)
 """TorchScript that reads or writes files, or calls operators of libraries that are not PyTorch's."""
 
 
@@ -69,27 +73,46 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
     if len(names) > _MAX_MEMBERS:
         raise ModelError(f"{path}: an archive of {len(names):,} files", "No PyTorch file has that many.")
     tails = {name.partition("/")[2]: name for name in names}
-    if any(tail.startswith("data/aotinductor/") or tail.endswith((".so", ".dll", ".dylib", ".cubin")) for tail in tails):
-        raise ModelError(f"{path}: it holds compiled machine code (AOTInductor), which can't become ONNX", "Give what torch.export.save writes.")
-    if any(tail == "archive_format" or re.fullmatch(r"models/[^/]+\.json", tail) for tail in tails) or "serialized_exported_program.json" in names:
+    if any(
+        tail.startswith("data/aotinductor/") or tail.endswith((".so", ".dll", ".dylib", ".cubin")) for tail in tails
+    ):
+        raise ModelError(
+            f"{path}: it holds compiled machine code (AOTInductor), which can't become ONNX",
+            "Give what torch.export.save writes.",
+        )
+    if (
+        any(tail == "archive_format" or re.fullmatch(r"models/[^/]+\.json", tail) for tail in tails)
+        or "serialized_exported_program.json" in names
+    ):
         objects = tuple(tail for tail in tails if re.search(r"constants/(custom|opaque)_obj", tail))
         described = [name for name in names if name.endswith(".json")]
         running = dict.fromkeys(one for name in described for one in programs.suspicious(_read(archive, name, path)))
-        return Contents("exported", (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running))
+        return Contents(
+            "exported",
+            (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running),
+        )
     if "constants.pkl" in tails:
         code = [name for name in names if "/code/" in name and name.endswith(".py")]
-        reaching = {found.group().rstrip("(") for name in code for found in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))}
+        reaching = {
+            found.group().rstrip("(")
+            for name in code
+            for found in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))
+        }
         pickles = [_read(archive, name, path) for name in names if name.endswith(".pkl") and "/code/" not in name]
-        return Contents("torchscript", (*sorted(reaching), *(name for name in _globals(pickles)[0] if not _SCRIPT.fullmatch(name))))
+        return Contents(
+            "torchscript", (*sorted(reaching), *(name for name in _globals(pickles)[0] if not _SCRIPT.fullmatch(name)))
+        )
     if "data.pkl" in tails:
         return _pickled([_read(archive, tails["data.pkl"], path)])
     raise ModelError(
-        f"{path}: a zip archive, but not PyTorch's: it has {', '.join(names[:5]) or 'no files'}", "Give the file that torch.save or torch.export.save wrote."
+        f"{path}: a zip archive, but not PyTorch's: it has {', '.join(names[:5]) or 'no files'}",
+        "Give the file that torch.save or torch.export.save wrote.",
     )
 
 
 def _own_pickles(archive: zipfile.ZipFile, names: list[str], path: Path) -> tuple[str, ...]:
-    """Return what the tensors that an exported program keeps as archives of their own would run: its sample inputs, constants, weights."""
+    """Return what the tensors that an exported program keeps as archives of their own would run: its sample inputs,
+    constants, weights."""
     found: list[str] = []
     for name in names:
         data = _read(archive, name, path) if name.endswith(".pt") or "/sample_inputs/" in name else b""
@@ -103,12 +126,15 @@ def _own_pickles(archive: zipfile.ZipFile, names: list[str], path: Path) -> tupl
 
 def _pickled(pickles: list[bytes]) -> Contents:
     unknown, texts = _globals(pickles)
-    tensors = tuple(text for text in texts if re.fullmatch(r"[\w.]+\.(weight|bias|running_mean|running_var|\w+)", text))[:20]
+    tensors = tuple(
+        text for text in texts if re.fullmatch(r"[\w.]+\.(weight|bias|running_mean|running_var|\w+)", text)
+    )[:20]
     return Contents("module" if unknown else "weights", unknown, tensors)
 
 
 def _globals(pickles: list[bytes]) -> tuple[tuple[str, ...], list[str]]:
-    """Return what pickles import that isn't needed for tensors, and the texts in them. A pickle that can't be walked counts as unknown."""
+    """Return what pickles import that isn't needed for tensors, and the texts in them. A pickle that can't be walked
+    counts as unknown."""
     unknown: dict[str, None] = {}
     texts: list[str] = []
     for data in pickles:
@@ -155,5 +181,7 @@ def _note(name: str, unknown: dict[str, None]) -> None:
 
 def _read(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
     if archive.getinfo(name).file_size > MAX_PICKLE:
-        raise ModelError(f"{path}: {name} in it has {archive.getinfo(name).file_size:,} bytes; at most {MAX_PICKLE:,} are read")
+        raise ModelError(
+            f"{path}: {name} in it has {archive.getinfo(name).file_size:,} bytes; at most {MAX_PICKLE:,} are read"
+        )
     return archive.read(name)

@@ -24,9 +24,11 @@ class Torch(Converter):
     suffixes = (".pt2", ".pt", ".pth", ".torchscript", ".safetensors")
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
-        """Convert in evaluation mode; inputs are called as forward calls them, outputs `output`, `output_0` … or by their keys.
+        """Convert in evaluation mode; inputs are called as forward calls them, outputs `output`, `output_0` … or by
+        their keys.
 
-        What would run code when it is loaded is refused without `options.trust`. Bare weights need `options.architecture`.
+        What would run code when it is loaded is refused without `options.trust`. Bare weights need
+        `options.architecture`.
         """
         found = contents.look(path)
         _check(path, found, options)
@@ -46,7 +48,9 @@ class Torch(Converter):
             except ModelError as error:
                 raise ModelError(f"{path}: {error.message}", error.hint) from error
         _require_names(path, options, told["inputs"], told["outputs"])
-        return Conversion(folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), notes=tuple(told["notes"]))
+        return Conversion(
+            folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), notes=tuple(told["notes"])
+        )
 
 
 def _check(path: Path, found: contents.Contents, options: ImportOptions) -> None:
@@ -56,7 +60,10 @@ def _check(path: Path, found: contents.Contents, options: ImportOptions) -> None
         what = {
             "exported": "an exported program with pickled objects of its own",
             "torchscript": "a TorchScript archive that reaches outside of the network",
-            "module": "a pickle of more than tensors, which runs code when it is loaded (a whole module, or a training checkpoint)",
+            "module": (
+                "a pickle of more than tensors, which runs code when it is loaded (a whole module, or a training"
+                " checkpoint)"
+            ),
         }.get(found.kind, "a pickle")
         hint = "Save the weights alone (torch.save(model.state_dict(), …)) or export the network (torch.export).\n"
         hint += "  If you trust its author like that of a program: --trust."
@@ -65,27 +72,44 @@ def _check(path: Path, found: contents.Contents, options: ImportOptions) -> None
         raise InputError(f"{path}: this file carries its network itself", "Leave --architecture out.")
     if found.kind == "weights" and not (options.architecture and options.trust):
         some = f" ({', '.join(found.tensors[:4])} …)" if found.tensors else ""
-        missing = "nobody said of which network" if not options.architecture else "the code of its network would have to run"
+        missing = (
+            "nobody said of which network" if not options.architecture else "the code of its network would have to run"
+        )
         hint = (
-            "Name the network, and say that its code may run: --architecture module:callable --trust; the .py file lies beside the weights, or give its path."
+            "Name the network, and say that its code may run: --architecture module:callable --trust; the .py file lies"
+            " beside the weights, or give its path."
         )
         raise ModelError(f"{path}: weights alone{some}, and {missing}", f"{hint}\n  {_FROM_TORCH}")
     if options.architecture and ":" not in options.architecture:
-        raise InputError(f"--architecture {options.architecture}", "Give module:callable, module:callable(10) or path/to/file.py:callable.")
+        raise InputError(
+            f"--architecture {options.architecture}",
+            "Give module:callable, module:callable(10) or path/to/file.py:callable.",
+        )
 
 
 def _code(path: Path, architecture: str, target: Path) -> Path:
-    """Copy the Python files that may be needed: the named file's folder, or the weights', with packages in them; raises InputError."""
+    """Copy the Python files that may be needed: the named file's folder, or the weights', with packages in them; raises
+    InputError."""
     module = architecture.partition(":")[0]
     given = Path(module) if module.endswith(".py") else None
     if given is not None and not given.is_file():
         raise InputError(f"--architecture {architecture}: there is no file {given}")
     folders = [given.parent] if given is not None else [path.parent, Path()]
     top = module.partition(".")[0]
-    home = next((one for one in folders if given is not None or (one / f"{top}.py").is_file() or (one / top).is_dir()), path.parent)
-    files = [one for one in [*home.glob("*.py"), *home.glob("*/**/*.py")] if not re.search(r"(^|/)(\.|site-packages)", one.relative_to(home).as_posix())]
+    home = next(
+        (one for one in folders if given is not None or (one / f"{top}.py").is_file() or (one / top).is_dir()),
+        path.parent,
+    )
+    files = [
+        one
+        for one in [*home.glob("*.py"), *home.glob("*/**/*.py")]
+        if not re.search(r"(^|/)(\.|site-packages)", one.relative_to(home).as_posix())
+    ]
     if sum(one.stat().st_size for one in files) > _MAX_CODE:
-        raise InputError(f"{home}: more than {_MAX_CODE:,} bytes of Python files", "Put the network's code into a folder of its own, and give its path.")
+        raise InputError(
+            f"{home}: more than {_MAX_CODE:,} bytes of Python files",
+            "Put the network's code into a folder of its own, and give its path.",
+        )
     target.mkdir()
     for one in files:
         copied = target / one.relative_to(home)
@@ -98,7 +122,8 @@ def _require_names(path: Path, options: ImportOptions, inputs: list[str], output
     for side, wanted, there in (("input", options.inputs, inputs), ("output", options.outputs, outputs)):
         if wanted and set(wanted) != set(there):
             raise InputError(
-                f"{path}: its {side}s are {', '.join(there)}, not {', '.join(wanted)}", "Leave the names out: a PyTorch network has the ones of its forward."
+                f"{path}: its {side}s are {', '.join(there)}, not {', '.join(wanted)}",
+                "Leave the names out: a PyTorch network has the ones of its forward.",
             )
 
 

@@ -20,15 +20,23 @@ if TYPE_CHECKING:
 _INSTALL = "pip install torch onnxscript"
 
 
-def convert(module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], folder: Path, batch: int | None) -> Conversion:
-    """Write an nn.Module as ONNX into `folder`, in evaluation mode, and let it answer a probe; the module's mode is put back.
+def convert(
+    module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], folder: Path, batch: int | None
+) -> Conversion:
+    """Write an nn.Module as ONNX into `folder`, in evaluation mode, and let it answer a probe; the module's mode is put
+    back.
 
-    `example` is what forward takes, pictures first axis the batch; its values don't matter. Raises InputError, ModelError or BackendMissingError.
+    `example` is what forward takes, pictures first axis the batch; its values don't matter. Raises InputError,
+    ModelError or BackendMissingError.
     """
     torch = require("torch", _INSTALL)
     require("onnxscript", _INSTALL)
     examples = [example] if isinstance(example, torch.Tensor) else list(example)
-    if not isinstance(module, torch.nn.Module) or not examples or not all(isinstance(one, torch.Tensor) for one in examples):
+    if (
+        not isinstance(module, torch.nn.Module)
+        or not examples
+        or not all(isinstance(one, torch.Tensor) for one in examples)
+    ):
         raise InputError(f"from_torch of a {type(module).__name__}, expected an nn.Module and tensors as examples")
     export = _exporter()
     modes = {part: part.training for part in module.modules()}
@@ -43,19 +51,26 @@ def convert(module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tens
     finally:
         for part, mode in modes.items():
             part.training = mode
-    return Conversion(path, Probe.read(folder / "probe.npz", f"PyTorch {torch.__version__}"), notes=tuple(exported.notes))
+    return Conversion(
+        path, Probe.read(folder / "probe.npz", f"PyTorch {torch.__version__}"), notes=tuple(exported.notes)
+    )
 
 
 def _names(module: Any, count: int) -> list[str]:
     """Return the names of forward's first inputs."""
     import inspect
 
-    names = [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    names = [
+        one.name
+        for one in inspect.signature(module.forward).parameters.values()
+        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
     return names[:count] if len(names) >= count else [f"input_{place}" for place in range(count)]
 
 
 def _exporter() -> Any:
-    """Import the part of the toolchain's job that writes a network: a toolchain's scripts are no package, and need nothing but torch."""
+    """Import the part of the toolchain's job that writes a network: a toolchain's scripts are no package, and need
+    nothing but torch."""
     name = "plimsoll_torch_export"
     if name not in sys.modules:
         sys.modules.setdefault("plimsoll_job", plimsoll_job)

@@ -1,7 +1,8 @@
 """What the description of an exported program would run when `torch.export.load` reads it, told without PyTorch.
 
-A `.pt2` file is no pickle, but its JSON is not inert either: sizes are expressions that SymPy evaluates as Python, and the
-targets of calls are looked up by their dotted names anywhere below `torch`. So both are held to what PyTorch itself writes.
+A `.pt2` file is no pickle, but its JSON is not inert either: sizes are expressions that SymPy evaluates as Python, and
+the targets of calls are looked up by their dotted names anywhere below `torch`. So both are held to what PyTorch itself
+writes.
 """
 
 from __future__ import annotations
@@ -63,7 +64,12 @@ def _texts(value: Any) -> Iterator[tuple[str, str]]:
 def _told(key: str, text: str) -> str:
     if (key == "expr_str" and not _consists(_TOKEN, text)) or (key == "guards_code" and not _consists(_GUARD, text)):
         return f"the expression {text[:80]!r}"
-    if key == "target" and "." in text and text.split(".")[0] in ("torch", "_operator", "math") and not _TARGET.fullmatch(text):
+    if (
+        key == "target"
+        and "." in text
+        and text.split(".")[0] in ("torch", "_operator", "math")
+        and not _TARGET.fullmatch(text)
+    ):
         return f"the call of {text[:80]}"
     return ""
 

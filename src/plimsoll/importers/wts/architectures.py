@@ -16,7 +16,13 @@ from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.wts.text import Tensors
 from plimsoll.onnx.writer import GraphWriter
 
-RESNETS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3), "resnet152": (3, 8, 36, 3)}
+RESNETS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
 """Residual blocks in each of the four stages (He et al. 2015, table 1)."""
 
 NAMES = ("lenet", *RESNETS)
@@ -36,35 +42,47 @@ class Weights:
         self._left = {name for name in self.tensors if not name.endswith(_NOT_READ)}
 
     def take(self, name: str, *shape: int) -> NDArray[Any]:
-        """Return a tensor; -1 stands for one size that its count decides. Raises ModelError where it is missing or of another size."""
+        """Return a tensor; -1 stands for one size that its count decides. Raises ModelError where it is missing or of
+        another size."""
         found = self.tensors.get(name)
         if found is None:
-            raise ModelError(f"{self.where}: it has no tensor '{name}'", f"Is it of another network? It has: {', '.join(list(self.tensors)[:8])} …")
+            raise ModelError(
+                f"{self.where}: it has no tensor '{name}'",
+                f"Is it of another network? It has: {', '.join(list(self.tensors)[:8])} …",
+            )
         self._left.discard(name)
         try:
             if found.size:
                 return found.reshape(shape)
         except ValueError as error:
-            raise ModelError(f"{self.where}: the tensor '{name}' has {found.size:,} numbers, expected the shape {list(shape)}") from error
+            raise ModelError(
+                f"{self.where}: the tensor '{name}' has {found.size:,} numbers, expected the shape {list(shape)}"
+            ) from error
         raise ModelError(f"{self.where}: the tensor '{name}' is empty, expected the shape {list(shape)}")
 
     def require_all_read(self) -> None:
         """Raise ModelError where tensors are left over: then it is another network."""
         if self._left:
-            raise ModelError(f"{self.where}: the network has no place for {len(self._left)} of its tensors: {', '.join(sorted(self._left)[:8])}")
+            raise ModelError(
+                f"{self.where}: the network has no place for {len(self._left)} of its tensors:"
+                f" {', '.join(sorted(self._left)[:8])}"
+            )
 
 
 def recognise(tensors: Tensors) -> str:
     """Return the network whose tensors these are, by their names; nothing where it is none of `NAMES`."""
     if "layer1.0.conv1.weight" in tensors:
-        stages = tuple(len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4))
+        stages = tuple(
+            len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)
+        )
         basic = "layer1.0.conv3.weight" not in tensors
         return next((name for name, blocks in RESNETS.items() if blocks == stages and (name in _BASIC) == basic), "")
     return "lenet" if {"conv1.weight", "conv2.weight", "fc1.weight", "fc3.weight"} <= tensors.keys() else ""
 
 
 def write(name: str, weights: Weights, graph: GraphWriter, size: tuple[int, int] | None) -> None:
-    """Write a network of `NAMES` with its weights; `size` is the picture's height and width. Raises ModelError or InputError."""
+    """Write a network of `NAMES` with its weights; `size` is the picture's height and width. Raises ModelError or
+    InputError."""
     if name == "lenet":
         if size not in (None, (32, 32)):
             raise InputError(f"{weights.where}: LeNet-5 takes pictures of 32 x 32 pixels, not {size}")
@@ -102,14 +120,18 @@ def _resnet(name: str, weights: Weights, graph: GraphWriter, size: tuple[int, in
     for stage, blocks in enumerate(RESNETS[name], 1):
         for block in range(blocks):
             stride = 2 if stage > 1 and block == 0 else 1
-            value, channels = _block(weights, graph, value, f"layer{stage}.{block}", (channels, 32 << stage, stride, name in _BASIC))
+            value, channels = _block(
+                weights, graph, value, f"layer{stage}.{block}", (channels, 32 << stage, stride, name in _BASIC)
+            )
     value = graph.add("GlobalAveragePool", [value], "avgpool")
     value = graph.add("Flatten", [value], "flat", axis=1)
     value, classes = _dense(weights, graph, value, "fc", (-1, channels))
     graph.output(value, "prob", (graph.batch, classes))
 
 
-def _block(weights: Weights, graph: GraphWriter, value: str, name: str, form: tuple[int, int, int, bool]) -> tuple[str, int]:
+def _block(
+    weights: Weights, graph: GraphWriter, value: str, name: str, form: tuple[int, int, int, bool]
+) -> tuple[str, int]:
     """Write a residual block: two 3×3 convolutions, or 1×1, 3×3, 1×1 with four times the channels at its end."""
     channels, width, stride, basic = form
     outputs = width if basic else width * 4
@@ -123,17 +145,25 @@ def _block(weights: Weights, graph: GraphWriter, value: str, name: str, form: tu
             inner = graph.add("Relu", [inner], f"{name}.relu{place}")
     beside = value
     if stride != 1 or channels != outputs:
-        beside = _convolution(weights, graph, value, (f"{name}.downsample.0", f"{name}.downsample.1"), (outputs, channels, 1, stride))
+        beside = _convolution(
+            weights, graph, value, (f"{name}.downsample.0", f"{name}.downsample.1"), (outputs, channels, 1, stride)
+        )
     total = graph.add("Add", [inner, beside], f"{name}.add")
     return graph.add("Relu", [total], f"{name}.relu"), outputs
 
 
-def _convolution(weights: Weights, graph: GraphWriter, value: str, names: tuple[str, str], geometry: tuple[int, int, int, int]) -> str:
+def _convolution(
+    weights: Weights, graph: GraphWriter, value: str, names: tuple[str, str], geometry: tuple[int, int, int, int]
+) -> str:
     """Write a convolution without bias and the batch norm behind it; geometry: outputs, inputs, kernel, stride."""
     outputs, channels, kernel, stride = geometry
     convolution, norm = names
-    stored = graph.constant(f"{convolution}.weight", weights.take(f"{convolution}.weight", outputs, channels, kernel, kernel))
-    value = graph.add("Conv", [value, stored], convolution, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
+    stored = graph.constant(
+        f"{convolution}.weight", weights.take(f"{convolution}.weight", outputs, channels, kernel, kernel)
+    )
+    value = graph.add(
+        "Conv", [value, stored], convolution, kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4
+    )
     parts = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
     statistics = [graph.constant(part, weights.take(part, outputs)) for part in parts]
     return graph.add("BatchNormalization", [value, *statistics], norm, epsilon=_EPSILON)
@@ -142,5 +172,8 @@ def _convolution(weights: Weights, graph: GraphWriter, value: str, names: tuple[
 def _dense(weights: Weights, graph: GraphWriter, value: str, name: str, shape: tuple[int, int]) -> tuple[str, int]:
     matrix = weights.take(f"{name}.weight", *shape)
     outputs = len(matrix)
-    stored = [graph.constant(f"{name}.weight", matrix), graph.constant(f"{name}.bias", np.asarray(weights.take(f"{name}.bias", outputs)))]
+    stored = [
+        graph.constant(f"{name}.weight", matrix),
+        graph.constant(f"{name}.bias", np.asarray(weights.take(f"{name}.bias", outputs))),
+    ]
     return graph.add("Gemm", [value, *stored], name, transB=1), outputs

@@ -19,15 +19,21 @@ class Wts(Converter):
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert weights of a network that `options.architecture` names, or that their names give away.
 
-        Input `data`, NCHW, output `prob`, as tensorrtx calls them. There is no probe: the file holds numbers, no program.
+        Input `data`, NCHW, output `prob`, as tensorrtx calls them. There is no probe: the file holds numbers, no
+        program.
         """
         tensors = text.read(path)
         name = options.architecture or architectures.recognise(tensors)
         known = ", ".join(architectures.NAMES)
         if not name:
-            raise ModelError(f"{path}: its tensors are of no network that Plimsoll knows: {', '.join(list(tensors)[:6])} …", f"Known are: {known}.")
+            raise ModelError(
+                f"{path}: its tensors are of no network that Plimsoll knows: {', '.join(list(tensors)[:6])} …",
+                f"Known are: {known}.",
+            )
         if name not in architectures.NAMES:
-            raise InputError(f"{path}: Plimsoll doesn't know the architecture '{name}'", f"For .wts files it knows: {known}.")
+            raise InputError(
+                f"{path}: Plimsoll doesn't know the architecture '{name}'", f"For .wts files it knows: {known}."
+            )
         require_names([*options.inputs, *options.input_shapes], ["data"], "input", str(path))
         require_names(options.outputs, ["prob"], "output", str(path))
         graph = GraphWriter(path.name, options.batch)

@@ -1,4 +1,5 @@
-"""Read tensorrtx's `.wts`: a line with the number of tensors, then a line each: name, count, and every float32 as hex digits."""
+"""Read tensorrtx's `.wts`: a line with the number of tensors, then a line each: name, count, and every float32 as hex
+digits."""
 
 from __future__ import annotations
 
@@ -21,14 +22,17 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def read(path: Path) -> Tensors:
-    """Return the tensors, flat, by their names in the file's order; raises ModelError with the line where the file is damaged."""
+    """Return the tensors, flat, by their names in the file's order; raises ModelError with the line where the file is
+    damaged."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ModelError(f"{path}: no regular file; expected tensorrtx's .wts", "Give the .wts file itself.")
         with path.open("rb") as stream:
             first = stream.readline(100).strip()
             if not first.isdigit() or not 0 < int(first) <= MAX_TENSORS:
-                raise ModelError(f"{path}: not a .wts file: its first line is {_shown(first)}, expected the number of tensors", _HINT)
+                raise ModelError(
+                    f"{path}: not a .wts file: its first line is {_shown(first)}, expected the number of tensors", _HINT
+                )
             tensors: Tensors = {}
             for number, (name, values) in enumerate(_lines(stream, path), 2):
                 if name in tensors:
@@ -58,9 +62,13 @@ def _lines(stream: Iterator[bytes], path: Path) -> Iterator[tuple[str, NDArray[n
         try:
             values = _floats(words[2].rstrip() if len(words) > 2 else b"")
         except ValueError as error:
-            raise ModelError(f"{where}: the tensor '{name}' has a number that is not 1 to 8 hex digits", _HINT) from error
+            raise ModelError(
+                f"{where}: the tensor '{name}' has a number that is not 1 to 8 hex digits", _HINT
+            ) from error
         if int(words[1][:20]) != values.size:
-            raise ModelError(f"{where}: the tensor '{name}' has {values.size:,} numbers, its count says {_shown(words[1])}", _HINT)
+            raise ModelError(
+                f"{where}: the tensor '{name}' has {values.size:,} numbers, its count says {_shown(words[1])}", _HINT
+            )
         yield name, values
 
 
@@ -68,7 +76,9 @@ def _floats(text: bytes) -> NDArray[np.float32]:
     """Return big-endian float32, written as hex digits between white space; raises ValueError."""
     letters = np.frombuffer(text + b" ", np.uint8)
     if letters.size % _WIDTH == 0 and (letters[_WIDTH - 1 :: _WIDTH] == ord(" ")).all():
-        digits = letters.reshape(-1, _WIDTH)[:, :-1].tobytes()  # As all writers in Python do; 50 times as fast as word by word.
+        digits = letters.reshape(-1, _WIDTH)[
+            :, :-1
+        ].tobytes()  # As all writers in Python do; 50 times as fast as word by word.
     else:
         words = text.split()
         digits = b"".join(word.rjust(_WIDTH - 1, b"0") for word in words)  # C++ streams leave leading zeros out.

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.report.page.render import ShipDetails, render
 
-__all__ = ['ShipDetails', 'render']
+__all__ = ["ShipDetails", "render"]

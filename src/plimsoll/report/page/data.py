@@ -135,7 +135,11 @@ class CandidateRow(_Part):
     @property
     def mixture(self) -> str:
         """Mixed precision in words; empty for all else."""
-        return f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers > 0 else ""
+        return (
+            f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32"
+            if self.float_layers > 0
+            else ""
+        )
 
     @property
     def worst_flips(self) -> Flips | None:
@@ -233,11 +237,16 @@ class ShipDetails(_Part):
     def of(cls, report: Report) -> Self:
         """Read a report's details; raises InputError where it is not the report of a `ship`."""
         if report.kind != "ship":
-            raise InputError(f"a report of kind '{report.kind}', expected 'ship'", "The page shows what `plimsoll ship` found.")
+            raise InputError(
+                f"a report of kind '{report.kind}', expected 'ship'", "The page shows what `plimsoll ship` found."
+            )
         try:
             return cls.model_validate(report.details)
         except ValidationError as error:
-            lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False, include_input=False)]
+            lines = [
+                f"{'.'.join(map(str, item['loc']))}: {item['msg']}"
+                for item in error.errors(include_url=False, include_input=False)
+            ]
             raise InputError(f"the details of the report are not those of a ship: {'; '.join(lines[:5])}") from error
 
     def candidate(self, key: str) -> CandidateRow | None:
@@ -245,7 +254,8 @@ class ShipDetails(_Part):
         return next((candidate for candidate in self.candidates if candidate.key == key), None)
 
     def ladder(self) -> list[CandidateRow]:
-        """Return the candidates, the fastest first, those without a speed last: the number of a candidate is its place here, from 1."""
+        """Return the candidates, the fastest first, those without a speed last: the number of a candidate is its place
+        here, from 1."""
         by_place = sorted(enumerate(self.candidates), key=lambda pair: (_slowness(pair[1]), pair[0]))
         return [candidate for _, candidate in by_place]
 

@@ -56,4 +56,12 @@ def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Markup:
 
 def rectangle(box: Box, classes: str, *children: str) -> Markup:
     """Return a filled box."""
-    return tag("rect", *children, x=box.left, y=box.top, width=max(0.0, box.right - box.left), height=max(0.0, box.bottom - box.top), class_=classes)
+    return tag(
+        "rect",
+        *children,
+        x=box.left,
+        y=box.top,
+        width=max(0.0, box.right - box.left),
+        height=max(0.0, box.bottom - box.top),
+        class_=classes,
+    )

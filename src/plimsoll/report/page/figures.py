@@ -16,7 +16,8 @@ def known(value: float | None) -> bool:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with so many significant digits, without an exponent where it is of human size: 1,109, 0.0182, 4.2·10⁻⁷."""
+    """Return a figure with so many significant digits, without an exponent where it is of human size: 1,109, 0.0182,
+    4.2·10⁻⁷."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -113,7 +114,9 @@ def size(value: float | None) -> str:
         return MISSING
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if value >= scale:
-            return f"{value / scale:,.0f}{_SPACE}{unit}" if value >= 100 * scale else f"{value / scale:.1f}{_SPACE}{unit}"
+            return (
+                f"{value / scale:,.0f}{_SPACE}{unit}" if value >= 100 * scale else f"{value / scale:.1f}{_SPACE}{unit}"
+            )
     return f"{value:.0f}{_SPACE}B"
 
 

@@ -61,8 +61,15 @@ def sentences(details: ShipDetails) -> list[str]:
     if details.outcome == "nothing_passed":
         return [f"{tried}; none kept the budget. So the network ships as it was trained, behind its own input steps."]
     if details.outcome == "not_better":
-        than = "the least gain that was asked for" if details.objective == "size" else "the noise and the least gain that was asked for"
-        return [f"{tried}; none inside the budget was {_better(details)} by more than {than}. So the simplest one ships.", *_proof(details)]
+        than = (
+            "the least gain that was asked for"
+            if details.objective == "size"
+            else "the noise and the least gain that was asked for"
+        )
+        return [
+            f"{tried}; none inside the budget was {_better(details)} by more than {than}. So the simplest one ships.",
+            *_proof(details),
+        ]
     return _proof(details) or ["It was not judged on pictures of their own: read the ladder before you rely on it."]
 
 
@@ -73,7 +80,11 @@ def _proof(details: ShipDetails) -> list[str]:
     said = []
     flips = worst_flips(judged.flips)
     if flips is not None:
-        bound = f", and with 95 % confidence no more than {figures.percent_at_most(flips.upper)} of all decisions flip" if figures.known(flips.upper) else ""
+        bound = (
+            f", and with 95 % confidence no more than {figures.percent_at_most(flips.upper)} of all decisions flip"
+            if figures.known(flips.upper)
+            else ""
+        )
         said.append(f"{_flips_in_words(flips)}{bound}")
     if figures.known(judged.deviation.max):
         said.append(f"no score moved by more than {figures.number(judged.deviation.max, 2)}")
@@ -108,7 +119,11 @@ def _verdict(details: ShipDetails) -> Markup:
         return tag("p", f"No candidate kept the budget{stated}", class_="verdict no")
     if not details.judged.checks:
         return tag("p", f"Budget not judged{stated}", class_="verdict no")
-    return tag("p", f"Budget kept{stated}", class_="verdict yes") if budget_kept(details) else tag("p", f"Budget not kept{stated}", class_="verdict no")
+    return (
+        tag("p", f"Budget kept{stated}", class_="verdict yes")
+        if budget_kept(details)
+        else tag("p", f"Budget not kept{stated}", class_="verdict no")
+    )
 
 
 def _plate(details: ShipDetails, winner: CandidateRow | None, reference: CandidateRow | None) -> Markup:
@@ -117,12 +132,19 @@ def _plate(details: ShipDetails, winner: CandidateRow | None, reference: Candida
     facts = [("ships", name)]
     if winner and reference:
         facts += [
-            ("images a second", _change(figures.rate(reference.speed.images_per_second), figures.rate(winner.speed.images_per_second))),
+            (
+                "images a second",
+                _change(figures.rate(reference.speed.images_per_second), figures.rate(winner.speed.images_per_second)),
+            ),
             ("speed", _with_interval(winner)),
             ("on disk", _change(figures.size(reference.size_bytes), figures.size(winner.size_bytes))),
             ("peak memory", _change(figures.size(reference.peak_bytes), figures.size(winner.peak_bytes))),
         ]
-    return tag("dl", *(tag("div", tag("dt", term), tag("dd", value)) for term, value in facts if value != figures.MISSING), class_="plate")
+    return tag(
+        "dl",
+        *(tag("div", tag("dt", term), tag("dd", value)) for term, value in facts if value != figures.MISSING),
+        class_="plate",
+    )
 
 
 def _change(before: str, after: str) -> str:
@@ -134,12 +156,20 @@ def _change(before: str, after: str) -> str:
 def _with_interval(candidate: CandidateRow) -> str:
     speed = candidate.speed
     known = figures.known(speed.low) and figures.known(speed.high) and speed.low != speed.high
-    return f"{figures.times(speed.ratio)} ({figures.interval(speed.low, speed.high)})" if known else figures.times(speed.ratio)
+    return (
+        f"{figures.times(speed.ratio)} ({figures.interval(speed.low, speed.high)})"
+        if known
+        else figures.times(speed.ratio)
+    )
 
 
 def nearest_check(checks: tuple[Check, ...]) -> Check | None:
     """Return the check that lies nearest its limit, of those whose limit is the most that passes."""
-    usable = [check for check in checks if check.bound == "at_most" and check.limit > 0 and math.isfinite(check.measured) and math.isfinite(check.limit)]
+    usable = [
+        check
+        for check in checks
+        if check.bound == "at_most" and check.limit > 0 and math.isfinite(check.measured) and math.isfinite(check.limit)
+    ]
     return max(usable, key=lambda check: check.measured / check.limit, default=None)
 
 
@@ -148,14 +178,21 @@ _LINE_Y, _KEEL_Y, _MIDDLE = 112.0, 306.0, 160.0
 
 
 def gauge(details: ShipDetails) -> Markup:
-    """Return the load-line mark with the water as high as the budget is used; the mark alone where no check can be drawn."""
+    """Return the load-line mark with the water as high as the budget is used; the mark alone where no check can be
+    drawn."""
     check = nearest_check(details.judged.checks)
     mark = (
         tag("circle", cx=_MIDDLE, cy=_LINE_Y, r=56, class_="ring"),
         line(_MIDDLE - 98, _LINE_Y, _MIDDLE + 98, _LINE_Y, "ring"),
     )
     if check is None:
-        dry = chart("gauge", "The Plimsoll mark", "No check was measured that would say how much of the budget is used.", _GAUGE, *mark)
+        dry = chart(
+            "gauge",
+            "The Plimsoll mark",
+            "No check was measured that would say how much of the budget is used.",
+            _GAUGE,
+            *mark,
+        )
         return tag("figure", dry, class_="gauge dry")
     used = check.measured / check.limit
     surface = max(24.0, _KEEL_Y - used * (_KEEL_Y - _LINE_Y))
@@ -169,7 +206,13 @@ def gauge(details: ShipDetails) -> Markup:
         *mark,
         _water(surface),
         *_draught_marks(surface),
-        text(f"limit {limit}", _MIDDLE + 108, _LINE_Y + 5 if abs(surface - _LINE_Y) > 18 else _LINE_Y - 12, "start", "gauge-limit"),
+        text(
+            f"limit {limit}",
+            _MIDDLE + 108,
+            _LINE_Y + 5 if abs(surface - _LINE_Y) > 18 else _LINE_Y - 12,
+            "start",
+            "gauge-limit",
+        ),
         text(measured, _MIDDLE + 108, _beside_line(surface), "start", "gauge-measured"),
     )
     return tag("figure", drawing, tag("figcaption", f"{check.name}: {measured} of the allowed {limit}"), class_="gauge")

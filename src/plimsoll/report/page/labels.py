@@ -34,11 +34,18 @@ class Box:
 
     def meets(self, other: Box) -> bool:
         """Whether both share any area."""
-        return self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        return (
+            self.left < other.right and other.left < self.right and self.top < other.bottom and other.top < self.bottom
+        )
 
     def within(self, other: Box) -> bool:
         """Whether this one lies wholly inside the other."""
-        return self.left >= other.left and self.right <= other.right and self.top >= other.top and self.bottom <= other.bottom
+        return (
+            self.left >= other.left
+            and self.right <= other.right
+            and self.top >= other.top
+            and self.bottom <= other.bottom
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ def text_width(text: str, size: float) -> float:
 
 
 def place(config: Sequence[Wish], frame: Box, lines: Sequence[Box] = ()) -> list[Label | None]:
-    """Place labels within the frame, the first wish first; None for one that found no room, which is better than a label nobody can read.
+    """Place labels within the frame, the first wish first; None for one that found no room, which is better than a
+    label nobody can read.
 
     `lines` are kept clear too, but for labels that must stand.
     """
@@ -85,7 +93,9 @@ def place(config: Sequence[Wish], frame: Box, lines: Sequence[Box] = ()) -> list
     for wish in config:
         others = [box for box in occupied if box != _point_box(wish)]
         if wish.must:
-            label = _first_fit(_candidates(wish, wish.texts[:1], _NEAR), frame, [*others, *lines]) or _first_fit(_candidates(wish, wish.texts), frame, others)
+            label = _first_fit(_candidates(wish, wish.texts[:1], _NEAR), frame, [*others, *lines]) or _first_fit(
+                _candidates(wish, wish.texts), frame, others
+            )
         else:
             label = _first_fit(_candidates(wish, wish.texts), frame, [*others, *lines])
         placed.append(label)

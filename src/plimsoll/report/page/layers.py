@@ -20,12 +20,18 @@ def layers(details: ShipDetails) -> Markup:
     """Return the chart and a table of the worst; nothing where no layer was measured."""
     if not any(layer.snr_db is not None for layer in details.layers):
         return Markup("")
-    return Markup(both_widths(draw(details, _WIDE, "layers-wide"), draw(details, _NARROW, "layers-narrow")) + _table(details))
+    return Markup(
+        both_widths(draw(details, _WIDE, "layers-wide"), draw(details, _NARROW, "layers-narrow")) + _table(details)
+    )
 
 
 def worst(details: ShipDetails) -> list[tuple[int, LayerSnr]]:
     """Return place (from 1) and layer of those with a figure, the noisiest first."""
-    known = [(place, layer) for place, layer in enumerate(details.layers, 1) if layer.snr_db is not None and layer.snr_db < math.inf]
+    known = [
+        (place, layer)
+        for place, layer in enumerate(details.layers, 1)
+        if layer.snr_db is not None and layer.snr_db < math.inf
+    ]
     return sorted(known, key=lambda pair: pair[1].snr_db if pair[1].snr_db is not None else math.inf)
 
 
@@ -36,9 +42,9 @@ def summary(details: ShipDetails) -> str:
         return "Every tensor is equal to the reference's."
     place, layer = ranked[0]
     return (
-        f"Signal-to-noise ratio of {figures.counted(len(details.layers), 'tensor')}, in the order in which they are computed; "
-        "at 20 dB the noise is a tenth of the signal. "
-        f"The noisiest is {layer.name} ({layer.op or 'no operator'}), number {place}, at {decibels(layer.snr_db)}."
+        f"Signal-to-noise ratio of {figures.counted(len(details.layers), 'tensor')}, in the order in which they are"
+        f" computed; at 20 dB the noise is a tenth of the signal. The noisiest is {layer.name}"
+        f" ({layer.op or 'no operator'}), number {place}, at {decibels(layer.snr_db)}."
     )
 
 
@@ -58,10 +64,15 @@ def draw(details: ShipDetails, frame: Frame, name: str) -> Markup:
     grid = [
         mark
         for tick in y.ticks(4)
-        for mark in (line(area.left, y(tick), area.right, y(tick), "grid"), text(figures.number(tick), area.left - 8, y(tick) + 4, "end", "tick"))
+        for mark in (
+            line(area.left, y(tick), area.right, y(tick), "grid"),
+            text(figures.number(tick), area.left - 8, y(tick) + 4, "end", "tick"),
+        )
     ]
     lowest = worst(details)[:1]
-    stems = [_stem(layer, area.left + (index + 0.5) * step, step, y, area) for index, layer in enumerate(details.layers)]
+    stems = [
+        _stem(layer, area.left + (index + 0.5) * step, step, y, area) for index, layer in enumerate(details.layers)
+    ]
     profile = [
         (area.left + (index + 0.5) * step, y(min(layer.snr_db, y.high)))
         for index, layer in enumerate(details.layers)
@@ -93,7 +104,13 @@ def _stem(layer: LayerSnr, x: float, step: float, y: Linear, area: Box) -> Marku
 
 def _worst_label(layer: LayerSnr, x: float, y: Linear, area: Box) -> Markup:
     at = y(layer.snr_db if layer.snr_db is not None else y.low)
-    anchor: Anchor = "start" if x < area.left + (area.right - area.left) / 3 else "end" if x > area.right - (area.right - area.left) / 3 else "middle"
+    anchor: Anchor = (
+        "start"
+        if x < area.left + (area.right - area.left) / 3
+        else "end"
+        if x > area.right - (area.right - area.left) / 3
+        else "middle"
+    )
     name = layer.name if len(layer.name) <= 28 else f"{layer.name[:13]}…{layer.name[-13:]}"
     ring = tag("circle", cx=x, cy=at, r=5, class_="worst-ring")
     words = text(f"{name}: {decibels(layer.snr_db)}", x, area.top - 8, anchor, "label worst-name")
@@ -113,5 +130,11 @@ def _table(details: ShipDetails) -> Markup:
     ]
     if not rows:
         return Markup("")
-    head = tag("tr", *(tag("th", name, scope="col", class_="number" if name in ("No.", "SNR") else None) for name in ("No.", "tensor", "operator", "SNR")))
+    head = tag(
+        "tr",
+        *(
+            tag("th", name, scope="col", class_="number" if name in ("No.", "SNR") else None)
+            for name in ("No.", "tensor", "operator", "SNR")
+        ),
+    )
     return tag("table", tag("caption", "The noisiest"), tag("thead", head), tag("tbody", *rows), class_="plain")

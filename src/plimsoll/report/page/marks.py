@@ -1,4 +1,5 @@
-"""The signs on the page: the Plimsoll mark, and a candidate's mark, whose shape tells the runtime and whose colour the precision."""
+"""The signs on the page: the Plimsoll mark, and a candidate's mark, whose shape tells the runtime and whose colour the
+precision."""
 
 from __future__ import annotations
 
@@ -9,12 +10,20 @@ from plimsoll.report.page.data import CandidateRow, ShipDetails
 from plimsoll.report.page.markup import Markup, coordinate, tag
 
 _SHAPES = ("circle", "square", "diamond", "triangle", "pentagon", "hexagon", "delta")
-_USUAL = {"onnxruntime": "circle", "openvino": "square", "litert": "diamond", "tensorrt": "triangle", "mnn": "pentagon", "ncnn": "hexagon"}
+_USUAL = {
+    "onnxruntime": "circle",
+    "openvino": "square",
+    "litert": "diamond",
+    "tensorrt": "triangle",
+    "mnn": "pentagon",
+    "ncnn": "hexagon",
+}
 _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "dynamic")
 
 
 def plimsoll_mark(size: float) -> Markup:
-    """Return the logo: a ring that a line crosses. It takes the colour of the text around it; the words beside it say the same."""
+    """Return the logo: a ring that a line crosses. It takes the colour of the text around it; the words beside it say
+    the same."""
     ring = tag("circle", cx=24, cy=24, r=14, fill="none", stroke="currentColor", stroke_width=4)
     line = tag("path", d="M2 24H46", fill="none", stroke="currentColor", stroke_width=4)
     return tag("svg", ring, line, viewBox_="0 0 48 48", width=size, height=size, aria_hidden="true", class_="mark")
@@ -42,7 +51,14 @@ def candidate_mark(candidate: CandidateRow, shape: str, x: float, y: float, radi
 
 def sample(shape: str, classes: str) -> Markup:
     """Return a mark for a legend."""
-    return tag("svg", tag("path", d=_outline(shape, 8, 8, 5.5), class_=classes), viewBox_="0 0 16 16", width=14, height=14, aria_hidden="true")
+    return tag(
+        "svg",
+        tag("path", d=_outline(shape, 8, 8, 5.5), class_=classes),
+        viewBox_="0 0 16 16",
+        width=14,
+        height=14,
+        aria_hidden="true",
+    )
 
 
 def _outline(shape: str, x: float, y: float, radius: float) -> str:

@@ -24,9 +24,13 @@ class Markup(str):
 
 
 def printable(text: str) -> str:
-    """Return the text with what UTF-8 can't hold, what HTML forbids and what turns the writing direction replaced by U+FFFD."""
+    """Return the text with what UTF-8 can't hold, what HTML forbids and what turns the writing direction replaced by
+    U+FFFD."""
     return "".join(
-        char if char in "\n\t" or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cs", "Cn"}) else _SHOWN_FOR_UNPRINTABLE for char in text
+        char
+        if char in "\n\t" or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cs", "Cn"})
+        else _SHOWN_FOR_UNPRINTABLE
+        for char in text
     )
 
 
@@ -43,8 +47,9 @@ def join(parts: Iterable[str], separator: str = "") -> Markup:
 def tag(name: str, /, *children: str, **attributes: Attribute) -> Markup:
     """Return one element.
 
-    Attributes are keywords: a trailing underscore is dropped (`class_`), another one is a dash (`stroke_width`). None and
-    False leave the attribute out, True writes it without a value. Numbers are rounded to hundredths: a page's pixels.
+    Attributes are keywords: a trailing underscore is dropped (`class_`), another one is a dash (`stroke_width`). None
+    and False leave the attribute out, True writes it without a value. Numbers are rounded to hundredths: a page's
+    pixels.
     """
     head = name + "".join(_attribute(key, value) for key, value in attributes.items())
     if name in _VOID:
@@ -61,7 +66,9 @@ def coordinate(value: float) -> str:
 def _attribute(key: str, value: Attribute) -> str:
     if value is None or value is False:
         return ""
-    name = {"viewBox_": "viewBox", "preserveAspectRatio_": "preserveAspectRatio"}.get(key, key.rstrip("_").replace("_", "-"))
+    name = {"viewBox_": "viewBox", "preserveAspectRatio_": "preserveAspectRatio"}.get(
+        key, key.rstrip("_").replace("_", "-")
+    )
     if value is True:
         return f" {name}"
     return f' {name}="{escape(value) if isinstance(value, str) else coordinate(value)}"'

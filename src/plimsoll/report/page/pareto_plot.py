@@ -14,7 +14,11 @@ from plimsoll.report.page.markup import Markup, join, tag
 from plimsoll.report.page.pareto_front import front
 from plimsoll.report.page.scale import Decades, Linear, covering
 
-MEASURES = {"max": "largest deviation of a score", "mean": "mean deviation of the scores", "p99": "99th percentile of the scores' deviation"}
+MEASURES = {
+    "max": "largest deviation of a score",
+    "mean": "mean deviation of the scores",
+    "p99": "99th percentile of the scores' deviation",
+}
 
 _WIDE = Frame(1000, 520, 56, 34, 22, 56)
 _NARROW = Frame(390, 430, 40, 34, 10, 52)
@@ -67,7 +71,9 @@ def dots(details: ShipDetails) -> tuple[Dot, ...]:
 
 def load_line(details: ShipDetails) -> Markup:
     """Return the plot, drawn for a desk and for a phone."""
-    return both_widths(draw(layout(details, _WIDE), "load-line-wide"), draw(layout(details, _NARROW), "load-line-narrow"))
+    return both_widths(
+        draw(layout(details, _WIDE), "load-line-wide"), draw(layout(details, _NARROW), "load-line-narrow")
+    )
 
 
 def layout(details: ShipDetails, frame: Frame) -> Plot:
@@ -77,7 +83,9 @@ def layout(details: ShipDetails, frame: Frame) -> Plot:
     start = area.left + (area.right - area.left) * _ZERO_GAP
     x = Decades.of((dot.deviation for dot in shown), details.budget.deviation_limit, zero, start, area.right)
     tops = [dot.candidate.speed.high for dot in shown]
-    highest = max([dot.ratio for dot in shown] + [top for top in tops if top is not None and math.isfinite(top)] + [1.2])
+    highest = max(
+        [dot.ratio for dot in shown] + [top for top in tops if top is not None and math.isfinite(top)] + [1.2]
+    )
     return Plot(details, shown, frame, x, covering([0.0, highest * 1.06], area.bottom, area.top))
 
 
@@ -86,7 +94,10 @@ def draw(plot: Plot, name: str) -> Markup:
     area = plot.frame.area
     reading = figures.counted(len(plot.dots), "candidate")
     limit = f"; the budget ends at {figures.number(plot.limit)}" if plot.limit is not None else ""
-    across = f"{reading} by {MEASURES[plot.details.budget.deviation_measure]} (across) and speed relative to the reference (up)"
+    across = (
+        f"{reading} by {MEASURES[plot.details.budget.deviation_measure]} (across) and speed relative to the reference"
+        " (up)"
+    )
     description = f"{across}{limit}. The table below has every figure."
     placed = labels(plot)
     return chart(
@@ -113,7 +124,9 @@ def labels(plot: Plot) -> list[Label | None]:
     for dot in _by_weight(plot):
         wins = dot.candidate.key == plot.details.winner
         must = wins or dot.candidate.key == plot.details.reference
-        config.append(Wish(_texts(plot, dot), plot.x(dot.deviation), plot.y(dot.ratio), 13.0 if wins else 7.5, size, must))
+        config.append(
+            Wish(_texts(plot, dot), plot.x(dot.deviation), plot.y(dot.ratio), 13.0 if wins else 7.5, size, must)
+        )
     lines = [*(_whisker_box(plot, dot) for dot in plot.dots), *_front_boxes(plot)]
     if plot.limit is not None:
         at = plot.x(plot.limit)
@@ -125,7 +138,9 @@ def _by_weight(plot: Plot) -> list[Dot]:
     """The winner's label has the first choice of places, then the reference's, then the front's."""
     best = set(front([(dot.deviation, dot.ratio) for dot in plot.dots]))
     chosen = (plot.details.winner, plot.details.reference)
-    return sorted(plot.dots, key=lambda dot: (dot.candidate.key not in chosen, (dot.deviation, dot.ratio) not in best, dot.number))
+    return sorted(
+        plot.dots, key=lambda dot: (dot.candidate.key not in chosen, (dot.deviation, dot.ratio) not in best, dot.number)
+    )
 
 
 def _texts(plot: Plot, dot: Dot) -> tuple[str, ...]:
@@ -135,7 +150,12 @@ def _texts(plot: Plot, dot: Dot) -> tuple[str, ...]:
         return ("reference", number)
     if not plot.wide:
         return ("ships", number) if candidate.key == details.winner else (number,)
-    how = [candidate.precision, candidate.calibrator or "", "folded" if candidate.folded else "", "reference steps" if candidate.steps == "reference" else ""]
+    how = [
+        candidate.precision,
+        candidate.calibrator or "",
+        "folded" if candidate.folded else "",
+        "reference steps" if candidate.steps == "reference" else "",
+    ]
     how += [f"+ {candidate.float_layers} float"] if candidate.float_layers else []
     words = " ".join(part for part in how if part)
     return (f"{number}  {candidate.runtime} {words}", f"{number}  {words}", number)
@@ -151,7 +171,10 @@ def _axes(plot: Plot) -> Markup:
         ]
     for tick in plot.x.ticks():
         at = plot.x(tick)
-        parts += [line(at, area.bottom, at, area.bottom + 5, "axis"), text(figures.number(tick, 1), at, area.bottom + 19, "middle", "tick")]
+        parts += [
+            line(at, area.bottom, at, area.bottom + 5, "axis"),
+            text(figures.number(tick, 1), at, area.bottom + 19, "middle", "tick"),
+        ]
     gap = (plot.x.zero + plot.x.start) / 2 + 6
     cut = any(0 < dot.deviation < plot.x.low for dot in plot.dots)
     parts += [
@@ -159,7 +182,13 @@ def _axes(plot: Plot) -> Markup:
         text("~0" if cut else "0", plot.x.zero, area.bottom + 19, "middle", "tick"),
         tag("path", d=f"M{gap - 5:.0f} {area.bottom + 5:.0f}l4 -10m2 10l4 -10", class_="axis"),
         text("speed, × the reference", area.left - 40 if plot.wide else 4, 14, "start", "axis-name"),
-        text(f"{MEASURES[plot.details.budget.deviation_measure]} →", area.right, plot.frame.height - 12, "end", "axis-name"),
+        text(
+            f"{MEASURES[plot.details.budget.deviation_measure]} →",
+            area.right,
+            plot.frame.height - 12,
+            "end",
+            "axis-name",
+        ),
     ]
     return join(parts)
 
@@ -171,7 +200,14 @@ def _water(plot: Plot, name: str) -> Markup:
     beyond = Box(plot.x(plot.limit), area.top, area.right, area.bottom)
     wave = tag("path", d="M0 8q6 -5 12 0t12 0t12 0t12 0", class_="wave")
     pattern = tag("pattern", wave, id=f"{name}-waves", width=48, height=20, patternUnits="userSpaceOnUse")
-    waves = tag("rect", x=beyond.left, y=beyond.top, width=beyond.right - beyond.left, height=beyond.bottom - beyond.top, fill=f"url(#{name}-waves)")
+    waves = tag(
+        "rect",
+        x=beyond.left,
+        y=beyond.top,
+        width=beyond.right - beyond.left,
+        height=beyond.bottom - beyond.top,
+        fill=f"url(#{name}-waves)",
+    )
     return Markup(tag("defs", pattern) + rectangle(beyond, "sea") + waves)
 
 
@@ -182,7 +218,11 @@ def _budget_line(plot: Plot) -> Markup:
     area, at = plot.frame.area, plot.x(plot.limit)
     ring = tag("circle", cx=at, cy=area.top + 9, r=9, class_="load-ring")
     caption = f"budget: {figures.number(plot.limit)}"
-    return Markup(line(at, area.top - 8, at, area.bottom, "load-line") + ring + text(caption, at, area.top - 14, "middle", "load-name"))
+    return Markup(
+        line(at, area.top - 8, at, area.bottom, "load-line")
+        + ring
+        + text(caption, at, area.top - 14, "middle", "load-name")
+    )
 
 
 def _front_corners(plot: Plot) -> list[tuple[float, float]]:
@@ -202,7 +242,10 @@ def _front(plot: Plot) -> Markup:
 def _front_boxes(plot: Plot) -> list[Box]:
     """Return what the front's line covers, so that no label lies on it."""
     corners = _front_corners(plot)
-    return [Box(min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1) for (x1, y1), (x2, y2) in pairwise(corners)]
+    return [
+        Box(min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1)
+        for (x1, y1), (x2, y2) in pairwise(corners)
+    ]
 
 
 def _whisker_box(plot: Plot, dot: Dot) -> Box:
@@ -232,17 +275,35 @@ def _dot(plot: Plot, dot: Dot) -> Markup:
     winner = dot.candidate.key == plot.details.winner
     told = sentence(plot.details, dot)
     halo = tag("circle", cx=x, cy=y, r=12, class_="winner-ring") if winner else Markup("")
-    mark = marks.candidate_mark(dot.candidate, marks.shapes(plot.details)[dot.candidate.runtime], x, y, 6.5 if plot.wide else 6)
-    return tag("a", tag("title", told), halo, mark, href=f"#candidate-{dot.number}", aria_label=told, data_told=told, class_="dot")
+    mark = marks.candidate_mark(
+        dot.candidate, marks.shapes(plot.details)[dot.candidate.runtime], x, y, 6.5 if plot.wide else 6
+    )
+    return tag(
+        "a",
+        tag("title", told),
+        halo,
+        mark,
+        href=f"#candidate-{dot.number}",
+        aria_label=told,
+        data_told=told,
+        class_="dot",
+    )
 
 
 def sentence(details: ShipDetails, dot: Dot) -> str:
     """Return what a tooltip says of a candidate."""
     speed, measure = dot.candidate.speed, details.budget.deviation_measure
-    interval = f" ({figures.times(speed.low)} to {figures.times(speed.high)})" if figures.known(speed.low) and figures.known(speed.high) else ""
+    interval = (
+        f" ({figures.times(speed.low)} to {figures.times(speed.high)})"
+        if figures.known(speed.low) and figures.known(speed.high)
+        else ""
+    )
     deviation = f"{MEASURES[measure]} {figures.number(dot.deviation, 2)}"
     verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[dot.candidate.passed]
-    return f"{dot.number}: {dot.candidate.name}. {figures.times(dot.ratio)}{interval} the reference; {deviation}; {verdict}."
+    return (
+        f"{dot.number}: {dot.candidate.name}. {figures.times(dot.ratio)}{interval} the reference; {deviation};"
+        f" {verdict}."
+    )
 
 
 def _leader(label: Label) -> Markup:

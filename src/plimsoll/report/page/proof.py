@@ -15,7 +15,9 @@ from plimsoll.report.report import Report
 
 def proof(details: ShipDetails) -> Markup:
     """Return the split of the pictures and every table of the judgement."""
-    return join([_split(details), _checks(details), _flips(details), _deviation(details), _labelled(details), _notes(details)])
+    return join(
+        [_split(details), _checks(details), _flips(details), _deviation(details), _labelled(details), _notes(details)]
+    )
 
 
 def _split(details: ShipDetails) -> Markup:
@@ -40,8 +42,20 @@ def _split(details: ShipDetails) -> Markup:
         )
         start += share
     told = ", ".join(f"{count:,} {name}" for name, count in parts)
-    drawing = tag("svg", tag("title", "How the pictures were split"), tag("desc", told), *bars, width="100%", height=14, role="img", class_="bar thin")
-    keys = (tag("li", tag("i", class_=f"swatch split-{index}"), tag("span", f"{count:,} for {name}")) for index, (name, count) in enumerate(parts))
+    drawing = tag(
+        "svg",
+        tag("title", "How the pictures were split"),
+        tag("desc", told),
+        *bars,
+        width="100%",
+        height=14,
+        role="img",
+        class_="bar thin",
+    )
+    keys = (
+        tag("li", tag("i", class_=f"swatch split-{index}"), tag("span", f"{count:,} for {name}"))
+        for index, (name, count) in enumerate(parts)
+    )
     left_out = [
         figures.counted(split.unreadable, "unreadable file") if split.unreadable else "",
         figures.counted(split.duplicates, "duplicate") if split.duplicates else "",
@@ -59,7 +73,11 @@ def _checks(details: ShipDetails) -> Markup:
     rows = [tag("tr", *_check(check)) for check in judged.checks]
     head = _head("check", "#measured", "#limit", "result")
     return tag(
-        "table", tag("caption", f"The budget, on the {figures.counted(judged.count, 'picture')} that judge.{failed}"), head, tag("tbody", *rows), class_="plain"
+        "table",
+        tag("caption", f"The budget, on the {figures.counted(judged.count, 'picture')} that judge.{failed}"),
+        head,
+        tag("tbody", *rows),
+        class_="plain",
     )
 
 
@@ -78,11 +96,22 @@ def _flips(details: ShipDetails) -> Markup:
     if not shown:
         return Markup("")
     rows = [
-        tag("tr", tag("th", _threshold(one), scope="row"), _number(f"{one.flipped:,} of {one.count:,}"), _number(f"≤ {figures.percent_at_most(one.upper)}"))
+        tag(
+            "tr",
+            tag("th", _threshold(one), scope="row"),
+            _number(f"{one.flipped:,} of {one.count:,}"),
+            _number(f"≤ {figures.percent_at_most(one.upper)}"),
+        )
         for one in shown
     ]
     head = _head("decision", "#flipped", "#with 95 % confidence")
-    return tag("table", tag("caption", "Decisions flipped, with the exact (Clopper–Pearson) bound"), head, tag("tbody", *rows), class_="plain")
+    return tag(
+        "table",
+        tag("caption", "Decisions flipped, with the exact (Clopper–Pearson) bound"),
+        head,
+        tag("tbody", *rows),
+        class_="plain",
+    )
 
 
 def _threshold(flips: Flips) -> str:
@@ -97,8 +126,14 @@ def _deviation(details: ShipDetails) -> Markup:
         ("mean deviation", figures.number(judged.deviation.mean, 2)),
         ("rank correlation", figures.number(judged.rank_correlation, 5)),
     ]
-    rows = [tag("tr", tag("th", name, scope="row"), _number(value)) for name, value in values if value != figures.MISSING]
-    return tag("table", tag("caption", "Scores against the reference's"), tag("tbody", *rows), class_="plain") if rows else Markup("")
+    rows = [
+        tag("tr", tag("th", name, scope="row"), _number(value)) for name, value in values if value != figures.MISSING
+    ]
+    return (
+        tag("table", tag("caption", "Scores against the reference's"), tag("tbody", *rows), class_="plain")
+        if rows
+        else Markup("")
+    )
 
 
 def _labelled(details: ShipDetails) -> Markup:
@@ -127,7 +162,10 @@ def _notes(details: ShipDetails) -> Markup:
 
 
 def _head(*names: str) -> Markup:
-    cells = (tag("th", name.removeprefix("#"), scope="col", class_="number" if name.startswith("#") else None) for name in names)
+    cells = (
+        tag("th", name.removeprefix("#"), scope="col", class_="number" if name.startswith("#") else None)
+        for name in names
+    )
     return tag("thead", tag("tr", *cells))
 
 
@@ -137,18 +175,33 @@ def _number(value: str) -> Markup:
 
 def surroundings(report: Report, details: ShipDetails) -> Markup:
     """Return the machine and the versions, and the commands that repeat the work."""
-    facts = [("measured", f"{report.created:%Y-%m-%d %H:%M} UTC"), ("took", figures.duration(details.seconds)), ("plimsoll", report.plimsoll)]
+    facts = [
+        ("measured", f"{report.created:%Y-%m-%d %H:%M} UTC"),
+        ("took", figures.duration(details.seconds)),
+        ("plimsoll", report.plimsoll),
+    ]
     facts += [(key.replace("_", " "), _words(value)) for key, value in report.environment.items() if key != "versions"]
     facts = [(name, value) for name, value in facts if value and value != figures.MISSING]
     table = tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), class_="facts")
-    commands = tag("pre", "\n".join(details.commands), tabindex="0", aria_label="Commands to repeat this") if details.commands else ""
-    return join([table, _versions(report.environment.get("versions")), tag("h3", "To repeat it") if commands else "", commands])
+    commands = (
+        tag("pre", "\n".join(details.commands), tabindex="0", aria_label="Commands to repeat this")
+        if details.commands
+        else ""
+    )
+    return join(
+        [table, _versions(report.environment.get("versions")), tag("h3", "To repeat it") if commands else "", commands]
+    )
 
 
 def _versions(versions: JsonValue) -> Markup:
     if not isinstance(versions, dict) or not versions:
         return Markup("")
-    return tag("ul", *(tag("li", f"{name} {_words(value)}") for name, value in versions.items()), class_="versions", aria_label="Versions of packages")
+    return tag(
+        "ul",
+        *(tag("li", f"{name} {_words(value)}") for name, value in versions.items()),
+        class_="versions",
+        aria_label="Versions of packages",
+    )
 
 
 def _words(value: JsonValue) -> str:

@@ -33,7 +33,13 @@ def render(report: Report) -> str:
         tag("title", f"{headline.title(details)} · {report.subject}"),
         tag("style", style),
     )
-    body = tag("body", headline.header(details, report.subject), tag("main", *_sections(report, details)), _footer(report), tag("script", script))
+    body = tag(
+        "body",
+        headline.header(details, report.subject),
+        tag("main", *_sections(report, details)),
+        _footer(report),
+        tag("script", script),
+    )
     return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
@@ -43,7 +49,10 @@ def _own(name: str) -> Markup:
 
 def _policy(script: str) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none';"
+        " form-action 'none'"
+    )
 
 
 def _sections(report: Report, details: ShipDetails) -> list[Markup]:
@@ -52,7 +61,12 @@ def _sections(report: Report, details: ShipDetails) -> list[Markup]:
         _section("ladder", "The ladder", "", ladder(details) if details.candidates else Markup("")),
         _section("stages", "Where the time goes", stages.summary(details), stages.stages(details)),
         _section("scores", "Every score", scores.summary(details), scores.scatter(details)),
-        _section("worst", "The pictures that moved most", "Look at them: a number can't say whether a change matters.", scores.worst(details)),
+        _section(
+            "worst",
+            "The pictures that moved most",
+            "Look at them: a number can't say whether a change matters.",
+            scores.worst(details),
+        ),
         _section("layers", "Where the deviation enters", layers.summary(details), layers.layers(details)),
         _section(
             "proof",
@@ -75,20 +89,29 @@ def _section(name: str, heading: str, words: str, content: str) -> Markup:
 def _plot(details: ShipDetails) -> Markup:
     if not pareto_plot.dots(details):
         return Markup("")
-    readout = tag("p", "Point at a mark, or reach it with the Tab key, to read it here.", class_="readout", aria_live="polite")
+    readout = tag(
+        "p", "Point at a mark, or reach it with the Tab key, to read it here.", class_="readout", aria_live="polite"
+    )
     return tag("figure", pareto_plot.load_line(details), tag("figcaption", pareto_plot.legend(details), readout))
 
 
 def _plot_words(details: ShipDetails) -> str:
     left_out = len(details.candidates) - len(pareto_plot.dots(details))
-    missing = f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
-    line = " Marks in the water right of the line deviation too far." if details.budget.deviation_limit is not None else ""
+    missing = (
+        f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
+    )
+    line = (
+        " Marks in the water right of the line deviation too far." if details.budget.deviation_limit is not None else ""
+    )
     return (
-        "Every mark is a deployment that was built and measured: higher is faster, further right is further from the reference."
-        f"{line} Numbers are the ladder's.{missing}"
+        "Every mark is a deployment that was built and measured: higher is faster, further right is further from the"
+        f" reference.{line} Numbers are the ladder's.{missing}"
     )
 
 
 def _footer(report: Report) -> Markup:
-    words = f"Plimsoll {report.plimsoll} · {report.created:%Y-%m-%d} · this page is one file and loads nothing; the same figures are in report.json"
+    words = (
+        f"Plimsoll {report.plimsoll} · {report.created:%Y-%m-%d} · this page is one file and loads nothing; the same"
+        " figures are in report.json"
+    )
     return tag("footer", marks.plimsoll_mark(22), tag("p", words))

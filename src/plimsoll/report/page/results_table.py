@@ -16,13 +16,25 @@ def ladder(details: ShipDetails) -> Markup:
     """Return the table."""
     head = tag("tr", *(_head(name) for name in _COLUMNS), role="row")
     shapes = marks.shapes(details)
-    rows = [_row(details, number, candidate, shapes[candidate.runtime]) for number, candidate in enumerate(details.ladder(), 1)]
+    rows = [
+        _row(details, number, candidate, shapes[candidate.runtime])
+        for number, candidate in enumerate(details.ladder(), 1)
+    ]
     caption = tag(
         "caption",
-        "Every candidate, the fastest first. Speeds are relative to the reference, with 95 % intervals from paired runs; images/s are these at the reference's "
-        "pace in the last race. Deviation is the largest one and the mean.",
+        "Every candidate, the fastest first. Speeds are relative to the reference, with 95 % intervals from paired"
+        " runs; images/s are these at the reference's pace in the last race. Deviation is the largest one and the"
+        " mean.",
     )
-    table = tag("table", caption, tag("thead", head, role="rowgroup"), tag("tbody", *rows, role="rowgroup"), class_="ladder", role="table", data_sortable=True)
+    table = tag(
+        "table",
+        caption,
+        tag("thead", head, role="rowgroup"),
+        tag("tbody", *rows, role="rowgroup"),
+        class_="ladder",
+        role="table",
+        data_sortable=True,
+    )
     return tag("div", table, class_="scroller", role="region", aria_label="The ladder of candidates", tabindex="0")
 
 
@@ -54,16 +66,40 @@ def _row(details: ShipDetails, number: int, candidate: CandidateRow, shape: str)
 def _cell(column: str, content: str, value: float | None) -> Markup:
     known = value is not None and math.isfinite(value)
     empty = " empty" if content == figures.MISSING else ""
-    return tag("td", content, class_=f"number{empty}", role="cell", data_label=column, data_value=repr(value) if known else "")
+    return tag(
+        "td", content, class_=f"number{empty}", role="cell", data_label=column, data_value=repr(value) if known else ""
+    )
 
 
 def _name(details: ShipDetails, candidate: CandidateRow, shape: str) -> Markup:
-    sign = marks.sample(shape, f"point {marks.precision_class(candidate.precision)}{' hollow' if candidate.passed is False else ''}")
+    sign = marks.sample(
+        shape, f"point {marks.precision_class(candidate.precision)}{' hollow' if candidate.passed is False else ''}"
+    )
     badge = tag("b", "ships", class_="badge") if candidate.key == details.winner else Markup("")
-    parts = [candidate.calibrator or "", f"{candidate.steps} steps" if candidate.steps else "", "folded" if candidate.folded else "", candidate.mixture]
+    parts = [
+        candidate.calibrator or "",
+        f"{candidate.steps} steps" if candidate.steps else "",
+        "folded" if candidate.folded else "",
+        candidate.mixture,
+    ]
     how = ", ".join(part for part in parts if part) or candidate.name
-    words = tag("span", tag("span", candidate.target or candidate.name, class_="target"), " ", badge, tag("small", how), class_="name-words")
-    return tag("th", tag("span", sign, words, class_="name"), scope="row", role="rowheader", data_label="candidate", data_value=candidate.name, title=candidate.name)
+    words = tag(
+        "span",
+        tag("span", candidate.target or candidate.name, class_="target"),
+        " ",
+        badge,
+        tag("small", how),
+        class_="name-words",
+    )
+    return tag(
+        "th",
+        tag("span", sign, words, class_="name"),
+        scope="row",
+        role="rowheader",
+        data_label="candidate",
+        data_value=candidate.name,
+        title=candidate.name,
+    )
 
 
 def _speed(candidate: CandidateRow) -> Markup:
@@ -80,7 +116,11 @@ def _deviation(candidate: CandidateRow) -> str:
     """The largest first; the other measures below it."""
     if candidate.deviation.max is None and candidate.deviation.mean is None:
         return figures.MISSING
-    mean = tag("small", f"mean {figures.number(candidate.deviation.mean, 2)}") if candidate.deviation.mean is not None else ""
+    mean = (
+        tag("small", f"mean {figures.number(candidate.deviation.mean, 2)}")
+        if candidate.deviation.mean is not None
+        else ""
+    )
     return tag("span", figures.number(candidate.deviation.max, 2), " ", mean)
 
 
@@ -99,7 +139,16 @@ def _result(details: ShipDetails, candidate: CandidateRow) -> Markup:
     mark = {"passed": "✓ ", "beyond the budget": "✗ ", "failed": "✗ "}.get(verdict, "")
     kind = {"passed": "yes", "beyond the budget": "no", "failed": "no"}.get(verdict, "")
     reason = tag("small", why) if why else Markup("")
-    return tag("td", tag("strong", f"{mark}{verdict}", class_=kind or None), " ", reason, class_="result", role="cell", data_label="result", data_value=verdict)
+    return tag(
+        "td",
+        tag("strong", f"{mark}{verdict}", class_=kind or None),
+        " ",
+        reason,
+        class_="result",
+        role="cell",
+        data_label="result",
+        data_value=verdict,
+    )
 
 
 def outcome(candidate: CandidateRow) -> tuple[str, str]:
@@ -111,7 +160,8 @@ def outcome(candidate: CandidateRow) -> tuple[str, str]:
     if candidate.passed:
         return "passed", candidate.reason
     missed = [
-        f"{check.name} {figures.number(check.measured)}{_unit(check.unit)}, limit {figures.number(check.limit)}{_unit(check.unit)}"
+        f"{check.name} {figures.number(check.measured)}{_unit(check.unit)}, limit"
+        f" {figures.number(check.limit)}{_unit(check.unit)}"
         for check in candidate.checks
         if not check.passed
     ]

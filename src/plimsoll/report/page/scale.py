@@ -40,7 +40,8 @@ def covering(values: Iterable[float], start: float, end: float, about: int = 5) 
 
 
 SPAN = 20_000.0
-"""What is smaller than the largest by more than this factor stands at zero: rounding, not deviation, and it would push all else together."""
+"""What is smaller than the largest by more than this factor stands at zero: rounding, not deviation, and it would push
+all else together."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Decades:
 
 @dataclass(frozen=True)
 class LogOdds:
-    """Shares between `low` and `high`, spaced by log(p / (1 - p)): as much room for 0.001 … 0.01 and 0.99 … 0.999 as they have between them."""
+    """Shares between `low` and `high`, spaced by log(p / (1 - p)): as much room for 0.001 … 0.01 and 0.99 … 0.999 as
+    they have between them."""
 
     low: float
     high: float
@@ -97,7 +99,9 @@ class LogOdds:
         """Return the axis for these shares; those beyond 0.0001 and 0.9999 stand at its ends."""
         known = [share for share in shares if 0 < share < 1] or [0.5]
         edge = 1e-4
-        return cls(min(0.1, max(edge, min(known) / 1.5)), max(0.9, min(1 - edge, 1 - (1 - max(known)) / 1.5)), start, end)
+        return cls(
+            min(0.1, max(edge, min(known) / 1.5)), max(0.9, min(1 - edge, 1 - (1 - max(known)) / 1.5)), start, end
+        )
 
     def __call__(self, value: float) -> float:
         """Return the place of a share."""
@@ -108,7 +112,9 @@ class LogOdds:
     def ticks(self, about: int = 5) -> list[float]:
         """Return the round shares within the axis; `about` is there for its likeness to Linear."""
         del about
-        return [tick for tick in (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if self.low <= tick <= self.high]
+        return [
+            tick for tick in (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if self.low <= tick <= self.high
+        ]
 
 
 def _log_odds(share: float) -> float:

@@ -51,11 +51,15 @@ def summary(details: ShipDetails) -> str:
     at = f"{', '.join(others[1:])} or {last}" if others[1:] else last
     moved = max((abs(winner - reference) for _, reference, winner in found), default=math.nan)
     decisions = f" {figures.counted(turned, 'picture') if turned else 'None'} changed sides at {at}." if at else ""
-    return f"Each dot is one of {figures.counted(len(found), 'judged picture')}; the farthest moved by {figures.number(moved, 2)}.{decisions}"
+    return (
+        f"Each dot is one of {figures.counted(len(found), 'judged picture')}; the farthest moved by"
+        f" {figures.number(moved, 2)}.{decisions}"
+    )
 
 
 def _score_axis(details: ShipDetails, start: float, end: float) -> Linear | LogOdds:
-    """Return a plain axis; one in log odds where most scores lie so near 0 or 1 that a plain one would show a single blot."""
+    """Return a plain axis; one in log odds where most scores lie so near 0 or 1 that a plain one would show a single
+    blot."""
     values = [value for _, *both in pairs(details) for value in both]
     if all(0 <= value <= 1 for value in values):
         if 2 * sum(min(value, 1 - value) < _NEAR_AN_END for value in values) > len(values):
@@ -69,10 +73,19 @@ def _against(details: ShipDetails) -> Markup:
     x, y = _score_axis(details, area.left, area.right), _score_axis(details, area.bottom, area.top)
     grid = []
     for tick in x.ticks():
-        grid += [line(x(tick), area.top, x(tick), area.bottom, "grid"), text(figures.number(tick), x(tick), area.bottom + 18, "middle", "tick")]
-        grid += [line(area.left, y(tick), area.right, y(tick), "grid"), text(figures.number(tick), area.left - 8, y(tick) + 4, "end", "tick")]
+        grid += [
+            line(x(tick), area.top, x(tick), area.bottom, "grid"),
+            text(figures.number(tick), x(tick), area.bottom + 18, "middle", "tick"),
+        ]
+        grid += [
+            line(area.left, y(tick), area.right, y(tick), "grid"),
+            text(figures.number(tick), area.left - 8, y(tick) + 4, "end", "tick"),
+        ]
     for threshold in details.thresholds:
-        grid += [line(x(threshold), area.top, x(threshold), area.bottom, "threshold"), line(area.left, y(threshold), area.right, y(threshold), "threshold")]
+        grid += [
+            line(x(threshold), area.top, x(threshold), area.bottom, "threshold"),
+            line(area.left, y(threshold), area.right, y(threshold), "threshold"),
+        ]
     return chart(
         "scatter",
         f"{details.score_label}: the shipped candidate's score against the reference's",
@@ -90,10 +103,16 @@ def _difference(details: ShipDetails) -> Markup:
     """The same pictures with the diagonal laid flat: differences are too small to see in the other plot."""
     area = _FRAME.area
     largest = max((abs(winner - reference) for _, reference, winner in pairs(details)), default=0.0) or 1e-6
-    x, y = _score_axis(details, area.left, area.right), covering([-largest * 1.05, largest * 1.05], area.bottom, area.top)
+    x, y = (
+        _score_axis(details, area.left, area.right),
+        covering([-largest * 1.05, largest * 1.05], area.bottom, area.top),
+    )
     grid = []
     for tick in x.ticks():
-        grid += [line(x(tick), area.bottom, x(tick), area.bottom + 4, "axis"), text(figures.number(tick), x(tick), area.bottom + 18, "middle", "tick")]
+        grid += [
+            line(x(tick), area.bottom, x(tick), area.bottom + 4, "axis"),
+            text(figures.number(tick), x(tick), area.bottom + 18, "middle", "tick"),
+        ]
     for tick in y.ticks(6):
         grid += [
             line(area.left, y(tick), area.right, y(tick), "diagonal" if tick == 0 else "grid"),
@@ -103,7 +122,8 @@ def _difference(details: ShipDetails) -> Markup:
     return chart(
         "difference",
         f"{details.score_label}: by how much each score moved",
-        f"The shipped candidate's score minus the reference's, by the reference's score. Largest: {figures.number(largest, 2)}.",
+        "The shipped candidate's score minus the reference's, by the reference's score. Largest:"
+        f" {figures.number(largest, 2)}.",
         _FRAME,
         *grid,
         *(_dot(details, pair, x(pair[1]), y(pair[2] - pair[1])) for pair in pairs(details)),
@@ -117,7 +137,12 @@ def _dot(details: ShipDetails, pair: Pair, x: float, y: float) -> Markup:
     told = f"{PurePath(picture.path).name}: reference {figures.score(reference)}, ships {figures.score(winner)}"
     if not flipped(details, reference, winner):
         return tag("circle", tag("title", told), cx=x, cy=y, r=3.5, class_="score")
-    return tag("path", tag("title", f"{told}: the decision flipped"), d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="score flipped")
+    return tag(
+        "path",
+        tag("title", f"{told}: the decision flipped"),
+        d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10",
+        class_="score flipped",
+    )
 
 
 def worst(details: ShipDetails) -> Markup:
@@ -135,11 +160,18 @@ def _moved(picture: PictureScore) -> float:
 
 def _picture(details: ShipDetails, picture: WorstPicture) -> Markup:
     name = PurePath(picture.path).name or picture.path
-    image = tag("img", src=picture.thumbnail, alt=f"the picture {name}") if picture.thumbnail else tag("span", "no thumbnail", class_="no-picture")
+    image = (
+        tag("img", src=picture.thumbnail, alt=f"the picture {name}")
+        if picture.thumbnail
+        else tag("span", "no thumbnail", class_="no-picture")
+    )
     change = None if picture.reference is None or picture.winner is None else picture.winner - picture.reference
     turned = (
         tag("b", " flipped", class_="no")
-        if _finite(change) and picture.reference is not None and picture.winner is not None and flipped(details, picture.reference, picture.winner)
+        if _finite(change)
+        and picture.reference is not None
+        and picture.winner is not None
+        and flipped(details, picture.reference, picture.winner)
         else ""
     )
     scores = tag(
@@ -148,7 +180,13 @@ def _picture(details: ShipDetails, picture: WorstPicture) -> Markup:
         tag("div", tag("dt", "ships"), tag("dd", figures.score(picture.winner))),
         tag("div", tag("dt", "moved"), tag("dd", figures.signed(change), turned)),
     )
-    return tag("li", tag("div", image, class_="frame"), tag("p", name, class_="file", title=picture.path), _ruler(details, picture), scores)
+    return tag(
+        "li",
+        tag("div", image, class_="frame"),
+        tag("p", name, class_="file", title=picture.path),
+        _ruler(details, picture),
+        scores,
+    )
 
 
 def _ruler(details: ShipDetails, picture: PictureScore) -> Markup:
@@ -161,5 +199,17 @@ def _ruler(details: ShipDetails, picture: PictureScore) -> Markup:
         if 0 <= threshold <= 1
     ]
     at = [f"{1.5 + 97 * value:.2f}%" for value in (picture.reference, picture.winner) if value is not None]
-    dots = [tag("circle", cx=at[0], cy=9, r=4.5, class_="ruler-reference"), tag("circle", cx=at[1], cy=9, r=3, class_="ruler-winner")]
-    return tag("svg", tag("line", x1=0, x2="100%", y1=9, y2=9, class_="axis"), join(ticks), *dots, width="100%", height=18, aria_hidden="true", class_="ruler")
+    dots = [
+        tag("circle", cx=at[0], cy=9, r=4.5, class_="ruler-reference"),
+        tag("circle", cx=at[1], cy=9, r=3, class_="ruler-winner"),
+    ]
+    return tag(
+        "svg",
+        tag("line", x1=0, x2="100%", y1=9, y2=9, class_="axis"),
+        join(ticks),
+        *dots,
+        width="100%",
+        height=18,
+        aria_hidden="true",
+        class_="ruler",
+    )

@@ -25,7 +25,12 @@ def stages(details: ShipDetails) -> Markup:
     if longest <= 0:
         return Markup("")
     bars = [_bar(name, measured, longest) for name, measured in (("reference", before), ("ships", after)) if measured]
-    return tag("div", tag("div", *bars, _without_network(details, after, longest), class_="bars"), _table(before, after), class_="beside")
+    return tag(
+        "div",
+        tag("div", *bars, _without_network(details, after, longest), class_="bars"),
+        _table(before, after),
+        class_="beside",
+    )
 
 
 def summary(details: ShipDetails) -> str:
@@ -36,13 +41,20 @@ def summary(details: ShipDetails) -> str:
         return ""
     network = sum(value for name, value in after if name.lower() in _NETWORK)
     versus = f" instead of {figures.milliseconds(_total(before))} ms" if before else ""
-    said = f"One picture is {figures.milliseconds(total)} ms of work{versus}; the network is {figures.percent(network / total)} of it."
+    said = (
+        f"One picture is {figures.milliseconds(total)} ms of work{versus}; the network is"
+        f" {figures.percent(network / total)} of it."
+    )
     ceiling = details.infinite_network_images_per_second
-    return f"{said} With an infinitely fast network: {figures.rate(ceiling)} images/s." if figures.known(ceiling) else said
+    return (
+        f"{said} With an infinitely fast network: {figures.rate(ceiling)} images/s." if figures.known(ceiling) else said
+    )
 
 
 def _known(measured: dict[str, float | None]) -> Stages:
-    return [(name, value) for name, value in measured.items() if value is not None and math.isfinite(value) and value >= 0]
+    return [
+        (name, value) for name, value in measured.items() if value is not None and math.isfinite(value) and value >= 0
+    ]
 
 
 def _total(measured: Stages) -> float:
@@ -50,7 +62,8 @@ def _total(measured: Stages) -> float:
 
 
 def stage_class(name: str, place: int) -> str:
-    """Return the CSS class of a stage: the network, the answer and waiting stand out, the input steps are tints of one colour."""
+    """Return the CSS class of a stage: the network, the answer and waiting stand out, the input steps are tints of one
+    colour."""
     lowered = name.lower()
     if lowered in _NETWORK:
         return "s-network"
@@ -66,27 +79,61 @@ def _bar(name: str, measured: Stages, longest: float, means: str = "") -> Markup
         share = value / longest
         told = f"{stage}: {figures.milliseconds(value)} ms, {figures.percent(value / _total(measured))}"
         box = tag(
-            "rect", tag("title", told), x=f"{100 * start:.3f}%", y=0, width=f"{100 * share:.3f}%", height=44, class_=f"segment {stage_class(stage, place)}"
+            "rect",
+            tag("title", told),
+            x=f"{100 * start:.3f}%",
+            y=0,
+            width=f"{100 * share:.3f}%",
+            height=44,
+            class_=f"segment {stage_class(stage, place)}",
         )
         parts.append(box)
         if share >= _FITS:
             middle = f"{100 * (start + share / 2):.3f}%"
-            parts.append(tag("text", figures.milliseconds(value), x=middle, y=27, text_anchor="middle", class_=f"segment-text t-{stage_class(stage, place)}"))
+            parts.append(
+                tag(
+                    "text",
+                    figures.milliseconds(value),
+                    x=middle,
+                    y=27,
+                    text_anchor="middle",
+                    class_=f"segment-text t-{stage_class(stage, place)}",
+                )
+            )
         start += share
     title = f"{name}: {figures.milliseconds(_total(measured))} ms a picture"
     told = "; ".join(f"{stage} {figures.milliseconds(value)} ms" for stage, value in measured)
-    drawing = tag("svg", tag("title", title), tag("desc", told), *parts, width="100%", height=44, role="img", class_="bar")
-    return tag("div", tag("p", tag("b", name), f" {figures.milliseconds(_total(measured))} ms", f", {means}" if means else "", class_="bar-name"), drawing)
+    drawing = tag(
+        "svg", tag("title", title), tag("desc", told), *parts, width="100%", height=44, role="img", class_="bar"
+    )
+    return tag(
+        "div",
+        tag(
+            "p",
+            tag("b", name),
+            f" {figures.milliseconds(_total(measured))} ms",
+            f", {means}" if means else "",
+            class_="bar-name",
+        ),
+        drawing,
+    )
 
 
 def _without_network(details: ShipDetails, after: Stages, longest: float) -> Markup:
     """Return the bar that would be left if the network took no time; nothing where there is none."""
-    if not figures.known(details.infinite_network_images_per_second) or not any(name.lower() in _NETWORK for name, _ in after):
+    if not figures.known(details.infinite_network_images_per_second) or not any(
+        name.lower() in _NETWORK for name, _ in after
+    ):
         return Markup("")
     rest = [(name, 0.0 if name.lower() in _NETWORK else value) for name, value in after]
     if _total(rest) <= 0:
         return Markup("")
-    return _bar("with an infinitely fast network", rest, longest, f"{figures.rate(details.infinite_network_images_per_second)} images/s")
+    return _bar(
+        "with an infinitely fast network",
+        rest,
+        longest,
+        f"{figures.rate(details.infinite_network_images_per_second)} images/s",
+    )
 
 
 def _in_order(before: list[str], after: list[str]) -> list[str]:
@@ -105,14 +152,32 @@ def _table(before: Stages, after: Stages) -> Markup:
     rows = []
     for name in names:
         swatch = tag("i", class_=f"swatch {stage_class(name, places[name])}")
-        rows.append(tag("tr", tag("th", swatch, name, scope="row"), *_figures(of[0].get(name), _total(before)), *_figures(of[1].get(name), _total(after))))
+        rows.append(
+            tag(
+                "tr",
+                tag("th", swatch, name, scope="row"),
+                *_figures(of[0].get(name), _total(before)),
+                *_figures(of[1].get(name), _total(after)),
+            )
+        )
     foot = tag("tr", tag("th", "together", scope="row"), *_figures(_total(before), 0), *_figures(_total(after), 0))
-    head = tag("tr", tag("th", "stage", scope="col"), *(tag("th", name, scope="col", class_="number") for name in ("reference", "share", "ships", "share")))
+    head = tag(
+        "tr",
+        tag("th", "stage", scope="col"),
+        *(tag("th", name, scope="col", class_="number") for name in ("reference", "share", "ships", "share")),
+    )
     return tag(
-        "table", tag("caption", "Milliseconds of work for one picture"), tag("thead", head), tag("tbody", *rows), tag("tfoot", foot), class_="plain stage-table"
+        "table",
+        tag("caption", "Milliseconds of work for one picture"),
+        tag("thead", head),
+        tag("tbody", *rows),
+        tag("tfoot", foot),
+        class_="plain stage-table",
     )
 
 
 def _figures(value: float | None, total: float) -> tuple[Markup, Markup]:
     share = figures.percent(value / total) if value is not None and total > 0 else ""
-    return tag("td", figures.milliseconds(value) if value is not None else figures.MISSING, class_="number"), tag("td", share, class_="number soft")
+    return tag("td", figures.milliseconds(value) if value is not None else figures.MISSING, class_="number"), tag(
+        "td", share, class_="number soft"
+    )

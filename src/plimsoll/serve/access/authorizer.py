@@ -25,7 +25,8 @@ _RIGHTS: dict[Role, frozenset[Need]] = {
 }
 _MAX_CALLERS = 65_536
 FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via", "origin"})
-"""A proxy passes these headers on, or a browser sends them: then the program that asks isn't certainly one of this machine."""
+"""A proxy passes these headers on, or a browser sends them: then the program that asks isn't certainly one of this
+machine."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Admission:
     bucket: Bucket | None = None
 
     def settle(self, pictures: int) -> None:
-        """Charge the pictures of a request beyond the first, where pictures count: how many there are is known only once it was read."""
+        """Charge the pictures of a request beyond the first, where pictures count: how many there are is known only
+        once it was read."""
         if self.bucket is not None and self.key is not None and self.key.counts == "pictures" and pictures > 1:
             self.bucket.owe(pictures - 1)
 
@@ -55,7 +57,13 @@ class Admission:
 class Authorizer:
     """Checks keys and rates. One for a service, used from its event loop."""
 
-    def __init__(self, settings: AccessSettings, *, clock: Callable[[], float] = time.monotonic, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        settings: AccessSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
         self._settings = settings
         self._ring = KeyStore(settings.keys, clock=clock) if settings.keys is not None else None
         self._limit = settings.address_limit
@@ -63,24 +71,42 @@ class Authorizer:
         self._now = now
 
     async def admit(self, caller: Caller, need: Need) -> Admission:
-        """Let a caller in; raises RequestError: 401 without a good key, 403 where the key may not do this, 429 with the seconds to wait."""
+        """Let a caller in; raises RequestError: 401 without a good key, 403 where the key may not do this, 429 with the
+        seconds to wait."""
         if self._ring is None:
             return self._by_address(caller, need)
         await self._ring.refresh()
         key = self._known(self._ring, caller)
         if need not in _RIGHTS[key.role]:
-            raise RequestError(Problem("input", f"the key '{key.name}' has the role {key.role}, which may not do this", f"{_WHO[need]} may.", 403))
+            raise RequestError(
+                Problem(
+                    "input",
+                    f"the key '{key.name}' has the role {key.role}, which may not do this",
+                    f"{_WHO[need]} may.",
+                    403,
+                )
+            )
         limit = key.limit
-        return Admission(key) if limit is None else Admission(key, self._taken(self._buckets.of(key.id, limit), f"the key '{key.name}'"))
+        return (
+            Admission(key)
+            if limit is None
+            else Admission(key, self._taken(self._buckets.of(key.id, limit), f"the key '{key.name}'"))
+        )
 
     def _known(self, ring: KeyStore, caller: Caller) -> Key:
         if not caller.tokens:
-            raise RequestError(Problem("input", "this needs an API key", "Send it as `Authorization: Bearer KEY`.", 401))
+            raise RequestError(
+                Problem("input", "this needs an API key", "Send it as `Authorization: Bearer KEY`.", 401)
+            )
         if len(caller.tokens) > 1:
-            raise RequestError(Problem("input", "the request shows several API keys", "Send one, as `Authorization: Bearer KEY`.", 401))
+            raise RequestError(
+                Problem("input", "the request shows several API keys", "Send one, as `Authorization: Bearer KEY`.", 401)
+            )
         key = ring.find(next(iter(caller.tokens)))
         if key is None:
-            raise RequestError(Problem("input", "the API key is not known here", "Was it removed, or is it another service's?", 401))
+            raise RequestError(
+                Problem("input", "the API key is not known here", "Was it removed, or is it another service's?", 401)
+            )
         if key.expired(self._now()):
             raise RequestError(Problem("input", f"the API key '{key.name}' has expired", "Ask for a new one.", 401))
         return key
@@ -90,7 +116,10 @@ class Authorizer:
         if need == "control" and not allowed:
             raise RequestError(
                 Problem(
-                    "input", "models are not loaded or unloaded from there without a key", "Start the service with a file of keys; see `plimsoll keys`.", 403
+                    "input",
+                    "models are not loaded or unloaded from there without a key",
+                    "Start the service with a file of keys; see `plimsoll keys`.",
+                    403,
                 )
             )
         if self._limit is not None:
@@ -106,7 +135,11 @@ class Authorizer:
         return bucket
 
 
-_WHO = {"predict": "Keys of the role predict or admin", "metrics": "Keys of the role metrics or admin", "control": "Keys of the role admin"}
+_WHO = {
+    "predict": "Keys of the role predict or admin",
+    "metrics": "Keys of the role metrics or admin",
+    "control": "Keys of the role admin",
+}
 
 
 @lru_cache(_MAX_CALLERS)

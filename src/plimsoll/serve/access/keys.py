@@ -1,10 +1,10 @@
 """API keys, and the TOML file that they are kept in.
 
 A key is `plm_`, eight hexadecimal digits that name it (they may be shown), `_`, and 256 random bits. The file holds its
-SHA-256 alone, so who reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which people choose
-and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B, 5.1.2.2: salt and stretching are for
-look-up secrets of less than 112 bits), and a slow hash would let anybody keep the service busy with wrong keys. That holds only for
-random keys, so keys are made here and never chosen.
+SHA-256 alone, so who reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which
+people choose and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B, 5.1.2.2:
+salt and stretching are for look-up secrets of less than 112 bits), and a slow hash would let anybody keep the service
+busy with wrong keys. That holds only for random keys, so keys are made here and never chosen.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from plimsoll.errors import InputError
 from plimsoll.serve.access.rate import Limit, Rate, RateText
 
 Role = Literal["predict", "metrics", "admin"]
-"""`predict` asks models and reads what they are; `metrics` reads /metrics alone; `admin` does both and loads and unloads models."""
+"""`predict` asks models and reads what they are; `metrics` reads /metrics alone; `admin` does both and loads and
+unloads models."""
 
 TOKEN = re.compile(rb"plm_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 MAX_FILE_BYTES = 4 * 1024 * 1024
 
-_HEADER = "# API keys of `plimsoll serve`, hashed. Written by `plimsoll keys`; a running service takes changes within a second.\n\n"
+_HEADER = (
+    "# API keys of `plimsoll serve`, hashed. Written by `plimsoll keys`; a running service takes changes within a"
+    " second.\n\n"
+)
 _RateField = Annotated[RateText, PlainSerializer(str)]
 
 
@@ -79,7 +83,9 @@ class KeyFile(BaseModel):
     def _each_once(self) -> Self:
         for what in ("name", "id"):
             values = [getattr(key, what) for key in self.key]
-            twice = sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+            twice = (
+                sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
+            )
             if twice:
                 raise ValueError(f"several keys have the {what} {', '.join(twice)}")
         return self
@@ -106,7 +112,8 @@ def issue(name: str, terms: Terms, taken: Iterable[Key] = ()) -> tuple[str, Key]
     keys = list(taken)
     if any(key.name == name for key in keys):
         raise InputError(
-            f"there is a key named '{name}' already", "Remove it first, or give the new one another name, so that both work until everybody has changed."
+            f"there is a key named '{name}' already",
+            "Remove it first, or give the new one another name, so that both work until everybody has changed.",
         )
     ids = {key.id for key in keys}
     while (named := secrets.token_hex(4)) in ids:
@@ -126,7 +133,10 @@ def read(file: Path) -> tuple[Key, ...]:
         with file.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise InputError(f"{file}: can't read the keys: {error.strerror}", "`plimsoll keys add NAME --file FILE` makes a key and the file.") from error
+        raise InputError(
+            f"{file}: can't read the keys: {error.strerror}",
+            "`plimsoll keys add NAME --file FILE` makes a key and the file.",
+        ) from error
     if len(data) > MAX_FILE_BYTES:
         raise InputError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes; that is no file of keys")
     try:
@@ -145,7 +155,9 @@ def write(file: Path, keys: Iterable[Key]) -> None:
     text = _HEADER + tomli_w.dumps({"key": rows})
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
     try:
-        with tempfile.NamedTemporaryFile("w", dir=file.absolute().parent, prefix=f".{file.name}.", delete=False, encoding="utf-8") as stream:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.absolute().parent, prefix=f".{file.name}.", delete=False, encoding="utf-8"
+        ) as stream:
             made = Path(stream.name)
             try:
                 stream.write(text)
@@ -162,4 +174,7 @@ def write(file: Path, keys: Iterable[Key]) -> None:
 
 def _words(error: ValidationError) -> str:
     """Say what is wrong, without the values: somebody may have pasted a key into the file."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False))
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
+        for one in error.errors(include_url=False, include_input=False)
+    )

@@ -18,9 +18,11 @@ _Signature = tuple[int, int, int]
 
 
 class KeyStore:
-    """Finds a key's entry. Opening one reads the file, and raises InputError where that can't be: a service without its keys doesn't start.
+    """Finds a key's entry. Opening one reads the file, and raises InputError where that can't be: a service without its
+    keys doesn't start.
 
-    A file that is bad later keeps the last good keys and is logged: half a file must neither open the door nor lock everybody out.
+    A file that is bad later keeps the last good keys and is logged: half a file must neither open the door nor lock
+    everybody out.
     """
 
     def __init__(self, file: Path, *, every: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,7 +34,8 @@ class KeyStore:
         self._entries = self._read()
 
     async def refresh(self) -> None:
-        """Look whether the file has changed, at most once in `every` seconds; who finds that it has, waits until it is read."""
+        """Look whether the file has changed, at most once in `every` seconds; who finds that it has, waits until it is
+        read."""
         now = self._clock()
         if now - self._looked < self._every:
             return
@@ -43,11 +46,13 @@ class KeyStore:
             await asyncio.to_thread(self._reload)
 
     def find(self, token: bytes) -> Key | None:
-        """Return the entry of a key, or None where it is not one of ours. Whether it has expired is for the caller to ask."""
+        """Return the entry of a key, or None where it is not one of ours. Whether it has expired is for the caller to
+        ask."""
         parts = TOKEN.fullmatch(token)
         if parts is None:
             return None
-        # The id is public and finds the entry. The hash is compared in constant time, and against nothing where there is no entry.
+        # The id is public and finds the entry. The hash is compared in constant time, and against nothing where there
+        # is no entry.
         key, expected = self._entries.get(parts[1], (None, _NOBODY))
         return key if hmac.compare_digest(digest(token), expected) else None
 
@@ -55,7 +60,9 @@ class KeyStore:
         return len(self._entries)
 
     def _read(self) -> dict[bytes, tuple[Key | None, bytes]]:
-        entries: dict[bytes, tuple[Key | None, bytes]] = {key.id.encode(): (key, bytes.fromhex(key.sha256)) for key in read(self._file)}
+        entries: dict[bytes, tuple[Key | None, bytes]] = {
+            key.id.encode(): (key, bytes.fromhex(key.sha256)) for key in read(self._file)
+        }
         if not entries:
             _log.warning("%s holds no key: nobody is let in", self._file)
         return entries

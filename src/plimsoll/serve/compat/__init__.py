@@ -1,4 +1,5 @@
-"""The contracts that existing applications speak: Misskey's detector, PhotoPrism's vision service, pict-rs's validation."""
+"""The contracts that existing applications speak: Misskey's detector, PhotoPrism's vision service, pict-rs's
+validation."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Misskey's sensitive-media detector: `POST /v1/detect-images`.
 
-Misskey sends pictures as parts of a multipart body (299 x 299 PNG; whatever the model reads is fine here) and finds the classes
-Hentai, Porn and Sexy in the answers, which it judges by its own threshold. After the API document of misskey-dev/sensitive-detector.
+Misskey sends pictures as parts of a multipart body (299 x 299 PNG; whatever the model reads is fine here) and finds the
+classes Hentai, Porn and Sexy in the answers, which it judges by its own threshold. After the API document of
+misskey-dev/sensitive-detector.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def routes(service: Service) -> list[Route]:
         wrong = [_wrong(part) for part in parts]
         good = [part.data for part, problem in zip(parts, wrong, strict=True) if problem is None]
         try:
-            seen: Sequence[Seen | Problem] = (await look(request, service, settings, settings.misskey.model, good)).pictures
+            seen: Sequence[Seen | Problem] = (
+                await look(request, service, settings, settings.misskey.model, good)
+            ).pictures
         except RequestError as refused:  # the contract has a model's failure in each picture's entry
             seen = [refused.problem] * len(good)
         rest = iter(seen)
@@ -54,12 +57,18 @@ async def _parts(request: Request, settings: Settings) -> list[Part]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "multipart/form-data":
         await read_body(request, settings)  # the contract looks at the size first
-        raise RequestError(Problem("input", "the body must be multipart/form-data", "Send each picture as a part.", 415))
+        raise RequestError(
+            Problem("input", "the body must be multipart/form-data", "Send each picture as a part.", 415)
+        )
     parts = await read_parts(request, settings)
     if not parts:
         raise RequestError(Problem("input", "the body has no parts", "Send each picture as a part.", 400))
     if len(parts) > settings.max_items:
-        raise RequestError(Problem("input", f"{len(parts):,} parts; at most {settings.max_items:,} are read", "Send several requests.", 413))
+        raise RequestError(
+            Problem(
+                "input", f"{len(parts):,} parts; at most {settings.max_items:,} are read", "Send several requests.", 413
+            )
+        )
     return parts
 
 
@@ -79,7 +88,10 @@ def _shown(seen: Seen | Problem) -> dict[str, Any]:
     if isinstance(seen, Problem):
         return _failed(_CODES.get(seen.kind, "DETECTION_FAILED"), seen.message)
     ordered = sorted(seen.classes.items(), key=lambda one: -one[1])
-    return {"success": True, "predictions": [{"className": name, "probability": probability} for name, probability in ordered]}
+    return {
+        "success": True,
+        "predictions": [{"className": name, "probability": probability} for name, probability in ordered],
+    }
 
 
 def _failed(code: str, message: str) -> dict[str, Any]:

@@ -24,10 +24,12 @@ class Seen:
     classes: Mapping[Class, float]
     """Every class with its probability."""
     score: float
-    """How sure the model is that the picture is not safe: its positive label's score, or the largest of those that mean Hentai, Porn or Sexy."""
+    """How sure the model is that the picture is not safe: its positive label's score, or the largest of those that mean
+    Hentai, Porn or Sexy."""
 
     def is_safe(self, threshold: float) -> bool:
-        """Tell whether the score stays below a threshold; one that reaches it is not safe, as in `plimsoll.tasks.classify`."""
+        """Tell whether the score stays below a threshold; one that reaches it is not safe, as in
+        `plimsoll.tasks.classify`."""
         return self.score < threshold
 
 
@@ -41,17 +43,27 @@ class Looked:
     pictures: Sequence[Seen | Problem]
 
 
-async def look(request: Request, service: Service, settings: ContractSettings, name: str, pictures: Sequence[bytes]) -> Looked:
+async def look(
+    request: Request, service: Service, settings: ContractSettings, name: str, pictures: Sequence[bytes]
+) -> Looked:
     """Ask the model `name` (or that of all contracts) about pictures. The request's body must have been read.
 
-    Raises RequestError where there is no answer for the request as a whole: the model is not there, is overloaded, or has labels of which
-    nobody said what they mean.
+    Raises RequestError where there is no answer for the request as a whole: the model is not there, is overloaded, or
+    has labels of which nobody said what they mean.
     """
     deployment = service.find(name or settings.model)
     state = request.scope.setdefault("state", {})
     state["model"], state["pictures"] = deployment.name, len(pictures)
     if deployment.facts is None:
-        raise RequestError(Problem("unavailable", f"{deployment.name}: {deployment.reason or 'it is not ready'}", "Try again later.", 503, 1.0))
+        raise RequestError(
+            Problem(
+                "unavailable",
+                f"{deployment.name}: {deployment.reason or 'it is not ready'}",
+                "Try again later.",
+                503,
+                1.0,
+            )
+        )
     meaning = meanings(deployment.facts, settings.classes)
     answered = await while_connected(request, deployment.answer(pictures, RequestOptions())) if pictures else []
     seen = [_seen(one, meaning, deployment.facts.positive) for one in answered]
@@ -63,9 +75,17 @@ def meanings(facts: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, Cla
     """Return what each label of a model means; raises RequestError where that is not known of one."""
     if facts.task != "classify":
         raise RequestError(
-            Problem("unavailable", f"the model answers '{facts.task}', and only a classifier can say what is safe", "Name another: `[contracts] model`.", 503)
+            Problem(
+                "unavailable",
+                f"the model answers '{facts.task}', and only a classifier can say what is safe",
+                "Name another: `[contracts] model`.",
+                503,
+            )
         )
-    found = {label: chosen.get(label) or KNOWN.get(label.strip().lower().replace(" ", "_").replace("-", "_")) for label in facts.labels}
+    found = {
+        label: chosen.get(label) or KNOWN.get(label.strip().lower().replace(" ", "_").replace("-", "_"))
+        for label in facts.labels
+    }
     unknown = [label for label, meaning in found.items() if meaning is None]
     known = {label: meaning for label, meaning in found.items() if meaning is not None}
     if unknown:
@@ -74,7 +94,12 @@ def meanings(facts: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, Cla
         raise _unfit(f"nobody said what these labels of the model mean here: {shown}", hint)
     if not set(known.values()) & set(UNSAFE):
         raise RequestError(
-            Problem("unavailable", "no label of the model means Hentai, Porn or Sexy", "It would call everything safe; name another: `[contracts] model`.", 503)
+            Problem(
+                "unavailable",
+                "no label of the model means Hentai, Porn or Sexy",
+                "It would call everything safe; name another: `[contracts] model`.",
+                503,
+            )
         )
     return known
 

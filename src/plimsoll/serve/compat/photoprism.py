@@ -1,8 +1,9 @@
 """PhotoPrism's vision service: `POST /v1/vision/nsfw`, and `…/nsfw` below other prefixes.
 
-PhotoPrism sends JSON with pictures as data URLs and takes the entries of `result.nsfw` in their order. Its `status` is safe, unsafe or
-unavailable. It decides again from `score` by a threshold of its own, or from the five classes where there is no score, so an entry
-without an answer has neither. (After PhotoPrism's internal/ai/vision and internal/ai/nsfw.)
+PhotoPrism sends JSON with pictures as data URLs and takes the entries of `result.nsfw` in their order. Its `status` is
+safe, unsafe or unavailable. It decides again from `score` by a threshold of its own, or from the five classes where
+there is no score, so an entry without an answer has neither. (After PhotoPrism's internal/ai/vision and
+internal/ai/nsfw.)
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ class VisionQuestion(BaseModel):
     """What PhotoPrism asks; it sends more (options, a prompt …) that other kinds of model use."""
 
     id: str = Field("", description="Comes back with the answer.")
-    images: list[str] = Field([], description="Pictures as data URLs, `data:image/jpeg;base64,…`; others only for hosts that the service was told to trust.")
+    images: list[str] = Field(
+        [],
+        description=(
+            "Pictures as data URLs, `data:image/jpeg;base64,…`; others only for hosts that the service was told to"
+            " trust."
+        ),
+    )
     url: str = Field("", description="One more picture.")
 
 
@@ -54,9 +61,13 @@ def routes(service: Service) -> list[Route]:
         except RequestError as refused:
             return _refusal(asked, refused.problem, [])
         try:
-            looked = await look(request, service, service.settings.contracts, own.model, [one for one in sent if isinstance(one, bytes)])
+            looked = await look(
+                request, service, service.settings.contracts, own.model, [one for one in sent if isinstance(one, bytes)]
+            )
         except RequestError as refused:
-            return _refusal(asked, refused.problem, [one if isinstance(one, Problem) else refused.problem for one in sent])
+            return _refusal(
+                asked, refused.problem, [one if isinstance(one, Problem) else refused.problem for one in sent]
+            )
         return _answer(asked, looked, sent, looked.threshold if own.threshold is None else own.threshold)
 
     return [Route(path, nsfw, methods=["POST"]) for path in own.paths]
@@ -73,7 +84,14 @@ def _read(body: bytes, settings: Settings) -> VisionQuestion:
     if not count:
         raise _bad("there is no picture in the request")
     if count > settings.max_items:
-        raise RequestError(Problem("input", f"{count:,} pictures in one request; {settings.max_items:,} are allowed", "Send several requests.", 413))
+        raise RequestError(
+            Problem(
+                "input",
+                f"{count:,} pictures in one request; {settings.max_items:,} are allowed",
+                "Send several requests.",
+                413,
+            )
+        )
     return asked
 
 
@@ -85,7 +103,8 @@ def _bad(message: str) -> RequestError:
 
 
 async def _pictures(request: Request, asked: VisionQuestion, settings: Settings) -> list[bytes | Problem]:
-    """Return the bytes of each picture, or what is wrong with it; those that are named by http(s) URLs are fetched where that is allowed."""
+    """Return the bytes of each picture, or what is wrong with it; those that are named by http(s) URLs are fetched
+    where that is allowed."""
     named = [*asked.images, *([asked.url] if asked.url else [])]
     elsewhere = [one for one in named if one[:5].lower() != "data:"]
     fetched = iter(await while_connected(request, urls.fetch_all(elsewhere, settings.urls)) if elsewhere else [])
@@ -106,14 +125,19 @@ def _answer(asked: VisionQuestion, looked: Looked, sent: Sequence[bytes | Proble
     rest = iter(looked.pictures)
     entries = [_entry(one if isinstance(one, Problem) else next(rest), threshold) for one in sent]
     model = {"type": "nsfw", "name": looked.model, "version": looked.version}
-    return Response(to_json({"id": asked.id, "code": 200, "model": model, "result": {"nsfw": entries}}), media_type="application/json")
+    return Response(
+        to_json({"id": asked.id, "code": 200, "model": model, "result": {"nsfw": entries}}),
+        media_type="application/json",
+    )
 
 
 def _entry(seen: Seen | Problem, threshold: float) -> dict[str, Any]:
     if isinstance(seen, Problem):
         return {"status": "unavailable", "reason": seen.message}
     status = "safe" if seen.is_safe(threshold) else "unsafe"
-    return {"status": status, "score": seen.score, "threshold": threshold} | {str(name): probability for name, probability in seen.classes.items()}
+    return {"status": status, "score": seen.score, "threshold": threshold} | {
+        str(name): probability for name, probability in seen.classes.items()
+    }
 
 
 def _refusal(asked: VisionQuestion, problem: Problem, pictures: Sequence[Problem]) -> Response:
@@ -122,5 +146,8 @@ def _refusal(asked: VisionQuestion, problem: Problem, pictures: Sequence[Problem
     headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
     entries = [_entry(one, 0.0) for one in pictures]
     return Response(
-        to_json({"id": asked.id, "code": status, "error": problem.message, "result": {"nsfw": entries}}), status, headers, media_type="application/json"
+        to_json({"id": asked.id, "code": status, "error": problem.message, "result": {"nsfw": entries}}),
+        status,
+        headers,
+        media_type="application/json",
     )

@@ -1,8 +1,8 @@
 """pict-rs's external validation: `POST /v1/validate` with a picture's bytes.
 
-pict-rs, which stores Lemmy's pictures, accepts an upload where the answer is 2xx and refuses it at anything else (src/ingest.rs). 200
-is said of a picture that was looked at and is safe, 406 of one that was looked at and is not, and another status of one that has no
-answer: it is refused like an unsafe one, and told apart in logs and metrics.
+pict-rs, which stores Lemmy's pictures, accepts an upload where the answer is 2xx and refuses it at anything else
+(src/ingest.rs). 200 is said of a picture that was looked at and is safe, 406 of one that was looked at and is not, and
+another status of one that has no answer: it is refused like an unsafe one, and told apart in logs and metrics.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ def routes(service: Service) -> list[Route]:
         try:
             body = await read_body(request, service.settings)
             if not body:
-                raise RequestError(Problem("input", "there is no picture in the request", "Send a picture's bytes.", 400))
+                raise RequestError(
+                    Problem("input", "there is no picture in the request", "Send a picture's bytes.", 400)
+                )
             looked = await look(request, service, settings, own.model, [body])
         except RequestError as refused:
             return _unknown(refused.problem, own.error_status)
@@ -40,7 +42,10 @@ def routes(service: Service) -> list[Route]:
             return _unknown(seen, own.error_status)
         threshold = looked.threshold if own.threshold is None else own.threshold
         accepted = seen.is_safe(threshold)
-        return _shown({"status": "accepted" if accepted else "rejected", "score": seen.score, "threshold": threshold}, 200 if accepted else 406)
+        return _shown(
+            {"status": "accepted" if accepted else "rejected", "score": seen.score, "threshold": threshold},
+            200 if accepted else 406,
+        )
 
     return [Route(own.path, validate, methods=["POST"])]
 

@@ -20,7 +20,8 @@ KNOWN: Mapping[str, Class] = {
     **dict.fromkeys(("nsfw", "not_safe_for_work", "unsafe", "pornography", "explicit", "nude", "nudity"), "Porn"),
     **dict.fromkeys(("suggestive", "racy"), "Sexy"),
 }  # fmt: skip
-"""What a label means where no setting says it: open_nsfw's two, nsfwjs's five, and what other networks call the same. Lower case, spaces and dashes as _."""
+"""What a label means where no setting says it: open_nsfw's two, nsfwjs's five, and what other networks call the same.
+Lower case, spaces and dashes as _."""
 
 MISSKEY_PATH = "/v1/detect-images"
 _PATH = r"^(/[A-Za-z0-9._~-]+)+$"
@@ -88,5 +89,9 @@ class ContractSettings(BaseModel):
     @property
     def paths(self) -> frozenset[str]:
         """Return the paths at which contracts answer."""
-        by_contract = ((self.misskey, (MISSKEY_PATH,)), (self.photoprism, self.photoprism.paths), (self.pictrs, (self.pictrs.path,)))
+        by_contract = (
+            (self.misskey, (MISSKEY_PATH,)),
+            (self.photoprism, self.photoprism.paths),
+            (self.pictrs, (self.pictrs.path,)),
+        )
         return frozenset(path for contract, paths in by_contract if contract.enabled for path in paths)

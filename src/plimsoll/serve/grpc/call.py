@@ -56,7 +56,8 @@ class Context(Protocol):
 class Call:
     """A request, and what is seen of it while it is answered.
 
-    `state` is what `scope["state"]` is over HTTP: whoever answers leaves `model`, `pictures` and `milliseconds` there, for the log and for traces.
+    `state` is what `scope["state"]` is over HTTP: whoever answers leaves `model`, `pictures` and `milliseconds` there,
+    for the log and for traces.
     """
 
     def __init__(self, context: Context, path: str, known_as: str | None = None) -> None:
@@ -67,7 +68,10 @@ class Call:
         self._remaining = context.time_remaining
         self.began = time.perf_counter()
         self.began_ns = time.time_ns()
-        self.metadata = tuple((name, value if isinstance(value, bytes) else value.encode()) for name, value in context.invocation_metadata() or ())
+        self.metadata = tuple(
+            (name, value if isinstance(value, bytes) else value.encode())
+            for name, value in context.invocation_metadata() or ()
+        )
         self.id = known_as or request_id(self.metadata)
         """Of a stream all requests have its id."""
         self.state: dict[str, Any] = {"request_id": self.id}

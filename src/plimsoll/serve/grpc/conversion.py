@@ -90,12 +90,20 @@ def read_request(message: oip_pb2.ModelInferRequest) -> InferRequest:
     """Read a request; raises RequestError."""
     count = len(message.raw_input_contents)
     if count not in (0, len(message.inputs)):
-        raise bad_request(f"there are {len(message.inputs)} inputs and {count} raw_input_contents", "Send all inputs as bytes, or none.")
+        raise bad_request(
+            f"there are {len(message.inputs)} inputs and {count} raw_input_contents",
+            "Send all inputs as bytes, or none.",
+        )
     if not message.inputs:
         raise bad_request("the request has no inputs")
-    inputs = tuple(_input(one, message.raw_input_contents[place] if count else None) for place, one in enumerate(message.inputs))
+    inputs = tuple(
+        _input(one, message.raw_input_contents[place] if count else None) for place, one in enumerate(message.inputs)
+    )
     unique([one.name for one in inputs], "input")
-    outputs = tuple(WantedOutput(one.name, classes=classes(parameters_of(one.parameters), f"output {shown(one.name)}")) for one in message.outputs)
+    outputs = tuple(
+        WantedOutput(one.name, classes=classes(parameters_of(one.parameters), f"output {shown(one.name)}"))
+        for one in message.outputs
+    )
     unique([one.name for one in outputs], "output")
     return InferRequest(inputs, outputs, message.id or None, parameters_of(message.parameters), binary=True)
 
@@ -118,7 +126,9 @@ def parameters_of(parameters: Mapping[str, oip_pb2.InferParameter]) -> Parameter
 def _input(message: oip_pb2.ModelInferRequest.InferInputTensor, raw: bytes | None) -> InputTensor:
     where = f"input {shown(message.name)}"
     if "shared_memory_region" in message.parameters:
-        raise bad_request(f"{where} names a region of shared memory, which is not served", "Send tensors in the request.")
+        raise bad_request(
+            f"{where} names a region of shared memory, which is not served", "Send tensors in the request."
+        )
     shape = shape_of(list(message.shape), where)
     if raw is not None:
         if message.HasField("contents"):
@@ -127,4 +137,9 @@ def _input(message: oip_pb2.ModelInferRequest.InferInputTensor, raw: bytes | Non
     field = _FIELDS.get(message.datatype)
     if field is None and message.datatype == "FP16":
         raise bad_request(f"{where} is FP16 and not sent as bytes", "Put it into 'raw_input_contents'.")
-    return InputTensor(message.name, message.datatype, shape, values=list(getattr(message.contents, field)) if field is not None else ())
+    return InputTensor(
+        message.name,
+        message.datatype,
+        shape,
+        values=list(getattr(message.contents, field)) if field is not None else (),
+    )

@@ -33,7 +33,8 @@ from plimsoll.serve.service import Service
 
 _log = logging.getLogger("plimsoll.serve")
 _MOMENT_S = 0.2
-"""A call that was given up, or whose message gRPC finds too large, reads as one without a message; that it is cancelled is told right after."""
+"""A call that was given up, or whose message gRPC finds too large, reads as one without a message; that it is cancelled
+is told right after."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,16 @@ class Procedure:
     need: Need | None
     """What a caller needs the right to do; None where everybody may."""
     in_stream: Callable[[bytes, Any, Outcome], Any] | None = None
-    """Of a stream: returns what is written for a message, its response (None where there is none), and what came of it."""
+    """Of a stream: returns what is written for a message, its response (None where there is none), and what came of it.
+    """
 
 
 class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
     """Answers all calls; one of what doesn't exist too, so that it is told as any other."""
 
-    def __init__(self, service: Service, procedures: Mapping[str, Procedure], door: Authorizer | None, journal: GrpcTelemetry) -> None:
+    def __init__(
+        self, service: Service, procedures: Mapping[str, Procedure], door: Authorizer | None, journal: GrpcTelemetry
+    ) -> None:
         self._procedures = procedures
         self._door = door
         self._journal = journal
@@ -74,12 +78,18 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         async def stream(_: object, context: Context) -> None:
             await self._stream(procedure, context, path)
 
-        return grpc.stream_unary_rpc_method_handler(single) if procedure.in_stream is None else grpc.stream_stream_rpc_method_handler(stream)
+        return (
+            grpc.stream_unary_rpc_method_handler(single)
+            if procedure.in_stream is None
+            else grpc.stream_stream_rpc_method_handler(stream)
+        )
 
     async def _single(self, procedure: Procedure, context: Context, path: str) -> bytes:
         call = Call(context, path)
         with self._told(call):
-            response = await self._answer(procedure, call, _nothing(path) if procedure is _NOTHING else lambda: self._message(context))
+            response = await self._answer(
+                procedure, call, _nothing(path) if procedure is _NOTHING else lambda: self._message(context)
+            )
             written: bytes = b"" if response is None else response.SerializeToString()
             call.bytes_out = len(written)
         await _finish(context, call)
@@ -123,8 +133,11 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         finally:
             self._journal.end(call)
 
-    async def _answer(self, procedure: Procedure, call: Call, receive: Callable[[], Awaitable[bytes]], ticket: Admission | None = None) -> Any:
-        """Return the response to a request, None where there is none; `call.outcome` says why. `ticket`: its admission, where it has one already."""
+    async def _answer(
+        self, procedure: Procedure, call: Call, receive: Callable[[], Awaitable[bytes]], ticket: Admission | None = None
+    ) -> Any:
+        """Return the response to a request, None where there is none; `call.outcome` says why. `ticket`: its admission,
+        where it has one already."""
         try:
             ticket = ticket or await self._admitted(procedure, call)
             if ticket.key is not None:
@@ -149,7 +162,8 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         return await self._door.admit(call.caller(), procedure.need)
 
     async def _acted(self, procedure: Procedure, call: Call, receive: Callable[[], Awaitable[bytes]]) -> Any:
-        """Let the procedure answer. Its message counts as being received from when it is whole (gRPC doesn't tell of parts) until it is answered."""
+        """Let the procedure answer. Its message counts as being received from when it is whole (gRPC doesn't tell of
+        parts) until it is answered."""
         message = await receive()
         call.received(len(message))
         async with self._received.counted() as share:
@@ -169,7 +183,9 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
             # It is never cancelled: gRPC's core would go on writing into what is then freed. It ends with its call.
             reading.add_done_callback(_forget)
         if not reading.done():
-            raise RequestError(Problem("input", f"the message was not there after {self._seconds:g} s", "Send it faster.", 408))
+            raise RequestError(
+                Problem("input", f"the message was not there after {self._seconds:g} s", "Send it faster.", 408)
+            )
         message = reading.result()
         if message is grpc.aio.EOF:
             await asyncio.sleep(_MOMENT_S)

@@ -43,12 +43,16 @@ class GrpcServer:
 
 
 async def start(
-    service: Service, address: GrpcAddress, door: Authorizer | None = None, lines: Lines | None = None, tracing: Tracing | None = None
+    service: Service,
+    address: GrpcAddress,
+    door: Authorizer | None = None,
+    lines: Lines | None = None,
+    tracing: Tracing | None = None,
 ) -> GrpcServer:
     """Listen; the service must have been started in this event loop.
 
-    Without `door` everybody is let in, without `lines` requests aren't logged, without `tracing` they make no spans. Raises InputError where
-    the address can't be had.
+    Without `door` everybody is let in, without `lines` requests aren't logged, without `tracing` they make no spans.
+    Raises InputError where the address can't be had.
     """
     settings = service.settings
     server = grpc.aio.server(
@@ -59,7 +63,9 @@ async def start(
         ],
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    server.add_generic_rpc_handlers((GrpcHandler(service, procedures(service), door, GrpcTelemetry(service, lines, tracing)),))
+    server.add_generic_rpc_handlers(
+        (GrpcHandler(service, procedures(service), door, GrpcTelemetry(service, lines, tracing)),)
+    )
     port = _bind(server, address)
     await server.start()
     return GrpcServer(server, port)
@@ -75,5 +81,9 @@ def _bind(server: grpc.aio.Server, address: GrpcAddress) -> int:
     except OSError as error:
         raise InputError(f"{error.filename}: can't read it: {error.strerror}") from error
     except RuntimeError as error:
-        hint = "Is something else listening there? Choose another port." if address.certificate is None else "Is the port free, and are the TLS files in order?"
+        hint = (
+            "Is something else listening there? Choose another port."
+            if address.certificate is None
+            else "Is the port free, and are the TLS files in order?"
+        )
         raise InputError(f"can't listen for gRPC at {where}: {error}", hint) from error

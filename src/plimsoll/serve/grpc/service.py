@@ -51,28 +51,40 @@ class Procedures:
 
     async def model_metadata(self, request: oip_pb2.ModelMetadataRequest, _: Call) -> oip_pb2.ModelMetadataResponse:
         """What a model takes and gives."""
-        return _filled(oip_pb2.ModelMetadataResponse(), description.metadata(served(self._service, request.name, request.version)))
+        return _filled(
+            oip_pb2.ModelMetadataResponse(), description.metadata(served(self._service, request.name, request.version))
+        )
 
     async def model_config(self, request: oip_pb2.ModelConfigRequest, _: Call) -> oip_pb2.ModelConfigResponse:
         """A model's configuration as Triton writes it."""
-        config = description.configuration(served(self._service, request.name, request.version), self._service.settings.max_items)
+        config = description.configuration(
+            served(self._service, request.name, request.version), self._service.settings.max_items
+        )
         return _filled(oip_pb2.ModelConfigResponse(), {"config": config})
 
-    async def model_statistics(self, request: oip_pb2.ModelStatisticsRequest, _: Call) -> oip_pb2.ModelStatisticsResponse:
+    async def model_statistics(
+        self, request: oip_pb2.ModelStatisticsRequest, _: Call
+    ) -> oip_pb2.ModelStatisticsResponse:
         """What a model did, or for an empty name all of them."""
         models = [served(self._service, request.name, request.version)] if request.name else all_served(self._service)
         return _filled(oip_pb2.ModelStatisticsResponse(), statistics(models))
 
-    async def repository_index(self, request: oip_pb2.RepositoryIndexRequest, _: Call) -> oip_pb2.RepositoryIndexResponse:
+    async def repository_index(
+        self, request: oip_pb2.RepositoryIndexRequest, _: Call
+    ) -> oip_pb2.RepositoryIndexResponse:
         """All models and their states."""
         return _filled(oip_pb2.RepositoryIndexResponse(), {"models": repository.index(self._service, request.ready)})
 
-    async def repository_model_load(self, request: oip_pb2.RepositoryModelLoadRequest, _: Call) -> oip_pb2.RepositoryModelLoadResponse:
+    async def repository_model_load(
+        self, request: oip_pb2.RepositoryModelLoadRequest, _: Call
+    ) -> oip_pb2.RepositoryModelLoadResponse:
         """Load a model again."""
         await repository.load(self._service, request.model_name, dict(request.parameters))
         return oip_pb2.RepositoryModelLoadResponse()
 
-    async def repository_model_unload(self, request: oip_pb2.RepositoryModelUnloadRequest, _: Call) -> oip_pb2.RepositoryModelUnloadResponse:
+    async def repository_model_unload(
+        self, request: oip_pb2.RepositoryModelUnloadRequest, _: Call
+    ) -> oip_pb2.RepositoryModelUnloadResponse:
         """Unload a model."""
         await repository.unload(self._service, request.model_name)
         return oip_pb2.RepositoryModelUnloadResponse()
@@ -91,12 +103,15 @@ class Procedures:
     async def health(self, request: oip_pb2.HealthCheckRequest, _: Call) -> oip_pb2.HealthCheckResponse:
         """Readiness, for Kubernetes' gRPC probe. Nothing of models is told here, as no key is asked for."""
         if request.service not in ("", INFERENCE):
-            raise RequestError(Problem("input", f"there is no service {shown(request.service)}", f"There is {INFERENCE}.", 404))
+            raise RequestError(
+                Problem("input", f"there is no service {shown(request.service)}", f"There is {INFERENCE}.", 404)
+            )
         return oip_pb2.HealthCheckResponse(status="SERVING" if self._service.ready else "NOT_SERVING")
 
 
 def procedures(service: Service) -> dict[str, Procedure]:
-    """Return what can be called, by its path. Liveness, readiness and health are told to everybody, as those who ask them have no key."""
+    """Return what can be called, by its path. Liveness, readiness and health are told to everybody, as those who ask
+    them have no key."""
     own = Procedures(service)
     acts: Mapping[str, tuple[_Act, Need | None]] = {
         "ServerLive": (own.server_live, None),
@@ -110,14 +125,19 @@ def procedures(service: Service) -> dict[str, Procedure]:
         "RepositoryModelLoad": (own.repository_model_load, "control"),
         "RepositoryModelUnload": (own.repository_model_unload, "control"),
     }
-    found = {f"/{INFERENCE}/{name}": Procedure(act, getattr(oip_pb2, f"{name}Request").FromString, need) for name, (act, need) in acts.items()}
+    found = {
+        f"/{INFERENCE}/{name}": Procedure(act, getattr(oip_pb2, f"{name}Request").FromString, need)
+        for name, (act, need) in acts.items()
+    }
     found[f"/{INFERENCE}/ModelInfer"] = Procedure(own.model_infer, conversion.parse, "predict")
     found[f"/{INFERENCE}/ModelStreamInfer"] = Procedure(own.model_infer, conversion.parse, "predict", _in_stream)
     found[f"/{HEALTH}/Check"] = Procedure(own.health, oip_pb2.HealthCheckRequest.FromString, None)
     return found
 
 
-def _in_stream(message: bytes, response: oip_pb2.ModelInferResponse | None, outcome: Outcome) -> oip_pb2.ModelStreamInferResponse:
+def _in_stream(
+    message: bytes, response: oip_pb2.ModelInferResponse | None, outcome: Outcome
+) -> oip_pb2.ModelStreamInferResponse:
     """Return what a stream answers to a request: its response, or its error beside its id."""
     if response is not None:
         return oip_pb2.ModelStreamInferResponse(infer_response=response)

@@ -57,7 +57,11 @@ class Outcome:
         """Return what an error means for the caller."""
         problem = error.problem if isinstance(error, RequestError) else Problem.of(error)
         # Core says the same of a single message that is too large.
-        code = grpc.StatusCode.RESOURCE_EXHAUSTED if isinstance(error, TooMuchReceivedError) else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
+        code = (
+            grpc.StatusCode.RESOURCE_EXHAUSTED
+            if isinstance(error, TooMuchReceivedError)
+            else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
+        )
         return cls(code, f"{problem.message}. {problem.hint}" if problem.hint else problem.message, _trailer(problem))
 
 

@@ -1,4 +1,5 @@
-"""What is told of requests over gRPC, as of those over HTTP: a line in the log, counts for Prometheus, a span in the caller's trace."""
+"""What is told of requests over gRPC, as of those over HTTP: a line in the log, counts for Prometheus, a span in the
+caller's trace."""
 
 from __future__ import annotations
 
@@ -30,9 +31,13 @@ class GrpcTelemetry:
             return
         name = call.path[1 : LONGEST_PATH + 1]
         service, _, method = name.rpartition("/")
-        carrier = {HEADERS[name.encode()]: value.decode("latin-1") for name, value in call.metadata if name.encode() in HEADERS}
+        carrier = {
+            HEADERS[name.encode()]: value.decode("latin-1") for name, value in call.metadata if name.encode() in HEADERS
+        }
         call.began_ns = time.time_ns()
-        call.span = self._tracing.begin(name, carrier, {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method})
+        call.span = self._tracing.begin(
+            name, carrier, {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        )
         call.state["trace_id"] = f"{call.span.get_span_context().trace_id:032x}"
 
     def end(self, call: Call) -> None:
@@ -42,7 +47,9 @@ class GrpcTelemetry:
         model = call.state.get("model", "")
         self._metrics.requests.labels(model, "grpc", call.outcome.code.name).inc()
         self._metrics.request_seconds.labels(model, "grpc").observe(time.perf_counter() - call.began)
-        if self._lines is not None and worth_a_line(self._settings, call.path, good=call.outcome.code is grpc.StatusCode.OK):
+        if self._lines is not None and worth_a_line(
+            self._settings, call.path, good=call.outcome.code is grpc.StatusCode.OK
+        ):
             self._lines.put(self._fields(call))
 
     def _fields(self, call: Call) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """A line for each request, and its id: a plain ASGI middleware, the outermost.
 
-A line has the time, id, method, path, status, milliseconds, bytes in and out, and as far as they are known the model, how many
-pictures, how long each stage took, the key's name, the caller's address and the trace. It never has a picture, a file name, a key, or a
-value of the query other than the numbers that this service knows.
+A line has the time, id, method, path, status, milliseconds, bytes in and out, and as far as they are known the model,
+how many pictures, how long each stage took, the key's name, the caller's address and the trace. It never has a picture,
+a file name, a key, or a value of the query other than the numbers that this service knows.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ _KNOWN = {b"top", b"threshold", b"priority", b"timeout"}
 class AccessLog:
     """Gives each request an id, passes it on, and logs what came of it.
 
-    The id is the caller's `X-Request-Id` where that is sane, else a new one; it is in `scope["state"]["request_id"]` and in the answer. Of the
-    rest of `scope["state"]`, `model`, `pictures`, `milliseconds` (a mapping for each picture), `key` and `trace_id` are logged, where somebody set them.
+    The id is the caller's `X-Request-Id` where that is sane, else a new one; it is in `scope["state"]["request_id"]`
+    and in the answer. Of the rest of `scope["state"]`, `model`, `pictures`, `milliseconds` (a mapping for each
+    picture), `key` and `trace_id` are logged, where somebody set them.
     """
 
     def __init__(self, app: ASGIApp, lines: Lines | None, settings: LogSettings) -> None:

@@ -28,9 +28,15 @@ _log = logging.getLogger("plimsoll.serve")
 
 
 def application(service: Service, shell: Shell | None = None, interfaces: Sequence[str] = INTERFACES) -> ASGIApp:
-    """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before it: keys, logs …"""
-    routes = [route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.{name}").routes(service)]
-    app = Starlette(routes=routes, exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake})
+    """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before
+    it: keys, logs …"""
+    routes = [
+        route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.{name}").routes(service)
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake},
+    )
     app.state.received = service.received
     return Measured(app if shell is None else shell.around(app, service.settings.contracts.paths), service)
 
@@ -43,7 +49,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _refused_by_starlette(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     path = request.scope["path"]
-    message = {404: f"there is nothing at {path}", 405: f"{request.method} is not allowed at {path}"}.get(error.status_code, error.detail)
+    message = {404: f"there is nothing at {path}", 405: f"{request.method} is not allowed at {path}"}.get(
+        error.status_code, error.detail
+    )
     response = shown(request, Problem("input", message, "GET /openapi.json lists what there is.", error.status_code))
     response.headers.update(error.headers or {})
     return response
@@ -51,11 +59,14 @@ async def _refused_by_starlette(request: Request, error: Exception) -> Response:
 
 async def _mistake(request: Request, error: Exception) -> Response:
     _log.error("a mistake of ours at %s: %s", request.scope["path"], error, exc_info=error)
-    return shown(request, Problem("failed", "this is a mistake in Plimsoll", "Its log says more; please report it.", 500))
+    return shown(
+        request, Problem("failed", "this is a mistake in Plimsoll", "Its log says more; please report it.", 500)
+    )
 
 
 def shown(request: Request, problem: Problem) -> Response:
-    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything else says more.
+    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything
+    else says more.
 
     The path is the one that was routed: Starlette's `request.url` reads it once more, together with the `Host` header.
     """
@@ -94,7 +105,8 @@ class Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                # What still comes of an unread body would hold the connection for as long as the caller likes; and who drains sends callers away.
+                # What still comes of an unread body would hold the connection for as long as the caller likes; and who
+                # drains sends callers away.
                 if unread or self._service.draining:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             elif unread and not message.get("more_body"):
@@ -112,7 +124,8 @@ class Measured:
 
 
 async def _take_the_rest(receive: Receive) -> None:
-    """Throw away, for a while, what a caller still sends: closing at once resets the connection, and the caller never sees the answer."""
+    """Throw away, for a while, what a caller still sends: closing at once resets the connection, and the caller never
+    sees the answer."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
@@ -120,7 +133,10 @@ async def _take_the_rest(receive: Receive) -> None:
 
 
 def _has_body(scope: Scope) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in scope["headers"])
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+        for name, value in scope["headers"]
+    )
 
 
 def _interface(path: str) -> str:

@@ -32,7 +32,8 @@ class Part:
 
 
 async def read_body(request: Request, settings: Settings) -> bytes:
-    """Return a request's body; raises RequestError: 413 where it is too large, 408 where it comes too slowly, 503 where too much is received at once."""
+    """Return a request's body; raises RequestError: 413 where it is too large, 408 where it comes too slowly, 503 where
+    too much is received at once."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_body_bytes:
         raise _too_large(settings)
@@ -48,14 +49,23 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                 share.add(len(chunk))
                 chunks.append(chunk)
     except TimeoutError:
-        raise RequestError(Problem("input", f"the body was not there after {settings.body_seconds:g} s", "Send it faster.", 408)) from None
+        raise RequestError(
+            Problem("input", f"the body was not there after {settings.body_seconds:g} s", "Send it faster.", 408)
+        ) from None
     except ClientDisconnect:
         raise RequestError(Problem("input", "the client hung up", status=499)) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _too_large(settings: Settings) -> RequestError:
-    return RequestError(Problem("input", f"the body is larger than {settings.max_body_bytes:,} bytes", "Send fewer or smaller pictures at once.", 413))
+    return RequestError(
+        Problem(
+            "input",
+            f"the body is larger than {settings.max_body_bytes:,} bytes",
+            "Send fewer or smaller pictures at once.",
+            413,
+        )
+    )
 
 
 async def read_parts(request: Request, settings: Settings) -> list[Part]:

@@ -16,20 +16,35 @@ from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.messages import Problem, RequestError
 
 OPEN = frozenset({"/", "/page/{file}", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
-"""Routes that anybody may read without a key: the page, probes, and the description of the interface. None of them says anything about models."""
+"""Routes that anybody may read without a key: the page, probes, and the description of the interface. None of them says
+anything about models."""
 _PREDICT = frozenset(
     {
-        *("/v1/predict", "/v1/models", "/v1/models/{name}/report", "/v1/models/{name}/proof", "/v2", "/v2/models/stats", "/v2/repository/index"),
+        *(
+            "/v1/predict",
+            "/v1/models",
+            "/v1/models/{name}/report",
+            "/v1/models/{name}/proof",
+            "/v2",
+            "/v2/models/stats",
+            "/v2/repository/index",
+        ),
         *(f"/v2/models/{{name}}{operation}" for operation in ("", "/infer", "/ready", "/config", "/stats")),
-        *(f"/v2/models/{{name}}/versions/{{version}}{operation}" for operation in ("", "/infer", "/ready", "/config", "/stats")),
+        *(
+            f"/v2/models/{{name}}/versions/{{version}}{operation}"
+            for operation in ("", "/infer", "/ready", "/config", "/stats")
+        ),
     }
 )
-"""Routes that need the right `predict`, besides those of the contracts. /metrics has a right of its own; all other routes need `control`."""
+"""Routes that need the right `predict`, besides those of the contracts. /metrics has a right of its own; all other
+routes need `control`."""
 _FAVICON = "/favicon.ico"
 """Browsers request it without a key; there is none (404)."""
 _FORWARDED = frozenset(name.encode() for name in FORWARDED)
 _READING = frozenset({"GET", "HEAD"})
-_UNREADABLE = Problem("input", "the path contains control characters, or is not UTF-8", "Is it percent-encoded correctly?", 400)
+_UNREADABLE = Problem(
+    "input", "the path contains control characters, or is not UTF-8", "Is it percent-encoded correctly?", 400
+)
 _MAX_KEY_BYTES = 256
 
 
@@ -45,8 +60,8 @@ class Needs:
     def of(self, path: str, method: str, route: str | None) -> Need | None:
         """Return what a request needs the right to do, or None where everybody may.
 
-        `route` is the path as written at the route that will answer (`/v2/models/{name}`); None where none will, and learning that needs a key.
-        A route that is not classified needs `control`.
+        `route` is the path as written at the route that will answer (`/v2/models/{name}`); None where none will, and
+        learning that needs a key. A route that is not classified needs `control`.
         """
         reading = method in _READING
         if path in self._open or (self._open_below and path.startswith(self._open_below)):
@@ -61,9 +76,11 @@ class Needs:
 
 
 class Guard:
-    """Lets requests through to `app`, or answers them: 400, 401, 403, 429. `scope["state"]["key"]` is then the key's name.
+    """Lets requests through to `app`, or answers them: 400, 401, 403, 429. `scope["state"]["key"]` is then the key's
+    name.
 
-    `routes` are the routes of `app`. They say which of them will answer, so that guard and router never read a path differently.
+    `routes` are the routes of `app`. They say which of them will answer, so that guard and router never read a path
+    differently.
     """
 
     def __init__(self, app: ASGIApp, door: Authorizer, needs: Needs, routes: Sequence[BaseRoute]) -> None:
@@ -113,7 +130,8 @@ class Guard:
 
 
 def readable(path: str) -> bool:
-    """Return whether a decoded path is printable text: no control, format or separator characters, and no U+FFFD, which replaces invalid UTF-8.
+    """Return whether a decoded path is printable text: no control, format or separator characters, and no U+FFFD, which
+    replaces invalid UTF-8.
 
     Such characters are read differently in different places: Python's `$` ignores a trailing newline, `\\Z` doesn't.
     """

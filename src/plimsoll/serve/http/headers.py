@@ -11,8 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$"
 
 PAGE_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:; "
-    "connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
+    " mediastream:; connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
 )
 """For HTML that doesn't bring its own policy: its own files, pictures that the user chose, nothing from elsewhere."""
 _DATA_POLICY = "default-src 'none'; frame-ancestors 'none'; sandbox"
@@ -24,20 +25,29 @@ class CorsSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
-    """For example `https://app.example.org`; `*` for all, which without keys lets any page that a user of this network opens ask models."""
+    """For example `https://app.example.org`; `*` for all, which without keys lets any page that a user of this network
+    opens ask models."""
     max_age: int = Field(600, ge=0, le=86_400)
     """Seconds for which a browser remembers what it may."""
 
 
 def cors(app: ASGIApp, settings: CorsSettings) -> ASGIApp:
-    """Return an application that answers what other pages' browsers ask beforehand; `app` itself where none may. Cookies are never sent along."""
+    """Return an application that answers what other pages' browsers ask beforehand; `app` itself where none may.
+    Cookies are never sent along."""
     if not settings.origins:
         return app
     return CORSMiddleware(
         app,
         allow_origins=settings.origins,
         allow_methods=("GET", "POST"),
-        allow_headers=("Authorization", "X-API-Key", "X-Request-Id", "Content-Type", "Inference-Header-Content-Length", "traceparent"),
+        allow_headers=(
+            "Authorization",
+            "X-API-Key",
+            "X-Request-Id",
+            "Content-Type",
+            "Inference-Header-Content-Length",
+            "traceparent",
+        ),
         expose_headers=("X-Request-Id", "Retry-After", "Inference-Header-Content-Length"),
         max_age=settings.max_age,
     )

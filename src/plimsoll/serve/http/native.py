@@ -32,8 +32,12 @@ class Question(BaseModel):
     top: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="Only the best so many labels.")
     threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
     priority: Annotated[int, Field(ge=-1, le=1)] = Field(0, description="1 goes before 0, 0 before -1.")
-    timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(None, description="Seconds; what is not answered by then has the problem `deadline`.")
-    masks: Literal["rle", "png"] = Field("rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64.")
+    timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(
+        None, description="Seconds; what is not answered by then has the problem `deadline`."
+    )
+    masks: Literal["rle", "png"] = Field(
+        "rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64."
+    )
 
     def asked(self) -> RequestOptions:
         """Return it as the service takes it."""
@@ -44,7 +48,9 @@ class _Picture(BaseModel):
     model_config = ConfigDict(extra="forbid", title="Picture")
 
     data: str | None = Field(None, description="The picture file in base64.")
-    url: str | None = Field(None, description="Where the picture is, in place of `data`; only for hosts that the service was told to trust.")
+    url: str | None = Field(
+        None, description="Where the picture is, in place of `data`; only for hosts that the service was told to trust."
+    )
     name: str | None = Field(None, description="Comes back beside its answer.")
 
     @model_validator(mode="after")
@@ -86,7 +92,9 @@ def routes(service: Service) -> list[Route]:
         return _shown(deployment, sent, answered)
 
     async def models(_: Request) -> Response:
-        return Response(to_json({"models": [described(model) for model in service.models.values()]}), media_type="application/json")
+        return Response(
+            to_json({"models": [described(model) for model in service.models.values()]}), media_type="application/json"
+        )
 
     return [Route("/v1/predict", predict, methods=["POST"]), Route("/v1/models", models, methods=["GET"])]
 
@@ -105,7 +113,14 @@ async def _read(request: Request, settings: Settings) -> tuple[Question, list[Se
         sent = [Sent(None, body)] if body else []
     else:
         message = f"a body of type {kind[:100]!r} is not read"
-        raise RequestError(Problem("input", message, "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json.", 415))
+        raise RequestError(
+            Problem(
+                "input",
+                message,
+                "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json.",
+                415,
+            )
+        )
     _check_count(len(sent), settings)
     return question, sent
 
@@ -125,9 +140,23 @@ def _fetched(picture: _Picture, came: bytes | Problem) -> Sent:
 
 def _check_count(count: int, settings: Settings) -> None:
     if not count:
-        raise RequestError(Problem("input", "there is no picture in the request", "Send a picture's bytes, parts named `file`, or JSON with `images`.", 400))
+        raise RequestError(
+            Problem(
+                "input",
+                "there is no picture in the request",
+                "Send a picture's bytes, parts named `file`, or JSON with `images`.",
+                400,
+            )
+        )
     if count > settings.max_items:
-        raise RequestError(Problem("input", f"{count:,} pictures in one request; {settings.max_items:,} are allowed", "Send several requests.", 413))
+        raise RequestError(
+            Problem(
+                "input",
+                f"{count:,} pictures in one request; {settings.max_items:,} are allowed",
+                "Send several requests.",
+                413,
+            )
+        )
 
 
 def _decoded(picture: _Picture) -> Sent:
@@ -142,8 +171,13 @@ def _checked(kind: type[Any], data: object) -> Any:
     try:
         return kind.model_validate(data, strict=False)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors(include_url=False, include_input=False)[:5]]
-        raise RequestError(Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)) from error
+        lines = [
+            f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}"
+            for one in error.errors(include_url=False, include_input=False)[:5]
+        ]
+        raise RequestError(
+            Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)
+        ) from error
 
 
 def _shown(deployment: ServedModel, sent: Sequence[Sent], answered: Sequence[InferenceResult]) -> Response:
@@ -167,7 +201,9 @@ def _shown(deployment: ServedModel, sent: Sequence[Sent], answered: Sequence[Inf
         return Response(to_json(shown), media_type="application/json")
     # A lone picture's problem is the request's; of several each has its own.
     headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
-    return Response(to_json({"error": problem.to_dict(), **shown}), problem.status, headers, media_type="application/json")
+    return Response(
+        to_json({"error": problem.to_dict(), **shown}), problem.status, headers, media_type="application/json"
+    )
 
 
 def described(model: ServedModel) -> Mapping[str, Any]:

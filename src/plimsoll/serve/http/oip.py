@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, over HTTP: `/v2/…`.
 
-https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, with Triton's extensions
-for binary tensors, classification, statistics, configuration and the model repository.
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md, with Triton's
+extensions for binary tensors, classification, statistics, configuration and the model repository.
 """
 
 from __future__ import annotations
@@ -35,7 +35,12 @@ _MOST_JSON = 1_000_000
 
 def routes(service: Service) -> list[Route]:
     """Return the endpoints; that for inference first, as the first that fits is taken and each takes its time."""
-    return [*_inference_routes(service), *_server_routes(service), *_model_routes(service), *_repository_routes(service)]
+    return [
+        *_inference_routes(service),
+        *_server_routes(service),
+        *_model_routes(service),
+        *_repository_routes(service),
+    ]
 
 
 def _inference_routes(service: Service) -> list[Route]:
@@ -58,7 +63,8 @@ def _server_routes(service: Service) -> list[Route]:
         return _json({"live": True})
 
     async def ready(_: Request) -> Response:
-        # The specification names the field `live` here too; one client reads that, another `ready`, a third the status alone.
+        # The specification names the field `live` here too; one client reads that, another `ready`, a third the status
+        # alone.
         return _json({"live": service.ready, "ready": service.ready}, 200 if service.ready else 503)
 
     async def all_stats(_: Request) -> Response:

@@ -19,7 +19,9 @@ def routes(service: Service) -> list[Route]:
     async def ready(_: Request) -> Response:
         models = {model.name: {"state": model.state, "reason": model.reason} for model in service.models.values()}
         status = "draining" if service.draining else "ready" if service.ready else "not ready"
-        return Response(to_json({"status": status, "models": models}), 200 if service.ready else 503, media_type="application/json")
+        return Response(
+            to_json({"status": status, "models": models}), 200 if service.ready else 503, media_type="application/json"
+        )
 
     async def metrics(request: Request) -> Response:
         body, content_type = service.metrics.page(request.headers.get("accept", ""))

@@ -1,6 +1,7 @@
 """The page at `/`, its files, and what a bundle proves: the report that `ship` put into it, and its checks as JSON.
 
-The page is what lies in `site/`, served as it is: change a file, and reload. It speaks with the native interface like anybody else.
+The page is what lies in `site/`, served as it is: change a file, and reload. It speaks with the native interface like
+anybody else.
 """
 
 from __future__ import annotations
@@ -24,16 +25,22 @@ from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 
 _SITE = "site"
-_TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 _REPORT = ("report", "report.json")
 _REPORT_PAGE = ("report", "index.html")
 _MAX_PAGE_BYTES = 64_000_000
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; media-src 'self' blob: mediastream:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; media-src"
+    " 'self' blob: mediastream:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What the page may do: its own files, this service, and pictures that the user chose. `form-action`: its form is answered by script."""
+"""What the page may do: its own files, this service, and pictures that the user chose. `form-action`: its form is
+answered by script."""
 
 
 def routes(service: Service) -> list[Route]:
@@ -47,7 +54,11 @@ def routes(service: Service) -> list[Route]:
 
     async def report(request: Request) -> Response:
         path = _in_bundle(service, request.path_params["name"], _REPORT_PAGE)
-        return Response(await asyncio.to_thread(_read, path), media_type="text/html", headers={"Content-Security-Policy": report_policy()})
+        return Response(
+            await asyncio.to_thread(_read, path),
+            media_type="text/html",
+            headers={"Content-Security-Policy": report_policy()},
+        )
 
     async def proof(request: Request) -> Response:
         name = request.path_params["name"]
@@ -79,14 +90,14 @@ def _file(request: Request, name: str, headers: Mapping[str, str]) -> Response:
 def report_policy() -> str:
     """Return what a report may do that came in a bundle, which anybody may have made.
 
-    It has an origin of its own, so that it can neither ask this service with a visitor's rights nor read what it answers; of scripts it
-    may run the one that this version's reports have.
+    It has an origin of its own, so that it can neither ask this service with a visitor's rights nor read what it
+    answers; of scripts it may run the one that this version's reports have.
     """
     script = resources.files("plimsoll.report.page").joinpath("page.js").read_bytes()
     digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
     return (
-        f"sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
+        f" 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
 
@@ -94,7 +105,11 @@ def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
     """Return the path of a file in a model's bundle; raises RequestError (404) where there is none."""
     facts = service.find(name).facts
     if facts is None or facts.bundle is None:
-        raise RequestError(Problem("input", f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.", 404))
+        raise RequestError(
+            Problem(
+                "input", f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.", 404
+            )
+        )
     path = Path(facts.bundle)
     for part in parts:
         path = path / part
@@ -106,16 +121,32 @@ def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
 
 
 def _none(name: str) -> RequestError:
-    return RequestError(Problem("input", f"the bundle of {name} has no report", "`plimsoll ship` puts one into the bundles that it makes.", 404))
+    return RequestError(
+        Problem(
+            "input",
+            f"the bundle of {name} has no report",
+            "`plimsoll ship` puts one into the bundles that it makes.",
+            404,
+        )
+    )
 
 
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > _MAX_PAGE_BYTES:
-            raise RequestError(Problem("failed", f"the report is larger than {_MAX_PAGE_BYTES // 1_000_000} MB", status=500))
+            raise RequestError(
+                Problem("failed", f"the report is larger than {_MAX_PAGE_BYTES // 1_000_000} MB", status=500)
+            )
         return path.read_bytes()
     except OSError as error:
-        raise RequestError(Problem("failed", f"the report can't be read: {error.strerror}", "Was the model loaded anew just now? Try again.", 503)) from error
+        raise RequestError(
+            Problem(
+                "failed",
+                f"the report can't be read: {error.strerror}",
+                "Was the model loaded anew just now? Try again.",
+                503,
+            )
+        ) from error
 
 
 def _proof(path: Path) -> dict[str, Any]:
@@ -123,6 +154,8 @@ def _proof(path: Path) -> dict[str, Any]:
     try:
         report = Report.read(path)
     except PlimsollError as error:
-        raise RequestError(Problem("failed", "the bundle's report is not one that this version reads", status=500)) from error
+        raise RequestError(
+            Problem("failed", "the bundle's report is not one that this version reads", status=500)
+        ) from error
     shown = report.model_dump(mode="json", include={"kind", "subject", "created", "plimsoll", "checks", "measurements"})
     return {**shown, "passed": report.passed, "page": path.with_name(_REPORT_PAGE[1]).is_file()}

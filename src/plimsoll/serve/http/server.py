@@ -48,12 +48,15 @@ class Address:
 
 
 async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
-    """Start the service, answer until SIGTERM or Ctrl-C, then drain: say that it isn't ready, wait, finish what was accepted."""
+    """Start the service, answer until SIGTERM or Ctrl-C, then drain: say that it isn't ready, wait, finish what was
+    accepted."""
     settings = service.settings
     lines = log.start(settings.log)
     tracing = Tracing(settings.tracing) if wanted(settings.tracing) else None
     try:
-        door = Authorizer(settings.access)  # Before the models, which take a while: it raises where there are no good keys.
+        door = Authorizer(
+            settings.access
+        )  # Before the models, which take a while: it raises where there are no good keys.
         await service.start()
         app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
         server = _Server(_config(app, service, address))
@@ -74,12 +77,20 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         lines.close()
 
 
-async def _start_grpc(service: Service, address: Address, door: Authorizer, lines: log.Lines, tracing: Tracing | None) -> GrpcServer | None:
+async def _start_grpc(
+    service: Service, address: Address, door: Authorizer, lines: log.Lines, tracing: Tracing | None
+) -> GrpcServer | None:
     if address.grpc_port is None:
         return None
     from plimsoll.serve.grpc import server  # Its library takes a while to load, and few ask for it.
 
-    return await server.start(service, server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key), door, lines, tracing)
+    return await server.start(
+        service,
+        server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key),
+        door,
+        lines,
+        tracing,
+    )
 
 
 async def _until_told(service: Service, running: asyncio.Task[None]) -> None:
@@ -172,7 +183,9 @@ class _Guarded(HttpToolsProtocol):
         if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
             self._refused = True
             self.transport.write(_TOO_LONG)
-            self.loop.call_later(_LINGER_S, self.transport.close)  # At once would reset the connection before the caller has read this.
+            self.loop.call_later(
+                _LINGER_S, self.transport.close
+            )  # At once would reset the connection before the caller has read this.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -1,10 +1,12 @@
-"""Fetch a picture that a request names by its URL. Off unless hosts are allowed; nothing that is not public is ever asked.
+"""Fetch a picture that a request names by its URL. Off unless hosts are allowed; nothing that is not public is ever
+asked.
 
 What could go wrong, and what stands against it:
 
 - any address of the network around us: only allowed hosts, on their scheme's own port
-- a name that leads to a private address, or to another one at the second look: it is looked up once, all of its addresses must be
-  public, and the connection goes to the very address that was checked, with the name for TLS and `Host`
+- a name that leads to a private address, or to another one at the second look: it is looked up once, all of its
+  addresses must be public, and the connection goes to the very address that was checked, with the name for TLS and
+  `Host`
 - a redirect to somewhere else: none is followed
 - endless or huge answers: limits of bytes and time, nothing that is compressed
 - reading what is no picture through error messages: the bytes must begin as a picture does, and are never shown
@@ -42,7 +44,9 @@ _UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _TUNNELS = (ipaddress.IPv6Network("2002::/16"), ipaddress.IPv6Network("2001::/32"))
 _REFUSED = (
-    ipaddress.IPv4Network("192.0.0.0/24"),  # for protocols; some clouds keep their metadata there, and older Pythons call parts of it global
+    ipaddress.IPv4Network(
+        "192.0.0.0/24"
+    ),  # for protocols; some clouds keep their metadata there, and older Pythons call parts of it global
     ipaddress.IPv4Network("168.63.129.16/32"),  # public by its number, but Azure's inner service
     ipaddress.IPv4Network("192.88.99.0/24"),  # relays into 6to4 tunnels
 )
@@ -54,7 +58,8 @@ class UrlSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hosts: tuple[Annotated[str, Field(pattern=_ALLOWED)], ...] = ()
-    """Allowed hosts in small letters: `media.example.org`, `*.example.org` (all below it, not itself), either with `:port`. None: URLs are off."""
+    """Allowed hosts in small letters: `media.example.org`, `*.example.org` (all below it, not itself), either with
+    `:port`. None: URLs are off."""
     http: bool = False
     """Whether http:// is allowed beside https://."""
     max_bytes: int = Field(32 * 1024 * 1024, ge=1024)
@@ -102,7 +107,9 @@ class _Allowance:
     def take(self, count: int) -> None:
         self.left -= count
         if self.left < 0:
-            raise _refused("the pictures that the request names are too large together", "Name fewer in one request.", 413)
+            raise _refused(
+                "the pictures that the request names are too large together", "Name fewer in one request.", 413
+            )
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -112,7 +119,8 @@ async def resolve(host: str, port: int) -> list[str]:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address belongs to the public internet: not private, local, reserved, multicast, a cloud's own, or a tunnel to one of these."""
+    """Tell whether an address belongs to the public internet: not private, local, reserved, multicast, a cloud's own,
+    or a tunnel to one of these."""
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -128,8 +136,8 @@ PUBLIC = Network(resolve, is_public)
 async def fetch(url: str, settings: UrlSettings, network: Network = PUBLIC) -> bytes:
     """Return the picture file at a URL.
 
-    Raises RequestError: `input` where the URL is not allowed or leads to too much, `image` where there is no picture, `unavailable` where its
-    host doesn't answer with one, `deadline` where that takes too long.
+    Raises RequestError: `input` where the URL is not allowed or leads to too much, `image` where there is no picture,
+    `unavailable` where its host doesn't answer with one, `deadline` where that takes too long.
     """
     return await _fetch(url, settings, network, _Allowance(settings.max_request_bytes))
 
@@ -155,7 +163,11 @@ async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _
         async with asyncio.timeout(settings.seconds):
             return _picture(await _got(place, await _addresses(place, network), settings, (network, allowance)))
     except TimeoutError:
-        raise RequestError(Problem("deadline", f"the picture was not there after {settings.seconds:g} s", "Send its bytes instead.", 504)) from None
+        raise RequestError(
+            Problem(
+                "deadline", f"the picture was not there after {settings.seconds:g} s", "Send its bytes instead.", 504
+            )
+        ) from None
     except (OSError, h11.ProtocolError, asyncio.IncompleteReadError) as error:  # ssl's errors are OSErrors
         raise _unavailable(f"the picture can't be fetched from {place.host}: {_reason(error)}") from error
 
@@ -163,9 +175,17 @@ async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _
 def _parsed(url: str, settings: UrlSettings) -> _Place:
     """Take a URL apart; raises RequestError where it is not one of those that are allowed."""
     if not settings.hosts:
-        raise _refused("pictures can't be named by URL here", "Send their bytes. Who runs this service may allow hosts: `[urls] hosts`.", 400)
+        raise _refused(
+            "pictures can't be named by URL here",
+            "Send their bytes. Who runs this service may allow hosts: `[urls] hosts`.",
+            400,
+        )
     if len(url) > _MAX_URL or not url.isascii() or re.search(r"[\x00-\x20\x7f\\]", url):
-        raise _refused("the URL is too long, or has characters that no URL has", "Write others as %XX, and a host's name in ASCII (xn--…).", 400)
+        raise _refused(
+            "the URL is too long, or has characters that no URL has",
+            "Write others as %XX, and a host's name in ASCII (xn--…).",
+            400,
+        )
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme, parts.hostname or "", parts.port
@@ -175,10 +195,23 @@ def _parsed(url: str, settings: UrlSettings) -> _Place:
     if scheme not in schemes:
         raise _refused(f"the URL begins with '{scheme[:20]}:'; allowed: {', '.join(schemes)}", "", 400)
     if "@" in parts.netloc or not re.fullmatch(_HOST, host):
-        raise _refused("the URL has no plain host name", "Neither names and passwords nor [addresses] can stand before it or in its place.", 400)
-    place = _Place(scheme, host, port if port is not None else _PORTS[scheme], (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+        raise _refused(
+            "the URL has no plain host name",
+            "Neither names and passwords nor [addresses] can stand before it or in its place.",
+            400,
+        )
+    place = _Place(
+        scheme,
+        host,
+        port if port is not None else _PORTS[scheme],
+        (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+    )
     if not any(_matches(place, entry) for entry in settings.hosts):
-        raise _refused(f"pictures of {place.name} may not be fetched", "Send their bytes. Who runs this service may allow the host: `[urls] hosts`.", 400)
+        raise _refused(
+            f"pictures of {place.name} may not be fetched",
+            "Send their bytes. Who runs this service may allow the host: `[urls] hosts`.",
+            400,
+        )
     return place
 
 
@@ -195,11 +228,15 @@ async def _addresses(place: _Place, network: Network) -> list[str]:
     if not found:
         raise _unavailable(f"{place.host} has no address")
     if not all(network.admits(address) for address in found):
-        raise _refused(f"{place.host} leads to an address that is not public", "Only the public internet is asked.", 400)
+        raise _refused(
+            f"{place.host} leads to an address that is not public", "Only the public internet is asked.", 400
+        )
     return [str(address) for address in found[:_TRIES]]
 
 
-async def _got(place: _Place, addresses: Sequence[str], settings: UrlSettings, reach: tuple[Network, _Allowance]) -> bytes:
+async def _got(
+    place: _Place, addresses: Sequence[str], settings: UrlSettings, reach: tuple[Network, _Allowance]
+) -> bytes:
     network, allowance = reach
     secure = {"ssl": network.trust(), "server_hostname": place.host} if place.scheme == "https" else {}
     for number, address in enumerate(addresses, 1):
@@ -215,10 +252,18 @@ async def _got(place: _Place, addresses: Sequence[str], settings: UrlSettings, r
         writer.transport.abort()  # Nothing more is wanted of it, and a polite end may take its time.
 
 
-async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: _Place, limits: tuple[int, _Allowance]) -> bytes:
+async def _answer(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: _Place, limits: tuple[int, _Allowance]
+) -> bytes:
     """Ask for the picture, and return its bytes."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
-    head = [("Host", place.name), ("User-Agent", "Plimsoll"), ("Accept", "image/*"), ("Accept-Encoding", "identity"), ("Connection", "close")]
+    head = [
+        ("Host", place.name),
+        ("User-Agent", "Plimsoll"),
+        ("Accept", "image/*"),
+        ("Accept-Encoding", "identity"),
+        ("Connection", "close"),
+    ]
     writer.write(connection.send(h11.Request(method="GET", target=place.path, headers=head)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await writer.drain()
@@ -245,7 +290,11 @@ def _check(response: h11.Response, most: int) -> None:
     """Refuse an answer by its head: no redirect, no error, nothing compressed, nothing too large."""
     headers = {bytes(name): bytes(value) for name, value in response.headers}
     if 300 <= response.status_code < 400:
-        raise _refused(f"the URL leads on to another (status {response.status_code}), and redirects are not followed", "Name the picture's own URL.", 400)
+        raise _refused(
+            f"the URL leads on to another (status {response.status_code}), and redirects are not followed",
+            "Name the picture's own URL.",
+            400,
+        )
     if response.status_code != 200:
         raise _unavailable(f"the picture's host answered with status {response.status_code}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
@@ -259,7 +308,9 @@ def _picture(data: bytes) -> bytes:
     from plimsoll.preprocessing.formats import sniff  # Pillow comes with it, which a service without URLs doesn't need.
 
     if sniff(data) is None:
-        raise RequestError(Problem("image", "what is at the URL is no picture", "JPEG, PNG, WebP, GIF and BMP are.", 415))
+        raise RequestError(
+            Problem("image", "what is at the URL is no picture", "JPEG, PNG, WebP, GIF and BMP are.", 415)
+        )
     return data
 
 

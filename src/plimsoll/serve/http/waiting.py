@@ -14,7 +14,8 @@ _T = TypeVar("_T")
 
 
 async def while_connected(request: Request, coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """Return what a coroutine returns; cancels it, and raises RequestError, where the client hangs up. The request's body must have been read."""
+    """Return what a coroutine returns; cancels it, and raises RequestError, where the client hangs up. The request's
+    body must have been read."""
     work = asyncio.ensure_future(coroutine)
     gone = asyncio.ensure_future(_hung_up(request))
     try:

@@ -1,8 +1,9 @@
 """HTTP bodies of the protocol: JSON alone, JSON with the tensors' bytes behind it, or one bare tensor.
 
-The binary tensor extension: the header `Inference-Header-Content-Length` says how long the JSON at the body's start is. An input whose
-`parameters.binary_data_size` is set has so many bytes behind it, in the inputs' order. The header's value 0 means that there is no JSON
-at all: the body is the one input of the model, as a batch of one, and the outputs go back as bytes.
+The binary tensor extension: the header `Inference-Header-Content-Length` says how long the JSON at the body's start is.
+An input whose `parameters.binary_data_size` is set has so many bytes behind it, in the inputs' order. The header's
+value 0 means that there is no JSON at all: the body is the one input of the model, as a batch of one, and the outputs
+go back as bytes.
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_binary_data.html
 """
 
@@ -24,7 +25,8 @@ _SHARED_MEMORY = "shared_memory_region"
 
 
 def header_length(values: Sequence[str], body: int) -> int | None:
-    """Return what the header's values in a request with `body` bytes say; None where the body is JSON alone. Raises RequestError."""
+    """Return what the header's values in a request with `body` bytes say; None where the body is JSON alone. Raises
+    RequestError."""
     if not values:
         return None
     text = values[0].strip()
@@ -42,7 +44,11 @@ def read_json(body: bytes, most: int = 64 * 1024 * 1024) -> dict[str, Any]:
         return {}
     if len(body) > most:
         raise bad_request(f"the body has {len(body):,} bytes; at most {most:,} are expected here")
-    data = json_body.read_json(body, f"Tensors and files travel as bytes with the binary tensor extension; one of them alone with the header {HEADER}: 0.")
+    data = json_body.read_json(
+        body,
+        "Tensors and files travel as bytes with the binary tensor extension; one of them alone with the header"
+        f" {HEADER}: 0.",
+    )
     if not isinstance(data, dict):
         raise bad_request(f"the body is JSON, but {shown(data)}; expected an object")
     return data
@@ -58,7 +64,9 @@ def read_request(body: bytes, length: int | None) -> InferRequest:
     identity = data.get("id")
     if not isinstance(identity, (str, type(None))):
         raise bad_request(f"the request's id is {shown(identity)}; expected text")
-    return InferRequest(inputs, _outputs(data), identity, parameters, _flag(parameters, "binary_data_output", "the request") or False)
+    return InferRequest(
+        inputs, _outputs(data), identity, parameters, _flag(parameters, "binary_data_output", "the request") or False
+    )
 
 
 def write_answer(answer: Answer) -> tuple[bytes, int | None]:
@@ -91,16 +99,23 @@ def _inputs(data: Mapping[str, Any], behind: memoryview) -> tuple[InputTensor, .
             raw, values = None, _data(one, where)
         else:
             if "data" in one:
-                raise bad_request(f"{where} has both 'data' and 'binary_data_size'", "Send the tensor once: in the JSON, or as bytes behind it.")
+                raise bad_request(
+                    f"{where} has both 'data' and 'binary_data_size'",
+                    "Send the tensor once: in the JSON, or as bytes behind it.",
+                )
             if size > len(behind) - at:
-                raise bad_request(f"{where} is said to have {size:,} bytes behind the JSON, and {len(behind) - at:,} are left")
+                raise bad_request(
+                    f"{where} is said to have {size:,} bytes behind the JSON, and {len(behind) - at:,} are left"
+                )
             raw, values = behind[at : at + size], None
             at += size
         inputs.append(InputTensor(name, _text(one, "datatype", where), shape_of(one.get("shape"), where), raw, values))
     if not inputs:
         raise bad_request("the request has no inputs", 'Give "inputs": [{"name", "shape", "datatype", "data"}].')
     if at != len(behind):
-        raise bad_request(f"behind the JSON are {len(behind):,} bytes, and the inputs' 'binary_data_size' add up to {at:,}")
+        raise bad_request(
+            f"behind the JSON are {len(behind):,} bytes, and the inputs' 'binary_data_size' add up to {at:,}"
+        )
     unique([one.name for one in inputs], "input")
     return tuple(inputs)
 
@@ -110,18 +125,30 @@ def _outputs(data: Mapping[str, Any]) -> tuple[WantedOutput, ...]:
     for one in _objects(data, "outputs"):
         name = _text(one, "name", "an output")
         parameters = parameters_of(one, f"output {shown(name)}")
-        outputs.append(WantedOutput(name, _flag(parameters, "binary_data", f"output {shown(name)}"), classes(parameters, f"output {shown(name)}")))
+        outputs.append(
+            WantedOutput(
+                name,
+                _flag(parameters, "binary_data", f"output {shown(name)}"),
+                classes(parameters, f"output {shown(name)}"),
+            )
+        )
     unique([one.name for one in outputs], "output")
     return tuple(outputs)
 
 
 def classes(parameters: Parameters, where: str) -> int:
-    """Return how many classes an output's parameters ask for, 0 for the plain tensor; raises RequestError, also where shared memory is asked for."""
+    """Return how many classes an output's parameters ask for, 0 for the plain tensor; raises RequestError, also where
+    shared memory is asked for."""
     if _SHARED_MEMORY in parameters:
-        raise bad_request(f"{where} names a region of shared memory, which is not served", "Send tensors in the request.")
+        raise bad_request(
+            f"{where} names a region of shared memory, which is not served", "Send tensors in the request."
+        )
     count = parameters.get("classification", 0)
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise bad_request(f"{where}: the parameter 'classification' is {shown(count)}; expected how many of the best classes are wanted")
+        raise bad_request(
+            f"{where}: the parameter 'classification' is {shown(count)}; expected how many of the best classes are"
+            " wanted"
+        )
     return count
 
 
@@ -144,7 +171,10 @@ def _text(data: Mapping[str, Any], key: str, where: str) -> str:
 def _data(data: Mapping[str, Any], where: str) -> list[object]:
     found = data.get("data")
     if not isinstance(found, list):
-        raise bad_request(f"{where}: its 'data' is {'missing' if found is None else shown(found)}; expected a list, or bytes behind the JSON")
+        raise bad_request(
+            f"{where}: its 'data' is {'missing' if found is None else shown(found)}; expected a list, or bytes behind"
+            " the JSON"
+        )
     return found
 
 
@@ -167,10 +197,14 @@ def _flag(parameters: Parameters, name: str, where: str) -> bool | None:
 
 def _size(parameters: Parameters, where: str) -> int | None:
     if _SHARED_MEMORY in parameters:
-        raise bad_request(f"{where} names a region of shared memory, which is not served", "Send tensors in the request.")
+        raise bad_request(
+            f"{where} names a region of shared memory, which is not served", "Send tensors in the request."
+        )
     size = parameters.get("binary_data_size")
     if size is None:
         return None
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise bad_request(f"{where}: the parameter 'binary_data_size' is {shown(size)}; expected a whole number of bytes")
+        raise bad_request(
+            f"{where}: the parameter 'binary_data_size' is {shown(size)}; expected a whole number of bytes"
+        )
     return size

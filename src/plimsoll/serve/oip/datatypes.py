@@ -37,12 +37,17 @@ def datatype_of(dtype: str) -> str:
 
 
 def dtype_of(datatype: str, where: str) -> np.dtype[Any]:
-    """Return the dtype of numbers of this datatype; `where` names the tensor. Raises RequestError for BF16, BYTES and what is none."""
+    """Return the dtype of numbers of this datatype; `where` names the tensor. Raises RequestError for BF16, BYTES and
+    what is none."""
     dtype = DTYPES.get(datatype)
     if dtype is not None:
         return dtype
     if datatype == "BF16":
-        raise bad_request(f"{where} is BF16, for which NumPy has no type", "Convert the network's inputs and outputs to FP32.")
+        raise bad_request(
+            f"{where} is BF16, for which NumPy has no type", "Convert the network's inputs and outputs to FP32."
+        )
     if datatype == "BYTES":
-        raise bad_request(f"{where} is BYTES, and networks of text are not served", "Pictures go to the model under its own name.")
+        raise bad_request(
+            f"{where} is BYTES, and networks of text are not served", "Pictures go to the model under its own name."
+        )
     raise bad_request(f"{where} is of the datatype {shown(datatype)}; expected one of {', '.join(DTYPES)}, BYTES")

@@ -11,7 +11,14 @@ from plimsoll.serve.messages import ModelMetadata, TensorFact
 from plimsoll.serve.oip.datatypes import datatype_of
 from plimsoll.serve.oip.models import Served
 
-EXTENSIONS = ("binary_tensor_data", "classification", "model_configuration", "model_repository", "model_repository(unload_dependents)", "statistics")
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "statistics",
+)
 """What the server has beyond the protocol; shared memory, sequences, tracing and logging are not among it."""
 
 
@@ -34,8 +41,9 @@ def metadata(served: Served) -> dict[str, Any]:
 def configuration(served: Served, most: int) -> dict[str, Any]:
     """Return a model's configuration as Triton writes it (`ModelConfig`): as much of it as has a meaning here.
 
-    For the bare network `max_batch_size` is how many rows one request may have (`most`), and `dims` leave out the first axis. For pictures
-    it is 0, which means that `dims` are the whole shape: Triton's clients have no form for a batch of elements without axes.
+    For the bare network `max_batch_size` is how many rows one request may have (`most`), and `dims` leave out the first
+    axis. For pictures it is 0, which means that `dims` are the whole shape: Triton's clients have no form for a batch
+    of elements without axes.
     """
     facts = served.facts
     skipped = 1 if served.bare else 0
@@ -64,7 +72,11 @@ def _tensor(fact: TensorFact) -> dict[str, Any]:
 
 def _config(fact: TensorFact, skipped: int) -> dict[str, Any]:
     datatype = datatype_of(fact.dtype)
-    return {"name": fact.name, "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}", "dims": _sizes(fact.shape[skipped:])}
+    return {
+        "name": fact.name,
+        "data_type": "TYPE_STRING" if datatype == "BYTES" else f"TYPE_{datatype}",
+        "dims": _sizes(fact.shape[skipped:]),
+    }
 
 
 def _sizes(shape: tuple[int | None, ...]) -> list[int]:

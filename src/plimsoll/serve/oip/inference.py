@@ -51,15 +51,24 @@ async def infer(served: Served, request: InferRequest, asked: RequestOptions, mo
     else:
         parts = await served.deployment.outputs_of(_pictures(request.inputs, most), asked)
     wanted = request.outputs or [WantedOutput(fact.name) for fact in facts.outputs]
-    outputs = tuple(_output(one, _joined([part.outputs[one.name] for part in parts]), request.binary, facts.labels) for one in wanted)
-    return Answer(served.name, served.deployment.version, request.id, outputs, tuple(part.milliseconds for part in parts))
+    outputs = tuple(
+        _output(one, _joined([part.outputs[one.name] for part in parts]), request.binary, facts.labels)
+        for one in wanted
+    )
+    return Answer(
+        served.name, served.deployment.version, request.id, outputs, tuple(part.milliseconds for part in parts)
+    )
 
 
 def whole_body(served: Served, body: bytes) -> InferRequest:
-    """Return the request that a body without JSON means: the model's one input, as a batch of one; the outputs go back as bytes. Raises RequestError."""
+    """Return the request that a body without JSON means: the model's one input, as a batch of one; the outputs go back
+    as bytes. Raises RequestError."""
     inputs = served.inputs
     if len(inputs) != 1:
-        raise bad_request(f"a body without JSON means one input, and '{served.name}' has {len(inputs)}", "Say in JSON which bytes are whose.")
+        raise bad_request(
+            f"a body without JSON means one input, and '{served.name}' has {len(inputs)}",
+            "Say in JSON which bytes are whose.",
+        )
     fact = inputs[0]
     if not served.bare:
         return InferRequest((InputTensor(fact.name, "BYTES", (1,), values=(body,)),), binary=True)
@@ -72,7 +81,10 @@ def _shape_of_one(shape: Sequence[int | None], elements: int) -> tuple[int, ...]
     """Return the shape with one row; an axis that is free beside the first takes what the elements say."""
     free = [place for place, size in enumerate(shape) if size is None and place > 0]
     if len(free) > 1:
-        raise bad_request(f"a body without JSON doesn't say its shape, and {len(free)} axes of the network's input are free", "Say the shape in JSON.")
+        raise bad_request(
+            f"a body without JSON doesn't say its shape, and {len(free)} axes of the network's input are free",
+            "Say the shape in JSON.",
+        )
     known = 1
     for size in shape[1:]:
         known *= size or 1

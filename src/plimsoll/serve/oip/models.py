@@ -53,10 +53,15 @@ class Served:
     def unavailable(self) -> RequestError:
         """Return the refusal of a model that doesn't answer.
 
-        503 as in KServe, not Triton's 400: the caller did nothing wrong, and proxies and clients know that it may be tried again.
+        503 as in KServe, not Triton's 400: the caller did nothing wrong, and proxies and clients know that it may be
+        tried again.
         """
         reason = self.deployment.reason or self.deployment.state
-        return RequestError(Problem("unavailable", f"the model '{self.name}' does not answer now: {reason}", "Ask for its readiness.", 503))
+        return RequestError(
+            Problem(
+                "unavailable", f"the model '{self.name}' does not answer now: {reason}", "Ask for its readiness.", 503
+            )
+        )
 
 
 def served(service: Service, name: str, version: str | None = None) -> Served:

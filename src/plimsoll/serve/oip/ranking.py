@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 
 def best(value: NDArray[Any], count: int, labels: Sequence[str]) -> NDArray[np.object_]:
-    """Return `[N, min(count, C)]` of `bytes` `value:index:label` for an output `[N, C]` (further axes are laid flat into C), best first.
+    """Return `[N, min(count, C)]` of `bytes` `value:index:label` for an output `[N, C]` (further axes are laid flat
+    into C), best first.
 
     Labels stand there where there are C of them. NaN comes last; of equal values the first comes first.
     """

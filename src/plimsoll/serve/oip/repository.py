@@ -1,4 +1,5 @@
-"""The model repository extension: the index of models; loading and unloading, which `plimsoll.serve.access` allows or not.
+"""The model repository extension: the index of models; loading and unloading, which `plimsoll.serve.access` allows or
+not.
 
 https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/protocol/extension_model_repository.html
 """
@@ -17,14 +18,20 @@ _STATES = {"ready": "READY", "loading": "LOADING", "unavailable": "UNAVAILABLE",
 def index(service: Service, ready: bool) -> list[dict[str, Any]]:
     """Return every model by each of its names with its state; the ready ones alone where `ready` says so."""
     return [
-        {"name": one.name, "version": one.deployment.version, "state": _STATES[one.deployment.state], "reason": one.deployment.reason}
+        {
+            "name": one.name,
+            "version": one.deployment.version,
+            "state": _STATES[one.deployment.state],
+            "reason": one.deployment.reason,
+        }
         for one in all_served(service)
         if one.ready or not ready
     ]
 
 
 async def load(service: Service, name: str, parameters: Parameters) -> None:
-    """Load a model again from where it came from; the old version answers until the new one has passed its golden vectors. Raises RequestError."""
+    """Load a model again from where it came from; the old version answers until the new one has passed its golden
+    vectors. Raises RequestError."""
     if parameters:
         raise bad_request(
             f"loading takes no parameters here, and {', '.join(sorted(map(str, parameters))[:10])} came",

@@ -52,7 +52,8 @@ class InferRequest:
     """Whether outputs that say nothing themselves go as bytes behind the JSON."""
 
     def rows(self, most: int) -> int:
-        """Return how many pictures or rows it says it has, at most `most`: what it is charged for where pictures are counted."""
+        """Return how many pictures or rows it says it has, at most `most`: what it is charged for where pictures are
+        counted."""
         first = self.inputs[0]
         return min(most, math.prod(first.shape) if first.datatype == "BYTES" else first.shape[0] if first.shape else 1)
 
@@ -71,15 +72,21 @@ def unique(names: Sequence[str], what: str) -> None:
 
 def shown(value: object) -> str:
     """Return a caller's value for an error message: quoted, and short."""
-    text = repr(value[:80]) if isinstance(value, str) else repr(value) if isinstance(value, (bool, int, float, type(None))) else f"a {type(value).__name__}"
+    text = (
+        repr(value[:80])
+        if isinstance(value, str)
+        else repr(value)
+        if isinstance(value, (bool, int, float, type(None)))
+        else f"a {type(value).__name__}"
+    )
     return text if len(text) <= 90 else f"{text[:80]} …"
 
 
 def asked(parameters: Parameters, remaining: float | None = None) -> RequestOptions:
     """Read priority and timeout; `remaining` is how many seconds the transport leaves. Raises RequestError.
 
-    Triton's `priority`: 1 is the highest, larger is lower, 0 means the default; here 1 is high, 2 normal and 3 or more low.
-    Triton's `timeout` is in microseconds, 0 meaning none.
+    Triton's `priority`: 1 is the highest, larger is lower, 0 means the default; here 1 is high, 2 normal and 3 or more
+    low. Triton's `timeout` is in microseconds, 0 meaning none.
     """
     priority = _whole(parameters, "priority")
     microseconds = _whole(parameters, "timeout")

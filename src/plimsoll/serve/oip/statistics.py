@@ -13,7 +13,8 @@ from plimsoll.serve.oip.models import Served
 
 
 def statistics(models: Iterable[Served]) -> dict[str, Any]:
-    """Return the statistics of these models. A model's two names are two doors to the same workers, and have the same figures."""
+    """Return the statistics of these models. A model's two names are two doors to the same workers, and have the same
+    figures."""
     return {"model_stats": [_of(served) for served in models]}
 
 
@@ -37,7 +38,12 @@ def _of(served: Served) -> dict[str, Any]:
             "cache_miss": _tally(nothing),
         },
         "batch_stats": [
-            {"batch_size": size, "compute_input": _tally(one.input), "compute_infer": _tally(one.infer), "compute_output": _tally(one.output)}
+            {
+                "batch_size": size,
+                "compute_input": _tally(one.input),
+                "compute_infer": _tally(one.infer),
+                "compute_output": _tally(one.output),
+            }
             for size, one in sorted(counts.batches.items())
         ],
     }

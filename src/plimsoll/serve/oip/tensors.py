@@ -36,16 +36,22 @@ def shape_of(value: object, where: str) -> tuple[int, ...]:
 
 
 def pictures(tensor: InputTensor, most: int) -> list[bytes]:
-    """Return the picture files of a BYTES tensor of any shape, 1 to `most` of them, in row-major order; raises RequestError.
+    """Return the picture files of a BYTES tensor of any shape, 1 to `most` of them, in row-major order; raises
+    RequestError.
 
     In JSON each is text in base64, or `{"b64": text}`.
     """
     where = f"input '{tensor.name}'"
     if tensor.datatype != "BYTES":
-        raise bad_request(f"{where} is {shown(tensor.datatype)}; expected BYTES: files of pictures", "The bare network is served under `<name>.tensor`.")
+        raise bad_request(
+            f"{where} is {shown(tensor.datatype)}; expected BYTES: files of pictures",
+            "The bare network is served under `<name>.tensor`.",
+        )
     count = math.prod(tensor.shape)
     if not 1 <= count <= most:
-        raise bad_request(f"{where} has the shape {_listed(tensor.shape)}: {_short(count)} pictures; expected 1 to {most}")
+        raise bad_request(
+            f"{where} has the shape {_listed(tensor.shape)}: {_short(count)} pictures; expected 1 to {most}"
+        )
     if tensor.raw is not None:
         return list(_elements(tensor.raw, count, where))
     found = [_picture(value, where) for value in _flat(tensor.values or (), count)]
@@ -66,12 +72,17 @@ def array(tensor: InputTensor, fact: TensorFact, most: int) -> Array:
         raise bad_request(f"{where} is {tensor.datatype}; the network takes {expected}")
     _check_shape(tensor.shape, fact, most, where)
     count = math.prod(tensor.shape)
-    flat = _from_raw(tensor.raw, dtype, count, where) if tensor.raw is not None else _from_values(tensor.values or (), dtype, tensor.shape, where)
+    flat = (
+        _from_raw(tensor.raw, dtype, count, where)
+        if tensor.raw is not None
+        else _from_values(tensor.values or (), dtype, tensor.shape, where)
+    )
     return flat.reshape(tensor.shape)
 
 
 def to_bytes(value: Array) -> bytes:
-    """Return a tensor of numbers or of `bytes` (dtype object) row-major and little-endian, as it goes behind the JSON or in a gRPC message."""
+    """Return a tensor of numbers or of `bytes` (dtype object) row-major and little-endian, as it goes behind the JSON
+    or in a gRPC message."""
     if value.dtype == object:
         return b"".join(part for element in value.flat for part in (_LENGTH.pack(len(element)), element))
     return (value if value.dtype in DATATYPES else value.astype(value.dtype.newbyteorder("<"))).tobytes()
@@ -79,16 +90,24 @@ def to_bytes(value: Array) -> bytes:
 
 def to_values(value: Array) -> list[Any]:
     """Return a tensor's elements for JSON, flat; `bytes` as text."""
-    return [element.decode("utf-8", "replace") for element in value.flat] if value.dtype == object else value.ravel().tolist()
+    return (
+        [element.decode("utf-8", "replace") for element in value.flat]
+        if value.dtype == object
+        else value.ravel().tolist()
+    )
 
 
 def _check_shape(shape: tuple[int, ...], fact: TensorFact, most: int, where: str) -> None:
-    fits = len(shape) == len(fact.shape) and all(want in (None, have) for have, want in zip(shape[1:], fact.shape[1:], strict=True))
+    fits = len(shape) == len(fact.shape) and all(
+        want in (None, have) for have, want in zip(shape[1:], fact.shape[1:], strict=True)
+    )
     if not fits or 0 in shape:
         wanted = _listed([-1, *(-1 if size is None else size for size in fact.shape[1:])])
         raise bad_request(f"{where} has the shape {_listed(shape)}; the network takes {wanted}, where -1 is 1 or more")
     if shape and shape[0] > most:
-        raise bad_request(f"{where} has the shape {_listed(shape)}: {_short(shape[0])} rows; at most {most} go into one request")
+        raise bad_request(
+            f"{where} has the shape {_listed(shape)}: {_short(shape[0])} rows; at most {most} go into one request"
+        )
 
 
 def _elements(raw: memoryview | bytes, count: int, where: str) -> Iterator[bytes]:
@@ -97,7 +116,10 @@ def _elements(raw: memoryview | bytes, count: int, where: str) -> Iterator[bytes
     at = 0
     for place in range(count):
         if at + _LENGTH.size > len(view):
-            raise bad_request(f"{where} ends after {place} elements; its shape says {count}", "Before each element stands its length: 4 bytes, little-endian.")
+            raise bad_request(
+                f"{where} ends after {place} elements; its shape says {count}",
+                "Before each element stands its length: 4 bytes, little-endian.",
+            )
         (length,) = _LENGTH.unpack_from(view, at)
         at += _LENGTH.size
         if length > len(view) - at:
@@ -115,7 +137,9 @@ def _flat(values: Sequence[object], count: int) -> list[object]:
     """Return nested lists flat, breadth first; stops once there are more than `count`."""
     level = list(values[: count + 1])
     while any(isinstance(one, list) for one in level):
-        level = [inner for one in level for inner in (one[: count + 1] if isinstance(one, list) else [one])][: count + 1]
+        level = [inner for one in level for inner in (one[: count + 1] if isinstance(one, list) else [one])][
+            : count + 1
+        ]
     return level
 
 
@@ -124,7 +148,10 @@ def _picture(value: object, where: str) -> bytes:
         return value
     text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else value
     if not isinstance(text, str):
-        raise bad_request(f"{where} holds {shown(value)}; expected a picture's file as text in base64", "Or send it as bytes: the binary tensor extension.")
+        raise bad_request(
+            f"{where} holds {shown(value)}; expected a picture's file as text in base64",
+            "Or send it as bytes: the binary tensor extension.",
+        )
     try:
         return _decoded(text)
     except ValueError as error:
@@ -143,7 +170,9 @@ def _decoded(text: str) -> bytes:
 
 def _from_raw(raw: memoryview | bytes, dtype: np.dtype[Any], count: int, where: str) -> Array:
     if len(raw) != count * dtype.itemsize:
-        raise bad_request(f"{where} has {len(raw):,} bytes; its shape and datatype say {_short(count * dtype.itemsize)}")
+        raise bad_request(
+            f"{where} has {len(raw):,} bytes; its shape and datatype say {_short(count * dtype.itemsize)}"
+        )
     if dtype == np.bool_ and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
         raise bad_request(f"{where} is BOOL and holds a byte that is neither 0 nor 1")
     return np.frombuffer(raw, dtype)
@@ -153,11 +182,16 @@ def _from_values(values: Sequence[object], dtype: np.dtype[Any], shape: tuple[in
     try:
         found = _numbers(values, dtype)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise bad_request(f"{where}: its data is not a list of numbers, flat or nested as its shape {_listed(shape)}") from error
+        raise bad_request(
+            f"{where}: its data is not a list of numbers, flat or nested as its shape {_listed(shape)}"
+        ) from error
     count = math.prod(shape)
     if found.size != count or (found.ndim != 1 and found.shape != shape):
         held = found.shape if found.ndim != 1 else (found.size,)
-        raise bad_request(f"{where}: its data is {_listed(held)}, its shape {_listed(shape)}", "Give the data flat, or nested as the shape says.")
+        raise bad_request(
+            f"{where}: its data is {_listed(held)}, its shape {_listed(shape)}",
+            "Give the data flat, or nested as the shape says.",
+        )
     kinds = "b" if dtype.kind == "b" else "iu" if dtype.kind in "iu" else "iuf"
     if found.dtype.kind not in kinds:
         raise bad_request(f"{where} is {datatype_of(dtype.name)}, and its data holds something else")
@@ -166,7 +200,9 @@ def _from_values(values: Sequence[object], dtype: np.dtype[Any], shape: tuple[in
 
 def _numbers(values: Sequence[object], dtype: np.dtype[Any]) -> Array:
     found = np.asarray(values)
-    if dtype == np.uint64 and found.dtype.kind == "f":  # NumPy before 2 reads small and very large whole numbers together as floats.
+    if (
+        dtype == np.uint64 and found.dtype.kind == "f"
+    ):  # NumPy before 2 reads small and very large whole numbers together as floats.
         exact = np.asarray(values, object)
         if all(type(value) is int and 0 <= value < 2**64 for value in exact.flat):
             return exact.astype(dtype)

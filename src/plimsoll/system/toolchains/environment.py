@@ -34,7 +34,8 @@ def made(name: str) -> bool:
 def make(name: str) -> Path:
     """Return the folder of a toolchain's environment, making it where it is missing or half-made.
 
-    Raises BackendMissingError, in words, where it can't be made: no network, no fitting Python, no packages for this system.
+    Raises BackendMissingError, in words, where it can't be made: no network, no fitting Python, no packages for this
+    system.
     """
     one = recipe(name)
     folder = one.folder()
@@ -46,7 +47,9 @@ def make(name: str) -> Path:
         if folder.exists():
             _log.info("the toolchain '%s' was left half-made: making it again", name)
             shutil.rmtree(folder)
-        _log.info("making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{one.megabytes:,}")
+        _log.info(
+            "making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{one.megabytes:,}"
+        )
         folder.mkdir(parents=True)
         _fill(one, folder)
         (folder / ".complete").write_text("\n".join(one.packages), encoding="utf-8")
@@ -58,7 +61,9 @@ def remove(name: str) -> None:
     """Remove every environment of that name, outdated and half-made ones too; nothing where there is none."""
     for folder in recipe(name).kept():
         with _locked(folder, name):
-            (folder / ".complete").unlink(missing_ok=True)  # First, so that an interrupted removal leaves nothing that looks complete.
+            (folder / ".complete").unlink(
+                missing_ok=True
+            )  # First, so that an interrupted removal leaves nothing that looks complete.
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -79,8 +84,12 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _fill(one: Recipe, folder: Path) -> None:
-    """Make the virtual environment and install what is locked: wheels alone, so that nothing of theirs runs while they are installed."""
-    python, uv = _python(one), None if one.any_python else shutil.which("uv")  # uv minds what packages say of Python, always.
+    """Make the virtual environment and install what is locked: wheels alone, so that nothing of theirs runs while they
+    are installed."""
+    python, uv = (
+        _python(one),
+        None if one.any_python else shutil.which("uv"),
+    )  # uv minds what packages say of Python, always.
     common = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(one.lock)]
     tolerant = ["--ignore-requires-python"] if one.any_python else []
     if uv is not None:
@@ -91,14 +100,26 @@ def _fill(one: Recipe, folder: Path) -> None:
     else:
         commands = [
             [python, "-m", "venv", str(folder / "env")],
-            [str(python_of(folder)), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *tolerant, *common],
+            [
+                str(python_of(folder)),
+                "-m",
+                "pip",
+                "install",
+                "--disable-pip-version-check",
+                "--no-input",
+                *tolerant,
+                *common,
+            ],
         ]
     for step, command in enumerate(commands):
         log = folder / f"make-{step}.txt"
         try:
             subprocesses.watch(command, log, _INSTALLING)
         except JobError as error:
-            raise BackendMissingError(f"the toolchain '{one.name}' can't be made: {_blame(log) or error.message}", f"Is there a network?\n  {error.hint}") from error
+            raise BackendMissingError(
+                f"the toolchain '{one.name}' can't be made: {_blame(log) or error.message}",
+                f"Is there a network?\n  {error.hint}",
+            ) from error
 
 
 def _blame(log: Path) -> str:
@@ -109,7 +130,8 @@ def _blame(log: Path) -> str:
 
 
 def _python(one: Recipe) -> str:
-    """Return an interpreter that the packages run on: this one, else one that is on the PATH; raises BackendMissingError."""
+    """Return an interpreter that the packages run on: this one, else one that is on the PATH; raises
+    BackendMissingError."""
     if one.accepts(sys.version_info[1]):
         return sys.executable
     for minor in range(20, 10, -1):
@@ -117,7 +139,8 @@ def _python(one: Recipe) -> str:
         if found is not None and _runs(found, minor):
             return found
     raise BackendMissingError(
-        f"the toolchain '{one.name}' needs Python {one.python}, this is {sys.version_info[0]}.{sys.version_info[1]}, and none is on the PATH",
+        f"the toolchain '{one.name}' needs Python {one.python}, this is {sys.version_info[0]}.{sys.version_info[1]},"
+        " and none is on the PATH",
         "Install one beside this Python.",
     )
 
@@ -126,4 +149,9 @@ def _runs(python: str, minor: int) -> bool:
     """Tell whether a command is that Python: version switchers leave commands that only say that it isn't installed."""
     program = f"import sys, ensurepip, venv; sys.exit(sys.version_info[1] != {minor})"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    return subprocess.run([python, "-c", program], capture_output=True, check=False, env=environment, stdin=subprocess.DEVNULL).returncode == 0
+    return (
+        subprocess.run(
+            [python, "-c", program], capture_output=True, check=False, env=environment, stdin=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )

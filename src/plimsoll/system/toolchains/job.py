@@ -45,13 +45,20 @@ Input = Path | Sequence[Path]
 
 
 def run(
-    name: str, job: str, request: Mapping[str, Any], folder: Path, *, inputs: Mapping[str, Input] | None = None, limits: Limits | None = None
+    name: str,
+    job: str,
+    request: Mapping[str, Any],
+    folder: Path,
+    *,
+    inputs: Mapping[str, Input] | None = None,
+    limits: Limits | None = None,
 ) -> dict[str, Any]:
     """Run `jobs/<job>.py` of a toolchain, which is made where it isn't there, and return the script's answer.
 
     Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
-    place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved to
-    `folder`, its log too, as `<job>.log`. A script that takes network paths finds none; one that tried is named in a warning.
+    place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved
+    to `folder`, its log too, as `<job>.log`. A script that takes network paths finds none; one that tried is named in a
+    warning.
 
     Raises BackendMissingError where the toolchain can't be made, ModelError for what the script refuses, BuildError for
     whatever else ends it early; the message says why, the hint where the log is and which command repeats it.
@@ -68,7 +75,16 @@ def run(
     except (OSError, shutil.Error) as error:
         shutil.rmtree(place, ignore_errors=True)
         raise BuildError(f"{doing}: its inputs can't be copied: {error}") from error
-    command = [*_without_network(), str(python_of(environment)), "-I", "-B", "-X", "faulthandler", plimsoll_job.__file__, str(place)]
+    command = [
+        *_without_network(),
+        str(python_of(environment)),
+        "-I",
+        "-B",
+        "-X",
+        "faulthandler",
+        plimsoll_job.__file__,
+        str(place),
+    ]
     try:
         answer = subprocesses.call(command, place, limits or _limits())
     except JobError as error:
@@ -79,14 +95,19 @@ def run(
         (place / "parent").unlink()
         hint = f"Its log: {place / 'log.txt'}"
         refused = answer.get("refused")
-        raise ModelError(str(refused), str(answer["hint"])) if refused else BuildError(f"{doing}: {answer.get('error')}", hint)
+        raise (
+            ModelError(str(refused), str(answer["hint"]))
+            if refused
+            else BuildError(f"{doing}: {answer.get('error')}", hint)
+        )
     _take(place, folder, job)
     result: dict[str, Any] = answer["result"]
     return result
 
 
 def _limits() -> Limits:
-    """Return what a job may take where nobody says: half an hour, and memory for a large network but not all that the machine has."""
+    """Return what a job may take where nobody says: half an hour, and memory for a large network but not all that the
+    machine has."""
     return Limits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
 
 
@@ -122,7 +143,10 @@ def _prepare(one: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapp
         "inputs": copies,
         "parent": os.getpid(),
         "own_network": bool(_without_network()),
-        "environment": {key: os.environ[key] for key in _PASSED_ON if key in os.environ} | _OFFLINE | _homes(place) | one.environment,
+        "environment": {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
+        | _OFFLINE
+        | _homes(place)
+        | one.environment,
     }
     (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
 
@@ -130,7 +154,18 @@ def _prepare(one: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapp
 def _homes(place: Path) -> dict[str, str]:
     """Return the variables that keep a program's caches and settings inside the job's folder."""
     home, temporary = str(place / "home"), str(place / "tmp")
-    homes = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "KERAS_HOME", "TORCH_HOME", "HF_HOME")
+    homes = (
+        "HOME",
+        "USERPROFILE",
+        "APPDATA",
+        "LOCALAPPDATA",
+        "XDG_CACHE_HOME",
+        "XDG_CONFIG_HOME",
+        "XDG_DATA_HOME",
+        "KERAS_HOME",
+        "TORCH_HOME",
+        "HF_HOME",
+    )
     return dict.fromkeys((*homes, "MPLCONFIGDIR"), home) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
 
 
@@ -148,12 +183,15 @@ def _copy(given: Input, place: Path) -> Path:
 
 @functools.cache
 def _without_network() -> tuple[str, ...]:
-    """Return what runs a command in a namespace that has no network, where this system lets anybody do that; else nothing."""
+    """Return what runs a command in a namespace that has no network, where this system lets anybody do that; else
+    nothing."""
     unshare = shutil.which("unshare") if sys.platform.startswith("linux") else None
     if unshare is None:
         return ()
     prefix = (unshare, "--map-root-user", "--net", "--")
-    probe = subprocess.run([*prefix, sys.executable, "-S", "-c", "pass"], capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    probe = subprocess.run(
+        [*prefix, sys.executable, "-S", "-c", "pass"], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
     return prefix if probe.returncode == 0 else ()
 
 

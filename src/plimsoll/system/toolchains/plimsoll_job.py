@@ -1,7 +1,7 @@
 """The other side of a toolchain's job: runs in the toolchain's own Python, with nothing but the standard library.
 
-`plimsoll.system.toolchains.job` starts it with the job's folder; by hand, the same command repeats the job. A job script may
-`from plimsoll_job import Refused`.
+`plimsoll.system.toolchains.job` starts it with the job's folder; by hand, the same command repeats the job. A job
+script may `from plimsoll_job import Refused`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def _load(script: Path) -> Any:
 
 
 def _forbid_network(record: Path) -> None:
-    """Refuse what Python code asks of the network and write down where it wanted to go; native code meets no network where the system can do that."""
+    """Refuse what Python code asks of the network and write down where it wanted to go; native code meets no network
+    where the system can do that."""
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         host = _destination(event, arguments)
@@ -108,7 +109,9 @@ def _count_attempts(record: Path) -> None:
 
 
 def _no_routes() -> int:
-    heading, values = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines() if line.startswith("Ip:")]
+    heading, values = [
+        line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines() if line.startswith("Ip:")
+    ]
     version_6 = dict(line.split() for line in Path("/proc/self/net/snmp6").read_text().splitlines())
     return int(values[heading.index("OutNoRoutes")]) + int(version_6.get("Ip6OutNoRoutes", 0))
 

@@ -47,7 +47,8 @@ class Recipe:
     megabytes: int
     """About how much it takes on disk."""
     any_python: bool
-    """Whether its packages declare a narrower range of Pythons than they run on, so that the installer is told not to mind."""
+    """Whether its packages declare a narrower range of Pythons than they run on, so that the installer is told not to
+    mind."""
     environment: dict[str, str]
     """Environment variables of its jobs."""
     lock: Path
@@ -68,9 +69,13 @@ class Recipe:
         return found is not None and int(found[1]) <= minor < int(found[2])
 
     def folder(self) -> Path:
-        """Return where its environment is kept: by what it is made of, so that another lock, Python or system has another."""
+        """Return where its environment is kept: by what it is made of, so that another lock, Python or system has
+        another."""
         python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
-        key = hashlib.sha256(f"{python}\n{sysconfig.get_platform()} {platform.machine()}\n{self.python}\n".encode() + self.lock.read_bytes())
+        key = hashlib.sha256(
+            f"{python}\n{sysconfig.get_platform()} {platform.machine()}\n{self.python}\n".encode()
+            + self.lock.read_bytes()
+        )
         return root() / f"{self.name}-{key.hexdigest()[:16]}"
 
     def kept(self) -> tuple[Path, ...]:
@@ -124,7 +129,8 @@ def python_of(folder: Path) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether an environment was made to its end and its Python is still there (it links to the one it was made with)."""
+    """Tell whether an environment was made to its end and its Python is still there (it links to the one it was made
+    with)."""
     return (folder / ".complete").is_file() and python_of(folder).exists()
 
 
@@ -139,7 +145,15 @@ def _read(file: Path) -> Recipe:
         data = _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
         raise InputError(f"{file}: not the file of a toolchain: {error}") from error
-    return Recipe(file.stem, data.purpose, data.python, data.megabytes, data.any_python, data.environment, file.with_suffix(".lock"))
+    return Recipe(
+        file.stem,
+        data.purpose,
+        data.python,
+        data.megabytes,
+        data.any_python,
+        data.environment,
+        file.with_suffix(".lock"),
+    )
 
 
 def _size(folder: Path) -> int:

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.tasks.detect.task import DECODER, Detection, DetectTask
 
-__all__ = ['DECODER', 'DetectTask', 'Detection']
+__all__ = ["DECODER", "DetectTask", "Detection"]

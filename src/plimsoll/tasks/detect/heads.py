@@ -1,7 +1,9 @@
-"""How networks write boxes into their outputs: one function a head, from a batch of outputs to the candidates of each picture.
+"""How networks write boxes into their outputs: one function a head, from a batch of outputs to the candidates of each
+picture.
 
-A box has one label, its best; it is a candidate from the threshold on. Sources: Ultralytics' `non_max_suppression` (YOLOv5, YOLOv8),
-TensorFlow's object detection API (`FasterRcnnBoxCoder`, used by its SSD networks), TensorFlow Lite's `TFLite_Detection_PostProcess`.
+A box has one label, its best; it is a candidate from the threshold on. Sources: Ultralytics' `non_max_suppression`
+(YOLOv5, YOLOv8), TensorFlow's object detection API (`FasterRcnnBoxCoder`, used by its SSD networks), TensorFlow Lite's
+`TFLite_Detection_PostProcess`.
 """
 
 from __future__ import annotations
@@ -37,14 +39,18 @@ class Candidates:
 
 
 def yolov5(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read `[N, boxes, 5 + labels]`: centre x, centre y, width, height, objectness, scores; a box's score is objectness x its label's."""
+    """Read `[N, boxes, 5 + labels]`: centre x, centre y, width, height, objectness, scores; a box's score is objectness
+    x its label's."""
     (raw,) = _named(spec, outputs, 1)
     columns = 5 + len(spec.labels)
     if raw.ndim != 3 or raw.shape[2] != columns:
         raise _misfit(raw, f"[N, boxes, {columns}]", f"5 + {len(spec.labels)} labels", "yolov5")
     require_finite(raw, "boxes or scores")
     _require_probabilities(raw[:, :, 4:])
-    return [_by_centre(picture[:, :4], picture[:, 5:] * picture[:, 4:5], threshold) for picture in (_reaching(one, threshold) for one in raw)]
+    return [
+        _by_centre(picture[:, :4], picture[:, 5:] * picture[:, 4:5], threshold)
+        for picture in (_reaching(one, threshold) for one in raw)
+    ]
 
 
 def _reaching(picture: NDArray[Any], threshold: float) -> Floats:
@@ -68,11 +74,15 @@ def yolov8(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]
 
 
 def ssd(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read locations `[N, anchors, 4]` (y, x, h, w against the anchors) and scores `[N, anchors, labels]`, or one more with the background first."""
+    """Read locations `[N, anchors, 4]` (y, x, h, w against the anchors) and scores `[N, anchors, labels]`, or one more
+    with the background first."""
     locations, scores = _locations_and_scores(spec, outputs)
     anchors = np.asarray(spec.anchors, np.float64)
     if locations.shape[1] != len(anchors):
-        raise ModelError(f"the network gives {locations.shape[1]:,} locations, the Spec has {len(anchors):,} anchors", "Correct `output.anchors_file`.")
+        raise ModelError(
+            f"the network gives {locations.shape[1]:,} locations, the Spec has {len(anchors):,} anchors",
+            "Correct `output.anchors_file`.",
+        )
     require_finite(locations, "locations")
     require_finite(scores, "scores")
     shares = activate(scores.astype(np.float32), spec.activation)
@@ -88,37 +98,53 @@ def ssd(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
 
 
 def decode_boxes(locations: NDArray[Any], anchors: NDArray[np.float64], scales: Sequence[float]) -> NDArray[np.float64]:
-    """Return boxes `[N, 4]` (x0, y0, x1, y1) of locations `[N, 4]` (y, x, h, w) against anchors `[N, 4]` (centre y, centre x, height, width).
+    """Return boxes `[N, 4]` (x0, y0, x1, y1) of locations `[N, 4]` (y, x, h, w) against anchors `[N, 4]` (centre y,
+    centre x, height, width).
 
-    TensorFlow's FasterRcnnBoxCoder: centre = t / scale x anchor size + anchor centre; size = exp(t / scale) x anchor size.
+    TensorFlow's FasterRcnnBoxCoder: centre = t / scale x anchor size + anchor centre; size = exp(t / scale) x anchor
+    size.
     """
     with np.errstate(over="ignore"):
         y, x, height, width = (np.asarray(locations, np.float64) / scales).T
         anchor_y, anchor_x, anchor_height, anchor_width = anchors.T
         centre_y, centre_x = y * anchor_height + anchor_y, x * anchor_width + anchor_x
         half_height, half_width = np.exp(height) * anchor_height / 2, np.exp(width) * anchor_width / 2
-        return np.stack([centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height], axis=1)
+        return np.stack(
+            [centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height], axis=1
+        )
 
 
 def tflite_postprocess(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read boxes `[N, most, 4]` (y0, x0, y1, x1 as fractions), labels `[N, most]`, scores `[N, most]` and counts `[N]`, in that order."""
+    """Read boxes `[N, most, 4]` (y0, x0, y1, x1 as fractions), labels `[N, most]`, scores `[N, most]` and counts `[N]`,
+    in that order."""
     boxes, labels, scores, counts = _named(spec, outputs, 4)
     number, most = boxes.shape[:2] if boxes.ndim == 3 else (0, 0)
-    fits = boxes.ndim == 3 and boxes.shape[2] == 4 and labels.shape == scores.shape == (number, most) and counts.size == number
+    fits = (
+        boxes.ndim == 3
+        and boxes.shape[2] == 4
+        and labels.shape == scores.shape == (number, most)
+        and counts.size == number
+    )
     if not fits:
         shapes = "; ".join(str(list(one.shape)) for one in (boxes, labels, scores, counts))
         raise ModelError(
-            f"the network's outputs are {shapes}; head 'tflite_postprocess' reads boxes [N, most, 4], labels [N, most], scores [N, most], counts [N]",
+            f"the network's outputs are {shapes}; head 'tflite_postprocess' reads boxes [N, most, 4], labels [N, most],"
+            " scores [N, most], counts [N]",
             "Name the four in this order in `output.tensors` of the Spec.",
         )
-    return [_postprocessed(spec, *one, threshold) for one in zip(boxes, labels, scores, counts.reshape(-1), strict=True)]
+    return [
+        _postprocessed(spec, *one, threshold) for one in zip(boxes, labels, scores, counts.reshape(-1), strict=True)
+    ]
 
 
-def _postprocessed(spec: Detect, boxes: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], count: Any, threshold: float) -> Candidates:
+def _postprocessed(
+    spec: Detect, boxes: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], count: Any, threshold: float
+) -> Candidates:
     require_finite(np.asarray(count), "counts")
     if not 0 <= count <= len(boxes) or count != int(count):
         raise ModelError(
-            f"the network counts {count:g} boxes, and has room for {len(boxes)}", "Name boxes, labels, scores and counts in this order in `output.tensors`."
+            f"the network counts {count:g} boxes, and has room for {len(boxes)}",
+            "Name boxes, labels, scores and counts in this order in `output.tensors`.",
         )
     kept = slice(0, int(count))
     boxes, labels, scores = boxes[kept].astype(np.float64), labels[kept], scores[kept].astype(np.float32)
@@ -139,7 +165,8 @@ def _by_centre(boxes: Floats, scores: Floats, threshold: float) -> Candidates:
 
 
 def _candidates(boxes: NDArray[np.float64], scores: Floats, threshold: float) -> Candidates:
-    """Give each box its best label, and leave out what stays below the threshold; of equal scores the first label counts."""
+    """Give each box its best label, and leave out what stays below the threshold; of equal scores the first label
+    counts."""
     labels = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
     best = scores[np.arange(len(scores)), labels]
     kept = best >= threshold
@@ -150,14 +177,24 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
     first, second = _named(spec, outputs, 2)
     if not spec.tensors and second.shape[-1:] == (4,):
         if first.shape[-1:] == (4,):
-            raise ModelError("both outputs have 4 columns: which one has the locations?", "Name locations and scores in this order in `output.tensors`.")
+            raise ModelError(
+                "both outputs have 4 columns: which one has the locations?",
+                "Name locations and scores in this order in `output.tensors`.",
+            )
         first, second = second, first
-    locations = first[:, :, 0] if first.ndim == 4 and first.shape[2] == 1 else first  # TensorFlow's box encodings: [N, anchors, 1, 4].
+    locations = (
+        first[:, :, 0] if first.ndim == 4 and first.shape[2] == 1 else first
+    )  # TensorFlow's box encodings: [N, anchors, 1, 4].
     columns = len(spec.labels)
     if locations.ndim != 3 or locations.shape[2] != 4:
         raise _misfit(first, "[N, anchors, 4]", "y, x, h, w", "ssd")
     if second.ndim != 3 or second.shape[:2] != locations.shape[:2] or second.shape[2] not in (columns, columns + 1):
-        raise _misfit(second, f"[N, {locations.shape[1]:,}, {columns} or {columns + 1}]", f"{columns} labels, or the background before them", "ssd")
+        raise _misfit(
+            second,
+            f"[N, {locations.shape[1]:,}, {columns} or {columns + 1}]",
+            f"{columns} labels, or the background before them",
+            "ssd",
+        )
     return locations, second
 
 
@@ -168,7 +205,8 @@ def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
     if missing or len(names) != count:
         named = f"the Spec names {', '.join(spec.tensors)}" if spec.tensors else "the Spec names none"
         raise ModelError(
-            f"head '{spec.head}' reads {count} output{'s' if count > 1 else ''}; the network has {', '.join(outputs)}; {named}",
+            f"head '{spec.head}' reads {count} output{'s' if count > 1 else ''}; the network has {', '.join(outputs)};"
+            f" {named}",
             "Correct `output.tensors` in the Spec.",
         )
     return [outputs[name] for name in names]
@@ -181,8 +219,10 @@ def _misfit(found: NDArray[Any], expected: str, why: str, head: str) -> ModelErr
 def _require_probabilities(scores: NDArray[Any]) -> None:
     if scores.size and (scores.min() < -_SLACK or scores.max() > 1 + _SLACK):
         raise ModelError(
-            f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected are probabilities, 0 to 1",
-            "Is the order of `output.tensors` right? For head = 'ssd', set `output.activation` to 'sigmoid' or 'softmax' where the scores are logits.",
+            f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected are probabilities, 0"
+            " to 1",
+            "Is the order of `output.tensors` right? For head = 'ssd', set `output.activation` to 'sigmoid' or"
+            " 'softmax' where the scores are logits.",
         )
 
 

@@ -6,14 +6,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CANDIDATES = 30_000
-"""The best so many boxes are compared with one another, as in Ultralytics' procedure; a network gives more only where the threshold is near 0."""
+"""The best so many boxes are compared with one another, as in Ultralytics' procedure; a network gives more only where
+the threshold is near 0."""
 
 
-def suppress(boxes: NDArray[np.float64], scores: NDArray[np.float32], labels: NDArray[np.intp] | None, iou: float, most: int | None = None) -> NDArray[np.intp]:
-    """Return which boxes stay, best first: greedily, each one removes those after it that overlap it by more than `iou`.
+def suppress(
+    boxes: NDArray[np.float64],
+    scores: NDArray[np.float32],
+    labels: NDArray[np.intp] | None,
+    iou: float,
+    most: int | None = None,
+) -> NDArray[np.intp]:
+    """Return which boxes stay, best first: greedily, each one removes those after it that overlap it by more than
+    `iou`.
 
-    `boxes` `[N, 4]` holds x0, y0, x1, y1; the overlap is intersection / union. With `labels` `[N]`, only boxes of one label remove each other.
-    Of equal scores the earlier box goes first, so the result is always the same. A box without an area overlaps nothing. `most` stops early.
+    `boxes` `[N, 4]` holds x0, y0, x1, y1; the overlap is intersection / union. With `labels` `[N]`, only boxes of one
+    label remove each other. Of equal scores the earlier box goes first, so the result is always the same. A box without
+    an area overlaps nothing. `most` stops early.
     """
     order = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
     x0, y0, x1, y1 = boxes[order].T

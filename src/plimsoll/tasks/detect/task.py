@@ -26,7 +26,8 @@ class Box:
     label: str
     score: float
     box: tuple[float, float, float, float]
-    """x0, y0, x1, y1 in the picture's pixels, counted from its outer left and top edge, so that x1 - x0 is the width."""
+    """x0, y0, x1, y1 in the picture's pixels, counted from its outer left and top edge, so that x1 - x0 is the width.
+    """
 
     def row(self) -> dict[str, Any]:
         """Return it as plain data; positions to a hundredth of a pixel."""
@@ -47,7 +48,8 @@ class Detection(Answer):
         if not self.boxes:
             return "no boxes"
         return f"{len(self.boxes)} box{'es' if len(self.boxes) > 1 else ''}: " + ", ".join(
-            f"{label} {most:.2f}" if count == 1 else f"{count} {label} {most:.2f}" for label, count, most in self._by_label()
+            f"{label} {most:.2f}" if count == 1 else f"{count} {label} {most:.2f}"
+            for label, count, most in self._by_label()
         )
 
     def _by_label(self) -> list[tuple[str, int, float]]:
@@ -61,19 +63,31 @@ class Detection(Answer):
 
 
 class DetectTask(Task):
-    """Decodes boxes by the Spec's head, suppresses those that lie on better ones, and brings the rest into the picture's pixels."""
+    """Decodes boxes by the Spec's head, suppresses those that lie on better ones, and brings the rest into the
+    picture's pixels."""
 
     needs_views: ClassVar[bool] = True
 
     def __init__(self, spec: Detect) -> None:
         if spec.head == "ssd" and not spec.anchors:
-            why = f"'{spec.anchors_file}' was not read: a Spec's anchors are read together with its file" if spec.anchors_file else "the Spec has none"
-            raise SpecError(f"output.head = 'ssd' needs anchors; {why}", "Say in `output.anchors_file` which file beside the Spec has them.")
+            why = (
+                f"'{spec.anchors_file}' was not read: a Spec's anchors are read together with its file"
+                if spec.anchors_file
+                else "the Spec has none"
+            )
+            raise SpecError(
+                f"output.head = 'ssd' needs anchors; {why}",
+                "Say in `output.anchors_file` which file beside the Spec has them.",
+            )
         self.spec = spec
         self.threshold = spec.confidence
-        self._fractions = spec.normalized or spec.head == "tflite_postprocess"  # TensorFlow Lite's operator knows no pixels.
+        self._fractions = (
+            spec.normalized or spec.head == "tflite_postprocess"
+        )  # TensorFlow Lite's operator knows no pixels.
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Detection]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> list[Detection]:
         found = HEADS[self.spec.head](self.spec, outputs, self.spec.confidence if threshold is None else threshold)
         return [self._answer(self._best(one), view_of(views, place)) for place, one in enumerate(found)]
 
@@ -83,7 +97,9 @@ class DetectTask(Task):
         if spec.head == "tflite_postprocess":
             kept = np.argsort(-found.scores, kind="stable")  # Its operator has suppressed already.
         else:
-            kept = suppress(found.boxes, found.scores, found.labels, spec.iou, most if spec.class_agnostic_iou is None else None)
+            kept = suppress(
+                found.boxes, found.scores, found.labels, spec.iou, most if spec.class_agnostic_iou is None else None
+            )
         if spec.class_agnostic_iou is not None:
             kept = kept[suppress(found.boxes[kept], found.scores[kept], None, spec.class_agnostic_iou, most)]
         kept = kept[:most]

@@ -1,4 +1,5 @@
-"""`LabelMap`: a label for every pixel of a picture, kept as runs, since a photograph's worth of pixels would fill the memory.
+"""`LabelMap`: a label for every pixel of a picture, kept as runs, since a photograph's worth of pixels would fill the
+memory.
 
 The runs go down the columns, one column after another, as COCO's masks do.
 """
@@ -48,7 +49,8 @@ class LabelMap:
         return {int(label): int(sums[label]) for label in order}
 
     def counts(self, label: int) -> list[int]:
-        """Return one label's mask as COCO's uncompressed run lengths: pixels without it, with it, without it … down the columns."""
+        """Return one label's mask as COCO's uncompressed run lengths: pixels without it, with it, without it … down the
+        columns."""
         ends = np.cumsum(self.lengths)
         own = self.values == label
         edges = np.stack([ends[own] - self.lengths[own], ends[own]], axis=1).ravel()
@@ -56,7 +58,8 @@ class LabelMap:
         return [int(run) for run in (runs if runs[-1] else runs[:-1])]
 
     def png(self) -> bytes:
-        """Return a PNG file of 8 bits a pixel with PASCAL VOC's colours: the pixel's value is the label's place, 255 where it has none.
+        """Return a PNG file of 8 bits a pixel with PASCAL VOC's colours: the pixel's value is the label's place, 255
+        where it has none.
 
         Raises ValueError where a label's place is above 254.
         """
@@ -64,7 +67,10 @@ class LabelMap:
 
         named = self.values[self.values != NOTHING]
         if named.size and int(named.max()) >= PNG_NOTHING:
-            raise ValueError(f"label {int(named.max())} doesn't fit into a PNG file of 8 bits a pixel, which has room for {PNG_NOTHING}")
+            raise ValueError(
+                f"label {int(named.max())} doesn't fit into a PNG file of 8 bits a pixel, which has room for"
+                f" {PNG_NOTHING}"
+            )
         small = np.where(self.values == NOTHING, PNG_NOTHING, self.values).astype(np.uint8)
         image = Image.fromarray(np.ascontiguousarray(np.repeat(small, self.lengths).reshape(self.width, self.height).T))
         image.putpalette(_palette())
@@ -74,7 +80,8 @@ class LabelMap:
 
 
 def _palette() -> bytes:
-    """Return 256 colours R, G, B: the bits of a label's place dealt out to the three, highest first (PASCAL VOC's development kit)."""
+    """Return 256 colours R, G, B: the bits of a label's place dealt out to the three, highest first (PASCAL VOC's
+    development kit)."""
     places = np.arange(256)
     colours = np.zeros((256, 3), np.uint8)
     for bit in range(8):

@@ -1,10 +1,12 @@
 """From a network's grid of values to a label for every pixel of the picture.
 
-The rule: the values are interpolated bilinearly to the pixel's centre (half-pixel centres, replicated border), and then the label is decided. That
-is what training frameworks do who enlarge the logits before the argmax, and it gives smooth edges where the nearest cell's label gives stairs.
+The rule: the values are interpolated bilinearly to the pixel's centre (half-pixel centres, replicated border), and then
+the label is decided. That is what training frameworks do who enlarge the logits before the argmax, and it gives smooth
+edges where the nearest cell's label gives stairs.
 
-It costs next to nothing: where the four cells around a pixel have one label, that label is the pixel's, since what is largest at all four is largest
-in every mean of them (and what reaches a threshold at all four reaches it in between). Values are interpolated along the edges alone.
+It costs next to nothing: where the four cells around a pixel have one label, that label is the pixel's, since what is
+largest at all four is largest in every mean of them (and what reaches a threshold at all four reaches it in between).
+Values are interpolated along the edges alone.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class _Axis:
         return cls(first + 1, np.maximum(first, 0), np.minimum(first + 1, cells - 1), share)
 
 
-def labels_at(values: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], decide: Decide) -> NDArray[np.uint16]:
+def labels_at(
+    values: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], decide: Decide
+) -> NDArray[np.uint16]:
     """Return `[len(y), len(x)]`: the label at each position, NOTHING where a position is NaN.
 
     `values` is `[height, width, planes]`; x and y are in its cells, counted from its outer left and top edge.
@@ -64,7 +68,9 @@ def labels_at(values: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np
 def nearest(labels: NDArray[np.uint16], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint16]:
     """Return the label of the cell that each position lies in: for a network that gives labels in place of values."""
     height, width = labels.shape
-    column, row = (np.clip(np.floor(np.nan_to_num(at)), 0, size - 1).astype(np.intp) for at, size in ((x, width), (y, height)))
+    column, row = (
+        np.clip(np.floor(np.nan_to_num(at)), 0, size - 1).astype(np.intp) for at, size in ((x, width), (y, height))
+    )
     found = labels.take(row, axis=0).take(column, axis=1)
     found[np.isnan(y)] = NOTHING
     found[:, np.isnan(x)] = NOTHING
@@ -78,7 +84,9 @@ def _gaps(labels: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return np.where(np.logical_and.reduce([first == other for other in others]), first, np.uint16(_MIXED))
 
 
-def _interpolated(values: NDArray[np.float32], rows: _Axis, columns: _Axis, row: NDArray[np.intp], column: NDArray[np.intp]) -> NDArray[np.float32]:
+def _interpolated(
+    values: NDArray[np.float32], rows: _Axis, columns: _Axis, row: NDArray[np.intp], column: NDArray[np.intp]
+) -> NDArray[np.float32]:
     x, y = columns.share[column, np.newaxis], rows.share[row, np.newaxis]
     left, right = columns.before[column], columns.after[column]
 

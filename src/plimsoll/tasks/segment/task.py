@@ -33,15 +33,16 @@ class Segmentation(Answer):
 
     @cached_property
     def shares(self) -> Mapping[str, float]:
-        """Label → its share of the picture's pixels, largest first; pixels without a label count among all, so the sum may stay below 1."""
+        """Label → its share of the picture's pixels, largest first; pixels without a label count among all, so the sum
+        may stay below 1."""
         total = self.map.height * self.map.width
         return {self.labels[label]: area / total for label, area in self.map.areas().items()}
 
     def row(self, top: int | None = None, masks: Masks = "rle") -> dict[str, Any]:
         """Return `mask` with `size` [height, width], `labels` with their shares, and either `rle` or `png`.
 
-        `rle` has one mask a label in COCO's uncompressed form, `{"size": size, "counts": rle[label]}` for pycocotools; `png` is the file of
-        `png()` in base64. `top` keeps the labels with the largest shares, in `labels` and `rle`.
+        `rle` has one mask a label in COCO's uncompressed form, `{"size": size, "counts": rle[label]}` for pycocotools;
+        `png` is the file of `png()` in base64. `top` keeps the labels with the largest shares, in `labels` and `rle`.
         """
         shares = dict(list(self.shares.items())[:top])
         mask: dict[str, Any] = {
@@ -53,7 +54,8 @@ class Segmentation(Answer):
         return {"mask": {**mask, "rle": {label: self.map.counts(self.labels.index(label)) for label in shares}}}
 
     def png(self) -> bytes:
-        """Return a PNG file, 8 bits a pixel: the label's place among the Spec's labels, 255 for none; the palette is PASCAL VOC's.
+        """Return a PNG file, 8 bits a pixel: the label's place among the Spec's labels, 255 for none; the palette is
+        PASCAL VOC's.
 
         Raises InputError where a label's place is above 254.
         """
@@ -74,7 +76,8 @@ class Segmentation(Answer):
 
 
 class SegmentTask(Task):
-    """Decodes planes `[N, planes, h, w]` or `[N, h, w, planes]` (`layout`), or whole numbers `[N, h, w]`, which are labels already."""
+    """Decodes planes `[N, planes, h, w]` or `[N, h, w, planes]` (`layout`), or whole numbers `[N, h, w]`, which are
+    labels already."""
 
     needs_views: ClassVar[bool] = True
 
@@ -84,22 +87,40 @@ class SegmentTask(Task):
         self.spec = spec
         self.threshold = spec.threshold
 
-    def decode(self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None) -> list[Segmentation]:
+    def decode(
+        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+    ) -> list[Segmentation]:
         raw = output(outputs, self.spec.tensor)
         at = self.spec.threshold if threshold is None else threshold
         if raw.dtype.kind in "iu":
-            return [Segmentation(self.spec.labels, self._given(one, view_of(views, place))) for place, one in enumerate(self._as_labels(raw))]
+            return [
+                Segmentation(self.spec.labels, self._given(one, view_of(views, place)))
+                for place, one in enumerate(self._as_labels(raw))
+            ]
         planes = self._as_planes(raw)
-        return [Segmentation(self.spec.labels, self._decided(one, at, view_of(views, place))) for place, one in enumerate(planes)]
+        return [
+            Segmentation(self.spec.labels, self._decided(one, at, view_of(views, place)))
+            for place, one in enumerate(planes)
+        ]
 
     def _as_labels(self, raw: NDArray[Any]) -> NDArray[np.uint16]:
         """Return `[N, h, w]` of a network that decides itself."""
-        squeezed = raw.reshape(len(raw), *(size for size in raw.shape[1:] if size != 1)) if raw.ndim == 4 and 1 in raw.shape[1:] else raw
+        squeezed = (
+            raw.reshape(len(raw), *(size for size in raw.shape[1:] if size != 1))
+            if raw.ndim == 4 and 1 in raw.shape[1:]
+            else raw
+        )
         if squeezed.ndim != 3:
-            raise ModelError(f"the network's output is whole numbers {list(raw.shape)}; labels are read from [N, height, width]", "Correct `output.tensor`.")
+            raise ModelError(
+                f"the network's output is whole numbers {list(raw.shape)}; labels are read from [N, height, width]",
+                "Correct `output.tensor`.",
+            )
         if squeezed.size and (squeezed.min() < 0 or squeezed.max() >= len(self.spec.labels)):
             found = f"from {squeezed.min()} to {squeezed.max()}"
-            raise ModelError(f"the network gives labels {found}, the Spec has {len(self.spec.labels)}", "Correct `output.labels` in the Spec.")
+            raise ModelError(
+                f"the network gives labels {found}, the Spec has {len(self.spec.labels)}",
+                "Correct `output.labels` in the Spec.",
+            )
         return np.asarray(squeezed, np.uint16)
 
     def _as_planes(self, raw: NDArray[Any]) -> NDArray[np.float32]:
@@ -110,7 +131,8 @@ class SegmentTask(Task):
         if shaped.ndim != 4 or shaped.shape[axis] not in ({1, count} if count <= 2 else {count}) or 0 in shaped.shape:
             wanted = f"[N, {count}, height, width]" if axis == 1 else f"[N, height, width, {count}]"
             raise ModelError(
-                f"the network's output is {list(raw.shape)}; the Spec has {count} labels and layout {self.spec.layout}, so {wanted} is expected",
+                f"the network's output is {list(raw.shape)}; the Spec has {count} labels and layout {self.spec.layout},"
+                f" so {wanted} is expected",
                 "Correct `output.labels` or `output.layout` in the Spec; one plane alone goes with one or two labels.",
             )
         require_finite(shaped, "values")
@@ -125,8 +147,13 @@ class SegmentTask(Task):
 
         def decide(values: NDArray[np.float32]) -> NDArray[np.uint16]:
             if values.shape[-1] > 1:
-                return np.asarray(values.argmax(axis=-1), np.uint16)  # Softmax and sigmoid rise with their values: they change no argmax.
-            there = activate(values[..., 0], self.spec.activation if self.spec.activation == "sigmoid" else "none") >= threshold
+                return np.asarray(
+                    values.argmax(axis=-1), np.uint16
+                )  # Softmax and sigmoid rise with their values: they change no argmax.
+            there = (
+                activate(values[..., 0], self.spec.activation if self.spec.activation == "sigmoid" else "none")
+                >= threshold
+            )
             below, above = (0, 1) if len(self.spec.labels) == 2 else (NOTHING, 0)
             return np.asarray(np.where(there, np.uint16(above), np.uint16(below)))
 
@@ -137,7 +164,8 @@ class SegmentTask(Task):
 
 
 def _positions(view: ImageGeometry | None, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the upright picture's columns and rows lie in a grid of so many cells, which covers the network's input."""
+    """Return where the upright picture's columns and rows lie in a grid of so many cells, which covers the network's
+    input."""
     if view is None:
         return np.arange(0.5, width), np.arange(0.5, height)
     x, y = view.pixel_centres()

@@ -16,8 +16,11 @@ _TRANSPOSED = {1: functions.conv_transpose1d, 2: functions.conv_transpose2d, 3: 
 _MAX_POOLS = {1: functions.max_pool1d, 2: functions.max_pool2d, 3: functions.max_pool3d}
 
 
-def _pads(node: Node, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[int]:
-    """Return the padding at the beginning of each axis, then at the end of each, as ONNX orders it; `auto_pad` counted out."""
+def _pads(
+    node: Node, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Return the padding at the beginning of each axis, then at the end of each, as ONNX orders it; `auto_pad` counted
+    out."""
     rank = len(kernel)
     mode = node.get("auto_pad", b"NOTSET").decode()
     if mode in ("NOTSET", ""):
@@ -65,7 +68,10 @@ def _conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = N
     if wanted is None and mode.startswith("SAME"):
         wanted = [int(taken.shape[axis + 2]) * strides[axis] for axis in range(rank)]
     if wanted is not None:
-        cut = [strides[axis] * (int(taken.shape[axis + 2]) - 1) + extra[axis] + reach[axis] - wanted[axis] for axis in range(rank)]
+        cut = [
+            strides[axis] * (int(taken.shape[axis + 2]) - 1) + extra[axis] + reach[axis] - wanted[axis]
+            for axis in range(rank)
+        ]
         small, large = [one // 2 for one in cut], [one - one // 2 for one in cut]
         pads = small + large if mode == "SAME_UPPER" else large + small
     added = None if bias is None else tensor(bias)
@@ -87,7 +93,8 @@ def _matmul(node: Node, a: Value, b: Value) -> Value:
 
 
 def _pool_ends(node: Node, x: torch.Tensor) -> tuple[list[int], list[int], list[int], list[int]]:
-    """Return kernel, strides, dilations and padding; the padding is made longer at the ends where `ceil_mode` starts one more window."""
+    """Return kernel, strides, dilations and padding; the padding is made longer at the ends where `ceil_mode` starts
+    one more window."""
     kernel = list(node.get("kernel_shape"))
     strides, dilations = list(node.get("strides", [1] * len(kernel))), list(node.get("dilations", [1] * len(kernel)))
     pads = _pads(node, x.shape[2:], kernel, strides, dilations)
@@ -121,7 +128,9 @@ def _average_pool(node: Node, x: Value) -> Value:
     rank = len(kernel)
     if any(one != 1 for one in dilations):
         raise node.refuse("it has dilations")
-    means: Callable[..., torch.Tensor] = {1: functions.avg_pool1d, 2: functions.avg_pool2d, 3: functions.avg_pool3d}[rank]
+    means: Callable[..., torch.Tensor] = {1: functions.avg_pool1d, 2: functions.avg_pool2d, 3: functions.avg_pool3d}[
+        rank
+    ]
     if not any(pads):
         return means(taken, kernel, strides)
     sums = means(_padded(taken, pads), kernel, strides)
@@ -145,7 +154,9 @@ def _global(compute: Callable[..., torch.Tensor]) -> Operator:
 def _batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Value:
     if node.get("training_mode", 0):
         raise node.refuse("it is in training mode")
-    return functions.batch_norm(tensor(x), tensor(mean), tensor(variance), tensor(scale), tensor(bias), False, 0.0, node.get("epsilon", 1e-5))
+    return functions.batch_norm(
+        tensor(x), tensor(mean), tensor(variance), tensor(scale), tensor(bias), False, 0.0, node.get("epsilon", 1e-5)
+    )
 
 
 def _instance_norm(node: Node, x: Value, scale: Value, bias: Value) -> Value:
@@ -180,7 +191,9 @@ def _lrn(node: Node, x: Value) -> Value:
     below = (size - 1) // 2
     squares = functions.pad(wide(taken).square().unsqueeze(1), [0, 0, 0, 0, below, size - 1 - below])
     sums = functions.avg_pool3d(squares, (size, 1, 1), stride=1).squeeze(1) * size
-    return (taken / (node.get("bias", 1.0) + node.get("alpha", 1e-4) / size * sums) ** node.get("beta", 0.75)).to(taken.dtype)
+    return (taken / (node.get("bias", 1.0) + node.get("alpha", 1e-4) / size * sums) ** node.get("beta", 0.75)).to(
+        taken.dtype
+    )
 
 
 def _softmax(compute: Callable[..., torch.Tensor]) -> Operator:

@@ -1,4 +1,5 @@
-"""ONNX's operators as PyTorch computes them, by ONNX's definitions (docs: onnx/docs/Operators.md). Imported only where PyTorch is."""
+"""ONNX's operators as PyTorch computes them, by ONNX's definitions (docs: onnx/docs/Operators.md). Imported only where
+PyTorch is."""
 
 from __future__ import annotations
 

@@ -41,7 +41,12 @@ def _size(node: Node, x: Value) -> Value:
 
 
 def _constant(node: Node) -> Value:
-    for name, dtype in (("value_int", np.int64), ("value_ints", np.int64), ("value_float", np.float32), ("value_floats", np.float32)):
+    for name, dtype in (
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+    ):
         if node.get(name) is not None:
             return np.array(node.get(name), dtype)
     value = node.get("value")
@@ -71,7 +76,9 @@ def _reshape(node: Node, x: Value, shape: Value | None = None) -> Value:
         return np.reshape(x, wanted)
     taken = tensor(x)
     if not node.get("allowzero", 0):
-        wanted = [taken.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(wanted)]
+        wanted = [
+            taken.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(wanted)
+        ]
     return taken.reshape(wanted)
 
 
@@ -132,7 +139,9 @@ _FAR = 1 << 30
 
 
 def _slice(node: Node, x: Value, *given: Value) -> Value:
-    starts, ends, axes, steps = (setting(node, name, given[place] if place < len(given) else None) for place, name in enumerate(_BOUNDS))
+    starts, ends, axes, steps = (
+        setting(node, name, given[place] if place < len(given) else None) for place, name in enumerate(_BOUNDS)
+    )
     taken: Any = x if isinstance(x, np.ndarray) else tensor(x)
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis, step = axes[place] if axes else place, steps[place] if steps else 1
@@ -165,14 +174,20 @@ def _gather(node: Node, x: Value, places: Value) -> Value:
 def _expand(node: Node, x: Value, shape: Value) -> Value:
     wanted = whole(node, shape) or []
     taken = tensor(x)
-    return taken.expand(torch.broadcast_shapes(taken.shape, torch.Size(wanted) if all(isinstance(size, int) for size in wanted) else wanted))
+    return taken.expand(
+        torch.broadcast_shapes(
+            taken.shape, torch.Size(wanted) if all(isinstance(size, int) for size in wanted) else wanted
+        )
+    )
 
 
 def _tile(node: Node, x: Value, repeats: Value) -> Value:
     return tensor(x).tile(whole(node, repeats) or [])
 
 
-def _pad(node: Node, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Value:
+def _pad(
+    node: Node, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None
+) -> Value:
     taken = tensor(x)
     given = setting(node, "pads", pads)
     over = whole(node, axes) or list(range(taken.ndim))
@@ -192,12 +207,20 @@ def _pad(node: Node, x: Value, pads: Value | None = None, value: Value | None = 
 
 def _resize(node: Node, x: Value, *given: Value | None) -> Value:
     """Resize pictures [N, C, …] as PyTorch can: nearest, linear or cubic, in the coordinates that it knows."""
-    if node.get("axes") is not None or node.get("antialias", 0) or node.get("keep_aspect_ratio_policy", b"stretch") != b"stretch":
+    if (
+        node.get("axes") is not None
+        or node.get("antialias", 0)
+        or node.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+    ):
         raise node.refuse("it has axes, anti-aliasing or a policy for aspect ratios")
     taken = tensor(x)
     old = node.kind == "Upsample" or node.opset < 11
     _, scales, sizes = (None, *given, None)[:3] if old else (*given, None, None, None)[:3]
-    factors = node.get("scales") if scales is None else [float(one) for one in np.asarray(known(node, scales), np.float64).reshape(-1)]
+    factors = (
+        node.get("scales")
+        if scales is None
+        else [float(one) for one in np.asarray(known(node, scales), np.float64).reshape(-1)]
+    )
     target, stretch = whole(node, sizes), None
     if not target:
         if not factors:
@@ -205,10 +228,14 @@ def _resize(node: Node, x: Value, *given: Value | None) -> Value:
         stretch = list(factors[2:])
         target = [0, 0, *(int(int(size) * factor) for size, factor in zip(taken.shape[2:], stretch, strict=True))]
     coordinates = node.get("coordinate_transformation_mode", b"asymmetric" if old else b"half_pixel").decode()
-    return _interpolated(node, taken, [int(size) for size in target[2:]], (node.get("mode", b"nearest").decode(), coordinates), stretch)
+    return _interpolated(
+        node, taken, [int(size) for size in target[2:]], (node.get("mode", b"nearest").decode(), coordinates), stretch
+    )
 
 
-def _interpolated(node: Node, x: torch.Tensor, target: list[int], how: tuple[str, str], stretch: list[float] | None) -> torch.Tensor:
+def _interpolated(
+    node: Node, x: torch.Tensor, target: list[int], how: tuple[str, str], stretch: list[float] | None
+) -> torch.Tensor:
     mode, coordinates = how
     if mode == "nearest":
         return _nearest(node, x, target, coordinates, stretch)
@@ -219,16 +246,26 @@ def _interpolated(node: Node, x: torch.Tensor, target: list[int], how: tuple[str
         raise node.refuse("its cubic curve isn't PyTorch's")
     if coordinates == "pytorch_half_pixel" and 1 in target:
         raise node.refuse("one of its sizes is 1")
-    if stretch is not None and coordinates == "align_corners" and any((size * factor) % 1 for size, factor in zip(map(int, x.shape[2:]), stretch, strict=True)):
+    if (
+        stretch is not None
+        and coordinates == "align_corners"
+        and any((size * factor) % 1 for size, factor in zip(map(int, x.shape[2:]), stretch, strict=True))
+    ):
         raise node.refuse("its scales don't lead to whole sizes")
     if stretch is not None and coordinates != "align_corners":
-        return functions.interpolate(x, scale_factor=stretch, mode=names[mode, x.ndim], align_corners=False, recompute_scale_factor=False)
+        return functions.interpolate(
+            x, scale_factor=stretch, mode=names[mode, x.ndim], align_corners=False, recompute_scale_factor=False
+        )
     return functions.interpolate(x, target, mode=names[mode, x.ndim], align_corners=coordinates == "align_corners")
 
 
-def _nearest(node: Node, x: torch.Tensor, target: list[int], coordinates: str, stretch: list[float] | None) -> torch.Tensor:
+def _nearest(
+    node: Node, x: torch.Tensor, target: list[int], coordinates: str, stretch: list[float] | None
+) -> torch.Tensor:
     """Choose the nearest pixel along each axis, by ONNX's formulas."""
-    rounding = node.get("nearest_mode", b"round_prefer_floor" if coordinates != "asymmetric" or node.opset >= 11 else b"floor").decode()
+    rounding = node.get(
+        "nearest_mode", b"round_prefer_floor" if coordinates != "asymmetric" or node.opset >= 11 else b"floor"
+    ).decode()
     rounds: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
         "round_prefer_floor": lambda at: np.ceil(at - 0.5),
         "round_prefer_ceil": lambda at: np.floor(at + 0.5),
@@ -283,7 +320,9 @@ def _arg(largest: bool) -> Operator:
 def _top_k(node: Node, x: Value, count: Value | None = None) -> Sequence[Value]:
     number = node.get("k") if count is None else (whole(node, count) or [0])[0]
     axis = node.get("axis", -1)
-    values, places = torch.sort(tensor(x), dim=axis, descending=bool(node.get("largest", 1)), stable=True)  # of equal values the first, as ONNX wants
+    values, places = torch.sort(
+        tensor(x), dim=axis, descending=bool(node.get("largest", 1)), stable=True
+    )  # of equal values the first, as ONNX wants
     return [values.narrow(axis, 0, number), places.narrow(axis, 0, number)]
 
 

@@ -1,4 +1,5 @@
-"""What flows through a translated graph: tensors, and numbers that are known before a picture comes (sizes, axes, scales)."""
+"""What flows through a translated graph: tensors, and numbers that are known before a picture comes (sizes, axes,
+scales)."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from plimsoll.errors import BuildError
 
 Known = NDArray[Any]
-"""Numbers that are known; of dtype object where they are sizes of a picture's tensor, which may be symbols while a network is exported."""
+"""Numbers that are known; of dtype object where they are sizes of a picture's tensor, which may be symbols while a
+network is exported."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,10 @@ class Node:
 
     def refuse(self, why: str) -> BuildError:
         """Return the error that says what of this operator can't be translated."""
-        return BuildError(f"{self.kind} '{self.name or self.outputs[0]}' can't be translated to PyTorch: {why}", "Run the network with another runtime.")
+        return BuildError(
+            f"{self.kind} '{self.name or self.outputs[0]}' can't be translated to PyTorch: {why}",
+            "Run the network with another runtime.",
+        )
 
 
 Operator: TypeAlias = "Callable[..., Value | Sequence[Value]]"
@@ -54,7 +59,8 @@ Operator: TypeAlias = "Callable[..., Value | Sequence[Value]]"
 
 
 def tensor(value: Value, like: torch.Tensor | None = None) -> torch.Tensor:
-    """Return a value as a tensor: known numbers on the device of `like`, and in its precision where both are floating-point."""
+    """Return a value as a tensor: known numbers on the device of `like`, and in its precision where both are
+    floating-point."""
     if isinstance(value, torch.Tensor):
         return value
     if isinstance(value, Stored):
@@ -71,7 +77,8 @@ def tensor(value: Value, like: torch.Tensor | None = None) -> torch.Tensor:
 
 
 def known(node: Node, value: Value | None) -> Known | None:
-    """Return the numbers of a value that has to be known; None for an input that is left out. Raises BuildError where a picture decides them."""
+    """Return the numbers of a value that has to be known; None for an input that is left out. Raises BuildError where a
+    picture decides them."""
     if value is None:
         return None
     if isinstance(value, Stored):
@@ -86,7 +93,10 @@ def whole(node: Node, value: Value | None) -> list[Any] | None:
     found = known(node, value)
     if found is None:
         return None
-    return [one if found.dtype == object and not isinstance(one, (int, np.integer)) else int(one) for one in found.reshape(-1)]
+    return [
+        one if found.dtype == object and not isinstance(one, (int, np.integer)) else int(one)
+        for one in found.reshape(-1)
+    ]
 
 
 def setting(node: Node, name: str, value: Value | None, default: Any = None) -> Any:

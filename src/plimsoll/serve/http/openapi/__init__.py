@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from plimsoll.serve.http.openapi.document import describe, routes
 
-__all__ = ['describe', 'routes']
+__all__ = ["describe", "routes"]

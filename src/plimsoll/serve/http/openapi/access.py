@@ -14,7 +14,12 @@ from plimsoll.serve.http.openapi.shapes import Wrong
 
 _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key (`plimsoll keys`)."},
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key in a header of its own."},
+    "key": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key in a header of its own.",
+    },
 }
 _UNREADABLE = "The path contains control characters, or is not UTF-8."
 
@@ -25,7 +30,9 @@ def behind_the_door(operations: Sequence[Operation], settings: AccessSettings, n
     found = []
     for one in operations:
         need = needs.of(one.path, one.method.upper(), one.path)
-        meanings = ({400: _UNREADABLE} if "{" in one.path else {}) | (_turned_away(settings, need) if need is not None else {})
+        meanings = ({400: _UNREADABLE} if "{" in one.path else {}) | (
+            _turned_away(settings, need) if need is not None else {}
+        )
         answers = refusals(Fault if one.path.startswith("/v2") else Wrong, meanings)
         found.append(one.with_access(answers, security if need is not None else ()))
     return found

@@ -1,4 +1,5 @@
-"""The shapes of the contracts' answers, for their description; the contracts write them without the detour over these classes."""
+"""The shapes of the contracts' answers, for their description; the contracts write them without the detour over these
+classes."""
 
 from __future__ import annotations
 

@@ -28,7 +28,16 @@ _DETECTED = {
         ]
     },
 }
-_LOOKED_AT = {"status": "safe", "score": 0.028, "threshold": 0.5, "Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.972, "Porn": 0.028, "Sexy": 0.0}
+_LOOKED_AT = {
+    "status": "safe",
+    "score": 0.028,
+    "threshold": 0.5,
+    "Drawing": 0.0,
+    "Hentai": 0.0,
+    "Neutral": 0.972,
+    "Porn": 0.028,
+    "Sexy": 0.0,
+}
 _VISION_ANSWER = {
     "id": "6ba7b810",
     "code": 200,
@@ -63,11 +72,18 @@ def _misskey() -> Operation:
         "misskeyDetect",
         "Misskey's sensitive-media detector: the five classes of pictures.",
         [
-            Answer(200, "An entry for each part, in their order.", [Content(shapes.Detected, examples={"two parts": _DETECTED})]),
+            Answer(
+                200,
+                "An entry for each part, in their order.",
+                [Content(shapes.Detected, examples={"two parts": _DETECTED})],
+            ),
             *refusals(shapes.Undetected, statuses),
         ],
         _TAG,
-        description="Each part that is a file is a picture; its name does not matter. A part that fails does so for itself, inside a 200.",
+        description=(
+            "Each part that is a file is a picture; its name does not matter. A part that fails does so for itself,"
+            " inside a 200."
+        ),
         takes=[pictures.parts_of_a_form("image")],
     )
 
@@ -87,7 +103,11 @@ def _photoprism(path: str, place: int) -> Operation:
         f"photoprismVision{place if place > 1 else ''}",
         "PhotoPrism's vision service: whether pictures are safe.",
         [
-            Answer(200, "An entry for each picture, in their order.", [Content(shapes.VisionAnswer, examples={"two pictures": _VISION_ANSWER})]),
+            Answer(
+                200,
+                "An entry for each picture, in their order.",
+                [Content(shapes.VisionAnswer, examples={"two pictures": _VISION_ANSWER})],
+            ),
             *refusals(shapes.VisionRefusal, statuses),
         ],
         _TAG,
@@ -106,7 +126,9 @@ def _pictrs(path: str, error_status: int) -> Operation:
         [
             Answer(200, "It was looked at and is safe.", [Content(shapes.Accepted, examples={"safe": accepted})]),
             Answer(
-                406, "It was looked at and is not safe.", [Content(shapes.Rejected, examples={"not safe": accepted | {"status": "rejected", "score": 0.93}})]
+                406,
+                "It was looked at and is not safe.",
+                [Content(shapes.Rejected, examples={"not safe": accepted | {"status": "rejected", "score": 0.93}})],
             ),
             Answer(error_status, "It could not be looked at, for whatever reason.", [Content(shapes.Unknown)], RETRY),
         ],

@@ -37,7 +37,10 @@ No error says anything about what a picture shows: unknown is never safe."""
 _TAGS = {
     "native": "Pictures in, answers by the model's task out.",
     "operations": "For operators and their tools.",
-    "Open Inference Protocol": "Version 2, as clients of KServe, Triton, OpenVINO Model Server and MLServer speak it. The numbers are the network's own.",
+    "Open Inference Protocol": (
+        "Version 2, as clients of KServe, Triton, OpenVINO Model Server and MLServer speak it. The numbers are the"
+        " network's own."
+    ),
     "page": "For people.",
     "contracts": "What existing applications ask: whether a picture is safe to show.",
 }

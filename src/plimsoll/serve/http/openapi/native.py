@@ -39,7 +39,9 @@ def operations(service: Service) -> list[Operation]:
 
 
 def _predict(service: Service, names: list[str]) -> Operation:
-    images = {"images": [{"data": pictures.EXAMPLE, "name": "photo.png"}]} | ({"model": names[0]} if len(names) > 1 else {})
+    images = {"images": [{"data": pictures.EXAMPLE, "name": "photo.png"}]} | (
+        {"model": names[0]} if len(names) > 1 else {}
+    )
     statuses = {
         400: "The request, or its only picture, can't be read.",
         404: "There is no such model.",
@@ -58,12 +60,21 @@ def _predict(service: Service, names: list[str]) -> Operation:
         "/v1/predict",
         "predict",
         "Answer one picture or many.",
-        [Answer(200, "The answers.", [Content(Predicted, examples={"a classifier": _ANSWER})]), *refusals(Wrong, statuses)],
+        [
+            Answer(200, "The answers.", [Content(Predicted, examples={"a classifier": _ANSWER})]),
+            *refusals(Wrong, statuses),
+        ],
         "native",
-        description="Each picture has an entry in `results`, in the order in which they were sent, with an answer or an error. "
-        "With a JSON body what is asked stands in the body, else in the query.",
+        description=(
+            "Each picture has an entry in `results`, in the order in which they were sent, with an answer or an error. "
+            "With a JSON body what is asked stands in the body, else in the query."
+        ),
         parameters=[_asked(name, schema, names) for name, schema in Question.model_json_schema()["properties"].items()],
-        takes=[*pictures.AS_BODY, pictures.parts_of_a_form("file"), Content(Body, examples={"one picture": images, "the best label": images | {"top": 1}})],
+        takes=[
+            *pictures.AS_BODY,
+            pictures.parts_of_a_form("file"),
+            Content(Body, examples={"one picture": images, "the best label": images | {"top": 1}}),
+        ],
     )
 
 
@@ -78,9 +89,32 @@ def _models(names: list[str]) -> list[Operation]:
     proof = [Answer(200, "The checks and figures.", [Content(Proof)]), *none]
     report = [Answer(200, "The page, in a sandbox of its own.", [Content(_TEXT, "text/html")]), *none]
     return [
-        Operation("get", "/v1/models", "models", "The models that are served.", [Answer(200, "The models.", [Content(Models)])], "native"),
-        Operation("get", "/v1/models/{name}/proof", "proof", "What the report in a model's bundle says, in short.", proof, "native", parameters=name),
-        Operation("get", "/v1/models/{name}/report", "report", "The report in a model's bundle, as a page.", report, "native", parameters=name),
+        Operation(
+            "get",
+            "/v1/models",
+            "models",
+            "The models that are served.",
+            [Answer(200, "The models.", [Content(Models)])],
+            "native",
+        ),
+        Operation(
+            "get",
+            "/v1/models/{name}/proof",
+            "proof",
+            "What the report in a model's bundle says, in short.",
+            proof,
+            "native",
+            parameters=name,
+        ),
+        Operation(
+            "get",
+            "/v1/models/{name}/report",
+            "report",
+            "The report in a model's bundle, as a page.",
+            report,
+            "native",
+            parameters=name,
+        ),
     ]
 
 
@@ -89,10 +123,23 @@ def _operations() -> list[Operation]:
         Answer(200, "Every model answers.", [Content(Readiness)]),
         Answer(503, "Not now: a model does not answer, or the service ends.", [Content(Readiness)]),
     ]
-    metrics = [Answer(200, "As the Accept header wants it.", [Content(_TEXT, kind) for kind in ("text/plain", "application/openmetrics-text")])]
+    metrics = [
+        Answer(
+            200,
+            "As the Accept header wants it.",
+            [Content(_TEXT, kind) for kind in ("text/plain", "application/openmetrics-text")],
+        )
+    ]
     document = [Answer(200, "The document.", [Content({"type": "object"})])]
     return [
-        Operation("get", "/healthz", "alive", "Whether the process is alive.", [Answer(200, "It is.", [Content(Alive)])], "operations"),
+        Operation(
+            "get",
+            "/healthz",
+            "alive",
+            "Whether the process is alive.",
+            [Answer(200, "It is.", [Content(Alive)])],
+            "operations",
+        ),
         Operation("get", "/readyz", "ready", "Whether every model answers.", ready, "operations"),
         Operation("get", "/metrics", "metrics", "What the service does, for Prometheus.", metrics, "operations"),
         Operation("get", "/openapi.json", "openapi", "This document.", document, "operations"),
@@ -106,6 +153,14 @@ def _page() -> list[Operation]:
     known = parameter("If-None-Match", "header", _TEXT, "The ETag of what the browser has.")
     file = [Answer(200, "The file.", kinds), seen, *refusals(Wrong, {404: "There is no such file."})]
     return [
-        Operation("get", "/", "page", "A page to try the models.", [Answer(200, "The page.", [Content(_TEXT, "text/html")]), seen], "page", parameters=[known]),
+        Operation(
+            "get",
+            "/",
+            "page",
+            "A page to try the models.",
+            [Answer(200, "The page.", [Content(_TEXT, "text/html")]), seen],
+            "page",
+            parameters=[known],
+        ),
         Operation("get", "/page/{file}", "pageFile", "A file of the page.", file, "page", parameters=[name, known]),
     ]

@@ -60,7 +60,9 @@ def _server() -> list[Operation]:
         _get("/v2", "oipServer", "What the server is, and its extensions.", _ok(shapes.ServerMetadata, "The server.")),
         _get("/v2/health/live", "oipLive", "Whether the server is alive.", _ok(shapes.Live)),
         _get("/v2/health/ready", "oipReady", "Whether every model answers.", _ok(shapes.Ready), not_ready),
-        _get("/v2/models/stats", "oipAllStatistics", "What all models did.", _ok(shapes.Statistics, "Their statistics.")),
+        _get(
+            "/v2/models/stats", "oipAllStatistics", "What all models did.", _ok(shapes.Statistics, "Their statistics.")
+        ),
     ]
 
 
@@ -68,12 +70,26 @@ def _models(names: list[str]) -> Iterator[Operation]:
     """Yield what is asked of a model: each with a version, and without."""
     gone, gone_or_not_now = refusals(shapes.Fault, _UNKNOWN), refusals(shapes.Fault, _UNKNOWN | _NOT_NOW)
     model = parameter("name", "path", {"type": "string", "enum": names}, "The model's name.")
-    version = parameter("version", "path", {"type": "string"}, "Which load of the model; another than the current one is 404.", "1")
+    version = parameter(
+        "version", "path", {"type": "string"}, "Which load of the model; another than the current one is 404.", "1"
+    )
     asked = [
         _infer(),
-        _get("", "oipModel", "What a model takes and gives.", _ok(shapes.ModelMetadata, "Its metadata."), *gone_or_not_now),
+        _get(
+            "",
+            "oipModel",
+            "What a model takes and gives.",
+            _ok(shapes.ModelMetadata, "Its metadata."),
+            *gone_or_not_now,
+        ),
         _get("/ready", "oipModelReady", "Whether a model answers.", _ok(shapes.ModelReady), *gone_or_not_now),
-        _get("/config", "oipConfiguration", "A model's configuration, as Triton writes it.", _ok(shapes.ModelConfiguration, "It."), *gone_or_not_now),
+        _get(
+            "/config",
+            "oipConfiguration",
+            "A model's configuration, as Triton writes it.",
+            _ok(shapes.ModelConfiguration, "It."),
+            *gone_or_not_now,
+        ),
         _get("/stats", "oipStatistics", "What a model did.", _ok(shapes.Statistics, "Its statistics."), *gone),
     ]
     for one in asked:
@@ -84,7 +100,10 @@ def _models(names: list[str]) -> Iterator[Operation]:
 
 def _infer() -> Operation:
     header = {HEADER: {"description": "How many bytes of the body are JSON.", "schema": {"type": "integer"}}}
-    answer = [Content(shapes.InferAnswer, examples={"the network's numbers": _ANSWER}), Content(pictures.FILE, "application/octet-stream")]
+    answer = [
+        Content(shapes.InferAnswer, examples={"the network's numbers": _ANSWER}),
+        Content(pictures.FILE, "application/octet-stream"),
+    ]
     return Operation(
         "post",
         "/infer",
@@ -97,8 +116,18 @@ def _infer() -> Operation:
         _TAG,
         description=_HOW,
         parameters=[
-            parameter(HEADER, "header", {"type": "integer", "minimum": 0}, "How many bytes of the body are JSON; all of them where it is missing."),
-            parameter("Content-Encoding", "header", {"type": "string", "enum": ["gzip", "deflate", "identity"]}, "How the body is compressed."),
+            parameter(
+                HEADER,
+                "header",
+                {"type": "integer", "minimum": 0},
+                "How many bytes of the body are JSON; all of them where it is missing.",
+            ),
+            parameter(
+                "Content-Encoding",
+                "header",
+                {"type": "string", "enum": ["gzip", "deflate", "identity"]},
+                "How the body is compressed.",
+            ),
         ],
         takes=[
             Content(shapes.PicturesRequest, examples={"one picture": _pictures(1), "two pictures": _pictures(2)}),
@@ -123,10 +152,18 @@ _ANSWER: Mapping[str, Any] = {
 
 def _repository(names: list[str]) -> list[Operation]:
     model = [parameter("name", "path", {"type": "string", "enum": names}, "The model's name, either of its two.")]
-    index = [_ok(shapes.Index, "The models."), *refusals(shapes.Fault, _BODY | {503: "Too much is being received at once."})]
+    index = [
+        _ok(shapes.Index, "The models."),
+        *refusals(shapes.Fault, _BODY | {503: "Too much is being received at once."}),
+    ]
     done = [_ok(shapes.Done, "It is done."), *refusals(shapes.Fault, _UNKNOWN | _BODY)]
-    again = "The new version starts beside the old one, which answers until the new one has passed its golden vectors, and goes on if that fails."
-    one = Operation("post", "/v2/repository/index", "oipIndex", "Every model with its state.", index, _TAG, may_be_empty=True)
+    again = (
+        "The new version starts beside the old one, which answers until the new one has passed its golden vectors, and"
+        " goes on if that fails."
+    )
+    one = Operation(
+        "post", "/v2/repository/index", "oipIndex", "Every model with its state.", index, _TAG, may_be_empty=True
+    )
     return [
         replace(one, takes=[Content(shapes.IndexRequest, examples={"what answers": {"ready": True}})]),
         replace(

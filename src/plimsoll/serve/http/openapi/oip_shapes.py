@@ -1,4 +1,5 @@
-"""The shapes of the Open Inference Protocol's JSON, for its description; `plimsoll.serve.oip` reads and writes it without the detour over these classes."""
+"""The shapes of the Open Inference Protocol's JSON, for its description; `plimsoll.serve.oip` reads and writes it
+without the detour over these classes."""
 
 from __future__ import annotations
 
@@ -35,22 +36,30 @@ class Fault(_Given):
 class InputParameters(_Taken):
     """What is said of an input."""
 
-    binary_data_size: NonNegativeInt | None = Field(None, description="So many bytes behind the JSON are this tensor; there is no `data` then.")
+    binary_data_size: NonNegativeInt | None = Field(
+        None, description="So many bytes behind the JSON are this tensor; there is no `data` then."
+    )
 
 
 class OutputParameters(_Taken):
     """What is asked of an output."""
 
     binary_data: bool | None = Field(None, description="Whether it goes as bytes behind the JSON.")
-    classification: NonNegativeInt = Field(0, description="The best so many values as BYTES `value:index:label`, in place of the tensor.")
+    classification: NonNegativeInt = Field(
+        0, description="The best so many values as BYTES `value:index:label`, in place of the tensor."
+    )
 
 
 class RequestParameters(_Taken):
     """What is asked of the request."""
 
     priority: NonNegativeInt = Field(0, description="1 goes first, 0 and 2 are normal, more goes last.")
-    timeout: NonNegativeInt = Field(0, description="Microseconds; what isn't begun by then is answered with 504. 0: as the service's settings say.")
-    binary_data_output: bool | None = Field(None, description="Whether outputs that say nothing themselves go as bytes behind the JSON.")
+    timeout: NonNegativeInt = Field(
+        0, description="Microseconds; what isn't begun by then is answered with 504. 0: as the service's settings say."
+    )
+    binary_data_output: bool | None = Field(
+        None, description="Whether outputs that say nothing themselves go as bytes behind the JSON."
+    )
 
 
 class InferInput(_Taken):
@@ -60,7 +69,10 @@ class InferInput(_Taken):
     datatype: Datatype
     shape: list[NonNegativeInt] = Field(max_length=MOST_AXES, description="The first axis counts pictures or rows.")
     data: list[Any] = Field(
-        default_factory=list, description='The elements, flat or nested as the shape says; a picture\'s file is text in base64, or `{"b64": text}`.'
+        default_factory=list,
+        description=(
+            'The elements, flat or nested as the shape says; a picture\'s file is text in base64, or `{"b64": text}`.'
+        ),
     )
     parameters: InputParameters | None = None
 
@@ -117,7 +129,9 @@ class InferOutput(_Given):
     name: str
     datatype: Datatype
     shape: list[NonNegativeInt]
-    data: list[float | bool | str | None] = Field(default_factory=list, description="Row-major; NaN and infinity are null.")
+    data: list[float | bool | str | None] = Field(
+        default_factory=list, description="Row-major; NaN and infinity are null."
+    )
     parameters: BinarySize | None = None
 
 
@@ -197,7 +211,9 @@ class ModelConfiguration(_Given):
     platform: str
     backend: str
     version_policy: dict[str, Any]
-    max_batch_size: NonNegativeInt = Field(description="Rows of a request for the bare network; 0 for pictures: their `dims` are the whole shape.")
+    max_batch_size: NonNegativeInt = Field(
+        description="Rows of a request for the bare network; 0 for pictures: their `dims` are the whole shape."
+    )
     input: list[TensorConfig]
     output: list[TensorConfig]
     dynamic_batching: dict[str, int]

@@ -18,7 +18,12 @@ Mode = Literal["validation", "serialization"]
 References = Mapping[tuple[Any, Mode], Schema]
 
 JSON = "application/json"
-RETRY: Mapping[str, Any] = {"Retry-After": {"description": "Seconds until it is worth trying again, where that is known.", "schema": {"type": "integer"}}}
+RETRY: Mapping[str, Any] = {
+    "Retry-After": {
+        "description": "Seconds until it is worth trying again, where that is known.",
+        "schema": {"type": "integer"},
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -65,19 +70,28 @@ class Operation:
 
 
 def refusals(shape: type[BaseModel], meanings: Mapping[int, str]) -> list[Answer]:
-    """Return answers of one shape, each with its status and meaning; those that may pass by themselves say when to try again."""
-    return [Answer(status, meaning, [Content(shape)], RETRY if status in (429, 503) else {}) for status, meaning in meanings.items()]
+    """Return answers of one shape, each with its status and meaning; those that may pass by themselves say when to try
+    again."""
+    return [
+        Answer(status, meaning, [Content(shape)], RETRY if status in (429, 503) else {})
+        for status, meaning in meanings.items()
+    ]
 
 
-def parameter(name: str, where: Literal["query", "path", "header"], schema: Schema, description: str, example: object = None) -> dict[str, Any]:
+def parameter(
+    name: str, where: Literal["query", "path", "header"], schema: Schema, description: str, example: object = None
+) -> dict[str, Any]:
     """Return a parameter; those in the path are required."""
     shown = {"name": name, "in": where, "description": description, "schema": dict(schema)}
     return shown | ({"required": True} if where == "path" else {}) | ({} if example is None else {"example": example})
 
 
 def written(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return `paths` and `components`. Of two operations with one method and path the first is written: it is the one that answers."""
-    references, definitions = models_json_schema(list(dict.fromkeys(_models(operations))), ref_template="#/components/schemas/{model}")
+    """Return `paths` and `components`. Of two operations with one method and path the first is written: it is the one
+    that answers."""
+    references, definitions = models_json_schema(
+        list(dict.fromkeys(_models(operations))), ref_template="#/components/schemas/{model}"
+    )
     paths: dict[str, dict[str, Any]] = {}
     for one in operations:
         paths.setdefault(one.path, {}).setdefault(one.method, _operation(one, references))
@@ -87,7 +101,12 @@ def written(operations: Sequence[Operation]) -> dict[str, Any]:
 def _models(operations: Iterable[Operation]) -> Iterator[tuple[type[BaseModel], Mode]]:
     for one in operations:
         yield from ((content.shape, "validation") for content in one.takes if isinstance(content.shape, type))
-        yield from ((content.shape, "serialization") for answer in one.answers for content in answer.contents if isinstance(content.shape, type))
+        yield from (
+            (content.shape, "serialization")
+            for answer in one.answers
+            for content in answer.contents
+            if isinstance(content.shape, type)
+        )
 
 
 def _operation(one: Operation, references: References) -> dict[str, Any]:
@@ -97,7 +116,10 @@ def _operation(one: Operation, references: References) -> dict[str, Any]:
     if one.parameters:
         shown["parameters"] = list(one.parameters)
     if one.takes:
-        shown["requestBody"] = {"required": not one.may_be_empty, "content": _contents(one.takes, "validation", references)}
+        shown["requestBody"] = {
+            "required": not one.may_be_empty,
+            "content": _contents(one.takes, "validation", references),
+        }
     by_status: dict[int, list[Answer]] = {}
     for answer in one.answers:
         by_status.setdefault(answer.status, []).append(answer)
@@ -128,4 +150,6 @@ def _content(alike: Sequence[Content], mode: Mode, references: References) -> di
         if schema not in schemas:
             schemas.append(schema)
     examples = {name: {"value": value} for content in alike for name, value in content.examples.items()}
-    return {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} | ({"examples": examples} if examples else {})
+    return {"schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}} | (
+        {"examples": examples} if examples else {}
+    )

@@ -1,4 +1,5 @@
-"""The shapes of the native interface's answers, for its description; the endpoints write them without the detour over these classes."""
+"""The shapes of the native interface's answers, for its description; the endpoints write them without the detour over
+these classes."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ class Box(_Shape):
 
     label: str
     score: float
-    box: list[float] = Field(description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4)
+    box: list[float] = Field(
+        description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4
+    )
 
 
 class Boxes(_Shape):
@@ -69,7 +72,9 @@ class Result(_Shape):
     name: str | None = Field(description="As it was sent.")
     answer: Scores | Boxes | Points | Mask | Outputs | None
     error: Wrongness | None
-    milliseconds: dict[str, float] = Field(description="queue: until a worker took it; decode, infer, answer: what its batch took.")
+    milliseconds: dict[str, float] = Field(
+        description="queue: until a worker took it; decode, infer, answer: what its batch took."
+    )
     batch: int = Field(description="How many pictures were computed together.")
 
 

@@ -20,7 +20,8 @@ def check(path: Path, trust: bool) -> None:
         if name == "Lambda" and not trust:
             raise Refused(
                 "it has a Lambda layer, which carries Python code that would run here",
-                "If you trust its author like that of a program: --trust. Or export it as a SavedModel where it was made.",
+                "If you trust its author like that of a program: --trust. Or export it as a SavedModel where it was"
+                " made.",
             )
         if module and not module.startswith(_OWN_MODULES):
             raise Refused(
@@ -39,14 +40,20 @@ def _architecture(path: Path) -> Any:
         with h5py.File(path, "r") as file:
             written = file.attrs.get("model_config")
     except OSError as error:
-        raise Refused(f"it is no Keras file: {error}", "Expected what model.save('NAME.keras') or model.save('NAME.h5') writes.") from error
+        raise Refused(
+            f"it is no Keras file: {error}", "Expected what model.save('NAME.keras') or model.save('NAME.h5') writes."
+        ) from error
     if written is None:
-        raise Refused("it has weights only, without the network that they belong to", "Save the whole network: model.save('NAME.keras').")
+        raise Refused(
+            "it has weights only, without the network that they belong to",
+            "Save the whole network: model.save('NAME.keras').",
+        )
     return json.loads(written)
 
 
 def _objects(part: Any) -> Iterator[tuple[str, str]]:
-    """Yield the class and module of every object in a description, however deep; custom ones also by what they are registered as."""
+    """Yield the class and module of every object in a description, however deep; custom ones also by what they are
+    registered as."""
     pending = [part]
     while pending:
         one = pending.pop()
@@ -61,11 +68,16 @@ def _objects(part: Any) -> Iterator[tuple[str, str]]:
 
 
 def names(tensors: Sequence[Any]) -> list[str]:
-    """Name a network's inputs or outputs: by what the author called them, else by the layer that they come from; none twice."""
+    """Name a network's inputs or outputs: by what the author called them, else by the layer that they come from; none
+    twice."""
     found: list[str] = []
     for tensor in tensors:
         history = tensor._keras_history
         layer = getattr(history, "operation", None) or history.layer  # Keras 3, Keras 2
-        name = layer.name if not tensor.name or tensor.name.startswith("keras_tensor") or "/" in tensor.name else tensor.name
+        name = (
+            layer.name
+            if not tensor.name or tensor.name.startswith("keras_tensor") or "/" in tensor.name
+            else tensor.name
+        )
         found.append(name if name not in found else f"{name}_{sum(one.startswith(name) for one in found)}")
     return found

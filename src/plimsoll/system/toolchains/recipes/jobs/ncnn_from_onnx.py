@@ -22,13 +22,16 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     shutil.copy(inputs["model"], work / "network.onnx")
     shapes = ",".join("[" + ",".join(map(str, shape)) + "]" for shape in request["shapes"])
     # In float16 it would flush to zero what float16 can hold as subnormal numbers.
-    done = subprocess.run([_program(), "network.onnx", f"inputshape={shapes}", "fp16=0"], cwd=work, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        [_program(), "network.onnx", f"inputshape={shapes}", "fp16=0"], cwd=work, stdin=subprocess.DEVNULL, check=False
+    )
     made = [work / f"network.ncnn.{kind}" for kind in ("param", "bin")]
     if done.returncode != 0 or not all(file.is_file() for file in made):
         raise RuntimeError(f"pnnx ended with exit code {done.returncode}")
     for file in made:
         shutil.move(file, out / f"network{file.suffix}")
-    # Where pnnx makes out which axis counts pictures it drops that axis, which is 0; else it writes 233 and keeps them all. Its sample says so.
+    # Where pnnx makes out which axis counts pictures it drops that axis, which is 0; else it writes 233 and keeps them
+    # all. Its sample says so.
     sample = (work / "network_ncnn.py").read_text(encoding="utf-8")
     axes = dict(re.findall(r'input\("(in\d+)", ncnn\.Mat\(in\d+\.numpy\(\), batch_index=(\d+)\)', sample))
     return {"batch_axes": [int(axes.get(f"in{number}", -1)) for number in range(len(request["shapes"]))]}
@@ -39,5 +42,7 @@ def _program() -> str:
     places = list(spec.submodule_search_locations or []) if spec is not None else []
     program = Path(places[0]) / ("pnnx.exe" if os.name == "nt" else "pnnx") if places else None
     if program is None or not program.is_file():
-        raise Refused("the program is missing in pnnx's wheel", "Remove the toolchain and make it again: plimsoll toolchains.")
+        raise Refused(
+            "the program is missing in pnnx's wheel", "Remove the toolchain and make it again: plimsoll toolchains."
+        )
     return str(program)

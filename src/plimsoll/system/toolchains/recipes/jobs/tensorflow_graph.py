@@ -1,4 +1,5 @@
-"""GraphDefs: find what goes in and what comes out, cut, fix shapes, refuse what doesn't belong into a network for answers."""
+"""GraphDefs: find what goes in and what comes out, cut, fix shapes, refuse what doesn't belong into a network for
+answers."""
 
 from __future__ import annotations
 
@@ -10,10 +11,34 @@ from plimsoll_job import Refused
 from tensorflow.python.tools import strip_unused_lib
 
 _REACHES_OUT = frozenset(
-    {"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "PrintV2", "Print", "Save", "DecodeProtoV2"}
+    {
+        "PyFunc",
+        "PyFuncStateless",
+        "EagerPyFunc",
+        "ReadFile",
+        "WriteFile",
+        "MatchingFiles",
+        "WholeFileReaderV2",
+        "PrintV2",
+        "Print",
+        "Save",
+        "DecodeProtoV2",
+    }
 )
 """Operators that run Python or touch the user's files: a picture network has no use for them."""
-_NO_ANSWER = frozenset({"NoOp", "Const", "Assert", "Assign", "AssignVariableOp", "SaveV2", "RestoreV2", "Placeholder", "PlaceholderWithDefault"})
+_NO_ANSWER = frozenset(
+    {
+        "NoOp",
+        "Const",
+        "Assert",
+        "Assign",
+        "AssignVariableOp",
+        "SaveV2",
+        "RestoreV2",
+        "Placeholder",
+        "PlaceholderWithDefault",
+    }
+)
 _NO_ANSWER_PARTS = ("Summary", "Gradient", "Apply", "Queue", "Iterator")
 _PLACEHOLDERS = ("Placeholder", "PlaceholderWithDefault", "PlaceholderV2")
 _KEEP_PROBABILITY = ("keep_prob", "keep_probability", "dropout_keep_prob")
@@ -39,7 +64,10 @@ def refuse_what_reaches_out(graph: Any, trust: bool) -> None:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     found = sorted({node.op for node in nodes} & _REACHES_OUT)
     if found and not trust:
-        raise Refused(f"it runs code or touches files when it answers ({', '.join(found)})", "If you trust its author like that of a program: --trust.")
+        raise Refused(
+            f"it runs code or touches files when it answers ({', '.join(found)})",
+            "If you trust its author like that of a program: --trust.",
+        )
 
 
 def keep_reachable(graph: Any, outputs: Iterable[str]) -> Any:
@@ -48,21 +76,28 @@ def keep_reachable(graph: Any, outputs: Iterable[str]) -> Any:
 
 
 def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict[str, str], dict[str, str], list[str]]:
-    """Find the inputs and outputs of a graph, or take those that were asked for; returns the part between them, both by name, and notes."""
+    """Find the inputs and outputs of a graph, or take those that were asked for; returns the part between them, both by
+    name, and notes."""
     nodes = {node.name: node for node in graph.node}
     for name in (*inputs, *outputs):
         if node_of(name) not in nodes:
             raise Refused(
-                f"it has no tensor '{short(name)}'", f"Its placeholders: {_named(_placeholders(graph))}; what nothing else reads: {_named(_leaves(graph))}."
+                f"it has no tensor '{short(name)}'",
+                f"Its placeholders: {_named(_placeholders(graph))}; what nothing else reads: {_named(_leaves(graph))}.",
             )
     chosen = [full(name) for name in outputs] or _the_output(graph)
     cut = keep_reachable(graph, chosen)
     if inputs:
-        cut = strip_unused_lib.strip_unused(cut, [node_of(name) for name in inputs], [node_of(one) for one in chosen], _types(graph, inputs))
+        cut = strip_unused_lib.strip_unused(
+            cut, [node_of(name) for name in inputs], [node_of(one) for one in chosen], _types(graph, inputs)
+        )
     cut, notes = _fix_switches(cut)
     fed = [full(name) for name in inputs] or [f"{name}:0" for name in _placeholders(cut)]
     if not fed:
-        raise Refused("it has no placeholder that its output depends on", f"Name its input with --inputs. Its first nodes: {_named(list(nodes)[:10])}.")
+        raise Refused(
+            "it has no placeholder that its output depends on",
+            f"Name its input with --inputs. Its first nodes: {_named(list(nodes)[:10])}.",
+        )
     if not inputs or not outputs:
         notes.append(f"found inputs {_named(fed)} and outputs {_named(chosen)}")
     return cut, {short(one): one for one in fed}, {short(one): one for one in chosen}, notes
@@ -93,7 +128,9 @@ def _shape(node: Any, name: str, given: list[int | None] | None, batch: int | No
     if given is not None and not known.is_compatible_with(given):
         raise Refused(f"its input '{name}' has the shape {_written(known.as_list())}, given was {_written(given)}")
     if given is None and known.rank is None:
-        raise Refused(f"its input '{name}' has no shape in the file", f"Give one, for example --shape {name}=N,224,224,3")
+        raise Refused(
+            f"its input '{name}' has no shape in the file", f"Give one, for example --shape {name}=N,224,224,3"
+        )
     shape: list[int | None] = list(given) if given is not None else known.as_list()
     if batch is not None and shape:
         shape[0] = batch
@@ -108,10 +145,15 @@ def check_inference(graph: Any) -> None:
     """Refuse a graph that was saved as it trains, and normalizes by its own batch."""
     training = [node.name for node in graph.node if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b]
     if training:
-        raise Refused(f"it was saved in training mode: '{training[0]}' normalizes by what is in the batch", "Save it in inference mode (is_training=False).")
+        raise Refused(
+            f"it was saved in training mode: '{training[0]}' normalizes by what is in the batch",
+            "Save it in inference mode (is_training=False).",
+        )
 
 
-def answer(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str], feeds: Mapping[str, Any]) -> dict[str, Any]:
+def answer(
+    graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str], feeds: Mapping[str, Any]
+) -> dict[str, Any]:
     """Let TensorFlow compute a frozen graph."""
     with tf.Graph().as_default() as loaded:
         tf.import_graph_def(graph, name="")
@@ -123,21 +165,30 @@ def answer(graph: Any, inputs: Mapping[str, str], outputs: Mapping[str, str], fe
 def _the_output(graph: Any) -> list[str]:
     leaves = _leaves(graph)
     if len(leaves) != 1:
-        raise Refused(f"it has {len(leaves)} tensors that could be its answer: {_named(leaves)}", "Say which with --outputs.")
+        raise Refused(
+            f"it has {len(leaves)} tensors that could be its answer: {_named(leaves)}", "Say which with --outputs."
+        )
     return [f"{leaves[0]}:0"]
 
 
 def _leaves(graph: Any) -> list[str]:
     """Return the nodes that nothing reads and that depend on a placeholder for numbers: what a network is for."""
     read = {node_of(one) for node in graph.node for one in node.input}
-    fed = {node.name for node in graph.node if node.op in _PLACEHOLDERS and node.attr["dtype"].type != tf.string.as_datatype_enum and _switch(node) is None}
+    fed = {
+        node.name
+        for node in graph.node
+        if node.op in _PLACEHOLDERS and node.attr["dtype"].type != tf.string.as_datatype_enum and _switch(node) is None
+    }
     for node in _in_order(graph):
         if any(node_of(one) in fed for one in node.input):
             fed.add(node.name)
     return [
         node.name
         for node in graph.node
-        if node.name in fed and node.name not in read and node.op not in _NO_ANSWER and not any(part in node.op for part in _NO_ANSWER_PARTS)
+        if node.name in fed
+        and node.name not in read
+        and node.op not in _NO_ANSWER
+        and not any(part in node.op for part in _NO_ANSWER_PARTS)
     ]
 
 
@@ -149,7 +200,11 @@ def _in_order(graph: Any) -> list[Any]:
     opened: set[str] = set()
     while stack:
         node = stack[-1]
-        missing = [] if node.name in opened else [nodes[node_of(one)] for one in node.input if node_of(one) in nodes and node_of(one) not in done]
+        missing = (
+            []
+            if node.name in opened
+            else [nodes[node_of(one)] for one in node.input if node_of(one) in nodes and node_of(one) not in done]
+        )
         opened.add(node.name)
         if missing:
             stack += [one for one in missing if one.name not in opened]
@@ -181,7 +236,8 @@ def _fix_switches(graph: Any) -> tuple[Any, list[str]]:
             keeps_all |= value == 1.0
             _make_constant(node, value, node.attr["dtype"].type)
     for node in fixed.node if keeps_all else ():
-        # Dropout that keeps everything compares its draws, 0 … 1, with 0 or adds 1 and rounds down: any draw gives the same, so one number will do.
+        # Dropout that keeps everything compares its draws, 0 … 1, with 0 or adds 1 and rounds down: any draw gives the
+        # same, so one number will do.
         if node.op == "RandomUniform":
             _make_constant(node, 0.0, node.attr["dtype"].type)
     return fixed, notes

@@ -1,4 +1,5 @@
-"""Load a file of TensorFlow or Keras: its frozen graph, what goes in and comes out by name, and how it answers as it was loaded."""
+"""Load a file of TensorFlow or Keras: its frozen graph, what goes in and comes out by name, and how it answers as it
+was loaded."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ def load_keras(path: Path, request: dict[str, Any]) -> Loaded:
     keras_files.check(path, request["trust"])
     model, framework = _keras_model(path, request["trust"])
     if not getattr(model, "inputs", None):
-        raise Refused("it is a subclassed model without fixed inputs", "Export it as a SavedModel: model.export(folder).")
+        raise Refused(
+            "it is a subclassed model without fixed inputs", "Export it as a SavedModel: model.export(folder)."
+        )
     names, results = keras_files.names(model.inputs), keras_files.names(tf.nest.flatten(model.outputs))
 
     def call(*tensors: Any) -> list[Any]:
@@ -63,7 +66,10 @@ def load_keras(path: Path, request: dict[str, Any]) -> Loaded:
             graph,
             {name: one.name for name, one in zip(names, frozen.inputs, strict=True)},
             {name: one.name for name, one in zip(results, frozen.outputs, strict=True)},
-            lambda feeds: {name: one.numpy() for name, one in zip(results, call(*(tf.constant(feeds[name]) for name in names)), strict=True)},
+            lambda feeds: {
+                name: one.numpy()
+                for name, one in zip(results, call(*(tf.constant(feeds[name]) for name in names)), strict=True)
+            },
             framework,
         ),
         request,
@@ -74,13 +80,20 @@ def _keras_model(path: Path, trust: bool) -> tuple[Any, str]:
     """Load with Keras 3; what that no longer reads, with Keras 2."""
     trouble = (TypeError, ValueError, KeyError, AttributeError, ImportError)
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=not trust), f"{TENSORFLOW} with Keras {keras.__version__}"
+        return keras.models.load_model(
+            path, compile=False, safe_mode=not trust
+        ), f"{TENSORFLOW} with Keras {keras.__version__}"
     except trouble as error:
         text = " ".join(str(error).split())
     try:
-        return tf_keras.models.load_model(path, compile=False, safe_mode=not trust), f"{TENSORFLOW} with Keras {tf_keras.__version__}"
+        return tf_keras.models.load_model(
+            path, compile=False, safe_mode=not trust
+        ), f"{TENSORFLOW} with Keras {tf_keras.__version__}"
     except trouble as error:
-        raise Refused(f"Keras {keras.__version__} can't load it: {text[:400]}", "Save it again with Keras 3, or export it as a SavedModel.") from error
+        raise Refused(
+            f"Keras {keras.__version__} can't load it: {text[:400]}",
+            "Save it again with Keras 3, or export it as a SavedModel.",
+        ) from error
 
 
 def load_savedmodel(path: Path, request: dict[str, Any]) -> Loaded:
@@ -92,10 +105,16 @@ def load_savedmodel(path: Path, request: dict[str, Any]) -> Loaded:
     model = tf.saved_model.load(str(path))
     signatures = dict(model.signatures)
     if not signatures:
-        raise Refused("it has no signature to answer with", "Export it again with one: model.export(folder), or tf.saved_model.save(…, signatures=…).")
+        raise Refused(
+            "it has no signature to answer with",
+            "Export it again with one: model.export(folder), or tf.saved_model.save(…, signatures=…).",
+        )
     key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
     if key != "serving_default" and len(signatures) > 1:
-        raise Refused(f"it has {len(signatures)} signatures and none is serving_default: {', '.join(signatures)}", "Export it again with that one alone.")
+        raise Refused(
+            f"it has {len(signatures)} signatures and none is serving_default: {', '.join(signatures)}",
+            "Export it again with that one alone.",
+        )
     function = signatures[key]
     frozen = _freeze(function)
     specs, results = function.structured_input_signature[1], sorted(function.structured_outputs)
@@ -106,7 +125,10 @@ def load_savedmodel(path: Path, request: dict[str, Any]) -> Loaded:
             frozen.graph.as_graph_def(),
             fed,
             {name: one.name for name, one in zip(results, frozen.outputs, strict=True)},
-            lambda feeds: {name: value.numpy() for name, value in function(**{key: tf.constant(feed) for key, feed in feeds.items()}).items()},
+            lambda feeds: {
+                name: value.numpy()
+                for name, value in function(**{key: tf.constant(feed) for key, feed in feeds.items()}).items()
+            },
             notes=(f"answers with its signature '{key}'",),
         ),
         request,
@@ -125,9 +147,16 @@ def _selected(loaded: Loaded, request: dict[str, Any]) -> Loaded:
             if name not in there:
                 raise Refused(f"it has no {what} '{name}'", f"Its {what}s: {', '.join(there)}.")
     if wanted_inputs and set(wanted_inputs) != set(loaded.inputs):
-        raise Refused(f"all its inputs have to be fed: {', '.join(loaded.inputs)}", "Leave --inputs out; to cut it inside, freeze it first with --keep.")
+        raise Refused(
+            f"all its inputs have to be fed: {', '.join(loaded.inputs)}",
+            "Leave --inputs out; to cut it inside, freeze it first with --keep.",
+        )
     outputs = {name: loaded.outputs[name] for name in wanted or loaded.outputs}
-    return replace(loaded, outputs=outputs, answer=lambda feeds: {name: value for name, value in loaded.answer(feeds).items() if name in outputs})
+    return replace(
+        loaded,
+        outputs=outputs,
+        answer=lambda feeds: {name: value for name, value in loaded.answer(feeds).items() if name in outputs},
+    )
 
 
 def load_frozen(path: Path, request: dict[str, Any]) -> Loaded:
@@ -136,16 +165,22 @@ def load_frozen(path: Path, request: dict[str, Any]) -> Loaded:
     try:
         graph.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise Refused("it is no frozen TensorFlow graph", "Expected a binary GraphDef. Of a SavedModel, give the folder.") from error
+        raise Refused(
+            "it is no frozen TensorFlow graph", "Expected a binary GraphDef. Of a SavedModel, give the folder."
+        ) from error
     if not graph.node:
         raise Refused("it is an empty graph, or no TensorFlow graph")
     variables = [node.name for node in graph.node if node.op in {"Variable", "VariableV2", "VarHandleOp"}]
     if variables:
-        raise Refused(f"it is not frozen: '{variables[0]}' is a variable", "Give the checkpoint (.meta) that its weights are in.")
+        raise Refused(
+            f"it is not frozen: '{variables[0]}' is a variable", "Give the checkpoint (.meta) that its weights are in."
+        )
     return _between(graph, lambda cut, fed, results: lambda feeds: answer(cut, fed, results, feeds), request)
 
 
-def _between(graph: Any, answering: Callable[[Any, dict[str, str], dict[str, str]], Answer], request: dict[str, Any]) -> Loaded:
+def _between(
+    graph: Any, answering: Callable[[Any, dict[str, str], dict[str, str]], Answer], request: dict[str, Any]
+) -> Loaded:
     cut, fed, results, notes = choose(graph, request["inputs"], request["outputs"])
     refuse_what_reaches_out(cut, request["trust"])
     return Loaded(cut, fed, results, answering(cut, fed, results), notes=tuple(notes))
@@ -161,11 +196,15 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
     with tf.Graph().as_default() as graph:
         saver = tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
         if saver is None:
-            raise Refused("its graph says nothing of how its weights were saved", "Save it again with tf.compat.v1.train.Saver().")
+            raise Refused(
+                "its graph says nothing of how its weights were saved", "Save it again with tf.compat.v1.train.Saver()."
+            )
         chosen, fed, results, notes = choose(graph.as_graph_def(), inputs, outputs)
         with tf.compat.v1.Session(graph=graph) as session:
             saver.restore(session, prefix)
-            frozen = tf.compat.v1.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), [node_of(one) for one in results.values()])
+            frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
+                session, graph.as_graph_def(), [node_of(one) for one in results.values()]
+            )
     switches = {f"{node.name}:0": node for node in chosen.node if node.op == "Const"}
     cut, fed, results, _ = choose(frozen, [*fed.values()], [*results.values()])
 
@@ -174,7 +213,9 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
         with tf.Graph().as_default() as graph:
             again = tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
             placeholders = [f"{node.name}:0" for node in graph.as_graph_def().node if node.op.startswith("Placeholder")]
-            fixed = {name: tf.make_ndarray(switches[name].attr["value"].tensor) for name in placeholders if name in switches}
+            fixed = {
+                name: tf.make_ndarray(switches[name].attr["value"].tensor) for name in placeholders if name in switches
+            }
             with tf.compat.v1.Session(graph=graph) as session:
                 again.restore(session, prefix)
                 values = session.run([*results.values()], fixed | {fed[name]: value for name, value in feeds.items()})
@@ -184,7 +225,8 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
 
 
 def _signature(meta: Any, request: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the inputs and outputs that were asked for, else those of the graph's own signature, else nothing: then they are found."""
+    """Return the inputs and outputs that were asked for, else those of the graph's own signature, else nothing: then
+    they are found."""
     inputs, outputs = [full(one) for one in request["inputs"]], [full(one) for one in request["outputs"]]
     if "serving_default" not in meta.signature_def:
         return inputs, outputs

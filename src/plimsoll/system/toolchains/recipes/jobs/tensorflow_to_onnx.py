@@ -1,7 +1,8 @@
 """Any file of TensorFlow or Keras → ONNX, with what TensorFlow answers to a probe.
 
 Whatever the file is, it becomes a frozen graph first: one GraphDef whose weights are constants. That is folded by
-TensorFlow's own optimizer and converted by tf2onnx; the answers come from the network as it was loaded, before all that.
+TensorFlow's own optimizer and converted by tf2onnx; the answers come from the network as it was loaded, before all
+that.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     check_inference(graph)
     feeds = _feeds(loaded, shapes)
     answers = _answers(loaded, feeds)
-    np.savez(out / "probe.npz", **{f"feed {name}": value for name, value in feeds.items()}, **{f"answer {name}": value for name, value in answers.items()})
+    np.savez(
+        out / "probe.npz",
+        **{f"feed {name}": value for name, value in feeds.items()},
+        **{f"answer {name}": value for name, value in answers.items()},
+    )
     folded = keep_reachable(_fold(graph, loaded), loaded.outputs.values())
     notes = list(loaded.notes)
     if request["keep"]:
@@ -42,13 +47,17 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
 
 
 def _feeds(loaded: Loaded, shapes: dict[str, list[int | None]]) -> dict[str, Any]:
-    """Make the tensors of the probe: patches and noise, since noise alone looks the same to a network that averages; -1 … 1, or the range of a byte."""
+    """Make the tensors of the probe: patches and noise, since noise alone looks the same to a network that averages; -1
+    … 1, or the range of a byte."""
     random = np.random.default_rng(20261122)
     feeds = {}
     for name, tensor in loaded.inputs.items():
         dtype = tf.as_dtype(next(node for node in loaded.graph.node if node.name == node_of(tensor)).attr["dtype"].type)
         if not (dtype.is_floating or dtype.is_integer):
-            raise Refused(f"its input '{name}' is {dtype.name}", "Networks that take numbers can be imported; name another input with --inputs.")
+            raise Refused(
+                f"its input '{name}' is {dtype.name}",
+                "Networks that take numbers can be imported; name another input with --inputs.",
+            )
         shape = [_size(axis, len(shapes[name])) if size is None else size for axis, size in enumerate(shapes[name])]
         values = 0.7 * random.uniform(-1, 1, [min(size, _PATCHES) for size in shape])
         for axis, size in enumerate(shape):
@@ -68,14 +77,18 @@ def _size(axis: int, rank: int) -> int:
 
 
 def _answers(loaded: Loaded, feeds: dict[str, Any]) -> dict[str, Any]:
-    """Let the network answer; where it draws random numbers, twice: one that then answers otherwise is training, or means to be random."""
+    """Let the network answer; where it draws random numbers, twice: one that then answers otherwise is training, or
+    means to be random."""
     first = loaded.answer(feeds)
     if not any("Random" in node.op or "Multinomial" in node.op for node in loaded.graph.node):
         return first
     second = loaded.answer(feeds)
     for name, value in first.items():
         if not np.allclose(value, second[name], rtol=1e-4, atol=1e-6, equal_nan=True):
-            raise Refused(f"its answer '{name}' is another one each time: it is in training mode, or random by design", "Save it in inference mode.")
+            raise Refused(
+                f"its answer '{name}' is another one each time: it is in training mode, or random by design",
+                "Save it in inference mode.",
+            )
     return first
 
 
@@ -91,12 +104,15 @@ def _fold(graph: Any, loaded: Loaded) -> Any:
 def _kept(graph: Any, loaded: Loaded, feeds: dict[str, Any], answers: dict[str, Any]) -> str:
     """Hold the frozen graph that is kept against the network that it was made from, and say how far it lies off."""
     kept = answer(graph, loaded.inputs, loaded.outputs, feeds)
-    apart = max(float(np.abs(kept[name] - answers[name]).max() / max(float(np.abs(answers[name]).max()), 1e-6)) for name in answers)
+    apart = max(
+        float(np.abs(kept[name] - answers[name]).max() / max(float(np.abs(answers[name]).max()), 1e-6))
+        for name in answers
+    )
     if not apart < 1e-4:
         raise ValueError(f"the folded graph answers otherwise than the network: {apart:.1e} of the largest value")
     return (
-        f"kept frozen and folded, {len(graph.node)} nodes; inputs {', '.join(loaded.inputs.values())}, outputs {', '.join(loaded.outputs.values())}; "
-        f"it differs from the network by {apart:.1e} of the largest value"
+        f"kept frozen and folded, {len(graph.node)} nodes; inputs {', '.join(loaded.inputs.values())}, outputs"
+        f" {', '.join(loaded.outputs.values())}; it differs from the network by {apart:.1e} of the largest value"
     )
 
 
@@ -104,7 +120,12 @@ def _write(graph: Any, loaded: Loaded, shapes: dict[str, list[int | None]], file
     """Convert the graph and give inputs and outputs their names, and the free batch axis one name."""
     renamed = {tensor: name for names in (loaded.inputs, loaded.outputs) for name, tensor in names.items()}
     proto, _ = tf2onnx.convert.from_graph_def(
-        graph, name="model", input_names=[*loaded.inputs.values()], output_names=[*loaded.outputs.values()], opset=_OPSET, tensors_to_rename=renamed
+        graph,
+        name="model",
+        input_names=[*loaded.inputs.values()],
+        output_names=[*loaded.outputs.values()],
+        opset=_OPSET,
+        tensors_to_rename=renamed,
     )
     custom = sorted({node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")})
     if custom:

@@ -1,4 +1,5 @@
-"""Make a quantized TFLite network a float one: each stored integer becomes the value that it stands for, and nothing is rounded on the way."""
+"""Make a quantized TFLite network a float one: each stored integer becomes the value that it stands for, and nothing is
+rounded on the way."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ _BETWEEN = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
 
 
 def dequantize(model: Any) -> None:
-    """Change a model, as the schema's objects: its tensors are float32 wherever they were quantized, its ends too, under the same names."""
+    """Change a model, as the schema's objects: its tensors are float32 wherever they were quantized, its ends too,
+    under the same names."""
     for graph in model.subgraphs:
         changed = {index for index, tensor in enumerate(graph.tensors) if _scales(tensor).size}
         for index in changed:
@@ -30,12 +32,19 @@ def dequantize(model: Any) -> None:
 def _scales(tensor: Any) -> Any:
     """Return the scales of a tensor, one or one a channel; none where its numbers mean themselves."""
     found = tensor.quantization.scale if tensor.quantization is not None else None
-    return np.zeros(0, np.float32) if found is None or tensor.type == schema.TensorType.FLOAT32 else np.asarray(found, np.float32)
+    return (
+        np.zeros(0, np.float32)
+        if found is None or tensor.type == schema.TensorType.FLOAT32
+        else np.asarray(found, np.float32)
+    )
 
 
 def _make_float(model: Any, tensor: Any) -> None:
     if tensor.type not in _DTYPES:
-        raise Refused(f"its tensor {_text(tensor.name)!r} is quantized to a type that can't be converted", "Run the file as it is, with the runtime litert.")
+        raise Refused(
+            f"its tensor {_text(tensor.name)!r} is quantized to a type that can't be converted",
+            "Run the file as it is, with the runtime litert.",
+        )
     data = model.buffers[tensor.buffer].data
     if data is not None and len(data):
         quantization = tensor.quantization
@@ -59,7 +68,11 @@ def _leave_out_steps(model: Any, graph: Any, changed: set[int]) -> None:
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex].builtinCode
         source, target = operator.inputs[0], operator.outputs[0]
-        if code in _BETWEEN and (source in changed or target in changed) and not (source in graph.inputs and target in graph.outputs):
+        if (
+            code in _BETWEEN
+            and (source in changed or target in changed)
+            and not (source in graph.inputs and target in graph.outputs)
+        ):
             source = same.get(source, source)
             same[target] = source
             if target in graph.outputs:

@@ -1,8 +1,8 @@
 """ONNX → TFLite in float32, by onnx2tf's own writer, which needs no TensorFlow.
 
-Expects fixed sizes everywhere. onnx2tf takes every input for channels first and turns it around unless it is told to keep its
-shape; it turns outputs around, replaces characters in names and overwrites its input file: it gets a file and names of its
-own, and the old names are put back.
+Expects fixed sizes everywhere. onnx2tf takes every input for channels first and turns it around unless it is told to
+keep its shape; it turns outputs around, replaces characters in names and overwrites its input file: it gets a file and
+names of its own, and the old names are put back.
 """
 
 from __future__ import annotations
@@ -38,7 +38,11 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         verbosity="error",
     )
     report = json.loads((work / "network_tensor_correspondence_report.json").read_text(encoding="utf-8"))
-    became = {record["onnx_output_name"]: record["resolved_tflite_tensor_name"] for record in report["records"] if record["exists_in_final_model"]}
+    became = {
+        record["onnx_output_name"]: record["resolved_tflite_tensor_name"]
+        for record in report["records"]
+        if record["exists_in_final_model"]
+    }
     before = {new: old for old, new in names.items()}
     rename(
         work / "network_float32.tflite",
@@ -50,7 +54,8 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
 
 
 def _hold_layouts(graph: onnx.GraphProto) -> None:
-    """Let every output be reshaped to what it is: of a convolution that ends the graph, onnx2tf would give the channels last."""
+    """Let every output be reshaped to what it is: of a convolution that ends the graph, onnx2tf would give the channels
+    last."""
     for value in graph.output:
         sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         if len(sizes) < 3 or not all(sizes):

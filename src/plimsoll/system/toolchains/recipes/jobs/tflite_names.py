@@ -17,9 +17,9 @@ _LAST_OLD_CODE = 127
 def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], mark: str = "") -> None:
     """Write a TFLite file again, its inputs and outputs called so, in order, in the graph and in its only signature.
 
-    Weights that lie behind the FlatBuffer, as the quantizer leaves them, move into it: what other tools write again would lose
-    them. Operators are numbered for older readers too, which the quantizer forgets. `mark` is the name of an empty entry among
-    the metadata.
+    Weights that lie behind the FlatBuffer, as the quantizer leaves them, move into it: what other tools write again
+    would lose them. Operators are numbered for older readers too, which the quantizer forgets. `mark` is the name of an
+    empty entry among the metadata.
     """
     model = flatbuffer_utils.read_model(str(source))
     graph = model.subgraphs[0]
@@ -49,11 +49,14 @@ def write(model: Any, target: Path) -> None:
 
 
 def sign(model: Any) -> None:
-    """Give a model the one signature that says what its ends are: the quantizer and newer clients go by it, older files have none."""
+    """Give a model the one signature that says what its ends are: the quantizer and newer clients go by it, older files
+    have none."""
     graph = model.subgraphs[0]
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = _SIGNATURE, 0
-    signature.inputs, signature.outputs = ([_end(graph, place) for place in places] for places in (graph.inputs, graph.outputs))
+    signature.inputs, signature.outputs = (
+        [_end(graph, place) for place in places] for places in (graph.inputs, graph.outputs)
+    )
     model.signatureDefs = [signature]
 
 

@@ -56,7 +56,8 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
 def _write_plain(source: Path, target: Path) -> None:
     """Write the file again as the quantizer needs it.
 
-    It goes by the signature. Additions and subtractions are to take any scale in int16; powers of two alone are their default.
+    It goes by the signature. Additions and subtractions are to take any scale in int16; powers of two alone are their
+    default.
     """
     model = flatbuffer_utils.read_model(str(source))
     for graph in model.subgraphs:
@@ -81,10 +82,13 @@ def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], flo
 
 
 def _calibrate(plan: quantizer.Quantizer, source: Path, tensors: Any) -> Ranges:
-    """Return the range of every tensor over all items: those that Plimsoll's calibrators don't know (padded, rearranged) need one too."""
+    """Return the range of every tensor over all items: those that Plimsoll's calibrators don't know (padded,
+    rearranged) need one too."""
     signature, names = next(iter(Interpreter(str(source)).get_signature_list().items()))
     mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
-    observer = calibrator.Calibrator(source.read_bytes(), num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update)
+    observer = calibrator.Calibrator(
+        source.read_bytes(), num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update
+    )
     observer.calibrate({signature: [{names["inputs"][0]: item[None]} for item in tensors]}, plan._recipe_manager)
     found: Ranges = observer.get_model_qsvs()
     return found

@@ -1,7 +1,8 @@
 """TFLite → ONNX in float32, by tf2onnx, with what the same network answers to a probe in TensorFlow Lite's interpreter.
 
-A quantized file is made a float one first (`tflite_dequantize`), which answers the probe; how far the quantized one lies off is
-measured beside that. So is how far the interpreter's two sets of kernels lie apart: nothing can be held to more than that.
+A quantized file is made a float one first (`tflite_dequantize`), which answers the probe; how far the quantized one
+lies off is measured beside that. So is how far the interpreter's two sets of kernels lie apart: nothing can be held to
+more than that.
 """
 
 from __future__ import annotations
@@ -45,19 +46,34 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     feeds = _feeds(interpreter)
     answers = _answer(interpreter, feeds)
     again = _answer(_interpreter(plain, tf.lite.experimental.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES), feeds)
-    np.savez(out / "probe.npz", **{f"feed {name}": value for name, value in feeds.items()}, **{f"answer {name}": value for name, value in answers.items()})
+    np.savez(
+        out / "probe.npz",
+        **{f"feed {name}": value for name, value in feeds.items()},
+        **{f"answer {name}": value for name, value in answers.items()},
+    )
     convert.from_tflite(str(plain), opset=_OPSET, output_path=str(out / "model.onnx"))
     _finish(out / "model.onnx", list(feeds))
     rounded = _answer(_interpreter(inputs["model"]), feeds) if request["quantized"] else answers
-    apart = {name: float(np.abs(rounded[name].astype(np.float64) - value).max(initial=0)) for name, value in answers.items() if value.dtype == np.float32}
-    return {"framework": f"TensorFlow Lite {tf.__version__}", "rounding": apart, "spread": max(_relative(answers[name], again[name]) for name in answers)}
+    apart = {
+        name: float(np.abs(rounded[name].astype(np.float64) - value).max(initial=0))
+        for name, value in answers.items()
+        if value.dtype == np.float32
+    }
+    return {
+        "framework": f"TensorFlow Lite {tf.__version__}",
+        "rounding": apart,
+        "spread": max(_relative(answers[name], again[name]) for name in answers),
+    }
 
 
 def _refuse_sparse(model: Any) -> None:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.sparsity is not None:
-                raise Refused("its weights are stored sparse, which tf2onnx can't read", "Run the file as it is, with the runtime litert.")
+                raise Refused(
+                    "its weights are stored sparse, which tf2onnx can't read",
+                    "Run the file as it is, with the runtime litert.",
+                )
 
 
 def _relative(reference: Any, other: Any) -> float:
@@ -74,7 +90,10 @@ def _interpreter(path: Path, kernels: Any = tf.lite.experimental.OpResolverType.
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
-        raise Refused(f"TensorFlow Lite can't run it: {' '.join(str(error).split())[:300]}", "It needs operators that the runtime doesn't have.") from error
+        raise Refused(
+            f"TensorFlow Lite can't run it: {' '.join(str(error).split())[:300]}",
+            "It needs operators that the runtime doesn't have.",
+        ) from error
     return interpreter
 
 
@@ -87,7 +106,14 @@ def _feeds(interpreter: Any) -> Tensors:
     for one in details:
         dtype, shape = one["dtype"], one["shape"]
         real = np.issubdtype(dtype, np.floating)
-        made = [random.uniform(-contrast, contrast, shape) if real else random.integers(0, 256 if dtype is np.uint8 else 100, shape) for contrast in _CONTRASTS]
+        made = [
+            (
+                random.uniform(-contrast, contrast, shape)
+                if real
+                else random.integers(0, 256 if dtype is np.uint8 else 100, shape)
+            )
+            for contrast in _CONTRASTS
+        ]
         feeds[one["name"]] = np.concatenate(made[:items]).astype(dtype) if items > 1 else made[0].astype(dtype)
     return feeds
 
@@ -124,7 +150,13 @@ def _finish(path: Path, inputs: list[str]) -> None:
     """Refuse what tf2onnx left as it was, having no ONNX operators for it; give the free batch axis one name."""
     proto = onnx.load(path)
     graph = proto.graph
-    unknown = sorted({node.op_type.removeprefix("TFL_") for node in graph.node if node.domain or not onnx.defs.has(node.op_type, _OPSET, "")})
+    unknown = sorted(
+        {
+            node.op_type.removeprefix("TFL_")
+            for node in graph.node
+            if node.domain or not onnx.defs.has(node.op_type, _OPSET, "")
+        }
+    )
     if unknown:
         hint = "Run the file as it is, with the runtime litert, or export the network to ONNX with its own framework."
         raise Refused(f"tf2onnx has no ONNX for its operators {', '.join(unknown)}", hint)

@@ -1,6 +1,8 @@
-"""Write a PyTorch network as ONNX, and let it answer a probe: for a job of the toolchain `torch`, or in the process that holds the network.
+"""Write a PyTorch network as ONNX, and let it answer a probe: for a job of the toolchain `torch`, or in the process
+that holds the network.
 
-The network is an `nn.Module` in evaluation mode, a `torch.export` program or a TorchScript module. Imports nothing but torch.
+The network is an `nn.Module` in evaluation mode, a `torch.export` program or a TorchScript module. Imports nothing but
+torch.
 """
 
 from __future__ import annotations
@@ -37,8 +39,11 @@ class Exported:
     notes: list[str]
 
 
-def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], names: Sequence[str], batch: int | None, path: Path) -> Exported:
-    """Write an nn.Module in evaluation mode; `examples` are its inputs, of which the batch is the first axis, and their names.
+def from_module(
+    module: torch.nn.Module, examples: Sequence[torch.Tensor], names: Sequence[str], batch: int | None, path: Path
+) -> Exported:
+    """Write an nn.Module in evaluation mode; `examples` are its inputs, of which the batch is the first axis, and their
+    names.
 
     The batch is left free where the network allows that, else fixed to the examples'. Raises Refused.
     """
@@ -50,9 +55,14 @@ def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], names
         several = tuple(_with_batch(one, _EXAMPLE_BATCH if len(one) < 2 else len(one)) for one in examples)
         try:
             with _quiet():
-                program = torch.export.export(module, several, dynamic_shapes=tuple({0: free} if one.ndim else None for one in several))
+                program = torch.export.export(
+                    module, several, dynamic_shapes=tuple({0: free} if one.ndim else None for one in several)
+                )
         except Exception as error:  # noqa: BLE001 - torch raises many kinds; the reason is told
-            notes.append(f"the batch is fixed to {len(examples[0])}: with a free one PyTorch can't export it ({_first_line(error)})")
+            notes.append(
+                f"the batch is fixed to {len(examples[0])}: with a free one PyTorch can't export it"
+                f" ({_first_line(error)})"
+            )
     if program is None:
         fixed = tuple(one if batch is None else _with_batch(one, batch) for one in examples)
         program = _exported(module, fixed)
@@ -65,7 +75,9 @@ def from_module(module: torch.nn.Module, examples: Sequence[torch.Tensor], names
 
 def from_program(program: Any, path: Path, examples: Sequence[torch.Tensor]) -> Exported:
     """Write a `torch.export` program; its free axes stay free. Raises Refused for one in training mode."""
-    refuse_training(f"{node.target}({', '.join(map(str, node.args[1:]))})" for node in program.graph.nodes if _trains(node))
+    refuse_training(
+        f"{node.target}({', '.join(map(str, node.args[1:]))})" for node in program.graph.nodes if _trains(node)
+    )
     names = [str(name) for name in program.graph_signature.user_inputs]
     with torch.no_grad():
         outputs = output_names(program.module()(*examples))
@@ -74,7 +86,8 @@ def from_program(program: Any, path: Path, examples: Sequence[torch.Tensor]) -> 
 
 
 def from_script(module: Any, examples: Sequence[torch.Tensor], batch: int | None, path: Path) -> Exported:
-    """Write a TorchScript module. The batch is left free where the module itself takes another one than the examples'. Raises Refused."""
+    """Write a TorchScript module. The batch is left free where the module itself takes another one than the examples'.
+    Raises Refused."""
     module = module.eval()
     names = [one.name for one in module.forward.schema.arguments][1:]
     refuse_training(_script_training(module))
@@ -88,13 +101,27 @@ def from_script(module: Any, examples: Sequence[torch.Tensor], batch: int | None
                 module(*(_with_batch(one, PROBE_BATCH) for one in examples))
             except Exception as error:  # noqa: BLE001 - what a network raises of its own
                 free = False
-                notes.append(f"the batch is fixed to {len(examples[0])}: the network can't take another ({_first_line(error)})")
+                notes.append(
+                    f"the batch is fixed to {len(examples[0])}: the network can't take another ({_first_line(error)})"
+                )
     axes = {name: {0: BATCH} for name in (*names, *outputs)} if free else None
     try:
         with _quiet():
-            torch.onnx.export(module, fixed, str(path), dynamo=False, opset_version=SCRIPT_OPSET, input_names=names, output_names=outputs, dynamic_axes=axes)
+            torch.onnx.export(
+                module,
+                fixed,
+                str(path),
+                dynamo=False,
+                opset_version=SCRIPT_OPSET,
+                input_names=names,
+                output_names=outputs,
+                dynamic_axes=axes,
+            )
     except Exception as error:
-        raise Refused(f"PyTorch can't write this TorchScript module as ONNX: {_first_line(error)}", "Export it with torch.export instead.") from error
+        raise Refused(
+            f"PyTorch can't write this TorchScript module as ONNX: {_first_line(error)}",
+            "Export it with torch.export instead.",
+        ) from error
     return Exported(names, outputs, notes)
 
 
@@ -104,23 +131,40 @@ def probe(module: Any, examples: Sequence[torch.Tensor], exported: Exported, fre
     feeds = []
     for one in examples:
         shape = (PROBE_BATCH, *one.shape[1:]) if free_batch and one.ndim else tuple(one.shape)
-        feeds.append(torch.rand(shape, dtype=one.dtype) if one.dtype.is_floating_point else torch.zeros(shape, dtype=one.dtype))
+        feeds.append(
+            torch.rand(shape, dtype=one.dtype) if one.dtype.is_floating_point else torch.zeros(shape, dtype=one.dtype)
+        )
     with torch.no_grad():
         answers = flat(module(*feeds))
     arrays = {f"feed {name}": feed.numpy() for name, feed in zip(exported.inputs, feeds, strict=True)}
-    arrays |= {f"answer {name}": answer.contiguous().numpy() for name, (_, answer) in zip(exported.outputs, answers, strict=True)}
+    arrays |= {
+        f"answer {name}": answer.contiguous().numpy()
+        for name, (_, answer) in zip(exported.outputs, answers, strict=True)
+    }
     np.savez(path, **arrays)
 
 
 def flat(answer: Any) -> list[tuple[str, torch.Tensor]]:
-    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises Refused for anything else."""
+    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises Refused
+    for anything else."""
     if isinstance(answer, torch.Tensor):
         return [("", answer)]
     if isinstance(answer, dict):
-        return [(f"{key}_{inner}" if inner else str(key), one) for key, value in answer.items() for inner, one in flat(value)]
+        return [
+            (f"{key}_{inner}" if inner else str(key), one)
+            for key, value in answer.items()
+            for inner, one in flat(value)
+        ]
     if isinstance(answer, (list, tuple)):
-        return [(f"{place}_{inner}" if inner else str(place), one) for place, value in enumerate(answer) for inner, one in flat(value)]
-    raise Refused(f"the network answers with a {type(answer).__name__}, expected tensors", "Wrap it in a module that returns tensors.")
+        return [
+            (f"{place}_{inner}" if inner else str(place), one)
+            for place, value in enumerate(answer)
+            for inner, one in flat(value)
+        ]
+    raise Refused(
+        f"the network answers with a {type(answer).__name__}, expected tensors",
+        "Wrap it in a module that returns tensors.",
+    )
 
 
 def output_names(answer: Any) -> list[str]:
@@ -132,17 +176,28 @@ def output_names(answer: Any) -> list[str]:
 def refuse_training(found: Iterator[str]) -> None:
     """Raise Refused where operators were found that behave as in training."""
     if first := next(found, ""):
-        raise Refused(f"the network was saved in training mode: {first}", "Call model.eval() before it is exported, and export it again.")
+        raise Refused(
+            f"the network was saved in training mode: {first}",
+            "Call model.eval() before it is exported, and export it again.",
+        )
 
 
 def _write(program: Any, path: Path, inputs: list[str], outputs: list[str]) -> None:
     try:
         with _quiet():
-            proto = torch.onnx.export(program, (), dynamo=True, verbose=False, optimize=True, opset_version=OPSET, external_data=False).model_proto
+            proto = torch.onnx.export(
+                program, (), dynamo=True, verbose=False, optimize=True, opset_version=OPSET, external_data=False
+            ).model_proto
     except Exception as error:
-        raise Refused(f"PyTorch can't write this network as ONNX: {_first_line(error)}", "Its operators have to be ones that torch.onnx knows.") from error
+        raise Refused(
+            f"PyTorch can't write this network as ONNX: {_first_line(error)}",
+            "Its operators have to be ones that torch.onnx knows.",
+        ) from error
     if len(proto.graph.input) != len(inputs) or len(proto.graph.output) != len(outputs):
-        raise Refused(f"PyTorch wrote {len(proto.graph.input)} inputs and {len(proto.graph.output)} outputs, expected {len(inputs)} and {len(outputs)}")
+        raise Refused(
+            f"PyTorch wrote {len(proto.graph.input)} inputs and {len(proto.graph.output)} outputs, expected"
+            f" {len(inputs)} and {len(outputs)}"
+        )
     values = [*zip(proto.graph.input, inputs, strict=True), *zip(proto.graph.output, outputs, strict=True)]
     _rename(proto.graph, {value.name: name for value, name in values if value.name != name})
     _name_batch(proto)
@@ -150,8 +205,11 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: list[str]) -> N
 
 
 def _rename(graph: Any, names: dict[str, str]) -> None:
-    """Rename values, in subgraphs too; another value that has one of the new names already gets `.inner` behind its own."""
-    taken = {one.name for one in (*graph.input, *graph.initializer)} | {name for node in graph.node for name in node.output}
+    """Rename values, in subgraphs too; another value that has one of the new names already gets `.inner` behind its
+    own."""
+    taken = {one.name for one in (*graph.input, *graph.initializer)} | {
+        name for node in graph.node for name in node.output
+    }
     names = {name: f"{name}.inner" for name in names.values() if name in taken and name not in names} | names
     for one in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
         one.name = names.get(one.name, one.name)
@@ -166,7 +224,9 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 def _name_batch(proto: Any) -> None:
     """Call the free first axis of all inputs `N`, wherever it stands."""
     graph = proto.graph
-    first = {one.type.tensor_type.shape.dim[0].dim_param for one in graph.input if one.type.tensor_type.shape.dim} - {""}
+    first = {one.type.tensor_type.shape.dim[0].dim_param for one in graph.input if one.type.tensor_type.shape.dim} - {
+        ""
+    }
     for value in (*graph.input, *graph.output, *graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in first:
@@ -189,7 +249,12 @@ def _with_batch(example: torch.Tensor, batch: int) -> torch.Tensor:
 def _trains(node: Any) -> bool:
     """Tell whether an operator of a program drops values, or normalizes by the batch's own statistics."""
     name = str(node.target)
-    flags = {"aten.dropout.default": 2, "aten.batch_norm.default": 5, "aten._native_batch_norm_legit.default": 5, "aten.native_batch_norm.default": 5}
+    flags = {
+        "aten.dropout.default": 2,
+        "aten.batch_norm.default": 5,
+        "aten._native_batch_norm_legit.default": 5,
+        "aten.native_batch_norm.default": 5,
+    }
     place = flags.get(name)
     return place is not None and len(node.args) > place and node.args[place] is True
 

@@ -1,7 +1,8 @@
 """Read a PyTorch file of any kind and write it as ONNX, with a probe that PyTorch answered.
 
-Request: `kind` (exported, torchscript, weights, module), `shapes` (by input name; null for a free size), `batch`, `architecture`
-(`module:callable`, of weights), `trust`. Inputs: `model`, and `code`, a folder of Python files. Leaves model.onnx and probe.npz.
+Request: `kind` (exported, torchscript, weights, module), `shapes` (by input name; null for a free size), `batch`,
+`architecture` (`module:callable`, of weights), `trust`. Inputs: `model`, and `code`, a folder of Python files. Leaves
+model.onnx and probe.npz.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     if not request["trust"]:
         # torch.export.load falls back to unpickling anything, unless PyTorch is told so.
         os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))
+    torch.set_num_threads(
+        max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    )
     path = out / "model.onnx"
     shapes: Mapping[str, Sequence[int | None]] = request["shapes"]
     if request["kind"] == "exported":
@@ -50,7 +53,12 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         exported = torch_export.from_module(network, examples, names, request["batch"], path)
         free = request["batch"] is None and not any("batch is fixed" in note for note in exported.notes)
     torch_export.probe(network, examples, exported, free, out / "probe.npz")
-    return {"framework": f"PyTorch {torch.__version__}", "inputs": exported.inputs, "outputs": exported.outputs, "notes": exported.notes}
+    return {
+        "framework": f"PyTorch {torch.__version__}",
+        "inputs": exported.inputs,
+        "outputs": exported.outputs,
+        "notes": exported.notes,
+    }
 
 
 _Read = tuple[Any, list[torch.Tensor], torch_export.Exported, bool]
@@ -61,7 +69,8 @@ def _exported(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int
         program = torch.export.load(str(file))
     except Exception as error:
         raise Refused(
-            f"PyTorch {torch.__version__} can't load this program: {_line(error)}", "Export it again with torch.export.save of that version."
+            f"PyTorch {torch.__version__} can't load this program: {_line(error)}",
+            "Export it again with torch.export.save of that version.",
         ) from error
     names = [str(name) for name in program.graph_signature.user_inputs]
     stated = {name: _sizes(program, name) for name in names}
@@ -69,7 +78,10 @@ def _exported(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int
     free = bool(names) and all(sizes and sizes[0] is None for sizes in fixed.values())
     _require_known(shapes, names)
     if batch is not None and not free and any(sizes[0] != batch for sizes in fixed.values()):
-        raise Refused(f"the program was exported for a batch of {fixed[names[0]][0]}, not {batch}", "Export it with a free batch (dynamic_shapes).")
+        raise Refused(
+            f"the program was exported for a batch of {fixed[names[0]][0]}, not {batch}",
+            "Export it with a free batch (dynamic_shapes).",
+        )
     given = {name: shapes.get(name) or _example_shape(program, name) for name in names}
     dtypes = {name: _meta(program, name).dtype for name in names}
     examples = [_example(given[name], dtypes[name], torch_export.PROBE_BATCH if free else None) for name in names]
@@ -91,8 +103,12 @@ def _example_shape(program: Any, name: str) -> list[int | None]:
     """Return an input's shape, its free sizes but the batch as in the example that it was exported with."""
     sizes = _sizes(program, name)
     names = [str(one) for one in program.graph_signature.user_inputs]
-    example = program.example_inputs[0][names.index(name)] if program.example_inputs and program.example_inputs[0] else None
-    return [size if size is not None or example is None else int(example.shape[axis]) for axis, size in enumerate(sizes)]
+    example = (
+        program.example_inputs[0][names.index(name)] if program.example_inputs and program.example_inputs[0] else None
+    )
+    return [
+        size if size is not None or example is None else int(example.shape[axis]) for axis, size in enumerate(sizes)
+    ]
 
 
 def _script(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int | None, path: Path) -> _Read:
@@ -111,22 +127,33 @@ def _script(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int |
         exported = torch_export.from_script(module, examples, batch, path)
     except RuntimeError as error:
         raise Refused(
-            f"the module can't take inputs of {[list(one.shape) for one in examples]}: {_line(error)}", "Say what it takes: --shape NAME=1,3,224,224"
+            f"the module can't take inputs of {[list(one.shape) for one in examples]}: {_line(error)}",
+            "Say what it takes: --shape NAME=1,3,224,224",
         ) from error
     return module, examples, exported, batch is None and not exported.notes
 
 
 def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
-    """Return the network that weights belong to, with the weights in it; or the network that a trusted file holds whole."""
+    """Return the network that weights belong to, with the weights in it; or the network that a trusted file holds
+    whole."""
     try:
-        loaded = _safetensors(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=request["kind"] == "weights")
+        loaded = (
+            _safetensors(file)
+            if file.suffix == ".safetensors"
+            else torch.load(file, map_location="cpu", weights_only=request["kind"] == "weights")
+        )
     except Refused:
         raise
     except Exception as error:
         raise Refused(
-            f"PyTorch can't load this file: {_line(error)}", "What its pickle needs has to be importable: give the code with --architecture."
+            f"PyTorch can't load this file: {_line(error)}",
+            "What its pickle needs has to be importable: give the code with --architecture.",
         ) from error
-    found = loaded.get("model", loaded) if isinstance(loaded, dict) and isinstance(loaded.get("model"), torch.nn.Module) else loaded
+    found = (
+        loaded.get("model", loaded)
+        if isinstance(loaded, dict) and isinstance(loaded.get("model"), torch.nn.Module)
+        else loaded
+    )
     if isinstance(found, torch.nn.Module):
         return found
     weights = _weights(loaded)
@@ -135,7 +162,8 @@ def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
 
 
 def _filled(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """Load weights into a network; raises Refused, naming what doesn't fit. Names may begin with `module.`, as parallel training leaves them."""
+    """Load weights into a network; raises Refused, naming what doesn't fit. Names may begin with `module.`, as parallel
+    training leaves them."""
     if weights and all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): one for name, one in weights.items()}
     try:
@@ -143,8 +171,15 @@ def _filled(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch
     except RuntimeError as error:
         raise Refused(f"the weights don't fit the network: {' '.join(str(error).split())[:300]}") from error
     if missing or unexpected:
-        told = [f"{len(names)} {what} ({', '.join(names[:4])})" for names, what in ((missing, "missing"), (unexpected, "without a place")) if names]
-        raise Refused(f"the weights don't fit the network: {'; '.join(told)}", "Is it the architecture that they were trained with?")
+        told = [
+            f"{len(names)} {what} ({', '.join(names[:4])})"
+            for names, what in ((missing, "missing"), (unexpected, "without a place"))
+            if names
+        ]
+        raise Refused(
+            f"the weights don't fit the network: {'; '.join(told)}",
+            "Is it the architecture that they were trained with?",
+        )
     return network
 
 
@@ -160,22 +195,33 @@ def _weights(loaded: Any) -> dict[str, torch.Tensor]:
 
 
 def _built(architecture: str) -> torch.nn.Module:
-    """Call `module:callable` or `module:callable(1, name=2)`, with plain values, and return the network; raises Refused."""
+    """Call `module:callable` or `module:callable(1, name=2)`, with plain values, and return the network; raises
+    Refused."""
     module, _, call = architecture.partition(":")
     try:
         parsed = ast.parse(call, mode="eval").body
         arguments = [ast.literal_eval(one) for one in parsed.args] if isinstance(parsed, ast.Call) else []
-        named = {one.arg: ast.literal_eval(one.value) for one in parsed.keywords if one.arg} if isinstance(parsed, ast.Call) else {}
+        named = (
+            {one.arg: ast.literal_eval(one.value) for one in parsed.keywords if one.arg}
+            if isinstance(parsed, ast.Call)
+            else {}
+        )
         target = ast.unparse(parsed.func if isinstance(parsed, ast.Call) else parsed)
     except (SyntaxError, ValueError) as error:
-        raise Refused(f"the architecture {architecture!r}", "Give module:callable, or module:callable(10, width=0.5) with plain values.") from error
+        raise Refused(
+            f"the architecture {architecture!r}",
+            "Give module:callable, or module:callable(10, width=0.5) with plain values.",
+        ) from error
     try:
         found: Any = importlib.import_module(module)
         for part in target.split("."):
             found = getattr(found, part)
         network = found(*arguments, **named)
     except Exception as error:
-        raise Refused(f"the architecture {architecture!r} can't be made: {_line(error)}", "Only PyTorch, NumPy and the given code are there.") from error
+        raise Refused(
+            f"the architecture {architecture!r} can't be made: {_line(error)}",
+            "Only PyTorch, NumPy and the given code are there.",
+        ) from error
     if not isinstance(network, torch.nn.Module):
         raise Refused(f"the architecture {architecture!r} gives a {type(network).__name__}, expected an nn.Module")
     return network
@@ -192,7 +238,11 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
         if name != "__metadata__":
             begin, end = entry["data_offsets"]
             part = bytearray(data[8 + length + begin : 8 + length + end])
-            values = torch.frombuffer(part, dtype=_KINDS[entry["dtype"]]) if part else torch.zeros(0, dtype=_KINDS[entry["dtype"]])
+            values = (
+                torch.frombuffer(part, dtype=_KINDS[entry["dtype"]])
+                if part
+                else torch.zeros(0, dtype=_KINDS[entry["dtype"]])
+            )
             out[name] = values.reshape(entry["shape"])
     return out
 
@@ -201,10 +251,16 @@ def _parameters(network: torch.nn.Module) -> list[str]:
     """Return the names of forward's inputs that have no default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     found = [one for one in inspect.signature(network.forward).parameters.values() if one.kind in kinds]
-    return [one.name for one in found if one.default is inspect.Parameter.empty] or [one.name for one in found[:1]] or ["input"]
+    return (
+        [one.name for one in found if one.default is inspect.Parameter.empty]
+        or [one.name for one in found[:1]]
+        or ["input"]
+    )
 
 
-def _examples(names: list[str], known: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int | None]], batch: int | None) -> list[torch.Tensor]:
+def _examples(
+    names: list[str], known: Mapping[str, Sequence[int]], shapes: Mapping[str, Sequence[int | None]], batch: int | None
+) -> list[torch.Tensor]:
     _require_known(shapes, names)
     out = []
     for name in names:
