@@ -82,12 +82,12 @@ bench: $(STAMP)/dev
 
 docs: $(STAMP)/dev
 	@$(BIN)/python benchmarks/fast_steps.py examples/photos --write
-	@$(BIN)/python docs/generate.py
+	@$(BIN)/python tools/pages.py
 
 support: $(STAMP)/dev
 	@echo "== every source × every target (many minutes; toolchains that are made) =="
 	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support -q --junitxml=$(STAMP)/support.xml
-	@$(BIN)/python docs/support.py $(STAMP)/support.xml
+	@$(BIN)/python tools/support_table.py $(STAMP)/support.xml
 
 clean:
 	rm -rf $(VENV) $(STAMP) .demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

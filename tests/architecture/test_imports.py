@@ -86,7 +86,7 @@ def test_the_package_imports_onnx_runtime_through_the_seam_alone() -> None:
 
 
 def test_programs_that_import_onnx_runtime_turn_its_telemetry_off_before() -> None:
-    programs = [path for folder in ("benchmarks", "examples", "docs") for path in (ROOT / folder).rglob("*.py")]
+    programs = [path for folder in ("benchmarks", "examples", "tools") for path in (ROOT / folder).rglob("*.py")]
     importing = {path: lines[0] for path in programs if (lines := lines_importing_onnx_runtime(path))}
     assert len(importing) >= 3
     for path, line in importing.items():

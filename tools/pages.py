@@ -1,6 +1,6 @@
 """Write the generated pages of docs/: spec.md from the Spec's own classes, cli.md from the command line.
 
-    python docs/generate.py [--check]
+    python tools/pages.py [--check]
 
 `--check` writes nothing and fails where a page is not what it should be.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from plimsoll.spec import files, notes
 from plimsoll.zoo import card
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 INTRODUCTION = """# The Spec
 
@@ -145,7 +145,7 @@ def main() -> None:
     """Write the pages, or check them."""
     wrong = []
     for name, text in {"spec.md": spec_page(), "cli.md": cli_page()}.items():
-        page = HERE / name
+        page = DOCS / name
         if "--check" not in sys.argv:
             page.write_text(text, encoding="utf-8")
         elif not page.exists() or page.read_text(encoding="utf-8") != text:

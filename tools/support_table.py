@@ -1,6 +1,6 @@
 """Write docs/support.md from what `make support` ran: source × runtime × precision.
 
-PLIMSOLL_SUPPORT=1 pytest tests/support --junitxml=support.xml; python docs/support.py support.xml
+PLIMSOLL_SUPPORT=1 pytest tests/support --junitxml=support.xml; python tools/support_table.py support.xml
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
-HERE = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent.parent / "docs"
 NAME = re.compile(r"test_a_route\[(?P<source>.*?)-(?P<target>[a-z0-9_]+:[a-z0-9_]+:[a-z0-9_]+)\]$")
 HEAD = """# What was tried
 
@@ -27,7 +27,7 @@ def main() -> None:
         match = NAME.search(case.get("name", ""))
         if match is not None:
             results[match["source"], match["target"]] = outcome(case)
-    (HERE / "support.md").write_text(page(results), encoding="utf-8")
+    (DOCS / "support.md").write_text(page(results), encoding="utf-8")
 
 
 def outcome(case: ElementTree.Element) -> tuple[str, str]:
