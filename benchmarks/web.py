@@ -30,7 +30,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.export import web
 from plimsoll.export.web import chromium
-from plimsoll.inference.resolve import open_reference
+from plimsoll.inference.resolve import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.ship.candidate import Candidate
 from plimsoll.ship.conversion import calibrator_for, convert
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/web.md")
     arguments = parser.parse_args()
     photos = sorted(arguments.photos.glob("*.jpg"))[: arguments.limit]
-    with tempfile.TemporaryDirectory() as name, open_reference("open_nsfw") as opened:
+    with tempfile.TemporaryDirectory() as name, open_model("open_nsfw") as opened:
         folder = Path(name)
         int8 = Target("onnxruntime", "cpu", "int8")
         candidate = Candidate("reference", False, int8, calibrator_for(int8, "percentile"))

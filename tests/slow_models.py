@@ -20,7 +20,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.errors import RunError
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.spec import files
 
 _AGAIN = '[[input.steps]]\nstep = "resize"\nwidth = 6\nheight = 5\nfilter = "nearest"\n'
@@ -64,7 +64,7 @@ class SlowPredictor(Predictor):
     """A predictor whose one session is slow."""
 
     def __init__(self, model: Model, seconds: Mapping[int, float] | float, cores: int, failing: frozenset[int]) -> None:
-        super().__init__(Opened(model), cores=cores)
+        super().__init__(ResolvedModel(model), cores=cores)
         self.session = SlowSession(Runner.open(model, self.target, objective="throughput", cores=1), seconds, failing)
         self._slow = Runner(self.session, "slow", streams=cores)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         SpecError,
         TargetError,
     )
-    from plimsoll.importers.parity import Imported, from_torch, import_model
+    from plimsoll.importers.conversion import ImportedModel, from_torch, import_model
     from plimsoll.inference.predictor import Prediction, Predictor, load
     from plimsoll.preprocessing import Preprocessor
     from plimsoll.report.report import Report
@@ -52,7 +52,7 @@ _HOMES = {
         "BackendError", "BackendMissingError", "BuildError", "BundleError", "CheckError", "ImageError", "InputError", "ModelError",
         "PlimsollError", "RunError", "SpecError", "TargetError",
     ],
-    "importers.parity": ["Imported", "from_torch", "import_model"],
+    "importers.conversion": ["ImportedModel", "from_torch", "import_model"],
     "inference.predictor": ["Prediction", "Predictor", "load"],
     "preprocessing": ["Preprocessor"],
     "report.report": ["Report"],
@@ -70,7 +70,7 @@ __all__ = [
     "CheckError",
     "Client",
     "ImageError",
-    "Imported",
+    "ImportedModel",
     "InputError",
     "Model",
     "ModelError",

@@ -50,7 +50,7 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
             " plimsoll.Bundle, plimsoll.Runner"
         ),
         "from plimsoll import backends; [backends.get(name).offers() for name in backends.names()]",
-        "from plimsoll import importers; importers.all_sources()",
+        "from plimsoll import importers; importers.readers()",
         "import plimsoll.cli",
         (
             "from plimsoll import zoo; from plimsoll.preprocessing import Preprocessor;"

@@ -12,7 +12,7 @@ import pytest
 from caffe_files import blob, caffemodel, delimited, inputs, layer, varint
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 
 TEXT = (
     inputs(1, 3, 8, 8)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 from plimsoll.importers.tfjs import literal
 from tfjs_files import functional, graph, input_layer, keras, layer, node, normal, placeholder, write
 

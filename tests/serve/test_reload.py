@@ -12,7 +12,7 @@ import pytest
 from plimsoll.bundle import Bundle, tensor_file
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
-from plimsoll.inference.resolve import open_reference
+from plimsoll.inference.resolve import open_model
 from running import start, until
 from small_bundles import put
 
@@ -20,7 +20,7 @@ from small_bundles import put
 @pytest.fixture
 def bundle(tmp_path: Path, nsfw_model_path: Path) -> Path:
     del nsfw_model_path
-    with open_reference("open_nsfw") as opened:
+    with open_model("open_nsfw") as opened:
         return pack(opened.model, Target("onnxruntime"), tmp_path / "model.plimsoll")
 
 

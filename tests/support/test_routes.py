@@ -21,7 +21,8 @@ from plimsoll import backends, importers, quantize
 from plimsoll.backends.base import AvailableTarget
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.importers.parity import REFERENCE_TARGET, import_model
+from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.importers.conversion import import_model
 from plimsoll.ship.artifacts import Artifacts
 from plimsoll.ship.build import network
 from plimsoll.ship.candidate import Candidate, calibrators_of

@@ -14,7 +14,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import RunError
 from plimsoll.export import web
 from plimsoll.export.web import chromium
-from plimsoll.inference.resolve import open_reference
+from plimsoll.inference.resolve import open_model
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
@@ -75,7 +75,7 @@ def use(package: Path, how: str, pictures: list[Path], flags: tuple[str, ...] = 
 def package(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> Path:
     """open_nsfw as a web package."""
     del nsfw_model_path
-    with open_reference("open_nsfw") as opened:
+    with open_model("open_nsfw") as opened:
         return web.package(
             opened.model, Target("web", "wasm"), tmp_path_factory.mktemp("web") / "open_nsfw", origin=opened.origin
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plimsoll.bundle import Bundle, archive, check_destination, tensor_file, write
 from plimsoll.bundle.manifest import schema
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BundleError
 from plimsoll.spec.files import loads
 from small_bundles import SPEC, TENSOR, contents, facts, small
@@ -33,7 +33,7 @@ def test_what_is_written_opens(out: Path) -> None:
         assert bundle.path == out
         assert bundle.name == "small"
         assert bundle.spec == loads(SPEC)
-        assert bundle.target == Target("onnxruntime", "cpu", "float32")
+        assert bundle.target == REFERENCE_TARGET
         assert bundle.preprocessing == "reference"
         assert bundle.model.path.read_bytes() == b"no network"
         assert bundle.model.spec == bundle.spec

@@ -14,7 +14,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.inference.resolve import open_reference
+from plimsoll.inference.resolve import open_model
 from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
 from plimsoll.preprocessing import Preprocessor
@@ -118,7 +118,7 @@ def test_free_height_and_width(tmp_path: Path, example_photos: list[Path]) -> No
 
 def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
-    model = open_reference("open_nsfw").model
+    model = open_model("open_nsfw").model
     folded = assert_folds(model, example_photos[:12], tmp_path)
     proto, parent = onnx.load(folded.path), onnx.load(model.path)
     assert (proto.ir_version, proto.opset_import) == (parent.ir_version, parent.opset_import)

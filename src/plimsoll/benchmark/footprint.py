@@ -15,7 +15,7 @@ from plimsoll.benchmark.measure import SystemUnderTest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.spec import Spec
 from plimsoll.system import host, subprocesses
 
@@ -69,7 +69,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
         Spec.model_validate(payload["spec"]),
         files=tuple(map(Path, payload["files"])),
     )
-    opened = Opened(model, Target.parse(payload["target"]), payload["preprocessing"])
+    opened = ResolvedModel(model, Target.parse(payload["target"]), payload["preprocessing"])
     with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
         started = time.perf_counter()
         predictor.runner("throughput")

@@ -98,7 +98,7 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
 def _checked(model: Model) -> Model:
     """Read the model's file again where its kind is known: that finds external weights, and refuses those that lie
     elsewhere."""
-    for source in importers.all_sources():
+    for source in importers.readers():
         if source.name == model.format:
             return source.read(model.path, model.spec)
     return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.inference.resolve import Opened
+    from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.quantize import Calibration
 
 
@@ -39,14 +39,14 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Find the ranges of a network's tensors and write them as a table that quantizes it, here or in another tool."""
     from plimsoll.errors import InputError
-    from plimsoll.inference.resolve import open_reference
+    from plimsoll.inference.resolve import open_model
     from plimsoll.quantize.tables import FORMATS, read_table, write_table
 
     if (images is None) == (from_ is None):
         raise InputError("give either --images, which calibrate, or --from with a table")
     if for_ not in FORMATS:
         raise InputError(f"--for {for_}: there is no such format", f"There are: {', '.join(FORMATS)}.")
-    with open_reference(model, spec) as opened:
+    with open_model(model, spec) as opened:
         picture: Any = None
         if from_ is not None:
             table = read_table(from_, opened.model)
@@ -59,7 +59,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
 
 
 def _calibrated(
-    opened: Opened, images: list[str], method: tuple[str, float | None], most: int
+    opened: ResolvedModel, images: list[str], method: tuple[str, float | None], most: int
 ) -> tuple[Calibration, Any]:
     """Return the table, and what the network reads for the first picture, `[1, …]`."""
     import numpy as np

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.inference.resolve import Opened
+    from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.preprocessing import Preprocessing
 
 
@@ -82,17 +82,17 @@ def _check(target: Target) -> None:
     backends.for_target(target)
 
 
-def _opened(reference: str, spec: Path | None, folder: Path) -> Opened:
+def _opened(reference: str, spec: Path | None, folder: Path) -> ResolvedModel:
     """Open what `plimsoll.inference.resolve` knows; import what has to become ONNX first."""
     from plimsoll import zoo
-    from plimsoll.importers.parity import import_model
-    from plimsoll.inference.resolve import Opened, open_reference
+    from plimsoll.importers.conversion import import_model
+    from plimsoll.inference.resolve import ResolvedModel, open_model
     from plimsoll.spec import files as spec_files
 
     path = Path(reference)
     if reference in zoo.names() or not _is_imported(path):
-        return open_reference(reference, spec)
-    return Opened(import_model(path, folder, spec=spec_files.read(spec) if spec is not None else None).model)
+        return open_model(reference, spec)
+    return ResolvedModel(import_model(path, folder, spec=spec_files.read(spec) if spec is not None else None).model)
 
 
 def _is_imported(path: Path) -> bool:
@@ -102,7 +102,7 @@ def _is_imported(path: Path) -> bool:
     from plimsoll.importers.base import Converter
 
     try:
-        return isinstance(importers.find(path), Converter)
+        return isinstance(importers.format_of(path), Converter)
     except ModelError:
         return False
 

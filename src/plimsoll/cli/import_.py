@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from plimsoll.importers.base import ImportOptions
-    from plimsoll.importers.parity import Imported
+    from plimsoll.importers.conversion import ImportedModel
 
 
 def import_(  # noqa: PLR0913 - each parameter is an option of the command
@@ -60,7 +60,7 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
 
     from plimsoll.errors import InputError
     from plimsoll.importers.base import ImportOptions
-    from plimsoll.importers.parity import import_model
+    from plimsoll.importers.conversion import import_model
     from plimsoll.spec import files as spec_files
 
     for file in (out, keep):
@@ -99,7 +99,7 @@ def _shape(given: str) -> tuple[str, tuple[int | None, ...]]:
     return name, tuple(int(part) if part.isdecimal() else None for part in parts)
 
 
-def _say(source: Path, imported: Imported, options: ImportOptions) -> None:
+def _say(source: Path, imported: ImportedModel, options: ImportOptions) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -124,17 +124,17 @@ def _say(source: Path, imported: Imported, options: ImportOptions) -> None:
     Console(stderr=True).print(table)
 
 
-def _put(imported: Imported, out: Path, force: bool) -> None:
+def _put(imported: ImportedModel, out: Path, force: bool) -> None:
     """Put the network where it was asked for: as an ONNX file, with its external weights beside it, or in a bundle."""
     import shutil
 
     from plimsoll.bundle.packing import pack
+    from plimsoll.core.target import REFERENCE_TARGET
     from plimsoll.errors import InputError
-    from plimsoll.inference.resolve import DEFAULT_TARGET
 
     model = imported.model
     if out.suffix != ".onnx":
-        pack(model, DEFAULT_TARGET, out, force=force)
+        pack(model, REFERENCE_TARGET, out, force=force)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = {file: out.parent / file.relative_to(model.path.parent) for file in model.files}

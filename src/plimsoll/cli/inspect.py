@@ -29,10 +29,10 @@ def inspect(
     """Show what is in a network: inputs, outputs, operators, parameters, arithmetic for one picture."""
     from rich.console import Console
 
-    from plimsoll.inference.resolve import open_reference
+    from plimsoll.inference.resolve import open_model
     from plimsoll.onnx.inspection import inspect as look_into
 
-    with open_reference(model, spec) as opened:
+    with open_model(model, spec) as opened:
         if graph:
             _show_graph(opened.model.path)
             return

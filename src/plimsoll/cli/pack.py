@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.inference.resolve import Opened
+    from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.preprocessing import Preprocessing
 
 
@@ -51,10 +51,10 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
     from plimsoll.bundle.packing import pack as write_bundle
     from plimsoll.core.target import Target
-    from plimsoll.inference.resolve import open_reference
+    from plimsoll.inference.resolve import open_model
 
     _check(for_, images or [], set_ or [])
-    with open_reference(model, spec) as opened:
+    with open_model(model, spec) as opened:
         wanted = Target.parse(target) if target is not None else opened.target
         preprocessing: Preprocessing = chosen_steps(steps) or opened.preprocessing
         if for_ == "triton":
@@ -80,7 +80,7 @@ def _check(server: str | None, images: list[str], options: list[str]) -> None:
 
 
 def _for_triton(
-    opened: Opened, target: Target, preprocessing: Preprocessing, out: Path, options: list[str], *, force: bool
+    opened: ResolvedModel, target: Target, preprocessing: Preprocessing, out: Path, options: list[str], *, force: bool
 ) -> Path:
     from plimsoll.cli.predict import _options
     from plimsoll.export.triton import TritonOptions, export

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from plimsoll.core.check import Check
-    from plimsoll.inference.resolve import Opened
+    from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.prove import Layer, Proof
 
 _SHOW_AFTER_S = 0.5
@@ -105,15 +105,15 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         raise CheckError(*proof.refusal())
 
 
-def _opened(name: str, spec: Path | None, target: str | None, steps: str | None) -> Opened:
+def _opened(name: str, spec: Path | None, target: str | None, steps: str | None) -> ResolvedModel:
     from plimsoll.core.target import Target
     from plimsoll.errors import InputError
-    from plimsoll.inference.resolve import open_reference
+    from plimsoll.inference.resolve import open_model
 
     if steps not in (None, "reference", "fast"):
         raise InputError(f"--steps-a and --steps-b: found '{steps}', allowed: reference, fast")
     wanted = Target.parse(target) if target is not None else None
-    opened = open_reference(name, spec)
+    opened = open_model(name, spec)
     if wanted is not None:
         opened.target = wanted
     if steps is not None:

@@ -88,7 +88,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     """
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import pictures
-    from plimsoll.inference.resolve import open_reference
+    from plimsoll.inference.resolve import open_model
     from plimsoll.prove.labels import read_labels
     from plimsoll.ship import Ship
     from plimsoll.ship.export import deliver
@@ -98,7 +98,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
 
     check_destination(out, overwrite=force)
     config = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
-    with open_reference(model, spec) as opened:
+    with open_model(model, spec) as opened:
         output: Classify | object = opened.model.contract().output
         truths = read_labels(labels, getattr(output, "labels", ()), _folder(images)) if labels is not None else None
         parts = split(pictures(images), max_images)

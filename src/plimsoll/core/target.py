@@ -51,3 +51,6 @@ class Target:
 
 
 _EXAMPLE = "For example onnxruntime:cpu:float32."
+
+REFERENCE_TARGET = Target("onnxruntime", "cpu", "float32")
+"""What every other target is compared with, and what a bare ONNX file runs on where no target is given."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.importers.registry import ENTRY_POINTS, all_sources, converter, find, kinds, read
+from plimsoll.importers.registry import ENTRY_POINTS, converter_for, format_of, formats, read, readers
 
-__all__ = ["ENTRY_POINTS", "all_sources", "converter", "find", "kinds", "read"]
+__all__ = ["ENTRY_POINTS", "converter_for", "format_of", "formats", "read", "readers"]

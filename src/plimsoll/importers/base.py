@@ -5,7 +5,7 @@ framework may share a file, whose `IMPORTER` is then a tuple of them. A kind is 
 
 - a `Reader` is read as it is: ONNX, and the runtimes' own formats;
 - a `Converter` becomes ONNX first. It converts and lets the framework answer some tensors (a `Probe`); it does not
-  compare. `plimsoll.importers.parity.import_model` lets ONNX Runtime answer the same tensors, compares, checks the ONNX
+  compare. `plimsoll.importers.conversion.import_model` lets ONNX Runtime answer the same tensors, compares, checks the ONNX
   file as it checks any stranger's, and gives it the user's Spec: once, for every kind.
 
 Packages from elsewhere add theirs by the entry point group `plimsoll.importers`, which leads to such an instance.

@@ -18,7 +18,7 @@ ENTRY_POINTS = "plimsoll.importers"
 
 
 @cache
-def kinds() -> tuple[ModelFormat, ...]:
+def formats() -> tuple[ModelFormat, ...]:
     """Return every kind of model file that is known here."""
     modules = (
         importlib.import_module(f"plimsoll.importers.{module.name}")
@@ -29,22 +29,22 @@ def kinds() -> tuple[ModelFormat, ...]:
     return tuple(kind for one in given for kind in (one if isinstance(one, tuple) else (one,)))
 
 
-def all_sources() -> tuple[Reader, ...]:
+def readers() -> tuple[Reader, ...]:
     """Return the kinds that are read as they are."""
-    return tuple(kind for kind in kinds() if isinstance(kind, Reader))
+    return tuple(kind for kind in formats() if isinstance(kind, Reader))
 
 
-def find(path: Path) -> ModelFormat:
+def format_of(path: Path) -> ModelFormat:
     """Return the kind of a model file or folder, by its looks; raises ModelError."""
-    for kind in kinds():
+    for kind in formats():
         if kind.recognises(path):
             return kind
-    for kind in kinds():
+    for kind in formats():
         if path.suffix.lower() in kind.suffixes:  # Its reader says best what is wrong with it.
             return kind
     if not path.exists():
         raise ModelError(f"{path}: there is no such file or folder")
-    known = ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name for kind in kinds())
+    known = ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name for kind in formats())
     found = "a folder" if path.is_dir() else f"'{path.suffix or 'no suffix'}'"
     raise ModelError(f"{path}: a model of an unknown kind ({found})", f"Known are: {known}.")
 
@@ -52,7 +52,7 @@ def find(path: Path) -> ModelFormat:
 def read(path: Path, spec: Spec | None = None) -> Model:
     """Read a model file of any kind that is read as it is; raises ModelError, which for others says how they are
     imported."""
-    kind = find(path)
+    kind = format_of(path)
     if isinstance(kind, Reader):
         return kind.read(path, spec)
     raise ModelError(
@@ -61,12 +61,12 @@ def read(path: Path, spec: Spec | None = None) -> Model:
     )
 
 
-def converter(path: Path) -> Converter:
+def converter_for(path: Path) -> Converter:
     """Return what converts a model file or folder; raises ModelError where nothing does or nothing has to."""
-    for kind in kinds():
+    for kind in formats():
         if isinstance(kind, Converter) and kind.recognises(path):  # Before a source that reads the same file as it is.
             return kind
-    if isinstance(kind := find(path), Converter):
+    if isinstance(kind := format_of(path), Converter):
         return kind
     raise ModelError(
         f"{path}: {kind.name} is read as it is and needs no import",

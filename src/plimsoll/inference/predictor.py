@@ -16,7 +16,7 @@ from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
-from plimsoll.inference.resolve import DEFAULT_TARGET, Opened, open_reference
+from plimsoll.inference.resolve import ResolvedModel, open_model
 from plimsoll.inference.stream import Observer, Picture, Prediction, Stream, source
 from plimsoll.preprocessing import ImageGeometry, ImageSource, Preprocessing, Preprocessor
 from plimsoll.spec import Spec
@@ -31,7 +31,9 @@ class Predictor:
     answers a second for `predict_many`.
     """
 
-    def __init__(self, opened: Opened, *, options: Mapping[str, str] | None = None, cores: int | None = None) -> None:
+    def __init__(
+        self, opened: ResolvedModel, *, options: Mapping[str, str] | None = None, cores: int | None = None
+    ) -> None:
         self._opened = opened
         self.options = dict(options or {})
         self.cores = cores or host.cores()
@@ -117,7 +119,7 @@ def load(
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
     """
-    opened = open_reference(os.fspath(model), Path(spec) if spec is not None else None)
+    opened = open_model(os.fspath(model), Path(spec) if spec is not None else None)
     try:
         if target is not None:
             opened.target = Target.parse(target)
@@ -129,4 +131,4 @@ def load(
         raise
 
 
-__all__ = ["DEFAULT_TARGET", "Observer", "Picture", "Prediction", "Predictor", "load"]
+__all__ = ["Observer", "Picture", "Prediction", "Predictor", "load"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from plimsoll import importers, zoo
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError, PlimsollError, SpecError
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
@@ -21,17 +21,16 @@ from plimsoll.zoo import fetch
 if TYPE_CHECKING:
     from plimsoll.bundle import Bundle
 
-DEFAULT_TARGET = Target("onnxruntime", "cpu", "float32")
 _RUNTIMES = {"tflite": "litert", "openvino": "openvino", "ncnn": "ncnn", "mnn": "mnn"}
 """Which runtime alone runs a format of its own."""
 
 
 @dataclass
-class Opened:
+class ResolvedModel:
     """A model and how it is meant to be run. Use it in a `with` block: a zipped bundle is unpacked until then."""
 
     model: Model
-    target: Target = DEFAULT_TARGET
+    target: Target = REFERENCE_TARGET
     preprocessing: Preprocessing = "reference"
     origin: Mapping[str, Any] | None = None
     """Licence, authors and source, where they are known."""
@@ -51,7 +50,7 @@ class Opened:
         self.close()
 
 
-def open_reference(reference: str, spec: Path | None = None) -> Opened:
+def open_model(reference: str, spec: Path | None = None) -> ResolvedModel:
     """Open a zoo name (its weights are fetched where they are missing), a bundle (folder or .zip) or a model file.
 
     `spec` replaces the Spec of whatever was found. Raises ModelError, BundleError or SpecError.
@@ -62,7 +61,7 @@ def open_reference(reference: str, spec: Path | None = None) -> Opened:
         # The card pins the file by its hash, and card and file were checked together: only another Spec needs the
         # reader's checks.
         model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
-        return Opened(model, origin=card.origin)
+        return ResolvedModel(model, origin=card.origin)
     path = Path(reference)
     if not path.exists():
         raise ModelError(
@@ -73,10 +72,10 @@ def open_reference(reference: str, spec: Path | None = None) -> Opened:
         return _open_bundle(path, given)
     model = importers.read(path, given)
     own = _RUNTIMES.get(model.format)
-    return Opened(model, Target(own, "cpu", "float32")) if own else Opened(model)
+    return ResolvedModel(model, Target(own, "cpu", "float32")) if own else ResolvedModel(model)
 
 
-def _open_bundle(path: Path, given: Spec | None) -> Opened:
+def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
     from plimsoll.bundle import Bundle  # Most calls open no bundle, and start sooner without it.
 
     bundle = Bundle.open(path)
@@ -92,7 +91,7 @@ def _open_bundle(path: Path, given: Spec | None) -> Opened:
     except PlimsollError:
         bundle.close()
         raise
-    return Opened(model, bundle.target, bundle.preprocessing, bundle.manifest.origin, bundle)
+    return ResolvedModel(model, bundle.target, bundle.preprocessing, bundle.manifest.origin, bundle)
 
 
 def _near(reference: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from plimsoll.backends.runner import Runner
 from plimsoll.core.budget import DEFAULT, DEFAULT_TENSORS, Bounded, Budget, kind_of
 from plimsoll.errors import InputError
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.metrics import Running
 from plimsoll.metrics.bootstrap import Floats, bounds
 from plimsoll.metrics.decisions import CONFIDENCE, score_deviation
@@ -38,8 +38,8 @@ _LAYER_PICTURES = 8
 
 
 def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of them
-    reference: Opened,
-    other: Opened,
+    reference: ResolvedModel,
+    other: ResolvedModel,
     images: Iterable[str | Path],
     *,
     labels: Mapping[str, str] | None = None,
@@ -88,7 +88,7 @@ class _Asked:
     layers: bool
 
 
-def _require_same_question(reference: Opened, other: Opened) -> None:
+def _require_same_question(reference: ResolvedModel, other: ResolvedModel) -> None:
     first, second = reference.model.contract().output, other.model.contract().output
     if type(first) is not type(second):
         raise InputError(f"the reference's task is '{first.task}', the other's '{second.task}': they can't be compared")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Tensors
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import translated
 from plimsoll.preprocessing.formats import read
@@ -44,7 +44,7 @@ class PixelStage:
 class Side:
     """A model opened for a proof. Its pixels are what a folded network takes: RGB, before any arithmetic."""
 
-    def __init__(self, opened: Opened, runner: Runner) -> None:
+    def __init__(self, opened: ResolvedModel, runner: Runner) -> None:
         self.opened = opened
         self.runner = runner
         self.spec = opened.model.contract()

@@ -9,7 +9,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.quantize.graph import Graph
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.placement import computes_with_constants
 from plimsoll.quantize.prepare import prepare, write
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.onnx import load
-from plimsoll.quantize.graph import Graph, attribute, set_attributes, unique
+from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
 
 if TYPE_CHECKING:
     from onnx import NodeProto

@@ -10,10 +10,10 @@ import numpy as np
 from plimsoll.core.model import Model
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import options
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.float16 import LARGEST, SMALLEST_NORMAL, float_weights
-from plimsoll.quantize.graph import Graph
 from plimsoll.quantize.placement import node_key
 from plimsoll.quantize.prepare import OPSET
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
 from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.graph import Graph
 from plimsoll.quantize.histogram import TensorStatistics
 from plimsoll.quantize.parameters import Symmetry
 from plimsoll.quantize.placement import place
@@ -30,7 +30,6 @@ from plimsoll.quantize.ranges import DEFAULT_PERCENTILE, check_method, range_of
 
 Array = NDArray[Any]
 
-REFERENCE = Target("onnxruntime", "cpu", "float32")
 """Where the float network runs."""
 
 
@@ -94,7 +93,7 @@ def collect(model: Model, batches: Iterable[Array], *, cores: int | None = None)
         exposed = onnx_graph.expose(
             prepared, [name for name in names if name not in graph.inputs], folder / "exposed.onnx"
         )
-        with Runner.open(exposed, REFERENCE, objective="throughput", cores=cores) as runner:
+        with Runner.open(exposed, REFERENCE_TARGET, objective="throughput", cores=cores) as runner:
             return _collect(model, _Collector(runner, graph.inputs[0], names), batches)
 
 

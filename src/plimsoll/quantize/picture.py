@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.onnx import load
-from plimsoll.quantize.graph import Graph, attribute, set_attributes, unique
+from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
 from plimsoll.quantize.placement import Placement, node_key
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from plimsoll.quantize.graph import Graph, attribute
+from plimsoll.onnx.graph import Graph, attribute
 
 if TYPE_CHECKING:
     from onnx import NodeProto

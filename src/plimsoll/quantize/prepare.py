@@ -10,8 +10,8 @@ from plimsoll.core.model import Model
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import strides
-from plimsoll.quantize.graph import Graph
 
 if TYPE_CHECKING:
     from onnx import ModelProto

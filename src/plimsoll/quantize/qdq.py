@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.onnx.graph import Graph, unique
 from plimsoll.quantize import parameters
-from plimsoll.quantize.graph import Graph, unique
 from plimsoll.quantize.options import StaticOptions
 from plimsoll.quantize.parameters import Grid
 from plimsoll.quantize.picture import Picture

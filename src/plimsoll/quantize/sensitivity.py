@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import CheckError, InputError
 from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import qdq
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.graph import Graph
-from plimsoll.quantize.observe import REFERENCE
 from plimsoll.quantize.options import StaticOptions
 from plimsoll.quantize.placement import Placement, node_key
 from plimsoll.quantize.prepare import prepare, write
@@ -73,7 +72,7 @@ def sensitivity(
         placement = placed(model, graph, chosen)
         calibration.check_fit(model, placement.grids())
         kinds = {node_key(node): graph.kind(node) for node in graph.nodes}
-        reference = _answers(prepared, pictures, REFERENCE)
+        reference = _answers(prepared, pictures, REFERENCE_TARGET)
         rows = []
         for name in placement.nodes:
             alone = _alone(proto, placement, name, calibration, chosen)
@@ -127,7 +126,7 @@ def mixed(
     """
     chosen = settled(options, calibration)
     pictures = _single(tensors)
-    truth = _answers(model, pictures, REFERENCE)
+    truth = _answers(model, pictures, REFERENCE_TARGET)
     order: Sequence[str] = ()
     count, deviation = 0, np.inf
     for count in _STEPS:

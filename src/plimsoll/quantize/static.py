@@ -8,9 +8,9 @@ from tempfile import TemporaryDirectory
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import first_layer, qdq
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.graph import Graph
 from plimsoll.quantize.options import StaticOptions
 from plimsoll.quantize.picture import Picture, absorb
 from plimsoll.quantize.placement import Placement, node_key, place

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from plimsoll.quantize.graph import Graph, attribute, set_attributes, unique
+from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
 
 if TYPE_CHECKING:
     from onnx import NodeProto

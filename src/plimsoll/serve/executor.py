@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, PlimsollError
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened, open_reference
+from plimsoll.inference.resolve import ResolvedModel, open_model
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.serve.messages import Problem
 from plimsoll.tasks import Answer
@@ -68,7 +68,7 @@ class Wanted:
 class ModelExecutor:
     """A model that is open, in the one process that uses it."""
 
-    def __init__(self, opened: Opened, threads: int, options: Mapping[str, str]) -> None:
+    def __init__(self, opened: ResolvedModel, threads: int, options: Mapping[str, str]) -> None:
         self._opened = opened
         self._predictor = Predictor(opened, options=options, cores=threads)
         self._runner = self._predictor.runner("latency")
@@ -78,7 +78,7 @@ class ModelExecutor:
         """Open the model that a worker was told to own; with `verify`, its golden vectors must pass first. Raises what
         opening it raises."""
         spec = config["spec"]
-        opened = open_reference(config["model"], Path(spec) if spec else None)
+        opened = open_model(config["model"], Path(spec) if spec else None)
         try:
             if config["target"]:
                 opened.target = Target.parse(config["target"])
@@ -221,7 +221,7 @@ def _fail(one: Wanted, problem: Problem) -> None:
     one.result = Result(problem=problem)
 
 
-def _verify(opened: Opened) -> None:
+def _verify(opened: ResolvedModel) -> None:
     """Raise CheckError where a bundle doesn't answer here as it did where it was packed."""
     if opened.bundle is None:
         return

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.counts import Counts
 from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RawOutputs, RequestError, RequestOptions
@@ -234,4 +234,4 @@ def _target_of(reference: str) -> Target:
     if Path(reference).is_dir():
         with Bundle.open(Path(reference)) as bundle:
             return bundle.target
-    return Target("onnxruntime")
+    return REFERENCE_TARGET

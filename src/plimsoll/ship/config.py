@@ -8,14 +8,14 @@ from pathlib import Path
 from plimsoll import backends
 from plimsoll.backends.base import AvailableTarget
 from plimsoll.core.budget import DEFAULT, Budget
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.ship.candidate import Candidate
 
 CALIBRATORS = ("percentile", "minmax", "moving_average", "entropy", "mse")
 """Plimsoll's own calibrators, the one that is tried first in front."""
 OBJECTIVES = ("throughput", "latency", "size")
 
-REFERENCE = Candidate("reference", False, Target("onnxruntime", "cpu", "float32"))
+REFERENCE = Candidate("reference", False, REFERENCE_TARGET)
 """What all candidates are compared with."""
 
 

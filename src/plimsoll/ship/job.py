@@ -19,7 +19,7 @@ from plimsoll import backends
 from plimsoll.benchmark import Outcome, Scenario, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.benchmark.scenarios import Offline
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove.layers import layers
 from plimsoll.ship import build, preparation
@@ -165,7 +165,7 @@ def _predictor(payload: dict[str, Any], candidate: Candidate) -> Predictor:
     made = build.network(
         preparation.model_of(payload), candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"])
     )
-    return Predictor(Opened(made, candidate.target, candidate.steps), cores=payload["cores"])
+    return Predictor(ResolvedModel(made, candidate.target, candidate.steps), cores=payload["cores"])
 
 
 def _rows(predictor: Predictor, pictures: Sequence[str]) -> list[dict[str, Any]]:

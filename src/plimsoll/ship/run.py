@@ -12,7 +12,7 @@ from typing import Any
 from plimsoll.core.check import Check
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.prove.comparison import Comparison, Pair, compare
 from plimsoll.prove.labels import label_of
 from plimsoll.ship import build
@@ -70,7 +70,7 @@ class Ship:
 
     def __init__(
         self,
-        opened: Opened,
+        opened: ResolvedModel,
         split: Split,
         work: WorkFolder,
         config: SearchConfig,

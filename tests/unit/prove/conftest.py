@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plimsoll.inference.resolve import Opened, open_reference
+from plimsoll.inference.resolve import ResolvedModel, open_model
 
 
 @pytest.fixture
-def nsfw(nsfw_model_path: Path) -> Opened:
+def nsfw(nsfw_model_path: Path) -> ResolvedModel:
     del nsfw_model_path
-    return open_reference("open_nsfw")
+    return open_model("open_nsfw")
 
 
 @pytest.fixture

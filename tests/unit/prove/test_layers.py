@@ -16,7 +16,7 @@ from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.onnx import graph
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
@@ -25,7 +25,7 @@ from unit.folding import convolution, spec
 from unit.prove.subjects import BUDGET, brightness, classify
 
 
-def test_layers_show_where_the_drift_enters(nsfw: Opened, photos: list[Path], tmp_path: Path) -> None:
+def test_layers_show_where_the_drift_enters(nsfw: ResolvedModel, photos: list[Path], tmp_path: Path) -> None:
     proto = onnx.load(nsfw.model.path)
     hurt = [node for node in proto.graph.node if node.op_type == "Conv"][4]
     name = hurt.output[0]
@@ -33,7 +33,11 @@ def test_layers_show_where_the_drift_enters(nsfw: Opened, photos: list[Path], tm
     stored.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored) * np.float32(1.2), stored.name))
     onnx.save(proto, tmp_path / "hurt.onnx")
     proof = prove(
-        nsfw, Opened(Model(tmp_path / "hurt.onnx", "onnx", nsfw.model.spec)), photos[:3], budget=BUDGET, layers=True
+        nsfw,
+        ResolvedModel(Model(tmp_path / "hurt.onnx", "onnx", nsfw.model.spec)),
+        photos[:3],
+        budget=BUDGET,
+        layers=True,
     )
     first = next(layer for layer in proof.layers if layer.snr_db < 60)
     assert (first.name, first.operator) == (name, "Conv")
@@ -73,8 +77,8 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
         (tmp_path / folder).mkdir()
         int8 = quantized(fold(model, tmp_path / folder), tmp_path / folder / "int8.onnx", photos)
         proof = prove(
-            Opened(reference),
-            Opened(int8, Target("onnxruntime", "cpu", "int8")),
+            ResolvedModel(reference),
+            ResolvedModel(int8, Target("onnxruntime", "cpu", "int8")),
             photos,
             layers=True,
             budget=Budget.parse("snr=20"),
@@ -93,7 +97,7 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
     assert noise[0] > noise[1] + 6
 
 
-def test_layers_need_shared_values(tmp_path: Path, nsfw: Opened) -> None:
+def test_layers_need_shared_values(tmp_path: Path, nsfw: ResolvedModel) -> None:
     model = brightness(tmp_path / "good.onnx", classify())
     with pytest.raises(ModelError, match="shares no named value"):
         compare_layers(nsfw.model, model, [])

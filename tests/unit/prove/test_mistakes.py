@@ -11,7 +11,7 @@ from PIL import Image
 
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
 from plimsoll.spec import Input
@@ -72,7 +72,7 @@ MISTAKES: dict[str, tuple[Change, tuple[dict[str, Any], ...], str]] = {
 @pytest.mark.parametrize("folded", [False, True], ids=["in the Spec", "baked into the graph"])
 @pytest.mark.parametrize(("change", "more", "cause"), MISTAKES.values(), ids=MISTAKES)
 def test_a_wrong_normalization_is_refused_and_named(
-    nsfw: Opened,
+    nsfw: ResolvedModel,
     photos: list[Path],
     tmp_path: Path,
     change: Change,
@@ -83,7 +83,7 @@ def test_a_wrong_normalization_is_refused_and_named(
     wrong = changed(nsfw.model, change, *more)
     proof = prove(
         nsfw,
-        Opened(fold(wrong, tmp_path) if folded else wrong),
+        ResolvedModel(fold(wrong, tmp_path) if folded else wrong),
         photos[:6],
         budget=Budget.parse("flips=99%,deviation=0.9"),
     )
@@ -111,7 +111,7 @@ STAGES: dict[str, tuple[Change, str]] = {
 
 @pytest.mark.parametrize(("change", "cause"), STAGES.values(), ids=STAGES)
 def test_a_step_on_pixels_that_differs_is_named(
-    nsfw: Opened, photos: list[Path], tmp_path: Path, change: Change, cause: str
+    nsfw: ResolvedModel, photos: list[Path], tmp_path: Path, change: Change, cause: str
 ) -> None:
     turned = tmp_path / "turned.jpg"
     image = Image.open(photos[0])
@@ -119,7 +119,10 @@ def test_a_step_on_pixels_that_differs_is_named(
     exif[0x0112] = 3
     image.save(turned, exif=exif)
     proof = prove(
-        nsfw, Opened(changed(nsfw.model, change)), [turned, *photos[:4]], budget=Budget.parse("deviation=0.000001")
+        nsfw,
+        ResolvedModel(changed(nsfw.model, change)),
+        [turned, *photos[:4]],
+        budget=Budget.parse("deviation=0.000001"),
     )
     assert not proof.passed
     assert cause in proof.refusal()[1]
@@ -128,9 +131,9 @@ def test_a_step_on_pixels_that_differs_is_named(
     assert differing == [cause.split("'")[1]], "a difference is counted where it arises and nowhere else"
 
 
-def test_a_step_that_only_the_other_has_is_named(nsfw: Opened, photos: list[Path]) -> None:
+def test_a_step_that_only_the_other_has_is_named(nsfw: ResolvedModel, photos: list[Path]) -> None:
     proof = prove(
-        Opened(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001")
+        ResolvedModel(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001")
     )
     assert "'jpeg': it has a 'jpeg' step here, the reference has none" in proof.refusal()[1]
     assert [stage.stage for stage in proof.stages if stage.mean_levels > 0] == ["jpeg"]
@@ -138,7 +141,7 @@ def test_a_step_that_only_the_other_has_is_named(nsfw: Opened, photos: list[Path
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
-    nsfw: Opened, photos: list[Path], preprocessing: Any
+    nsfw: ResolvedModel, photos: list[Path], preprocessing: Any
 ) -> None:
     early = changed(nsfw.model, without("channels"))
     steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.contract().input.steps]
@@ -148,8 +151,8 @@ def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
     )
     other = Model(nsfw.model.path, "onnx", nsfw.model.contract().model_copy(update={"input": order}))
     proof = prove(
-        Opened(nsfw.model, preprocessing=preprocessing),
-        Opened(other, preprocessing=preprocessing),
+        ResolvedModel(nsfw.model, preprocessing=preprocessing),
+        ResolvedModel(other, preprocessing=preprocessing),
         photos[:4],
         budget=BUDGET,
     )

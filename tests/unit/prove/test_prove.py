@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
 from plimsoll.report.report import Report
@@ -23,8 +23,10 @@ from unit.prove.subjects import BUDGET, brightness, classify
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
-def test_a_folded_network_is_proven(nsfw: Opened, photos: list[Path], tmp_path: Path, preprocessing: Any) -> None:
-    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path), preprocessing=preprocessing), photos, budget=BUDGET)
+def test_a_folded_network_is_proven(
+    nsfw: ResolvedModel, photos: list[Path], tmp_path: Path, preprocessing: Any
+) -> None:
+    proof = prove(nsfw, ResolvedModel(fold(nsfw.model, tmp_path), preprocessing=preprocessing), photos, budget=BUDGET)
     assert proof.passed
     assert proof.exchange == "pixels"
     assert proof.mistakes == ()
@@ -34,7 +36,7 @@ def test_a_folded_network_is_proven(nsfw: Opened, photos: list[Path], tmp_path: 
     assert ("'resize'" in proof.cause) is (preprocessing == "fast")
 
 
-def test_the_headline_states_the_sample(nsfw: Opened, photos: list[Path]) -> None:
+def test_the_headline_states_the_sample(nsfw: ResolvedModel, photos: list[Path]) -> None:
     proof = prove(nsfw, nsfw, photos, budget=BUDGET)
     assert proof.headline == "0 of 12 decisions flipped at any threshold; with 95 % confidence fewer than 23 % do"
     assert proof.cause == ""
@@ -43,14 +45,14 @@ def test_the_headline_states_the_sample(nsfw: Opened, photos: list[Path]) -> Non
     assert proof.answers.rank_correlation == 1.0
 
 
-def test_too_few_pictures_are_told_apart_from_a_bad_model(nsfw: Opened, photos: list[Path]) -> None:
+def test_too_few_pictures_are_told_apart_from_a_bad_model(nsfw: ResolvedModel, photos: list[Path]) -> None:
     message, hint = prove(nsfw, nsfw, photos).refusal()
     assert "flips at 0.5 22.1 % (limit 4)" in message
     assert hint == "12 pictures are too few to prove 4 %: with 0 flipped it takes 74"
 
 
-def test_the_report_is_whole_and_legal_json(nsfw: Opened, photos: list[Path], tmp_path: Path) -> None:
-    proof = prove(nsfw, Opened(fold(nsfw.model, tmp_path)), photos[:3], budget=BUDGET, layers=True)
+def test_the_report_is_whole_and_legal_json(nsfw: ResolvedModel, photos: list[Path], tmp_path: Path) -> None:
+    proof = prove(nsfw, ResolvedModel(fold(nsfw.model, tmp_path)), photos[:3], budget=BUDGET, layers=True)
     text = proof.report().to_json()
 
     def refuse(constant: str) -> None:
@@ -69,7 +71,7 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
         brightness(tmp_path / "good.onnx", classify(positive="bright")),
         brightness(tmp_path / "bad.onnx", classify(positive="bright"), least=40),
     )
-    proof = prove(Opened(good), Opened(bad), greys, budget=Budget.parse("flips=99%"))
+    proof = prove(ResolvedModel(good), ResolvedModel(bad), greys, budget=Budget.parse("flips=99%"))
     assert not proof.passed
     assert [Path(one.path).name for one in proof.lost] == ["grey00.png", "grey01.png", "grey02.png"]
     assert proof.answers is not None
@@ -81,7 +83,7 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
 def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_other(
     tmp_path: Path, greys: list[Path], awkward: Path
 ) -> None:
-    model = Opened(brightness(tmp_path / "good.onnx", classify(positive="bright")))
+    model = ResolvedModel(brightness(tmp_path / "good.onnx", classify(positive="bright")))
     proof = prove(model, model, [*greys, awkward / "truncated.jpg", tmp_path / "missing.png"], budget=BUDGET)
     assert proof.passed
     assert [bool(one.reference and one.other) for one in proof.failures] == [True, True]
@@ -89,7 +91,7 @@ def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_ot
 
 
 def test_nothing_to_prove_on_is_refused(tmp_path: Path, greys: list[Path], awkward: Path) -> None:
-    model = Opened(brightness(tmp_path / "good.onnx", classify(positive="bright")))
+    model = ResolvedModel(brightness(tmp_path / "good.onnx", classify(positive="bright")))
     with pytest.raises(InputError, match="no pictures"):
         prove(model, model, [])
     with pytest.raises(InputError, match="answers none of the 1 pictures"):
@@ -100,11 +102,11 @@ def test_nothing_to_prove_on_is_refused(tmp_path: Path, greys: list[Path], awkwa
 
 def test_two_questions_are_not_compared(tmp_path: Path, greys: list[Path]) -> None:
     bright, dark = (
-        Opened(brightness(tmp_path / f"{name}.onnx", classify(positive=name))) for name in ("bright", "dark")
+        ResolvedModel(brightness(tmp_path / f"{name}.onnx", classify(positive=name))) for name in ("bright", "dark")
     )
     with pytest.raises(InputError, match=r"positive: bright.*positive: dark"):
         prove(bright, dark, greys)
-    raw = Opened(Model(bright.model.path, "onnx", classify().model_copy(update={"output": Tensors()})))
+    raw = ResolvedModel(Model(bright.model.path, "onnx", classify().model_copy(update={"output": Tensors()})))
     with pytest.raises(InputError, match="task is 'classify', the other's 'tensor'"):
         prove(bright, raw, greys)
 
@@ -113,7 +115,7 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
     good = brightness(tmp_path / "good.onnx", classify(positive="bright"))
     other = brightness(tmp_path / "other.onnx", classify(positive="bright"), output="quantized")
     labels = {str(path.resolve()): "bright" if count >= 9 else "dark" for count, path in enumerate(greys)}
-    proof = prove(Opened(good), Opened(other), greys, labels=labels, budget=Budget.parse("accuracy=-20%"))
+    proof = prove(ResolvedModel(good), ResolvedModel(other), greys, labels=labels, budget=Budget.parse("accuracy=-20%"))
     assert proof.passed
     assert proof.answers is not None
     assert proof.answers.labelled == 20
@@ -124,17 +126,17 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
 def test_raw_tensors_are_proven_by_signal_to_noise(tmp_path: Path, greys: list[Path]) -> None:
     raw = classify().model_copy(update={"output": Tensors()})
     model = brightness(tmp_path / "good.onnx", raw)
-    proof = prove(Opened(model), Opened(model), greys)
+    proof = prove(ResolvedModel(model), ResolvedModel(model), greys)
     assert proof.passed
     assert proof.checks[0].name == "signal to noise of the outputs"
-    proof = prove(Opened(model), Opened(brightness(tmp_path / "bad.onnx", raw, least=40)), greys)
+    proof = prove(ResolvedModel(model), ResolvedModel(brightness(tmp_path / "bad.onnx", raw, least=40)), greys)
     assert not proof.passed
     assert math.isnan(proof.checks[0].measured)
     with pytest.raises(InputError, match="needs scores"):
-        prove(Opened(model), Opened(model), greys, budget=Budget.parse("flips=4%"))
+        prove(ResolvedModel(model), ResolvedModel(model), greys, budget=Budget.parse("flips=4%"))
 
 
-def test_memory_holds_no_tensors(nsfw: Opened, photos: list[Path]) -> None:
+def test_memory_holds_no_tensors(nsfw: ResolvedModel, photos: list[Path]) -> None:
     proof: Proof = prove(nsfw, nsfw, photos[:2], budget=BUDGET)
 
     def arrays(value: Any) -> list[NDArray[Any]]:

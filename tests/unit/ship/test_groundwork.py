@@ -19,7 +19,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.importers import read
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.ship import Candidate, SearchConfig, Ship, Shipped, Trial
 from plimsoll.ship.candidate import calibrators_of
 from plimsoll.ship.split import Split, split
@@ -65,8 +65,8 @@ def parts(digits: Digits) -> Split:
 
 
 @pytest.fixture
-def opened(digits: Digits) -> Opened:
-    return Opened(read(digits.model, spec_files.read(digits.spec)))
+def opened(digits: Digits) -> ResolvedModel:
+    return ResolvedModel(read(digits.model, spec_files.read(digits.spec)))
 
 
 def config(*targets: Target) -> SearchConfig:
@@ -76,18 +76,18 @@ def config(*targets: Target) -> SearchConfig:
     )
 
 
-def of(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> Ship:
+def of(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> Ship:
     return Ship(opened, parts, WorkFolder.of(work, opened.model, parts), wished)
 
 
-def ship(opened: Opened, parts: Split, work: Path, wished: SearchConfig) -> tuple[Shipped, list[Trial], Path]:
+def ship(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> tuple[Shipped, list[Trial], Path]:
     seen: list[Trial] = []
     run = of(opened, parts, work, wished)
     return run.run(seen.append), seen, run.work.path
 
 
 def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
-    opened: Opened, parts: Split, tmp_path: Path
+    opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
     run = of(opened, parts, tmp_path, config(INT8))
     whole, mixed = (run.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
@@ -108,7 +108,7 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
 
 
 def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    with Predictor(Opened(model, target, "reference")) as predictor:
+    with Predictor(ResolvedModel(model, target, "reference")) as predictor:
         return np.array(
             [
                 list(one.answer.row()["scores"].values())
@@ -119,7 +119,7 @@ def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tu
 
 
 def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not(
-    opened: Opened, parts: Split, tmp_path: Path
+    opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
     run = of(opened, parts, tmp_path, config(INT8))
     run.run()
@@ -130,7 +130,9 @@ def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not
     assert (run.work.path / "rows" / f"try-{mixed.candidate.key}.json").exists()
 
 
-def test_what_lint_finds_is_noted_also_when_a_run_is_continued(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_what_lint_finds_is_noted_also_when_a_run_is_continued(
+    opened: ResolvedModel, parts: Split, tmp_path: Path
+) -> None:
     few = split([*parts.calibration[:12], *parts.selection[:12]], 2000)
     notes = []
     for _ in range(2):
@@ -141,7 +143,7 @@ def test_what_lint_finds_is_noted_also_when_a_run_is_continued(opened: Opened, p
     assert notes[1] == notes[0]
 
 
-def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_a_given_table_is_used_in_place_of_calibrating(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     first = of(opened, parts, tmp_path / "first", config(INT8))
     table = first.table(WHOLE)
     assert table is not None
@@ -168,7 +170,7 @@ def test_a_given_table_is_used_in_place_of_calibrating(opened: Opened, parts: Sp
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(
-    opened: Opened, parts: Split, tmp_path: Path, table: str, message: str
+    opened: ResolvedModel, parts: Split, tmp_path: Path, table: str, message: str
 ) -> None:
     given = tmp_path / "given.json"
     given.write_text(table)
@@ -178,14 +180,14 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(
     assert not seen
 
 
-def test_a_table_that_no_target_takes_is_refused(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_a_table_that_no_target_takes_is_refused(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     given = tmp_path / "given.json"
     given.write_text('{"ranges": {"picture": [0, 1]}}')
     with pytest.raises(InputError, match="none of the targets takes one"):
         of(opened, parts, tmp_path, replace(config(FLOAT), calibration=given)).run()
 
 
-def test_pictures_that_were_moved_are_not_answered_again(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_pictures_that_were_moved_are_not_answered_again(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     first, _, folder = ship(opened, parts, tmp_path / "work", config(FLOAT))
     made = {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")}
     paths = [*parts.calibration, *parts.selection, *parts.judging]
@@ -196,7 +198,7 @@ def test_pictures_that_were_moved_are_not_answered_again(opened: Opened, parts: 
     assert [ours["scores"] for ours, _ in again.rows] == [ours["scores"] for ours, _ in first.rows]
 
 
-def test_a_speed_for_one_objective_says_nothing_of_another(opened: Opened, parts: Split, tmp_path: Path) -> None:
+def test_a_speed_for_one_objective_says_nothing_of_another(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     _, _, folder = ship(opened, parts, tmp_path, config(FLOAT))
     before = {file.name for file in folder.glob("rows/try-*.json")}
     ship(opened, parts, tmp_path, replace(config(FLOAT), objective="latency"))
@@ -222,7 +224,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("planted")
 def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
-    opened: Opened, parts: Split, tmp_path: Path
+    opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
     selfmade, borrowing = Target("selfmade", "cpu", "int8"), Target("borrowing", "cpu", "int8")
     assert calibrators_of(selfmade, ("minmax",)) == ("minmax", "theirs", "also_theirs")

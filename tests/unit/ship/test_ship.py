@@ -18,7 +18,7 @@ from PIL import Image
 
 from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.ship import REFERENCE, SearchConfig, Ship, Shipped, Trial
 from plimsoll.ship.split import split
 from plimsoll.ship.store import WorkFolder
@@ -70,11 +70,11 @@ def photos(tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Opened:
-    return Opened(small_model(tmp_path))
+def opened(tmp_path: Path) -> ResolvedModel:
+    return ResolvedModel(small_model(tmp_path))
 
 
-def shipped(opened: Opened, photos: list[str], root: Path, config: SearchConfig) -> tuple[Shipped, list[Trial]]:
+def shipped(opened: ResolvedModel, photos: list[str], root: Path, config: SearchConfig) -> tuple[Shipped, list[Trial]]:
     parts = split(photos, 2000)
     seen: list[Trial] = []
     found = Ship(opened, parts, WorkFolder.of(root, opened.model, parts), config).run(seen.append)
@@ -114,7 +114,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.mark.usefixtures("jobs")
 def test_what_goes_wrong_is_a_row_with_its_reason(
-    opened: Opened, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     package = tmp_path / "packages"
     (package / "planted-1.0.dist-info").mkdir(parents=True)
@@ -143,7 +143,7 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
 
 
 def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
-    opened: Opened, photos: list[str], tmp_path: Path
+    opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
     found, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
     assert found.outcome == "nothing_passed"
@@ -152,7 +152,7 @@ def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
 
 
 def test_a_second_run_repeats_nothing_and_finds_the_same(
-    opened: Opened, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
 ) -> None:
     first, seen = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert jobs
@@ -168,11 +168,11 @@ def test_a_second_run_repeats_nothing_and_finds_the_same(
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
-def test_a_killed_run_is_continued(opened: Opened, photos: list[str], tmp_path: Path) -> None:
+def test_a_killed_run_is_continued(opened: ResolvedModel, photos: list[str], tmp_path: Path) -> None:
     code = (
         "import sys, json; from pathlib import Path; sys.path.insert(0, sys.argv[1])\nfrom unit.ship import test_ship"
         " as t; from small_models import SPEC\nfrom plimsoll.core.model import Model; from plimsoll.inference.resolve"
-        " import Opened; from plimsoll.spec.files import loads\nt.shipped(Opened(Model(Path(sys.argv[2]), 'onnx',"
+        " import ResolvedModel; from plimsoll.spec.files import loads\nt.shipped(ResolvedModel(Model(Path(sys.argv[2]), 'onnx',"
         " loads(SPEC))), json.loads(sys.argv[3]), Path(sys.argv[4]), t.config(*t.HONEST))\n"
     )
     tests = str(Path(__file__).resolve().parents[2])

@@ -15,10 +15,10 @@ from onnx import helper, numpy_helper
 from caffe_files import caffemodel, inputs, layer, write_pair
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 
 Array = NDArray[np.float64]
 RANDOM = np.random.default_rng(4)
@@ -29,7 +29,7 @@ def normal(*shape: int) -> Array:
 
 
 def answer(model: Model, **feeds: Array) -> dict[str, NDArray[Any]]:
-    with Runner.open(model, Target("onnxruntime", "cpu", "float32")) as runner:
+    with Runner.open(model, REFERENCE_TARGET) as runner:
         return runner.run({name: feed.astype(np.float32) for name, feed in feeds.items()})
 
 

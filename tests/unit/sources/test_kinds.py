@@ -8,7 +8,7 @@ import pytest
 
 from plimsoll import importers
 from plimsoll.errors import ModelError
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -34,7 +34,7 @@ def touch(folder: Path, *names: str) -> Path:
     ],
 )
 def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind: str) -> None:
-    assert importers.find(touch(tmp_path, *there) / given).name == kind
+    assert importers.format_of(touch(tmp_path, *there) / given).name == kind
 
 
 @pytest.mark.parametrize(

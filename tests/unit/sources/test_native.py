@@ -13,9 +13,9 @@ import pytest
 from plimsoll import importers, zoo
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, ModelError
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 from plimsoll.inference import resolve
 from plimsoll.preprocessing import Preprocessor
 
@@ -47,17 +47,17 @@ def test_openvino_ir_answers_as_the_network_that_it_was_made_from(
     assert (model.format, [file.name for file in model.files]) == ("openvino", ["nsfw.bin"])
     with (
         Runner.open(model, Target("openvino", "cpu", "float32")) as own,
-        Runner.open(Model(nsfw_model_path, "onnx", spec), resolve.DEFAULT_TARGET) as reference,
+        Runner.open(Model(nsfw_model_path, "onnx", spec), REFERENCE_TARGET) as reference,
     ):
         found, expected = own.infer(picture), reference.infer(picture)
     np.testing.assert_allclose(found["outputs"], expected["outputs"], atol=1e-5)
-    assert resolve.open_reference(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
+    assert resolve.open_model(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
 
 
 def test_openvino_ir_runs_nowhere_else_and_not_as_what_it_is_not(nsfw_ir: Path) -> None:
     model = importers.read(nsfw_ir)
     with pytest.raises(BuildError, match="onnxruntime loads ONNX files, this one is openvino"):
-        Runner.open(model, resolve.DEFAULT_TARGET)
+        Runner.open(model, REFERENCE_TARGET)
     with pytest.raises(BuildError, match=r"this one is in floating point"):
         Runner.open(model, Target("openvino", "cpu", "int8"))
     with pytest.raises(ModelError, match="openvino is read as it is and needs no import"):

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import CheckError, InputError, ModelError
 from plimsoll.importers.base import Conversion, ImportOptions, Probe
-from plimsoll.importers.parity import REFERENCE_TARGET, Imported, finish, import_model
+from plimsoll.importers.conversion import ImportedModel, finish, import_model
 from toolchains_made import need_time, program
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]
@@ -41,7 +42,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
+def answers(imported: ImportedModel, feed: NDArray[Any]) -> NDArray[Any]:
     with Runner.open(imported.model, REFERENCE_TARGET) as runner:
         (only,) = runner.infer(feed).values()
     return only
@@ -50,7 +51,7 @@ def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
 def held(folder: Path, way: str, out: Path, options: ImportOptions | None = None) -> NDArray[Any]:
     """Import one of the forms and return what it answers; its parity has to hold."""
     path = folder / way
-    if not any(kind.recognises(path) for kind in importers.kinds()):
+    if not any(kind.recognises(path) for kind in importers.formats()):
         pytest.skip(f"no source here reads {path.suffix}")
     imported = import_model(path, out / way, options)
     assert imported.parity is not None
@@ -86,7 +87,7 @@ def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: P
 
 
 @pytest.fixture(scope="module")
-def kept(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Imported, Path]:
+def kept(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImportedModel, Path]:
     """The checkpoint, imported, and the frozen graph that was kept."""
     folder = tmp_path_factory.mktemp("kept")
     file = folder / "below" / "frozen.pb"
@@ -94,7 +95,7 @@ def kept(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Importe
 
 
 def test_the_frozen_graph_that_is_kept_is_folded_and_is_the_network(
-    small: Path, kept: tuple[Imported, Path], tmp_path: Path
+    small: Path, kept: tuple[ImportedModel, Path], tmp_path: Path
 ) -> None:
     first, file = kept
     assert any("18 nodes" in note for note in first.notes)  # No batch normalization is left.
@@ -103,7 +104,7 @@ def test_the_frozen_graph_that_is_kept_is_folded_and_is_the_network(
         np.testing.assert_allclose(answers(again, arrays["feed"]), arrays["answer"], atol=1e-6)
 
 
-def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, kept: tuple[Imported, Path]) -> None:
+def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, kept: tuple[ImportedModel, Path]) -> None:
     path = kept[0].model.path
     graph = onnx.load(path).graph
     with np.load(small / "answers.npz") as arrays:

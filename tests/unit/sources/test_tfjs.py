@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from plimsoll import zoo
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BackendMissingError, InputError, ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import Imported, import_model
+from plimsoll.importers.conversion import ImportedModel, import_model
 from plimsoll.importers.tfjs import files, probe
 from plimsoll.system import npm
 from plimsoll.zoo import fetch
@@ -54,7 +54,7 @@ def tensorflow_js() -> None:
         pytest.skip(reason)
 
 
-def compared(imported: Imported, within: float = 1e-5) -> None:
+def compared(imported: ImportedModel, within: float = 1e-5) -> None:
     assert imported.parity is not None, imported.notes
     assert imported.parity.framework.startswith("TensorFlow.js 4")
     assert imported.parity.worst.relative < within, str(imported.parity)
@@ -315,7 +315,7 @@ def test_the_networks_of_nsfwjs(name: str) -> None:
     side = spec.input.form.width or 0
     row, column, channel = np.ogrid[:side, :side, :3]
     picture = ((row * 7 + column * 13 + channel * 29 + row * column) % 256 / 255).astype(np.float32)
-    with Runner.open(Model(file, "onnx", spec), Target("onnxruntime", "cpu", "float32")) as runner:
+    with Runner.open(Model(file, "onnx", spec), REFERENCE_TARGET) as runner:
         (scores,) = runner.infer(np.stack([picture, picture])).values()
     np.testing.assert_allclose(scores, [ANSWERS[name]] * 2, atol=2e-6)
 

@@ -13,7 +13,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError, SpecError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import import_model
+from plimsoll.importers.conversion import import_model
 from plimsoll.onnx.form import form_of
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify

@@ -17,9 +17,10 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import REFERENCE_TARGET, Imported, import_model
+from plimsoll.importers.conversion import ImportedModel, import_model
 from plimsoll.importers.torch import contents
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
@@ -29,13 +30,13 @@ heavy = pytest.mark.toolchain
 pytestmark = pytest.mark.timeout(1800)
 
 
-def answers(imported: Imported, feed: NDArray[Any]) -> NDArray[Any]:
+def answers(imported: ImportedModel, feed: NDArray[Any]) -> NDArray[Any]:
     with Runner.open(imported.model, REFERENCE_TARGET) as runner:
         (only,) = runner.infer(feed).values()
     return np.asarray(only)
 
 
-def check(imported: Imported, folder: Path) -> None:
+def check(imported: ImportedModel, folder: Path) -> None:
     """The proof holds, for batches of other sizes too, and the answers that PyTorch gave in another process are the
     same."""
     assert imported.parity is not None

@@ -12,18 +12,18 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.parity import Imported, import_model
+from plimsoll.importers.conversion import ImportedModel, import_model
 from wts_files import Tensors, resnet_tensors, write_wts
 
 Array = NDArray[Any]
 CHANCE = np.random.default_rng(3)
 
 
-def answer(imported: Imported, feed: Array) -> Array:
-    with Runner.open(imported.model, Target("onnxruntime", "cpu", "float32")) as runner:
+def answer(imported: ImportedModel, feed: Array) -> Array:
+    with Runner.open(imported.model, REFERENCE_TARGET) as runner:
         return np.asarray(runner.run({"data": feed.astype(np.float32)})["prob"])
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import Opened
+from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.landmarks import Points
@@ -56,7 +56,8 @@ def opened(tmp_path: Path) -> Open:
         form: str, steps: list[dict[str, Any]], preprocessing: Preprocessing = "reference", **decode: Any
     ) -> Predictor:
         return Predictor(
-            Opened(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), preprocessing=preprocessing), cores=1
+            ResolvedModel(model(tmp_path, form, [{"step": "decode", **decode}, *steps]), preprocessing=preprocessing),
+            cores=1,
         )
 
     return make

@@ -20,7 +20,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, BundleError, InputError, ModelError
 from plimsoll.export.triton import TritonOptions, export
-from plimsoll.inference.resolve import open_reference
+from plimsoll.inference.resolve import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing import folded as fold
 from plimsoll.spec.files import loads
@@ -127,7 +127,7 @@ def test_the_tensors_between_the_steps_fit(tmp_path: Path) -> None:
 @pytest.mark.toolchain
 def test_a_folded_network_takes_bytes(nsfw_model_path: Path, tmp_path: Path) -> None:
     del nsfw_model_path
-    folded = fold.fold(open_reference("open_nsfw").model, tmp_path)
+    folded = fold.fold(open_model("open_nsfw").model, tmp_path)
     export(folded, HERE, tmp_path / "out")
     found = configs(tmp_path / "out")
     assert found["open_nsfw.tensor"]["input"][0]["data_type"] == "TYPE_UINT8"
@@ -306,7 +306,7 @@ def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) ->
     """What lies beside model.py makes the same tensors as the bundle did."""
     del example_photos
     pack(small_model(tmp_path / "in"), HERE, tmp_path / "bundle")
-    with open_reference(str(tmp_path / "bundle")) as opened:
+    with open_model(str(tmp_path / "bundle")) as opened:
         export(opened.model, opened.target, tmp_path / "out", preprocessing=opened.preprocessing)
         shutil.copy(opened.bundle.file(opened.bundle.manifest.golden[0].picture), tmp_path / "picture")  # type: ignore[union-attr]  # it is one
         kept = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import CheckError
 from plimsoll.importers.base import Conversion, ImportOptions, Probe
 from plimsoll.metrics.tensors import ABSOLUTE_FLOOR, deviation
@@ -24,8 +24,6 @@ from plimsoll.spec import Spec
 
 if TYPE_CHECKING:
     import torch
-
-REFERENCE_TARGET = Target("onnxruntime", "cpu", "float32")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Parity:
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedModel:
     """A model that was converted, and the proof."""
 
     model: Model
@@ -82,13 +80,15 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def import_model(path: Path, folder: Path, options: ImportOptions | None = None, spec: Spec | None = None) -> Imported:
+def import_model(
+    path: Path, folder: Path, options: ImportOptions | None = None, spec: Spec | None = None
+) -> ImportedModel:
     """Convert a model file or folder of any known kind to ONNX in `folder`.
 
     Raises ModelError or InputError for what was given, BackendMissingError or BuildError where the conversion fails,
     and CheckError where the ONNX network answers otherwise than its framework: such a file is not to be used.
     """
-    kind = importers.converter(path)
+    kind = importers.converter_for(path)
     folder.mkdir(parents=True, exist_ok=True)
     return finish(kind.name, kind.convert(path, folder, options or ImportOptions()), spec)
 
@@ -100,7 +100,7 @@ def from_torch(
     folder: Path | None = None,
     spec: Spec | None = None,
     batch: int | None = None,
-) -> Imported:
+) -> ImportedModel:
     """Convert a network that is alive in this process to ONNX, in evaluation mode, with the PyTorch that is installed
     here.
 
@@ -121,7 +121,7 @@ def from_torch(
     return finish("PyTorch module", live.convert(module, example, folder, batch), spec)
 
 
-def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imported:
+def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> ImportedModel:
     """Check a converted network as any stranger's, give it its Spec, and hold it against its framework's answers;
     raises as `import_model`."""
     model = importers.read(conversion.path, spec)
@@ -131,7 +131,7 @@ def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imp
             f"{source}: the ONNX network answers otherwise than the network that it was made from: {parity}",
             "Please report this with the model, if you may; until then, export it to ONNX with its own framework.",
         )
-    return Imported(model, source, parity, conversion.notes)
+    return ImportedModel(model, source, parity, conversion.notes)
 
 
 def compare(model: Model, probe: Probe) -> Parity:
