@@ -1,1 +1,6 @@
-"""The nouns that everything else is made of: models, targets, budgets."""
+"""The nouns that everything else is made of.
+
+- `model`: `Model`, `TensorInfo`; `target`: `Target`; `budget`: `Budget`; `check`: `Check`
+- `foreign`: importing optional libraries, translating their exceptions
+- `wording`: printable text, pydantic's errors in words; `duration`: `500ms`, `30s`, `2m`, `1h`
+"""

@@ -1,0 +1,72 @@
+"""Text that strangers chose, made safe to print, and pydantic's errors in words."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that scripts and emoji need; the others hide text or turn its direction."""
+
+
+def printable(text: str, limit: int | None = None, *, keep: str = "", replacement: str = "?") -> str:
+    """Return text that a terminal, a log or a page can't take for anything but text.
+
+    Control and format characters (among them those that turn the writing direction), lone surrogates and line breaks
+    become `replacement`, but for those in `keep`. What is longer than `limit` ends in " …".
+    """
+    short = text if limit is None or len(text) <= limit else text[:limit] + " …"
+    if short.isprintable():
+        return short
+    return "".join(char if _is_printable(char) or char in keep else replacement for char in short)
+
+
+def _is_printable(char: str) -> bool:
+    return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
+
+
+def explain(error: ValidationError, whole: str = "the file", *, values: bool = False) -> str:
+    """Say in one line what pydantic refuses: the first five mistakes, each with its key, or `whole` for the value itself.
+
+    `values` shows the refused values too: not for a file in which somebody may have pasted a secret.
+    """
+    items = error.errors(include_url=False)
+    lines = [f"{location(item['loc']) or whole}: {explain_item(item, values=values)}" for item in items[:5]]
+    more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
+    return "; ".join(printable(line, 300) for line in lines) + more
+
+
+def explain_item(item: Any, *, values: bool) -> str:
+    """Say what one of pydantic's mistakes is: what was found, where `values` allows that, and what is allowed."""
+    kind, context = item["type"], item.get("ctx", {})
+    found = f"found {shown(item['input'])}, " if values else ""
+    if kind == "extra_forbidden":
+        return "unknown key"
+    if kind == "missing":
+        return "missing"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        return f"{found}allowed: {context['expected']}"
+    text = item["msg"].removeprefix("Input should be ").removeprefix("Input should ")
+    return f"{found}expected {text[:1].lower()}{text[1:]}" if text != item["msg"] else found + text
+
+
+def location(parts: Iterable[str | int]) -> str:
+    """Write a place in nested data as `input.steps[2].width`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
+
+
+def shown(value: Any) -> str:
+    """Return a refused value in at most 60 characters."""
+    import json
+
+    try:
+        text = json.dumps(value, default=str)
+    except (TypeError, ValueError, RecursionError):  # an integer of 5,000 digits, a table nested too deeply …
+        return f"an absurd {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
