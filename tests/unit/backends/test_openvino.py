@@ -109,7 +109,9 @@ def test_a_precision_that_is_not_offered_is_not_loaded(monkeypatch: pytest.Monke
         )
 
 
-@pytest.mark.parametrize(("precision", "others"), [("bfloat16", "f16|f32"), ("float16", "bf16|f32")])
+@pytest.mark.parametrize(
+    ("precision", "others"), [("bfloat16", "f16|f32"), ("float16", "bf16|f32")], ids=["bfloat16", "float16"]
+)
 def test_a_precision_is_computed_in_or_refused_but_never_ignored(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, precision: str, others: str
 ) -> None:
