@@ -20,7 +20,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from plimsoll.serve.http.app import application
-from plimsoll.serve.plan import Wishes
+from plimsoll.serve.plan import PlanOptions
 from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -117,12 +117,12 @@ async def _grpc(service: Service, **around: Any) -> GrpcServer | None:
 
 def patient(**limits: Any) -> Settings:
     """Return settings for a machine where a process may be held up for minutes."""
-    return Settings(timeout=600, batch_seconds=600, silent_seconds=600, body_seconds=600, header_seconds=600, **limits)
+    return Settings(timeout=600, batch_timeout=600, heartbeat_timeout=600, body_timeout=600, header_timeout=600, **limits)
 
 
 def alone(name: str, reference: str | None = None, spec: Path | None = None) -> ModelConfig:
     """Return a model that is served by one worker with one thread."""
-    return ModelConfig(name, reference or name, spec, wishes=Wishes(workers=1, threads=1))
+    return ModelConfig(name, reference or name, spec, plan_options=PlanOptions(workers=1, threads=1))
 
 
 def write_mixed(folder: Path) -> ModelConfig:

@@ -31,7 +31,7 @@ def oip(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
         yield service
         healthy(service)
         assert service.service.memory.blocks.used == 0
-        assert service.service.find("mixed").desk.waiting == 0
+        assert service.service.find("mixed").scheduler.waiting == 0
 
 
 def healthy(service: Speaking) -> None:

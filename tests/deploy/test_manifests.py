@@ -148,7 +148,7 @@ def test_compose_keeps_its_schema() -> None:
 def test_compose_waits_for_the_drain_and_locks_the_service_in() -> None:
     service = documents(DEPLOY / "compose" / "compose.yaml")[0]["services"]["plimsoll"]
     settings = Settings()
-    assert seconds(service["stop_grace_period"]) >= settings.grace + settings.drain_seconds + SPARE_S
+    assert seconds(service["stop_grace_period"]) >= settings.grace + settings.drain_timeout + SPARE_S
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert any(place.startswith("/tmp") for place in service["tmpfs"])
@@ -199,7 +199,7 @@ def test_the_pod_outlives_its_drain_and_its_settings_are_read(tmp_path: Path) ->
     (tmp_path / "plimsoll.toml").write_text(text)
     settings = read(tmp_path / "plimsoll.toml", {})
     assert settings.grace >= 5
-    assert pod["terminationGracePeriodSeconds"] >= settings.grace + settings.drain_seconds + SPARE_S
+    assert pod["terminationGracePeriodSeconds"] >= settings.grace + settings.drain_timeout + SPARE_S
     arguments = pod["containers"][0]["args"]
     mounted = next(mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == "settings")
     assert arguments[arguments.index("--config") + 1] == f"{mounted}/plimsoll.toml"

@@ -19,7 +19,7 @@ def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[Running]:
     """Two workers, which may be silent for longer than by default: a crowded machine holds the others up, too."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("silent_seconds = 6.0\n")
+    config.write_text("heartbeat_timeout = 6.0\n")
     with start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running:
         yield running
 
@@ -50,7 +50,7 @@ def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(
     limit."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("start_silent_seconds = 3600.0\nstart_seconds = 3600.0\ntimeout = 85.0\n")
+    config.write_text("start_heartbeat_timeout = 3600.0\nstart_seconds = 3600.0\ntimeout = 85.0\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         expected = running.score(example_photos[0])
         (first,) = running.workers()
@@ -85,7 +85,7 @@ def test_a_batch_that_hangs_is_ended(
 ) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("batch_seconds = 5.0\n")
+    config.write_text("batch_timeout = 5.0\n")
     with start(
         "open_nsfw",
         "--workers",

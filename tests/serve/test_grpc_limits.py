@@ -97,7 +97,7 @@ def test_a_message_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
         leave.wait(60)
         yield from ()
 
-    with served(tmp_path, Settings(body_seconds=2.5)) as place:
+    with served(tmp_path, Settings(body_timeout=2.5)) as place:
         with pytest.raises(grpc.RpcError) as caught:
             list(place.channel.stream_stream(INFER)(never(), timeout=60))
         leave.set()

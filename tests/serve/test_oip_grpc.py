@@ -162,7 +162,7 @@ def test_the_server_and_its_models_describe_themselves(oip: Speaking, stub: Stub
     )
     assert [one.state for one in stub("RepositoryIndex").models] == ["READY"] * 4
     counted = stub("ModelStatistics", oip_pb2.ModelStatisticsRequest(name="open_nsfw")).model_stats[0]
-    assert counted.inference_stats.success.count == oip.service.find("open_nsfw").counts.success.count
+    assert counted.inference_stats.success.count == oip.service.find("open_nsfw").statistics.success.count
     health = {"service": "grpc.health.v1.Health"}
     assert stub("Check", **health).status == oip_pb2.HealthCheckResponse.SERVING
     oip.service.draining = True
@@ -236,7 +236,7 @@ def test_a_call_s_deadline_limits_the_wait(oip: Speaking, photos: list[bytes]) -
 def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: Stub, photos: list[bytes]) -> None:
     """The workers are stopped, so that some of the pictures still wait when it is given up."""
     model = oip.service.find("open_nsfw")
-    before = model.counts.inferences
+    before = model.statistics.inferences
     workers = children()
     for worker in workers:
         os.kill(worker, signal.SIGSTOP)
@@ -244,15 +244,15 @@ def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: 
         asking = stub.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer").future(
             pictures((photos * 3)[:8]).SerializeToString()
         )
-        until(lambda: model.desk.waiting, "some pictures to wait")
+        until(lambda: model.scheduler.waiting, "some pictures to wait")
         asking.cancel()
-        until(lambda: not model.desk.waiting, "them to be dropped")
+        until(lambda: not model.scheduler.waiting, "them to be dropped")
     finally:
         for worker in workers:
             os.kill(worker, signal.SIGCONT)
     stub("ModelInfer", pictures(photos[:1]))
-    assert model.desk.waiting == 0
-    assert model.counts.inferences - before < 8
+    assert model.scheduler.waiting == 0
+    assert model.statistics.inferences - before < 8
     assert oip.service.memory.blocks.used == 0
 
 

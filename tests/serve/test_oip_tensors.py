@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from oip_service import element
-from plimsoll.serve.messages import RequestError, TensorFact
+from plimsoll.core.model import TensorInfo
+from plimsoll.serve.messages import RequestError
 from plimsoll.serve.oip.datatypes import DTYPES, datatype_of
 from plimsoll.serve.oip.ranking import best
 from plimsoll.serve.oip.request import InferRequest, InputTensor, asked
@@ -23,8 +24,8 @@ ANY = st.sampled_from(sorted(DTYPES)).flatmap(
 )
 
 
-def fact(value: NDArray[Any]) -> TensorFact:
-    return TensorFact("x", value.dtype.name, (None, *value.shape[1:]))
+def fact(value: NDArray[Any]) -> TensorInfo:
+    return TensorInfo("x", (None, *value.shape[1:]), value.dtype.name)
 
 
 @given(ANY)
@@ -78,7 +79,7 @@ def test_what_is_big_endian_or_not_contiguous_goes_little_endian_and_row_major()
 )
 def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: object, fits: bool) -> None:
     sent = InputTensor("x", datatype, (1,), values=[value])
-    wanted = TensorFact("x", DTYPES[datatype].name, (None,))
+    wanted = TensorInfo("x", (None,), DTYPES[datatype].name)
     if fits:
         assert array(sent, wanted, 1).dtype == DTYPES[datatype]
     else:
@@ -88,7 +89,7 @@ def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: obj
 
 def test_a_bool_is_0_or_1() -> None:
     with pytest.raises(RequestError, match="neither 0 nor 1"):
-        array(InputTensor("x", "BOOL", (3,), b"\x00\x01\x02"), TensorFact("x", "bool", (None,)), 3)
+        array(InputTensor("x", "BOOL", (3,), b"\x00\x01\x02"), TensorInfo("x", (None,), "bool"), 3)
 
 
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.serve.plan import Wishes
+    from plimsoll.serve.plan import PlanOptions
     from plimsoll.serve.served_model import ModelConfig
 
 
@@ -67,12 +67,14 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     A page to try them is at /, the interface is described at /openapi.json. Each model has worker processes of its own;
     one that dies or hangs is replaced. SIGTERM drains, SIGHUP loads the models anew.
     """
-    from plimsoll.serve.plan import Wishes
+    from plimsoll.serve.plan import PlanOptions
     from plimsoll.serve.require import require_serve
 
     require_serve(grpc=grpc_port is not None)
-    wishes = Wishes(workers, threads, max_batch, None if max_delay is None else 1e-3 * max_delay, _objective(objective))
-    wanted = _wanted(models, spec, target, (steps, set_ or []), wishes)
+    plan_options = PlanOptions(
+        workers, threads, max_batch, None if max_delay is None else 1e-3 * max_delay, _objective(objective)
+    )
+    wanted = _wanted(models, spec, target, (steps, set_ or []), plan_options)
     if plan:
         _show_plans(wanted)
         return
@@ -97,7 +99,11 @@ def _run(
 
 
 def _wanted(
-    models: list[str], spec: Path | None, target: str | None, running: tuple[str | None, list[str]], wishes: Wishes
+    models: list[str],
+    spec: Path | None,
+    target: str | None,
+    running: tuple[str | None, list[str]],
+    plan_options: PlanOptions,
 ) -> list[ModelConfig]:
     from plimsoll.cli.predict import _options, _steps
     from plimsoll.core.target import Target
@@ -117,7 +123,7 @@ def _wanted(
             )
         if name in named:
             raise InputError(f"two models are named '{name}'", "Give one of them another name: NAME=MODEL.")
-        named[name] = ModelConfig(name, reference, spec, parsed, _steps(running[0]), _options(running[1]), wishes)
+        named[name] = ModelConfig(name, reference, spec, parsed, _steps(running[0]), _options(running[1]), plan_options)
     return list(named.values())
 
 

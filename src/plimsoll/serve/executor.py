@@ -82,8 +82,8 @@ class ModelExecutor:
         try:
             if config["target"]:
                 opened.target = Target.parse(config["target"])
-            if config["steps"]:
-                opened.preprocessing = config["steps"]
+            if config["preprocessing"]:
+                opened.preprocessing = config["preprocessing"]
             if config["verify"]:
                 _verify(opened)
             return cls(opened, config["threads"], config["options"])
@@ -91,7 +91,7 @@ class ModelExecutor:
             opened.close()
             raise
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """Return what the model is; `ModelMetadata.from_dict` reads it."""
         predictor, output = self._predictor, self._predictor.spec.output
         return {
@@ -104,7 +104,7 @@ class ModelExecutor:
             "inputs": [asdict(one) for one in self._runner.inputs],
             "outputs": [asdict(one) for one in self._runner.outputs],
             "target": str(predictor.target),
-            "steps": predictor.plan.preprocessing,
+            "preprocessing": predictor.plan.preprocessing,
             "picture_input": predictor.spec.input.tensor or self._runner.inputs[0].name,
             "origin": dict(self._opened.origin or {}),
             "bundle": str(self._opened.bundle.folder) if self._opened.bundle is not None else None,

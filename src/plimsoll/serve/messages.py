@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from plimsoll.core.model import TensorInfo
 from plimsoll.errors import BackendError, ImageError, PlimsollError
 
-Kind = Literal["input", "image", "overloaded", "unavailable", "deadline", "failed"]
+ProblemKind = Literal["input", "image", "overloaded", "unavailable", "deadline", "failed"]
 """What sort of problem it is. None of them says anything about the picture's content: unknown is never "safe"."""
 
 
@@ -34,7 +35,7 @@ class RequestOptions:
 class Problem:
     """Why there is no answer."""
 
-    kind: Kind
+    kind: ProblemKind
     message: str
     hint: str = ""
     status: int = 500
@@ -45,7 +46,7 @@ class Problem:
     @classmethod
     def of(cls, error: PlimsollError) -> Problem:
         """Describe an error of Plimsoll's."""
-        kind: Kind = (
+        kind: ProblemKind = (
             "image"
             if isinstance(error, ImageError)
             else "failed"
@@ -92,19 +93,8 @@ class RawOutputs:
 
 
 @dataclass(frozen=True)
-class TensorFact:
-    """An input or output of a network."""
-
-    name: str
-    dtype: str
-    """NumPy's name."""
-    shape: tuple[int | None, ...]
-    """None where the size is free."""
-
-
-@dataclass(frozen=True)
 class ModelMetadata:
-    """What a ready model is; told by its first worker."""
+    """What a ready model is, as its first worker reports it."""
 
     spec: Mapping[str, Any]
     task: str
@@ -112,10 +102,11 @@ class ModelMetadata:
     positive: str | None
     threshold: float | None
     bands: tuple[Mapping[str, Any], ...]
-    inputs: tuple[TensorFact, ...]
-    outputs: tuple[TensorFact, ...]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
     target: str
-    steps: str
+    preprocessing: str
+    """reference or fast."""
     picture_input: str
     """The network's input that takes the picture."""
     origin: Mapping[str, Any] = field(default_factory=dict)
@@ -127,7 +118,7 @@ class ModelMetadata:
     def from_dict(cls, data: Mapping[str, Any]) -> ModelMetadata:
         """Read what a worker sent."""
         tensors = {
-            side: tuple(TensorFact(one["name"], one["dtype"], tuple(one["shape"])) for one in data[side])
+            side: tuple(TensorInfo(tensor["name"], tuple(tensor["shape"]), tensor["dtype"]) for tensor in data[side])
             for side in ("inputs", "outputs")
         }
         return cls(**{**data, "labels": tuple(data["labels"]), "bands": tuple(data["bands"]), **tensors})

@@ -13,7 +13,7 @@ from typing import Any
 from plimsoll.serve.arena import Arena
 from plimsoll.serve.batching import Item
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
-from plimsoll.serve.plan import Plan
+from plimsoll.serve.plan import WorkerPlan
 from plimsoll.serve.settings import MEBIBYTE, Settings
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
@@ -46,7 +46,7 @@ class Pool:
 
     name: str
     config: Mapping[str, Any]
-    plan: Plan
+    plan: WorkerPlan
     settings: Settings
     inbound: Arena
     listener: Listener
@@ -89,7 +89,7 @@ class Pool:
         for link in self.links:
             link.retire()
         _, late = (
-            await asyncio.wait(self._keepers, timeout=self.settings.batch_seconds) if self._keepers else (set(), set())
+            await asyncio.wait(self._keepers, timeout=self.settings.batch_timeout) if self._keepers else (set(), set())
         )
         if late:
             _log.warning("%s: %d workers did not finish", self.name, len(late))
@@ -120,7 +120,7 @@ class Pool:
 
     async def _opened(self, link: WorkerHandle, config: dict[str, Any]) -> ModelMetadata:
         await link.start(config, self.inbound)
-        facts = await link.wait_ready(self.settings.start_seconds, self._start_patience)
+        facts = await link.wait_ready(self.settings.start_timeout, self._start_patience)
         self._silence = max(self._silence or 0.0, link.longest_silence)
         self.failing, self.pause = "", 0.0
         self.listener.changed()
@@ -130,11 +130,11 @@ class Pool:
     def _start_patience(self) -> float:
         """How many seconds a worker that starts may be silent: for the first ones a fixed limit, later what those
         needed that did start, and ample more."""
-        limit = self.settings.start_silent_seconds
+        limit = self.settings.start_heartbeat_timeout
         return (
             limit
             if self._silence is None
-            else min(limit, max(2 * self.settings.silent_seconds, _PATIENCE * self._silence))
+            else min(limit, max(2 * self.settings.heartbeat_timeout, _PATIENCE * self._silence))
         )
 
     async def _keep(self, link: WorkerHandle) -> None:
@@ -201,11 +201,11 @@ class Pool:
 
     def _hanging(self, link: WorkerHandle, now: float) -> str:
         """Return why a worker has to be ended at once; nothing where it is well."""
-        if now - link.heard > self.settings.silent_seconds:
+        if now - link.heard > self.settings.heartbeat_timeout:
             return f"silent: nothing was heard from it for {now - link.heard:.1f} s"
         oldest = min((batch.sent for batch in link.in_flight.values()), default=now)
-        if now - oldest > self.settings.batch_seconds:
-            return f"hung: a batch took longer than {self.settings.batch_seconds:g} s"
+        if now - oldest > self.settings.batch_timeout:
+            return f"hung: a batch took longer than {self.settings.batch_timeout:g} s"
         return ""
 
     def _swollen(self, link: WorkerHandle) -> str:

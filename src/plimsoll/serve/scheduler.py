@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from plimsoll.serve.arena import Arena, Blocks
 from plimsoll.serve.batching import Item, Queue
-from plimsoll.serve.counts import Counts
 from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.pool import Pool, unavailable
 from plimsoll.serve.settings import Settings
+from plimsoll.serve.statistics import ModelStatistics
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
 Array = NDArray[Any]
@@ -54,7 +54,7 @@ class Scheduler:
 
     def __init__(self, name: str, settings: Settings, memory: Memory, metrics: Metrics) -> None:
         self.name = name
-        self.counts = Counts()
+        self.statistics = ModelStatistics()
         self.pool: Pool | None = None
         """The workers of the version that answers now; None while there is none."""
         self.closed_because = "it is being loaded"
@@ -97,7 +97,7 @@ class Scheduler:
                     self._release(item)
         took = time.monotonic() - started
         failed = any(isinstance(one, InferenceResult) and one.problem is not None for one in settled)
-        (self.counts.fail if failed else self.counts.success).add(took)
+        (self.statistics.fail if failed else self.statistics.success).add(took)
         return settled
 
     def _admit(self, kind: str, inputs: Sequence[Any]) -> None:
@@ -225,9 +225,9 @@ class Scheduler:
     def _measure(self, batch: Batch, rows: int, milliseconds: Mapping[str, float]) -> None:
         seconds = {stage: 1e-3 * value for stage, value in milliseconds.items()}
         self._row_seconds += 0.1 * (sum(seconds.values()) / rows - self._row_seconds)
-        self.counts.batch(rows, seconds["decode"], seconds["infer"], seconds["answer"])
+        self.statistics.batch(rows, seconds["decode"], seconds["infer"], seconds["answer"])
         for item in batch.items:
-            self.counts.queue.add(item.waited)
+            self.statistics.queue.add(item.waited)
         self._metrics.batch(self.name, rows, [item.waited for item in batch.items], seconds)
 
     def lost(self, items: Sequence[Item], reason: str) -> None:

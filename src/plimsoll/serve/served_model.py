@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.counts import Counts
 from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RawOutputs, RequestError, RequestOptions
 from plimsoll.serve.metrics import Metrics
-from plimsoll.serve.plan import Plan, Wishes
+from plimsoll.serve.plan import PlanOptions, WorkerPlan
 from plimsoll.serve.pool import Listener, Pool, unavailable
 from plimsoll.serve.scheduler import Memory, Scheduler
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.snapshot import Snapshot
+from plimsoll.serve.statistics import ModelStatistics
 from plimsoll.serve.worker_handle import WorkerHandle
 
 State = Literal["loading", "ready", "unavailable", "unloaded"]
@@ -36,9 +36,9 @@ class ModelConfig:
     """A zoo name, a bundle, or a model file."""
     spec: Path | None = None
     target: Target | None = None
-    steps: str | None = None
+    preprocessing: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
-    wishes: Wishes = field(default_factory=Wishes)
+    plan_options: PlanOptions = field(default_factory=PlanOptions)
 
 
 class ServedModel:
@@ -47,11 +47,11 @@ class ServedModel:
     def __init__(self, wanted: ModelConfig, settings: Settings, memory: Memory, metrics: Metrics) -> None:
         self.name = wanted.name
         self.wanted = wanted
-        self.plan: Plan | None = None
-        self.facts: ModelMetadata | None = None
+        self.plan: WorkerPlan | None = None
+        self.metadata: ModelMetadata | None = None
         self.state: State = "loading"
         self.reason = "it is being loaded"
-        self.desk = Scheduler(wanted.name, settings, memory, metrics)
+        self.scheduler = Scheduler(wanted.name, settings, memory, metrics)
         self._settings, self._memory, self._metrics = settings, memory, metrics
         self._loads = 0
         self._snapshot: Snapshot | None = None
@@ -64,14 +64,14 @@ class ServedModel:
         return str(self._loads)
 
     @property
-    def counts(self) -> Counts:
+    def statistics(self) -> ModelStatistics:
         """Statistics since the service began."""
-        return self.desk.counts
+        return self.scheduler.statistics
 
     @property
     def links(self) -> Sequence[WorkerHandle]:
         """The workers of the current version."""
-        return self.desk.pool.links if self.desk.pool is not None else ()
+        return self.scheduler.pool.links if self.scheduler.pool is not None else ()
 
     async def load(self) -> None:
         """Load it, or load it anew from where it came from. What serves now goes on until the new version's golden
@@ -93,9 +93,9 @@ class ServedModel:
                 if isinstance(error, RequestError):
                     raise
                 raise unavailable(f"{self.name}: {error.message}") from error
-            old, self.desk.pool = self.desk.pool, pool
+            old, self.scheduler.pool = self.scheduler.pool, pool
             left, self._snapshot = self._snapshot, snapshot
-            self.facts, self.plan = facts, pool.plan
+            self.metadata, self.plan = facts, pool.plan
             self._loads += 1
             self._pool_changed()
             if old is not None:
@@ -104,7 +104,7 @@ class ServedModel:
     async def unload(self) -> None:
         """Stop serving it; what was accepted is finished."""
         async with self._loading:
-            old, self.desk.pool = self.desk.pool, None
+            old, self.scheduler.pool = self.scheduler.pool, None
             left, self._snapshot = self._snapshot, None
             self._stop("it was unloaded")
             if old is not None:
@@ -117,19 +117,19 @@ class ServedModel:
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
-        if self.desk.pool is not None:
-            await self.desk.pool.close()
+        if self.scheduler.pool is not None:
+            await self.scheduler.pool.close()
         if self._snapshot is not None:
             self._snapshot.remove()
 
-    async def answer(self, pictures: Sequence[bytes], asked: RequestOptions) -> list[InferenceResult]:
+    async def predict(self, pictures: Sequence[bytes], asked: RequestOptions) -> list[InferenceResult]:
         """Return what came of each picture, in their order; raises RequestError for the request as a whole."""
-        settled: list[InferenceResult] = await self.desk.ask("row", pictures, asked)
+        settled: list[InferenceResult] = await self.scheduler.ask("row", pictures, asked)
         return settled
 
-    async def outputs_of(self, pictures: Sequence[bytes], asked: RequestOptions) -> list[RawOutputs]:
+    async def raw_outputs(self, pictures: Sequence[bytes], asked: RequestOptions) -> list[RawOutputs]:
         """Return the network's outputs for each picture; raises RequestError, which names the picture that has none."""
-        settled = await self.desk.ask("raw", pictures, asked)
+        settled = await self.scheduler.ask("raw", pictures, asked)
         for place, one in enumerate(settled):
             if isinstance(one, InferenceResult) and one.problem is not None:
                 problem = one.problem
@@ -152,7 +152,7 @@ class ServedModel:
         (rows,) = sizes
         most = self.plan.max_batch if self.plan is not None else 1
         parts = [{name: value[start : start + most] for name, value in feeds.items()} for start in range(0, rows, most)]
-        settled = await self.desk.ask("tensors", parts, asked)
+        settled = await self.scheduler.ask("tensors", parts, asked)
         for one in settled:
             if isinstance(one, InferenceResult) and one.problem is not None:
                 raise RequestError(one.problem)
@@ -161,43 +161,43 @@ class ServedModel:
     async def _started(self, snapshot: Snapshot) -> tuple[Pool, ModelMetadata]:
         wanted = self.wanted
         target = wanted.target if wanted.target is not None else await asyncio.to_thread(_target_of, snapshot.reference)
-        plan = Plan.of(target, snapshot.size, wanted.wishes)
+        plan = WorkerPlan.of(target, snapshot.size, wanted.plan_options)
         config = {
             "model": snapshot.reference,
             "spec": str(wanted.spec) if wanted.spec is not None else None,
             "target": str(wanted.target) if wanted.target is not None else None,
-            "steps": wanted.steps,
+            "preprocessing": wanted.preprocessing,
             "options": dict(wanted.options),
             "threads": plan.threads,
             "decoders": plan.decoders,
             "max_batch": plan.max_batch,
         }
-        listener = Listener(self.desk.answered, self.desk.lost, self._pool_changed, self._restarted)
+        listener = Listener(self.scheduler.answered, self.scheduler.lost, self._pool_changed, self._restarted)
         pool = Pool(self.name, config, plan, self._settings, self._memory.arena, listener)
         return pool, await pool.start()
 
     def _stop(self, reason: str) -> None:
         self.state = "unloaded"
-        self.reason = self.desk.closed_because = reason
-        self.desk.fail_waiting(reason)
+        self.reason = self.scheduler.closed_because = reason
+        self.scheduler.fail_waiting(reason)
 
     def _not_loaded(self, error: PlimsollError) -> None:
-        if self.desk.pool is None:
+        if self.scheduler.pool is None:
             self.state = "unavailable"
-            self.reason = self.desk.closed_because = error.message
+            self.reason = self.scheduler.closed_because = error.message
 
     def _pool_changed(self) -> None:
         """Say the truth about the state, and use what has become free."""
-        if self.desk.pool is None:
+        if self.scheduler.pool is None:
             return
-        ready = bool(self.desk.pool.ready)
-        failing = self.desk.pool.failing
+        ready = bool(self.scheduler.pool.ready)
+        failing = self.scheduler.pool.failing
         self.state, self.reason = (
             ("ready", "") if ready else ("unavailable", f"no worker is ready{failing and ': '}{failing}")
         )
         if not ready and failing:
-            self.desk.fail_waiting(self.reason, self.desk.pool.pause + 1)
-        self.desk.pump()
+            self.scheduler.fail_waiting(self.reason, self.scheduler.pool.pause + 1)
+        self.scheduler.pump()
 
     def _restarted(self, reason: str) -> None:
         self._metrics.restarts.labels(self.name, reason).inc()
@@ -217,11 +217,11 @@ class ServedModel:
         task.add_done_callback(self._retiring.discard)
 
 
-def planned(wanted: ModelConfig) -> Plan:
+def planned(wanted: ModelConfig) -> WorkerPlan:
     """Return how a model would share this machine."""
     snapshot = Snapshot.take(wanted.reference, None)
     try:
-        return Plan.of(wanted.target or _target_of(snapshot.reference), snapshot.size, wanted.wishes)
+        return WorkerPlan.of(wanted.target or _target_of(snapshot.reference), snapshot.size, wanted.plan_options)
     finally:
         snapshot.remove()
 

@@ -93,7 +93,7 @@ class Service:
         shared = GaugeMetricFamily("plimsoll_shared_memory_bytes", "Shared memory that waiting pictures take.")
         for model in self.models.values():
             ready.add_metric((model.name,), model.state == "ready")
-            queue.add_metric((model.name,), model.desk.waiting)
+            queue.add_metric((model.name,), model.scheduler.waiting)
             for state in ("ready", "starting", "retiring"):
                 workers.add_metric((model.name, state), sum(link.state == state for link in model.links))
             memory.add_metric((model.name, "workers"), sum(link.resident for link in model.links))

@@ -31,23 +31,23 @@ class Settings(BaseModel):
     """All requests together that are being received; beyond it new ones are answered with 503."""
     max_items: int = Field(256, ge=1)
     """Pictures in one request."""
-    header_seconds: float = Field(10.0, gt=0)
+    header_timeout: float = Field(10.0, gt=0)
     """A connection whose request's head isn't there by then is closed."""
-    body_seconds: float = Field(30.0, gt=0)
+    body_timeout: float = Field(30.0, gt=0)
     """A request whose body isn't there by then is answered with 408."""
     max_connections: int = Field(4096, ge=1)
     max_queue: int = Field(256, ge=1)
     """Pictures that wait for a model; beyond it requests are answered with 503 at once."""
     timeout: float = Field(30.0, gt=0)
     """How long a picture may wait for its turn where its request says nothing else."""
-    batch_seconds: float = Field(60.0, gt=0)
+    batch_timeout: float = Field(60.0, gt=0)
     """A worker that computes one batch for longer hangs, and is replaced."""
-    silent_seconds: float = Field(2.0, gt=0)
+    heartbeat_timeout: float = Field(2.0, gt=0)
     """A worker from which nothing was heard for so long hangs, and is replaced."""
-    start_seconds: float = Field(300.0, gt=0)
+    start_timeout: float = Field(300.0, gt=0)
     """A worker that isn't ready by then doesn't start."""
-    start_silent_seconds: float = Field(15.0, gt=0)
-    """As `silent_seconds`, for a worker that starts: some runtimes keep all of its threads waiting while they build."""
+    start_heartbeat_timeout: float = Field(15.0, gt=0)
+    """As `heartbeat_timeout`, for a worker that starts: some runtimes keep all of its threads waiting while they build."""
     worker_bytes: int | None = Field(None, ge=MEBIBYTE)
     """A worker that holds more memory is replaced; by default four times what it held when it was ready, and at least 1
     GiB more."""
@@ -57,7 +57,7 @@ class Settings(BaseModel):
     """Shared memory for the tensors that a worker answers."""
     grace: float = Field(5.0, ge=0)
     """After SIGTERM: so long the service says that it isn't ready, and still serves."""
-    drain_seconds: float = Field(30.0, ge=0)
+    drain_timeout: float = Field(30.0, ge=0)
     """After the grace: so long it finishes what it has accepted."""
     access: AccessSettings = AccessSettings()
     """Keys and rates."""

@@ -69,7 +69,7 @@ class Worker:
         except PlimsollError as error:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
-        self._send({"ready": self._work.facts(), "resident": host.resident_bytes(os.getpid()) or 0})
+        self._send({"ready": self._work.metadata(), "resident": host.resident_bytes(os.getpid()) or 0})
         threading.Thread(target=self._read, daemon=True).start()
         sizes = _sizes(self._config["max_batch"])
         while (batch := self._next(sizes)) is not None:

@@ -13,12 +13,12 @@ from plimsoll.serve.compat.settings import ContractSettings, PictrsSettings
 from plimsoll.serve.messages import ModelMetadata, RequestError
 
 
-def facts(*labels: str, positive: str | None = None, task: str = "classify") -> ModelMetadata:
+def metadata(*labels: str, positive: str | None = None, task: str = "classify") -> ModelMetadata:
     return ModelMetadata({}, task, labels, positive, None, (), (), (), "onnxruntime:cpu:float32", "reference", "x")
 
 
 def test_open_nsfw_needs_no_settings() -> None:
-    meaning = meanings(facts("sfw", "nsfw", positive="nsfw"), {})
+    meaning = meanings(metadata("sfw", "nsfw", positive="nsfw"), {})
     assert meaning == {"sfw": "Neutral", "nsfw": "Porn"}
     seen = read({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
     assert seen.classes == {"Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.3, "Porn": 0.7, "Sexy": 0.0}
@@ -29,7 +29,7 @@ def test_open_nsfw_needs_no_settings() -> None:
 
 def test_nsfwjss_five_classes_are_themselves_and_the_largest_unsafe_one_counts() -> None:
     labels = ("drawing", "hentai", "neutral", "porn", "sexy")
-    meaning = meanings(facts(*labels), {})
+    meaning = meanings(metadata(*labels), {})
     assert {label: name.lower() for label, name in meaning.items()} == {label: label for label in labels}
     seen = read({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
     assert seen.score == 0.4
@@ -39,11 +39,11 @@ def test_every_moderation_network_of_the_zoo_has_a_meaning() -> None:
     for name in zoo.names():
         output: Any = zoo.card(name).spec.output
         if output.task == "classify" and (output.positive == "nsfw" or "hentai" in output.labels):
-            assert set(meanings(facts(*output.labels, positive=output.positive), {})) == set(output.labels)
+            assert set(meanings(metadata(*output.labels, positive=output.positive), {})) == set(output.labels)
 
 
 def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None:
-    found = facts("gore", "swimwear", "Safe For Work", "beach")
+    found = metadata("gore", "swimwear", "Safe For Work", "beach")
     with pytest.raises(RequestError, match="gore, swimwear, beach"):
         meanings(found, {})
     meaning = meanings(found, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
@@ -54,9 +54,9 @@ def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None
 
 def test_a_model_that_calls_everything_safe_is_not_asked() -> None:
     with pytest.raises(RequestError, match="no label of the model means"):
-        meanings(facts("safe", "drawing"), {})
+        meanings(metadata("safe", "drawing"), {})
     with pytest.raises(RequestError, match="segment"):
-        meanings(facts("nsfw", "sfw", task="segment"), {})
+        meanings(metadata("nsfw", "sfw", task="segment"), {})
 
 
 def test_406_is_a_verdict_and_2xx_lets_everything_in() -> None:

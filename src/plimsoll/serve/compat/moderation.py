@@ -54,7 +54,7 @@ async def look(
     deployment = service.find(name or settings.model)
     state = request.scope.setdefault("state", {})
     state["model"], state["pictures"] = deployment.name, len(pictures)
-    if deployment.facts is None:
+    if deployment.metadata is None:
         raise RequestError(
             Problem(
                 "unavailable",
@@ -64,27 +64,27 @@ async def look(
                 1.0,
             )
         )
-    meaning = meanings(deployment.facts, settings.classes)
-    answered = await while_connected(request, deployment.answer(pictures, RequestOptions())) if pictures else []
-    seen = [_seen(one, meaning, deployment.facts.positive) for one in answered]
-    threshold = settings.threshold if settings.threshold is not None else deployment.facts.threshold
+    meaning = meanings(deployment.metadata, settings.classes)
+    answered = await while_connected(request, deployment.predict(pictures, RequestOptions())) if pictures else []
+    seen = [_seen(one, meaning, deployment.metadata.positive) for one in answered]
+    threshold = settings.threshold if settings.threshold is not None else deployment.metadata.threshold
     return Looked(deployment.name, deployment.version, _THRESHOLD if threshold is None else threshold, seen)
 
 
-def meanings(facts: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, Class]:
+def meanings(metadata: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, Class]:
     """Return what each label of a model means; raises RequestError where that is not known of one."""
-    if facts.task != "classify":
+    if metadata.task != "classify":
         raise RequestError(
             Problem(
                 "unavailable",
-                f"the model answers '{facts.task}', and only a classifier can say what is safe",
+                f"the model answers '{metadata.task}', and only a classifier can say what is safe",
                 "Name another: `[contracts] model`.",
                 503,
             )
         )
     found = {
         label: chosen.get(label) or KNOWN.get(label.strip().lower().replace(" ", "_").replace("-", "_"))
-        for label in facts.labels
+        for label in metadata.labels
     }
     unknown = [label for label, meaning in found.items() if meaning is None]
     known = {label: meaning for label, meaning in found.items() if meaning is not None}

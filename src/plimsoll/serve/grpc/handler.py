@@ -62,7 +62,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         self._door = door
         self._journal = journal
         self._received = service.received
-        self._seconds = service.settings.body_seconds
+        self._seconds = service.settings.body_timeout
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """Return what answers a call.

@@ -79,7 +79,7 @@ def shown(request: Request, problem: Problem) -> Response:
 
 
 class Measured:
-    """Counts requests and their time, by model, interface and status."""
+    """Count requests and their time, by model, interface and status."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

@@ -41,7 +41,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with received.counted() as share, asyncio.timeout(settings.body_seconds):
+        async with received.counted() as share, asyncio.timeout(settings.body_timeout):
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > settings.max_body_bytes:
@@ -50,7 +50,7 @@ async def read_body(request: Request, settings: Settings) -> bytes:
                 chunks.append(chunk)
     except TimeoutError:
         raise RequestError(
-            Problem("input", f"the body was not there after {settings.body_seconds:g} s", "Send it faster.", 408)
+            Problem("input", f"the body was not there after {settings.body_timeout:g} s", "Send it faster.", 408)
         ) from None
     except ClientDisconnect:
         raise RequestError(Problem("input", "the client hung up", status=499)) from None

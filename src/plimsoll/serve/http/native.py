@@ -87,7 +87,7 @@ def routes(service: Service) -> list[Route]:
         deployment = service.find(question.model)
         request.scope["state"] |= {"model": deployment.name, "pictures": len(sent)}
         good = [one.data for one in sent if one.data is not None]
-        answered = await while_connected(request, deployment.answer(good, question.asked())) if good else []
+        answered = await while_connected(request, deployment.predict(good, question.asked())) if good else []
         request.scope["state"]["milliseconds"] = [one.milliseconds for one in answered]
         return _shown(deployment, sent, answered)
 
@@ -208,18 +208,18 @@ def _shown(deployment: ServedModel, sent: Sequence[Sent], answered: Sequence[Inf
 
 def described(model: ServedModel) -> Mapping[str, Any]:
     """Return a model as `GET /v1/models` shows it."""
-    facts = model.facts
+    metadata = model.metadata
     shown: dict[str, Any] = {"name": model.name, "version": model.version, "state": model.state, "reason": model.reason}
-    if facts is None:
+    if metadata is None:
         return shown
     return shown | {
-        "task": facts.task,
-        "labels": facts.labels,
-        "positive": facts.positive,
-        "threshold": facts.threshold,
-        "bands": facts.bands,
-        "target": facts.target,
-        "steps": facts.steps,
-        "report": facts.bundle is not None and Path(facts.bundle, "report", "report.json").is_file(),
-        "origin": facts.origin,
+        "task": metadata.task,
+        "labels": metadata.labels,
+        "positive": metadata.positive,
+        "threshold": metadata.threshold,
+        "bands": metadata.bands,
+        "target": metadata.target,
+        "preprocessing": metadata.preprocessing,
+        "report": metadata.bundle is not None and Path(metadata.bundle, "report", "report.json").is_file(),
+        "origin": metadata.origin,
     }

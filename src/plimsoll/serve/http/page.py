@@ -103,14 +103,14 @@ def report_policy() -> str:
 
 def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
     """Return the path of a file in a model's bundle; raises RequestError (404) where there is none."""
-    facts = service.find(name).facts
-    if facts is None or facts.bundle is None:
+    metadata = service.find(name).metadata
+    if metadata is None or metadata.bundle is None:
         raise RequestError(
             Problem(
                 "input", f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.", 404
             )
         )
-    path = Path(facts.bundle)
+    path = Path(metadata.bundle)
     for part in parts:
         path = path / part
         if path.is_symlink():

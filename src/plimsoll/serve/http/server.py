@@ -113,7 +113,7 @@ async def _drain(service: Service, server: uvicorn.Server, grpc_server: GrpcServ
     await asyncio.sleep(service.settings.grace)
     server.should_exit = True
     if grpc_server is not None:
-        await grpc_server.stop(service.settings.drain_seconds)
+        await grpc_server.stop(service.settings.drain_timeout)
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, number: int, act: Callable[[], Any]) -> None:
@@ -143,7 +143,7 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
         app,
         host=address.host,
         port=address.port,
-        http=type("_Guarded", (_Guarded,), {"header_seconds": settings.header_seconds}),
+        http=type("_Guarded", (_Guarded,), {"header_timeout": settings.header_timeout}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -153,7 +153,7 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
         limit_concurrency=settings.max_connections,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=int(settings.drain_seconds),
+        timeout_graceful_shutdown=int(settings.drain_timeout),
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
@@ -165,7 +165,7 @@ class _Guarded(HttpToolsProtocol):
     Without them a caller that never ends its head holds the connection, and fills the memory.
     """
 
-    header_seconds: ClassVar[float]
+    header_timeout: ClassVar[float]
     _patience: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
@@ -173,7 +173,7 @@ class _Guarded(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience = self.loop.call_later(self.header_seconds, transport.close)
+        self._patience = self.loop.call_later(self.header_timeout, transport.close)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -191,7 +191,7 @@ class _Guarded(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
         self._wait_no_longer()
-        self._patience = self.loop.call_later(self.header_seconds, self.transport.close)
+        self._patience = self.loop.call_later(self.header_timeout, self.transport.close)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)

@@ -7,7 +7,8 @@ from typing import Any
 from pydantic_core import to_json
 
 import plimsoll
-from plimsoll.serve.messages import ModelMetadata, TensorFact
+from plimsoll.core.model import TensorInfo
+from plimsoll.serve.messages import ModelMetadata
 from plimsoll.serve.oip.datatypes import datatype_of
 from plimsoll.serve.oip.models import Served
 
@@ -32,7 +33,7 @@ def metadata(served: Served) -> dict[str, Any]:
     return {
         "name": served.name,
         "versions": [served.deployment.version],
-        "platform": _platform(served.facts),
+        "platform": _platform(served.metadata),
         "inputs": [_tensor(fact) for fact in served.inputs],
         "outputs": [_tensor(fact) for fact in served.outputs],
     }
@@ -45,12 +46,17 @@ def configuration(served: Served, most: int) -> dict[str, Any]:
     axis. For pictures it is 0, which means that `dims` are the whole shape: Triton's clients have no form for a batch
     of elements without axes.
     """
-    facts = served.facts
+    metadata = served.metadata
     skipped = 1 if served.bare else 0
-    told = {"task": facts.task, "target": facts.target, "steps": facts.steps, "labels": to_json(facts.labels).decode()}
+    told = {
+        "task": metadata.task,
+        "target": metadata.target,
+        "preprocessing": metadata.preprocessing,
+        "labels": to_json(metadata.labels).decode(),
+    }
     return {
         "name": served.name,
-        "platform": _platform(facts),
+        "platform": _platform(metadata),
         "backend": "plimsoll",
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": most if served.bare else 0,
@@ -62,15 +68,15 @@ def configuration(served: Served, most: int) -> dict[str, Any]:
     }
 
 
-def _platform(facts: ModelMetadata) -> str:
-    return "plimsoll_" + facts.target.partition(":")[0]
+def _platform(metadata: ModelMetadata) -> str:
+    return "plimsoll_" + metadata.target.partition(":")[0]
 
 
-def _tensor(fact: TensorFact) -> dict[str, Any]:
+def _tensor(fact: TensorInfo) -> dict[str, Any]:
     return {"name": fact.name, "datatype": datatype_of(fact.dtype), "shape": _sizes(fact.shape)}
 
 
-def _config(fact: TensorFact, skipped: int) -> dict[str, Any]:
+def _config(fact: TensorInfo, skipped: int) -> dict[str, Any]:
     datatype = datatype_of(fact.dtype)
     return {
         "name": fact.name,

@@ -44,12 +44,12 @@ class Answer:
 
 async def infer(served: Served, request: InferRequest, asked: RequestOptions, most: int) -> Answer:
     """Run a request of at most `most` pictures or rows; raises RequestError."""
-    facts = served.facts
+    facts = served.metadata
     _check_names(request.outputs, [fact.name for fact in facts.outputs], "output")
     if served.bare:
         parts = await served.deployment.infer(_feeds(served, request.inputs, most), asked)
     else:
-        parts = await served.deployment.outputs_of(_pictures(request.inputs, most), asked)
+        parts = await served.deployment.raw_outputs(_pictures(request.inputs, most), asked)
     wanted = request.outputs or [WantedOutput(fact.name) for fact in facts.outputs]
     outputs = tuple(
         _output(one, _joined([part.outputs[one.name] for part in parts]), request.binary, facts.labels)

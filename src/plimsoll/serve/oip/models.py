@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, TensorFact
+from plimsoll.core.model import TensorInfo
+from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
 from plimsoll.serve.served_model import ServedModel
 from plimsoll.serve.service import Service
 
 SUFFIX = ".tensor"
 
-PICTURES = TensorFact("image", "object", (None,))
+PICTURES = TensorInfo("image", (None,), "object")
 """What a model takes under its own name: files of pictures."""
 
 
@@ -34,21 +35,21 @@ class Served:
         return self.deployment.state == "ready"
 
     @property
-    def facts(self) -> ModelMetadata:
+    def metadata(self) -> ModelMetadata:
         """What the model is; raises RequestError (503) where it never was ready."""
-        if self.deployment.facts is None:
+        if self.deployment.metadata is None:
             raise self.unavailable()
-        return self.deployment.facts
+        return self.deployment.metadata
 
     @property
-    def inputs(self) -> tuple[TensorFact, ...]:
+    def inputs(self) -> tuple[TensorInfo, ...]:
         """What it takes; the first axis counts pictures or rows, whatever batch size the network was made for."""
-        return tuple(map(_free, self.facts.inputs)) if self.bare else (PICTURES,)
+        return tuple(map(_free, self.metadata.inputs)) if self.bare else (PICTURES,)
 
     @property
-    def outputs(self) -> tuple[TensorFact, ...]:
+    def outputs(self) -> tuple[TensorInfo, ...]:
         """What it gives: the network's outputs."""
-        return tuple(map(_free, self.facts.outputs))
+        return tuple(map(_free, self.metadata.outputs))
 
     def unavailable(self) -> RequestError:
         """Return the refusal of a model that doesn't answer.
@@ -79,5 +80,5 @@ def all_served(service: Service) -> Iterator[Served]:
             yield Served(deployment, bare=True)
 
 
-def _free(fact: TensorFact) -> TensorFact:
-    return TensorFact(fact.name, fact.dtype, (None, *fact.shape[1:]))
+def _free(fact: TensorInfo) -> TensorInfo:
+    return TensorInfo(fact.name, (None, *fact.shape[1:]), fact.dtype)

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from plimsoll.serve.counts import Tally
 from plimsoll.serve.oip.models import Served
+from plimsoll.serve.statistics import DurationStatistics
 
 
 def statistics(models: Iterable[Served]) -> dict[str, Any]:
@@ -19,8 +19,8 @@ def statistics(models: Iterable[Served]) -> dict[str, Any]:
 
 
 def _of(served: Served) -> dict[str, Any]:
-    counts = served.deployment.counts
-    nothing = Tally()
+    counts = served.deployment.statistics
+    nothing = DurationStatistics()
     return {
         "name": served.name,
         "version": served.deployment.version,
@@ -49,5 +49,5 @@ def _of(served: Served) -> dict[str, Any]:
     }
 
 
-def _tally(tally: Tally) -> dict[str, int]:
+def _tally(tally: DurationStatistics) -> dict[str, int]:
     return {"count": tally.count, "ns": tally.nanoseconds}

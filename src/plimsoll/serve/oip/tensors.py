@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from plimsoll.serve.messages import TensorFact
+from plimsoll.core.model import TensorInfo
 from plimsoll.serve.oip.datatypes import DATATYPES, datatype_of, dtype_of
 from plimsoll.serve.oip.request import InputTensor, bad_request, shown
 
@@ -60,7 +60,7 @@ def pictures(tensor: InputTensor, most: int) -> list[bytes]:
     return found
 
 
-def array(tensor: InputTensor, fact: TensorFact, most: int) -> Array:
+def array(tensor: InputTensor, fact: TensorInfo, most: int) -> Array:
     """Return the tensor for the network's input `fact`, read-only where it was sent as bytes; raises RequestError.
 
     Its first axis counts rows, 1 to `most`.
@@ -97,7 +97,7 @@ def to_values(value: Array) -> list[Any]:
     )
 
 
-def _check_shape(shape: tuple[int, ...], fact: TensorFact, most: int, where: str) -> None:
+def _check_shape(shape: tuple[int, ...], fact: TensorInfo, most: int, where: str) -> None:
     fits = len(shape) == len(fact.shape) and all(
         want in (None, have) for have, want in zip(shape[1:], fact.shape[1:], strict=True)
     )

@@ -90,7 +90,7 @@ function showChoices() {
 
 function showPlate(model) {
   const labels = model.labels?.length > MOST_LABELS ? model.labels.length : model.labels?.join(", ");
-  const facts = { task: model.task, labels, target: model.target, "input steps": model.steps };
+  const facts = { task: model.task, labels, target: model.target, preprocessing: model.preprocessing };
   const rows = Object.entries(facts).filter(([, value]) => value);
   byId("plate").replaceChildren(...rows.map(([name, value]) => element("div", {}, element("dt", { textContent: name }), element("dd", { textContent: value }))));
   byId("plate").hidden = rows.length < 3;

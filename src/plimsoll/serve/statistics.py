@@ -1,4 +1,4 @@
-"""`Counts`: what a model did since it was loaded, in the terms of the Open Inference Protocol's statistics extension."""
+"""`ModelStatistics`: what a model did since it was loaded, in the terms of the Open Inference Protocol's statistics extension."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Tally:
+class DurationStatistics:
     """How often something happened, and how long it took in all."""
 
     count: int = 0
@@ -20,34 +20,34 @@ class Tally:
 
 
 @dataclass
-class BatchTally:
+class BatchStatistics:
     """What batches of one size took."""
 
-    infer: Tally = field(default_factory=Tally)
-    input: Tally = field(default_factory=Tally)
-    output: Tally = field(default_factory=Tally)
+    infer: DurationStatistics = field(default_factory=DurationStatistics)
+    input: DurationStatistics = field(default_factory=DurationStatistics)
+    output: DurationStatistics = field(default_factory=DurationStatistics)
 
 
 @dataclass
-class Counts:
+class ModelStatistics:
     """Statistics of a model; times are wall time."""
 
-    success: Tally = field(default_factory=Tally)
+    success: DurationStatistics = field(default_factory=DurationStatistics)
     """Requests that were answered, from their arrival to their answer."""
-    fail: Tally = field(default_factory=Tally)
-    queue: Tally = field(default_factory=Tally)
+    fail: DurationStatistics = field(default_factory=DurationStatistics)
+    queue: DurationStatistics = field(default_factory=DurationStatistics)
     """By item, as are input, infer and output below, which share out their batch's time."""
-    input: Tally = field(default_factory=Tally)
+    input: DurationStatistics = field(default_factory=DurationStatistics)
     """Reading pictures and the input steps."""
-    infer: Tally = field(default_factory=Tally)
-    output: Tally = field(default_factory=Tally)
+    infer: DurationStatistics = field(default_factory=DurationStatistics)
+    output: DurationStatistics = field(default_factory=DurationStatistics)
     inferences: int = 0
     """Rows."""
     executions: int = 0
     """Batches."""
     last_inference: int = 0
     """Milliseconds since 1970."""
-    batches: dict[int, BatchTally] = field(default_factory=dict)
+    batches: dict[int, BatchStatistics] = field(default_factory=dict)
     """By size."""
 
     def batch(self, rows: int, decode: float, infer: float, answer: float) -> None:
@@ -58,7 +58,7 @@ class Counts:
         self.input.add(decode, rows)
         self.infer.add(infer, rows)
         self.output.add(answer, rows)
-        sized = self.batches.setdefault(rows, BatchTally())
+        sized = self.batches.setdefault(rows, BatchStatistics())
         sized.input.add(decode)
         sized.infer.add(infer)
         sized.output.add(answer)
