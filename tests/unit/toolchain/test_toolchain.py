@@ -47,8 +47,8 @@ def run(request, inputs, out):
     if fault == "raise":
         raise ZeroDivisionError("by nought")
     if fault == "refuse":
-        from plimsoll_job import Refused
-        raise Refused("it has a Lambda layer", "give --trust")
+        from plimsoll_job import RefusedError
+        raise RefusedError("it has a Lambda layer", "give --trust")
     if fault == "network":
         socket.create_connection(("192.0.2.1", 80), 5)
     if fault == "swallowed network":

@@ -12,7 +12,6 @@ from plimsoll.core.foreign import require
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import Conversion, Probe
 from plimsoll.system.toolchains import plimsoll_job
-from plimsoll.system.toolchains.recipe import OWN
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +45,7 @@ def convert(
         exported = export.from_module(module, [one.detach().cpu() for one in examples], names, batch, path)
         free = batch is None and not any("batch is fixed" in note for note in exported.notes)
         export.probe(module, examples, exported, free, folder / "probe.npz")
-    except plimsoll_job.Refused as error:
+    except plimsoll_job.RefusedError as error:
         raise ModelError(f"{type(module).__name__}: {error.message}", error.hint) from error
     finally:
         for part, mode in modes.items():
@@ -74,7 +73,8 @@ def _exporter() -> Any:
     name = "plimsoll_torch_export"
     if name not in sys.modules:
         sys.modules.setdefault("plimsoll_job", plimsoll_job)
-        spec = importlib.util.spec_from_file_location(name, OWN / "jobs" / "torch_export.py")
+        script = Path(__file__).with_name("toolchain") / "jobs" / "torch_export.py"
+        spec = importlib.util.spec_from_file_location(name, script)
         if spec is None or spec.loader is None:
             raise ModelError("Plimsoll's own file torch_export.py is missing", "Install Plimsoll again.")
         loaded = importlib.util.module_from_spec(spec)

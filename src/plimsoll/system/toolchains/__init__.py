@@ -1,16 +1,20 @@
-"""Toolchains: environments of their own for converters that are heavy, exclude one another, or crash.
+"""Toolchains: separate environments for converters that are heavy, conflict with one another, or crash.
 
-A toolchain is a file `NAME.toml` (what it is for, which Python) and a file `NAME.lock` (pinned requirements with their
-hashes) in `plimsoll/toolchains`, or in a folder that `$PLIMSOLL_TOOLCHAINS` names. Its environment is made on first use
-and kept in the cache folder. Its work is a script in the folder `jobs` there, which runs with the toolchain's Python in
-a process that is watched, without a network, on copies of its inputs:
+A toolchain is a file `NAME.toml` (purpose, Python versions) and a file `NAME.lock` (pinned requirements with hashes) in
+the folder `toolchain` of the backend or importer that uses it, or in a folder listed in `$PLIMSOLL_TOOLCHAINS`. Its
+environment is created on first use and kept in the cache folder. Its jobs are scripts in the folder `jobs` beside those
+files. A job runs with the toolchain's Python in a supervised process, without a network, on copies of its inputs:
 
 ```python
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]: ...
 ```
 
-A script imports the toolchain's packages and the standard library, never Plimsoll; the further `plimsoll_job.Refused`
-says that what the user gave can't be taken. `request` and the answer are JSON; files are left in `out`.
+A job imports the toolchain's packages, the standard library and `plimsoll_job`, never Plimsoll. It raises
+`plimsoll_job.RefusedError` for a model that can't be converted. Request and result are JSON; files are left in `out`.
+
+- `recipe`: what a toolchain consists of, and where its environment lies
+- `environment`: create, repair and remove environments
+- `job`: run a job from Plimsoll's side; `plimsoll_job` is the other side
 """
 
 from __future__ import annotations

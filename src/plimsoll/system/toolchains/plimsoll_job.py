@@ -1,7 +1,7 @@
 """The other side of a toolchain's job: runs in the toolchain's own Python, with nothing but the standard library.
 
 `plimsoll.system.toolchains.job` starts it with the job's folder; by hand, the same command repeats the job. A job
-script may `from plimsoll_job import Refused`.
+script may `from plimsoll_job import RefusedError`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 _LOOPBACK = ("localhost", "127.", "::1")
 
 
-class Refused(Exception):  # noqa: N818 - named for what happened
+class RefusedError(Exception):
     """What the user gave can't or must not be taken; `hint` says what to do instead."""
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -55,7 +55,7 @@ def _answer(work: dict[str, Any], place: Path) -> dict[str, Any]:
     inputs = {key: Path(path) for key, path in work["inputs"].items()}
     try:
         return {"result": _load(Path(work["script"])).run(work["request"], inputs, place / "out")}
-    except Refused as refused:
+    except RefusedError as refused:
         return {"refused": refused.message, "hint": refused.hint}
     except Exception as error:  # noqa: BLE001 - a converter raises anything: said once, in the answer
         traceback.print_exc()

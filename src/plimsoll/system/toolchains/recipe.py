@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from plimsoll.errors import InputError
 from plimsoll.system.cache import cache_folder
 
-OWN = Path(__file__).resolve().parent / "recipes"
+_PACKAGE = Path(__file__).resolve().parents[2]
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^ ;\\]+)", re.MULTILINE)
 _RANGE = re.compile(r">=3\.(\d+),<3\.(\d+)")
 
@@ -135,8 +135,12 @@ def is_complete(folder: Path) -> bool:
 
 
 def _files() -> dict[str, Path]:
+    """Return each toolchain's TOML file by its name; a folder of the user's replaces one of the same name."""
+    own = sorted(_PACKAGE.glob("*/*/toolchain/*.toml"))
     further = [Path(folder) for folder in os.environ.get("PLIMSOLL_TOOLCHAINS", "").split(os.pathsep) if folder]
-    return {file.stem: file for folder in (*reversed(further), OWN) for file in folder.glob("*.toml")}
+    return {
+        file.stem: file for files in (*(folder.glob("*.toml") for folder in reversed(further)), own) for file in files
+    }
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 import tf2onnx
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 from tensorflow.python.tools import optimize_for_inference_lib
 from tensorflow_graph import answer, check_inference, fix_placeholders, keep_reachable, node_of
 from tensorflow_load import Loaded, load
@@ -54,7 +54,7 @@ def _feeds(loaded: Loaded, shapes: dict[str, list[int | None]]) -> dict[str, Any
     for name, tensor in loaded.inputs.items():
         dtype = tf.as_dtype(next(node for node in loaded.graph.node if node.name == node_of(tensor)).attr["dtype"].type)
         if not (dtype.is_floating or dtype.is_integer):
-            raise Refused(
+            raise RefusedError(
                 f"its input '{name}' is {dtype.name}",
                 "Networks that take numbers can be imported; name another input with --inputs.",
             )
@@ -85,7 +85,7 @@ def _answers(loaded: Loaded, feeds: dict[str, Any]) -> dict[str, Any]:
     second = loaded.answer(feeds)
     for name, value in first.items():
         if not np.allclose(value, second[name], rtol=1e-4, atol=1e-6, equal_nan=True):
-            raise Refused(
+            raise RefusedError(
                 f"its answer '{name}' is another one each time: it is in training mode, or random by design",
                 "Save it in inference mode.",
             )
@@ -129,7 +129,7 @@ def _write(graph: Any, loaded: Loaded, shapes: dict[str, list[int | None]], file
     )
     custom = sorted({node.op_type for node in proto.graph.node if node.domain not in ("", "ai.onnx", "ai.onnx.ml")})
     if custom:
-        raise Refused(f"ONNX has no operator for {', '.join(custom)}", "Name outputs before it with --outputs.")
+        raise RefusedError(f"ONNX has no operator for {', '.join(custom)}", "Name outputs before it with --outputs.")
     free = {name for name, shape in shapes.items() if shape[0] is None}
     for value in (*proto.graph.input, *proto.graph.output):
         axes = value.type.tensor_type.shape.dim

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 from tensorflow.lite.python import schema_py_generated as schema
 
 _DTYPES = {
@@ -41,7 +41,7 @@ def _scales(tensor: Any) -> Any:
 
 def _make_float(model: Any, tensor: Any) -> None:
     if tensor.type not in _DTYPES:
-        raise Refused(
+        raise RefusedError(
             f"its tensor {_text(tensor.name)!r} is quantized to a type that can't be converted",
             "Run the file as it is, with the runtime litert.",
         )

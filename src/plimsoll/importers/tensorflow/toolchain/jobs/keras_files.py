@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 
 _OWN_MODULES = ("keras", "tf_keras", "tensorflow.keras", "builtins")
 
@@ -18,13 +18,13 @@ def check(path: Path, trust: bool) -> None:
     """Refuse a file that carries code, or names code that isn't Keras's own, before anything of it is loaded."""
     for name, module in _objects(_architecture(path)):
         if name == "Lambda" and not trust:
-            raise Refused(
+            raise RefusedError(
                 "it has a Lambda layer, which carries Python code that would run here",
                 "If you trust its author like that of a program: --trust. Or export it as a SavedModel where it was"
                 " made.",
             )
         if module and not module.startswith(_OWN_MODULES):
-            raise Refused(
+            raise RefusedError(
                 f"it has an object of its own, '{name}' of {module}, whose code is not in the file",
                 "Export it as a SavedModel where that code is: model.export(folder).",
             )
@@ -34,17 +34,19 @@ def _architecture(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if "config.json" not in archive.namelist():
-                raise Refused("it is a zip without a config.json", "Expected what model.save('NAME.keras') writes.")
+                raise RefusedError(
+                    "it is a zip without a config.json", "Expected what model.save('NAME.keras') writes."
+                )
             return json.loads(archive.read("config.json"))
     try:
         with h5py.File(path, "r") as file:
             written = file.attrs.get("model_config")
     except OSError as error:
-        raise Refused(
+        raise RefusedError(
             f"it is no Keras file: {error}", "Expected what model.save('NAME.keras') or model.save('NAME.h5') writes."
         ) from error
     if written is None:
-        raise Refused(
+        raise RefusedError(
             "it has weights only, without the network that they belong to",
             "Save the whole network: model.save('NAME.keras').",
         )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tensorflow as tf
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 from tensorflow.lite.tools import flatbuffer_utils
 from tf2onnx import convert
 from tflite_dequantize import dequantize
@@ -70,7 +70,7 @@ def _refuse_sparse(model: Any) -> None:
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.sparsity is not None:
-                raise Refused(
+                raise RefusedError(
                     "its weights are stored sparse, which tf2onnx can't read",
                     "Run the file as it is, with the runtime litert.",
                 )
@@ -90,7 +90,7 @@ def _interpreter(path: Path, kernels: Any = tf.lite.experimental.OpResolverType.
     try:
         interpreter.allocate_tensors()
     except RuntimeError as error:
-        raise Refused(
+        raise RefusedError(
             f"TensorFlow Lite can't run it: {' '.join(str(error).split())[:300]}",
             "It needs operators that the runtime doesn't have.",
         ) from error
@@ -159,7 +159,7 @@ def _finish(path: Path, inputs: list[str]) -> None:
     )
     if unknown:
         hint = "Run the file as it is, with the runtime litert, or export the network to ONNX with its own framework."
-        raise Refused(f"tf2onnx has no ONNX for its operators {', '.join(unknown)}", hint)
+        raise RefusedError(f"tf2onnx has no ONNX for its operators {', '.join(unknown)}", hint)
     axes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output)}
     free = [name for name, sizes in axes.items() if sizes and not sizes[0].HasField("dim_value")]
     for name in free if set(free) & set(inputs) else ():

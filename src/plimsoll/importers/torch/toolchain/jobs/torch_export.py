@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 
 OPSET = 18
 """Of torch.export's exporter: what its operators are written for. Higher ones are converted from it."""
@@ -45,7 +45,7 @@ def from_module(
     """Write an nn.Module in evaluation mode; `examples` are its inputs, of which the batch is the first axis, and their
     names.
 
-    The batch is left free where the network allows that, else fixed to the examples'. Raises Refused.
+    The batch is left free where the network allows that, else fixed to the examples'. Raises RefusedError.
     """
     module = module.eval()
     notes: list[str] = []
@@ -74,7 +74,7 @@ def from_module(
 
 
 def from_program(program: Any, path: Path, examples: Sequence[torch.Tensor]) -> Exported:
-    """Write a `torch.export` program; its free axes stay free. Raises Refused for one in training mode."""
+    """Write a `torch.export` program; its free axes stay free. Raises RefusedError for one in training mode."""
     refuse_training(
         f"{node.target}({', '.join(map(str, node.args[1:]))})" for node in program.graph.nodes if _trains(node)
     )
@@ -87,7 +87,7 @@ def from_program(program: Any, path: Path, examples: Sequence[torch.Tensor]) -> 
 
 def from_script(module: Any, examples: Sequence[torch.Tensor], batch: int | None, path: Path) -> Exported:
     """Write a TorchScript module. The batch is left free where the module itself takes another one than the examples'.
-    Raises Refused."""
+    Raises RefusedError."""
     module = module.eval()
     names = [one.name for one in module.forward.schema.arguments][1:]
     refuse_training(_script_training(module))
@@ -118,7 +118,7 @@ def from_script(module: Any, examples: Sequence[torch.Tensor], batch: int | None
                 dynamic_axes=axes,
             )
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             f"PyTorch can't write this TorchScript module as ONNX: {_first_line(error)}",
             "Export it with torch.export instead.",
         ) from error
@@ -145,7 +145,7 @@ def probe(module: Any, examples: Sequence[torch.Tensor], exported: Exported, fre
 
 
 def flat(answer: Any) -> list[tuple[str, torch.Tensor]]:
-    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises Refused
+    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises RefusedError
     for anything else."""
     if isinstance(answer, torch.Tensor):
         return [("", answer)]
@@ -161,7 +161,7 @@ def flat(answer: Any) -> list[tuple[str, torch.Tensor]]:
             for place, value in enumerate(answer)
             for inner, one in flat(value)
         ]
-    raise Refused(
+    raise RefusedError(
         f"the network answers with a {type(answer).__name__}, expected tensors",
         "Wrap it in a module that returns tensors.",
     )
@@ -174,9 +174,9 @@ def output_names(answer: Any) -> list[str]:
 
 
 def refuse_training(found: Iterator[str]) -> None:
-    """Raise Refused where operators were found that behave as in training."""
+    """Raise RefusedError where operators were found that behave as in training."""
     if first := next(found, ""):
-        raise Refused(
+        raise RefusedError(
             f"the network was saved in training mode: {first}",
             "Call model.eval() before it is exported, and export it again.",
         )
@@ -189,12 +189,12 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: list[str]) -> N
                 program, (), dynamo=True, verbose=False, optimize=True, opset_version=OPSET, external_data=False
             ).model_proto
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             f"PyTorch can't write this network as ONNX: {_first_line(error)}",
             "Its operators have to be ones that torch.onnx knows.",
         ) from error
     if len(proto.graph.input) != len(inputs) or len(proto.graph.output) != len(outputs):
-        raise Refused(
+        raise RefusedError(
             f"PyTorch wrote {len(proto.graph.input)} inputs and {len(proto.graph.output)} outputs, expected"
             f" {len(inputs)} and {len(outputs)}"
         )
@@ -239,7 +239,7 @@ def _exported(module: torch.nn.Module, examples: tuple[torch.Tensor, ...]) -> An
             return torch.export.export(module, examples)
     except Exception as error:
         hint = "torch.export says more: try it on the module. Data-dependent Python control flow has to go."
-        raise Refused(f"torch.export can't take this network: {_first_line(error)}", hint) from error
+        raise RefusedError(f"torch.export can't take this network: {_first_line(error)}", hint) from error
 
 
 def _with_batch(example: torch.Tensor, batch: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 
 
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def _program() -> str:
     places = list(spec.submodule_search_locations or []) if spec is not None else []
     program = Path(places[0]) / ("pnnx.exe" if os.name == "nt" else "pnnx") if places else None
     if program is None or not program.is_file():
-        raise Refused(
+        raise RefusedError(
             "the program is missing in pnnx's wheel", "Remove the toolchain and make it again: plimsoll toolchains."
         )
     return str(program)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import tensorflow as tf
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 from tensorflow.python.tools import strip_unused_lib
 
 _REACHES_OUT = frozenset(
@@ -64,7 +64,7 @@ def refuse_what_reaches_out(graph: Any, trust: bool) -> None:
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     found = sorted({node.op for node in nodes} & _REACHES_OUT)
     if found and not trust:
-        raise Refused(
+        raise RefusedError(
             f"it runs code or touches files when it answers ({', '.join(found)})",
             "If you trust its author like that of a program: --trust.",
         )
@@ -81,7 +81,7 @@ def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict
     nodes = {node.name: node for node in graph.node}
     for name in (*inputs, *outputs):
         if node_of(name) not in nodes:
-            raise Refused(
+            raise RefusedError(
                 f"it has no tensor '{short(name)}'",
                 f"Its placeholders: {_named(_placeholders(graph))}; what nothing else reads: {_named(_leaves(graph))}.",
             )
@@ -94,7 +94,7 @@ def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict
     cut, notes = _fix_switches(cut)
     fed = [full(name) for name in inputs] or [f"{name}:0" for name in _placeholders(cut)]
     if not fed:
-        raise Refused(
+        raise RefusedError(
             "it has no placeholder that its output depends on",
             f"Name its input with --inputs. Its first nodes: {_named(list(nodes)[:10])}.",
         )
@@ -109,7 +109,7 @@ def fix_placeholders(
     """Give the inputs the shapes that the user named, and a fixed batch; return the graph and every input's shape."""
     unknown = sorted(set(given) - set(inputs))
     if unknown:
-        raise Refused(f"it has no input '{unknown[0]}'", f"Its inputs: {_named(list(inputs))}.")
+        raise RefusedError(f"it has no input '{unknown[0]}'", f"Its inputs: {_named(list(inputs))}.")
     fixed = tf.compat.v1.GraphDef()
     fixed.CopyFrom(graph)
     shapes: dict[str, list[int | None]] = {}
@@ -126,9 +126,9 @@ def fix_placeholders(
 def _shape(node: Any, name: str, given: list[int | None] | None, batch: int | None) -> list[int | None]:
     known = tf.TensorShape(node.attr["shape"].shape) if node.attr["shape"].HasField("shape") else tf.TensorShape(None)
     if given is not None and not known.is_compatible_with(given):
-        raise Refused(f"its input '{name}' has the shape {_written(known.as_list())}, given was {_written(given)}")
+        raise RefusedError(f"its input '{name}' has the shape {_written(known.as_list())}, given was {_written(given)}")
     if given is None and known.rank is None:
-        raise Refused(
+        raise RefusedError(
             f"its input '{name}' has no shape in the file", f"Give one, for example --shape {name}=N,224,224,3"
         )
     shape: list[int | None] = list(given) if given is not None else known.as_list()
@@ -145,7 +145,7 @@ def check_inference(graph: Any) -> None:
     """Refuse a graph that was saved as it trains, and normalizes by its own batch."""
     training = [node.name for node in graph.node if node.op.startswith("FusedBatchNorm") and node.attr["is_training"].b]
     if training:
-        raise Refused(
+        raise RefusedError(
             f"it was saved in training mode: '{training[0]}' normalizes by what is in the batch",
             "Save it in inference mode (is_training=False).",
         )
@@ -165,7 +165,7 @@ def answer(
 def _the_output(graph: Any) -> list[str]:
     leaves = _leaves(graph)
     if len(leaves) != 1:
-        raise Refused(
+        raise RefusedError(
             f"it has {len(leaves)} tensors that could be its answer: {_named(leaves)}", "Say which with --outputs."
         )
     return [f"{leaves[0]}:0"]

@@ -13,7 +13,7 @@ import keras_files
 import tensorflow as tf
 import tf_keras
 from google.protobuf.message import DecodeError
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 from tensorflow_graph import answer, choose, full, node_of, refuse_what_reaches_out
@@ -48,7 +48,7 @@ def load_keras(path: Path, request: dict[str, Any]) -> Loaded:
     keras_files.check(path, request["trust"])
     model, framework = _keras_model(path, request["trust"])
     if not getattr(model, "inputs", None):
-        raise Refused(
+        raise RefusedError(
             "it is a subclassed model without fixed inputs", "Export it as a SavedModel: model.export(folder)."
         )
     names, results = keras_files.names(model.inputs), keras_files.names(tf.nest.flatten(model.outputs))
@@ -90,7 +90,7 @@ def _keras_model(path: Path, trust: bool) -> tuple[Any, str]:
             path, compile=False, safe_mode=not trust
         ), f"{TENSORFLOW} with Keras {tf_keras.__version__}"
     except trouble as error:
-        raise Refused(
+        raise RefusedError(
             f"Keras {keras.__version__} can't load it: {text[:400]}",
             "Save it again with Keras 3, or export it as a SavedModel.",
         ) from error
@@ -105,13 +105,13 @@ def load_savedmodel(path: Path, request: dict[str, Any]) -> Loaded:
     model = tf.saved_model.load(str(path))
     signatures = dict(model.signatures)
     if not signatures:
-        raise Refused(
+        raise RefusedError(
             "it has no signature to answer with",
             "Export it again with one: model.export(folder), or tf.saved_model.save(…, signatures=…).",
         )
     key = "serving_default" if "serving_default" in signatures else next(iter(signatures))
     if key != "serving_default" and len(signatures) > 1:
-        raise Refused(
+        raise RefusedError(
             f"it has {len(signatures)} signatures and none is serving_default: {', '.join(signatures)}",
             "Export it again with that one alone.",
         )
@@ -145,9 +145,9 @@ def _selected(loaded: Loaded, request: dict[str, Any]) -> Loaded:
     for what, names, there in (("input", wanted_inputs, loaded.inputs), ("output", wanted, loaded.outputs)):
         for name in names:
             if name not in there:
-                raise Refused(f"it has no {what} '{name}'", f"Its {what}s: {', '.join(there)}.")
+                raise RefusedError(f"it has no {what} '{name}'", f"Its {what}s: {', '.join(there)}.")
     if wanted_inputs and set(wanted_inputs) != set(loaded.inputs):
-        raise Refused(
+        raise RefusedError(
             f"all its inputs have to be fed: {', '.join(loaded.inputs)}",
             "Leave --inputs out; to cut it inside, freeze it first with --keep.",
         )
@@ -165,14 +165,14 @@ def load_frozen(path: Path, request: dict[str, Any]) -> Loaded:
     try:
         graph.ParseFromString(path.read_bytes())
     except DecodeError as error:
-        raise Refused(
+        raise RefusedError(
             "it is no frozen TensorFlow graph", "Expected a binary GraphDef. Of a SavedModel, give the folder."
         ) from error
     if not graph.node:
-        raise Refused("it is an empty graph, or no TensorFlow graph")
+        raise RefusedError("it is an empty graph, or no TensorFlow graph")
     variables = [node.name for node in graph.node if node.op in {"Variable", "VariableV2", "VarHandleOp"}]
     if variables:
-        raise Refused(
+        raise RefusedError(
             f"it is not frozen: '{variables[0]}' is a variable", "Give the checkpoint (.meta) that its weights are in."
         )
     return _between(graph, lambda cut, fed, results: lambda feeds: answer(cut, fed, results, feeds), request)
@@ -196,7 +196,7 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
     with tf.Graph().as_default() as graph:
         saver = tf.compat.v1.train.import_meta_graph(meta, clear_devices=True)
         if saver is None:
-            raise Refused(
+            raise RefusedError(
                 "its graph says nothing of how its weights were saved", "Save it again with tf.compat.v1.train.Saver()."
             )
         chosen, fed, results, notes = choose(graph.as_graph_def(), inputs, outputs)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch_export
-from plimsoll_job import Refused
+from plimsoll_job import RefusedError
 
 _SIDE = 224
 """Pixels, where nobody says how large the pictures are and the file doesn't either."""
@@ -68,7 +68,7 @@ def _exported(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int
     try:
         program = torch.export.load(str(file))
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             f"PyTorch {torch.__version__} can't load this program: {_line(error)}",
             "Export it again with torch.export.save of that version.",
         ) from error
@@ -78,7 +78,7 @@ def _exported(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int
     free = bool(names) and all(sizes and sizes[0] is None for sizes in fixed.values())
     _require_known(shapes, names)
     if batch is not None and not free and any(sizes[0] != batch for sizes in fixed.values()):
-        raise Refused(
+        raise RefusedError(
             f"the program was exported for a batch of {fixed[names[0]][0]}, not {batch}",
             "Export it with a free batch (dynamic_shapes).",
         )
@@ -115,18 +115,20 @@ def _script(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int |
     try:
         module = torch.jit.load(str(file), map_location="cpu", _restore_shapes=True).float().eval()
     except Exception as error:
-        raise Refused(f"PyTorch {torch.__version__} can't load this TorchScript module: {_line(error)}") from error
+        raise RefusedError(f"PyTorch {torch.__version__} can't load this TorchScript module: {_line(error)}") from error
     arguments = module.forward.schema.arguments[1:]
     graph = module.forward.graph
     kinds = [one.type() for one in graph.inputs()][1:]
     known = {one.name: kind.sizes() for one, kind in zip(arguments, kinds, strict=True) if kind.kind() == "TensorType"}
     if len(known) != len(arguments) or not arguments:
-        raise Refused("its forward takes something other than tensors", "Wrap it in a module whose inputs are tensors.")
+        raise RefusedError(
+            "its forward takes something other than tensors", "Wrap it in a module whose inputs are tensors."
+        )
     examples = _examples(list(known), {name: sizes for name, sizes in known.items() if sizes}, shapes, batch)
     try:
         exported = torch_export.from_script(module, examples, batch, path)
     except RuntimeError as error:
-        raise Refused(
+        raise RefusedError(
             f"the module can't take inputs of {[list(one.shape) for one in examples]}: {_line(error)}",
             "Say what it takes: --shape NAME=1,3,224,224",
         ) from error
@@ -142,10 +144,10 @@ def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
             if file.suffix == ".safetensors"
             else torch.load(file, map_location="cpu", weights_only=request["kind"] == "weights")
         )
-    except Refused:
+    except RefusedError:
         raise
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             f"PyTorch can't load this file: {_line(error)}",
             "What its pickle needs has to be importable: give the code with --architecture.",
         ) from error
@@ -162,21 +164,21 @@ def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
 
 
 def _filled(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """Load weights into a network; raises Refused, naming what doesn't fit. Names may begin with `module.`, as parallel
+    """Load weights into a network; raises RefusedError, naming what doesn't fit. Names may begin with `module.`, as parallel
     training leaves them."""
     if weights and all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): one for name, one in weights.items()}
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
-        raise Refused(f"the weights don't fit the network: {' '.join(str(error).split())[:300]}") from error
+        raise RefusedError(f"the weights don't fit the network: {' '.join(str(error).split())[:300]}") from error
     if missing or unexpected:
         told = [
             f"{len(names)} {what} ({', '.join(names[:4])})"
             for names, what in ((missing, "missing"), (unexpected, "without a place"))
             if names
         ]
-        raise Refused(
+        raise RefusedError(
             f"the weights don't fit the network: {'; '.join(told)}",
             "Is it the architecture that they were trained with?",
         )
@@ -190,13 +192,13 @@ def _weights(loaded: Any) -> dict[str, torch.Tensor]:
             loaded = loaded[key]
             break
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
-        raise Refused(f"the file holds a {type(loaded).__name__}, expected weights by their names (a state dict)")
+        raise RefusedError(f"the file holds a {type(loaded).__name__}, expected weights by their names (a state dict)")
     return dict(loaded)
 
 
 def _built(architecture: str) -> torch.nn.Module:
     """Call `module:callable` or `module:callable(1, name=2)`, with plain values, and return the network; raises
-    Refused."""
+    RefusedError."""
     module, _, call = architecture.partition(":")
     try:
         parsed = ast.parse(call, mode="eval").body
@@ -208,7 +210,7 @@ def _built(architecture: str) -> torch.nn.Module:
         )
         target = ast.unparse(parsed.func if isinstance(parsed, ast.Call) else parsed)
     except (SyntaxError, ValueError) as error:
-        raise Refused(
+        raise RefusedError(
             f"the architecture {architecture!r}",
             "Give module:callable, or module:callable(10, width=0.5) with plain values.",
         ) from error
@@ -218,12 +220,12 @@ def _built(architecture: str) -> torch.nn.Module:
             found = getattr(found, part)
         network = found(*arguments, **named)
     except Exception as error:
-        raise Refused(
+        raise RefusedError(
             f"the architecture {architecture!r} can't be made: {_line(error)}",
             "Only PyTorch, NumPy and the given code are there.",
         ) from error
     if not isinstance(network, torch.nn.Module):
-        raise Refused(f"the architecture {architecture!r} gives a {type(network).__name__}, expected an nn.Module")
+        raise RefusedError(f"the architecture {architecture!r} gives a {type(network).__name__}, expected an nn.Module")
     return network
 
 
@@ -232,7 +234,7 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
     data = file.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     if length > min(_MAX_HEADER, len(data) - 8):
-        raise Refused(f"not a safetensors file: its header would have {length:,} bytes")
+        raise RefusedError(f"not a safetensors file: its header would have {length:,} bytes")
     out = {}
     for name, entry in json.loads(data[8 : 8 + length]).items():
         if name != "__metadata__":
@@ -279,7 +281,7 @@ def _example(shape: Sequence[int | None], dtype: torch.dtype, batch: int | None)
 
 def _require_known(shapes: Mapping[str, Any], names: Sequence[str]) -> None:
     if unknown := [name for name in shapes if name not in names]:
-        raise Refused(f"the network has no input {', '.join(unknown)}", f"It has: {', '.join(names)}.")
+        raise RefusedError(f"the network has no input {', '.join(unknown)}", f"It has: {', '.join(names)}.")
 
 
 def _line(error: BaseException) -> str:
