@@ -31,9 +31,9 @@ from set_up import HERE, peers_folder
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method"
 SERVICE = """
-[contracts.photoprism]
+[compat.photoprism]
 prefixes = ["/v1/vision", "/api/v1/vision"]
-[contracts.pictrs]
+[compat.pictrs]
 error_status = 422
 """
 OPERATIONS = """

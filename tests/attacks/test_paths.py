@@ -133,7 +133,7 @@ DOORS = (
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """A service that serves no model, with all contracts on."""
-    unstarted = Service(Settings.model_validate({"contracts": CONTRACTS}), [])
+    unstarted = Service(Settings.model_validate({"compat": CONTRACTS}), [])
     yield unstarted
     unstarted.memory.arena.close()
 

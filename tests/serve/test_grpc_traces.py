@@ -40,7 +40,7 @@ def test_a_request_is_a_span_of_its_callers_trace(place: Place) -> None:
     assert request.kind.name == "SERVER"
     assert dict(request.attributes or {}) == {
         "rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer", "rpc.grpc.status_code": 0,
-        "plimsoll.request_id": "traced", "plimsoll.core.model": "mixed", "plimsoll.pictures": 1,
+        "plimsoll.request_id": "traced", "plimsoll.model": "mixed", "plimsoll.pictures": 1,
     }  # fmt: skip
     for stage in ("receive", "queue", "decode", "infer", "answer"):
         parent = spans[stage].parent

@@ -25,7 +25,7 @@ from running import start
 JSON = {"Content-Type": "application/json"}
 OCTETS = {"Content-Type": "application/octet-stream"}
 FORM = {"Content-Type": "multipart/form-data; boundary=x"}
-SETTINGS = 'max_items = 4\nmax_body_bytes = 200_000\n[contracts]\nmodel = "open_nsfw"\n'
+SETTINGS = 'max_items = 4\nmax_body_bytes = 200_000\n[compat]\nmodel = "open_nsfw"\n'
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
         list[str] | None, typer.Option("--set", help="An option of the runtime, as name=value; may be repeated.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="A TOML file of settings: limits, contracts, keys; see docs/serving.md.")
+        Path | None, typer.Option(help="A TOML file of settings: limits, access, other products; see docs/serving.md.")
     ] = None,
     grace: Annotated[
         float | None, typer.Option(min=0, help="Seconds between SIGTERM (readiness off) and the last new request.")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll.errors import InputError
 from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.compat.settings import ContractSettings
+from plimsoll.serve.compat.settings import CompatSettings
 from plimsoll.serve.http.headers import CorsSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.log import LogSettings
@@ -65,7 +65,7 @@ class Settings(BaseModel):
     """Web pages of other origins that may ask."""
     log: LogSettings = LogSettings()
     tracing: TracingSettings = TracingSettings()
-    contracts: ContractSettings = ContractSettings()
+    compat: CompatSettings = CompatSettings()
     """What existing applications ask, and which model answers them."""
     urls: UrlSettings = UrlSettings()
     """Whether pictures may be named by their URLs."""

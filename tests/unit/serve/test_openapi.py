@@ -18,7 +18,7 @@ from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
 ELSEWHERE = {
-    "contracts": {
+    "compat": {
         "photoprism": {"prefixes": ["/v1/vision", "/api/v1/vision"]},
         "pictrs": {"path": "/hooks/pictrs", "error_status": 429},
         "misskey": {"enabled": False},
@@ -27,7 +27,7 @@ ELSEWHERE = {
     "urls": {"hosts": ["media.example.org"]},
 }
 OFF = {
-    "contracts": {name: {"enabled": False} for name in ("misskey", "photoprism", "pictrs")},
+    "compat": {name: {"enabled": False} for name in ("misskey", "photoprism", "pictrs")},
     "access": {"control": "anybody", "address_rate": "5/s"},
 }
 
@@ -135,12 +135,12 @@ def test_contracts_stand_where_they_are_configured() -> None:
     assert {"/v1/vision/nsfw", "/api/v1/vision/nsfw", "/hooks/pictrs"} <= document["paths"].keys()
     assert not {"/v1/detect-images", "/v1/validate"} & document["paths"].keys()
     assert document["paths"]["/hooks/pictrs"]["post"]["responses"].keys() == {"200", "406", "429"}
-    assert "contracts" not in {tag["name"] for tag in document_of(OFF)["tags"]}
+    assert "compat" not in {tag["name"] for tag in document_of(OFF)["tags"]}
 
 
 def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
     keyed = document_of(
-        {"access": {"keys": str(tmp_path / "keys.toml")}, "contracts": {"pictrs": {"error_status": 429}}}
+        {"access": {"keys": str(tmp_path / "keys.toml")}, "compat": {"pictrs": {"error_status": 429}}}
     )
     turned_away = {"401", "403", "429"}
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "key"}

@@ -29,7 +29,7 @@ _UNSAID = ("", "application/octet-stream")
 
 def routes(service: Service) -> list[Route]:
     """Return the endpoint."""
-    settings = service.settings.contracts
+    settings = service.settings.compat
     if not settings.misskey.enabled:
         return []
 

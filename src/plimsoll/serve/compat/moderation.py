@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from plimsoll.serve.compat.settings import CLASSES, KNOWN, UNSAFE, Class, ContractSettings
+from plimsoll.serve.compat.settings import CLASSES, KNOWN, UNSAFE, Class, CompatSettings
 from plimsoll.serve.http.waiting import while_connected
 from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RequestError, RequestOptions
 from plimsoll.serve.service import Service
@@ -44,7 +44,7 @@ class Looked:
 
 
 async def look(
-    request: Request, service: Service, settings: ContractSettings, name: str, pictures: Sequence[bytes]
+    request: Request, service: Service, settings: CompatSettings, name: str, pictures: Sequence[bytes]
 ) -> Looked:
     """Ask the model `name` (or that of all contracts) about pictures. The request's body must have been read.
 
@@ -78,7 +78,7 @@ def meanings(metadata: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, 
             Problem(
                 "unavailable",
                 f"the model answers '{metadata.task}', and only a classifier can say what is safe",
-                "Name another: `[contracts] model`.",
+                "Name another: `[compat] model`.",
                 503,
             )
         )
@@ -90,14 +90,14 @@ def meanings(metadata: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, 
     known = {label: meaning for label, meaning in found.items() if meaning is not None}
     if unknown:
         shown = ", ".join(unknown[:5]) + (f" … ({len(unknown):,} in all)" if len(unknown) > 5 else "")
-        hint = f"Say so in the settings: [contracts.classes], label = one of {', '.join(CLASSES)}."
+        hint = f"Say so in the settings: [compat.classes], label = one of {', '.join(CLASSES)}."
         raise _unfit(f"nobody said what these labels of the model mean here: {shown}", hint)
     if not set(known.values()) & set(UNSAFE):
         raise RequestError(
             Problem(
                 "unavailable",
                 "no label of the model means Hentai, Porn or Sexy",
-                "It would call everything safe; name another: `[contracts] model`.",
+                "It would call everything safe; name another: `[compat] model`.",
                 503,
             )
         )

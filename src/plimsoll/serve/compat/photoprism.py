@@ -49,7 +49,7 @@ class VisionQuestion(BaseModel):
 
 def routes(service: Service) -> list[Route]:
     """Return the endpoints."""
-    own = service.settings.contracts.photoprism
+    own = service.settings.compat.photoprism
     if not own.enabled:
         return []
 
@@ -62,7 +62,7 @@ def routes(service: Service) -> list[Route]:
             return _refusal(asked, refused.problem, [])
         try:
             looked = await look(
-                request, service, service.settings.contracts, own.model, [one for one in sent if isinstance(one, bytes)]
+                request, service, service.settings.compat, own.model, [one for one in sent if isinstance(one, bytes)]
             )
         except RequestError as refused:
             return _refusal(

@@ -22,7 +22,7 @@ from plimsoll.serve.service import Service
 
 def routes(service: Service) -> list[Route]:
     """Return the endpoint."""
-    settings = service.settings.contracts
+    settings = service.settings.compat
     own = settings.pictrs
     if not own.enabled:
         return []

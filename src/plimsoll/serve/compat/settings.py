@@ -71,8 +71,8 @@ class PictrsSettings(_Contract):
         return value
 
 
-class ContractSettings(BaseModel):
-    """The section `[contracts]`."""
+class CompatSettings(BaseModel):
+    """The section `[compat]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -38,7 +38,7 @@ def application(service: Service, shell: Shell | None = None, interfaces: Sequen
         exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake},
     )
     app.state.received = service.received
-    return Measured(app if shell is None else shell.around(app, service.settings.contracts.paths), service)
+    return Measured(app if shell is None else shell.around(app, service.settings.compat.paths), service)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -147,4 +147,4 @@ def _interface(path: str) -> str:
         return "operations"
     if path.startswith(("/v1/predict", "/v1/models")):
         return "native"
-    return "contracts" if path.startswith("/v1") or path.endswith("/nsfw") else "page"
+    return "compat" if path.startswith("/v1") or path.endswith("/nsfw") else "page"

@@ -9,7 +9,7 @@ from plimsoll.serve.http.openapi import pictures
 from plimsoll.serve.http.openapi.parts import RETRY, Answer, Content, Operation, refusals
 from plimsoll.serve.service import Service
 
-_TAG = "contracts"
+_TAG = "compat"
 _DETECTED = {
     "success": True,
     "result": {
@@ -48,7 +48,7 @@ _VISION_ANSWER = {
 
 def operations(service: Service) -> list[Operation]:
     """Return what the contracts' endpoints do."""
-    settings = service.settings.contracts
+    settings = service.settings.compat
     found = []
     if settings.misskey.enabled:
         found.append(_misskey())

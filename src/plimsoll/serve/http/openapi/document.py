@@ -42,7 +42,7 @@ _TAGS = {
         " network's own."
     ),
     "page": "For people.",
-    "contracts": "What existing applications ask: whether a picture is safe to show.",
+    "compat": "What existing applications ask: whether a picture is safe to show.",
 }
 
 
@@ -60,7 +60,7 @@ def describe(service: Service) -> dict[str, Any]:
     """Return the OpenAPI document of a service, which needn't have been started."""
     settings = service.settings.access
     operations = [one for interface in (native, oip, contracts) for one in interface.operations(service)]
-    document = written(access.behind_the_door(operations, settings, Needs(settings, service.settings.contracts.paths)))
+    document = written(access.behind_the_door(operations, settings, Needs(settings, service.settings.compat.paths)))
     document["components"] |= access.schemes(settings)
     spoken = {one.tag for one in operations}
     return {

@@ -30,8 +30,8 @@ def strict(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> I
     del nsfw_model_path
     config = tmp_path_factory.mktemp("strict") / "serve.toml"
     config.write_text(
-        "max_items = 4\n[contracts]\nthreshold = 0.0\n[contracts.misskey]\nenabled ="
-        ' false\n[contracts.photoprism]\nprefixes = ["/v1/vision", "/api/v1/vision"]\n[contracts.pictrs]\npath ='
+        "max_items = 4\n[compat]\nthreshold = 0.0\n[compat.misskey]\nenabled ="
+        ' false\n[compat.photoprism]\nprefixes = ["/v1/vision", "/api/v1/vision"]\n[compat.pictrs]\npath ='
         ' "/hooks/pictrs"\nerror_status = 422\n'
     )
     with start("open_nsfw", "--workers", "1", "--grace", "0", "--config", str(config)) as running:

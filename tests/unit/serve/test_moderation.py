@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from plimsoll import zoo
 from plimsoll.serve.compat.moderation import meanings, read
-from plimsoll.serve.compat.settings import ContractSettings, PictrsSettings
+from plimsoll.serve.compat.settings import CompatSettings, PictrsSettings
 from plimsoll.serve.messages import ModelMetadata, RequestError
 
 
@@ -78,4 +78,4 @@ def test_406_is_a_verdict_and_2xx_lets_everything_in() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        ContractSettings.model_validate(wrong)
+        CompatSettings.model_validate(wrong)
