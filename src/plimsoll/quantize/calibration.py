@@ -11,8 +11,10 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from plimsoll.core.model import Model
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, ModelError
 from plimsoll.quantize.parameters import Symmetry
+from plimsoll.system import files
 
 MAX_BYTES = 64_000_000
 """A larger file is not read as a calibration table."""
@@ -54,21 +56,12 @@ class Calibration(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read a table from its JSON file; raises InputError that names what is wrong."""
         try:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
+            return cls.model_validate_json(files.read_bytes(path, MAX_BYTES))
         except OSError as error:
             raise InputError(f"{path}: can't read the calibration table: {error.strerror}") from error
-        if len(data) > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB; is this a calibration table?")
-        try:
-            return cls.model_validate_json(data)
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, item['loc'])) or 'the table'}: {item['msg']}"
-                for item in error.errors(include_url=False, include_input=False)
-            ]
             raise InputError(
-                f"{path}: not a calibration table that this version reads: {'; '.join(lines[:5])}",
+                f"{path}: not a calibration table that this version reads: {explain(error, 'the table')}",
                 'The least is {"ranges": {"tensor": [low, high]}}.',
             ) from error
 
@@ -79,10 +72,8 @@ class Calibration(BaseModel):
             f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in facts.items() if value is not None
         )
         rows = ",\n".join(f"    {json.dumps(name)}: [{low!r}, {high!r}]" for name, (low, high) in self.ranges.items())
-        temporary = path.with_name(f"{path.name}.part")
         try:
-            temporary.write_text(f'{{\n{head}  "ranges": {{\n{rows}\n  }}\n}}\n', encoding="utf-8")
-            temporary.replace(path)
+            files.write(path, f'{{\n{head}  "ranges": {{\n{rows}\n  }}\n}}\n')
         except OSError as error:
             raise InputError(f"{path}: can't write the calibration table: {error.strerror}") from error
 

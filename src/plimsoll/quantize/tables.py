@@ -17,6 +17,7 @@ from plimsoll.backends.tensorrt import calibration_cache
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
 from plimsoll.quantize.calibration import Calibration
+from plimsoll.system import files
 
 FORMATS = ("plimsoll", "tensorrt", "ncnn", "onnxruntime", "onnxruntime-cache", "onnxruntime-json")
 """plimsoll: our own JSON. onnxruntime: calibration.flatbuffers, as its TensorRT provider reads it; and the two others
@@ -69,12 +70,11 @@ def write_table(
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = files.read_bytes(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"{path}: can't read the calibration table: {error.strerror}") from error
-    if not 0 < len(data) <= MAX_BYTES:
-        raise InputError(f"{path}: {len(data):,} bytes or more; is this a calibration table?")
+    if not data:
+        raise InputError(f"{path}: the calibration table is empty")
     return data
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec.output import MAX_ANCHORS, Anchor, Detect
+from plimsoll.system import files
 
 MAX_BYTES = 8_000_000
 
@@ -38,13 +39,10 @@ def read(folder: Path, name: str) -> tuple[Anchor, ...]:
             raise SpecError(f"{where}: it leads out of the Spec's folder", "Put the file beside the Spec.")
         if not file.is_file():
             raise SpecError(f"{where}: there is no such file beside the Spec", _HINT)
-        with file.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = files.read_bytes(file, MAX_BYTES)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise SpecError(f"{where}: can't read it: {reason}", "The path is relative to the Spec's file.") from error
-    if len(data) > MAX_BYTES:
-        raise SpecError(f"{where}: more than {MAX_BYTES:,} bytes", _HINT)
     anchors = _from_npy(data, where) if data.startswith(b"\x93NUMPY") else _from_text(data, where)
     if not 1 <= len(anchors) <= MAX_ANCHORS:
         raise SpecError(f"{where}: {len(anchors):,} anchors; expected are 1 to {MAX_ANCHORS:,}", _HINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+from plimsoll.core.wording import explain_item, shown
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec.anchors import with_anchors
 from plimsoll.spec.notes import schema
+from plimsoll.system import files
 
 MAX_BYTES = 8_000_000
 """A Spec with 20,000 labels, or with 40,000 anchors, stays below this."""
@@ -27,22 +28,10 @@ MAX_MISTAKES = 50
 def read(path: Path) -> Spec:
     """Read a Spec from a TOML file, and the anchors beside it that it names; raises SpecError with every mistake in it."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SpecError(
-                f"{path}: a Spec of {path.stat().st_size:,} bytes; at most {MAX_BYTES:,} are read",
-                "Is this the right file?",
-            )
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = (
-            error.strerror
-            if isinstance(error, OSError)
-            else "it is not UTF-8 text"
-            if isinstance(error, UnicodeDecodeError)
-            else str(error)
-        )
+        text = files.read_text(path, MAX_BYTES)
+    except OSError as error:
         raise SpecError(
-            f"{path}: can't read the Spec: {reason}",
+            f"{path}: can't read the Spec: {error.strerror}",
             "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.",
         ) from error
     return with_anchors(loads(text, str(path)), path.parent)
@@ -111,22 +100,15 @@ def _explain(item: Any, data: dict[str, Any]) -> str:
     """Say in one line which key is wrong, what was found there, and what is allowed."""
     where = _place(item["loc"], data)
     kind: str = item["type"]
-    context: dict[str, Any] = item.get("ctx", {})
-    found = _shown(item["input"])
     if kind == "extra_forbidden":
         return f"{where}: unknown key{_did_you_mean(str(item['loc'][-1]))}"
-    if kind == "missing":
-        return f"{where}: missing"
-    if kind == "literal_error":
-        return f"{where}: found {found}, allowed: {context['expected']}"
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
+        context = item["ctx"]
         tag = str(context["discriminator"]).strip("'")
         given = item["input"].get(tag) if isinstance(item["input"], dict) else item["input"]
         allowed = context.get("expected_tags", _tags(tag))
-        return f"{where}.{tag}: {'missing' if given is None else 'found ' + _shown(given)}, allowed: {allowed}"
-    if kind == "value_error":
-        return f"{where}: {context['error']}"
-    return f"{where}: found {found}, expected {_expected(item['msg'])}"
+        return f"{where}.{tag}: {'missing' if given is None else 'found ' + shown(given)}, allowed: {allowed}"
+    return f"{where}: {explain_item(item, values=True)}"
 
 
 @cache
@@ -138,12 +120,6 @@ def _tags(discriminator: str) -> str:
         if "const" in one.get("properties", {}).get(discriminator, {})
     ]
     return ", ".join(f"'{tag}'" for tag in tags)
-
-
-def _expected(message: str) -> str:
-    """Turn pydantic's "Input should be …" into the words after "expected"."""
-    text = message.removeprefix("Input should be ").removeprefix("Input should ")
-    return text[:1].lower() + text[1:]
 
 
 def _place(location: tuple[int | str, ...], data: Any) -> str:
@@ -171,11 +147,3 @@ def _did_you_mean(key: str) -> str:
     """Suggest the nearest key that the schema knows anywhere."""
     near = difflib.get_close_matches(key[:100], _known_keys(), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _shown(value: Any) -> str:
-    try:
-        text = json.dumps(value, default=str)
-    except (TypeError, ValueError, RecursionError):  # An integer of 5,000 digits, a table nested too deeply …
-        return f"an absurd {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -142,7 +142,7 @@ def test_a_table_of_ones_own_needs_ranges_only(model: Model, tmp_path: Path) -> 
     ("text", "found"),
     [
         ("", "Invalid JSON"),
-        ("{}", "ranges: Field required"),
+        ("{}", "ranges: missing"),
         ('{"ranges": {}}', "ranges"),
         ('{"ranges": {"a": [2, 1]}}', "'a' is .2, 1.: its low end lies above"),
         ('{"ranges": {"a": [0, "NaN"]}}', "finite number"),

@@ -113,7 +113,7 @@ def test_what_is_no_table_of_anchors_is_refused(tmp_path: Path) -> None:
         (b"0 0 1 inf\n", "NaN or infinite"),
         (b"", "0 anchors; expected are 1 to"),
         (b"\xff\xfe\x00", "expected four numbers"),
-        (b"#" * 8_000_001, "more than 8,000,000 bytes"),
+        (b"#" * 8_000_001, "larger than 8 MB"),
     ]
     for data, told in cases:
         file.write_bytes(data)

@@ -344,7 +344,7 @@ def test_files_that_are_no_specs(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     for name, words in {
         "binary": "not UTF-8",
-        "huge": "at most 8,000,000",
+        "huge": "larger than 8 MB",
         "utf16": "not UTF-8",
         "missing": "No such file",
         ".": "directory",
