@@ -71,7 +71,7 @@ def installed(folder: Path) -> dict[str, str]:
     shutil.copy(__file__, folder)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile_runtime\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(f"[plimsoll.backends]\nfragile = {Path(__file__).stem}:BACKEND\n")
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def picture(level: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -215,7 +216,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (facts / "entry_points.txt").write_text(
         "[plimsoll.backends]\nselfmade = calibrating:selfmade\nborrowing = calibrating:borrowing\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(package))
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     monkeypatch.syspath_prepend(package)
     backends.names.cache_clear()
     yield

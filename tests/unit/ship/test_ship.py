@@ -124,7 +124,7 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
     (package / "planted-1.0.dist-info" / "entry_points.txt").write_text(
         "[plimsoll.backends]\n" + "".join(f"{name} = planted:{name}\n" for name in names)
     )
-    monkeypatch.setenv("PYTHONPATH", str(package))
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
     monkeypatch.syspath_prepend(package)
     from plimsoll import backends
 
