@@ -6,6 +6,8 @@ import asyncio
 import io
 import json
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 
 from plimsoll.serve import log
 from plimsoll.serve.http.access_log import AccessLog, known
-from plimsoll.serve.log import LineHandler, Lines, LogSettings
+from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.request_line import longest, masked
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -228,14 +230,14 @@ def test_a_line_for_people() -> None:
 
 def test_lines_are_written_in_order_and_all_of_them() -> None:
     stream = io.StringIO()
-    lines = Lines(log.as_json, stream)
+    lines = LineHandler(log.as_json, stream)
     for number in range(500):
         lines.put({"n": number})
     lines.close(60)
     assert [json.loads(line)["n"] for line in stream.getvalue().splitlines()] == list(range(500))
 
 
-def test_a_reader_that_stalls_stops_nobody_and_loses_are_counted() -> None:
+def test_a_reader_that_stalls_blocks_nobody_and_dropped_lines_are_counted() -> None:
     """What a full pipe does to who writes to it: here the stream blocks until the test lets it go."""
     go = threading.Event()
 
@@ -245,7 +247,7 @@ def test_a_reader_that_stalls_stops_nobody_and_loses_are_counted() -> None:
             return super().write(text)
 
     stream = Stalled()
-    lines = Lines(log.as_json, stream, most=100)
+    lines = LineHandler(log.as_json, stream, limit=100)
     for number in range(1000):
         lines.put({"n": number})
     assert not go.is_set()
@@ -253,14 +255,14 @@ def test_a_reader_that_stalls_stops_nobody_and_loses_are_counted() -> None:
     go.set()
     lines.close(60)
     rows = [json.loads(line) for line in stream.getvalue().splitlines()]
-    lost = sum(row.get("lost", 0) for row in rows)
-    assert lost >= 1000 - 2 * 100 - 100
-    assert sum("n" in row for row in rows) + lost == 1000
+    dropped = sum(row.get("dropped", 0) for row in rows)
+    assert dropped >= 1000 - 2 * 100 - 100
+    assert sum("n" in row for row in rows) + dropped == 1000
 
 
 def test_a_closed_stream_ends_nothing() -> None:
     stream = io.StringIO()
-    lines = Lines(log.as_json, stream)
+    lines = LineHandler(log.as_json, stream)
     stream.close()
     lines.put({"n": 1})
     time.sleep(0.1)
@@ -268,12 +270,22 @@ def test_a_closed_stream_ends_nothing() -> None:
     lines.close()
 
 
+def test_a_program_that_ends_writes_what_is_queued() -> None:
+    program = (
+        "from plimsoll.serve import log\n"
+        "handler = log.start(log.LogSettings(format='json'))\n"
+        "for number in range(1000):\n    handler.put({'n': number})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [json.loads(line)["n"] for line in done.stderr.splitlines()] == list(range(1000))
+
+
 def test_other_loggers_write_the_same_way() -> None:
     stream = io.StringIO()
-    lines = Lines(log.as_json, stream)
+    lines = LineHandler(log.as_json, stream)
     logger = logging.getLogger("test-of-lines")
     logger.propagate = False
-    logger.handlers = [LineHandler(lines)]
+    logger.handlers = [lines]
     try:
         raise KeyError("a\nb")
     except KeyError:
@@ -290,5 +302,5 @@ def test_on_a_terminal_it_is_text_and_elsewhere_json(monkeypatch: pytest.MonkeyP
     for terminal in (True, False):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal, raising=False)
         assert LogSettings().as_json() is not terminal
-        assert LogSettings(form="json").as_json()
-        assert not LogSettings(form="text").as_json()
+        assert LogSettings(format="json").as_json()
+        assert not LogSettings(format="text").as_json()

@@ -1,28 +1,28 @@
-"""Log lines: JSON for machines, text for a terminal, written by a thread of their own.
+"""The log of a service: JSON for machines, text for a terminal, written by a thread of its own.
 
-A full pipe behind standard error (a stalled collector, a paused terminal) blocks who writes to it. That must not be the
-event loop, so lines are handed to a thread; when it can't keep up, lines are dropped and counted, and the count is
-logged.
+A full pipe behind standard error (a stalled collector, a paused terminal) blocks whoever writes to it. That must not
+be the event loop, so lines pass through a bounded queue; when the thread can't keep up, lines are dropped and counted,
+and the count is logged.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
 import logging
+import queue
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from logging.handlers import QueueHandler, QueueListener
 from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 _GATHER_S = 0.05
 """Lines are written together, so that a busy event loop is not interrupted for each."""
-_MOST_LINES = 10_000
+_QUEUE_LIMIT = 10_000
 
 
 PROBES = (
@@ -35,7 +35,7 @@ PROBES = (
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
 )
-"""What is asked every few seconds by whoever watches a service; of gRPC the procedures."""
+"""HTTP paths and gRPC procedures that monitoring polls every few seconds."""
 
 
 class LogSettings(BaseModel):
@@ -43,20 +43,20 @@ class LogSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    form: Literal["auto", "json", "text"] = "auto"
+    format: Literal["auto", "json", "text"] = "auto"
     """`auto` is text on a terminal, else JSON lines."""
     requests: bool = True
-    """A line for each request."""
+    """Whether each request gets a line."""
     sample: float = Field(1.0, ge=0, le=1)
-    """The share of good answers that get a line; errors always do."""
+    """The share of successful requests that get a line; failed ones always do."""
     quiet: tuple[Annotated[str, Field(pattern="^/")], ...] = PROBES
-    """Paths that probes ask every few seconds: no line where the answer is good."""
+    """Paths whose successful requests get no line."""
     clients: Literal["address", "network", "nothing"] = "address"
-    """What is logged of who asks: the address, its /24 or /48 network, or nothing."""
+    """What is logged of a caller: its address, its /24 or /48 network, or nothing."""
 
     def as_json(self) -> bool:
         """Whether lines are JSON here."""
-        return self.form == "json" or (self.form == "auto" and not sys.stderr.isatty())
+        return self.format == "json" or (self.format == "auto" and not sys.stderr.isatty())
 
 
 class Writable(Protocol):
@@ -71,73 +71,28 @@ class Writable(Protocol):
         ...
 
 
-class Lines:
-    """Takes lines without ever waiting, and writes them in a thread."""
+class LineHandler(QueueHandler):
+    """Takes lines without ever waiting, and has a thread write them. Python's logging closes it at exit."""
 
     def __init__(
-        self, render: Callable[[Mapping[str, Any]], str], stream: Writable | None = None, most: int = _MOST_LINES
+        self,
+        render: Callable[[Mapping[str, Any]], str],
+        stream: Writable | None = None,
+        limit: int = _QUEUE_LIMIT,
     ) -> None:
-        self._render = render
-        self._stream = stream or sys.stderr
-        self._most = most
-        self._waiting: deque[str] = deque()
-        self._lost = 0
-        self._something = threading.Event()
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._write, name="plimsoll-log", daemon=True)
-        self._thread.start()
-        atexit.register(self.close)
+        lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        super().__init__(lines)
+        self._lines, self._render, self._limit = lines, render, limit
+        self._dropped = 0
+        self._writer = _Writer(lines, stream or sys.stderr, self._take_dropped)
+        self._writer.start()
 
     def put(self, fields: Mapping[str, Any]) -> None:
-        """Take a line."""
-        if len(self._waiting) >= self._most:
-            self._lost += 1
-            return
-        self._waiting.append(self._render(fields))
-        if not self._something.is_set():
-            self._something.set()
+        """Write a line that is no log record, such as that of a request."""
+        self.enqueue(fields)
 
-    def close(self, seconds: float = 2.0) -> None:
-        """Write what waits, for at most so many seconds; calling it twice is harmless."""
-        self._closing.set()
-        self._something.set()
-        self._thread.join(seconds)
-        atexit.unregister(self.close)
-
-    def _write(self) -> None:
-        while not (self._closing.is_set() and not self._waiting):
-            self._something.wait()
-            self._something.clear()
-            lines = [self._waiting.popleft() for _ in range(len(self._waiting))]
-            lost, self._lost = self._lost, 0
-            if lost:
-                lines.append(
-                    self._render(
-                        {
-                            "time": timestamp(),
-                            "level": "warning",
-                            "message": "lines were lost: they are not taken fast enough",
-                            "lost": lost,
-                        }
-                    )
-                )
-            try:
-                self._stream.write("".join(lines))
-                self._stream.flush()
-            except (OSError, ValueError):  # standard error was closed; there is nobody to tell
-                return
-            self._closing.wait(_GATHER_S)
-
-
-class LineHandler(logging.Handler):
-    """Sends the records of Python's logging the same way."""
-
-    def __init__(self, lines: Lines) -> None:
-        super().__init__()
-        self._lines = lines
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Hand a record over."""
+    def prepare(self, record: logging.LogRecord) -> Mapping[str, Any]:
+        """Return the fields of a record's line."""
         fields = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
@@ -146,18 +101,73 @@ class LineHandler(logging.Handler):
         }
         if record.exc_info and record.exc_info[1] is not None:
             fields["exception"] = "".join(traceback.format_exception(record.exc_info[1]))
-        self._lines.put(fields)
+        return fields
+
+    def enqueue(self, record: Any) -> None:
+        """Queue a line's fields, rendered; drop the line where the queue is full."""
+        if self._lines.qsize() >= self._limit:
+            self._dropped += 1
+        else:
+            self._lines.put(self._render(record))
+
+    def close(self, seconds: float = 2.0) -> None:
+        """Write what is queued, for at most so many seconds; calling it twice is harmless."""
+        self._writer.close(seconds)
+        super().close()
+
+    def _take_dropped(self) -> str:
+        """Return the line that says how many were dropped since the last one; empty where none were."""
+        dropped, self._dropped = self._dropped, 0
+        if not dropped:
+            return ""
+        message = "log lines were dropped: they are not read fast enough"
+        return self._render({"time": timestamp(), "level": "warning", "message": message, "dropped": dropped})
 
 
-def start(settings: LogSettings, stream: Writable | None = None) -> Lines:
-    """Send all that this process logs (Plimsoll's loggers and uvicorn's) through Lines, and return them for the access
-    log."""
-    lines = Lines(as_json if settings.as_json() else as_text, stream)
+class _Writer(QueueListener):
+    """The thread that writes lines, those that are queued together in one call."""
+
+    def __init__(self, lines: queue.SimpleQueue[str | None], stream: Writable, dropped: Callable[[], str]) -> None:
+        super().__init__(lines)
+        self._lines, self._stream, self._take_dropped = lines, stream, dropped
+        self._closing = threading.Event()
+        self._broken = False
+
+    def handle(self, record: Any) -> None:
+        """Write a line and those behind it, then wait for more to gather."""
+        lines = [record]
+        while not self._lines.empty():
+            if (line := self._lines.get()) is None:
+                self._lines.put(None)  # tells QueueListener to end, after this
+                break
+            lines.append(line)
+        lines.append(self._take_dropped())
+        if not self._broken:
+            try:
+                self._stream.write("".join(lines))
+                self._stream.flush()
+            except (OSError, ValueError):  # standard error was closed; there is nobody to tell
+                self._broken = True
+        self._closing.wait(_GATHER_S)
+
+    def close(self, seconds: float) -> None:
+        """Write what is queued, for at most so many seconds: the stream may be stalled for ever."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self.enqueue_sentinel()
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+
+def start(settings: LogSettings, stream: Writable | None = None) -> LineHandler:
+    """Send all that this process logs (Plimsoll's loggers and uvicorn's) through a LineHandler, and return it for the
+    lines of requests."""
+    handler = LineHandler(as_json if settings.as_json() else as_text, stream)
     for name in ("plimsoll", "uvicorn"):
         logger = logging.getLogger(name)
-        logger.handlers = [LineHandler(lines)]
+        logger.handlers = [handler]
         logger.propagate = False
-    return lines
+    return handler
 
 
 def timestamp(seconds: float | None = None) -> str:
@@ -182,29 +192,31 @@ def as_text(fields: Mapping[str, Any]) -> str:
     """Return a line for people: the time of day, what happened, and the rest as `name=value`."""
     words = [str(fields.get("time", ""))[11:19]]
     words += [
-        f"{fields[name]:.1f} ms" if name == "milliseconds" else plain(fields[name]) for name in _FIRST if name in fields
+        f"{fields[name]:.1f} ms" if name == "milliseconds" else _escaped(fields[name])
+        for name in _FIRST
+        if name in fields
     ]
     words += [
-        f"{plain(name)}={_value(value)}"
+        f"{_escaped(name)}={_value(value)}"
         for name, value in fields.items()
         if name not in (*_FIRST, "time", "logger", "exception")
     ]
     exception = fields.get("exception", "")
-    indented = "".join(f"\n    {plain(line)}" for line in str(exception).splitlines())
+    indented = "".join(f"\n    {_escaped(line)}" for line in str(exception).splitlines())
     return " ".join(words) + indented + "\n"
 
 
 def _value(value: object) -> str:
     if isinstance(value, Mapping):
-        return ",".join(f"{plain(name)}:{plain(one)}" for name, one in value.items())
-    return plain(value)
+        return ",".join(f"{_escaped(key)}:{_escaped(item)}" for key, item in value.items())
+    return _escaped(value)
 
 
-def plain(value: object) -> str:
-    """Return a value's text with everything escaped that is no printable character."""
+def _escaped(value: object) -> str:
+    """Return a value's text with every character escaped that is not printable."""
     text = str(value)
     return (
         text
         if text.isprintable()
-        else "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+        else "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     )

@@ -12,7 +12,7 @@ from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.grpc.handler import GrpcHandler
 from plimsoll.serve.grpc.service import procedures
 from plimsoll.serve.grpc.telemetry import GrpcTelemetry
-from plimsoll.serve.log import Lines
+from plimsoll.serve.log import LineHandler
 from plimsoll.serve.service import Service
 from plimsoll.serve.tracing import Tracing
 
@@ -46,7 +46,7 @@ async def start(
     service: Service,
     address: GrpcAddress,
     door: Authorizer | None = None,
-    lines: Lines | None = None,
+    lines: LineHandler | None = None,
     tracing: Tracing | None = None,
 ) -> GrpcServer:
     """Listen; the service must have been started in this event loop.

@@ -10,7 +10,7 @@ import grpc
 
 from plimsoll.serve.grpc.call import Call
 from plimsoll.serve.grpc.status import OUR_FAULT
-from plimsoll.serve.log import PROBES, Lines, timestamp
+from plimsoll.serve.log import PROBES, LineHandler, timestamp
 from plimsoll.serve.request_line import LONGEST_PATH, client, told, worth_a_line
 from plimsoll.serve.service import Service
 from plimsoll.serve.tracing import HEADERS, Tracing
@@ -19,7 +19,7 @@ from plimsoll.serve.tracing import HEADERS, Tracing
 class GrpcTelemetry:
     """Writes down what came of each request."""
 
-    def __init__(self, service: Service, lines: Lines | None, tracing: Tracing | None) -> None:
+    def __init__(self, service: Service, lines: LineHandler | None, tracing: Tracing | None) -> None:
         self._metrics = service.metrics
         self._settings = service.settings.log
         self._lines = lines if self._settings.requests else None

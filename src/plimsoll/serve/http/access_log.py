@@ -13,7 +13,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from plimsoll.serve.log import Lines, LogSettings, timestamp
+from plimsoll.serve.log import LineHandler, LogSettings, timestamp
 from plimsoll.serve.request_line import LONGEST_PATH, client, new_id, sane, told, worth_a_line
 
 _NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -28,7 +28,7 @@ class AccessLog:
     picture), `key` and `trace_id` are logged, where somebody set them.
     """
 
-    def __init__(self, app: ASGIApp, lines: Lines | None, settings: LogSettings) -> None:
+    def __init__(self, app: ASGIApp, lines: LineHandler | None, settings: LogSettings) -> None:
         self._app = app
         self._lines = lines if settings.requests else None
         self._settings = settings

@@ -23,7 +23,7 @@ from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.access_log import AccessLog
 from plimsoll.serve.http.guard import Guard, Needs
 from plimsoll.serve.http.headers import CorsSettings, SecurityHeaders, cors
-from plimsoll.serve.log import Lines, LogSettings
+from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.tracing import Traced, Tracing
 
 
@@ -35,7 +35,7 @@ class Shell:
     access: AccessSettings
     cors: CorsSettings
     log: LogSettings
-    lines: Lines | None = None
+    lines: LineHandler | None = None
     """Where requests are logged; None for nowhere (they have ids all the same)."""
     tracing: Tracing | None = None
 

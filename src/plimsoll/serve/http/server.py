@@ -78,7 +78,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
 
 
 async def _start_grpc(
-    service: Service, address: Address, door: Authorizer, lines: log.Lines, tracing: Tracing | None
+    service: Service, address: Address, door: Authorizer, lines: log.LineHandler, tracing: Tracing | None
 ) -> GrpcServer | None:
     if address.grpc_port is None:
         return None
