@@ -65,8 +65,11 @@ def finished(given: argparse.Namespace, name: str) -> dict[str, dict[str, Any]]:
         subprocess.run(command(given, name), stdout=log, stderr=log, check=True)
     report = json.loads((given.work / name / "bundle" / "report" / "report.json").read_text(encoding="utf-8"))
     return {
-        row["key"]: {fact: row.get(fact) for fact in ("status", "passed", "deviation", "flips", "size_bytes")}
-        for row in report["details"]["candidates"]
+        trial["key"]: {
+            **{fact: trial[fact] for fact in ("status", "passed", "validation")},
+            "size_bytes": trial["measured"]["size_bytes"],
+        }
+        for trial in report["details"]["trials"]
     }
 
 

@@ -13,15 +13,18 @@ from typing import Any
 
 from PIL import Image
 
+from plimsoll.core.target import Target
+from plimsoll.preprocessing import Preprocessing
 from plimsoll.report.report import Report
+from plimsoll.report.trial import Candidate
 
 LIMIT = 0.01
-JUDGING = 125
+TEST = 125
 FAILED = "the process ended with signal 9 (SIGKILL) after 12 s, at 3.9 GB: out of memory?"
 SKIPPED = "the time limit of 10 min was reached"
 
-_ROWS: Sequence[tuple[str, bool, str, str | None, float, float, float]] = (
-    # steps, folded, target, calibrator, speed, mean deviation, largest deviation
+_ROWS: Sequence[tuple[Preprocessing, bool, str, str | None, float, float, float]] = (
+    # preprocessing, folded, target, calibrator, speed, mean deviation, largest deviation
     ("reference", False, "onnxruntime:cpu:float32", None, 1.0, 0.0, 0.0),
     ("fast", False, "onnxruntime:cpu:float32", None, 2.31, 0.00021, 0.0041),
     ("fast", True, "onnxruntime:cpu:float32", None, 2.36, 0.00021, 0.0041),
@@ -73,13 +76,14 @@ def check(name: str, measured: float, limit: float, unit: str = "", detail: str 
     }
 
 
-def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: random.Random) -> dict[str, Any]:
-    steps, folded, target, calibrator, ratio, mean, largest = row
-    key = "-".join([steps, "folded" if folded else "plain", *target.split(":"), *([calibrator] if calibrator else [])])
-    name = ", ".join(
-        [f"{target} {calibrator}" if calibrator else target, f"{steps} steps", *(["folded"] if folded else [])]
-    )
-    base = {"key": key, "name": name, "steps": steps, "folded": folded, "target": target, "calibrator": calibrator}
+def trial(row: tuple[Preprocessing, bool, str, str | None, float, float, float], rng: random.Random) -> dict[str, Any]:
+    preprocessing, folded, target, calibrator, ratio, mean, largest = row
+    chosen = Candidate(preprocessing, folded, Target.parse(target), calibrator)
+    base = {
+        "key": chosen.key,
+        "name": chosen.name,
+        "candidate": {"preprocessing": preprocessing, "folded": folded, "target": target, "calibrator": calibrator},
+    }
     if math.isnan(ratio):
         failed = target.endswith("float16")
         return {
@@ -87,7 +91,7 @@ def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: 
             "status": "failed" if failed else "skipped",
             "reason": FAILED if failed else SKIPPED,
             "passed": None,
-            "speed": {"ratio": math.nan},
+            "measured": {"speed": {"ratio": math.nan}},
         }
     spread = 0.0 if ratio == 1.0 else ratio * rng.uniform(0.01, 0.035)
     verdict = "no difference" if ratio == 1.0 else "faster" if ratio > 1 else "slower"
@@ -99,26 +103,31 @@ def candidate(row: tuple[str, bool, str, str | None, float, float, float], rng: 
         "status": "ok",
         "reason": "",
         "passed": mean <= LIMIT,
-        "checks": [
-            check("mean deviation, upper 95 % bound", mean * 1.25, LIMIT),
-            check("flips at 0.8", bound * 100, 15.0, "%"),
-        ],
-        "deviation": {"max": largest, "mean": mean, "p99": None},
-        "flips": [
-            {"threshold": 0.2, "count": 50, "flipped": 0, "upper": 0.058},
-            {"threshold": 0.8, "count": 50, "flipped": flipped, "upper": bound},
-        ],
-        "speed": {
-            "ratio": ratio,
-            "low": ratio - spread,
-            "high": ratio + spread * 1.2,
-            "verdict": verdict,
-            "images_per_second": 163.4 * ratio,
+        "validation": {
+            "count": 50,
+            "checks": [
+                check("mean deviation, upper 95 % bound", mean * 1.25, LIMIT),
+                check("flips at 0.8", bound * 100, 15.0, "%"),
+            ],
+            "deviation": {"max": largest, "mean": mean, "p99": None},
+            "flips": [
+                {"threshold": 0.2, "count": 50, "flipped": 0, "upper": 0.058},
+                {"threshold": 0.8, "count": 50, "flipped": flipped, "upper": bound},
+            ],
         },
-        "size_bytes": small,
-        "load_seconds": rng.uniform(0.08, 0.4),
-        "peak_bytes": rng.uniform(1.4e8, 4.2e8),
-        "stages": _STAGES["winner"],
+        "measured": {
+            "speed": {
+                "ratio": ratio,
+                "low": ratio - spread,
+                "high": ratio + spread * 1.2,
+                "verdict": verdict,
+                "images_per_second": 163.4 * ratio,
+            },
+            "size_bytes": small,
+            "load_seconds": rng.uniform(0.08, 0.4),
+            "peak_bytes": rng.uniform(1.4e8, 4.2e8),
+            "stages": _STAGES["winner"],
+        },
     }
 
 
@@ -133,7 +142,7 @@ def thumbnail(photo: Path) -> str:
 
 def scores(rng: random.Random, photos: Sequence[Path]) -> list[dict[str, Any]]:
     rows = []
-    for index in range(JUDGING):
+    for index in range(TEST):
         reference = min(0.995, rng.betavariate(0.5, 5.0) if rng.random() < 0.75 else rng.random())
         # Deviation is largest in the middle of the range, where the softmax is steep.
         moved = rng.gauss(0, 0.035) * 4 * reference * (1 - reference) * rng.random()
@@ -152,7 +161,7 @@ def layers(rng: random.Random, count: int = 72) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": f"stage{1 + index // 18}/block{index // 4}/{ops[index % 4].lower()}_{index}",
-                "op": ops[index % 4],
+                "operator": ops[index % 4],
                 "snr_db": 44 - index * 0.22 - dip + rng.gauss(0, 1.6),
             }
         )
@@ -162,33 +171,33 @@ def layers(rng: random.Random, count: int = 72) -> list[dict[str, Any]]:
 def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
     """Return the details of a ship of open_nsfw over 250 pictures."""
     rng = random.Random(seed)
-    candidates = [candidate(row, rng) for row in _ROWS]
-    judged = scores(rng, photos)
-    moved = sorted((abs(one["winner"] - one["reference"]) for one in judged), reverse=True)
-    worst = sorted(judged[: len(photos)], key=lambda one: -abs(one["winner"] - one["reference"]))[:10]
-    flips = [{"threshold": threshold, "count": JUDGING, "flipped": 0, "upper": 0.02367} for threshold in (0.2, 0.8)]
+    trials = [trial(row, rng) for row in _ROWS]
+    tested = scores(rng, photos)
+    moved = sorted((abs(one["winner"] - one["reference"]) for one in tested), reverse=True)
+    worst = sorted(tested[: len(photos)], key=lambda one: -abs(one["winner"] - one["reference"]))[:10]
+    flips = [{"threshold": threshold, "count": TEST, "flipped": 0, "upper": 0.02367} for threshold in (0.2, 0.8)]
     mean = sum(moved) / len(moved)
     return {
         "winner": "fast-folded-openvino-cpu-int8-percentile",
         "reference": "reference-plain-onnxruntime-cpu-float32",
         "outcome": "better",
-        "split": {"calibration": 75, "selection": 50, "judging": JUDGING, "unreadable": 1, "duplicates": 2},
+        "split": {"calibration": 75, "validation": 50, "test": TEST, "unreadable": 1, "duplicates": 2},
         "budget": {"texts": ["flips=4%", f"deviation={LIMIT}"], "deviation_limit": LIMIT, "deviation_measure": "mean"},
-        "candidates": candidates,
-        "judged": {
-            "count": JUDGING,
+        "trials": trials,
+        "test": {
+            "count": TEST,
             "failed": 0,
             "deviation": {"max": moved[0], "mean": mean, "p99": None},
             "flips": flips,
             "rank_correlation": 0.99871,
-            "labelled": None,
+            "labelled": {},
             "checks": [
                 check("flips at 0.2", 2.367, 4.0, "%", "0 of 125 flipped"),
                 check("flips at 0.8", 2.367, 4.0, "%", "0 of 125 flipped"),
                 check("mean deviation", mean * 1.2, LIMIT, "", "upper 95 % bound"),
             ],
         },
-        "scores": judged,
+        "scores": tested,
         "worst": [{**one, "thumbnail": thumbnail(photos[0].parent / Path(one["path"]).name)} for one in worst],
         "thresholds": [0.2, 0.8],
         "score_label": "nsfw",

@@ -47,7 +47,7 @@ def ship(plimsoll: Run, digits: Digits, folder: Path, *more: str) -> Shipment:
 
 
 def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {check["name"]: check for check in report["details"]["judged"]["checks"]}
+    return {check["name"]: check for check in report["details"]["test"]["checks"]}
 
 
 def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
@@ -66,23 +66,22 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
         "240s",
     )
     details = made.report["details"]
-    assert details["split"]["judging"] >= 299, "fewer can't prove one percent"
+    assert details["split"]["test"] >= 299, "fewer can't prove one percent"
     assert details["outcome"] in ("better", "not_better")
-    top1 = details["judged"]["labelled"]["top1"]
+    top1 = details["test"]["labelled"]["top1"]
     assert top1["reference"] == pytest.approx(digits.accuracy, abs=0.03)
-    assert top1["winner"] >= top1["reference"] - 0.01
+    assert top1["candidate"] >= top1["reference"] - 0.01
     check = limits(made.report)["change of top1"]
     assert check["passed"]
     assert -1.0 <= check["measured"] < 0, "the bound is judged, not the sample"
     int8 = [
-        candidate
-        for candidate in details["candidates"]
-        if candidate["target"].endswith("int8") and candidate["status"] == "ok"
+        trial
+        for trial in details["trials"]
+        if trial["candidate"]["target"].endswith("int8") and trial["status"] == "ok"
     ]
     assert int8, "no int8 candidate was measured"
-    assert all(
-        candidate["calibrator"] == "percentile" and 0 < candidate["deviation"]["mean"] < 0.05 for candidate in int8
-    )
+    assert all(trial["candidate"]["calibrator"] == "percentile" for trial in int8)
+    assert all(0 < trial["validation"]["deviation"]["mean"] < 0.05 for trial in int8)
     assert "top1: 0." in made.said
     assert made.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
     answered = json.loads(plimsoll("predict", made.bundle, next((digits.images / "three").iterdir())).stdout)

@@ -12,13 +12,14 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import Budget
+from plimsoll.core.check import Check
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import decode
 from plimsoll.preprocessing.formats import read
 from plimsoll.preprocessing.pixels import as_image
-from plimsoll.prove.comparison import default_thresholds
+from plimsoll.prove.comparison import Comparison, default_thresholds
 from plimsoll.report.report import Report, environment
+from plimsoll.report.ship_result import BudgetFacts
 from plimsoll.ship import REFERENCE, Ship, Shipped, Trial
 from plimsoll.spec.output import Classify
 from plimsoll.spec.steps import Decode
@@ -29,7 +30,7 @@ _THUMBNAIL = 240
 
 
 def report(ship: Ship, shipped: Shipped, commands: Sequence[str]) -> Report:
-    """Return the report of kind "ship"; its `details` are those of `plimsoll.report.page.data.ShipDetails`."""
+    """Return the report of kind "ship"; its `details` are a `ShipResult`."""
     winner = shipped.winner
     rows = [_scored(ship.output, ours, theirs) for ours, theirs in shipped.rows]
     details: dict[str, Any] = {
@@ -39,19 +40,19 @@ def report(ship: Ship, shipped: Shipped, commands: Sequence[str]) -> Report:
         "objective": ship.config.objective,
         "split": {
             "calibration": len(ship.split.calibration),
-            "selection": len(ship.split.selection),
-            "judging": len(ship.split.judging),
+            "validation": len(ship.split.selection),
+            "test": len(ship.split.judging),
             "unreadable": len(ship.split.unreadable),
             "duplicates": ship.split.duplicates,
         },
-        "budget": _budget(ship.config.budget),
-        "candidates": [_row(ship, one, shipped) for one in _with_reference(shipped)],
-        "judged": _judged(shipped),
+        "budget": BudgetFacts.of(ship.config.budget).model_dump(mode="json"),
+        "trials": [_row(ship, one, shipped) for one in _with_reference(shipped)],
+        "test": _evaluation(shipped.judged, shipped.checks),
         "scores": rows,
         "worst": _worst(rows),
         "thresholds": list(default_thresholds(ship.output)),
         "score_label": ship.output.positive or "score",
-        "layers": list(shipped.layers),
+        "layers": [{"name": one["name"], "operator": one["op"], "snr_db": one["snr_db"]} for one in shipped.layers],
         "stages": shipped.stages,
         "infinite_network_images_per_second": shipped.front_rate,
         "commands": list(commands),
@@ -95,36 +96,36 @@ def _ratio(shipped: Shipped) -> float:
     return 1.0 if shipped.winner.candidate == shipped.reference.candidate else shipped.winner.ratio
 
 
-def _budget(budget: Budget) -> dict[str, JsonValue]:
-    limits = {limit.metric: limit for limit in budget.limits}
-    facts: dict[str, JsonValue] = {"texts": [str(limit) for limit in budget.limits]}
-    if "deviation" in limits:
-        return facts | {"deviation_limit": limits["deviation"].value, "deviation_measure": "mean"}
-    if "max_deviation" in limits:
-        return facts | {"deviation_limit": limits["max_deviation"].value, "deviation_measure": "max"}
-    return facts | {"deviation_limit": None, "deviation_measure": "mean"}
-
-
 def _row(ship: Ship, trial: Trial, shipped: Shipped) -> dict[str, Any]:
     """Return one row of the table, as data."""
     candidate = trial.candidate
-    row: dict[str, Any] = {"key": candidate.key, **candidate.to_dict(), "status": trial.status, "reason": trial.reason}
+    row: dict[str, Any] = {
+        "candidate": {
+            "preprocessing": candidate.steps,
+            "folded": candidate.folded,
+            "target": str(candidate.target),
+            "calibrator": candidate.calibrator,
+            "float_layers": candidate.float_layers,
+        },
+        "status": trial.status,
+        "reason": trial.reason,
+    }
     if trial.status != "ok":
         return row
     refused = ship.refused.get(candidate)
     row["reason"] = refused or _why_not(trial, shipped)
-    comparison = ship.compare(trial.result["rows"])
-    found = comparison.details()
     return row | {
         "passed": (trial.passed and refused is None) or candidate == REFERENCE,
-        "checks": [check.model_dump(mode="json") for check in trial.checks],
-        "deviation": found["deviation"] or {},
-        "flips": found["flips"],
-        "speed": _speed(trial, shipped),
-        "size_bytes": trial.result["size_bytes"],
-        "load_seconds": trial.result["load_seconds"],
-        "peak_bytes": trial.result["peak_bytes"],
-        "stages": trial.result["stages"],
+        "validation": _evaluation(ship.compare(trial.result["rows"]), trial.checks),
+        "measured": {
+            "speed": _speed(trial, shipped),
+            "size_bytes": trial.result["size_bytes"],
+            "build_seconds": trial.result["built_seconds"],
+            "load_seconds": trial.result["load_seconds"],
+            "peak_bytes": trial.result["peak_bytes"],
+            "stages": trial.result["stages"],
+            "final": bool(trial.result.get("raced")),
+        },
     }
 
 
@@ -157,14 +158,14 @@ def _speed(trial: Trial, shipped: Shipped) -> dict[str, Any]:
     }
 
 
-def _judged(shipped: Shipped) -> dict[str, Any]:
-    found = shipped.judged.details()
+def _evaluation(comparison: Comparison, checks: Sequence[Check]) -> dict[str, Any]:
+    found = comparison.details()
     labelled = found["labelled"]
     assert isinstance(labelled, dict)  # noqa: S101 - it is built so
     drops = {
         name: {
             "reference": one["reference"],
-            "winner": one["other"],
+            "candidate": one["other"],
             "drop": _minus(one["change"]),
             "low": _minus(one["high"]),
             "high": _minus(one["low"]),
@@ -178,8 +179,10 @@ def _judged(shipped: Shipped) -> dict[str, Any]:
         "deviation": found["deviation"] or {},
         "flips": found["flips"],
         "rank_correlation": found["rank_correlation"],
-        "labelled": drops or None,
-        "checks": [check.model_dump(mode="json") for check in shipped.checks],
+        "labelled": drops,
+        "labelled_count": found["labelled_pictures"],
+        "headline": comparison.headline,
+        "checks": [check.model_dump(mode="json") for check in checks],
     }
 
 

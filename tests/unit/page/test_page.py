@@ -14,8 +14,9 @@ import pytest
 import ship_reports
 from html_pages import Page
 from plimsoll.errors import InputError
-from plimsoll.report.page import ShipDetails, render
+from plimsoll.report.page import render
 from plimsoll.report.report import Report
+from plimsoll.report.ship_result import ShipResult
 
 HOSTILE = "\"><script>alert('sunk')</script>&<img src=x onerror=alert(1)>'--><svg/onload=alert(1)>"
 
@@ -74,8 +75,8 @@ def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
 
 def test_the_page_shows_every_variant_with_its_reason(page: str, made: dict[str, Any]) -> None:
     read = Page(page)
-    for candidate in made["candidates"]:
-        assert any(candidate["name"] == head.get("title") for head in read.all("th")), candidate["name"]
+    for trial in made["trials"]:
+        assert any(trial["name"] == head.get("title") for head in read.all("th")), trial["name"]
     assert ship_reports.FAILED in read.text
     assert ship_reports.SKIPPED in read.text
     assert "mean deviation, upper 95 % bound 0.0164, limit 0.01" in read.text
@@ -114,26 +115,23 @@ def test_nothing_passed_does_not_claim_a_kept_budget(made: dict[str, Any]) -> No
 
 def test_a_failed_check_of_the_judges_is_told(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
-    found["judged"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
+    found["test"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
     assert "Budget not kept" in rendered(found).text
 
 
 PLACES: dict[str, list[tuple[str | int, ...]]] = {
     "path": [("scores", 0, "path"), ("worst", 0, "path")],
-    "reason": [("candidates", FAILED_AT, "reason")],
-    "name": [("candidates", FAILED_AT, "name")],
-    "calibrator": [("candidates", FAILED_AT, "calibrator")],
-    "target": [("candidates", 2, "target")],
-    "verdict": [("candidates", 2, "speed", "verdict")],
-    "steps": [("candidates", 2, "steps")],
+    "reason": [("trials", FAILED_AT, "reason")],
+    "calibrator": [("trials", FAILED_AT, "candidate", "calibrator")],
+    "verdict": [("trials", 2, "measured", "speed", "verdict")],
     "score label": [("score_label",)],
-    "layer": [("layers", 64, "name"), ("layers", 64, "op")],
+    "layer": [("layers", 64, "name"), ("layers", 64, "operator")],
     "command": [("commands", 0)],
     "note": [("notes", 0)],
     "stage": [("stages", "winner", HOSTILE)],
-    "metric": [("judged", "labelled", HOSTILE)],
+    "metric": [("test", "labelled", HOSTILE)],
     "budget": [("budget", "texts", 0)],
-    "check": [("judged", "checks", 2, "name"), ("judged", "checks", 2, "detail"), ("judged", "checks", 2, "unit")],
+    "check": [("test", "checks", 2, "name"), ("test", "checks", 2, "detail"), ("test", "checks", 2, "unit")],
 }
 
 
@@ -142,7 +140,7 @@ def plant(found: dict[str, Any], place: tuple[str | int, ...]) -> None:
     target: Any = found
     for key in place[:-1]:
         target = target[key]
-    figures = {"reference": 0.9, "winner": 0.8, "drop": 0.1} if place[0] == "judged" else 9.0
+    figures = {"reference": 0.9, "candidate": 0.8, "drop": 0.1} if place[0] == "test" else 9.0
     target[place[-1]] = figures if place[-1] == HOSTILE else HOSTILE
 
 
@@ -161,10 +159,26 @@ def assert_harmless(source: str, calm: str) -> None:
 @pytest.mark.parametrize("where", PLACES)
 def test_hostile_text_stays_text(made: dict[str, Any], page: str, where: str) -> None:
     found = copy.deepcopy(made)
-    found["judged"]["labelled"] = {}
+    found["test"]["labelled"] = {}
     for place in PLACES[where]:
         plant(found, place)
     assert_harmless(render(ship_reports.report(found)), page)
+
+
+@pytest.mark.parametrize("key", ["target", "preprocessing", "folded", "float_layers"])
+def test_a_candidate_that_cannot_exist_is_refused(made: dict[str, Any], key: str) -> None:
+    found = copy.deepcopy(made)
+    found["trials"][2]["candidate"][key] = HOSTILE
+    with pytest.raises(InputError, match=rf"trials\[2\]\.candidate\.{key}"):
+        rendered(found)
+
+
+def test_a_trial_does_not_claim_to_pass_a_budget_that_its_checks_failed(made: dict[str, Any]) -> None:
+    found = copy.deepcopy(made)
+    failing = next(trial for trial in found["trials"] if trial["passed"] is False)
+    failing["passed"] = True
+    with pytest.raises(InputError, match="a check of the validation part failed"):
+        rendered(found)
 
 
 def test_hostile_facts_of_the_report_stay_text(made: dict[str, Any], page: str) -> None:
@@ -199,7 +213,7 @@ def test_only_a_jpeg_becomes_a_picture(made: dict[str, Any], thumbnail: str | No
 def test_text_that_no_file_can_hold_is_replaced(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
     found["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
-    details = ShipDetails.model_validate(found)
+    details = ShipResult.model_validate(found)
     report = ship_reports.report(made).model_copy(
         update={"details": {**found, "worst": [details.worst[0].model_dump()]}}
     )
@@ -211,9 +225,13 @@ def test_text_that_no_file_can_hold_is_replaced(made: dict[str, Any]) -> None:
 def strip(value: Any) -> Any:
     """Return the same report with nothing measured: every figure null."""
     if isinstance(value, dict):
-        kept = ("count", "flipped", "failed", "calibration", "selection", "judging", "unreadable", "duplicates")
+        kept = ("count", "flipped", "failed", "calibration", "validation", "test", "unreadable", "duplicates")
         return {
-            key: item if key in kept else [] if key in ("checks", "thresholds") else strip(item)
+            key: item
+            if key in kept and isinstance(item, int)
+            else []
+            if key in ("checks", "thresholds")
+            else strip(item)
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -227,7 +245,7 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
         if isinstance(value, dict):
             return {
                 key: missing
-                if item is None and key != "calibrator" and key != "passed" and key != "labelled"
+                if item is None and key not in ("calibrator", "passed", "deviation_limit", "threshold")
                 else put(item)
                 for key, item in value.items()
             }
@@ -237,13 +255,13 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
     read = Page(source)
     assert read.wrong == []
     assert not re.search(r"\bnan\b|\binf\b", source.partition("</style>")[2].rpartition("<script>")[0], re.IGNORECASE)
-    assert all(candidate["name"] in source for candidate in made["candidates"])
+    assert all(trial["name"] in source for trial in made["trials"])
 
 
 @pytest.mark.parametrize(
     "part",
     [
-        "candidates",
+        "trials",
         "scores",
         "worst",
         "layers",
@@ -251,7 +269,7 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
         "notes",
         "thresholds",
         "stages",
-        "judged",
+        "test",
         "split",
         "budget",
     ],
@@ -274,18 +292,17 @@ def test_the_least_report_has_a_page() -> None:
 @pytest.mark.parametrize("deviation", [0.0, 1e-12, 1.0, 1e6])
 @pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
 def test_one_variant_has_a_page(ratio: float, deviation: float, limit: float | None) -> None:
-    candidate = {
-        "key": "a",
-        "name": "alone",
-        "target": "a:b:c",
+    trial = {
+        "candidate": {"preprocessing": "fast", "folded": False, "target": "a:b:int8"},
+        "status": "ok",
         "passed": True,
-        "deviation": {"max": deviation},
-        "speed": {"ratio": ratio, "low": ratio, "high": ratio},
+        "validation": {"deviation": {"max": deviation}},
+        "measured": {"speed": {"ratio": ratio, "low": ratio, "high": ratio}},
     }
     details = {
         **BARE,
         "outcome": "better",
-        "candidates": [candidate],
+        "trials": [trial],
         "budget": {"deviation_limit": limit, "deviation_measure": "max"},
     }
     read = rendered(details)
@@ -316,8 +333,8 @@ def test_a_flipped_decision_is_marked(made: dict[str, Any]) -> None:
 
 def test_labelled_metrics_are_shown(made: dict[str, Any]) -> None:
     found = copy.deepcopy(made)
-    found["judged"]["labelled"] = {
-        "top-1 accuracy": {"reference": 0.962, "winner": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}
+    found["test"]["labelled"] = {
+        "top-1 accuracy": {"reference": 0.962, "candidate": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}
     }
     text = rendered(found).text
     assert "top-1 accuracy" in text
@@ -328,11 +345,9 @@ def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
     report = ship_reports.report(made)
     with pytest.raises(InputError, match="kind 'verify', expected 'ship'"):
         render(report.model_copy(update={"kind": "verify"}))
-    with pytest.raises(InputError, match="winner: Field required"):
+    with pytest.raises(InputError, match="winner: missing"):
         render(Report(kind="ship", subject="a network"))
-    with pytest.raises(InputError, match=r"candidates\.0\.speed\.ratio"):
-        render(
-            report.model_copy(
-                update={"details": {**BARE, "candidates": [{"key": "a", "name": "b", "speed": {"ratio": "fast"}}]}}
-            )
-        )
+    found = copy.deepcopy(made)
+    found["trials"][2]["measured"]["speed"]["ratio"] = "fast"
+    with pytest.raises(InputError, match=r"trials\[2\]\.measured\.speed\.ratio"):
+        rendered(found)

@@ -14,13 +14,14 @@ import ship_reports
 from html_pages import Page
 from plimsoll.core.check import Check
 from plimsoll.report.page import figures, pareto_plot, stages
-from plimsoll.report.page.data import ShipDetails
 from plimsoll.report.page.headline import nearest_check, title
 from plimsoll.report.page.labels import Box, Wish, place
 from plimsoll.report.page.markup import Markup, join, tag
 from plimsoll.report.page.pareto_front import front
 from plimsoll.report.page.results_table import ladder
 from plimsoll.report.page.scale import Decades, LogOdds, covering
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
 
 NAN, INF = math.nan, math.inf
 
@@ -28,6 +29,12 @@ NAN, INF = math.nan, math.inf
 def plain(text: str) -> str:
     """Return the text with the space between figure and unit as a common one."""
     return text.replace("\u00a0", " ")
+
+
+def trial(float_layers: int = 0, **parts: Any) -> dict[str, Any]:
+    """Return a trial as a report holds it."""
+    candidate = {"preprocessing": "fast", "folded": False, "target": "openvino:cpu:int8", "calibrator": "mse"}
+    return {"candidate": candidate | {"float_layers": float_layers}, "status": "ok", **parts}
 
 
 @pytest.mark.parametrize(
@@ -106,7 +113,7 @@ def test_the_front_of_a_hand_made_case() -> None:
 
 
 def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
-    points = [(dot.deviation, dot.ratio) for dot in pareto_plot.dots(ShipDetails.model_validate(made))]
+    points = [(dot.deviation, dot.ratio) for dot in pareto_plot.dots(ShipResult.model_validate(made))]
     best = front(points)
     for deviation, ratio in points:
         beaten = any(d <= deviation and r >= ratio and (d, r) != (deviation, ratio) for d, r in points)
@@ -116,7 +123,7 @@ def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
 @pytest.mark.parametrize("wide", [True, False], ids=["desk", "phone"])
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], seed: int, wide: bool) -> None:
-    details = ShipDetails.model_validate(ship_reports.details(example_photos, seed))
+    details = ShipResult.model_validate(ship_reports.details(example_photos, seed))
     plot = pareto_plot.layout(details, pareto_plot._WIDE if wide else pareto_plot._NARROW)
     found = pareto_plot.labels(plot)
     placed = [label for label in found if label is not None]
@@ -124,7 +131,7 @@ def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], s
     assert not [pair for pair in itertools.combinations(placed, 2) if pair[0].box.meets(pair[1].box)]
     for dot, label in itertools.product(plot.dots, placed):
         x, y = plot.x(dot.deviation), plot.y(dot.ratio)
-        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.candidate.name, label.text)
+        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.trial.name, label.text)
     assert all(label.box.within(plot.frame.area) for label in placed)
     named = [label.text for label in placed if not label.text.isdigit()]
     assert len(named) == (12 if wide else 2)
@@ -151,14 +158,14 @@ def test_a_label_that_must_stand_does_so_among_lines() -> None:
     assert label.text == texts[0]
 
 
-def test_what_was_not_measured_is_none() -> None:
+def test_what_was_not_measured_is_nan() -> None:
     speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
-    candidates = [{"key": str(index), "name": "n", "speed": speed} for index, speed in enumerate(speeds)]
-    details = ShipDetails.model_validate(
-        {"winner": "5", "reference": "0", "outcome": "better", "candidates": candidates}
-    )
-    assert [candidate.speed.ratio for candidate in details.candidates] == [None, None, None, None, INF, 2.0]
-    assert [candidate.key for candidate in details.ladder()] == ["5", "0", "1", "2", "3", "4"]
+    trials = [trial(index, measured={"speed": speed}) for index, speed in enumerate(speeds)]
+    result = ShipResult.model_validate({"winner": "5", "reference": "0", "outcome": "better", "trials": trials})
+    ratios = [found.measured.speed.ratio for found in result.trials]
+    assert all(map(math.isnan, ratios[:4]))
+    assert ratios[4:] == [INF, 2.0]
+    assert [found.candidate.float_layers for found in result.ranked()] == [5, 0, 1, 2, 3, 4]
 
 
 def test_the_drift_axis_keeps_zero_apart_and_order() -> None:
@@ -192,7 +199,7 @@ def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
         {"read": 1.0, "mean": 1.0, "inference": 1.0, "output": 1.0},
         {"read": 1.0, "normalize": 1.0, "inference": 1.0, "output": 1.0},
     )
-    details = ShipDetails.model_validate(
+    details = ShipResult.model_validate(
         {"winner": "a", "reference": "a", "outcome": "better", "stages": {"reference": before, "winner": after}}
     )
     rows = Page(stages.stages(details)).text.partition("stage reference")[2]
@@ -227,7 +234,7 @@ def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
 
 
 def test_stages_without_a_network_have_no_bar_without_it() -> None:
-    details = ShipDetails.model_validate(
+    details = ShipResult.model_validate(
         {
             "winner": "a",
             "reference": "a",
@@ -289,26 +296,17 @@ def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
 
 
 def test_a_smaller_one_is_headed_by_its_size() -> None:
-    candidates = [
-        {"key": "0", "name": "r", "size_bytes": 23.6e6},
-        {"key": "1", "name": "w", "size_bytes": 6.2e6, "speed": {"ratio": 1.5}},
+    trials = [
+        trial(0, measured={"size_bytes": 23.6e6}),
+        trial(1, measured={"size_bytes": 6.2e6, "speed": {"ratio": 1.5}}),
     ]
-    found = {"winner": "1", "reference": "0", "outcome": "better", "objective": "size", "candidates": candidates}
-    assert title(ShipDetails.model_validate(found)).startswith("73\u00a0% smaller, ")
-    kept = {**found, "winner": "0", "outcome": "not_better"}
-    assert title(ShipDetails.model_validate(kept)) == "Not smaller: the simplest is kept"
+    keys = [Trial.model_validate(found).key for found in trials]
+    found = {"winner": keys[1], "reference": keys[0], "outcome": "better", "objective": "size", "trials": trials}
+    assert title(ShipResult.model_validate(found)).startswith("73\u00a0% smaller, ")
+    kept = {**found, "winner": keys[0], "outcome": "not_better"}
+    assert title(ShipResult.model_validate(kept)) == "Not smaller: the simplest is kept"
 
 
 def test_mixed_precision_is_told_in_the_ladder() -> None:
-    candidate = {
-        "key": "1",
-        "name": "n",
-        "target": "openvino:cpu:int8",
-        "steps": "fast",
-        "calibrator": "mse",
-        "float_layers": 5,
-    }
-    details = ShipDetails.model_validate(
-        {"winner": "1", "reference": "1", "outcome": "better", "candidates": [candidate]}
-    )
-    assert "mse, fast steps, 5 layers in float32" in Page(ladder(details)).text
+    found = {"winner": "1", "reference": "1", "outcome": "better", "trials": [trial(5)]}
+    assert "mse, fast preprocessing, 5 layers in float32" in Page(ladder(ShipResult.model_validate(found))).text

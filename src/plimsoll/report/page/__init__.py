@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.report.page.render import ShipDetails, render
+from plimsoll.report.page.render import render
 
-__all__ = ["ShipDetails", "render"]
+__all__ = ["render"]

@@ -7,31 +7,32 @@ import re
 
 from plimsoll.core.check import Check
 from plimsoll.report.page import figures, marks
-from plimsoll.report.page.data import CandidateRow, Flips, ShipDetails, worst_flips
 from plimsoll.report.page.drawing import Frame, chart, line, text
 from plimsoll.report.page.markup import Markup, tag
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Flips, Trial
 
 
-def title(details: ShipDetails) -> str:
+def title(details: ShipResult) -> str:
     """Return the headline, one line of plain text."""
     if details.outcome == "nothing_passed":
         return "Nothing passed: the reference ships"
     if details.outcome == "not_better":
         return f"Not {_better(details)}: the simplest is kept"
-    winner, reference = details.candidate(details.winner), details.candidate(details.reference)
+    winner, reference = details.trial(details.winner), details.trial(details.reference)
     return f"{_how_much(details, winner, reference)}, {_loss(details)}"
 
 
-def _better(details: ShipDetails) -> str:
+def _better(details: ShipResult) -> str:
     return "smaller" if details.objective == "size" else "faster"
 
 
-def _how_much(details: ShipDetails, winner: CandidateRow | None, reference: CandidateRow | None) -> str:
+def _how_much(details: ShipResult, winner: Trial | None, reference: Trial | None) -> str:
     """Return by how much the winner is better: 4.8× faster, 74 % smaller."""
     if details.objective == "size":
-        sizes = [one.size_bytes if one else None for one in (winner, reference)]
+        sizes = [trial.measured.size_bytes if trial else math.nan for trial in (winner, reference)]
         return f"{figures.less(*sizes)} smaller" if all(map(figures.known, sizes)) else "Smaller"
-    ratio = winner.speed.ratio if winner else None
+    ratio = winner.measured.speed.ratio if winner else None
     return f"{figures.roughly_times(ratio)} faster" if figures.known(ratio) else "Faster"
 
 
@@ -40,24 +41,24 @@ def _in_parts(words: str) -> list[Markup]:
     return [tag("span", part) for part in re.split(r"(?<=[,:] )", words)]
 
 
-def _loss(details: ShipDetails) -> str:
-    flips = worst_flips(details.judged.flips)
+def _loss(details: ShipResult) -> str:
+    flips = details.test.worst_flips
     if flips is not None:
         return f"{flips.flipped:,} of {flips.count:,} decisions flipped"
-    if figures.known(details.judged.deviation.max):
-        return f"deviation {figures.number(details.judged.deviation.max, 2)} at most"
+    if figures.known(details.test.deviation.max):
+        return f"deviation {figures.number(details.test.deviation.max, 2)} at most"
     return "inside the budget" if budget_kept(details) else "beyond the budget"
 
 
-def budget_kept(details: ShipDetails) -> bool:
-    """Whether every check on the judging part passed; False where there was none."""
-    return bool(details.judged.checks) and all(check.passed for check in details.judged.checks)
+def budget_kept(details: ShipResult) -> bool:
+    """Whether every check on the test part passed; False where there was none."""
+    return details.test.passed
 
 
-def sentences(details: ShipDetails) -> list[str]:
+def sentences(details: ShipResult) -> list[str]:
     """Return what stands below the headline: the sample, the confidence, and why this candidate."""
-    measured = sum(candidate.status == "ok" for candidate in details.candidates)
-    tried = f"{figures.counted(len(details.candidates), 'candidate')} tried, {measured} measured"
+    measured = sum(trial.status == "ok" for trial in details.trials)
+    tried = f"{figures.counted(len(details.trials), 'candidate')} tried, {measured} measured"
     if details.outcome == "nothing_passed":
         return [f"{tried}; none kept the budget. So the network ships as it was trained, behind its own input steps."]
     if details.outcome == "not_better":
@@ -73,12 +74,12 @@ def sentences(details: ShipDetails) -> list[str]:
     return _proof(details) or ["It was not judged on pictures of their own: read the ladder before you rely on it."]
 
 
-def _proof(details: ShipDetails) -> list[str]:
-    judged = details.judged
+def _proof(details: ShipResult) -> list[str]:
+    judged = details.test
     if not judged.count:
         return []
     said = []
-    flips = worst_flips(judged.flips)
+    flips = judged.worst_flips
     if flips is not None:
         bound = (
             f", and with 95 % confidence no more than {figures.percent_at_most(flips.upper)} of all decisions flip"
@@ -97,9 +98,9 @@ def _flips_in_words(flips: Flips) -> str:
     return f"{flips.flipped:,} of {flips.count:,} decisions flipped at {where}"
 
 
-def header(details: ShipDetails, subject: str) -> Markup:
+def header(details: ShipResult, subject: str) -> Markup:
     """Return the page's head."""
-    winner, reference = details.candidate(details.winner), details.candidate(details.reference)
+    winner, reference = details.trial(details.winner), details.trial(details.reference)
     words = tag(
         "div",
         tag("p", marks.plimsoll_mark(34), tag("span", subject), class_="subject"),
@@ -112,12 +113,12 @@ def header(details: ShipDetails, subject: str) -> Markup:
     return tag("header", tag("div", words, gauge(details), class_="hull"), class_=f"ship {details.outcome}")
 
 
-def _verdict(details: ShipDetails) -> Markup:
+def _verdict(details: ShipResult) -> Markup:
     budget = ", ".join(details.budget.texts)
     stated = f" ({budget})" if budget else ""
     if details.outcome == "nothing_passed":
         return tag("p", f"No candidate kept the budget{stated}", class_="verdict no")
-    if not details.judged.checks:
+    if not details.test.checks:
         return tag("p", f"Budget not judged{stated}", class_="verdict no")
     return (
         tag("p", f"Budget kept{stated}", class_="verdict yes")
@@ -126,7 +127,7 @@ def _verdict(details: ShipDetails) -> Markup:
     )
 
 
-def _plate(details: ShipDetails, winner: CandidateRow | None, reference: CandidateRow | None) -> Markup:
+def _plate(details: ShipResult, winner: Trial | None, reference: Trial | None) -> Markup:
     """Return the builder's plate: what ships, and its main figures beside the reference's."""
     name = winner.name if winner else details.winner
     facts = [("ships", name)]
@@ -134,11 +135,17 @@ def _plate(details: ShipDetails, winner: CandidateRow | None, reference: Candida
         facts += [
             (
                 "images a second",
-                _change(figures.rate(reference.speed.images_per_second), figures.rate(winner.speed.images_per_second)),
+                _change(
+                    figures.rate(reference.measured.speed.images_per_second),
+                    figures.rate(winner.measured.speed.images_per_second),
+                ),
             ),
             ("speed", _with_interval(winner)),
-            ("on disk", _change(figures.size(reference.size_bytes), figures.size(winner.size_bytes))),
-            ("peak memory", _change(figures.size(reference.peak_bytes), figures.size(winner.peak_bytes))),
+            ("on disk", _change(figures.size(reference.measured.size_bytes), figures.size(winner.measured.size_bytes))),
+            (
+                "peak memory",
+                _change(figures.size(reference.measured.peak_bytes), figures.size(winner.measured.peak_bytes)),
+            ),
         ]
     return tag(
         "dl",
@@ -153,8 +160,8 @@ def _change(before: str, after: str) -> str:
     return after if before == after else f"{before} → {after}"
 
 
-def _with_interval(candidate: CandidateRow) -> str:
-    speed = candidate.speed
+def _with_interval(trial: Trial) -> str:
+    speed = trial.measured.speed
     known = figures.known(speed.low) and figures.known(speed.high) and speed.low != speed.high
     return (
         f"{figures.times(speed.ratio)} ({figures.interval(speed.low, speed.high)})"
@@ -177,10 +184,10 @@ _GAUGE = Frame(360, 380, 0, 0, 0, 0)
 _LINE_Y, _KEEL_Y, _MIDDLE = 112.0, 306.0, 160.0
 
 
-def gauge(details: ShipDetails) -> Markup:
+def gauge(details: ShipResult) -> Markup:
     """Return the load-line mark with the water as high as the budget is used; the mark alone where no check can be
     drawn."""
-    check = nearest_check(details.judged.checks)
+    check = nearest_check(details.test.checks)
     mark = (
         tag("circle", cx=_MIDDLE, cy=_LINE_Y, r=56, class_="ring"),
         line(_MIDDLE - 98, _LINE_Y, _MIDDLE + 98, _LINE_Y, "ring"),

@@ -6,8 +6,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from plimsoll.report.page.data import CandidateRow, ShipDetails
 from plimsoll.report.page.markup import Markup, coordinate, tag
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
 
 _SHAPES = ("circle", "square", "diamond", "triangle", "pentagon", "hexagon", "delta")
 _USUAL = {
@@ -34,19 +35,19 @@ def precision_class(precision: str) -> str:
     return f"p-{precision}" if precision in _PRECISIONS else "p-other"
 
 
-def shapes(details: ShipDetails) -> dict[str, str]:
+def shapes(details: ShipResult) -> dict[str, str]:
     """Return the shape of every runtime in the report; no two share one while there are enough."""
-    runtimes = sorted({candidate.runtime for candidate in details.candidates})
+    runtimes = sorted({trial.runtime for trial in details.trials})
     chosen = {runtime: _USUAL[runtime] for runtime in runtimes if runtime in _USUAL}
     free = [shape for shape in _SHAPES if shape not in chosen.values()] or list(_SHAPES)
     others = [runtime for runtime in runtimes if runtime not in chosen]
     return chosen | {runtime: free[index % len(free)] for index, runtime in enumerate(others)}
 
 
-def candidate_mark(candidate: CandidateRow, shape: str, x: float, y: float, radius: float) -> Markup:
+def candidate_mark(trial: Trial, shape: str, x: float, y: float, radius: float) -> Markup:
     """Return the mark of a candidate; hollow where it failed the budget."""
-    hollow = " hollow" if candidate.passed is False else ""
-    return tag("path", d=_outline(shape, x, y, radius), class_=f"point {precision_class(candidate.precision)}{hollow}")
+    hollow = " hollow" if trial.passed is False else ""
+    return tag("path", d=_outline(shape, x, y, radius), class_=f"point {precision_class(trial.precision)}{hollow}")
 
 
 def sample(shape: str, classes: str) -> Markup:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from plimsoll.report.page import figures, marks
-from plimsoll.report.page.data import CandidateRow, ShipDetails
 from plimsoll.report.page.drawing import Frame, both_widths, chart, line, rectangle, text
 from plimsoll.report.page.labels import Box, Label, Wish, place
 from plimsoll.report.page.markup import Markup, join, tag
 from plimsoll.report.page.pareto_front import front
 from plimsoll.report.page.scale import Decades, Linear, covering
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
 
 MEASURES = {
     "max": "largest deviation of a score",
@@ -31,7 +32,7 @@ class Dot:
     """A candidate that has a place in the plot."""
 
     number: int
-    candidate: CandidateRow
+    trial: Trial
     deviation: float
     ratio: float
 
@@ -40,7 +41,7 @@ class Dot:
 class Plot:
     """All that both drawings of the plot need."""
 
-    details: ShipDetails
+    details: ShipResult
     dots: tuple[Dot, ...]
     frame: Frame
     x: Decades
@@ -58,34 +59,32 @@ class Plot:
         return limit if limit is not None and math.isfinite(limit) and limit > 0 else None
 
 
-def dots(details: ShipDetails) -> tuple[Dot, ...]:
+def dots(details: ShipResult) -> tuple[Dot, ...]:
     """Return the candidates that have both figures, with their numbers in the ladder."""
     measure = details.budget.deviation_measure
     found = []
-    for number, candidate in enumerate(details.ladder(), 1):
-        deviation, ratio = candidate.deviation.of(measure), candidate.speed.ratio
-        if deviation is not None and ratio is not None and math.isfinite(deviation) and math.isfinite(ratio):
-            found.append(Dot(number, candidate, max(0.0, deviation), max(0.0, ratio)))
+    for number, trial in enumerate(details.ranked(), 1):
+        deviation, ratio = trial.validation.deviation.of(measure), trial.measured.speed.ratio
+        if math.isfinite(deviation) and math.isfinite(ratio):
+            found.append(Dot(number, trial, max(0.0, deviation), max(0.0, ratio)))
     return tuple(found)
 
 
-def load_line(details: ShipDetails) -> Markup:
+def load_line(details: ShipResult) -> Markup:
     """Return the plot, drawn for a desk and for a phone."""
     return both_widths(
         draw(layout(details, _WIDE), "load-line-wide"), draw(layout(details, _NARROW), "load-line-narrow")
     )
 
 
-def layout(details: ShipDetails, frame: Frame) -> Plot:
+def layout(details: ShipResult, frame: Frame) -> Plot:
     """Return the plot with its axes."""
     shown, area = dots(details), frame.area
     zero = area.left + (area.right - area.left) * _ZERO_GAP / 2
     start = area.left + (area.right - area.left) * _ZERO_GAP
     x = Decades.of((dot.deviation for dot in shown), details.budget.deviation_limit, zero, start, area.right)
-    tops = [dot.candidate.speed.high for dot in shown]
-    highest = max(
-        [dot.ratio for dot in shown] + [top for top in tops if top is not None and math.isfinite(top)] + [1.2]
-    )
+    tops = [dot.trial.measured.speed.high for dot in shown]
+    highest = max([dot.ratio for dot in shown] + [top for top in tops if math.isfinite(top)] + [1.2])
     return Plot(details, shown, frame, x, covering([0.0, highest * 1.06], area.bottom, area.top))
 
 
@@ -122,8 +121,8 @@ def labels(plot: Plot) -> list[Label | None]:
     area, size = plot.frame.area, 13.0 if plot.wide else 12.0
     config = []
     for dot in _by_weight(plot):
-        wins = dot.candidate.key == plot.details.winner
-        must = wins or dot.candidate.key == plot.details.reference
+        wins = dot.trial.key == plot.details.winner
+        must = wins or dot.trial.key == plot.details.reference
         config.append(
             Wish(_texts(plot, dot), plot.x(dot.deviation), plot.y(dot.ratio), 13.0 if wins else 7.5, size, must)
         )
@@ -139,26 +138,26 @@ def _by_weight(plot: Plot) -> list[Dot]:
     best = set(front([(dot.deviation, dot.ratio) for dot in plot.dots]))
     chosen = (plot.details.winner, plot.details.reference)
     return sorted(
-        plot.dots, key=lambda dot: (dot.candidate.key not in chosen, (dot.deviation, dot.ratio) not in best, dot.number)
+        plot.dots, key=lambda dot: (dot.trial.key not in chosen, (dot.deviation, dot.ratio) not in best, dot.number)
     )
 
 
 def _texts(plot: Plot, dot: Dot) -> tuple[str, ...]:
     """Return what a label may say, the fullest first; on a phone all but two are numbers."""
-    candidate, details, number = dot.candidate, plot.details, str(dot.number)
-    if candidate.key == details.reference:
+    trial, details, number = dot.trial, plot.details, str(dot.number)
+    if trial.key == details.reference:
         return ("reference", number)
     if not plot.wide:
-        return ("ships", number) if candidate.key == details.winner else (number,)
+        return ("ships", number) if trial.key == details.winner else (number,)
     how = [
-        candidate.precision,
-        candidate.calibrator or "",
-        "folded" if candidate.folded else "",
-        "reference steps" if candidate.steps == "reference" else "",
+        trial.precision,
+        trial.candidate.calibrator or "",
+        "folded" if trial.candidate.folded else "",
+        "reference preprocessing" if trial.candidate.preprocessing == "reference" else "",
     ]
-    how += [f"+ {candidate.float_layers} float"] if candidate.float_layers else []
+    how += [f"+ {trial.candidate.float_layers} float"] if trial.candidate.float_layers else []
     words = " ".join(part for part in how if part)
-    return (f"{number}  {candidate.runtime} {words}", f"{number}  {words}", number)
+    return (f"{number}  {trial.runtime} {words}", f"{number}  {words}", number)
 
 
 def _axes(plot: Plot) -> Markup:
@@ -254,9 +253,9 @@ def _whisker_box(plot: Plot, dot: Dot) -> Box:
 
 
 def _interval(dot: Dot) -> tuple[float, float]:
-    speed = dot.candidate.speed
-    low = speed.low if speed.low is not None and math.isfinite(speed.low) else dot.ratio
-    high = speed.high if speed.high is not None and math.isfinite(speed.high) else dot.ratio
+    speed = dot.trial.measured.speed
+    low = speed.low if math.isfinite(speed.low) else dot.ratio
+    high = speed.high if math.isfinite(speed.high) else dot.ratio
     return max(0.0, low), high
 
 
@@ -272,12 +271,10 @@ def _whisker(plot: Plot, dot: Dot) -> Markup:
 def _dot(plot: Plot, dot: Dot) -> Markup:
     """A link to the candidate's row, so that it can be reached with the keyboard; its title is the tooltip."""
     x, y = plot.x(dot.deviation), plot.y(dot.ratio)
-    winner = dot.candidate.key == plot.details.winner
+    winner = dot.trial.key == plot.details.winner
     told = sentence(plot.details, dot)
     halo = tag("circle", cx=x, cy=y, r=12, class_="winner-ring") if winner else Markup("")
-    mark = marks.candidate_mark(
-        dot.candidate, marks.shapes(plot.details)[dot.candidate.runtime], x, y, 6.5 if plot.wide else 6
-    )
+    mark = marks.candidate_mark(dot.trial, marks.shapes(plot.details)[dot.trial.runtime], x, y, 6.5 if plot.wide else 6)
     return tag(
         "a",
         tag("title", told),
@@ -290,19 +287,18 @@ def _dot(plot: Plot, dot: Dot) -> Markup:
     )
 
 
-def sentence(details: ShipDetails, dot: Dot) -> str:
+def sentence(details: ShipResult, dot: Dot) -> str:
     """Return what a tooltip says of a candidate."""
-    speed, measure = dot.candidate.speed, details.budget.deviation_measure
+    speed, measure = dot.trial.measured.speed, details.budget.deviation_measure
     interval = (
         f" ({figures.times(speed.low)} to {figures.times(speed.high)})"
         if figures.known(speed.low) and figures.known(speed.high)
         else ""
     )
     deviation = f"{MEASURES[measure]} {figures.number(dot.deviation, 2)}"
-    verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[dot.candidate.passed]
+    verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[dot.trial.passed]
     return (
-        f"{dot.number}: {dot.candidate.name}. {figures.times(dot.ratio)}{interval} the reference; {deviation};"
-        f" {verdict}."
+        f"{dot.number}: {dot.trial.name}. {figures.times(dot.ratio)}{interval} the reference; {deviation}; {verdict}."
     )
 
 
@@ -311,17 +307,17 @@ def _leader(label: Label) -> Markup:
 
 
 def _label(dot: Dot, plot: Plot, label: Label) -> Markup:
-    role = " winner" if dot.candidate.key == plot.details.winner else ""
+    role = " winner" if dot.trial.key == plot.details.winner else ""
     return text(label.text, label.x, label.y, label.anchor, f"label{role}")
 
 
-def legend(details: ShipDetails) -> Markup:
+def legend(details: ShipResult) -> Markup:
     """Return what shapes, colours and lines mean, for those that occur."""
     by_runtime = marks.shapes(details)
     items = [(marks.sample(by_runtime[runtime], "point p-other"), runtime) for runtime in sorted(by_runtime) if runtime]
-    precisions = sorted({candidate.precision for candidate in details.candidates if candidate.precision})
+    precisions = sorted({trial.precision for trial in details.trials if trial.precision})
     items += [(tag("i", class_=f"swatch {marks.precision_class(precision)}"), precision) for precision in precisions]
-    if any(dot.candidate.passed is False for dot in dots(details)):
+    if any(dot.trial.passed is False for dot in dots(details)):
         items.append((marks.sample("circle", "point p-other hollow"), "hollow: beyond the budget"))
     items.append((tag("i", class_="swatch front-swatch"), "best speed at each deviation"))
     return tag("ul", *(tag("li", sign, tag("span", name)) for sign, name in items), class_="legend")

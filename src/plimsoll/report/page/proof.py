@@ -8,21 +8,22 @@ from pydantic import JsonValue
 
 from plimsoll.core.check import Check
 from plimsoll.report.page import figures
-from plimsoll.report.page.data import Flips, ShipDetails
 from plimsoll.report.page.markup import Markup, join, tag
 from plimsoll.report.report import Report
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Flips
 
 
-def proof(details: ShipDetails) -> Markup:
+def proof(details: ShipResult) -> Markup:
     """Return the split of the pictures and every table of the judgement."""
     return join(
         [_split(details), _checks(details), _flips(details), _deviation(details), _labelled(details), _notes(details)]
     )
 
 
-def _split(details: ShipDetails) -> Markup:
+def _split(details: ShipResult) -> Markup:
     split = details.split
-    parts = [("calibration", split.calibration), ("selection", split.selection), ("judging", split.judging)]
+    parts = [("calibration", split.calibration), ("validation", split.validation), ("test", split.test)]
     total = sum(count for _, count in parts)
     if not total:
         return Markup("")
@@ -65,8 +66,8 @@ def _split(details: ShipDetails) -> Markup:
     return Markup(drawing + tag("ul", *keys, out, class_="legend"))
 
 
-def _checks(details: ShipDetails) -> Markup:
-    judged = details.judged
+def _checks(details: ShipResult) -> Markup:
+    judged = details.test
     if not judged.checks:
         return Markup("")
     failed = f" {figures.counted(judged.failed, 'picture')} could not be answered." if judged.failed else ""
@@ -91,8 +92,8 @@ def _check(check: Check) -> Iterator[Markup]:
     yield tag("td", tag("strong", "✓ passed" if check.passed else "✗ failed", class_="yes" if check.passed else "no"))
 
 
-def _flips(details: ShipDetails) -> Markup:
-    shown = [one for one in details.judged.flips if one.count]
+def _flips(details: ShipResult) -> Markup:
+    shown = [one for one in details.test.flips if one.count]
     if not shown:
         return Markup("")
     rows = [
@@ -118,8 +119,8 @@ def _threshold(flips: Flips) -> str:
     return "the top class" if flips.threshold is None else f"score ≥ {figures.number(flips.threshold)}"
 
 
-def _deviation(details: ShipDetails) -> Markup:
-    judged = details.judged
+def _deviation(details: ShipResult) -> Markup:
+    judged = details.test
     values = [
         ("largest deviation", figures.number(judged.deviation.max, 2)),
         ("99th percentile", figures.number(judged.deviation.p99, 2)),
@@ -136,14 +137,14 @@ def _deviation(details: ShipDetails) -> Markup:
     )
 
 
-def _labelled(details: ShipDetails) -> Markup:
-    if not details.judged.labelled:
+def _labelled(details: ShipResult) -> Markup:
+    if not details.test.labelled:
         return Markup("")
     rows = [
         tag(
             "tr",
             tag("th", name, scope="row"),
-            *(_number(figures.number(value, 4)) for value in (metric.reference, metric.winner)),
+            *(_number(figures.number(value, 4)) for value in (metric.reference, metric.candidate)),
             _number(figures.signed(metric.drop)),
             _number(
                 f"{figures.signed(metric.low)} to {figures.signed(metric.high)}"
@@ -151,13 +152,13 @@ def _labelled(details: ShipDetails) -> Markup:
                 else figures.MISSING
             ),
         )
-        for name, metric in details.judged.labelled.items()
+        for name, metric in details.test.labelled.items()
     ]
     head = _head("metric", "#reference", "#ships", "#drop", "#95 % interval")
     return tag("table", tag("caption", "Against the given labels"), head, tag("tbody", *rows), class_="plain")
 
 
-def _notes(details: ShipDetails) -> Markup:
+def _notes(details: ShipResult) -> Markup:
     return tag("ul", *(tag("li", note) for note in details.notes), class_="notes") if details.notes else Markup("")
 
 
@@ -173,7 +174,7 @@ def _number(value: str) -> Markup:
     return tag("td", value, class_="number")
 
 
-def surroundings(report: Report, details: ShipDetails) -> Markup:
+def surroundings(report: Report, details: ShipResult) -> Markup:
     """Return the machine and the versions, and the commands that repeat the work."""
     facts = [
         ("measured", f"{report.created:%Y-%m-%d %H:%M} UTC"),

@@ -11,17 +11,15 @@ import hashlib
 from importlib import resources
 
 from plimsoll.report.page import headline, layers, marks, pareto_plot, proof, scores, stages
-from plimsoll.report.page.data import ShipDetails
 from plimsoll.report.page.markup import Markup, tag
 from plimsoll.report.page.results_table import ladder
 from plimsoll.report.report import Report
-
-__all__ = ["ShipDetails", "render"]
+from plimsoll.report.ship_result import ShipResult
 
 
 def render(report: Report) -> str:
     """Return the page of a report of kind "ship" as HTML text; raises InputError where its `details` are not a ship's."""
-    details = ShipDetails.of(report)
+    details = ShipResult.of(report)
     script, style = _own("page.js"), _own("page.css")
     head = tag(
         "head",
@@ -55,10 +53,10 @@ def _policy(script: str) -> str:
     )
 
 
-def _sections(report: Report, details: ShipDetails) -> list[Markup]:
+def _sections(report: Report, details: ShipResult) -> list[Markup]:
     return [
         _section("line", "The load line", _plot_words(details), _plot(details)),
-        _section("ladder", "The ladder", "", ladder(details) if details.candidates else Markup("")),
+        _section("ladder", "The ladder", "", ladder(details) if details.trials else Markup("")),
         _section("stages", "Where the time goes", stages.summary(details), stages.stages(details)),
         _section("scores", "Every score", scores.summary(details), scores.scatter(details)),
         _section(
@@ -86,7 +84,7 @@ def _section(name: str, heading: str, words: str, content: str) -> Markup:
     return tag("section", tag("h2", heading, id=name), lead, content, class_=f"section-{name}", aria_labelledby=name)
 
 
-def _plot(details: ShipDetails) -> Markup:
+def _plot(details: ShipResult) -> Markup:
     if not pareto_plot.dots(details):
         return Markup("")
     readout = tag(
@@ -95,8 +93,8 @@ def _plot(details: ShipDetails) -> Markup:
     return tag("figure", pareto_plot.load_line(details), tag("figcaption", pareto_plot.legend(details), readout))
 
 
-def _plot_words(details: ShipDetails) -> str:
-    left_out = len(details.candidates) - len(pareto_plot.dots(details))
+def _plot_words(details: ShipResult) -> str:
+    left_out = len(details.trials) - len(pareto_plot.dots(details))
     missing = (
         f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
     )

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 
 from plimsoll.report.page import figures, marks
-from plimsoll.report.page.data import CandidateRow, ShipDetails
 from plimsoll.report.page.markup import Markup, tag
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
 
 _COLUMNS = ("No.", "candidate", "speed", "images/s", "deviation", "flips", "size", "load", "memory", "result")
 _LEAST_FIRST = frozenset({"deviation", "flips", "size", "load", "memory"})
 
 
-def ladder(details: ShipDetails) -> Markup:
+def ladder(details: ShipResult) -> Markup:
     """Return the table."""
     head = tag("tr", *(_head(name) for name in _COLUMNS), role="row")
     shapes = marks.shapes(details)
-    rows = [
-        _row(details, number, candidate, shapes[candidate.runtime])
-        for number, candidate in enumerate(details.ladder(), 1)
-    ]
+    rows = [_row(details, number, trial, shapes[trial.runtime]) for number, trial in enumerate(details.ranked(), 1)]
     caption = tag(
         "caption",
         "Every candidate, the fastest first. Speeds are relative to the reference, with 95 % intervals from paired"
@@ -44,22 +42,22 @@ def _head(name: str) -> Markup:
     return tag("th", tag("span", name), scope="col", role="columnheader", class_=number or None, data_first=order)
 
 
-def _row(details: ShipDetails, number: int, candidate: CandidateRow, shape: str) -> Markup:
-    speed, flips = candidate.speed, candidate.worst_flips
-    wins = candidate.key == details.winner
+def _row(details: ShipResult, number: int, trial: Trial, shape: str) -> Markup:
+    speed, flips = trial.measured.speed, trial.validation.worst_flips
+    wins = trial.key == details.winner
     cells = [
         _cell("No.", str(number), number),
-        _name(details, candidate, shape),
-        _cell("speed", _speed(candidate), speed.ratio),
+        _name(details, trial, shape),
+        _cell("speed", _speed(trial), speed.ratio),
         _cell("images/s", figures.rate(speed.images_per_second), speed.images_per_second),
-        _cell("deviation", _deviation(candidate), candidate.deviation.max),
-        _cell("flips", _flips(candidate), flips.upper if flips else None),
-        _cell("size", figures.size(candidate.size_bytes), candidate.size_bytes),
-        _cell("load", figures.duration(candidate.load_seconds), candidate.load_seconds),
-        _cell("memory", figures.size(candidate.peak_bytes), candidate.peak_bytes),
-        _result(details, candidate),
+        _cell("deviation", _deviation(trial), trial.validation.deviation.max),
+        _cell("flips", _flips(trial), flips.upper if flips else None),
+        _cell("size", figures.size(trial.measured.size_bytes), trial.measured.size_bytes),
+        _cell("load", figures.duration(trial.measured.load_seconds), trial.measured.load_seconds),
+        _cell("memory", figures.size(trial.measured.peak_bytes), trial.measured.peak_bytes),
+        _result(details, trial),
     ]
-    kind = "winner" if wins else "beyond" if candidate.passed is False else candidate.status
+    kind = "winner" if wins else "beyond" if trial.passed is False else trial.status
     return tag("tr", *cells, id=f"candidate-{number}", class_=kind, role="row", tabindex="-1")
 
 
@@ -71,21 +69,21 @@ def _cell(column: str, content: str, value: float | None) -> Markup:
     )
 
 
-def _name(details: ShipDetails, candidate: CandidateRow, shape: str) -> Markup:
+def _name(details: ShipResult, trial: Trial, shape: str) -> Markup:
     sign = marks.sample(
-        shape, f"point {marks.precision_class(candidate.precision)}{' hollow' if candidate.passed is False else ''}"
+        shape, f"point {marks.precision_class(trial.precision)}{' hollow' if trial.passed is False else ''}"
     )
-    badge = tag("b", "ships", class_="badge") if candidate.key == details.winner else Markup("")
+    badge = tag("b", "ships", class_="badge") if trial.key == details.winner else Markup("")
     parts = [
-        candidate.calibrator or "",
-        f"{candidate.steps} steps" if candidate.steps else "",
-        "folded" if candidate.folded else "",
-        candidate.mixture,
+        trial.candidate.calibrator or "",
+        f"{trial.candidate.preprocessing} preprocessing",
+        "folded" if trial.candidate.folded else "",
+        trial.candidate.mixture,
     ]
-    how = ", ".join(part for part in parts if part) or candidate.name
+    how = ", ".join(part for part in parts if part)
     words = tag(
         "span",
-        tag("span", candidate.target or candidate.name, class_="target"),
+        tag("span", str(trial.candidate.target), class_="target"),
         " ",
         badge,
         tag("small", how),
@@ -97,13 +95,13 @@ def _name(details: ShipDetails, candidate: CandidateRow, shape: str) -> Markup:
         scope="row",
         role="rowheader",
         data_label="candidate",
-        data_value=candidate.name,
-        title=candidate.name,
+        data_value=trial.name,
+        title=trial.name,
     )
 
 
-def _speed(candidate: CandidateRow) -> Markup:
-    speed = candidate.speed
+def _speed(trial: Trial) -> Markup:
+    speed = trial.measured.speed
     if not figures.known(speed.ratio):
         return Markup(figures.MISSING)
     known = figures.known(speed.low) and figures.known(speed.high)
@@ -112,29 +110,29 @@ def _speed(candidate: CandidateRow) -> Markup:
     return tag("span", verdict, " ", tag("strong", figures.times(speed.ratio)), " ", interval)
 
 
-def _deviation(candidate: CandidateRow) -> str:
+def _deviation(trial: Trial) -> str:
     """The largest first; the other measures below it."""
-    if candidate.deviation.max is None and candidate.deviation.mean is None:
+    if not figures.known(trial.validation.deviation.max) and not figures.known(trial.validation.deviation.mean):
         return figures.MISSING
     mean = (
-        tag("small", f"mean {figures.number(candidate.deviation.mean, 2)}")
-        if candidate.deviation.mean is not None
+        tag("small", f"mean {figures.number(trial.validation.deviation.mean, 2)}")
+        if figures.known(trial.validation.deviation.mean)
         else ""
     )
-    return tag("span", figures.number(candidate.deviation.max, 2), " ", mean)
+    return tag("span", figures.number(trial.validation.deviation.max, 2), " ", mean)
 
 
-def _flips(candidate: CandidateRow) -> str:
-    flips = candidate.worst_flips
+def _flips(trial: Trial) -> str:
+    flips = trial.validation.worst_flips
     if flips is None:
         return figures.MISSING
     bound = tag("small", f"≤ {figures.percent_at_most(flips.upper)}") if figures.known(flips.upper) else Markup("")
     return tag("span", f"{flips.flipped:,} of {flips.count:,} ", bound)
 
 
-def _result(details: ShipDetails, candidate: CandidateRow) -> Markup:
-    verdict, why = outcome(candidate)
-    if candidate.key == details.reference and candidate.passed is not False:
+def _result(details: ShipResult, trial: Trial) -> Markup:
+    verdict, why = outcome(trial)
+    if trial.key == details.reference and trial.passed is not False:
         verdict = "reference"
     mark = {"passed": "✓ ", "beyond the budget": "✗ ", "failed": "✗ "}.get(verdict, "")
     kind = {"passed": "yes", "beyond the budget": "no", "failed": "no"}.get(verdict, "")
@@ -151,21 +149,21 @@ def _result(details: ShipDetails, candidate: CandidateRow) -> Markup:
     )
 
 
-def outcome(candidate: CandidateRow) -> tuple[str, str]:
+def outcome(trial: Trial) -> tuple[str, str]:
     """Return the verdict on a candidate in a word or two, and the reason."""
-    if candidate.status != "ok":
-        return candidate.status, candidate.reason
-    if candidate.passed is None:
-        return "not judged", candidate.reason
-    if candidate.passed:
-        return "passed", candidate.reason
+    if trial.status != "ok":
+        return trial.status, trial.reason
+    if trial.passed is None:
+        return "not judged", trial.reason
+    if trial.passed:
+        return "passed", trial.reason
     missed = [
         f"{check.name} {figures.number(check.measured)}{_unit(check.unit)}, limit"
         f" {figures.number(check.limit)}{_unit(check.unit)}"
-        for check in candidate.checks
+        for check in trial.validation.checks
         if not check.passed
     ]
-    return "beyond the budget", "; ".join([*([candidate.reason] if candidate.reason else []), *missed])
+    return "beyond the budget", "; ".join([*([trial.reason] if trial.reason else []), *missed])
 
 
 def _unit(unit: str) -> str:

@@ -6,10 +6,10 @@ import math
 from pathlib import PurePath
 
 from plimsoll.report.page import figures
-from plimsoll.report.page.data import PictureScore, ShipDetails, WorstPicture
 from plimsoll.report.page.drawing import Frame, chart, line, text
 from plimsoll.report.page.markup import Markup, join, tag
 from plimsoll.report.page.scale import Linear, LogOdds, covering
+from plimsoll.report.ship_result import PictureScore, ShipResult, WorstPicture
 
 _FRAME = Frame(460, 430, 52, 30, 14, 50)
 
@@ -18,32 +18,28 @@ _NEAR_AN_END = 0.02
 Pair = tuple[PictureScore, float, float]
 
 
-def pairs(details: ShipDetails) -> list[Pair]:
+def pairs(details: ShipResult) -> list[Pair]:
     """Return the pictures that both answered, with both scores."""
     return [
         (one, one.reference, one.winner)
         for one in details.scores
-        if _finite(one.reference) and _finite(one.winner) and one.reference is not None and one.winner is not None
+        if math.isfinite(one.reference) and math.isfinite(one.winner)
     ]
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
-
-
-def flipped(details: ShipDetails, reference: float, winner: float) -> bool:
+def flipped(details: ShipResult, reference: float, winner: float) -> bool:
     """Whether a picture's decision differs at any threshold; a score at the threshold is above it."""
     return any((reference >= threshold) != (winner >= threshold) for threshold in details.thresholds)
 
 
-def scatter(details: ShipDetails) -> Markup:
+def scatter(details: ShipResult) -> Markup:
     """Return both plots: score against score, and the difference; nothing without scores."""
     if not pairs(details):
         return Markup("")
     return tag("div", tag("figure", _against(details)), tag("figure", _difference(details)), class_="pair")
 
 
-def summary(details: ShipDetails) -> str:
+def summary(details: ShipResult) -> str:
     """Return what the plots say."""
     found = pairs(details)
     turned = sum(flipped(details, reference, winner) for _, reference, winner in found)
@@ -57,7 +53,7 @@ def summary(details: ShipDetails) -> str:
     )
 
 
-def _score_axis(details: ShipDetails, start: float, end: float) -> Linear | LogOdds:
+def _score_axis(details: ShipResult, start: float, end: float) -> Linear | LogOdds:
     """Return a plain axis; one in log odds where most scores lie so near 0 or 1 that a plain one would show a single
     blot."""
     values = [value for _, *both in pairs(details) for value in both]
@@ -68,7 +64,7 @@ def _score_axis(details: ShipDetails, start: float, end: float) -> Linear | LogO
     return covering(values, start, end)
 
 
-def _against(details: ShipDetails) -> Markup:
+def _against(details: ShipResult) -> Markup:
     area = _FRAME.area
     x, y = _score_axis(details, area.left, area.right), _score_axis(details, area.bottom, area.top)
     grid = []
@@ -99,7 +95,7 @@ def _against(details: ShipDetails) -> Markup:
     )
 
 
-def _difference(details: ShipDetails) -> Markup:
+def _difference(details: ShipResult) -> Markup:
     """The same pictures with the diagonal laid flat: differences are too small to see in the other plot."""
     area = _FRAME.area
     largest = max((abs(winner - reference) for _, reference, winner in pairs(details)), default=0.0) or 1e-6
@@ -132,7 +128,7 @@ def _difference(details: ShipDetails) -> Markup:
     )
 
 
-def _dot(details: ShipDetails, pair: Pair, x: float, y: float) -> Markup:
+def _dot(details: ShipResult, pair: Pair, x: float, y: float) -> Markup:
     picture, reference, winner = pair
     told = f"{PurePath(picture.path).name}: reference {figures.score(reference)}, ships {figures.score(winner)}"
     if not flipped(details, reference, winner):
@@ -145,33 +141,28 @@ def _dot(details: ShipDetails, pair: Pair, x: float, y: float) -> Markup:
     )
 
 
-def worst(details: ShipDetails) -> Markup:
+def worst(details: ShipResult) -> Markup:
     """Return the pictures that moved most, with both scores; nothing without any."""
     shown = sorted(details.worst, key=lambda one: -_moved(one))
     return tag("ul", *(_picture(details, one) for one in shown), class_="photos") if shown else Markup("")
 
 
 def _moved(picture: PictureScore) -> float:
-    if picture.reference is None or picture.winner is None:
-        return -1.0
     moved = abs(picture.winner - picture.reference)
-    return moved if math.isfinite(moved) else math.inf
+    return -1.0 if math.isnan(moved) else moved
 
 
-def _picture(details: ShipDetails, picture: WorstPicture) -> Markup:
+def _picture(details: ShipResult, picture: WorstPicture) -> Markup:
     name = PurePath(picture.path).name or picture.path
     image = (
         tag("img", src=picture.thumbnail, alt=f"the picture {name}")
         if picture.thumbnail
         else tag("span", "no thumbnail", class_="no-picture")
     )
-    change = None if picture.reference is None or picture.winner is None else picture.winner - picture.reference
+    change = picture.winner - picture.reference
     turned = (
         tag("b", " flipped", class_="no")
-        if _finite(change)
-        and picture.reference is not None
-        and picture.winner is not None
-        and flipped(details, picture.reference, picture.winner)
+        if math.isfinite(change) and flipped(details, picture.reference, picture.winner)
         else ""
     )
     scores = tag(
@@ -189,16 +180,16 @@ def _picture(details: ShipDetails, picture: WorstPicture) -> Markup:
     )
 
 
-def _ruler(details: ShipDetails, picture: PictureScore) -> Markup:
+def _ruler(details: ShipResult, picture: PictureScore) -> Markup:
     """Return both scores on a line from 0 to 1 with the thresholds; nothing where a score is no share."""
-    if not all(value is not None and 0 <= value <= 1 for value in (picture.reference, picture.winner)):
+    if not all(0 <= value <= 1 for value in (picture.reference, picture.winner)):
         return Markup("")
     ticks = [
         tag("line", x1=f"{threshold * 100:.2f}%", x2=f"{threshold * 100:.2f}%", y1=2, y2=16, class_="threshold")
         for threshold in details.thresholds
         if 0 <= threshold <= 1
     ]
-    at = [f"{1.5 + 97 * value:.2f}%" for value in (picture.reference, picture.winner) if value is not None]
+    at = [f"{1.5 + 97 * value:.2f}%" for value in (picture.reference, picture.winner)]
     dots = [
         tag("circle", cx=at[0], cy=9, r=4.5, class_="ruler-reference"),
         tag("circle", cx=at[1], cy=9, r=3, class_="ruler-winner"),

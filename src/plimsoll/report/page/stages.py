@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from plimsoll.report.page import figures
-from plimsoll.report.page.data import ShipDetails
 from plimsoll.report.page.markup import Markup, tag
+from plimsoll.report.ship_result import ShipResult
 
 _NETWORK = frozenset({"inference", "network", "infer"})
 _ANSWER = frozenset({"output", "answer", "postprocess", "decode output"})
@@ -18,7 +18,7 @@ _FITS = 0.11
 Stages = list[tuple[str, float]]
 
 
-def stages(details: ShipDetails) -> Markup:
+def stages(details: ShipResult) -> Markup:
     """Return both bars and the table beside them; nothing where no stage was timed."""
     before, after = _known(details.stages.reference), _known(details.stages.winner)
     longest = max(_total(before), _total(after))
@@ -33,7 +33,7 @@ def stages(details: ShipDetails) -> Markup:
     )
 
 
-def summary(details: ShipDetails) -> str:
+def summary(details: ShipResult) -> str:
     """Return what the bars say, in a sentence or two."""
     before, after = _known(details.stages.reference), _known(details.stages.winner)
     total = _total(after)
@@ -51,10 +51,8 @@ def summary(details: ShipDetails) -> str:
     )
 
 
-def _known(measured: dict[str, float | None]) -> Stages:
-    return [
-        (name, value) for name, value in measured.items() if value is not None and math.isfinite(value) and value >= 0
-    ]
+def _known(measured: dict[str, float]) -> Stages:
+    return [(name, value) for name, value in measured.items() if math.isfinite(value) and value >= 0]
 
 
 def _total(measured: Stages) -> float:
@@ -119,7 +117,7 @@ def _bar(name: str, measured: Stages, longest: float, means: str = "") -> Markup
     )
 
 
-def _without_network(details: ShipDetails, after: Stages, longest: float) -> Markup:
+def _without_network(details: ShipResult, after: Stages, longest: float) -> Markup:
     """Return the bar that would be left if the network took no time; nothing where there is none."""
     if not figures.known(details.infinite_network_images_per_second) or not any(
         name.lower() in _NETWORK for name, _ in after

@@ -1,0 +1,147 @@
+"""`ShipResult`: all that `plimsoll ship` found, as one model: the search writes it, a report of kind "ship" holds it in
+its `details`, and the page reads it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from plimsoll.core.budget import Budget
+from plimsoll.core.wording import explain
+from plimsoll.errors import InputError
+from plimsoll.report.report import Report
+from plimsoll.report.trial import Evaluation, Figure, Measure, ResultModel, Trial
+
+_JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
+
+Outcome = Literal["better", "not_better", "nothing_passed"]
+Objective = Literal["throughput", "latency", "size"]
+
+
+def _jpeg_only(value: Any) -> Any:
+    return value if isinstance(value, str) and _JPEG.fullmatch(value) else ""
+
+
+class SplitCounts(ResultModel):
+    """How many pictures served for what."""
+
+    calibration: int = 0
+    validation: int = 0
+    test: int = 0
+    unreadable: int = 0
+    duplicates: int = 0
+
+
+class BudgetFacts(ResultModel):
+    """The budget in words, and its limit on the deviation."""
+
+    texts: tuple[str, ...] = ()
+    deviation_limit: float | None = None
+    """The most that the score may move; None where the budget doesn't limit deviation."""
+    deviation_measure: Measure = "mean"
+
+    @classmethod
+    def of(cls, budget: Budget) -> Self:
+        """Return the facts of a budget."""
+        limits = {limit.metric: limit.value for limit in budget.limits}
+        measure: Measure = "max" if "max_deviation" in limits and "deviation" not in limits else "mean"
+        return cls(
+            texts=tuple(map(str, budget.limits)),
+            deviation_limit=limits.get("max_deviation" if measure == "max" else "deviation"),
+            deviation_measure=measure,
+        )
+
+
+class PictureScore(ResultModel):
+    """The score of one test picture by the reference and by the winner."""
+
+    path: str
+    reference: Figure = math.nan
+    winner: Figure = math.nan
+
+
+class WorstPicture(PictureScore):
+    """One of the pictures whose score moved most."""
+
+    thumbnail: Annotated[str, BeforeValidator(_jpeg_only)] = ""
+    """A data URI of a base64 JPEG; anything else is read as no picture."""
+
+
+class LayerSnr(ResultModel):
+    """How much signal and how much noise one tensor of the winner carries."""
+
+    name: str
+    operator: str = ""
+    snr_db: Figure = math.nan
+
+
+class StageTimes(ResultModel):
+    """Milliseconds of work a picture, stage by stage, in the order in which they run."""
+
+    reference: dict[str, Figure] = Field(default_factory=dict)
+    winner: dict[str, Figure] = Field(default_factory=dict)
+
+
+class ShipResult(ResultModel):
+    """Everything that a `ship` found."""
+
+    winner: str
+    """The key of the candidate that ships."""
+    reference: str
+    """The key of the candidate that all others are compared with."""
+    outcome: Outcome
+    """`better` (faster; smaller where that is the objective), `not_better` or `nothing_passed`."""
+    objective: Objective = "throughput"
+    """What "better" means: more pictures a second, sooner answers, or fewer bytes on disk."""
+    split: SplitCounts = SplitCounts()
+    budget: BudgetFacts = BudgetFacts()
+    trials: tuple[Trial, ...] = ()
+    test: Evaluation = Evaluation()
+    """The winner on the test part, which nothing had seen before."""
+    scores: tuple[PictureScore, ...] = ()
+    """Of the test part."""
+    worst: tuple[WorstPicture, ...] = ()
+    thresholds: tuple[float, ...] = ()
+    score_label: str = "score"
+    """What a score means, for example `nsfw`."""
+    layers: tuple[LayerSnr, ...] = ()
+    stages: StageTimes = StageTimes()
+    infinite_network_images_per_second: Figure = math.nan
+    """Pictures a second if the winner's network took no time."""
+    commands: tuple[str, ...] = ()
+    """What repeats the work."""
+    seconds: Figure = math.nan
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, report: Report) -> Self:
+        """Read the result in a report; raises InputError where it is not the report of a `ship`."""
+        if report.kind != "ship":
+            raise InputError(
+                f"a report of kind '{report.kind}', expected 'ship'", "The page shows what `plimsoll ship` found."
+            )
+        try:
+            return cls.model_validate(report.details)
+        except ValidationError as error:
+            raise InputError(
+                f"the details of the report are not those of a ship: {explain(error, 'details')}"
+            ) from error
+
+    def trial(self, key: str) -> Trial | None:
+        """Return the trial of the candidate with that key."""
+        return next((trial for trial in self.trials if trial.key == key), None)
+
+    def ranked(self) -> list[Trial]:
+        """Return the trials, the fastest first, those without a speed last: a trial's number is its place here, from
+        1."""
+        return sorted(self.trials, key=_slowness)
+
+
+def _slowness(trial: Trial) -> tuple[int, float]:
+    ratio = trial.measured.speed.ratio
+    if math.isfinite(ratio):
+        return 0, -ratio
+    return {"ok": 1, "failed": 2, "skipped": 3}[trial.status], 0.0
