@@ -103,7 +103,7 @@ def write(picture: Image.Image, file: Path) -> None:
         if stream.tell() <= LARGEST:
             break
     file.write_bytes(stream.getvalue())
-    print(f"{file.name}: {smaller.width}×{smaller.height}, {stream.tell() / 1000:.0f} kB")  # noqa: T201  # what the command is for
+    print(f"{file.name}: {smaller.width}×{smaller.height}, {stream.tell() / 1000:.0f} kB")  # what the command is for
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from screenshots import FOLDER, SCHEMES, write
+from report import FOLDER, SCHEMES, write
 
 from plimsoll.export.web import chromium
 
