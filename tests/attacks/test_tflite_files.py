@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from plimsoll.backends.litert import tflite_file
 from plimsoll.errors import ModelError
-from plimsoll.importers import tflite_file
 from tflite_networks import network
 
 
@@ -27,7 +27,7 @@ def attempt(folder: Path, content: bytes) -> str:
     path.write_bytes(content)
     started = time.perf_counter()
     try:
-        return tflite_file.read(path).precision
+        return tflite_file.read_file(path).precision
     except ModelError as error:
         return error.message
     finally:

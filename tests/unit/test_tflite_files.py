@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from plimsoll.backends.litert import tflite_file
 from plimsoll.errors import ModelError
-from plimsoll.importers import tflite_file
 from tflite_networks import STEPS, Kind, network
 
 
 def test_what_goes_in_and_out_is_told(tmp_path: Path) -> None:
-    file = tflite_file.read(network(tmp_path / "net.tflite", "uint8", batch=-1))
+    file = tflite_file.read_file(network(tmp_path / "net.tflite", "uint8", batch=-1))
     (taken,), (given,) = file.inputs, file.outputs
     assert (taken.name, taken.shape, taken.dtype, taken.quantized) == ("picture", (None, 2, 2, 3), "uint8", True)
     assert (given.name, given.shape, given.dtype) == ("scores", (None, 4), "uint8")
@@ -26,14 +26,14 @@ def test_what_goes_in_and_out_is_told(tmp_path: Path) -> None:
     ("kind", "precision"), [("float32", "float32"), ("int8", "int8"), ("uint8", "int8"), ("dynamic", "dynamic")]
 )
 def test_the_precision_is_what_the_file_computes_in(tmp_path: Path, kind: Kind, precision: str) -> None:
-    file = tflite_file.read(network(tmp_path / "net.tflite", kind))
+    file = tflite_file.read_file(network(tmp_path / "net.tflite", kind))
     assert file.precision == precision
     assert file.quantized == (kind != "float32")
 
 
 def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> None:
-    custom = tflite_file.read(network(tmp_path / "custom.tflite", "custom"))
-    select = tflite_file.read(network(tmp_path / "select.tflite", "select"))
+    custom = tflite_file.read_file(network(tmp_path / "custom.tflite", "custom"))
+    select = tflite_file.read_file(network(tmp_path / "select.tflite", "select"))
     assert (custom.custom, custom.select) == (("Frobnicate",), ())
     assert (select.custom, select.select) == (("FlexBetainc",), ("Betainc",))
     assert select.describe_custom() == "TensorFlow's own (Select) operators Betainc"
@@ -46,6 +46,6 @@ def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> Non
 def test_what_is_no_such_file_is_said(tmp_path: Path, content: bytes, told: str) -> None:
     (tmp_path / "net.tflite").write_bytes(content)
     with pytest.raises(ModelError, match=told):
-        tflite_file.read(tmp_path / "net.tflite")
+        tflite_file.read_file(tmp_path / "net.tflite")
     with pytest.raises(ModelError, match="can't read"):
-        tflite_file.read(tmp_path / "missing.tflite")
+        tflite_file.read_file(tmp_path / "missing.tflite")

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.model import Model, Reader, TensorInfo, Tensors
 from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, TargetError
 from plimsoll.onnx.form import OnnxForm
@@ -109,6 +109,17 @@ class Backend(ABC):
     options: ClassVar[type[Options]] = Options
     deployable: ClassVar[bool] = True
     """Whether anybody would answer pictures with it; `ship` tries no other by itself."""
+
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        """The model formats that only this runtime runs. Called for every path that may be one: importing them is
+        light."""
+        return ()
+
+    @property
+    def default_target(self) -> Target | None:
+        """The target that runs a model of one of `formats` where the user names none; None: the user has to."""
+        return Target(self.name)
 
     @abstractmethod
     def offers(self) -> tuple[AvailableTarget, ...]:

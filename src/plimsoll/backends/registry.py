@@ -52,5 +52,12 @@ def for_target(target: Target) -> Backend:
     return backend
 
 
+def for_format(name: str) -> Backend | None:
+    """Return the backend that alone runs models of a format; None where the format belongs to no runtime, as ONNX."""
+    if name == "onnx":
+        return None
+    return next((one for one in map(get, names()) if name in [kind.name for kind in one.formats]), None)
+
+
 def _own() -> set[str]:
     return {module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg}

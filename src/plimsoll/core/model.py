@@ -1,12 +1,17 @@
-"""`Model`: a network's files, their format and their Spec; `TensorInfo`: an input or output of it."""
+"""`Model`: a network's files, their format and their Spec; `TensorInfo`: an input or output of it.
+
+`ModelFormat` recognises the files of one format, a `Reader` makes a `Model` of them.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import stat
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
@@ -14,6 +19,9 @@ from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
 
 Tensors = dict[str, NDArray[Any]]
+
+INCOMPLETE = "Was it copied completely, with the files that belong to it?"
+"""The hint for a damaged model file."""
 
 
 @dataclass(frozen=True)
@@ -70,3 +78,44 @@ class TensorInfo:
     """`None` where the size is free, as the batch axis mostly is."""
     dtype: str
     """NumPy's name, for example float32."""
+
+
+class ModelFormat(ABC):
+    """One kind of model file."""
+
+    name: ClassVar[str]
+    """The format's name, as `Model.format` has it."""
+    suffixes: ClassVar[tuple[str, ...]]
+    """The suffixes of such files, with the dot, in lower case; empty for a format known by its content alone."""
+
+    def recognises(self, path: Path) -> bool:
+        """Tell whether a path is of this format, by a quick look: a file by its suffix, a folder or a prefix by its
+        contents.
+
+        Two formats with one suffix look into the file. `path` may not exist where the format has no file of that very
+        name (a TensorFlow checkpoint's prefix).
+        """
+        return path.suffix.lower() in self.suffixes and path.is_file()
+
+
+class Reader(ModelFormat):
+    """A model format that is read as it is."""
+
+    @abstractmethod
+    def read(self, path: Path, spec: Spec | None = None) -> Model:
+        """Check the file and those that belong to it, and return the Model; raises ModelError. Runs nothing in it."""
+
+
+def model_file_size(path: Path, limit: int | None = None) -> int:
+    """Return the size of a model file; raises ModelError where it is missing, a link, empty or larger than `limit`."""
+    try:
+        status = path.lstat()
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}", INCOMPLETE) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ModelError(f"{path}: a link, or not a regular file", "Copy the file itself.")
+    if not status.st_size:
+        raise ModelError(f"{path}: the file is empty", INCOMPLETE)
+    if limit is not None and status.st_size > limit:
+        raise ModelError(f"{path}: {status.st_size:,} bytes, the limit is {limit:,}", INCOMPLETE)
+    return status.st_size

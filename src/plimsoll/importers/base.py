@@ -17,44 +17,17 @@ ModelError that names `--trust`, unless `ImportOptions.trust` is set.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.core.model import Model
+from plimsoll.core.model import ModelFormat
 from plimsoll.errors import BuildError
-from plimsoll.spec import Spec
-
-
-class ModelFormat(ABC):
-    """One kind of model file."""
-
-    name: ClassVar[str]
-    """The format's name, as `Model.format` has it."""
-    suffixes: ClassVar[tuple[str, ...]]
-    """The endings of such files, with the dot, in lower case; none for what is known by its content alone."""
-
-    def recognises(self, path: Path) -> bool:
-        """Tell whether a path means this kind, by a quick look: a file by its suffix, a folder or a name's stem by what
-        lies there.
-
-        Two kinds with one suffix look into the file. `path` may not exist where the kind has no file of that very name
-        (a TensorFlow checkpoint's prefix).
-        """
-        return path.suffix.lower() in self.suffixes and path.is_file()
-
-
-class Reader(ModelFormat):
-    """A kind of model file that is read as it is."""
-
-    @abstractmethod
-    def read(self, path: Path, spec: Spec | None = None) -> Model:
-        """Check the file and what belongs to it, and return the Model; raises ModelError. Runs nothing in the file."""
 
 
 @dataclass(frozen=True)

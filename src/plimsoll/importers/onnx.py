@@ -6,9 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, Reader
 from plimsoll.errors import SpecError
-from plimsoll.importers.base import Reader
 from plimsoll.onnx import load
 from plimsoll.onnx.load import Shape, dtype_of, shape_of
 from plimsoll.spec import Spec

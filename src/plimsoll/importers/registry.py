@@ -1,25 +1,26 @@
-"""The kinds of model files: every file in this folder reads or converts one, found by a path's looks."""
+"""The formats of model files: those that this folder reads or converts, and those of the runtimes' own."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from plimsoll import importers
-from plimsoll.core.model import Model
+from plimsoll import backends, importers
+from plimsoll.core.model import Model, ModelFormat, Reader
 from plimsoll.errors import ModelError
-from plimsoll.importers.base import Converter, ModelFormat, Reader
+from plimsoll.importers.base import Converter
 from plimsoll.spec import Spec
 
 ENTRY_POINTS = "plimsoll.importers"
 
 
 @cache
-def formats() -> tuple[ModelFormat, ...]:
-    """Return every kind of model file that is known here."""
+def _own_formats() -> tuple[ModelFormat, ...]:
+    """Return the formats of this folder and of other packages' importers."""
     modules = (
         importlib.import_module(f"plimsoll.importers.{module.name}")
         for module in pkgutil.iter_modules(importers.__path__)
@@ -29,14 +30,27 @@ def formats() -> tuple[ModelFormat, ...]:
     return tuple(kind for one in given for kind in (one if isinstance(one, tuple) else (one,)))
 
 
+def _in_order() -> Iterator[ModelFormat]:
+    """Yield every format: readers before the converters of the same files, and ONNX before the runtimes are asked."""
+    own = _own_formats()
+    yield from (kind for kind in own if isinstance(kind, Reader))
+    yield from (kind for name in backends.names() for kind in backends.get(name).formats)
+    yield from (kind for kind in own if not isinstance(kind, Reader))
+
+
+def formats() -> tuple[ModelFormat, ...]:
+    """Return every format of model files that is known here."""
+    return tuple(_in_order())
+
+
 def readers() -> tuple[Reader, ...]:
-    """Return the kinds that are read as they are."""
+    """Return the formats that are read as they are."""
     return tuple(kind for kind in formats() if isinstance(kind, Reader))
 
 
 def format_of(path: Path) -> ModelFormat:
-    """Return the kind of a model file or folder, by its looks; raises ModelError."""
-    for kind in formats():
+    """Return the format of a model file or folder, by a quick look; raises ModelError."""
+    for kind in _in_order():
         if kind.recognises(path):
             return kind
     for kind in formats():
@@ -63,7 +77,7 @@ def read(path: Path, spec: Spec | None = None) -> Model:
 
 def converter_for(path: Path) -> Converter:
     """Return what converts a model file or folder; raises ModelError where nothing does or nothing has to."""
-    for kind in formats():
+    for kind in _own_formats():
         if isinstance(kind, Converter) and kind.recognises(path):  # Before a source that reads the same file as it is.
             return kind
     if isinstance(kind := format_of(path), Converter):

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from plimsoll import importers, zoo
+from plimsoll import backends, importers, zoo
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError, PlimsollError, SpecError
@@ -20,9 +20,6 @@ from plimsoll.zoo import fetch
 
 if TYPE_CHECKING:
     from plimsoll.bundle import Bundle
-
-_RUNTIMES = {"tflite": "litert", "openvino": "openvino", "ncnn": "ncnn", "mnn": "mnn"}
-"""Which runtime alone runs a format of its own."""
 
 
 @dataclass
@@ -71,8 +68,8 @@ def open_model(reference: str, spec: Path | None = None) -> ResolvedModel:
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _open_bundle(path, given)
     model = importers.read(path, given)
-    own = _RUNTIMES.get(model.format)
-    return ResolvedModel(model, Target(own, "cpu", "float32")) if own else ResolvedModel(model)
+    own = backends.for_format(model.format)
+    return ResolvedModel(model, own.default_target or REFERENCE_TARGET) if own is not None else ResolvedModel(model)
 
 
 def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:

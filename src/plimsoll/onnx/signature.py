@@ -68,6 +68,12 @@ class Signature:
         return path
 
 
+def signature_files(path: Path) -> tuple[Path, ...]:
+    """Return the signature that lies beside a model file, as one of the files that belong to it; empty without one."""
+    beside = path.with_name(path.name + SUFFIX)
+    return (beside,) if beside.is_file() else ()
+
+
 def signature_of(model: Model) -> Signature:
     """Return the signature that was written beside a converted network; raises BuildError where there is none."""
     beside = next((file for file in model.files if file.name.endswith(SUFFIX)), None)

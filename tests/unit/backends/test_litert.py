@@ -16,11 +16,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plimsoll import backends, zoo
 from plimsoll.backends.base import Calibrated
+from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError, TargetError
-from plimsoll.importers import tflite_file
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify, Tensors
@@ -124,7 +124,7 @@ def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_pa
     calibrated = Calibrated("minmax", pictures(64))
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
-    file = tflite_file.read(built.path)
+    file = tflite_file.read_file(built.path)
     assert [one.dtype for one in (*file.inputs, *file.outputs)] == ["int8", "int8"]
     with Runner.open(built, target("int8")) as runner:
         assert runner.inputs[0].dtype == "float32"
@@ -322,7 +322,7 @@ def test_metadata_say_how_to_prepare_a_picture_and_what_scores_mean(tmp_path: Pa
     )
     notes = export(model, tmp_path / "out.tflite")
     assert "resizes pictures in its own way" in notes[0]
-    assert tflite_file.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+    assert tflite_file.read_file(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
     with zipfile.ZipFile(io.BytesIO((tmp_path / "out.tflite").read_bytes())) as archive:
         assert archive.read("labels.txt").decode().splitlines() == list(LABELS)
     with Runner.open(Model(tmp_path / "out.tflite", "tflite"), target("float32")) as runner:
@@ -360,7 +360,7 @@ def test_bytes_that_stand_for_what_the_steps_make_are_said(tmp_path: Path) -> No
     scale, zero = STEPS["picture"]
     steps: list[dict[str, Any]] = [{"step": "mean", "values": [zero + 128.0]}, {"step": "std", "values": [1 / scale]}]
     export(classifier(tmp_path / "net.tflite", "uint8", *steps), tmp_path / "out.tflite")
-    assert tflite_file.read(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
+    assert tflite_file.read_file(tmp_path / "out.tflite").metadata == ("TFLITE_METADATA",)
 
 
 def test_other_tasks_get_no_metadata(tmp_path: Path) -> None:

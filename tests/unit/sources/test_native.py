@@ -96,14 +96,14 @@ ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a
         ("n.xml", IR[:-10], "can't be read as XML"),
         ("n.xml", IR.replace("<net", ENTITIES + "<net", 1), "it declares"),
         ("n.xml", IR.replace("<net", '<!DOCTYPE net SYSTEM "file:///etc/passwd"><net', 1), "it declares 'net'"),
-        ("n.param", "", "0 bytes"),
+        ("n.param", "", "empty"),
         ("n.param", PARAM.replace("7767517", "7767518"), "not an ncnn network"),
         ("n.param", PARAM.replace("2 2", "3 2"), "says 3 layers, 2 are there"),
         ("n.param", PARAM.replace("2 2", "999999999999 2"), "not an ncnn network"),
         ("n.param", b"\xdd\x85\x76\x00\x02\x00\xff", "no UTF-8 text"),
-        ("n.mnn", b"\xff\xff\xff\xff", "doesn't begin as a flatbuffer"),
-        ("n.mnn", struct.pack("<Ii", 4, 2**30) + b"\0" * 8, "doesn't begin as a flatbuffer"),
-        ("n.mnn", b"abc", "doesn't begin as a flatbuffer"),
+        ("n.mnn", b"\xff\xff\xff\xff", "doesn't begin as a FlatBuffer"),
+        ("n.mnn", struct.pack("<Ii", 4, 2**30) + b"\0" * 8, "doesn't begin as a FlatBuffer"),
+        ("n.mnn", b"abc", "doesn't begin as a FlatBuffer"),
     ],
 )
 def test_damaged_and_hostile_files_are_refused(tmp_path: Path, name: str, text: str | bytes, told: str) -> None:
@@ -120,5 +120,5 @@ def test_weights_that_are_missing_or_links_are_refused(tmp_path: Path) -> None:
         path = written(tmp_path, "c.param", PARAM)
         shutil.move(path.with_suffix(".bin"), tmp_path / "elsewhere")
         path.with_suffix(".bin").symlink_to(tmp_path / "elsewhere")
-        with pytest.raises(ModelError, match="a link, or no regular file"):
+        with pytest.raises(ModelError, match="a link"):
             importers.read(path)

@@ -308,9 +308,9 @@ def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) ->
     pack(small_model(tmp_path / "in"), HERE, tmp_path / "bundle")
     with open_model(str(tmp_path / "bundle")) as opened:
         export(opened.model, opened.target, tmp_path / "out", preprocessing=opened.preprocessing)
-        shutil.copy(opened.bundle.file(opened.bundle.manifest.golden[0].picture), tmp_path / "picture")  # type: ignore[union-attr]  # it is one
+        bundle = opened.bundle
+        assert bundle is not None
+        shutil.copy(bundle.file(bundle.manifest.golden[0].picture), tmp_path / "picture")
         kept = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())
-        assert np.array_equal(
-            Preprocessor(kept.input)(tmp_path / "picture"),
-            opened.bundle.tensor(opened.bundle.manifest.golden[0].tensor),
-        )  # type: ignore[union-attr]
+        tensor = Preprocessor(kept.input)(tmp_path / "picture")
+        assert np.array_equal(tensor, bundle.tensor(bundle.manifest.golden[0].tensor))

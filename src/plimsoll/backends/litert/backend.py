@@ -10,14 +10,14 @@ from typing import Any
 from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
-from plimsoll.backends.litert import conversion
+from plimsoll.backends.litert import conversion, tflite_file
 from plimsoll.backends.litert.metadata import export
 from plimsoll.backends.litert.session import LiteRtSession
+from plimsoll.backends.litert.tflite_file import Tflite
 from plimsoll.core.foreign import require, translate
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
-from plimsoll.importers import tflite_file
 
 _PRECISIONS = ("float32", "float16", "dynamic", "int8", "int16x8")
 
@@ -48,6 +48,10 @@ class LiteRt(Backend):
     def __init__(self, io: conversion.Io = "float32") -> None:
         self._io = io
 
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        return (Tflite(),)
+
     def offers(self) -> tuple[AvailableTarget, ...]:
         missing = (
             ""
@@ -74,7 +78,7 @@ class LiteRt(Backend):
         chosen = options or LiteRtOptions()
         litert = require("ai_edge_litert.interpreter", conversion.INSTALL)
         try:
-            file = tflite_file.read(model.path)
+            file = tflite_file.read_file(model.path)
             content = model.path.read_bytes()
         except (ModelError, OSError) as error:
             raise BuildError(f"LiteRT can't load {model.path.name}: {error}") from error

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import Calibrated
+from plimsoll.backends.litert import tflite_file
+from plimsoll.backends.litert.tflite_file import TfliteFile
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
-from plimsoll.importers import tflite_file
-from plimsoll.importers.tflite_file import TfliteFile
 from plimsoll.onnx import graph, load
 from plimsoll.onnx.check import check_answers
 from plimsoll.onnx.form import require_form
@@ -68,7 +68,7 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
 
 def _read(path: Path) -> TfliteFile:
     try:
-        return tflite_file.read(path)
+        return tflite_file.read_file(path)
     except ModelError as error:
         raise BuildError(error.message, error.hint) from error
 

@@ -13,19 +13,19 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.litert.conversion import INSTALL
+from plimsoll.backends.litert.tflite_file import TfliteFile, TfliteTensor
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
-from plimsoll.importers import tflite_file
-from plimsoll.importers.tflite_file import TfliteFile, TfliteTensor
 from plimsoll.spec import Spec
 from plimsoll.spec.output import Classify
 from plimsoll.spec.steps import Channels, Crop, Decode, Jpeg, Layout, Mean, Resize, Scale, Std
+from plimsoll.system.flatbuffer import Field, Writer
 
 METADATA = "TFLITE_METADATA"
 LABELS = "labels.txt"
@@ -53,7 +53,7 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
     steps of the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file,
     BuildError where it can't be written.
     """
-    file = tflite_file.read(model.path)
+    file = tflite_file.read_file(model.path)
     try:
         normalization = _plan(model.contract(), file)
     except _Unsayable as reason:
@@ -159,76 +159,34 @@ def _is_bytes(tensor: TfliteTensor, normalization: _Normalization) -> bool:
 def _describe(spec: Spec, file: TfliteFile, normalization: _Normalization) -> bytes:
     """Return the metadata's FlatBuffer."""
     (taken,), (given,) = file.inputs, file.outputs
-    writer = _Writer()
-    size = writer.table([("I", taken.shape[2]), ("I", taken.shape[1])])
-    content = writer.table([("B", _IMAGE_PROPERTIES), ("table", writer.table([("b", _RGB), ("table", size)]))])
+    writer = Writer()
+    size = writer.table([("uint32", taken.shape[2] or 0), ("uint32", taken.shape[1] or 0)])
+    content = writer.table([("uint8", _IMAGE_PROPERTIES), ("offset", writer.table([("int8", _RGB), ("offset", size)]))])
     options = writer.table(
-        [("table", writer.floats([normalization.mean])), ("table", writer.floats([normalization.std]))]
+        [("offset", writer.floats([normalization.mean])), ("offset", writer.floats([normalization.std]))]
     )
-    units = writer.tables([writer.table([("B", _NORMALIZATION_OPTIONS), ("table", options)])])
+    units = writer.tables([writer.table([("uint8", _NORMALIZATION_OPTIONS), ("offset", options)])])
     edges = [(bound - normalization.mean) / normalization.std for bound in (255.0, 0.0)]
-    stats = writer.table([("table", writer.floats([edge])) for edge in edges])
-    said: list[_Field] = [("table", writer.text(taken.name)), ("table", writer.text("A picture, RGB.")), None]
-    picture = writer.table([*said, ("table", content), ("table", units), ("table", stats)])
+    stats = writer.table([("offset", writer.floats([edge])) for edge in edges])
+    said: list[Field] = [("offset", writer.text(taken.name)), ("offset", writer.text("A picture, RGB.")), None]
+    picture = writer.table([*said, ("offset", content), ("offset", units), ("offset", stats)])
     labels = writer.table(
-        [("table", writer.text(LABELS)), ("table", writer.text("One label a line.")), ("b", _AXIS_LABELS)]
+        [("offset", writer.text(LABELS)), ("offset", writer.text("One label a line.")), ("int8", _AXIS_LABELS)]
     )
-    content = writer.table([("B", _FEATURE_PROPERTIES), ("table", writer.table([]))])
-    edges_of_scores = writer.table([("table", writer.floats([edge])) for edge in (1.0, 0.0)])
+    content = writer.table([("uint8", _FEATURE_PROPERTIES), ("offset", writer.table([]))])
+    edges_of_scores = writer.table([("offset", writer.floats([edge])) for edge in (1.0, 0.0)])
     said = [
-        ("table", writer.text(given.name)),
-        ("table", writer.text("One score a label.")),
+        ("offset", writer.text(given.name)),
+        ("offset", writer.text("One score a label.")),
         None,
-        ("table", content),
+        ("offset", content),
         None,
     ]
-    scores = writer.table([*said, ("table", edges_of_scores), ("table", writer.tables([labels]))])
-    graph = writer.table([None, None, ("table", writer.tables([picture])), ("table", writer.tables([scores]))])
-    names = [("table", writer.text(spec.name)), ("table", writer.text(spec.description)), None]
-    return writer.finish(
-        writer.table([*names, ("table", writer.tables([graph])), None, None, None, ("table", writer.text(_PARSER))])
-    )
-
-
-_Field = tuple[str, Any] | None
-"""A field's kind (`b` int8, `B` uint8, `I` uint32, `table` an offset) and value; None for one that is left out."""
-
-
-class _Writer:
-    """Writes FlatBuffers by the place of each field in its table, as the schema lists them (a union takes two places)."""
-
-    def __init__(self) -> None:
-        self._builder = require("flatbuffers", INSTALL).Builder(1024)
-
-    def text(self, value: str) -> int:
-        return int(self._builder.CreateString(value))
-
-    def floats(self, values: Sequence[float]) -> int:
-        return int(self._builder.CreateNumpyVector(np.asarray(values, np.float32)))
-
-    def tables(self, offsets: Sequence[int]) -> int:
-        self._builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            self._builder.PrependUOffsetTRelative(offset)
-        return int(self._builder.EndVector())
-
-    def table(self, fields: Sequence[_Field]) -> int:
-        builder = self._builder
-        builder.StartObject(len(fields))
-        write = {
-            "b": builder.PrependInt8Slot,
-            "B": builder.PrependUint8Slot,
-            "I": builder.PrependUint32Slot,
-            "table": builder.PrependUOffsetTRelativeSlot,
-        }
-        for slot, field in enumerate(fields):
-            if field is not None:
-                write[field[0]](slot, field[1], 0)
-        return int(builder.EndObject())
-
-    def finish(self, root: int) -> bytes:
-        self._builder.Finish(root, file_identifier=_IDENTIFIER)
-        return bytes(self._builder.Output())
+    scores = writer.table([*said, ("offset", edges_of_scores), ("offset", writer.tables([labels]))])
+    graph = writer.table([None, None, ("offset", writer.tables([picture])), ("offset", writer.tables([scores]))])
+    names = [("offset", writer.text(spec.name)), ("offset", writer.text(spec.description)), None]
+    root = [*names, ("offset", writer.tables([graph])), None, None, None, ("offset", writer.text(_PARSER))]
+    return writer.finish(writer.table(root), _IDENTIFIER)
 
 
 def _attach(path: Path, metadata: bytes) -> bytes:

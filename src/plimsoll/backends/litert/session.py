@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.backends.litert.tflite_file import TfliteFile, TfliteTensor
 from plimsoll.backends.session_pool import SessionPool
 from plimsoll.core.model import TensorInfo, Tensors
 from plimsoll.errors import RunError
-from plimsoll.importers.tflite_file import TfliteFile, TfliteTensor
 
 Array = NDArray[Any]
 

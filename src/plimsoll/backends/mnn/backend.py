@@ -11,10 +11,11 @@ from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
 from plimsoll.backends.mnn import conversion
+from plimsoll.backends.mnn.graph import MnnFile
 from plimsoll.backends.mnn.job import INSTALL
 from plimsoll.backends.mnn.session import MnnLane, MnnSession, muted
 from plimsoll.core.foreign import require, translate
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx.signature import signature_of
@@ -40,6 +41,10 @@ class Mnn(Backend):
 
     name = "mnn"
     options = MnnOptions
+
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        return (MnnFile(),)
 
     def offers(self) -> tuple[AvailableTarget, ...]:
         missing = "" if importlib.util.find_spec("MNN") else f"MNN is not installed. Install it: {INSTALL}"

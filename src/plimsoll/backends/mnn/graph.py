@@ -1,19 +1,21 @@
 """Read an MNN file's graph, and change its numbers in place.
 
-An MNN file is a flatbuffer (schema: MNN's `schema/default/MNN.fbs`, whose field numbers stand here). What is changed
-are numbers of fixed size, so nothing moves and no writer is needed.
+An MNN file is a FlatBuffer (schema: MNN's `schema/default/MNN.fbs`, whose field numbers are used here). Only numbers of
+fixed size change, so nothing moves and no writer is needed.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from plimsoll.core.foreign import translate
-from plimsoll.errors import BuildError
+from plimsoll.core.model import INCOMPLETE, Model, Reader, model_file_size
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.onnx.signature import signature_files
+from plimsoll.spec import Spec
+from plimsoll.system.flatbuffer import FlatBuffer, Table
 
 BINARY, CONVOLUTION, CONVOLUTION_DEPTHWISE, POOLING = 7, 12, 13, 47
 DECONVOLUTIONS = (17, 18)
@@ -29,77 +31,22 @@ _ADD, _SUB = 0, 1
 _SAME = 2
 
 
-class Table:
-    """A table of a flatbuffer; fields are asked for by their number in the schema."""
+class MnnFile(Reader):
+    """MNN: one file."""
 
-    def __init__(self, data: bytearray, place: int) -> None:
-        self.data = data
-        self._place = place
-        self._fields = place - self._int("<i", place)
-        self._end = self._int("<H", self._fields)
+    name = "mnn"
+    suffixes = (".mnn",)
 
-    def _int(self, kind: str, place: int) -> int:
-        if place < 0:
-            raise ValueError("an offset leads out of the file")
-        return int(struct.unpack_from(kind, self.data, place)[0])
-
-    def at(self, field: int) -> int:
-        """Return where a field's value lies; 0 where it isn't given."""
-        entry = 4 + 2 * field
-        offset = self._int("<H", self._fields + entry) if entry < self._end else 0
-        return self._place + offset if offset else 0
-
-    def _reference(self, field: int) -> int:
-        place = self.at(field)
-        return place + self._int("<I", place) if place else 0
-
-    def number(self, field: int, kind: str = "<i", default: float = 0) -> float:
-        """Return a number."""
-        place = self.at(field)
-        return float(struct.unpack_from(kind, self.data, place)[0]) if place else default
-
-    def whole(self, field: int, kind: str = "<i") -> int:
-        """Return a whole number."""
-        return int(self.number(field, kind))
-
-    def put(self, field: int, value: float, kind: str = "<f") -> None:
-        """Change a number; raises ValueError where the file doesn't store it."""
-        place = self.at(field)
-        if not place:
-            raise ValueError(f"field {field} is not stored")
-        struct.pack_into(kind, self.data, place, value if kind == "<f" else int(value))
-
-    def table(self, field: int) -> Table | None:
-        """Return a table."""
-        place = self._reference(field)
-        return Table(self.data, place) if place else None
-
-    def _vector(self, field: int) -> Iterator[int]:
-        place = self._reference(field)
-        count = self._int("<I", place) if place else 0
-        if count > len(self.data) // 4:
-            raise ValueError("a vector is longer than the file")
-        return (place + 4 + 4 * index for index in range(count))
-
-    def tables(self, field: int) -> list[Table]:
-        """Return a vector of tables."""
-        return [Table(self.data, place + self._int("<I", place)) for place in self._vector(field)]
-
-    def wholes(self, field: int) -> list[int]:
-        """Return a vector of whole numbers."""
-        return [self._int("<i", place) for place in self._vector(field)]
-
-    def text(self, field: int) -> str:
-        """Return a text."""
-        return self._text(self._reference(field))
-
-    def texts(self, field: int) -> list[str]:
-        """Return a vector of texts."""
-        return [self._text(place + self._int("<I", place)) for place in self._vector(field)]
-
-    def _text(self, place: int) -> str:
-        length = self._int("<I", place) if place else 0
-        return self.data[place + 4 : place + 4 + length].decode("utf-8", "replace")
+    def read(self, path: Path, spec: Spec | None = None) -> Model:
+        """Check that the file begins as a FlatBuffer does; raises ModelError. Only MNN can check what is in it."""
+        size = model_file_size(path)
+        with path.open("rb") as stream:
+            root = int.from_bytes(stream.read(4), "little")
+            stream.seek(min(root, size))
+            fields = int.from_bytes(stream.read(4), "little", signed=True)
+        if not 4 <= root <= size - 4 or not 0 <= root - fields <= size - 4:
+            raise ModelError(f"{path}: not an MNN file: it doesn't begin as a FlatBuffer", INCOMPLETE)
+        return Model(path, self.name, spec, files=signature_files(path))
 
 
 @dataclass(frozen=True)
@@ -125,20 +72,20 @@ class Operator:
     def is_average(self) -> bool:
         """Whether it is an average over pixels."""
         main = self._main
-        return self.kind == POOLING and main is not None and main.whole(7, "<b") == 1
+        return self.kind == POOLING and main is not None and main.number(7, "int8") == 1
 
     @property
     def is_padded(self) -> bool:
         """Whether it is a pooling that reaches over the border, or may."""
         main = self._main
-        if self.kind != POOLING or main is None or main.whole(2, "<b"):
+        if self.kind != POOLING or main is None or main.number(2, "int8"):
             return False
-        rounds_up = main.number(10, "<b", default=1) != 0
+        rounds_up = main.number(10, "int8", default=1) != 0
         return (
-            any(main.wholes(11))
-            or main.whole(0) != 0
-            or main.whole(1) != 0
-            or main.whole(8, "<b") == _SAME
+            any(main.numbers(11))
+            or main.number(0) != 0
+            or main.number(1) != 0
+            or main.number(8, "int8") == _SAME
             or rounds_up
         )
 
@@ -149,15 +96,15 @@ class Operator:
         if main is None:
             return False
         if self.kind == BINARY:
-            return main.whole(2) == 1
+            return bool(main.number(2) == 1)
         common = main.table(0) if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
-        return common is not None and (common.whole(12, "<b") == 1 or common.whole(13, "<b") == 1)
+        return common is not None and (common.number(12, "int8") == 1 or common.number(13, "int8") == 1)
 
     @property
     def takes_offsets(self) -> bool:
         """Whether MNN's int8 kernel for it was found right where zero is not stored as 0."""
         main = self._main
-        added = self.kind == BINARY and main is not None and main.whole(0) in (_ADD, _SUB)
+        added = self.kind == BINARY and main is not None and main.number(0) in (_ADD, _SUB)
         return (
             self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING)
             or added
@@ -167,8 +114,8 @@ class Operator:
     def drop_relu(self) -> None:
         """Take a fused Relu out of a sum or the like."""
         main = self._main
-        if self.kind == BINARY and main is not None and main.at(2):
-            main.put(2, 0, "<i")
+        if self.kind == BINARY and main is not None and main.has(2):
+            main.put(2, 0, "int32")
 
     def set_grids(self, before: tuple[float, int] | None, after: tuple[float, int] | None) -> None:
         """Tell a quantized convolution the scale and zero point of what it reads and of what it makes."""
@@ -179,7 +126,7 @@ class Operator:
         for grid, scale, zero in ((before, 5, 6), (after, 6, 7)):
             if grid is not None:
                 weights.put(scale, grid[0])
-                quantized.put(zero, grid[1], "<b")
+                quantized.put(zero, grid[1], "int8")
 
 
 class Graph:
@@ -187,7 +134,7 @@ class Graph:
 
     def __init__(self, data: bytearray) -> None:
         self.data = data
-        self._net = Table(data, struct.unpack_from("<I", data, 0)[0])
+        self._net = FlatBuffer(data).root()
         self.names = self._net.texts(7)
         self.operators = [_operator(one) for one in self._net.tables(3)]
 
@@ -226,13 +173,13 @@ class Graph:
     @cached_property
     def quantized(self) -> dict[int, Table]:
         """How each tensor that is quantized is: a table of scale, zero, min, max and type."""
-        pairs = ((int(one.number(1)), one.table(4)) for one in self._net.tables(1))
+        pairs = ((one.number(1), one.table(4)) for one in self._net.tables(1))
         return {tensor: table for tensor, table in pairs if table is not None}
 
     def grid(self, tensor: int) -> tuple[float, float]:
         """Return a quantized tensor's scale and zero point."""
         table = self.quantized[tensor]
-        return table.number(0, "<f"), table.number(1, "<f")
+        return table.number(0, "float32"), table.number(1, "float32")
 
     def set_grid(self, tensor: int, scale: float, zero: int) -> None:
         """Change them."""
@@ -242,7 +189,7 @@ class Graph:
     def keep_float(self, tensor: int) -> None:
         """Have a tensor computed and read in float."""
         table = self.quantized[tensor]
-        table.put(4, _FLOAT, "<i")
+        table.put(4, _FLOAT, "int32")
         table.put(0, 0)  # A kernel for quantized weights would take any other scale for that of integers.
 
     def heads(self) -> tuple[list[Operator], set[int]]:
@@ -281,4 +228,4 @@ class Graph:
 
 
 def _operator(table: Table) -> Operator:
-    return Operator(table, table.text(3), table.whole(5), tuple(table.wholes(0)), tuple(table.wholes(4)))
+    return Operator(table, table.text(3), table.number(5), tuple(table.numbers(0)), tuple(table.numbers(4)))

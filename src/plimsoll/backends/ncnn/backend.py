@@ -12,9 +12,10 @@ from pydantic import Field
 from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
 from plimsoll.backends.ncnn import conversion
 from plimsoll.backends.ncnn.conversion import INSTALL, TOOLCHAIN
+from plimsoll.backends.ncnn.network import NcnnFiles
 from plimsoll.backends.ncnn.session import NcnnSession
 from plimsoll.core.foreign import require, translate
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx.signature import signature_of
@@ -40,6 +41,10 @@ class Ncnn(Backend):
 
     name = "ncnn"
     options = NcnnOptions
+
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        return (NcnnFiles(),)
 
     def offers(self) -> tuple[AvailableTarget, ...]:
         missing = "" if importlib.util.find_spec("ncnn") else f"ncnn is not installed. Install it: {INSTALL}"

@@ -16,14 +16,48 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.errors import BuildError
+from plimsoll.core.model import INCOMPLETE, Model, Reader, model_file_size
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.onnx.signature import signature_files
+from plimsoll.spec import Spec
 
 MAGIC = "7767517"
+_MAX_TEXT = 512_000_000
+_MAX_LAYERS = 1_000_000
 _FLOAT32, _FLOAT16, _INT8 = 0, 0x01306B47, 0x000D4B38
 
 Floats = NDArray[np.float32]
 Block = tuple[bool, int]
 """Whether a tag comes first, as for weights that may be stored in fewer bits; and how many numbers follow."""
+
+
+class NcnnFiles(Reader):
+    """ncnn: a .param that describes the network, and a .bin with its weights."""
+
+    name = "ncnn"
+    suffixes = (".param",)
+
+    def read(self, path: Path, spec: Spec | None = None) -> Model:
+        """Check the outline; raises ModelError. The weights are the .bin of the same name."""
+        model_file_size(path, _MAX_TEXT)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except ValueError as error:
+            raise ModelError(
+                f"{path}: not ncnn's text form: it is no UTF-8 text", "Give the .param, not the .param.bin."
+            ) from error
+        counts = lines[1].split() if len(lines) > 1 and lines[0].strip() == MAGIC else []
+        if len(counts) != 2 or not all(count.isdecimal() and int(count) <= _MAX_LAYERS for count in counts):
+            raise ModelError(
+                f"{path}: not an ncnn network: expected {MAGIC} and the numbers of layers and blobs in its first lines",
+                INCOMPLETE,
+            )
+        layers = [line.split() for line in lines[2:] if line.strip()]
+        if len(layers) != int(counts[0]) or any(len(words) < 4 for words in layers):
+            raise ModelError(f"{path}: its second line says {counts[0]} layers, {len(layers)} are there", INCOMPLETE)
+        weights = path.with_suffix(".bin")
+        model_file_size(weights)
+        return Model(path, self.name, spec, files=(weights, *signature_files(path)))
 
 
 @dataclass(frozen=True)

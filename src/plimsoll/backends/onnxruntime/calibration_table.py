@@ -13,17 +13,16 @@ from __future__ import annotations
 import json
 import math
 import re
-import struct
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from plimsoll.backends.calibration_tables import Range, Ranges, symmetric, threshold
 from plimsoll.errors import InputError
+from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Writer
 
 Kind = Literal["flatbuffers", "cache", "json"]
 
 _HINT = "ONNX Runtime's write_calibration_table makes calibration.flatbuffers, calibration.cache and calibration.json."
-_MOST = 1_000_000
 _CACHE_LINE = re.compile(rb"[^\r\n]+ -?[0-9][0-9.e+-]*\s*$", re.MULTILINE)
 
 
@@ -128,77 +127,23 @@ def _some(found: dict[str, Range], where: str) -> dict[str, Range]:
 
 
 def _to_flatbuffers(pairs: Mapping[str, str]) -> bytes:
-    """Lay the table out from the front: root, its vector, then each pair with its two texts. Every offset leads
-    forward, as the format asks."""
-    out = bytearray(
-        struct.pack("<I", 12) + struct.pack("<HHH", 6, 8, 4) + b"\0\0"
-    )  # root offset, the root's vtable, padding
-    out += struct.pack("<iI", 8, 4)  # the root: back to its vtable; its vector follows at once
-    vector = len(out)
-    out += struct.pack("<I", len(pairs)) + bytes(4 * len(pairs))
-    for place, (key, value) in enumerate(pairs.items()):
-        out += struct.pack("<HHHH", 8, 12, 4, 8)
-        table = len(out)
-        slot = vector + 4 + 4 * place
-        struct.pack_into("<I", out, slot, table - slot)
-        texts = [one.encode() for one in (key, value)]
-        first = table + 12
-        second = first + _text_size(texts[0])
-        out += struct.pack("<iII", 8, first - (table + 4), second - (table + 8))
-        for text in texts:
-            out += struct.pack("<I", len(text)) + text + bytes(_text_size(text) - 4 - len(text))
-    return bytes(out)
-
-
-def _text_size(text: bytes) -> int:
-    return (4 + len(text) + 1 + 3) // 4 * 4
+    writer = Writer()
+    rows = [
+        writer.table([("offset", writer.text(key)), ("offset", writer.text(value))]) for key, value in pairs.items()
+    ]
+    return writer.finish(writer.table([("offset", writer.tables(rows))]))
 
 
 def _from_flatbuffers(data: bytes, where: str) -> dict[str, Range]:
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     try:
-        root = _forward(data, 0)
-        vector = _field(data, root, 0)
-        count = _uint(data, vector) if vector else 0
-        if count > min(_MOST, len(data) // 4):
-            raise ValueError("its vector is longer than the file")
-        for place in range(count):
-            pair = _forward(data, vector + 4 + 4 * place)
-            key, value = (_text(data, _field(data, pair, number)) for number in (0, 1))
-            if key in found:
-                raise InputError(f"{where}: '{key}' stands there twice", _HINT)
-            found[key] = _number(value, f"{where}, '{key}'")
-    except (struct.error, ValueError, UnicodeDecodeError) as error:
+        for pair in FlatBuffer(data).root().tables(0):
+            if not (pair.has(0) and pair.has(1)):
+                raise FlatBufferError("a pair lacks its name or its number")
+            key, value = pair.text(0, "strict"), pair.text(1, "strict")
+            if key in thresholds:
+                raise InputError(f"{where}: duplicate tensor '{key}'", _HINT)
+            thresholds[key] = _number(value, f"{where}, '{key}'")
+    except (FlatBufferError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: can't be read as ONNX Runtime's calibration.flatbuffers: {error}", _HINT) from error
-    return _some(symmetric(found), where)
-
-
-def _uint(data: bytes, place: int) -> int:
-    return int(struct.unpack_from("<I", data, place)[0])
-
-
-def _forward(data: bytes, place: int) -> int:
-    offset = _uint(data, place)
-    if not offset > 0 or place + offset + 4 > len(data):
-        raise ValueError("an offset leads out of the file")
-    return place + offset
-
-
-def _field(data: bytes, table: int, number: int) -> int:
-    """Return where what a field refers to lies; 0 where it isn't given."""
-    vtable = table - int(struct.unpack_from("<i", data, table)[0])
-    if not 0 <= vtable <= len(data) - 4:
-        raise ValueError("an offset leads out of the file")
-    size = int(struct.unpack_from("<H", data, vtable)[0])
-    entry = 4 + 2 * number
-    offset = int(struct.unpack_from("<H", data, vtable + entry)[0]) if entry < size else 0
-    return _forward(data, table + offset) if offset else 0
-
-
-def _text(data: bytes, place: int) -> str:
-    if not place:
-        raise ValueError("a pair lacks its name or its number")
-    length = _uint(data, place)
-    if place + 4 + length > len(data):
-        raise ValueError("a text reaches beyond the file")
-    return data[place + 4 : place + 4 + length].decode("utf-8")
+    return _some(symmetric(thresholds), where)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.openvino.ir import OpenVinoIr
 from plimsoll.core.foreign import require, translate
-from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.model import Model, Reader, TensorInfo, Tensors
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError
 from plimsoll.onnx.form import OnnxForm, require_form
@@ -52,6 +53,10 @@ class OpenVino(Backend):
 
     name = "openvino"
     options = OpenVinoOptions
+
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        return (OpenVinoIr(),)
 
     def offers(self) -> tuple[AvailableTarget, ...]:
         absent = "" if importlib.util.find_spec("openvino") else f"OpenVINO is not installed. Install it: {_INSTALL}"

@@ -11,11 +11,11 @@ from typing import Any
 
 from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
 from plimsoll.backends.tensorrt import construction, runtime
-from plimsoll.backends.tensorrt.engine import FORMAT, EngineFacts
+from plimsoll.backends.tensorrt.engine import FORMAT, EngineFacts, TensorRtEngine
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.backends.tensorrt.session import TensorRtSession
 from plimsoll.core.foreign import translate
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx.form import OnnxForm
@@ -43,6 +43,14 @@ class TensorRt(Backend):
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
         self._options = options or TensorRtOptions()
+
+    @property
+    def formats(self) -> tuple[Reader, ...]:
+        return (TensorRtEngine(),)
+
+    @property
+    def default_target(self) -> Target | None:
+        return None
 
     def offers(self) -> tuple[AvailableTarget, ...]:
         absent = (

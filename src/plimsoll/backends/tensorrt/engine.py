@@ -13,7 +13,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plimsoll.errors import BuildError
+from plimsoll.core.model import Model, Reader
+from plimsoll.errors import BuildError, ModelError
+from plimsoll.spec import Spec
 from plimsoll.system import build_cache
 from plimsoll.system.gpu import Gpu
 
@@ -27,6 +29,28 @@ _ANEW = (
 )
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TensorRtEngine(Reader):
+    """TensorRT engine.
+
+    What is in it only TensorRT can read, and only on the GPU it was built for. It is code for the GPU: load only what
+    you trust.
+    """
+
+    name = FORMAT
+    suffixes = (".engine", ".plan")
+
+    def read(self, path: Path, spec: Spec | None = None) -> Model:
+        """Return the Model, with the JSON beside it that says what it was built for, where there is one; raises
+        ModelError."""
+        if not path.is_file() or not path.stat().st_size:
+            raise ModelError(
+                f"{path}: not an engine: {'the file is empty' if path.is_file() else 'no such file'}",
+                "Build it again.",
+            )
+        facts = facts_file(path)
+        return Model(path, self.name, spec, files=(facts,) if facts.is_file() else ())
 
 
 class EngineFacts(BaseModel):

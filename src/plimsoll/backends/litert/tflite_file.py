@@ -1,20 +1,22 @@
-"""TFLite files: read what strangers wrote without trusting it, and without a runtime.
+"""TFLite files, read without a runtime and without trust.
 
 A TFLite file is a FlatBuffer (https://github.com/google-ai-edge/LiteRT, `schema.fbs`), perhaps with a zip of labels
-behind it. Only its outline is read: what goes in and out, which operators, which numbers. Every offset is checked
-against the file.
+behind it. Only its outline is read: what goes in and out, which operators, which numbers.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from plimsoll.errors import ModelError
+from plimsoll.core.model import Model, Reader
+from plimsoll.errors import ModelError, SpecError
+from plimsoll.spec import Spec
+from plimsoll.spec.output import Classify
+from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Table
 
 IDENTIFIER = b"TFL3"
 MAX_BYTES = 2**31 - 1
@@ -114,7 +116,7 @@ class TfliteFile:
         return " and ".join(parts)
 
 
-def read(path: Path) -> TfliteFile:
+def read_file(path: Path) -> TfliteFile:
     """Read the outline of a TFLite file; raises ModelError."""
     try:
         size = path.stat().st_size
@@ -129,31 +131,31 @@ def read(path: Path) -> TfliteFile:
             "Is this the right file?",
         )
     try:
-        return _outline(path, _Table(_Bytes(data), _Bytes(data).offset(0)))
-    except (struct.error, ValueError, IndexError, RecursionError) as error:
+        return _outline(path, FlatBuffer(data).root())
+    except (FlatBufferError, ValueError, IndexError) as error:
         raise ModelError(f"{path}: a damaged TFLite file: {error}", _DAMAGED) from error
 
 
-def _outline(path: Path, model: _Table) -> TfliteFile:
+def _outline(path: Path, model: Table) -> TfliteFile:
     subgraphs = list(model.tables(2))
     if not subgraphs:
         raise ValueError("it holds no graph")
-    codes = [(_operator(code), code.string(1)) for code in model.tables(1)]
-    buffers = [bool(buffer.length(0) or buffer.number(1, "Q")) for buffer in model.tables(4)]
+    codes = [(_operator(code), code.text(1)) for code in model.tables(1)]
+    buffers = [bool(buffer.length(0) or buffer.number(1, "uint64")) for buffer in model.tables(4)]
     tensors = tuple(_tensor(one, buffers) for one in subgraphs[0].tables(0))
     custom, operators, read_stored = set(), 0, set()
     for graph in subgraphs:
         for operator in graph.tables(3):
             operators += graph is subgraphs[0]
-            code, name = codes[operator.number(0, "I")]
+            code, name = codes[operator.number(0, "uint32")]
             if code == _CUSTOM:
                 custom.add(name or "without a name")
             if graph is subgraphs[0] and code != _DEQUANTIZE:
                 read_stored |= {
-                    tensors[place].name for place in operator.ints(1) if place >= 0 and tensors[place].stored
+                    tensors[place].name for place in operator.numbers(1) if place >= 0 and tensors[place].stored
                 }
-    inputs, outputs = (tuple(tensors[_place(place)] for place in subgraphs[0].ints(slot)) for slot in (1, 2))
-    metadata = tuple(one.string(0) for one in model.tables(6))
+    inputs, outputs = (tuple(tensors[_place(place)] for place in subgraphs[0].numbers(slot)) for slot in (1, 2))
+    metadata = tuple(one.text(0) for one in model.tables(6))
     return TfliteFile(
         path, tensors, inputs, outputs, operators, tuple(sorted(custom)), frozenset(read_stored), metadata
     )
@@ -165,112 +167,81 @@ def _place(place: int) -> int:
     return place
 
 
-def _operator(code: _Table) -> int:
+def _operator(code: Table) -> int:
     """Return the operator's number: newer files write it as int32, since the byte of older ones has run out."""
-    return max(code.number(0, "b"), code.number(3, "i"))
+    return max(code.number(0, "int8"), code.number(3))
 
 
-def _tensor(table: _Table, buffers: list[bool]) -> TfliteTensor:
-    kind = table.number(1, "b")
+def _tensor(table: Table, buffers: list[bool]) -> TfliteTensor:
+    kind = table.number(1, "int8")
     if not 0 <= kind < len(_DTYPES):
         raise ValueError(f"a tensor has the unknown type {kind}")
-    free = table.ints(7) or table.ints(0)
+    free = table.numbers(7) or table.numbers(0)
     quantization = table.table(4)
     return TfliteTensor(
-        table.string(3),
+        table.text(3),
         tuple(None if size < 0 else size for size in free),
         _DTYPES[kind],
-        quantization.floats(2) if quantization else (),
-        quantization.ints(3, "q") if quantization else (),
-        buffers[table.number(2, "I")],
+        quantization.numbers(2, "float32") if quantization else (),
+        quantization.numbers(3, "int64") if quantization else (),
+        buffers[table.number(2, "uint32")],
     )
 
 
-class _Bytes:
-    """The file's bytes, and how many of them may still be read: a small file can have a million tables share one long
-    list."""
+class Tflite(Reader):
+    """A TFLite file as it is."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._left = 8 * len(data) + 100_000
+    name = "tflite"
+    suffixes = (".tflite", ".lite")
 
-    def read(self, kind: str, place: int, size: int) -> tuple[Any, ...]:
-        """Return what the struct module reads there; raises ValueError or struct.error for what lies outside."""
-        if place < 0:
-            raise ValueError("an offset leads out of the file")
-        self.spend(size)
-        return struct.unpack_from(f"<{kind}", self._data, place)
-
-    def text(self, place: int, length: int) -> str:
-        """Return text; what is no UTF-8 in it is replaced."""
-        self.spend(length)
-        return self._data[place : place + length].decode("utf-8", errors="replace")
-
-    def offset(self, place: int) -> int:
-        """Return where the offset that lies at `place` leads."""
-        return place + int(self.read("I", place, 4)[0])
-
-    def spend(self, size: int) -> None:
-        """Count what is read; raises ValueError where that is far more than the file holds."""
-        self._left -= size
-        if self._left < 0:
-            raise ValueError("its parts refer to one another without end")
+    def read(self, path: Path, spec: Spec | None = None) -> Model:
+        """Check the file's outline and whether the Spec fits, and return the Model; raises ModelError or SpecError."""
+        file = read_file(path)
+        if spec is not None:
+            _check_fit(spec, file)
+        return Model(path, self.name, spec)
 
 
-class _Table:
-    """A table of a FlatBuffer: fields by their slot, absent ones at their default. Raises ValueError or struct.error
-    for what lies outside."""
+def _check_fit(spec: Spec, file: TfliteFile) -> None:
+    """Raise SpecError where the Spec's tensors, size, dtype or number of labels are not the file's."""
+    where = f"{file.path.name} and the Spec '{spec.name}'"
+    taken = _chosen(spec.input.tensor, file.inputs, where, "input")
+    dtype = "float32" if taken.quantized else taken.dtype
+    made = spec.input.form
+    fits = len(taken.shape) == 4 and all(
+        mine in (None, its) or its is None for mine, its in zip(made.shape, taken.shape[1:], strict=True)
+    )
+    if not fits or dtype != made.dtype:
+        raise SpecError(
+            f"{where}: the Spec makes {made.dtype} {_sizes(made.shape)}, the file's input '{taken.name}' takes {dtype}"
+            f" {_sizes(taken.shape)}",
+            "Correct the input steps of the Spec.",
+        )
+    if isinstance(spec.output, Classify):
+        answer = _chosen(spec.output.tensor, file.outputs, where, "output")
+        sizes = [size for size in answer.shape[1:] if size is not None]
+        if len(sizes) == len(answer.shape) - 1 and math.prod(sizes) != len(spec.output.labels):
+            raise SpecError(
+                f"{where}: the Spec has {len(spec.output.labels)} labels, the file's output '{answer.name}' gives"
+                f" {_sizes(answer.shape)}"
+            )
 
-    def __init__(self, data: _Bytes, place: int) -> None:
-        self._data = data
-        self._at = place
-        self._fields = place - int(data.read("i", place, 4)[0])
-        self._length = int(data.read("H", self._fields, 2)[0])
 
-    def _place(self, slot: int) -> int:
-        """Return where a field lies; 0 where the table has none."""
-        entry = 4 + 2 * slot
-        within = int(self._data.read("H", self._fields + entry, 2)[0]) if entry + 2 <= self._length else 0
-        return self._at + within if within else 0
+def _chosen(name: str | None, tensors: tuple[TfliteTensor, ...], where: str, side: str) -> TfliteTensor:
+    names = ", ".join(f"'{one.name}'" for one in tensors)
+    if name is None and len(tensors) != 1:
+        raise SpecError(
+            f"{where}: the file has {len(tensors)} {side}s ({names}), the Spec names none",
+            f"Say which one: `tensor = …` under [{side}] of the Spec.",
+        )
+    found = next((one for one in tensors if name in (None, one.name)), None)
+    if found is None:
+        raise SpecError(
+            f"{where}: the Spec's {side} is '{name}', the file's {side}s are: {names}",
+            f"Correct `tensor` under [{side}] of the Spec.",
+        )
+    return found
 
-    def number(self, slot: int, kind: str) -> int:
-        """Return a scalar field of the struct module's kind."""
-        place = self._place(slot)
-        return int(self._data.read(kind, place, 8)[0]) if place else 0
 
-    def table(self, slot: int) -> _Table | None:
-        """Return the table that a field leads to."""
-        place = self._place(slot)
-        return _Table(self._data, self._data.offset(place)) if place else None
-
-    def length(self, slot: int) -> int:
-        """Return how many items a vector has."""
-        return self._vector(slot)[1]
-
-    def ints(self, slot: int, kind: Literal["i", "q"] = "i") -> tuple[int, ...]:
-        """Return a vector of whole numbers of 4 or 8 bytes."""
-        start, length = self._vector(slot)
-        return self._data.read(f"{length}{kind}", start, 8 * length) if length else ()
-
-    def floats(self, slot: int) -> tuple[float, ...]:
-        """Return a vector of float32."""
-        start, length = self._vector(slot)
-        return self._data.read(f"{length}f", start, 4 * length) if length else ()
-
-    def tables(self, slot: int) -> Iterator[_Table]:
-        """Yield the tables of a vector."""
-        start, length = self._vector(slot)
-        for place in range(start, start + 4 * length, 4):
-            yield _Table(self._data, self._data.offset(place))
-
-    def string(self, slot: int) -> str:
-        """Return a text, empty where there is none."""
-        return self._data.text(*self._vector(slot))
-
-    def _vector(self, slot: int) -> tuple[int, int]:
-        """Return where a vector's items begin, and how many there are."""
-        place = self._place(slot)
-        if not place:
-            return 0, 0
-        start = self._data.offset(place)
-        return start + 4, int(self._data.read("I", start, 4)[0])
+def _sizes(shape: tuple[Any, ...]) -> str:
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
