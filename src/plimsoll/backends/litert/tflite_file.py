@@ -169,7 +169,7 @@ def _place(place: int) -> int:
 
 def _operator(code: Table) -> int:
     """Return the operator's number: newer files write it as int32, since the byte of older ones has run out."""
-    return max(code.number(0, "int8"), code.number(3))
+    return int(max(code.number(0, "int8"), code.number(3)))
 
 
 def _tensor(table: Table, buffers: list[bool]) -> TfliteTensor:
