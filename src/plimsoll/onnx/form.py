@@ -17,7 +17,6 @@ from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
-from plimsoll.system import protobuf_wire
 
 OnnxForm = Literal["float32", "float16", "qdq", "dynamic"]
 """How the numbers stand in an ONNX file: all in float32; in float16; QuantizeLinear and DequantizeLinear around each
@@ -56,6 +55,13 @@ _NESTED: dict[str, dict[int, str]] = {
     "type": {1: "tensor type"},
 }
 """The messages worth entering, by the message that holds them and its field's number."""
+
+
+_Value = int | slice
+"""A whole number, or where a field's bytes lie."""
+
+_WIRE_SIZES = {1: 8, 2: None, 5: 4}
+"""Bytes of a field by its wire type; None where the length stands before it."""
 
 
 def form_of(path: Path) -> OnnxForm:
@@ -108,13 +114,50 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
     )
 
 
-def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, protobuf_wire.Value]]:
+def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, _Value]]:
     """Yield every field of the message and of the messages within it that matter, as (kind of message, number, value)."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"messages lie more than {_MAX_DEPTH} deep")
     inner = _NESTED.get(kind, {})
-    for number, value in protobuf_wire.fields(data, where):
+    for number, value in _fields(data, where):
         if number in inner and isinstance(value, slice):
             yield from _walk(data, value, inner[number], depth + 1)
         else:
             yield kind, number, value
+
+
+def _fields(data: mmap.mmap, where: slice) -> Iterator[tuple[int, _Value]]:
+    """Yield (number, value) of a message's fields that are whole numbers, or have a length; raises ValueError for
+    damaged bytes."""
+    position, end = where.start, where.stop
+    while position < end:
+        tag, position = _varint(data, position)
+        wire = tag & 7
+        if wire == 0:
+            value, position = _varint(data, position)
+            yield tag >> 3, value
+            continue
+        if wire not in _WIRE_SIZES:
+            raise ValueError(f"no field can have the wire type {wire}")
+        size = _WIRE_SIZES[wire]
+        if size is None:
+            size, position = _varint(data, position)
+        if position + size > end:
+            raise ValueError("it ends in the middle of a field")
+        if wire == 2:
+            yield tag >> 3, slice(position, position + size)
+        position += size
+
+
+def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
+    """Return the number that starts at `position`, and where the next thing starts; raises ValueError."""
+    result = 0
+    for shift in range(0, 70, 7):
+        if position >= len(data):
+            break
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+    raise ValueError("a number is cut off or too long")

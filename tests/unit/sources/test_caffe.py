@@ -408,14 +408,14 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
             layer("l", "Pooling", "data", "l", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
             "pools by 'STOCHASTIC'",
         ),
-        (layer("l", "ReLU", "data", "l", "relu_param { slope: 0.1 }"), "settings relu_param.slope are not known"),
+        (layer("l", "ReLU", "data", "l", "relu_param { slope: 0.1 }"), 'not known: line 2: .*"slope"'),
         (layer("l", "ReLU", "data", "l", "prelu_param { }"), "settings prelu_param are not known"),
         (
             layer("l", "BatchNorm", "data", "l", "batch_norm_param { use_global_stats: false }"),
             "statistics of the batch",
         ),
         (layer("l", "Softmax", "data", "l", "softmax_param { axis: 0 }"), "keeps the first for the batch"),
-        (layer("l", "Convolution", "data", "l", "convolution_param { num_output: many }"), "'num_output' is 'many'"),
+        (layer("l", "Convolution", "data", "l", "convolution_param { num_output: many }"), "layer 'l', line 2: .*many"),
     ],
 )
 def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, text: str, told: str) -> None:
@@ -425,6 +425,39 @@ def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, text: str, tol
         {"l": [normal(5, 7), normal(5), np.array([1.0])] if "Inner" in text else []},
     )
     with pytest.raises(ModelError, match=told):
+        import_model(prototxt, tmp_path / "out")
+
+
+def test_a_layer_for_training_alone_may_have_settings_that_are_not_known(tmp_path: Path) -> None:
+    text = inputs(1, 4, 5, 6) + layer("l", "ReLU", "data", "l")
+    loss = layer("loss", "MultiBoxLoss", "l", "loss", "multibox_loss_param { loc_weight: 1 } include { phase: TRAIN }")
+    prototxt, _ = write_pair(tmp_path, text + loss, {"l": []})
+    assert import_model(prototxt, tmp_path / "out").model.path.is_file()
+    prototxt.write_text(text + loss.replace("TRAIN", "TEST"))
+    with pytest.raises(ModelError, match="MultiBoxLoss"):
+        import_model(prototxt, tmp_path / "out")
+    prototxt.write_text(f"optimizer: 'sgd' {text}")
+    with pytest.raises(ModelError, match='line 1: .*"optimizer"'):
+        import_model(prototxt, tmp_path / "out")
+
+
+def test_a_setting_that_is_not_known_is_named_with_its_line_wherever_the_layer_stands(tmp_path: Path) -> None:
+    odd = 'layer  # {\n: [{\nname: "r" type: \'ReLU\' bottom: "data" top: "r"}, {name: "l" type: "ReLU" bottom: "r"'
+    odd += ' top: "l"\n\n relu_param < negative_slope: 0.5, engine: CAFFE; >}],\n'
+    text = "name: '{' # a comment {\n" + inputs(1, 4, 5, 6) + odd
+    prototxt, _ = write_pair(tmp_path, text, {"l": []})
+    (found,) = answer(import_model(prototxt, tmp_path / "out").model, data=X).values()
+    np.testing.assert_allclose(found, np.maximum(X, 0), rtol=1e-6)
+    prototxt.write_text(text.replace("engine: CAFFE", "speed: 2"))
+    with pytest.raises(ModelError, match='line 7: .*"speed"'):
+        import_model(prototxt, tmp_path / "out")
+
+
+@pytest.mark.parametrize("coefficient", ["nan", "1e400", "-inf"])
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, coefficient: str) -> None:
+    text = inputs(1, 4, 5, 6) + layer("l", "Power", "data", "l", f"power_param {{ shift: {coefficient} }}")
+    prototxt, _ = write_pair(tmp_path, text, {"l": []})
+    with pytest.raises(ModelError, match="'shift' is .*finite"):
         import_model(prototxt, tmp_path / "out")
 
 

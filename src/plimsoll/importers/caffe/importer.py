@@ -8,10 +8,10 @@ from pathlib import Path
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import Conversion, Converter, ImportOptions
 from plimsoll.importers.caffe.network import Network, write
-from plimsoll.importers.caffe.prototxt import parse
+from plimsoll.importers.caffe.prototxt import Description
 from plimsoll.importers.caffe.weights import Weights
 
-MAX_TEXT = 64_000_000
+MAX_TEXT = 8_000_000
 """Bytes of a .prototxt. The longest known has below a million."""
 
 
@@ -47,7 +47,7 @@ def to_onnx(prototxt: Path, caffemodel: Path, path: Path, options: ImportOptions
 
     Names of inputs and outputs are Caffe's; the layout is NCHW; the batch is free. Raises ModelError, naming the layer.
     """
-    network = Network.of(parse(_text(prototxt), str(prototxt)), prototxt.name, options or ImportOptions())
+    network = Network.of(Description(_text(prototxt), str(prototxt)), prototxt.name, options or ImportOptions())
     graph, unused = write(network, Weights(caffemodel))
     graph.save(path)
     return unused

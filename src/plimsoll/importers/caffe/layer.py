@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.importers.caffe.prototxt import Message
+from plimsoll.importers.caffe.prototxt import LayerSettings, Settings
 from plimsoll.importers.caffe.weights import Blob
 from plimsoll.onnx.writer import GraphWriter, Size
 
@@ -41,7 +41,7 @@ class Layer:
 
     name: str
     kind: str
-    settings: Message
+    settings: LayerSettings
     bottoms: list[Value]
     tops: list[str]
     """The names that its values get in ONNX."""
@@ -61,7 +61,7 @@ class Layer:
         """Raise ModelError for this layer."""
         raise ModelError(f"{self.graph.name}: the layer '{self.name}' ({self.kind}): {reason}", hint)
 
-    def params(self, name: str) -> Message:
+    def params(self, name: str) -> Settings:
         """Return the settings of the layer's kind, for example those in `convolution_param`."""
         message = self.settings.message(name)
         message.ignore(*_HARMLESS)

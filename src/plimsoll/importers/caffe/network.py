@@ -10,7 +10,7 @@ from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.caffe import pointwise, shapes, window
 from plimsoll.importers.caffe.layer import ANY, MAX_ELEMENTS, Layer, Value
-from plimsoll.importers.caffe.prototxt import Message
+from plimsoll.importers.caffe.prototxt import Description, LayerSettings, Settings
 from plimsoll.importers.caffe.weights import Weights
 from plimsoll.onnx.writer import GraphWriter, require_names
 
@@ -46,14 +46,13 @@ CONVERTERS: dict[str, Callable[[Layer], list[Value]]] = {
 }
 """How each kind of layer is written in ONNX."""
 
-_OLD_NAMES = {name.upper(): name for name in CONVERTERS} | {"INNER_PRODUCT": "InnerProduct"}
+_LEGACY_KINDS = {name.upper(): name for name in [*CONVERTERS, "Silence"]} | {"INNER_PRODUCT": "InnerProduct"}
 """Before 2015 the kinds were written in capitals."""
 
 _HARMLESS = (
     "param", "propagate_down", "blobs_lr", "weight_decay", "include", "exclude", "phase", "top", "bottom", "name", "type", "loss_weight",
     "blob_share_mode",
 )  # fmt: skip
-_HARMLESS_NET = ("name", "force_backward", "state", "debug_info")
 
 
 @dataclass(eq=False)
@@ -62,7 +61,7 @@ class _Step:
 
     name: str
     kind: str
-    settings: Message
+    settings: LayerSettings
     reads: list[int]
     """Which values it reads, by their numbers."""
     writes: list[int]
@@ -87,20 +86,16 @@ class Network:
         raise ModelError(f"{self.where}: {reason}", hint)
 
     @classmethod
-    def of(cls, message: Message, where: str, options: ImportOptions) -> Network:
+    def of(cls, description: Description, where: str, options: ImportOptions) -> Network:
         """Read a description; raises ModelError, naming the layer, for one that can't be run, InputError for options
         that don't fit."""
         network = cls(where, options)
         try:
-            network._add_inputs(message)
-            for settings in [*message.messages("layer"), *message.messages("layers")]:
+            network._add_inputs(description.net)
+            for settings in description.layers:
                 network._add(settings)
         except ValueError as error:
             network.fail(f"not a Caffe network description: {error}")
-        message.ignore(*_HARMLESS_NET)
-        unread = [name for name in message.unread() if "." not in name]
-        if unread:
-            network.fail(f"not a Caffe network description: its fields {', '.join(unread[:10])} are not known")
         if not network.inputs or not network.steps:
             missing = "inputs" if not network.inputs else "layers"
             network.fail(
@@ -139,10 +134,10 @@ class Network:
         """Tell whether a value is its blob's last."""
         return self._current[blob] == number
 
-    def _add_inputs(self, message: Message) -> None:
-        names = message.all("input")
-        given = [one.integers("dim") for one in message.messages("input_shape")]
-        flat = message.integers("input_dim")
+    def _add_inputs(self, net: Settings) -> None:
+        names = net.texts("input")
+        given = [one.integers("dim") for one in net.messages("input_shape")]
+        flat = net.integers("input_dim")
         given = given or [flat[place : place + 4] for place in range(0, len(flat), 4)]
         if len(names) != len(given):
             self.fail(f"it has {len(names)} inputs and {len(given)} shapes for them")
@@ -161,12 +156,10 @@ class Network:
             )
         self.inputs[self._write(name)] = Value(name, (ANY, *sizes))
 
-    def _add(self, settings: Message) -> None:
+    def _add(self, settings: LayerSettings) -> None:
         if not _is_for_test(settings):
             return
-        name, kind = settings.text("name"), settings.text("type")
-        kind = _OLD_NAMES.get(kind, kind)
-        tops = settings.all("top")
+        name, kind, tops = settings.text("name"), _kind(settings), settings.texts("top")
         if kind == "Input":
             given = [one.integers("dim") for one in settings.message("input_param").messages("shape")]
             if not given or len(given) not in (1, len(tops)):
@@ -177,7 +170,7 @@ class Network:
         if kind == "Silence":
             return
         reads = []
-        for bottom in settings.all("bottom"):
+        for bottom in settings.texts("bottom"):
             if bottom not in self._current:
                 self.fail(f"the layer '{name}' ({kind}) reads the blob '{bottom}', which no layer before it makes")
             reads.append(self._current[bottom])
@@ -202,16 +195,23 @@ class Network:
         return self._count
 
 
-def _is_for_test(settings: Message) -> bool:
+def _kind(settings: LayerSettings) -> str:
+    """Return a layer's kind by today's name; layers of before 2015 have a number that stands for it."""
+    if not settings.is_legacy:
+        return settings.text("type")
+    kind = settings.choice("type")
+    return _LEGACY_KINDS.get(kind, kind)
+
+
+def _is_for_test(settings: LayerSettings) -> bool:
     """Tell whether a layer runs once the network is trained: by its `include` and `exclude` rules, which know phases
     only here."""
 
-    def phases(name: str) -> list[str]:
-        return [rule.text("phase") for rule in settings.messages(name)]
+    def for_test(name: str) -> list[bool]:
+        return [not rule.has("phase") or rule.choice("phase") == "TEST" for rule in settings.messages(name)]
 
-    included, excluded = phases("include"), phases("exclude")
-    wanted = any(phase in ("", "TEST", "1") for phase in included) if included else True
-    return wanted and not any(phase in ("", "TEST", "1") for phase in excluded)
+    included = for_test("include")
+    return (any(included) or not included) and not any(for_test("exclude"))
 
 
 def write(network: Network, weights: Weights) -> tuple[GraphWriter, list[str]]:
@@ -242,13 +242,13 @@ def _convert(
     try:
         if scale is not None and follower is not None and pointwise.can_join(scale):
             made = pointwise.normalized(layer, scale)
-            _check_unread(scale)
+            _check_settings(scale)
             values[follower.writes[0]] = made[0]
         else:
             made, follower = CONVERTERS[step.kind](layer), None
     except ValueError as error:
         layer.fail(str(error))
-    _check_unread(layer)
+    _check_settings(layer)
     if len(made) != len(step.writes):
         layer.fail(f"it writes {len(step.writes)} blobs, expected {len(made)}")
     values.update(zip(step.writes, made, strict=True))
@@ -264,8 +264,13 @@ def _layer(network: Network, step: _Step, graph: GraphWriter, values: dict[int, 
     return Layer(step.name, step.kind, step.settings, bottoms, tops, weights.blobs(step.name), graph)
 
 
-def _check_unread(layer: Layer) -> None:
+def _check_settings(layer: Layer) -> None:
     layer.settings.ignore(*_HARMLESS)
+    if unknown := layer.settings.unknown():
+        layer.fail(
+            f"it has a setting that is not known: {unknown}",
+            "Remove it where it makes no difference, else this layer can't be converted.",
+        )
     if unread := layer.settings.unread():
         layer.fail(
             f"its settings {', '.join(unread)} are not known",

@@ -32,7 +32,7 @@ def same(layer: Layer) -> list[Value]:
 
 def relu(layer: Layer) -> list[Value]:
     """max(x, 0), with a slope below zero where one is given."""
-    slope = layer.params("relu_param").number("negative_slope", 0)
+    slope = layer.params("relu_param").number("negative_slope")
     operator, alpha = ("LeakyRelu", slope) if slope else ("Relu", None)
     return [layer.made(layer.emit(operator, [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
 
@@ -45,14 +45,14 @@ def relu6(layer: Layer) -> list[Value]:
 
 def elu(layer: Layer) -> list[Value]:
     """The exponential linear unit."""
-    alpha = layer.params("elu_param").number("alpha", 1)
+    alpha = layer.params("elu_param").number("alpha")
     return [layer.made(layer.emit("Elu", [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
 
 
 def prelu(layer: Layer) -> list[Value]:
     """A learned slope below zero, one a channel or one for all."""
     value = layer.bottom
-    shared = layer.params("prelu_param").flag("channel_shared", default=False)
+    shared = layer.params("prelu_param").flag("channel_shared")
     slopes = layer.weights(0, (1,) if shared else (value.shape[1],))
     return [
         layer.made(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)
@@ -63,9 +63,9 @@ def power(layer: Layer) -> list[Value]:
     """(shift + scale · x) ^ power."""
     params = layer.params("power_param")
     steps = [
-        ("Mul", "scale", params.number("scale", 1), 1),
-        ("Add", "shift", params.number("shift", 0), 0),
-        ("Pow", "power", params.number("power", 1), 1),
+        ("Mul", "scale", params.number("scale"), 1),
+        ("Add", "shift", params.number("shift"), 0),
+        ("Pow", "power", params.number("power"), 1),
     ]
     steps = [step for step in steps if step[2] != step[3]]
     value = layer.bottom
@@ -96,7 +96,7 @@ def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
     """
     params = layer.params("batch_norm_param")
     params.ignore("moving_average_fraction")
-    if not params.flag("use_global_stats", default=True):
+    if not params.flag("use_global_stats"):
         layer.fail(
             "it normalizes by the statistics of the batch (use_global_stats: false), so its answer depends on the other"
             " pictures of a batch"
@@ -116,7 +116,7 @@ def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
     output = layer.tops[0] if scale is None else scale.tops[0]
     return [
         layer.made(
-            layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps", 1e-5)),
+            layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps")),
             value.shape,
         )
     ]
@@ -125,7 +125,7 @@ def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
 def can_join(scale: Layer) -> bool:
     """Tell whether a Scale layer, seen before its bottoms are known, multiplies each channel by a stored number."""
     params = scale.settings.message("scale_param")
-    return len(scale.blobs) > 0 and params.integer("axis", 1) == 1 and params.integer("num_axes", 1) == 1
+    return len(scale.blobs) > 0 and params.integer("axis") == 1 and params.integer("num_axes") == 1
 
 
 def scale(layer: Layer) -> list[Value]:
@@ -133,7 +133,7 @@ def scale(layer: Layer) -> list[Value]:
     value = layer.bottoms[0]
     if len(layer.bottoms) == 1:
         params = layer.params("scale_param")
-        if params.integer("axis", 1) != 1 or params.integer("num_axes", 1) != 1:
+        if params.integer("axis") != 1 or params.integer("num_axes") != 1:
             layer.fail("it scales by more than one number a channel")
         gain, shift = _gain_and_shift(layer, value.shape[1])
         biased = bool(shift.any())
@@ -154,7 +154,7 @@ def bias(layer: Layer) -> list[Value]:
     if len(layer.bottoms) > 1:
         return [_combined(layer, "bias_param", "Add")]
     params = layer.params("bias_param")
-    if params.integer("axis", 1) != 1 or params.integer("num_axes", 1) != 1:
+    if params.integer("axis") != 1 or params.integer("num_axes") != 1:
         layer.fail("it adds more than one number a channel")
     shift = layer.constant("bias", _channels(layer.weights(0, (value.shape[1],)), value))
     return [layer.made(layer.emit("Add", [value.name, shift]), value.shape)]
@@ -164,12 +164,12 @@ def eltwise(layer: Layer) -> list[Value]:
     """The sum (each with a coefficient), product or maximum of several blobs of one shape."""
     params = layer.params("eltwise_param")
     params.ignore("stable_prod_grad")
-    method = params.text("operation", "SUM")
+    method = params.choice("operation")
     shapes = {value.shape for value in layer.bottoms}
     coefficients = params.numbers("coeff")
     if len(shapes) != 1 or len(layer.bottoms) < 2:
         layer.fail(f"it joins {len(layer.bottoms)} blobs of the shapes {sorted(shapes)}, expected several of one shape")
-    if coefficients and (len(coefficients) != len(layer.bottoms) or method not in ("SUM", "1")):
+    if coefficients and (len(coefficients) != len(layer.bottoms) or method != "SUM"):
         layer.fail(
             f"it has {len(coefficients)} coefficients for {len(layer.bottoms)} blobs; expected one each, with"
             " operation SUM"
@@ -179,9 +179,7 @@ def eltwise(layer: Layer) -> list[Value]:
         if coefficient != 1:
             factor = layer.constant("coefficient", np.array([coefficient], np.float32))
             names[place] = layer.emit("Mul", [names[place], factor], layer.inner(f"scaled.{place}"))
-    pairwise = {"SUM": "Add", "1": "Add", "PROD": "Mul", "0": "Mul", "MAX": "Max", "2": "Max"}.get(method)
-    if pairwise is None:
-        layer.fail(f"its operation is '{method}', expected SUM, PROD or MAX")
+    pairwise = {"SUM": "Add", "PROD": "Mul", "MAX": "Max"}[method]
     name = names[0]
     for place, other in enumerate(names[1:], 2):
         name = layer.emit(pairwise, [name, other], None if place == len(names) else layer.inner(f"first.{place}"))
@@ -193,11 +191,11 @@ def _combined(layer: Layer, params: str, operator: str) -> Value:
     if len(layer.bottoms) != 2:
         layer.fail(f"it reads {len(layer.bottoms)} blobs, expected 1 or 2")
     settings = layer.params(params)
-    if settings.flag("bias_term", default=False):
+    if settings.has("bias_term") and settings.flag("bias_term"):
         layer.fail("a bias beside a second blob is not known")
     settings.ignore("num_axes")
     value, other = layer.bottoms
-    axis = settings.integer("axis", 1)
+    axis = settings.integer("axis")
     if (
         axis != 0
         or len(other.shape) > len(value.shape)
@@ -216,7 +214,7 @@ def _combined(layer: Layer, params: str, operator: str) -> Value:
 
 def _gain_and_shift(layer: Layer, channels: int) -> tuple[Array, Array]:
     params = layer.params("scale_param")
-    biased = params.flag("bias_term", default=False)
+    biased = params.flag("bias_term")
     return layer.weights(0, (channels,)), layer.weights(1, (channels,)) if biased else np.zeros(channels, np.float32)
 
 

@@ -1,214 +1,210 @@
-"""Read Caffe's `.prototxt`: protobuf's text format, without its schema.
+"""Read Caffe's `.prototxt`: protobuf's text format, by the schema in `caffe.proto`.
 
-A message is its fields by name, each with all its values in order. What a value means is decided by who asks for it,
-and `unread` says which fields nobody asked for: a setting that Plimsoll doesn't know must not be passed over in
-silence.
+A setting that makes a difference must not be passed over in silence. So a layer that runs may have no field that the
+schema lacks (`LayerSettings.unknown`), and none that its converter has not read or called harmless (`Settings.unread`).
+Layers for training alone may say what they like.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from google.protobuf import text_format
 
 from plimsoll.errors import ModelError
+from plimsoll.importers.caffe.caffe_pb2 import NetParameter, V1LayerParameter
 
 MAX_DEPTH = 32
 """Caffe's own messages nest 4 deep."""
-MAX_TOKENS = 4_000_000
+_MAX_REASON = 200
 
-_TOKEN = re.compile(
-    r"""\s+|\#[^\n]*                                    # passed over
-    |(?P<text>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
-    |(?P<word>[A-Za-z0-9_.+\-/]+)
-    |(?P<mark>[:{}<>,;\[\]])""",
+_PIECES = re.compile(
+    r"""
+    "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' | \#[^\n]*  # texts and comments may hold braces
+    | (?P<open>[{<\[]) | (?P<close>[}>\]]) | (?P<word>\w+)""",
     re.VERBOSE,
 )
-_CLOSING = {"{": "}", "<": ">"}
-_ESCAPES = {"n": "\n", "t": "\t", "r": "\r"}
+
+_POSITION = re.compile(r"\A\d+:\d+ : (?:'.*' ?: )?", re.DOTALL)
 
 
-@dataclass
-class Message:
-    """The fields of a message, by name."""
+class Settings:
+    """The fields of a message, and which of them were read. What is not set has the schema's default."""
 
-    values: dict[str, list[str | Message]] = field(default_factory=dict)
-    _read: set[str] = field(default_factory=set)
-    _ignored: set[str] = field(default_factory=set)
-
-    def all(self, name: str) -> list[str]:
-        """Return all values of a field that holds no messages; raises ValueError where it does."""
-        self._read.add(name)
-        found = self.values.get(name, [])
-        plain = [one for one in found if isinstance(one, str)]
-        if len(plain) != len(found):
-            raise ValueError(f"'{name}' is a message, expected a value")
-        return plain
-
-    def text(self, name: str, default: str = "") -> str:
-        """Return the last value of a field, as text; protobuf takes the last, too."""
-        found = self.all(name)
-        return found[-1] if found else default
-
-    def number(self, name: str, default: float) -> float:
-        """Return the last value of a field as a finite number; raises ValueError."""
-        text = self.text(name)
-        return default if not text else _number(name, text)
-
-    def integer(self, name: str, default: int) -> int:
-        """Return the last value of a field as a whole number within 32 bits; raises ValueError."""
-        text = self.text(name)
-        return default if not text else _integer(name, text)
-
-    def integers(self, name: str) -> list[int]:
-        """Return all values of a field as whole numbers; raises ValueError."""
-        return [_integer(name, one) for one in self.all(name)]
-
-    def numbers(self, name: str) -> list[float]:
-        """Return all values of a field as finite numbers; raises ValueError."""
-        return [_number(name, one) for one in self.all(name)]
-
-    def flag(self, name: str, default: bool) -> bool:
-        """Return the last value of a field as true or false; raises ValueError."""
-        text = self.text(name).lower()
-        if text not in ("", "true", "false", "t", "f", "1", "0"):
-            raise ValueError(f"'{name}' is '{text}', expected true or false")
-        return default if not text else text in ("true", "t", "1")
-
-    def message(self, name: str) -> Message:
-        """Return the last message of a field, an empty one where there is none; raises ValueError."""
-        found = self.messages(name)
-        return found[-1] if found else Message()
-
-    def messages(self, name: str) -> list[Message]:
-        """Return all messages of a field; raises ValueError where it holds plain values."""
-        self._read.add(name)
-        found = self.values.get(name, [])
-        if any(isinstance(one, str) for one in found):
-            raise ValueError(f"'{name}' is a plain value, expected a message in braces")
-        return [one for one in found if isinstance(one, Message)]
+    def __init__(self, message: Any) -> None:
+        self._message = message
+        self._read: dict[str, list[Settings]] = {}
+        self._harmless: set[str] = set()
 
     def has(self, name: str) -> bool:
-        """Tell whether the field is there; asking counts as no reading."""
-        return name in self.values
+        """Tell whether a field is set; asking counts as no reading."""
+        return any(field.name == name for field, _ in self._message.ListFields())
+
+    def text(self, name: str) -> str:
+        """Return a field that holds text."""
+        return str(self._value(name))
+
+    def texts(self, name: str) -> list[str]:
+        """Return all values of a field that holds text."""
+        return list(self._value(name))
+
+    def choice(self, name: str) -> str:
+        """Return the name of an enumeration's value."""
+        number = self._value(name)
+        return str(self._message.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[number].name)
+
+    def flag(self, name: str) -> bool:
+        """Return a field that is true or false."""
+        return bool(self._value(name))
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Return a whole number; where it is not set, `default` or else the schema's."""
+        value = int(self._value(name))
+        return value if default is None or self.has(name) else default
+
+    def integers(self, name: str) -> list[int]:
+        """Return all values of a field of whole numbers; none where it is not set."""
+        value = self._value(name)
+        return ([value] if self.has(name) else []) if isinstance(value, int) else list(value)
+
+    def number(self, name: str) -> float:
+        """Return a number; raises ValueError where it is not finite."""
+        return _finite(name, self._value(name))
+
+    def numbers(self, name: str) -> list[float]:
+        """Return all numbers of a field; raises ValueError where one is not finite."""
+        return [_finite(name, value) for value in self._value(name)]
+
+    def message(self, name: str) -> Settings:
+        """Return the message in a field, an empty one where it is not set."""
+        return self._parts(name, [self._value(name)])[0]
+
+    def messages(self, name: str) -> list[Settings]:
+        """Return all messages in a field."""
+        return self._parts(name, self._value(name))
 
     def ignore(self, *names: str) -> None:
         """Say that these fields make no difference to what is computed."""
-        self._ignored.update(names)
+        self._harmless.update(names)
 
     def unread(self) -> list[str]:
-        """Return the fields that nobody asked for, also in messages that were asked for."""
-        parts = [(name, part) for name in self._read - self._ignored for part in self.values.get(name, [])]
-        inside = [f"{name}.{one}" for name, part in parts if isinstance(part, Message) for one in part.unread()]
-        return sorted([*(name for name in self.values if name not in self._read | self._ignored), *inside])
+        """Return the fields that are set and that nobody read, also in messages that were read."""
+        names = [field.name for field, _ in self._message.ListFields() if field.name not in self._harmless]
+        inside = [
+            {f"{name}.{field}" for part in self._read[name] for field in part.unread()}
+            for name in names
+            if self._read.get(name)
+        ]
+        return sorted({name for name in names if name not in self._read}.union(*inside))
+
+    def _parts(self, name: str, messages: Sequence[Any]) -> list[Settings]:
+        self._read[name] = self._read[name] or [Settings(message) for message in messages]
+        return self._read[name]
+
+    def _value(self, name: str) -> Any:
+        self._read.setdefault(name, [])
+        return getattr(self._message, name)
 
 
-def parse(text: str, where: str) -> Message:
-    """Read a file's text; raises ModelError with the line where it can't be read."""
-    try:
-        return _Reader(text).message(end="", depth=0)
-    except _Unreadable as error:
-        line = text.count("\n", 0, error.place) + 1
-        raise ModelError(
-            f"{where}: not a Caffe network description: line {line}: {error}",
-            "Is it the deploy .prototxt, and complete?",
-        ) from error
+class LayerSettings(Settings):
+    """The fields of a layer, and the text that they came from."""
+
+    def __init__(self, message: Any, text: str, line: int) -> None:
+        super().__init__(message)
+        self._text, self._line = text, line
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether this is a layer as they were before 2015."""
+        return isinstance(self._message, V1LayerParameter)
+
+    def unknown(self) -> str:
+        """Return the first field that the schema lacks, in words; nothing where it knows them all."""
+        try:
+            text_format.Merge(self._text, NetParameter())
+        except text_format.ParseError as error:
+            return _reason(error, self._line)
+        return ""
 
 
-class _Unreadable(Exception):  # noqa: N818 - it never leaves this file
-    def __init__(self, reason: str, place: int) -> None:
-        super().__init__(reason)
-        self.place = place
+class Description:
+    """A description: the network's own settings, and its layers in the order in which they run."""
 
+    def __init__(self, text: str, where: str) -> None:
+        """Read a file's text; raises ModelError with the line where it can't be read."""
+        self._where = where
+        net = NetParameter()
+        today: list[LayerSettings] = []
+        legacy: list[LayerSettings] = []
+        for fragment, line in self._fragments(text):
+            message = self._parse(fragment, line, allow_unknown=True)
+            today += [LayerSettings(layer, fragment, line) for layer in message.layer]
+            legacy += [LayerSettings(layer, fragment, line) for layer in message.layers]
+            if not message.layer and not message.layers:
+                net.MergeFrom(self._parse(fragment, line))
+        self.net = Settings(net)
+        self.layers = [*today, *legacy]
 
-class _Reader:
-    def __init__(self, text: str) -> None:
-        self._end = len(text)
-        self._tokens = self._split(text)
-        self._kind, self._token, self._place = next(self._tokens)
-
-    def _split(self, text: str) -> Iterator[tuple[str, str, int]]:
-        place = count = 0
-        while place < len(text):
-            found = _TOKEN.match(text, place)
-            if found is None:
-                raise _Unreadable(f"can't read {text[place : place + 20]!r}", place)
-            if found.lastgroup:
-                count += 1
-                if count > MAX_TOKENS:
-                    raise _Unreadable(f"more than {MAX_TOKENS:,} words", place)
-                yield found.lastgroup, found.group(), place
-            place = found.end()
-        while True:
-            yield "end", "", self._end
-
-    def _next(self) -> str:
-        token = self._token
-        self._kind, self._token, self._place = next(self._tokens)
-        return token
-
-    def _fail(self, expected: str) -> _Unreadable:
-        return _Unreadable(
-            f"found {self._token[:40]!r}, expected {expected}"
-            if self._kind != "end"
-            else f"it ends early, expected {expected}",
-            self._place,
-        )
-
-    def message(self, end: str, depth: int) -> Message:
-        if depth > MAX_DEPTH:
-            raise _Unreadable(f"messages lie more than {MAX_DEPTH} deep", self._place)
-        message = Message()
-        while self._token != end or (not end and self._kind != "end"):
-            if self._kind != "word":
-                raise self._fail("the name of a field")
-            values = message.values.setdefault(self._next(), [])
-            has_colon = self._token == ":"
-            if has_colon:
-                self._next()
-            if self._token in _CLOSING:
-                values.append(self.message(_CLOSING[self._next()], depth + 1))
-                self._next()
-            elif not has_colon:
-                raise self._fail("':' or '{'")
-            elif self._token == "[":
-                values.extend(self._listed())
-            else:
-                values.append(self._value())
-            if self._token in (",", ";"):
-                self._next()
+    def _parse(self, text: str, line: int, *, allow_unknown: bool = False) -> NetParameter:
+        message = NetParameter()
+        try:
+            text_format.Merge(text, message, allow_unknown_field=allow_unknown)
+        except (text_format.ParseError, ValueError) as error:
+            layer = next((f"in the layer '{layer.name}', " for layer in (*message.layer, *message.layers)), "")
+            raise self._unreadable(f"{layer}{_reason(error, line)}") from error
         return message
 
-    def _listed(self) -> Iterator[str]:
-        self._next()
-        while self._token != "]":
-            yield self._value()
-            if self._token == ",":
-                self._next()
-        self._next()
+    def _fragments(self, text: str) -> Iterator[tuple[str, int]]:
+        """Cut a text before and after each field with braces; yield the fragments and the lines that they start on."""
+        start, line = 0, 1
+        for end in self._cuts(text):
+            fragment = text[start:end]
+            stripped = fragment.lstrip(" \t\r\n,;")
+            first = line + fragment.count("\n", 0, len(fragment) - len(stripped))
+            if stripped:
+                yield stripped, first
+            line += fragment.count("\n")
+            start = end
 
-    def _value(self) -> str:
-        if self._kind == "word":
-            return self._next()
-        if self._kind != "text":
-            raise self._fail("a value")
-        parts = []
-        while self._kind == "text":  # Adjacent texts are one, as in C.
-            parts.append(re.sub(r"\\(.)", lambda found: _ESCAPES.get(found[1], found[1]), self._next()[1:-1]))
-        return "".join(parts)
+    def _cuts(self, text: str) -> Iterator[int]:
+        depth = name = 0
+        for piece in _PIECES.finditer(text):
+            if piece["word"] and not depth:
+                name = piece.start()
+            elif piece["open"]:
+                if not depth:
+                    yield name
+                depth += 1
+                if depth > MAX_DEPTH:
+                    line = text.count("\n", 0, piece.start()) + 1
+                    raise self._unreadable(f"line {line}: messages lie more than {MAX_DEPTH} deep")
+            elif piece["close"]:
+                depth = max(0, depth - 1)
+                if not depth:
+                    name = piece.end()
+                    yield name
+        yield len(text)
+
+    def _unreadable(self, reason: str) -> ModelError:
+        return ModelError(
+            f"{self._where}: not a Caffe network description: {reason}", "Is it the deploy .prototxt, and complete?"
+        )
 
 
-def _number(name: str, text: str) -> float:
-    try:
-        value = float(text.rstrip("fF"))
-    except ValueError:
-        raise ValueError(f"'{name}' is '{text[:40]}', expected a number") from None
-    if not abs(value) < 3.5e38:
-        raise ValueError(f"'{name}' is {text[:40]}, expected a finite number")
+def _reason(error: Exception, first_line: int) -> str:
+    """Say what text_format says, without the schema's package and the text of the line, and with the line's number in
+    the whole file."""
+    text = str(error)
+    line = error.GetLine() if isinstance(error, text_format.ParseError) else None
+    if line is not None:
+        text = f"line {first_line + line - 1}: {_POSITION.sub('', text)}"
+    text = "".join(character if character.isprintable() else "?" for character in text.replace("plimsoll.caffe.", ""))
+    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]} …"
+
+
+def _finite(name: str, value: float) -> float:
+    if not abs(value) < float("inf"):
+        raise ValueError(f"'{name}' is {value}, expected a finite number")
     return value
-
-
-def _integer(name: str, text: str) -> int:
-    if not re.fullmatch(r"-?[0-9]{1,10}", text):
-        raise ValueError(f"'{name}' is '{text[:40]}', expected a whole number")
-    return int(text)

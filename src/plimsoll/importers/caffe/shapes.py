@@ -17,21 +17,21 @@ from plimsoll.importers.caffe.layer import ANY, Layer, Value
 def inner_product(layer: Layer) -> list[Value]:
     """A matrix product with everything but the batch, plus a bias."""
     params = layer.params("inner_product_param")
-    outputs, value = params.integer("num_output", 0), layer.bottom
-    if outputs < 1 or layer.axis(params.integer("axis", 1), len(value.shape)) != 1:
+    outputs, value = params.integer("num_output"), layer.bottom
+    if outputs < 1 or layer.axis(params.integer("axis"), len(value.shape)) != 1:
         layer.fail("it multiplies by something other than all axes but the batch, or num_output is missing")
     size = math.prod(value.shape[1:])
-    transposed = params.flag("transpose", default=False)
+    transposed = params.flag("transpose")
     weights = layer.constant("weights", layer.weights(0, (size, outputs) if transposed else (outputs, size)))
     name = value.name if len(value.shape) == 2 else layer.emit("Flatten", [value.name], layer.inner("flat"), axis=1)
-    biases = [layer.constant("bias", layer.weights(1, (outputs,)))] if params.flag("bias_term", default=True) else []
+    biases = [layer.constant("bias", layer.weights(1, (outputs,)))] if params.flag("bias_term") else []
     return [layer.made(layer.emit("Gemm", [name, weights, *biases], transB=int(not transposed)), (ANY, outputs))]
 
 
 def softmax(layer: Layer) -> list[Value]:
     """Softmax over one axis, the channels where none is named."""
     value = layer.bottom
-    axis = layer.axis(layer.params("softmax_param").integer("axis", 1), len(value.shape))
+    axis = layer.axis(layer.params("softmax_param").integer("axis"), len(value.shape))
     return [layer.made(layer.emit("Softmax", [value.name], axis=axis), value.shape)]
 
 
@@ -39,7 +39,7 @@ def concat(layer: Layer) -> list[Value]:
     """Join blobs along one axis."""
     params = layer.params("concat_param")
     first = layer.bottoms[0]
-    axis = layer.axis(params.integer("axis", params.integer("concat_dim", 1)), len(first.shape))
+    axis = layer.axis(params.integer("axis", params.integer("concat_dim")), len(first.shape))
     rests = {(*value.shape[:axis], 0, *value.shape[axis + 1 :]) for value in layer.bottoms}
     if len(rests) != 1:
         layer.fail(f"it joins blobs of the shapes {[list(value.shape) for value in layer.bottoms]} along axis {axis}")
@@ -51,7 +51,7 @@ def slices(layer: Layer) -> list[Value]:
     """Cut a blob into several along one axis, at given places or evenly."""
     params = layer.params("slice_param")
     value, count = layer.bottom, len(layer.tops)
-    axis = layer.axis(params.integer("axis", params.integer("slice_dim", 1)), len(value.shape))
+    axis = layer.axis(params.integer("axis", params.integer("slice_dim")), len(value.shape))
     size = value.shape[axis]
     points = params.integers("slice_point") or [size * place // count for place in range(1, count)]
     edges = [0, *points, size]
@@ -75,7 +75,7 @@ def crop(layer: Layer) -> list[Value]:
         layer.fail(f"it reads {len(layer.bottoms)} blobs, expected two")
     params = layer.params("crop_param")
     value, wanted = layer.bottoms
-    axis = layer.axis(params.integer("axis", 2), len(value.shape))
+    axis = layer.axis(params.integer("axis"), len(value.shape))
     count = len(value.shape) - axis
     offsets = params.integers("offset") or [0]
     offsets = offsets * count if len(offsets) == 1 else offsets
@@ -97,7 +97,7 @@ def flatten(layer: Layer) -> list[Value]:
     params = layer.params("flatten_param")
     value = layer.bottom
     rank = len(value.shape)
-    start, end = layer.axis(params.integer("axis", 1), rank), layer.axis(params.integer("end_axis", -1), rank)
+    start, end = layer.axis(params.integer("axis"), rank), layer.axis(params.integer("end_axis"), rank)
     if end < start:
         layer.fail(f"it flattens the axes {start} to {end}")
     shape = (*value.shape[:start], math.prod(value.shape[start : end + 1]), *value.shape[end + 1 :])
@@ -109,7 +109,7 @@ def flatten(layer: Layer) -> list[Value]:
 def reshape(layer: Layer) -> list[Value]:
     """Give a blob another shape: 0 keeps a size, -1 is what is left over. The batch stays as it is."""
     params = layer.params("reshape_param")
-    if params.integer("axis", 0) != 0 or params.integer("num_axes", -1) != -1:
+    if params.integer("axis") != 0 or params.integer("num_axes") != -1:
         layer.fail("it reshapes some axes only (axis, num_axes); give the whole shape")
     value = layer.bottom
     wanted = params.message("shape").integers("dim")

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.importers.caffe.layer import Layer, Value
-from plimsoll.importers.caffe.prototxt import Message
+from plimsoll.importers.caffe.prototxt import Settings
 
 Pair = tuple[int, int]
 _MAX_MAP = 1 << 20
@@ -41,7 +41,7 @@ def convolution(layer: Layer) -> list[Value]:
     """Convolution with groups and dilation; sizes round down."""
     params, window, outputs, group = _settings(layer)
     value = layer.bottom
-    if layer.kind != "Convolution" and "group" not in params.values:  # the depthwise layers of Caffe's forks
+    if layer.kind != "Convolution" and not params.has("group"):  # the depthwise layers of Caffe's forks
         group = value.shape[1]
     channels = _channels(layer, value, outputs, group)
     weights = layer.constant("weights", layer.weights(0, (outputs, channels // group, *window.kernel)))
@@ -86,11 +86,11 @@ def pooling(layer: Layer) -> list[Value]:
     value = layer.bottom
     if len(value.shape) != 4:
         layer.fail(f"it pools a blob with {len(value.shape)} axes, expected 4")
-    method = params.text("pool", "MAX")
-    if method not in ("MAX", "AVE", "0", "1"):
+    method = params.choice("pool")
+    if method not in ("MAX", "AVE"):
         layer.fail(f"it pools by '{method}'; Plimsoll knows MAX and AVE")
-    average = method in ("AVE", "1")
-    if params.flag("global_pooling", default=False):
+    average = method == "AVE"
+    if params.flag("global_pooling"):
         params.ignore("stride", "pad", "kernel_size")
         return [
             layer.made(
@@ -98,10 +98,8 @@ def pooling(layer: Layer) -> list[Value]:
             )
         ]
     window = _window(layer, params)
-    rounding = params.text("round_mode", "CEIL")
-    if rounding not in ("CEIL", "0", "FLOOR", "1"):
-        layer.fail(f"its round_mode is '{rounding}', expected CEIL or FLOOR")
-    axes = [_pooled(layer, value.shape[2 + axis], window, axis, ceil=rounding in ("CEIL", "0")) for axis in (0, 1)]
+    ceil = params.choice("round_mode") == "CEIL"
+    axes = [_pooled(layer, value.shape[2 + axis], window, axis, ceil=ceil) for axis in (0, 1)]
     pads = [*window.pad, *(axis.end for axis in axes)]
     shape = (*value.shape[:2], *(axis.size for axis in axes))
     attributes: dict[str, Any] = {"kernel_shape": list(window.kernel), "strides": list(window.stride), "pads": pads}
@@ -119,15 +117,15 @@ def lrn(layer: Layer) -> list[Value]:
     """Local response normalization, across channels or within each."""
     params = layer.params("lrn_param")
     size, alpha, beta, k = (
-        params.integer("local_size", 5),
-        params.number("alpha", 1),
-        params.number("beta", 0.75),
-        params.number("k", 1),
+        params.integer("local_size"),
+        params.number("alpha"),
+        params.number("beta"),
+        params.number("k"),
     )
     value = layer.bottom
     if size < 1 or size % 2 == 0 or size > 65_535:
         layer.fail(f"its local_size is {size}, expected an odd number")
-    if params.text("norm_region", "ACROSS_CHANNELS") in ("ACROSS_CHANNELS", "0"):
+    if params.choice("norm_region") == "ACROSS_CHANNELS":
         return [layer.made(layer.emit("LRN", [value.name], size=size, alpha=alpha, beta=beta, bias=k), value.shape)]
     squares = layer.emit("Mul", [value.name, value.name], layer.inner("squares"))
     margin = [(size - 1) // 2] * 4
@@ -171,10 +169,10 @@ def _pooled(layer: Layer, size: int, window: Window, axis: int, *, ceil: bool) -
     return _Axis(count, max(0, (count - 1) * stride + kernel - size - pad), kernel / divisors)
 
 
-def _settings(layer: Layer) -> tuple[Message, Window, int, int]:
+def _settings(layer: Layer) -> tuple[Settings, Window, int, int]:
     params = layer.params("convolution_param")
-    group, outputs = params.integer("group", 1), params.integer("num_output", 0)
-    if len(layer.bottom.shape) != 4 or params.integer("axis", 1) != 1:
+    group, outputs = params.integer("group"), params.integer("num_output")
+    if len(layer.bottom.shape) != 4 or params.integer("axis") != 1:
         layer.fail(
             f"it works on a blob with {len(layer.bottom.shape)} axes, expected pictures: 4 axes, channels second"
         )
@@ -190,24 +188,31 @@ def _channels(layer: Layer, value: Value, outputs: int, group: int) -> int:
     return channels
 
 
-def _bias(layer: Layer, params: Message, outputs: int) -> list[str]:
-    return [layer.constant("bias", layer.weights(1, (outputs,)))] if params.flag("bias_term", default=True) else []
+def _bias(layer: Layer, params: Settings, outputs: int) -> list[str]:
+    return [layer.constant("bias", layer.weights(1, (outputs,)))] if params.flag("bias_term") else []
 
 
-def _window(layer: Layer, params: Message) -> Window:
+def _window(layer: Layer, params: Settings) -> Window:
     kernel = _pair(layer, params, "kernel_size", "kernel", 0)
     stride, pad = _pair(layer, params, "stride", "stride", 1), _pair(layer, params, "pad", "pad", 0)
-    window = Window(kernel, stride, pad, _pair(layer, params, "dilation", "dilation", 1))
+    dilation = _both(layer, params, "dilation", 1) if layer.kind != "Pooling" else (1, 1)
+    window = Window(kernel, stride, pad, dilation)
     window.check(layer)
     return window
 
 
-def _pair(layer: Layer, params: Message, both: str, prefix: str, default: int) -> Pair:
-    values = params.integers(both)
-    if len(values) > 2:
-        layer.fail(f"{both} has {len(values)} values, expected 1 or 2")
-    height, width = (values * 2)[:2] if values else (default, default)
+def _pair(layer: Layer, params: Settings, name: str, prefix: str, default: int) -> Pair:
+    height, width = _both(layer, params, name, default)
     return params.integer(f"{prefix}_h", height), params.integer(f"{prefix}_w", width)
+
+
+def _both(layer: Layer, params: Settings, name: str, default: int) -> Pair:
+    """Return a setting for height and width that is given once for both, or once each."""
+    values = params.integers(name)
+    if len(values) > 2:
+        layer.fail(f"{name} has {len(values)} values, expected 1 or 2")
+    height, width = (values * 2)[:2] if values else (default, default)
+    return height, width
 
 
 def _attributes(window: Window) -> dict[str, Any]:
