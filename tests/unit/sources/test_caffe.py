@@ -437,7 +437,7 @@ def test_a_layer_for_training_alone_may_have_settings_that_are_not_known(tmp_pat
     with pytest.raises(ModelError, match="MultiBoxLoss"):
         import_model(prototxt, tmp_path / "out")
     prototxt.write_text(f"optimizer: 'sgd' {text}")
-    with pytest.raises(ModelError, match='line 1: .*"optimizer"'):
+    with pytest.raises(ModelError, match=r'line 1: .*"optimizer"'):
         import_model(prototxt, tmp_path / "out")
 
 
@@ -449,7 +449,7 @@ def test_a_setting_that_is_not_known_is_named_with_its_line_wherever_the_layer_s
     (found,) = answer(import_model(prototxt, tmp_path / "out").model, data=X).values()
     np.testing.assert_allclose(found, np.maximum(X, 0), rtol=1e-6)
     prototxt.write_text(text.replace("engine: CAFFE", "speed: 2"))
-    with pytest.raises(ModelError, match='line 7: .*"speed"'):
+    with pytest.raises(ModelError, match=r'line 7: .*"speed"'):
         import_model(prototxt, tmp_path / "out")
 
 
@@ -457,7 +457,7 @@ def test_a_setting_that_is_not_known_is_named_with_its_line_wherever_the_layer_s
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, coefficient: str) -> None:
     text = inputs(1, 4, 5, 6) + layer("l", "Power", "data", "l", f"power_param {{ shift: {coefficient} }}")
     prototxt, _ = write_pair(tmp_path, text, {"l": []})
-    with pytest.raises(ModelError, match="'shift' is .*finite"):
+    with pytest.raises(ModelError, match=r"'shift' is .*finite"):
         import_model(prototxt, tmp_path / "out")
 
 
