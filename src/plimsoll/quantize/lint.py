@@ -11,11 +11,11 @@ from plimsoll.core.model import Model
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.onnx.graph import Graph
-from plimsoll.quantize import options
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.float16 import LARGEST, SMALLEST_NORMAL, float_weights
 from plimsoll.quantize.placement import node_key
 from plimsoll.quantize.prepare import OPSET
+from plimsoll.system import host
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -104,7 +104,7 @@ def _opset(proto: ModelProto) -> list[Finding]:
 
 
 def _processor() -> list[Finding]:
-    if not options.saturates():
+    if not host.capabilities().int8_saturates:
         return []
     return [
         Finding(

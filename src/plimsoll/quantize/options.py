@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -11,12 +10,6 @@ from plimsoll.errors import InputError
 from plimsoll.quantize.parameters import ActivationType, Symmetry, WeightMethod
 from plimsoll.quantize.placement import OPERATORS
 from plimsoll.system import host
-
-_X86 = ("x86_64", "amd64", "i386", "i686")
-_WIDE_SUMS = {"avx512_vnni", "avx_vnni", "amx_int8"}
-"""With one of these, x86 adds products of 8-bit numbers in 32 bits at once. Without, pairs are first added in 16 bits,
-which saturate."""
-
 
 _DEFAULT_TARGET = Target("onnxruntime", "cpu", "int8")
 
@@ -77,18 +70,7 @@ class StaticOptions:
 
     def settled(self) -> Self:
         """Return the options with the choices that this processor makes filled in."""
-        activations = self.activations or ("uint8" if is_x86() else "int8")
-        bits = self.weight_bits or (7 if activations == "uint8" and saturates() else 8)
+        processor = host.capabilities()
+        activations = self.activations or ("uint8" if processor.x86 else "int8")
+        bits = self.weight_bits or (7 if activations == "uint8" and processor.int8_saturates else 8)
         return replace(self, activations=activations, weight_bits=bits)
-
-
-def is_x86() -> bool:
-    """Tell whether this is an x86 processor."""
-    return platform.machine().lower() in _X86
-
-
-def saturates() -> bool:
-    """Tell whether sums of uint8 × int8 products may be cut off on this processor; False where its instruction sets
-    aren't known."""
-    sets = set(host.instruction_sets())
-    return is_x86() and bool(sets) and not sets & _WIDE_SUMS

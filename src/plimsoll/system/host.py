@@ -1,4 +1,4 @@
-"""What this machine really offers: its share of the cores, its memory, its processor.
+"""What this machine really has: its share of the cores, its memory, its processor and what that computes natively.
 
 A container or a batch system often grants less than the hardware has. Sizing thread pools by the core
 count then makes threads fight for a quota, which is slower than using fewer.
@@ -12,6 +12,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -113,6 +114,45 @@ def instruction_sets() -> tuple[str, ...]:
         if key.strip().lower() in {"flags", "features"}:
             return tuple(sorted(known.intersection(value.split())))
     return ()
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What this processor computes natively, as far as the system tells: no runtime finds that out for itself."""
+
+    x86: bool
+    """Whether it is an x86 processor."""
+    vnni: bool
+    """On x86, whether products of 8-bit numbers are added in 32 bits at once (AVX512-VNNI, AVX-VNNI)."""
+    amx_int8: bool
+    """On x86, whether matrices of 8-bit numbers are multiplied in tiles, whose sums have 32 bits too."""
+    bfloat16: bool
+    """Whether it computes in bfloat16 (AVX512-BF16, AMX-BF16, Arm's BF16)."""
+    float16: bool
+    """Whether it computes in float16 (AVX512-FP16, Arm's FP16, Apple's processors)."""
+    int8_saturates: bool
+    """Whether sums of uint8 × int8 products may be cut off: x86 without VNNI adds pairs of them in 16 bits.
+
+    AMX alone doesn't help: only products of matrices use its tiles, other kernels (depthwise convolutions) still add in
+    16 bits. False where the instruction sets are unknown.
+    """
+
+
+def capabilities() -> Capabilities:
+    """Return what this processor computes natively."""
+    sets = set(instruction_sets())
+    machine = platform.machine().lower()
+    x86 = machine in ("x86_64", "amd64", "i386", "i686")
+    vnni = bool(sets & {"avx512_vnni", "avx_vnni"})
+    apple = platform.system() == "Darwin" and machine == "arm64"
+    return Capabilities(
+        x86=x86,
+        vnni=vnni,
+        amx_int8="amx_int8" in sets,
+        bfloat16=bool(sets & {"avx512_bf16", "amx_bf16", "bf16"}),
+        float16=apple or bool(sets & {"avx512_fp16", "asimdhp"}),
+        int8_saturates=x86 and bool(sets) and not vnni,
+    )
 
 
 def describe() -> dict[str, object]:

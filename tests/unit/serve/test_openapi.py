@@ -139,9 +139,7 @@ def test_contracts_stand_where_they_are_configured() -> None:
 
 
 def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
-    keyed = document_of(
-        {"access": {"keys": str(tmp_path / "keys.toml")}, "compat": {"pictrs": {"error_status": 429}}}
-    )
+    keyed = document_of({"access": {"keys": str(tmp_path / "keys.toml")}, "compat": {"pictrs": {"error_status": 429}}})
     turned_away = {"401", "403", "429"}
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "key"}
     for path, _, operation in operations(keyed):

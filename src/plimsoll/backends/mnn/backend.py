@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +83,8 @@ class Mnn(Backend):
 def _arithmetic(precision: str) -> str:
     """Return MNN's name of what it computes in: `low` is float16 where the processor has it, and bfloat16 on some that
     hasn't."""
-    arm = platform.machine().lower() in ("arm64", "aarch64")
-    return (
-        "low"
-        if precision == "float16" and arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets())
-        else "high"
-    )
+    processor = host.capabilities()
+    return "low" if precision == "float16" and processor.float16 and not processor.x86 else "high"
 
 
 BACKEND = Mnn()

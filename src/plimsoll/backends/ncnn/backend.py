@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +67,12 @@ class Ncnn(Backend):
         signature = signature_of(model)
         ncnn = require("ncnn", INSTALL)
         with translate(BuildError, f"ncnn can't load {model.path.name}"):
-            half = target.precision == "float16" and _has_float16()
+            processor = host.capabilities()
+            half = target.precision == "float16" and processor.float16 and not processor.x86
             network = conversion.loaded(
                 ncnn, (model.path, conversion.weights_of(model)), threads=chosen.threads or plan.threads, half=half
             )
             return NcnnSession(network, signature, plan.streams)
-
-
-def _has_float16() -> bool:
-    arm = platform.machine().lower() in ("arm64", "aarch64")
-    return arm and (platform.system() == "Darwin" or "asimdhp" in host.instruction_sets())
 
 
 BACKEND = Ncnn()

@@ -135,16 +135,9 @@ def _settings(runtime: ModuleType, chosen: OnnxRuntimeOptions, plan: ThreadPlan)
     spinning = chosen.spinning if chosen.spinning is not None else threads > 1
     settings.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     # ONNX Runtime obeys this on processors with VNNI too: open_nsfw in int8 then took 2.6 times as long, for nothing.
-    exact = chosen.exact_int8 if chosen.exact_int8 is not None else _saturates()
+    exact = chosen.exact_int8 if chosen.exact_int8 is not None else host.capabilities().int8_saturates
     settings.add_session_config_entry("session.x64quantprecision", "1" if exact else "0")
     return settings
-
-
-def _saturates() -> bool:
-    """Tell whether this processor adds int8 products in 16 bits: x86 without VNNI. False where its instruction sets
-    aren't known."""
-    sets = set(host.instruction_sets())
-    return "sse4_1" in sets and not sets & {"avx512_vnni", "avx_vnni"}
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import platform
 import sys
 import threading
 from collections.abc import Mapping
@@ -105,14 +104,13 @@ def _require_ir_form(model: Model, target: Target) -> None:
 def _lacking(precision: str) -> str:
     """Return what this processor lacks for a precision, or nothing. OpenVINO itself would emulate it, or ignore the
     wish."""
-    sets = set(host.instruction_sets())
-    if precision == "bfloat16" and not sets & {"avx512_bf16", "amx_bf16", "bf16"}:
+    processor = host.capabilities()
+    if precision == "bfloat16" and not processor.bfloat16:
         return (
             "This processor is not known to compute in bfloat16 (AVX512-BF16, AMX-BF16 or Arm's BF16): OpenVINO would"
             " emulate it. Use float32."
         )
-    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
-    if precision == "float16" and not apple and not sets & {"avx512_fp16", "asimdhp"}:
+    if precision == "float16" and not processor.float16:
         return (
             "This processor is not known to compute in float16 (AVX512-FP16 or Arm's FP16): OpenVINO would compute in"
             " another precision. Use float32."

@@ -107,7 +107,7 @@ def _has_cuda(found: Any) -> bool:
 
 
 def _lacking(precision: str) -> str:
-    if precision == "bfloat16" and not set(host.instruction_sets()) & {"avx512_bf16", "amx_bf16", "bf16"}:
+    if precision == "bfloat16" and not host.capabilities().bfloat16:
         return "This processor is not known to compute in bfloat16 (AVX512-BF16, AMX-BF16 or Arm's BF16). Use float32."
     return ""
 

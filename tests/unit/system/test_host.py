@@ -88,3 +88,37 @@ def test_memory() -> None:
         pytest.skip("the system doesn't tell")
     assert 10_000_000 < held < allowed
     assert host.resident_bytes(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "sets", "capable"),
+    [
+        ("x86_64", (), "x86"),
+        ("x86_64", ("avx2", "sse4_1"), "x86 int8_saturates"),
+        ("AMD64", ("avx2", "avx512f"), "x86 int8_saturates"),
+        ("x86_64", ("avx2", "avx512_vnni"), "x86 vnni"),
+        ("x86_64", ("avx2", "avx_vnni"), "x86 vnni"),
+        ("x86_64", ("amx_int8", "amx_tile", "avx512f"), "x86 amx_int8 int8_saturates"),
+        ("x86_64", ("amx_int8", "avx512_vnni"), "x86 amx_int8 vnni"),
+        ("x86_64", ("avx512_bf16", "avx512_vnni"), "x86 vnni bfloat16"),
+        ("x86_64", ("amx_bf16", "avx512_fp16", "avx512_vnni"), "x86 vnni bfloat16 float16"),
+        ("aarch64", ("asimd",), ""),
+        ("aarch64", ("asimd", "asimddp", "asimdhp", "bf16"), "bfloat16 float16"),
+        ("arm64", (), ""),
+    ],
+    ids=str,
+)
+def test_what_the_processor_computes_natively_follows_from_its_flags(
+    monkeypatch: pytest.MonkeyPatch, machine: str, sets: tuple[str, ...], capable: str
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr(host, "instruction_sets", lambda: sets)
+    assert {name for name, value in vars(host.capabilities()).items() if value} == set(capable.split())
+
+
+def test_apples_processors_compute_in_float16_without_saying_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("platform.system", lambda: "Darwin")
+    monkeypatch.setattr(host, "instruction_sets", tuple)
+    assert host.capabilities().float16
