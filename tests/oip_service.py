@@ -117,7 +117,9 @@ async def _grpc(service: Service, **around: Any) -> GrpcServer | None:
 
 def patient(**limits: Any) -> Settings:
     """Return settings for a machine where a process may be held up for minutes."""
-    return Settings(timeout=600, batch_timeout=600, heartbeat_timeout=600, body_timeout=600, header_timeout=600, **limits)
+    return Settings(
+        timeout=600, batch_timeout=600, heartbeat_timeout=600, body_timeout=600, header_timeout=600, **limits
+    )
 
 
 def alone(name: str, reference: str | None = None, spec: Path | None = None) -> ModelConfig:

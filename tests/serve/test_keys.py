@@ -140,7 +140,7 @@ def test_a_service_does_not_start_without_its_keys(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't read the keys"):
         KeyStore(tmp_path / "missing.toml")
     (tmp_path / "bad.toml").write_text("[[key]]\nname = 'x'")
-    with pytest.raises(InputError, match=r"key\.0\.id"):
+    with pytest.raises(InputError, match=r"key\[0\]\.id"):
         KeyStore(tmp_path / "bad.toml")
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from plimsoll.core.model import Model, Reader, TensorInfo, Tensors
 from plimsoll.core.target import Target
+from plimsoll.core.wording import explain
 from plimsoll.errors import BackendMissingError, TargetError
 from plimsoll.onnx.form import OnnxForm
 from plimsoll.system import host
@@ -177,8 +178,6 @@ class Backend(ABC):
             return self.options.model_validate(dict(values))
         except ValidationError as error:
             known = ", ".join(self.options.model_fields) or "none"
-            lines = [
-                f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
-                for item in error.errors(include_url=False)
-            ]
-            raise TargetError(f"{self.name}: {'; '.join(lines)}", f"Options of {self.name}: {known}.") from error
+            raise TargetError(
+                f"{self.name}: {explain(error, values=True)}", f"Options of {self.name}: {known}."
+            ) from error

@@ -16,7 +16,6 @@ doesn't tell who made a bundle: whoever can change a file can change the manifes
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import stat
@@ -38,6 +37,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BundleError, SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
+from plimsoll.system.files import sha256
 
 Content = Path | bytes | NDArray[Any]
 """What a file of a bundle is made of: a file to copy, bytes, or a tensor."""
@@ -146,8 +146,7 @@ def _check_files(folder: Path) -> Manifest:
             raise BundleError(
                 f"{name}: expected {record.size:,} bytes, found {found[name]:,}", "Copy or download it again."
             )
-        with folder.joinpath(*name.split("/")).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256(folder.joinpath(*name.split("/")))
         if digest != record.sha256:
             raise BundleError(
                 f"{name}: expected SHA-256 {record.sha256}, found {digest}",
@@ -255,8 +254,7 @@ def _fill(folder: Path, contents: Mapping[str, Content], facts: Manifest) -> Non
             shutil.copyfile(content, path)
         else:
             path.write_bytes(content if isinstance(content, bytes) else tensor_file.dumps(content))
-        with path.open("rb") as stream:
-            files[name] = FileRecord(size=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
+        files[name] = FileRecord(size=path.stat().st_size, sha256=sha256(path))
     complete = facts.model_copy(update={"files": files})
     complete.check()
     (folder / manifest.FILE).write_bytes(manifest.dumps(complete))

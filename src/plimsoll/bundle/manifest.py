@@ -9,6 +9,7 @@ from pydantic_core import from_json
 
 from plimsoll.bundle.archive import check_names
 from plimsoll.core.target import Target
+from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError, PlimsollError
 from plimsoll.spec import Name
 
@@ -129,14 +130,6 @@ def loads(data: bytes) -> Manifest:
         raise BundleError(f"{FILE}: {explain(error)}") from error
     manifest.check()
     return manifest
-
-
-def explain(error: ValidationError) -> str:
-    """Say in one line what is wrong; keys that a stranger chose are shortened and lose what a terminal would obey."""
-    mistakes = error.errors(include_url=False, include_input=False)
-    lines = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in mistakes[:5]]
-    more = f"; and {len(mistakes) - 5} more" if len(mistakes) > 5 else ""
-    return "; ".join("".join(char if char.isprintable() else "?" for char in line[:200]) for line in lines) + more
 
 
 def _check_version(content: Any) -> None:

@@ -17,9 +17,10 @@ from plimsoll import __version__, importers
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, Content, check_destination, write
 from plimsoll.bundle.golden_check import Golden, checks_of, compare, tolerance_for
-from plimsoll.bundle.manifest import GoldenVector, Manifest, ModelFiles, explain
+from plimsoll.bundle.manifest import GoldenVector, Manifest, ModelFiles
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
+from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError, CheckError, ImageError, InputError, ModelError
 from plimsoll.preprocessing import Preprocessing, Preprocessor
 from plimsoll.preprocessing.formats import read, sniff

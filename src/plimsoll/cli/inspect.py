@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plimsoll.core.wording import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -150,7 +152,7 @@ def _plain(text: str, *, bold: bool = False, colour: str = "") -> Any:
     from rich.text import Text
 
     style = f"{'bold ' if bold else ''}{colour}".strip()
-    return Text("".join(character if character.isprintable() else "?" for character in text), style=style)
+    return Text(printable(text), style=style)
 
 
 def _shape(value: Value) -> str:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.core.wording import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -160,7 +162,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
         unit = f" {check.unit}" if check.unit else ""
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
         limit = f"{'≤' if check.bound == 'at_most' else '≥'} {check.limit:g}{unit}"
-        table.add_row(mark, check.name, f"{check.measured:.3g}{unit}", limit, Text(_printable(check.detail)))
+        table.add_row(mark, check.name, f"{check.measured:.3g}{unit}", limit, Text(printable(check.detail, 300)))
     return table
 
 
@@ -193,7 +195,10 @@ def _show_failures(console: Console, proof: Proof) -> None:
     for failure in proof.failures[:5]:
         who = "neither" if failure.reference and failure.other else "A failed" if failure.reference else "B failed"
         console.print(
-            Text(f"  {_printable(failure.path)}: {who}: {_printable(failure.reference or failure.other)}", style="dim"),
+            Text(
+                f"  {printable(failure.path, 300)}: {who}: {printable(failure.reference or failure.other, 300)}",
+                style="dim",
+            ),
             soft_wrap=True,
         )
 
@@ -219,8 +224,8 @@ def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
             f"{place + 1} of {len(layers)}",
             f"{layer.snr_db:.1f} dB",
             bar,
-            _printable(layer.name),
-            _printable(layer.operator),
+            printable(layer.name, 300),
+            printable(layer.operator, 300),
         )
     console.print()
     console.print(
@@ -231,8 +236,3 @@ def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
         soft_wrap=True,
     )
     console.print(table)
-
-
-def _printable(text: str) -> str:
-    """Take out what a terminal would obey: the text may come from a file."""
-    return "".join(char if char.isprintable() else "?" for char in text[:300])

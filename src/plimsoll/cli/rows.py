@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from plimsoll.core.wording import printable
 from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.inference.predictor import Prediction
 from plimsoll.tasks.base import Task
@@ -222,7 +223,7 @@ class Table(Writer):
 
 def _shortened(path: str, width: int) -> str:
     """Cut a long path at its front: its end tells more."""
-    clean = "".join(char if char.isprintable() else "?" for char in path)
+    clean = printable(path)
     return clean if len(clean) <= width else "…" + clean[-(width - 1) :]
 
 

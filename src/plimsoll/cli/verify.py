@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.core.wording import printable
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -58,7 +60,7 @@ def _show(report: Report, files: int) -> None:
     for check in report.checks:
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
         table.add_row(
-            mark, Text(check.name), *_figures(check), Text(_printable(check.detail) if check.measured else "")
+            mark, Text(check.name), *_figures(check), Text(printable(check.detail, 500) if check.measured else "")
         )
     console.print(table)
     console.print()
@@ -75,13 +77,15 @@ def _machine(report: Report) -> list[Text]:
 
     found = {name: str(value) for name, value in report.measurements.items()}
     where = "proven" if "proof" in found else "packed"
-    lines = [Text(f"proof: {_printable(found['proof'])}")] if "proof" in found else []
+    lines = [Text(f"proof: {printable(found['proof'], 500)}")] if "proof" in found else []
     facts = {name.removeprefix("same "): value for name, value in found.items() if name.startswith("same ")}
     others = [name for name, value in facts.items() if value != "yes"]
     if not others:
         return [*lines, Text(f"✓ this machine is as the one where it was {where}: {', '.join(facts)}", style="green")]
     lines.append(Text(f"this machine is not as the one where it was {where}:", style="yellow"))
-    lines += [Text(f"  other {name}: {_printable(facts[name].removeprefix('no: '))}", style="dim") for name in others]
+    lines += [
+        Text(f"  other {name}: {printable(facts[name].removeprefix('no: '), 500)}", style="dim") for name in others
+    ]
     rounding = [fact.replace("_", " ") for fact in ROUNDING]
     if any(name in rounding for name in others):
         consequence = (
@@ -99,8 +103,3 @@ def _machine(report: Report) -> list[Text]:
 def _figures(check: Check) -> tuple[str, str]:
     unit = f" {check.unit}" if check.unit else ""
     return f"{check.measured:.3g}{unit}", f"{'≤' if check.bound == 'at_most' else '≥'} {check.limit:g}{unit}"
-
-
-def _printable(text: str) -> str:
-    """Take out what a terminal would obey: the text may come from the bundle."""
-    return "".join(char if char.isprintable() else "?" for char in text[:500])

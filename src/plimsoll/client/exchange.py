@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict
 
 from plimsoll.client.errors import BusyError, DeadlineError, RejectedError, ServiceError, UnreachableError
+from plimsoll.core.wording import printable
 
 _FIRST_PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 5.0
@@ -179,7 +180,7 @@ def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
     elif 400 <= reply.status < 500:
         kind = RejectedError
     elif 300 <= reply.status < 400:
-        words["message"] = f"the service sends elsewhere: {_printable(reply.headers.get('location', ''))}"
+        words["message"] = f"the service sends elsewhere: {_one_line(reply.headers.get('location', ''))}"
         words["hint"] = "Give that address to the client; it follows no redirects, so that keys stay where they belong."
     error = kind(
         words["message"],
@@ -217,7 +218,7 @@ def _said(reply: Reply) -> dict[str, str]:
         said = {"message": f"HTTP {reply.status}{': ' if reply.body else ''}{quoted(reply.body)}"}
     return {
         "of": "picture" if lone else "request",
-        **{name: _printable(str(said.get(name) or "")) for name in ("kind", "message", "hint")},
+        **{name: _one_line(str(said.get(name) or "")) for name in ("kind", "message", "hint")},
     }
 
 
@@ -237,12 +238,12 @@ def retry_after(text: str | None, now: Callable[[], float] = time.time) -> float
 
 def quoted(body: bytes) -> str:
     """Return the beginning of an answer, fit to be shown."""
-    text = _printable(body[: 4 * _QUOTED].decode("utf-8", "replace"))
+    text = _one_line(body[: 4 * _QUOTED].decode("utf-8", "replace"))
     return text if len(text) <= _QUOTED else text[:_QUOTED] + " …"
 
 
-def _printable(text: str) -> str:
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+def _one_line(text: str) -> str:
+    return " ".join(printable(text, replacement=" ").split())
 
 
 def _no_number(name: str) -> float:

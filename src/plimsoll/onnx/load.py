@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
+from plimsoll.core.wording import printable
 from plimsoll.errors import BuildError, ModelError, PlimsollError
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def _translated(path: Path, problem: str) -> Iterator[None]:
 
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0] or type(error).__name__
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 300 else printable[:300] + " …"
+    return printable(text, 300)
 
 
 def _require_text(proto: ModelProto) -> None:

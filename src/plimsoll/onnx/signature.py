@@ -10,8 +10,10 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll.core.model import Model, TensorInfo
+from plimsoll.core.wording import explain
 from plimsoll.errors import BuildError
 from plimsoll.onnx import load
+from plimsoll.system import files
 
 SUFFIX = ".signature.json"
 MAX_BYTES = 1_000_000
@@ -49,12 +51,11 @@ class Signature:
     def read(cls, path: Path) -> Self:
         """Read it from its JSON file; raises BuildError."""
         try:
-            if path.stat().st_size > MAX_BYTES:
-                raise BuildError(f"{path}: larger than {MAX_BYTES:,} bytes; is this the signature of a network?")
-            found = _File.model_validate_json(path.read_bytes())
+            found = _File.model_validate_json(files.read_bytes(path, MAX_BYTES))
         except (OSError, ValidationError) as error:
+            reason = error.strerror if isinstance(error, OSError) else explain(error)
             raise BuildError(
-                f"{path}: can't be read as the signature of a network: {error}", "Convert the ONNX network again."
+                f"{path}: can't be read as the signature of a network: {reason}", "Convert the ONNX network again."
             ) from error
         return cls(
             tuple(TensorInfo(**dict(one)) for one in found.inputs),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import re
 from pathlib import Path
 
 from plimsoll.errors import ImageError
 from plimsoll.spec.steps import Decode, ImageFormat
+from plimsoll.system import files
 
 MAX_FILE_BYTES = 200_000_000
 """A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
@@ -19,28 +20,21 @@ attack)."""
 _RIFF_HEADER = 30
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """FF and a code that is not stuffing (00), a restart (D0 to D7) or a fill byte (FF): none of these ends a scan."""
+_TOO_LARGE = "Is it a picture? Store it smaller."
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 def read(source: bytes | Path) -> bytes:
     """Return a picture file's bytes; raises ImageError where it can't be read or is too large."""
     if isinstance(source, bytes):
-        data = source
-    else:
-        try:
-            with source.open("rb") as stream:
-                # Asking for the most that is allowed would map that much memory first: three times as slow in four
-                # threads.
-                told = os.fstat(stream.fileno()).st_size or MAX_FILE_BYTES
-                data = stream.read(min(told, MAX_FILE_BYTES) + 1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ImageError(f"can't read the file: {reason}") from error
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(
-            f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", "Is it a picture? Store it smaller."
-        )
-    return data
+        if len(source) > MAX_FILE_BYTES:
+            raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", _TOO_LARGE)
+        return source
+    try:
+        return files.read_bytes(source, MAX_FILE_BYTES)
+    except OSError as error:
+        hint = _TOO_LARGE if error.errno == errno.EFBIG else ""
+        raise ImageError(f"can't read the file: {error.strerror}", hint) from error
 
 
 def sniff(data: bytes) -> ImageFormat | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from plimsoll.errors import InputError
+from plimsoll.system import files
 
 MAX_BYTES = 256_000_000
 
@@ -53,11 +55,9 @@ def _of_folder(folder: Path) -> dict[str, str]:
 
 def _of_csv(file: Path, images: Path | None) -> dict[str, str]:
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{file}: larger than {MAX_BYTES // 1_000_000} MB; are these labels?")
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            rows = [row for row in csv.reader(stream) if any(field.strip() for field in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = files.read_text(file, MAX_BYTES).removeprefix("\ufeff")
+        rows = [row for row in csv.reader(io.StringIO(text, newline="")) if any(field.strip() for field in row)]
+    except (OSError, csv.Error) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise InputError(
             f"{file}: can't read the labels: {reason}", "Give a CSV file with path,label a line."

@@ -25,8 +25,9 @@ from pydantic import (
 
 from plimsoll import __version__
 from plimsoll.core.check import Check, number_in_words
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
-from plimsoll.system import host
+from plimsoll.system import files, host
 
 DISTRIBUTION = "plimsoll-line"
 MAX_BYTES = 64_000_000
@@ -96,20 +97,11 @@ class Report(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read a report from its JSON file; raises InputError."""
         try:
-            with path.open("rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
+            return cls.model_validate_json(files.read_bytes(path, MAX_BYTES))
         except OSError as error:
             raise InputError(f"{path}: can't read the report: {error.strerror}") from error
-        if len(data) > MAX_BYTES:
-            raise InputError(f"{path}: larger than {MAX_BYTES // 1_000_000} MB; is this a report?")
-        try:
-            return cls.model_validate_json(data)
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
-                for item in error.errors(include_url=False, include_input=False)
-            ]
-            raise InputError(f"{path}: not a report that this version reads: {'; '.join(lines[:5])}") from error
+            raise InputError(f"{path}: not a report that this version reads: {explain(error)}") from error
 
 
 def schema() -> dict[str, Any]:

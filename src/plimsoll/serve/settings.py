@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.compat.settings import CompatSettings
@@ -84,7 +85,6 @@ def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{file}: it is no TOML: {error}") from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise InputError(
-            f"{file or 'settings'}: {'; '.join(lines)}", f"Settings: {', '.join(Settings.model_fields)}."
+            f"{file or 'settings'}: {explain(error, 'the settings')}", f"Settings: {', '.join(Settings.model_fields)}."
         ) from error

@@ -22,6 +22,7 @@ from plimsoll.ship.artifacts import Artifacts
 from plimsoll.ship.candidate import Candidate
 from plimsoll.ship.pictures import batches
 from plimsoll.spec import files as spec_files
+from plimsoll.system import files
 
 RANKED_ON = 16
 """Pictures that rank the layers: it is the order that counts."""
@@ -101,20 +102,19 @@ def tensors(payload: dict[str, Any]) -> dict[str, Any]:
 
 def _write(file: Path, plan: Preprocessor, pictures: list[str]) -> None:
     written, stored = 0, None
-    part = file.with_suffix(".part")
-    for batch in batches(plan, pictures):
+    with files.replacing(file) as temporary:
+        for batch in batches(plan, pictures):
+            if stored is None:
+                stored = np.lib.format.open_memmap(temporary, "w+", batch.dtype, (len(pictures), *batch.shape[1:]))
+            stored[written : written + len(batch)] = batch
+            written += len(batch)
         if stored is None:
-            stored = np.lib.format.open_memmap(part, "w+", batch.dtype, (len(pictures), *batch.shape[1:]))
-        stored[written : written + len(batch)] = batch
-        written += len(batch)
-    if stored is None:
-        raise InputError("none of the calibration pictures can be read")
-    stored.flush()
-    if written < len(pictures):  # Some could not be read: the array ends with the last one that could.
-        np.save(file, stored[:written])
-        part.unlink()
-    else:
-        part.replace(file)
+            raise InputError("none of the calibration pictures can be read")
+        stored.flush()
+        if written < len(pictures):  # Some could not be read: the array ends with the last one that could.
+            rest = np.array(stored[:written])
+            with temporary.open("wb") as stream:
+                np.save(stream, rest)
 
 
 def _tables_folder(payload: dict[str, Any]) -> Path:

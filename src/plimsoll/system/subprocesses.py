@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll.errors import PlimsollError
-from plimsoll.system import host
+from plimsoll.system import files, host
 
 _POLL_S = 0.1
 _SIGNALS = {
@@ -153,9 +153,7 @@ def main() -> None:
     except PlimsollError as error:
         traceback.print_exc()
         answer = {"error": error.message, "hint": error.hint}
-    written = folder / "result.json.part"
-    written.write_text(json.dumps(answer), encoding="utf-8")
-    written.replace(folder / "result.json")
+    files.write(folder / "result.json", json.dumps(answer))
 
 
 if __name__ == "__main__":

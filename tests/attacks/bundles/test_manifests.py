@@ -42,7 +42,7 @@ def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) 
     [
         (lambda data: data.update(version=2), "version '2'; this Plimsoll reads version 1"),
         (lambda data: data.update(format="zip"), "not a bundle's manifest"),
-        (lambda data: data.update(more=1), "more: Extra inputs"),
+        (lambda data: data.update(more=1), "more: unknown key"),
         (lambda data: data.update(target="onnxruntime"), ""),
         (lambda data: data.update(target="a:b:c:d"), "is not a target"),
         (lambda data: data.update(golden=[]), "golden"),
@@ -52,7 +52,7 @@ def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) 
         (lambda data: data["tolerance"].update(network=-1), "tolerance.network"),
         (lambda data: data["files"]["spec.toml"].update(size=-1), "files.spec.toml.size"),
         (lambda data: data["files"]["spec.toml"].update(sha256="0"), "files.spec.toml.sha256"),
-        (lambda data: data.update({"\x1b[2J": 1}), "?[2J: Extra inputs"),
+        (lambda data: data.update({"\x1b[2J": 1}), "?[2J: unknown key"),
     ],
 )
 def test_manifest_that_is_not_one(

@@ -297,7 +297,7 @@ def test_a_number_for_each_picture_has_an_axis_in_triton(tmp_path: Path) -> None
 
 def test_options_are_checked_in_words() -> None:
     assert TritonOptions.read({"max_batch": "8", "network": "python"}) == TritonOptions(max_batch=8, network="python")
-    with pytest.raises(InputError, match="max_batch = '0'") as caught:
+    with pytest.raises(InputError, match='max_batch: found "0"') as caught:
         TritonOptions.read({"max_batch": "0"})
     assert "delay_us" in caught.value.hint
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, SpecError
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.steps import Cast, Channels, Crop, Decode, Jpeg, Layout, Mean, Resize, Scale, Std, Step
@@ -57,13 +58,7 @@ class Quantization(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
-                for item in error.errors(include_url=False, include_input=False)
-            ]
-            raise InputError(
-                f"{where}: not a file that MNN's quantizer reads: {'; '.join(lines[:5])}", _HINT
-            ) from error
+            raise InputError(f"{where}: not a file that MNN's quantizer reads: {explain(error)}", _HINT) from error
 
     def dumps(self) -> str:
         """Return the text; what stands at its default is left out, but for the methods and the format."""

@@ -12,7 +12,7 @@ from plimsoll.backends.tensorrt import calibration, engine, runtime
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.core.foreign import translate
 from plimsoll.errors import BuildError
-from plimsoll.system import gpu
+from plimsoll.system import files, gpu
 
 _FLAGS = {"float32": (), "float16": ("FP16",), "bfloat16": ("BF16",), "int8": ("INT8",), "fp8": ("FP8",)}
 """What TensorRT 10 is allowed beside float32, as members of BuilderFlag. TensorRT 11 has none of them."""
@@ -175,9 +175,7 @@ class _Build:
 
     def _write_timings(self, file: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_suffix(".part")
-        part.write_bytes(bytes(self._config.get_timing_cache().serialize()))
-        part.replace(file)
+        files.write(file, bytes(self._config.get_timing_cache().serialize()))
 
 
 def shape_for(name: str, shape: Sequence[int], batch: int, sizes: Sequence[int | None]) -> tuple[int, ...]:

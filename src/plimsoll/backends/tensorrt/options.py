@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from plimsoll.backends.base import Options
 from plimsoll.errors import BuildError
+from plimsoll.system import files
 
 _RUNNING = {"contexts"}
 """The options that change nothing in the engine."""
@@ -74,8 +74,7 @@ class TensorRtOptions(Options):
         digests = {}
         for library in self.libraries:
             try:
-                with library.open("rb") as stream:
-                    digests[library.name] = hashlib.file_digest(stream, "sha256").hexdigest()
+                digests[library.name] = files.sha256(library)
             except OSError as error:
                 raise BuildError(
                     f"{library}: can't read the plugin library: {error.strerror}", "Check the option `plugins`."

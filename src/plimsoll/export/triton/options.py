@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 
 
@@ -42,10 +43,6 @@ class TritonOptions(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            lines = [
-                f"{'.'.join(map(str, item['loc']))} = {item['input']!r}: {item['msg']}"
-                for item in error.errors(include_url=False)
-            ]
             raise InputError(
-                f"triton: {'; '.join(lines)}", f"Options of triton: {', '.join(cls.model_fields)}."
+                f"triton: {explain(error, values=True)}", f"Options of triton: {', '.join(cls.model_fields)}."
             ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from plimsoll.errors import ModelError
@@ -10,6 +9,7 @@ from plimsoll.importers.base import Conversion, Converter, ImportOptions
 from plimsoll.importers.caffe.network import Network, write
 from plimsoll.importers.caffe.prototxt import Description
 from plimsoll.importers.caffe.weights import Weights
+from plimsoll.system import files
 
 MAX_TEXT = 8_000_000
 """Bytes of a .prototxt. The longest known has below a million."""
@@ -75,16 +75,11 @@ def pair(path: Path) -> tuple[Path, Path]:
 
 def _text(path: Path) -> str:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT:
-            raise ModelError(
-                f"{path}: no regular file, or more than {MAX_TEXT:,} bytes; expected a Caffe network description",
-                "Give the deploy .prototxt.",
-            )
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ModelError(f"{path}: can't read the file: {reason}", "Check the path.") from error
+        return files.read_text(path, MAX_TEXT, regular=True)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: can't read the Caffe network description: {error.strerror}", "Give the deploy .prototxt."
+        ) from error
 
 
 IMPORTER = Caffe()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.importers.tfjs import literal
+from plimsoll.system import files
 
 MAX_TEXT = 512_000_000
 """Bytes of model.json or a module."""
@@ -93,13 +94,9 @@ def _document(path: Path) -> Mapping[str, Any]:
 
 def _text(path: Path) -> str:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_TEXT:
-            raise ModelError(f"{path}: no regular file, or more than {MAX_TEXT:,} bytes", _WHICH)
-        return path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ModelError(f"{path}: can't be read: {reason}", _HINT) from error
+        return files.read_text(path, MAX_TEXT, regular=True)
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read: {error.strerror}", _HINT) from error
 
 
 @dataclass(frozen=True)

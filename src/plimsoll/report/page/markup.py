@@ -7,14 +7,13 @@ this file and the page's own style and script make one from a string.
 from __future__ import annotations
 
 import html
-import unicodedata
 from collections.abc import Iterable
+
+from plimsoll.core.wording import printable
 
 Attribute = str | float | bool | None
 
 _VOID = frozenset({"br", "img", "meta", "link", "input", "hr", "col"})
-_BIDI = frozenset("\u200e\u200f\u061c\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_SHOWN_FOR_UNPRINTABLE = "\ufffd"
 
 
 class Markup(str):
@@ -23,20 +22,13 @@ class Markup(str):
     __slots__ = ()
 
 
-def printable(text: str) -> str:
-    """Return the text with what UTF-8 can't hold, what HTML forbids and what turns the writing direction replaced by
-    U+FFFD."""
-    return "".join(
-        char
-        if char in "\n\t" or (char not in _BIDI and unicodedata.category(char) not in {"Cc", "Cs", "Cn"})
-        else _SHOWN_FOR_UNPRINTABLE
-        for char in text
-    )
-
-
 def escape(text: str) -> Markup:
     """Return the text as markup; a `Markup` is returned as it is."""
-    return text if isinstance(text, Markup) else Markup(html.escape(printable(text), quote=True))
+    return (
+        text
+        if isinstance(text, Markup)
+        else Markup(html.escape(printable(text, keep="\n\t", replacement="\ufffd"), quote=True))
+    )
 
 
 def join(parts: Iterable[str], separator: str = "") -> Markup:

@@ -10,10 +10,8 @@ busy with wrong keys. That holds only for random keys, so keys are made here and
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
-import tempfile
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,8 +22,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
+from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.serve.access.rate import Limit, Rate, RateText
+from plimsoll.system import files
 
 Role = Literal["predict", "metrics", "admin"]
 """`predict` asks models and reads what they are; `metrics` reads /metrics alone; `admin` does both and loads and
@@ -124,27 +124,24 @@ def issue(name: str, terms: Terms, taken: Iterable[Key] = ()) -> tuple[str, Key]
     try:
         return token, Key.model_validate(fields)
     except ValidationError as error:
-        raise InputError(_words(error)) from error
+        raise InputError(explain(error, "the key")) from error
 
 
 def read(file: Path) -> tuple[Key, ...]:
     """Return the keys of a file; raises InputError that names what is wrong in it."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MAX_FILE_BYTES + 1)
+        text = files.read_text(file, MAX_FILE_BYTES)
     except OSError as error:
         raise InputError(
             f"{file}: can't read the keys: {error.strerror}",
             "`plimsoll keys add NAME --file FILE` makes a key and the file.",
         ) from error
-    if len(data) > MAX_FILE_BYTES:
-        raise InputError(f"{file}: larger than {MAX_FILE_BYTES:,} bytes; that is no file of keys")
     try:
-        return KeyFile.model_validate(tomllib.loads(data.decode("utf-8"))).key
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{file}: it is no TOML: {error}") from error
+        return KeyFile.model_validate(tomllib.loads(text)).key
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{file}: not valid TOML: {error}") from error
     except ValidationError as error:
-        raise InputError(f"{file}: {_words(error)}") from error
+        raise InputError(f"{file}: {explain(error)}") from error
 
 
 def write(file: Path, keys: Iterable[Key]) -> None:
@@ -155,26 +152,6 @@ def write(file: Path, keys: Iterable[Key]) -> None:
     text = _HEADER + tomli_w.dumps({"key": rows})
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", dir=file.absolute().parent, prefix=f".{file.name}.", delete=False, encoding="utf-8"
-        ) as stream:
-            made = Path(stream.name)
-            try:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-                made.chmod(mode)
-                made.replace(file)
-            except BaseException:
-                made.unlink(missing_ok=True)
-                raise
+        files.write(file, text, mode=mode)
     except OSError as error:
         raise InputError(f"{file}: can't write the keys: {error.strerror}") from error
-
-
-def _words(error: ValidationError) -> str:
-    """Say what is wrong, without the values: somebody may have pasted a key into the file."""
-    return "; ".join(
-        f"{'.'.join(map(str, one['loc'])) or 'the file'}: {one['msg']}"
-        for one in error.errors(include_url=False, include_input=False)
-    )

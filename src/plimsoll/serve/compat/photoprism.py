@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from plimsoll.core.wording import explain
 from plimsoll.serve.compat.moderation import Looked, Seen, look
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import read_body
@@ -77,8 +78,7 @@ def _read(body: bytes, settings: Settings) -> VisionQuestion:
     try:
         asked = VisionQuestion.model_validate(read_json(body, _EXPECTED))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise _bad(f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}") from error
+        raise _bad(explain(error, "the body")) from error
     asked.id = asked.id[:_MAX_ID]
     count = len(asked.images) + bool(asked.url)
     if not count:

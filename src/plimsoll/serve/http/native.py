@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from plimsoll.core.wording import explain
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import read_body, read_parts
 from plimsoll.serve.http.waiting import while_connected
@@ -163,21 +164,15 @@ def _decoded(picture: _Picture) -> Sent:
     try:
         return Sent(picture.name, _BASE64.validate_strings(picture.data))
     except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-        return Sent(picture.name, None, Problem("input", f"its data is no base64: {reason}", status=400))
+        return Sent(picture.name, None, Problem("input", explain(error, "its data"), status=400))
 
 
 def _checked(kind: type[Any], data: object) -> Any:
     try:
         return kind.model_validate(data, strict=False)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}"
-            for one in error.errors(include_url=False, include_input=False)[:5]
-        ]
-        raise RequestError(
-            Problem("input", "; ".join(lines), f"Allowed: {', '.join(kind.model_fields)}.", 422)
-        ) from error
+        hint = f"Allowed: {', '.join(kind.model_fields)}."
+        raise RequestError(Problem("input", explain(error, "the body"), hint, 422)) from error
 
 
 def _shown(deployment: ServedModel, sent: Sequence[Sent], answered: Sequence[InferenceResult]) -> Response:

@@ -23,6 +23,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.report.report import Report
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
+from plimsoll.system import files
 
 _SITE = "site"
 _TYPES = {
@@ -133,11 +134,7 @@ def _none(name: str) -> RequestError:
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > _MAX_PAGE_BYTES:
-            raise RequestError(
-                Problem("failed", f"the report is larger than {_MAX_PAGE_BYTES // 1_000_000} MB", status=500)
-            )
-        return path.read_bytes()
+        return files.read_bytes(path, _MAX_PAGE_BYTES)
     except OSError as error:
         raise RequestError(
             Problem(
