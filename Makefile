@@ -10,7 +10,7 @@ endif
 RUN    := $(BIN)/plimsoll
 STAMP  := .make
 
-.PHONY: demo test check fix bench docs support setup clean
+.PHONY: demo test check fix bench docs support package setup clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make fix    format the code and fix what the linter can fix"
 	@echo "make bench  measure against the plain loop; PHOTOS=folder chooses the pictures"
 	@echo "make docs   write the generated pages of docs/ anew"
+	@echo "make package  build the wheel and the source archive, and try the wheel"
 	@echo "make support  build every source for every target, and write docs/support.md"
 
 # Set-up: a virtual environment, remade when the dependencies change.
@@ -88,6 +89,16 @@ support: $(STAMP)/dev
 	@echo "== every source × every target (many minutes; toolchains that are made) =="
 	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support -q --junitxml=$(STAMP)/support.xml
 	@$(BIN)/python tools/support_table.py $(STAMP)/support.xml
+
+# The wheel and the source archive, and the proof that the wheel answers a photograph in an environment of its own.
+package: $(STAMP)/dev
+	@rm -rf dist build/wheel
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	@$(BIN)/python -m build --outdir dist .
+	@$(PYTHON) -m venv build/wheel
+	@build/wheel/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
+	@build/wheel/bin/plimsoll --quiet zoo fetch open_nsfw
+	@build/wheel/bin/plimsoll predict open_nsfw examples/photos/astronaut.jpg
 
 clean:
 	rm -rf $(VENV) $(STAMP) .demo build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,4 +1,5 @@
-"""Write the generated pages of docs/: spec.md from the Spec's own classes, cli.md from the command line.
+"""Write what is generated in docs/: spec.md from the Spec's classes, cli.md from the command line, and in
+architecture.md the drawing of the layers.
 
     python tools/pages.py [--check]
 
@@ -7,12 +8,14 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import architecture
 from plimsoll.spec import files, notes
 from plimsoll.zoo import card
 
@@ -141,17 +144,47 @@ def cli_page() -> str:
     return html.unescape(done.stdout).rstrip() + "\n"
 
 
+def architecture_page() -> str:
+    """Return docs/architecture.md, with its drawing of the layers and its figures as the package has them today."""
+    house = architecture.House()
+    text = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    text = replaced(text, "layers", drawing(house))
+    rows = [f"| {name} | {value} |" for name, value in architecture.measure(house).items()]
+    return replaced(text, "figures", "\n".join(["| measured | today |", "| --- | --- |", *rows]), keep="--check" in sys.argv)
+
+
+def drawing(house: architecture.House) -> str:
+    """Return the layers as a drawing, each room with the first line of its docstring."""
+    lines = []
+    for layer in house.layers():
+        lines += [("─" * 110), *(f"{room:14} {purpose(house, room)}" for room in layer)]
+    return "\n".join(["```text", *lines, "─" * 110, "```"])
+
+
+def purpose(house: architecture.House, room: str) -> str:
+    """Return what a room is for: the first sentence of its docstring."""
+    file = house.folder / f"{room}.py"
+    docstring = ast.get_docstring(ast.parse((file if file.exists() else house.folder / room / "__init__.py").read_text()))
+    return " ".join((docstring or "").partition("\n\n")[0].split())
+
+
+def replaced(text: str, name: str, content: str, keep: bool = False) -> str:
+    """Return the text with what stands between its comments `name` replaced, unless that is to be kept."""
+    head, start, rest = text.partition(f"<!-- {name} -->\n")
+    old, end, tail = rest.partition(f"<!-- /{name} -->")
+    return head + start + (old if keep else content + "\n") + end + tail
+
+
 def main() -> None:
     """Write the pages, or check them."""
-    wrong = []
-    for name, text in {"spec.md": spec_page(), "cli.md": cli_page()}.items():
-        page = DOCS / name
-        if "--check" not in sys.argv:
-            page.write_text(text, encoding="utf-8")
-        elif not page.exists() or page.read_text(encoding="utf-8") != text:
-            wrong.append(name)
-    if wrong:
-        sys.exit(f"not up to date: {', '.join(wrong)}; run `make docs`")
+    pages = {"spec.md": spec_page(), "cli.md": cli_page(), "architecture.md": architecture_page()}
+    if "--check" not in sys.argv:
+        for name, text in pages.items():
+            (DOCS / name).write_text(text, encoding="utf-8")
+        return
+    outdated = [name for name, text in pages.items() if (DOCS / name).read_text(encoding="utf-8") != text]
+    if outdated:
+        sys.exit(f"not up to date: {', '.join(outdated)}; run `make docs`")
 
 
 if __name__ == "__main__":
