@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import architecture
+import structure
 from plimsoll.spec import files, notes
 from plimsoll.zoo import card
 
@@ -146,14 +146,16 @@ def cli_page() -> str:
 
 def architecture_page() -> str:
     """Return docs/architecture.md, with its drawing of the layers and its figures as the package has them today."""
-    house = architecture.House()
+    house = structure.House()
     text = (DOCS / "architecture.md").read_text(encoding="utf-8")
     text = replaced(text, "layers", drawing(house))
-    rows = [f"| {name} | {value} |" for name, value in architecture.measure(house).items()]
-    return replaced(text, "figures", "\n".join(["| measured | today |", "| --- | --- |", *rows]), keep="--check" in sys.argv)
+    rows = [f"| {name} | {value} |" for name, value in structure.measure(house).items()]
+    return replaced(
+        text, "figures", "\n".join(["| measured | today |", "| --- | --- |", *rows]), keep="--check" in sys.argv
+    )
 
 
-def drawing(house: architecture.House) -> str:
+def drawing(house: structure.House) -> str:
     """Return the layers as a drawing, each room with the first line of its docstring."""
     lines = []
     for layer in house.layers():
@@ -161,10 +163,12 @@ def drawing(house: architecture.House) -> str:
     return "\n".join(["```text", *lines, "─" * 110, "```"])
 
 
-def purpose(house: architecture.House, room: str) -> str:
+def purpose(house: structure.House, room: str) -> str:
     """Return what a room is for: the first sentence of its docstring."""
     file = house.folder / f"{room}.py"
-    docstring = ast.get_docstring(ast.parse((file if file.exists() else house.folder / room / "__init__.py").read_text()))
+    docstring = ast.get_docstring(
+        ast.parse((file if file.exists() else house.folder / room / "__init__.py").read_text())
+    )
     return " ".join((docstring or "").partition("\n\n")[0].split())
 
 

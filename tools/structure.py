@@ -1,6 +1,6 @@
 """Measure the shape of the package: entries, layers, arrows between rooms, files, lines, and the files behind three paths.
 
-    python tools/architecture.py [--paths] [--root CHECKOUT]
+    python tools/structure.py [--paths] [--root CHECKOUT]
 
 A room is an entry at the top of src/plimsoll: a folder or a module. An arrow leads from a room to another that it
 imports anywhere, in functions and for types too. `--paths` runs open_nsfw on an example photograph and counts the files of
