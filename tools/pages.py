@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import structure
+
 from plimsoll.spec import files, notes
 from plimsoll.zoo import card
 

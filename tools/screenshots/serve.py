@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from screenshots import FOLDER, write
+from report import FOLDER, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from browser import Browser, browser
