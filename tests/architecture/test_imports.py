@@ -113,4 +113,4 @@ def test_help_loads_nothing_that_computes() -> None:
         "import contextlib; from plimsoll.cli import app\nwith contextlib.suppress(SystemExit): app(['--help'])"
     )
     assert "typer" in loaded
-    assert not loaded & (RUNTIMES | {"numpy", "PIL", "pydantic", "httpx", "uvicorn", "starlette"})
+    assert not loaded & (RUNTIMES | {"numpy", "PIL", "pydantic", "httpx", "uvicorn", "starlette", "jinja2"})

@@ -95,7 +95,7 @@ class ResultsTable:
     def _cells(self, trial: Trial) -> tuple[str, str, str, str, str, str]:
         if trial.status != "ok":
             return trial.candidate.name, "", "", "", "", f"{trial.status}: {trial.reason}"
-        from plimsoll.report.page.figures import size
+        from plimsoll.report.figures import size
 
         compared = self._run.compare(trial.result["rows"])
         deviation = f"{compared.deviation.mean:.4f}" if compared.deviation is not None else "–"

@@ -255,7 +255,7 @@ def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> No
 
 
 def _verdict(run: Ship, shipped: Shipped) -> str:
-    from plimsoll.report.page.figures import less, roughly_times, size
+    from plimsoll.report.figures import ratio_rounded_down, reduction, size
 
     name, by_size = shipped.winner.candidate.name, run.config.objective == "size"
     if shipped.outcome == "nothing_passed":
@@ -268,7 +268,7 @@ def _verdict(run: Ship, shipped: Shipped) -> str:
     if by_size:
         ours, theirs = (float(one.result["size_bytes"]) for one in (shipped.winner, shipped.reference))
         return (
-            f"[bold green]{less(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}×"
+            f"[bold green]{reduction(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}×"
             " as fast)[/]"
         )
-    return f"[bold green]{roughly_times(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"
+    return f"[bold green]{ratio_rounded_down(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"

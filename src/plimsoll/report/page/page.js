@@ -27,9 +27,9 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
 }
 const readout = document.querySelector(".readout");
 if (readout) {
-  for (const dot of document.querySelectorAll("[data-told]")) {
-    const tell = () => { readout.textContent = dot.dataset.told; };
-    dot.addEventListener("mouseenter", tell);
-    dot.addEventListener("focus", tell);
+  for (const dot of document.querySelectorAll("[data-tooltip]")) {
+    const show = () => { readout.textContent = dot.dataset.tooltip; };
+    dot.addEventListener("mouseenter", show);
+    dot.addEventListener("focus", show);
   }
 }

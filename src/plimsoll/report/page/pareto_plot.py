@@ -1,17 +1,19 @@
-"""The load-line plot: speed against deviation, every candidate a mark, the budget a line, and beyond it the water."""
+"""The Pareto plot: speed against deviation, every candidate a mark, the budget a load line, and beyond it the water."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from plimsoll.report.page import figures, marks
-from plimsoll.report.page.drawing import Frame, both_widths, chart, line, rectangle, text
-from plimsoll.report.page.labels import Box, Label, Wish, place
-from plimsoll.report.page.markup import Markup, join, tag
-from plimsoll.report.page.pareto_front import front
-from plimsoll.report.page.scale import Decades, Linear, covering
+from markupsafe import Markup
+
+from plimsoll.report import figures
+from plimsoll.report.page import svg
+from plimsoll.report.page.axes import Decades, Linear, covering
+from plimsoll.report.page.label_placement import Box, Label, LabelRequest, place_labels
+from plimsoll.report.page.svg import Frame, element, line, text
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
 
@@ -21,28 +23,36 @@ MEASURES = {
     "p99": "99th percentile of the scores' deviation",
 }
 
-_WIDE = Frame(1000, 520, 56, 34, 22, 56)
-_NARROW = Frame(390, 430, 40, 34, 10, 52)
+WIDE = Frame(1000, 520, 56, 34, 22, 56)
+NARROW = Frame(390, 430, 40, 34, 10, 52)
 _ZERO_GAP = 0.09
 """The share of the plot's width that the column of zero deviation takes."""
 
 
 @dataclass(frozen=True)
-class Dot:
-    """A candidate that has a place in the plot."""
+class PlotPoint:
+    """A candidate that has both figures."""
 
     number: int
+    """Its number in the results table."""
     trial: Trial
     deviation: float
     ratio: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval of the ratio; the ratio itself where an end is unknown."""
+        speed = self.trial.measured.speed
+        low = speed.low if math.isfinite(speed.low) else self.ratio
+        return max(0.0, low), speed.high if math.isfinite(speed.high) else self.ratio
 
 
 @dataclass(frozen=True)
 class Plot:
     """All that both drawings of the plot need."""
 
-    details: ShipResult
-    dots: tuple[Dot, ...]
+    result: ShipResult
+    points: tuple[PlotPoint, ...]
     frame: Frame
     x: Decades
     y: Linear
@@ -54,270 +64,279 @@ class Plot:
 
     @property
     def limit(self) -> float | None:
-        """Where the budget's line stands; None without one."""
-        limit = self.details.budget.deviation_limit
-        return limit if limit is not None and math.isfinite(limit) and limit > 0 else None
+        """Where the budget's line is; None without one."""
+        limit = self.result.budget.deviation_limit
+        return limit if limit is not None and 0 < limit < math.inf else None
+
+    @property
+    def measure(self) -> str:
+        """What the deviation axis shows, in words."""
+        return MEASURES[self.result.budget.deviation_measure]
+
+    def position(self, point: PlotPoint) -> tuple[float, float]:
+        """Return where a candidate's mark is."""
+        return self.x(point.deviation), self.y(point.ratio)
 
 
-def dots(details: ShipResult) -> tuple[Dot, ...]:
-    """Return the candidates that have both figures, with their numbers in the ladder."""
-    measure = details.budget.deviation_measure
-    found = []
-    for number, trial in enumerate(details.ranked(), 1):
+def plot_points(result: ShipResult) -> tuple[PlotPoint, ...]:
+    """Return the candidates that have both figures, with their numbers in the results table."""
+    measure = result.budget.deviation_measure
+    points = []
+    for number, trial in enumerate(result.ranked(), 1):
         deviation, ratio = trial.validation.deviation.of(measure), trial.measured.speed.ratio
         if math.isfinite(deviation) and math.isfinite(ratio):
-            found.append(Dot(number, trial, max(0.0, deviation), max(0.0, ratio)))
-    return tuple(found)
+            points.append(PlotPoint(number, trial, max(0.0, deviation), max(0.0, ratio)))
+    return tuple(points)
 
 
-def load_line(details: ShipResult) -> Markup:
-    """Return the plot, drawn for a desk and for a phone."""
-    return both_widths(
-        draw(layout(details, _WIDE), "load-line-wide"), draw(layout(details, _NARROW), "load-line-narrow")
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (deviation, speed) that no other one beats in both, from the least deviation to the most; of
+    equal ones, one."""
+    front: list[tuple[float, float]] = []
+    for deviation, speed in sorted(set(points), key=lambda point: (point[0], -point[1])):
+        if not front or speed > front[-1][1]:
+            front.append((deviation, speed))
+    return front
+
+
+def pareto_plot(result: ShipResult) -> Markup:
+    """Return the plot, drawn for a desktop and for a phone; nothing where no candidate has both figures."""
+    if not plot_points(result):
+        return Markup("")
+    return svg.both_widths(
+        _draw(layout(result, WIDE), "load-line-wide"), _draw(layout(result, NARROW), "load-line-narrow")
     )
 
 
-def layout(details: ShipResult, frame: Frame) -> Plot:
+def layout(result: ShipResult, frame: Frame) -> Plot:
     """Return the plot with its axes."""
-    shown, area = dots(details), frame.area
+    points, area = plot_points(result), frame.area
     zero = area.left + (area.right - area.left) * _ZERO_GAP / 2
     start = area.left + (area.right - area.left) * _ZERO_GAP
-    x = Decades.of((dot.deviation for dot in shown), details.budget.deviation_limit, zero, start, area.right)
-    tops = [dot.trial.measured.speed.high for dot in shown]
-    highest = max([dot.ratio for dot in shown] + [top for top in tops if math.isfinite(top)] + [1.2])
-    return Plot(details, shown, frame, x, covering([0.0, highest * 1.06], area.bottom, area.top))
+    x = Decades.of((point.deviation for point in points), result.budget.deviation_limit, zero, start, area.right)
+    highest = max([max(point.ratio, point.interval[1]) for point in points] + [1.2])
+    return Plot(result, points, frame, x, covering([0.0, highest * 1.06], area.bottom, area.top))
 
 
-def draw(plot: Plot, name: str) -> Markup:
-    """Return one drawing."""
-    area = plot.frame.area
-    reading = figures.counted(len(plot.dots), "candidate")
-    limit = f"; the budget ends at {figures.number(plot.limit)}" if plot.limit is not None else ""
-    across = (
-        f"{reading} by {MEASURES[plot.details.budget.deviation_measure]} (across) and speed relative to the reference"
-        " (up)"
-    )
-    description = f"{across}{limit}. The table below has every figure."
-    placed = labels(plot)
-    return chart(
-        name,
-        "The load line: speed against deviation",
-        description,
-        plot.frame,
-        _water(plot, name),
-        _axes(plot),
-        _front(plot),
-        *(_whisker(plot, dot) for dot in plot.dots),
-        _budget_line(plot),
-        *(_leader(label) for label in placed if label is not None),
-        *(_dot(plot, dot) for dot in plot.dots),
-        *(_label(dot, plot, label) for dot, label in zip(_by_weight(plot), placed, strict=True) if label is not None),
-        line(area.left, area.bottom, area.right, area.bottom, "axis"),
-    )
-
-
-def labels(plot: Plot) -> list[Label | None]:
-    """Return where each candidate's label goes, in the order of `_by_weight`."""
+def labels(plot: Plot) -> list[tuple[PlotPoint, Label]]:
+    """Return the labels that have room, with their candidates."""
     area, size = plot.frame.area, 13.0 if plot.wide else 12.0
-    config = []
-    for dot in _by_weight(plot):
-        wins = dot.trial.key == plot.details.winner
-        must = wins or dot.trial.key == plot.details.reference
-        config.append(
-            Wish(_texts(plot, dot), plot.x(dot.deviation), plot.y(dot.ratio), 13.0 if wins else 7.5, size, must)
-        )
-    lines = [*(_whisker_box(plot, dot) for dot in plot.dots), *_front_boxes(plot)]
+    points, requests = _by_importance(plot), []
+    for point in points:
+        wins = point.trial.key == plot.result.winner
+        required = wins or point.trial.key == plot.result.reference
+        radius = 13.0 if wins else 7.5
+        requests.append(LabelRequest(_label_texts(plot, point), *plot.position(point), radius, size, required))
+    lines = [*(_whisker_box(plot, point) for point in plot.points), *_front_boxes(plot)]
     if plot.limit is not None:
-        at = plot.x(plot.limit)
-        lines += [Box(at - 3, area.top, at + 3, area.bottom), Box(at - 12, area.top - 4, at + 12, area.top + 22)]
-    return place(config, Box(area.left + 2, area.top + 2, area.right - 2, area.bottom - 2), lines)
+        x = plot.x(plot.limit)
+        lines += [Box(x - 3, area.top, x + 3, area.bottom), Box(x - 12, area.top - 4, x + 12, area.top + 22)]
+    placed = place_labels(requests, Box(area.left + 2, area.top + 2, area.right - 2, area.bottom - 2), lines)
+    return [(point, label) for point, label in zip(points, placed, strict=True) if label is not None]
 
 
-def _by_weight(plot: Plot) -> list[Dot]:
-    """The winner's label has the first choice of places, then the reference's, then the front's."""
-    best = set(front([(dot.deviation, dot.ratio) for dot in plot.dots]))
-    chosen = (plot.details.winner, plot.details.reference)
+def _by_importance(plot: Plot) -> list[PlotPoint]:
+    """The winner's label has the first choice of positions, then the reference's, then the front's."""
+    front = set(pareto_front([(point.deviation, point.ratio) for point in plot.points]))
+    chosen = (plot.result.winner, plot.result.reference)
     return sorted(
-        plot.dots, key=lambda dot: (dot.trial.key not in chosen, (dot.deviation, dot.ratio) not in best, dot.number)
+        plot.points,
+        key=lambda point: (
+            point.trial.key not in chosen,
+            (point.deviation, point.ratio) not in front,
+            point.number,
+        ),
     )
 
 
-def _texts(plot: Plot, dot: Dot) -> tuple[str, ...]:
+def _label_texts(plot: Plot, point: PlotPoint) -> tuple[str, ...]:
     """Return what a label may say, the fullest first; on a phone all but two are numbers."""
-    trial, details, number = dot.trial, plot.details, str(dot.number)
-    if trial.key == details.reference:
+    trial, result, number = point.trial, plot.result, str(point.number)
+    if trial.key == result.reference:
         return ("reference", number)
     if not plot.wide:
-        return ("ships", number) if trial.key == details.winner else (number,)
-    how = [
+        return ("ships", number) if trial.key == result.winner else (number,)
+    settings = [
         trial.precision,
         trial.candidate.calibrator or "",
         "folded" if trial.candidate.folded else "",
         "reference preprocessing" if trial.candidate.preprocessing == "reference" else "",
+        f"+ {trial.candidate.float_layers} float" if trial.candidate.float_layers else "",
     ]
-    how += [f"+ {trial.candidate.float_layers} float"] if trial.candidate.float_layers else []
-    words = " ".join(part for part in how if part)
+    words = " ".join(filter(None, settings))
     return (f"{number}  {trial.runtime} {words}", f"{number}  {words}", number)
 
 
-def _axes(plot: Plot) -> Markup:
-    area, parts = plot.frame.area, []
+def _draw(plot: Plot, name: str) -> Markup:
+    area, placed = plot.frame.area, labels(plot)
+    limit = f"; the budget ends at {figures.number(plot.limit)}" if plot.limit is not None else ""
+    description = (
+        f"{figures.counted(len(plot.points), 'candidate')} by {plot.measure} (across) and speed relative to the"
+        f" reference (up){limit}. The table below has every figure."
+    )
+    return svg.chart(
+        name,
+        "The load line: speed against deviation",
+        description,
+        plot.frame,
+        *_water(plot, name),
+        *_axes(plot),
+        *_front(plot),
+        *(mark for point in plot.points for mark in _whisker(plot, point)),
+        *_budget_line(plot),
+        *(line(*label.leader, "leader") for _, label in placed if label.leader is not None),
+        *(_mark(plot, point) for point in plot.points),
+        *(_label(plot, point, label) for point, label in placed),
+        line(area.left, area.bottom, area.right, area.bottom, "axis"),
+    )
+
+
+def _axes(plot: Plot) -> list[Markup]:
+    area, marks = plot.frame.area, list[Markup]()
     for tick in plot.y.ticks(6 if plot.wide else 5):
-        at = plot.y(tick)
-        parts += [
-            line(area.left, at, area.right, at, "grid strong" if tick == 1 else "grid"),
-            text(f"{figures.number(tick)}×", area.left - 8, at + 4, "end", "tick"),
+        y = plot.y(tick)
+        marks += [
+            line(area.left, y, area.right, y, "grid strong" if tick == 1 else "grid"),
+            text(f"{figures.number(tick)}×", area.left - 8, y + 4, "end", "tick"),
         ]
     for tick in plot.x.ticks():
-        at = plot.x(tick)
-        parts += [
-            line(at, area.bottom, at, area.bottom + 5, "axis"),
-            text(figures.number(tick, 1), at, area.bottom + 19, "middle", "tick"),
+        x = plot.x(tick)
+        marks += [
+            line(x, area.bottom, x, area.bottom + 5, "axis"),
+            text(figures.number(tick, 1), x, area.bottom + 19, "middle", "tick"),
         ]
     gap = (plot.x.zero + plot.x.start) / 2 + 6
-    cut = any(0 < dot.deviation < plot.x.low for dot in plot.dots)
-    parts += [
+    cut = any(0 < point.deviation < plot.x.low for point in plot.points)
+    return [
+        *marks,
         line(plot.x.zero, area.bottom, plot.x.zero, area.bottom + 5, "axis"),
         text("~0" if cut else "0", plot.x.zero, area.bottom + 19, "middle", "tick"),
-        tag("path", d=f"M{gap - 5:.0f} {area.bottom + 5:.0f}l4 -10m2 10l4 -10", class_="axis"),
+        element("path", d=f"M{gap - 5:.0f} {area.bottom + 5:.0f}l4 -10m2 10l4 -10", class_="axis"),
         text("speed, × the reference", area.left - 40 if plot.wide else 4, 14, "start", "axis-name"),
-        text(
-            f"{MEASURES[plot.details.budget.deviation_measure]} →",
-            area.right,
-            plot.frame.height - 12,
-            "end",
-            "axis-name",
-        ),
+        text(f"{plot.measure} →", area.right, plot.frame.height - 12, "end", "axis-name"),
     ]
-    return join(parts)
 
 
-def _water(plot: Plot, name: str) -> Markup:
+def _water(plot: Plot, name: str) -> list[Markup]:
     if plot.limit is None:
-        return Markup("")
+        return []
     area = plot.frame.area
     beyond = Box(plot.x(plot.limit), area.top, area.right, area.bottom)
-    wave = tag("path", d="M0 8q6 -5 12 0t12 0t12 0t12 0", class_="wave")
-    pattern = tag("pattern", wave, id=f"{name}-waves", width=48, height=20, patternUnits="userSpaceOnUse")
-    waves = tag(
-        "rect",
-        x=beyond.left,
-        y=beyond.top,
-        width=beyond.right - beyond.left,
-        height=beyond.bottom - beyond.top,
-        fill=f"url(#{name}-waves)",
-    )
-    return Markup(tag("defs", pattern) + rectangle(beyond, "sea") + waves)
+    width, height = beyond.right - beyond.left, beyond.bottom - beyond.top
+    wave = element("path", d="M0 8q6 -5 12 0t12 0t12 0t12 0", class_="wave")
+    pattern = element("pattern", wave, id=f"{name}-waves", width=48, height=20, patternUnits="userSpaceOnUse")
+    fill = f"url(#{name}-waves)"
+    waves = element("rect", x=beyond.left, y=beyond.top, width=width, height=height, fill=fill)
+    return [element("defs", pattern), svg.rectangle(beyond, "sea"), waves]
 
 
-def _budget_line(plot: Plot) -> Markup:
-    """The line carries the ring of the mark, turned: here the water lies to the right."""
+def _budget_line(plot: Plot) -> list[Markup]:
+    """The line carries the ring of the Plimsoll mark, turned: here the water lies to the right."""
     if plot.limit is None:
-        return Markup("")
-    area, at = plot.frame.area, plot.x(plot.limit)
-    ring = tag("circle", cx=at, cy=area.top + 9, r=9, class_="load-ring")
-    caption = f"budget: {figures.number(plot.limit)}"
-    return Markup(
-        line(at, area.top - 8, at, area.bottom, "load-line")
-        + ring
-        + text(caption, at, area.top - 14, "middle", "load-name")
-    )
+        return []
+    area, x = plot.frame.area, plot.x(plot.limit)
+    return [
+        line(x, area.top - 8, x, area.bottom, "load-line"),
+        svg.circle(x, area.top + 9, 9, "load-ring"),
+        text(f"budget: {figures.number(plot.limit)}", x, area.top - 14, "middle", "load-name"),
+    ]
 
 
 def _front_corners(plot: Plot) -> list[tuple[float, float]]:
     """Return the corners of the stepped line: at each deviation the best speed to be had for no more than it."""
-    steps = front([(dot.deviation, dot.ratio) for dot in plot.dots])
-    corners = [(plot.x(deviation), plot.y(ratio)) for deviation, ratio in steps[:1]]
-    for deviation, ratio in steps[1:]:
+    front = pareto_front([(point.deviation, point.ratio) for point in plot.points])
+    corners = [(plot.x(deviation), plot.y(ratio)) for deviation, ratio in front[:1]]
+    for deviation, ratio in front[1:]:
         corners += [(plot.x(deviation), corners[-1][1]), (plot.x(deviation), plot.y(ratio))]
     return [*corners, (plot.frame.area.right, corners[-1][1])] if corners else []
 
 
-def _front(plot: Plot) -> Markup:
+def _front(plot: Plot) -> list[Markup]:
     corners = _front_corners(plot)
-    return tag("path", d=marks.path(corners), class_="front") if corners else Markup("")
+    return [element("path", d=svg.path(corners), class_="front")] if corners else []
 
 
 def _front_boxes(plot: Plot) -> list[Box]:
     """Return what the front's line covers, so that no label lies on it."""
-    corners = _front_corners(plot)
     return [
         Box(min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1)
-        for (x1, y1), (x2, y2) in pairwise(corners)
+        for (x1, y1), (x2, y2) in pairwise(_front_corners(plot))
     ]
 
 
-def _whisker_box(plot: Plot, dot: Dot) -> Box:
-    x, (low, high) = plot.x(dot.deviation), _interval(dot)
+def _whisker_box(plot: Plot, point: PlotPoint) -> Box:
+    x, (low, high) = plot.x(point.deviation), point.interval
     return Box(x - 4, plot.y(high), x + 4, plot.y(low))
 
 
-def _interval(dot: Dot) -> tuple[float, float]:
-    speed = dot.trial.measured.speed
-    low = speed.low if math.isfinite(speed.low) else dot.ratio
-    high = speed.high if math.isfinite(speed.high) else dot.ratio
-    return max(0.0, low), high
-
-
-def _whisker(plot: Plot, dot: Dot) -> Markup:
-    low, high = _interval(dot)
+def _whisker(plot: Plot, point: PlotPoint) -> list[Markup]:
+    low, high = point.interval
     if high <= low:
-        return Markup("")
-    x, top, bottom = plot.x(dot.deviation), plot.y(high), plot.y(low)
-    ends = Markup(line(x - 4, top, x + 4, top, "whisker") + line(x - 4, bottom, x + 4, bottom, "whisker"))
-    return Markup(line(x, top, x, bottom, "whisker") + ends)
+        return []
+    x, top, bottom = plot.x(point.deviation), plot.y(high), plot.y(low)
+    ends = [line(x - 4, y, x + 4, y, "whisker") for y in (top, bottom)]
+    return [line(x, top, x, bottom, "whisker"), *ends]
 
 
-def _dot(plot: Plot, dot: Dot) -> Markup:
+def _mark(plot: Plot, point: PlotPoint) -> Markup:
     """A link to the candidate's row, so that it can be reached with the keyboard; its title is the tooltip."""
-    x, y = plot.x(dot.deviation), plot.y(dot.ratio)
-    winner = dot.trial.key == plot.details.winner
-    told = sentence(plot.details, dot)
-    halo = tag("circle", cx=x, cy=y, r=12, class_="winner-ring") if winner else Markup("")
-    mark = marks.candidate_mark(dot.trial, marks.shapes(plot.details)[dot.trial.runtime], x, y, 6.5 if plot.wide else 6)
-    return tag(
+    x, y = plot.position(point)
+    tooltip = _tooltip(plot, point)
+    shape = svg.runtime_shapes(plot.result)[point.trial.runtime]
+    outline = svg.outline(shape, x, y, 6.5 if plot.wide else 6)
+    wins = point.trial.key == plot.result.winner
+    return element(
         "a",
-        tag("title", told),
-        halo,
-        mark,
-        href=f"#candidate-{dot.number}",
-        aria_label=told,
-        data_told=told,
+        element("title", tooltip),
+        svg.circle(x, y, 12, "winner-ring") if wins else "",
+        element("path", d=outline, class_=svg.trial_classes(point.trial)),
+        href=f"#candidate-{point.number}",
+        aria_label=tooltip,
+        data_tooltip=tooltip,
         class_="dot",
     )
 
 
-def sentence(details: ShipResult, dot: Dot) -> str:
-    """Return what a tooltip says of a candidate."""
-    speed, measure = dot.trial.measured.speed, details.budget.deviation_measure
+def _tooltip(plot: Plot, point: PlotPoint) -> str:
+    speed = point.trial.measured.speed
     interval = (
-        f" ({figures.times(speed.low)} to {figures.times(speed.high)})"
-        if figures.known(speed.low) and figures.known(speed.high)
+        f" ({figures.ratio(speed.low)} to {figures.ratio(speed.high)})"
+        if math.isfinite(speed.low) and math.isfinite(speed.high)
         else ""
     )
-    deviation = f"{MEASURES[measure]} {figures.number(dot.deviation, 2)}"
-    verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[dot.trial.passed]
+    verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[point.trial.passed]
     return (
-        f"{dot.number}: {dot.trial.name}. {figures.times(dot.ratio)}{interval} the reference; {deviation}; {verdict}."
+        f"{point.number}: {point.trial.name}. {figures.ratio(point.ratio)}{interval} the reference; {plot.measure}"
+        f" {figures.number(point.deviation, 2)}; {verdict}."
     )
 
 
-def _leader(label: Label) -> Markup:
-    return line(*label.leader, "leader") if label.leader is not None else Markup("")
-
-
-def _label(dot: Dot, plot: Plot, label: Label) -> Markup:
-    role = " winner" if dot.trial.key == plot.details.winner else ""
+def _label(plot: Plot, point: PlotPoint, label: Label) -> Markup:
+    role = " winner" if point.trial.key == plot.result.winner else ""
     return text(label.text, label.x, label.y, label.anchor, f"label{role}")
 
 
-def legend(details: ShipResult) -> Markup:
-    """Return what shapes, colours and lines mean, for those that occur."""
-    by_runtime = marks.shapes(details)
-    items = [(marks.sample(by_runtime[runtime], "point p-other"), runtime) for runtime in sorted(by_runtime) if runtime]
-    precisions = sorted({trial.precision for trial in details.trials if trial.precision})
-    items += [(tag("i", class_=f"swatch {marks.precision_class(precision)}"), precision) for precision in precisions]
-    if any(dot.trial.passed is False for dot in dots(details)):
-        items.append((marks.sample("circle", "point p-other hollow"), "hollow: beyond the budget"))
-    items.append((tag("i", class_="swatch front-swatch"), "best speed at each deviation"))
-    return tag("ul", *(tag("li", sign, tag("span", name)) for sign, name in items), class_="legend")
+def legend(result: ShipResult) -> list[tuple[Markup, str]]:
+    """Return what shapes, colours and lines mean, for those that occur: (mark, words)."""
+    shapes = svg.runtime_shapes(result)
+    items = [(svg.legend_mark(shapes[runtime], "point p-other"), runtime) for runtime in sorted(shapes) if runtime]
+    precisions = sorted({trial.precision for trial in result.trials})
+    items += [(element("i", class_=f"swatch {svg.precision_class(precision)}"), precision) for precision in precisions]
+    if any(point.trial.passed is False for point in plot_points(result)):
+        items.append((svg.legend_mark("circle", "point p-other hollow"), "hollow: beyond the budget"))
+    return [*items, (element("i", class_="swatch front-swatch"), "best speed at each deviation")]
+
+
+def summary(result: ShipResult) -> str:
+    """Return how to read the plot."""
+    left_out = len(result.trials) - len(plot_points(result))
+    missing = (
+        f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
+    )
+    line = (
+        " Marks in the water right of the line deviation too far." if result.budget.deviation_limit is not None else ""
+    )
+    return (
+        "Every mark is a deployment that was built and measured: higher is faster, further right is further from the"
+        f" reference.{line} Numbers are the ladder's.{missing}"
+    )

@@ -1,47 +1,109 @@
-"""The HTML page of a `ship`: one file that shows everything, loads nothing, and can be mailed.
+"""`render`: the HTML page of a `ship`, from the templates beside this module.
 
-The drawings are SVG made here; style and script stand in the page, and a Content-Security-Policy forbids all else, so
-that a hostile file name in a report has two walls to get over.
+Jinja2 escapes every value; the drawings are SVG made by `svg.py`. Style and script stand in the page, and a
+Content-Security-Policy forbids all else, so that a hostile file name in a report has two walls to get over.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import math
+import re
 from importlib import resources
+from pathlib import PurePath
+from typing import Any
 
-from plimsoll.report.page import headline, layers, marks, pareto_plot, proof, scores, stages
-from plimsoll.report.page.markup import Markup, tag
-from plimsoll.report.page.results_table import ladder
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from plimsoll.report import figures
+from plimsoll.report.page import headline, layer_plot, pareto_plot, score_plots, stages, svg
+from plimsoll.report.page.gauge import gauge, nearest_check
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
 
 
 def render(report: Report) -> str:
     """Return the page of a report of kind "ship" as HTML text; raises InputError where its `details` are not a ship's."""
-    details = ShipResult.of(report)
-    script, style = _own("page.js"), _own("page.css")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_policy(script)),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="referrer", content="no-referrer"),
-        tag("title", f"{headline.title(details)} · {report.subject}"),
-        tag("style", style),
+    result = ShipResult.of(report)
+    script, style = _own_file("page.js"), _own_file("page.css")
+    shapes = svg.runtime_shapes(result)
+
+    def trial_mark(trial: Trial) -> Markup:
+        return svg.legend_mark(shapes[trial.runtime], svg.trial_classes(trial))
+
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            result=result,
+            facts=_facts(report, result),
+            script=script,
+            style=style,
+            policy=_policy(script),
+            trial_mark=trial_mark,
+        )
     )
-    body = tag(
-        "body",
-        headline.header(details, report.subject),
-        tag("main", *_sections(report, details)),
-        _footer(report),
-        tag("script", script),
-    )
-    return f"<!DOCTYPE html>\n{tag('html', head, body, lang='en')}\n"
 
 
-def _own(name: str) -> Markup:
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("plimsoll.report.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_page_text,
+    )
+    environment.globals |= {
+        "MISSING": figures.MISSING,
+        "nan": math.nan,
+        "counted": figures.counted,
+        "ratio_interval": figures.ratio_interval,
+        "plimsoll_mark": svg.plimsoll_mark,
+        "gauge": gauge,
+        "nearest_check": nearest_check,
+        "headline": headline,
+        "layer_plot": layer_plot,
+        "pareto_plot": pareto_plot,
+        "score_plots": score_plots,
+        "stages": stages,
+    }
+    environment.tests["known"] = math.isfinite
+    environment.filters |= {
+        function.__name__: function
+        for function in (
+            *(figures.number, figures.with_unit, figures.signed, figures.score, figures.ratio, figures.percent),
+            *(figures.percent_at_most, figures.count, figures.rate, figures.size, figures.milliseconds),
+            *(figures.duration, figures.decibels),
+        )
+    }
+    environment.filters |= {"file_name": _file_name, "phrases": _phrases, "sort_value": _sort_value, "words": _words}
+    return environment
+
+
+def _page_text(value: Any) -> Any:
+    return svg.page_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _file_name(path: str) -> str:
+    return PurePath(path).name or path
+
+
+def _phrases(text: str) -> list[str]:
+    """Return the parts of a headline, which breaks after its comma or colon where it does not fit on one line."""
+    return re.split(r"(?<=[,:] )", text)
+
+
+def _sort_value(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ""
+
+
+def _own_file(name: str) -> Markup:
     return Markup(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
 
@@ -53,63 +115,23 @@ def _policy(script: str) -> str:
     )
 
 
-def _sections(report: Report, details: ShipResult) -> list[Markup]:
+def _facts(report: Report, result: ShipResult) -> list[tuple[str, str]]:
+    """Return when and where it was measured, as terms and values."""
     return [
-        _section("line", "The load line", _plot_words(details), _plot(details)),
-        _section("ladder", "The ladder", "", ladder(details) if details.trials else Markup("")),
-        _section("stages", "Where the time goes", stages.summary(details), stages.stages(details)),
-        _section("scores", "Every score", scores.summary(details), scores.scatter(details)),
-        _section(
-            "worst",
-            "The pictures that moved most",
-            "Look at them: a number can't say whether a change matters.",
-            scores.worst(details),
-        ),
-        _section("layers", "Where the deviation enters", layers.summary(details), layers.layers(details)),
-        _section(
-            "proof",
-            "How it was proven",
-            "No picture served twice: what calibrates never chooses, and what chooses never judges.",
-            tag("div", proof.proof(details), class_="tables"),
-        ),
-        _section("repeat", "Where it was measured", "", proof.surroundings(report, details)),
+        ("measured", f"{report.created:%Y-%m-%d %H:%M} UTC"),
+        ("took", figures.duration(result.seconds)),
+        ("plimsoll", report.plimsoll),
+        *((key.replace("_", " "), _words(value)) for key, value in report.environment.items() if key != "versions"),
     ]
 
 
-def _section(name: str, heading: str, words: str, content: str) -> Markup:
-    """Return a section, or nothing where it has no content."""
-    if not content:
-        return Markup("")
-    lead = tag("p", words, class_="section-lead") if words else ""
-    return tag("section", tag("h2", heading, id=name), lead, content, class_=f"section-{name}", aria_labelledby=name)
-
-
-def _plot(details: ShipResult) -> Markup:
-    if not pareto_plot.dots(details):
-        return Markup("")
-    readout = tag(
-        "p", "Point at a mark, or reach it with the Tab key, to read it here.", class_="readout", aria_live="polite"
-    )
-    return tag("figure", pareto_plot.load_line(details), tag("figcaption", pareto_plot.legend(details), readout))
-
-
-def _plot_words(details: ShipResult) -> str:
-    left_out = len(details.trials) - len(pareto_plot.dots(details))
-    missing = (
-        f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
-    )
-    line = (
-        " Marks in the water right of the line deviation too far." if details.budget.deviation_limit is not None else ""
-    )
-    return (
-        "Every mark is a deployment that was built and measured: higher is faster, further right is further from the"
-        f" reference.{line} Numbers are the ladder's.{missing}"
-    )
-
-
-def _footer(report: Report) -> Markup:
-    words = (
-        f"Plimsoll {report.plimsoll} · {report.created:%Y-%m-%d} · this page is one file and loads nothing; the same"
-        " figures are in report.json"
-    )
-    return tag("footer", marks.plimsoll_mark(22), tag("p", words))
+def _words(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return figures.number(value)
+    if isinstance(value, list):
+        return ", ".join(map(_words, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+    return value or ""

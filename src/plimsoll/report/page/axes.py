@@ -1,4 +1,4 @@
-"""Axes: from a figure to a place on the page, and which places get a tick."""
+"""Axes: from a figure to its coordinate, and which figures get a tick."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Linear:
     end: float
 
     def __call__(self, value: float) -> float:
-        """Return the place of a figure; figures outside stand at the nearer end."""
+        """Return the coordinate of a figure; figures outside lie at the nearer end."""
         share = (value - self.low) / (self.high - self.low)
         return self.start + min(1.0, max(0.0, share)) * (self.end - self.start)
 
@@ -40,13 +40,13 @@ def covering(values: Iterable[float], start: float, end: float, about: int = 5) 
 
 
 SPAN = 20_000.0
-"""What is smaller than the largest by more than this factor stands at zero: rounding, not deviation, and it would push
+"""What is smaller than the largest by more than this factor lies at zero: it is rounding, not deviation, and would push
 all else together."""
 
 
 @dataclass(frozen=True)
 class Decades:
-    """A logarithmic axis with a place of its own for zero, left of a gap.
+    """A logarithmic axis with a column of its own for zero, left of a gap.
 
     Deviations span decades, and the reference's is exactly 0: neither a linear nor a plain logarithmic axis shows both.
     """
@@ -54,7 +54,7 @@ class Decades:
     low: float
     high: float
     zero: float
-    """Where 0 stands, and all that is smaller than `low` (pixels)."""
+    """Where 0 lies, and all that is smaller than `low` (pixels)."""
     start: float
     end: float
 
@@ -70,7 +70,7 @@ class Decades:
         return cls(min(value for value in known if value > high / SPAN) / 2.5, high, zero, start, end)
 
     def __call__(self, value: float) -> float:
-        """Return the place of a figure."""
+        """Return the coordinate of a figure."""
         if value < self.low:
             return self.zero
         share = math.log(min(value, self.high) / self.low) / math.log(self.high / self.low)
@@ -96,7 +96,7 @@ class LogOdds:
 
     @classmethod
     def of(cls, shares: Iterable[float], start: float, end: float) -> LogOdds:
-        """Return the axis for these shares; those beyond 0.0001 and 0.9999 stand at its ends."""
+        """Return the axis for these shares; those beyond 0.0001 and 0.9999 lie at its ends."""
         known = [share for share in shares if 0 < share < 1] or [0.5]
         edge = 1e-4
         return cls(
@@ -104,13 +104,13 @@ class LogOdds:
         )
 
     def __call__(self, value: float) -> float:
-        """Return the place of a share."""
+        """Return the coordinate of a share."""
         low, high = _log_odds(self.low), _log_odds(self.high)
         share = (_log_odds(min(self.high, max(self.low, value))) - low) / (high - low)
         return self.start + share * (self.end - self.start)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Return the round shares within the axis; `about` is there for its likeness to Linear."""
+        """Return the round shares within the axis; `about` is accepted so that it can stand in for Linear."""
         del about
         return [
             tick for tick in (0.0001, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if self.low <= tick <= self.high

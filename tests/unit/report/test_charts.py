@@ -1,4 +1,4 @@
-"""The parts of the page: figures in words, axes, the front, labels, colours."""
+"""What the page is made of: axes, the Pareto front, labels, stages, colours."""
 
 from __future__ import annotations
 
@@ -9,89 +9,27 @@ from importlib import resources
 from typing import Any
 
 import pytest
+from markupsafe import Markup
 
 import ship_reports
-from html_pages import Page
 from plimsoll.core.check import Check
-from plimsoll.report.page import figures, pareto_plot, stages
-from plimsoll.report.page.headline import nearest_check, title
-from plimsoll.report.page.labels import Box, Wish, place
-from plimsoll.report.page.markup import Markup, join, tag
-from plimsoll.report.page.pareto_front import front
-from plimsoll.report.page.results_table import ladder
-from plimsoll.report.page.scale import Decades, LogOdds, covering
+from plimsoll.report.page import pareto_plot, stages
+from plimsoll.report.page.axes import Decades, LogOdds, covering
+from plimsoll.report.page.gauge import nearest_check
+from plimsoll.report.page.headline import title
+from plimsoll.report.page.label_placement import Box, LabelRequest, place_labels
+from plimsoll.report.page.pareto_plot import pareto_front
+from plimsoll.report.page.svg import element
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
 
 NAN, INF = math.nan, math.inf
 
 
-def plain(text: str) -> str:
-    """Return the text with the space between figure and unit as a common one."""
-    return text.replace("\u00a0", " ")
-
-
 def trial(float_layers: int = 0, **parts: Any) -> dict[str, Any]:
     """Return a trial as a report holds it."""
     candidate = {"preprocessing": "fast", "folded": False, "target": "openvino:cpu:int8", "calibrator": "mse"}
     return {"candidate": candidate | {"float_layers": float_layers}, "status": "ok", **parts}
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0"), (0.0182, "0.0182"), (0.05, "0.05"), (1.0, "1"), (1109.4, "1,109"), (20.0, "20"), (0.00021, "0.00021"), (4.2e-7, "4.2·10⁻⁷"),
-        (-0.5, "−0.5"), (-4.2e-7, "−4.2·10⁻⁷"), (0.9996, "1"), (NAN, "–"), (None, "–"), (INF, "∞"), (-INF, "−∞"), (123456.0, "123,456"),
-    ],
-)  # fmt: skip
-def test_numbers(value: float | None, text: str) -> None:
-    assert figures.number(value) == text
-
-
-@pytest.mark.parametrize(
-    ("ratio", "text"),
-    [(4.89, "4.8×"), (4.8, "4.8×"), (5.0, "5.0×"), (0.71, "0.7×"), (12.9, "12×"), (None, "–"), (NAN, "–")],
-)
-def test_a_headline_never_claims_more_than_was_measured(ratio: float | None, text: str) -> None:
-    assert figures.roughly_times(ratio) == text
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.02367, "2.4 %"), (0.02, "2 %"), (0.0201, "2.1 %"), (0.147, "15 %"), (1.0, "100 %"), (0.0, "0 %"), (NAN, "–")],
-)
-def test_a_bound_is_rounded_up(share: float, text: str) -> None:
-    assert plain(figures.percent_at_most(share)) == text
-
-
-def test_other_units() -> None:
-    assert [plain(figures.size(size)) for size in (None, 512, 6.2e6, 341e6, 3.9e9)] == [
-        "–",
-        "512 B",
-        "6.2 MB",
-        "341 MB",
-        "3.9 GB",
-    ]
-    assert [plain(figures.duration(time)) for time in (0.31, 4.2, 312.5, 7500, NAN)] == [
-        "310 ms",
-        "4.2 s",
-        "5 min 12 s",
-        "2 h 5 min",
-        "–",
-    ]
-    assert [plain(figures.percent(share)) for share in (0.0, 0.0001, 0.649, 1.0)] == [
-        "0.0 %",
-        "<0.1 %",
-        "64.9 %",
-        "100.0 %",
-    ]
-    assert [figures.milliseconds(time) for time in (0.04, 20.1, 1040.0)] == ["0.04", "20.1", "1,040"]
-    assert [figures.signed(change) for change in (0.018, -0.004, 0.0, None)] == ["+0.018", "−0.004", "0", "–"]
-    assert [figures.counted(count, "picture") for count in (0, 1, 1250)] == [
-        "0 pictures",
-        "1 picture",
-        "1,250 pictures",
-    ]
 
 
 def test_the_front_of_a_hand_made_case() -> None:
@@ -108,38 +46,37 @@ def test_the_front_of_a_hand_made_case() -> None:
         (8.0, 5.0),
         (9.0, 5.1),
     ]
-    assert front(points) == [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (9.0, 5.1)]
-    assert front([]) == []
+    assert pareto_front(points) == [(0.0, 1.0), (1.0, 3.0), (2.0, 5.0), (9.0, 5.1)]
+    assert pareto_front([]) == []
 
 
 def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
-    points = [(dot.deviation, dot.ratio) for dot in pareto_plot.dots(ShipResult.model_validate(made))]
-    best = front(points)
+    points = [(point.deviation, point.ratio) for point in pareto_plot.plot_points(ShipResult.model_validate(made))]
+    best = pareto_front(points)
     for deviation, ratio in points:
         beaten = any(d <= deviation and r >= ratio and (d, r) != (deviation, ratio) for d, r in points)
         assert ((deviation, ratio) in best) is not beaten
 
 
-@pytest.mark.parametrize("wide", [True, False], ids=["desk", "phone"])
+@pytest.mark.parametrize("wide", [True, False], ids=["desktop", "phone"])
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], seed: int, wide: bool) -> None:
     details = ShipResult.model_validate(ship_reports.details(example_photos, seed))
-    plot = pareto_plot.layout(details, pareto_plot._WIDE if wide else pareto_plot._NARROW)
-    found = pareto_plot.labels(plot)
-    placed = [label for label in found if label is not None]
-    assert len(placed) == len(plot.dots) == 12
+    plot = pareto_plot.layout(details, pareto_plot.WIDE if wide else pareto_plot.NARROW)
+    placed = [label for _, label in pareto_plot.labels(plot)]
+    assert len(placed) == len(plot.points) == 12
     assert not [pair for pair in itertools.combinations(placed, 2) if pair[0].box.meets(pair[1].box)]
-    for dot, label in itertools.product(plot.dots, placed):
-        x, y = plot.x(dot.deviation), plot.y(dot.ratio)
-        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (dot.trial.name, label.text)
+    for point, label in itertools.product(plot.points, placed):
+        x, y = plot.position(point)
+        assert not label.box.meets(Box(x - 6, y - 6, x + 6, y + 6)), (point.trial.name, label.text)
     assert all(label.box.within(plot.frame.area) for label in placed)
     named = [label.text for label in placed if not label.text.isdigit()]
     assert len(named) == (12 if wide else 2)
 
 
 def test_a_label_without_room_is_left_out() -> None:
-    crowd = [Wish((f"a long label {index}", str(index)), 50, 50, 6, 13) for index in range(60)]
-    placed = place(crowd, Box(0, 0, 100, 100))
+    crowd = [LabelRequest((f"a long label {index}", str(index)), 50, 50, 6, 13) for index in range(60)]
+    placed = place_labels(crowd, Box(0, 0, 100, 100))
     assert None in placed
     assert any(label is not None and label.text.isdigit() for label in placed)
     assert not [
@@ -152,8 +89,8 @@ def test_a_label_without_room_is_left_out() -> None:
 def test_a_label_that_must_stand_does_so_among_lines() -> None:
     lines = [Box(x, 0, x + 1, 400) for x in range(0, 400, 8)]
     texts = ("the one that ships", "2")
-    assert place([Wish(texts, 200, 200, 6, 13)], Box(0, 0, 400, 400), lines)[0] is None
-    label = place([Wish(texts, 200, 200, 6, 13, must=True)], Box(0, 0, 400, 400), lines)[0]
+    assert place_labels([LabelRequest(texts, 200, 200, 6, 13)], Box(0, 0, 400, 400), lines)[0] is None
+    label = place_labels([LabelRequest(texts, 200, 200, 6, 13, required=True)], Box(0, 0, 400, 400), lines)[0]
     assert label is not None
     assert label.text == texts[0]
 
@@ -202,8 +139,7 @@ def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
     details = ShipResult.model_validate(
         {"winner": "a", "reference": "a", "outcome": "better", "stages": {"reference": before, "winner": after}}
     )
-    rows = Page(stages.stages(details)).text.partition("stage reference")[2]
-    assert re.findall("read|mean|normalize|inference|output", rows) == [
+    assert [row.stage for row in stages.stage_rows(details)] == [
         "read",
         "normalize",
         "mean",
@@ -243,16 +179,13 @@ def test_stages_without_a_network_have_no_bar_without_it() -> None:
             "infinite_network_images_per_second": 5.0,
         }
     )
-    assert "infinitely fast" not in stages.stages(details)
+    assert [bar.name for bar in stages.bars(details)] == ["ships"]
 
 
-def test_plain_text_is_escaped_and_markup_is_not() -> None:
-    assert tag("p", "a < b", Markup("<b>c</b>"), title='"') == '<p title="&quot;">a &lt; b<b>c</b></p>'
-    assert join(["<", Markup("<br>")], "&") == "&lt;&amp;<br>"
-    assert (
-        tag("line", x1=-0.001, x2=1 / 3, y1=1e-9, class_=None, hidden=True)
-        == '<line x1="0" x2="0.33" y1="0" hidden></line>'
-    )
+def test_text_in_a_drawing_is_escaped_and_markup_is_not() -> None:
+    drawn = element("g", "a < b", Markup("<b>c</b>"), title='"\u202e{0}', data_x="'")
+    assert drawn == '<g title="&#34;\ufffd{0}" data-x="&#39;">a &lt; b<b>c</b></g>'
+    assert element("line", x1=-0.001, x2=1 / 3, y1=1e-9, class_=None) == '<line x1="0" x2="0.33" y1="0"></line>'
 
 
 def luminance(colour: str) -> float:
@@ -305,8 +238,3 @@ def test_a_smaller_one_is_headed_by_its_size() -> None:
     assert title(ShipResult.model_validate(found)).startswith("73\u00a0% smaller, ")
     kept = {**found, "winner": keys[0], "outcome": "not_better"}
     assert title(ShipResult.model_validate(kept)) == "Not smaller: the simplest is kept"
-
-
-def test_mixed_precision_is_told_in_the_ladder() -> None:
-    found = {"winner": "1", "reference": "1", "outcome": "better", "trials": [trial(5)]}
-    assert "mse, fast preprocessing, 5 layers in float32" in Page(ladder(ShipResult.model_validate(found))).text

@@ -351,3 +351,10 @@ def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
     found["trials"][2]["measured"]["speed"]["ratio"] = "fast"
     with pytest.raises(InputError, match=r"trials\[2\]\.measured\.speed\.ratio"):
         rendered(found)
+
+
+def test_mixed_precision_is_stated_in_the_results_table() -> None:
+    candidate = {"preprocessing": "fast", "folded": False, "target": "openvino:cpu:int8", "calibrator": "mse"}
+    trial = {"candidate": candidate | {"float_layers": 5}, "status": "ok"}
+    read = rendered({"winner": "1", "reference": "1", "outcome": "better", "trials": [trial]})
+    assert "mse, fast preprocessing, 5 layers in float32" in read.text

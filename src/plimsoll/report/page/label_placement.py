@@ -17,7 +17,7 @@ _DIRECTIONS: tuple[tuple[float, float], ...] = (
 )  # fmt: skip
 _NEAR = (4.0, 12.0, 24.0)
 _DISTANCES = (*_NEAR, 38.0, 54.0, 74.0, 100.0)
-_AIR = 1.5
+_PADDING = 1.5
 """What stays free around a label, in pixels."""
 _LEADER_FROM = 12.0
 """From this distance on a line leads from the point to its label."""
@@ -49,8 +49,8 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A label that a point would like to have: the first of its texts for which there is room."""
+class LabelRequest:
+    """A point that wants a label: the first of its texts for which there is room."""
 
     texts: tuple[str, ...]
     x: float
@@ -58,13 +58,13 @@ class Wish:
     radius: float
     size: float
     """Font size, in pixels."""
-    must: bool = False
-    """Whether the first text is worth more than a clear view of thin lines."""
+    required: bool = False
+    """Whether the first text may cover thin lines where nothing else is free."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """A label that found its place."""
+    """A label that was placed."""
 
     text: str
     x: float
@@ -82,30 +82,32 @@ def text_width(text: str, size: float) -> float:
     return ems * size
 
 
-def place(config: Sequence[Wish], frame: Box, lines: Sequence[Box] = ()) -> list[Label | None]:
-    """Place labels within the frame, the first wish first; None for one that found no room, which is better than a
+def place_labels(requests: Sequence[LabelRequest], frame: Box, lines: Sequence[Box] = ()) -> list[Label | None]:
+    """Place labels within the frame, in the order of the requests; None where there is no room, which is better than a
     label nobody can read.
 
-    `lines` are kept clear too, but for labels that must stand.
+    `lines` are kept clear too, except for required labels.
     """
-    occupied = [_point_box(wish) for wish in config]
+    occupied = [_point_box(request) for request in requests]
     placed: list[Label | None] = []
-    for wish in config:
-        others = [box for box in occupied if box != _point_box(wish)]
-        if wish.must:
-            label = _first_fit(_candidates(wish, wish.texts[:1], _NEAR), frame, [*others, *lines]) or _first_fit(
-                _candidates(wish, wish.texts), frame, others
+    for request in requests:
+        others = [box for box in occupied if box != _point_box(request)]
+        if request.required:
+            label = _first_fit(_positions(request, request.texts[:1], _NEAR), frame, [*others, *lines]) or _first_fit(
+                _positions(request, request.texts), frame, others
             )
         else:
-            label = _first_fit(_candidates(wish, wish.texts), frame, [*others, *lines])
+            label = _first_fit(_positions(request, request.texts), frame, [*others, *lines])
         placed.append(label)
         if label is not None:
             occupied.append(label.box)
     return placed
 
 
-def _point_box(wish: Wish) -> Box:
-    return Box(wish.x - wish.radius, wish.y - wish.radius, wish.x + wish.radius, wish.y + wish.radius)
+def _point_box(request: LabelRequest) -> Box:
+    return Box(
+        request.x - request.radius, request.y - request.radius, request.x + request.radius, request.y + request.radius
+    )
 
 
 def _fits(label: Label, frame: Box, others: Sequence[Box]) -> bool:
@@ -114,28 +116,28 @@ def _fits(label: Label, frame: Box, others: Sequence[Box]) -> bool:
     return label.leader is None or not any(_crosses(label.leader, box) for box in others)
 
 
-def _first_fit(candidates: Iterable[Label], frame: Box, others: Sequence[Box]) -> Label | None:
-    return next((found for found in candidates if _fits(found, frame, others)), None)
+def _first_fit(labels: Iterable[Label], frame: Box, others: Sequence[Box]) -> Label | None:
+    return next((label for label in labels if _fits(label, frame, others)), None)
 
 
-def _candidates(wish: Wish, texts: Sequence[str], distances: Sequence[float] = _DISTANCES) -> Iterator[Label]:
+def _positions(request: LabelRequest, texts: Sequence[str], distances: Sequence[float] = _DISTANCES) -> Iterator[Label]:
     for text in texts:
         for distance in distances:
             for direction in _DIRECTIONS:
-                yield _label(wish, text, direction, distance)
+                yield _label(request, text, direction, distance)
 
 
-def _label(wish: Wish, text: str, direction: tuple[float, float], distance: float) -> Label:
+def _label(request: LabelRequest, text: str, direction: tuple[float, float], distance: float) -> Label:
     dx, dy = direction
-    x, y = wish.x + dx * (wish.radius + distance), wish.y + dy * (wish.radius + distance)
-    width, ascent, descent = text_width(text, wish.size), 0.78 * wish.size, 0.24 * wish.size
+    x, y = request.x + dx * (request.radius + distance), request.y + dy * (request.radius + distance)
+    width, ascent, descent = text_width(text, request.size), 0.78 * request.size, 0.24 * request.size
     anchor: Anchor = "start" if dx > 0.1 else "end" if dx < -0.1 else "middle"
     left = x if anchor == "start" else x - width if anchor == "end" else x - width / 2
     middle = y + dy * (ascent + descent) / 2
     top = middle - (ascent + descent) / 2
-    box = Box(left - _AIR, top - _AIR, left + width + _AIR, top + ascent + descent + _AIR)
-    rim = wish.radius + 1
-    leader = (wish.x + dx * rim, wish.y + dy * rim, x - dx * 2, y - dy * 2) if distance >= _LEADER_FROM else None
+    box = Box(left - _PADDING, top - _PADDING, left + width + _PADDING, top + ascent + descent + _PADDING)
+    rim = request.radius + 1
+    leader = (request.x + dx * rim, request.y + dy * rim, x - dx * 2, y - dy * 2) if distance >= _LEADER_FROM else None
     return Label(text, x, top + ascent, anchor, box, leader)
 
 

@@ -1,0 +1,142 @@
+"""Figures in words: how the page and the terminal write numbers. What was not measured is a dash, never `nan` or
+`None`."""
+
+from __future__ import annotations
+
+import math
+
+MISSING = "–"
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NO_BREAK = "\u00a0"
+"""Between a figure and its unit: no line breaks there."""
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Return a figure with so many significant digits, without an exponent where it is of human size: 1,109, 0.0182,
+    4.2·10⁻⁷."""
+    if math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-5 or size >= 1e15:
+        factor, _, power = f"{value:.{digits - 1}e}".partition("e")
+        factor = factor.rstrip("0").rstrip(".") if "." in factor else factor
+        return f"{factor}·10{str(int(power)).translate(_SUPERSCRIPTS)}".replace("-", "−")
+    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
+    text = f"{size:,.{decimals}f}"
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"−{text}" if value < 0 else text
+
+
+def with_unit(value: float, unit: str) -> str:
+    """Return a figure and its unit, where it has one: 2.37 %."""
+    return f"{number(value)} {unit}" if unit else number(value)
+
+
+def signed(value: float) -> str:
+    """Return a difference with its sign: +0.018, −0.004, 0."""
+    return f"+{number(value, 2)}" if math.isfinite(value) and value > 0 else number(value, 2)
+
+
+def score(value: float) -> str:
+    """Return a score: three decimals, four below 0.1, fewer from a hundred on."""
+    if not math.isfinite(value) or abs(value) >= 100:
+        return number(value)
+    return f"{value:.{3 if abs(value) >= 0.1 else 4}f}".replace("-", "−")
+
+
+def ratio(value: float) -> str:
+    """Return a ratio: 4.83×, 0.62×, 12.4×."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:.2f}×" if abs(value) < 10 else f"{number(value)}×"
+
+
+def ratio_interval(low: float, high: float) -> str:
+    """Return the interval of a ratio: 4.69–5.02."""
+    return f"{ratio(low).removesuffix('×')}–{ratio(high).removesuffix('×')}"
+
+
+def ratio_rounded_down(value: float) -> str:
+    """Return a ratio as a headline has it: 4.8×, 12×. It never claims more than was measured."""
+    if not math.isfinite(value):
+        return MISSING
+    # 4.8 is stored as 4.7999…: the smallest addition keeps rounding down from taking a tenth away.
+    return f"{math.floor(value * 10 + 1e-9) / 10:.1f}×" if value < 10 else f"{math.floor(value):,}×"
+
+
+def percent(share: float) -> str:
+    """Return a share in per cent: 0.024 → 2.4 %."""
+    if not math.isfinite(share):
+        return MISSING
+    return f"<0.1{_NO_BREAK}%" if 0 < share < 0.0005 else f"{share * 100:.1f}{_NO_BREAK}%"
+
+
+def reduction(value: float, baseline: float) -> str:
+    """Return by how much a value is below its baseline, in whole per cent, rounded down: 73 %."""
+    if not math.isfinite(value) or not math.isfinite(baseline) or baseline <= 0:
+        return MISSING
+    return f"{math.floor(100 * (1 - value / baseline) + 1e-9)}{_NO_BREAK}%"
+
+
+def percent_at_most(share: float) -> str:
+    """Return an upper bound in per cent, rounded up: what is written must still be a bound."""
+    if not math.isfinite(share):
+        return MISSING
+    per_cent = share * 100
+    step = 10 ** (math.floor(math.log10(per_cent)) - 1) if per_cent > 0 else 1.0
+    return f"{number(math.ceil(per_cent / step - 1e-9) * step, 2)}{_NO_BREAK}%"
+
+
+def count(value: float) -> str:
+    """Return a whole number with thousands separators."""
+    return f"{value:,.0f}" if math.isfinite(value) else MISSING
+
+
+def counted(value: int, noun: str) -> str:
+    """Return a number and its noun: 1 picture, 125 pictures."""
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
+
+
+def rate(value: float) -> str:
+    """Return images a second: whole from ten on."""
+    return count(value) if not math.isfinite(value) or value >= 10 else number(value, 2)
+
+
+def size(value: float) -> str:
+    """Return bytes in decimal units: 6.2 MB."""
+    if not math.isfinite(value):
+        return MISSING
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:,.{0 if value >= 100 * scale else 1}f}{_NO_BREAK}{unit}"
+    return f"{value:.0f}{_NO_BREAK}B"
+
+
+def milliseconds(value: float) -> str:
+    """Return milliseconds, as a bare number: 0.61, 8.6, 104."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else count(value)
+
+
+def duration(seconds: float) -> str:
+    """Return a time: 310 ms, 4.2 s, 5 min 12 s, 2 h 5 min."""
+    if not math.isfinite(seconds):
+        return MISSING
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}{_NO_BREAK}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}{_NO_BREAK}s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def decibels(value: float) -> str:
+    """Return a ratio in dB; equal tensors have an infinite one."""
+    if value == math.inf:
+        return "equal"
+    return f"{value:.1f} dB".replace("-", "−") if math.isfinite(value) else number(value)

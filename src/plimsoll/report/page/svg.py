@@ -1,0 +1,171 @@
+"""SVG for the page's charts: elements that escape their text and attributes, a titled chart, the marks of candidates.
+
+A report holds paths, reasons and labels that anybody may have chosen. Only `Markup` is taken as it stands, and only
+this module and the page's own style and script make it from a string.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+from plimsoll.core.wording import printable
+from plimsoll.report.page.label_placement import Anchor, Box
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Trial
+
+_SHAPES = ("circle", "square", "diamond", "triangle", "pentagon", "hexagon", "delta")
+_USUAL = {
+    "onnxruntime": "circle",
+    "openvino": "square",
+    "litert": "diamond",
+    "tensorrt": "triangle",
+    "mnn": "pentagon",
+    "ncnn": "hexagon",
+}
+_PRECISIONS = ("float32", "float16", "bfloat16", "int8", "dynamic")
+
+
+def page_text(text: str) -> str:
+    """Return the text with what UTF-8 can't hold, what HTML forbids and what changes the writing direction replaced by
+    U+FFFD."""
+    return printable(text, keep="\n\t", replacement="\ufffd")
+
+
+def coordinate(value: float) -> str:
+    """Return a number as SVG wants it: at most two decimals, no exponent, no minus zero."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def element(name: str, /, *children: str, **attributes: str | float | None) -> Markup:
+    """Return one element; children that are not `Markup` are escaped, and so are attributes.
+
+    Attributes are keywords: a trailing underscore is dropped (`class_`), any other is a dash (`stroke_width`). None
+    leaves the attribute out. Numbers are rounded to hundredths of a pixel.
+    """
+    head = "".join(
+        Markup(' {}="{}"').format(
+            key if key == "viewBox" else key.rstrip("_").replace("_", "-"),
+            page_text(value) if isinstance(value, str) else coordinate(value),
+        )
+        for key, value in attributes.items()
+        if value is not None
+    )
+    body = (child if isinstance(child, Markup) else escape(page_text(child)) for child in children)
+    return Markup(f"<{name}{head}>{''.join(body)}</{name}>")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A chart's size and the margins around its plot area, in pixels."""
+
+    width: float
+    height: float
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def area(self) -> Box:
+        """The plot area."""
+        return Box(self.left, self.top, self.width - self.right, self.height - self.bottom)
+
+
+def chart(name: str, title: str, description: str, frame: Frame, *content: str) -> Markup:
+    """Return an SVG that scales with its column. `name` is unique on the page; title and description are read aloud."""
+    return element(
+        "svg",
+        element("title", title, id=f"{name}-title"),
+        element("desc", description, id=f"{name}-desc"),
+        *content,
+        viewBox=f"0 0 {coordinate(frame.width)} {coordinate(frame.height)}",
+        role="group",
+        aria_labelledby=f"{name}-title {name}-desc",
+        class_="chart",
+    )
+
+
+def both_widths(wide: Markup, narrow: Markup) -> Markup:
+    """Return two drawings of one chart; the style shows the one that fits, so that text keeps its size on a phone."""
+    return element("div", wide, class_="wide") + element("div", narrow, class_="narrow")
+
+
+def text(content: str, x: float, y: float, anchor: Anchor = "start", classes: str = "") -> Markup:
+    """Return a text; y is its baseline."""
+    return element("text", content, x=x, y=y, text_anchor=None if anchor == "start" else anchor, class_=classes or None)
+
+
+def line(x1: float, y1: float, x2: float, y2: float, classes: str) -> Markup:
+    """Return a straight line."""
+    return element("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=classes)
+
+
+def circle(x: float, y: float, radius: float, classes: str, *children: str) -> Markup:
+    """Return a circle."""
+    return element("circle", *children, cx=x, cy=y, r=radius, class_=classes)
+
+
+def rectangle(box: Box, classes: str, *children: str) -> Markup:
+    """Return a filled box."""
+    width, height = max(0.0, box.right - box.left), max(0.0, box.bottom - box.top)
+    return element("rect", *children, x=box.left, y=box.top, width=width, height=height, class_=classes)
+
+
+def path(points: Iterable[tuple[float, float]]) -> str:
+    """Return the path that joins the points with straight lines."""
+    return "M" + "L".join(f"{coordinate(x)} {coordinate(y)}" for x, y in points)
+
+
+def plimsoll_mark(size: float) -> Markup:
+    """Return the logo: a ring that a line crosses. It takes the colour of the text around it; the words beside it say
+    the same."""
+    ring = element("circle", cx=24, cy=24, r=14, fill="none", stroke="currentColor", stroke_width=4)
+    bar = element("path", d="M2 24H46", fill="none", stroke="currentColor", stroke_width=4)
+    return element("svg", ring, bar, viewBox="0 0 48 48", width=size, height=size, aria_hidden="true", class_="mark")
+
+
+def precision_class(precision: str) -> str:
+    """Return the CSS class of a precision's colour."""
+    return f"p-{precision}" if precision in _PRECISIONS else "p-other"
+
+
+def runtime_shapes(result: ShipResult) -> dict[str, str]:
+    """Return the shape of every runtime in the report; no two share one while there are enough."""
+    runtimes = sorted({trial.runtime for trial in result.trials})
+    chosen = {runtime: _USUAL[runtime] for runtime in runtimes if runtime in _USUAL}
+    free = [shape for shape in _SHAPES if shape not in chosen.values()] or list(_SHAPES)
+    others = [runtime for runtime in runtimes if runtime not in chosen]
+    return chosen | {runtime: free[index % len(free)] for index, runtime in enumerate(others)}
+
+
+def trial_classes(trial: Trial) -> str:
+    """Return the CSS classes of a candidate's mark: coloured by precision, hollow where it is beyond the budget."""
+    return f"point {precision_class(trial.precision)}{' hollow' if trial.passed is False else ''}"
+
+
+def legend_mark(shape: str, classes: str) -> Markup:
+    """Return a mark for a legend or a table."""
+    drawing = element("path", d=outline(shape, 8, 8, 5.5), class_=classes)
+    return element("svg", drawing, viewBox="0 0 16 16", width=14, height=14, aria_hidden="true")
+
+
+def outline(shape: str, x: float, y: float, radius: float) -> str:
+    """Return the path of a shape; all have about the area of the circle."""
+    if shape == "circle":
+        r, diameter = coordinate(radius), coordinate(2 * radius)
+        return f"M{coordinate(x - radius)} {coordinate(y)}a{r} {r} 0 1 0 {diameter} 0a{r} {r} 0 1 0 -{diameter} 0z"
+    corners, turn, scale = {
+        "square": (4, 45.0, 1.25),
+        "diamond": (4, 0.0, 1.3),
+        "triangle": (3, -90.0, 1.4),
+        "delta": (3, 90.0, 1.4),
+        "pentagon": (5, -90.0, 1.15),
+        "hexagon": (6, 0.0, 1.1),
+    }[shape]
+    angles = (math.radians(turn + 360 * index / corners) for index in range(corners))
+    return path((x + radius * scale * math.cos(angle), y + radius * scale * math.sin(angle)) for angle in angles) + "z"
