@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import backends, quantize
-from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -81,7 +81,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory(prefix="plimsoll-gpu-") as folder:
         for offer in (
-            offer for name in backends.names() for offer in backends.get(name).offers() if offer.target.device == "gpu"
+            offer for name in backends.names() for offer in backends.get(name).targets() if offer.target.device == "gpu"
         ):
             if given.targets and str(offer.target) not in given.targets:
                 continue
@@ -141,7 +141,7 @@ def measured(model: Model, target: Target, calibrate: Pictures, judged: tuple[Pi
 def prepared(model: Model, target: Target, calibrate: Pictures, folder: Path) -> Model:
     """Return the network in the form that the target needs, built where it is built from more than a network."""
     backend = backends.get(target.runtime)
-    form = backend.needs(target)
+    form = backend.onnx_form(target)
     batches = np.array_split(calibrate, 4)
     if form == "float16":
         return quantize.float16(model, folder)
@@ -152,9 +152,9 @@ def prepared(model: Model, target: Target, calibrate: Pictures, folder: Path) ->
             folder,
             quantize.StaticOptions.for_target(target),
         )
-    if backend.calibrated(target):
+    if backend.takes_calibration(target):
         calibration = quantize.calibrate(model, batches, method=CALIBRATOR)
-        return backend.build(model, target, folder, Calibrated(calibration.method, calibrate, calibration.ranges))
+        return backend.build(model, target, folder, CalibrationData(calibration.method, calibrate, calibration.ranges))
     return model
 
 

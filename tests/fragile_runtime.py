@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, ThreadPlan
 from plimsoll.backends.onnxruntime import BACKEND as HONEST
 from plimsoll.core.model import Model, Tensors
 from plimsoll.core.target import Target
@@ -49,11 +49,11 @@ class FragileSession:
 class Fragile(Backend):
     name = "fragile"
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         return (AvailableTarget(Target("fragile", "cpu", "float32")),)
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
-        del target, folder, calibrated
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
+        del target, folder, calibration
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Any:

@@ -49,7 +49,7 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
             "import plimsoll; plimsoll.load, plimsoll.Spec, plimsoll.Model, plimsoll.Target, plimsoll.Report,"
             " plimsoll.Bundle, plimsoll.Runner"
         ),
-        "from plimsoll import backends; [backends.get(name).offers() for name in backends.names()]",
+        "from plimsoll import backends; [backends.get(name).targets() for name in backends.names()]",
         "from plimsoll import importers; importers.readers()",
         "import plimsoll.cli",
         (

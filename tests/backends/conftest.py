@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll import backends, quantize
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.onnx import load
@@ -41,7 +41,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
         key = (model.sha256, target)
         if key not in kept:
             folder = tmp_path_factory.mktemp(target.runtime)
-            calibrated = _calibrated(model, folder) if backend.calibrated(target) else None
+            calibrated = _calibrated(model, folder) if backend.takes_calibration(target) else None
             built = backend.build(model, target, folder, calibrated)
             if built is model:
                 return model
@@ -51,11 +51,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     return made
 
 
-def _calibrated(model: Model, folder: Path) -> Calibrated:
+def _calibrated(model: Model, folder: Path) -> CalibrationData:
     """Calibrate a network that takes pictures `[N, 5, 6, 3]`."""
     if [one.name for one in load.inputs(load.read(model.path).proto.graph)] != ["picture"]:
         pytest.skip("networks of one input are calibrated")
     random = np.random.default_rng(11)
     tensors = 1 - random.random((200, 1, 1, 3), np.float32) * random.random((200, 5, 6, 3), np.float32)
     statistics = quantize.collect(quantize.prepare(model, folder), np.split(tensors, 20), cores=1)
-    return Calibrated("minmax", tensors, statistics.calibration("minmax").ranges)
+    return CalibrationData("minmax", tensors, statistics.calibration("minmax").ranges)

@@ -31,7 +31,7 @@ their own."""
 TARGETS = [
     offer.target
     for name in backends.names()
-    for offer in backends.get(name).offers()
+    for offer in backends.get(name).targets()
     if not offer.missing and not (offer.target.device == "gpu" and offer.target.precision in QUANTIZED_FOR_GPUS)
 ]
 TOLERANCE = {
@@ -54,7 +54,7 @@ FORMS: tuple[OnnxForm, ...] = ("float32", "float16", "qdq", "dynamic")
 @pytest.fixture(params=TARGETS, ids=str)
 def target(request: pytest.FixtureRequest) -> Target:
     assert isinstance(request.param, Target)
-    offer = next(one for one in backends.get(request.param.runtime).offers() if one.target == request.param)
+    offer = next(one for one in backends.get(request.param.runtime).targets() if one.target == request.param)
     if offer.toolchain:
         need(offer.toolchain)
     return request.param
@@ -62,7 +62,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 @pytest.fixture
 def form(target: Target) -> OnnxForm:
-    return backends.get(target.runtime).needs(target)
+    return backends.get(target.runtime).onnx_form(target)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ CONVERTED_INT8 = 2e-2
 
 
 def tolerance(target: Target) -> float:
-    converted = backends.get(target.runtime).calibrated(target)
+    converted = backends.get(target.runtime).takes_calibration(target)
     return CONVERTED_INT8 if converted and target.precision == "int8" else TOLERANCE[target.precision]
 
 

@@ -1,4 +1,4 @@
-"""Backends are found by their file, by entry point, and imported only when used."""
+"""Backends are found by their folder, by entry point, and imported only when used."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError, ImageError, RunError, TargetError
 
 
-def test_a_file_in_the_folder_is_a_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The promise of the design: one new file, no other edit anywhere."""
-    source = (Path(backends.__file__).parent / "reference.py").read_text()
-    (tmp_path / "newcomer.py").write_text(source.replace('"reference"', '"newcomer"'))
+def test_a_folder_in_the_folder_is_a_backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The promise of the design: one new folder, no other edit anywhere."""
+    source = (Path(backends.__file__).parent / "reference" / "backend.py").read_text()
+    (tmp_path / "newcomer").mkdir()
+    (tmp_path / "newcomer" / "__init__.py").write_text(source.replace('"reference"', '"newcomer"'))
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
     backends.names.cache_clear()
     try:
@@ -67,8 +68,8 @@ def test_our_own_errors_pass_untouched() -> None:
 
 
 @pytest.mark.parametrize("name", backends.names())
-def test_a_backend_is_called_like_its_file(name: str) -> None:
+def test_a_backend_is_called_like_its_folder(name: str) -> None:
     backend = backends.get(name)
     assert isinstance(backend, Backend)
     assert backend.name == name
-    assert all(offer.target.runtime == name for offer in backend.offers())
+    assert all(offer.target.runtime == name for offer in backend.targets())

@@ -29,13 +29,13 @@ import sys
 import numpy as np
 import tensorrt_bindings
 sys.modules["tensorrt"] = tensorrt_bindings
-from plimsoll.backends.tensorrt import calibration, lane, runtime
+from plimsoll.backends.tensorrt import calibration, context, runtime
 
 log = runtime.logger()
 log.log(tensorrt_bindings.ILogger.Severity.ERROR, "as it was")
 assert runtime.said(log) == ": as it was"
 assert isinstance(log, tensorrt_bindings.ILogger)
-allocator = lane._allocator(None)
+allocator = context._allocator(None)
 allocator.notify_shape("out", tensorrt_bindings.Dims([2, 3]))
 assert allocator.shapes == {"out": (2, 3)}
 assert isinstance(allocator, tensorrt_bindings.IOutputAllocator)

@@ -36,7 +36,7 @@ pytestmark = [
 ]
 
 SIDE = 32
-OFFERS = [offer for name in backends.names() for offer in backends.get(name).offers()]
+OFFERS = [offer for name in backends.names() for offer in backends.get(name).targets()]
 TOLERANCE = {"float32": 1e-4, "float16": 5e-3, "bfloat16": 2e-2}
 """Of the largest answer; networks of whole numbers are held to 0.1: these small ones have random weights, and few of
 them."""

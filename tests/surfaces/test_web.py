@@ -19,7 +19,7 @@ from plimsoll.inference.resolve import open_model
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),
     pytest.mark.skipif(
-        any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+        any(offer.missing for offer in backends.get("web").targets()), reason="Node.js or npm is not installed"
     ),
 ]
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from backends.networks import expected, network, save
 from plimsoll import backends
-from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.backends.tensorrt import BACKEND, TensorRtOptions, engine, runtime
 from plimsoll.core.model import Model
@@ -51,13 +51,15 @@ def plan_of(built: Model) -> dict[str, Any]:
     return plan
 
 
-def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None, **options: object) -> Model:
+def build(
+    model: Model, target: Target, folder: Path, calibrated: CalibrationData | None = None, **options: object
+) -> Model:
     folder.mkdir(exist_ok=True)
     return BACKEND.configured(TensorRtOptions.model_validate(options)).build(model, target, folder, calibrated)
 
 
 def test_all_precisions_are_offered() -> None:
-    assert [str(offer.target) for offer in BACKEND.offers() if not offer.missing] == [
+    assert [str(offer.target) for offer in BACKEND.targets() if not offer.missing] == [
         f"tensorrt:gpu:{precision}" for precision in ("float32", "float16", "bfloat16", "int8", "fp8")
     ]
     assert runtime.generation() == GENERATION
@@ -278,8 +280,8 @@ def test_int8_that_is_not_around_zero_is_refused_in_words(tmp_path: Path) -> Non
 def test_fp8_is_made_from_the_ranges(tmp_path: Path, table: Calibration) -> None:
     target = Target("tensorrt", "gpu", "fp8")
     model = convolutional(tmp_path / "conv.onnx")
-    assert BACKEND.calibrated(target)
-    built = build(model, target, tmp_path / "out", Calibrated("minmax", stripes(8), table.ranges))
+    assert BACKEND.takes_calibration(target)
+    built = build(model, target, tmp_path / "out", CalibrationData("minmax", stripes(8), table.ranges))
     assert ("FP8" in plan_of(built)["flags"]) is (GENERATION == 10)
     exact = answers(model, Target("reference"), stripes(6))
     np.testing.assert_allclose(answers(built, target, stripes(6)), exact, atol=0.1 * float(np.abs(exact).max()))
@@ -289,7 +291,7 @@ def test_fp8_is_made_from_the_ranges(tmp_path: Path, table: Calibration) -> None
 
 def test_what_each_precision_needs() -> None:
     needs = {
-        precision: backends.get("tensorrt").needs(Target("tensorrt", "gpu", precision))
+        precision: backends.get("tensorrt").onnx_form(Target("tensorrt", "gpu", precision))
         for precision in ("float32", "float16", "bfloat16", "int8")
     }
     assert needs == {
@@ -324,7 +326,7 @@ def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, meth
         network(tmp_path / "net.onnx"),
         Target("tensorrt", "gpu", "int8"),
         tmp_path,
-        Calibrated(method, tensors),
+        CalibrationData(method, tensors),
         best_batch=6,
     )
     plan = plan_of(built)
@@ -336,14 +338,17 @@ def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, meth
     np.testing.assert_allclose(seen, np.abs(tensors[:18]).max(), rtol=1e-6)
     with pytest.raises(BuildError, match="no calibrator 'median'"):
         build(
-            network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, Calibrated("median", tensors)
+            network(tmp_path / "net.onnx"),
+            Target("tensorrt", "gpu", "int8"),
+            tmp_path,
+            CalibrationData("median", tensors),
         )
 
 
 @only_10
 def test_ranges_reach_tensorrt_10_as_a_calibration_cache(tmp_path: Path) -> None:
     ranges = {"picture": (-1.0, 2.54), "means": (0.0, 0.5)}
-    calibrated = Calibrated("percentile", pictures(2), ranges)
+    calibrated = CalibrationData("percentile", pictures(2), ranges)
     text = plan_of(build(network(tmp_path / "net.onnx"), Target("tensorrt", "gpu", "int8"), tmp_path, calibrated))[
         "calibration"
     ]
@@ -363,5 +368,5 @@ def test_tensorrt_11_has_no_calibrators_and_says_so(tmp_path: Path) -> None:
             network(tmp_path / "net.onnx"),
             Target("tensorrt", "gpu", "int8"),
             tmp_path,
-            Calibrated("entropy", pictures(2)),
+            CalibrationData("entropy", pictures(2)),
         )

@@ -30,7 +30,7 @@ Objective = Literal["throughput", "latency"]
 class ThreadPlan:
     """How the cores are shared: `streams` calls at once, each computing with `threads` threads.
 
-    Many streams of one thread give the most answers a second, since nobody waits for anybody; one lane of many threads
+    Many streams of one thread give the most answers a second, since nobody waits for anybody; one stream of many threads
     gives each answer soonest.
     """
 
@@ -45,7 +45,7 @@ class ThreadPlan:
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class CalibrationData:
     """What a build for integers may use: what the network read while it was calibrated, and the ranges that were found."""
 
     method: str
@@ -123,16 +123,16 @@ class Backend(ABC):
         return Target(self.name)
 
     @abstractmethod
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         """Return the targets that this runtime has, without importing it where that can be avoided."""
 
-    def needs(self, target: Target) -> OnnxForm:
+    def onnx_form(self, target: Target) -> OnnxForm:
         """Return the form that an ONNX file must have for this target before `build` and `load` take it."""
         del target
         return "float32"
 
-    def calibrated(self, target: Target) -> bool:
-        """Whether `build` takes `Calibrated` for this target. (A Q/DQ network carries its ranges itself and needs
+    def takes_calibration(self, target: Target) -> bool:
+        """Whether `build` takes `CalibrationData` for this target. (A Q/DQ network carries its ranges itself and needs
         none.)"""
         del target
         return False
@@ -149,11 +149,11 @@ class Backend(ABC):
         return self
 
     @abstractmethod
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         """Return the model in the form that the runtime loads for this target, writing new files into `folder` only.
 
         Its inputs and outputs keep their names, shapes and layouts. Returns `model` itself where nothing has to be
-        built; else its parent is `model`. Raises BuildError, also where `calibrated` is missing.
+        built; else its parent is `model`. Raises BuildError, also where `calibration` is missing.
         """
 
     @abstractmethod
@@ -164,7 +164,7 @@ class Backend(ABC):
     def check(self, target: Target) -> None:
         """Raise TargetError for a target that this runtime doesn't know, BackendMissingError for one that this machine
         lacks."""
-        offers = {offer.target: offer for offer in self.offers()}
+        offers = {offer.target: offer for offer in self.targets()}
         offer = offers.get(target)
         if offer is None:
             known = ", ".join(str(one) for one in offers)

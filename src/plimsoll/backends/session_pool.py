@@ -13,8 +13,8 @@ from plimsoll.core.model import TensorInfo, Tensors
 from plimsoll.errors import RunError
 
 
-class Lane(Protocol):
-    """One interpreter. Only one thread uses it at a time."""
+class PooledSession(Protocol):
+    """One interpreter, used by one thread at a time."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]], /) -> Tensors:
         """Compute all outputs."""
@@ -22,33 +22,37 @@ class Lane(Protocol):
 
 
 class SessionPool:
-    """Hands each call to the next free lane."""
+    """Hands each call to the next free interpreter."""
 
     concurrent = True
 
     def __init__(
-        self, runtime: str, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], streams: Sequence[Lane]
+        self,
+        runtime: str,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        sessions: Sequence[PooledSession],
     ) -> None:
         self.inputs = inputs
         self.outputs = outputs
         self._failed = f"{runtime} failed"
-        self._lanes = list(streams)
-        self._turn = threading.Semaphore(len(streams))
+        self._free = list(sessions)
+        self._turn = threading.Semaphore(len(sessions))
         self._closed = False
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Compute all outputs on the next free lane; raises RunError."""
+        """Compute all outputs on the next free interpreter; raises RunError."""
         with self._turn, translate(RunError, self._failed):
             if self._closed:
                 raise RunError(f"{self._failed}: the session is closed")
-            lane = self._lanes.pop()
+            session = self._free.pop()
             try:
-                return lane.run(feeds)
+                return session.run(feeds)
             finally:
                 if not self._closed:
-                    self._lanes.append(lane)
+                    self._free.append(session)
 
     def close(self) -> None:
-        """Give the interpreters' memory back; those at work are given back when they are done."""
+        """Give the interpreters' memory back; those in use are given back when they are done."""
         self._closed = True
-        self._lanes.clear()
+        self._free.clear()

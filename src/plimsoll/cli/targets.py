@@ -23,7 +23,7 @@ def targets(
     rows = []
     for name in backends.names():
         backend = backends.get(name)
-        for offer in backend.offers():
+        for offer in backend.targets():
             made = not offer.toolchain or toolchains.made(offer.toolchain)
             rows.append(
                 {

@@ -32,7 +32,7 @@ def in_onnx(model: Model, candidate: Candidate, built: Path, artifacts: Artifact
     A calibration made on the network as it came fits all candidates. Raises BuildError, BackendMissingError or
     ModelError.
     """
-    form: str = backends.get(candidate.target.runtime).needs(candidate.target)
+    form: str = backends.get(candidate.target.runtime).onnx_form(candidate.target)
     if form == "qdq":
         return _in_int8(model, candidate, built, artifacts)
     made = model

@@ -86,12 +86,12 @@ class Candidate:
 def is_quantized_here(target: Target) -> bool:
     """Whether a target takes a network that Plimsoll quantized with a table of ranges; such a one can be of mixed
     precision."""
-    return backends.get(target.runtime).needs(target) == CALIBRATED
+    return backends.get(target.runtime).onnx_form(target) == CALIBRATED
 
 
 def needs_tensors(target: Target) -> bool:
     """Whether the runtime's own tool reads calibration tensors for this target."""
-    return not is_quantized_here(target) and backends.get(target.runtime).calibrated(target)
+    return not is_quantized_here(target) and backends.get(target.runtime).takes_calibration(target)
 
 
 def takes_table(target: Target) -> bool:

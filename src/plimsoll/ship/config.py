@@ -63,7 +63,7 @@ def toolchains(targets: tuple[Target, ...]) -> tuple[str, ...]:
 
 def _present() -> list[AvailableTarget]:
     deployable = (backend for backend in map(backends.get, backends.names()) if backend.deployable)
-    return [offer for backend in deployable for offer in backend.offers() if not offer.missing]
+    return [offer for backend in deployable for offer in backend.targets() if not offer.missing]
 
 
 def _is_made(toolchain: str) -> bool:

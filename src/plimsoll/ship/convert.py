@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll import backends, quantize
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.ship.artifact_files import once
@@ -23,7 +23,7 @@ def converted(model: Model, candidate: Candidate, built: Path, artifacts: Artifa
     `model` is the candidate's ONNX network, folded where the candidate is. Raises BuildError or BackendMissingError.
     """
     backend = backends.for_target(candidate.target)
-    calibrated = _calibrated(candidate, artifacts) if backend.calibrated(candidate.target) else None
+    calibrated = _calibrated(candidate, artifacts) if backend.takes_calibration(candidate.target) else None
     parts = [
         "built",
         *str(candidate.target).split(":"),
@@ -34,13 +34,13 @@ def converted(model: Model, candidate: Candidate, built: Path, artifacts: Artifa
     return once(place, model, lambda folder: backend.build(model, candidate.target, folder, calibrated))
 
 
-def _calibrated(candidate: Candidate, artifacts: Artifacts) -> Calibrated:
+def _calibrated(candidate: Candidate, artifacts: Artifacts) -> CalibrationData:
     """Return what the runtime's converter calibrates with: the tensors, and the ranges where one of ours chose them."""
     file = artifacts.tensors.get("folded" if candidate.folded else "plain")
     if file is None or candidate.calibrator is None:
         raise BuildError(f"{candidate.name}: there are no calibration tensors for it")
     tensors = np.load(file, mmap_mode="r")
     if not needs_table(candidate):
-        return Calibrated(candidate.calibrator, tensors)
+        return CalibrationData(candidate.calibrator, tensors)
     table = quantize.Calibration.read(artifacts.table(candidate))
-    return Calibrated(candidate.calibrator, tensors, table.ranges)
+    return CalibrationData(candidate.calibrator, tensors, table.ranges)

@@ -130,7 +130,7 @@ def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
     snr_db}]}`; none where it is the same."""
     candidate = Candidate.from_dict(payload["candidate"] | {"folded": False})
     model = preparation.model_of(payload)
-    if backends.get(candidate.target.runtime).needs(candidate.target) == "float32":
+    if backends.get(candidate.target.runtime).onnx_form(candidate.target) == "float32":
         return {"layers": []}
     other = build.in_onnx(model, candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
     plan = Preprocessor(model.contract().input, "reference")

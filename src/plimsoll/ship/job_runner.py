@@ -119,7 +119,7 @@ class JobRunner:
 
     def _lint(self, candidate: Candidate) -> None:
         """Note what is likely to go wrong, before the first candidate of its kind is tried."""
-        float16 = backends.get(candidate.target.runtime).needs(candidate.target) == "float16"
+        float16 = backends.get(candidate.target.runtime).onnx_form(candidate.target) == "float16"
         kind = "float16" if float16 else candidate.calibrator if needs_table(candidate) else None
         # Of Plimsoll's calibrators one speaks for all: the findings are about the network and the pictures.
         kind = self.calibrators[0] if kind in self.calibrators else kind

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from plimsoll import backends, zoo
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -121,7 +121,7 @@ def test_an_unknown_kind_of_ends_is_refused() -> None:
 
 def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_path: Path) -> None:
     need("onnx2tf")
-    calibrated = Calibrated("minmax", pictures(64))
+    calibrated = CalibrationData("minmax", pictures(64))
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
     file = tflite_file.read_file(built.path)
@@ -134,7 +134,7 @@ def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_pa
 def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
     need("onnx2tf")
     model = Model(network(tmp_path / "net.tflite"), "tflite")
-    narrow = Calibrated("percentile", pictures(64), {"picture": (-0.25, 0.25), "scores": (-1.0, 1.0)})
+    narrow = CalibrationData("percentile", pictures(64), {"picture": (-0.25, 0.25), "scores": (-1.0, 1.0)})
     with Runner.open(LITERT.build(model, target("int8"), tmp_path, narrow), target("int8")) as runner:
         scores = runner.infer(pictures(64))["scores"]
     assert np.abs(scores).max() <= 1.01
@@ -187,7 +187,7 @@ def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precisi
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch)["out:0"]
     built = LITERT.build(
-        model, target(precision), tmp_path, Calibrated("minmax", batch) if "int" in precision else None
+        model, target(precision), tmp_path, CalibrationData("minmax", batch) if "int" in precision else None
     )
     assert built.parent is model
     assert {file.name for file in tmp_path.iterdir()} == {"net.onnx", built.path.name}
@@ -231,7 +231,7 @@ def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
     )
     batch = random.uniform(-1, 1, (16, 3, 16)).astype(np.float32)
     with Runner.open(
-        LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("int8"), tmp_path, Calibrated("minmax", batch)),
+        LITERT.build(Model(tmp_path / "net.onnx", "onnx"), target("int8"), tmp_path, CalibrationData("minmax", batch)),
         target("int8"),
     ) as runner:
         np.testing.assert_allclose(runner.infer(batch)["y"], batch @ weights, atol=0.02 * np.abs(batch @ weights).max())
@@ -301,7 +301,7 @@ def test_open_nsfw_in_every_precision(
     model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
     plan = Preprocessor(model.contract().input, "reference")
     batch = np.stack([plan(photo) for photo in example_photos[::2]])
-    calibrated = Calibrated("minmax", batch[::2]) if precision == "int8" else None
+    calibrated = CalibrationData("minmax", batch[::2]) if precision == "int8" else None
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch[1::2])["outputs"]
     built = LITERT.build(model, target(precision), tmp_path, calibrated)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from backends.networks import network
 from plimsoll import backends, quantize
-from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -40,7 +40,7 @@ def int8(
     model: Model, folder: Path, method: str, tensors: Floats, ranges: dict[str, tuple[float, float]] | None = None
 ) -> Model:
     folder.mkdir()
-    return MNN.build(model, INT8, folder, Calibrated(method, tensors, ranges or {}))
+    return MNN.build(model, INT8, folder, CalibrationData(method, tensors, ranges or {}))
 
 
 @pytest.mark.parametrize(("method", "deviation"), [("kl", 0.05), ("kl-admm", 0.05), ("admm", 0.15), ("ema", 0.05)])

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll import backends, quantize
-from plimsoll.backends.base import Calibrated, ThreadPlan
+from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.ncnn.conversion import convert, ranges_of, table_of
-from plimsoll.backends.ncnn.network import Network
+from plimsoll.backends.ncnn.network import NcnnNetwork
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -67,7 +67,7 @@ def test_int8_by_our_ranges(tmp_path: Path) -> None:
     model = residual(tmp_path / "net.onnx")
     ranges = quantize.calibrate(model, [pictures(50)], "minmax").ranges
     target = Target("ncnn", "cpu", "int8")
-    built = NCNN.build(model, target, tmp_path, Calibrated("minmax", pictures(50), ranges))
+    built = NCNN.build(model, target, tmp_path, CalibrationData("minmax", pictures(50), ranges))
     text = built.path.read_text()
     assert text.count(" 8=2") == 3, "three convolutions, but not the head"
     assert text.count(" 8=1") == 1, "the depthwise convolution"
@@ -86,7 +86,7 @@ def test_open_nsfw_is_no_worse_than_the_facts(
     for precision, deviation, size in (("float32", 2.6e-5, 23.6e6), ("float16", 1e-3, 11.9e6), ("int8", 0.04, 6.1e6)):
         target = Target("ncnn", "cpu", precision)
         (tmp_path / precision).mkdir()
-        built = NCNN.build(model, target, tmp_path / precision, Calibrated("percentile", tensors, ranges))
+        built = NCNN.build(model, target, tmp_path / precision, CalibrationData("percentile", tensors, ranges))
         assert built.size < size
         np.testing.assert_allclose(answers(built, target, tensors), expected, atol=deviation)
 
@@ -122,7 +122,7 @@ def test_ranges_of_another_network_are_refused(tmp_path: Path) -> None:
             residual(tmp_path / "net.onnx"),
             Target("ncnn", "cpu", "int8"),
             tmp_path,
-            Calibrated("minmax", pictures(1), {"other": (0, 1)}),
+            CalibrationData("minmax", pictures(1), {"other": (0, 1)}),
         )
 
 
@@ -147,10 +147,10 @@ def files(folder: Path, text: str = PARAM, numbers: int = 8) -> tuple[Path, Path
 
 
 def test_a_network_is_written_as_it_was_read(tmp_path: Path) -> None:
-    read = Network.read(*files(tmp_path))
+    read = NcnnNetwork.read(*files(tmp_path))
     read.write(tmp_path / "again.param", tmp_path / "again.bin")
     assert (tmp_path / "again.bin").read_bytes() == (tmp_path / "net.bin").read_bytes()
-    again = Network.read(tmp_path / "again.param", tmp_path / "again.bin")
+    again = NcnnNetwork.read(tmp_path / "again.param", tmp_path / "again.bin")
     assert [(one.kind, one.name, one.inputs, one.outputs, one.parameters) for one in again.layers] == [
         (one.kind, one.name, one.inputs, one.outputs, one.parameters) for one in read.layers
     ]
@@ -172,7 +172,7 @@ def test_a_network_is_written_as_it_was_read(tmp_path: Path) -> None:
 )
 def test_a_damaged_network_is_build_failed(tmp_path: Path, text: str, numbers: int, told: str) -> None:
     with pytest.raises(BuildError, match=told):
-        Network.read(*files(tmp_path, text, numbers))
+        NcnnNetwork.read(*files(tmp_path, text, numbers))
 
 
 def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:

@@ -109,5 +109,5 @@ def test_a_lane_of_one_thread_starts_no_thread_of_its_own(tmp_path: Path) -> Non
 
 def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    for offer in backend.BACKEND.offers():
+    for offer in backend.BACKEND.targets():
         assert ("pip install onnxruntime" if offer.target.device == "cpu" else "onnxruntime-gpu") in offer.missing

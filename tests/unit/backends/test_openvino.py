@@ -19,6 +19,7 @@ from onnx import TensorProto, helper
 from backends.networks import expected, network, save
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.openvino import backend as backend
+from plimsoll.backends.openvino import session
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError, RunError
@@ -77,7 +78,7 @@ assert ("openvino_telemetry" in sys.modules) == {bool(preloaded)}
 
 def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    assert all("pip install 'plimsoll-line[openvino]'" in offer.missing for offer in backend.BACKEND.offers())
+    assert all("pip install 'plimsoll-line[openvino]'" in offer.missing for offer in backend.BACKEND.targets())
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_a_precision_is_offered_where_the_processor_has_it(
 ) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: sets)
     monkeypatch.setattr("platform.system", lambda: "Linux")
-    offers = backend.BACKEND.offers()
+    offers = backend.BACKEND.targets()
     assert {offer.target.precision for offer in offers if not offer.missing} == offered
     assert all("Use float32" in offer.missing for offer in offers if offer.target.precision not in offered)
 
@@ -155,13 +156,13 @@ def test_no_option_changes_the_answers(tmp_path: Path, options: dict[str, str]) 
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
     """The batch sizes for which OpenVINO compiled a network, as they come; None for any size."""
     seen: list[int | None] = []
-    original = backend._Compiler.compile
+    original = session.Compiler.compile
 
-    def compile_(self: backend._Compiler, shapes: backend.Shapes | None = None) -> backend._Compiled:
+    def compile_(self: session.Compiler, shapes: session.Shapes | None = None) -> session.CompiledNetwork:
         seen.append(shapes[0][0] if shapes else None)
         return original(self, shapes)
 
-    monkeypatch.setattr(backend._Compiler, "compile", compile_)
+    monkeypatch.setattr(session.Compiler, "compile", compile_)
     return seen
 
 

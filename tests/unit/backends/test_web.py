@@ -22,7 +22,7 @@ from plimsoll.errors import BackendMissingError, BuildError, RunError
 
 WEB = Target("web", "wasm")
 needs_node = pytest.mark.skipif(
-    any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+    any(offer.missing for offer in backends.get("web").targets()), reason="Node.js or npm is not installed"
 )
 
 
@@ -31,7 +31,7 @@ def streams() -> list[int]:
     listed = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True
     ).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "web_lane.mjs" in line]
+    return [int(line.split()[0]) for line in listed.splitlines() if "session.mjs" in line]
 
 
 @needs_node
@@ -94,6 +94,6 @@ def test_integers_of_all_sizes_pass(tmp_path: Path) -> None:
 
 def test_without_node_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert all("Node.js" in offer.missing for offer in backends.get("web").offers())
+    assert all("Node.js" in offer.missing for offer in backends.get("web").targets())
     with pytest.raises(BackendMissingError):
         backends.get("web").check(WEB)

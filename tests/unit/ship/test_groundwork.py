@@ -41,8 +41,8 @@ from plimsoll.core.target import Target
 
 class Planted(Backend):
     def __init__(self, name, own): self.name, self.own = name, own
-    def offers(self): return (AvailableTarget(Target(self.name, "cpu", "int8"), toolchain="" if self.own else "nobody_made_this"),)
-    def calibrated(self, target): return True
+    def targets(self): return (AvailableTarget(Target(self.name, "cpu", "int8"), toolchain="" if self.own else "nobody_made_this"),)
+    def takes_calibration(self, target): return True
     def calibrators(self, target): return self.own
     def build(self, model, target, folder, calibrated=None):
         if "was built" in model.path.name: return model

@@ -43,7 +43,7 @@ class Wrapped:
 
 class Planted(Backend):
     def __init__(self, name): self.name = name
-    def offers(self): return (AvailableTarget(Target(self.name)),)
+    def targets(self): return (AvailableTarget(Target(self.name)),)
     def build(self, model, target, folder, calibrated=None): return model
     def load(self, model, target, options, plan):
         if self.name == "crashing": ctypes.string_at(0)

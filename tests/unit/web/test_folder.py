@@ -21,7 +21,7 @@ from plimsoll.spec import files
 from small_models import SPEC, small_model
 
 pytestmark = pytest.mark.skipif(
-    any(offer.missing for offer in backends.get("web").offers()), reason="Node.js or npm is not installed"
+    any(offer.missing for offer in backends.get("web").targets()), reason="Node.js or npm is not installed"
 )
 
 FLOAT, INT8 = Target("web", "wasm", "float32"), Target("web", "wasm", "int8")

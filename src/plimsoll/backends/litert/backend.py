@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.litert import conversion, tflite_file
 from plimsoll.backends.litert.metadata import export
 from plimsoll.backends.litert.session import LiteRtSession
@@ -52,7 +52,7 @@ class LiteRt(Backend):
     def formats(self) -> tuple[Reader, ...]:
         return (Tflite(),)
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         missing = (
             ""
             if importlib.util.find_spec("ai_edge_litert")
@@ -63,15 +63,15 @@ class LiteRt(Backend):
             for precision in _PRECISIONS
         )
 
-    def calibrated(self, target: Target) -> bool:
+    def takes_calibration(self, target: Target) -> bool:
         return target.precision in conversion.CALIBRATED
 
     def configured(self, options: Options) -> LiteRt:
         return LiteRt(options.io) if isinstance(options, LiteRtOptions) else self
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         self.check(target)
-        return conversion.build(model, target, folder, calibrated, self._io)
+        return conversion.build(model, target, folder, calibration, self._io)
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> LiteRtSession:
         self.check(target)

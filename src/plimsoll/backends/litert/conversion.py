@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.litert.tflite_file import TfliteFile
 from plimsoll.core.foreign import require, translate
@@ -39,7 +39,7 @@ _GAPS = 32
 """So many items fill the ranges that Plimsoll's calibrator doesn't know."""
 
 
-def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None, io: Io) -> Model:
+def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None, io: Io) -> Model:
     """Return the TFLite file for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
     if model.format != "tflite":
         require_form(model, target, "float32")
@@ -51,7 +51,7 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
             f"{model.path}: {target} needs a float32 file, this one is {file.precision}",
             f"Run it as {target.runtime}:{target.device}:{file.precision}.",
         )
-    if target.precision in CALIBRATED and calibrated is None:
+    if target.precision in CALIBRATED and calibration is None:
         raise BuildError(
             f"{model.path}: {target} needs calibration pictures",
             "Give some: `plimsoll convert` takes them with --images.",
@@ -60,8 +60,8 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
         made, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
         if target.precision != "float32":
-            request = _request(target.precision, tensors, calibrated, io)
-            made = _quantize(made, request, calibrated, Path(work))
+            request = _request(target.precision, tensors, calibration, io)
+            made = _quantize(made, request, calibration, Path(work))
         shutil.move(made, path)
     return Model(path, "tflite", model.spec, parent=model)
 
@@ -162,10 +162,10 @@ _REPORT = (
 )
 
 
-def _request(precision: str, tensors: Mapping[str, str], calibrated: Calibrated | None, io: Io) -> dict[str, Any]:
+def _request(precision: str, tensors: Mapping[str, str], calibration: CalibrationData | None, io: Io) -> dict[str, Any]:
     """Say what is to be quantized. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX
     values were fused, the last one's."""
-    ranges = calibrated.ranges if calibrated is not None and precision in CALIBRATED else {}
+    ranges = calibration.ranges if calibration is not None and precision in CALIBRATED else {}
     return {
         "precision": precision,
         "io": io,
@@ -173,12 +173,12 @@ def _request(precision: str, tensors: Mapping[str, str], calibrated: Calibrated 
     }
 
 
-def _quantize(path: Path, request: dict[str, Any], calibrated: Calibrated | None, work: Path) -> Path:
+def _quantize(path: Path, request: dict[str, Any], calibration: CalibrationData | None, work: Path) -> Path:
     """Return the quantized file."""
     inputs = {"model": path}
-    if calibrated is not None and request["precision"] in CALIBRATED:
+    if calibration is not None and request["precision"] in CALIBRATED:
         inputs["tensors"] = work / "calibration.npy"
-        np.save(inputs["tensors"], calibrated.tensors[:_GAPS] if request["ranges"] else calibrated.tensors)
+        np.save(inputs["tensors"], calibration.tensors[:_GAPS] if request["ranges"] else calibration.tensors)
     made = work / "quantized"
     made.mkdir()
     toolchains.run(TOOLCHAIN, "tflite_quantize", request, made, inputs=inputs)

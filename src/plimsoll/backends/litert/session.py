@@ -1,4 +1,4 @@
-"""Interpreters of a TFLite file, one a lane, behind the session that presents them."""
+"""Interpreters of a TFLite file, one for each stream, behind the session that presents them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 
 class LiteRtSession(SessionPool):
-    """A network that is loaded once for each lane.
+    """A network that is loaded once for each stream.
 
     Where the file takes or gives quantized integers, the session takes and gives float32 all the same: it rounds to the
     file's steps, and multiplies back.
@@ -25,10 +25,10 @@ class LiteRtSession(SessionPool):
 
     def __init__(self, file: TfliteFile, interpreters: list[Any]) -> None:
         inputs, outputs = (tuple(_info(one) for one in side) for side in (file.inputs, file.outputs))
-        super().__init__("LiteRT", inputs, outputs, [_Lane(interpreter, file) for interpreter in interpreters])
+        super().__init__("LiteRT", inputs, outputs, [_Interpreter(interpreter, file) for interpreter in interpreters])
 
 
-class _Lane:
+class _Interpreter:
     """One interpreter. Only one thread may use it at a time."""
 
     def __init__(self, interpreter: Any, file: TfliteFile) -> None:

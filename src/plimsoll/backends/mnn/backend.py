@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.mnn import conversion
 from plimsoll.backends.mnn.graph import MnnFile
 from plimsoll.backends.mnn.job import INSTALL
-from plimsoll.backends.mnn.session import MnnLane, MnnSession, muted
+from plimsoll.backends.mnn.session import MnnInterpreter, MnnSession, muted
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
@@ -45,19 +45,19 @@ class Mnn(Backend):
     def formats(self) -> tuple[Reader, ...]:
         return (MnnFile(),)
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         missing = "" if importlib.util.find_spec("MNN") else f"MNN is not installed. Install it: {INSTALL}"
         return tuple(AvailableTarget(Target("mnn", "cpu", precision), missing) for precision in _PRECISIONS)
 
-    def calibrated(self, target: Target) -> bool:
+    def takes_calibration(self, target: Target) -> bool:
         return target.precision == "int8"
 
     def calibrators(self, target: Target) -> tuple[str, ...]:
         return tuple(conversion.CALIBRATORS) if target.precision == "int8" else ()
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         self.check(target)
-        return conversion.build(model, target, folder, calibrated)
+        return conversion.build(model, target, folder, calibration)
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> MnnSession:
         self.check(target)
@@ -76,7 +76,7 @@ class Mnn(Backend):
         with muted(), translate(BuildError, f"MNN can't load {model.path.name}"):
             mnn = require("MNN", INSTALL)
             return MnnSession(
-                signature, [MnnLane(mnn, str(model.path), signature, config) for _ in range(plan.streams)]
+                signature, [MnnInterpreter(mnn, str(model.path), signature, config) for _ in range(plan.streams)]
             )
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.mnn import grids
 from plimsoll.backends.mnn.graph import Graph
 from plimsoll.backends.mnn.job import INSTALL
-from plimsoll.backends.mnn.session import MnnLane, muted
+from plimsoll.backends.mnn.session import MnnInterpreter, muted
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -56,12 +56,12 @@ _GAPS = 4
 _LIMITS = Limits(1800, 12_000_000_000)
 
 
-def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
+def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None) -> Model:
     """Return the MNN file for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
     if model.format == "mnn":
         return model
     require_form(model, target, "float32")
-    if target.precision == "int8" and calibrated is None:
+    if target.precision == "int8" and calibration is None:
         raise BuildError(
             f"{model.path}: {target} needs calibration pictures",
             "Give some: `plimsoll convert` takes them with --images.",
@@ -71,8 +71,8 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
     with _workplace() as work:
         made = _convert(model, work, _ARGUMENTS[target.precision])
         _check(model, signature, made)
-        if target.precision == "int8" and calibrated is not None:
-            made = _quantize(model, made, signature, calibrated, work)
+        if target.precision == "int8" and calibration is not None:
+            made = _quantize(model, made, signature, calibration, work)
         shutil.move(made, path)
     beside = signature.write(path.with_name(path.name + SUFFIX))
     return Model(path, "mnn", model.spec, parent=model, files=(beside,))
@@ -112,35 +112,35 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
 def _check(model: Model, signature: Signature, made: Path) -> None:
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
         with muted(), translate(BuildError, f"{model.path}: MNN can't run what it converted"):
-            lane = MnnLane(
+            interpreter = MnnInterpreter(
                 require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"}
             )
-            return lane.run(feeds)
+            return interpreter.run(feeds)
 
     check_answers(model, signature, answer, "MNN's converter")
 
 
-def _quantize(model: Model, made: Path, signature: Signature, calibrated: Calibrated, work: Path) -> Path:
+def _quantize(model: Model, made: Path, signature: Signature, calibration: CalibrationData, work: Path) -> Path:
     """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay
     in float."""
-    if not calibrated.ranges and calibrated.method not in CALIBRATORS:
-        raise BuildError(f"MNN has no calibrator '{calibrated.method}'", f"It has: {', '.join(CALIBRATORS)}.")
+    if not calibration.ranges and calibration.method not in CALIBRATORS:
+        raise BuildError(f"MNN has no calibrator '{calibration.method}'", f"It has: {', '.join(CALIBRATORS)}.")
     if len(signature.inputs) != 1:
         raise BuildError(
-            f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated",
+            f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibration",
             "Use mnn:cpu:int8_weights.",
         )
-    if len(calibrated.tensors) == 0:
+    if len(calibration.tensors) == 0:
         raise BuildError(f"{model.path}: there is no calibration picture", "Give some.")
-    tool = _Quantizer(model, made, signature.inputs[0].name, calibrated.tensors, work)
-    if calibrated.ranges:
-        return _with_ranges(tool, calibrated.ranges)
-    if calibrated.method == "ema":
+    tool = _Quantizer(model, made, signature.inputs[0].name, calibration.tensors, work)
+    if calibration.ranges:
+        return _with_ranges(tool, calibration.ranges)
+    if calibration.method == "ema":
         # The network that it writes can't be saved from its grids: where values are added up it has no place for one.
         with translate(BuildError, f"{model.path}: what MNN's quantizer wrote can't be read"):
             ranges = grids.ranges_of(Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(made))
         return _with_ranges(tool, ranges)
-    feature, weight = CALIBRATORS[calibrated.method]
+    feature, weight = CALIBRATORS[calibration.method]
     return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), {})
 
 

@@ -1,4 +1,4 @@
-"""MNN's interpreters, one a lane, behind the session that presents them."""
+"""MNN's interpreters, one for each stream, behind the session that presents them."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def muted() -> Iterator[None]:
 
 
 class MnnSession(SessionPool):
-    """A network that is loaded once for each lane: calls of one interpreter wait for one another."""
+    """A network that is loaded once for each stream: calls of one interpreter wait for one another."""
 
-    def __init__(self, signature: Signature, streams: list[MnnLane]) -> None:
-        super().__init__("MNN", signature.inputs, signature.outputs, streams)
+    def __init__(self, signature: Signature, interpreters: list[MnnInterpreter]) -> None:
+        super().__init__("MNN", signature.inputs, signature.outputs, interpreters)
 
 
-class MnnLane:
+class MnnInterpreter:
     """One interpreter. Only one thread may use it at a time."""
 
     def __init__(self, mnn: ModuleType, path: str, signature: Signature, config: Mapping[str, Any]) -> None:

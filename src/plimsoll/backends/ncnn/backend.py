@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.ncnn import conversion
 from plimsoll.backends.ncnn.conversion import INSTALL, TOOLCHAIN
 from plimsoll.backends.ncnn.network import NcnnFiles
@@ -45,16 +45,16 @@ class Ncnn(Backend):
     def formats(self) -> tuple[Reader, ...]:
         return (NcnnFiles(),)
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         missing = "" if importlib.util.find_spec("ncnn") else f"ncnn is not installed. Install it: {INSTALL}"
         return tuple(AvailableTarget(Target("ncnn", "cpu", precision), missing, TOOLCHAIN) for precision in _PRECISIONS)
 
-    def calibrated(self, target: Target) -> bool:
+    def takes_calibration(self, target: Target) -> bool:
         return target.precision == "int8"
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         self.check(target)
-        return conversion.build(model, target, folder, calibrated)
+        return conversion.build(model, target, folder, calibration)
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> NcnnSession:
         self.check(target)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.calibration_tables import symmetric
 from plimsoll.backends.ncnn.int8_table import Table
-from plimsoll.backends.ncnn.network import Network, input_shapes
-from plimsoll.backends.ncnn.session import Loaded, NcnnSession
+from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes
+from plimsoll.backends.ncnn.session import LoadedNetwork, NcnnSession
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -67,7 +67,7 @@ class Converted:
 
     onnx: Model
     """With a batch of one and all sizes fixed."""
-    network: Network
+    network: NcnnNetwork
     files: tuple[Path, Path]
     """Param and bin."""
     signature: Signature
@@ -80,13 +80,13 @@ class Converted:
         return replace(self.signature, inputs=inputs)
 
 
-def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | None) -> Model:
+def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None) -> Model:
     """Return ncnn's pair of files for a target, in `folder`; the model itself where it is one already. Raises
     BuildError."""
     if model.format == "ncnn":
         return model
     require_form(model, target, "float32")
-    if target.precision == "int8" and calibrated is None:
+    if target.precision == "int8" and calibration is None:
         raise BuildError(
             f"{model.path}: {target} needs calibration pictures",
             "Give some: `plimsoll convert` takes them with --images.",
@@ -95,8 +95,8 @@ def build(model: Model, target: Target, folder: Path, calibrated: Calibrated | N
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
         made = convert(model, Path(temporary))
         scales = None
-        if calibrated is not None and target.precision == "int8":
-            table = table_of(made, calibrated.ranges, calibrated.tensors[:1])
+        if calibration is not None and target.precision == "int8":
+            table = table_of(made, calibration.ranges, calibration.tensors[:1])
             scales = {
                 name: (np.array(table.weights[name], np.float32), scale) for name, scale in table.activations.items()
             }
@@ -115,7 +115,7 @@ def weights_of(model: Model) -> Path:
 
 def loaded(
     ncnn: ModuleType, files: tuple[Path, Path], *, threads: int = 1, half: bool = False, keep: bool = False
-) -> Loaded:
+) -> LoadedNetwork:
     """Load a pair of files; raises BuildError. `half`: compute in float16. `keep`: keep all blobs, for looking into
     them."""
     net = ncnn.Net()
@@ -126,7 +126,7 @@ def loaded(
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
     if net.load_param(str(files[0])) != 0 or net.load_model(str(files[1])) != 0:
         raise BuildError(f"{files[0].name}: ncnn can't load it", "Convert the ONNX network again.")
-    return Loaded(ncnn, net, input_shapes(files[0]))
+    return LoadedNetwork(ncnn, net, input_shapes(files[0]))
 
 
 def convert(model: Model, work: Path) -> Converted:
@@ -139,7 +139,7 @@ def convert(model: Model, work: Path) -> Converted:
         )
     fixed, shapes = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
-    network = Network.read(work / "network.param", work / "network.bin")
+    network = NcnnNetwork.read(work / "network.param", work / "network.bin")
     if foreign := sorted({one.kind for one in network.layers if "." in one.kind or ":" in one.kind}):
         raise BuildError(
             f"{model.path}: ncnn has no layer for {', '.join(foreign)}",

@@ -88,14 +88,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Network:
+class NcnnNetwork:
     """A network in float32."""
 
     layers: tuple[Layer, ...]
     blobs: int
 
     @classmethod
-    def read(cls, param: Path, weights: Path) -> Network:
+    def read(cls, param: Path, weights: Path) -> NcnnNetwork:
         """Read both files; raises BuildError for what is damaged, and for layers that keep weights in a way that isn't
         known here."""
         lines = param.read_text(encoding="utf-8").splitlines()
@@ -118,7 +118,7 @@ class Network:
             )
         return cls(tuple(layers), blobs)
 
-    def with_inputs(self, shapes: Sequence[Sequence[int]]) -> Network:
+    def with_inputs(self, shapes: Sequence[Sequence[int]]) -> NcnnNetwork:
         """Return the network with its inputs' shapes written down, outermost axis first, as many axes as its layers
         expect."""
         numbers = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}

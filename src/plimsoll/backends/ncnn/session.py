@@ -24,10 +24,10 @@ class NcnnSession:
 
     concurrent = True
 
-    def __init__(self, network: Loaded, signature: Signature, streams: int) -> None:
+    def __init__(self, network: LoadedNetwork, signature: Signature, streams: int) -> None:
         self.inputs = signature.inputs
         self.outputs = signature.outputs
-        self._network: Loaded | None = network
+        self._network: LoadedNetwork | None = network
         self._turn = threading.Semaphore(streams)
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
@@ -46,7 +46,7 @@ class NcnnSession:
         self._network = None
 
 
-class Loaded:
+class LoadedNetwork:
     """A network that ncnn has loaded. pnnx calls its inputs in0, in1 …, its outputs out0 …"""
 
     def __init__(self, ncnn: ModuleType, net: Any, shapes: Mapping[str, tuple[int, ...]]) -> None:

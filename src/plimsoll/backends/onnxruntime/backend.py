@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.onnxruntime import nvidia
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
@@ -71,7 +71,7 @@ class OnnxRuntime(Backend):
     name = "onnxruntime"
     options = OnnxRuntimeOptions
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         absent = (
             "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
         )
@@ -84,24 +84,24 @@ class OnnxRuntime(Backend):
             ),
         )
 
-    def needs(self, target: Target) -> OnnxForm:
+    def onnx_form(self, target: Target) -> OnnxForm:
         return _FORMS[target.precision]
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
-        del folder, calibrated
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
+        del folder, calibration
         self.check(target)
-        require_form(model, target, self.needs(target))
+        require_form(model, target, self.onnx_form(target))
         return model
 
-    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> OnnxRuntimeSession:
         self.check(target)
         runtime = _runtime()
         wanted = options or OnnxRuntimeOptions()
         settings = _settings(runtime, wanted, plan)
         with translate(BuildError, f"ONNX Runtime can't load {model.path.name}"):
             if target.device == "gpu":
-                return _Session(_on_gpu(runtime, model, target, wanted, settings))
-            return _Session(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
+                return OnnxRuntimeSession(_on_gpu(runtime, model, target, wanted, settings))
+            return OnnxRuntimeSession(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
 
 
 def _on_gpu(runtime: ModuleType, model: Model, target: Target, wanted: OnnxRuntimeOptions, settings: Any) -> Any:
@@ -147,7 +147,9 @@ def _runtime() -> ModuleType:
     return runtime
 
 
-class _Session:
+class OnnxRuntimeSession:
+    """ONNX Runtime computes calls of several threads at once in one session."""
+
     concurrent = True
 
     def __init__(self, session: Any) -> None:

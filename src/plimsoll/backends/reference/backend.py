@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, ThreadPlan
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import Target
@@ -22,11 +22,11 @@ class Reference(Backend):
     name = "reference"
     deployable = False
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         return (AvailableTarget(Target("reference", "cpu", "float32")),)
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
-        del target, folder, calibrated
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
+        del target, folder, calibration
         if model.format != "onnx":
             raise BuildError(
                 f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}",
@@ -34,7 +34,7 @@ class Reference(Backend):
             )
         return model
 
-    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> ReferenceSession:
         del options, plan
         self.check(target)
         with translate(BuildError, f"the reference evaluator can't load {model.path.name}"):
@@ -42,10 +42,12 @@ class Reference(Backend):
             evaluator = require("onnx.reference", "pip install onnx").ReferenceEvaluator
             proto = onnx.load(str(model.path))
             require("onnx.checker", "pip install onnx").check_model(proto)
-            return _Session(evaluator(proto), proto.graph, onnx.helper.tensor_dtype_to_np_dtype)
+            return ReferenceSession(evaluator(proto), proto.graph, onnx.helper.tensor_dtype_to_np_dtype)
 
 
-class _Session:
+class ReferenceSession:
+    """ONNX's own evaluator, one call at a time."""
+
     concurrent = False
 
     def __init__(self, evaluator: Any, graph: Any, numpy_dtype: Any) -> None:

@@ -9,7 +9,7 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.tensorrt import construction, runtime
 from plimsoll.backends.tensorrt.engine import FORMAT, EngineFacts, TensorRtEngine
 from plimsoll.backends.tensorrt.options import TensorRtOptions
@@ -34,7 +34,7 @@ class TensorRt(Backend):
 
     - TensorRT 11 computes in the types that the network has: float16 ones are converted, int8 and fp8 ones carry Q/DQ.
     - TensorRT 10 takes the float32 network and picks the fastest kernels among the types that it is allowed; int8 and
-      fp8 as above, and int8 also by TensorRT's own calibrators: give `build` a float32 network and `Calibrated` with
+      fp8 as above, and int8 also by TensorRT's own calibrators: give `build` a float32 network and `CalibrationData` with
       the method `entropy` or `minmax`, or with ranges, which become a calibration cache.
     """
 
@@ -52,7 +52,7 @@ class TensorRt(Backend):
     def default_target(self) -> Target | None:
         return None
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         absent = (
             "" if importlib.util.find_spec("tensorrt") else f"TensorRT is not installed. Install it: {runtime.INSTALL}"
         )
@@ -63,25 +63,25 @@ class TensorRt(Backend):
             for precision, capability in _CAPABILITIES.items()
         )
 
-    def needs(self, target: Target) -> OnnxForm:
+    def onnx_form(self, target: Target) -> OnnxForm:
         if target.precision == "int8":
             return "qdq"
         return (
             "float16" if target.precision == "float16" and runtime.generation() >= runtime.STRONGLY_TYPED else "float32"
         )
 
-    def calibrated(self, target: Target) -> bool:
+    def takes_calibration(self, target: Target) -> bool:
         return target.precision == "fp8"
 
     def configured(self, options: Options) -> TensorRt:
         return TensorRt(options) if isinstance(options, TensorRtOptions) else self
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         self.check(target)
         if model.format == FORMAT:
             return model
         return construction.build(
-            model, target, folder, construction.Wishes(self._options, self.needs(target), calibrated)
+            model, target, folder, construction.BuildRequest(self._options, self.onnx_form(target), calibration)
         )
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> TensorRtSession:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from plimsoll import __version__
-from plimsoll.backends.base import Calibrated
+from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime, symmetry
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.core.model import Model
@@ -29,21 +29,21 @@ CALIBRATORS = ("entropy", "minmax")
 
 
 @dataclass(frozen=True)
-class Wishes:
+class BuildRequest:
     """How an engine is to be built."""
 
     options: TensorRtOptions
     form: OnnxForm
     """The form of network that the target needs."""
-    calibrated: Calibrated | None
+    calibration: CalibrationData | None
 
 
-def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
+def build(model: Model, target: Target, folder: Path, request: BuildRequest) -> Model:
     """Return the engine, its facts beside it, in `folder`; raises BuildError."""
-    calibrated = _implicit(model, target, wishes)
-    if calibrated is None:
-        require_form(model, target, wishes.form)
-    options = wishes.options
+    calibration = _implicit(model, target, request)
+    if calibration is None:
+        require_form(model, target, request.form)
+    options = request.options
     parts = {
         "plimsoll": __version__,
         "network": model.sha256,
@@ -53,69 +53,69 @@ def build(model: Model, target: Target, folder: Path, wishes: Wishes) -> Model:
         "gpu": str(gpu.at(options.device)),
         "tensorrt": runtime.version(),
         "plugins": options.library_digests(),
-        "calibration": _digest(wishes.calibrated),
+        "calibration": _digest(request.calibration),
     }
     kept = build_cache.place(engine.FORMAT, parts)
     with build_cache.locked(kept):
         if not kept.is_dir():
             with tempfile.TemporaryDirectory(prefix="plimsoll-tensorrt-") as temporary:
-                _make(model, target, wishes, kept, _prepared(model, target, wishes, Path(temporary)))
+                _make(model, target, request, kept, _prepared(model, target, request, Path(temporary)))
         files = engine.take(kept, folder, f"{model.path.stem}.{target.precision}")
     return Model(files[0], engine.FORMAT, model.spec, parent=model, files=tuple(files[1:]))
 
 
-def _implicit(model: Model, target: Target, wishes: Wishes) -> Calibrated | None:
+def _implicit(model: Model, target: Target, request: BuildRequest) -> CalibrationData | None:
     """Return what TensorRT 10 is to calibrate an int8 engine with, where it was given and the network isn't quantized
     yet; raises BuildError."""
-    calibrated = wishes.calibrated
-    if target.precision != "int8" or calibrated is None or form_of(model.path) != "float32":
+    calibration = request.calibration
+    if target.precision != "int8" or calibration is None or form_of(model.path) != "float32":
         return None
     if runtime.generation() >= runtime.STRONGLY_TYPED:
         raise BuildError(
             f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ",
             "Quantize it first with plimsoll.quantize.static.",
         )
-    if not calibrated.ranges and calibrated.method not in CALIBRATORS:
+    if not calibration.ranges and calibration.method not in CALIBRATORS:
         raise BuildError(
-            f"TensorRT has no calibrator '{calibrated.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges."
+            f"TensorRT has no calibrator '{calibration.method}'", f"It has {', '.join(CALIBRATORS)}; or give ranges."
         )
-    return calibrated
+    return calibration
 
 
-def _prepared(model: Model, target: Target, wishes: Wishes, folder: Path) -> Path:
+def _prepared(model: Model, target: Target, request: BuildRequest, folder: Path) -> Path:
     """Return the network as TensorRT's parser takes it; raises BuildError."""
     if target.precision == "fp8":
-        if wishes.calibrated is None or not wishes.calibrated.ranges:
+        if request.calibration is None or not request.calibration.ranges:
             raise BuildError(
                 f"{model.path}: an fp8 engine needs the ranges of a calibration",
                 "`plimsoll convert … --images DIR` finds them.",
             )
-        return fp8.quantized(model, wishes.calibrated.ranges, folder)
+        return fp8.quantized(model, request.calibration.ranges, folder)
     if target.precision == "bfloat16" and runtime.generation() >= runtime.STRONGLY_TYPED:
         return bfloat16.converted(model, folder)
-    if target.precision == "int8" and _implicit(model, target, wishes) is None:
+    if target.precision == "int8" and _implicit(model, target, request) is None:
         symmetry.require(model)
     return model.path.absolute()
 
 
-def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Path) -> None:
+def _make(model: Model, target: Target, request: BuildRequest, kept: Path, network: Path) -> None:
     """Let a process of its own build into the folder where the engine is kept; raises BuildError in words."""
-    with build_cache.building(kept) as (part, desk):
+    with build_cache.building(kept) as (part, work):
         payload: dict[str, Any] = {
             "network": str(network),
             "out": str(part),
             "precision": target.precision,
-            "options": wishes.options.model_dump(),
+            "options": request.options.model_dump(),
             "sizes": _sizes(model),
             "sha256": model.sha256,
-            "calibration": _calibration(_implicit(model, target, wishes), desk),
+            "calibration": _calibration(_implicit(model, target, request), work),
         }
         try:
             subprocesses.run(
                 "plimsoll.backends.tensorrt.job",
                 payload,
-                desk,
-                subprocesses.Limits(seconds=60 * wishes.options.build_minutes),
+                work,
+                subprocesses.Limits(seconds=60 * request.options.build_minutes),
             )
         except subprocesses.JobError as error:
             raise BuildError(
@@ -123,21 +123,21 @@ def _make(model: Model, target: Target, wishes: Wishes, kept: Path, network: Pat
             ) from error
 
 
-def _calibration(calibrated: Calibrated | None, desk: Path) -> dict[str, Any] | None:
-    if calibrated is None:
+def _calibration(calibration: CalibrationData | None, work: Path) -> dict[str, Any] | None:
+    if calibration is None:
         return None
-    if calibrated.ranges:
-        return {"ranges": dict(calibrated.ranges)}
-    np.save(desk / "tensors.npy", calibrated.tensors)
-    return {"method": calibrated.method, "tensors": str(desk / "tensors.npy")}
+    if calibration.ranges:
+        return {"ranges": dict(calibration.ranges)}
+    np.save(work / "tensors.npy", calibration.tensors)
+    return {"method": calibration.method, "tensors": str(work / "tensors.npy")}
 
 
-def _digest(calibrated: Calibrated | None) -> str:
-    if calibrated is None:
+def _digest(calibration: CalibrationData | None) -> str:
+    if calibration is None:
         return ""
-    digest = hashlib.sha256(f"{calibrated.method} {sorted(calibrated.ranges.items())}".encode())
-    if not calibrated.ranges:
-        digest.update(np.ascontiguousarray(calibrated.tensors).data)
+    digest = hashlib.sha256(f"{calibration.method} {sorted(calibration.ranges.items())}".encode())
+    if not calibration.ranges:
+        digest.update(np.ascontiguousarray(calibration.tensors).data)
     return digest.hexdigest()
 
 

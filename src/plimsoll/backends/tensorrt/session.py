@@ -1,6 +1,6 @@
 """Run an engine: several contexts over one engine, each with its own memory, stream and thread.
 
-CUDA's context belongs to a thread: what one thread makes, another must not use unprepared. So each lane has a thread
+CUDA's context belongs to a thread: what one thread makes, another must not use unprepared. So each context has a thread
 that makes all it has, computes with it and gives it back; callers hand over tensors and wait.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.tensorrt import runtime
+from plimsoll.backends.tensorrt.context import ExecutionContext
 from plimsoll.backends.tensorrt.options import TensorRtOptions
-from plimsoll.backends.tensorrt.stream import Lane
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import TensorInfo, Tensors
 from plimsoll.errors import BackendError, BuildError, RunError
@@ -37,12 +37,12 @@ _DTYPES = {
 
 @dataclass
 class _Owner:
-    """A thread and the lane that it owns."""
+    """A thread and the context that it owns."""
 
     thread: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="plimsoll-tensorrt")
     )
-    lane: Lane | None = None
+    context: ExecutionContext | None = None
 
 
 class TensorRtSession:
@@ -69,7 +69,9 @@ class TensorRtSession:
             with translate(BuildError, f"TensorRT can't load {name}"):
                 owners[0].thread.submit(engine.read, name, content, options).result()
                 for owner in owners:
-                    owner.lane = owner.thread.submit(Lane, engine.engine, engine.log, options.device).result()
+                    owner.context = owner.thread.submit(
+                        ExecutionContext, engine.engine, engine.log, options.device
+                    ).result()
         except BackendError:
             _give_back(owners, engine)
             raise
@@ -95,10 +97,10 @@ class TensorRtSession:
     def _call(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         owner = self._free.get()
         try:
-            if owner.lane is None:
+            if owner.context is None:
                 raise RunError("the session is closed")
             with translate(RunError, "TensorRT failed"):
-                return owner.thread.submit(owner.lane.run, feeds, self.inputs, self.outputs).result()
+                return owner.thread.submit(owner.context.run, feeds, self.inputs, self.outputs).result()
         finally:
             self._free.put(owner)
 
@@ -116,10 +118,10 @@ def _give_back(owners: list[_Owner], engine: _Engine) -> None:
     """Close the streams, each in its own thread, then the engine; what fails on the way out is not the caller's
     business any more."""
     for owner in owners:
-        lane, owner.lane = owner.lane, None
-        if lane is not None:
+        context, owner.context = owner.context, None
+        if context is not None:
             with contextlib.suppress(RunError):
-                owner.thread.submit(lane.close).result()
+                owner.thread.submit(context.close).result()
     with contextlib.suppress(RunError):
         owners[0].thread.submit(engine.close).result()
     for owner in owners:

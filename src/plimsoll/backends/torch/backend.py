@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.torch import compilation
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
@@ -55,7 +55,7 @@ class Torch(Backend):
     name = "torch"
     options = TorchOptions
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         found = importlib.util.find_spec("torch")
         absent = "" if found else f"PyTorch is not installed. Install it: {compilation.INSTALL}"
         here = [
@@ -74,10 +74,10 @@ class Torch(Backend):
             ),
         )
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
-        del folder, calibrated
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
+        del folder, calibration
         self.check(target)
-        require_form(model, target, self.needs(target))
+        require_form(model, target, self.onnx_form(target))
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Any:
@@ -87,7 +87,7 @@ class Torch(Backend):
         from plimsoll.backends.torch import session
 
         torch.set_num_threads(plan.threads)
-        request = compilation.Request(
+        request = compilation.CompileRequest(
             model, target, chosen.max_batch, tuned=chosen.tuned, device=chosen.device, minutes=chosen.compile_minutes
         )
         with translate(BuildError, f"PyTorch can't load {model.path.name}"):

@@ -26,7 +26,7 @@ _BY_HAND = "Without a compiler: --set compiler=none."
 
 
 @dataclass(frozen=True)
-class Request:
+class CompileRequest:
     """What is to be made."""
 
     model: Model
@@ -56,7 +56,7 @@ class Program:
     """The largest batch; None for any."""
 
 
-def plain(request: Request) -> Program:
+def plain(request: CompileRequest) -> Program:
     """Return the network as PyTorch's own kernels; raises BuildError."""
     torch = require("torch", INSTALL)
     graph = importlib.import_module("plimsoll.backends.torch.graph")
@@ -64,7 +64,7 @@ def plain(request: Request) -> Program:
     return Program(module, request.where, *interface(request.model))
 
 
-def compiled(request: Request, streams: int) -> Program:
+def compiled(request: CompileRequest, streams: int) -> Program:
     """Return the network compiled for this machine, from the cache where it was before; raises BuildError."""
     torch = require("torch", INSTALL)
     on_gpu = request.target.device == "gpu"
@@ -97,8 +97,8 @@ def compiled(request: Request, streams: int) -> Program:
     return Program(run, request.where, inputs, outputs, request.max_batch if free else None)
 
 
-def _compile(request: Request, kept: Path) -> None:
-    with build_cache.building(kept) as (part, desk):
+def _compile(request: CompileRequest, kept: Path) -> None:
+    with build_cache.building(kept) as (part, work):
         payload = {
             "network": str(request.model.path.absolute()),
             "files": [str(file.absolute()) for file in request.model.files],
@@ -108,11 +108,11 @@ def _compile(request: Request, kept: Path) -> None:
             "tuned": request.tuned,
             "sizes": sizes_of(request.model),
             "out": str(part / PROGRAM),
-            "scratch": str(desk / "inductor"),
+            "scratch": str(work / "inductor"),
         }
         try:
             subprocesses.run(
-                "plimsoll.backends.torch.job", payload, desk, subprocesses.Limits(seconds=60 * request.minutes)
+                "plimsoll.backends.torch.job", payload, work, subprocesses.Limits(seconds=60 * request.minutes)
             )
         except subprocesses.JobError as error:
             raise BuildError(

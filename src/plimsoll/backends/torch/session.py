@@ -25,7 +25,7 @@ _log = logging.getLogger("plimsoll")
 Given = Sequence[NDArray[Any]]
 
 
-class _Session(ABC):
+class _TorchSession(ABC):
     concurrent = True
 
     def __init__(self, program: Program) -> None:
@@ -56,7 +56,7 @@ class _Session(ABC):
         self._program = None
 
 
-class CpuSession(_Session):
+class CpuSession(_TorchSession):
     """A program on the CPU. Threads may call at once: a compiled one is there several times, PyTorch's own kernels
     allow it."""
 
@@ -64,7 +64,7 @@ class CpuSession(_Session):
         return [np.array(one.numpy()) for one in program.run(*(torch.from_numpy(np.array(one)) for one in given))]
 
 
-class GpuSession(_Session):
+class GpuSession(_TorchSession):
     """A program on a GPU: one call at a time, each batch size with buffers and, for the first few, a CUDA graph of its
     own."""
 

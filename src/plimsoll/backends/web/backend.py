@@ -7,21 +7,13 @@ several streams are several processes.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import queue
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from plimsoll.backends.base import AvailableTarget, Backend, Calibrated, ThreadPlan
-from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, ThreadPlan
+from plimsoll.backends.web.session import WebSession
+from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError
 from plimsoll.onnx.form import OnnxForm, require_form
@@ -43,8 +35,7 @@ RUNTIME = NpmFiles(
 """
 
 _FORMS: dict[str, OnnxForm] = {"float32": "float32", "int8": "qdq"}
-_LANE = Path(__file__).with_name("web_lane.mjs")
-_ENDING_S = 5.0
+_SCRIPT = Path(__file__).with_name("session.mjs")
 
 
 class Web(Backend):
@@ -53,7 +44,7 @@ class Web(Backend):
     name = "web"
     deployable = False
 
-    def offers(self) -> tuple[AvailableTarget, ...]:
+    def targets(self) -> tuple[AvailableTarget, ...]:
         missing = (
             npm.missing(RUNTIME)
             if shutil.which("node")
@@ -61,136 +52,35 @@ class Web(Backend):
         )
         return tuple(AvailableTarget(Target("web", "wasm", precision), missing) for precision in _FORMS)
 
-    def needs(self, target: Target) -> OnnxForm:
+    def onnx_form(self, target: Target) -> OnnxForm:
         return _FORMS[target.precision]
 
-    def build(self, model: Model, target: Target, folder: Path, calibrated: Calibrated | None = None) -> Model:
-        del folder, calibrated
+    def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
+        del folder, calibration
         self.check(target)
-        require_form(model, target, self.needs(target))
+        require_form(model, target, self.onnx_form(target))
         return model
 
-    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> _Session:
+    def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> WebSession:
         del options
         self.check(target)
         files = npm.fetch(RUNTIME)
         further = [file.relative_to(model.path.parent).as_posix() for file in model.files]
         command = [
             shutil.which("node") or "node",
-            str(_LANE),
+            str(_SCRIPT),
             str(files[SCRIPT]),
             str(files[BINARY]),
             str(model.path.resolve()),
             *further,
         ]
         try:
-            return _Session(command, plan.streams)
+            return WebSession(command, plan.streams)
         except (OSError, RunError) as error:
             reason = error.message if isinstance(error, RunError) else error
             raise BuildError(
                 f"ONNX Runtime Web can't load {model.path.name}: {reason}", "Check the file with `plimsoll inspect`."
             ) from error
-
-
-class _Session:
-    """A process for each lane; a call takes a free one."""
-
-    concurrent = True
-
-    def __init__(self, command: Sequence[str], streams: int) -> None:
-        self._free: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        self._lanes: list[_Lane] = []
-        try:
-            for _ in range(streams):
-                self._lanes.append(_Lane(command))
-            for lane in self._lanes:
-                head = lane.head()
-                self._free.put(lane)
-        except (OSError, RunError):
-            self.close()
-            raise
-        self.inputs, self.outputs = (tuple(_info(one) for one in head[key]) for key in ("inputs", "outputs"))
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        lane = self._free.get()
-        try:
-            return lane.run(feeds)
-        except RunError as error:
-            raise RunError(f"ONNX Runtime Web failed: {error.message}", error.hint) from error
-        finally:
-            self._free.put(lane)
-
-    def close(self) -> None:
-        for lane in self._lanes:
-            lane.end()
-
-
-class _Lane:
-    """A Node process that runs `web_lane.mjs`."""
-
-    def __init__(self, command: Sequence[str]) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the lane
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log)
-        self._to, self._from = cast(IO[bytes], self._process.stdin), cast(IO[bytes], self._process.stdout)
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
-        arrays = {name: np.ascontiguousarray(value) for name, value in feeds.items()}
-        tensors = [
-            {"name": name, "dtype": str(value.dtype), "shape": value.shape, "bytes": value.nbytes}
-            for name, value in arrays.items()
-        ]
-        try:
-            self._to.write(
-                json.dumps({"tensors": tensors}).encode()
-                + b"\n"
-                + b"".join(value.tobytes() for value in arrays.values())
-            )
-            self._to.flush()
-        except OSError as error:
-            raise RunError(self._last_words()) from error
-        head = self.head()
-        return {
-            one["name"]: np.frombuffer(bytearray(self._from.read(one["bytes"])), one["dtype"]).reshape(one["shape"])
-            for one in head["tensors"]
-        }
-
-    def head(self) -> dict[str, Any]:
-        """Return the next message's line: after the start, what the network takes and gives; raises RunError."""
-        line = self._from.readline()
-        if not line:
-            raise RunError(self._last_words())
-        head: dict[str, Any] = json.loads(line)
-        if "error" in head:
-            raise RunError(_short(head["error"]))
-        return head
-
-    def _last_words(self) -> str:
-        self._process.wait()
-        self._log.seek(0)
-        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        reason = next((line for line in lines if "Error" in line), lines[-1] if lines else "it printed nothing")
-        return f"its process has ended with exit code {self._process.returncode}: {_short(reason)}"
-
-    def end(self) -> None:
-        """End the process; twice is harmless."""
-        with contextlib.suppress(OSError):  # What was left to write has nobody to read it.
-            self._to.close()
-        self._from.close()
-        try:
-            self._process.wait(_ENDING_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._log.close()
-
-
-def _info(one: Mapping[str, Any]) -> TensorInfo:
-    return TensorInfo(one["name"], tuple(one["shape"] or ()), one["dtype"])
-
-
-def _short(text: str) -> str:
-    plain = " ".join(text.split())
-    return plain if len(plain) <= 300 else f"{plain[:300]} …"
 
 
 BACKEND = Web()

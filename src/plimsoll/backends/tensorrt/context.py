@@ -58,7 +58,7 @@ class _Buffer:
             self._device.free_host(self._here)
 
 
-class Lane:
+class ExecutionContext:
     """A context that computes one call at a time."""
 
     def __init__(self, engine: Any, log: Any, place: int) -> None:

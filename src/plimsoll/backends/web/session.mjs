@@ -1,4 +1,4 @@
-// One lane of plimsoll's backend `web`: ONNX Runtime Web in a Node process, asked on standard input, answering on standard output.
+// A session of Plimsoll's backend `web`: ONNX Runtime Web in a Node process that reads requests from standard input and answers on standard output.
 // Each message is a line of JSON, then the bytes of its tensors: {"tensors": [{name, dtype, shape, bytes}]} or {"error": text}.
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -16,7 +16,7 @@ function answer(head, parts = []) {
   process.stdout.write(Buffer.concat([Buffer.from(`${JSON.stringify(head)}\n`), ...parts]));
 }
 
-function told(error) {
+function failure(error) {
   return { error: String(error?.message ?? error) };
 }
 
@@ -44,7 +44,7 @@ async function run(ort, session, tensors, data) {
     const { data: values } = outputs[name];
     return Buffer.from(values.buffer, values.byteOffset, values.byteLength);
   });
-  const described = session.outputNames.map((name, place) => ({ name, dtype: outputs[name].type, shape: outputs[name].dims, bytes: parts[place].length }));
+  const described = session.outputNames.map((name, index) => ({ name, dtype: outputs[name].type, shape: outputs[name].dims, bytes: parts[index].length }));
   for (const output of Object.values(outputs)) output.dispose();
   answer({ tensors: described }, parts);
 }
@@ -66,26 +66,26 @@ async function* messages() {
         head = JSON.parse(held.subarray(0, end).toString());
         [parts, size] = [[held.subarray(end + 1)], held.length - end - 1];
       }
-      const wanted = head.tensors.reduce((sum, one) => sum + one.bytes, 0);
-      if (size < wanted) break;
+      const expected = head.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
+      if (size < expected) break;
       held = Buffer.concat(parts);
-      yield [head, held.subarray(0, wanted)];
-      [parts, size, head] = [[held.subarray(wanted)], size - wanted, null];
+      yield [head, held.subarray(0, expected)];
+      [parts, size, head] = [[held.subarray(expected)], size - expected, null];
     }
   }
 }
 
 try {
   const [ort, session] = await open();
-  const described = (infos) => infos.map((one) => ({ name: one.name, dtype: one.type, shape: one.shape?.map((size) => (typeof size === "number" ? size : null)) }));
+  const described = (infos) => infos.map((info) => ({ name: info.name, dtype: info.type, shape: info.shape?.map((size) => (typeof size === "number" ? size : null)) }));
   answer({ inputs: described(session.inputMetadata), outputs: described(session.outputMetadata) });
   for await (const [{ tensors }, data] of messages()) {
     try {
       await run(ort, session, tensors, data);
     } catch (error) {
-      answer(told(error));
+      answer(failure(error));
     }
   }
 } catch (error) {
-  answer(told(error));
+  answer(failure(error));
 }
