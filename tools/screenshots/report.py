@@ -26,7 +26,7 @@ LARGEST = 250_000
 VIEWS = {
     "desktop": (1280, 2400, 1.0, ""),
     "phone": (390, 2600, 1.5, ""),
-    "pictures": (1280, 1760, 1.0, "header, .section-line, .section-table"),
+    "pictures": (1280, 1760, 1.0, "header, .section-line, .section-results"),
 }
 """Width and height in CSS pixels, how many pixels each has, and what above is left out."""
 SCHEMES = {"light": 1, "dark": 0}

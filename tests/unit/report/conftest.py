@@ -12,12 +12,12 @@ from plimsoll.report.page import render
 
 
 @pytest.fixture(scope="session")
-def made(example_photos: list[Path]) -> dict[str, Any]:
+def example(example_photos: list[Path]) -> dict[str, Any]:
     """The details of a ship with 14 candidates and 125 judged photographs. Copy before you change it."""
     return ship_reports.details(example_photos)
 
 
 @pytest.fixture(scope="session")
-def page(made: dict[str, Any]) -> str:
+def page(example: dict[str, Any]) -> str:
     """The page of that ship."""
-    return render(ship_reports.report(made))
+    return render(ship_reports.report(example))

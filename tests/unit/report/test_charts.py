@@ -26,7 +26,7 @@ from plimsoll.report.trial import Trial
 NAN, INF = math.nan, math.inf
 
 
-def trial(float_layers: int = 0, **parts: Any) -> dict[str, Any]:
+def trial_details(float_layers: int = 0, **parts: Any) -> dict[str, Any]:
     """Return a trial as a report holds it."""
     candidate = {"preprocessing": "fast", "folded": False, "target": "openvino:cpu:int8", "calibrator": "mse"}
     return {"candidate": candidate | {"float_layers": float_layers}, "status": "ok", **parts}
@@ -50,8 +50,8 @@ def test_the_front_of_a_hand_made_case() -> None:
     assert pareto_front([]) == []
 
 
-def test_no_point_of_the_front_is_beaten(made: dict[str, Any]) -> None:
-    points = [(point.deviation, point.ratio) for point in pareto_plot.plot_points(ShipResult.model_validate(made))]
+def test_no_point_of_the_front_is_beaten(example: dict[str, Any]) -> None:
+    points = [(point.deviation, point.ratio) for point in pareto_plot.plot_points(ShipResult.model_validate(example))]
     best = pareto_front(points)
     for deviation, ratio in points:
         beaten = any(d <= deviation and r >= ratio and (d, r) != (deviation, ratio) for d, r in points)
@@ -97,12 +97,12 @@ def test_a_label_that_must_stand_does_so_among_lines() -> None:
 
 def test_what_was_not_measured_is_nan() -> None:
     speeds = [{"ratio": NAN}, {"ratio": "NaN"}, {"ratio": None}, {}, {"ratio": "Infinity"}, {"ratio": 2}]
-    trials = [trial(index, measured={"speed": speed}) for index, speed in enumerate(speeds)]
+    trials = [trial_details(index, measured={"speed": speed}) for index, speed in enumerate(speeds)]
     result = ShipResult.model_validate({"winner": "5", "reference": "0", "outcome": "better", "trials": trials})
-    ratios = [found.measured.speed.ratio for found in result.trials]
+    ratios = [trial.measured.speed.ratio for trial in result.trials]
     assert all(map(math.isnan, ratios[:4]))
     assert ratios[4:] == [INF, 2.0]
-    assert [found.candidate.float_layers for found in result.ranked()] == [5, 0, 1, 2, 3, 4]
+    assert [trial.candidate.float_layers for trial in result.ranked()] == [5, 0, 1, 2, 3, 4]
 
 
 def test_the_drift_axis_keeps_zero_apart_and_order() -> None:
@@ -230,11 +230,11 @@ def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
 
 def test_a_smaller_one_is_headed_by_its_size() -> None:
     trials = [
-        trial(0, measured={"size_bytes": 23.6e6}),
-        trial(1, measured={"size_bytes": 6.2e6, "speed": {"ratio": 1.5}}),
+        trial_details(0, measured={"size_bytes": 23.6e6}),
+        trial_details(1, measured={"size_bytes": 6.2e6, "speed": {"ratio": 1.5}}),
     ]
-    keys = [Trial.model_validate(found).key for found in trials]
-    found = {"winner": keys[1], "reference": keys[0], "outcome": "better", "objective": "size", "trials": trials}
-    assert title(ShipResult.model_validate(found)).startswith("73\u00a0% smaller, ")
-    kept = {**found, "winner": keys[0], "outcome": "not_better"}
-    assert title(ShipResult.model_validate(kept)) == "Not smaller: the simplest is kept"
+    keys = [Trial.model_validate(trial).key for trial in trials]
+    details = {"winner": keys[1], "reference": keys[0], "outcome": "better", "objective": "size", "trials": trials}
+    assert title(ShipResult.model_validate(details)).startswith("73\u00a0% smaller, ")
+    not_smaller = {**details, "winner": keys[0], "outcome": "not_better"}
+    assert title(ShipResult.model_validate(not_smaller)) == "Not smaller: the simplest is kept"

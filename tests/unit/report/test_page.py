@@ -21,7 +21,7 @@ from plimsoll.report.ship_result import ShipResult
 HOSTILE = "\"><script>alert('sunk')</script>&<img src=x onerror=alert(1)>'--><svg/onload=alert(1)>"
 
 FAILED_AT = 12
-"""Where the failed candidate stands among the made-up ones."""
+"""The failed trial's index among the made-up ones."""
 
 BARE = {"winner": "a", "reference": "a", "outcome": "not_better"}
 
@@ -73,9 +73,9 @@ def test_the_policy_allows_this_script_and_no_other(page: str) -> None:
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_the_page_shows_every_variant_with_its_reason(page: str, made: dict[str, Any]) -> None:
+def test_the_page_shows_every_candidate_with_its_reason(page: str, example: dict[str, Any]) -> None:
     read = Page(page)
-    for trial in made["trials"]:
+    for trial in example["trials"]:
         assert any(trial["name"] == head.get("title") for head in read.all("th")), trial["name"]
     assert ship_reports.FAILED in read.text
     assert ship_reports.SKIPPED in read.text
@@ -84,7 +84,7 @@ def test_the_page_shows_every_variant_with_its_reason(page: str, made: dict[str,
     assert "4.8× faster, 0 of 125 decisions flipped" in read.text
     assert "no more than 2.4 % of all decisions flip" in read.text
     assert "Budget kept (flips=4%, deviation=0.01)" in read.text
-    assert all(command in read.text for command in made["commands"])
+    assert all(command in read.text for command in example["commands"])
 
 
 def test_the_page_is_small_enough_to_mail(page: str) -> None:
@@ -100,26 +100,26 @@ def test_no_figure_is_written_as_python_writes_it(page: str) -> None:
     ("style", "words"),
     [("nothing_passed", "Nothing passed: the reference ships"), ("not_better", "Not faster: the simplest is kept")],
 )
-def test_other_outcomes_have_their_own_headline(made: dict[str, Any], style: str, words: str) -> None:
-    found = copy.deepcopy(made) | {"outcome": style, "winner": made["reference"]}
-    read = rendered(found)
+def test_other_outcomes_have_their_own_headline(example: dict[str, Any], style: str, words: str) -> None:
+    details = copy.deepcopy(example) | {"outcome": style, "winner": example["reference"]}
+    read = rendered(details)
     assert words in read.text
     assert "faster, 0 of" not in read.text
 
 
-def test_nothing_passed_does_not_claim_a_kept_budget(made: dict[str, Any]) -> None:
-    read = rendered(copy.deepcopy(made) | {"outcome": "nothing_passed", "winner": made["reference"]})
+def test_nothing_passed_does_not_claim_a_kept_budget(example: dict[str, Any]) -> None:
+    read = rendered(copy.deepcopy(example) | {"outcome": "nothing_passed", "winner": example["reference"]})
     assert "No candidate kept the budget" in read.text
     assert "Budget kept" not in read.text
 
 
-def test_a_failed_check_of_the_judges_is_told(made: dict[str, Any]) -> None:
-    found = copy.deepcopy(made)
-    found["test"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
-    assert "Budget not kept" in rendered(found).text
+def test_a_failed_check_of_the_test_pictures_is_shown(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    details["test"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
+    assert "Budget not kept" in rendered(details).text
 
 
-PLACES: dict[str, list[tuple[str | int, ...]]] = {
+TEXTS: dict[str, list[tuple[str | int, ...]]] = {
     "path": [("scores", 0, "path"), ("worst", 0, "path")],
     "reason": [("trials", FAILED_AT, "reason")],
     "calibrator": [("trials", FAILED_AT, "candidate", "calibrator")],
@@ -135,13 +135,13 @@ PLACES: dict[str, list[tuple[str | int, ...]]] = {
 }
 
 
-def plant(found: dict[str, Any], place: tuple[str | int, ...]) -> None:
+def plant(details: dict[str, Any], keys: tuple[str | int, ...]) -> None:
     """Put the hostile text where a report has a text of its user's, or a name of its user's choice as a key."""
-    target: Any = found
-    for key in place[:-1]:
+    target: Any = details
+    for key in keys[:-1]:
         target = target[key]
-    figures = {"reference": 0.9, "candidate": 0.8, "drop": 0.1} if place[0] == "test" else 9.0
-    target[place[-1]] = figures if place[-1] == HOSTILE else HOSTILE
+    figures = {"reference": 0.9, "candidate": 0.8, "drop": 0.1} if keys[0] == "test" else 9.0
+    target[keys[-1]] = figures if keys[-1] == HOSTILE else HOSTILE
 
 
 def assert_harmless(source: str, calm: str) -> None:
@@ -156,33 +156,33 @@ def assert_harmless(source: str, calm: str) -> None:
     assert "alert('sunk')" in shown
 
 
-@pytest.mark.parametrize("where", PLACES)
-def test_hostile_text_stays_text(made: dict[str, Any], page: str, where: str) -> None:
-    found = copy.deepcopy(made)
-    found["test"]["labelled"] = {}
-    for place in PLACES[where]:
-        plant(found, place)
-    assert_harmless(render(ship_reports.report(found)), page)
+@pytest.mark.parametrize("where", TEXTS)
+def test_hostile_text_stays_text(example: dict[str, Any], page: str, where: str) -> None:
+    details = copy.deepcopy(example)
+    details["test"]["labelled"] = {}
+    for keys in TEXTS[where]:
+        plant(details, keys)
+    assert_harmless(render(ship_reports.report(details)), page)
 
 
 @pytest.mark.parametrize("key", ["target", "preprocessing", "folded", "float_layers"])
-def test_a_candidate_that_cannot_exist_is_refused(made: dict[str, Any], key: str) -> None:
-    found = copy.deepcopy(made)
-    found["trials"][2]["candidate"][key] = HOSTILE
+def test_a_candidate_that_cannot_exist_is_refused(example: dict[str, Any], key: str) -> None:
+    details = copy.deepcopy(example)
+    details["trials"][2]["candidate"][key] = HOSTILE
     with pytest.raises(InputError, match=rf"trials\[2\]\.candidate\.{key}"):
-        rendered(found)
+        rendered(details)
 
 
-def test_a_trial_does_not_claim_to_pass_a_budget_that_its_checks_failed(made: dict[str, Any]) -> None:
-    found = copy.deepcopy(made)
-    failing = next(trial for trial in found["trials"] if trial["passed"] is False)
+def test_a_trial_does_not_claim_to_pass_a_budget_that_its_checks_failed(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    failing = next(trial for trial in details["trials"] if trial["passed"] is False)
     failing["passed"] = True
     with pytest.raises(InputError, match="a check of the validation part failed"):
-        rendered(found)
+        rendered(details)
 
 
-def test_hostile_facts_of_the_report_stay_text(made: dict[str, Any], page: str) -> None:
-    report = ship_reports.report(made)
+def test_hostile_facts_of_the_report_stay_text(example: dict[str, Any], page: str) -> None:
+    report = ship_reports.report(example)
     assert_harmless(render(report.model_copy(update={"subject": HOSTILE})), page)
     assert_harmless(
         render(report.model_copy(update={"environment": {HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}}})), page
@@ -201,21 +201,21 @@ def test_hostile_facts_of_the_report_stay_text(made: dict[str, Any], page: str) 
         None,
     ],
 )
-def test_only_a_jpeg_becomes_a_picture(made: dict[str, Any], thumbnail: str | None) -> None:
-    found = copy.deepcopy(made)
-    for picture in found["worst"]:
+def test_only_a_jpeg_becomes_a_picture(example: dict[str, Any], thumbnail: str | None) -> None:
+    details = copy.deepcopy(example)
+    for picture in details["worst"]:
         picture["thumbnail"] = thumbnail
-    read = rendered(found)
+    read = rendered(details)
     assert read.all("img") == []
     assert "no thumbnail" in read.text
 
 
-def test_text_that_no_file_can_hold_is_replaced(made: dict[str, Any]) -> None:
-    found = copy.deepcopy(made)
-    found["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
-    details = ShipResult.model_validate(found)
-    report = ship_reports.report(made).model_copy(
-        update={"details": {**found, "worst": [details.worst[0].model_dump()]}}
+def test_text_that_no_file_can_hold_is_replaced(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    details["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
+    result = ShipResult.model_validate(details)
+    report = ship_reports.report(example).model_copy(
+        update={"details": {**details, "worst": [result.worst[0].model_dump()]}}
     )
     source = render(report)
     source.encode("utf-8")
@@ -240,7 +240,7 @@ def strip(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("missing", [None, math.nan, math.inf, -math.inf, "NaN"], ids=str)
-def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], missing: Any) -> None:
+def test_figures_that_were_not_measured_break_nothing(example: dict[str, Any], missing: Any) -> None:
     def put(value: Any) -> Any:
         if isinstance(value, dict):
             return {
@@ -251,11 +251,11 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
             }
         return [put(item) for item in value] if isinstance(value, list) else value
 
-    source = render(ship_reports.report(put(strip(made))))
+    source = render(ship_reports.report(put(strip(example))))
     read = Page(source)
     assert read.wrong == []
     assert not re.search(r"\bnan\b|\binf\b", source.partition("</style>")[2].rpartition("<script>")[0], re.IGNORECASE)
-    assert all(trial["name"] in source for trial in made["trials"])
+    assert all(trial["name"] in source for trial in example["trials"])
 
 
 @pytest.mark.parametrize(
@@ -274,24 +274,24 @@ def test_figures_that_were_not_measured_break_nothing(made: dict[str, Any], miss
         "budget",
     ],
 )
-def test_a_missing_part_is_left_out(made: dict[str, Any], part: str) -> None:
-    found = {key: value for key, value in made.items() if key != part}
-    assert rendered(found).wrong == []
-    empty: Any = [] if isinstance(made[part], list) else {}
-    assert rendered(made | {part: empty}).wrong == []
+def test_a_missing_part_is_left_out(example: dict[str, Any], part: str) -> None:
+    details = {key: value for key, value in example.items() if key != part}
+    assert rendered(details).wrong == []
+    empty: Any = [] if isinstance(example[part], list) else {}
+    assert rendered(example | {part: empty}).wrong == []
 
 
 def test_the_least_report_has_a_page() -> None:
     read = rendered(dict(BARE))
     assert read.wrong == []
     assert "Not faster: the simplest is kept" in read.text
-    assert "Budget not judged" in read.text
+    assert "Budget not tested" in read.text
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0, 1e-9, 1e9])
 @pytest.mark.parametrize("deviation", [0.0, 1e-12, 1.0, 1e6])
 @pytest.mark.parametrize("limit", [None, 0.0, 0.05, 1e-9])
-def test_one_variant_has_a_page(ratio: float, deviation: float, limit: float | None) -> None:
+def test_one_candidate_has_a_page(ratio: float, deviation: float, limit: float | None) -> None:
     trial = {
         "candidate": {"preprocessing": "fast", "folded": False, "target": "a:b:int8"},
         "status": "ok",
@@ -316,41 +316,41 @@ def test_one_variant_has_a_page(ratio: float, deviation: float, limit: float | N
     assert all(-10 <= place <= 1010 for place in places)
 
 
-def test_scores_that_are_no_shares_have_a_plot(made: dict[str, Any]) -> None:
+def test_scores_that_are_no_shares_have_a_plot(example: dict[str, Any]) -> None:
     scores = [{"path": "a.jpg", "reference": 12.5, "winner": -3.25}, {"path": "b.jpg", "reference": 4.0, "winner": 4.0}]
-    read = rendered(copy.deepcopy(made) | {"scores": scores, "worst": scores, "thresholds": []})
+    read = rendered(copy.deepcopy(example) | {"scores": scores, "worst": scores, "thresholds": []})
     assert read.wrong == []
     assert "the farthest moved by 16" in read.text
 
 
-def test_a_flipped_decision_is_marked(made: dict[str, Any]) -> None:
-    found = copy.deepcopy(made)
-    found["scores"][0] |= {"reference": 0.8, "winner": 0.7999}
-    read = rendered(found)
+def test_a_flipped_decision_is_marked(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    details["scores"][0] |= {"reference": 0.8, "winner": 0.7999}
+    read = rendered(details)
     assert "1 picture changed sides at 0.2 or 0.8" in read.text
     assert read.text.count("the decision flipped") == 2
 
 
-def test_labelled_metrics_are_shown(made: dict[str, Any]) -> None:
-    found = copy.deepcopy(made)
-    found["test"]["labelled"] = {
+def test_labelled_metrics_are_shown(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    details["test"]["labelled"] = {
         "top-1 accuracy": {"reference": 0.962, "candidate": 0.957, "drop": 0.005, "low": -0.002, "high": 0.011}
     }
-    text = rendered(found).text
+    text = rendered(details).text
     assert "top-1 accuracy" in text
     assert "−0.002 to +0.011" in text
 
 
-def test_another_kind_of_report_is_refused(made: dict[str, Any]) -> None:
-    report = ship_reports.report(made)
+def test_another_kind_of_report_is_refused(example: dict[str, Any]) -> None:
+    report = ship_reports.report(example)
     with pytest.raises(InputError, match="kind 'verify', expected 'ship'"):
         render(report.model_copy(update={"kind": "verify"}))
     with pytest.raises(InputError, match="winner: missing"):
         render(Report(kind="ship", subject="a network"))
-    found = copy.deepcopy(made)
-    found["trials"][2]["measured"]["speed"]["ratio"] = "fast"
+    details = copy.deepcopy(example)
+    details["trials"][2]["measured"]["speed"]["ratio"] = "fast"
     with pytest.raises(InputError, match=r"trials\[2\]\.measured\.speed\.ratio"):
-        rendered(found)
+        rendered(details)
 
 
 def test_mixed_precision_is_stated_in_the_results_table() -> None:

@@ -51,15 +51,17 @@ def sentences(result: ShipResult) -> list[str]:
     measured = sum(trial.status == "ok" for trial in result.trials)
     tried = f"{figures.counted(len(result.trials), 'candidate')} tried, {measured} measured"
     if result.outcome == "nothing_passed":
-        return [f"{tried}; none kept the budget. So the network ships as it was trained, behind its own input steps."]
+        return [f"{tried}; none kept the budget. So the network ships as it was trained, with its own preprocessing."]
     if result.outcome == "not_better":
         noise = "" if result.objective == "size" else "the noise and "
         return [
-            f"{tried}; none inside the budget was {_better(result)} by more than {noise}the least gain that was asked"
-            " for. So the simplest one ships.",
+            f"{tried}; none inside the budget was {_better(result)} by more than {noise}the required gain. So"
+            " the simplest one ships.",
             *_proof(result),
         ]
-    return _proof(result) or ["It was not judged on pictures of their own: read the ladder before you rely on it."]
+    return _proof(result) or [
+        "It was not tested on pictures of their own: read the results table before you rely on it."
+    ]
 
 
 def _proof(result: ShipResult) -> list[str]:
@@ -77,8 +79,8 @@ def _proof(result: ShipResult) -> list[str]:
         results.append(f"{_flips_in_words(flips)}{bound}")
     if math.isfinite(test.deviation.max):
         results.append(f"no score moved by more than {figures.number(test.deviation.max, 2)}")
-    body = "; ".join(results) if results else "the budget's checks stand below"
-    return [f"On {figures.counted(test.count, 'picture')} that nothing had seen before: {body}."]
+    body = "; ".join(results) if results else "the budget's checks are below"
+    return [f"On {figures.counted(test.count, 'picture')} never used before: {body}."]
 
 
 def _flips_in_words(flips: Flips) -> str:
@@ -92,7 +94,7 @@ def verdict(result: ShipResult) -> tuple[str, bool]:
     if result.outcome == "nothing_passed":
         return f"No candidate kept the budget{stated}", False
     if not result.test.checks:
-        return f"Budget not judged{stated}", False
+        return f"Budget not tested{stated}", False
     kept = budget_kept(result)
     return f"Budget {'kept' if kept else 'not kept'}{stated}", kept
 
@@ -131,7 +133,7 @@ def outcome(trial: Trial) -> tuple[str, str]:
     if trial.status != "ok":
         return trial.status, trial.reason
     if trial.passed is None:
-        return "not judged", trial.reason
+        return "not evaluated", trial.reason
     if trial.passed:
         return "passed", trial.reason
     missed = [

@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: it sorts the ladder, and shows in words the mark that is pointed at.
+// The page is whole without this: it sorts the results table, and describes the mark that is pointed at.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   for (const head of table.tHead.rows[0].cells) {
@@ -9,17 +9,17 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     head.append(button);
     button.addEventListener("click", () => {
       const column = head.cellIndex;
-      const now = head.getAttribute("aria-sort");
-      const order = now ? (now === "ascending" ? "descending" : "ascending") : head.dataset.first;
+      const current = head.getAttribute("aria-sort");
+      const order = current ? (current === "ascending" ? "descending" : "ascending") : head.dataset.first;
       for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", order);
       const key = (row) => row.cells[column].dataset.value;
-      const turn = order === "ascending" ? 1 : -1;
+      const sign = order === "ascending" ? 1 : -1;
       const rows = Array.from(body.rows).sort((first, second) => {
         const [a, b] = [key(first), key(second)];
         if (a === "" || b === "") return (a === "") - (b === "");
         const difference = head.classList.contains("number") ? Number(a) - Number(b) : a.localeCompare(b);
-        return turn * difference;
+        return sign * difference;
       });
       body.append(...rows);
     });
@@ -27,9 +27,9 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
 }
 const readout = document.querySelector(".readout");
 if (readout) {
-  for (const dot of document.querySelectorAll("[data-tooltip]")) {
-    const show = () => { readout.textContent = dot.dataset.tooltip; };
-    dot.addEventListener("mouseenter", show);
-    dot.addEventListener("focus", show);
+  for (const mark of document.querySelectorAll("[data-tooltip]")) {
+    const show = () => { readout.textContent = mark.dataset.tooltip; };
+    mark.addEventListener("mouseenter", show);
+    mark.addEventListener("focus", show);
   }
 }

@@ -304,7 +304,7 @@ def _tooltip(plot: Plot, point: PlotPoint) -> str:
         if math.isfinite(speed.low) and math.isfinite(speed.high)
         else ""
     )
-    verdict = {True: "inside the budget", False: "beyond the budget", None: "not judged"}[point.trial.passed]
+    verdict = {True: "inside the budget", False: "beyond the budget", None: "not evaluated"}[point.trial.passed]
     return (
         f"{point.number}: {point.trial.name}. {figures.ratio(point.ratio)}{interval} the reference; {plot.measure}"
         f" {figures.number(point.deviation, 2)}; {verdict}."
@@ -331,12 +331,14 @@ def summary(result: ShipResult) -> str:
     """Return how to read the plot."""
     left_out = len(result.trials) - len(plot_points(result))
     missing = (
-        f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the ladder only." if left_out else ""
+        f" {left_out} without both figures {'is' if left_out == 1 else 'are'} in the results table only."
+        if left_out
+        else ""
     )
     line = (
-        " Marks in the water right of the line deviation too far." if result.budget.deviation_limit is not None else ""
+        " Marks in the water, right of the line, deviate too far." if result.budget.deviation_limit is not None else ""
     )
     return (
-        "Every mark is a deployment that was built and measured: higher is faster, further right is further from the"
-        f" reference.{line} Numbers are the ladder's.{missing}"
+        "Every mark is a deployment that was built and measured: higher is faster, farther right is farther from the"
+        f" reference.{line} Numbers are those of the results table.{missing}"
     )

@@ -73,7 +73,7 @@ def summary(result: ShipResult) -> str:
     who = figures.counted(flipped, "picture") if flipped else "None"
     decisions = f" {who} changed sides at {thresholds}." if thresholds else ""
     return (
-        f"Each dot is one of {figures.counted(len(pairs), 'judged picture')}; the farthest moved by"
+        f"Each dot is one of {figures.counted(len(pairs), 'test picture')}; the farthest moved by"
         f" {figures.number(largest, 2)}.{decisions}"
     )
 
