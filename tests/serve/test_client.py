@@ -87,7 +87,7 @@ def test_a_picture_that_is_none_fails_alone(
 
 def test_mistakes_come_back_in_words(served: Running, example_photos: list[Path]) -> None:
     with plimsoll.Client(served.url) as client:
-        with pytest.raises(RejectedError, match="there is no model 'other'"):
+        with pytest.raises(RejectedError, match="unknown model 'other'"):
             client.predict(example_photos[0], model="other")
         with pytest.raises(RejectedError, match="threshold"):
             client.predict(example_photos[0], threshold=7.0)
@@ -100,7 +100,7 @@ def test_a_service_that_is_full_answers_everybody_in_the_end(
     their answers."""
     del nsfw_model_path
     config = tmp_path / "small.toml"
-    config.write_text("max_queue = 2\nsilent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
+    config.write_text("max_queue = 2\nheartbeat_timeout = 300\nbatch_timeout = 300\ntimeout = 300\n")
     found: dict[int, float] = {}
     with start(
         "open_nsfw", "--workers", "1", "--threads", "1", "--max-batch", "1", "--grace", "0", "--config", str(config)

@@ -50,7 +50,7 @@ def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(
     limit."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("start_heartbeat_timeout = 3600.0\nstart_seconds = 3600.0\ntimeout = 85.0\n")
+    config.write_text("start_heartbeat_timeout = 3600.0\nstart_timeout = 3600.0\ntimeout = 85.0\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         expected = running.score(example_photos[0])
         (first,) = running.workers()
@@ -59,7 +59,7 @@ def test_a_worker_that_is_stopped_while_it_starts_costs_nobody_an_answer(
         (second,) = running.workers()
         os.kill(second, signal.SIGSTOP)
         assert running.score(example_photos[0]) == expected
-        assert running.metric("plimsoll_worker_restarts_total", reason="not started") == 1
+        assert running.metric("plimsoll_worker_restarts_total", reason="start_failed") == 1
 
 
 def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(

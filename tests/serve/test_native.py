@@ -74,7 +74,7 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
         ({"json": {"images": [{"data": "!"}]}}, 400, "base64"),
         ({"json": {"images": [{"name": "a.jpg"}]}}, 422, "either data or url"),
         ({"json": {"images": [{"url": "https://example.org/a.jpg"}]}}, 400, "URL"),
-        ({"json": {"images": [{"data": "aaaa"}], "model": "other"}}, 404, "no model 'other'"),
+        ({"json": {"images": [{"data": "aaaa"}], "model": "other"}}, 404, "unknown model 'other'"),
         ({"content": b"x", "params": {"top": "0"}}, 422, "top"),
         ({"content": b"x", "params": {"unheard": "of"}}, 422, "unheard"),
         ({"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "boundary"),

@@ -20,7 +20,7 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: P
     """The refusals come while the only worker is stopped, so they wait for nothing."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("max_queue = 2\nsilent_seconds = 300\nbatch_seconds = 300\ntimeout = 300\n")
+    config.write_text("max_queue = 2\nheartbeat_timeout = 300\nbatch_timeout = 300\ntimeout = 300\n")
     with (
         start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running,
         ThreadPoolExecutor(12) as pool,
@@ -52,7 +52,7 @@ def stopped(
     worker goes on."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("heartbeat_timeout = 300\nbatch_seconds = 300\ntimeout = 300\n")
+    config.write_text("heartbeat_timeout = 300\nbatch_timeout = 300\ntimeout = 300\n")
     with (
         start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running,
         ThreadPoolExecutor(8) as pool,
@@ -110,7 +110,7 @@ def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_soon
 ) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("heartbeat_timeout = 300\nbatch_seconds = 300\ntimeout = 300\n")
+    config.write_text("heartbeat_timeout = 300\nbatch_timeout = 300\ntimeout = 300\n")
     with (
         start("open_nsfw", "--workers", "2", "--config", str(config), "--grace", "0") as running,
         ThreadPoolExecutor(4) as pool,
@@ -134,7 +134,7 @@ def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_soon
 def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_path: Path) -> None:
     del nsfw_model_path
     config = tmp_path / "settings.toml"
-    config.write_text("header_timeout = 2.0\nbody_seconds = 2.0\n")
+    config.write_text("header_timeout = 2.0\nbody_timeout = 2.0\n")
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         host, port = running.url.removeprefix("http://").split(":")
 

@@ -37,7 +37,7 @@ def test_a_new_version_serves_only_when_its_golden_vectors_pass_and_nothing_is_l
             _spoil(bundle, tmp_path)
             running.process.send_signal(signal.SIGHUP)
             until(
-                lambda: any("golden vectors don't pass" in line for line in running.log),
+                lambda: any("golden vectors do not pass" in line for line in running.log),
                 "the bad version to be refused",
             )
             model = running.get("/v1/models").json()["models"][0]

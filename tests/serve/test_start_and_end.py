@@ -50,8 +50,8 @@ def _alive(process: int) -> bool:
     ("arguments", "told"),
     [
         (["nothing_of_that_name"], "the zoo has no network"),
-        (["open_nsfw", "open_nsfw"], "two models are named"),
-        (["a b=open_nsfw"], "can't be a model's name"),
+        (["open_nsfw", "open_nsfw"], "duplicate model name"),
+        (["a b=open_nsfw"], "invalid model name"),
         (["open_nsfw", "--config", "no.toml"], "can't read the settings"),
         (["open_nsfw", "--target", "openvino:gpu:float32"], "openvino"),
     ],

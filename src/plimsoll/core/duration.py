@@ -12,7 +12,8 @@ _EXPECTED = "a number and one of ms, s, m, h, d, for example 500ms, 30s or 2m"
 
 
 def parse(text: str, *, plain_number: bool = False) -> float:
-    """Return the seconds of a duration; with `plain_number`, a number without a unit is seconds too.
+    """Return the seconds of a duration; with `plain_number`, a number without a unit is seconds. A 0
+    needs no unit.
 
     Raises InputError.
 
@@ -20,8 +21,8 @@ def parse(text: str, *, plain_number: bool = False) -> float:
     (0.5, 5400.0, 30.0)
     """
     match = _PATTERN.fullmatch(text.strip())
-    if match is None or (match[2] is None and not plain_number):
-        missing_unit = match is not None
+    missing_unit = match is not None and match[2] is None and float(match[1]) > 0 and not plain_number
+    if match is None or missing_unit:
         raise InputError(
             f"duration {text[:40]!r} has no unit" if missing_unit else f"invalid duration {text[:40]!r}",
             f"Expected {_EXPECTED}.",

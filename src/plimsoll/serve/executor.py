@@ -1,10 +1,10 @@
-"""What a worker computes: pictures or tensors in, rows or tensors out; one that fails, fails alone."""
+"""`ModelExecutor`: what a worker computes. Pictures or tensors in, rows or tensors out; a bad input fails alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,52 +21,61 @@ from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import Segmentation
 
 Array = NDArray[Any]
-Outputs = Mapping[str, Array]
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A picture that was read: its tensor, or what is wrong with it."""
+class PreparedPicture:
+    """A decoded and preprocessed picture: its tensor, or what is wrong with it."""
 
     tensor: Array | None
-    view: ImageGeometry | None
+    geometry: ImageGeometry | None
     """Where the network's input lies in the picture, for answers that hold positions."""
     problem: Problem | None
     seconds: float
 
 
 @dataclass
-class Result:
-    """What came of one item: a row, outputs, or a problem."""
+class BatchItem:
+    """One item of a batch, and what came of it: a row, outputs, or a problem."""
 
     row: Mapping[str, Any] | None = None
-    outputs: Outputs | None = None
+    outputs: Mapping[str, Array] | None = None
     problem: Problem | None = None
+
+    def fail(self, problem: Problem) -> None:
+        """Drop whatever was computed."""
+        self.row, self.outputs, self.problem = None, None, problem
+
+
+@dataclass(kw_only=True)
+class PictureItem(BatchItem):
+    """A picture, and in which form its answer is wanted."""
+
+    prepared: PreparedPicture
+    raw: bool = False
+    """The network's outputs instead of a row."""
+    top: int | None = None
+    threshold: float | None = None
+    masks: Literal["rle", "png"] = "rle"
+
+
+@dataclass(kw_only=True)
+class TensorItem(BatchItem):
+    """Rows of the bare network's inputs."""
+
+    feeds: Mapping[str, Array]
 
 
 @dataclass
-class Seconds:
-    """How long a batch took inside the runtime, and with reading its outputs."""
+class StageSeconds:
+    """How long a batch took in the runtime, and to read its outputs."""
 
     infer: float = 0.0
     answer: float = 0.0
 
 
-@dataclass
-class Wanted:
-    """A picture of a batch, and in which form its answer is wanted."""
-
-    prepared: Prepared
-    raw: bool = False
-    """Whether the network's outputs are wanted in place of a row."""
-    top: int | None = None
-    threshold: float | None = None
-    masks: Literal["rle", "png"] = "rle"
-    result: Result = field(default_factory=Result)
-
-
 class ModelExecutor:
-    """A model that is open, in the one process that uses it."""
+    """An open model, in the one process that uses it."""
 
     def __init__(self, opened: ResolvedModel, threads: int, options: Mapping[str, str]) -> None:
         self._opened = opened
@@ -75,7 +84,7 @@ class ModelExecutor:
 
     @classmethod
     def open(cls, config: Mapping[str, Any]) -> ModelExecutor:
-        """Open the model that a worker was told to own; with `verify`, its golden vectors must pass first. Raises what
+        """Open the model of a worker's configuration; with `verify`, its golden vectors must pass first. Raises what
         opening it raises."""
         spec = config["spec"]
         opened = open_model(config["model"], Path(spec) if spec else None)
@@ -101,8 +110,8 @@ class ModelExecutor:
             "positive": getattr(output, "positive", None),
             "threshold": predictor.task.threshold,
             "bands": [band.model_dump(mode="json") for band in getattr(output, "bands", ())],
-            "inputs": [asdict(one) for one in self._runner.inputs],
-            "outputs": [asdict(one) for one in self._runner.outputs],
+            "inputs": [asdict(tensor) for tensor in self._runner.inputs],
+            "outputs": [asdict(tensor) for tensor in self._runner.outputs],
             "target": str(predictor.target),
             "preprocessing": predictor.plan.preprocessing,
             "picture_input": predictor.spec.input.tensor or self._runner.inputs[0].name,
@@ -111,114 +120,104 @@ class ModelExecutor:
         }
 
     def warm_up(self, size: int) -> None:
-        """Run empty tensors of a batch size, so that nobody waits for what a runtime does the first time."""
-        if any(extent is None for one in self._runner.inputs for extent in one.shape[1:]):
+        """Run a batch of zeros, so that nobody waits for what a runtime does at the first batch of a size."""
+        inputs = self._runner.inputs
+        if any(extent is None for tensor in inputs for extent in tensor.shape[1:]):
             return
         self._runner.run(
             {
-                one.name: np.zeros((size, *(extent or 1 for extent in one.shape[1:])), one.dtype)
-                for one in self._runner.inputs
+                tensor.name: np.zeros((size, *(extent or 1 for extent in tensor.shape[1:])), tensor.dtype)
+                for tensor in inputs
             }
         )
 
-    def prepare(self, data: bytes) -> Prepared:
-        """Read a picture and run the input steps; any thread may call."""
+    def prepare(self, data: bytes) -> PreparedPicture:
+        """Decode and preprocess a picture; any thread may call."""
         started = time.perf_counter()
         try:
-            (tensor, view), problem = self._predictor.prepare(data), None
+            (tensor, geometry), problem = self._predictor.prepare(data), None
         except PlimsollError as error:
-            tensor, view, problem = None, None, Problem.of(error)
-        return Prepared(tensor, view, problem, time.perf_counter() - started)
+            tensor, geometry, problem = None, None, Problem.of(error)
+        return PreparedPicture(tensor, geometry, problem, time.perf_counter() - started)
 
-    def pictures(self, batch: Sequence[Wanted]) -> Seconds:
-        """Compute a batch of pictures that were prepared, and put into each what came of it. Tensors of one shape go
-        together."""
-        took = Seconds()
-        groups: dict[tuple[int, ...], list[Wanted]] = {}
-        for one in batch:
-            if one.prepared.tensor is None:
-                one.result.problem = one.prepared.problem
+    def run_pictures(self, batch: Sequence[PictureItem]) -> StageSeconds:
+        """Compute prepared pictures, those of one shape together."""
+        seconds = StageSeconds()
+        groups: dict[tuple[int, ...], list[PictureItem]] = {}
+        for item in batch:
+            if item.prepared.tensor is None:
+                item.problem = item.prepared.problem
             else:
-                groups.setdefault(one.prepared.tensor.shape, []).append(one)
+                groups.setdefault(item.prepared.tensor.shape, []).append(item)
         for group in groups.values():
-            _each_alone_if_needed(group, lambda part: self._together(part, took), _fail)
-        return took
+            _run_or_isolate(group, lambda items: self._run_pictures(items, seconds))
+        return seconds
 
-    def _together(self, group: Sequence[Wanted], took: Seconds) -> None:
+    def _run_pictures(self, group: Sequence[PictureItem], seconds: StageSeconds) -> None:
         started = time.perf_counter()
         outputs = self._runner.infer(
-            np.stack([one.prepared.tensor for one in group if one.prepared.tensor is not None])
+            np.stack([item.prepared.tensor for item in group if item.prepared.tensor is not None])
         )
-        computed = time.perf_counter()
-        took.infer += computed - started
-        for threshold in {one.threshold for one in group if not one.raw}:
-            places = [place for place, one in enumerate(group) if not one.raw and one.threshold == threshold]
-            part = outputs if len(places) == len(group) else {name: value[places] for name, value in outputs.items()}
-            answers = self._predictor.task.decode(part, threshold, [group[place].prepared.view for place in places])
-            for place, answer in zip(places, answers, strict=True):
-                group[place].result.row = _row(answer, group[place])
-        for place, one in enumerate(group):
-            if one.raw:
-                one.result.outputs = {name: value[place : place + 1] for name, value in outputs.items()}
-        took.answer += time.perf_counter() - computed
+        inferred = time.perf_counter()
+        seconds.infer += inferred - started
+        for threshold in {item.threshold for item in group if not item.raw}:
+            rows = [row for row, item in enumerate(group) if not item.raw and item.threshold == threshold]
+            part = outputs if len(rows) == len(group) else {name: value[rows] for name, value in outputs.items()}
+            answers = self._predictor.task.decode(part, threshold, [group[row].prepared.geometry for row in rows])
+            for row, answer in zip(rows, answers, strict=True):
+                group[row].row = _row(answer, group[row])
+        for row, item in enumerate(group):
+            if item.raw:
+                item.outputs = {name: value[row : row + 1] for name, value in outputs.items()}
+        seconds.answer += time.perf_counter() - inferred
 
-    def tensors(self, batch: Sequence[Mapping[str, Array]]) -> tuple[list[Result], Seconds]:
-        """Run feeds of the bare network, those of one shape together; returns a result each."""
-        took = Seconds()
-        results = [Result() for _ in batch]
-        groups: dict[object, list[tuple[Mapping[str, Array], Result]]] = {}
-        for pair in zip(batch, results, strict=True):
-            groups.setdefault(
-                tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(pair[0].items())), []
-            ).append(pair)
+    def run_tensors(self, batch: Sequence[TensorItem]) -> StageSeconds:
+        """Run feeds of the bare network, those of one shape together."""
+        seconds = StageSeconds()
+        groups: dict[object, list[TensorItem]] = {}
+        for item in batch:
+            key = tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(item.feeds.items()))
+            groups.setdefault(key, []).append(item)
         for group in groups.values():
-            _each_alone_if_needed(
-                group, lambda part: self._run(part, took), lambda pair, problem: setattr(pair[1], "problem", problem)
-            )
-        return results, took
+            _run_or_isolate(group, lambda items: self._run_tensors(items, seconds))
+        return seconds
 
-    def _run(self, group: Sequence[tuple[Mapping[str, Array], Result]], took: Seconds) -> None:
+    def _run_tensors(self, group: Sequence[TensorItem], seconds: StageSeconds) -> None:
         started = time.perf_counter()
-        first = group[0][0]
+        first = group[0].feeds
         feeds = (
-            first if len(group) == 1 else {name: np.concatenate([feeds[name] for feeds, _ in group]) for name in first}
+            first if len(group) == 1 else {name: np.concatenate([item.feeds[name] for item in group]) for name in first}
         )
         outputs = self._runner.run(feeds)
-        took.infer += time.perf_counter() - started
+        seconds.infer += time.perf_counter() - started
         start = 0
-        for own, result in group:
-            count = len(next(iter(own.values())))
-            result.outputs = {name: value[start : start + count] for name, value in outputs.items()}
+        for item in group:
+            count = len(next(iter(item.feeds.values())))
+            item.outputs = {name: value[start : start + count] for name, value in outputs.items()}
             start += count
 
     def close(self) -> None:
-        """Give the session back."""
+        """Release the session."""
         self._predictor.close()
 
 
-_T = TypeVar("_T")
+_Item = TypeVar("_Item", bound=BatchItem)
 
 
-def _each_alone_if_needed(
-    group: Sequence[_T], run: Callable[[Sequence[_T]], None], fail: Callable[[_T, Problem], None]
-) -> None:
-    """Run a group; where that fails, its members one by one, so that one bad input harms nobody else."""
+def _run_or_isolate(group: Sequence[_Item], run: Callable[[Sequence[_Item]], None]) -> None:
+    """Run a group; where that fails, its members one by one, so that one bad input harms no other."""
     try:
         run(group)
     except PlimsollError as error:
         if len(group) == 1:
-            fail(group[0], Problem.of(error))
+            group[0].fail(Problem.of(error))
             return
-        for one in group:
-            _each_alone_if_needed([one], run, fail)
+        for item in group:
+            _run_or_isolate([item], run)
 
 
-def _row(answer: Answer, one: Wanted) -> dict[str, Any]:
-    return answer.row(one.top, masks=one.masks) if isinstance(answer, Segmentation) else answer.row(one.top)
-
-
-def _fail(one: Wanted, problem: Problem) -> None:
-    one.result = Result(problem=problem)
+def _row(answer: Answer, item: PictureItem) -> dict[str, Any]:
+    return answer.row(item.top, masks=item.masks) if isinstance(answer, Segmentation) else answer.row(item.top)
 
 
 def _verify(opened: ResolvedModel) -> None:
@@ -232,4 +231,7 @@ def _verify(opened: ResolvedModel) -> None:
         failed = [
             f"{check.name} {check.measured:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed
         ]
-        raise CheckError(f"its golden vectors don't pass here: {'; '.join(failed)}", "`plimsoll verify` shows more.")
+        raise CheckError(
+            f"the bundle's golden vectors do not pass on this machine: {'; '.join(failed)}",
+            "`plimsoll verify` shows the details.",
+        )

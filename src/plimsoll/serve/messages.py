@@ -1,4 +1,4 @@
-"""The values that pass between the HTTP side and the workers: what was asked, what was answered, what went wrong."""
+"""The values that pass between the network side and the workers: what was requested, what came of it, what failed."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from plimsoll.core.model import TensorInfo
 from plimsoll.errors import BackendError, ImageError, PlimsollError
 
 ProblemKind = Literal["input", "image", "overloaded", "unavailable", "deadline", "failed"]
-"""What sort of problem it is. None of them says anything about the picture's content: unknown is never "safe"."""
+"""None of them says anything about the picture's content: unknown is never "safe"."""
 
 
 @dataclass(frozen=True)
 class RequestOptions:
-    """What a caller wants besides the answer."""
+    """What a caller may set for a request."""
 
     top: int | None = None
-    """The best so many labels alone."""
+    """Only so many labels, the best ones."""
     threshold: float | None = None
     """Replaces the Spec's."""
     priority: int = 0
     """1 goes before 0, 0 before -1; there are no others."""
     timeout: float | None = None
-    """Seconds from now; what is not begun by then is dropped and answered with the problem `deadline`."""
+    """Seconds from now; what is not answered by then gets the problem `deadline`."""
     masks: Literal["rle", "png"] = "rle"
     """How the classes of pixels are written: run lengths of each label, or a PNG in base64."""
 
@@ -69,6 +69,11 @@ class RequestError(PlimsollError):
         self.http_status = problem.status  # type: ignore[misc]  # known only now
 
 
+def unavailable(reason: str, retry_after: float | None = None) -> RequestError:
+    """Return the error for a model that can't answer now."""
+    return RequestError(Problem("unavailable", reason, "/readyz says when it can.", 503, retry_after))
+
+
 @dataclass(frozen=True)
 class InferenceResult:
     """What came of one picture: an answer or a problem, never both."""
@@ -87,7 +92,7 @@ class RawOutputs:
     """The network's own outputs for one picture, or for rows of tensors."""
 
     outputs: Mapping[str, NDArray[Any]]
-    """`[N, …]` each, by its name."""
+    """By name, `[N, …]` each."""
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     """As of `InferenceResult`."""
 
@@ -112,7 +117,7 @@ class ModelMetadata:
     origin: Mapping[str, Any] = field(default_factory=dict)
     """Licence, authors and source, where they are known."""
     bundle: str | None = None
-    """The bundle's folder (unpacked), where it came from one: `report.json` and `report.html` may lie in it."""
+    """The bundle's folder (unpacked), where it came from one; it may hold `report/report.json` and `report.html`."""
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelMetadata:

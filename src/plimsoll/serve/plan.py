@@ -1,19 +1,20 @@
-"""`Plan`: how a model shares this machine: worker processes, threads, batches; and why."""
+"""`WorkerPlan`: how a model shares this machine (worker processes, threads, batches), and why."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from plimsoll.core import duration
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.system import host
 
 Objective = Literal["throughput", "latency"]
 
-_BATCH_IN_INT8 = 4
-_BATCH_ON_DEVICE = 32
-_DELAY_ON_DEVICE = 0.002
+_INT8_BATCH = 4
+_DEVICE_BATCH = 32
+_DEVICE_DELAY = 0.002
 _MEMORY_SHARE = 0.6
 _WORKER_BYTES = 150_000_000
 _MODEL_COPIES = 4
@@ -23,7 +24,7 @@ processor, and its tensors."""
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the operator said; None is left to the plan."""
+    """What the operator asked for; None is left to the plan."""
 
     workers: int | None = None
     threads: int | None = None
@@ -40,75 +41,72 @@ class WorkerPlan:
     workers: int
     """Processes, each with a session of its own."""
     threads: int
-    """Threads that compute one call."""
+    """Threads that compute one batch."""
     decoders: int
-    """Threads of a worker that read and prepare pictures; 0 where the thread does that which computes."""
+    """Threads of a worker that decode and preprocess pictures; 0 where the computing thread does that too."""
     max_batch: int
     max_delay: float
-    """Seconds that a picture may wait for others while a worker is free; only where others are to be expected."""
+    """Seconds that a picture may wait for others while a worker is free; only where others are expected."""
     why: tuple[str, ...]
 
     @classmethod
-    def of(cls, target: Target, model_bytes: int, plan_options: PlanOptions, cores: int | None = None) -> WorkerPlan:
-        """WorkerPlan for this machine's share of cores and memory. Raises InputError for plan_options that can't be."""
+    def of(cls, target: Target, model_bytes: int, options: PlanOptions, cores: int | None = None) -> WorkerPlan:
+        """Return the plan for this machine's share of cores and memory; raises InputError for options out of range."""
         count = cores or host.cores()
-        for name, wish in (
-            ("--workers", plan_options.workers),
-            ("--threads", plan_options.threads),
-            ("--max-batch", plan_options.max_batch),
+        for name, value in (
+            ("--workers", options.workers),
+            ("--threads", options.threads),
+            ("--max-batch", options.max_batch),
         ):
-            if wish is not None and not 1 <= wish <= 1024:
-                raise InputError(f"{name} {wish}: expected 1 to 1024")
-        return (
-            _on_device(count, plan_options)
-            if target.device != "cpu"
-            else _on_cpu(count, model_bytes, target, plan_options)
-        )
+            if value is not None and not 1 <= value <= 1024:
+                raise InputError(f"{name} {value}: expected 1 to 1024")
+        return _on_device(count, options) if target.device != "cpu" else _on_cpu(count, model_bytes, target, options)
 
 
-def _on_device(cores: int, plan_options: PlanOptions) -> WorkerPlan:
-    workers = plan_options.workers or 1
+def _on_device(cores: int, options: PlanOptions) -> WorkerPlan:
+    workers = options.workers or 1
     decoders = max(1, cores // workers)
-    batch = plan_options.max_batch or _BATCH_ON_DEVICE
-    delay = _DELAY_ON_DEVICE if plan_options.max_delay is None else plan_options.max_delay
+    batch = options.max_batch or _DEVICE_BATCH
+    delay = _DEVICE_DELAY if options.max_delay is None else options.max_delay
     why = (
-        f"{workers} worker{'s' if workers > 1 else ''}: one process owns the device"
-        + (", as asked" if plan_options.workers else ""),
-        f"{decoders} threads prepare pictures, so that the device doesn't wait",
-        f"batches of at most {batch}, for which a picture waits at most {1e3 * delay:g} ms, and only while others come",
+        f"{_count(workers, 'worker')}: " + ("as requested" if options.workers else "one process owns the device"),
+        f"{_count(decoders, 'thread')} to decode and preprocess pictures, so that the device never waits for them",
+        f"batches of up to {batch}; a picture waits up to {duration.describe(delay)} for others, and only while they"
+        " keep coming",
     )
-    return WorkerPlan(workers, plan_options.threads or 1, decoders, batch, delay, why)
+    return WorkerPlan(workers, options.threads or 1, decoders, batch, delay, why)
 
 
-def _on_cpu(cores: int, model_bytes: int, target: Target, plan_options: PlanOptions) -> WorkerPlan:
-    if plan_options.workers is None and plan_options.threads is None:
-        workers, threads = (cores, 1) if plan_options.objective == "throughput" else (1, cores)
-        reason = "a core each: nobody waits for anybody, which gives the most answers a second"
-        if plan_options.objective == "latency":
-            reason = "all cores work on one picture: a single answer comes soonest"
+def _on_cpu(cores: int, model_bytes: int, target: Target, options: PlanOptions) -> WorkerPlan:
+    if options.workers is None and options.threads is None:
+        workers, threads = (cores, 1) if options.objective == "throughput" else (1, cores)
+        reason = (
+            "one core per worker gives the most answers per second"
+            if options.objective == "throughput"
+            else "all cores working on one picture give the quickest answer"
+        )
     else:
-        threads = plan_options.threads or max(1, cores // (plan_options.workers or cores))
-        workers = plan_options.workers or max(1, cores // threads)
-        reason = "as asked"
-    why = [
-        f"{workers} worker{'s' if workers > 1 else ''} × {threads} thread{'s' if threads > 1 else ''} on {cores} cores:"
-        f" {reason}"
-    ]
+        threads = options.threads or max(1, cores // (options.workers or cores))
+        workers = options.workers or max(1, cores // threads)
+        reason = "as requested"
+    why = [f"{_count(workers, 'worker')} × {_count(threads, 'thread')} on {_count(cores, 'core')}: {reason}"]
     fitting = _fitting(model_bytes)
-    if plan_options.workers is None and fitting is not None and fitting < workers:
+    if options.workers is None and fitting is not None and fitting < workers:
         workers = fitting
-        threads = plan_options.threads or max(1, cores // workers)
-        why.append(f"only {workers} of them fit into {_MEMORY_SHARE:.0%} of the memory")
-    batch = plan_options.max_batch or (_BATCH_IN_INT8 if target.precision == "int8" else 1)
-    delay = plan_options.max_delay or 0.0
+        threads = options.threads or max(1, cores // workers)
+        why.append(
+            f"reduced to {_count(workers, 'worker')} × {_count(threads, 'thread')}: no more fit in {_MEMORY_SHARE:.0%} of the memory"
+        )
+    batch = options.max_batch or (_INT8_BATCH if target.precision == "int8" else 1)
+    delay = options.max_delay or 0.0
     reason = (
-        "8-bit networks take less time a picture in fours"
+        "8-bit networks take less time per picture in batches of four"
         if batch > 1
-        else "on one core a batch takes as long as its pictures"
+        else "on one core a batch takes as long as its pictures one by one"
     )
-    why.append(f"batches of at most {batch}: {'as asked' if plan_options.max_batch else reason}")
+    why.append(f"batches of up to {batch}: {'as requested' if options.max_batch else reason}")
     why.append(
-        f"a picture waits at most {1e3 * delay:g} ms for others"
+        f"a picture waits up to {duration.describe(delay)} for others"
         if delay
         else "a picture never waits for others while a worker is free"
     )
@@ -116,7 +114,12 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, plan_options: PlanOpti
 
 
 def _fitting(model_bytes: int) -> int | None:
+    """Return how many workers fit in the memory; None where its size is unknown."""
     memory = host.memory_bytes()
     return (
         None if memory is None else max(1, int(_MEMORY_SHARE * memory / (_WORKER_BYTES + _MODEL_COPIES * model_bytes)))
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

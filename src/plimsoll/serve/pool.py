@@ -1,4 +1,5 @@
-"""`Pool`: the workers of one version of a model. One that dies, hangs or swells is replaced; what it had is given back."""
+"""`Pool`: the workers of one version of a model. One that dies, hangs or holds too much memory is replaced, and what it
+was computing goes back to the queue."""
 
 from __future__ import annotations
 
@@ -10,34 +11,34 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plimsoll.serve.arena import Arena
 from plimsoll.serve.batching import Item
-from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
+from plimsoll.serve.ipc import Arena
+from plimsoll.serve.messages import ModelMetadata, RequestError
 from plimsoll.serve.plan import WorkerPlan
 from plimsoll.serve.settings import MEBIBYTE, Settings
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
 _WATCH_S = 0.25
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 30.0
-_PATIENCE = 3.0
-"""A worker that starts may be silent so many times as long as the others were."""
+_FIRST_BACKOFF_S = 0.1
+_LONGEST_BACKOFF_S = 30.0
+_SILENCE_FACTOR = 3.0
+"""A starting worker may be silent so many times as long as the earlier ones were."""
 
 _log = logging.getLogger("plimsoll.serve")
 
 
 @dataclass(frozen=True)
-class Listener:
-    """Whom a pool tells what happens."""
+class PoolCallbacks:
+    """What a pool calls when something happens."""
 
-    answered: Callable[[WorkerHandle, Batch, dict[str, Any]], None]
-    """A batch was answered."""
-    lost: Callable[[Sequence[Item], str], None]
-    """A worker ended with these unanswered."""
-    changed: Callable[[], None]
+    on_result: Callable[[WorkerHandle, Batch, dict[str, Any]], None]
+    """A batch was computed."""
+    on_lost: Callable[[Sequence[Item], str], None]
+    """A worker ended with these items unfinished."""
+    on_change: Callable[[], None]
     """A worker became ready, or is gone."""
-    restarted: Callable[[str], None]
-    """A worker is replaced, because it: died, is silent, hung, is swollen, was not started."""
+    on_restart: Callable[[str], None]
+    """A worker is replaced; the reason is died, silent, hung, memory or start_failed."""
 
 
 @dataclass
@@ -49,50 +50,48 @@ class Pool:
     plan: WorkerPlan
     settings: Settings
     inbound: Arena
-    listener: Listener
-    links: list[WorkerHandle] = field(default_factory=list)
+    callbacks: PoolCallbacks
+    workers: list[WorkerHandle] = field(default_factory=list)
     """All that were started and have not ended."""
-    failing: str = ""
-    """Why no worker could be started, twice or more in a row; empty where that isn't so. One that fails alone may have
-    been killed."""
-    pause: float = 0.0
-    """Seconds between the last attempt to start a worker and the next, where attempts fail."""
-    _keepers: list[asyncio.Task[None]] = field(default_factory=list)
+    start_failure: str = ""
+    """Why no worker could be started, twice or more in a row; else empty, because one failure may be a kill by
+    chance."""
+    backoff: float = 0.0
+    """Seconds before the next attempt to start a worker, where attempts fail."""
+    _supervisors: list[asyncio.Task[None]] = field(default_factory=list)
     _watcher: asyncio.Task[None] | None = None
-    _silence: float | None = None
-    """The longest silence of a worker that started."""
+    _longest_silence: float | None = None
+    """Of the workers that started."""
     _closing: bool = False
-    _numbers: int = 0
+    _last_number: int = 0
 
     async def start(self) -> ModelMetadata:
-        """Start all workers; returns what the model is. The first one has the golden vectors checked. Raises
-        RequestError where it can't be served."""
-        first = self._made(verify=True)
-        others = [self._made(verify=False) for _ in range(self.plan.workers - 1)]
+        """Start all workers; returns what the model is. The first one checks the golden vectors. Raises RequestError
+        where the model can't be served."""
+        pairs = [self._new_worker(verify=index == 0) for index in range(self.plan.workers)]
         try:
-            started = await asyncio.gather(*(self._opened(*pair) for pair in (first, *others)))
+            started = await asyncio.gather(*(self._open(*pair) for pair in pairs))
         except RequestError:
             await self.close()
             raise
-        self._keepers = [asyncio.create_task(self._keep(link)) for link, _ in (first, *others)]
+        self._supervisors = [asyncio.create_task(self._supervise(worker)) for worker, _ in pairs]
         self._watcher = asyncio.create_task(self._watch())
         return started[0]
 
     @property
     def ready(self) -> list[WorkerHandle]:
-        """The workers that can take a batch or are busy with some."""
-        return [link for link in self.links if link.ready and not link.retiring]
+        """The workers that compute batches, now or when they get one."""
+        return [worker for worker in self.workers if worker.ready and not worker.retiring]
 
     async def retire(self) -> None:
         """Let the workers finish what they have, and end."""
         self._closing = True
-        for link in self.links:
-            link.retire()
-        _, late = (
-            await asyncio.wait(self._keepers, timeout=self.settings.batch_timeout) if self._keepers else (set(), set())
-        )
-        if late:
-            _log.warning("%s: %d workers did not finish", self.name, len(late))
+        for worker in self.workers:
+            worker.retire()
+        if self._supervisors:
+            _, late = await asyncio.wait(self._supervisors, timeout=self.settings.batch_timeout)
+            if late:
+                _log.warning("%s: %d workers did not finish in time", self.name, len(late))
         await self.close()
 
     async def close(self) -> None:
@@ -103,119 +102,113 @@ class Pool:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watcher
             self._watcher = None
-        for link in list(self.links):
-            link.kill("the service is closing")
-        for task in self._keepers:
+        for worker in list(self.workers):
+            worker.kill("the service is closing")
+        for task in self._supervisors:
             task.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
-        self._keepers = []
-        for link in list(self.links):
-            await self._gone(link, await link.end())
+        await asyncio.gather(*self._supervisors, return_exceptions=True)
+        self._supervisors = []
+        for worker in list(self.workers):
+            self._remove(worker, await worker.end())
 
-    def _made(self, *, verify: bool) -> tuple[WorkerHandle, dict[str, Any]]:
-        self._numbers += 1
-        link = WorkerHandle(self._numbers, self.settings.folder, self.settings.outbound_bytes)
-        self.links.append(link)
-        return link, {**self.config, "verify": verify}
+    def _new_worker(self, *, verify: bool) -> tuple[WorkerHandle, dict[str, Any]]:
+        """Return a worker that is not started yet, and its configuration."""
+        self._last_number += 1
+        worker = WorkerHandle(self._last_number, self.settings.folder, self.settings.outbound_bytes)
+        self.workers.append(worker)
+        return worker, {**self.config, "verify": verify}
 
-    async def _opened(self, link: WorkerHandle, config: dict[str, Any]) -> ModelMetadata:
-        await link.start(config, self.inbound)
-        facts = await link.wait_ready(self.settings.start_timeout, self._start_patience)
-        self._silence = max(self._silence or 0.0, link.longest_silence)
-        self.failing, self.pause = "", 0.0
-        self.listener.changed()
-        return facts
+    async def _open(self, worker: WorkerHandle, config: dict[str, Any]) -> ModelMetadata:
+        await worker.start(config, self.inbound)
+        metadata = await worker.wait_ready(self.settings.start_timeout, self._start_heartbeat_timeout)
+        self._longest_silence = max(self._longest_silence or 0.0, worker.longest_silence)
+        self.start_failure, self.backoff = "", 0.0
+        self.callbacks.on_change()
+        return metadata
 
     @property
-    def _start_patience(self) -> float:
-        """How many seconds a worker that starts may be silent: for the first ones a fixed limit, later what those
-        needed that did start, and ample more."""
+    def _start_heartbeat_timeout(self) -> float:
+        """How many seconds a starting worker may be silent: at first the setting, later a multiple of the longest
+        silence of those that did start."""
         limit = self.settings.start_heartbeat_timeout
-        return (
-            limit
-            if self._silence is None
-            else min(limit, max(2 * self.settings.heartbeat_timeout, _PATIENCE * self._silence))
-        )
+        if self._longest_silence is None:
+            return limit
+        return min(limit, max(2 * self.settings.heartbeat_timeout, _SILENCE_FACTOR * self._longest_silence))
 
-    async def _keep(self, link: WorkerHandle) -> None:
+    async def _supervise(self, worker: WorkerHandle) -> None:
         """Listen to a worker, and to those that replace it, one after another."""
         failures = 0
         while True:
-            reason = await link.listen(self.listener.answered)
-            failures = 0 if link.answered else failures + 1
-            await self._gone(link, reason)
+            reason = await worker.listen(self.callbacks.on_result)
+            failures = 0 if worker.batches_done else failures + 1
+            self._remove(worker, reason)
             if self._closing:
                 return
-            self.listener.restarted(link.reason.partition(":")[0] or "died")
-            _log.warning("%s: worker %d is gone (%s); another one starts", self.name, link.number, reason)
-            link = await self._replaced(failures)
-            if not link.ready:
+            self.callbacks.on_restart(worker.kill_reason.partition(":")[0] or "died")
+            _log.warning("%s: worker %d is gone (%s); starting another", self.name, worker.number, reason)
+            worker = await self._start_replacement(failures)
+            if not worker.ready:
                 return
 
-    async def _replaced(self, failures: int) -> WorkerHandle:
+    async def _start_replacement(self, failures: int) -> WorkerHandle:
         """Return another worker that is ready; waits longer between attempts the more of them fail."""
         while True:
             if failures:
-                self.pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (failures - 1))
-                await asyncio.sleep(self.pause)
-            link, config = self._made(verify=False)
+                self.backoff = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (failures - 1))
+                await asyncio.sleep(self.backoff)
+            worker, config = self._new_worker(verify=False)
             if self._closing:
-                self.links.remove(link)
-                return link
+                self.workers.remove(worker)
+                return worker
             try:
-                await self._opened(link, config)
+                await self._open(worker, config)
             except RequestError as error:
                 failures += 1
-                self.failing = error.message if failures > 1 else self.failing
-                self.listener.restarted("not started")
-                _log.error("%s: a worker did not start: %s", self.name, error)
-                await self._gone(link, await link.end())
+                self.start_failure = error.message if failures > 1 else self.start_failure
+                self.callbacks.on_restart("start_failed")
+                _log.error("%s: a worker failed to start: %s", self.name, error)
+                self._remove(worker, await worker.end())
             else:
-                return link
+                return worker
 
-    async def _gone(self, link: WorkerHandle, reason: str) -> None:
-        if link in self.links:
-            self.links.remove(link)
-        lost = [item for batch in link.in_flight.values() for item in batch.items]
-        link.in_flight.clear()
+    def _remove(self, worker: WorkerHandle, reason: str) -> None:
+        if worker in self.workers:
+            self.workers.remove(worker)
+        lost = [item for batch in worker.in_flight.values() for item in batch.items]
+        worker.in_flight.clear()
         if lost:
-            self.listener.lost(lost, reason)
-        self.listener.changed()
+            self.callbacks.on_lost(lost, reason)
+        self.callbacks.on_change()
 
     async def _watch(self) -> None:
-        """End workers that hang or swell."""
+        """End workers that hang or hold too much memory."""
         while True:
             before = time.monotonic()
             await asyncio.sleep(_WATCH_S)
             now = time.monotonic()
             late = now - before - _WATCH_S
-            for link in [one for one in self.links if one.ready]:  # One that retires can hang as well.
-                link.heard += (
-                    late if late > _WATCH_S else 0.0
-                )  # We were stopped ourselves: nobody's silence counts meanwhile.
-                if reason := self._hanging(link, now):
-                    link.kill(reason)
-                elif not link.retiring and (reason := self._swollen(link)):
-                    link.reason = reason
-                    link.retire()
+            for worker in [worker for worker in self.workers if worker.ready]:  # a retiring one can hang as well
+                if late > _WATCH_S:  # this process was stopped itself: nobody's silence counts meanwhile
+                    worker.last_heard += late
+                if reason := self._hang_reason(worker, now):
+                    worker.kill(reason)
+                elif not worker.retiring and (reason := self._memory_reason(worker)):
+                    worker.kill_reason = reason
+                    worker.retire()
 
-    def _hanging(self, link: WorkerHandle, now: float) -> str:
-        """Return why a worker has to be ended at once; nothing where it is well."""
-        if now - link.heard > self.settings.heartbeat_timeout:
-            return f"silent: nothing was heard from it for {now - link.heard:.1f} s"
-        oldest = min((batch.sent for batch in link.in_flight.values()), default=now)
+    def _hang_reason(self, worker: WorkerHandle, now: float) -> str:
+        """Return why a worker has to be killed; empty where it is well."""
+        if now - worker.last_heard > self.settings.heartbeat_timeout:
+            return f"silent: no heartbeat for {now - worker.last_heard:.1f} s"
+        oldest = min((batch.sent for batch in worker.in_flight.values()), default=now)
         if now - oldest > self.settings.batch_timeout:
             return f"hung: a batch took longer than {self.settings.batch_timeout:g} s"
         return ""
 
-    def _swollen(self, link: WorkerHandle) -> str:
-        """Return why a worker has to be replaced once it has finished what it has; nothing where it is well."""
-        limit = self.settings.worker_bytes or max(4 * link.resident_at_start, link.resident_at_start + 1024 * MEBIBYTE)
-        if link.resident > limit:
-            return f"swollen: it held {link.resident / 1e6:,.0f} MB, its limit is {limit / 1e6:,.0f} MB"
+    def _memory_reason(self, worker: WorkerHandle) -> str:
+        """Return why a worker has to be replaced once it has finished what it has; empty where it is well."""
+        at_start = worker.resident_at_start
+        limit = self.settings.worker_bytes or max(4 * at_start, at_start + 1024 * MEBIBYTE)
+        if worker.resident > limit:
+            return f"memory: it held {worker.resident / 1e6:,.0f} MB, more than its limit of {limit / 1e6:,.0f} MB"
         return ""
-
-
-def unavailable(reason: str, retry_after: float | None = None) -> RequestError:
-    """Return the error for a model that can't answer now."""
-    return RequestError(Problem("unavailable", reason, "Ask /readyz when it is.", 503, retry_after))

@@ -1,5 +1,5 @@
-"""`Scheduler`: where a model's requests wait. It stores what came in, hands batches to workers, and gives every picture
-exactly one answer."""
+"""`Scheduler`: one model's requests on their way to its workers. It stores what came in, hands batches to workers, and
+gives every item exactly one result."""
 
 from __future__ import annotations
 
@@ -7,57 +7,47 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from plimsoll.serve.arena import Arena, Blocks
-from plimsoll.serve.batching import Item, Queue
-from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions
+from plimsoll.serve.batching import Item, ItemKind, Queue
+from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
+from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions, unavailable
 from plimsoll.serve.metrics import Metrics
-from plimsoll.serve.pool import Pool, unavailable
+from plimsoll.serve.pool import Pool
 from plimsoll.serve.settings import Settings
 from plimsoll.serve.statistics import ModelStatistics
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
-Array = NDArray[Any]
-Kind = Literal["row", "raw", "tensors"]
 
-
-class Memory:
-    """The shared memory of what came in."""
+class InboundMemory:
+    """The shared memory of what came in, for all models of a service."""
 
     def __init__(self, size: int) -> None:
         self.arena = Arena.create(size)
         self.blocks = Blocks(size)
 
-    def put(self, data: bytes | memoryview) -> int:
+    def put(self, data: bytes | memoryview) -> BytesRef:
         """Store bytes and return where they are; raises RequestError where there is no room."""
-        at = self.blocks.allocate(len(data))
-        if at is None:
-            raise RequestError(
-                Problem(
-                    "overloaded",
-                    f"{self.blocks.used / 1e6:,.0f} MB of pictures wait already",
-                    "Try again later.",
-                    503,
-                    1.0,
-                )
-            )
-        self.arena.view[at : at + len(data)] = data
-        return at
+        offset = self.blocks.allocate(len(data))
+        if offset is None:
+            message = f"too much is waiting: {self.blocks.used / 1e6:,.0f} MB"
+            raise RequestError(Problem("overloaded", message, "Try again later.", 503, 1.0))
+        ref: BytesRef = {"offset": offset, "size": len(data)}
+        self.arena.at(ref)[:] = data
+        return ref
 
 
 class Scheduler:
     """The requests of one model, whichever version of it answers."""
 
-    def __init__(self, name: str, settings: Settings, memory: Memory, metrics: Metrics) -> None:
+    def __init__(self, name: str, settings: Settings, memory: InboundMemory, metrics: Metrics) -> None:
         self.name = name
         self.statistics = ModelStatistics()
         self.pool: Pool | None = None
         """The workers of the version that answers now; None while there is none."""
-        self.closed_because = "it is being loaded"
+        self.closed_because = "the model is loading"
         """Why there is no pool, where there is none."""
         self._settings, self._memory, self._metrics = settings, memory, metrics
         self._queue = Queue(settings.max_queue, time.monotonic)
@@ -70,44 +60,43 @@ class Scheduler:
         """How many rows wait in the queue."""
         return self._queue.rows
 
-    async def ask(self, kind: Kind, inputs: Sequence[Any], asked: RequestOptions) -> list[Any]:
-        """Queue pictures (or feeds, rows of tensors by name), and wait for what comes of each: an `InferenceResult`, or
-        a `RawOutputs`. Raises RequestError."""
+    async def submit(self, kind: ItemKind, inputs: Sequence[Any], options: RequestOptions) -> list[Any]:
+        """Queue pictures (or feeds: rows of tensors by name), and wait for each one's `InferenceResult` or
+        `RawOutputs`. Raises RequestError."""
         started = time.monotonic()
         self._admit(kind, inputs)
         items: list[Item] = []
         try:
-            for one in inputs:
-                items.append(self._stored(kind, one, asked, started))
+            for value in inputs:
+                items.append(self._store(kind, value, options, started))
         except RequestError:
             for item in items:
                 self._release(item)
             raise
         for item in items:
             self._queue.put(item)
-        expiry = asyncio.get_running_loop().call_later(asked.timeout or self._settings.timeout, self._expire, items)
-        self.pump()
+        expiry = asyncio.get_running_loop().call_later(options.timeout or self._settings.timeout, self._expire, items)
+        self.dispatch()
         try:
-            settled = [await item.future for item in items]
+            results = [await item.future for item in items]
         finally:
             expiry.cancel()
             for item in items:
-                item.future.cancel()  # Where we were: nobody waits for the others either.
-                if self._queue.forget(item):
+                item.future.cancel()  # where the request was cancelled, nobody waits for the others either
+                if self._queue.discard(item):
                     self._release(item)
-        took = time.monotonic() - started
-        failed = any(isinstance(one, InferenceResult) and one.problem is not None for one in settled)
-        (self.statistics.fail if failed else self.statistics.success).add(took)
-        return settled
+        failed = any(isinstance(result, InferenceResult) and result.problem is not None for result in results)
+        outcome = self.statistics.fail if failed else self.statistics.success
+        outcome.add(time.monotonic() - started)
+        return results
 
-    def _admit(self, kind: str, inputs: Sequence[Any]) -> None:
+    def _admit(self, kind: ItemKind, inputs: Sequence[Any]) -> None:
         if self.pool is None:
             raise unavailable(f"{self.name}: {self.closed_because}")
-        if (
-            not self.pool.ready and self.pool.failing
-        ):  # One that is only being replaced is there in a second: that is worth waiting for.
-            raise unavailable(f"{self.name}: no worker is ready: {self.pool.failing}", self.pool.pause + 1)
-        rows = len(inputs) if kind != "tensors" else sum(len(next(iter(one.values()))) for one in inputs)
+        # A worker that is merely being replaced is back in a second, which is worth waiting for.
+        if not self.pool.ready and self.pool.start_failure:
+            raise unavailable(f"{self.name}: no worker is ready: {self.pool.start_failure}", self.pool.backoff + 1)
+        rows = len(inputs) if kind != "tensors" else sum(len(next(iter(feeds.values()))) for feeds in inputs)
         try:
             self._queue.admit(rows, self.retry_after())
         except RequestError:
@@ -119,140 +108,125 @@ class Scheduler:
         workers = max(1, len(self.pool.ready)) if self.pool is not None else 1
         return float(min(30, max(1, math.ceil(self._queue.rows * self._row_seconds / workers))))
 
-    def _stored(self, kind: Kind, one: Any, asked: RequestOptions, started: float) -> Item:
+    def _store(self, kind: ItemKind, value: Any, options: RequestOptions, started: float) -> Item:
         future = asyncio.get_running_loop().create_future()
         if kind == "tensors":
-            frame, blocks, rows = self._stored_tensors(one)
-        else:
-            at = self._memory.put(one)
-            wanted = {"raw": kind == "raw", "top": asked.top, "threshold": asked.threshold, "masks": asked.masks}
-            frame, blocks, rows = {"at": at, "size": len(one), **wanted}, (at,), 1
-        return Item(kind, frame, blocks, rows, asked, future, started)
+            refs = self._store_tensors(value)
+            blocks, rows = tuple(ref["offset"] for ref in refs.values()), len(next(iter(value.values())))
+            return Item(kind, {"feeds": refs}, blocks, rows, options, future, started)
+        ref = self._memory.put(value)
+        frame = {
+            "picture": ref,
+            "raw": kind == "raw",
+            "top": options.top,
+            "threshold": options.threshold,
+            "masks": options.masks,
+        }
+        return Item(kind, frame, (ref["offset"],), 1, options, future, started)
 
-    def _stored_tensors(self, feeds: Mapping[str, Array]) -> tuple[dict[str, Any], tuple[int, ...], int]:
-        placed: dict[str, Any] = {}
+    def _store_tensors(self, feeds: Mapping[str, Array]) -> dict[str, TensorRef]:
+        refs: dict[str, TensorRef] = {}
         try:
             for name, value in feeds.items():
                 data = np.ascontiguousarray(value)
-                at = self._memory.put(data.reshape(-1).view(np.uint8).data)
-                placed[name] = {"at": at, "size": data.nbytes, "dtype": data.dtype.name, "shape": data.shape}
+                refs[name] = {
+                    **self._memory.put(tensor_bytes(data)),
+                    "dtype": data.dtype.name,
+                    "shape": data.shape,
+                }
         except RequestError:
-            for one in placed.values():
-                self._memory.blocks.free(one["at"])
+            for ref in refs.values():
+                self._memory.blocks.free(ref["offset"])
             raise
-        return {"feeds": placed}, tuple(one["at"] for one in placed.values()), len(next(iter(feeds.values())))
+        return refs
 
     def _release(self, item: Item) -> None:
-        for at in item.blocks:
-            self._memory.blocks.free(at)
+        for offset in item.blocks:
+            self._memory.blocks.free(offset)
 
     def _expire(self, items: Sequence[Item]) -> None:
-        """Answer what is not answered in time; what a worker has is released when that worker is done with it."""
+        """Settle what is not answered in time; what a worker has is released when that worker is done with it."""
+        problem = Problem("deadline", "no answer within the request's timeout", "Allow more time, or try later.", 504)
         for item in items:
             if not item.future.done():
                 self._metrics.rejected.labels(self.name, "deadline").inc()
-                item.settle(
-                    InferenceResult(
-                        None,
-                        Problem(
-                            "deadline",
-                            "there was no answer within the time that the request had",
-                            "Give it more, or try later.",
-                            504,
-                        ),
-                    )
-                )
-            if self._queue.forget(item):
+                item.settle(InferenceResult(None, problem))
+            if self._queue.discard(item):
                 self._release(item)
 
     def fail_waiting(self, reason: str, retry_after: float | None = None) -> None:
-        """Answer all that wait: there will be no answer, or none within `retry_after` seconds."""
+        """Settle all that wait: there will be no answer, or none within `retry_after` seconds."""
+        problem = Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)
         for item in self._queue.drain():
-            item.settle(
-                InferenceResult(
-                    None, Problem("unavailable", f"{self.name}: {reason}", status=503, retry_after=retry_after)
-                )
-            )
+            item.settle(InferenceResult(None, problem))
             self._release(item)
 
-    def pump(self) -> None:
-        """Hand out what waits to workers that have room: first to idle ones, then to those that are on their last
-        batch."""
+    def dispatch(self) -> None:
+        """Hand what waits to workers that have room: first to idle ones, then to those on their last batch."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self.pool is None:
             return
-        ready = sorted(self.pool.ready, key=lambda link: len(link.in_flight))
-        for link in ready * 2:
+        ready = sorted(self.pool.ready, key=lambda worker: len(worker.in_flight))
+        for worker in ready * 2:
             if not self._queue.rows:
                 return
-            if not link.free_places or (link.in_flight and not self._worth_binding(len(ready))):
+            if not worker.has_room or (worker.in_flight and not self._may_queue_ahead(len(ready))):
                 continue
-            if not link.in_flight and (pause := self._queue.hold(link.warm, self.pool.plan.max_delay)) > 0:
-                self._timer = asyncio.get_running_loop().call_later(pause, self.pump)
-                return
+            if not worker.in_flight:
+                delay = self._queue.batch_delay(worker.warm_batch, self.pool.plan.max_delay)
+                if delay > 0:
+                    self._timer = asyncio.get_running_loop().call_later(delay, self.dispatch)
+                    return
             share = math.ceil(self._queue.rows / len(ready))
-            items = self._queue.take(max(1, min(link.warm, share)))
+            items = self._queue.take(max(1, min(worker.warm_batch, share)))
             if items:
-                link.send(items)
+                worker.send(items)
 
-    def _worth_binding(self, workers: int) -> bool:
-        """Whether what waits may go to a busy worker already: not where the first of several workers that gets free
-        would take it sooner."""
-        return not self._queue.suspect and (workers == 1 or self._queue.rows > workers)
+    def _may_queue_ahead(self, workers: int) -> bool:
+        """Whether what waits may go to a worker that is still busy: not where another worker may be free sooner."""
+        return not self._queue.next_is_suspect and (workers == 1 or self._queue.rows > workers)
 
-    def answered(self, link: WorkerHandle, batch: Batch, message: Mapping[str, Any]) -> None:
-        """Give everybody in a batch the answer; then the worker has room for the next."""
+    def on_result(self, worker: WorkerHandle, batch: Batch, message: Mapping[str, Any]) -> None:
+        """Give every item of a batch its result; then the worker has room for the next."""
         rows = sum(item.rows for item in batch.items)
         milliseconds = message["milliseconds"]
         self._measure(batch, rows, milliseconds)
-        used: list[int] = []
-        for item, came in zip(batch.items, message["items"], strict=True):
-            took = {"queue": 1e3 * item.waited, **milliseconds}
-            if "outputs" in came:
-                outputs = {name: _read(link, placed) for name, placed in came["outputs"].items()}
-                used += [placed["at"] for placed in came["outputs"].values()]
-                item.settle(RawOutputs(outputs, took))
+        read: list[int] = []
+        for item, result in zip(batch.items, message["items"], strict=True):
+            stages = {"queue": 1e3 * item.waited, **milliseconds}
+            if "outputs" in result:
+                outputs = {name: worker.read_output(ref) for name, ref in result["outputs"].items()}
+                read += [ref["offset"] for ref in result["outputs"].values()]
+                item.settle(RawOutputs(outputs, stages))
             else:
-                problem = Problem(**came["problem"]) if "problem" in came else None
-                item.settle(InferenceResult(came.get("row"), problem, took, rows))
+                problem = Problem(**result["problem"]) if "problem" in result else None
+                item.settle(InferenceResult(result.get("row"), problem, stages, rows))
             self._release(item)
-        if used:
-            link.give_back(used)
-        self.pump()
+        if read:
+            worker.free_outputs(read)
+        self.dispatch()
 
     def _measure(self, batch: Batch, rows: int, milliseconds: Mapping[str, float]) -> None:
         seconds = {stage: 1e-3 * value for stage, value in milliseconds.items()}
         self._row_seconds += 0.1 * (sum(seconds.values()) / rows - self._row_seconds)
-        self.statistics.batch(rows, seconds["decode"], seconds["infer"], seconds["answer"])
+        self.statistics.add_batch(rows, seconds["decode"], seconds["infer"], seconds["answer"])
         for item in batch.items:
             self.statistics.queue.add(item.waited)
         self._metrics.batch(self.name, rows, [item.waited for item in batch.items], seconds)
 
-    def lost(self, items: Sequence[Item], reason: str) -> None:
-        """Give what a worker had when it ended to another one, alone and once; the second time the picture is to blame."""
+    def on_lost(self, items: Sequence[Item], reason: str) -> None:
+        """Give what a worker had when it ended to another one, alone and once; the second time the input is to blame."""
         for item in reversed(items):
             item.attempts += 1
             if item.future.done():
                 self._release(item)
             elif item.attempts > 1 or self.pool is None:
-                item.settle(
-                    InferenceResult(
-                        None,
-                        Problem(
-                            "failed",
-                            f"the worker ended while it computed this: {reason}",
-                            "Does it happen again with this input alone?",
-                            500,
-                        ),
-                    )
-                )
+                message = f"the worker ended while it computed this: {reason}"
+                hint = "Does it happen again with this input alone?"
+                item.settle(InferenceResult(None, Problem("failed", message, hint, 500)))
                 self._release(item)
             else:
-                self._queue.put_back(item)
-        self.pump()
-
-
-def _read(link: WorkerHandle, placed: Mapping[str, Any]) -> Array:
-    return np.frombuffer(bytes(link.taken(placed)), placed["dtype"]).reshape(placed["shape"])
+                self._queue.requeue(item)
+        self.dispatch()

@@ -1,4 +1,5 @@
-"""`ModelStatistics`: what a model did since it was loaded, in the terms of the Open Inference Protocol's statistics extension."""
+"""`ModelStatistics`: what a model did since it was loaded, in the terms of the Open Inference Protocol's statistics
+extension."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class DurationStatistics:
-    """How often something happened, and how long it took in all."""
+    """How often something happened, and how long it took altogether."""
 
     count: int = 0
     nanoseconds: int = 0
 
     def add(self, seconds: float, times: int = 1) -> None:
-        """Count it, with its time."""
+        """Add so many events that took so long altogether."""
         self.count += times
         self.nanoseconds += int(1e9 * seconds)
 
@@ -33,12 +34,12 @@ class ModelStatistics:
     """Statistics of a model; times are wall time."""
 
     success: DurationStatistics = field(default_factory=DurationStatistics)
-    """Requests that were answered, from their arrival to their answer."""
+    """Requests that were answered, from arrival to answer."""
     fail: DurationStatistics = field(default_factory=DurationStatistics)
     queue: DurationStatistics = field(default_factory=DurationStatistics)
-    """By item, as are input, infer and output below, which share out their batch's time."""
+    """By item, as are input, infer and output below, which divide their batch's time."""
     input: DurationStatistics = field(default_factory=DurationStatistics)
-    """Reading pictures and the input steps."""
+    """Decoding and preprocessing."""
     infer: DurationStatistics = field(default_factory=DurationStatistics)
     output: DurationStatistics = field(default_factory=DurationStatistics)
     inferences: int = 0
@@ -50,15 +51,15 @@ class ModelStatistics:
     batches: dict[int, BatchStatistics] = field(default_factory=dict)
     """By size."""
 
-    def batch(self, rows: int, decode: float, infer: float, answer: float) -> None:
-        """Count a batch; its stages in seconds."""
+    def add_batch(self, rows: int, decode: float, infer: float, answer: float) -> None:
+        """Add a batch; its stages in seconds."""
         self.inferences += rows
         self.executions += 1
         self.last_inference = int(1e3 * time.time())
         self.input.add(decode, rows)
         self.infer.add(infer, rows)
         self.output.add(answer, rows)
-        sized = self.batches.setdefault(rows, BatchStatistics())
-        sized.input.add(decode)
-        sized.infer.add(infer)
-        sized.output.add(answer)
+        by_size = self.batches.setdefault(rows, BatchStatistics())
+        by_size.input.add(decode)
+        by_size.infer.add(infer)
+        by_size.output.add(answer)

@@ -1,11 +1,11 @@
-"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started by
-`plimsoll.serve.worker_handle` alone.
+"""The process that owns one model's session: `python -m plimsoll.serve.worker`, started only by
+`plimsoll.serve.worker_handle`.
 
-Frames come on standard input, answers leave on standard output, pictures and tensors lie in shared memory. The main
-thread opens the session and alone uses it; one thread reads frames, one says regularly that the process is alive.
-Beside a device other threads prepare the pictures, so that it doesn't wait for them; on a core of its own the main
-thread does that too, for more threads only got in its way. When the input ends, whoever started the process is gone,
-and it ends too.
+Frames come on standard input and results leave on standard output; pictures and tensors lie in shared memory. The main
+thread opens the session and alone uses it; one thread reads frames, and one sends a heartbeat. Beside a device, other
+threads decode and preprocess the pictures, so that it doesn't wait for them; on a core of its own, the main thread does
+that too, because more threads would only get in its way. When the input ends, the process that started this one is
+gone, and it ends too.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import IO, Any
 
 import numpy as np
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve import frames
-from plimsoll.serve.arena import Arena, Blocks
-from plimsoll.serve.executor import ModelExecutor, Prepared, Result, Seconds, Wanted
+from plimsoll.serve import ipc
+from plimsoll.serve.executor import BatchItem, ModelExecutor, PictureItem, PreparedPicture, StageSeconds, TensorItem
+from plimsoll.serve.ipc import Arena, BytesRef, TensorRef
 from plimsoll.serve.messages import Problem
 from plimsoll.system import host
 
-BEAT_S = 0.25
-_SMALL = 8
-_EVERY = 16
-"""Where there is always something to do, a batch size is tried after so many batches."""
+HEARTBEAT_S = 0.25
+_SMALL_BATCH = 8
+_WARM_UP_EVERY = 16
+"""Where there is always a batch waiting, a new batch size is warmed up after so many batches."""
 
 
 @dataclass
 class _Batch:
     number: int
     items: Sequence[dict[str, Any]]
-    prepared: Sequence[Callable[[], Prepared]]
-    """Give the tensors of pictures, waiting for them or reading them now; none where the items are tensors."""
+    pictures: Sequence[Callable[[], PreparedPicture]]
+    """Return the prepared pictures, waiting for them or preparing them now; none where the items are tensors."""
 
 
 class Worker:
@@ -54,54 +54,54 @@ class Worker:
         self._config = config
         self._inbound = Arena.attach(config["inbound"])
         self._outbound = Arena.attach(config["outbound"])
-        self._blocks = Blocks(len(self._outbound.view))
+        self._blocks = ipc.Blocks(len(self._outbound.view))
         self._lock = threading.Lock()
         self._batches: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._taken = 0
-        self._work: ModelExecutor
+        self._executor: ModelExecutor
 
     def run(self) -> None:
-        """Open the model, say what it is, and answer until told to stop."""
-        threading.Thread(target=self._beat, daemon=True).start()
+        """Open the model, report what it is, and compute batches until told to stop."""
+        threading.Thread(target=self._send_heartbeats, daemon=True).start()
         try:
-            self._work = ModelExecutor.open(self._config)
-            self._work.warm_up(1)
+            self._executor = ModelExecutor.open(self._config)
+            self._executor.warm_up(1)
         except PlimsollError as error:
             self._send({"failed": {"message": error.message, "hint": error.hint}})
             return
-        self._send({"ready": self._work.metadata(), "resident": host.resident_bytes(os.getpid()) or 0})
-        threading.Thread(target=self._read, daemon=True).start()
-        sizes = _sizes(self._config["max_batch"])
-        while (batch := self._next(sizes)) is not None:
-            self._send(self._answer(batch))
-        self._work.close()
+        self._send({"ready": self._executor.metadata(), "resident": host.resident_bytes(os.getpid()) or 0})
+        threading.Thread(target=self._read_frames, daemon=True).start()
+        cold_sizes = _warm_up_sizes(self._config["max_batch"])
+        while (batch := self._next_batch(cold_sizes)) is not None:
+            self._send(self._compute(batch))
+        self._executor.close()
 
-    def _next(self, sizes: deque[int]) -> _Batch | None:
-        """Return the next batch; while there is none, and now and then where there always is one, try a batch size that
-        hasn't been tried."""
+    def _next_batch(self, cold_sizes: deque[int]) -> _Batch | None:
+        """Return the next batch; while there is none, and now and then where there always is one, warm up a batch
+        size."""
         self._taken += 1
-        if self._taken % _EVERY == 0:
-            self._try_one(sizes)
-        while sizes and self._batches.empty():
-            self._try_one(sizes)
+        if self._taken % _WARM_UP_EVERY == 0:
+            self._warm_up_next(cold_sizes)
+        while cold_sizes and self._batches.empty():
+            self._warm_up_next(cold_sizes)
         return self._batches.get()
 
-    def _try_one(self, sizes: deque[int]) -> None:
-        """Try the next larger batch; where that fails, no larger one is ever sent here."""
-        if not sizes:
+    def _warm_up_next(self, cold_sizes: deque[int]) -> None:
+        """Warm up the next larger batch; where that fails, no larger one is ever sent here."""
+        if not cold_sizes:
             return
-        size = sizes.popleft()
+        size = cold_sizes.popleft()
         try:
-            self._work.warm_up(size)
+            self._executor.warm_up(size)
         except PlimsollError:
-            sizes.clear()
+            cold_sizes.clear()
         else:
             self._send({"warm": size})
 
-    def _read(self) -> None:
+    def _read_frames(self) -> None:
         decoders = self._config["decoders"]
-        with ThreadPoolExecutor(decoders or 1) as readers:
-            while (message := frames.read(self._input)) is not None:
+        with ThreadPoolExecutor(decoders or 1) as threads:
+            while (message := ipc.read(self._input)) is not None:
                 if "stop" in message:
                     break
                 if "free" in message:
@@ -109,83 +109,76 @@ class Worker:
                         for offset in message["free"]:
                             self._blocks.free(offset)
                     continue
-                pictures = [partial(self._prepare, one) for one in message["items"] if "at" in one]
-                prepared = [readers.submit(picture).result for picture in pictures] if decoders else pictures
-                self._batches.put(_Batch(message["batch"], message["items"], prepared))
+                prepare = [partial(self._prepare, item["picture"]) for item in message["items"] if "picture" in item]
+                pictures = [threads.submit(call).result for call in prepare] if decoders else prepare
+                self._batches.put(_Batch(message["batch"], message["items"], pictures))
             else:
-                os._exit(0)  # nobody is there to answer
+                os._exit(0)  # nobody is there to read the results
         self._batches.put(None)
 
-    def _prepare(self, item: dict[str, Any]) -> Prepared:
-        return self._work.prepare(bytes(self._inbound.view[item["at"] : item["at"] + item["size"]]))
+    def _prepare(self, picture: BytesRef) -> PreparedPicture:
+        return self._executor.prepare(bytes(self._inbound.at(picture)))
 
-    def _answer(self, batch: _Batch) -> dict[str, Any]:
-        """Return what goes back for a batch: for each item a row, outputs or a problem; and how many milliseconds it
-        took."""
-        if batch.prepared:
-            wanted = [
-                Wanted(
-                    prepared(), item.get("raw", False), item.get("top"), item.get("threshold"), item.get("masks", "rle")
-                )
-                for prepared, item in zip(batch.prepared, batch.items, strict=True)
-            ]
-            took = self._work.pictures(wanted)
-            results = [one.result for one in wanted]
-            decode = sum(one.prepared.seconds for one in wanted)
+    def _compute(self, batch: _Batch) -> dict[str, Any]:
+        """Return the frame of a batch's results: for each item a row, outputs or a problem; and how many milliseconds
+        each stage took."""
+        items: Sequence[BatchItem]
+        if batch.pictures:
+            items, seconds, decode = self._compute_pictures(batch)
         else:
-            results, took = self._tensors(batch.items)
-            decode = 0.0
+            items, seconds, decode = *self._compute_tensors(batch), 0.0
         started = time.perf_counter()
-        answers = [self._packed(result) for result in results]
-        took.answer += time.perf_counter() - started
-        milliseconds = {"decode": 1e3 * decode, "infer": 1e3 * took.infer, "answer": 1e3 * took.answer}
-        return {"batch": batch.number, "items": answers, "milliseconds": milliseconds}
+        results = [self._result(item) for item in items]
+        seconds.answer += time.perf_counter() - started
+        milliseconds = {"decode": 1e3 * decode, "infer": 1e3 * seconds.infer, "answer": 1e3 * seconds.answer}
+        return {"batch": batch.number, "items": results, "milliseconds": milliseconds}
 
-    def _tensors(self, items: Sequence[dict[str, Any]]) -> tuple[list[Result], Seconds]:
-        feeds = [
-            {
-                name: np.frombuffer(self._inbound.view[one["at"] : one["at"] + one["size"]], one["dtype"]).reshape(
-                    one["shape"]
-                )
-                for name, one in item["feeds"].items()
-            }
-            for item in items
+    def _compute_pictures(self, batch: _Batch) -> tuple[Sequence[BatchItem], StageSeconds, float]:
+        pictures = [
+            PictureItem(
+                prepared=prepared(),
+                raw=item["raw"],
+                top=item["top"],
+                threshold=item["threshold"],
+                masks=item["masks"],
+            )
+            for prepared, item in zip(batch.pictures, batch.items, strict=True)
         ]
-        return self._work.tensors(feeds)
+        seconds = self._executor.run_pictures(pictures)
+        return pictures, seconds, sum(picture.prepared.seconds for picture in pictures)
 
-    def _packed(self, result: Result) -> dict[str, Any]:
-        if result.problem is not None:
-            problem = result.problem
-            return {
-                "problem": {
-                    "kind": problem.kind,
-                    "message": problem.message,
-                    "hint": problem.hint,
-                    "status": problem.status,
-                }
-            }
-        if result.outputs is None:
-            return {"row": result.row}
-        placed: dict[str, Any] = {}
-        for name, value in result.outputs.items():
+    def _compute_tensors(self, batch: _Batch) -> tuple[Sequence[BatchItem], StageSeconds]:
+        tensors = [
+            TensorItem(feeds={name: ipc.read_tensor(self._inbound.at(ref), ref) for name, ref in item["feeds"].items()})
+            for item in batch.items
+        ]
+        return tensors, self._executor.run_tensors(tensors)
+
+    def _result(self, item: BatchItem) -> dict[str, Any]:
+        if item.problem is not None:
+            return {"problem": asdict(item.problem)}
+        if item.outputs is None:
+            return {"row": item.row}
+        refs: dict[str, TensorRef] = {}
+        for name, value in item.outputs.items():
             data = np.ascontiguousarray(value)
             with self._lock:
-                at = self._blocks.allocate(data.nbytes)
-                if at is None:
-                    for one in placed.values():
-                        self._blocks.free(one["at"])
-                    return {"problem": _no_room(data.nbytes)}
-            self._outbound.view[at : at + data.nbytes] = data.reshape(-1).view(np.uint8).data
-            placed[name] = {"at": at, "size": data.nbytes, "dtype": data.dtype.name, "shape": data.shape}
-        return {"outputs": placed}
+                offset = self._blocks.allocate(data.nbytes)
+                if offset is None:
+                    for ref in refs.values():
+                        self._blocks.free(ref["offset"])
+                    return {"problem": asdict(_no_room(data.nbytes))}
+            refs[name] = {"offset": offset, "size": data.nbytes, "dtype": data.dtype.name, "shape": data.shape}
+            self._outbound.at(refs[name])[:] = ipc.tensor_bytes(data)
+        return {"outputs": refs}
 
-    def _beat(self) -> None:
+    def _send_heartbeats(self) -> None:
         while True:
-            time.sleep(BEAT_S)
+            time.sleep(HEARTBEAT_S)
             self._send({"resident": host.resident_bytes(os.getpid()) or 0})
 
     def _send(self, message: dict[str, Any]) -> None:
-        frame = frames.pack(message)
+        frame = ipc.pack(message)
         try:
             with self._lock:
                 self._output.write(frame)
@@ -193,22 +186,18 @@ class Worker:
             os._exit(0)  # nobody is there to read it
 
 
-def _no_room(size: int) -> dict[str, Any]:
-    problem = Problem(
-        "unavailable", f"there is no room for an output of {size:,} bytes now", "Ask for fewer rows at once.", 503
+def _no_room(size: int) -> Problem:
+    return Problem(
+        "unavailable", f"no shared memory is left for an output of {size:,} bytes", "Send fewer rows at once.", 503
     )
-    return {"kind": problem.kind, "message": problem.message, "hint": problem.hint, "status": problem.status}
 
 
-def _sizes(largest: int) -> deque[int]:
-    """Return the batch sizes, but 1, that are tried before anybody gets them: OpenVINO compiles for a second when it
-    meets a new one."""
-    return deque(
-        sorted(
-            {*range(2, min(largest, _SMALL) + 1), *(1 << power for power in range(1, largest.bit_length())), largest}
-            - {1}
-        )
-    )
+def _warm_up_sizes(largest: int) -> deque[int]:
+    """Return the batch sizes above 1 that are warmed up before anybody's batch has that size: OpenVINO compiles for a
+    second when it meets a new one."""
+    small = range(2, min(largest, _SMALL_BATCH) + 1)
+    powers = (1 << power for power in range(1, largest.bit_length()))
+    return deque(sorted({*small, *powers, largest} - {1}))
 
 
 def main() -> None:
@@ -218,7 +207,7 @@ def main() -> None:
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     host.keep_memory_level()
-    config = frames.read(input_)
+    config = ipc.read(input_)
     if config is None:
         return
     try:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plimsoll.serve import frames
-from plimsoll.serve.arena import Arena
+from plimsoll.serve import ipc
 from plimsoll.serve.batching import Item
+from plimsoll.serve.ipc import Arena, Array, TensorRef
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
 from plimsoll.system import host
 
-DEPTH = 2
+_MAX_IN_FLIGHT = 2
 """Batches that a worker has at once: the next one is there when one is done."""
 
 _log = logging.getLogger("plimsoll.serve")
@@ -38,34 +38,34 @@ class Batch:
 
 @dataclass
 class WorkerHandle:
-    """A worker process. `start` it, `listen` until it ends."""
+    """A worker process. `start` it, `wait_ready`, then `listen` until it ends."""
 
     number: int
-    settings_folder: Path | None
+    scratch_parent: Path | None
+    """Where its folder for temporary files is made; None is the system's place for them."""
     outbound_bytes: int
-    heard: float = 0.0
-    """When it last said anything."""
+    last_heard: float = 0.0
+    """When its last frame came."""
     resident: int = 0
-    """Bytes that it holds."""
+    """Bytes of memory that it holds."""
     resident_at_start: int = 0
     longest_silence: float = 0.0
-    """Between two signs of life while it started, in seconds."""
-    warm: int = 1
-    """The largest batch that it has tried."""
-    answered: int = 0
-    """Batches."""
+    """Seconds between two frames while it started."""
+    warm_batch: int = 1
+    """The largest batch size that it has warmed up."""
+    batches_done: int = 0
     ready: bool = False
     retiring: bool = False
     """Whether it gets no more batches and ends after those it has."""
-    reason: str = ""
-    """Why it was ended, where that was us."""
+    kill_reason: str = ""
+    """Why this process ended it, where it did."""
     in_flight: dict[int, Batch] = field(default_factory=dict)
     _process: asyncio.subprocess.Process | None = None
     _outbound: Arena | None = None
     _scratch: str = ""
-    _said: str = ""
-    _noise: asyncio.Task[None] | None = None
-    _next: int = 0
+    _last_line: str = ""
+    _log_task: asyncio.Task[None] | None = None
+    _batch_number: int = 0
 
     @property
     def state(self) -> str:
@@ -73,17 +73,15 @@ class WorkerHandle:
         return "retiring" if self.retiring else "ready" if self.ready else "starting"
 
     @property
-    def free_places(self) -> int:
-        """How many batches it can take now."""
-        if not self.ready or self.retiring or any(batch.items[0].attempts for batch in self.in_flight.values()):
-            return 0
-        return DEPTH - len(self.in_flight)
+    def has_room(self) -> bool:
+        """Whether it can take a batch now."""
+        suspect = any(batch.items[0].attempts for batch in self.in_flight.values())
+        return self.ready and not self.retiring and not suspect and len(self.in_flight) < _MAX_IN_FLIGHT
 
     async def start(self, config: Mapping[str, Any], inbound: Arena) -> None:
-        """Start the process and tell it which model it owns."""
+        """Start the process and send it the configuration of its model."""
         self._outbound = outbound = Arena.create(self.outbound_bytes)
-        self._scratch = tempfile.mkdtemp(prefix="plimsoll-worker-", dir=self.settings_folder)
-        descriptors = (*inbound.descriptors, *outbound.descriptors)
+        self._scratch = tempfile.mkdtemp(prefix="plimsoll-worker-", dir=self.scratch_parent)
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -93,71 +91,66 @@ class WorkerHandle:
             stderr=asyncio.subprocess.PIPE,
             env=_environment(config["threads"], self._scratch),
             start_new_session=True,
-            pass_fds=descriptors,
+            pass_fds=(*inbound.descriptors, *outbound.descriptors),
         )
-        self.heard = time.monotonic()
-        self._noise = asyncio.create_task(self._keep_noise())
+        self.last_heard = time.monotonic()
+        self._log_task = asyncio.create_task(self._log_output())
         self._write({**config, "inbound": inbound.handle, "outbound": outbound.handle})
 
-    async def wait_ready(self, seconds: float, silent: float) -> ModelMetadata:
+    async def wait_ready(self, timeout: float, heartbeat_timeout: float) -> ModelMetadata:
         """Return what the model is, once the worker has opened it; raises RequestError where it can't, ends, is silent,
         or takes too long."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + timeout
         while True:
-            patience = min(silent, max(0.0, end - time.monotonic()))
+            patience = min(heartbeat_timeout, max(0.0, end - time.monotonic()))
             try:
-                message = await asyncio.wait_for(frames.read_async(self._stdout), patience)
+                message = await asyncio.wait_for(ipc.read_async(self._stdout), patience)
             except TimeoutError:
-                told = (
-                    f"the worker was not ready after {seconds:g} s"
-                    if patience < silent
-                    else f"nothing was heard for {silent:g} s from a worker that starts"
+                self.kill(
+                    f"the worker was not ready after {timeout:g} s"
+                    if patience < heartbeat_timeout
+                    else f"the starting worker sent no heartbeat for {heartbeat_timeout:g} s"
                 )
-                self.kill(told)
-                raise RequestError(Problem("unavailable", told, status=503)) from None
+                raise _start_error(self.kill_reason) from None
             if message is None:
-                raise RequestError(
-                    Problem(
-                        "unavailable", f"the worker ended while it opened the model: {await self.end()}", status=503
-                    )
-                )
+                raise _start_error(f"the worker ended while it opened the model: {await self.end()}")
             if "failed" in message:
-                raise RequestError(Problem("unavailable", message["failed"]["message"], message["failed"]["hint"], 503))
+                raise _start_error(message["failed"]["message"], message["failed"]["hint"])
             now = time.monotonic()
-            self.longest_silence = max(self.longest_silence, now - self.heard)
-            self.heard = now
+            self.longest_silence = max(self.longest_silence, now - self.last_heard)
+            self.last_heard = now
             self.resident = self.resident_at_start = message["resident"]
             if "ready" in message:
                 self.ready = True
                 return ModelMetadata.from_dict(message["ready"])
 
-    async def listen(self, on_answer: Callable[[WorkerHandle, Batch, dict[str, Any]], None]) -> str:
-        """Hand on the answers until the process ends; returns why it did."""
-        while (message := await frames.read_async(self._stdout)) is not None:
-            self.heard = time.monotonic()
+    async def listen(self, on_result: Callable[[WorkerHandle, Batch, dict[str, Any]], None]) -> str:
+        """Hand on results until the process ends; returns why it did."""
+        while (message := await ipc.read_async(self._stdout)) is not None:
+            self.last_heard = time.monotonic()
             if "resident" in message:
                 self.resident = message["resident"]
             elif "warm" in message:
-                self.warm = message["warm"]
+                self.warm_batch = message["warm"]
             else:
-                self.answered += 1
-                on_answer(self, self.in_flight.pop(message["batch"]), message)
+                self.batches_done += 1
+                on_result(self, self.in_flight.pop(message["batch"]), message)
         return await self.end()
 
     def send(self, items: Sequence[Item]) -> None:
         """Have a batch computed."""
-        self._next += 1
-        self.in_flight[self._next] = Batch(items, time.monotonic())
-        self._write({"batch": self._next, "items": [item.frame for item in items]})
+        self._batch_number += 1
+        self.in_flight[self._batch_number] = Batch(items, time.monotonic())
+        self._write({"batch": self._batch_number, "items": [item.frame for item in items]})
 
-    def taken(self, placed: Mapping[str, Any]) -> memoryview:
-        """Return the bytes of a tensor that the worker answered."""
+    def read_output(self, ref: TensorRef) -> Array:
+        """Return a copy of a tensor that the worker computed."""
         if self._outbound is None:
             raise RequestError(Problem("failed", "the worker has ended"))
-        return self._outbound.view[placed["at"] : placed["at"] + placed["size"]]
+        return ipc.read_tensor(bytes(self._outbound.at(ref)), ref)
 
-    def give_back(self, offsets: Sequence[int]) -> None:
-        """Tell the worker that tensors of its answers have been read."""
+    def free_outputs(self, offsets: Sequence[int]) -> None:
+        """Tell the worker that these tensors have been read."""
         self._write({"free": list(offsets)})
 
     def retire(self) -> None:
@@ -167,31 +160,31 @@ class WorkerHandle:
 
     def kill(self, reason: str) -> None:
         """End it at once."""
-        self.reason = self.reason or reason
+        self.kill_reason = self.kill_reason or reason
         self.ready = False
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
     async def end(self) -> str:
-        """See the process to its end, remove what it leaves behind, and return why it ended."""
+        """Wait for the process to end, remove what it leaves behind, and return why it ended."""
         self.ready = False
         process = self._process
         if process is None:
-            return self.reason
+            return self.kill_reason
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), 5.0)
         if process.returncode is None:
-            self.kill("it closed its pipe and did not end")
+            self.kill("hung: it closed its pipe and did not end")
             await process.wait()
-        if self._noise is not None:
-            await asyncio.wait({self._noise})
-            self._noise = None
+        if self._log_task is not None:
+            await asyncio.wait({self._log_task})
+            self._log_task = None
         if self._outbound is not None:
             self._outbound.close()
             self._outbound = None
         await asyncio.to_thread(shutil.rmtree, self._scratch, True)
-        return self.reason or _described(process.returncode or 0, self._said)
+        return self.kill_reason or _exit_reason(process.returncode or 0, self._last_line)
 
     @property
     def _stdout(self) -> asyncio.StreamReader:
@@ -201,9 +194,9 @@ class WorkerHandle:
 
     def _write(self, message: dict[str, Any]) -> None:
         if self._process is not None and self._process.stdin is not None and not self._process.stdin.is_closing():
-            self._process.stdin.write(frames.pack(message))
+            self._process.stdin.write(ipc.pack(message))
 
-    async def _keep_noise(self) -> None:
+    async def _log_output(self) -> None:
         """Log what the process prints: the last line often says why it ended."""
         assert self._process is not None  # noqa: S101
         assert self._process.stderr is not None  # noqa: S101
@@ -211,13 +204,13 @@ class WorkerHandle:
             while chunk := await self._process.stderr.read(4096):
                 for line in chunk.decode("utf-8", "replace").splitlines():
                     if text := line.strip():
-                        self._said = text[:300]
-                        _log.info("worker %d: %s", self.number, self._said)
+                        self._last_line = text[:300]
+                        _log.info("worker %d: %s", self.number, self._last_line)
 
 
 def _environment(threads: int, scratch: str) -> dict[str, str]:
-    """Return the worker's environment: libraries take the threads of the plan, and what they leave in temporary files
-    goes with the worker."""
+    """Return the worker's environment: libraries use the threads of the plan, and temporary files that they leave are
+    removed with the worker's folder."""
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), scratch)
     return {
         **os.environ,
@@ -228,7 +221,11 @@ def _environment(threads: int, scratch: str) -> dict[str, str]:
     }
 
 
-def _described(code: int, said: str) -> str:
+def _start_error(reason: str, hint: str = "") -> RequestError:
+    return RequestError(Problem("unavailable", reason, hint, 503))
+
+
+def _exit_reason(code: int, last_line: str) -> str:
     if code < 0:
-        return f"it was killed by {signal.Signals(-code).name}"
-    return "it ended by itself" if code == 0 else f"it ended with exit code {code}" + (f": {said}" if said else "")
+        return f"killed by {signal.Signals(-code).name}"
+    return "exited" if code == 0 else f"exited with code {code}" + (f": {last_line}" if last_line else "")

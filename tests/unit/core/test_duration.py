@@ -38,6 +38,7 @@ def test_a_number_without_a_unit_is_seconds_only_where_that_is_allowed() -> None
     assert parse("30", plain_number=True) == 30
     with pytest.raises(InputError, match="'30' has no unit"):
         parse("30")
+    assert parse("0") == 0
 
 
 @pytest.mark.parametrize(

@@ -46,5 +46,5 @@ def test_workers_fit_into_the_memory_and_the_plan_says_so(monkeypatch: pytest.Mo
     monkeypatch.setattr(host, "memory_bytes", lambda: 8_000_000_000)
     plan = WorkerPlan.of(FLOAT, 500_000_000, PlanOptions(), 8)
     assert shape(plan) == (2, 4, 1)
-    assert any("only 2 of them fit" in reason for reason in plan.why)
+    assert any("reduced to 2 workers" in reason for reason in plan.why)
     assert WorkerPlan.of(FLOAT, 500_000_000, PlanOptions(workers=8), 8).workers == 8, "who asks for it gets it"

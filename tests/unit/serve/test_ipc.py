@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plimsoll.serve.arena import Arena, Blocks
+from plimsoll.serve.ipc import Arena, Blocks
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.integers(0, 7)), max_size=60))
@@ -49,7 +49,7 @@ def test_another_process_reads_and_writes_the_same_memory_and_no_name_is_left() 
     arena = Arena.create(4096)
     arena.view[:5] = b"hello"
     script = (
-        "import sys; from plimsoll.serve.arena import Arena; a = Arena.attach(sys.argv[1]); a.view[5:11] ="
+        "import sys; from plimsoll.serve.ipc import Arena; a = Arena.attach(sys.argv[1]); a.view[5:11] ="
         " bytes(a.view[:5]) + b'!'; a.close()"
     )
     subprocess.run([sys.executable, "-c", script, arena.handle], pass_fds=arena.descriptors, check=True)
