@@ -82,7 +82,7 @@ bench: $(STAMP)/dev
 	@$(BIN)/python benchmarks/predict.py $(PHOTOS)
 
 docs: $(STAMP)/dev
-	@$(BIN)/python benchmarks/fast_steps.py examples/photos --write
+	@$(BIN)/python benchmarks/fast_preprocessing.py examples/photos --write
 	@$(BIN)/python tools/pages.py
 
 support: $(STAMP)/dev

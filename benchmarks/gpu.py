@@ -73,8 +73,8 @@ def main() -> None:
     parser.add_argument("--no-tests", action="store_true", help="leave the contract suite out")
     given = parser.parse_args()
     model = Model(fetch.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
-    plan = Preprocessor(model.contract().input, "reference")
-    tensors = np.stack([plan(read(Path(path))) for path in pictures([given.images])])
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    tensors = np.stack([preprocessor(read(Path(path))) for path in pictures([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]
     with Runner.open(model, Target("onnxruntime")) as runner:
         wanted = next(iter(runner.infer(judge).values()))

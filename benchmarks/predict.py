@@ -2,7 +2,7 @@
 
     python benchmarks/predict.py PHOTOS [--rounds 7] [--memory]
 
-Each round runs the plain loop, then `predict` with the reference steps, then with the fast ones, on the same photos in
+Each round runs the plain loop, then `predict` with reference preprocessing, then with fast preprocessing, on the same photos in
 the same order, from the start of the process to its end. A ratio is the plain loop's time over ours within one round.
 `--memory` adds peak memory (maximum resident set) for 250 and for 5,000 inputs.
 """
@@ -63,8 +63,8 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
     listed = listing(photos, len(photos), folder)
     commands = {
         "plain loop": [sys.executable, str(HERE / "plain_loop.py"), str(fetch.fetch("open_nsfw")), str(listed)],
-        "reference": [*PLIMSOLL, "--steps", "reference"],
-        "fast": [*PLIMSOLL, "--steps", "fast"],
+        "reference": [*PLIMSOLL, "--preprocessing", "reference"],
+        "fast": [*PLIMSOLL, "--preprocessing", "fast"],
     }
     runs: dict[str, list[Run]] = {name: [] for name in commands}
     for number in range(rounds + 1):  # the first warms the caches and doesn't count
@@ -91,12 +91,16 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
 def memory(photos: list[Path], folder: Path) -> None:
     """Print the peak memory for a short and a long list."""
     print("\npeak memory, MB")
-    for steps in ("reference", "fast"):
+    for preprocessing in ("reference", "fast"):
         peaks = [
-            run([*PLIMSOLL, "--steps", steps], listing(photos, count, folder), folder / "answers.jsonl").peak_mb
+            run(
+                [*PLIMSOLL, "--preprocessing", preprocessing], listing(photos, count, folder), folder / "answers.jsonl"
+            ).peak_mb
             for count in (250, 5000)
         ]
-        print(f"{steps:12} 250 inputs: {peaks[0]:.0f}   5,000 inputs: {peaks[1]:.0f}   ratio {peaks[1] / peaks[0]:.3f}")
+        print(
+            f"{preprocessing:12} 250 inputs: {peaks[0]:.0f}   5,000 inputs: {peaks[1]:.0f}   ratio {peaks[1] / peaks[0]:.3f}"
+        )
 
 
 def main() -> None:

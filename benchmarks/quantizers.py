@@ -249,8 +249,8 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
     )
 
 
-def _stack(plan: Preprocessor, photos: Sequence[Path]) -> Array:
-    return np.stack([plan(photo) for photo in photos])
+def _stack(preprocessor: Preprocessor, photos: Sequence[Path]) -> Array:
+    return np.stack([preprocessor(photo) for photo in photos])
 
 
 def _logits(scores: Array) -> Array:

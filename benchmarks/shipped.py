@@ -89,7 +89,7 @@ def stages(photos: list[Path], predictor: plimsoll.Predictor, cores: int) -> Non
     take."""
     runner = predictor.runner("throughput")
     items: list[Any] = list(photos)
-    named: list[tuple[str, Callable[[Any], Any]]] = [("read", read), *predictor.plan.stages]
+    named: list[tuple[str, Callable[[Any], Any]]] = [("read", read), *predictor.preprocessor.stages]
     total_one = total_all = 0.0
     for name, stage in [*named, ("network", lambda tensor: runner.infer(np.ascontiguousarray(tensor)[np.newaxis]))]:
         one = min(spread(stage, items[:60], 1) for _ in range(3))
@@ -116,7 +116,9 @@ def main() -> None:
     bundles = {path.name: plimsoll.load(path) for path in wanted.bundles}
     interleaved(list(photos), bundles, wanted.rounds, wanted.each)
     for name, predictor in bundles.items():
-        print(f"\n{name}: {predictor.target} behind the {predictor.plan.preprocessing} steps, each stage alone")
+        print(
+            f"\n{name}: {predictor.target} behind {predictor.preprocessor.preprocessing} preprocessing, each stage alone"
+        )
         stages(photos[:200], predictor, predictor.cores)
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fast_steps import Case, cases
-from fast_steps import write as write_between
+from fast_preprocessing import Case, cases
+from fast_preprocessing import write as write_between
 from PIL import Image
 
 from plimsoll.backends.runner import Runner
@@ -49,7 +49,7 @@ export default async function run() {
   const rows = [];
   for (const [picture, tensor] of PICTURES) {
     const [file, stored] = [await (await fetch(picture)).blob(), new Float32Array(await (await fetch(tensor)).arrayBuffer())];
-    const made = await model.plan.tensor(file);
+    const made = await model.preprocessor.tensor(file);
     let [largest, sum] = [0, 0];
     stored.forEach((value, at) => { const apart = Math.abs(value - made.data[at]); largest = Math.max(largest, apart); sum += apart; });
     const outputs = await model.run({ data: stored, dtype: made.dtype, shape: made.shape });
@@ -121,12 +121,12 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
     """Answer photographs in Python and by a web package in Chromium."""
     spec = model.contract()
     package = web.package(model, Target("web", "wasm", precision), folder / f"package-{precision}")
-    plan, task = Preprocessor(spec.input), decoder(spec)
+    preprocessor, task = Preprocessor(spec.input), decoder(spec)
     files: dict[str, Path] = {}
     outputs, scores = [], []
     with Runner.open(model, Target("onnxruntime", "cpu", precision)) as runner:
         for place, photo in enumerate(photos):
-            tensor = plan(photo)
+            tensor = preprocessor(photo)
             tensor.tofile(str(folder / f"{place}.bin"))
             found = runner.infer(tensor[np.newaxis])
             outputs.append(list(found.values()))

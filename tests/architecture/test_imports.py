@@ -57,7 +57,7 @@ def test_importing_plimsoll_loads_no_runtime_and_no_numpy() -> None:
             " Preprocessor(zoo.card('open_nsfw').spec.input)"
         ),
     ],
-    ids=["nouns", "backends", "importers", "command line", "reference steps"],
+    ids=["nouns", "backends", "importers", "command line", "reference preprocessing"],
 )
 def test_nothing_loads_a_runtime_before_its_use(code: str) -> None:
     assert not loaded_by(code) & RUNTIMES

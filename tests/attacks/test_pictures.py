@@ -33,7 +33,7 @@ PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "coffee_cup.jpg"
 GIGABYTE = 2**30
 PATIENCE_S = 240
 MUTATIONS = 200
-IMPLEMENTATIONS: tuple[Preprocessing, ...] = ("reference", "fast")
+PREPROCESSING: tuple[Preprocessing, ...] = ("reference", "fast")
 
 FORMATS: dict[str, dict[str, Any]] = {
     "jpeg": {"format": "JPEG"},
@@ -47,7 +47,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
-def plan(preprocessing: Preprocessing, **decode: Any) -> Preprocessor:
+def preprocessor(preprocessing: Preprocessing, **decode: Any) -> Preprocessor:
     formats = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
     resize = {"step": "resize", "width": 32, "height": 32}
     return Preprocessor(
@@ -124,11 +124,11 @@ def answer(run: Preprocessor, data: bytes) -> str:
 
 
 def attack(pictures: Iterator[bytes], options: tuple[dict[str, Any], ...] = ({},)) -> dict[str, Any]:
-    plans = [plan(preprocessing, **decode) for preprocessing in IMPLEMENTATIONS for decode in options]
+    preprocessors = [preprocessor(preprocessing, **decode) for preprocessing in PREPROCESSING for decode in options]
     counts = {"answered": 0, "refused": 0}
     slowest, start = 0.0, time.perf_counter()
     for data in pictures:
-        for run in plans:
+        for run in preprocessors:
             began = time.perf_counter()
             counts[answer(run, data)] += 1
             slowest = max(slowest, time.perf_counter() - began)
@@ -191,9 +191,9 @@ def bombs() -> Iterator[bytes]:
 
 
 def decoded(argument: str) -> dict[str, Any]:
-    """One picture from a file, through one preprocessing: `IMPLEMENTATION:FILE`."""
+    """One picture from a file, through one preprocessing: `PREPROCESSING:FILE`."""
     preprocessing, _, path = argument.partition(":")
-    run = plan("fast" if preprocessing == "fast" else "reference", alpha="composite")
+    run = preprocessor("fast" if preprocessing == "fast" else "reference", alpha="composite")
     began = time.perf_counter()
     outcome = answer(run, Path(path).read_bytes())
     return {outcome: 1, "seconds": time.perf_counter() - began, "peak": peak_memory()}

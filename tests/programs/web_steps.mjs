@@ -3,11 +3,11 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const { Plan, PictureError } = await import(pathToFileURL(process.argv[3]).href);
+const { Preprocessor, PictureError } = await import(pathToFileURL(process.argv[3]).href);
 const answers = [];
 for (const [input, file, out] of JSON.parse(readFileSync(process.argv[2], "utf8"))) {
   try {
-    const { data, dtype, shape, milliseconds } = await new Plan(input).tensor(new Uint8Array(readFileSync(file)));
+    const { data, dtype, shape, milliseconds } = await new Preprocessor(input).tensor(new Uint8Array(readFileSync(file)));
     writeFileSync(out, new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     answers.push({ dtype, shape, milliseconds });
   } catch (error) {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def served(nsfw_model_path: Path) -> Iterator[Running]:
-    """open_nsfw behind the reference steps, on two workers; shared by tests that don't harm it."""
+    """open_nsfw behind reference preprocessing, on two workers; shared by tests that don't harm it."""
     del nsfw_model_path
     with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
         yield running

@@ -167,7 +167,7 @@ def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(
     oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     with plimsoll.load("open_nsfw") as model:
-        rows = np.stack([model.plan(photo) for photo in photos[:3]])
+        rows = np.stack([model.preprocessor(photo) for photo in photos[:3]])
     told = {"name": "input:0", "shape": rows.shape, "datatype": "FP32"}
     binary, length = with_tensors(
         {"inputs": [told | {"parameters": {"binary_data_size": rows.nbytes}}]}, rows.tobytes()

@@ -82,7 +82,7 @@ def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: l
         (["--rate", "5"], "goes with --scenario server"),
         (["--time", "soon"], "expected a time such as 100ms, 10s or 2m"),
         (["--time", "0s"], "expected a time"),
-        (["--steps", "quick"], "reference, fast"),
+        (["--preprocessing", "quick"], "reference, fast"),
         (["--target", "imaginary"], "imaginary"),
         (["--vs", "open_nsfw@quick:quick"], "quick"),
     ],

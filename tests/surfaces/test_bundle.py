@@ -27,14 +27,14 @@ def test_a_bundle_answers_like_what_it_was_made_of(
     assert bundled["label"] == direct["label"]
 
 
-def test_a_bundle_with_fast_steps_runs_with_fast_steps(
+def test_a_bundle_with_fast_preprocessing_runs_with_it(
     plimsoll: Run, example_photos: list[Path], tmp_path: Path
 ) -> None:
-    assert plimsoll("pack", "open_nsfw", "--out", tmp_path / "x", "--steps", "fast").returncode == 0
+    assert plimsoll("pack", "open_nsfw", "--out", tmp_path / "x", "--preprocessing", "fast").returncode == 0
     photo = example_photos[5]
     of_bundle, fast, reference = (
         json.loads(plimsoll("predict", *arguments, photo).stdout)["score"]
-        for arguments in ([tmp_path / "x"], ["open_nsfw", "--steps", "fast"], ["open_nsfw"])
+        for arguments in ([tmp_path / "x"], ["open_nsfw", "--preprocessing", "fast"], ["open_nsfw"])
     )
     assert of_bundle == pytest.approx(fast, abs=1e-6)
     assert of_bundle != pytest.approx(reference, abs=1e-7)

@@ -26,13 +26,13 @@ def test_a_quantized_bundle_answers_nearly_like_the_network(
         "--max-images",
         "24",
         "--folded",
-        "--steps",
+        "--preprocessing",
         "fast",
     ]
     done = plimsoll("convert", "open_nsfw", *options, "--out", out)
     assert done.returncode == 0, done.stderr
     manifest = json.loads((out / "manifest.json").read_text())
-    assert (manifest["target"], manifest["steps"]) == ("onnxruntime:cpu:int8", "fast")
+    assert (manifest["target"], manifest["preprocessing"]) == ("onnxruntime:cpu:int8", "fast")
     assert sum(file.stat().st_size for file in (out / "model").iterdir()) < 8e6, "the weights are 8-bit numbers"
     verified = plimsoll("verify", out)
     assert verified.returncode == 0, verified.stdout
@@ -56,7 +56,7 @@ def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> Non
         (["--target", "onnxruntime:cpu:int8", "--calibrator", "kl"], "percentile"),
         (["--target", "onnxruntime:cpu:float32", "--calibrator", "minmax"], "no calibrator 'minmax'"),
         (["--target", "nowhere:cpu:float32"], "nowhere"),
-        (["--target", "onnxruntime:cpu:float32", "--steps", "quick"], "reference, fast"),
+        (["--target", "onnxruntime:cpu:float32", "--preprocessing", "quick"], "reference, fast"),
     ],
 )
 def test_wrong_wishes_are_refused_in_words(plimsoll: Run, tmp_path: Path, options: list[str], told: str) -> None:

@@ -9,13 +9,17 @@ from surfaces.conftest import Run
 
 def test_a_model_repository_is_written_and_a_version_added(plimsoll: Run, tmp_path: Path) -> None:
     out = tmp_path / "models"
-    done = plimsoll("pack", "open_nsfw", "--for", "triton", "--out", out, "--steps", "fast", "--set", "max_batch=8")
+    done = plimsoll(
+        "pack", "open_nsfw", "--for", "triton", "--out", out, "--preprocessing", "fast", "--set", "max_batch=8"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [str(out)]
     assert (out / "open_nsfw.tensor/1/model.onnx").stat().st_size > 20_000_000
     assert "max_batch_size: 8" in (out / "open_nsfw.tensor/config.pbtxt").read_text()
     assert 'string_value: "fast"' in (out / "open_nsfw.steps/config.pbtxt").read_text()
-    again = plimsoll("pack", "open_nsfw", "--for", "triton", "--out", out, "--steps", "fast", "--set", "max_batch=8")
+    again = plimsoll(
+        "pack", "open_nsfw", "--for", "triton", "--out", out, "--preprocessing", "fast", "--set", "max_batch=8"
+    )
     assert again.returncode == 2
     assert "--set version=2" in again.stderr
     added = plimsoll(
@@ -25,7 +29,7 @@ def test_a_model_repository_is_written_and_a_version_added(plimsoll: Run, tmp_pa
         "triton",
         "--out",
         out,
-        "--steps",
+        "--preprocessing",
         "fast",
         "--set",
         "max_batch=8",

@@ -58,10 +58,10 @@ def test_every_example_photo_scores_as_the_authors_code_does(
     assert scores.max() - scores.min() > 0.05, "the photos must tell right from wrong"
 
 
-def test_the_fast_steps_come_near_the_reference(
+def test_fast_preprocessing_comes_near_the_reference(
     plimsoll: Run, example_photos: list[Path], nsfw_model_path: Path
 ) -> None:
-    done = plimsoll("predict", "open_nsfw", example_photos[0].parent, "--steps", "fast")
+    done = plimsoll("predict", "open_nsfw", example_photos[0].parent, "--preprocessing", "fast")
     scores = np.array([row["score"] for row in rows(done.stdout)], np.float64)
     deviation = np.abs(scores - authors_scores(nsfw_model_path, example_photos))
     assert 0 < deviation.max() < 0.1
@@ -124,7 +124,7 @@ def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) ->
         (["open_nsfw", "x.jpg", "--target", "a:b:c:d"], "runtime:device:precision"),
         (["open_nsfw", "x.jpg", "--format", "parquet"], "--out"),
         (["open_nsfw", "x.jpg", "--set", "arena=perhaps"], "arena"),
-        (["open_nsfw", "x.jpg", "--steps", "quick"], "reference, fast"),
+        (["open_nsfw", "x.jpg", "--preprocessing", "quick"], "reference, fast"),
         (["open_nsfw", "."], "no pictures in ."),
         (["open_nsfw", "nothing-*.jpg"], "no file matches"),
     ],

@@ -61,9 +61,9 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 
 
 def outputs(model: Model, photos: list[Path]) -> list[dict[str, Any]]:
-    plan = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.contract().input)
     with Runner.open(model, Target("onnxruntime", "cpu", form_of(model.path))) as runner:
-        return [runner.infer(plan(photo)[np.newaxis]) for photo in photos]
+        return [runner.infer(preprocessor(photo)[np.newaxis]) for photo in photos]
 
 
 def assert_folds(model: Model, photos: list[Path], folder: Path) -> Model:
@@ -130,7 +130,7 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
     )
 
 
-def test_the_fast_steps_take_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
+def test_fast_preprocessing_takes_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
     folded = fold(convolution(tmp_path, spec(RESIZE, BGR, MEAN)), tmp_path)
     fast, reference = (Preprocessor(folded.contract().input, one)(example_photos[0]) for one in ("fast", "reference"))
     assert (fast.shape, str(fast.dtype)) == ((32, 40, 3), "uint8")

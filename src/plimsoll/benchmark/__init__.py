@@ -2,7 +2,7 @@
 MLPerf LoadGen's scenarios.
 
 >>> from plimsoll.benchmark import SystemUnderTest, bench
->>> outcome = bench([SystemUnderTest("reference", load("open_nsfw")), SystemUnderTest("fast", load("open_nsfw", steps="fast"))], photos)  # doctest: +SKIP
+>>> outcome = bench([SystemUnderTest("reference", load("open_nsfw")), SystemUnderTest("fast", load("open_nsfw", preprocessing="fast"))], photos)  # doctest: +SKIP
 >>> print(outcome.comparisons[0].sentence())  # doctest: +SKIP
 """
 

@@ -50,7 +50,7 @@ def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: flo
         "files": [str(file.resolve()) for file in model.files],
         "spec": predictor.spec.model_dump(mode="json", exclude_unset=True),
         "target": str(predictor.target),
-        "preprocessing": predictor.plan.preprocessing,
+        "preprocessing": predictor.preprocessor.preprocessing,
         "options": predictor.options,
         "cores": predictor.cores,
         "images": [str(images[place % len(images)].resolve()) for place in range(PICTURES)],

@@ -63,7 +63,9 @@ def profile(candidate: SystemUnderTest, images: Sequence[Picture], *, min_second
     if not usable:
         raise InputError(f"{candidate.name}: none of the {len(images):,} pictures can be read")
     stages, pictures = _stages(predictor, usable, min_seconds)
-    front = _rate(predictor.cores, lambda place: predictor.plan(source(usable[place % len(usable)])), min_seconds)
+    front = _rate(
+        predictor.cores, lambda place: predictor.preprocessor(source(usable[place % len(usable)])), min_seconds
+    )
     runner = predictor.runner("throughput")
     network = _rate(runner.streams, lambda place: runner.infer(tensors[place % len(tensors)]), min_seconds)
     rate, queue = _whole(predictor, usable, min_seconds)
@@ -77,7 +79,7 @@ def _usable(
     usable, tensors = list[Picture](), list[NDArray[np.generic]]()
     for picture in images:
         try:
-            tensor = predictor.plan(source(picture))
+            tensor = predictor.preprocessor(source(picture))
         except ImageError:
             continue
         usable.append(picture)
@@ -89,12 +91,12 @@ def _usable(
 def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[tuple[Stage, ...], int]:
     """Run picture after picture, in full rounds over all of them unless the time is over before, and return the means."""
     runner = predictor.runner("throughput")
-    runner.infer(predictor.plan(source(pictures[0]))[np.newaxis])  # The first call allocates.
+    runner.infer(predictor.preprocessor(source(pictures[0]))[np.newaxis])  # The first call allocates.
     spent: dict[str, float] = defaultdict(float)
     count = 0
     end = time.perf_counter() + min_seconds
     while time.perf_counter() < end or not count:
-        tensor = _timed_steps(predictor.plan, pictures[count % len(pictures)], spent)
+        tensor = _timed_steps(predictor.preprocessor, pictures[count % len(pictures)], spent)
         started = time.perf_counter()
         outputs = runner.infer(tensor[np.newaxis])
         computed = time.perf_counter()
@@ -106,13 +108,13 @@ def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: floa
     return tuple(Stage(name, seconds / count, seconds / total) for name, seconds in spent.items()), count
 
 
-def _timed_steps(plan: Preprocessor, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
+def _timed_steps(preprocessor: Preprocessor, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
     """Do what `Preprocessor` does, with a watch on each step; a step that comes twice is counted as `name 2`."""
     marks = [("", time.perf_counter())]
     pixels: Pixels | bytes = read(source(picture))
     marks.append(("read", time.perf_counter()))
     with translated():
-        for name, stage in plan.stages:
+        for name, stage in preprocessor.stages:
             pixels = stage(pixels)
             marks.append((name, time.perf_counter()))
     assert not isinstance(pixels, bytes)  # noqa: S101 - a plan has at least its decoder

@@ -92,7 +92,7 @@ class Bundle:
     @property
     def preprocessing(self) -> Literal["reference", "fast"]:
         """Which preprocessing of the input steps it is meant to run behind."""
-        return self.manifest.steps
+        return self.manifest.preprocessing
 
     def file(self, name: str) -> Path:
         """Return where a file of the bundle is."""

@@ -25,7 +25,7 @@ _INPUT = (2.0, 0.25)
 _INPUT_THROUGH_JPEG = (32.0, 0.75)
 """Largest and mean difference of input tensors that pass, in levels of 255.
 
-The reference steps give the same bytes wherever the same Pillow and libjpeg-turbo run; other decoders are known to
+Reference preprocessing gives the same bytes wherever the same Pillow and libjpeg-turbo run; other decoders are known to
 differ by one or two levels. A `jpeg` step enlarges that, since a level can tip a coefficient over to the next
 quantization step: on 12 photos of 256 x 256 with 5 % of the samples off by one, quality 75 made it 9 to 30 levels at
 worst and 0.24 to 0.60 on the mean. A wrong resize filter (bicubic for bilinear) made it 34 to 54 and 1.18 to 5.2: there
@@ -88,17 +88,17 @@ def level(spec: Input) -> float:
     return size
 
 
-def compare(golden: Golden, picture: Path, plan: Preprocessor, runner: Runner) -> Row:
+def compare(golden: Golden, picture: Path, preprocessor: Preprocessor, runner: Runner) -> Row:
     """Compute a golden picture's tensor and outputs here and return how far they lie from the stored ones."""
     name = picture.name
     network = _outputs(golden, golden.tensor, runner, name)
     try:
-        tensor = plan(picture)
+        tensor = preprocessor(picture)
         found = deviation(golden.tensor, tensor)
     except (ImageError, CheckError) as error:
         none = Figure(math.nan, f"{name}: {error.message}")
         return Row(none, none, network, none)
-    unit = level(plan.spec)
+    unit = level(preprocessor.spec)
     largest, mean = (
         Figure(_usable(found, golden.tensor, found.max_abs) / unit, name),
         Figure(_usable(found, golden.tensor, found.mean_abs) / unit, name),

@@ -69,15 +69,15 @@ class Manifest(_Part):
     """The table of contents of a bundle. Its hashes find damage; they don't tell who made the bundle."""
 
     format: Literal["plimsoll-bundle"] = "plimsoll-bundle"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     name: Name
     created: AwareDatetime
     plimsoll: str
     """The version of Plimsoll that packed it."""
     target: str
     """`runtime:device:precision`"""
-    steps: Literal["reference", "fast"] = "reference"
-    """Which preprocessing of the input steps the golden tensors come from, and answers are to be given with."""
+    preprocessing: Literal["reference", "fast"] = "reference"
+    """The preprocessing behind the golden tensors, and the one to answer with."""
     model: ModelFiles
     spec: str = "spec.toml"
     golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]
@@ -136,9 +136,9 @@ def _check_version(content: Any) -> None:
     if not isinstance(content, dict) or content.get("format") != "plimsoll-bundle":
         raise BundleError(f'{FILE}: not a bundle\'s manifest; expected "format": "plimsoll-bundle"')
     version = content.get("version")
-    if version != 1:
+    if version != 2:
         raise BundleError(
-            f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 1",
+            f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 2",
             "Update Plimsoll, or pack the bundle again.",
         )
 

@@ -69,12 +69,12 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     model = _checked(model)
     check_destination(out, overwrite=force)
     pictures = list(_chosen(images, spec.input.decode))
-    plan = Preprocessor(spec.input, preprocessing)
+    preprocessor = Preprocessor(spec.input, preprocessing)
     contents: dict[str, Content] = {**(extras or {}), _SPEC: spec_files.dumps(spec).encode(), **_model_files(model)}
     vectors = []
     with Runner.open(model, target) as runner:
         for picture in pictures:
-            golden = _answered(picture, plan, runner)
+            golden = _answered(picture, preprocessor, runner)
             vectors.append(_store(picture, golden, contents))
     try:
         facts = Manifest(
@@ -82,7 +82,7 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
             created=datetime.now(UTC).replace(microsecond=0),
             plimsoll=__version__,
             target=str(target),
-            steps=preprocessing,
+            preprocessing=preprocessing,
             model=_described(model),
             spec=_SPEC,
             golden=tuple(vectors),
@@ -150,10 +150,10 @@ def _chosen(images: Sequence[Path], step: Decode) -> Iterator[_Picture]:
     yield from accepted
 
 
-def _answered(picture: _Picture, plan: Preprocessor, runner: Runner) -> Golden:
+def _answered(picture: _Picture, preprocessor: Preprocessor, runner: Runner) -> Golden:
     """Return what a picture becomes and what the network answers to it, here."""
     try:
-        tensor = plan(picture.data)
+        tensor = preprocessor(picture.data)
     except ImageError as error:
         raise ImageError(
             f"golden picture {picture.name}: {error.message}", error.hint or "Give other pictures with --images."
@@ -201,14 +201,14 @@ def verify(bundle: Bundle) -> Report:
     Raises BackendMissingError or BuildError where the bundle can't run here at all, BundleError for a damaged tensor,
     ModelError or SpecError where network and Spec don't fit.
     """
-    plan = Preprocessor(bundle.spec.input, bundle.preprocessing)
+    preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing)
     with Runner.open(_checked(bundle.model), bundle.target) as runner:
         rows = []
         for vector in bundle.manifest.golden:
             golden = Golden(
                 bundle.tensor(vector.tensor), {name: bundle.tensor(file) for name, file in vector.outputs.items()}
             )
-            rows.append(compare(golden, bundle.file(vector.picture), plan, runner))
+            rows.append(compare(golden, bundle.file(vector.picture), preprocessor, runner))
     here = environment()
     measurements = {"pictures": len(rows), "outputs": len(bundle.manifest.golden[0].outputs)}
     return Report(

@@ -60,8 +60,8 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     footprint: Annotated[
         bool, typer.Option("--footprint/--no-footprint", help="Also measure load time and peak memory.")
     ] = True,
-    steps: Annotated[
-        str | None, typer.Option(help="Input steps of candidates that don't say: reference or fast.")
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Preprocessing of candidates that don't name one: reference or fast.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="Target of candidates that don't say: runtime:device:precision.")
@@ -88,7 +88,7 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     with ExitStack() as stack:
         candidates: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
-            candidates.append(_candidate(stack, text, steps, target, spec, {one.name for one in candidates}))
+            candidates.append(_candidate(stack, text, preprocessing, target, spec, {one.name for one in candidates}))
         if wanted.scenario == "server" and rate is None:
             _search(candidates, photos, wanted, json_=json_)
         else:
@@ -183,7 +183,7 @@ def _server(wanted: _Wanted) -> Server:
 
 
 def _candidate(
-    stack: ExitStack, text: str, steps: str | None, target: str | None, spec: Path | None, taken: set[str]
+    stack: ExitStack, text: str, preprocessing: str | None, target: str | None, spec: Path | None, taken: set[str]
 ) -> SystemUnderTest:
     """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those
     `taken`."""
@@ -196,16 +196,18 @@ def _candidate(
     model, settings = (text, "") if Path(text).exists() or "@" not in text else text.rsplit("@", 1)
     for setting in filter(None, settings.split(",")):
         if setting in ("reference", "fast"):
-            steps = setting
+            preprocessing = setting
         else:
             target = setting
-    if steps not in (None, "reference", "fast"):
-        raise InputError(f"--steps {steps}: found '{steps}', allowed: reference, fast")
+    if preprocessing not in (None, "reference", "fast"):
+        raise InputError(f"--preprocessing {preprocessing}: found '{preprocessing}', allowed: reference, fast")
     name = f"{Path(model).name}{'@' if settings else ''}{settings}"
     others = (f"{text} ({number})" for number in itertools.count(2))
     name = next(one for one in itertools.chain((name, text), others) if one not in taken)
     bare = spec if Path(model).is_file() and not model.endswith(".zip") else None
-    return SystemUnderTest(name, stack.enter_context(load(model, spec=bare, target=target, steps=steps)))  # type: ignore[arg-type]  # checked above
+    return SystemUnderTest(
+        name, stack.enter_context(load(model, spec=bare, target=target, preprocessing=preprocessing))
+    )  # type: ignore[arg-type]  # checked above
 
 
 def _scenario(given: str, rate: float | None) -> str:

@@ -103,7 +103,7 @@ def _show_profile(console: Console, profile: Profile) -> None:
     )
     console.print(
         Text(
-            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast input steps:"
+            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast preprocessing:"
             f" {profile.network_rate:,.0f} images/s"
         )
     )

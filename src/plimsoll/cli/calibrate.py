@@ -71,8 +71,8 @@ def _calibrated(
 
     found = list(pictures(images))
     chosen = found if len(found) <= most else [found[place * len(found) // most] for place in range(most)]
-    plan = Preprocessor(opened.model.contract().input, opened.preprocessing)
-    batches = (plan(Path(picture))[np.newaxis] for picture in chosen)
+    preprocessor = Preprocessor(opened.model.contract().input, opened.preprocessing)
+    batches = (preprocessor(Path(picture))[np.newaxis] for picture in chosen)
     first = next(batches, None)
     if first is None:
         raise InputError(

@@ -34,8 +34,8 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     max_images: Annotated[
         int, typer.Option("--max-images", min=1, help="At most so many pictures calibrate, taken from all over.")
     ] = 300,
-    steps: Annotated[
-        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Preprocessing: reference or fast. Default: the bundle's, else reference.")
     ] = None,
     folded: Annotated[
         bool, typer.Option("--folded", help="Make channels, scale, mean, std, layout and dtype part of the network.")
@@ -51,7 +51,7 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
 
     from plimsoll.bundle import check_destination
     from plimsoll.bundle.packing import pack
-    from plimsoll.cli.pack import chosen_steps
+    from plimsoll.cli.pack import chosen_preprocessing
     from plimsoll.core.target import Target
     from plimsoll.ship.candidate import Candidate
     from plimsoll.ship.conversion import calibrator_for
@@ -63,15 +63,15 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plimsoll-convert-")))
         opened = stack.enter_context(_opened(model, spec, folder / "import"))
-        preprocessing: Preprocessing = chosen_steps(steps) or opened.preprocessing
-        candidate = Candidate(preprocessing, folded, wanted, calibrator_for(wanted, calibrator))
+        chosen: Preprocessing = chosen_preprocessing(preprocessing) or opened.preprocessing
+        candidate = Candidate(chosen, folded, wanted, calibrator_for(wanted, calibrator))
         made = build(opened.model, candidate, _pictures(images or [], max_images), folder, calibration)
         if wanted.runtime == "web":
             from plimsoll.export.web import package
 
             written = package(made, wanted, out, origin=opened.origin, force=force)
         else:
-            written = pack(made, wanted, out, preprocessing=preprocessing, origin=opened.origin, force=force)
+            written = pack(made, wanted, out, preprocessing=chosen, origin=opened.origin, force=force)
     typer.echo(written)
 
 

@@ -30,8 +30,8 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     target: Annotated[
         str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Preprocessing: reference or fast. Default: the bundle's, else reference.")
     ] = None,
     images: Annotated[
         list[str] | None,
@@ -56,13 +56,13 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     _check(for_, images or [], set_ or [])
     with open_model(model, spec) as opened:
         wanted = Target.parse(target) if target is not None else opened.target
-        preprocessing: Preprocessing = chosen_steps(steps) or opened.preprocessing
+        chosen: Preprocessing = chosen_preprocessing(preprocessing) or opened.preprocessing
         if for_ == "triton":
-            written = _for_triton(opened, wanted, preprocessing, out, set_ or [], force=force)
+            written = _for_triton(opened, wanted, chosen, out, set_ or [], force=force)
         else:
             golden = _golden(images or [])
             written = write_bundle(
-                opened.model, wanted, out, preprocessing=preprocessing, images=golden, origin=opened.origin, force=force
+                opened.model, wanted, out, preprocessing=chosen, images=golden, origin=opened.origin, force=force
             )
     typer.echo(written)
 
@@ -95,12 +95,12 @@ def _for_triton(
     )
 
 
-def chosen_steps(given: str | None) -> Any:
-    """Return the input steps that --steps names, None where it is left out; raises InputError for others."""
+def chosen_preprocessing(given: str | None) -> Any:
+    """Return the preprocessing that --preprocessing names, None where it is left out; raises InputError for others."""
     from plimsoll.errors import InputError
 
     if given not in (None, "reference", "fast"):
-        raise InputError(f"--steps {given}: found '{given}', allowed: reference, fast")
+        raise InputError(f"--preprocessing {given}: found '{given}', allowed: reference, fast")
     return given
 
 

@@ -47,8 +47,8 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="The score from which a label is given; replaces the Spec's.")
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Preprocessing: reference or fast. Default: the bundle's, else reference.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
@@ -77,7 +77,13 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     check_format(chosen, out)
     with ExitStack() as stack:
         predictor = stack.enter_context(
-            load(model, spec=spec, target=target, steps=_steps(steps), options=_options(set_ or []))
+            load(
+                model,
+                spec=spec,
+                target=target,
+                preprocessing=_preprocessing(preprocessing),
+                options=_options(set_ or []),
+            )
         )
         writer = _writer(stack, chosen, out, predictor.task, top, paths)
         answers = predictor.predict_many(_listed(paths), threshold=threshold, batch=batch)
@@ -133,11 +139,11 @@ def _format(given: str, out: Path | None) -> str:
     return "table" if sys.stdout.isatty() else "jsonl"
 
 
-def _steps(given: str | None) -> Any:
+def _preprocessing(given: str | None) -> Any:
     from plimsoll.errors import InputError
 
     if given not in (None, "reference", "fast"):
-        raise InputError(f"--steps {given}: found '{given}', allowed: reference, fast")
+        raise InputError(f"--preprocessing {given}: found '{given}', allowed: reference, fast")
     return given
 
 

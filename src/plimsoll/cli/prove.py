@@ -55,10 +55,10 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         typer.Option("--layers", help="Also compare layer by layer: where in the network does the deviation enter?"),
     ] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    steps_a: Annotated[
-        str | None, typer.Option(help="A's input steps: reference or fast. Default: the bundle's, else reference.")
+    preprocessing_a: Annotated[
+        str | None, typer.Option(help="A's preprocessing: reference or fast. Default: the bundle's, else reference.")
     ] = None,
-    steps_b: Annotated[str | None, typer.Option(help="B's input steps.")] = None,
+    preprocessing_b: Annotated[str | None, typer.Option(help="B's preprocessing.")] = None,
     target_a: Annotated[
         str | None,
         typer.Option(help="A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32."),
@@ -80,8 +80,8 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
 
     limits = Budget.parse(budget) if budget else None
     with ExitStack() as stack:
-        first = stack.enter_context(_opened(reference, spec_a, target_a, steps_a))
-        second = stack.enter_context(_opened(other, spec_b, target_b, steps_b))
+        first = stack.enter_context(_opened(reference, spec_a, target_a, preprocessing_a))
+        second = stack.enter_context(_opened(other, spec_b, target_b, preprocessing_b))
         if second.model.spec is None:
             second.model = replace(second.model, spec=first.model.contract())
         known = getattr(first.model.contract().output, "labels", ())
@@ -107,19 +107,19 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         raise CheckError(*proof.refusal())
 
 
-def _opened(name: str, spec: Path | None, target: str | None, steps: str | None) -> ResolvedModel:
+def _opened(name: str, spec: Path | None, target: str | None, preprocessing: str | None) -> ResolvedModel:
     from plimsoll.core.target import Target
     from plimsoll.errors import InputError
     from plimsoll.inference.resolve import open_model
 
-    if steps not in (None, "reference", "fast"):
-        raise InputError(f"--steps-a and --steps-b: found '{steps}', allowed: reference, fast")
+    if preprocessing not in (None, "reference", "fast"):
+        raise InputError(f"--preprocessing-a and --preprocessing-b: found '{preprocessing}', allowed: reference, fast")
     wanted = Target.parse(target) if target is not None else None
     opened = open_model(name, spec)
     if wanted is not None:
         opened.target = wanted
-    if steps is not None:
-        opened.preprocessing = "fast" if steps == "fast" else "reference"
+    if preprocessing is not None:
+        opened.preprocessing = "fast" if preprocessing == "fast" else "reference"
     return opened
 
 
@@ -174,7 +174,7 @@ def _in_short(proof: Proof) -> str:
     parts = [f"Scores deviation by {deviation.mean:.2g} on the mean{p99}, {deviation.maximum:.2g} at most{rank}."]
     alone = [
         f"{name} alone {cost.size:.2g}"
-        for name, cost in (("input steps", proof.input_only), ("network", proof.network_only))
+        for name, cost in (("preprocessing", proof.input_only), ("network", proof.network_only))
         if cost is not None
     ]
     if alone:

@@ -53,8 +53,8 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     target: Annotated[
         str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
     ] = None,
-    steps: Annotated[
-        str | None, typer.Option(help="Input steps: reference or fast. Default: the bundle's, else reference.")
+    preprocessing: Annotated[
+        str | None, typer.Option(help="Preprocessing: reference or fast. Default: the bundle's, else reference.")
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Option of the runtime, as name=value; may be repeated.")
@@ -82,7 +82,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     _check_installed(grpc=grpc_port is not None)
     delay = None if max_delay is None else _duration("--max-delay", max_delay, longest=1.0)
     plan_options = PlanOptions(workers, threads, max_batch, delay, _objective(objective))
-    configs = _model_configs(models, spec, target, (steps, set_ or []), plan_options)
+    configs = _model_configs(models, spec, target, (preprocessing, set_ or []), plan_options)
     if plan:
         for model in configs:
             typer.echo(f"{model.name}:")
@@ -136,7 +136,7 @@ def _model_configs(
     running: tuple[str | None, list[str]],
     plan_options: PlanOptions,
 ) -> list[ModelConfig]:
-    from plimsoll.cli.predict import _options, _steps
+    from plimsoll.cli.predict import _options, _preprocessing
     from plimsoll.core.target import Target
     from plimsoll.errors import InputError
     from plimsoll.serve.served_model import ModelConfig
@@ -155,7 +155,7 @@ def _model_configs(
         if name in configs:
             raise InputError(f"duplicate model name '{name}'", "Give one of the models another name: NAME=MODEL.")
         configs[name] = ModelConfig(
-            name, reference, spec, parsed, _steps(running[0]), _options(running[1]), plan_options
+            name, reference, spec, parsed, _preprocessing(running[0]), _options(running[1]), plan_options
         )
     return list(configs.values())
 

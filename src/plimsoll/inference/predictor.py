@@ -42,7 +42,7 @@ class Predictor:
         self.spec: Spec = opened.model.contract()
         self.model = opened.model
         self.target = opened.target
-        self.plan = Preprocessor(self.spec.input, opened.preprocessing)
+        self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing)
         self.task = decoder(self.spec)
 
     def runner(self, objective: Objective) -> Runner:
@@ -69,7 +69,7 @@ class Predictor:
         `task.decode(outputs, threshold, views)` takes the views of a batch's pictures. Any thread may call. Raises
         ImageError.
         """
-        return self.plan.viewed(source) if self.task.needs_views else (self.plan(source), None)
+        return self.preprocessor.viewed(source) if self.task.needs_views else (self.preprocessor(source), None)
 
     def predict_many(
         self,
@@ -108,13 +108,13 @@ def load(
     *,
     spec: str | os.PathLike[str] | None = None,
     target: str | None = None,
-    steps: Preprocessing | None = None,
+    preprocessing: Preprocessing | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Predictor:
     """Open a zoo name, a bundle or a model file for answering pictures.
 
-    `spec` is a Spec file for a bare model file; `target` and `steps` replace what a bundle says (default
-    onnxruntime:cpu:float32 and the reference steps).
+    `spec` is a Spec file for a bare model file; `target` and `preprocessing` replace what a bundle says (default
+    onnxruntime:cpu:float32 and the reference preprocessing).
 
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
@@ -123,8 +123,8 @@ def load(
     try:
         if target is not None:
             opened.target = Target.parse(target)
-        if steps is not None:
-            opened.preprocessing = steps
+        if preprocessing is not None:
+            opened.preprocessing = preprocessing
         return Predictor(opened, options=options)
     except PlimsollError:
         opened.close()

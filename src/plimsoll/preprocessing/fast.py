@@ -1,6 +1,6 @@
 """The steps in the fast preprocessing: libjpeg-turbo, OpenCV, and whole numbers until the last moment.
 
-The same steps as `plimsoll.preprocessing.reference`, nearly the same pixels: `docs/fast-steps.md` states the difference
+The same steps as `plimsoll.preprocessing.reference`, nearly the same pixels: `docs/fast-preprocessing.md` states the difference
 of each on real photos. Used only when asked for. Pictures are uint8 arrays, height x width x channels, throughout;
 OpenCV is imported when the first picture comes, and runs each call in one thread because pictures are already spread
 over threads.
@@ -34,7 +34,7 @@ def require_opencv() -> None:
     """Raise BackendMissingError where OpenCV is not installed, without importing it: that takes a while, and is done
     while a runtime is being loaded."""
     if importlib.util.find_spec("cv2") is None:
-        raise BackendMissingError("the fast input steps need OpenCV, which is not installed", _INSTALL)
+        raise BackendMissingError("fast preprocessing needs OpenCV, which is not installed", _INSTALL)
 
 
 @cache
@@ -44,7 +44,7 @@ def opencv() -> ModuleType:
         import cv2
     except ImportError as error:
         raise BackendMissingError(
-            f"the fast input steps need OpenCV, which can't be imported: {error}", _INSTALL
+            f"fast preprocessing needs OpenCV, which can't be imported: {error}", _INSTALL
         ) from error
     cv2.setNumThreads(1)
     module: ModuleType = cv2

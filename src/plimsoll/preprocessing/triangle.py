@@ -5,7 +5,7 @@ pixel at distance `d` from `(o + 1/2) r - 1/2` counts `1 - |d| / r`. OpenCV samp
 only. But a triangle is nearly a short symmetric filter of the source followed by that sampling, and exactly so where
 `r` is a whole number. So: means of 2 × 2 while the picture is much too large, a few taps in each direction, bilinear
 sampling. The taps are those with the least squared error of the weights over all places where a sample can fall. Mean
-differences on photographs are in `docs/fast-steps.md`.
+differences on photographs are in `docs/fast-preprocessing.md`.
 """
 
 from __future__ import annotations

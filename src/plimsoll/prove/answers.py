@@ -117,8 +117,8 @@ class _Work:
         self._reference, self._other, self._exchange, self._sums = reference, other, exchange, sums
         self._lock = threading.Lock()
         self._same_steps = (
-            reference.plan.spec.steps == other.plan.spec.steps
-            and reference.plan.preprocessing == other.plan.preprocessing
+            reference.preprocessor.spec.steps == other.preprocessor.spec.steps
+            and reference.preprocessor.preprocessing == other.preprocessor.preprocessing
         )
 
     def __call__(self, picture: str) -> Row | Failure:

@@ -114,7 +114,7 @@ def agree(reference: Normalization | None, other: Normalization | None) -> bool:
 def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
     """Return plain colours [colours, channels], what is seen of each [colours, channels seen], and the first
     convolution's weights."""
-    form = side.plan.form
+    form = side.preprocessor.form
     shape = (form.height or _FREE_SIDE, form.width or _FREE_SIDE)
     channels = form.channels
     colours = np.concatenate([np.zeros((1, channels)), 255 * np.eye(channels), [[200, 100, 50][:channels]]])

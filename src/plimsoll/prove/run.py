@@ -129,9 +129,10 @@ def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normal
     """
     # Turned channels are still a tensor of the same form: the network takes them, and that is the mistake to show.
     first, second = (
-        replace(form, colour="RGB" if form.channels == 3 else "grey") for form in (side.plan.form for side in sides)
+        replace(form, colour="RGB" if form.channels == 3 else "grey")
+        for form in (side.preprocessor.form for side in sides)
     )
-    if first == second and not (sides[0].plan.spec.steps != sides[1].plan.spec.steps and agree(*seen)):
+    if first == second and not (sides[0].preprocessor.spec.steps != sides[1].preprocessor.spec.steps and agree(*seen)):
         return "tensors"
     if first == second:
         return "pixels"

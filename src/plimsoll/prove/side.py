@@ -48,14 +48,14 @@ class Side:
         self.opened = opened
         self.runner = runner
         self.spec = opened.model.contract()
-        self.plan = Preprocessor(self.spec.input, opened.preprocessing)
+        self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing)
         self.task: Task = decoder(self.spec)
-        self.pixel_stages, self._arithmetic, self._order = _cut(self.plan)
+        self.pixel_stages, self._arithmetic, self._order = _cut(self.preprocessor)
 
     @property
     def name(self) -> str:
-        """The model, its target and its input steps, in words."""
-        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.preprocessing} steps"
+        """The model, its target and its preprocessing, in words."""
+        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.preprocessing} preprocessing"
 
     @property
     def is_folded(self) -> bool:
@@ -93,12 +93,14 @@ def _turned(pixels: Any, order: str) -> Any:
     return as_array(pixels)[:, :, ::-1] if order == "BGR" else pixels
 
 
-def _cut(plan: Preprocessor) -> tuple[tuple[PixelStage, ...], tuple[tuple[str, Callable[..., Pixels]], ...], str]:
+def _cut(
+    preprocessor: Preprocessor,
+) -> tuple[tuple[PixelStage, ...], tuple[tuple[str, Callable[..., Pixels]], ...], str]:
     """Return the stages on pixels, those after them, and the channel order that the latter take."""
-    steps = plan.spec.steps
-    stages = list(plan.stages)
-    single_pass = plan.preprocessing == "fast" and stages[-1][0] == "normalize"
-    order = plan.form.colour if single_pass else ""
+    steps = preprocessor.spec.steps
+    stages = list(preprocessor.stages)
+    single_pass = preprocessor.preprocessing == "fast" and stages[-1][0] == "normalize"
+    order = preprocessor.form.colour if single_pass else ""
     form = ImageSpec()
     cut: list[PixelStage] = []
     place = 0

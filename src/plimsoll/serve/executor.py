@@ -113,7 +113,7 @@ class ModelExecutor:
             "inputs": [asdict(tensor) for tensor in self._runner.inputs],
             "outputs": [asdict(tensor) for tensor in self._runner.outputs],
             "target": str(predictor.target),
-            "preprocessing": predictor.plan.preprocessing,
+            "preprocessing": predictor.preprocessor.preprocessing,
             "picture_input": predictor.spec.input.tensor or self._runner.inputs[0].name,
             "origin": dict(self._opened.origin or {}),
             "bundle": str(self._opened.bundle.folder) if self._opened.bundle is not None else None,

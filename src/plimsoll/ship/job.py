@@ -133,8 +133,8 @@ def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
     if backends.get(candidate.target.runtime).onnx_form(candidate.target) == "float32":
         return {"layers": []}
     other = build.in_onnx(model, candidate, Path(payload["built"]), Artifacts.from_dict(payload["artifacts"]))
-    plan = Preprocessor(model.contract().input, "reference")
-    pairs = ((batch, batch) for batch in batches(plan, payload["pictures"][:_LAYER_PICTURES]))
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    pairs = ((batch, batch) for batch in batches(preprocessor, payload["pictures"][:_LAYER_PICTURES]))
     return {
         "layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]
     }

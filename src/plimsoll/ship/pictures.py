@@ -15,12 +15,12 @@ from plimsoll.preprocessing import Preprocessor
 _BATCH = 8
 
 
-def batches(plan: Preprocessor, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
+def batches(preprocessor: Preprocessor, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
     """Yield `[N, …]` in a plan's dtype and layout, N up to 8; a picture that can't be read is left out."""
     gathered: list[NDArray[Any]] = []
     for picture in pictures:
         try:
-            gathered.append(plan(Path(picture)))
+            gathered.append(preprocessor(Path(picture)))
         except ImageError:
             continue
         if len(gathered) == _BATCH:

@@ -39,8 +39,8 @@ def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
     """Run the calibration pictures through the network once and write one table for each calibrator: `{"tables":
     {calibrator: file}}`."""
     model = model_of(payload)
-    plan = Preprocessor(model.contract().input, "reference")
-    statistics = quantize.collect(model, batches(plan, payload["pictures"]), cores=payload["cores"])
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    statistics = quantize.collect(model, batches(preprocessor, payload["pictures"]), cores=payload["cores"])
     folder = _tables_folder(payload)
     tables = {method: folder / f"{method}.json" for method in payload["calibrators"]}
     for method, file in tables.items():
@@ -76,8 +76,8 @@ def rank(payload: dict[str, Any]) -> dict[str, Any]:
     """Rank the layers by the deviation that each causes when it alone is quantized, the worst first: `{"layers":
     [{name, operator, mean_abs}]}`."""
     model = model_of(payload)
-    plan = Preprocessor(model.contract().input, "reference")
-    tensors = list(batches(plan, payload["pictures"][:RANKED_ON]))
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    tensors = list(batches(preprocessor, payload["pictures"][:RANKED_ON]))
     if not tensors:
         raise InputError("none of the pictures that would rank the layers can be read")
     table = quantize.Calibration.read(Path(payload["table"]))
@@ -92,18 +92,18 @@ def tensors(payload: dict[str, Any]) -> dict[str, Any]:
     if payload["folded"]:
         folded = Candidate("reference", True, Candidate.from_dict(payload["reference"]).target)
         model = build.in_onnx(model, folded, Path(payload["built"]), Artifacts())
-    plan = Preprocessor(model.contract().input, "reference")
+    preprocessor = Preprocessor(model.contract().input, "reference")
     # One array on disk, filled batch by batch: 300 pictures of 224 x 224 are 180 MB, those of 640 x 640 1.5 GB.
     file = Path(payload["built"]) / "calibration" / f"tensors-{'folded' if payload['folded'] else 'plain'}.npy"
     file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, plan, payload["pictures"])
+    _write(file, preprocessor, payload["pictures"])
     return {"file": str(file)}
 
 
-def _write(file: Path, plan: Preprocessor, pictures: list[str]) -> None:
+def _write(file: Path, preprocessor: Preprocessor, pictures: list[str]) -> None:
     written, stored = 0, None
     with files.replacing(file) as temporary:
-        for batch in batches(plan, pictures):
+        for batch in batches(preprocessor, pictures):
             if stored is None:
                 stored = np.lib.format.open_memmap(temporary, "w+", batch.dtype, (len(pictures), *batch.shape[1:]))
             stored[written : written + len(batch)] = batch

@@ -40,7 +40,7 @@ def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: data.update(version=2), "version '2'; this Plimsoll reads version 1"),
+        (lambda data: data.update(version=3), "version '3'; this Plimsoll reads version 2"),
         (lambda data: data.update(format="zip"), "not a bundle's manifest"),
         (lambda data: data.update(more=1), "more: unknown key"),
         (lambda data: data.update(target="onnxruntime"), ""),

@@ -299,8 +299,8 @@ def test_open_nsfw_in_every_precision(
     """Sizes and score differences as docs/on-device.md has them, with some room."""
     need("onnx2tf")
     model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
-    plan = Preprocessor(model.contract().input, "reference")
-    batch = np.stack([plan(photo) for photo in example_photos[::2]])
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    batch = np.stack([preprocessor(photo) for photo in example_photos[::2]])
     calibrated = CalibrationData("minmax", batch[::2]) if precision == "int8" else None
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch[1::2])["outputs"]
@@ -377,8 +377,8 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
     need("mediapipe")
     need("onnx2tf")
     model = folded.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
-    plan = Preprocessor(model.contract().input, "reference")
-    batch = np.stack([plan(photo) for photo in example_photos[:20]])
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    batch = np.stack([preprocessor(photo) for photo in example_photos[:20]])
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch)["outputs"]
     export(LITERT.build(model, target("float32"), tmp_path), tmp_path / "out.tflite")

@@ -79,8 +79,8 @@ def test_open_nsfw_is_no_worse_than_the_facts(
     tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]
 ) -> None:
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
-    plan = Preprocessor(model.contract().input)
-    tensors = np.stack([plan(photo) for photo in example_photos[:24]])
+    preprocessor = Preprocessor(model.contract().input)
+    tensors = np.stack([preprocessor(photo) for photo in example_photos[:24]])
     expected = answers(model, FLOAT, tensors)
     ranges = quantize.calibrate(model, [tensors[::2]], "percentile").ranges
     for precision, deviation, size in (("float32", 2.6e-5, 23.6e6), ("float16", 1e-3, 11.9e6), ("int8", 0.04, 6.1e6)):

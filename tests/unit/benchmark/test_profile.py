@@ -52,10 +52,10 @@ def test_a_failing_runtime_is_told(tmp_path: Path, call: int) -> None:
         profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.01)
 
 
-def test_the_fast_steps_of_the_real_network(nsfw_model_path: Path, example_photos: list[Path]) -> None:
+def test_fast_preprocessing_of_the_real_network(nsfw_model_path: Path, example_photos: list[Path]) -> None:
     del nsfw_model_path
     pytest.importorskip("cv2")
-    with load("open_nsfw", steps="fast") as predictor:
+    with load("open_nsfw", preprocessing="fast") as predictor:
         found = profile(
             SystemUnderTest("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2
         )

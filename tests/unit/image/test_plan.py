@@ -1,4 +1,4 @@
-"""Whole plans: the fast one against the reference, and the reference of open_nsfw against its definition."""
+"""Whole preprocessors: the fast one against the reference, and the reference of open_nsfw against its definition."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ EXACT = [
     'crop width=64 height=48 | mean values=[1,2,3] | channels order="BGR" | mean values=[4,5,6] | layout order="NCHW"',
     'dtype to="float32" | dtype to="uint8"',
 ]
-"""The fast plan gives the same bits: no rounding happens, or the same."""
+"""The fast preprocessor gives the same bits: no rounding happens, or the same."""
 
 CLOSE = [
     "scale divisor=255 | mean values=[0.485,0.456,0.406] | std values=[0.229,0.224,0.225]",
@@ -93,38 +93,38 @@ def both(text: str, **decode: Any) -> tuple[Preprocessor, Preprocessor]:
     return Preprocessor(spec), Preprocessor(spec, "fast")
 
 
-def checked(plan: Preprocessor, path: Path) -> Array:
+def checked(preprocessor: Preprocessor, path: Path) -> Array:
     """The tensor, after a look at its form."""
-    tensor = plan(path)
+    tensor = preprocessor(path)
     assert tensor.flags.c_contiguous
-    assert tensor.dtype == plan.form.dtype
-    assert all(wanted in (None, found) for wanted, found in zip(plan.form.shape, tensor.shape, strict=True))
+    assert tensor.dtype == preprocessor.form.dtype
+    assert all(wanted in (None, found) for wanted, found in zip(preprocessor.form.shape, tensor.shape, strict=True))
     return tensor
 
 
 @pytest.mark.parametrize("decode", [{}, {"colour": "grey"}, {"exif_orientation": True}], ids=str)
 @pytest.mark.parametrize("text", EXACT)
-def test_the_fast_plan_equals_the_reference(text: str, decode: dict[str, Any]) -> None:
+def test_the_fast_preprocessor_equals_the_reference(text: str, decode: dict[str, Any]) -> None:
     if decode.get("colour") == "grey" and ("channels" in text or "," in text):
         pytest.skip("needs a colour picture")
-    reference, fast_plan = both(text, **decode)
+    reference, fast_preprocessor = both(text, **decode)
     for path in PHOTOS[:4]:
-        assert np.array_equal(checked(reference, path), checked(fast_plan, path))
+        assert np.array_equal(checked(reference, path), checked(fast_preprocessor, path))
 
 
 @pytest.mark.parametrize("text", CLOSE)
-def test_the_fast_plan_is_as_near_as_float32_allows(text: str) -> None:
-    reference, fast_plan = both(text)
+def test_the_fast_preprocessor_is_as_near_as_float32_allows(text: str) -> None:
+    reference, fast_preprocessor = both(text)
     relative = 2e-3 if "float16" in text else 5e-5 if "tensorflow" in text else 1e-5
     for path in PHOTOS[:4]:
-        a, b = checked(reference, path), checked(fast_plan, path)
+        a, b = checked(reference, path), checked(fast_preprocessor, path)
         assert np.abs(a.astype(np.float64) - b).max() <= relative * np.abs(a).max()
 
 
 @pytest.mark.parametrize("text", [text for text in CLOSE if text.count(",") == 0 and "channels" not in text])
 def test_the_same_for_grey(text: str) -> None:
-    reference, fast_plan = both(text, colour="grey")
-    a, b = checked(reference, PHOTOS[0]), checked(fast_plan, PHOTOS[0])
+    reference, fast_preprocessor = both(text, colour="grey")
+    a, b = checked(reference, PHOTOS[0]), checked(fast_preprocessor, PHOTOS[0])
     assert 1 in a.shape
     assert np.abs(a.astype(np.float64) - b).max() <= (2e-3 if "float16" in text else 1e-5) * np.abs(a).max()
 
@@ -133,9 +133,9 @@ def test_the_same_for_grey(text: str) -> None:
 @pytest.mark.parametrize("path", AWKWARD, ids=lambda path: path.name)
 def test_both_refuse_alike(path: Path, text: str) -> None:
     messages = []
-    for plan in both(text):
+    for preprocessor in both(text):
         try:
-            plan(path)
+            preprocessor(path)
             messages.append("")
         except ImageError as error:
             messages.append(str(error))
@@ -166,31 +166,31 @@ def test_open_nsfw_is_yahoos_definition_bit_for_bit(path: Path) -> None:
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("name", ["open_nsfw", "open_nsfw_tf"])
 def test_a_plan_is_shared_by_threads(name: str, preprocessing: Any) -> None:
-    plan = Preprocessor(card(name), preprocessing)
+    preprocessor = Preprocessor(card(name), preprocessing)
     paths = PHOTOS[:6] * 4
-    alone = [plan(path) for path in PHOTOS[:6]] * 4
+    alone = [preprocessor(path) for path in PHOTOS[:6]] * 4
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(plan, paths))
+        together = list(pool.map(preprocessor, paths))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_stages_are_named_and_compose() -> None:
-    reference, fast_plan = Preprocessor(card("open_nsfw")), Preprocessor(card("open_nsfw"), "fast")
+    reference, fast_preprocessor = Preprocessor(card("open_nsfw")), Preprocessor(card("open_nsfw"), "fast")
     assert [name for name, _ in reference.stages] == ["decode", "resize", "jpeg", "crop", "channels", "mean"]
-    assert [name for name, _ in fast_plan.stages] == ["decode", "resize", "jpeg", "crop", "normalize"]
-    for plan in (reference, fast_plan):
+    assert [name for name, _ in fast_preprocessor.stages] == ["decode", "resize", "jpeg", "crop", "normalize"]
+    for preprocessor in (reference, fast_preprocessor):
         pixels: Any = PHOTOS[0].read_bytes()
-        for _, stage in plan.stages:
+        for _, stage in preprocessor.stages:
             pixels = stage(pixels)
-        assert np.array_equal(pixels, plan(PHOTOS[0]))
+        assert np.array_equal(pixels, preprocessor(PHOTOS[0]))
 
 
 def test_bytes_and_paths_give_the_same() -> None:
-    plan = Preprocessor(card("open_nsfw"))
-    assert np.array_equal(plan(PHOTOS[0]), plan(PHOTOS[0].read_bytes()))
+    preprocessor = Preprocessor(card("open_nsfw"))
+    assert np.array_equal(preprocessor(PHOTOS[0]), preprocessor(PHOTOS[0].read_bytes()))
 
 
-def test_the_fast_plan_says_how_to_install_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_preprocessor_says_how_to_install_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     fast.opencv.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(BackendMissingError) as caught:
@@ -199,6 +199,6 @@ def test_the_fast_plan_says_how_to_install_opencv(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_plan_refuses_what_is_too_small_for_its_crop() -> None:
-    for plan in both("crop width=5000 height=10"):
+    for preprocessor in both("crop width=5000 height=10"):
         with pytest.raises(ImageError, match="does not fit"):
-            plan(PHOTOS[0])
+            preprocessor(PHOTOS[0])

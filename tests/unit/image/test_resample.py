@@ -78,14 +78,14 @@ def test_tensorflows_conventions_differ_from_one_another() -> None:
 def test_the_tensorflow_loader_of_open_nsfw_is_bit_identical(name: str) -> None:
     """Every stage of the card open_nsfw_tf against real TensorFlow: see benchmarks/tensorflow_loader.py."""
     card = tomllib.loads(files("plimsoll").joinpath("zoo/cards/open_nsfw_tf.toml").read_text(encoding="utf-8"))
-    plan = Preprocessor(validate(card["spec"]).input)
+    preprocessor = Preprocessor(validate(card["spec"]).input)
     names = {"decode": "decoded", "resize": "resized", "jpeg": "roundtrip"}
     pixels: Any = (PHOTOS / name).read_bytes()
-    for stage, function in plan.stages:
+    for stage, function in preprocessor.stages:
         pixels = function(pixels)
         if stage in names:
             assert sha256(as_array(pixels)) == LOADER[name][names[stage]], stage
-    assert sha256(plan(PHOTOS / name)) == LOADER[name]["final"]
+    assert sha256(preprocessor(PHOTOS / name)) == LOADER[name]["final"]
 
 
 def sha256(array: Array) -> str:
@@ -149,7 +149,7 @@ def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filt
 
 
 @pytest.mark.parametrize("filter_", ["bicubic", "lanczos", "area"])
-def test_the_fast_steps_resize_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
+def test_fast_preprocessing_resizes_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
     image = pillow_resizes.picture("RGB", (333, 500))
     step: dict[str, Any] = {"width": 256, "height": 256, "filter": filter_}
     found = as_image(fast.resize(as_array(image), Resize(**step), ImageSpec()))

@@ -182,7 +182,7 @@ def test_the_fast_jpeg_equals_the_reference(pixels: Array, form: ImageSpec, opti
     assert np.array_equal(fast.jpeg(pixels, step, form), run(pixels, step, form))
 
 
-def test_opencv_runs_in_one_thread_under_the_fast_steps() -> None:
+def test_opencv_runs_in_one_thread_under_fast_preprocessing() -> None:
     fast.opencv.cache_clear()
     fast.opencv()
     assert cv2.getNumThreads() == 1

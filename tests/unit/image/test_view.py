@@ -19,7 +19,7 @@ from plimsoll.spec import Input
 WIDTH, HEIGHT = 252, 180
 
 
-def plan(*steps: dict[str, Any], preprocessing: Any = "reference", **decode: Any) -> Preprocessor:
+def preprocessor(*steps: dict[str, Any], preprocessing: Any = "reference", **decode: Any) -> Preprocessor:
     return Preprocessor(Input.model_validate({"steps": [{"step": "decode", **decode}, *steps]}), preprocessing)
 
 
@@ -75,7 +75,7 @@ SMOOTH = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("resize", SMOOTH, ids=lambda one: "-".join(map(str, one.values())))
 def test_every_convention_of_a_resize(resize: dict[str, Any], size: tuple[int, int]) -> None:
-    found = differences(plan({"step": "resize", "width": size[0], "height": size[1], **resize}))
+    found = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], **resize}))
     if resize["filter"] == "area" and (size[0] > WIDTH or size[1] > HEIGHT):
         assert np.abs(found).max() < 1, "an enlargement by area repeats pixels"
     else:
@@ -86,7 +86,7 @@ def test_every_convention_of_a_resize(resize: dict[str, Any], size: tuple[int, i
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("filter_", ["bilinear", "bicubic", "lanczos", "area"])
 def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
-    found = differences(plan({"step": "resize", "width": size[0], "height": size[1], "filter": filter_}))
+    found = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], "filter": filter_}))
     assert np.abs(found).max() < (1.05 if filter_ == "area" else 0.6), "rounded to whole levels"
 
 
@@ -104,7 +104,7 @@ def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, 
     """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels
     is taken."""
     step = {"step": "resize", "width": size[0], "height": size[1], "filter": "nearest", **resize}
-    found = differences(plan(step, preprocessing=preprocessing))
+    found = differences(preprocessor(step, preprocessing=preprocessing))
     assert np.abs(found).max() <= 1.0 + 1e-6
     if size in ((126, 90), (84, 36)) and (
         resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"
@@ -134,7 +134,7 @@ CHAINS: list[list[dict[str, Any]]] = [
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> None:
-    made = plan(*chain, preprocessing=preprocessing)
+    made = preprocessor(*chain, preprocessing=preprocessing)
     found = differences(made)
     assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), (
         "rounded to whole levels by the first resize, and by JPEG"
@@ -162,7 +162,7 @@ def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: 
     stored = ramp()
     data = told(stored, orientation, format_)
     turned = ImageOps.exif_transpose(Image.open(io.BytesIO(told(stored, orientation))))
-    made = plan(
+    made = preprocessor(
         {"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True
     )
     tensor, found = made.viewed(data)
@@ -181,7 +181,7 @@ def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: 
 
 @pytest.mark.parametrize("format_", ["GIF", "BMP", "PNG", "TIFF"])
 def test_formats_without_an_orientation(format_: str) -> None:
-    made = plan(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
+    made = preprocessor(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
     assert made.viewed(told(ramp(), format_=format_))[1].orientation == 1
 
 
@@ -193,12 +193,12 @@ def test_an_orientation_in_xmp_also_of_a_truncated_file(share: float) -> None:
     file = io.BytesIO()
     ramp().save(file, "PNG", pnginfo=told_by_xmp)
     data = file.getvalue()[: int(share * len(file.getvalue()))]
-    found = plan(exif_orientation=True, truncated="fill").viewed(data)[1]
+    found = preprocessor(exif_orientation=True, truncated="fill").viewed(data)[1]
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 6)
 
 
 def test_an_orientation_that_is_not_followed_changes_nothing() -> None:
-    found = plan().viewed(told(ramp(), 6))[1]
+    found = preprocessor().viewed(told(ramp(), 6))[1]
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 1)
 
 
@@ -228,6 +228,8 @@ def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
 
 
 def test_a_picture_that_the_steps_refuse() -> None:
-    small = plan({"step": "resize", "fit": "short_edge", "size": 500}, {"step": "crop", "width": 600, "height": 600})
+    small = preprocessor(
+        {"step": "resize", "fit": "short_edge", "size": 500}, {"step": "crop", "width": 600, "height": 600}
+    )
     with pytest.raises(ImageError, match="does not fit"):
         small.viewed(told(ramp()))

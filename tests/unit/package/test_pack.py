@@ -27,10 +27,10 @@ from small_models import HERE, SPEC, TENSOR_SPEC
 
 
 def test_the_stored_tensors_are_those_of_the_pictures(bundle: Path, model: Model) -> None:
-    plan = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.contract().input)
     with Bundle.open(bundle) as opened, Runner.open(model, HERE) as runner:
         for vector in opened.manifest.golden:
-            tensor = plan(opened.file(vector.picture))
+            tensor = preprocessor(opened.file(vector.picture))
             assert np.array_equal(opened.tensor(vector.tensor), tensor)
             assert np.array_equal(opened.tensor(vector.outputs["scores"]), runner.infer(tensor[np.newaxis])["scores"])
 

@@ -172,8 +172,8 @@ def test_open_nsfw_folded_takes_the_table_of_the_network_that_it_was_folded_from
 ) -> None:
     spec = zoo.card("open_nsfw").spec
     model = Model(nsfw_model_path, "onnx", spec)
-    plan = Preprocessor(spec.input)
-    tensors = np.stack([plan(photo) for photo in example_photos[:8]])
+    preprocessor = Preprocessor(spec.input)
+    tensors = np.stack([preprocessor(photo) for photo in example_photos[:8]])
     table = quantize.calibrate(model, [tensors], "percentile")
     whole = fold.fold(model, tmp_path)
     pictures = np.stack([Preprocessor(whole.contract().input)(photo) for photo in example_photos[:8]])

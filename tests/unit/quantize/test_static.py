@@ -345,8 +345,8 @@ def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def tensors(example_photos: list[Path]) -> Array:
-    plan = Preprocessor(zoo.card("open_nsfw").spec.input)
-    return np.stack([plan(photo) for photo in example_photos[:24]])
+    preprocessor = Preprocessor(zoo.card("open_nsfw").spec.input)
+    return np.stack([preprocessor(photo) for photo in example_photos[:24]])
 
 
 @pytest.fixture(scope="module")

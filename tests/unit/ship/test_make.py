@@ -47,8 +47,8 @@ def network(path: Path, steps: list[dict[str, Any]]) -> Model:
 
 
 def tensors(model: Model, photos: list[Path]) -> Array:
-    plan = Preprocessor(model.contract().input)
-    return np.stack([plan(photo) for photo in photos])
+    preprocessor = Preprocessor(model.contract().input)
+    return np.stack([preprocessor(photo) for photo in photos])
 
 
 @pytest.mark.parametrize("case", list(CASES))

@@ -55,7 +55,7 @@ def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: 
 def steps(repository: Path) -> Steps:
     made = Steps()
     made.initialize(
-        arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture"))
+        arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
     return made
 
@@ -88,9 +88,9 @@ def test_the_repositorys_programs_name_what_is_served(repository: Path) -> None:
 def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos: list[Path]) -> None:
     files = [photo.read_bytes() for photo in example_photos[:3]]
     one, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
-    plan = Preprocessor(loads(TENSOR_SPEC).input)
+    preprocessor = Preprocessor(loads(TENSOR_SPEC).input)
     made = np.concatenate([one.output_tensors[0].as_numpy(), two.output_tensors[0].as_numpy()])
-    assert np.array_equal(made, np.stack([plan(data) for data in files]))
+    assert np.array_equal(made, np.stack([preprocessor(data) for data in files]))
     assert one.output_tensors[0].name() == "picture"
 
 
@@ -113,7 +113,7 @@ def test_pictures_that_become_tensors_of_different_sizes_are_refused(
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
     made = Steps()
     made.initialize(
-        arguments(repository, "small.steps", {"steps": "reference", "max_pictures": "4"}, ("image", "picture"))
+        arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
     shapes = {Preprocessor(loads(whole).input)(photo).shape: photo for photo in example_photos}
     assert len(shapes) > 1

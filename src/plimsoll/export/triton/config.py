@@ -107,7 +107,7 @@ def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: 
         "version_policy": _latest(),
         "parameters": _parameters(
             {
-                "steps": preprocessing,
+                "preprocessing": preprocessing,
                 "max_pictures": str(options.max_batch if network.free else 1),
                 "input_sha256": digest,
             }

@@ -61,11 +61,11 @@ class Steps(_InTriton):
     """Turns picture files into what the network takes: `image` (BYTES `[N]`) to a tensor `[N, …]`."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Read the Spec beside this file; raises SpecError, or BackendMissingError where the fast steps' packages
+        """Read the Spec beside this file; raises SpecError, or BackendMissingError where fast preprocessing's packages
         aren't there."""
         self._open(args)
-        preprocessing: Preprocessing = "fast" if self.parameters["steps"] == "fast" else "reference"
-        self.plan = Preprocessor(self.spec.input, preprocessing)
+        preprocessing: Preprocessing = "fast" if self.parameters["preprocessing"] == "fast" else "reference"
+        self.preprocessor = Preprocessor(self.spec.input, preprocessing)
         self.most = int(self.parameters["max_pictures"])
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
@@ -89,7 +89,7 @@ class Steps(_InTriton):
         made: list[Array] = []
         for place, picture in enumerate(pictures):
             try:
-                made.append(self.plan(bytes(picture)))
+                made.append(self.preprocessor(bytes(picture)))
             except ImageError as error:
                 raise ImageError(f"picture {place}: {error.message}", error.hint) from error
         if len({one.shape for one in made}) > 1:

@@ -36,14 +36,14 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
 
     The outputs are ONNX Runtime's on this machine's processor, in the target's precision.
     """
-    plan = Preprocessor(spec.input)
+    preprocessor = Preprocessor(spec.input)
     place = folder / FOLDER
     place.mkdir()
     entries = []
     with Runner.open(model, Target("onnxruntime", "cpu", target.precision)) as runner:
         for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
             plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
-            tensor = plan(data)
+            tensor = preprocessor(data)
             entries.append(_entry(place, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
     golden = {
         "tolerance": _tolerance(spec, target, entries).model_dump(),

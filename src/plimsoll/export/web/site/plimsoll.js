@@ -4,7 +4,7 @@
 //     const model = await Model.load("./");
 //     const { label, score, scores } = await model.predict(file);
 import { band, row } from "./answer.js";
-import { PictureError, Plan } from "./steps.js";
+import { PictureError, Preprocessor } from "./steps.js";
 
 /** A model that answers pictures. It works on a page and in a worker; a worker leaves the page free to move meanwhile. */
 export class Model {
@@ -34,7 +34,7 @@ export class Model {
     this.base = base;
     this.facts = facts;
     this.spec = spec;
-    this.plan = new Plan(spec.input);
+    this.preprocessor = new Preprocessor(spec.input);
     this.ort = ort;
     this.session = session;
     this.turn = Promise.resolve(); // A session computes one call at a time.
@@ -50,7 +50,7 @@ export class Model {
 
   /** As `predict`, with `band` (how people read the score) and `milliseconds` of each step beside the row. */
   async answer(picture, { threshold = null } = {}) {
-    const tensor = await this.plan.tensor(picture);
+    const tensor = await this.preprocessor.tensor(picture);
     const started = performance.now();
     const outputs = await this.run(tensor);
     const found = row(this.spec.output, outputs, threshold);
@@ -86,4 +86,4 @@ export async function fetched(url, count = () => {}) {
   return bytes;
 }
 
-export { PictureError, Plan };
+export { PictureError, Preprocessor };

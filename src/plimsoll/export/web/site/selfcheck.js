@@ -23,7 +23,7 @@ export async function check(model, place) {
   const wanted = {};
   for (const [name, output] of Object.entries(one.outputs)) wanted[name] = array(await file(output.file), output.dtype);
   const network = apart(wanted, await model.run({ data: stored, dtype: one.tensor.dtype, shape: one.tensor.shape }));
-  const tensor = await model.plan.tensor(await file(one.picture));
+  const tensor = await model.preprocessor.tensor(await file(one.picture));
   const [largest, mean] = difference(stored, tensor.data);
   const endToEnd = apart(wanted, await model.run(tensor));
   const checks = [

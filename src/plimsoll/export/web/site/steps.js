@@ -9,7 +9,7 @@ import { resize } from "./steps/resize.js";
 const STEPS = { resize, jpeg, crop, channels, scale, mean, std, layout, dtype };
 
 /** The steps of a Spec's input (`spec.input` of spec.json), ready to run on one picture after another. */
-export class Plan {
+export class Preprocessor {
   constructor(input) {
     const [first, ...rest] = input.steps;
     const unknown = rest.find((step) => !STEPS[step.step]);

@@ -1,4 +1,4 @@
-"""What `docs/fast-steps.md` says of the fast steps holds: every row of its table, on the same photographs."""
+"""What `docs/fast-preprocessing.md` says of fast preprocessing holds: every row of its table, on the same photographs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ ROOT = Path(__file__).parents[3]
 
 
 def _benchmark() -> ModuleType:
-    found = importlib.util.spec_from_file_location("fast_steps", ROOT / "benchmarks" / "fast_steps.py")
+    found = importlib.util.spec_from_file_location("fast_preprocessing", ROOT / "benchmarks" / "fast_preprocessing.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
-    sys.modules["fast_steps"] = module
+    sys.modules["fast_preprocessing"] = module
     found.loader.exec_module(module)
     return module
 
@@ -34,7 +34,7 @@ PHOTOS: list[bytes] = BENCHMARK.load(ROOT / "examples" / "photos", 1_000)[::8]
 
 def documented() -> dict[str, tuple[float, float]]:
     """Return (largest, mean) of each row between the page's markers `examples`."""
-    text = (ROOT / "docs" / "fast-steps.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "fast-preprocessing.md").read_text(encoding="utf-8")
     section = re.search(r"<!-- examples -->(.*?)<!-- /examples -->", text, re.DOTALL)
     assert section is not None
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section[1].strip().splitlines()[2:]]

@@ -1,13 +1,13 @@
-"""Compare the fast input steps with the reference, step by step, on real photographs: how far apart, and how much
+"""Compare fast preprocessing with the reference, step by step, on real photographs: how far apart, and how much
 faster.
 
 Both implementations get the same input. For every step: the largest and the mean difference (in levels of 0…255, or in
-the tensor's own unit), and the time of the reference divided by the time of the fast step: the median over the
+the tensor's own unit), and the time of the reference divided by the time of fast preprocessing: the median over the
 photographs of each one's ratio, both measured in turns in one thread.
 
-    python benchmarks/fast_steps.py                       print the table for examples/photos python
-    benchmarks/fast_steps.py FOLDER --limit 50 python benchmarks/fast_steps.py --write examples      put it into
-    docs/fast-steps.md, between the markers of that name
+    python benchmarks/fast_preprocessing.py                       print the table for examples/photos python
+    benchmarks/fast_preprocessing.py FOLDER --limit 50 python benchmarks/fast_preprocessing.py --write examples      put it into
+    docs/fast-preprocessing.md, between the markers of that name
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from plimsoll.spec import Input
 from plimsoll.spec.files import validate
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGE = ROOT / "docs" / "fast-steps.md"
+PAGE = ROOT / "docs" / "fast-preprocessing.md"
 TIMED = 30
 """So many photographs are timed; differences are taken over all."""
 
@@ -123,13 +123,13 @@ def measure(case: Case, photos: Sequence[bytes], rounds: int) -> Row:
     """Run a case over the photographs; with no rounds nothing is timed and the ratio is NaN."""
     steps = case.steps if case.steps and case.steps[0]["step"] == "decode" else [{"step": "decode"}, *case.steps]
     spec = Input.model_validate({"steps": steps})
-    plans = Preprocessor(spec), Preprocessor(spec, "fast")
+    preprocessors = Preprocessor(spec), Preprocessor(spec, "fast")
     largest = 0.0
     means: list[float] = []
     ratios: list[float] = []
     for place, photo in enumerate(photos):
-        given = _inputs(case.starts, photo, plans[1])
-        runs = [_runner(plan, value) for plan, value in zip(plans, given, strict=True)]
+        given = _inputs(case.starts, photo, preprocessors[1])
+        runs = [_runner(preprocessor, value) for preprocessor, value in zip(preprocessors, given, strict=True)]
         difference = np.abs(as_array(runs[0]()).astype(np.float64) - as_array(runs[1]()))
         largest = max(largest, float(difference.max()))
         means.append(float(difference.mean()))
@@ -154,16 +154,16 @@ def _inputs(starts: str, photo: bytes, fast: Preprocessor) -> tuple[Any, Any]:
     return image, np.ascontiguousarray(array[:, :, ::-1]) if fast.form.colour == "BGR" else array
 
 
-def _runner(plan: Preprocessor, value: Any) -> Callable[[], Array]:
+def _runner(preprocessor: Preprocessor, value: Any) -> Callable[[], Array]:
     if isinstance(value, bytes):
-        return lambda: plan(value)
-    functions = [stage for _, stage in plan.stages[1:]]
+        return lambda: preprocessor(value)
+    functions = [stage for _, stage in preprocessor.stages[1:]]
 
     def run() -> Array:
         pixels = value
         for function in functions:
             pixels = function(pixels)
-        return np.ascontiguousarray(as_array(pixels))  # as the plan itself does at its end
+        return np.ascontiguousarray(as_array(pixels))  # as the preprocessor itself does at its end
 
     return run
 
@@ -221,7 +221,7 @@ def main() -> None:
         "--rounds", type=int, default=5, help="timings of each step and photograph, of which the best counts"
     )
     parser.add_argument(
-        "--write", metavar="NAME", help="put the table into docs/fast-steps.md between the markers of this name"
+        "--write", metavar="NAME", help="put the table into docs/fast-preprocessing.md between the markers of this name"
     )
     arguments = parser.parse_args()
     photos = load(arguments.photos, arguments.limit)
