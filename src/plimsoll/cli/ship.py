@@ -271,4 +271,6 @@ def _verdict(run: Ship, shipped: Shipped) -> str:
             f"[bold green]{reduction(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}×"
             " as fast)[/]"
         )
-    return f"[bold green]{ratio_rounded_down(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"
+    return (
+        f"[bold green]{ratio_rounded_down(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"
+    )
