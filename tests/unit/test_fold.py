@@ -13,7 +13,7 @@ from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.errors import ModelError
+from plimsoll.errors import ModelError, SpecError
 from plimsoll.inference.resolve import open_model
 from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
@@ -205,5 +205,5 @@ def test_a_model_without_spec_or_of_another_format_is_refused(tmp_path: Path) ->
         fold(Model(model.path, "onnx"), tmp_path)
     with pytest.raises(ModelError, match="it is tflite"):
         fold(Model(model.path, "tflite", model.spec), tmp_path)
-    with pytest.raises(ModelError, match="the network's inputs are: input"):
+    with pytest.raises(SpecError, match="the network's inputs are: 'input'"):
         fold(Model(model.path, "onnx", spec(RESIZE, MEAN, tensor="other")), tmp_path)

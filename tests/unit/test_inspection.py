@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
 from plimsoll.importers import read
-from plimsoll.onnx.inspection import Inspection, Value, inspect
+from plimsoll.onnx.inspection import Inspection, inspect
+from plimsoll.onnx.load import Value
 
 
 def weights(name: str, *shape: int) -> Any:

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from plimsoll import backends
 from plimsoll.backends.base import Objective, Session, ThreadPlan
+from plimsoll.core.fit import check_fit, picture_input
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import Target
-from plimsoll.errors import InputError, ModelError, RunError
+from plimsoll.errors import InputError, RunError, SpecError
 
 Array = NDArray[Any]
 
@@ -53,6 +54,8 @@ class Runner:
         self._closed = False
         self.streams = streams if session.concurrent else 1
         """How many threads may usefully call at once."""
+        self.picture_input = session.inputs[0].name if session.inputs else ""
+        """The input that takes the picture: the one that the Spec names, or else the first."""
         self.timing = Timing()
 
     @classmethod
@@ -69,8 +72,7 @@ class Runner:
         """Build the model for the target if need be, and load it.
 
         The objective shares out `cores` (default: this machine's) between streams and threads; `plan` says it outright.
-        Raises TargetError, BackendMissingError or BuildError; ModelError where the Spec names tensors that the network
-        lacks.
+        Raises TargetError, BackendMissingError or BuildError; SpecError where the Spec doesn't fit the network.
         """
         backend = backends.for_target(target)
         plan = plan or ThreadPlan.of(objective, cores)
@@ -79,11 +81,13 @@ class Runner:
             built = backend.configured(chosen).build(model, target, Path(folder))
             session = backend.load(built, target, chosen, plan)
         runner = cls(session, f"{model.name} on {target}", plan.streams)
-        try:
-            runner._check_spec(model)
-        except ModelError:
-            runner.close()
-            raise
+        if model.spec is not None:
+            try:
+                check_fit(model.spec, runner.inputs, runner.outputs, model.path.name)
+            except SpecError:
+                runner.close()
+                raise
+            runner.picture_input = picture_input(model.spec, runner.inputs, model.path.name).name
         return runner
 
     @property
@@ -96,29 +100,9 @@ class Runner:
         """What the network gives."""
         return self._session.outputs
 
-    def _check_spec(self, model: Model) -> None:
-        if model.spec is None:
-            return
-        wanted = [("input", model.spec.input.tensor, self.inputs)]
-        if (tensor := getattr(model.spec.output, "tensor", None)) is not None:
-            wanted.append(("output", tensor, self.outputs))
-        for kind, tensor, infos in wanted:
-            names = [one.name for one in infos]
-            if tensor is not None and tensor not in names:
-                raise ModelError(
-                    f"{model.name}: the Spec names the {kind} '{tensor}', the network has {', '.join(names)}",
-                    f"Correct `{kind}.tensor` in the Spec.",
-                )
-            if kind == "input" and tensor is None and len(names) != 1:
-                raise ModelError(
-                    f"{model.name}: the network has {len(names)} inputs ({', '.join(names)})",
-                    "Say in `input.tensor` of the Spec which one takes the picture.",
-                )
-        self._picture_input = model.spec.input.tensor or self.inputs[0].name
-
     def infer(self, batch: Array) -> Tensors:
-        """Run pictures `[N, …]` through the input that the Spec names (or the only one); see `run`."""
-        return self.run({getattr(self, "_picture_input", self.inputs[0].name): batch})
+        """Run pictures `[N, …]` through the input that takes them; see `run`."""
+        return self.run({self.picture_input: batch})
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
         """Run tensors by name, all with the same batch size N along their first axis, N ≥ 1; returns all outputs.

@@ -104,7 +104,7 @@ def _say(source: Path, imported: ImportedModel, options: ImportOptions) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from plimsoll.importers.onnx import describe
+    from plimsoll.core.fit import describe
     from plimsoll.onnx import load
 
     proto = load.read(imported.model.path).proto
@@ -112,9 +112,9 @@ def _say(source: Path, imported: ImportedModel, options: ImportOptions) -> None:
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
     table.add_row("source", escape(f"{source}: {imported.source}"))
-    for side, values in (("input", load.inputs(proto.graph)), ("output", proto.graph.output)):
+    for side, values in zip(("input", "output"), load.inputs_and_outputs(proto), strict=True):
         for value in values:
-            table.add_row(side, escape(f"{value.name}: {describe(load.dtype_of(value), load.shape_of(value))}"))
+            table.add_row(side, escape(f"{value.name}: {describe(value.dtype, value.shape)}"))
     table.add_row("opset", str(load.opset(proto)))
     table.add_row("parity", escape(str(imported.parity)) if imported.parity is not None else "[yellow]not measured[/]")
     for note in imported.notes:

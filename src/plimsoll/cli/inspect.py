@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from plimsoll.onnx.inspection import Inspection, Value
+    from plimsoll.onnx.inspection import Inspection
+    from plimsoll.onnx.load import Value
 
 MOST_OPERATORS = 15
 """So many operators have a row of their own."""

@@ -48,6 +48,8 @@ def check(
 ) -> None:
     """Check a Spec, and whether it fits a model."""
     from plimsoll import importers
+    from plimsoll.core.fit import only_input
+    from plimsoll.onnx.signature import Signature
     from plimsoll.spec import files
 
     read = files.read(spec)
@@ -58,7 +60,9 @@ def check(
         f" {form.colour}), task {read.output.task}"
     )
     if model is not None:
-        importers.read(model, read)
+        network = importers.read(model, read)
+        if network.format == "onnx":
+            only_input(read, Signature.of(network).inputs, model.name)
         typer.echo(f"{model}: the Spec fits it")
 
 

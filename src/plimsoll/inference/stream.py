@@ -19,10 +19,13 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
+from plimsoll.core.fit import only_input
+from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.preprocessing.formats import read
+from plimsoll.spec import Spec
 from plimsoll.tasks import Answer, Task
 
 Picture = str | os.PathLike[str] | bytes
@@ -57,6 +60,8 @@ class Prediction:
 class Serving(Protocol):
     """What a stream needs of a `plimsoll.inference.predictor.Predictor`."""
 
+    model: Model
+    spec: Spec
     task: Task
     target: Target
 
@@ -138,6 +143,7 @@ class Stream:
         try:
             # The runtime is loaded while the first pictures are being prepared.
             runner = self._predictor.runner("throughput")
+            only_input(self._predictor.spec, runner.inputs, self._predictor.model.path.name)
             if runner.streams < self._cores or self._predictor.target.device != "cpu":
                 self._start_workers()
             self._runner.set_result(runner)

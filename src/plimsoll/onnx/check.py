@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.fit import takes_picture
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.errors import BuildError
@@ -69,11 +70,7 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
 
 
 def _random(model: Model, info: TensorInfo, inputs: int) -> Array | None:
-    form = (
-        model.spec.input.form
-        if model.spec is not None and (inputs == 1 or model.spec.input.tensor == info.name)
-        else None
-    )
+    form = model.contract().input.form if takes_picture(model.spec, info.name, inputs) else None
     known = (
         (1, *form.shape)
         if form is not None and len(form.shape) + 1 == len(info.shape)

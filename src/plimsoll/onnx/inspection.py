@@ -39,17 +39,6 @@ Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Value:
-    """An input or output of the network."""
-
-    name: str
-    dtype: str
-    """NumPy's name, for example float32."""
-    shape: load.Shape | None
-    """A free size is its name, or None without one; the whole shape is None where even the number of axes is free."""
-
-
-@dataclass(frozen=True)
 class Inspection:
     """What `inspect` found."""
 
@@ -64,8 +53,8 @@ class Inspection:
     ir_version: int
     opsets: dict[str, int]
     """Operator domain → version; ONNX's own domain is `ai.onnx`."""
-    inputs: tuple[Value, ...]
-    outputs: tuple[Value, ...]
+    inputs: tuple[load.Value, ...]
+    outputs: tuple[load.Value, ...]
     operators: dict[str, int]
     """Operator → how often it stands in the graph and its subgraphs, the most frequent first."""
     parameters: int
@@ -97,6 +86,7 @@ def inspect(model: Model) -> Inspection:
     proto = file.proto
     kinds = Counter(_kind(node) for node in load.messages(proto.graph, "NodeProto"))
     counts, sizes = _parameters(proto.graph)
+    inputs, outputs = load.inputs_and_outputs(proto)
     macs, flops, uncounted = count_arithmetic(load.infer_shapes(model, batch=1).graph)
     return Inspection(
         name=model.name,
@@ -107,8 +97,8 @@ def inspect(model: Model) -> Inspection:
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         ir_version=proto.ir_version,
         opsets={one.domain or "ai.onnx": one.version for one in proto.opset_import},
-        inputs=tuple(_value(one) for one in load.inputs(proto.graph)),
-        outputs=tuple(_value(one) for one in proto.graph.output),
+        inputs=inputs,
+        outputs=outputs,
         operators=_sorted(kinds),
         parameters=counts.total(),
         parameter_counts=_sorted(counts),
@@ -121,10 +111,6 @@ def inspect(model: Model) -> Inspection:
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _value(value: Any) -> Value:
-    return Value(value.name, load.dtype_of(value), load.shape_of(value))
 
 
 def _kind(node: Any) -> str:

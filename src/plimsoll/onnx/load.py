@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
+from plimsoll.core.fit import Shape, takes_picture
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
 from plimsoll.core.wording import printable
@@ -32,9 +33,6 @@ MAX_CALL_DEPTH = 64
 checker busy for ever."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
-
-Shape = tuple[int | str | None, ...]
-"""A size, the name of a free size, or None for a free one without a name."""
 
 _DAMAGED = "Is it an ONNX file, and was it copied completely? Export or download it again."
 _EXTERNAL = (
@@ -235,6 +233,26 @@ def inputs(graph: GraphProto) -> list[Any]:
     return [one for one in graph.input if one.name not in stored]
 
 
+@dataclass(frozen=True)
+class Value:
+    """An input or output of a network, as the file states it."""
+
+    name: str
+    dtype: str
+    """NumPy's name, for example float32."""
+    shape: Shape | None
+    """A free size is its name, or None without one; the whole shape is None where even the number of axes is free."""
+
+
+def inputs_and_outputs(proto: ModelProto) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """Return what a network takes, and what it gives."""
+    inside, outside = (
+        tuple(Value(info.name, dtype_of(info), shape_of(info)) for info in infos)
+        for infos in (inputs(proto.graph), proto.graph.output)
+    )
+    return inside, outside
+
+
 def opset(proto: ModelProto) -> int:
     """Return the version of ONNX's own operators that the model uses; files without one (before 2017) have version 1."""
     return max((one.version for one in proto.opset_import if one.domain in DEFAULT_DOMAINS), default=1)
@@ -367,8 +385,8 @@ def _fix_sizes(graph: GraphProto, model: Model, batch: int) -> None:
     fed = inputs(graph)
     sizes: dict[str, int] = {}
     for value in fed:
-        is_picture = model.spec is not None and (value.name == model.spec.input.tensor or len(fed) == 1)
-        wanted = (batch, *(model.spec.input.form.shape if model.spec is not None and is_picture else ()))
+        is_picture = takes_picture(model.spec, value.name, len(fed))
+        wanted = (batch, *(model.contract().input.form.shape if is_picture else ()))
         for axis, size in zip(value.type.tensor_type.shape.dim, wanted, strict=False):
             if size is not None and not isinstance(_size(axis), int):
                 sizes.setdefault(axis.dim_param, size)

@@ -11,19 +11,20 @@ reached directly they move into its weights and cost nothing.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from plimsoll.core.fit import only_input
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
-from plimsoll.errors import BuildError, ModelError
+from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.preprocessing.folded_front import Front, is_used, unused
 from plimsoll.preprocessing.folded_tail import split
-from plimsoll.spec import Input, Spec
+from plimsoll.spec import Input
 
 if TYPE_CHECKING:
-    from onnx import GraphProto
+    pass
 
 INPUT = "picture"
 """The name of the folded network's input."""
@@ -44,7 +45,8 @@ def fold(model: Model, folder: Path) -> Model:
     pixels, tail = split(spec)
     raised = load.raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
     proto = onnx_graph.load(raised)
-    old = _picture_input(proto.graph, spec)
+    taken = only_input(spec, load.inputs_and_outputs(proto)[0], model.path.name)
+    old = next(value for value in proto.graph.input if value.name == taken.name)
     name = INPUT if old.name == INPUT or not is_used(proto.graph, INPUT) else unused(proto.graph, INPUT)
     with translate(BuildError, f"{model.path}: can't fold its input steps"):
         Front(proto, old.name, name, tail).build(old, Input(steps=pixels).form)
@@ -53,19 +55,6 @@ def fold(model: Model, folder: Path) -> Model:
         _check(path)
     folded = spec.model_copy(update={"input": Input(tensor=name, steps=pixels)})
     return Model(path, "onnx", folded, parent=raised)
-
-
-def _picture_input(graph: GraphProto, spec: Spec) -> Any:
-    values = load.inputs(graph)
-    wanted = spec.input.tensor
-    found = next((one for one in values if one.name == wanted or (wanted is None and len(values) == 1)), None)
-    if found is None:
-        names = ", ".join(one.name for one in values)
-        raise ModelError(
-            f"{spec.name}: the Spec's input is {wanted!r}, the network's inputs are: {names}",
-            "Correct `input.tensor` in the Spec.",
-        )
-    return found
 
 
 def _check(path: Path) -> None:

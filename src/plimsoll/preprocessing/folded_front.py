@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.fit import Shape
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.preprocessing.folded_tail import Affine, Tail
@@ -182,13 +183,13 @@ def _pads_with_zeros(graph: GraphProto, node: NodeProto, axis: int) -> bool:
     return bool(np.all(np.asarray(value) == 0)) and pads[axis] == pads[axis + 4] == 0
 
 
-def _sizes(form: ImageSpec, old: load.Shape, layout: str) -> load.Shape:
+def _sizes(form: ImageSpec, old: Shape, layout: str) -> Shape:
     """Return the picture's shape: the batch as it was, each side as the steps or else the network fix it."""
     height, width = old[2:4] if layout == "NCHW" else old[1:3]
     return (old[0], form.height or height, form.width or width, form.channels)
 
 
-def _replace_input(graph: GraphProto, old: Any, name: str, sizes: load.Shape) -> None:
+def _replace_input(graph: GraphProto, old: Any, name: str, sizes: Shape) -> None:
     from onnx import TensorProto, helper
 
     place = next(place for place, one in enumerate(graph.input) if one.name == old.name)

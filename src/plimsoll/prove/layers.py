@@ -11,6 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from plimsoll.core.fit import picture_input
 from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
 from plimsoll.metrics import Running
@@ -59,7 +60,10 @@ def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Laye
                     open_inside(model, [names[name] for name in shared], Path(folder) / f"{count}.onnx")
                 )
             )
-        fed = [_picture_name(model, proto) for model, proto in zip((reference, other), protos, strict=True)]
+        fed = [
+            picture_input(model.contract(), load.inputs_and_outputs(proto)[0], model.path.name).name
+            for model, proto in zip((reference, other), protos, strict=True)
+        ]
         for pair in inputs:
             first, second = (
                 runner.run({name: tensor}) for runner, name, tensor in zip(runners, fed, pair, strict=True)
@@ -67,11 +71,6 @@ def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Laye
             for name in shared:
                 sums[name].add(first[ours[name]], second[theirs[name]])
     return tuple(one.layer(name, operators[name]) for name, one in sums.items() if one.usable)
-
-
-def _picture_name(model: Model, proto: Any) -> str:
-    named = model.spec.input.tensor if model.spec is not None else None
-    return named or str(load.inputs(proto.graph)[0].name)
 
 
 class _Sum:

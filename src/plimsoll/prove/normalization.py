@@ -123,7 +123,7 @@ def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
     convolution = None
     if model.format == "onnx":
         proto = graph.load(model)
-        name = side.spec.input.tensor or side.runner.inputs[0].name
+        name = side.runner.picture_input
         convolution = graph.first_convolution(proto, name)
     if convolution is None:
         middle = [tensor if form.layout == "NHWC" else tensor.transpose(1, 2, 0) for tensor in tensors]

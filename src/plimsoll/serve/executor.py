@@ -114,7 +114,7 @@ class ModelExecutor:
             "outputs": [asdict(tensor) for tensor in self._runner.outputs],
             "target": str(predictor.target),
             "preprocessing": predictor.preprocessor.preprocessing,
-            "picture_input": predictor.spec.input.tensor or self._runner.inputs[0].name,
+            "picture_input": self._runner.picture_input,
             "origin": dict(self._opened.origin or {}),
             "bundle": str(self._opened.bundle.folder) if self._opened.bundle is not None else None,
         }

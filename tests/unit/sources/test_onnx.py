@@ -148,28 +148,28 @@ def test_a_fitting_spec_is_accepted(tmp_path: Path, contract: Spec, takes: Seque
     [
         (
             spec(dtype="float32"),
-            "the Spec makes float32 [224, 224, 3], the model's input 'x' takes float32 [N, 3, 224, 224]",
+            "the input steps make float32 [224, 224, 3], the network's input 'x' takes float32 [N, 3, 224, 224]",
             "Add a layout step with order = 'NCHW'",
         ),
         (
             spec(layout="NCHW"),
-            "the Spec makes uint8 [3, 224, 224], the model's input 'x' takes float32 [N, 3, 224, 224]",
+            "the input steps make uint8 [3, 224, 224], the network's input 'x' takes float32 [N, 3, 224, 224]",
             "dtype step with to = 'float32'",
         ),
         (spec(layout="NCHW", dtype="float32", size=256), "[3, 256, 256]", "Set the sizes of the resize"),
         (
             spec(layout="NCHW", dtype="float32", input="pixels"),
-            "the Spec's input is 'pixels', the model's inputs are: 'x'",
+            "the Spec's input is 'pixels'; the network's inputs are: 'x'",
             "Correct `tensor` under [input]",
         ),
         (
             spec(layout="NCHW", dtype="float32", output="prob"),
-            "the Spec's output is 'prob', the model's outputs are: 'y'",
+            "the Spec's output is 'prob'; the network's outputs are: 'y'",
             "Correct `tensor` under [output]",
         ),
         (
             spec(layout="NCHW", dtype="float32", labels=("a", "b", "c")),
-            "3 labels, the model's output 'y' gives float32 [N, 2]",
+            "3 labels, the network's output 'y' gives float32 [N, 2]",
             "Give 2 labels",
         ),
     ],
@@ -192,12 +192,12 @@ def test_an_input_that_is_no_picture_is_refused(tmp_path: Path) -> None:
 def test_several_inputs_need_a_name_and_stored_ones_do_not_count(tmp_path: Path) -> None:
     add = [helper.make_node("Add", ["x", "z"], ["y"])]
     shape = (1, 3, 4, 5)
-    with pytest.raises(SpecError, match="the model has 2 inputs \\('x', 'z'\\), the Spec names none"):
+    with pytest.raises(SpecError, match="the network has 2 inputs \\('x', 'z'\\)"):
         read(save(tmp_path / "m.onnx", add, takes=shape, gives=shape, more_inputs=["z"]), spec(size=None))
     stored = numpy_helper.from_array(np.zeros(shape, np.float32), "z")
     path = save(tmp_path / "m.onnx", add, takes=shape, gives=shape, more_inputs=["z"], stored=[stored])
     with pytest.raises(
-        SpecError, match="the model's input 'x' takes"
+        SpecError, match="the network's input 'x' takes"
     ):  # So the only input to feed was found without a name.
         read(path, spec(size=None))
 

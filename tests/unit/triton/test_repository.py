@@ -18,7 +18,7 @@ from plimsoll import importers
 from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.errors import BuildError, BundleError, InputError, ModelError
+from plimsoll.errors import BuildError, BundleError, InputError, ModelError, SpecError
 from plimsoll.export.triton import TritonOptions, export
 from plimsoll.inference.resolve import open_model
 from plimsoll.preprocessing import Preprocessor
@@ -282,9 +282,9 @@ def test_a_spec_that_makes_other_tensors_than_the_network_takes_is_refused(tmp_p
         ("width = 6", "width = 7"),
         ('step = "scale"\ndivisor = 255.0', 'step = "channels"\norder = "BGR"'),
     ):
-        with pytest.raises(ModelError, match="input steps make"):
+        with pytest.raises(SpecError, match="input steps make"):
             export(Model(model.path, "onnx", loads(SPEC.replace(before, after))), HERE, tmp_path / "out")
-    with pytest.raises(ModelError):
+    with pytest.raises(SpecError, match="2 inputs"):
         export(Model(two_inputs(tmp_path / "two.onnx").path, "onnx", loads(SPEC)), HERE, tmp_path / "out")
 
 

@@ -6,16 +6,15 @@ behind it. Only its outline is read: what goes in and out, which operators, whic
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from plimsoll.core.model import Model, Reader
-from plimsoll.errors import ModelError, SpecError
+from plimsoll.core.fit import check_fit
+from plimsoll.core.model import Model, Reader, TensorInfo
+from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
-from plimsoll.spec.output import Classify
 from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Table
 
 IDENTIFIER = b"TFL3"
@@ -198,50 +197,11 @@ class Tflite(Reader):
         """Check the file's outline and whether the Spec fits, and return the Model; raises ModelError or SpecError."""
         file = read_file(path)
         if spec is not None:
-            _check_fit(spec, file)
+            inputs, outputs = ([_presented(tensor) for tensor in side] for side in (file.inputs, file.outputs))
+            check_fit(spec, inputs, outputs, path.name)
         return Model(path, self.name, spec)
 
 
-def _check_fit(spec: Spec, file: TfliteFile) -> None:
-    """Raise SpecError where the Spec's tensors, size, dtype or number of labels are not the file's."""
-    where = f"{file.path.name} and the Spec '{spec.name}'"
-    taken = _chosen(spec.input.tensor, file.inputs, where, "input")
-    dtype = "float32" if taken.quantized else taken.dtype
-    made = spec.input.form
-    fits = len(taken.shape) == 4 and all(
-        mine in (None, its) or its is None for mine, its in zip(made.shape, taken.shape[1:], strict=True)
-    )
-    if not fits or dtype != made.dtype:
-        raise SpecError(
-            f"{where}: the Spec makes {made.dtype} {_sizes(made.shape)}, the file's input '{taken.name}' takes {dtype}"
-            f" {_sizes(taken.shape)}",
-            "Correct the input steps of the Spec.",
-        )
-    if isinstance(spec.output, Classify):
-        answer = _chosen(spec.output.tensor, file.outputs, where, "output")
-        sizes = [size for size in answer.shape[1:] if size is not None]
-        if len(sizes) == len(answer.shape) - 1 and math.prod(sizes) != len(spec.output.labels):
-            raise SpecError(
-                f"{where}: the Spec has {len(spec.output.labels)} labels, the file's output '{answer.name}' gives"
-                f" {_sizes(answer.shape)}"
-            )
-
-
-def _chosen(name: str | None, tensors: tuple[TfliteTensor, ...], where: str, side: str) -> TfliteTensor:
-    names = ", ".join(f"'{one.name}'" for one in tensors)
-    if name is None and len(tensors) != 1:
-        raise SpecError(
-            f"{where}: the file has {len(tensors)} {side}s ({names}), the Spec names none",
-            f"Say which one: `tensor = …` under [{side}] of the Spec.",
-        )
-    found = next((one for one in tensors if name in (None, one.name)), None)
-    if found is None:
-        raise SpecError(
-            f"{where}: the Spec's {side} is '{name}', the file's {side}s are: {names}",
-            f"Correct `tensor` under [{side}] of the Spec.",
-        )
-    return found
-
-
-def _sizes(shape: tuple[Any, ...]) -> str:
-    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+def _presented(tensor: TfliteTensor) -> TensorInfo:
+    """Return a tensor as the session presents it: quantized ones as the float32 that they stand for."""
+    return TensorInfo(tensor.name, tensor.shape, "float32" if tensor.quantized else tensor.dtype)

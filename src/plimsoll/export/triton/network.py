@@ -8,11 +8,11 @@ from pathlib import Path
 
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
+from plimsoll.core.fit import only_input
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
 from plimsoll.export.triton.options import TritonOptions
-from plimsoll.spec import Spec
 
 IMAGE = "image"
 """The input that takes picture files."""
@@ -78,7 +78,7 @@ def describe(model: Model, target: Target, options: TritonOptions) -> Network:
     else:
         backend, files = target.runtime, _named(model, file)
     inputs, outputs = _signature(model, target)
-    network = Network(backend, file, files, inputs, outputs, target, _picture_input(model, spec, inputs))
+    network = Network(backend, file, files, inputs, outputs, target, only_input(spec, inputs, model.name).name)
     _check(model, network)
     return network
 
@@ -125,20 +125,6 @@ def _signature(model: Model, target: Target) -> tuple[tuple[TensorInfo, ...], tu
         return runner.inputs, runner.outputs
 
 
-def _picture_input(model: Model, spec: Spec, inputs: tuple[TensorInfo, ...]) -> str:
-    names = [one.name for one in inputs]
-    if len(names) != 1:
-        raise ModelError(
-            f"{model.name}: the network has {len(names)} inputs ({', '.join(names)}); a picture alone doesn't feed it"
-        )
-    if spec.input.tensor not in (None, names[0]):
-        raise ModelError(
-            f"{model.name}: the Spec names the input '{spec.input.tensor}', the network has {names[0]}",
-            "Correct `input.tensor` in the Spec.",
-        )
-    return names[0]
-
-
 def _check(model: Model, network: Network) -> None:
     """Raise ModelError for what a configuration can't say, or what would fail at the first request."""
     unknown = [one.name for one in (*network.inputs, *network.outputs) if not one.shape]
@@ -146,21 +132,10 @@ def _check(model: Model, network: Network) -> None:
         raise ModelError(
             f"{model.name}: the network doesn't say which shape {', '.join(unknown)} has, and Triton has to be told"
         )
-    taken, made = network.inputs[0], model.contract().input.form
-    sizes = list(zip(taken.shape[1:], made.shape, strict=False))
-    if (
-        taken.dtype != made.dtype
-        or len(taken.shape) != len(made.shape) + 1
-        or any(None not in pair and pair[0] != pair[1] for pair in sizes)
-    ):
+    batch = network.inputs[0].shape[0]
+    if not network.free and batch not in (None, 1):
         raise ModelError(
-            f"{model.name}: the input steps make {made.dtype} {made.shape}, the network takes {taken.dtype}"
-            f" {taken.shape[1:]}",
-            "Correct the Spec.",
-        )
-    if not network.free and taken.shape[0] not in (None, 1):
-        raise ModelError(
-            f"{model.name}: the network takes {taken.shape[0]} pictures at a time, no more and no fewer",
+            f"{model.name}: the network takes {batch} pictures at a time, no more and no fewer",
             "Export it with a free batch, or let Plimsoll cut and fill batches: --set network=python.",
         )
     if any(one.name == IMAGE for one in network.outputs):
