@@ -1,4 +1,4 @@
-"""What a service says, typed."""
+"""What a service answers, typed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plimsoll.client.errors import ItemError
 
 @dataclass(frozen=True)
 class Box:
-    """Something found in a picture."""
+    """An object detected in a picture."""
 
     label: str
     score: float
@@ -27,7 +27,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model says of one picture.
+    """A model's answer for one picture.
 
     `row` is all of it, as plain data. The properties read from it what the model's task has: `label`, `score` and
     `scores` of a classification; `boxes` of a detection; `points` and `presence` of landmarks; `mask` of a
@@ -68,7 +68,7 @@ class Answer:
 
     @property
     def boxes(self) -> tuple[Box, ...]:
-        """What was found, best first."""
+        """Detected objects, best first."""
         return tuple(map(Box.of, self._of("boxes")))
 
     @property
@@ -78,7 +78,7 @@ class Answer:
 
     @property
     def presence(self) -> float | None:
-        """How sure the model is that what it has landmarks of is there; None where it doesn't say."""
+        """The score for the presence of what has the landmarks; None where the model has none."""
         value = self._of("presence")
         return None if value is None else float(value)
 
@@ -112,23 +112,23 @@ class Result:
 
 
 @dataclass(frozen=True)
-class ServedModel:
-    """A model that the service has, or was asked to have."""
+class ModelInfo:
+    """A model of the service, as `GET /v1/models` describes it."""
 
     name: str
     version: str
     state: str
     """ready, loading, unavailable or unloaded."""
-    facts: Mapping[str, Any]
+    details: Mapping[str, Any]
     """All that the service says of it."""
 
     @property
     def ready(self) -> bool:
-        """Whether it answers pictures now."""
+        """Whether it answers now."""
         return self.state == "ready"
 
     @property
     def labels(self) -> Sequence[str]:
-        """What it tells apart; empty where the service doesn't say."""
-        labels: Sequence[str] = self.facts.get("labels") or ()
+        """The classes that it tells apart; empty where the service doesn't say."""
+        labels: Sequence[str] = self.details.get("labels") or ()
         return labels

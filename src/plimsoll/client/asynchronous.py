@@ -10,13 +10,13 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack, overload
 
 from plimsoll.client import transport
-from plimsoll.client.answers import Answer, Result, ServedModel
+from plimsoll.client.answers import Answer, ModelInfo, Result
 from plimsoll.client.errors import ServiceError
-from plimsoll.client.exchange import Broken, Call, Exchange, Reply, Wishes
-from plimsoll.client.pictures import Grouping, Picture, Sending, sending
-from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, served
+from plimsoll.client.exchange import AttemptError, Call, Exchange, PredictOptions, Reply
+from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, read_models
+from plimsoll.client.uploads import Batcher, Picture, Upload, prepare_upload
 
-Some = TypeVar("Some", bound=Picture)
+PictureT = TypeVar("PictureT", bound=Picture)
 
 
 class AsyncClient:
@@ -38,33 +38,39 @@ class AsyncClient:
         connections: int = 8,
         verify: str | bool = True,
     ) -> None:
-        self._place = transport.Place(url, key, timeout, retries, connections, verify).checked()
-        self._http = transport.open_async_client(self._place)
+        self._config = transport.ClientConfig(url, key, timeout, retries, connections, verify).validated()
+        self._http = transport.open_async_client(self._config)
 
     @overload
-    async def predict(self, picture: Picture, **wishes: Unpack[Wishes]) -> Answer: ...
+    async def predict(self, picture: Picture, **options: Unpack[PredictOptions]) -> Answer: ...
 
     @overload
-    async def predict(self, picture: list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> list[Result]: ...
+    async def predict(
+        self, picture: list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
+    ) -> list[Result]: ...
 
     async def predict(
-        self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]
+        self, picture: Picture | list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
     ) -> Answer | list[Result]:
         """Answer one picture, or several; as `Client.predict`."""
         if isinstance(picture, list | tuple):
-            return [result async for result in self.predict_many(picture, **wishes)]
-        return (await self._ask([await asyncio.to_thread(sending, picture, 0)], wishes))[0].unwrap()
+            return [result async for result in self.predict_many(picture, **options)]
+        return (await self._predict_group([await asyncio.to_thread(prepare_upload, picture, 0)], options))[0].unwrap()
 
     async def predict_many(
-        self, pictures: Iterable[Picture] | AsyncIterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]
+        self,
+        pictures: Iterable[Picture] | AsyncIterable[Picture],
+        *,
+        batch: int = 16,
+        **options: Unpack[PredictOptions],
     ) -> AsyncIterator[Result]:
         """Answer pictures in their order, however many there are; as `Client.predict_many`."""
         waiting: deque[asyncio.Task[list[Result]]] = deque()
-        turns = asyncio.Semaphore(self._place.connections)
+        turns = asyncio.Semaphore(self._config.connections)
         try:
-            async for group in _groups(pictures, Grouping(batch)):
-                waiting.append(asyncio.create_task(self._in_turn(turns, group, wishes)))
-                while waiting and (waiting[0].done() or len(waiting) > 2 * self._place.connections):
+            async for group in _groups(pictures, Batcher(batch)):
+                waiting.append(asyncio.create_task(self._in_turn(turns, group, options)))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * self._config.connections):
                     for result in await waiting.popleft():
                         yield result
             while waiting:
@@ -75,15 +81,15 @@ class AsyncClient:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
-    async def models(self) -> list[ServedModel]:
+    async def models(self) -> list[ModelInfo]:
         """Return the models that the service has."""
-        return served(await self._call(Call("GET", "/v1/models"), self._place.timeout))
+        return read_models(await self._call(Call("GET", "/v1/models"), self._config.timeout))
 
     async def ready(self) -> bool:
         """Whether the service answers pictures now; False too where there is no connection."""
         try:
-            reply = await transport.send_async(self._http, Exchange(Call("GET", "/readyz"), 0, self._place.timeout))
-        except Broken:
+            reply = await transport.send_async(self._http, Exchange(Call("GET", "/readyz"), 0, self._config.timeout))
+        except AttemptError:
             return False
         return reply.status == 200
 
@@ -92,7 +98,7 @@ class AsyncClient:
         deadline = time.monotonic() + timeout
         while not await self.ready():
             if time.monotonic() > deadline:
-                raise never_ready(self._place.url, timeout)
+                raise never_ready(self._config.url, timeout)
             await asyncio.sleep(0.1)
 
     async def close(self) -> None:
@@ -108,47 +114,49 @@ class AsyncClient:
         await self.close()
 
     def __repr__(self) -> str:
-        return f"AsyncClient({self._place.url!r})"
+        return f"AsyncClient({self._config.url!r})"
 
-    async def _in_turn(self, turns: asyncio.Semaphore, group: Sequence[Sending], wishes: Wishes) -> list[Result]:
+    async def _in_turn(
+        self, turns: asyncio.Semaphore, group: Sequence[Upload], options: PredictOptions
+    ) -> list[Result]:
         async with turns:  # reads its pictures only then
-            return await self._ask(group, wishes)
+            return await self._predict_group(group, options)
 
-    async def _ask(self, group: Sequence[Sending], wishes: Wishes) -> list[Result]:
-        request = await asyncio.to_thread(PredictionRequest, group, wishes)
+    async def _predict_group(self, group: Sequence[Upload], options: PredictOptions) -> list[Result]:
+        request = await asyncio.to_thread(PredictionRequest, group, options)
         if not request.pictures:
             return request.results(None)
         try:
-            reply = await self._call(request.call(), wishes.get("timeout") or self._place.timeout)
+            reply = await self._call(request.call(), options.get("timeout") or self._config.timeout)
         except ServiceError as error:
             if len(request.pictures) == 1 or error.status != TOO_LARGE:
                 return request.failed(error)
             # Together they are too large for this service; apart they mostly aren't.
-            return [result for one in group for result in await self._ask([one], wishes)]
+            return [result for upload in group for result in await self._predict_group([upload], options)]
         return request.results(reply)
 
     async def _call(self, call: Call, timeout: float) -> Reply:
-        exchange = Exchange(call, self._place.retries, timeout)
+        exchange = Exchange(call, self._config.retries, timeout)
         while True:
             try:
                 reply = await transport.send_async(self._http, exchange)
-                pause = exchange.heard(reply)
-            except Broken as broken:
-                pause = exchange.broke(broken)
+                pause = exchange.after_reply(reply)
+            except AttemptError as failure:
+                pause = exchange.after_failure(failure)
             if pause is None:
                 return reply
             await asyncio.sleep(pause)
 
 
 async def _groups(
-    pictures: Iterable[Picture] | AsyncIterable[Picture], grouping: Grouping
-) -> AsyncIterator[list[Sending]]:
+    pictures: Iterable[Picture] | AsyncIterable[Picture], batcher: Batcher
+) -> AsyncIterator[list[Upload]]:
     number = 0
     async for picture in _each(pictures):
-        if group := grouping.add(await asyncio.to_thread(sending, picture, number)):
+        if group := batcher.add(await asyncio.to_thread(prepare_upload, picture, number)):
             yield group
         number += 1
-    if group := grouping.rest():
+    if group := batcher.flush():
         yield group
 
 

@@ -1,4 +1,4 @@
-"""`Client`: for programs with threads, or with one."""
+"""`Client`: for programs without asyncio; many threads may share it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import Self, TypeVar, Unpack, overload
 
 from plimsoll.client import transport
-from plimsoll.client.answers import Answer, Result, ServedModel
+from plimsoll.client.answers import Answer, ModelInfo, Result
 from plimsoll.client.errors import ServiceError
-from plimsoll.client.exchange import Broken, Call, Exchange, Reply, Wishes
-from plimsoll.client.pictures import Grouping, Picture, Sending, sending
-from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, served
+from plimsoll.client.exchange import AttemptError, Call, Exchange, PredictOptions, Reply
+from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, read_models
+from plimsoll.client.uploads import Batcher, Picture, Upload, prepare_upload
 
-Some = TypeVar("Some", bound=Picture)
+PictureT = TypeVar("PictureT", bound=Picture)
 
 
 class Client:
@@ -28,7 +28,7 @@ class Client:
     ...     for result in client.predict_many(Path("photos").glob("*.jpg"), model="open_nsfw"):
     ...         print(result.name, result.answer.score if result.answer else result.error)
 
-    `timeout` is how many seconds a request may take with all its tries; `retries` how often it is tried again (429,
+    `timeout` is how many seconds a request may take with all its attempts; `retries` how often it is retried (429,
     503, no connection; see `plimsoll.client.exchange`); `connections` how many requests are under way at once; `verify`
     a file of certificates to trust besides the system's. Raises ServiceError and its kinds.
     """
@@ -43,64 +43,66 @@ class Client:
         connections: int = 8,
         verify: str | bool = True,
     ) -> None:
-        self._place = transport.Place(url, key, timeout, retries, connections, verify).checked()
-        self._http = transport.open_client(self._place)
+        self._config = transport.ClientConfig(url, key, timeout, retries, connections, verify).validated()
+        self._http = transport.open_client(self._config)
         self._closed = threading.Event()
 
     @overload
-    def predict(self, picture: Picture, **wishes: Unpack[Wishes]) -> Answer: ...
+    def predict(self, picture: Picture, **options: Unpack[PredictOptions]) -> Answer: ...
 
     @overload
-    def predict(self, picture: list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]) -> list[Result]: ...
+    def predict(
+        self, picture: list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
+    ) -> list[Result]: ...
 
     def predict(
-        self, picture: Picture | list[Some] | tuple[Some, ...], **wishes: Unpack[Wishes]
+        self, picture: Picture | list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
     ) -> Answer | list[Result]:
         """Answer one picture (a path, bytes or a file object), or several.
 
         One picture gives its Answer, or raises ItemError; several give a Result each, in order, where a picture that
-        fails fails alone. `wishes` are `model`, `top`, `threshold`, `priority` and `timeout`, as in `Wishes`.
+        fails fails alone. `options` are `model`, `top`, `threshold`, `priority` and `timeout`, as in `PredictOptions`.
         """
         if isinstance(picture, list | tuple):
-            return list(self.predict_many(picture, **wishes))
-        return self._ask([sending(picture, 0)], wishes)[0].unwrap()
+            return list(self.predict_many(picture, **options))
+        return self._predict_group([prepare_upload(picture, 0)], options)[0].unwrap()
 
     def predict_many(
-        self, pictures: Iterable[Picture], *, batch: int = 16, **wishes: Unpack[Wishes]
+        self, pictures: Iterable[Picture], *, batch: int = 16, **options: Unpack[PredictOptions]
     ) -> Iterator[Result]:
         """Answer pictures in their order, however many there are; memory stays bounded.
 
         They go out in requests of at most `batch` pictures and 8 MiB, as many at once as the client has connections. A
         picture that can't be read, or that gets no answer, is a Result with an error; a request that fails as a whole,
-        after all its tries, raises. Leaving the stream early waits for the requests that are out, and sends no other.
+        after all its attempts, raises. Leaving the stream early waits for the requests under way, and sends no other.
         """
-        grouping = Grouping(batch)
+        batcher = Batcher(batch)
         waiting: deque[Future[list[Result]]] = deque()
         stop = threading.Event()
-        pool = ThreadPoolExecutor(self._place.connections, thread_name_prefix="plimsoll-client")
+        pool = ThreadPoolExecutor(self._config.connections, thread_name_prefix="plimsoll-client")
         try:
             for number, picture in enumerate(pictures):
-                if group := grouping.add(sending(picture, number)):
-                    waiting.append(pool.submit(self._ask, group, wishes, stop))
-                while waiting and (waiting[0].done() or len(waiting) > 2 * self._place.connections):
+                if group := batcher.add(prepare_upload(picture, number)):
+                    waiting.append(pool.submit(self._predict_group, group, options, stop))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * self._config.connections):
                     yield from waiting.popleft().result()
-            if group := grouping.rest():
-                waiting.append(pool.submit(self._ask, group, wishes, stop))
+            if group := batcher.flush():
+                waiting.append(pool.submit(self._predict_group, group, options, stop))
             while waiting:
                 yield from waiting.popleft().result()
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)  # waits for what is already out, so that no thread outlives its client
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[ModelInfo]:
         """Return the models that the service has."""
-        return served(self._call(Call("GET", "/v1/models"), self._place.timeout))
+        return read_models(self._call(Call("GET", "/v1/models"), self._config.timeout))
 
     def ready(self) -> bool:
         """Whether the service answers pictures now; False too where there is no connection."""
         try:
-            reply = transport.send(self._http, Exchange(Call("GET", "/readyz"), 0, self._place.timeout))
-        except Broken:
+            reply = transport.send(self._http, Exchange(Call("GET", "/readyz"), 0, self._config.timeout))
+        except AttemptError:
             return False
         return reply.status == 200
 
@@ -109,7 +111,7 @@ class Client:
         deadline = time.monotonic() + timeout
         while not self.ready():
             if time.monotonic() > deadline:
-                raise never_ready(self._place.url, timeout)
+                raise never_ready(self._config.url, timeout)
             time.sleep(0.1)
 
     def close(self) -> None:
@@ -126,30 +128,34 @@ class Client:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Client({self._place.url!r})"
+        return f"Client({self._config.url!r})"
 
-    def _ask(self, group: Sequence[Sending], wishes: Wishes, stop: threading.Event | None = None) -> list[Result]:
-        request = PredictionRequest(group, wishes)
+    def _predict_group(
+        self, group: Sequence[Upload], options: PredictOptions, stop: threading.Event | None = None
+    ) -> list[Result]:
+        request = PredictionRequest(group, options)
         if not request.pictures:
             return request.results(None)
         try:
-            reply = self._call(request.call(), wishes.get("timeout") or self._place.timeout, stop)
+            reply = self._call(request.call(), options.get("timeout") or self._config.timeout, stop)
         except ServiceError as error:
             if len(request.pictures) == 1 or error.status != TOO_LARGE:
                 return request.failed(error)
             # Together they are too large for this service; apart they mostly aren't.
-            return [result for one in group for result in self._ask([one], wishes, stop)]
+            return [result for upload in group for result in self._predict_group([upload], options, stop)]
         return request.results(reply)
 
     def _call(self, call: Call, timeout: float, stop: threading.Event | None = None) -> Reply:
-        exchange = Exchange(call, self._place.retries, timeout)
+        exchange = Exchange(call, self._config.retries, timeout)
         while True:
             try:
                 reply = transport.send(self._http, exchange)
-                pause = exchange.heard(reply)
-            except Broken as broken:
-                pause = exchange.broke(broken)
+                pause = exchange.after_reply(reply)
+            except AttemptError as failure:
+                pause = exchange.after_failure(failure)
             if pause is None:
                 return reply
             if (stop or self._closed).wait(pause):
-                raise ServiceError("the call was given up: nobody waits for its answer", request_id=exchange.request_id)
+                raise ServiceError(
+                    "the call was cancelled: its client or its stream was closed", request_id=exchange.request_id
+                )

@@ -2,11 +2,11 @@
 
 ```
 PlimsollError
-└─ ServiceError            the service failed, or said what the client doesn't understand
+└─ ServiceError            the service failed, or the client doesn't understand its reply
    ├─ UnreachableError     no connection, or it broke before the whole answer was there
    ├─ DeadlineError        no answer in time
-   ├─ BusyError            429 or 503, to the last try
-   ├─ RejectedError        the request is not right, or not allowed: any other 4xx
+   ├─ BusyError            429 or 503, at the last attempt
+   ├─ RejectedError        the request is invalid or not allowed: any other 4xx
    └─ ItemError            one picture got no answer; the others of its request did
 ```
 
@@ -59,20 +59,20 @@ class DeadlineError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """The service said 429 or 503, to the last try. `retry_after` are the seconds that it asked to wait, where it did."""
+    """The service answered 429 or 503, at the last attempt. `retry_after` are the seconds it asked to wait, where it did."""
 
     http_status = 503
     retry_after: float | None = None
 
 
 class RejectedError(ServiceError):
-    """The service says that the request is not right or not allowed; sending it again would change nothing."""
+    """The request is invalid or not allowed; sending it again would change nothing."""
 
     exit_code = 2
 
 
 class ItemError(ServiceError):
-    """One picture got no answer. In lists it stands in a `Result`; `predict` of a single picture raises it."""
+    """One picture got no answer. Among several it is in a `Result`; `predict` of a single picture raises it."""
 
     name = ""
     """The picture's."""

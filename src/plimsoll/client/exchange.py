@@ -1,17 +1,16 @@
-"""One call until it is answered: what to send, when to try again, when to give up. No I/O and no clock of its own, so
-each rule is tested as it is.
+"""One call until it is answered: what to send, when to retry, when to give up. No I/O and no clock of its own, so that
+each rule can be tested by itself.
 
-A call is tried again where that can help and can't harm:
+A call is retried where that can help and can't harm:
 
-- 429 and 503: after the seconds of the service's `Retry-After` (at most a minute is waited), else after a pause that
-  doubles;
+- 429 and 503: after the seconds of the service's `Retry-After` (at most a minute), else after a pause that doubles;
 - no connection: nothing was sent, so nothing was done;
-- a connection that closed without a byte of an answer: once. A kept connection may be closed by the other side at the
-  moment of its next use (RFC 9112, 9.3.1), and nothing that this client asks changes anything, so asking twice is safe
+- a connection that closed without a byte of a reply: once. The other side may close an idle connection at the moment of
+  its next use (RFC 9112, 9.3.1), and no request of this client changes anything, so sending it twice is safe
   (RFC 9110, 9.2.2).
 
-Never after another 4xx, and never past the deadline. Pauses are spread at random, so that many clients don't come back
-at once.
+Never after another 4xx, and never past the deadline. Pauses are randomized, so that many clients don't come back at
+once.
 """
 
 from __future__ import annotations
@@ -37,20 +36,20 @@ _SPREAD = 0.25
 _QUOTED = 200
 
 
-class Wishes(TypedDict, total=False):
-    """What a caller may want besides the answers."""
+class PredictOptions(TypedDict, total=False):
+    """What a caller may set for a prediction."""
 
     model: str | None
     """A model's name; only a service with a single model needs none."""
     top: int | None
-    """The best so many labels alone."""
+    """Only so many labels, the best ones."""
     threshold: float | None
     """Replaces the Spec's."""
     priority: Literal[-1, 0, 1]
     """1 goes before 0, 0 before -1."""
     timeout: float | None
-    """Seconds for each request with all its tries; replaces the client's. The service drops what nobody waits for any
-    more."""
+    """Seconds for each request with all its attempts; replaces the client's. The service drops what nobody waits for
+    any more."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer."""
+    """An HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -74,30 +73,30 @@ class Reply:
     body: bytes
 
     def json(self) -> Any:
-        """Return the answer's JSON; raises ServiceError where it is none."""
+        """Return the parsed body; raises ServiceError where it is not JSON."""
         try:
             return json.loads(self.body, parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             raise ServiceError(
-                f"the service's answer is no JSON: {quoted(self.body)}",
-                "Is it Plimsoll that answers there?",
+                f"the service's reply is not JSON: {quoted(self.body)}",
+                "Is this the address of `plimsoll serve`?",
                 status=self.status,
             ) from error
 
 
-class Broken(Exception):  # noqa: N818 - what happened, between two modules
-    """A try that brought no answer."""
+class AttemptError(Exception):
+    """An attempt that brought no reply; `Exchange` decides what follows, so no caller sees it."""
 
     def __init__(self, reason: str, stage: Literal["unsent", "dropped", "late", "broken"]) -> None:
         super().__init__(reason)
         self.reason = reason
         self.stage = stage
-        """`unsent`: no connection; `dropped`: closed without a byte of an answer; `late`: out of time; `broken`:
+        """`unsent`: no connection; `dropped`: closed without a byte of a reply; `late`: out of time; `broken`:
         anything else."""
 
 
 class Exchange:
-    """The state of one call: how often it was tried, and how much of its time is left."""
+    """The state of one call: how often it was attempted, and how much of its time is left."""
 
     def __init__(
         self,
@@ -110,9 +109,9 @@ class Exchange:
     ) -> None:
         self.call = call
         self.request_id = secrets.token_hex(8)
-        """The same for all tries: the service's log shows them together."""
-        self._left = retries
-        self._tries = 0
+        """The same for all attempts: the service's log shows them together."""
+        self._retries = retries
+        self._failures = 0
         self._dropped = False
         self._timeout = timeout
         self._clock = clock
@@ -120,46 +119,46 @@ class Exchange:
         self._deadline = clock() + timeout
 
     def remaining(self) -> float:
-        """Return the seconds that are left; raises DeadlineError where none are."""
+        """Return the seconds that are left; raises DeadlineError where there are none."""
         left = self._deadline - self._clock()
         if left <= 0:
             raise self._late("")
         return left
 
-    def heard(self, reply: Reply) -> float | None:
-        """Return how long to wait before the next try, or None where `reply` is the answer; raises ServiceError where
-        there is none."""
+    def after_reply(self, reply: Reply) -> float | None:
+        """Return the seconds until the next attempt, or None where `reply` is the answer; raises ServiceError where no
+        further attempt helps."""
         if 200 <= reply.status < 300:
             return None
-        error = problem(reply, self.request_id)
+        error = error_of(reply, self.request_id)
         if not isinstance(error, BusyError):
             raise error
         hint = min(error.retry_after or 0.0, _LONGEST_HINT_S)
-        return self._again(max(self._pause(), hint * (1 + _SPREAD * self._chance())), error)
+        return self._retry_after(max(self._pause(), hint * (1 + _SPREAD * self._chance())), error)
 
-    def broke(self, broken: Broken) -> float:
-        """Return how long to wait before the next try; raises UnreachableError or DeadlineError where none helps."""
-        if broken.stage == "late":
-            raise self._late(broken.reason) from broken
+    def after_failure(self, failure: AttemptError) -> float:
+        """Return the seconds until the next attempt; raises UnreachableError or DeadlineError where none helps."""
+        if failure.stage == "late":
+            raise self._late(failure.reason) from failure
         error = UnreachableError(
-            f"no answer from the service: {broken.reason}",
-            "Is it running, and is this its address?",
+            f"no answer from the service: {failure.reason}",
+            "Is the service running, and is this its address?",
             request_id=self.request_id,
         )
-        first_drop = broken.stage == "dropped" and not self._dropped
-        self._dropped |= broken.stage == "dropped"
-        if broken.stage == "unsent" or first_drop:
-            return self._again(self._pause(), error)
-        raise error from broken
+        first_drop = failure.stage == "dropped" and not self._dropped
+        self._dropped |= failure.stage == "dropped"
+        if failure.stage == "unsent" or first_drop:
+            return self._retry_after(self._pause(), error)
+        raise error from failure
 
-    def _again(self, pause: float, error: ServiceError) -> float:
-        self._tries += 1
-        if self._tries > self._left or pause >= self._deadline - self._clock():
+    def _retry_after(self, pause: float, error: ServiceError) -> float:
+        self._failures += 1
+        if self._failures > self._retries or pause >= self._deadline - self._clock():
             raise error
         return pause
 
     def _pause(self) -> float:
-        return min(_FIRST_PAUSE_S * 2.0**self._tries, _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
+        return min(_FIRST_PAUSE_S * 2.0**self._failures, _LONGEST_PAUSE_S) * (0.5 + 0.5 * self._chance())
 
     def _late(self, reason: str) -> DeadlineError:
         return DeadlineError(
@@ -169,9 +168,9 @@ class Exchange:
         )
 
 
-def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
-    """Say what an answer that is none says."""
-    words = _said(reply)
+def error_of(reply: Reply, request_id: str | None = None) -> ServiceError:
+    """Return the error that an unsuccessful reply stands for."""
+    words = _error_fields(reply)
     kind = ServiceError
     if reply.status in (429, 503):
         kind = BusyError
@@ -180,8 +179,8 @@ def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
     elif 400 <= reply.status < 500:
         kind = RejectedError
     elif 300 <= reply.status < 400:
-        words["message"] = f"the service sends elsewhere: {_one_line(reply.headers.get('location', ''))}"
-        words["hint"] = "Give that address to the client; it follows no redirects, so that keys stay where they belong."
+        words["message"] = f"the service redirects to {_one_line(reply.headers.get('location', ''))}"
+        words["hint"] = "Give the client that address; it follows no redirects, so that a key goes nowhere else."
     error = kind(
         words["message"],
         words["hint"] or _HINTS.get(reply.status, ""),
@@ -197,28 +196,28 @@ def problem(reply: Reply, request_id: str | None = None) -> ServiceError:
 
 _HINTS = {
     401: "Give the client a key: Client(url, key=…).",
-    403: "The key may not do this.",
-    404: "Client.models() lists what the service has.",
+    403: "The key's role does not allow this.",
+    404: "Client.models() lists the served models.",
 }
 
 
-def _said(reply: Reply) -> dict[str, str]:
+def _error_fields(reply: Reply) -> dict[str, str]:
     """Read `{"error": {"kind", "message", "hint"}}`, the same of a request's only picture, or `{"error": text}`;
-    whatever else it is, is quoted."""
+    anything else is quoted."""
     try:
         body = reply.json()
     except ServiceError:
         body = None  # a proxy's page, for example
     items = body.get("results") if isinstance(body, dict) else None
     lone = items[0] if isinstance(items, list) and len(items) == 1 else None
-    said = lone.get("error") if isinstance(lone, dict) else body.get("error") if isinstance(body, dict) else None
-    if isinstance(said, str):
-        said = {"message": said}
-    if not isinstance(said, dict) or not said.get("message"):
-        said = {"message": f"HTTP {reply.status}{': ' if reply.body else ''}{quoted(reply.body)}"}
+    error = lone.get("error") if isinstance(lone, dict) else body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict) or not error.get("message"):
+        error = {"message": f"HTTP {reply.status}{': ' if reply.body else ''}{quoted(reply.body)}"}
     return {
         "of": "picture" if lone else "request",
-        **{name: _one_line(str(said.get(name) or "")) for name in ("kind", "message", "hint")},
+        **{name: _one_line(str(error.get(name) or "")) for name in ("kind", "message", "hint")},
     }
 
 
@@ -237,7 +236,7 @@ def retry_after(text: str | None, now: Callable[[], float] = time.time) -> float
 
 
 def quoted(body: bytes) -> str:
-    """Return the beginning of an answer, fit to be shown."""
+    """Return the beginning of a body, fit to be shown."""
     text = _one_line(body[: 4 * _QUOTED].decode("utf-8", "replace"))
     return text if len(text) <= _QUOTED else text[:_QUOTED] + " …"
 
@@ -247,4 +246,4 @@ def _one_line(text: str) -> str:
 
 
 def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,4 +1,4 @@
-"""One request for predictions: from pictures to its body, from its answer to results."""
+"""One request for predictions: from pictures to its body, from the reply to results."""
 
 from __future__ import annotations
 
@@ -6,46 +6,42 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plimsoll.client.answers import Answer, Result, ServedModel
+from plimsoll.client.answers import Answer, ModelInfo, Result
 from plimsoll.client.errors import ItemError, ServiceError
-from plimsoll.client.exchange import Call, Reply, Wishes
-from plimsoll.client.pictures import Sending
+from plimsoll.client.exchange import Call, PredictOptions, Reply
+from plimsoll.client.uploads import Upload
 
 TOO_LARGE = 413
 
 
 class PredictionRequest:
-    """The pictures of one request. Making one reads them."""
+    """The pictures of one request, which are read when it is created."""
 
-    def __init__(self, group: Sequence[Sending], wishes: Wishes) -> None:
-        self._names = [one.name for one in group]
-        self._read = [one.read() for one in group]
-        self._wishes = wishes
+    def __init__(self, group: Sequence[Upload], options: PredictOptions) -> None:
+        self._names = [upload.name for upload in group]
+        self._read = [upload.read() for upload in group]
+        self._options = options
         self.pictures = [data for data in self._read if isinstance(data, bytes)]
-        """Those that could be read; the others are answered here."""
+        """Those that could be read; the others fail here."""
 
     def call(self) -> Call:
         """Return the HTTP request: one picture as it is, several as `multipart/form-data`."""
         params = {
-            name: str(self._wishes[name])
+            name: str(self._options[name])
             for name in ("model", "top", "threshold")
-            if self._wishes.get(name) is not None
+            if self._options.get(name) is not None
         }
-        if self._wishes.get("priority"):
-            params["priority"] = str(self._wishes["priority"])
+        if self._options.get("priority"):
+            params["priority"] = str(self._options["priority"])
         kind, body = (
             ("application/octet-stream", self.pictures[0]) if len(self.pictures) == 1 else multipart(self.pictures)
         )
         return Call("POST", "/v1/predict", params, {"content-type": kind}, body)
 
     def results(self, reply: Reply | None) -> list[Result]:
-        """Return what came of each picture, in order; raises ServiceError where the answer is not one that this client
-        understands."""
-        answered = iter(_answered(reply, len(self.pictures)) if reply is not None else [])
-        return [
-            _result(name, next(answered) if isinstance(data, bytes) else data)
-            for name, data in zip(self._names, self._read, strict=True)
-        ]
+        """Return what came of each picture, in order; raises ServiceError where this client does not understand the
+        reply."""
+        return self._results(_read_answers(reply, len(self.pictures)) if reply is not None else [])
 
     def failed(self, error: ServiceError) -> list[Result]:
         """Return the result of a single picture that the service has no answer for, or finds too large; raises `error`
@@ -55,8 +51,13 @@ class PredictionRequest:
         item = ItemError(
             error.message, error.hint, status=error.status, kind=error.kind or "input", request_id=error.request_id
         )
+        return self._results([item])
+
+    def _results(self, outcomes: Sequence[Answer | ItemError]) -> list[Result]:
+        """Return all results in order, with the outcomes of the pictures that could be read among them."""
+        sent = iter(outcomes)
         return [
-            _result(name, item if isinstance(data, bytes) else data)
+            _result(name, next(sent) if isinstance(data, bytes) else data)
             for name, data in zip(self._names, self._read, strict=True)
         ]
 
@@ -74,68 +75,68 @@ def multipart(pictures: Sequence[bytes]) -> tuple[str, bytes]:
     return f"multipart/form-data; boundary={boundary}", b"".join([*parts, f"--{boundary}--\r\n".encode()])
 
 
-def _result(name: str, came: Answer | ItemError) -> Result:
-    if isinstance(came, Answer):
-        return Result(name, came)
-    came.name = name
-    return Result(name, None, came)
+def _result(name: str, outcome: Answer | ItemError) -> Result:
+    if isinstance(outcome, Answer):
+        return Result(name, outcome)
+    outcome.name = name
+    return Result(name, None, outcome)
 
 
-def _answered(reply: Reply, count: int) -> list[Answer | ItemError]:
+def _read_answers(reply: Reply, count: int) -> list[Answer | ItemError]:
     body = reply.json()
     request_id = reply.headers.get("x-request-id")
     try:
         items = body["results"]
         if len(items) != count:
             raise ServiceError(f"the service answered {len(items)} of {count} pictures", request_id=request_id)
-        return [_item(item, str(body.get("model", "")), str(body.get("version", "")), request_id) for item in items]
+        return [
+            _read_item(item, str(body.get("model", "")), str(body.get("version", "")), request_id) for item in items
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ServiceError(
-            f"the service's answer is not understood ({type(error).__name__}: {error})",
-            "Is it another version's?",
-            request_id=request_id,
-        ) from error
+        raise _not_understood("answer", error, request_id) from error
 
 
-def _item(item: Mapping[str, Any], model: str, version: str, request_id: str | None) -> Answer | ItemError:
+def _read_item(item: Mapping[str, Any], model: str, version: str, request_id: str | None) -> Answer | ItemError:
     milliseconds = {str(stage): float(value) for stage, value in (item.get("milliseconds") or {}).items()}
     error = item.get("error")
     if error is not None:
-        problem = ItemError(
+        item_error = ItemError(
             str(error["message"]),
             str(error.get("hint") or ""),
             kind=str(error.get("kind") or ""),
             request_id=request_id,
         )
-        problem.milliseconds = milliseconds
-        return problem
+        item_error.milliseconds = milliseconds
+        return item_error
     row = item["answer"]
     if not isinstance(row, dict):
         raise TypeError(f"an answer is {type(row).__name__}, not an object")
     return Answer(row, milliseconds, int(item.get("batch") or 1), model, version)
 
 
-def served(reply: Reply) -> list[ServedModel]:
+def read_models(reply: Reply) -> list[ModelInfo]:
     """Read the answer of `GET /v1/models`."""
     body = reply.json()
     try:
         return [
-            ServedModel(str(one["name"]), str(one.get("version", "")), str(one["state"]), one) for one in body["models"]
+            ModelInfo(str(model["name"]), str(model.get("version", "")), str(model["state"]), model)
+            for model in body["models"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise _not_understood("list of models", error, reply.headers.get("x-request-id")) from error
 
 
 def never_ready(url: str, timeout: float) -> ServiceError:
-    """Say that a service didn't become ready in time."""
+    """Return the error for a service that did not become ready in time."""
     return ServiceError(
-        f"the service at {url} is not ready after {timeout:g} s", "Where it can be reached, `models()` says why."
+        f"the service at {url} is not ready after {timeout:g} s",
+        "`models()` says why, where the service can be reached.",
     )
 
 
 def _not_understood(what: str, error: Exception, request_id: str | None) -> ServiceError:
     return ServiceError(
         f"the service's {what} is not understood ({type(error).__name__}: {error})",
-        "Is it another version's?",
+        "Does the service run another version?",
         request_id=request_id,
     )

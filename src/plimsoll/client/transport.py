@@ -3,65 +3,57 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import ssl
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-from plimsoll.client.exchange import Broken, Exchange, Reply
-from plimsoll.errors import BackendMissingError, InputError
+from plimsoll.client.exchange import AttemptError, Exchange, Reply
+from plimsoll.core.foreign import require
+from plimsoll.errors import InputError
 
 if TYPE_CHECKING:
     import httpx
 
 _CONNECT_S = 5.0
-_KEPT_S = 4.0
-"""How long an unused connection is kept: less than the 5 s after which servers commonly close theirs."""
-_LONGEST_WAIT_S = 3600.0
+_KEEP_ALIVE_S = 4.0
+"""How long an idle connection is kept: less than the 5 s after which servers commonly close theirs."""
+_LONGEST_TIMEOUT_S = 3600.0
 """The longest timeout that a service accepts."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a service is, and how its clients call it."""
+class ClientConfig:
+    """Where a service is, and how a client calls it."""
 
     url: str
     key: str | None = field(repr=False)
     timeout: float
-    """Seconds for a call with all its tries, where the caller wishes no other."""
+    """Seconds for a call with all its attempts, unless the caller sets another."""
     retries: int
     connections: int
     verify: str | bool
-    """A file of certificates to trust; False trusts everybody."""
+    """A file of certificates to trust; False trusts any."""
 
-    def checked(self) -> Place:
-        """Return itself; raises InputError where something can't be meant."""
+    def validated(self) -> Self:
+        """Return itself; raises InputError where a value is invalid."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InputError(
-                f"not the address of a service: {self.url!r}", "Expected http://HOST:PORT or https://HOST."
-            )
+            raise InputError(f"invalid service address {self.url!r}", "Expected http://HOST:PORT or https://HOST.")
         if parts.username is not None or parts.query or parts.fragment:
-            raise InputError(
-                "the address of a service has no user, query or fragment", "A key is given with Client(url, key=…)."
-            )
+            raise InputError("a service address has no user, query or fragment", "Pass a key as Client(url, key=…).")
         if self.key is not None and not (
             self.key.isascii() and self.key.isprintable() and self.key.strip() == self.key != ""
         ):
-            raise InputError("the key has characters that no key has", "Is there a line break at its end?")
+            raise InputError("the key contains invalid characters", "Is there a line break at its end?")
         if self.connections < 1:
-            raise InputError(f"connections = {self.connections}: a client needs at least one")
+            raise InputError(f"connections = {self.connections}: expected at least 1")
         return self
 
-    def options(self) -> dict[str, Any]:
-        """Return what httpx's clients are made with."""
-        if importlib.util.find_spec("httpx") is None:
-            raise BackendMissingError(
-                "httpx is not installed; the client needs it", "Install it: pip install 'plimsoll-line[client]'"
-            )
-        import httpx
+    def httpx_options(self) -> dict[str, Any]:
+        """Return the arguments of httpx's clients; raises BackendMissingError where httpx is not installed."""
+        httpx = require("httpx", "pip install 'plimsoll-line[client]'")
 
         import plimsoll
 
@@ -69,7 +61,7 @@ class Place:
         if self.key is not None:
             headers["authorization"] = f"Bearer {self.key}"
         limits = httpx.Limits(
-            max_connections=self.connections, max_keepalive_connections=self.connections, keepalive_expiry=_KEPT_S
+            max_connections=self.connections, max_keepalive_connections=self.connections, keepalive_expiry=_KEEP_ALIVE_S
         )
         return {
             "base_url": self.url.rstrip("/"),
@@ -87,29 +79,29 @@ class Place:
             context.load_verify_locations(self.verify)
         except (OSError, ssl.SSLError) as error:
             raise InputError(
-                f"{self.verify}: no certificates can be read from it ({error})", "Expected a PEM file."
+                f"{self.verify}: can't read certificates from it: {error}", "Expected a PEM file."
             ) from error
         return context
 
 
-def open_client(place: Place) -> httpx.Client:
+def open_client(config: ClientConfig) -> httpx.Client:
     """Return a pool of connections."""
-    options = place.options()
+    options = config.httpx_options()
     import httpx
 
     return httpx.Client(**options)
 
 
-def open_async_client(place: Place) -> httpx.AsyncClient:
+def open_async_client(config: ClientConfig) -> httpx.AsyncClient:
     """Return a pool of connections for asyncio."""
-    options = place.options()
+    options = config.httpx_options()
     import httpx
 
     return httpx.AsyncClient(**options)
 
 
 def send(client: httpx.Client, exchange: Exchange) -> Reply:
-    """Try a call once; raises Broken."""
+    """Attempt a call once; raises AttemptError."""
     import httpx
 
     left = exchange.remaining()
@@ -122,14 +114,14 @@ def send(client: httpx.Client, exchange: Exchange) -> Reply:
             for part in response.iter_bytes():
                 parts.append(part)
                 if time.monotonic() > deadline:  # httpx's own limit is for each read
-                    raise Broken("the answer comes too slowly", "late")
+                    raise AttemptError("the reply comes too slowly", "late")
             return _reply(response, b"".join(parts))
     except httpx.RequestError as error:
-        raise broken(error, answering) from error
+        raise attempt_error(error, answering) from error
 
 
 async def send_async(client: httpx.AsyncClient, exchange: Exchange) -> Reply:
-    """Try a call once; raises Broken."""
+    """Attempt a call once; raises AttemptError."""
     import httpx
 
     left = exchange.remaining()
@@ -139,27 +131,27 @@ async def send_async(client: httpx.AsyncClient, exchange: Exchange) -> Reply:
             answering = True
             return _reply(response, await response.aread())
     except TimeoutError as error:
-        raise Broken("the time is over", "late") from error
+        raise AttemptError("out of time", "late") from error
     except httpx.RequestError as error:
-        raise broken(error, answering) from error
+        raise attempt_error(error, answering) from error
 
 
-def broken(error: httpx.RequestError, answering: bool) -> Broken:
-    """Say how a try ended; `answering`: whether the head of an answer was there."""
+def attempt_error(error: httpx.RequestError, answering: bool) -> AttemptError:
+    """Return how an attempt failed; `answering`: whether the head of a reply had come."""
     import httpx
 
     reason = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
         # A certificate that isn't trusted won't be a second later.
-        return Broken(reason, "broken" if _certificate(error) else "unsent")
+        return AttemptError(reason, "broken" if _is_certificate_error(error) else "unsent")
     if isinstance(error, httpx.TimeoutException):
-        return Broken(reason, "late")
+        return AttemptError(reason, "late")
     if not answering and isinstance(error, httpx.RemoteProtocolError | httpx.ReadError):
-        return Broken(reason, "dropped")
-    return Broken(reason, "broken")
+        return AttemptError(reason, "dropped")
+    return AttemptError(reason, "broken")
 
 
-def _certificate(error: BaseException) -> bool:
+def _is_certificate_error(error: BaseException) -> bool:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
@@ -170,8 +162,10 @@ def _certificate(error: BaseException) -> bool:
 
 def _request(exchange: Exchange, left: float) -> dict[str, Any]:
     call = exchange.call
-    # The service is told how long somebody waits: it needn't compute for nobody.
-    params = {**call.params, "timeout": f"{min(left, _LONGEST_WAIT_S):.3f}"} if call.method == "POST" else call.params
+    # The service learns how long the caller waits, so that it computes nothing in vain.
+    params = (
+        {**call.params, "timeout": f"{min(left, _LONGEST_TIMEOUT_S):.3f}"} if call.method == "POST" else call.params
+    )
     return {
         "method": call.method,
         "url": call.path,

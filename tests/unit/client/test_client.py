@@ -228,7 +228,7 @@ def test_models_and_readiness(use: Do) -> None:
             ("standin", "ready", True, ["sfw", "nsfw"]),
             ("other", "unavailable", False, []),
         ]
-        assert models[1].facts["reason"] == "its worker dies"
+        assert models[1].details["reason"] == "its worker dies"
         assert use(url, lambda client: client.ready()) is True
 
 
@@ -297,7 +297,7 @@ def test_another_tasks_property_says_so() -> None:
 
 def test_the_key_is_not_shown() -> None:
     with Client("http://localhost:1", key="plm_secret") as client:
-        assert "secret" not in repr(client) + repr(vars(client)["_place"])
+        assert "secret" not in repr(client) + repr(vars(client)["_config"])
 
 
 def test_both_clients_are_made_and_asked_alike() -> None:

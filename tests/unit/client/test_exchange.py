@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plimsoll.client.errors import BusyError, DeadlineError, RejectedError, ServiceError, UnreachableError
-from plimsoll.client.exchange import Broken, Call, Exchange, Reply, problem, quoted, retry_after
+from plimsoll.client.exchange import AttemptError, Call, Exchange, Reply, error_of, quoted, retry_after
 
 CALL = Call("POST", "/v1/predict")
 
@@ -51,34 +51,34 @@ def busy(status: int = 503, hint: str | None = None) -> Reply:
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_it_waits_as_long_as_the_service_says(status: int) -> None:
-    assert Turned().exchange().heard(busy(status, "7")) == 7.0
+    assert Turned().exchange().after_reply(busy(status, "7")) == 7.0
 
 
 def test_many_clients_do_not_come_back_at_once() -> None:
-    assert Turned(chance=Chance(1.0)).exchange().heard(busy(hint="8")) == 10.0
+    assert Turned(chance=Chance(1.0)).exchange().after_reply(busy(hint="8")) == 10.0
 
 
 @pytest.mark.parametrize("hint", ["0", "-5", "nonsense", "nan"])
 def test_a_hint_of_no_time_is_no_reason_to_hurry(hint: str) -> None:
     exchange = Turned(chance=Chance(1.0)).exchange()
-    assert [exchange.heard(busy(hint=hint)) for _ in range(3)] == [0.2, 0.4, 0.8]
+    assert [exchange.after_reply(busy(hint=hint)) for _ in range(3)] == [0.2, 0.4, 0.8]
 
 
 def test_an_hour_is_not_waited_for() -> None:
-    assert Turned(timeout=7200).exchange().heard(busy(hint="3600")) == 60.0
+    assert Turned(timeout=7200).exchange().after_reply(busy(hint="3600")) == 60.0
 
 
 def test_without_a_hint_the_pauses_double_up_to_a_limit() -> None:
     exchange = Turned(retries=8, timeout=3600, chance=Chance(1.0)).exchange()
-    assert [exchange.heard(busy()) for _ in range(7)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+    assert [exchange.after_reply(busy()) for _ in range(7)] == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
 
 
 def test_the_last_try_raises_what_the_service_said() -> None:
     exchange = Turned(retries=2).exchange()
-    assert exchange.heard(busy(hint="1")) == 1.0
-    assert exchange.heard(busy(hint="1")) == 1.0
+    assert exchange.after_reply(busy(hint="1")) == 1.0
+    assert exchange.after_reply(busy(hint="1")) == 1.0
     with pytest.raises(BusyError, match="the queue is full") as raised:
-        exchange.heard(busy(429, "1"))
+        exchange.after_reply(busy(429, "1"))
     assert (raised.value.status, raised.value.kind, raised.value.retry_after) == (429, "overloaded", 1.0)
 
 
@@ -87,8 +87,8 @@ def test_a_pause_that_leads_past_the_deadline_is_not_begun() -> None:
     exchange = turned.exchange()
     turned.clock.now += 4
     with pytest.raises(BusyError):
-        exchange.heard(busy(hint="6"))
-    assert turned.exchange().heard(busy(hint="6")) == 6.0
+        exchange.after_reply(busy(hint="6"))
+    assert turned.exchange().after_reply(busy(hint="6")) == 6.0
 
 
 def test_nothing_is_sent_after_the_deadline() -> None:
@@ -103,7 +103,7 @@ def test_nothing_is_sent_after_the_deadline() -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 413, 415, 422])
 def test_a_4xx_is_never_tried_again(status: int) -> None:
     with pytest.raises(RejectedError) as raised:
-        Turned().exchange().heard(
+        Turned().exchange().after_reply(
             Reply(
                 status,
                 {"retry-after": "1", "x-request-id": "abc"},
@@ -124,30 +124,32 @@ def test_a_4xx_is_never_tried_again(status: int) -> None:
 )
 def test_nor_is_anything_else(status: int, kind: type[ServiceError]) -> None:
     with pytest.raises(ServiceError) as raised:
-        Turned().exchange().heard(Reply(status, {"location": "https://elsewhere/"}, b"<h1>Bad\x1b[31m gateway</h1>"))
+        Turned().exchange().after_reply(
+            Reply(status, {"location": "https://elsewhere/"}, b"<h1>Bad\x1b[31m gateway</h1>")
+        )
     assert type(raised.value) is kind
     assert "\x1b" not in str(raised.value)
 
 
 def test_no_connection_is_tried_again_and_then_told() -> None:
     exchange = Turned(retries=2).exchange()
-    assert [exchange.broke(Broken("refused", "unsent")) for _ in range(2)] == [0.1, 0.2]
+    assert [exchange.after_failure(AttemptError("refused", "unsent")) for _ in range(2)] == [0.1, 0.2]
     with pytest.raises(UnreachableError, match="refused"):
-        exchange.broke(Broken("refused", "unsent"))
+        exchange.after_failure(AttemptError("refused", "unsent"))
 
 
 def test_a_connection_that_closes_without_an_answer_is_tried_once_more() -> None:
     exchange = Turned().exchange()
-    assert exchange.broke(Broken("disconnected", "dropped")) == 0.1
+    assert exchange.after_failure(AttemptError("disconnected", "dropped")) == 0.1
     with pytest.raises(UnreachableError, match="disconnected"):
-        exchange.broke(Broken("disconnected", "dropped"))
+        exchange.after_failure(AttemptError("disconnected", "dropped"))
 
 
 def test_what_broke_in_the_middle_is_not() -> None:
     with pytest.raises(UnreachableError):
-        Turned().exchange().broke(Broken("reset", "broken"))
+        Turned().exchange().after_failure(AttemptError("reset", "broken"))
     with pytest.raises(DeadlineError):
-        Turned().exchange().broke(Broken("read timeout", "late"))
+        Turned().exchange().after_failure(AttemptError("read timeout", "late"))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_retry_after_is_read_in_both_forms(text: str | None, seconds: float | No
 @given(status=st.integers(300, 599), body=st.binary(max_size=300), hint=st.text(max_size=30))
 def test_whatever_comes_is_put_in_words(status: int, body: bytes, hint: str) -> None:
     """A proxy's page, a lie, half of an answer: an error with a line that can be shown, never another exception."""
-    error = problem(Reply(status, {"retry-after": hint, "location": hint}, body))
+    error = error_of(Reply(status, {"retry-after": hint, "location": hint}, body))
     assert error.message
     assert all(sign.isprintable() for sign in error.message + error.hint + error.kind)
 
@@ -181,7 +183,7 @@ def test_whatever_comes_is_put_in_words(status: int, body: bytes, hint: str) -> 
     [b"[" * 100_000, b'{"error": ' * 50_000, b'{"error": {"message": NaN}}', b'{"error": ["a"]}', b"\xff\xfe", b"null"],
 )
 def test_hostile_bodies_are_quoted(body: bytes) -> None:
-    error = problem(Reply(500, {}, body))
+    error = error_of(Reply(500, {}, body))
     assert error.message.startswith("HTTP 500")
     assert len(error.message) < 300
 

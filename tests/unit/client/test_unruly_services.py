@@ -184,7 +184,7 @@ def test_redirects_are_not_followed(use: Do) -> None:
     )
     with (
         running(service.app()) as url,
-        pytest.raises(ServiceError, match=r"sends elsewhere: http://127\.0\.0\.1:1/v1/predict"),
+        pytest.raises(ServiceError, match=r"redirects to http://127\.0\.0\.1:1/v1/predict"),
     ):
         use(url, lambda client: client.predict(b"x"), key="plm_secret")
     assert len(service.seen) == 1

@@ -1,4 +1,4 @@
-"""What a caller gives as a picture, and how many of them go into one request."""
+"""The pictures that a caller passes, read for sending and grouped into requests of bounded size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plimsoll.client.errors import ItemError
 from plimsoll.errors import InputError
 
 REQUEST_BYTES = 8 * 1024 * 1024
-"""Pictures of one request together; a larger one goes alone. Services take 64 MiB unless told otherwise."""
+"""Pictures of one request together; a larger one goes alone. Services accept 64 MiB by default."""
 
 
 @runtime_checkable
@@ -24,12 +24,12 @@ class Readable(Protocol):
 
 
 Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Readable
-"""A picture file's path, its bytes, or a file object opened in binary mode (read from where it stands)."""
+"""A picture file's path, its bytes, or a file object opened in binary mode (read from its current position)."""
 
 
 @dataclass(frozen=True)
-class Sending:
-    """A picture that is to be sent, read as late as possible so that few are in memory at once."""
+class Upload:
+    """A picture to be sent, read as late as possible so that few are in memory at once."""
 
     name: str
     size: int
@@ -37,7 +37,7 @@ class Sending:
     source: Path | bytes | ItemError
 
     def read(self) -> bytes | ItemError:
-        """Return the picture's bytes, or why they can't be had."""
+        """Return the picture's bytes, or why they can't be read."""
         data: bytes | ItemError
         try:
             data = self.source.read_bytes() if isinstance(self.source, Path) else self.source
@@ -46,60 +46,60 @@ class Sending:
         return data or _unreadable(self.name, ValueError("it is empty (0 bytes)"))
 
 
-def sending(picture: Picture, number: int) -> Sending:
-    """Prepare the picture that is number `number`. A file object is read now, since its caller may close it."""
+def prepare_upload(picture: Picture, number: int) -> Upload:
+    """Return the upload of picture number `number`. A file object is read now, because its caller may close it."""
     if isinstance(picture, str | os.PathLike):
         name = os.fspath(picture)
         try:
-            return Sending(name, Path(name).stat().st_size, Path(name))
+            return Upload(name, Path(name).stat().st_size, Path(name))
         except (OSError, ValueError) as error:
-            return Sending(name, 0, _unreadable(name, error))
+            return Upload(name, 0, _unreadable(name, error))
     if isinstance(picture, bytes | bytearray | memoryview):
         data = bytes(picture)
-        return Sending(str(number), len(data), data)
+        return Upload(str(number), len(data), data)
     if isinstance(picture, Readable):
-        return _opened(picture, number)
+        return _read_file(picture, number)
     raise InputError(
-        f"{type(picture).__name__} is no picture",
+        f"not a picture: {type(picture).__name__}",
         "Expected a path, bytes or a file object; `predict` takes a list of them, `predict_many` any iterable.",
     )
 
 
-def _opened(file: Readable, number: int) -> Sending:
+def _read_file(file: Readable, number: int) -> Upload:
     name = getattr(file, "name", None)
-    named = name if isinstance(name, str) else str(number)
+    label = name if isinstance(name, str) else str(number)
     try:
         data = file.read()
     except (OSError, ValueError) as error:
-        return Sending(named, 0, _unreadable(named, error))
+        return Upload(label, 0, _unreadable(label, error))
     if not isinstance(data, bytes):
-        error = ValueError(f"it gives {type(data).__name__}, not bytes; open it with mode 'rb'")
-        return Sending(named, 0, _unreadable(named, error))
-    return Sending(named, len(data), data)
+        error = ValueError(f"reading gave {type(data).__name__}, not bytes; open it with mode 'rb'")
+        return Upload(label, 0, _unreadable(label, error))
+    return Upload(label, len(data), data)
 
 
-class Grouping:
+class Batcher:
     """Cuts a stream of pictures into requests of at most `batch` pictures and `limit` bytes; a larger picture goes
     alone."""
 
     def __init__(self, batch: int, limit: int = REQUEST_BYTES) -> None:
         if batch < 1:
-            raise InputError(f"batch = {batch}: a request has at least one picture")
+            raise InputError(f"batch = {batch}: expected at least 1")
         self._batch = batch
         self._limit = limit
-        self._group: list[Sending] = []
+        self._group: list[Upload] = []
         self._size = 0
 
-    def add(self, picture: Sending) -> list[Sending]:
-        """Take a picture; return the request that is full now, or nothing."""
-        full: list[Sending] = []
+    def add(self, picture: Upload) -> list[Upload]:
+        """Add a picture; returns the group that is full now, or an empty one."""
+        full: list[Upload] = []
         if self._group and (len(self._group) == self._batch or self._size + picture.size > self._limit):
-            full = self.rest()
+            full = self.flush()
         self._group.append(picture)
         self._size += picture.size
         return full
 
-    def rest(self) -> list[Sending]:
+    def flush(self) -> list[Upload]:
         """Return what is left; empty where nothing is."""
         group, self._group, self._size = self._group, [], 0
         return group
@@ -107,6 +107,6 @@ class Grouping:
 
 def _unreadable(name: str, error: Exception) -> ItemError:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    problem = ItemError(f"can't read the picture: {reason}", kind="input")
-    problem.name = name
-    return problem
+    unreadable = ItemError(f"can't read the picture: {reason}", kind="input")
+    unreadable.name = name
+    return unreadable
