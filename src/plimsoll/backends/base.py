@@ -1,17 +1,19 @@
-"""The seam between Plimsoll and the runtimes: what a file in `plimsoll.backends` provides.
+"""The interface between Plimsoll and the runtimes: what a folder in `plimsoll.backends` provides.
 
-A new runtime is one new file there. It subclasses `Backend`, names its instance `BACKEND`, imports its runtime
-inside its methods through `require`, and wraps calls into it in `translate`. Packages from elsewhere add theirs by
-the entry point group `plimsoll.backends`, which leads to such an instance.
+A new runtime is one new folder there. It subclasses `Backend`, names its instance `BACKEND`, imports its runtime inside
+its methods through `require`, and wraps calls into it in `translate`. Other packages add theirs with the entry point
+group `plimsoll.backends`, which leads to such an instance. Whatever the rest of Plimsoll has to know about a runtime is
+an attribute or a method here.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -23,6 +25,10 @@ from plimsoll.errors import BackendMissingError, TargetError
 from plimsoll.onnx.form import OnnxForm
 from plimsoll.system import host
 
+if TYPE_CHECKING:
+    from plimsoll.backends.calibration_tables import CalibrationTable
+    from plimsoll.spec import Spec
+
 Objective = Literal["throughput", "latency"]
 
 
@@ -30,8 +36,8 @@ Objective = Literal["throughput", "latency"]
 class ThreadPlan:
     """How the cores are shared: `streams` calls at once, each computing with `threads` threads.
 
-    Many streams of one thread give the most answers a second, since nobody waits for anybody; one stream of many threads
-    gives each answer soonest.
+    Many streams of one thread give the most results a second, since none waits for another; one stream of many threads
+    gives each result soonest.
     """
 
     streams: int
@@ -46,7 +52,8 @@ class ThreadPlan:
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """What a build for integers may use: what the network read while it was calibrated, and the ranges that were found."""
+    """What a build for integers may use: what the network reads for the calibration pictures, and ranges found with
+    them."""
 
     method: str
     """The calibrator: one of `Backend.calibrators`, or one of Plimsoll's own."""
@@ -57,17 +64,72 @@ class CalibrationData:
     runtime's own tool calibrates."""
 
 
+@dataclass(frozen=True)
+class QuantizationDefaults:
+    """What suits a Q/DQ network in a runtime; `plimsoll.quantize.StaticOptions` begins with it."""
+
+    activations: Literal["uint8", "int8"] | None = None
+    """None: as the processor prefers, uint8 on x86 and int8 elsewhere."""
+    symmetry: Literal["auto", "always", "never"] | None = None
+    """Grids around zero for activations that are negative too: `auto` decides by the range. None: as the calibration
+    table says."""
+    weight_bits: Literal[7, 8] | None = None
+    """None: 7 where int8 products would saturate on this processor, else 8."""
+    bias: Literal["int32", "float32"] = "int32"
+    """How a bias is stored: some runtimes add a float32 one more exactly, others compute the same with both."""
+    space_to_depth: bool = True
+    """Let a first convolution with stride 2 read squares of 2 × 2 pixels as one: exact, and faster in some runtimes."""
+    hold_averages: bool = False
+    """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, where a runtime does
+    so to save a conversion."""
+
+
+@dataclass(frozen=True)
+class TritonBackend:
+    """How NVIDIA's Triton Inference Server runs a network with its own backend for a runtime."""
+
+    name: str
+    """Triton's name of the backend."""
+    file: str
+    """The main file's name in a version folder."""
+    main_file_only: bool = False
+    """Whether the model's other files are for Plimsoll alone."""
+    same_stem: bool = False
+    """Whether the model's other files have to take the main file's name, with their own suffixes."""
+    batches: bool = True
+    """Whether it computes several requests together without computing more than they hold."""
+    instances: int = 1
+    """Calls computed at once, unless the user says how many."""
+    parameters: Callable[[int, int | None], Mapping[str, str]] = lambda _instances, _threads: {}
+    """Its settings, for so many instances, and for so many threads of one call (None: the backend's default)."""
+    accelerators: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Execution accelerators on a GPU, by name, with their parameters."""
+    signature_target: Target | None = None
+    """Another target of the runtime that sees the same inputs and outputs, where the GPU may be missing."""
+    notes: str = ""
+    """What the exported README says about it, in Markdown."""
+
+
+@dataclass(frozen=True)
+class CalibratorSettings:
+    """A Spec's preprocessing as the settings file of a runtime's own calibration tool."""
+
+    text: str
+    warnings: Sequence[str] = ()
+    """What the tool will do differently, one sentence each."""
+
+
 class Session(Protocol):
-    """A loaded network: dumb on purpose. `Runner` checks, batches, times and closes around it."""
+    """A loaded network: simple on purpose. `Runner` checks, batches, times and closes around it."""
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """What it takes."""
+        """The tensors that it takes."""
         ...
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """What it gives."""
+        """The tensors that it returns."""
         ...
 
     @property
@@ -80,7 +142,7 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give memory and devices back; calling it twice is harmless."""
+        """Release memory and devices; calling it twice is harmless."""
         ...
 
 
@@ -92,35 +154,54 @@ class Options(BaseModel):
 
 @dataclass(frozen=True)
 class AvailableTarget:
-    """A target that a backend knows, and whether this machine has it."""
+    """A target of a runtime, and whether this machine has it."""
 
     target: Target
     missing: str = ""
     """Empty where the target can be used; else what is missing and the command that adds it."""
     toolchain: str = ""
-    """The toolchain that a build for it needs, which is made where it isn't there yet; `ship` then tries the target
-    only when asked to."""
+    """The toolchain that a build for it needs, created where it is missing; `ship` then tries the target only when told
+    to."""
 
 
 class Backend(ABC):
     """One runtime."""
 
     name: ClassVar[str]
-    """The runtime's name in targets; the file has the same."""
+    """The runtime's name in targets; its folder has the same."""
+    title: ClassVar[str] = ""
+    """What its makers call it."""
+    module: ClassVar[str] = ""
+    """The Python module whose presence means that it is installed."""
+    install: ClassVar[str] = ""
+    """The command that installs it."""
+    extra: ClassVar[str] = ""
+    """The extra of Plimsoll's own package that installs it."""
     options: ClassVar[type[Options]] = Options
     deployable: ClassVar[bool] = True
-    """Whether anybody would answer pictures with it; `ship` tries no other by itself."""
+    """Whether it is meant for answering pictures; `ship` tries no other by itself."""
+    in_browser: ClassVar[bool] = False
+    """Whether it runs in browsers: a network for it becomes a web package (`plimsoll.export.web`), not a bundle."""
+    symbol: ClassVar[str] = ""
+    """Its shape in plots: circle, square, diamond, triangle, pentagon, hexagon or delta; empty: one that is free."""
+    exports_settings: ClassVar[bool] = False
+    """Whether `calibrator_settings` is there."""
 
     @property
     def formats(self) -> tuple[Reader, ...]:
-        """The model formats that only this runtime runs. Called for every path that may be one: importing them is
-        light."""
+        """The model formats that only this runtime runs. They are asked about any path that may be one, so they load
+        no runtime."""
         return ()
 
     @property
     def default_target(self) -> Target | None:
         """The target that runs a model of one of `formats` where the user names none; None: the user has to."""
         return Target(self.name)
+
+    @property
+    def calibration_tables(self) -> tuple[CalibrationTable, ...]:
+        """The formats in which its tools keep calibrated ranges."""
+        return ()
 
     @abstractmethod
     def targets(self) -> tuple[AvailableTarget, ...]:
@@ -143,6 +224,29 @@ class Backend(ABC):
         del target
         return ()
 
+    def quantization(self, target: Target) -> QuantizationDefaults:
+        """Return how a Q/DQ network is best quantized for this target."""
+        if target.device == "gpu":
+            # NVIDIA's int8 kernels know no zero point; what is left in float there wants its bias in float.
+            return QuantizationDefaults("int8", "always", weight_bits=8, bias="float32", space_to_depth=False)
+        return QuantizationDefaults()
+
+    def stream_batch(self, target: Target) -> int:
+        """Return how many pictures one call of one of several streams should hold: 8-bit networks take a tenth less
+        time a picture with 4, others no less."""
+        return 4 if target.precision == "int8" else 1
+
+    def triton(self, model: Model, target: Target) -> TritonBackend | None:
+        """Return how Triton's own backend runs a built model; None where Triton has none for it. Raises ModelError for
+        a model that has to be built first."""
+        del model, target
+        return None
+
+    def calibrator_settings(self, spec: Spec, images: str) -> CalibratorSettings:
+        """Return a Spec's preprocessing for the runtime's own calibration tool, which reads the pictures in the folder
+        `images`; raises SpecError for what it can't express."""
+        raise NotImplementedError(f"{self.name} has no settings file, as exports_settings says")
+
     def configured(self, options: Options) -> Backend:
         """Return the backend that builds with these options; itself where they matter only when it loads."""
         del options
@@ -161,16 +265,21 @@ class Backend(ABC):
         """Load a built model for `plan.streams` calls at once that compute with `plan.threads` threads each; raises
         BuildError."""
 
+    def not_installed(self) -> str:
+        """Return what is missing and the command that adds it; empty where `module` is installed. Imports nothing."""
+        if importlib.util.find_spec(self.module) is not None:
+            return ""
+        return f"{self.title} is not installed. Install it: {self.install}"
+
     def check(self, target: Target) -> None:
         """Raise TargetError for a target that this runtime doesn't know, BackendMissingError for one that this machine
         lacks."""
-        offers = {offer.target: offer for offer in self.targets()}
-        offer = offers.get(target)
-        if offer is None:
-            known = ", ".join(str(one) for one in offers)
-            raise TargetError(f"{self.name} has no target '{target}'", f"It has: {known}.")
-        if offer.missing:
-            raise BackendMissingError(f"{target} can't be used on this machine", offer.missing)
+        known = {available.target: available for available in self.targets()}
+        available = known.get(target)
+        if available is None:
+            raise TargetError(f"{self.name} has no target '{target}'", f"It has: {', '.join(map(str, known))}.")
+        if available.missing:
+            raise BackendMissingError(f"{target} can't be used on this machine", available.missing)
 
     def read_options(self, values: Mapping[str, str]) -> Options:
         """Check options given as text; raises TargetError that names the option, the value and what is allowed."""
@@ -179,5 +288,5 @@ class Backend(ABC):
         except ValidationError as error:
             known = ", ".join(self.options.model_fields) or "none"
             raise TargetError(
-                f"{self.name}: {explain(error, values=True)}", f"Options of {self.name}: {known}."
+                f"{self.name}: {explain(error, 'the options', values=True)}", f"Options of {self.name}: {known}."
             ) from error

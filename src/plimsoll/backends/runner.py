@@ -56,6 +56,8 @@ class Runner:
         """How many threads may usefully call at once."""
         self.picture_input = session.inputs[0].name if session.inputs else ""
         """The input that takes the picture: the one that the Spec names, or else the first."""
+        self.stream_batch = 1
+        """How many pictures one call of one of several streams should hold."""
         self.timing = Timing()
 
     @classmethod
@@ -81,6 +83,7 @@ class Runner:
             built = backend.configured(chosen).build(model, target, Path(folder))
             session = backend.load(built, target, chosen, plan)
         runner = cls(session, f"{model.name} on {target}", plan.streams)
+        runner.stream_batch = backend.stream_batch(target)
         if model.spec is not None:
             try:
                 check_fit(model.spec, runner.inputs, runner.outputs, model.path.name)

@@ -30,7 +30,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
         str,
         typer.Option(
             "--for",
-            help="The table's format: plimsoll, tensorrt, ncnn, onnxruntime, onnxruntime-cache or onnxruntime-json.",
+            help="The table's format: plimsoll (JSON), or a runtime's; the error for an unknown one lists them all.",
         ),
     ] = "plimsoll",
     max_images: Annotated[
@@ -40,12 +40,12 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
     """Find the ranges of a network's tensors and write them as a table that quantizes it, here or in another tool."""
     from plimsoll.errors import InputError
     from plimsoll.inference.resolve import open_model
-    from plimsoll.quantize.tables import FORMATS, read_table, write_table
+    from plimsoll.quantize.tables import read_table, table_names, write_table
 
     if (images is None) == (from_ is None):
         raise InputError("give either --images, which calibrate, or --from with a table")
-    if for_ not in FORMATS:
-        raise InputError(f"--for {for_}: there is no such format", f"There are: {', '.join(FORMATS)}.")
+    if for_ not in table_names():
+        raise InputError(f"--for: unknown table format '{for_}'", f"Choose from: {', '.join(table_names())}.")
     with open_model(model, spec) as opened:
         picture: Any = None
         if from_ is not None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from plimsoll.core.target import Target
     from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.preprocessing import Preprocessing
 
@@ -45,10 +44,11 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     """Build a network for one target and pack it, without searching or proving.
 
     `plimsoll ship` finds the best target and proves it; `plimsoll prove MODEL BUNDLE` compares what was built here. For
-    the target web, what is written is a folder that any web server serves.
+    a runtime in browsers, what is written is a folder that any web server serves.
     """
     import tempfile
 
+    from plimsoll import backends
     from plimsoll.bundle import check_destination
     from plimsoll.bundle.packing import pack
     from plimsoll.cli.pack import chosen_preprocessing
@@ -59,27 +59,20 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
 
     check_destination(out, overwrite=force)
     wanted = Target.parse(target)
-    _check(wanted)
+    backends.for_target(wanted)  # Before anything is done for a target that can't be built for here.
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="plimsoll-convert-")))
         opened = stack.enter_context(_opened(model, spec, folder / "import"))
         chosen: Preprocessing = chosen_preprocessing(preprocessing) or opened.preprocessing
         candidate = Candidate(chosen, folded, wanted, calibrator_for(wanted, calibrator))
         made = build(opened.model, candidate, _pictures(images or [], max_images), folder, calibration)
-        if wanted.runtime == "web":
+        if backends.get(wanted.runtime).in_browser:
             from plimsoll.export.web import package
 
             written = package(made, wanted, out, origin=opened.origin, force=force)
         else:
             written = pack(made, wanted, out, preprocessing=chosen, origin=opened.origin, force=force)
     typer.echo(written)
-
-
-def _check(target: Target) -> None:
-    """Raise TargetError or BackendMissingError before anything is done for a target that can't be built for here."""
-    from plimsoll import backends
-
-    backends.for_target(target)
 
 
 def _opened(reference: str, spec: Path | None, folder: Path) -> ResolvedModel:

@@ -77,7 +77,7 @@ def schema() -> None:
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
-    for_: Annotated[str, typer.Option("--for", help="The tool that takes it: mnn (the JSON file of MNN's quantizer).")],
+    for_: Annotated[str, typer.Option("--for", help="The runtime whose calibration tool takes it.")],
     images: Annotated[
         str,
         typer.Option("--images", "-i", metavar="DIR", help="The folder of calibration pictures that the file names."),
@@ -86,22 +86,23 @@ def export(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead of printing it.")
     ] = None,
 ) -> None:
-    """Write a Spec's input steps the way another tool takes them; what it does otherwise all the same is said on
-    standard error."""
+    """Write a Spec's preprocessing as the settings of a runtime's own calibration tool; warn of what it does
+    differently."""
     import logging
 
-    from plimsoll.backends.mnn import quantizer_config
+    from plimsoll import backends
     from plimsoll.errors import InputError
 
-    if for_ != "mnn":
-        raise InputError(f"--for {for_}: there is no such tool", "There is: mnn.")
-    quantization, warnings = quantizer_config.export(_read(model), images)
-    for warning in warnings:
+    tools = [name for name in backends.names() if backends.get(name).exports_settings]
+    if for_ not in tools:
+        raise InputError(f"--for: unknown tool '{for_}'", f"Choose from: {', '.join(tools)}.")
+    settings = backends.get(for_).calibrator_settings(_read(model), images)
+    for warning in settings.warnings:
         logging.getLogger("plimsoll").warning("%s", warning)
     if out is None:
-        typer.echo(quantization.dumps(), nl=False)
+        typer.echo(settings.text, nl=False)
         return
     try:
-        out.write_text(quantization.dumps(), encoding="utf-8")
+        out.write_text(settings.text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"{out}: can't write it: {error.strerror}") from error

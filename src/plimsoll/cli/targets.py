@@ -10,7 +10,7 @@ import typer
 def targets(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
 ) -> None:
-    """List what models can be built for: what this machine has, what is missing, and the command that adds it."""
+    """List the targets that models can be built for: what this machine has, and the command that adds what is missing."""
     import json
 
     from rich.console import Console
@@ -20,42 +20,37 @@ def targets(
     from plimsoll import backends
     from plimsoll.system import toolchains
 
-    rows = []
-    for name in backends.names():
-        backend = backends.get(name)
-        for offer in backend.targets():
-            made = not offer.toolchain or toolchains.made(offer.toolchain)
-            rows.append(
-                {
-                    "target": str(offer.target),
-                    "missing": offer.missing,
-                    "toolchain": offer.toolchain,
-                    "made": made,
-                    "deployable": backend.deployable,
-                }
-            )
+    rows = [
+        {
+            "target": str(available.target),
+            "missing": available.missing,
+            "toolchain": available.toolchain,
+            "created": not available.toolchain or toolchains.made(available.toolchain),
+            "deployable": backend.deployable,
+        }
+        for backend in map(backends.get, backends.names())
+        for available in backend.targets()
+    ]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("target", no_wrap=True)
     table.add_column("here", no_wrap=True)
-    table.add_column("what it needs")
+    table.add_column("note")
     for row in rows:
         table.add_row(
-            f"[bold]{row['target']}[/]", "[dim]no[/]" if row["missing"] else "[green]yes[/]", escape(_needs(row))
+            f"[bold]{row['target']}[/]", "[dim]no[/]" if row["missing"] else "[green]yes[/]", escape(_note(row))
         )
     Console().print(table)
 
 
-def _needs(row: dict[str, object]) -> str:
+def _note(row: dict[str, object]) -> str:
     if row["missing"]:
         return str(row["missing"])
     if not row["deployable"]:
-        return "`plimsoll ship` doesn't try it by itself"
-    if row["toolchain"] and not row["made"]:
-        return (
-            f"the toolchain '{row['toolchain']}', which is made when it is first used: plimsoll toolchains make"
-            f" {row['toolchain']}"
-        )
+        return "`plimsoll ship` tries it only when --targets names it"
+    if not row["created"]:
+        name = row["toolchain"]
+        return f"needs the toolchain '{name}', which is created on first use: plimsoll toolchains make {name}"
     return ""

@@ -35,9 +35,6 @@ Observer = Callable[[str, float], None]
 """Told a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
 
 _DEFAULT_BATCH = 8
-_LANE_BATCH = {"int8": 4}
-"""Pictures in one call of one of several streams, by precision, else 1: 8-bit networks take a tenth less time a picture
-that way, others no less."""
 _IDLE_S = 0.02
 """How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
 
@@ -258,8 +255,8 @@ class Stream:
         """
         if not self._runner.done():
             return []
-        streams = self._runner.result().streams
-        size = self._batch or (_LANE_BATCH.get(self._predictor.target.precision, 1) if streams > 1 else _DEFAULT_BATCH)
+        runner = self._runner.result()
+        size = self._batch or (runner.stream_batch if runner.streams > 1 else _DEFAULT_BATCH)
         with self._lock:
             if len(self._gathered) < (1 if rest else size):
                 return []

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Self
 
-from plimsoll.core.target import Target
+from plimsoll import backends
+from plimsoll.backends.base import QuantizationDefaults
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import InputError
-from plimsoll.quantize.parameters import ActivationType, Symmetry, WeightMethod
+from plimsoll.quantize.parameters import Symmetry, WeightMethod
 from plimsoll.quantize.placement import OPERATORS
 from plimsoll.system import host
 
-_DEFAULT_TARGET = Target("onnxruntime", "cpu", "int8")
+_DEFAULT_TARGET = replace(REFERENCE_TARGET, precision="int8")
 
 
 @dataclass(frozen=True)
-class StaticOptions:
-    """Options of `static`. The defaults suit ONNX Runtime on this processor; `for_target` gives what suits a target."""
+class StaticOptions(QuantizationDefaults):
+    """Options of `static`. `for_target` gives what suits a runtime; by itself it is what suits the reference's."""
 
     operators: tuple[str, ...] = OPERATORS
     """Which kinds of operators are quantized."""
@@ -24,24 +26,10 @@ class StaticOptions:
     """Operators that stay in float, by name (by their first output's where they have none)."""
     float_heads: bool = True
     """Keep the last convolutions or products before the outputs in float, and all after them."""
-    activations: ActivationType | None = None
-    """None: as the processor prefers, uint8 on x86 and int8 elsewhere."""
-    symmetry: Symmetry | None = None
-    """Grids around zero for activations that are negative too: `auto` decides by the range. None: as the calibration
-    table says."""
     weights: WeightMethod = "mse"
     """The end of each channel's grid: its largest weight, or the one with the least mean squared error."""
-    weight_bits: Literal[7, 8] | None = None
-    """None: 7 where int8 products would saturate on this processor, else 8."""
-    bias: Literal["int32", "float32"] = "int32"
-    """ONNX Runtime computes the same with both; OpenVINO adds a float32 one more exactly."""
     target: Target = _DEFAULT_TARGET
     """Where the network will run; `mixed` measures there."""
-    space_to_depth: bool = True
-    """Let a first convolution with stride 2 read squares of 2 × 2 pixels as one: exact, and faster in ONNX Runtime."""
-    hold_averages: bool = False
-    """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, as OpenVINO does to
-    save a conversion."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.operators if name not in OPERATORS]
@@ -53,16 +41,7 @@ class StaticOptions:
     @classmethod
     def for_target(cls, target: Target) -> Self:
         """Return what runs fastest, with the least deviation, on a target."""
-        options = cls(target=target)
-        if target.device == "gpu":
-            # NVIDIA's int8 kernels know no zero point; what is left in float there wants its bias in float.
-            return replace(
-                options, activations="int8", symmetry="always", weight_bits=8, bias="float32", space_to_depth=False
-            )
-        if target.runtime == "openvino":
-            # Its first convolution gains nothing from fewer, deeper pixels, and pays for moving them.
-            return replace(options, bias="float32", space_to_depth=False, hold_averages=True)
-        return options
+        return cls(target=target, **vars(backends.get(target.runtime).quantization(target)))
 
     def with_symmetry(self, symmetry: Symmetry) -> Self:
         """Return the options with this symmetry."""

@@ -49,8 +49,8 @@ def test_a_layer_that_is_commented_out_stays_in_float() -> None:
         ("conv1 nan\n", "nan"),
         ("conv1 0\n", "positive"),
         ("conv1 inf\n", "inf"),
-        ("conv1 1\nconv1 1\n", "line 2.*twice"),
-        ("conv1_param_0 1\nconv1_param_0 1\nconv1 1\n", "line 2.*twice"),
+        ("conv1 1\nconv1 1\n", "line 2.*duplicate"),
+        ("conv1_param_0 1\nconv1_param_0 1\nconv1 1\n", "line 2.*duplicate"),
         ("lstm_param_1 1\nlstm 1\n", "one set of weights"),
     ],
 )

@@ -61,7 +61,7 @@ def test_the_hexadecimal_digits_are_big_endian() -> None:
         ("TRT-8205-EntropyCalibration2\nx: 7f800000\n", "inf"),
         ("TRT-8205-EntropyCalibration2\nx: 7fc00000\n", "nan"),
         ("TRT-8205-EntropyCalibration2\nx: bf800000\n", "-1.0"),
-        ("TRT-8205-EntropyCalibration2\nx: 3f800000\nx: 3f800000\n", "twice"),
+        ("TRT-8205-EntropyCalibration2\nx: 3f800000\nx: 3f800000\n", "duplicate"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, told: str) -> None:

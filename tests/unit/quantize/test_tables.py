@@ -13,7 +13,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.quantize import Calibration
-from plimsoll.quantize.tables import FORMATS, read_table, write_table
+from plimsoll.quantize.tables import read_table, table_names, write_table
 from quantized_networks import pictures, residual
 from toolchains_made import need
 
@@ -28,7 +28,7 @@ def table(model: Model) -> Calibration:
     return quantize.calibrate(model, [pictures(20)], "minmax")
 
 
-@pytest.mark.parametrize("wanted", [name for name in FORMATS if name != "ncnn"])
+@pytest.mark.parametrize("wanted", [name for name in table_names() if name != "ncnn"])
 def test_every_format_is_known_again_and_quantizes(
     tmp_path: Path, model: Model, table: Calibration, wanted: str
 ) -> None:

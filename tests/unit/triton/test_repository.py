@@ -271,7 +271,7 @@ def test_what_can_not_be_served_is_refused_in_words(
 def test_a_batch_of_one_is_served_without_batching(tmp_path: Path) -> None:
     export(small_model(tmp_path / "in", batch=1), HERE, tmp_path / "out")
     assert "max_batch_size: 0" in text(tmp_path / "out", "small.tensor")
-    assert "dims: [ 1, 5, 6, 3 ]" in text(tmp_path / "out", "small.tensor")
+    assert "dims: [1, 5, 6, 3]" in text(tmp_path / "out", "small.tensor")
     assert 'string_value: "1"' in text(tmp_path / "out", "small.steps")
     assert "dynamic_batching" not in text(tmp_path / "out", "small.tensor")
 
@@ -290,8 +290,8 @@ def test_a_spec_that_makes_other_tensors_than_the_network_takes_is_refused(tmp_p
 
 def test_a_number_for_each_picture_has_an_axis_in_triton(tmp_path: Path) -> None:
     export(brightness(tmp_path / "net.onnx"), HERE, tmp_path / "out")
-    assert "dims: [ 1 ]\n  reshape {\n  }" in text(tmp_path / "out", "small.tensor")
-    assert "dims: [ -1, 1 ]" in text(tmp_path / "out", "small")
+    assert "dims: [1]\n  reshape {\n  }" in text(tmp_path / "out", "small.tensor")
+    assert "dims: [-1, 1]" in text(tmp_path / "out", "small")
     assert not (tmp_path / "out/small.tensor/labels.txt").exists()
 
 

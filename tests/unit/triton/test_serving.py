@@ -19,7 +19,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import RunError
 from plimsoll.export.triton import TritonOptions, export
-from plimsoll.export.triton.serving import Network, Steps
+from plimsoll.export.triton.serving import NetworkModel, PreprocessingModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec.files import loads
 from small_models import HERE, TENSOR_SPEC, brightness, small_model
@@ -52,8 +52,8 @@ def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: 
 
 
 @pytest.fixture
-def steps(repository: Path) -> Steps:
-    made = Steps()
+def steps(repository: Path) -> PreprocessingModel:
+    made = PreprocessingModel()
     made.initialize(
         arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
@@ -61,8 +61,8 @@ def steps(repository: Path) -> Steps:
 
 
 @pytest.fixture
-def net(repository: Path) -> Network:
-    made = Network()
+def net(repository: Path) -> NetworkModel:
+    made = NetworkModel()
     made.initialize(
         arguments(
             repository,
@@ -79,13 +79,13 @@ def tensor(array: NDArray[Any]) -> triton.InferenceRequest:
 
 
 def test_the_repositorys_programs_name_what_is_served(repository: Path) -> None:
-    for name, served in (("small.steps", Steps), ("small.tensor", Network)):
+    for name, served in (("small.steps", PreprocessingModel), ("small.tensor", NetworkModel)):
         namespace: dict[str, Any] = {}
         exec((repository / name / "1" / "model.py").read_text(), namespace)
         assert namespace["TritonPythonModel"] is served
 
 
-def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos: list[Path]) -> None:
+def test_pictures_become_what_the_input_steps_make(steps: PreprocessingModel, example_photos: list[Path]) -> None:
     files = [photo.read_bytes() for photo in example_photos[:3]]
     one, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
     preprocessor = Preprocessor(loads(TENSOR_SPEC).input)
@@ -94,7 +94,7 @@ def test_pictures_become_what_the_input_steps_make(steps: Steps, example_photos:
     assert one.output_tensors[0].name() == "picture"
 
 
-def test_a_bad_picture_fails_its_own_request_alone(steps: Steps, example_photos: list[Path]) -> None:
+def test_a_bad_picture_fails_its_own_request_alone(steps: PreprocessingModel, example_photos: list[Path]) -> None:
     good = example_photos[0].read_bytes()
     bad, fine, many, none = steps.execute(
         [triton.pictures(good, b"no picture"), triton.pictures(good), triton.pictures(*[good] * 5), triton.pictures()]
@@ -111,7 +111,7 @@ def test_pictures_that_become_tensors_of_different_sizes_are_refused(
 ) -> None:
     whole = TENSOR_SPEC.replace("width = 6\nheight = 5", 'fit = "short_edge"\nsize = 6')
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
-    made = Steps()
+    made = PreprocessingModel()
     made.initialize(
         arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
@@ -121,7 +121,7 @@ def test_pictures_that_become_tensors_of_different_sizes_are_refused(
     assert "different sizes" in answer.error.message()
 
 
-def test_requests_are_computed_together_and_answered_apart(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_are_computed_together_and_answered_apart(net: NetworkModel, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(0)
     asked = [chance.random((count, 5, 6, 3)).astype(np.float32) for count in (1, 3, 2)]
     calls: list[int] = []
@@ -138,7 +138,7 @@ def test_requests_are_computed_together_and_answered_apart(net: Network, monkeyp
         assert answer.output_tensors[0].as_numpy() == pytest.approx(expected(one), abs=1e-6)
 
 
-def test_a_request_that_fails_fails_alone(net: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_fails_fails_alone(net: NetworkModel, monkeypatch: pytest.MonkeyPatch) -> None:
     infer = net.runner.infer
 
     def refusing(batch: NDArray[Any]) -> Any:
@@ -158,7 +158,7 @@ def test_a_request_that_fails_fails_alone(net: Network, monkeypatch: pytest.Monk
     assert wrong.error.code() == triton.TritonError.INVALID_ARG
 
 
-def test_the_session_is_given_back(net: Network) -> None:
+def test_the_session_is_given_back(net: NetworkModel) -> None:
     net.finalize()
     (answer,) = net.execute([tensor(np.zeros((1, 5, 6, 3), np.float32))])
     assert "closed" in answer.error.message()
@@ -208,7 +208,7 @@ def in_python(repository: Path, name: str) -> None:
         text += f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}\n'
     (folder / "config.pbtxt").write_text(text)
     program = (repository / f"{name}.steps" / "1" / "model.py").read_text()
-    (folder / "1" / "model.py").write_text(program.replace("import Steps", "import Network"))
+    (folder / "1" / "model.py").write_text(program.replace("import PreprocessingModel", "import NetworkModel"))
 
 
 @pytest.mark.toolchain

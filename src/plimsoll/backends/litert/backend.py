@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +42,11 @@ class LiteRt(Backend):
     """
 
     name = "litert"
+    title = "LiteRT"
+    module = "ai_edge_litert"
+    install = conversion.INSTALL
+    extra = "litert"
+    symbol = "diamond"
     options = LiteRtOptions
 
     def __init__(self, io: conversion.Io = "float32") -> None:
@@ -53,11 +57,7 @@ class LiteRt(Backend):
         return (Tflite(),)
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        missing = (
-            ""
-            if importlib.util.find_spec("ai_edge_litert")
-            else f"LiteRT is not installed. Install it: {conversion.INSTALL}"
-        )
+        missing = self.not_installed()
         return tuple(
             AvailableTarget(Target("litert", "cpu", precision), missing, conversion.TOOLCHAIN)
             for precision in _PRECISIONS

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
-from plimsoll.backends.mnn import conversion
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, CalibratorSettings, Options, ThreadPlan
+from plimsoll.backends.mnn import conversion, quantizer_config
 from plimsoll.backends.mnn.graph import MnnFile
 from plimsoll.backends.mnn.job import INSTALL
 from plimsoll.backends.mnn.session import MnnInterpreter, MnnSession, muted
@@ -18,6 +17,7 @@ from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx.signature import signature_of
+from plimsoll.spec import Spec
 from plimsoll.system import host
 
 _PRECISIONS = ("float32", "float16", "int8_weights", "int8")
@@ -39,6 +39,12 @@ class Mnn(Backend):
     """
 
     name = "mnn"
+    title = "MNN"
+    module = "MNN"
+    install = INSTALL
+    extra = "mnn"
+    symbol = "pentagon"
+    exports_settings = True
     options = MnnOptions
 
     @property
@@ -46,7 +52,7 @@ class Mnn(Backend):
         return (MnnFile(),)
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        missing = "" if importlib.util.find_spec("MNN") else f"MNN is not installed. Install it: {INSTALL}"
+        missing = self.not_installed()
         return tuple(AvailableTarget(Target("mnn", "cpu", precision), missing) for precision in _PRECISIONS)
 
     def takes_calibration(self, target: Target) -> bool:
@@ -54,6 +60,10 @@ class Mnn(Backend):
 
     def calibrators(self, target: Target) -> tuple[str, ...]:
         return tuple(conversion.CALIBRATORS) if target.precision == "int8" else ()
+
+    def calibrator_settings(self, spec: Spec, images: str) -> CalibratorSettings:
+        settings, warnings = quantizer_config.export(spec, images)
+        return CalibratorSettings(settings.dumps(), warnings)
 
     def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         self.check(target)

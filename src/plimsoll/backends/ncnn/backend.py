@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
+from plimsoll.backends.calibration_tables import CalibrationTable
 from plimsoll.backends.ncnn import conversion
-from plimsoll.backends.ncnn.conversion import INSTALL, TOOLCHAIN
+from plimsoll.backends.ncnn.conversion import INSTALL, TOOLCHAIN, NcnnTable
 from plimsoll.backends.ncnn.network import NcnnFiles
 from plimsoll.backends.ncnn.session import NcnnSession
 from plimsoll.core.foreign import require, translate
@@ -39,14 +39,23 @@ class Ncnn(Backend):
     """
 
     name = "ncnn"
+    title = "ncnn"
+    module = "ncnn"
+    install = INSTALL
+    extra = "ncnn"
+    symbol = "hexagon"
     options = NcnnOptions
 
     @property
     def formats(self) -> tuple[Reader, ...]:
         return (NcnnFiles(),)
 
+    @property
+    def calibration_tables(self) -> tuple[CalibrationTable, ...]:
+        return (NcnnTable(),)
+
     def targets(self) -> tuple[AvailableTarget, ...]:
-        missing = "" if importlib.util.find_spec("ncnn") else f"ncnn is not installed. Install it: {INSTALL}"
+        missing = self.not_installed()
         return tuple(AvailableTarget(Target("ncnn", "cpu", precision), missing, TOOLCHAIN) for precision in _PRECISIONS)
 
     def takes_calibration(self, target: Target) -> bool:

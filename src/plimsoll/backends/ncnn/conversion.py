@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData
-from plimsoll.backends.calibration_tables import symmetric
+from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric
 from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes
 from plimsoll.backends.ncnn.session import LoadedNetwork, NcnnSession
@@ -35,7 +35,6 @@ TOOLCHAIN = "pnnx"
 INSTALL = "pip install 'plimsoll-line[ncnn]'"
 
 Array = NDArray[Any]
-Range = tuple[float, float]
 
 _STEPS = 127.0
 _NO_BATCH = 233
@@ -281,6 +280,24 @@ def ranges_of(made: Converted, table: Table) -> dict[str, Range]:
         if tensor is not None:
             found[tensor] = _STEPS / scale
     return symmetric(found)
+
+
+class NcnnTable(CalibrationTable):
+    """ncnn's int8 table. It holds scales of layers instead of tensors, so the network is converted for it."""
+
+    name = "ncnn"
+
+    def recognises(self, data: bytes) -> bool:
+        return b"_param_0 " in data and data.lstrip()[:1] != b"{"
+
+    def read(self, data: bytes, where: str, model: Model) -> dict[str, Range]:
+        table = Table.loads(decode(data, where), where)
+        with TemporaryDirectory(prefix="plimsoll-table-") as work:
+            return ranges_of(convert(model, Path(work)), table)
+
+    def write(self, ranges: Ranges, model: Model, picture: Array | None = None) -> bytes:
+        with TemporaryDirectory(prefix="plimsoll-table-") as work:
+            return table_of(convert(model, Path(work)), ranges, picture).dumps().encode()
 
 
 def _tensors_read(made: Converted, wanted: list[str], picture: Array | None) -> Iterator[tuple[str, str]]:

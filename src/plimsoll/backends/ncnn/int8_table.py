@@ -80,7 +80,7 @@ class Table:
 
 def _add(found: dict[str, Any], name: str, value: Any, where: str) -> None:
     if name in found:
-        raise InputError(f"{where}: '{name}' stands there twice", _HINT)
+        raise InputError(f"{where}: duplicate layer '{name}'", _HINT)
     found[name] = value
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
-from plimsoll.backends.onnxruntime import nvidia
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan, TritonBackend
+from plimsoll.backends.calibration_tables import CalibrationTable
+from plimsoll.backends.onnxruntime import calibration_table, nvidia
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import Target
@@ -34,6 +34,14 @@ _DTYPES = {
 _INSTALL = "pip install onnxruntime"
 _FORMS: dict[str, OnnxForm] = {"float32": "float32", "float16": "float16", "int8": "qdq", "dynamic": "dynamic"}
 _ON_GPUS = ("float32", "float16", "int8")
+
+
+_TRITON_NOTES = """
+## What differs from Plimsoll's own session
+
+Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without VNNI an int8 network
+may answer otherwise than it was proven. There, export it with `--set network=python`.
+"""
 
 
 class OnnxRuntimeOptions(Options):
@@ -69,19 +77,37 @@ class OnnxRuntime(Backend):
     """
 
     name = "onnxruntime"
+    title = "ONNX Runtime"
+    module = "onnxruntime"
+    install = _INSTALL
+    symbol = "circle"
     options = OnnxRuntimeOptions
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        absent = (
-            "" if importlib.util.find_spec("onnxruntime") else f"ONNX Runtime is not installed. Install it: {_INSTALL}"
-        )
-        here = [AvailableTarget(Target("onnxruntime", "cpu", precision), absent) for precision in _FORMS]
-        return (
-            *here,
-            *(
-                AvailableTarget(Target("onnxruntime", "gpu", precision), nvidia.missing(precision))
-                for precision in _ON_GPUS
-            ),
+        absent = self.not_installed()
+        on_cpu = [AvailableTarget(Target("onnxruntime", "cpu", precision), absent) for precision in _FORMS]
+        on_gpu = [AvailableTarget(Target("onnxruntime", "gpu", name), nvidia.missing(name)) for name in _ON_GPUS]
+        return (*on_cpu, *on_gpu)
+
+    @property
+    def calibration_tables(self) -> tuple[CalibrationTable, ...]:
+        return calibration_table.TABLES
+
+    def triton(self, model: Model, target: Target) -> TritonBackend | None:
+        if model.format != "onnx":
+            return None
+        accelerators = {}
+        if target.device == "gpu":  # As here: int8 by TensorRT, floats by CUDA without rounding to TensorFloat-32.
+            trt = {"tensorrt": {"precision_mode": "INT8"}} if target.precision == "int8" else {}
+            accelerators = {**trt, "cuda": {"use_tf32": "0"}}
+        saturating = target.device == "cpu" and target.precision in ("int8", "dynamic")
+        return TritonBackend(
+            "onnxruntime",
+            "model.onnx",
+            parameters=lambda _, threads: {} if threads is None else {"intra_op_thread_count": str(threads)},
+            accelerators=accelerators,
+            signature_target=Target("onnxruntime", "cpu", target.precision),
+            notes=_TRITON_NOTES if saturating else "",
         )
 
     def onnx_form(self, target: Target) -> OnnxForm:

@@ -16,11 +16,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from plimsoll.backends.calibration_tables import Range, Ranges, symmetric, threshold
+from numpy.typing import NDArray
+
+from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, symmetric, threshold
+from plimsoll.core.model import Model
 from plimsoll.errors import InputError
 from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Writer
 
-Kind = Literal["flatbuffers", "cache", "json"]
+Form = Literal["flatbuffers", "cache", "json"]
 
 _HINT = "ONNX Runtime's write_calibration_table makes calibration.flatbuffers, calibration.cache and calibration.json."
 _CACHE_LINE = re.compile(rb"[^\r\n]+ -?[0-9][0-9.e+-]*\s*$", re.MULTILINE)
@@ -34,21 +37,54 @@ def loads(data: bytes, where: str = "table") -> dict[str, Range]:
     return _from_cache(data, where) if _is_text(data) else _from_flatbuffers(data, where)
 
 
-def dumps(ranges: Ranges, kind: Kind = "flatbuffers") -> bytes:
+def dumps(ranges: Ranges, form: Form = "flatbuffers") -> bytes:
     """Return a table; raises InputError for names that its form can't hold."""
     thresholds = {name: _finite(threshold(low, high), f"'{name}'") for name, (low, high) in sorted(ranges.items())}
-    if kind == "cache":
+    if form == "cache":
         if odd := [name for name in thresholds if not name or name != "".join(name.split()) or not name.isprintable()]:
             raise InputError(
                 f"the tensor's name {odd[0]!r} can't stand in calibration.cache, where a space ends it",
                 "Write calibration.flatbuffers instead.",
             )
         return "".join(f"{name} {value!r}\n" for name, value in thresholds.items()).encode()
-    if kind == "json":
+    if form == "json":
         method = {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"}
         rows = {name: _tensor_data(*ranges[name]) for name in thresholds}
         return json.dumps({"CLS": "TensorsData", "data": rows, "calibration_method": method}, indent=1).encode()
     return _to_flatbuffers({name: repr(value) for name, value in thresholds.items()})
+
+
+class OnnxRuntimeTable(CalibrationTable):
+    """One of the three forms."""
+
+    def __init__(self, name: str, form: Form) -> None:
+        self.name = name  # type: ignore[misc]  # one class for three formats
+        self._form = form
+
+    def recognises(self, data: bytes) -> bool:
+        return _form_of(data) == self._form
+
+    def read(self, data: bytes, where: str, model: Model) -> dict[str, Range]:
+        del model
+        return loads(data, where)
+
+    def write(self, ranges: Ranges, model: Model, picture: NDArray[Any] | None = None) -> bytes:
+        del model, picture
+        return dumps(ranges, self._form)
+
+
+def _form_of(data: bytes) -> Form | None:
+    """Return the form of a file, by a quick look; None for other tools' tables."""
+    if not _is_text(data):
+        return "flatbuffers"
+    text = data.lstrip()
+    if text[:1] == b"{":
+        try:
+            keys = json.loads(data).keys()
+        except (ValueError, AttributeError, RecursionError):
+            return None
+        return None if "ranges" in keys or "kind" in keys else "json"
+    return "cache" if _CACHE_LINE.match(text) else None
 
 
 def _is_text(data: bytes) -> bool:
@@ -147,3 +183,10 @@ def _from_flatbuffers(data: bytes, where: str) -> dict[str, Range]:
     except (FlatBufferError, UnicodeDecodeError) as error:
         raise InputError(f"{where}: can't be read as ONNX Runtime's calibration.flatbuffers: {error}", _HINT) from error
     return _some(symmetric(thresholds), where)
+
+
+TABLES = (
+    OnnxRuntimeTable("onnxruntime", "flatbuffers"),
+    OnnxRuntimeTable("onnxruntime-cache", "cache"),
+    OnnxRuntimeTable("onnxruntime-json", "json"),
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import threading
 from pathlib import Path
@@ -11,7 +10,15 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
+from plimsoll.backends.base import (
+    AvailableTarget,
+    Backend,
+    CalibrationData,
+    Options,
+    QuantizationDefaults,
+    ThreadPlan,
+    TritonBackend,
+)
 from plimsoll.backends.openvino.ir import OpenVinoIr
 from plimsoll.backends.openvino.session import Compiler, OpenVinoSession
 from plimsoll.core.foreign import require, translate
@@ -25,6 +32,15 @@ _INSTALL = "pip install 'plimsoll-line[openvino]'"
 _COMPUTES_IN = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """What each target's floating-point operators compute in. Unless told, OpenVINO takes bfloat16 wherever the processor
 has it."""
+
+
+_TRITON_NOTES = """
+## What differs from Plimsoll's own session
+
+Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at once instead. It
+can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may answer otherwise than it was proven.
+There, export it with `--set network=python`.
+"""
 
 
 class OpenVinoOptions(Options):
@@ -47,6 +63,11 @@ class OpenVino(Backend):
     """OpenVINO."""
 
     name = "openvino"
+    title = "OpenVINO"
+    module = "openvino"
+    install = _INSTALL
+    extra = "openvino"
+    symbol = "square"
     options = OpenVinoOptions
 
     @property
@@ -54,7 +75,7 @@ class OpenVino(Backend):
         return (OpenVinoIr(),)
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        absent = "" if importlib.util.find_spec("openvino") else f"OpenVINO is not installed. Install it: {_INSTALL}"
+        absent = self.not_installed()
         return tuple(
             AvailableTarget(Target("openvino", "cpu", precision), absent or _lacking(precision))
             for precision in _COMPUTES_IN
@@ -62,6 +83,32 @@ class OpenVino(Backend):
 
     def onnx_form(self, target: Target) -> OnnxForm:
         return "qdq" if target.precision == "int8" else "float32"
+
+    def quantization(self, target: Target) -> QuantizationDefaults:
+        # Its first convolution gains nothing from fewer, deeper pixels, and pays for moving them. It adds a float32
+        # bias one more exactly, and rounds averages in float to the grid of what they average.
+        del target
+        return QuantizationDefaults(bias="float32", space_to_depth=False, hold_averages=True)
+
+    def triton(self, model: Model, target: Target) -> TritonBackend | None:
+        del target
+        if model.format not in ("onnx", "openvino"):
+            return None
+
+        def parameters(instances: int, threads: int | None) -> dict[str, str]:
+            all_threads = {} if threads is None else {"INFERENCE_NUM_THREADS": str(threads * instances)}
+            return {"NUM_STREAMS": str(instances), **all_threads}
+
+        own = model.format == "openvino"
+        return TritonBackend(
+            "openvino",
+            "model.xml" if own else "model.onnx",
+            same_stem=own,  # OpenVINO looks for the weights beside the .xml, under the same name.
+            batches=False,  # Triton fixes the batch to the largest one and computes that for every call.
+            instances=4,
+            parameters=parameters,
+            notes=_TRITON_NOTES,
+        )
 
     def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         del folder, calibration

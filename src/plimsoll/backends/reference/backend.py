@@ -20,6 +20,7 @@ class Reference(Backend):
     """ONNX's reference evaluator."""
 
     name = "reference"
+    title = "ONNX's reference evaluator"
     deployable = False
 
     def targets(self) -> tuple[AvailableTarget, ...]:

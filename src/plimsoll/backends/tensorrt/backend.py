@@ -5,25 +5,33 @@ Not run on hardware yet: see docs/gpu.md for what was checked, and how.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
-from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
+from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan, TritonBackend
+from plimsoll.backends.calibration_tables import CalibrationTable
 from plimsoll.backends.tensorrt import construction, runtime
+from plimsoll.backends.tensorrt.calibration_cache import TensorRtTable
 from plimsoll.backends.tensorrt.engine import FORMAT, EngineFacts, TensorRtEngine
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.backends.tensorrt.session import TensorRtSession
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
-from plimsoll.errors import BuildError
+from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx.form import OnnxForm
 from plimsoll.system import gpu
 
 _TURING, _AMPERE, _ADA = (7, 5), (8, 0), (8, 9)
 _CAPABILITIES = {"float32": _TURING, "float16": _TURING, "bfloat16": _AMPERE, "int8": _TURING, "fp8": _ADA}
 """The oldest compute capability that each precision needs (TensorRT's support matrix)."""
+
+
+_TRITON_NOTES = """
+## Where it runs
+
+An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that version.
+"""
 
 
 class TensorRt(Backend):
@@ -39,6 +47,10 @@ class TensorRt(Backend):
     """
 
     name = "tensorrt"
+    title = "TensorRT"
+    module = "tensorrt"
+    install = runtime.INSTALL
+    symbol = "triangle"
     options = TensorRtOptions
 
     def __init__(self, options: TensorRtOptions | None = None) -> None:
@@ -53,9 +65,7 @@ class TensorRt(Backend):
         return None
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        absent = (
-            "" if importlib.util.find_spec("tensorrt") else f"TensorRT is not installed. Install it: {runtime.INSTALL}"
-        )
+        absent = self.not_installed()
         return tuple(
             AvailableTarget(
                 Target("tensorrt", "gpu", precision), absent or gpu.missing(capability, f"TensorRT in {precision}")
@@ -72,6 +82,18 @@ class TensorRt(Backend):
 
     def takes_calibration(self, target: Target) -> bool:
         return target.precision == "fp8"
+
+    @property
+    def calibration_tables(self) -> tuple[CalibrationTable, ...]:
+        return (TensorRtTable(),)
+
+    def triton(self, model: Model, target: Target) -> TritonBackend | None:
+        if model.format != FORMAT:
+            raise ModelError(
+                f"{model.path}: Triton's TensorRT backend loads engines, this is {model.format}",
+                f"Build one first, on the GPU that will run it: plimsoll convert MODEL --target {target} --out BUNDLE.",
+            )
+        return TritonBackend("tensorrt", "model.plan", main_file_only=True, notes=_TRITON_NOTES)
 
     def configured(self, options: Options) -> TensorRt:
         return TensorRt(options) if isinstance(options, TensorRtOptions) else self

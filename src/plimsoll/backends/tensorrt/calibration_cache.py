@@ -12,9 +12,12 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
-from plimsoll.backends.calibration_tables import Range, Ranges, symmetric, threshold
+from numpy.typing import NDArray
+
+from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric, threshold
+from plimsoll.core.model import Model
 from plimsoll.errors import InputError
 
 STEPS = 127.0
@@ -24,6 +27,23 @@ _HINT = (
     "TensorRT writes such a file for its calibrators: TRT-<version>-<algorithm>, then a line <tensor>: <8 hexadecimal"
     " digits> for each tensor."
 )
+
+
+class TensorRtTable(CalibrationTable):
+    """TensorRT's calibration cache."""
+
+    name = "tensorrt"
+
+    def recognises(self, data: bytes) -> bool:
+        return data.lstrip()[:4] == b"TRT-"
+
+    def read(self, data: bytes, where: str, model: Model) -> dict[str, Range]:
+        del model
+        return Cache.loads(decode(data, where), where).ranges
+
+    def write(self, ranges: Ranges, model: Model, picture: NDArray[Any] | None = None) -> bytes:
+        del model, picture
+        return Cache.of(ranges).dumps().encode()
 
 
 @dataclass(frozen=True)
@@ -82,7 +102,7 @@ class Cache:
                     f"{where}, line {number}: the scale of '{name}' is {scale}, expected a number from 0", _HINT
                 )
             if name in scales:
-                raise InputError(f"{where}, line {number}: '{name}' stands there twice", _HINT)
+                raise InputError(f"{where}, line {number}: duplicate tensor '{name}'", _HINT)
             scales[name] = scale
         if not scales:
             raise InputError(f"{where}: it holds no tensor", _HINT)

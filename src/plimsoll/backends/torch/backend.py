@@ -53,11 +53,15 @@ class Torch(Backend):
     """
 
     name = "torch"
+    title = "PyTorch"
+    module = "torch"
+    install = compilation.INSTALL
+    extra = "torch"
     options = TorchOptions
 
     def targets(self) -> tuple[AvailableTarget, ...]:
         found = importlib.util.find_spec("torch")
-        absent = "" if found else f"PyTorch is not installed. Install it: {compilation.INSTALL}"
+        absent = self.not_installed()
         here = [
             AvailableTarget(Target("torch", "cpu", precision), absent or _lacking(precision)) for precision in _ON_CPUS
         ]

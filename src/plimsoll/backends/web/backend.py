@@ -42,7 +42,9 @@ class Web(Backend):
     """ONNX Runtime Web."""
 
     name = "web"
+    title = "ONNX Runtime Web"
     deployable = False
+    in_browser = True
 
     def targets(self) -> tuple[AvailableTarget, ...]:
         missing = (

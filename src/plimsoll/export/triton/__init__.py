@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from plimsoll.export.triton.options import TritonOptions
+from plimsoll.export.triton.network import TritonOptions
 from plimsoll.export.triton.repository import export
 
 __all__ = ["TritonOptions", "export"]

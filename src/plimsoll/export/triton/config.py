@@ -10,11 +10,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf import json_format, text_format
+
 from plimsoll.core.model import TensorInfo
 from plimsoll.errors import ModelError
-from plimsoll.export.triton.network import IMAGE, PYTHON, Network
-from plimsoll.export.triton.options import TritonOptions
-from plimsoll.export.triton.text_format import Message, Word, dumps, entries
+from plimsoll.export.triton.model_config_pb2 import ModelConfig
+from plimsoll.export.triton.network import IMAGE, PYTHON, TritonNetwork, TritonOptions
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
 from plimsoll.spec.output import Classify
@@ -29,14 +30,16 @@ _TYPES = {
 }  # fmt: skip
 _PREFERRED = {"cpu": (4, 8), "gpu": (8, 16, 32)}
 """Batches that are worth waiting for: beyond them a picture hardly gets cheaper."""
-_OPENVINO_REQUESTS = 4
+Message = Mapping[str, Any]
+"""A message of Triton's schema, as `json_format` reads it."""
+
 _ONE = (1,)
 _BETWEEN = "plimsoll:tensor"
 """The tensor between the two steps of the ensemble; no network's output is called so."""
 
 
 def configurations(
-    spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions
+    spec: Spec, network: TritonNetwork, preprocessing: Preprocessing, options: TritonOptions
 ) -> dict[str, str]:
     """Return the text of each model's config.pbtxt by the model's name, the ensemble first."""
     messages = (
@@ -44,7 +47,13 @@ def configurations(
         _steps(spec, network, preprocessing, options),
         _network(spec, network, options),
     )
-    return {str(message["name"]): HEADER + dumps(message) for message in messages}
+    return {str(message["name"]): HEADER + _text(message) for message in messages}
+
+
+def _text(message: Message) -> str:
+    """Return a configuration as Triton reads it. A field that is None is left out."""
+    config = json_format.ParseDict(message, ModelConfig())
+    return str(text_format.MessageToString(config, use_short_repeated_primitives=True))
 
 
 def names(spec: Spec) -> tuple[str, str, str]:
@@ -52,7 +61,7 @@ def names(spec: Spec) -> tuple[str, str, str]:
     return spec.name, f"{spec.name}.steps", f"{spec.name}.tensor"
 
 
-def classified(spec: Spec, network: Network) -> str | None:
+def classified(spec: Spec, network: TritonNetwork) -> str | None:
     """Return the output whose values stand for the labels, in their order; None where there is none, or a label has
     several lines."""
     if not isinstance(spec.output, Classify) or any(len(label.splitlines()) != 1 for label in spec.output.labels):
@@ -61,7 +70,7 @@ def classified(spec: Spec, network: Network) -> str | None:
     return found[0].name if len(found) == 1 and found[0].shape[-1] == len(spec.output.labels) else None
 
 
-def _ensemble(spec: Spec, network: Network) -> Message:
+def _ensemble(spec: Spec, network: TritonNetwork) -> Message:
     whole, steps, tensor = names(spec)
     named = [one.name for one in network.outputs]
     return {
@@ -75,14 +84,14 @@ def _ensemble(spec: Spec, network: Network) -> Message:
                 {
                     "model_name": steps,
                     "model_version": -1,
-                    "input_map": entries({IMAGE: IMAGE}),
-                    "output_map": entries({network.picture_input: _BETWEEN}),
+                    "input_map": {IMAGE: IMAGE},
+                    "output_map": {network.picture_input: _BETWEEN},
                 },
                 {
                     "model_name": tensor,
                     "model_version": -1,
-                    "input_map": entries({network.picture_input: _BETWEEN}),
-                    "output_map": entries({name: name for name in named}),
+                    "input_map": {network.picture_input: _BETWEEN},
+                    "output_map": {name: name for name in named},
                 },
             ]
         },
@@ -91,7 +100,7 @@ def _ensemble(spec: Spec, network: Network) -> Message:
     }
 
 
-def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: TritonOptions) -> Message:
+def _steps(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing, options: TritonOptions) -> Message:
     form = spec.input.form
     made = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
     # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an
@@ -103,7 +112,7 @@ def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: 
         "max_batch_size": 0,
         "input": [_image()],
         "output": [_described(made, _sizes(made.shape))],
-        "instance_group": [{"count": options.decoders, "kind": Word("KIND_CPU")}],
+        "instance_group": [{"count": options.decoders, "kind": "KIND_CPU"}],
         "version_policy": _latest(),
         "parameters": _parameters(
             {
@@ -115,7 +124,7 @@ def _steps(spec: Spec, network: Network, preprocessing: Preprocessing, options: 
     }
 
 
-def _network(spec: Spec, network: Network, options: TritonOptions) -> Message:
+def _network(spec: Spec, network: TritonNetwork, options: TritonOptions) -> Message:
     rest = slice(1, None) if network.batches else slice(None)
     labelled = classified(spec, network)
     return {
@@ -137,7 +146,7 @@ def _network(spec: Spec, network: Network, options: TritonOptions) -> Message:
     }
 
 
-def _batching(network: Network, options: TritonOptions) -> Message | None:
+def _batching(network: TritonNetwork, options: TritonOptions) -> Message | None:
     if not network.batches:
         return None
     preferred = [size for size in _PREFERRED[_device(network)] if size <= options.max_batch]
@@ -145,42 +154,35 @@ def _batching(network: Network, options: TritonOptions) -> Message | None:
         "preferred_batch_size": preferred or None,
         "max_queue_delay_microseconds": options.delay_us,
         "default_queue_policy": {
-            "timeout_action": Word("REJECT"),
+            "timeout_action": "REJECT",
             "allow_timeout_override": True,
             "max_queue_size": options.queue,
         },
     }
 
 
-def _instances(network: Network, options: TritonOptions) -> Message:
+def _instances(network: TritonNetwork, options: TritonOptions) -> Message:
     # Inside Python, Plimsoll finds the GPU by itself.
     on_gpu = _device(network) == "gpu" and network.backend != PYTHON
-    return {"count": _count(network, options), "kind": Word("KIND_GPU" if on_gpu else "KIND_CPU")}
+    return {"count": _count(network, options), "kind": "KIND_GPU" if on_gpu else "KIND_CPU"}
 
 
-def _count(network: Network, options: TritonOptions) -> int:
-    return options.instances or (_OPENVINO_REQUESTS if network.backend == "openvino" else 1)
+def _count(network: TritonNetwork, options: TritonOptions) -> int:
+    return options.instances or network.instances
 
 
-def _device(network: Network) -> str:
+def _device(network: TritonNetwork) -> str:
     return "gpu" if network.target.device == "gpu" else "cpu"
 
 
-def _optimization(network: Network) -> Message | None:
-    """Let ONNX Runtime compute on a GPU as Plimsoll's own backend does: int8 by TensorRT, floats by CUDA without
-    rounding to TensorFloat-32."""
-    if network.backend != "onnxruntime" or _device(network) != "gpu":
+def _optimization(network: TritonNetwork) -> Message | None:
+    if not network.accelerators:
         return None
-    cuda = {"name": "cuda", "parameters": entries({"use_tf32": "0"})}
-    tensorrt = {"name": "tensorrt", "parameters": entries({"precision_mode": "INT8"})}
-    return {
-        "execution_accelerators": {
-            "gpu_execution_accelerator": [tensorrt, cuda] if network.target.precision == "int8" else [cuda]
-        }
-    }
+    chosen = [{"name": name, "parameters": dict(values)} for name, values in network.accelerators.items()]
+    return {"execution_accelerators": {"gpu_execution_accelerator": chosen}}
 
 
-def _warmup(network: Network, options: TritonOptions) -> Sequence[Message]:
+def _warmup(network: TritonNetwork, options: TritonOptions) -> Sequence[Message]:
     """Let the smallest and the largest call be computed before the first request waits for it; nothing where a size is
     free."""
     if any(size is None for one in network.inputs for size in one.shape[1:]):
@@ -190,35 +192,29 @@ def _warmup(network: Network, options: TritonOptions) -> Sequence[Message]:
         {
             "name": f"{batch} empty",
             "batch_size": batch,
-            "inputs": entries(
-                {
-                    one.name: {
-                        "data_type": _type(one),
-                        "dims": [size or 1 for size in (one.shape[1:] if network.batches else one.shape)],
-                        "zero_data": True,
-                    }
-                    for one in network.inputs
+            "inputs": {
+                info.name: {
+                    "data_type": _type(info),
+                    "dims": [size or 1 for size in (info.shape[1:] if network.batches else info.shape)],
+                    "zero_data": True,
                 }
-            ),
+                for info in network.inputs
+            },
         }
         for batch in batches
     ]
 
 
-def _of_backend(network: Network, options: TritonOptions) -> dict[str, str]:
-    threads = str(options.threads) if options.threads is not None and _device(network) == "cpu" else None
-    if network.backend == "onnxruntime":
-        return {"intra_op_thread_count": threads} if threads else {}
-    if network.backend == "openvino":
-        count = _count(network, options)
-        return {"NUM_STREAMS": str(count), **({"INFERENCE_NUM_THREADS": str(int(threads) * count)} if threads else {})}
-    if network.backend == PYTHON:
-        return {"model": network.file, "target": str(network.target), **({"threads": threads} if threads else {})}
-    return {}
+def _of_backend(network: TritonNetwork, options: TritonOptions) -> dict[str, str]:
+    threads = options.threads if _device(network) == "cpu" else None
+    if network.native is not None:
+        return dict(network.native.parameters(_count(network, options), threads))
+    said = {} if threads is None else {"threads": str(threads)}
+    return {"model": network.file, "target": str(network.target), **said}
 
 
 def _image() -> Message:
-    return {"name": IMAGE, "data_type": Word("TYPE_STRING"), "dims": [-1]}
+    return {"name": IMAGE, "data_type": "TYPE_STRING", "dims": [-1]}
 
 
 def _described(tensor: TensorInfo, dims: Sequence[int]) -> dict[str, Any]:
@@ -227,15 +223,15 @@ def _described(tensor: TensorInfo, dims: Sequence[int]) -> dict[str, Any]:
     return {"name": tensor.name, "data_type": _type(tensor), **shaped}
 
 
-def _lone(network: Network) -> tuple[int, ...]:
+def _lone(network: TritonNetwork) -> tuple[int, ...]:
     """Return the axes of an output that is one number for each picture, as `_described` has them."""
     return _ONE if network.batches else ()
 
 
-def _type(tensor: TensorInfo) -> Word:
+def _type(tensor: TensorInfo) -> str:
     if tensor.dtype not in _TYPES:
         raise ModelError(f"'{tensor.name}' holds {tensor.dtype}, which Triton has no type for")
-    return Word(f"TYPE_{_TYPES[tensor.dtype]}")
+    return f"TYPE_{_TYPES[tensor.dtype]}"
 
 
 def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
@@ -246,5 +242,5 @@ def _latest() -> Message:
     return {"latest": {"num_versions": 1}}
 
 
-def _parameters(values: Mapping[str, str]) -> list[Message]:
-    return entries({key: {"string_value": value} for key, value in values.items()})
+def _parameters(values: Mapping[str, str]) -> Message:
+    return {key: {"string_value": value} for key, value in values.items()}

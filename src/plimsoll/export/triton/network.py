@@ -1,37 +1,71 @@
-"""Which of Triton's backends runs a network, and what that backend must be told of it."""
+"""The choices of an export, and a network as Triton sees it: which backend runs it, and with which files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, Self
 
-from plimsoll.backends.base import ThreadPlan
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from plimsoll import backends
+from plimsoll.backends.base import ThreadPlan, TritonBackend
 from plimsoll.backends.runner import Runner
 from plimsoll.core.fit import only_input
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import Target
-from plimsoll.errors import ModelError
-from plimsoll.export.triton.options import TritonOptions
+from plimsoll.core.wording import explain
+from plimsoll.errors import InputError, ModelError
 
 IMAGE = "image"
 """The input that takes picture files."""
 PYTHON = "python"
-_FILES = {
-    ("onnxruntime", "onnx"): "model.onnx",
-    ("openvino", "onnx"): "model.onnx",
-    ("openvino", "openvino"): "model.xml",
-    ("tensorrt", "tensorrt"): "model.plan",
-}
-"""What the main file is called, by backend and format: a pair that isn't here has no backend in Triton."""
+
+
+class TritonOptions(BaseModel):
+    """How Triton is told to run a model. On the command line: `--set name=value`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(1, ge=1)
+    """The number of the version folders. Beside what another export left, a new number is added where the
+    configurations are the same."""
+    max_batch: int = Field(32, ge=1, le=4096)
+    """The most pictures in one request, and in one call of the network. An engine's own largest batch must not be
+    smaller."""
+    delay_us: int = Field(1000, ge=0, le=1_000_000)
+    """Microseconds that a request waits for others to be computed together with."""
+    queue: int = Field(256, ge=1)
+    """Requests that wait for the network; further ones are refused at once."""
+    instances: int | None = Field(None, ge=1, le=256)
+    """Calls of the network computed at once, on each device; by default 1, and more where Triton doesn't let the
+    runtime batch."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """Threads that compute one call on the CPU; by default all cores share in each."""
+    decoders: int = Field(4, ge=1, le=256)
+    """Processes that turn pictures into tensors; as many as cores keep up with a fast network."""
+    network: Literal["native", "python"] = "native"
+    """Who runs the network: Triton's own backend for its runtime, where there is one, or Plimsoll inside Triton's
+    Python backend, with the very settings it was proven with."""
+
+    @classmethod
+    def read(cls, values: Mapping[str, str]) -> Self:
+        """Check options given as text; raises InputError that names the option, the value and what is allowed."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise InputError(
+                f"triton: {explain(error, values=True)}", f"Options of triton: {', '.join(cls.model_fields)}."
+            ) from error
 
 
 @dataclass(frozen=True)
-class Network:
+class TritonNetwork:
     """A network as Triton sees it."""
 
-    backend: str
-    """onnxruntime, openvino, tensorrt or python."""
+    native: TritonBackend | None
+    """Triton's own backend for it; None: Plimsoll runs it in Triton's Python backend."""
     file: str
     """The main file's name in the version folder."""
     files: Mapping[str, Path]
@@ -43,70 +77,72 @@ class Network:
     """The input that takes the pictures' tensor."""
 
     @property
-    def batches(self) -> bool:
-        """Whether Triton may compute several requests together.
+    def backend(self) -> str:
+        """Triton's name of the backend."""
+        return PYTHON if self.native is None else self.native.name
 
-        The first axis of every tensor has to be free. Triton's OpenVINO backend fixes the batch to the largest one and
-        computes that for every call, or refuses smaller ones: there each request is a call of its own.
-        """
-        return self.backend != "openvino" and self.free
+    @property
+    def instances(self) -> int:
+        """How many calls are computed at once, unless the user says."""
+        return 1 if self.native is None else self.native.instances
+
+    @property
+    def accelerators(self) -> Mapping[str, Mapping[str, str]]:
+        """What computes on a GPU, by name, with parameters."""
+        return {} if self.native is None else self.native.accelerators
+
+    @property
+    def batches(self) -> bool:
+        """Whether Triton may compute several requests together: the first axis of every tensor has to be free."""
+        return self.free and (self.native is None or self.native.batches)
 
     @property
     def free(self) -> bool:
         """Whether one call takes any number of pictures. Plimsoll's own runner cuts and fills batches for networks that
         don't."""
-        return self.backend == PYTHON or all(
-            one.shape and one.shape[0] is None for one in (*self.inputs, *self.outputs)
-        )
+        return self.native is None or all(one.shape and one.shape[0] is None for one in (*self.inputs, *self.outputs))
 
 
-def describe(model: Model, target: Target, options: TritonOptions) -> Network:
+def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetwork:
     """Choose the backend and find out what the network takes and gives, for which it is opened here once.
 
     Raises ModelError for a network that can't be served so, BuildError where its form isn't the target's, and what else
     `Runner.open` raises.
     """
     spec = model.contract()
-    file = _FILES.get((target.runtime, model.format))
-    if options.network == PYTHON or file is None:
-        _refuse_foreign(model, target, options)
-        backend, file, files = (
-            PYTHON,
-            f"model/{model.path.name}",
-            {f"model/{name}": path for name, path in _named(model, model.path.name).items()},
-        )
+    runtime = backends.get(target.runtime)
+    if runtime.in_browser:
+        raise ModelError(f"{target} runs in browsers", "Give another target with --target.")
+    native = runtime.triton(model, target) if options.network == "native" else None
+    if native is None:
+        file = f"model/{model.path.name}"
+        files = {f"model/{name}": path for name, path in _named(model, model.path.name).items()}
     else:
-        backend, files = target.runtime, _named(model, file)
-    inputs, outputs = _signature(model, target)
-    network = Network(backend, file, files, inputs, outputs, target, only_input(spec, inputs, model.name).name)
+        file = native.file
+        files = {file: model.path} if native.main_file_only else _named(model, file, same_stem=native.same_stem)
+    seen = native.signature_target if native is not None else None
+    with Runner.open(model, seen or target, plan=ThreadPlan(1, 1)) as runner:
+        # As the runtime itself sees them: Triton's backends compare every size with that.
+        inputs, outputs = runner.inputs, runner.outputs
+    network = TritonNetwork(native, file, files, inputs, outputs, target, only_input(spec, inputs, model.name).name)
     _check(model, network)
     return network
 
 
-def _refuse_foreign(model: Model, target: Target, options: TritonOptions) -> None:
-    if target.runtime == "web":
-        raise ModelError(f"{target} runs in browsers", "Give another target with --target.")
-    if options.network != PYTHON and target.runtime == "tensorrt":
-        raise ModelError(
-            f"{model.path}: Triton's TensorRT backend loads engines, this is {model.format}",
-            f"Build one first, on the GPU that will run it: plimsoll convert MODEL --target {target} --out BUNDLE.",
-        )
+def _named(model: Model, main: str, *, same_stem: bool = False) -> dict[str, Path]:
+    """Return the model's files by their names in the version folder.
 
-
-def _named(model: Model, main: str) -> dict[str, Path]:
-    """Return the model's files by their names in the version folder; those beside the main one keep theirs, since it
-    names them."""
+    Those beside the main one keep their names, since it names them, or take the main file's with `same_stem`.
+    """
     folder = model.path.parent
-    if model.format == "tensorrt":  # What lies beside an engine is for Plimsoll alone.
-        return {main: model.path}
     try:
         beside = {file.relative_to(folder).as_posix(): file for file in model.files}
     except ValueError as error:
         raise ModelError(
             f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
         ) from error
-    if main == "model.xml":  # OpenVINO looks for the weights beside it, under the same name.
-        beside = {f"model{Path(name).suffix}": file for name, file in beside.items()}
+    if same_stem:
+        beside = {f"{Path(main).stem}{file.suffix}": file for file in beside.values()}
     if main in beside:
         raise ModelError(
             f"{model.path}: one of its further files is called {main}",
@@ -115,17 +151,7 @@ def _named(model: Model, main: str) -> dict[str, Path]:
     return {main: model.path, **beside}
 
 
-def _signature(model: Model, target: Target) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Return inputs and outputs as the runtime itself sees them: Triton's backends compare every size with that.
-
-    ONNX Runtime sees the same on a CPU, where the GPU that a network is for may be missing.
-    """
-    seen = Target("onnxruntime", "cpu", target.precision) if target.runtime == "onnxruntime" else target
-    with Runner.open(model, seen, plan=ThreadPlan(1, 1)) as runner:
-        return runner.inputs, runner.outputs
-
-
-def _check(model: Model, network: Network) -> None:
+def _check(model: Model, network: TritonNetwork) -> None:
     """Raise ModelError for what a configuration can't say, or what would fail at the first request."""
     unknown = [one.name for one in (*network.inputs, *network.outputs) if not one.shape]
     if unknown:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from plimsoll import __version__
-from plimsoll.export.triton.network import PYTHON, Network
+from plimsoll import __version__, backends
+from plimsoll.export.triton.network import PYTHON, TritonNetwork
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
 
@@ -43,43 +43,11 @@ print(triton.InferenceServerClient("localhost:8000").infer("{name}", [image]).as
 ```
 {notes}"""
 
-_NOTES = {
-    "onnxruntime": (
-        """
-## What differs from Plimsoll's own session
 
-Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without VNNI an int8 network
-may answer otherwise than it was proven. There, export it with `--set network=python`.
-"""
-    ),
-    "openvino": (
-        """
-## What differs from Plimsoll's own session
-
-Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at once instead. It
-can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may answer otherwise than it was proven.
-There, export it with `--set network=python`.
-"""
-    ),
-    "tensorrt": (
-        """
-## Where it runs
-
-An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that version.
-"""
-    ),
-}
-
-
-_EXTRAS = {"openvino", "litert", "mnn", "ncnn", "torch"}
-"""The runtimes that Plimsoll has an extra for, of the same name."""
-
-
-def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
+def text(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing) -> str:
     """Return the README."""
-    extras = ["fast"] * (preprocessing == "fast") + [network.target.runtime] * (
-        network.backend == PYTHON and network.target.runtime in _EXTRAS
-    )
+    runtime = "" if network.native is not None else backends.get(network.target.runtime).extra
+    extras = [*(["fast"] if preprocessing == "fast" else []), *([runtime] if runtime else [])]
     extra = f"[{','.join(extras)}]" if extras else ""
     return _TEXT.format(
         name=spec.name,
@@ -94,12 +62,5 @@ def text(spec: Spec, network: Network, preprocessing: Preprocessing) -> str:
         ),
         requirement=f"'plimsoll-line{extra}=={__version__}'",
         first=network.outputs[0].name,
-        notes=_notes(network),
+        notes="" if network.native is None else network.native.notes,
     )
-
-
-def _notes(network: Network) -> str:
-    floats = network.backend == "onnxruntime" and (
-        network.target.device != "cpu" or network.target.precision not in ("int8", "dynamic")
-    )
-    return "" if floats else _NOTES.get(network.backend, "")

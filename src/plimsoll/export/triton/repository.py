@@ -13,8 +13,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BundleError
 from plimsoll.export.triton import config, readme
-from plimsoll.export.triton.network import PYTHON, Network, describe
-from plimsoll.export.triton.options import TritonOptions
+from plimsoll.export.triton.network import PYTHON, TritonNetwork, TritonOptions, describe
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
@@ -102,20 +101,20 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _write(folder: Path, spec: Spec, network: Network, configs: Mapping[str, str], version: int) -> None:
+def _write(folder: Path, spec: Spec, network: TritonNetwork, configs: Mapping[str, str], version: int) -> None:
     for name, text in configs.items():
         (folder / name / str(version)).mkdir(parents=True)
         (folder / name / _CONFIG).write_text(text, encoding="utf-8")
         # An ensemble needs no file in its version's folder, but many a store keeps no empty folders.
         (folder / name / str(version) / "spec.toml").write_text(spec_files.dumps(spec), encoding="utf-8")
     _, steps, tensor = (folder / name for name in configs)
-    _program(steps / str(version), spec, "The input steps", "Steps")
+    _program(steps / str(version), spec, "The preprocessing", "PreprocessingModel")
     for file, source in network.files.items():
         placed = tensor / str(version) / file
         placed.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, placed)
     if network.backend == PYTHON:
-        _program(tensor / str(version), spec, "The network", "Network")
+        _program(tensor / str(version), spec, "The network", "NetworkModel")
     if config.classified(spec, network) is not None and isinstance(spec.output, Classify):
         (tensor / config.LABELS).write_text("".join(f"{label}\n" for label in spec.output.labels), encoding="utf-8")
 

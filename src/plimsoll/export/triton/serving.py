@@ -57,7 +57,7 @@ class _InTriton:
         return self._triton.InferenceResponse(error=kinds(str(error), code))
 
 
-class Steps(_InTriton):
+class PreprocessingModel(_InTriton):
     """Turns picture files into what the network takes: `image` (BYTES `[N]`) to a tensor `[N, …]`."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -97,7 +97,7 @@ class Steps(_InTriton):
         return np.stack(made)
 
 
-class Network(_InTriton):
+class NetworkModel(_InTriton):
     """Runs a network with Plimsoll's own session for its target."""
 
     def initialize(self, args: dict[str, str]) -> None:

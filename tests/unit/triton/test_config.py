@@ -1,0 +1,90 @@
+"""Configurations are protobuf text of Triton's schema: what is written is read again as the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+
+from plimsoll.core.model import TensorInfo
+from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.errors import ModelError
+from plimsoll.export.triton import TritonOptions, config
+from plimsoll.export.triton.model_config_pb2 import ModelConfig
+from plimsoll.export.triton.network import TritonNetwork, describe
+from plimsoll.spec.files import loads
+from small_models import SPEC, small_model
+
+
+def parsed(text: str) -> Any:
+    assert text.startswith(config.HEADER)
+    return text_format.Parse(text, ModelConfig())
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> TritonNetwork:
+    return describe(small_model(tmp_path), REFERENCE_TARGET, TritonOptions())
+
+
+def configurations(network: TritonNetwork, spec: str = SPEC, **options: Any) -> dict[str, Any]:
+    texts = config.configurations(loads(spec), network, "reference", TritonOptions(**options))
+    return {name: parsed(text) for name, text in texts.items()}
+
+
+def test_fields_of_every_kind_are_read_again(network: TritonNetwork) -> None:
+    found = configurations(network, max_batch=16, queue=9, threads=3)
+    assert list(found) == ["small", "small.steps", "small.tensor"]
+    tensor = found["small.tensor"]
+    assert (tensor.name, tensor.backend, tensor.max_batch_size) == ("small.tensor", "onnxruntime", 16)
+    assert list(tensor.input[0].dims) == [5, 6, 3]
+    assert list(tensor.dynamic_batching.preferred_batch_size) == [4, 8]
+    assert tensor.dynamic_batching.default_queue_policy.allow_timeout_override
+    assert tensor.dynamic_batching.default_queue_policy.max_queue_size == 9
+    assert tensor.instance_group[0].kind == tensor.instance_group[0].KIND_CPU
+    assert tensor.parameters["intra_op_thread_count"].string_value == "3"
+    assert tensor.model_warmup[0].inputs["picture"].zero_data
+    step = found["small"].ensemble_scheduling.step[0]
+    assert (step.model_name, step.model_version, dict(step.input_map)) == ("small.steps", -1, {"image": "image"})
+
+
+def test_a_field_that_is_not_given_is_not_there(network: TritonNetwork) -> None:
+    found = configurations(network)
+    assert not found["small"].HasField("dynamic_batching")
+    assert not found["small"].HasField("backend")
+    assert not found["small.tensor"].HasField("optimization")
+    assert found["small"].HasField("max_batch_size")
+    assert found["small"].max_batch_size == 0
+
+
+@pytest.mark.parametrize(
+    "name", ['a "quoted" one', "back\\slash", "two\nlines\t\r", "é", "\x01\x7f", "🙂", "}", "# no comment"]
+)
+def test_texts_are_escaped(network: TritonNetwork, name: str) -> None:
+    renamed = TritonNetwork(
+        network.native,
+        network.file,
+        network.files,
+        network.inputs,
+        (TensorInfo(name, (None, 4), "float32"),),
+        network.target,
+        network.picture_input,
+    )
+    found = configurations(renamed)
+    assert found["small.tensor"].output[0].name == found["small"].output[0].name == name
+    assert dict(found["small"].ensemble_scheduling.step[1].output_map) == {name: name}
+
+
+def test_a_type_that_triton_lacks_is_refused(network: TritonNetwork) -> None:
+    odd = TritonNetwork(
+        network.native,
+        network.file,
+        network.files,
+        network.inputs,
+        (TensorInfo("odd", (None, 4), "complex64"),),
+        network.target,
+        network.picture_input,
+    )
+    with pytest.raises(ModelError, match="complex64"):
+        configurations(odd)
