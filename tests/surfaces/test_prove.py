@@ -61,10 +61,7 @@ def test_a_planted_mistake_is_refused_with_the_stage_that_differs(
     )
     assert done.returncode == 1
     assert done.stdout.startswith("✗ not proven")
-    assert (
-        "the stage that differs is 'channels': it gives the network RGB where the reference gives BGR (in its input"
-        " steps)" in done.stderr
-    )
+    assert "'channels': it gives the network RGB where the reference gives BGR (in its preprocessing)" in done.stderr
 
 
 def test_too_few_pictures_for_the_default_budget(plimsoll: Run, example_photos: list[Path]) -> None:
@@ -99,8 +96,8 @@ def test_json_holds_scores_layers_and_labels(
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["kind"] == "prove"
-    assert [one["threshold"] for one in report["details"]["answers"]["flips"]] == [0.7]
-    assert report["details"]["answers"]["labelled"]["accuracy"]["reference"] == 0.75
+    assert [one["threshold"] for one in report["details"]["comparison"]["flips"]] == [0.7]
+    assert report["details"]["comparison"]["labelled"]["accuracy"]["reference"] == 0.75
     assert len(report["details"]["layers"]) > 100
 
 

@@ -139,7 +139,7 @@ def _show(proof: Proof) -> None:
     )
     console.print()
     console.print(_checks(proof.checks))
-    if proof.answers is not None and proof.answers.deviation is not None:
+    if proof.comparison is not None and proof.comparison.deviation is not None:
         console.print(Text(_in_short(proof)), soft_wrap=True)
     if proof.cause:
         console.print(Text(f"{proof.cause[0].upper()}{proof.cause[1:]}."), soft_wrap=True)
@@ -167,21 +167,25 @@ def _checks(checks: tuple[Check, ...]) -> Table:
 
 
 def _in_short(proof: Proof) -> str:
-    assert proof.answers is not None and proof.answers.deviation is not None  # noqa: S101, PT018 - asked by the caller
-    deviation = proof.answers.deviation
+    assert proof.comparison is not None and proof.comparison.deviation is not None  # noqa: S101, PT018 - checked by the caller
+    deviation = proof.comparison.deviation
     p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
-    rank = "" if proof.answers.rank_correlation is None else f"; rank correlation {proof.answers.rank_correlation:.5f}"
-    parts = [f"Scores deviation by {deviation.mean:.2g} on the mean{p99}, {deviation.maximum:.2g} at most{rank}."]
+    rank = (
+        ""
+        if proof.comparison.rank_correlation is None
+        else f"; rank correlation {proof.comparison.rank_correlation:.5f}"
+    )
+    parts = [f"Scores deviate by {deviation.mean:.2g} on average{p99}, {deviation.maximum:.2g} at most{rank}."]
     alone = [
-        f"{name} alone {cost.size:.2g}"
-        for name, cost in (("preprocessing", proof.input_only), ("network", proof.network_only))
-        if cost is not None
+        f"{name} alone {part.mean:.2g}"
+        for name, part in (("preprocessing", proof.preprocessing_only), ("network", proof.network_only))
+        if part is not None
     ]
     if alone:
         parts.append(f"Of the mean: {', '.join(alone)}.")
     parts += [
         f"{change.name}: {change.reference:.4g} → {change.other:.4g}."
-        for change in proof.answers.changes
+        for change in proof.comparison.changes
         if change.change is not None
     ]
     return "\n".join(parts)

@@ -1,7 +1,13 @@
-"""Figures that compare: tensors with tensors, decisions with decisions, answers with labels. NumPy only."""
+"""What comparisons measure, with NumPy only.
+
+tensors      how far tensors lie apart: largest and mean difference, cosine, signal to noise
+decisions    flips with exact bounds, the deviation of scores, rank correlation
+labelled     accuracy, precision, recall, AUC and top-k of two models on labelled pictures
+bootstrap    bounds for figures that have no exact one
+"""
 
 from __future__ import annotations
 
-from plimsoll.metrics.tensors import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Running, TensorDeviation, deviation
+from plimsoll.metrics.tensors import ABSOLUTE_FLOOR, RELATIVE_FLOOR, RunningDeviation, TensorDeviation, deviation
 
-__all__ = ["ABSOLUTE_FLOOR", "RELATIVE_FLOOR", "Running", "TensorDeviation", "deviation"]
+__all__ = ["ABSOLUTE_FLOOR", "RELATIVE_FLOOR", "RunningDeviation", "TensorDeviation", "deviation"]

@@ -16,7 +16,7 @@ Statistic = Callable[[Floats], float]
 
 RESAMPLES = 2_000
 NORMAL_FROM = 20_000
-"""With as many pictures the mean is normally distributed to three digits, and drawing would only take time."""
+"""From so many pictures on the mean is normally distributed to three digits, and drawing would only take time."""
 
 _SEED = 20_160_930
 _BLOCK = 4_000_000
@@ -40,8 +40,8 @@ def mean_upper_bound(values: Floats, confidence: float) -> float:
     rows = max(1, _BLOCK // count)
     means = np.concatenate(
         [
-            values[generator.integers(0, count, (min(rows, RESAMPLES - done), count))].mean(axis=1)
-            for done in range(0, RESAMPLES, rows)
+            values[generator.integers(0, count, (min(rows, RESAMPLES - start), count))].mean(axis=1)
+            for start in range(0, RESAMPLES, rows)
         ]
     )
     below = (float((means < mean).sum()) + float((means == mean).sum()) / 2) / RESAMPLES
@@ -55,7 +55,7 @@ def mean_upper_bound(values: Floats, confidence: float) -> float:
 def bounds(statistic: Statistic, count: int, confidence: float) -> tuple[float, float, float]:
     """Return (one-sided lower bound, two-sided low, two-sided high) of a figure of `count` pictures, by percentiles.
 
-    All NaN where fewer than nine of ten draws have a figure at all (a class with one or two pictures).
+    All NaN where fewer than nine in ten draws have a figure at all (a class with one or two pictures).
     """
     generator = np.random.default_rng(_SEED)
     drawn = np.array(

@@ -17,13 +17,13 @@ Scores = NDArray[np.float64]
 CONFIDENCE = 0.95
 
 MINIMUM_COUNTS = {90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636}
-"""How many samples support a percentile: MLPerf Inference's LoadGen demands as many for 99 % confidence with a margin
+"""How many samples support a percentile: MLPerf Inference's LoadGen requires as many for 99 % confidence with a margin
 of a twentieth of the tail."""
 
 
 @dataclass(frozen=True)
 class Flips:
-    """How many of `total` decisions are others than the reference's."""
+    """How many of `total` decisions differ from the reference's."""
 
     count: int
     total: int
@@ -55,37 +55,36 @@ class ScoreDeviation:
 
 
 def flips(reference: NDArray[Any], other: NDArray[Any], threshold: float) -> Flips:
-    """Compare the decisions `score >= threshold` of two rows of scores; a score that is NaN on one side only has
-    flipped.
+    """Compare the decisions `score >= threshold` of two rows of scores; a score that is NaN on one side only counts
+    as flipped.
 
     Raises InputError where the rows differ in length.
     """
-    expected, found = _pair(reference, other)
-    before, after = expected >= threshold, found >= threshold
-    lost = np.isnan(expected) != np.isnan(found)
-    up, down = int((after & ~before & ~lost).sum()), int((before & ~after & ~lost).sum())
-    return Flips(up + down + int(lost.sum()), expected.size, up, down)
+    first, second = _pair(reference, other)
+    before, after = first >= threshold, second >= threshold
+    one_is_nan = np.isnan(first) != np.isnan(second)
+    up, down = int((after & ~before & ~one_is_nan).sum()), int((before & ~after & ~one_is_nan).sum())
+    return Flips(up + down + int(one_is_nan.sum()), first.size, up, down)
 
 
 def score_deviation(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDeviation:
     """Measure how far scores lie from the reference's. Raises InputError for rows of different length or none at all."""
-    expected, found = _pair(reference, other)
-    if not expected.size:
+    first, second = _pair(reference, other)
+    if not first.size:
         raise InputError("no scores to compare", "Give pictures that both models can answer.")
-    finite = np.isfinite(expected) & np.isfinite(found)
-    same = np.array_equal(expected[~finite], found[~finite], equal_nan=True)
-    if not same:
+    finite = np.isfinite(first) & np.isfinite(second)
+    if not np.array_equal(first[~finite], second[~finite], equal_nan=True):
         return ScoreDeviation(
-            expected.size, math.inf, math.inf, math.inf, math.inf if expected.size >= MINIMUM_COUNTS[99.0] else None
+            first.size, math.inf, math.inf, math.inf, math.inf if first.size >= MINIMUM_COUNTS[99.0] else None
         )
-    apart = np.zeros(expected.shape)
-    apart[finite] = np.abs(expected[finite] - found[finite])
+    difference = np.zeros(first.shape)
+    difference[finite] = np.abs(first[finite] - second[finite])
     return ScoreDeviation(
-        apart.size,
-        float(apart.max()),
-        float(apart.mean()),
-        mean_upper_bound(apart, CONFIDENCE),
-        percentile(apart, 99.0),
+        difference.size,
+        float(difference.max()),
+        float(difference.mean()),
+        mean_upper_bound(difference, CONFIDENCE),
+        percentile(difference, 99.0),
     )
 
 
@@ -99,10 +98,10 @@ def percentile(values: NDArray[Any], rank: float) -> float | None:
 def spearman(reference: NDArray[Any], other: NDArray[Any]) -> float | None:
     """Return Spearman's rank correlation, ties at their mean rank; None where one side is constant, not finite, or
     shorter than 2."""
-    expected, found = _pair(reference, other)
-    if expected.size < 2 or not (np.isfinite(expected).all() and np.isfinite(found).all()):
+    first, second = _pair(reference, other)
+    if first.size < 2 or not (np.isfinite(first).all() and np.isfinite(second).all()):
         return None
-    first, second = ranks(expected), ranks(found)
+    first, second = ranks(first), ranks(second)
     first, second = first - first.mean(), second - second.mean()
     scale = math.sqrt(float(first @ first) * float(second @ second))
     return min(1.0, max(-1.0, float(first @ second) / scale)) if scale else None
@@ -110,16 +109,16 @@ def spearman(reference: NDArray[Any], other: NDArray[Any]) -> float | None:
 
 def ranks(values: NDArray[Any]) -> Scores:
     """Return each value's rank from 1, equal values at the mean of their ranks."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    _, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place], np.float64)
+    return np.asarray((last - (counts - 1) / 2)[indices], np.float64)
 
 
 def _pair(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Scores, Scores]:
-    expected, found = np.asarray(reference, np.float64).ravel(), np.asarray(other, np.float64).ravel()
-    if expected.size != found.size:
-        raise InputError(f"{expected.size} scores against {found.size}: they can't be compared one by one")
-    return expected, found
+    first, second = np.asarray(reference, np.float64).ravel(), np.asarray(other, np.float64).ravel()
+    if first.size != second.size:
+        raise InputError(f"{first.size} scores against {second.size}: they can't be compared one by one")
+    return first, second
 
 
 def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float:

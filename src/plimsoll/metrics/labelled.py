@@ -1,4 +1,4 @@
-"""How right two models are on labelled pictures, and how much worse the second is, with a paired bootstrap interval."""
+"""How accurate two models are on labelled pictures, and how much worse the second is, with a paired bootstrap interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Truths = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Change:
+class MetricChange:
     """A metric of the reference and of the other model on the same pictures; all from 0 to 1.
 
     A metric that is not defined (precision where nothing was flagged, AUC with labels of one class) is None on that
@@ -42,16 +42,18 @@ class Change:
         return None if self.reference is None or self.other is None else self.other - self.reference
 
 
-def binary(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], threshold: float) -> tuple[Change, ...]:
+def binary(
+    truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], threshold: float
+) -> tuple[MetricChange, ...]:
     """Compare two rows of scores `[N]` of the positive class: accuracy, precision and recall at `score >= threshold`,
     and ROC-AUC.
 
     `truth` `[N]` says which pictures are of that class. Raises InputError for rows of different length.
     """
     positive = np.asarray(truth, np.bool_)
-    scores = [np.asarray(one, np.float64) for one in (reference, other)]
+    scores = [np.asarray(row, np.float64) for row in (reference, other)]
     _check_lengths(positive, *scores)
-    decided = [one >= threshold for one in scores]
+    decided = [row >= threshold for row in scores]
     changes = []
     for name, metric, affected in (
         ("accuracy", accuracy, positive.size),
@@ -76,17 +78,17 @@ def binary(truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], th
 
 def multiclass(
     truth: NDArray[Any], reference: NDArray[Any], other: NDArray[Any], ranks: Mapping[int, Sequence[NDArray[Any]]]
-) -> tuple[Change, ...]:
+) -> tuple[MetricChange, ...]:
     """Compare two rows of chosen classes `[N]` (-1 for none): top-1, and precision and recall as the mean over classes
     that occur.
 
     `ranks` is k → for reference and other, whether the true class is among the best k, each `[N]` bool.
     """
     classes = np.asarray(truth, np.int64)
-    chosen = [np.asarray(one, np.int64) for one in (reference, other)]
+    chosen = [np.asarray(row, np.int64) for row in (reference, other)]
     _check_lengths(classes, *chosen)
-    right = [classes == one for one in chosen]
-    changes = [_change("top1", partial(_mean, right[0]), partial(_mean, right[1]), classes.size, classes.size)]
+    correct = [classes == row for row in chosen]
+    changes = [_change("top1", partial(_mean, correct[0]), partial(_mean, correct[1]), classes.size, classes.size)]
     for name, metric in (("precision", _macro_precision), ("recall", _macro_recall)):
         changes.append(
             _change(
@@ -98,27 +100,27 @@ def multiclass(
             )
         )
     for best, hits in ranks.items():
-        among = [partial(_mean, np.asarray(one, np.bool_)) for one in hits]
+        among = [partial(_mean, np.asarray(row, np.bool_)) for row in hits]
         changes.append(_change(f"top{best}", among[0], among[1], classes.size, classes.size))
     return tuple(changes)
 
 
-def _change(name: str, first: Statistic, second: Statistic, count: int, affected: int) -> Change:
+def _change(name: str, first: Statistic, second: Statistic, count: int, affected: int) -> MetricChange:
     """Measure a metric on both sides and bound its change.
 
-    Where no draw shows any change, the sample still can't rule out what fewer than one picture in it would show: then
-    the exact bound for 0 of `affected` pictures stands in, which is also where the bootstrap arrives with one change.
+    Where no draw shows any change, the sample still can't rule out a change too rare to be in it: then the exact bound
+    for 0 of `affected` pictures is used, which is also what the bootstrap arrives at with one change.
     """
     ones = np.ones(count)
     reference, other = (_defined(metric(ones)) for metric in (first, second))
     if reference is None or other is None:
-        return Change(name, reference, other, None, None, count)
+        return MetricChange(name, reference, other, None, None, count)
     lower, low, high = bounds(lambda weights: second(weights) - first(weights), count, CONFIDENCE)
     if math.isnan(lower):
-        return Change(name, reference, other, None, None, count)
+        return MetricChange(name, reference, other, None, None, count)
     if low == high == 0.0:
         lower, low, high = -upper_bound(0, affected), -upper_bound(0, affected, (1 + CONFIDENCE) / 2), 0.0
-    return Change(name, reference, other, lower, (low, high), count)
+    return MetricChange(name, reference, other, lower, (low, high), count)
 
 
 def _defined(value: float) -> float | None:
@@ -157,7 +159,7 @@ def recall(truth: Truths, decided: Truths, weights: Floats) -> float:
 
 
 class Ranking:
-    """Scores in order, ties together, so that the area under the ROC curve is quickly had for any weights."""
+    """Scores in order, ties together, so that the area under the ROC curve is quick to compute for any weights."""
 
     def __init__(self, truth: Truths, scores: Floats) -> None:
         self._order = np.argsort(scores, kind="stable")
@@ -180,13 +182,13 @@ class Ranking:
 
 
 def _macro(truth: NDArray[np.int64], chosen: NDArray[np.int64], weights: Floats, by: NDArray[np.int64]) -> float:
-    """Return the mean over the classes in `by` of the weight that is right of the weight that is there."""
+    """Return the mean over the classes in `by` of the share of the weight that is correct."""
     classes = int(max(truth.max(), chosen.max())) + 1
     known = by >= 0
-    there = np.bincount(by[known], weights[known], classes)
-    right = np.bincount(truth[truth == chosen], weights[truth == chosen], classes)
-    used = there > 0
-    return float((right[used] / there[used]).mean()) if used.any() else math.nan
+    total = np.bincount(by[known], weights[known], classes)
+    correct = np.bincount(truth[truth == chosen], weights[truth == chosen], classes)
+    used = total > 0
+    return float((correct[used] / total[used]).mean()) if used.any() else math.nan
 
 
 def _macro_precision(truth: NDArray[np.int64], chosen: NDArray[np.int64], weights: Floats) -> float:

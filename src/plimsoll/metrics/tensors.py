@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 class TensorDeviation:
     """How far a tensor lies from its reference.
 
-    Where both hold NaN, or the same infinity, at the same place, they agree there and that place counts as no
+    Where both hold NaN, or the same infinity, at the same index, they agree there and that element counts as no
     difference. Where only one of them does, `finite` is False, the three errors are infinite, the cosine is 0 and the
     signal to noise minus infinity, so that no comparison with a limit can pass by accident (`nan > limit` is False).
     """
@@ -45,11 +45,11 @@ class TensorDeviation:
     """Signal to noise in decibels: 10 log10(sum of squares of the reference / of the difference). Infinite where
     nothing differs, minus infinity where the reference is zero and the other is not."""
     finite: bool
-    """Whether NaN and infinities, if any, stand at the same places in both."""
+    """Whether NaN and infinities, if any, are at the same indices in both."""
 
 
-_APART = TensorDeviation(math.inf, math.inf, math.inf, 0.0, -math.inf, finite=False)
-_SAME = TensorDeviation(0.0, 0.0, 0.0, 1.0, math.inf, finite=True)
+_NOT_FINITE = TensorDeviation(math.inf, math.inf, math.inf, 0.0, -math.inf, finite=False)
+_EQUAL = TensorDeviation(0.0, 0.0, 0.0, 1.0, math.inf, finite=True)
 
 
 def deviation(reference: NDArray[Any], other: NDArray[Any]) -> TensorDeviation:
@@ -64,27 +64,27 @@ def deviation(reference: NDArray[Any], other: NDArray[Any]) -> TensorDeviation:
         )
     pair = _usable(reference, other)
     if pair is None:
-        return _APART
-    return _finite_deviation(*pair) if pair[0].size else _SAME
+        return _NOT_FINITE
+    return _finite_deviation(*pair) if pair[0].size else _EQUAL
 
 
 def _usable(reference: NDArray[Any], other: NDArray[Any]) -> tuple[Floats, Floats] | None:
-    """Return both flat, as float64, without the places where both hold the same NaN or infinity; None where only one
+    """Return both flat, as float64, without the elements where both hold the same NaN or infinity; None where only one
     does."""
-    expected, found = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-    usable = np.isfinite(expected) & np.isfinite(found)
+    first, second = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
+    usable = np.isfinite(first) & np.isfinite(second)
     if usable.all():
-        return expected, found
-    if not np.array_equal(expected[~usable], found[~usable], equal_nan=True):
+        return first, second
+    if not np.array_equal(first[~usable], second[~usable], equal_nan=True):
         return None
-    return expected[usable], found[usable]
+    return first[usable], second[usable]
 
 
 def _finite_deviation(reference: Floats, other: Floats) -> TensorDeviation:
     size = np.abs(reference)
     with np.errstate(
         over="ignore"
-    ):  # The difference of two huge float64 values may overflow to infinity, which then stands in the result.
+    ):  # The difference of two huge float64 values may overflow to infinity, which the result then holds.
         difference = np.abs(other - reference)
         floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(size.max()))
         return TensorDeviation(
@@ -116,7 +116,7 @@ def _cosine(first: Floats, second: Floats) -> float:
     return min(1.0, max(-1.0, value))
 
 
-class Running:
+class RunningDeviation:
     """The deviation between many pairs of tensors, as if each side were one long tensor; holds sums, no tensors.
 
     `max_rel` has each pair's own floor. The two tensors of a pair need the same number of elements; dtypes may differ,
@@ -126,12 +126,12 @@ class Running:
     def __init__(self) -> None:
         self.count = 0
         """Elements compared."""
-        self._apart = False
+        self._not_finite = False
         self._max_abs = self._max_rel = 0.0
         self._sum_abs = self._dot = self._signal = self._power = self._noise = 0.0
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
-        """Take in a pair; raises CheckError where the sizes differ."""
+        """Add a pair; raises CheckError where the sizes differ."""
         if reference.size != other.size:
             raise CheckError(
                 f"a tensor of {_form(other)}, expected {_form(reference)}",
@@ -139,31 +139,31 @@ class Running:
             )
         pair = _usable(reference, other)
         if pair is None:
-            self._apart = True
+            self._not_finite = True
             return
-        expected, found = pair
+        first, second = pair
         self.count += reference.size
-        if not expected.size:
+        if not first.size:
             return
-        size = np.abs(expected)
+        size = np.abs(first)
         with np.errstate(over="ignore"):
-            difference = np.abs(found - expected)
+            difference = np.abs(second - first)
             floor = max(ABSOLUTE_FLOOR, RELATIVE_FLOOR * float(size.max()))
             self._max_abs = max(self._max_abs, float(difference.max()))
             self._max_rel = max(self._max_rel, float((difference / np.maximum(size, floor)).max()))
             self._sum_abs += float(difference.sum())
-            self._dot += _product(expected, found)
-            self._signal += _product(expected, expected)
-            self._power += _product(found, found)
+            self._dot += _product(first, second)
+            self._signal += _product(first, first)
+            self._power += _product(second, second)
             self._noise += _product(difference, difference)
 
     @property
     def deviation(self) -> TensorDeviation:
         """The deviation of all pairs so far; of none, as of two empty tensors."""
-        if self._apart or not math.isfinite(self._signal + self._power + self._noise):
-            return _APART
+        if self._not_finite or not math.isfinite(self._signal + self._power + self._noise):
+            return _NOT_FINITE
         if self.count == 0:
-            return _SAME
+            return _EQUAL
         both = math.sqrt(self._signal) * math.sqrt(self._power)
         cosine = min(1.0, max(-1.0, self._dot / both)) if both else float(self._signal == self._power)
         snr = (
@@ -177,7 +177,7 @@ class Running:
 
 
 def _product(first: Floats, second: Floats) -> float:
-    # Not `@`: BLAS would start threads of its own, which here only wait for those of the runtime.
+    # Not `@`: BLAS would start threads of its own, which would only wait for the runtime's.
     return float(np.einsum("i,i->", first, second))
 
 

@@ -1,8 +1,23 @@
 """Prove that a model answers as its reference does, on pictures, within a budget; and where it doesn't, say which stage
-differs."""
+differs.
+
+    run               prove(): from two models and pictures to a Proof
+    proof             Proof: what was measured, the verdict, the cause
+    compared_model    one of the two models, its preprocessing cut where pixels become numbers
+    paired_answers    both models' answers to every picture, also with preprocessing and network exchanged
+    comparison        what changed in the decisions, and what the sample says of all other pictures
+    stages            preprocessing step by step
+    normalization     channel order, mean and scale as the first convolution sees them
+    layers            the networks layer by layer
+    labels            the right labels of pictures
+"""
 
 from __future__ import annotations
 
-from plimsoll.prove.run import Layer, Proof, compare, compare_layers, default_thresholds, prove, read_labels
+from plimsoll.prove.comparison import compare, default_thresholds
+from plimsoll.prove.labels import read_labels
+from plimsoll.prove.layers import Layer, compare_layers
+from plimsoll.prove.proof import Proof
+from plimsoll.prove.run import prove
 
 __all__ = ["Layer", "Proof", "compare", "compare_layers", "default_thresholds", "prove", "read_labels"]

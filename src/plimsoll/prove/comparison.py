@@ -1,5 +1,5 @@
 """Compare two models' answers to the same pictures, from their scores alone: what changed, and what the sample says of
-all others."""
+all other pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from plimsoll.core.budget import Bounded, Evidence
 from plimsoll.metrics.bootstrap import Floats
 from plimsoll.metrics.decisions import Flips, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
-from plimsoll.metrics.labelled import Change, binary, multiclass
+from plimsoll.metrics.labelled import MetricChange, binary, multiclass
 from plimsoll.spec.output import Classify
 
 Scores = Mapping[str, float]
@@ -27,11 +27,11 @@ _ALIASES = {"top1": "accuracy", "accuracy": "top1"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """What became of the answers."""
+    """How the other model's answers differ from the reference's."""
 
     pictures: int
     """Answered by the reference."""
-    lost: int
+    failed: int
     """Of these, how many the other has no answer to: each counts as a flipped decision."""
     flips: tuple[tuple[float | None, Flips], ...]
     """(threshold, flips); the threshold is None where the decision is the best label."""
@@ -40,7 +40,7 @@ class Comparison:
     by both."""
     rank_correlation: float | None
     """Spearman's; None where it is not defined."""
-    changes: tuple[Change, ...] = ()
+    changes: tuple[MetricChange, ...] = ()
     """With labels: each metric."""
     labelled: int = 0
 
@@ -49,14 +49,16 @@ class Comparison:
         """The verdict on the decisions with its sample, in one line: the threshold with the most flips."""
         if not self.flips or not self.pictures:
             return "no decision was compared"
-        threshold, worst = max(self.flips, key=lambda one: one[1].count)
+        threshold, worst = max(self.flips, key=lambda item: item[1].count)
         several = len(self.flips) > 1
         where = "" if threshold is None else f" at {threshold:g}" if worst.count or not several else " at any threshold"
         return f"{worst.count:,} of {worst.total:,} decisions flipped{where}; {confidence_in_words(worst)}"
 
     def evidence(self) -> Evidence:
         """Return the figures with the bounds that a budget is judged by."""
-        found: dict[str, list[Bounded]] = {"flips": [_flips_figure(threshold, one) for threshold, one in self.flips]}
+        evidence: dict[str, list[Bounded]] = {
+            "flips": [_bounded_flips(threshold, flipped) for threshold, flipped in self.flips]
+        }
         if self.deviation is not None:
             mean = Bounded(
                 "mean score deviation",
@@ -65,22 +67,22 @@ class Comparison:
                 f"{self.deviation.mean:.2g} in the sample",
             )
             covered = 0.05 ** (1 / self.deviation.count)
-            told = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviation no more"
-            largest = Bounded("largest score deviation", self.deviation.maximum, self.deviation.maximum, told)
-            found |= {"deviation": [mean], "max_deviation": [largest]}
+            detail = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviate no more"
+            largest = Bounded("largest score deviation", self.deviation.maximum, self.deviation.maximum, detail)
+            evidence |= {"deviation": [mean], "max_deviation": [largest]}
         for change in self.changes:
-            figures = [_change_figure(change)]
-            found[change.name] = figures
+            figures = [_bounded_change(change)]
+            evidence[change.name] = figures
             if (alias := _ALIASES.get(change.name)) is not None:
-                found.setdefault(alias, figures)
-        return found
+                evidence.setdefault(alias, figures)
+        return evidence
 
     def details(self) -> dict[str, JsonValue]:
         """Return everything as plain data."""
         deviation = self.deviation
         return {
             "count": self.pictures,
-            "lost": self.lost,
+            "failed": self.failed,
             "deviation": (
                 None
                 if deviation is None
@@ -93,14 +95,14 @@ class Comparison:
             ),
             "flips": [
                 {
-                    "threshold": at,
-                    "count": one.total,
-                    "flipped": one.count,
-                    "up": one.up,
-                    "down": one.down,
-                    "upper": one.upper_bound() if one.total else None,
+                    "threshold": threshold,
+                    "count": flipped.total,
+                    "flipped": flipped.count,
+                    "up": flipped.up,
+                    "down": flipped.down,
+                    "upper": flipped.upper_bound() if flipped.total else None,
                 }
-                for at, one in self.flips
+                for threshold, flipped in self.flips
             ],
             "rank_correlation": self.rank_correlation,
             "labelled": {
@@ -114,7 +116,7 @@ class Comparison:
                 }
                 for change in self.changes
             },
-            "labelled_pictures": self.labelled,
+            "labelled_count": self.labelled,
         }
 
 
@@ -138,27 +140,32 @@ def compare(
 
     `thresholds` replace those of the Spec, for Specs with a positive label; labelled metrics are taken at the first.
     """
-    at = default_thresholds(output) if thresholds is None or output.positive is None else tuple(thresholds)
+    if thresholds is None or output.positive is None:
+        thresholds = default_thresholds(output)
+    thresholds = tuple(thresholds)
     both = [(first, second) for first, second in pairs if second is not None]
-    lost = len(pairs) - len(both)
-    ours, theirs = compared_scores(output, both)
+    failed = len(pairs) - len(both)
+    reference, other = compared_scores(output, both)
     if output.positive is not None:
-        counted: list[tuple[float | None, Flips]] = [(threshold, flips(ours, theirs, threshold)) for threshold in at]
+        answered: list[tuple[float | None, Flips]] = [
+            (threshold, flips(reference, other, threshold)) for threshold in thresholds
+        ]
     else:
         changed = sum(
             _decision(first, output.threshold) != _decision(second, output.threshold) for first, second in both
         )
-        counted = [(None, Flips(changed, len(both)))]
-    with_lost = tuple(
-        (threshold, Flips(one.count + lost, one.total + lost, one.up, one.down)) for threshold, one in counted
+        answered = [(None, Flips(changed, len(both)))]
+    with_failed = tuple(
+        (threshold, Flips(flipped.count + failed, flipped.total + failed, flipped.up, flipped.down))
+        for threshold, flipped in answered
     )
-    changes, labelled = _labelled(output, pairs, truths, at)
+    changes, labelled = _labelled(output, pairs, truths, thresholds)
     return Comparison(
         pictures=len(pairs),
-        lost=lost,
-        flips=with_lost,
-        deviation=score_deviation(ours, theirs) if both else None,
-        rank_correlation=spearman(ours, theirs),
+        failed=failed,
+        flips=with_failed,
+        deviation=score_deviation(reference, other) if both else None,
+        rank_correlation=spearman(reference, other),
         changes=changes,
         labelled=labelled,
     )
@@ -185,7 +192,7 @@ def _decision(scores: Scores, threshold: float | None) -> str | None:
 
 def _labelled(
     output: Classify, pairs: Sequence[Pair], truths: Sequence[str | None] | None, thresholds: tuple[float, ...]
-) -> tuple[tuple[Change, ...], int]:
+) -> tuple[tuple[MetricChange, ...], int]:
     known = [
         (first, second, truth)
         for (first, second), truth in zip(pairs, truths or (), strict=False)
@@ -195,42 +202,45 @@ def _labelled(
         return (), 0
     if output.positive is not None:
         positive = output.positive
-        truth = np.array([one == positive for _, _, one in known])
-        ours, theirs = np.array([one[0][positive] for one in known]), np.array([one[1][positive] for one in known])
-        return binary(truth, ours, theirs, thresholds[0]), len(known)
-    place = {label: count for count, label in enumerate(output.labels)}
-    truth = np.array([place[one] for _, _, one in known])
-    sides = [[one[0] for one in known], [one[1] for one in known]]
-    chosen = [np.array([place.get(_decision(scores, output.threshold) or "", -1) for scores in side]) for side in sides]
+        is_positive = np.array([label == positive for _, _, label in known])
+        reference = np.array([scores[positive] for scores, _, _ in known])
+        other = np.array([scores[positive] for _, scores, _ in known])
+        return binary(is_positive, reference, other, thresholds[0]), len(known)
+    index = {label: number for number, label in enumerate(output.labels)}
+    both = [[scores for scores, _, _ in known], [scores for _, scores, _ in known]]
+    labels = [label for _, _, label in known]
+    chosen = [np.array([index.get(_decision(scores, output.threshold) or "", -1) for scores in rows]) for rows in both]
     hits = [
-        np.array([_is_among(scores, one[2], _TOP) for scores, one in zip(side, known, strict=True)]) for side in sides
+        np.array([_is_among_best(scores, label, _TOP) for scores, label in zip(rows, labels, strict=True)])
+        for rows in both
     ]
+    truth = np.array([index[label] for label in labels])
     return multiclass(truth, chosen[0], chosen[1], {_TOP: hits} if len(output.labels) > _TOP else {}), len(known)
 
 
-def _is_among(scores: Scores, label: str, best: int) -> bool:
+def _is_among_best(scores: Scores, label: str, best: int) -> bool:
     return sum(value > scores[label] for value in scores.values()) < best
 
 
-def _flips_figure(threshold: float | None, one: Flips) -> Bounded:
+def _bounded_flips(threshold: float | None, flipped: Flips) -> Bounded:
     name = "flips of the label" if threshold is None else f"flips at {threshold:g}"
-    if not one.total:
+    if not flipped.total:
         return Bounded(name, math.nan, math.nan, "no decision was compared")
-    moved = f": {one.up:,} up, {one.down:,} down" if one.up or one.down else ""
-    return Bounded(name, one.share, one.upper_bound(), f"{one.count:,} of {one.total:,}{moved}")
+    moved = f": {flipped.up:,} up, {flipped.down:,} down" if flipped.up or flipped.down else ""
+    return Bounded(name, flipped.share, flipped.upper_bound(), f"{flipped.count:,} of {flipped.total:,}{moved}")
 
 
-def _change_figure(change: Change) -> Bounded:
+def _bounded_change(change: MetricChange) -> Bounded:
     if change.change is None or change.lower is None or change.reference is None or change.other is None:
-        why = f"not defined on these {change.count:,} labelled pictures: too few of a class, or none flagged"
-        return Bounded(f"change of {change.name}", math.nan, math.nan, why)
+        reason = f"not defined on these {change.count:,} labelled pictures: too few of a class, or none flagged"
+        return Bounded(f"change of {change.name}", math.nan, math.nan, reason)
     detail = f"{change.reference:.4g} → {change.other:.4g} on {change.count:,} labelled pictures"
     return Bounded(f"change of {change.name}", change.change, change.lower, detail)
 
 
-def confidence_in_words(one: Flips) -> str:
+def confidence_in_words(flipped: Flips) -> str:
     """Say what a sample of decisions proves of all others: `with 95 % confidence fewer than 0.6 % do`."""
-    return f"with 95 % confidence fewer than {percent_above(one.upper_bound())} do"
+    return f"with 95 % confidence fewer than {percent_above(flipped.upper_bound())} do"
 
 
 def percent_above(share: float) -> str:
@@ -241,14 +251,12 @@ def percent_above(share: float) -> str:
     return f"{math.ceil(100 * share / step - 1e-9) * step:.3g} %"
 
 
-def too_few(limit: float, one: Flips) -> str:
-    """Say how many pictures a bound on flips would need, where no number of them flipped or the sample is too small for
-    the limit; else nothing."""
-    share_seen = one.share
-    needed = pictures_needed(limit, one.count)
-    if share_seen <= limit < one.upper_bound():
-        return (
-            f"{one.total:,} pictures are too few to prove {100 * limit:g} %: with {one.count:,} flipped it takes"
-            f" {needed:,}"
-        )
-    return ""
+def too_few(limit: float, flipped: Flips) -> str:
+    """Say how many pictures it takes to prove the limit, where the sample keeps it and only its bound does not; else
+    nothing."""
+    if not flipped.share <= limit < flipped.upper_bound():
+        return ""
+    return (
+        f"{flipped.total:,} pictures are too few to prove {100 * limit:g} %: with {flipped.count:,} flipped it takes"
+        f" {pictures_needed(limit, flipped.count):,}"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +11,17 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from plimsoll.backends.runner import Runner
 from plimsoll.core.fit import picture_input
 from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.metrics import Running
-from plimsoll.onnx import graph, load
-from plimsoll.prove.inside import open_inside
+from plimsoll.metrics import RunningDeviation
+from plimsoll.onnx import form, graph, load
 
-Pair = tuple[NDArray[Any], NDArray[Any]]
+InputPair = tuple[NDArray[Any], NDArray[Any]]
+
+_PRECISIONS = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
 
 
 @dataclass(frozen=True)
@@ -36,51 +39,58 @@ class Layer:
     """The reference's smallest and largest value."""
 
 
-def layers(reference: Model, other: Model, inputs: Iterable[Pair]) -> tuple[Layer, ...]:
+def compare_layers(reference: Model, other: Model, inputs: Iterable[InputPair]) -> tuple[Layer, ...]:
     """Compare every float value that both graphs have by name, in the reference's topological order; both computed by
     ONNX Runtime.
 
     `inputs` holds pairs of network inputs `[N, …]`, the reference's and the other's, for the same pictures; one pair is
     in memory at a time. Where the other graph quantizes a value, what is compared is the dequantized one. Raises
-    ModelError for models that are no ONNX files or share no value.
+    ModelError for models that are not ONNX files or share no value.
     """
     protos = [graph.load(model) for model in (reference, other)]
-    ours, theirs = (dict(graph.values(proto)) for proto in protos)
-    shared = [name for name in ours if name in theirs]
+    values, other_values = (dict(graph.values(proto)) for proto in protos)
+    shared = [name for name in values if name in other_values]
     if not shared:
         hint = "Layers are compared by name: use a model that was made from the reference."
-        raise ModelError(f"{other.path}: it shares no named value with {reference.path}", hint)
+        raise ModelError(f"{other.path}: shares no named value with {reference.path}", hint)
     operators = {output: node.op_type for node in protos[0].graph.node for output in node.output}
-    sums = {name: _Sum() for name in shared}
+    sums = {name: _RunningLayer() for name in shared}
     with TemporaryDirectory(prefix="plimsoll-layers-") as folder, ExitStack() as stack:
         runners = []
-        for count, (model, names) in enumerate(((reference, ours), (other, theirs))):
-            runners.append(
-                stack.enter_context(
-                    open_inside(model, [names[name] for name in shared], Path(folder) / f"{count}.onnx")
-                )
-            )
-        fed = [
+        for index, (model, names) in enumerate(((reference, values), (other, other_values))):
+            file = Path(folder) / f"{index}.onnx"
+            runners.append(stack.enter_context(open_with_outputs(model, [names[name] for name in shared], file)))
+        input_names = [
             picture_input(model.contract(), load.inputs_and_outputs(proto)[0], model.path.name).name
             for model, proto in zip((reference, other), protos, strict=True)
         ]
         for pair in inputs:
             first, second = (
-                runner.run({name: tensor}) for runner, name, tensor in zip(runners, fed, pair, strict=True)
+                runner.run({name: tensor}) for runner, name, tensor in zip(runners, input_names, pair, strict=True)
             )
             for name in shared:
-                sums[name].add(first[ours[name]], second[theirs[name]])
-    return tuple(one.layer(name, operators[name]) for name, one in sums.items() if one.usable)
+                sums[name].add(first[values[name]], second[other_values[name]])
+    return tuple(running.layer(name, operators[name]) for name, running in sums.items() if running.usable)
 
 
-class _Sum:
+def open_with_outputs(model: Model, names: Sequence[str], path: Path) -> Runner:
+    """Open an ONNX model in ONNX Runtime with the values `names` as further outputs; `path` takes the changed file.
+
+    It computes in one thread: threads that spin between calls would hold up the NumPy that works on the values.
+    """
+    exposed = graph.expose(model, names, path)
+    precision = _PRECISIONS[form.form_of(path)]
+    return Runner.open(exposed, Target("onnxruntime", "cpu", precision), objective="throughput")
+
+
+class _RunningLayer:
     def __init__(self) -> None:
-        self._running = Running()
+        self._running = RunningDeviation()
         self._low, self._high = float("inf"), float("-inf")
         self.usable = True
 
     def add(self, first: NDArray[Any], second: NDArray[Any]) -> None:
-        # A value of another size under the same name, or one that is no float, is another value.
+        # A value of another size under the same name, or one that is not float, is another value.
         if (
             not self.usable
             or first.shape != second.shape

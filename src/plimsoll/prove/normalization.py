@@ -1,8 +1,8 @@
-"""What a network's first convolution really gets to see of a colour: found by feeding it plain ones.
+"""What a network's first convolution really sees of a colour, measured by feeding it pictures of one colour.
 
-The arithmetic between pixels and network may stand in the Spec, in the graph, or half in each, and the first
-convolution's weights may have been turned or scaled to fit. So nothing is read off the Spec: pictures of one colour go
-through the steps and the graph up to the first convolution, which tells its channel order, mean and scale exactly. Two
+The arithmetic between pixels and network may be in the Spec, in the graph, or half in each, and the first convolution's
+weights may have been reordered or scaled to fit. So nothing is read off the Spec: pictures of one colour go through the
+preprocessing and the graph up to the first convolution, which shows its channel order, mean and scale exactly. Two
 networks are compared in the reference's terms: the channels of their first convolutions are matched by their weights.
 """
 
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import PlimsollError
 from plimsoll.onnx import graph
-from plimsoll.prove.inside import open_inside
-from plimsoll.prove.side import Side
+from plimsoll.prove.compared_model import ComparedModel
+from plimsoll.prove.layers import open_with_outputs
 
 Matrix = NDArray[np.float64]
 
 _FREE_SIDE = 256
-"""Height and width of the plain pictures where the network takes any: a multiple of every usual stride."""
+"""Height and width of the plain pictures where the network takes any size: a multiple of every usual stride."""
 _SAME_WEIGHTS = 0.98
-"""Cosine from which two channels of first-convolution weights are the same one; int8 leaves 0.9999, two of one network
-have below 0.95."""
+"""From this cosine on, two channels of first-convolution weights are the same; int8 leaves 0.9999, two channels of one
+network are below 0.95."""
 _MEAN_LEVELS = 0.25
 _SCALE_SHARE = 0.01
-"""From these differences on something is another: float16 rounds a mean by 0.06 levels, and a scale by 0.05 %."""
+"""From these differences on, mean and scale differ: float16 rounds a mean by 0.06 levels, and a scale by 0.05 %."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +42,22 @@ class Normalization:
     offset: Matrix
     """[channels seen]."""
     weights: NDArray[Any] | None
-    """The first convolution's `[outputs, channels, …]`; None where the network's input itself was looked at."""
+    """The first convolution's `[outputs, channels, …]`; None where the network's input itself was measured."""
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Mismatch:
     """A way in which the other model normalizes unlike the reference."""
 
     stage: str
-    """The step of a Spec that does it: channels, mean or scale."""
+    """The step of a Spec: channels, mean or scale."""
     text: str
 
 
-def normalization_of(side: Side) -> Normalization | None:
-    """Look at what a model's first convolution gets; None where the graph can't be looked into, or isn't linear up to
-    there."""
+def normalization_of(model: ComparedModel) -> Normalization | None:
+    """Measure what a model's first convolution gets; None where the graph can't be run up to there, or isn't linear."""
     try:
-        colours, seen, weights = _look(side)
+        colours, seen, weights = _measure(model)
     except PlimsollError:
         return None
     black, probe = seen[0], seen[-1]
@@ -71,81 +70,85 @@ def normalization_of(side: Side) -> Normalization | None:
     return Normalization(gain, black, weights)
 
 
-def mistakes(reference: Normalization, other: Normalization, where: str) -> tuple[Mistake, ...] | None:
-    """Compare two normalizations; None where they can't be brought into the same terms. `where` says where the other's
-    lies."""
+def mismatches(reference: Normalization, other: Normalization, where: str) -> tuple[Mismatch, ...] | None:
+    """Compare two normalizations; None where they can't be expressed in the same terms. `where` says where the other's
+    is."""
     matched = _in_terms_of(reference, other)
     if matched is None or matched.gain.shape != reference.gain.shape:
         return None
-    orders = [np.abs(one.gain).argmax(axis=1) for one in (reference, matched)]
-    if any(not _is_one_colour_each(one.gain) for one in (reference, matched)):
+    orders = [np.abs(gain).argmax(axis=1) for gain in (reference.gain, matched.gain)]
+    if not all(map(_is_one_colour_each, (reference.gain, matched.gain))):
         return None
-    found = []
+    differences = []
     if not np.array_equal(*orders):
-        found.append(
-            Mistake(
+        differences.append(
+            Mismatch(
                 "channels",
                 f"it gives the network {_colours(orders[1])} where the reference gives {_colours(orders[0])} ({where})",
             )
         )
     gains = [
-        np.take_along_axis(one.gain, order[:, np.newaxis], axis=1)[:, 0]
-        for one, order in zip((reference, matched), orders, strict=True)
+        np.take_along_axis(normalization.gain, order[:, np.newaxis], axis=1)[:, 0]
+        for normalization, order in zip((reference, matched), orders, strict=True)
     ]
-    means = [-one.offset / gain for one, gain in zip((reference, matched), gains, strict=True)]
+    means = [-offset / gain for offset, gain in zip((reference.offset, matched.offset), gains, strict=True)]
     if np.abs(means[1] - means[0]).max() > _MEAN_LEVELS:
-        found.append(
-            Mistake(
+        differences.append(
+            Mismatch(
                 "mean", f"it subtracts {_listed(means[1])}, the reference {_listed(means[0])} (levels of 255, {where})"
             )
         )
     if np.abs(gains[1] / gains[0] - 1).max() > _SCALE_SHARE:
-        found.append(
-            Mistake("scale", f"it multiplies by {_listed(gains[1])}, the reference by {_listed(gains[0])} ({where})")
+        differences.append(
+            Mismatch("scale", f"it multiplies by {_listed(gains[1])}, the reference by {_listed(gains[0])} ({where})")
         )
-    return tuple(found)
+    return tuple(differences)
 
 
 def agree(reference: Normalization | None, other: Normalization | None) -> bool:
-    """Tell whether both are known to normalize alike."""
-    return reference is not None and other is not None and mistakes(reference, other, "") == ()
+    """Return whether both are known to normalize alike."""
+    return reference is not None and other is not None and mismatches(reference, other, "") == ()
 
 
-def _look(side: Side) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
-    """Return plain colours [colours, channels], what is seen of each [colours, channels seen], and the first
+def _measure(model: ComparedModel) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
+    """Return plain colours [colours, channels], what the network sees of each [colours, channels seen], and the first
     convolution's weights."""
-    form = side.preprocessor.form
+    form = model.preprocessor.form
     shape = (form.height or _FREE_SIDE, form.width or _FREE_SIDE)
     channels = form.channels
     colours = np.concatenate([np.zeros((1, channels)), 255 * np.eye(channels), [[200, 100, 50][:channels]]])
-    tensors = [side.tensor(np.broadcast_to(colour.astype(np.uint8), (*shape, channels))) for colour in colours]
-    model = side.opened.model
+    tensors = [model.tensor(np.broadcast_to(colour.astype(np.uint8), (*shape, channels))) for colour in colours]
+    source = model.resolved.model
     convolution = None
-    if model.format == "onnx":
-        proto = graph.load(model)
-        name = side.runner.picture_input
+    if source.format == "onnx":
+        proto = graph.load(source)
+        name = model.runner.picture_input
         convolution = graph.first_convolution(proto, name)
     if convolution is None:
-        middle = [tensor if form.layout == "NHWC" else tensor.transpose(1, 2, 0) for tensor in tensors]
-        return colours, np.array([one[one.shape[0] // 2, one.shape[1] // 2] for one in middle], np.float64), None
+        images = [tensor if form.layout == "NHWC" else tensor.transpose(1, 2, 0) for tensor in tensors]
+        return (
+            colours,
+            np.array([image[image.shape[0] // 2, image.shape[1] // 2] for image in images], np.float64),
+            None,
+        )
     if convolution.source == name:
         seen = tensors
     else:
         with (
-            TemporaryDirectory(prefix="plimsoll-look-") as folder,
-            open_inside(model, [convolution.source], Path(folder) / "exposed.onnx") as runner,
+            TemporaryDirectory(prefix="plimsoll-normalization-") as folder,
+            open_with_outputs(source, [convolution.source], Path(folder) / "exposed.onnx") as runner,
         ):
             seen = [runner.run({name: tensor[np.newaxis]})[convolution.source][0] for tensor in tensors]
     return (
         colours,
-        np.array([one[:, one.shape[1] // 2, one.shape[2] // 2] for one in seen], np.float64),
+        np.array([image[:, image.shape[1] // 2, image.shape[2] // 2] for image in seen], np.float64),
         convolution.weights,
     )
 
 
 def _in_terms_of(reference: Normalization, other: Normalization) -> Normalization | None:
-    """Return the other's normalization with its channels in the reference's order and scale, by the weights that read
-    them."""
+    """Return the other's normalization with its channels in the reference's order and scale, matched by their
+    weights."""
     if reference.weights is None or other.weights is None:
         return other if reference.weights is None and other.weights is None else None
     if reference.weights.shape != other.weights.shape:
@@ -154,12 +157,12 @@ def _in_terms_of(reference: Normalization, other: Normalization) -> Normalizatio
     products = theirs @ ours.T
     lengths = np.linalg.norm(ours, axis=1)
     cosines = products / np.maximum(np.outer(np.linalg.norm(theirs, axis=1), lengths), 1e-30)
-    place = np.abs(cosines).argmax(axis=1)
-    if sorted(place) != list(range(len(place))) or np.abs(cosines).max(axis=1).min() < _SAME_WEIGHTS:
+    matches = np.abs(cosines).argmax(axis=1)
+    if sorted(matches) != list(range(len(matches))) or np.abs(cosines).max(axis=1).min() < _SAME_WEIGHTS:
         return None
-    factor = products[np.arange(len(place)), place] / np.square(lengths[place])
+    factor = products[np.arange(len(matches)), matches] / np.square(lengths[matches])
     gain, offset = np.empty_like(other.gain), np.empty_like(other.offset)
-    gain[place], offset[place] = other.gain * factor[:, np.newaxis], other.offset * factor
+    gain[matches], offset[matches] = other.gain * factor[:, np.newaxis], other.offset * factor
     return Normalization(gain, offset, reference.weights)
 
 
@@ -174,7 +177,7 @@ def _is_one_colour_each(gain: Matrix) -> bool:
 
 
 def _colours(order: NDArray[Any]) -> str:
-    return "".join("RGB"[place] for place in order) if len(order) > 1 else "grey"
+    return "".join("RGB"[channel] for channel in order) if len(order) > 1 else "grey"
 
 
 def _listed(values: Matrix) -> str:

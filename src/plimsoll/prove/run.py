@@ -1,5 +1,4 @@
-"""Prove that a model answers as its reference does, on pictures, within a budget; and where it doesn't, say which stage
-differs."""
+"""`prove`: run both models on all pictures, measure how the other's answers differ, and hold that against the budget."""
 
 from __future__ import annotations
 
@@ -15,29 +14,30 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.budget import DEFAULT, DEFAULT_TENSORS, Bounded, Budget, kind_of
 from plimsoll.errors import InputError
 from plimsoll.inference.resolve import ResolvedModel
-from plimsoll.metrics import Running
+from plimsoll.metrics import RunningDeviation
 from plimsoll.metrics.bootstrap import Floats, bounds
 from plimsoll.metrics.decisions import CONFIDENCE, score_deviation
 from plimsoll.prove import stages
-from plimsoll.prove.answers import Answered, Exchange, Failure, Row, Scores, collect
-from plimsoll.prove.comparison import Comparison, compare, compared_scores, default_thresholds
-from plimsoll.prove.labels import label_of, read_labels
-from plimsoll.prove.layers import Layer, Pair
-from plimsoll.prove.layers import layers as compare_layers
-from plimsoll.prove.normalization import Mistake, Normalization, agree, mistakes, normalization_of
-from plimsoll.prove.proof import Cost, Proof
-from plimsoll.prove.side import Side
-from plimsoll.prove.stages import StageDifference
+from plimsoll.prove.compared_model import ComparedModel
+from plimsoll.prove.comparison import Comparison, Pair, compare, compared_scores
+from plimsoll.prove.labels import label_of
+from plimsoll.prove.layers import InputPair, compare_layers
+from plimsoll.prove.normalization import Mismatch, Normalization, agree, mismatches, normalization_of
+from plimsoll.prove.paired_answers import Exchange, PairedAnswers, PictureAnswers, Scores, answer_pictures
+from plimsoll.prove.proof import PartialDeviation, Proof
 from plimsoll.spec.output import Classify
 from plimsoll.system import host
 
 SNR_MOST = 200.0
-"""What stands for no noise at all: beyond float64's own, and a number that a limit can be held against."""
+"""Stands for no noise at all: beyond float64's own, and a number that can be compared with a limit."""
 
 _LAYER_PICTURES = 8
 
+Models = tuple[ComparedModel, ComparedModel]
+Normalizations = tuple[Normalization | None, Normalization | None]
 
-def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of them
+
+def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     reference: ResolvedModel,
     other: ResolvedModel,
     images: Iterable[str | Path],
@@ -49,38 +49,41 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and what is asked of
     cores: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Proof:
-    """Let both models answer all pictures and measure how the other's answers differ; `Proof.passed` is the verdict.
+    """Run both models on all pictures and measure how the other's answers differ; `Proof.passed` is the verdict.
 
     `labels` is absolute picture path → right label (see `read_labels`). `thresholds` replace the Spec's, for Specs with
     a positive label. `layers` also compares every value inside the networks on 8 pictures. `advance` is called after
     each picture. Scores and sums are kept, tensors are not: memory grows by a few hundred bytes a picture.
 
-    A picture that the other can't answer counts against it; one that the reference can't answer is only told. Raises
+    A picture that the other can't answer counts against it; one that the reference can't answer is only listed. Raises
     InputError where the two don't answer the same question, for a budget that can't be measured, and where there are no
     pictures; and what `Runner.open` raises.
     """
     pictures = [str(image) for image in images]
     output = reference.model.contract().output
     _require_same_question(reference, other)
-    asked = _Asked(budget or (DEFAULT if isinstance(output, Classify) else DEFAULT_TENSORS), labels, thresholds, layers)
-    _require_measurable(asked.budget, output, labels)
+    options = _Options(
+        budget or (DEFAULT if isinstance(output, Classify) else DEFAULT_TENSORS), labels, thresholds, layers
+    )
+    _require_measurable(options.budget, output, labels)
     if not pictures:
         raise InputError("no pictures to prove on", "Give a folder with --images.")
-    count = cores or host.cores()
+    cores = cores or host.cores()
     with (
-        Runner.open(reference.model, reference.target, objective="throughput", cores=count) as first,
-        Runner.open(other.model, other.target, objective="throughput", cores=count) as second,
+        Runner.open(reference.model, reference.target, objective="throughput", cores=cores) as reference_runner,
+        Runner.open(other.model, other.target, objective="throughput", cores=cores) as other_runner,
     ):
-        sides = (Side(reference, first), Side(other, second))
-        seen = (normalization_of(sides[0]), normalization_of(sides[1]))
-        answered = collect(sides, pictures, _exchange(sides, seen), count, advance)
-        _require_answers(answered)
-        return _proof(asked, sides, seen, answered)
+        models = (ComparedModel(reference, reference_runner), ComparedModel(other, other_runner))
+        normalizations = (normalization_of(models[0]), normalization_of(models[1]))
+        exchange = _exchange(models, normalizations)
+        answers = answer_pictures(*models, pictures, exchange, cores=cores, advance=advance)
+        _require_answers(answers)
+        return _proof(options, models, normalizations, answers)
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What is asked of a proof besides its models and pictures."""
+class _Options:
+    """The options of a proof."""
 
     budget: Budget
     labels: Mapping[str, str] | None
@@ -97,15 +100,15 @@ def _require_same_question(reference: ResolvedModel, other: ResolvedModel) -> No
         and isinstance(second, Classify)
         and (set(first.labels), first.positive) != (set(second.labels), second.positive)
     ):
-        told = [f"{', '.join(one.labels[:5])} (positive: {one.positive})" for one in (first, second)]
-        hint = "Two models can be compared where they have the same labels and the same positive one."
-        raise InputError(f"the reference tells {told[0]}, the other {told[1]}", hint)
+        labels = [f"{', '.join(output.labels[:5])} (positive: {output.positive})" for output in (first, second)]
+        hint = "Models can be compared if they have the same labels and the same positive label."
+        raise InputError(f"the reference's labels are {labels[0]}, the other's {labels[1]}", hint)
 
 
 def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str] | None) -> None:
     for metric in budget.metrics:
         if kind_of(metric) == "change" and not labels:
-            hint = "Give --labels: a CSV file with path,label or a folder with one folder a class."
+            hint = "Give --labels: a CSV file with path,label or a folder with one folder per class."
             raise InputError(f"the budget limits {metric}, which needs labelled pictures", hint)
         if not isinstance(output, Classify) and metric != "snr":
             raise InputError(
@@ -113,107 +116,115 @@ def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str
             )
 
 
-def _require_answers(answered: Answered) -> None:
-    if not answered.rows and not answered.lost:
-        example = f"{answered.failures[0].path}: {answered.failures[0].reference}"
+def _require_answers(answers: PairedAnswers) -> None:
+    if not answers.pictures and not answers.unanswered:
+        example = f"{answers.failures[0].path}: {answers.failures[0].reference}"
         raise InputError(
-            f"the reference answers none of the {len(answered.failures):,} pictures: {example}", "Check the pictures."
+            f"the reference answers none of the {len(answers.failures):,} pictures: {example}", "Check the pictures."
         )
 
 
-def _exchange(sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None]) -> Exchange:
-    """Say what the two can take from one another.
+def _exchange(models: Models, normalizations: Normalizations) -> Exchange:
+    """Return what the two can take from one another.
 
-    Whole tensors where they have one form, so that a wrong mean in a Spec shows in the input steps. Pixels where the
-    arithmetic lies elsewhere: in one's graph, or split otherwise between Spec and graph to the same effect.
+    Whole tensors where their inputs have one form, so that a wrong mean in a Spec shows in the preprocessing. Pixels
+    where the arithmetic is elsewhere: in one's graph, or split otherwise between Spec and graph to the same effect.
     """
-    # Turned channels are still a tensor of the same form: the network takes them, and that is the mistake to show.
+    # Swapped channels are still a tensor of the same form: the network takes them, and that is the mistake to show.
     first, second = (
         replace(form, colour="RGB" if form.channels == 3 else "grey")
-        for form in (side.preprocessor.form for side in sides)
+        for form in (model.preprocessor.form for model in models)
     )
-    if first == second and not (sides[0].preprocessor.spec.steps != sides[1].preprocessor.spec.steps and agree(*seen)):
-        return "tensors"
     if first == second:
-        return "pixels"
+        split_otherwise = models[0].preprocessor.spec.steps != models[1].preprocessor.spec.steps and agree(
+            *normalizations
+        )
+        return "pixels" if split_otherwise else "tensors"
     same_pixels = (first.height, first.width, first.channels) == (second.height, second.width, second.channels)
     return "pixels" if same_pixels else "none"
 
 
-def _proof(
-    asked: _Asked, sides: tuple[Side, Side], seen: tuple[Normalization | None, Normalization | None], answered: Answered
-) -> Proof:
-    output, sums, rows = sides[0].spec.output, answered.sums, answered.rows
+def _proof(options: _Options, models: Models, normalizations: Normalizations, answers: PairedAnswers) -> Proof:
+    reference, other = models
+    output, pictures, deviations = reference.spec.output, answers.pictures, answers.deviations
+    preprocessing_only = [(answer.reference, answer.preprocessing_only) for answer in pictures]
+    network_only = [(answer.reference, answer.network_only) for answer in pictures]
     return Proof(
-        reference=sides[0].name,
-        other=sides[1].name,
-        budget=asked.budget,
-        answers=_answers(output, answered, asked),
-        pictures=len(rows),
-        failures=answered.failures,
-        outputs={name: running.deviation for name, running in sums.outputs.items()},
-        snr=_snr(list(sums.outputs), rows),
-        exchange=answered.exchange,
-        input_only=_cost(output, [(row.reference, row.input_only) for row in rows], sums.input_only),
-        network_only=_cost(output, [(row.reference, row.network_only) for row in rows], sums.network_only),
-        stages=stages.compare(*sides, (Path(row.path) for row in rows)),
-        mistakes=_mistakes(sides[1], *seen),
-        scores=_scores(output, rows),
+        reference=reference.name,
+        other=other.name,
+        budget=options.budget,
+        comparison=_comparison(output, answers, options),
+        pictures=len(pictures),
+        failures=answers.failures,
+        outputs={name: running.deviation for name, running in deviations.outputs.items()},
+        snr=_snr(list(deviations.outputs), pictures),
+        exchange=answers.exchange,
+        preprocessing_only=_partial_deviation(output, preprocessing_only, deviations.preprocessing_only),
+        network_only=_partial_deviation(output, network_only, deviations.network_only),
+        stages=stages.compare(reference, other, (Path(answer.path) for answer in pictures)),
+        mismatches=_mismatches(other, *normalizations),
+        scores=_scores(output, pictures),
         layers=(
-            compare_layers(sides[0].opened.model, sides[1].opened.model, _inputs(sides, rows)) if asked.layers else ()
+            compare_layers(reference.resolved.model, other.resolved.model, _input_pairs(models, pictures))
+            if options.layers
+            else ()
         ),
     )
 
 
-def _mistakes(other: Side, first: Normalization | None, second: Normalization | None) -> tuple[Mistake, ...] | None:
+def _mismatches(
+    other: ComparedModel, first: Normalization | None, second: Normalization | None
+) -> tuple[Mismatch, ...] | None:
     if first is None or second is None:
         return None
-    return mistakes(first, second, "inside its graph" if other.is_folded else "in its input steps")
+    return mismatches(first, second, "inside its graph" if other.is_folded else "in its preprocessing")
 
 
-def _answers(output: object, answered: Answered, asked: _Asked) -> Comparison | None:
+def _comparison(output: object, answers: PairedAnswers, options: _Options) -> Comparison | None:
     if not isinstance(output, Classify):
         return None
-    pairs: list[tuple[Scores, Scores | None]] = [(row.reference or {}, row.other) for row in answered.rows]
-    truths = [label_of(asked.labels, row.path) for row in answered.rows] if asked.labels else None
-    return compare(output, [*pairs, *(({}, None) for _ in answered.lost)], truths=truths, thresholds=asked.thresholds)
+    pairs: list[Pair] = [(answer.reference or {}, answer.other) for answer in answers.pictures]
+    unanswered: list[Pair] = [({}, None) for _ in answers.unanswered]
+    truths = [label_of(options.labels, answer.path) for answer in answers.pictures] if options.labels else None
+    return compare(output, [*pairs, *unanswered], truths=truths, thresholds=options.thresholds)
 
 
-def _scores(output: object, rows: Sequence[Row]) -> tuple[tuple[str, float, float], ...]:
+def _scores(output: object, pictures: Sequence[PictureAnswers]) -> tuple[tuple[str, float, float], ...]:
     if not isinstance(output, Classify):
         return ()
-    both = [(row.reference, row.other) for row in rows if row.reference is not None and row.other is not None]
-    ours, theirs = compared_scores(output, both)
-    return tuple(zip((row.path for row in rows), ours.tolist(), theirs.tolist(), strict=True))
+    pairs = [(answer.reference or {}, answer.other or {}) for answer in pictures]
+    reference, other = compared_scores(output, pairs)
+    return tuple(zip((answer.path for answer in pictures), reference.tolist(), other.tolist(), strict=True))
 
 
-def _cost(output: object, pairs: Sequence[tuple[Scores | None, Scores | None]], running: Running) -> Cost | None:
-    """Sum up what one half costs; None where the halves couldn't be exchanged on every picture."""
+def _partial_deviation(
+    output: object, pairs: Sequence[tuple[Scores | None, Scores | None]], running: RunningDeviation
+) -> PartialDeviation | None:
+    """Return what one part of the other model changes; None where the parts couldn't be exchanged on every picture."""
     if running.count == 0:
         return None
-    both = [(first, second) for first, second in pairs if first is not None and second is not None]
     if not isinstance(output, Classify):
-        return Cost(None, running.deviation)
-    return Cost(score_deviation(*compared_scores(output, both)), running.deviation) if len(both) == len(pairs) else None
+        return PartialDeviation(None, running.deviation)
+    scored = [(first, second) for first, second in pairs if first is not None and second is not None]
+    if len(scored) < len(pairs):
+        return None
+    return PartialDeviation(score_deviation(*compared_scores(output, scored)), running.deviation)
 
 
-def _snr(outputs: Sequence[str], rows: Sequence[Row]) -> Bounded:
+def _snr(outputs: Sequence[str], pictures: Sequence[PictureAnswers]) -> Bounded:
     """Return the signal to noise of the worst output with its lower bound by the bootstrap over pictures, in dB."""
     worst = Bounded("signal to noise of the outputs", math.nan, math.nan, "no output was compared")
-    for place, name in enumerate(outputs):
-        signal, noise = np.array([row.power[place] for row in rows], np.float64).T
+    for index, name in enumerate(outputs):
+        signal, noise = np.array([answer.power[index] for answer in pictures], np.float64).T
 
         def decibels(weights: Floats, signal: Floats = signal, noise: Floats = noise) -> float:
             return _decibels(float(weights @ signal), float(weights @ noise))
 
-        value = decibels(np.ones(len(rows)))
+        value = decibels(np.ones(len(pictures)))
         if math.isnan(worst.value) or not value >= worst.value:
-            worst = Bounded(
-                worst.name,
-                value,
-                bounds(decibels, len(rows), CONFIDENCE)[0],
-                f"worst at '{name}', {len(rows):,} pictures; lower 95 % bound",
-            )
+            lower, _, _ = bounds(decibels, len(pictures), CONFIDENCE)
+            detail = f"worst at '{name}', {len(pictures):,} pictures; lower 95 % bound"
+            worst = Bounded(worst.name, value, lower, detail)
     return worst
 
 
@@ -225,12 +236,7 @@ def _decibels(signal: float, noise: float) -> float:
     return min(SNR_MOST, 10 * math.log10(signal / noise)) if signal else -SNR_MOST
 
 
-def _inputs(sides: tuple[Side, Side], rows: Sequence[Row]) -> Iterator[Pair]:
-    for row in islice(rows, _LAYER_PICTURES):
-        first, second = (side.tensor(side.pixels(Path(row.path)))[np.newaxis] for side in sides)
+def _input_pairs(models: Models, pictures: Sequence[PictureAnswers]) -> Iterator[InputPair]:
+    for answer in islice(pictures, _LAYER_PICTURES):
+        first, second = (model.tensor(model.pixels(Path(answer.path)))[np.newaxis] for model in models)
         yield first, second
-
-
-__all__ = [
-    "Comparison", "Cost", "Failure", "Layer", "Mistake", "Proof", "StageDifference", "compare", "compare_layers", "default_thresholds", "prove", "read_labels",
-]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where two models' input steps part: each step on pixels compared alone, on the same pixels."""
+"""Preprocessing, step by step: each step on pixels is compared alone, on the same pixels."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import numpy as np
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.formats import read
 from plimsoll.preprocessing.preprocessor import ImageSource
-from plimsoll.prove.side import Array, PixelStage, Side
+from plimsoll.prove.compared_model import Array, ComparedModel, PixelStage
 from plimsoll.spec.steps import Step
 
 PICTURES = 8
-"""As many are looked at; a step that differs shows on the first."""
+"""How many are looked at; a step that differs shows on the first."""
 
 
 @dataclass(frozen=True)
 class StageDifference:
-    """What a step on pixels does differently when both get the same pixels: the reference's."""
+    """How a step on pixels differs when both models' steps get the same pixels: the reference's."""
 
     stage: str
     mean_levels: float
@@ -28,11 +28,11 @@ class StageDifference:
     max_levels: float
     pictures: int
     note: str = ""
-    """What the Specs have differently there; empty where only the preprocessing differs, or nothing."""
+    """How the Specs differ there; empty where only the implementation differs, or nothing."""
 
 
 @dataclass
-class _Sum:
+class _RunningDifference:
     note: str
     pictures: int = 0
     total: float = 0.0
@@ -44,20 +44,22 @@ class _Sum:
             self.total = self.largest = float("inf")
             self.note = self.note or f"sizes differ: {_size(second)} where the reference has {_size(first)}"
             return
-        apart = np.abs(first.astype(np.float32) - second.astype(np.float32))
-        self.total += float(apart.mean(dtype=np.float64))
-        self.largest = max(self.largest, float(apart.max(initial=0.0)))
+        difference = np.abs(first.astype(np.float32) - second.astype(np.float32))
+        self.total += float(difference.mean(dtype=np.float64))
+        self.largest = max(self.largest, float(difference.max(initial=0.0)))
 
 
-def compare(reference: Side, other: Side, pictures: Iterable[ImageSource]) -> tuple[StageDifference, ...]:
-    """Run both models' steps on pixels side by side over a few pictures and return one row a step, in the reference's
+def compare(
+    reference: ComparedModel, other: ComparedModel, pictures: Iterable[ImageSource]
+) -> tuple[StageDifference, ...]:
+    """Run both models' steps on pixels side by side over a few pictures and return one row per step, in the reference's
     order.
 
-    Each step gets what the reference's steps before it made, so a difference is counted where it arises and nowhere
-    else. A step that only one side has is a row as well. Pictures that can't be decoded are left out.
+    Each step gets the output of the reference's steps before it, so a difference is counted where it arises and nowhere
+    else. A step that only one model has is a row as well. Pictures that can't be decoded are left out.
     """
     aligned = list(_aligned(reference.pixel_stages, other.pixel_stages))
-    sums = [_Sum(_note(first, second)) for first, second in aligned]
+    sums = [_RunningDifference(_note(first, second)) for first, second in aligned]
     for count, picture in enumerate(pictures):
         if count >= PICTURES:
             break
@@ -67,8 +69,8 @@ def compare(reference: Side, other: Side, pictures: Iterable[ImageSource]) -> tu
             continue
     names = [stage.step.step for first, second in aligned if (stage := first or second) is not None]
     return tuple(
-        StageDifference(name, one.total / max(one.pictures, 1), one.largest, one.pictures, one.note)
-        for name, one in zip(names, sums, strict=True)
+        StageDifference(name, running.total / max(running.pictures, 1), running.largest, running.pictures, running.note)
+        for name, running in zip(names, sums, strict=True)
     )
 
 
@@ -76,7 +78,8 @@ _Pair = tuple[PixelStage | None, PixelStage | None]
 
 
 def _aligned(ours: tuple[PixelStage, ...], theirs: tuple[PixelStage, ...]) -> Iterator[_Pair]:
-    matcher = SequenceMatcher(None, [one.step.step for one in ours], [one.step.step for one in theirs], autojunk=False)
+    names, other_names = ([stage.step.step for stage in stages] for stages in (ours, theirs))
+    matcher = SequenceMatcher(None, names, other_names, autojunk=False)
     for kind, start, end, other_start, other_end in matcher.get_opcodes():
         if kind == "equal":
             yield from zip(ours[start:end], theirs[other_start:other_end], strict=True)
@@ -85,19 +88,19 @@ def _aligned(ours: tuple[PixelStage, ...], theirs: tuple[PixelStage, ...]) -> It
             yield from ((None, stage) for stage in theirs[other_start:other_end])
 
 
-def _add(picture: ImageSource, aligned: list[_Pair], sums: list[_Sum]) -> None:
-    held: bytes | Array = read(picture)
-    for (first, second), one in zip(aligned, sums, strict=True):
-        ours = first(held) if first is not None else held
-        theirs = second(held) if second is not None else held
+def _add(picture: ImageSource, aligned: list[_Pair], sums: list[_RunningDifference]) -> None:
+    current: bytes | Array = read(picture)
+    for (first, second), running in zip(aligned, sums, strict=True):
+        ours = first(current) if first is not None else current
+        theirs = second(current) if second is not None else current
         if not isinstance(ours, bytes) and not isinstance(theirs, bytes):
-            one.add(ours, theirs)
-        held = ours
+            running.add(ours, theirs)
+        current = ours
 
 
 def _note(first: PixelStage | None, second: PixelStage | None) -> str:
     if second is None:
-        return f"it has no '{first.step.step}' step here, the reference has" if first is not None else ""
+        return f"it has no '{first.step.step}' step here, the reference has one" if first is not None else ""
     if first is None:
         return f"it has a '{second.step.step}' step here, the reference has none"
     return "; ".join(_settings(first.step, second.step))
@@ -107,10 +110,10 @@ def _settings(first: Step, second: Step) -> Iterator[str]:
     for key in type(first).model_fields:
         ours, theirs = getattr(first, key), getattr(second, key)
         if ours != theirs and key not in {"formats", "max_megapixels"}:
-            yield f"{key} = {_shown(theirs)}, the reference has {_shown(ours)}"
+            yield f"{key} = {_in_words(theirs)}, the reference has {_in_words(ours)}"
 
 
-def _shown(value: object) -> str:
+def _in_words(value: object) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -21,7 +21,7 @@ from plimsoll.benchmark.scenarios import Offline
 from plimsoll.inference.predictor import Predictor
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.prove.layers import layers
+from plimsoll.prove import compare_layers as compare_layers_of_models
 from plimsoll.ship import build, preparation
 from plimsoll.ship.artifacts import Artifacts
 from plimsoll.ship.candidate import Candidate
@@ -136,7 +136,10 @@ def compare_layers(payload: dict[str, Any]) -> dict[str, Any]:
     preprocessor = Preprocessor(model.contract().input, "reference")
     pairs = ((batch, batch) for batch in batches(preprocessor, payload["pictures"][:_LAYER_PICTURES]))
     return {
-        "layers": [{"name": one.name, "op": one.operator, "snr_db": one.snr_db} for one in layers(model, other, pairs)]
+        "layers": [
+            {"name": one.name, "op": one.operator, "snr_db": one.snr_db}
+            for one in compare_layers_of_models(model, other, pairs)
+        ]
     }
 
 

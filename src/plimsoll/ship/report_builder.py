@@ -175,12 +175,12 @@ def _evaluation(comparison: Comparison, checks: Sequence[Check]) -> dict[str, An
     }
     return {
         "count": found["count"],
-        "failed": found["lost"],
+        "failed": found["failed"],
         "deviation": found["deviation"] or {},
         "flips": found["flips"],
         "rank_correlation": found["rank_correlation"],
         "labelled": drops,
-        "labelled_count": found["labelled_pictures"],
+        "labelled_count": found["labelled_count"],
         "headline": comparison.headline,
         "checks": [check.model_dump(mode="json") for check in checks],
     }

@@ -10,10 +10,10 @@ import pytest
 from plimsoll.errors import InputError
 from plimsoll.metrics.bootstrap import bounds, mean_upper_bound
 from plimsoll.metrics.decisions import upper_bound
-from plimsoll.metrics.labelled import Change, Ranking, binary, multiclass
+from plimsoll.metrics.labelled import MetricChange, Ranking, binary, multiclass
 
 
-def by_name(changes: tuple[Change, ...]) -> dict[str, Change]:
+def by_name(changes: tuple[MetricChange, ...]) -> dict[str, MetricChange]:
     return {change.name: change for change in changes}
 
 
@@ -44,7 +44,7 @@ def test_auc_counts_ties_half_and_constants_as_nothing_known() -> None:
 @pytest.mark.parametrize("label", [0, 1])
 def test_labels_of_one_class_have_no_auc(label: int) -> None:
     found = by_name(binary(np.full(4, label), np.array([0.1, 0.2, 0.7, 0.9]), np.array([0.1, 0.2, 0.7, 0.9]), 0.5))
-    assert found["auc"] == Change("auc", None, None, None, None, 4)
+    assert found["auc"] == MetricChange("auc", None, None, None, None, 4)
     assert found["auc"].change is None
     assert (found["recall"].reference is None) is (label == 0)
     assert found["accuracy"].reference == 0.5

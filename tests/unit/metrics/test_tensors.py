@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from plimsoll.errors import CheckError
-from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, Running, TensorDeviation, deviation
+from plimsoll.metrics import ABSOLUTE_FLOOR, RELATIVE_FLOOR, RunningDeviation, TensorDeviation, deviation
 
 NAN, INF = math.nan, math.inf
 SAME = TensorDeviation(0.0, 0.0, 0.0, 1.0, INF, finite=True)
@@ -142,7 +142,7 @@ def test_no_figure_is_ever_nan(pairs: list[tuple[float, float]]) -> None:
 
 
 def running(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> TensorDeviation:
-    sums = Running()
+    sums = RunningDeviation()
     for reference, other in pairs:
         sums.add(reference, other)
     return sums.deviation

@@ -31,7 +31,7 @@ def test_comparison_by_hand() -> None:
         0.5: (2, 4),
         0.2: (2, 4),
     }
-    assert found.lost == 1
+    assert found.failed == 1
     assert found.deviation is not None
     assert found.deviation.maximum == pytest.approx(0.15)
     assert found.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence fewer than")

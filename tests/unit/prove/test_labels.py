@@ -30,7 +30,7 @@ def test_labels_from_csv_and_folders(tmp_path: Path) -> None:
         ("a.png,cot\n", "has the label 'cot', which the model doesn't know; did you mean 'cat'"),
         ("a.png\n", "expected path,label"),
         ("a.png,cat\na.png,dog\n", "has two labels"),
-        ("", "no labels in it"),
+        ("", "no labels"),
     ],
 )
 def test_bad_labels_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -83,8 +83,8 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
             layers=True,
             budget=Budget.parse("snr=20"),
         )
-        assert proof.mistakes is not None
-        assert [one.stage for one in proof.mistakes] == mistakes
+        assert proof.mismatches is not None
+        assert [one.stage for one in proof.mismatches] == mistakes
         assert proof.passed is not bool(mistakes)
         proto = onnx.load(int8.path)
         assert dict(graph.values(proto))["rectified"] != "rectified", (

@@ -29,10 +29,10 @@ def test_a_folded_network_is_proven(
     proof = prove(nsfw, ResolvedModel(fold(nsfw.model, tmp_path), preprocessing=preprocessing), photos, budget=BUDGET)
     assert proof.passed
     assert proof.exchange == "pixels"
-    assert proof.mistakes == ()
+    assert proof.mismatches == ()
     assert proof.network_only is not None
-    assert proof.network_only.size < 1e-6
-    assert (proof.input_only is not None and proof.input_only.size > 1e-6) is (preprocessing == "fast")
+    assert proof.network_only.mean < 1e-6
+    assert (proof.preprocessing_only is not None and proof.preprocessing_only.mean > 1e-6) is (preprocessing == "fast")
     assert ("'resize'" in proof.cause) is (preprocessing == "fast")
 
 
@@ -40,9 +40,9 @@ def test_the_headline_states_the_sample(nsfw: ResolvedModel, photos: list[Path])
     proof = prove(nsfw, nsfw, photos, budget=BUDGET)
     assert proof.headline == "0 of 12 decisions flipped at any threshold; with 95 % confidence fewer than 23 % do"
     assert proof.cause == ""
-    assert proof.answers is not None
-    assert [threshold for threshold, _ in proof.answers.flips] == [0.5, 0.2, 0.8]
-    assert proof.answers.rank_correlation == 1.0
+    assert proof.comparison is not None
+    assert [threshold for threshold, _ in proof.comparison.flips] == [0.5, 0.2, 0.8]
+    assert proof.comparison.rank_correlation == 1.0
 
 
 def test_too_few_pictures_are_told_apart_from_a_bad_model(nsfw: ResolvedModel, photos: list[Path]) -> None:
@@ -73,9 +73,9 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
     )
     proof = prove(ResolvedModel(good), ResolvedModel(bad), greys, budget=Budget.parse("flips=99%"))
     assert not proof.passed
-    assert [Path(one.path).name for one in proof.lost] == ["grey00.png", "grey01.png", "grey02.png"]
-    assert proof.answers is not None
-    assert [one.count for _, one in proof.answers.flips] == [3]
+    assert [Path(one.path).name for one in proof.unanswered] == ["grey00.png", "grey01.png", "grey02.png"]
+    assert proof.comparison is not None
+    assert [one.count for _, one in proof.comparison.flips] == [3]
     assert "pictures that only the reference answers 3" in proof.refusal()[0]
     assert "no numbers" in proof.refusal()[1]
 
@@ -87,7 +87,7 @@ def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_ot
     proof = prove(model, model, [*greys, awkward / "truncated.jpg", tmp_path / "missing.png"], budget=BUDGET)
     assert proof.passed
     assert [bool(one.reference and one.other) for one in proof.failures] == [True, True]
-    assert (proof.pictures, proof.lost) == (20, ())
+    assert (proof.pictures, proof.unanswered) == (20, ())
 
 
 def test_nothing_to_prove_on_is_refused(tmp_path: Path, greys: list[Path], awkward: Path) -> None:
@@ -117,9 +117,9 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
     labels = {str(path.resolve()): "bright" if count >= 9 else "dark" for count, path in enumerate(greys)}
     proof = prove(ResolvedModel(good), ResolvedModel(other), greys, labels=labels, budget=Budget.parse("accuracy=-20%"))
     assert proof.passed
-    assert proof.answers is not None
-    assert proof.answers.labelled == 20
-    assert {one.name: one.reference for one in proof.answers.changes}["auc"] == 1.0
+    assert proof.comparison is not None
+    assert proof.comparison.labelled == 20
+    assert {one.name: one.reference for one in proof.comparison.changes}["auc"] == 1.0
     assert list(proof.outputs) == ["scores"]
 
 

@@ -1,4 +1,4 @@
-"""`Side`: one of the two models in a proof, with its input steps cut where pixels become numbers."""
+"""`ComparedModel`: one of the two models in a proof, with its preprocessing cut where pixels become numbers."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ class PixelStage:
 
     def __call__(self, pixels: Any) -> Array:
         """Return the picture after the stage, RGB; the first stage takes a file's bytes, all others an RGB picture."""
-        held = pixels if isinstance(pixels, bytes) else _turned(pixels, self.before)
+        source = pixels if isinstance(pixels, bytes) else _reordered(pixels, self.before)
         with translated():
-            return np.asarray(_turned(as_array(self.run(held)), self.after))
+            return np.asarray(_reordered(as_array(self.run(source)), self.after))
 
 
-class Side:
+class ComparedModel:
     """A model opened for a proof. Its pixels are what a folded network takes: RGB, before any arithmetic."""
 
-    def __init__(self, opened: ResolvedModel, runner: Runner) -> None:
-        self.opened = opened
+    def __init__(self, resolved: ResolvedModel, runner: Runner) -> None:
+        self.resolved = resolved
         self.runner = runner
-        self.spec = opened.model.contract()
-        self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing)
+        self.spec = resolved.model.contract()
+        self.preprocessor = Preprocessor(self.spec.input, resolved.preprocessing)
         self.task: Task = decoder(self.spec)
         self.pixel_stages, self._arithmetic, self._order = _cut(self.preprocessor)
 
     @property
     def name(self) -> str:
         """The model, its target and its preprocessing, in words."""
-        return f"{self.opened.model.name} on {self.opened.target}, {self.opened.preprocessing} preprocessing"
+        return f"{self.resolved.model.name} on {self.resolved.target}, {self.resolved.preprocessing} preprocessing"
 
     @property
     def is_folded(self) -> bool:
@@ -64,18 +64,18 @@ class Side:
 
     def pixels(self, source: ImageSource) -> Array:
         """Return a picture as it is before any arithmetic: height x width x channels, RGB; raises ImageError."""
-        made: Any = read(source)
+        pixels: Any = read(source)
         for stage in self.pixel_stages:
-            made = stage(made)
-        return np.asarray(made)
+            pixels = stage(pixels)
+        return np.asarray(pixels)
 
     def tensor(self, pixels: Array) -> Array:
         """Return the network's input for such pixels, without its batch axis."""
-        made: Pixels = _turned(pixels, self._order)
+        tensor: Pixels = _reordered(pixels, self._order)
         with translated():
             for _, stage in self._arithmetic:
-                made = stage(made)
-        return np.ascontiguousarray(as_array(made))
+                tensor = stage(tensor)
+        return np.ascontiguousarray(as_array(tensor))
 
     def infer(self, tensor: Array) -> Tensors:
         """Return the outputs for one input without a batch axis; raises InputError or RunError."""
@@ -88,7 +88,7 @@ class Side:
         return dict(answer.scores) if isinstance(answer, Classification) else None
 
 
-def _turned(pixels: Any, order: str) -> Any:
+def _reordered(pixels: Any, order: str) -> Any:
     """Bring RGB into `order` or back: the same reversal."""
     return as_array(pixels)[:, :, ::-1] if order == "BGR" else pixels
 
@@ -103,22 +103,22 @@ def _cut(
     order = preprocessor.form.colour if single_pass else ""
     form = ImageSpec()
     cut: list[PixelStage] = []
-    place = 0
+    index = 0
     for step in steps:
         if not isinstance(step, (Decode, Resize, Jpeg, Crop)) and step.step != "channels":
             break
         after = step.after(form)
         if isinstance(step, (Decode, Resize, Jpeg, Crop)):
-            cut.append(PixelStage(step, stages[place][1], order or form.colour, order or after.colour))
-            form, place = after, place + 1
+            cut.append(PixelStage(step, stages[index][1], order or form.colour, order or after.colour))
+            form, index = after, index + 1
         elif single_pass:
             form = after  # The pixels come in the network's order from the start: there is no stage for it.
         elif any(isinstance(later, (Resize, Jpeg, Crop)) for later in steps[steps.index(step) :]):
-            cut[-1] = replace(cut[-1], run=_followed(cut[-1].run, stages[place][1]), after=after.colour)
-            form, place = after, place + 1
+            cut[-1] = replace(cut[-1], run=_followed(cut[-1].run, stages[index][1]), after=after.colour)
+            form, index = after, index + 1
         else:
             break
-    return tuple(cut), tuple(stages[place:]), order or form.colour
+    return tuple(cut), tuple(stages[index:]), order or form.colour
 
 
 def _followed(first: Callable[[Any], Pixels], second: Callable[[Any], Pixels]) -> Callable[[Any], Pixels]:

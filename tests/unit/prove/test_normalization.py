@@ -1,4 +1,4 @@
-"""Planted mistakes in the input steps are refused, with the step that differs; what differs in form alone is none."""
+"""Planted mistakes in the preprocessing are refused, with the step that differs; a difference in form alone is none."""
 
 from __future__ import annotations
 
@@ -89,13 +89,15 @@ def test_a_wrong_normalization_is_refused_and_named(
     )
     assert not proof.passed
     assert cause in proof.cause
-    assert ("inside its graph" if folded else "in its input steps") in proof.cause
+    assert ("inside its graph" if folded else "in its preprocessing") in proof.cause
     assert cause in " ".join(proof.refusal())
-    # The half that is at fault carries the deviation, the other none.
-    assert proof.input_only is not None
+    # The part that is at fault carries the deviation, the other none.
+    assert proof.preprocessing_only is not None
     assert proof.network_only is not None
-    guilty, innocent = (proof.network_only, proof.input_only) if folded else (proof.input_only, proof.network_only)
-    assert guilty.size > 1e-5 > innocent.size
+    guilty, innocent = (
+        (proof.network_only, proof.preprocessing_only) if folded else (proof.preprocessing_only, proof.network_only)
+    )
+    assert guilty.mean > 1e-5 > innocent.mean
 
 
 STAGES: dict[str, tuple[Change, str]] = {
@@ -126,7 +128,7 @@ def test_a_step_on_pixels_that_differs_is_named(
     )
     assert not proof.passed
     assert cause in proof.refusal()[1]
-    assert proof.mistakes == ()
+    assert proof.mismatches == ()
     differing = [stage.stage for stage in proof.stages if stage.mean_levels > 0]
     assert differing == [cause.split("'")[1]], "a difference is counted where it arises and nowhere else"
 
@@ -156,7 +158,7 @@ def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
         photos[:4],
         budget=BUDGET,
     )
-    assert proof.mistakes == ()
-    assert proof.input_only is not None
-    assert proof.input_only.size == 0
+    assert proof.mismatches == ()
+    assert proof.preprocessing_only is not None
+    assert proof.preprocessing_only.mean == 0
     assert all(stage.mean_levels == 0 for stage in proof.stages)
