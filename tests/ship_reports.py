@@ -184,6 +184,7 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
         "split": {"calibration": 75, "validation": 50, "test": TEST, "unreadable": 1, "duplicates": 2},
         "budget": {"texts": ["flips=4%", f"deviation={LIMIT}"], "deviation_limit": LIMIT, "deviation_measure": "mean"},
         "trials": trials,
+        "symbols": {"onnxruntime": "circle", "openvino": "square"},
         "test": {
             "count": TEST,
             "failed": 0,

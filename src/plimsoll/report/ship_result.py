@@ -19,6 +19,8 @@ _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 
 Outcome = Literal["better", "not_better", "nothing_passed"]
 Objective = Literal["throughput", "latency", "size"]
+Symbol = Literal["circle", "square", "diamond", "triangle", "pentagon", "hexagon", "delta"]
+"""A shape in the plot, as `Backend.symbol` names it."""
 
 
 def _jpeg_only(value: Any) -> Any:
@@ -99,6 +101,8 @@ class ShipResult(ResultModel):
     split: SplitCounts = SplitCounts()
     budget: BudgetFacts = BudgetFacts()
     trials: tuple[Trial, ...] = ()
+    symbols: dict[str, Symbol] = Field(default_factory=dict)
+    """Runtime → its shape in the plot; a runtime without one gets one that is free."""
     test: Evaluation = Evaluation()
     """The winner on the test part, which nothing had seen before."""
     scores: tuple[PictureScore, ...] = ()

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import JsonValue
 
+from plimsoll.backends import registry
 from plimsoll.core.check import Check
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import decode
@@ -19,7 +20,7 @@ from plimsoll.preprocessing.formats import read
 from plimsoll.preprocessing.pixels import as_image
 from plimsoll.prove.comparison import Comparison, default_thresholds
 from plimsoll.report.report import Report, environment
-from plimsoll.report.ship_result import BudgetFacts
+from plimsoll.report.ship_result import BudgetFacts, Symbol
 from plimsoll.ship import REFERENCE, Ship, Shipped, Trial
 from plimsoll.spec.output import Classify
 from plimsoll.spec.steps import Decode
@@ -38,6 +39,7 @@ def report(ship: Ship, shipped: Shipped, commands: Sequence[str]) -> Report:
         "reference": shipped.reference.candidate.key,
         "outcome": shipped.outcome,
         "objective": ship.config.objective,
+        "symbols": _symbols(trial.candidate.target.runtime for trial in shipped.trials),
         "split": {
             "calibration": len(ship.split.calibration),
             "validation": len(ship.split.selection),
@@ -67,6 +69,12 @@ def report(ship: Ship, shipped: Shipped, commands: Sequence[str]) -> Report:
         measurements=_measurements(shipped),
         details=details,
     )
+
+
+def _symbols(runtimes: Iterable[str]) -> dict[str, str]:
+    """Return the runtimes' symbols in the plot, of those that name one that the plot has."""
+    named = {runtime: registry.get(runtime).symbol for runtime in set(runtimes)}
+    return {runtime: symbol for runtime, symbol in named.items() if symbol in get_args(Symbol)}
 
 
 def subject(ship: Ship, shipped: Shipped) -> str:

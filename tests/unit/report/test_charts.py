@@ -19,7 +19,7 @@ from plimsoll.report.page.gauge import nearest_check
 from plimsoll.report.page.headline import title
 from plimsoll.report.page.label_placement import Box, LabelRequest, place_labels
 from plimsoll.report.page.pareto_plot import pareto_front
-from plimsoll.report.page.svg import element
+from plimsoll.report.page.svg import element, runtime_symbols
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
 
@@ -146,6 +146,15 @@ def test_stages_of_both_stand_in_the_order_in_which_they_run() -> None:
         "inference",
         "output",
     ]
+
+
+def test_a_runtime_without_a_symbol_gets_a_free_one() -> None:
+    trials = [trial_details(0), trial_details(1)]
+    trials[1]["candidate"]["target"] = "planted:cpu:int8"
+    details = {"winner": "", "reference": "", "outcome": "better", "trials": trials}
+    symbols = runtime_symbols(ShipResult.model_validate(details | {"symbols": {"openvino": "circle"}}))
+    assert symbols == {"openvino": "circle", "planted": "square"}
+    assert runtime_symbols(ShipResult.model_validate(details)) == {"openvino": "circle", "planted": "square"}
 
 
 @pytest.mark.parametrize("values", [[], [NAN], [0.0], [3.0, 3.0], [-2.0, 7.3], [1e-9, 2e-9]])

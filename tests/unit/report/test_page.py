@@ -173,6 +173,11 @@ def test_a_candidate_that_cannot_exist_is_refused(example: dict[str, Any], key: 
         rendered(details)
 
 
+def test_an_unknown_symbol_is_refused(example: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"symbols\.openvino"):
+        rendered(example | {"symbols": {"openvino": HOSTILE}})
+
+
 def test_a_trial_does_not_claim_to_pass_a_budget_that_its_checks_failed(example: dict[str, Any]) -> None:
     details = copy.deepcopy(example)
     failing = next(trial for trial in details["trials"] if trial["passed"] is False)

@@ -282,8 +282,8 @@ def _mark(plot: Plot, point: PlotPoint) -> Markup:
     """A link to the candidate's row, so that it can be reached with the keyboard; its title is the tooltip."""
     x, y = plot.position(point)
     tooltip = _tooltip(plot, point)
-    shape = svg.runtime_shapes(plot.result)[point.trial.runtime]
-    outline = svg.outline(shape, x, y, 6.5 if plot.wide else 6)
+    symbol = svg.runtime_symbols(plot.result)[point.trial.runtime]
+    outline = svg.outline(symbol, x, y, 6.5 if plot.wide else 6)
     wins = point.trial.key == plot.result.winner
     return element(
         "a",
@@ -318,8 +318,8 @@ def _label(plot: Plot, point: PlotPoint, label: Label) -> Markup:
 
 def legend(result: ShipResult) -> list[tuple[Markup, str]]:
     """Return what shapes, colours and lines mean, for those that occur: (mark, words)."""
-    shapes = svg.runtime_shapes(result)
-    items = [(svg.legend_mark(shapes[runtime], "point p-other"), runtime) for runtime in sorted(shapes) if runtime]
+    symbols = svg.runtime_symbols(result)
+    items = [(svg.legend_mark(symbols[runtime], "point p-other"), runtime) for runtime in sorted(symbols) if runtime]
     precisions = sorted({trial.precision for trial in result.trials})
     items += [(element("i", class_=f"swatch {svg.precision_class(precision)}"), precision) for precision in precisions]
     if any(point.trial.passed is False for point in plot_points(result)):

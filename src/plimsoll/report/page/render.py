@@ -30,10 +30,10 @@ def render(report: Report) -> str:
     """Return the page of a report of kind "ship" as HTML text; raises InputError where its `details` are not a ship's."""
     result = ShipResult.of(report)
     script, style = _own_file("page.js"), _own_file("page.css")
-    shapes = svg.runtime_shapes(result)
+    symbols = svg.runtime_symbols(result)
 
     def trial_mark(trial: Trial) -> Markup:
-        return svg.legend_mark(shapes[trial.runtime], svg.trial_classes(trial))
+        return svg.legend_mark(symbols[trial.runtime], svg.trial_classes(trial))
 
     return (
         _environment()

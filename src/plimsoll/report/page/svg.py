@@ -9,23 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 from markupsafe import Markup, escape
 
 from plimsoll.core.wording import printable
 from plimsoll.report.page.label_placement import Anchor, Box
-from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.ship_result import ShipResult, Symbol
 from plimsoll.report.trial import Trial
 
-_SHAPES = ("circle", "square", "diamond", "triangle", "pentagon", "hexagon", "delta")
-_USUAL = {
-    "onnxruntime": "circle",
-    "openvino": "square",
-    "litert": "diamond",
-    "tensorrt": "triangle",
-    "mnn": "pentagon",
-    "ncnn": "hexagon",
-}
 _PRECISIONS = ("float32", "float16", "bfloat16", "int8", "dynamic")
 
 
@@ -134,11 +126,11 @@ def precision_class(precision: str) -> str:
     return f"p-{precision}" if precision in _PRECISIONS else "p-other"
 
 
-def runtime_shapes(result: ShipResult) -> dict[str, str]:
-    """Return the shape of every runtime in the report; no two share one while there are enough."""
+def runtime_symbols(result: ShipResult) -> dict[str, Symbol]:
+    """Return the symbol of every runtime in the report; no two share one while there are enough."""
     runtimes = sorted({trial.runtime for trial in result.trials})
-    chosen = {runtime: _USUAL[runtime] for runtime in runtimes if runtime in _USUAL}
-    free = [shape for shape in _SHAPES if shape not in chosen.values()] or list(_SHAPES)
+    chosen = {runtime: result.symbols[runtime] for runtime in runtimes if runtime in result.symbols}
+    free = [symbol for symbol in get_args(Symbol) if symbol not in chosen.values()] or list(get_args(Symbol))
     others = [runtime for runtime in runtimes if runtime not in chosen]
     return chosen | {runtime: free[index % len(free)] for index, runtime in enumerate(others)}
 
@@ -148,15 +140,15 @@ def trial_classes(trial: Trial) -> str:
     return f"point {precision_class(trial.precision)}{' hollow' if trial.passed is False else ''}"
 
 
-def legend_mark(shape: str, classes: str) -> Markup:
+def legend_mark(symbol: Symbol, classes: str) -> Markup:
     """Return a mark for a legend or a table."""
-    drawing = element("path", d=outline(shape, 8, 8, 5.5), class_=classes)
+    drawing = element("path", d=outline(symbol, 8, 8, 5.5), class_=classes)
     return element("svg", drawing, viewBox="0 0 16 16", width=14, height=14, aria_hidden="true")
 
 
-def outline(shape: str, x: float, y: float, radius: float) -> str:
-    """Return the path of a shape; all have about the area of the circle."""
-    if shape == "circle":
+def outline(symbol: Symbol, x: float, y: float, radius: float) -> str:
+    """Return the path of a symbol; all have about the area of the circle."""
+    if symbol == "circle":
         r, diameter = coordinate(radius), coordinate(2 * radius)
         return f"M{coordinate(x - radius)} {coordinate(y)}a{r} {r} 0 1 0 {diameter} 0a{r} {r} 0 1 0 -{diameter} 0z"
     corners, turn, scale = {
@@ -166,6 +158,6 @@ def outline(shape: str, x: float, y: float, radius: float) -> str:
         "delta": (3, 90.0, 1.4),
         "pentagon": (5, -90.0, 1.15),
         "hexagon": (6, 0.0, 1.1),
-    }[shape]
+    }[symbol]
     angles = (math.radians(turn + 360 * index / corners) for index in range(corners))
     return path((x + radius * scale * math.cos(angle), y + radius * scale * math.sin(angle)) for angle in angles) + "z"
