@@ -1,4 +1,4 @@
-"""Walk an ONNX graph, and have values inside it given out: what folding, proving and looking into layers share."""
+"""`Graph`: an ONNX network with its edges indexed; and loading, sorting and writing it, with values inside given out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import load as onnx_load
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import ModelProto, NodeProto, TensorProto
+
+_SUBGRAPHS = (5, 10)
+"""AttributeProto's types GRAPH and GRAPHS."""
 
 
 class Graph:
@@ -38,6 +41,14 @@ class Graph:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.readers.setdefault(name, []).append(node)
+        self._read_inside = {
+            name
+            for node in self.nodes
+            if any(one.type in _SUBGRAPHS for one in node.attribute)
+            for part in onnx_load.messages(node, "NodeProto")
+            if part is not node
+            for name in part.input
+        }
 
     def kind(self, node: NodeProto) -> str:
         """Return the operator's name; empty for one that is not ONNX's own."""
@@ -49,9 +60,11 @@ class Graph:
 
     def constant(self, name: str) -> NDArray[Any]:
         """Return a stored tensor."""
-        from onnx import numpy_helper
+        return array(self._constants[name])
 
-        return np.asarray(numpy_helper.to_array(self._constants[name]))
+    def stored(self, name: str) -> TensorProto | None:
+        """Return the message of a stored tensor, which may be changed in place; None where it is not stored."""
+        return self._constants.get(name)
 
     def is_float_constant(self, name: str) -> bool:
         """Tell whether a tensor is stored in the file as float32."""
@@ -66,9 +79,45 @@ class Graph:
         return tuple(self._constants[name].dims)
 
     def sole_reader(self, name: str) -> NodeProto | None:
-        """Return the only node that reads a tensor; None where several do, or the caller of the network does."""
+        """Return the only node that reads a tensor; None where several do, a subgraph or the caller of the network."""
         readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in self.outputs else None
+        return readers[0] if len(readers) == 1 and name not in self._read_inside and name not in self.outputs else None
+
+    def all_readers(self, name: str) -> list[NodeProto]:
+        """Return the nodes that read a tensor, those in subgraphs too."""
+        return [node for node in onnx_load.messages(self.proto.graph, "NodeProto") if name in node.input]
+
+    def value(self, name: str) -> NDArray[Any] | None:
+        """Return what a tensor is where it is stored, or dequantized from what is stored; else None."""
+        if self.is_constant(name):
+            return self.constant(name)
+        node = self.maker.get(name)
+        if node is None:
+            return None
+        if node.op_type == "Constant":
+            value = attribute(node, "value")
+            return None if value is None else array(value)
+        return self._dequantized(node) if node.op_type == "DequantizeLinear" else None
+
+    def _dequantized(self, node: NodeProto) -> NDArray[Any] | None:
+        """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is
+        computed."""
+        parts = [np.asarray(part, np.float64) for name in node.input if name and (part := self.value(name)) is not None]
+        if len(parts) != sum(map(bool, node.input)):
+            return None
+        values, scale, zero = (*parts, np.zeros(()))[:3]
+        if scale.size > 1:
+            axis = attribute(node, "axis")
+            shape = [1] * values.ndim
+            shape[1 if axis is None else axis] = -1
+            scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
+        return np.asarray((values - zero) * scale, np.float32)
+
+    def before_quantization(self, name: str) -> str:
+        """Go back over the pair that quantizes and dequantizes a tensor, where there is one."""
+        last = self.maker.get(name)
+        before = self.maker.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
+        return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
         """Store a tensor, replacing one of that name; returns its name."""
@@ -208,49 +257,6 @@ def array(tensor: TensorProto) -> NDArray[Any]:
     return np.asarray(numpy_helper.to_array(tensor))
 
 
-def consumers(graph: GraphProto, name: str) -> list[NodeProto]:
-    """Return the nodes, in subgraphs too, that read a value."""
-    return [node for node in onnx_load.messages(graph, "NodeProto") if name in node.input]
-
-
-def only_consumer(graph: GraphProto, name: str) -> NodeProto | None:
-    """Return the one node of the graph that reads a value; None where several do, or it is an output too."""
-    found = consumers(graph, name)
-    alone = len(found) == 1 and found[0] in list(graph.node) and name not in {one.name for one in graph.output}
-    return found[0] if alone else None
-
-
-def constant(graph: GraphProto, name: str) -> NDArray[Any] | None:
-    """Return what a value is where it is stored, or dequantized from what is stored; else None."""
-    stored = next((one for one in graph.initializer if one.name == name), None)
-    if stored is not None:
-        return array(stored)
-    node = next((one for one in graph.node if name in one.output), None)
-    if node is None:
-        return None
-    if node.op_type == "Constant":
-        value = attribute(node, "value")
-        return None if value is None else array(value)
-    return _dequantized(graph, node) if node.op_type == "DequantizeLinear" else None
-
-
-def _dequantized(graph: GraphProto, node: NodeProto) -> NDArray[Any] | None:
-    """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is
-    computed."""
-    parts = [
-        np.asarray(part, np.float64) for name in node.input if name and (part := constant(graph, name)) is not None
-    ]
-    if len(parts) != sum(map(bool, node.input)):
-        return None
-    values, scale, zero = (*parts, np.zeros(()))[:3]
-    if scale.size > 1:
-        axis = attribute(node, "axis")
-        shape = [1] * values.ndim
-        shape[1 if axis is None else axis] = -1
-        scale, zero = scale.reshape(shape), zero.reshape(shape) if zero.size > 1 else zero
-    return np.asarray((values - zero) * scale, np.float32)
-
-
 @dataclass(frozen=True)
 class FirstConvolution:
     """The first convolution that a picture meets."""
@@ -264,30 +270,22 @@ class FirstConvolution:
 def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | None:
     """Return the first convolution that depends on the input `picture`; None where there is none, or its weights are
     computed."""
-    graph = proto.graph
+    graph = Graph(proto)
     reached = {picture}
-    for node in graph.node:
+    for node in graph.nodes:
         if reached.isdisjoint(node.input):
             continue
         if node.op_type in {"ConvInteger", "QLinearConv", "ConvTranspose"}:
             return None
         if node.op_type == "Conv":
-            weights = constant(graph, node.input[1])
+            weights = graph.value(node.input[1])
             return (
                 None
                 if weights is None or node.input[0] not in reached
-                else FirstConvolution(_unquantized(graph, node.input[0]), weights)
+                else FirstConvolution(graph.before_quantization(node.input[0]), weights)
             )
         reached.update(node.output)
     return None
-
-
-def _unquantized(graph: GraphProto, name: str) -> str:
-    """Go back over a pair that quantizes and dequantizes."""
-    producers = {output: node for node in graph.node for output in node.output}
-    last = producers.get(name)
-    before = producers.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
-    return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
 
 
 def expose(model: Model, names: Sequence[str], path: Path) -> Model:
@@ -302,28 +300,25 @@ def expose(model: Model, names: Sequence[str], path: Path) -> Model:
     return Model(path, "onnx", None, parent=model)
 
 
-def values(proto: ModelProto) -> Iterator[tuple[str, str]]:
+def computed_values(proto: ModelProto) -> Iterator[tuple[str, str]]:
     """Yield (name, name to read it by) of every value that a node of the main graph computes, in topological order.
 
     Where a value is quantized and dequantized before others read it, it is read by the dequantized name: that is what
     counts.
     """
-    reads: dict[str, list[NodeProto]] = {}
-    for node in proto.graph.node:
-        for name in node.input:
-            reads.setdefault(name, []).append(node)
+    graph = Graph(proto)
     for node in proto.graph.node:
         if node.op_type in {"Constant", "QuantizeLinear", "DequantizeLinear"}:
             continue
         for name in node.output:
             if name:
-                yield name, _dequantized_name(reads, name)
+                yield name, _dequantized_name(graph, name)
 
 
-def _dequantized_name(reads: dict[str, list[NodeProto]], name: str) -> str:
-    for quantize in reads.get(name, []):
+def _dequantized_name(graph: Graph, name: str) -> str:
+    for quantize in graph.readers.get(name, []):
         if quantize.op_type == "QuantizeLinear" and quantize.input[0] == name:
-            for dequantize in reads.get(quantize.output[0], []):
+            for dequantize in graph.readers.get(quantize.output[0], []):
                 if dequantize.op_type == "DequantizeLinear":
                     return str(dequantize.output[0])
     return name

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.fit import Shape
-from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
+from plimsoll.onnx.graph import Graph, array, attribute
 from plimsoll.preprocessing.folded_tail import Affine, Tail
 from plimsoll.spec.steps import ImageSpec
 
@@ -35,12 +35,12 @@ class Front:
         """Put the operators before all others and replace the input `old`; `form` is the pixels' one."""
         graph = self.proto.graph
         layout, aim = self.tail.layout, self.old
-        transpose = onnx_graph.only_consumer(graph, self.old)
+        transpose = Graph(self.proto).sole_reader(self.old)
         if (
             layout == "NHWC"
             and transpose is not None
             and transpose.op_type == "Transpose"
-            and onnx_graph.attribute(transpose, "perm") == _TO_NCHW
+            and attribute(transpose, "perm") == _TO_NCHW
         ):
             # Moving bytes costs a quarter of moving floats, and a mean a plane is subtracted faster than one a pixel.
             layout, aim = "NCHW", str(transpose.output[0])
@@ -64,17 +64,16 @@ class Front:
         from onnx import numpy_helper
 
         parts = self.tail.parts
-        graph = self.proto.graph
         if len(parts) != 1 or not isinstance(parts[0], Affine):
             return None
         affine = parts[0]
         if not self.tail.reversed and np.all(affine.factor == 1):
             return None
-        stored = _convolution_behind(graph, name, 1 if layout == "NCHW" else 3)
+        stored = _convolution_behind(Graph(self.proto), name, 1 if layout == "NCHW" else 3)
         if stored is None:
             return None
         turn = slice(None, None, -1 if self.tail.reversed else 1)
-        weights = onnx_graph.array(stored)
+        weights = array(stored)
         scaled = (weights * affine.factor.reshape(1, -1, *[1] * (weights.ndim - 2)))[:, turn]
         stored.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(scaled, np.float32), stored.name))
         return Tail(False, (Affine(affine.mean[turn], np.ones_like(affine.mean)),), self.tail.layout, "float32")
@@ -135,29 +134,24 @@ class Front:
 
     def _rename(self, before: str, after: str) -> None:
         """Let whoever read the value `before` read `after`."""
-        for node in onnx_graph.consumers(self.proto.graph, before):
+        for node in Graph(self.proto).all_readers(before):
             for place, name in enumerate(node.input):
                 if name == before:
                     node.input[place] = after
 
 
-def _convolution_behind(graph: GraphProto, name: str, axis: int) -> Any:
+def _convolution_behind(graph: Graph, name: str, axis: int) -> Any:
     """Return the stored float32 weights of the convolution that a value reaches alone, its channels on `axis`; else
     None.
 
     Only what commutes with a factor a channel may lie between: transposing, and padding with zeros in height and width.
     """
-    while (node := onnx_graph.only_consumer(graph, name)) is not None:
+    while (node := graph.sole_reader(name)) is not None:
         if node.op_type == "Transpose":
-            axis = list(onnx_graph.attribute(node, "perm") or [3, 2, 1, 0]).index(axis)
-        elif (
-            node.op_type == "Conv"
-            and node.input[0] == name
-            and axis == 1
-            and (onnx_graph.attribute(node, "group") or 1) == 1
-        ):
-            weights = next((one for one in graph.initializer if one.name == node.input[1]), None)
-            shared = len(onnx_graph.consumers(graph, node.input[1])) != 1
+            axis = list(attribute(node, "perm") or [3, 2, 1, 0]).index(axis)
+        elif node.op_type == "Conv" and node.input[0] == name and axis == 1 and (attribute(node, "group") or 1) == 1:
+            weights = graph.stored(node.input[1])
+            shared = len(graph.all_readers(node.input[1])) != 1
             return None if weights is None or weights.data_type != 1 or shared else weights
         elif node.op_type != "Identity" and not (node.op_type == "Pad" and _pads_with_zeros(graph, node, axis)):
             return None
@@ -165,17 +159,17 @@ def _convolution_behind(graph: GraphProto, name: str, axis: int) -> Any:
     return None
 
 
-def _pads_with_zeros(graph: GraphProto, node: NodeProto, axis: int) -> bool:
-    if onnx_graph.attribute(node, "mode") not in (None, b"constant"):
+def _pads_with_zeros(graph: Graph, node: NodeProto, axis: int) -> bool:
+    if attribute(node, "mode") not in (None, b"constant"):
         return False
     if len(node.input) == 1:  # Until opset 10.
         pads, value = (
-            onnx_graph.attribute(node, "pads") or onnx_graph.attribute(node, "paddings"),
-            onnx_graph.attribute(node, "value") or 0.0,
+            attribute(node, "pads") or attribute(node, "paddings"),
+            attribute(node, "value") or 0.0,
         )
     elif len(node.input) <= 3:
-        pads = onnx_graph.constant(graph, node.input[1])
-        value = onnx_graph.constant(graph, node.input[2]) if len(node.input) == 3 and node.input[2] else 0.0
+        pads = graph.value(node.input[1])
+        value = graph.value(node.input[2]) if len(node.input) == 3 and node.input[2] else 0.0
     else:
         return False
     if pads is None or value is None or len(pads) != 8:

@@ -48,7 +48,7 @@ def compare_layers(reference: Model, other: Model, inputs: Iterable[InputPair]) 
     ModelError for models that are not ONNX files or share no value.
     """
     protos = [graph.load(model) for model in (reference, other)]
-    values, other_values = (dict(graph.values(proto)) for proto in protos)
+    values, other_values = (dict(graph.computed_values(proto)) for proto in protos)
     shared = [name for name in values if name in other_values]
     if not shared:
         hint = "Layers are compared by name: use a model that was made from the reference."

@@ -87,7 +87,7 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
         assert [one.stage for one in proof.mismatches] == mistakes
         assert proof.passed is not bool(mistakes)
         proto = onnx.load(int8.path)
-        assert dict(graph.values(proto))["rectified"] != "rectified", (
+        assert dict(graph.computed_values(proto))["rectified"] != "rectified", (
             "what the next operator reads is the dequantized one"
         )
         first = graph.first_convolution(proto, "picture")

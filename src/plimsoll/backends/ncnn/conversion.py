@@ -200,9 +200,10 @@ def _read_as_float(proto: ModelProto, value: Any) -> None:
     something else."""
     if load.dtype_of(value) != "uint8":
         return
+    graph = onnx_graph.Graph(proto)
     open_ = [value.name]
     while open_:
-        for node in onnx_graph.consumers(proto.graph, open_.pop()):
+        for node in graph.all_readers(open_.pop()):
             if node.op_type in _MOVING:
                 open_ += node.output
             elif node.op_type != "Cast":
@@ -312,7 +313,7 @@ def _tensors_read(made: Converted, wanted: list[str], picture: Array | None) -> 
         network = loaded(ncnn, made.files, keep=True)
         blobs = dict(zip(wanted, network.extract([feeds[one.name][0] for one in inputs], wanted), strict=True))
     proto = onnx_graph.load(made.onnx)
-    names = [name for name, _ in onnx_graph.values(proto)]
+    names = [name for name, _ in onnx_graph.computed_values(proto)]
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
         exposed = onnx_graph.expose(made.onnx, names, Path(temporary) / "exposed.onnx")
         tensors = {**feeds, **reference_answers(exposed, feeds, names)}
