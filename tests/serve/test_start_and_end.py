@@ -15,7 +15,7 @@ from running import start, until
 def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:
     """The clients go elsewhere once the service says that it isn't ready, as those behind a load balancer do."""
     del nsfw_model_path
-    with start("open_nsfw", "--workers", "2", "--grace", "10") as running:
+    with start("open_nsfw", "--workers", "2", "--grace", "10s") as running:
         with running.load(example_photos[0]) as answers:
             until(lambda: len(answers) > 6, "answers")
             workers = running.workers()

@@ -76,9 +76,9 @@ def test_a_key_is_removed(file: Path) -> None:
         (["--rate", "5/s", "--burst", "0"], "burst"),
         (["--role", "root"], "role"),
         (["--counts", "megabytes"], "counts"),
-        (["--expires", "soon"], "no end for a key"),
-        (["--expires", "0d"], "no end for a key"),
-        (["--expires", "99999999d"], "no end for a key"),
+        (["--expires", "soon"], "neither a duration nor a date"),
+        (["--expires", "0d"], "has passed"),
+        (["--expires", "99999999d"], "neither a duration nor a date"),
         (["--expires", "2001-01-01"], "has passed"),
     ],
 )

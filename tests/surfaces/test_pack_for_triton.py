@@ -44,11 +44,11 @@ def test_options_that_do_not_belong_together_are_refused(
     plimsoll: Run, example_photos: list[Path], tmp_path: Path
 ) -> None:
     for arguments, said in (
-        (["--for", "torchserve"], "allowed: triton"),
+        (["--for", "torchserve"], "choose from triton"),
         (["--for", "triton", "--images", example_photos[0]], "--images"),
         (["--set", "max_batch=8"], "--for"),
         (["--for", "triton", "--set", "batch=8"], "max_batch"),
-        (["--for", "triton", "--set", "max_batch"], "name=value"),
+        (["--for", "triton", "--set", "max_batch"], "NAME=VALUE"),
     ):
         done = plimsoll("pack", "open_nsfw", "--out", tmp_path / "x", *arguments)
         assert done.returncode == 2

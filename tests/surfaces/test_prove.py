@@ -40,7 +40,7 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
         " 5.1 % do"
     )
     text = "\n".join(rest)
-    assert "fast preprocessing" in text
+    assert "fast steps" in text
     assert "mean score deviation" in text
     assert "most at 'resize'" in text
     assert not done.stderr
@@ -123,7 +123,7 @@ def test_what_cant_be_read_is_counted_and_named(plimsoll: Run, example_photos: l
     [
         (("--budget", "flip=1%"), "did you mean 'flips'"),
         (("--budget", "top1=-1%"), "needs labelled pictures"),
-        (("--preprocessing-b", "quick"), "found 'quick', allowed: reference, fast"),
+        (("--preprocessing-b", "quick"), "unknown preprocessing 'quick'; choose from reference, fast"),
         (("--target-b", "onnxruntime:cpu:float99"), "is not a target"),
         (("--labels", "nowhere.csv"), "can't read the labels"),
     ],

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plimsoll.cli import options
+from plimsoll.core.target import Target
+
 if TYPE_CHECKING:
     from plimsoll.benchmark import Server, SystemUnderTest
 
-_SCENARIOS = {"offline": "offline", "single": "single_stream", "single_stream": "single_stream", "server": "server"}
+_SCENARIOS = {"offline": "offline", "single": "single_stream", "server": "server"}
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,29 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
             ),
         ),
     ],
-    images: Annotated[list[str], typer.Option("--images", "-i", help="Pictures, or folders of them; may be repeated.")],
+    images: Annotated[list[str], options.images("Pictures to measure with")],
     vs: Annotated[
         list[str] | None, typer.Option("--vs", metavar="B", help="Another candidate, written like A; may be repeated.")
     ] = None,
     scenario: Annotated[
         str,
-        typer.Option(help="offline (all pictures at once), single (one after another) or server (at random moments)."),
+        options.choice(
+            "--scenario",
+            tuple(_SCENARIOS),
+            "offline: all pictures at once; single: one after another; server: at random moments.",
+        ),
     ] = "offline",
     rate: Annotated[
         float | None,
-        typer.Option(help="server: pictures a second. Without it, the highest rate that keeps the bound is searched."),
+        typer.Option(
+            "--rate", help="server: pictures per second. Default: search the highest rate that keeps the latency bound."
+        ),
     ] = None,
     latency_bound: Annotated[
-        str, typer.Option(help="server: what 99 % of the answers must keep, such as 100ms or 0.2s.")
-    ] = "100ms",
-    time: Annotated[str, typer.Option("--time", help="Measured time for each candidate, such as 10s or 1m.")] = "10s",
+        float,
+        options.duration("--latency-bound", "server: the latency that 99 % of the answers must keep.", default="100ms"),
+    ] = 0.1,
+    time: Annotated[float, options.duration("--time", "How long to measure each candidate.", default="10s")] = 10.0,
     min_count: Annotated[
         int | None, typer.Option(min=1, help="Answers for each candidate. Default: 64; server 662, what P99 needs.")
     ] = None,
@@ -61,13 +71,16 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
         bool, typer.Option("--footprint/--no-footprint", help="Also measure load time and peak memory.")
     ] = True,
     preprocessing: Annotated[
-        str | None, typer.Option(help="Preprocessing of candidates that don't name one: reference or fast.")
+        options.PreprocessingName | None,
+        options.preprocessing(
+            "--preprocessing", "Of the candidates that don't say. Default: the bundle's, else reference."
+        ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Target of candidates that don't say: runtime:device:precision.")
+        Target | None, options.target("--target", "Of the candidates that don't say: runtime:device:precision.")
     ] = None,
-    spec: Annotated[Path | None, typer.Option(help="The Spec of bare model files.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    spec: Annotated[Path | None, typer.Option("--spec", metavar="FILE", help="The Spec of bare model files.")] = None,
+    json_: options.Json = False,
 ) -> None:
     """Measure how fast models answer pictures, end to end, and whether one is faster.
 
@@ -75,16 +88,12 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     kept.
     """
     from plimsoll.errors import InputError
-    from plimsoll.inference.images import pictures
+    from plimsoll.inference.images import list_images
 
-    wanted = _Wanted(
-        _scenario(scenario, rate), _seconds("--time", time), min_count, rate, _seconds("--latency-bound", latency_bound)
-    )
-    photos = list(pictures(images))
-    if not photos:
-        raise InputError(
-            f"no pictures in {', '.join(images)}", "A folder's pictures are known by their endings: .jpg .png .webp …"
-        )
+    if rate is not None and scenario != "server":
+        raise InputError(f"--rate goes with --scenario server, not with {scenario}")
+    wanted = _Wanted(_SCENARIOS[scenario], time, min_count, rate, latency_bound)
+    photos = list_images(images)
     with ExitStack() as stack:
         candidates: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
@@ -183,51 +192,30 @@ def _server(wanted: _Wanted) -> Server:
 
 
 def _candidate(
-    stack: ExitStack, text: str, preprocessing: str | None, target: str | None, spec: Path | None, taken: set[str]
+    stack: ExitStack,
+    text: str,
+    preprocessing: options.PreprocessingName | None,
+    target: Target | None,
+    spec: Path | None,
+    taken: set[str],
 ) -> SystemUnderTest:
     """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those
     `taken`."""
     import itertools
 
     from plimsoll.benchmark import SystemUnderTest
-    from plimsoll.errors import InputError
     from plimsoll.inference.predictor import load
 
     model, settings = (text, "") if Path(text).exists() or "@" not in text else text.rsplit("@", 1)
     for setting in filter(None, settings.split(",")):
         if setting in ("reference", "fast"):
-            preprocessing = setting
+            preprocessing = "fast" if setting == "fast" else "reference"
         else:
-            target = setting
-    if preprocessing not in (None, "reference", "fast"):
-        raise InputError(f"--preprocessing {preprocessing}: found '{preprocessing}', allowed: reference, fast")
+            target = Target.parse(setting)
     name = f"{Path(model).name}{'@' if settings else ''}{settings}"
     others = (f"{text} ({number})" for number in itertools.count(2))
     name = next(one for one in itertools.chain((name, text), others) if one not in taken)
     bare = spec if Path(model).is_file() and not model.endswith(".zip") else None
     return SystemUnderTest(
         name, stack.enter_context(load(model, spec=bare, target=target, preprocessing=preprocessing))
-    )  # type: ignore[arg-type]  # checked above
-
-
-def _scenario(given: str, rate: float | None) -> str:
-    from plimsoll.errors import InputError
-
-    if given not in _SCENARIOS:
-        raise InputError(f"--scenario {given}: found '{given}', allowed: offline, single, server")
-    if rate is not None and given != "server":
-        raise InputError(f"--rate {rate:g} goes with --scenario server, found --scenario {given}")
-    return _SCENARIOS[given]
-
-
-def _seconds(option: str, text: str) -> float:
-    """Read `100ms`, `10s`, `2m` or a bare number of seconds."""
-    import re
-
-    from plimsoll.errors import InputError
-
-    match = re.fullmatch(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|)\s*", text)
-    value = float(match[1]) * {"ms": 1e-3, "s": 1.0, "m": 60.0, "": 1.0}[match[2]] if match else 0.0
-    if value <= 0:
-        raise InputError(f"{option} {text}: expected a time such as 100ms, 10s or 2m")
-    return value
+    )

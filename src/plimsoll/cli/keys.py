@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from plimsoll.cli import options
+from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,7 +32,12 @@ def add(  # noqa: PLR0913 - each parameter is an option of the command
     name: Name,
     file: File = _DEFAULT,
     role: Annotated[
-        str, typer.Option(help="predict; metrics: /metrics alone; admin: both, and load and unload models.")
+        Literal["predict", "metrics", "admin"],
+        options.choice(
+            "--role",
+            ("predict", "metrics", "admin"),
+            "metrics: /metrics alone; admin: everything, loading and unloading models included.",
+        ),
     ] = "predict",
     rate: Annotated[
         str | None, typer.Option(help="How often it may ask, for example 10/s, 600/m or 5000/h. Default: unlimited.")
@@ -37,7 +45,9 @@ def add(  # noqa: PLR0913 - each parameter is an option of the command
     burst: Annotated[
         int | None, typer.Option(help="How many may come at once after a quiet time. Default: as many as in a second.")
     ] = None,
-    counts: Annotated[str, typer.Option(help="What the rate counts: requests, or pictures.")] = "requests",
+    counts: Annotated[
+        Literal["requests", "pictures"], options.choice("--counts", ("requests", "pictures"), "What the rate counts.")
+    ] = "requests",
     expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a date such as 2027-01-31.")] = None,
 ) -> None:
     """Make a key, keep its hash in the file, and print the key: this once, and never again."""
@@ -116,7 +126,13 @@ def _locked(file: Path) -> Iterator[None]:
         lock.release()
 
 
-def _terms(role: str, rate: str | None, burst: int | None, counts: str, expires: str | None) -> Terms:
+def _terms(
+    role: Literal["predict", "metrics", "admin"],
+    rate: str | None,
+    burst: int | None,
+    counts: Literal["requests", "pictures"],
+    expires: str | None,
+) -> Terms:
     from plimsoll.errors import InputError
     from plimsoll.serve.access.keys import Terms
     from plimsoll.serve.access.rate import Rate
@@ -130,7 +146,7 @@ def _terms(role: str, rate: str | None, burst: int | None, counts: str, expires:
             burst,
             counts,
             _end(expires) if expires is not None else None,
-        )  # type: ignore[arg-type]  # checked when the key is made
+        )
     except ValueError as error:
         raise InputError(str(error)) from error
 
@@ -138,17 +154,20 @@ def _terms(role: str, rate: str | None, burst: int | None, counts: str, expires:
 def _end(text: str) -> datetime:
     from datetime import UTC, datetime, timedelta
 
+    from plimsoll.core import duration
+    from plimsoll.errors import InputError
+
     now = datetime.now(UTC).replace(microsecond=0)
-    amount, unit = text[:-1], text[-1:]
-    if unit in ("d", "h") and amount.isdecimal() and len(amount) <= 5 and int(amount) > 0:
-        return now + (timedelta(days=int(amount)) if unit == "d" else timedelta(hours=int(amount)))
     try:
-        end = datetime.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"{text[:40]!r} is no end for a key; expected for example 90d, 12h or 2027-01-31") from None
+        end = now + timedelta(seconds=duration.parse(text)) if text[-1:].isalpha() else datetime.fromisoformat(text)
+    except (InputError, ValueError, OverflowError):
+        raise InputError(
+            f"--expires: '{printable(text, 40)}' is neither a duration nor a date",
+            "For example 90d, 12h or 2027-01-31.",
+        ) from None
     end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)
     if end <= now:
-        raise ValueError(f"{text}: that has passed")
+        raise InputError(f"--expires: {text} has passed")
     return end
 
 

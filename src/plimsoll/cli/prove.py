@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.cli import options
+from plimsoll.core.target import Target
 from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from plimsoll.core.check import Check
-    from plimsoll.inference.resolve import ResolvedModel
     from plimsoll.prove import Layer, Proof
 
 _SHOW_AFTER_S = 0.5
@@ -35,37 +36,40 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
             help="What is to be proven: likewise. A bare model file without --spec-b gets the reference's Spec.",
         ),
     ],
-    images: Annotated[
-        list[str], typer.Option("--images", "-i", help="Your pictures: a folder, a file or a pattern; may be repeated.")
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="The right labels: a CSV file with path,label or a folder with one folder a class."),
-    ] = None,
+    images: Annotated[list[str], options.images("Your pictures")],
+    labels: options.Labels = None,
     threshold: Annotated[
         list[float] | None,
-        typer.Option(min=0.0, max=1.0, help="Compare decisions at this score; repeatable. Default: the Spec's."),
+        typer.Option(
+            "--threshold",
+            min=0.0,
+            max=1.0,
+            help="Compare decisions at this score; may be repeated. Default: the Spec's threshold.",
+        ),
     ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(help="What may be lost: flips=1% deviation=0.01 top1=-0.5% … Default: flips=4% deviation=0.01."),
-    ] = None,
+    budget: options.Budget = None,
     layers: Annotated[
-        bool,
-        typer.Option("--layers", help="Also compare layer by layer: where in the network does the deviation enter?"),
+        bool, typer.Option("--layers", help="Also compare layer by layer, to find where the deviation enters.")
     ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json_: options.Json = False,
     preprocessing_a: Annotated[
-        str | None, typer.Option(help="A's preprocessing: reference or fast. Default: the bundle's, else reference.")
+        options.PreprocessingName | None,
+        options.preprocessing("--preprocessing-a", "Of A. Default: the bundle's, else reference."),
     ] = None,
-    preprocessing_b: Annotated[str | None, typer.Option(help="B's preprocessing.")] = None,
+    preprocessing_b: Annotated[
+        options.PreprocessingName | None, options.preprocessing("--preprocessing-b", "Of B, likewise.")
+    ] = None,
     target_a: Annotated[
-        str | None,
-        typer.Option(help="A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32."),
+        Target | None,
+        options.target("--target-a", "Of A. Default: the bundle's, else onnxruntime:cpu:float32."),
     ] = None,
-    target_b: Annotated[str | None, typer.Option(help="B's runtime:device:precision.")] = None,
-    spec_a: Annotated[Path | None, typer.Option(help="The Spec of A, a bare model file.")] = None,
-    spec_b: Annotated[Path | None, typer.Option(help="The Spec of B, a bare model file.")] = None,
+    target_b: Annotated[Target | None, options.target("--target-b", "Of B, likewise.")] = None,
+    spec_a: Annotated[
+        Path | None, typer.Option("--spec-a", metavar="FILE", help="The Spec of A, a bare model file.")
+    ] = None,
+    spec_b: Annotated[
+        Path | None, typer.Option("--spec-b", metavar="FILE", help="The Spec of B, a bare model file.")
+    ] = None,
 ) -> None:
     """Prove that B answers as A does on your pictures, and say which stage differs where it doesn't.
 
@@ -75,17 +79,16 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
     from plimsoll.inference.images import pictures
+    from plimsoll.inference.resolve import open_model
     from plimsoll.prove import prove as run
-    from plimsoll.prove import read_labels
 
     limits = Budget.parse(budget) if budget else None
     with ExitStack() as stack:
-        first = stack.enter_context(_opened(reference, spec_a, target_a, preprocessing_a))
-        second = stack.enter_context(_opened(other, spec_b, target_b, preprocessing_b))
+        first = stack.enter_context(open_model(reference, spec_a, target=target_a, preprocessing=preprocessing_a))
+        second = stack.enter_context(open_model(other, spec_b, target=target_b, preprocessing=preprocessing_b))
         if second.model.spec is None:
             second.model = replace(second.model, spec=first.model.contract())
-        known = getattr(first.model.contract().output, "labels", ())
-        truths = read_labels(labels, known, _folder(images)) if labels is not None else None
+        truths = options.labels_of(labels, first.model.contract(), images)
         progress = Progress(None, images, _SHOW_AFTER_S)
         stack.callback(progress.close)
         proof = run(
@@ -105,26 +108,6 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         _show(proof)
     if not proof.passed:
         raise CheckError(*proof.refusal())
-
-
-def _opened(name: str, spec: Path | None, target: str | None, preprocessing: str | None) -> ResolvedModel:
-    from plimsoll.core.target import Target
-    from plimsoll.errors import InputError
-    from plimsoll.inference.resolve import open_model
-
-    if preprocessing not in (None, "reference", "fast"):
-        raise InputError(f"--preprocessing-a and --preprocessing-b: found '{preprocessing}', allowed: reference, fast")
-    wanted = Target.parse(target) if target is not None else None
-    opened = open_model(name, spec)
-    if wanted is not None:
-        opened.target = wanted
-    if preprocessing is not None:
-        opened.preprocessing = "fast" if preprocessing == "fast" else "reference"
-    return opened
-
-
-def _folder(images: list[str]) -> Path | None:
-    return Path(images[0]) if len(images) == 1 and Path(images[0]).is_dir() else None
 
 
 def _show(proof: Proof) -> None:

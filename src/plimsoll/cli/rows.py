@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from plimsoll.core.wording import printable
-from plimsoll.errors import BackendMissingError, InputError
+from plimsoll.errors import BackendMissingError
 from plimsoll.inference.predictor import Prediction
 from plimsoll.tasks.base import Task
 from plimsoll.tasks.classify import Classification, ClassifyTask
@@ -19,7 +19,6 @@ from plimsoll.tasks.classify import Classification, ClassifyTask
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMATS = ("table", "jsonl", "csv", "parquet")
 _ROW_GROUP = 10_000
 _MASK_GROUP = 100
 """Rows in a group of a Parquet file; a mask is as large as many other rows together."""
@@ -225,11 +224,3 @@ def _shortened(path: str, width: int) -> str:
     """Cut a long path at its front: its end tells more."""
     clean = printable(path)
     return clean if len(clean) <= width else "…" + clean[-(width - 1) :]
-
-
-def check_format(format_: str, out: Path | None) -> None:
-    """Raise InputError for a format that doesn't exist, or that needs a file."""
-    if format_ not in FORMATS:
-        raise InputError(f"--format {format_}: found '{format_}', allowed: {', '.join(FORMATS)}")
-    if format_ == "parquet" and out is None:
-        raise InputError("--format parquet writes a file, not to the terminal", "Say which one: --out answers.parquet")

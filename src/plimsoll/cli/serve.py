@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from plimsoll.cli import options
+
 if TYPE_CHECKING:
+    from plimsoll.core.target import Target
     from plimsoll.serve.plan import PlanOptions
     from plimsoll.serve.served_model import ModelConfig
-
-_DURATION = "DURATION"
 
 
 def serve(  # noqa: PLR0913 - each parameter is an option of the command
@@ -38,35 +39,32 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
         int | None, typer.Option("--max-batch", min=1, max=1024, help="Largest batch. Default: see --plan.")
     ] = None,
     max_delay: Annotated[
-        str | None,
-        typer.Option(
+        float | None,
+        options.duration(
             "--max-delay",
-            metavar=_DURATION,
-            help="How long a picture may wait for others to share its batch, for example 2ms; at most 1s.",
+            "How long a picture may wait for others to share its batch, for example 2ms; at most 1s.",
+            at_least="0s",
+            at_most="1s",
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="throughput, or latency: all cores work on one picture.")
+        Literal["throughput", "latency"],
+        options.choice("--objective", ("throughput", "latency"), "latency: all cores work on one picture."),
     ] = "throughput",
     plan: Annotated[bool, typer.Option("--plan", help="Print how the machine is shared, and why, then exit.")] = False,
-    spec: Annotated[Path | None, typer.Option(help="Spec of a bare model file.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32.")
-    ] = None,
-    preprocessing: Annotated[
-        str | None, typer.Option(help="Preprocessing: reference or fast. Default: the bundle's, else reference.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Option of the runtime, as name=value; may be repeated.")
-    ] = None,
+    spec: options.Spec = None,
+    target: options.ChosenTarget = None,
+    preprocessing: options.Preprocessing = None,
+    set_: options.RuntimeOptions = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings: limits, access, other products; see docs/serving.md.")
     ] = None,
     grace: Annotated[
-        str | None,
-        typer.Option(
-            metavar=_DURATION,
-            help="How long to keep serving after SIGTERM, reporting not ready, for example 10s. Default: 5s.",
+        float | None,
+        options.duration(
+            "--grace",
+            "How long to keep serving after SIGTERM, reporting not ready, for example 10s. Default: 5s.",
+            at_least="0s",
         ),
     ] = None,
     certificate: Annotated[Path | None, typer.Option(help="TLS certificate file; needs --key.")] = None,
@@ -80,16 +78,15 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.serve.plan import PlanOptions
 
     _check_installed(grpc=grpc_port is not None)
-    delay = None if max_delay is None else _duration("--max-delay", max_delay, longest=1.0)
-    plan_options = PlanOptions(workers, threads, max_batch, delay, _objective(objective))
-    configs = _model_configs(models, spec, target, (preprocessing, set_ or []), plan_options)
+    plan_options = PlanOptions(workers, threads, max_batch, max_delay, objective)
+    configs = _model_configs(models, spec, target, (preprocessing, options.settings(set_ or [])), plan_options)
     if plan:
         for model in configs:
             typer.echo(f"{model.name}:")
             for reason in model.plan().why:
                 typer.echo(f"  {reason}")
         return
-    overrides = {} if grace is None else {"grace": _duration("--grace", grace, plain_number=True)}
+    overrides = {} if grace is None else {"grace": grace}
     _run(configs, config, overrides, (host, port, certificate, key, grpc_port))
 
 
@@ -132,16 +129,13 @@ def _run(
 def _model_configs(
     models: list[str],
     spec: Path | None,
-    target: str | None,
-    running: tuple[str | None, list[str]],
+    target: Target | None,
+    running: tuple[options.PreprocessingName | None, dict[str, str]],
     plan_options: PlanOptions,
 ) -> list[ModelConfig]:
-    from plimsoll.cli.predict import _options, _preprocessing
-    from plimsoll.core.target import Target
     from plimsoll.errors import InputError
     from plimsoll.serve.served_model import ModelConfig
 
-    parsed: Target | None = Target.parse(target) if target is not None else None
     configs: dict[str, ModelConfig] = {}
     for text in models:
         name, equals, reference = text.partition("=")
@@ -154,29 +148,5 @@ def _model_configs(
             )
         if name in configs:
             raise InputError(f"duplicate model name '{name}'", "Give one of the models another name: NAME=MODEL.")
-        configs[name] = ModelConfig(
-            name, reference, spec, parsed, _preprocessing(running[0]), _options(running[1]), plan_options
-        )
+        configs[name] = ModelConfig(name, reference, spec, target, *running, plan_options)
     return list(configs.values())
-
-
-def _objective(text: str) -> Any:
-    from plimsoll.errors import InputError
-
-    if text not in ("throughput", "latency"):
-        raise InputError(f"unknown objective '{text}'", "Choose from throughput, latency.")
-    return text
-
-
-def _duration(option: str, text: str, *, longest: float | None = None, plain_number: bool = False) -> float:
-    """Return the seconds of an option's value; raises InputError that names the option."""
-    from plimsoll.core import duration
-    from plimsoll.errors import InputError
-
-    try:
-        seconds = duration.parse(text, plain_number=plain_number)
-    except InputError as error:
-        raise InputError(f"{option}: {error.message}", error.hint) from error
-    if longest is not None and seconds > longest:
-        raise InputError(f"{option} {text}: at most {duration.describe(longest)}")
-    return seconds

@@ -8,78 +8,82 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.cli import options
+from plimsoll.core import wording
+
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
     from plimsoll.ship import SearchConfig, Ship, Shipped
     from plimsoll.ship.export import Delivery
-    from plimsoll.spec.output import Classify
 
 
 def ship(  # noqa: PLR0913 - each parameter is an option of the command
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a model file with --spec.")],
-    images: Annotated[
-        list[str],
-        typer.Option("--images", "-i", help="Your own pictures: a folder, files or patterns; may be repeated."),
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Where the bundle goes: a folder, or one file where it ends in .zip.")
-    ],
-    spec: Annotated[Path | None, typer.Option(help="The Spec of a bare model file.")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Right labels: a CSV file with path,label, or a folder with one folder a class.")
-    ] = None,
-    budget: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="What the answers may lose, for example flips=0.5%; may be repeated. Default: flips=4% deviation=0.01."
-        ),
-    ] = None,
+    model: options.Model,
+    images: Annotated[list[str], options.images("Your own pictures")],
+    out: options.OutBundle,
+    spec: options.Spec = None,
+    labels: options.Labels = None,
+    budget: options.Budget = None,
     targets: Annotated[
         str,
         typer.Option(
-            help=(
-                "Targets to try, separated by commas; 'all' makes the toolchains that some need. Default: all that need"
-                " no toolchain made."
-            )
+            "--targets",
+            metavar="TARGET,…",
+            help="Targets to try; 'all' includes those that need a toolchain and makes it. Default: all but those.",
         ),
     ] = "",
     calibrators: Annotated[
         str,
         typer.Option(
-            help="Calibrators to try, separated by commas. Default: percentile,minmax,moving_average,entropy,mse."
+            "--calibrators",
+            metavar="NAME,…",
+            help="Calibrators to try. Default: percentile,minmax,moving_average,entropy,mse.",
         ),
     ] = "",
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="TABLE", help="A calibration table (JSON) to use in place of calibrating.")
-    ] = None,
-    objective: Annotated[str, typer.Option(help="throughput, latency or size.")] = "throughput",
+    calibration: options.CalibrationTable = None,
+    objective: Annotated[
+        str, options.choice("--objective", ("throughput", "latency", "size"), "What to optimize.")
+    ] = "throughput",
     time: Annotated[
-        str,
-        typer.Option(
-            help=(
-                "How long to look for better ones, for example 90s or 10m with many targets; the last race and the"
-                " judging come on top."
-            )
+        float,
+        options.duration(
+            "--time",
+            "How long to look for better candidates; more targets need more. The final benchmark and the proof come"
+            " on top.",
+            default="3m",
+            at_least="0s",
         ),
-    ] = "3m",
+    ] = 180.0,
     measure: Annotated[
-        str, typer.Option(help="Measured time of each candidate; longer where the machine is noisy.")
-    ] = "2s",
-    min_gain: Annotated[str, typer.Option("--min-gain", help="The least gain that is worth a change.")] = "3%",
+        float,
+        options.duration(
+            "--measure",
+            "How long to measure each candidate; longer where the machine is noisy.",
+            default="2s",
+            at_least="50ms",
+        ),
+    ] = 2.0,
+    min_gain: Annotated[
+        float, options.share("--min-gain", "The least gain that is worth a change.", default="3%")
+    ] = 0.03,
     max_images: Annotated[
-        int, typer.Option("--max-images", min=12, help="At most so many of the pictures, drawn at random.")
+        int, options.max_images("Use at most this many of the pictures, drawn at random.", least=12)
     ] = 2000,
     golden_from_images: Annotated[
         bool,
         typer.Option(
             "--golden-from-images",
-            help="Put some of your judging pictures into the bundle, for `verify`. Default: pictures of Plimsoll's.",
+            help="Put some of the test pictures into the bundle for `plimsoll verify`. Default: pictures that come"
+            " with Plimsoll.",
         ),
     ] = False,
     work: Annotated[
-        Path | None, typer.Option(help="Where everything built and measured is kept, so that a stopped run continues.")
+        Path | None,
+        typer.Option(
+            "--work", metavar="DIR", help="Where everything built and measured is kept, so that a stopped run resumes."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    force: options.Force = False,
 ) -> None:
     """Find the fastest deployment whose answers stay within the budget, prove it, and pack it.
 
@@ -89,7 +93,6 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import pictures
     from plimsoll.inference.resolve import open_model
-    from plimsoll.prove.labels import read_labels
     from plimsoll.ship import Ship
     from plimsoll.ship.export import deliver
     from plimsoll.ship.split import split
@@ -99,8 +102,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     check_destination(out, overwrite=force)
     config = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_model(model, spec) as opened:
-        output: Classify | object = opened.model.contract().output
-        truths = read_labels(labels, getattr(output, "labels", ()), _folder(images)) if labels is not None else None
+        truths = options.labels_of(labels, opened.model.contract(), images)
         parts = split(pictures(images), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", opened.model, parts)
         with folder.locked():
@@ -152,25 +154,19 @@ def _wishes(
     calibration: tuple[str, Path | None],
     budget: list[str] | None,
     objective: str,
-    limits: tuple[str, str, str],
+    limits: tuple[float, float, float],
 ) -> SearchConfig:
     from plimsoll.core.budget import DEFAULT, Budget
     from plimsoll.errors import InputError
-    from plimsoll.ship import CALIBRATORS, OBJECTIVES, SearchConfig
+    from plimsoll.ship import CALIBRATORS, SearchConfig
 
-    if objective not in OBJECTIVES:
-        raise InputError(f"--objective {objective}: allowed: {', '.join(OBJECTIVES)}")
     named, table = calibration
     if named and table is not None:
         raise InputError("--calibrators and --calibration: a given table needs no calibrator", "Give one of the two.")
     chosen = tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip())) or CALIBRATORS
     if unknown := [name for name in chosen if name not in CALIBRATORS]:
-        raise InputError(f"--calibrators: '{unknown[0]}' is none", f"There are: {', '.join(CALIBRATORS)}.")
-    time, measured, share = (
-        _seconds("--time", limits[0]),
-        _seconds("--measure", limits[1], least=0.05),
-        _share(limits[2]),
-    )
+        raise InputError(f"--calibrators: {wording.unknown('calibrator', unknown[0], CALIBRATORS)}")
+    time, measured, share = limits
     return SearchConfig(
         targets,
         chosen,
@@ -181,38 +177,6 @@ def _wishes(
         measured,
         calibration=table,
     )
-
-
-def _seconds(option: str, text: str, least: float = 0.0) -> float:
-    from plimsoll.errors import InputError
-
-    units = {"s": 1, "m": 60, "h": 3600}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = -1.0
-    if not least <= seconds < 1e7:
-        raise InputError(
-            f"{option} {text}: expected a time like 90s, 10m or 1h" + (f", at least {least:g}s" if least else "")
-        )
-    return seconds
-
-
-def _share(text: str) -> float:
-    from plimsoll.errors import InputError
-
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 10:
-        raise InputError(f"--min-gain {text}: expected a share like 3% or 0.03")
-    return share
-
-
-def _folder(images: list[str]) -> Path | None:
-    return Path(images[0]) if len(images) == 1 and Path(images[0]).is_dir() else None
 
 
 def _watched(run: Ship, live: bool) -> Shipped:

@@ -70,3 +70,8 @@ def shown(value: Any) -> str:
     except (TypeError, ValueError, RecursionError):  # an integer of 5,000 digits, a table nested too deeply …
         return f"an absurd {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def unknown(noun: str, value: str, choices: Iterable[str]) -> str:
+    """Say that a name is not among its choices: "unknown calibrator 'magic'; choose from minmax, entropy"."""
+    return f"unknown {noun} '{printable(value, 60)}'; choose from {', '.join(choices)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from plimsoll.errors import InputError
@@ -32,6 +32,24 @@ def pictures(paths: Iterable[str]) -> Iterator[str]:
             yield from _matches(path)
         else:
             yield path
+
+
+def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
+    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none."""
+    found = list(pictures(paths))
+    if not found:
+        raise no_pictures(paths)
+    if limit is None or len(found) <= limit:
+        return found
+    return [found[index * len(found) // limit] for index in range(limit)]
+
+
+def no_pictures(paths: Sequence[str]) -> InputError:
+    """Return the error for paths that mean no picture at all."""
+    return InputError(
+        f"no pictures in {', '.join(paths)}",
+        f"In a folder, pictures are the files whose names end in {', '.join(sorted(SUFFIXES))}.",
+    )
 
 
 def count(paths: Iterable[str]) -> int | None:

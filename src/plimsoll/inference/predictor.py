@@ -107,7 +107,7 @@ def load(
     model: str | os.PathLike[str],
     *,
     spec: str | os.PathLike[str] | None = None,
-    target: str | None = None,
+    target: Target | str | None = None,
     preprocessing: Preprocessing | None = None,
     options: Mapping[str, str] | None = None,
 ) -> Predictor:
@@ -119,12 +119,13 @@ def load(
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score
     """
-    opened = open_model(os.fspath(model), Path(spec) if spec is not None else None)
+    opened = open_model(
+        os.fspath(model),
+        Path(spec) if spec is not None else None,
+        target=Target.parse(target) if isinstance(target, str) else target,
+        preprocessing=preprocessing,
+    )
     try:
-        if target is not None:
-            opened.target = Target.parse(target)
-        if preprocessing is not None:
-            opened.preprocessing = preprocessing
         return Predictor(opened, options=options)
     except PlimsollError:
         opened.close()

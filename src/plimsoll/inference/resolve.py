@@ -13,6 +13,7 @@ from plimsoll import backends, importers, zoo
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError, PlimsollError, SpecError
+from plimsoll.importers.base import Converter
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
@@ -47,12 +48,28 @@ class ResolvedModel:
         self.close()
 
 
-def open_model(reference: str, spec: Path | None = None) -> ResolvedModel:
+def open_model(
+    reference: str,
+    spec: Path | None = None,
+    *,
+    target: Target | None = None,
+    preprocessing: Preprocessing | None = None,
+    import_folder: Path | None = None,
+) -> ResolvedModel:
     """Open a zoo name (its weights are fetched where they are missing), a bundle (folder or .zip) or a model file.
 
-    `spec` replaces the Spec of whatever was found. Raises ModelError, BundleError or SpecError.
+    `spec` is the Spec of a model file; `target` and `preprocessing` replace what the bundle says. A model that has to
+    become ONNX first is converted in `import_folder`, and refused without one. Raises ModelError, BundleError or
+    SpecError.
     """
     given = spec_files.read(spec) if spec is not None else None
+    resolved = _resolve(reference, given, import_folder)
+    resolved.target = target or resolved.target
+    resolved.preprocessing = preprocessing or resolved.preprocessing
+    return resolved
+
+
+def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> ResolvedModel:
     if reference in zoo.names():
         card, file = zoo.card(reference), fetch.fetch(reference)
         # The card pins the file by its hash, and card and file were checked together: only another Spec needs the
@@ -67,6 +84,10 @@ def open_model(reference: str, spec: Path | None = None) -> ResolvedModel:
         )
     if path.is_dir() or path.suffix.lower() == ".zip":
         return _open_bundle(path, given)
+    if import_folder is not None and isinstance(importers.format_of(path), Converter):
+        from plimsoll.importers.conversion import import_model  # needed by few calls
+
+        return ResolvedModel(import_model(path, import_folder, spec=given).model)
     model = importers.read(path, given)
     own = backends.for_format(model.format)
     return ResolvedModel(model, own.default_target or REFERENCE_TARGET) if own is not None else ResolvedModel(model)

@@ -87,12 +87,13 @@ class ModelExecutor:
         """Open the model of a worker's configuration; with `verify`, its golden vectors must pass first. Raises what
         opening it raises."""
         spec = config["spec"]
-        opened = open_model(config["model"], Path(spec) if spec else None)
+        opened = open_model(
+            config["model"],
+            Path(spec) if spec else None,
+            target=Target.parse(config["target"]) if config["target"] else None,
+            preprocessing=config["preprocessing"],
+        )
         try:
-            if config["target"]:
-                opened.target = Target.parse(config["target"])
-            if config["preprocessing"]:
-                opened.preprocessing = config["preprocessing"]
             if config["verify"]:
                 _verify(opened)
             return cls(opened, config["threads"], config["options"])
