@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from oip_service import Speaking, element, patient, speaking, write_mixed
+from oip_service import ServedProtocols, element, patient, serving, write_mixed
 from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.grpc import oip_pb2
 from plimsoll.serve.settings import Settings
@@ -36,10 +36,10 @@ class Reply:
 
 
 @dataclass
-class Place:
+class GrpcClient:
     """A service, and what it tells of its requests."""
 
-    speaking: Speaking
+    service: ServedProtocols
     channel: Any
     lines: list[dict[str, Any]]
     spans: Callable[[], list[ReadableSpan]]
@@ -62,7 +62,7 @@ class Place:
 
     def counted(self, status: str, model: str = "") -> float:
         """How many requests there were."""
-        registry = self.speaking.service.metrics.registry
+        registry = self.service.service.metrics.registry
         return (
             registry.get_sample_value(
                 "plimsoll_requests_total", {"model": model, "interface": "grpc", "status": status}
@@ -72,8 +72,8 @@ class Place:
 
 
 @dataclass
-class Kept:
-    """Takes the lines as they are put, in place of the thread that writes them."""
+class RecordedLines:
+    """Takes the lines as they are put, in client of the thread that writes them."""
 
     fields: list[dict[str, Any]] = field(default_factory=list)
 
@@ -82,8 +82,8 @@ class Kept:
 
 
 @contextmanager
-def served(folder: Path, settings: Settings | None = None, door: Authorizer | None = None) -> Iterator[Place]:
-    kept = Kept()
+def served(folder: Path, settings: Settings | None = None, authorizer: Authorizer | None = None) -> Iterator[GrpcClient]:
+    lines = RecordedLines()
     tracing: Tracing | None = None
     if importlib.util.find_spec("opentelemetry") is not None:
         from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -100,12 +100,12 @@ def served(folder: Path, settings: Settings | None = None, door: Authorizer | No
         return found
 
     with (
-        speaking(
-            settings or patient(max_body_bytes=MOST), write_mixed(folder), door=door, lines=kept, tracing=tracing
+        serving(
+            settings or patient(max_body_bytes=MOST), write_mixed(folder), authorizer=authorizer, lines=lines, tracing=tracing
         ) as service,
         grpc.insecure_channel(service.grpc) as channel,
     ):
-        yield Place(service, channel, kept.fields, spans)
+        yield GrpcClient(service, channel, lines.fields, spans)
 
 
 def rows(count: int = 1, **fields: Any) -> bytes:

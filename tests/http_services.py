@@ -7,7 +7,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -20,6 +20,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
+from plimsoll.serve.http.app import HttpApp
+from plimsoll.serve.http.endpoints import Endpoint, Handler, Method
+from plimsoll.serve.log import LineHandler, LogSettings
+from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.pipeline import Operation, Pipeline
+from plimsoll.serve.settings import CorsSettings
+from plimsoll.serve.tracing import Tracing
 
 
 class _Stage:
@@ -58,6 +67,26 @@ def running(app: ASGIApp) -> Iterator[str]:
         yield stage.url
     finally:
         stage.app = None
+
+
+def http_app(
+    rows: Sequence[Endpoint],
+    access: AccessSettings | None = None,
+    cors: CorsSettings | None = None,
+    log: LogSettings | None = None,
+    lines: LineHandler | None = None,
+    tracing: Tracing | None = None,
+) -> HttpApp:
+    """Return an application of these endpoints behind the real pipeline; without `access` everybody may ask."""
+    authorizer = Authorizer(access) if access is not None else None
+    return HttpApp(rows, Pipeline(Metrics(), log or LogSettings(), authorizer, lines, tracing), cors)
+
+
+def endpoint(operation: Operation, handler: Handler, method: Method = "GET") -> Endpoint:
+    """Return an endpoint that nobody described."""
+    return Endpoint(
+        operation.path, operation.interface, operation.right, operation.probe, method=method, handler=handler
+    )
 
 
 def read_request(connection: socket.socket) -> bytes:

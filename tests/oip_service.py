@@ -20,6 +20,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from plimsoll.serve.http.app import application
+from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.plan import PlanOptions
 from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
@@ -32,7 +33,7 @@ LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass
-class Speaking:
+class ServedProtocols:
     """A service that listens."""
 
     service: Service
@@ -55,17 +56,20 @@ class Speaking:
 
 
 @contextmanager
-def speaking(settings: Settings, *models: ModelConfig, **around: Any) -> Iterator[Speaking]:
-    """Serve these models in a thread of this process; over gRPC too where that is installed, `around` that a `door`,
-    `lines` or `tracing`."""
+def serving(settings: Settings, *models: ModelConfig, **parts: Any) -> Iterator[ServedProtocols]:
+    """Serve these models in a thread of this process; over gRPC too where that is installed, its pipeline with these
+    `parts`: an `authorizer`, `lines`, `tracing`."""
     started = threading.Event()
     found: dict[str, Any] = {}
+
+    def pipeline(service: Service) -> Pipeline:
+        return Pipeline(service.metrics, settings.log, **parts)
 
     async def run() -> None:
         service = Service(settings, models)
         await service.start()
-        grpc_server = await _grpc(service, **around)
-        app = application(service, interfaces=("http.native", "http.operations", "http.oip"))
+        grpc_server = await _grpc(service, pipeline(service))
+        app = application(service)
         config = uvicorn.Config(
             app,
             port=0,
@@ -101,18 +105,18 @@ def speaking(settings: Settings, *models: ModelConfig, **around: Any) -> Iterato
     http = f"127.0.0.1:{found['port']}"
     try:
         with httpx.Client(base_url=f"http://{http}", timeout=60) as client:
-            yield Speaking(found["service"], found["loop"], http, f"127.0.0.1:{found['grpc']}", client)
+            yield ServedProtocols(found["service"], found["loop"], http, f"127.0.0.1:{found['grpc']}", client)
     finally:
         found["server"].should_exit = True
         thread.join()
 
 
-async def _grpc(service: Service, **around: Any) -> GrpcServer | None:
+async def _grpc(service: Service, pipeline: Pipeline) -> GrpcServer | None:
     if importlib.util.find_spec("grpc") is None:
         return None
     from plimsoll.serve.grpc.server import GrpcAddress, start
 
-    return await start(service, GrpcAddress(port=0), **around)
+    return await start(service, GrpcAddress(port=0), pipeline)
 
 
 def patient(**limits: Any) -> Settings:

@@ -6,31 +6,31 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from starlette.routing import Route
+from starlette.requests import Request
+from starlette.responses import Response
 
-from http_services import running
+from http_services import endpoint, http_app, running
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.authorizer import Authorizer
-from plimsoll.serve.access.keys import Key, Terms
-from plimsoll.serve.access.keystore import KeyStore
-from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.http.guard import Guard, Needs, caller_of
+from plimsoll.serve.access.authorizer import AccessSettings, caller_of
+from plimsoll.serve.access.keys import Key, KeyStore, Terms
+from plimsoll.serve.pipeline import Operation
 
 
-async def open_house(scope: Any, receive: Any, send: Any) -> None:
+async def open_house(_: Request) -> Response:
     """What is behind the door."""
-    del scope, receive
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"in"})
+    return Response(b"in")
 
 
-HOUSE = [Route(path, open_house) for path in ("/healthz", "/page/{file}", "/v1/models")]
+HOUSE = [
+    endpoint(Operation("/healthz", "operations", None), open_house),
+    endpoint(Operation("/page/{file}", "page", None), open_house),
+    endpoint(Operation("/v1/models", "native", "predict"), open_house),
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     token, entry = keys.issue("one", Terms())
     keys.write(file, [entry])
     access = AccessSettings(keys=file)
-    with running(Guard(open_house, Authorizer(access), Needs(access), HOUSE)) as url:
+    with running(http_app(HOUSE, access)) as url:
         yield url, token
 
 
@@ -132,7 +132,7 @@ def test_thousands_of_headers_and_tokens(door: tuple[str, str]) -> None:
     )
 )
 def test_whatever_headers_come_the_caller_can_be_told(headers: list[tuple[bytes, bytes]]) -> None:
-    caller = caller_of({"headers": headers, "client": ("127.0.0.1", 1)})
+    caller = caller_of(headers, "127.0.0.1")
     assert all(len(token) <= 256 for token in caller.tokens)
     assert caller.local is not any(name == b"forwarded" for name, _ in headers)
 
@@ -212,7 +212,7 @@ def test_ten_thousand_keys_do_not_stop_the_service(tmp_path: Path) -> None:
         for number in range(10_000)
     ]
     keys.write(file, entries[:1])
-    ring = KeyStore(file, every=0.0)
+    ring = KeyStore(file, interval=0.0)
     keys.write(file, entries)
 
     async def others() -> int:

@@ -10,33 +10,28 @@ import asyncio
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message
 
-from http_services import running
+from http_services import endpoint, http_app, running
 from key_files import made
-from plimsoll.serve.access.authorizer import Authorizer, Need
+from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
-from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.http.app import application
-from plimsoll.serve.http.headers import CorsSettings
-from plimsoll.serve.http.middleware import Shell
-from plimsoll.serve.log import LogSettings
+from plimsoll.serve.http.app import endpoints
+from plimsoll.serve.http.endpoints import Endpoint
+from plimsoll.serve.pipeline import Operation
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
 MODEL = "/v2/models/{name}"
 VERSION = "/v2/models/{name}/versions/{version}"
 LOAD, UNLOAD = "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"
-RIGHTS: Mapping[tuple[str, str], Need | None] = {
+RIGHTS: Mapping[tuple[str, str], Right | None] = {
     **{
         ("GET", path): None
         for path in ("/", "/page/{file}", "/healthz", "/readyz", "/openapi.json", "/v2/health/live", "/v2/health/ready")
@@ -94,7 +89,7 @@ class Door:
 
     access: AccessSettings
     headers: Mapping[str, str]
-    may: frozenset[Need | None]
+    may: frozenset[Right | None]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +99,7 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Door]:
     keys = AccessSettings(keys=file)
     open_metrics = AccessSettings(keys=file, open_metrics=True)
     nobody = AccessSettings(control="nobody")
-    everybody: frozenset[Need | None] = frozenset({None, "predict", "metrics"})
+    everybody: frozenset[Right | None] = frozenset({None, "predict", "metrics"})
     shown = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
     return {
         "a page, no keys": Door(AccessSettings(), OTHERS_PAGE, everybody),
@@ -139,24 +134,22 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
-def reached(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The method and path of each route whose handler was reached, GET in place of HEAD."""
-    seen: list[tuple[str, str]] = []
-    answer_405 = Route.handle
-
-    async def handle(route: Route, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] not in (route.methods or ()):
-            await answer_405(route, scope, receive, send)
-            return
-        seen.append(("GET" if scope["method"] == "HEAD" else scope["method"], route.path))
-        await Response("reached")(scope, receive, send)
-
-    monkeypatch.setattr(Route, "handle", handle)
-    return seen
+def reached() -> list[tuple[str, str]]:
+    """The method and path of each endpoint whose handler was reached."""
+    return []
 
 
-def guarded(service: Service, access: AccessSettings) -> ASGIApp:
-    return application(service, Shell(Authorizer(access), access, CorsSettings(), LogSettings()))
+def guarded(reached: list[tuple[str, str]], service: Service, access: AccessSettings) -> ASGIApp:
+    """Return the application with notes in `reached` in place of its handlers."""
+
+    def noted(row: Endpoint) -> Endpoint:
+        async def note(_: Request) -> Response:
+            reached.append((row.method, row.path))
+            return Response("reached")
+
+        return replace(row, handler=note)
+
+    return http_app([noted(row) for row in endpoints(service)], access)
 
 
 def target_of(route: str) -> str:
@@ -256,16 +249,14 @@ async def ask(app: ASGIApp, method: str, target: str, headers: Mapping[str, str]
 
 
 def test_every_route_has_its_right(service: Service) -> None:
-    app: Any = application(service)
-    routes = {(method, route.path) for route in app._app.routes for method in route.methods if method != "HEAD"}
-    assert routes == RIGHTS.keys()
+    assert {(row.method, row.path): row.right for row in endpoints(service)} == RIGHTS
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_every_route_answers_who_may_and_nobody_else(
     service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
 ) -> None:
-    app, caller = guarded(service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, doors[door].access), doors[door]
     for (method, route), need in RIGHTS.items():
         for asked in (method, "HEAD") if method == "GET" else (method,):
             reached.clear()
@@ -278,7 +269,7 @@ def test_every_route_answers_who_may_and_nobody_else(
 def test_no_way_of_writing_a_path_gives_more_rights(
     service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
 ) -> None:
-    app, caller = guarded(service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, doors[door].access), doors[door]
 
     async def ask_all(methods: Iterable[str]) -> None:
         for _, route in RIGHTS:
@@ -296,7 +287,7 @@ def test_no_way_of_writing_a_path_gives_more_rights(
 def test_a_path_that_is_no_text_is_refused_before_anything_else(
     service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
 ) -> None:
-    app, caller = guarded(service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, doors[door].access), doors[door]
 
     async def ask_all(methods: Iterable[str]) -> None:
         for _, route in RIGHTS:
@@ -311,10 +302,12 @@ def test_a_path_that_is_no_text_is_refused_before_anything_else(
     asyncio.run(ask_all(("GET", "POST", "HEAD")))
 
 
-def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(service: Service, doors: Mapping[str, Door]) -> None:
+def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]]
+) -> None:
     found = {}
     for name in ("a page, no keys", "no key", "a predict key"):
-        app = guarded(service, doors[name].access)
+        app = guarded(reached, service, doors[name].access)
         found[name] = [
             asyncio.run(ask(app, method, path, doors[name].headers))[0]
             for method, path in (
@@ -330,15 +323,13 @@ def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(service: Service, doors
 def test_a_route_that_nobody_classified_needs_the_most(
     doors: Mapping[str, Door], reached: list[tuple[str, str]]
 ) -> None:
-    async def new(request: Request) -> Response:
-        del request
+    async def new(_: Request) -> Response:
+        reached.append(("GET", "new"))
         return Response()
 
-    path = "/v1/models/{name}/erase"
+    rows = [endpoint(Operation("/v1/models/{name}/erase", "native"), new)]
     for door in doors.values():
-        app = Shell(Authorizer(door.access), door.access, CorsSettings(), LogSettings()).around(
-            Starlette(routes=[Route(path, new, methods=["GET"])])
-        )
+        app = http_app(rows, door.access)
         reached.clear()
         status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", door.headers))
         assert (status == 200, bool(reached)) == ("control" in door.may,) * 2
@@ -384,7 +375,7 @@ def test_bytes_over_a_connection_do_not_unload_a_model(
 ) -> None:
     caller = doors[door]
     unload = target_of(UNLOAD)
-    with running(guarded(service, caller.access)) as url:
+    with running(guarded(reached, service, caller.access)) as url:
         assert raw(url, b"/v1/predict", caller.headers) == 200
         reached.clear()
         assert raw(url, unload.encode(), caller.headers) == 403
@@ -409,10 +400,10 @@ def test_bytes_over_a_connection_do_not_unload_a_model(
 
 @pytest.mark.parametrize("host", ["x", "x/v2/", "x?", "x#", "x/healthz?", "evil.example/v2"])
 def test_the_host_header_changes_neither_rights_nor_the_form_of_errors(
-    service: Service, doors: Mapping[str, Door], host: str
+    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], host: str
 ) -> None:
     caller = doors["a predict key"]
-    app = guarded(service, caller.access)
+    app = guarded(reached, service, caller.access)
     for path, is_text in (("/nothing", False), ("/v2/nothing/at/all", True), ("/v2%3Fx", True), ("/page%3F/v2", False)):
         status, body = asyncio.run(ask(app, "GET", path, {**caller.headers, "Host": host}))
         error = json.loads(body)["error"]

@@ -79,7 +79,7 @@ def options() -> set[str]:
 def endpoints() -> set[str]:
     from plimsoll.serve.http import operations
 
-    return {route.path for route in operations.routes(None)}  # type: ignore[arg-type]  # asked for nothing but its paths
+    return {row.path for row in operations.endpoints(None)}  # type: ignore[arg-type]  # asked for nothing but its paths
 
 
 @pytest.mark.parametrize("name", ["docker/Dockerfile", "docker/model.Dockerfile", "triton/Dockerfile"])

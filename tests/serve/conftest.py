@@ -13,7 +13,7 @@ from fragile_runtime import installed
 from running import Running, start
 
 if TYPE_CHECKING:
-    from grpc_place import Place
+    from grpc_place import GrpcClient
 
 
 @pytest.fixture(scope="session")
@@ -31,17 +31,17 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcClient]:
     """A service that is asked over gRPC, which is an extra."""
     from grpc_place import served
 
-    with served(tmp_path_factory.mktemp("requests")) as place:
-        yield place
+    with served(tmp_path_factory.mktemp("requests")) as client:
+        yield client
 
 
 @pytest.fixture
-def place(shared_place: Place) -> Place:
+def client(shared_client: GrpcClient) -> GrpcClient:
     """The service, with nothing told yet."""
-    shared_place.lines.clear()
-    shared_place.spans()
-    return shared_place
+    shared_client.lines.clear()
+    shared_client.spans()
+    return shared_client

@@ -10,22 +10,28 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
+from http_services import endpoint, http_app
 from plimsoll.serve import log
-from plimsoll.serve.http.access_log import AccessLog, known
+from plimsoll.serve.http.app import logged_options
+from plimsoll.serve.http.endpoints import context_of
 from plimsoll.serve.log import LineHandler, LogSettings
-from plimsoll.serve.request_line import longest, masked
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.pipeline import Operation, longest, masked
 
-App = Callable[[Any, Any, Any], Awaitable[None]]
+Answer = Callable[[Request], Awaitable[Response]]
 
 
-class Kept:
+class RecordedLines:
     """Takes the lines as they are put, in place of the thread that writes them."""
 
     def __init__(self) -> None:
@@ -51,48 +57,77 @@ def scope(
     }  # fmt: skip
 
 
-async def answering(scope: Any, receive: Any, send: Any, status: int = 200) -> None:
-    """An application that does what the service's endpoints do."""
-    while (await receive()).get("more_body"):
-        pass
-    scope["state"].update(
-        model="open_nsfw", pictures=2, milliseconds=[{"queue": 1.0, "infer": 7.123456}, {"queue": 3.0, "infer": 5.0}]
-    )
-    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": b"12345"})
+async def answering(request: Request, status: int = 200) -> Response:
+    """Do what the service's endpoints do."""
+    await request.body()
+    context = context_of(request)
+    context.model, context.pictures, context.key = "open_nsfw", 2, "misskey"
+    context.milliseconds = [{"queue": 1.0, "infer": 7.123456}, {"queue": 3.0, "infer": 5.0}]
+    return Response(b"12345", status, media_type="application/json")
 
 
-def logged(app: App, of: dict[str, Any], settings: LogSettings | None = None) -> tuple[Kept, list[dict[str, Any]]]:
-    """Send a request of 1000 bytes in two pieces through an application; return what was logged and what was sent."""
-    kept = Kept()
+async def unavailable(request: Request) -> Response:
+    return await answering(request, 503)
+
+
+def logged(
+    handler: Answer,
+    of: dict[str, Any],
+    settings: LogSettings | None = None,
+    pieces: Sequence[dict[str, Any]] | None = None,
+) -> tuple[RecordedLines, list[dict[str, Any]]]:
+    """Send a request of 1000 bytes in two pieces through the pipeline; return what was logged and what was sent."""
+    lines = RecordedLines()
     sent: list[dict[str, Any]] = []
-    pieces: list[dict[str, Any]] = [
-        {"type": "http.request", "body": bytes(600), "more_body": True},
-        {"type": "http.request", "body": bytes(400)},
-    ]
+    coming = iter(
+        pieces
+        or [
+            {"type": "http.request", "body": bytes(600), "more_body": True},
+            {"type": "http.request", "body": bytes(400)},
+        ]
+    )
 
     async def receive() -> dict[str, Any]:
-        return pieces.pop(0)
+        return next(coming)
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(AccessLog(app, kept, settings or LogSettings())(of, receive, send))  # type: ignore[arg-type]
-    return kept, sent
+    operation = Operation(of["path"], "native", None, probe=of["path"] == "/readyz")
+    app = http_app([endpoint(operation, handler, "POST")], log=settings, lines=lines)  # type: ignore[arg-type]
+    try:
+        asyncio.run(app(of, receive, send))  # type: ignore[arg-type]
+    except ConnectionError:
+        assert handler is cut_off
+    return lines, sent
+
+
+class CutOff(Response):
+    """Fails in the middle of the answer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"12345", "more_body": True})
+        raise ConnectionError
+
+
+async def cut_off(request: Request) -> Response:
+    await request.body()
+    return CutOff()
 
 
 def test_a_line_says_what_an_operator_wants_to_know() -> None:
     of = scope(
         query=b"top=2&model=open_nsfw&email=jane%40example.org&threshold=0.5", headers=((b"x-request-id", b"abc-123"),)
     )
-    of["state"]["key"] = "misskey"
-    kept, _ = logged(answering, of)
-    line = kept.only
+    lines, _ = logged(answering, of)
+    line = lines.only
     assert 0 <= line.pop("milliseconds") < 60_000
     assert line.pop("time").endswith("Z")
     assert line == {
         "status": 200, "method": "POST", "path": "/v1/predict", "request_id": "abc-123", "bytes_in": 1000, "bytes_out": 5, "model": "open_nsfw",
-        "pictures": 2, "key": "misskey", "stages": {"queue": 3.0, "infer": 7.12}, "asked": {"top": "2", "threshold": "0.5"}, "client": "192.0.2.77",
+        "pictures": 2, "key": "misskey", "stages": {"queue": 3.0, "infer": 7.12}, "options": {"top": "2", "threshold": "0.5"}, "client": "192.0.2.77",
     }  # fmt: skip
 
 
@@ -106,59 +141,63 @@ def test_the_id_comes_back_in_the_answer() -> None:
     [b"", b"a b", b"x\ny", b"x\r\nset-cookie: a=b", b"\x1b[31m", b"a" * 129, b"-x", "ü".encode(), b"<script>", b'"}'],
 )
 def test_an_id_that_is_not_sane_is_replaced(given: bytes) -> None:
-    kept, sent = logged(answering, scope(headers=((b"x-request-id", given),)))
-    made = kept.only["request_id"]
+    lines, sent = logged(answering, scope(headers=((b"x-request-id", given),)))
+    made = lines.only["request_id"]
     assert len(made) == 32
     assert int(made, 16)
     assert dict(sent[0]["headers"])[b"x-request-id"] == made.encode()
 
 
 def test_requests_have_ids_where_nothing_is_logged() -> None:
-    kept, sent = logged(answering, scope(), LogSettings(requests=False))
-    assert not kept.fields
+    lines, sent = logged(answering, scope(), LogSettings(requests=False))
+    assert not lines.fields
     assert b"x-request-id" in dict(sent[0]["headers"])
 
 
-def test_a_mistake_is_logged_and_goes_on() -> None:
-    async def failing(*_: Any) -> None:
-        raise ZeroDivisionError
+def test_a_bug_is_answered_with_500_and_its_kind_is_logged() -> None:
+    async def failing(_: Request) -> Response:
+        raise ZeroDivisionError("a secret")
 
-    kept = Kept()
-    with pytest.raises(ZeroDivisionError):
-        asyncio.run(AccessLog(failing, kept, LogSettings(sample=0))(scope(), None, None))  # type: ignore[arg-type]
-    assert (kept.only["status"], kept.only["error"]) == (None, "ZeroDivisionError")
+    lines, sent = logged(failing, scope(), LogSettings(sample=0))
+    assert (lines.only["status"], lines.only["error"]) == (500, "ZeroDivisionError")
+    assert b"secret" not in sent[1]["body"]
+    assert json.loads(sent[1]["body"])["error"]["kind"] == "failed"
+
+
+def test_an_answer_that_breaks_off_stays_broken_off() -> None:
+    """Nothing can be said any more; the server cuts the connection."""
+    lines, sent = logged(cut_off, scope())
+    assert lines.only["error"] == "ConnectionError"
+    assert [message["type"] for message in sent].count("http.response.start") == 1
 
 
 def test_a_caller_that_hung_up_is_noted() -> None:
-    async def waiting(_scope: Any, receive: Any, _send: Any) -> None:
+    async def waiting(request: Request) -> Response:
         for _ in range(2):
-            await receive()
-        assert (await receive())["type"] == "http.disconnect"
+            await request.receive()
+        assert (await request.receive())["type"] == "http.disconnect"
+        raise RequestError(Problem("input", "the client hung up", status=499))
 
-    pieces: Iterator[dict[str, Any]] = iter(
-        [
-            {"type": "http.request", "body": b"x", "more_body": True},
-            {"type": "http.request", "body": b""},
-            {"type": "http.disconnect"},
-        ]
-    )
-
-    async def receive() -> dict[str, Any]:
-        return next(pieces)
-
-    kept = Kept()
-    asyncio.run(AccessLog(waiting, kept, LogSettings())(scope(), receive, None))  # type: ignore[arg-type]
-    assert (kept.only["gone"], kept.only["status"], kept.only["bytes_in"]) == (True, None, 1)
+    pieces: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b"x", "more_body": True},
+        {"type": "http.request", "body": b""},
+        {"type": "http.disconnect"},
+    ]
+    lines, _ = logged(waiting, scope(), pieces=pieces)
+    assert (lines.only["gone"], lines.only["status"], lines.only["bytes_in"]) == (True, 499, 1)
 
 
 def test_probes_and_samples_are_quiet_but_errors_are_not() -> None:
-    async def failing(scope: Any, receive: Any, send: Any) -> None:
-        await answering(scope, receive, send, status=503)
-
     assert not logged(answering, scope("/readyz"))[0].fields
-    assert logged(failing, scope("/readyz"))[0].only["status"] == 503
+    assert logged(unavailable, scope("/readyz"))[0].only["status"] == 503
     assert not logged(answering, scope(), LogSettings(sample=0))[0].fields
-    assert logged(failing, scope(), LogSettings(sample=0))[0].only["status"] == 503
+    assert logged(unavailable, scope(), LogSettings(sample=0))[0].only["status"] == 503
+
+
+def test_settings_say_which_paths_are_quiet() -> None:
+    settings = LogSettings(quiet=("/v1/predict",))
+    assert not logged(answering, scope(), settings)[0].fields
+    assert logged(answering, scope("/readyz"), settings)[0].only["status"] == 200
 
 
 @pytest.mark.parametrize(
@@ -167,19 +206,21 @@ def test_probes_and_samples_are_quiet_but_errors_are_not() -> None:
 )
 def test_addresses_can_be_cut_or_left_out(address: str, network: str) -> None:
     assert masked(address) == network
-    assert logged(answering, scope(client=address), LogSettings(clients="network"))[0].only["client"] == network
+    assert logged(answering, scope(client=address), LogSettings(clients="network"))[0].only.get("client", "") == network
     assert "client" not in logged(answering, scope(client=address), LogSettings(clients="nothing"))[0].only
 
 
 def test_only_known_numbers_of_a_query_are_logged() -> None:
-    assert known(b"top=5&priority=-1&threshold=0.25&timeout=3") == {
+    assert logged_options(b"top=5&priority=-1&threshold=0.25&timeout=3") == {
         "top": "5",
         "priority": "-1",
         "threshold": "0.25",
         "timeout": "3",
     }
-    assert known(b"name=jane&model=x&top=jane&top=5;timeout=1&url=http://x&timeout=%0a&timeout=1e5&=3&top") == {}
-    assert known(b"&" * 100_000 + b"top=1") == {}
+    assert (
+        logged_options(b"name=jane&model=x&top=jane&top=5;timeout=1&url=http://x&timeout=%0a&timeout=1e5&=3&top") == {}
+    )
+    assert logged_options(b"&" * 100_000 + b"top=1") == {}
 
 
 def test_the_longest_time_of_each_stage_is_logged() -> None:
@@ -202,13 +243,13 @@ HOSTILE = [
 @pytest.mark.parametrize("path", HOSTILE)
 def test_a_path_cannot_write_the_log(path: str) -> None:
     """Each line stays one line, says what happened, and leaves a terminal alone."""
-    kept, _ = logged(answering, scope(path))
+    lines, _ = logged(answering, scope(path))
     for render in (log.as_json, log.as_text):
-        line = render(kept.only)
+        line = render(lines.only)
         assert line.endswith("\n")
         assert line[:-1].isprintable()
         assert len(line) < 2000
-    assert json.loads(log.as_json(kept.only))["status"] == 200
+    assert json.loads(log.as_json(lines.only))["status"] in (200, 400)
 
 
 @given(
@@ -222,8 +263,8 @@ def test_whatever_is_logged_is_one_line(fields: dict[str, Any]) -> None:
 
 
 def test_a_line_for_people() -> None:
-    kept, _ = logged(answering, scope(headers=((b"x-request-id", b"abc"),)))
-    line = log.as_text({**kept.only, "time": "2026-01-02T03:04:05.678Z", "milliseconds": 12.34})
+    lines, _ = logged(answering, scope(headers=((b"x-request-id", b"abc"),)))
+    line = log.as_text({**lines.only, "time": "2026-01-02T03:04:05.678Z", "milliseconds": 12.34})
     assert line.startswith("03:04:05 200 POST /v1/predict 12.3 ms request_id=abc ")
     assert "stages=queue:3.0,infer:7.12" in line
 

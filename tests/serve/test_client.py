@@ -19,14 +19,12 @@ import uvicorn
 import plimsoll
 from plimsoll.client import BusyError, RejectedError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.authorizer import Authorizer
+from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.access.keys import Key, Terms
 from plimsoll.serve.access.rate import Rate
-from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.http.app import application
-from plimsoll.serve.http.headers import CorsSettings
-from plimsoll.serve.http.middleware import Shell
 from plimsoll.serve.log import LogSettings
+from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -137,13 +135,13 @@ class _Kept:
 
 @asynccontextmanager
 async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
-    """The real service in its shell."""
+    """The real service behind its pipeline."""
     service = Service(Settings(), [ModelConfig("open_nsfw", "open_nsfw")])
     await service.start()
-    shell = Shell(Authorizer(access), access, CorsSettings(), LogSettings(), lines)  # type: ignore[arg-type]  # takes the lines in place of the thread
+    pipeline = Pipeline(service.metrics, LogSettings(), Authorizer(access), lines)  # type: ignore[arg-type]  # takes the lines in place of the thread
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(application(service, shell), log_level="error", lifespan="off", access_log=False)
+            uvicorn.Config(application(service, pipeline), log_level="error", lifespan="off", access_log=False)
         )
         running = asyncio.create_task(server.serve(sockets=[listener]))
         while not server.started:

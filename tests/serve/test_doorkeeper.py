@@ -10,10 +10,9 @@ import pytest
 from pydantic import ValidationError
 
 from key_files import Clock, made, run
-from plimsoll.serve.access.authorizer import Admission, Authorizer, Caller, Need, loopback, network
+from plimsoll.serve.access.authorizer import AccessSettings, Admission, Authorizer, Caller, Right, loopback, network
 from plimsoll.serve.access.keys import Role, Terms
 from plimsoll.serve.access.rate import Rate
-from plimsoll.serve.access.settings import AccessSettings
 from plimsoll.serve.messages import Problem, RequestError
 
 
@@ -21,7 +20,7 @@ def caller(*tokens: str, address: str = "192.0.2.1", local: bool = False) -> Cal
     return Caller(frozenset(token.encode() for token in tokens), address, local)
 
 
-def refused(door: Authorizer, who: Caller, need: Need = "predict") -> Problem:
+def refused(door: Authorizer, who: Caller, need: Right = "predict") -> Problem:
     with pytest.raises(RequestError) as raised:
         run(door.admit(who, need))
     return raised.value.problem
@@ -53,7 +52,7 @@ def door(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
 def test_a_role_may_what_it_says_and_nothing_else(
     door: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]
 ) -> None:
-    needs: tuple[Need, ...] = ("predict", "metrics", "control")
+    needs: tuple[Right, ...] = ("predict", "metrics", "control")
     for need in needs:
         if need in rights:
             ticket = run(door[0].admit(caller(door[1][who]), need))

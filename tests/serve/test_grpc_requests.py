@@ -8,16 +8,16 @@ import pytest
 
 from oip_service import patient
 from plimsoll.serve.log import LogSettings
-from plimsoll.serve.oip import repository
+from plimsoll.serve.oip import models
 
 grpc = pytest.importorskip("grpc")
-from grpc_place import INFER, STREAM, Place, photo, rows, served  # noqa: E402
+from grpc_place import INFER, STREAM, GrpcClient, photo, rows, served  # noqa: E402
 
 
-def test_a_line_says_what_one_of_http_does(place: Place) -> None:
+def test_a_line_says_what_one_of_http_does(client: GrpcClient) -> None:
     body = rows(2)
-    reply = place.call(body, x_request_id="abc-123", authorization="Bearer secret")
-    line = place.line
+    reply = client.call(body, x_request_id="abc-123", authorization="Bearer secret")
+    line = client.line
     assert 0 < line.pop("milliseconds") < 60_000
     assert line.pop("time").endswith("Z")
     line.pop("trace_id", None)
@@ -30,19 +30,19 @@ def test_a_line_says_what_one_of_http_does(place: Place) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "a b", "a" * 129, "-x", "<script>", '"}', "x,y"])
-def test_an_id_that_is_not_sane_is_replaced(place: Place, given: str) -> None:
-    reply = place.call(rows(), x_request_id=given)
-    made = place.line["request_id"]
+def test_an_id_that_is_not_sane_is_replaced(client: GrpcClient, given: str) -> None:
+    reply = client.call(rows(), x_request_id=given)
+    made = client.line["request_id"]
     assert len(made) == 32
     assert int(made, 16)
     assert reply.trailer["x-request-id"] == made
 
 
-def test_an_error_has_its_line_count_and_id(place: Place) -> None:
-    before = place.counted("INVALID_ARGUMENT", "mixed")
-    reply = place.call(photo(b"GIF89a"), x_request_id="bad-1")
+def test_an_error_has_its_line_count_and_id(client: GrpcClient) -> None:
+    before = client.counted("INVALID_ARGUMENT", "mixed")
+    reply = client.call(photo(b"GIF89a"), x_request_id="bad-1")
     assert (reply.code, reply.trailer["x-request-id"]) == ("INVALID_ARGUMENT", "bad-1")
-    line = place.line
+    line = client.line
     assert (line["status"], line["request_id"], line["model"], line["pictures"], line["bytes_out"]) == (
         "INVALID_ARGUMENT",
         "bad-1",
@@ -50,75 +50,76 @@ def test_an_error_has_its_line_count_and_id(place: Place) -> None:
         1,
         0,
     )
-    assert place.counted("INVALID_ARGUMENT", "mixed") == before + 1
+    assert client.counted("INVALID_ARGUMENT", "mixed") == before + 1
 
 
-def test_all_calls_are_counted_and_timed_under_their_status(place: Place) -> None:
+def test_all_calls_are_counted_and_timed_under_their_status(client: GrpcClient) -> None:
     seen = {
         "OK": ("/inference.GRPCInferenceService/RepositoryIndex", b""),
         "NOT_FOUND": (INFER, b"\x0a\x04none"),
         "UNIMPLEMENTED": (f"{INFER}s", b""),
     }
-    registry = place.speaking.service.metrics.registry
+    registry = client.service.service.metrics.registry
     labels = {"model": "", "interface": "grpc"}
     timed = registry.get_sample_value("plimsoll_request_seconds_count", labels) or 0
     for status, (path, body) in seen.items():
-        before = place.counted(status)
-        assert place.call(body, path).code == status
-        assert place.counted(status) == before + 1
-        assert (place.line["status"], place.lines) == (status, [])
+        before = client.counted(status)
+        assert client.call(body, path).code == status
+        assert client.counted(status) == before + 1
+        assert (client.line["status"], client.lines) == (status, [])
     assert registry.get_sample_value("plimsoll_request_seconds_count", labels) == timed + len(seen)
 
 
-def test_what_cannot_be_parsed_is_the_caller_s_fault(place: Place) -> None:
-    assert place.call(b"\xff" * 9, "/inference.GRPCInferenceService/ModelReady").code == "INVALID_ARGUMENT"
-    assert place.line["bytes_in"] == 9
-    asking = place.channel.stream_stream(INFER)
+def test_what_cannot_be_parsed_is_the_caller_s_fault(client: GrpcClient) -> None:
+    assert client.call(b"\xff" * 9, "/inference.GRPCInferenceService/ModelReady").code == "INVALID_ARGUMENT"
+    assert client.line["bytes_in"] == 9
+    asking = client.channel.stream_stream(INFER)
     with pytest.raises(grpc.RpcError, match="no message"):
         list(asking(iter(()), timeout=60))
-    assert place.line["status"] == "INVALID_ARGUMENT"
+    assert client.line["status"] == "INVALID_ARGUMENT"
 
 
 def test_a_mistake_of_ours_is_told_to_the_log_alone(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    client: GrpcClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, ready: bool) -> None:
+        del ready
         raise ZeroDivisionError("a secret")
 
-    monkeypatch.setattr(repository, "index", broken)
-    reply = place.call(b"", "/inference.GRPCInferenceService/RepositoryIndex")
-    assert (reply.code, "secret" in reply.details, "mistake" in reply.details) == ("INTERNAL", False, True)
-    line = place.line
+    monkeypatch.setattr(models, "index", broken)
+    reply = client.call(b"", "/inference.GRPCInferenceService/RepositoryIndex")
+    assert (reply.code, "secret" in reply.details, "bug" in reply.details) == ("INTERNAL", False, True)
+    line = client.line
     assert (line["status"], line["error"]) == ("INTERNAL", "ZeroDivisionError")
     assert "a secret" in caplog.text
 
 
 def test_probes_and_samples_are_quiet_but_errors_are_not(tmp_path: Path) -> None:
     log = LogSettings(sample=0, clients="network")
-    with served(tmp_path, patient(log=log)) as place:
+    with served(tmp_path, patient(log=log)) as client:
         for path in (
             "/grpc.health.v1.Health/Check",
             "/inference.GRPCInferenceService/ServerLive",
             "/inference.GRPCInferenceService/ServerReady",
             INFER,
         ):
-            assert place.call(rows() if path == INFER else b"", path).code == "OK"
-        assert place.lines == []
-        assert place.call(b"\x0a\x07nothing", "/grpc.health.v1.Health/Check").code == "NOT_FOUND"
-        assert place.line["client"] == "127.0.0.0/24"
-        assert {span.name for span in place.spans() if span.parent is None} <= {INFER[1:]}
+            assert client.call(rows() if path == INFER else b"", path).code == "OK"
+        assert client.lines == []
+        assert client.call(b"\x0a\x07nothing", "/grpc.health.v1.Health/Check").code == "NOT_FOUND"
+        assert client.line["client"] == "127.0.0.0/24"
+        assert {span.name for span in client.spans() if span.parent is None} <= {INFER[1:]}
 
 
-def test_each_request_of_a_stream_is_told_by_itself(place: Place) -> None:
+def test_each_request_of_a_stream_is_told_by_itself(client: GrpcClient) -> None:
     bodies = [rows(), rows(3, model_version="99"), rows(2)]
-    asking = place.channel.stream_stream(STREAM)
+    asking = client.channel.stream_stream(STREAM)
     answers = list(asking(iter(bodies), timeout=60, metadata=[("x-request-id", "stream-1")]))
-    assert [(line["status"], line["bytes_in"], line["bytes_out"], line.get("pictures")) for line in place.lines] == [
+    assert [(line["status"], line["bytes_in"], line["bytes_out"], line.get("pictures")) for line in client.lines] == [
         (status, len(body), len(answer), pictures)
         for status, body, answer, pictures in zip(("OK", "NOT_FOUND", "OK"), bodies, answers, (1, None, 2), strict=True)
     ]
-    assert {(line["request_id"], line["path"]) for line in place.lines} == {("stream-1", STREAM)}
-    place.lines.clear()
+    assert {(line["request_id"], line["path"]) for line in client.lines} == {("stream-1", STREAM)}
+    client.lines.clear()
     unnamed = asking(iter(bodies), timeout=60)
     assert len(list(unnamed)) == 3
-    assert {line["request_id"] for line in place.lines} == {dict(unnamed.trailing_metadata())["x-request-id"]}
+    assert {line["request_id"] for line in client.lines} == {dict(unnamed.trailing_metadata())["x-request-id"]}

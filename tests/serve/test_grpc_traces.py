@@ -15,7 +15,7 @@ from oip_service import write_mixed
 from running import start
 
 grpc = pytest.importorskip("grpc")
-from grpc_place import INFER, Place, photo, rows  # noqa: E402
+from grpc_place import INFER, GrpcClient, photo, rows  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
 
 @needs_sdk
-def test_a_request_is_a_span_of_its_callers_trace(place: Place) -> None:
-    place.call(rows(), traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="vendor=1", x_request_id="traced")
-    spans = {span.name: span for span in place.spans()}
+def test_a_request_is_a_span_of_its_callers_trace(client: GrpcClient) -> None:
+    client.call(rows(), traceparent=f"00-{TRACE}-{PARENT}-01", tracestate="vendor=1", x_request_id="traced")
+    spans = {span.name: span for span in client.spans()}
     request = spans[INFER[1:]]
     assert request.context is not None
     assert request.parent is not None
@@ -46,28 +46,28 @@ def test_a_request_is_a_span_of_its_callers_trace(place: Place) -> None:
         parent = spans[stage].parent
         assert parent is not None
         assert parent.span_id == request.context.span_id
-    assert place.line["trace_id"] == TRACE
+    assert client.line["trace_id"] == TRACE
 
 
 @needs_sdk
-def test_traces_are_begun_and_left_out_as_over_http(place: Place) -> None:
-    place.call(rows(), traceparent="00-xyz")
-    place.call(rows(), traceparent=f"00-{TRACE}-{PARENT}-00")
-    place.call(b"", "/inference.GRPCInferenceService/ServerReady")
-    [request] = [span for span in place.spans() if span.name == INFER[1:]]
+def test_traces_are_begun_and_left_out_as_over_http(client: GrpcClient) -> None:
+    client.call(rows(), traceparent="00-xyz")
+    client.call(rows(), traceparent=f"00-{TRACE}-{PARENT}-00")
+    client.call(b"", "/inference.GRPCInferenceService/ServerReady")
+    [request] = [span for span in client.spans() if span.name == INFER[1:]]
     assert request.parent is None
     assert request.context is not None
-    assert place.lines[0]["trace_id"] == f"{request.context.trace_id:032x}"
-    assert place.lines[1]["trace_id"] == TRACE
+    assert client.lines[0]["trace_id"] == f"{request.context.trace_id:032x}"
+    assert client.lines[1]["trace_id"] == TRACE
 
 
 @needs_sdk
 @pytest.mark.parametrize(("timeout", "body", "error"), [(1, rows(), True), (0, photo(b"GIF89a"), False)])
-def test_failures_of_the_service_are_marked(place: Place, timeout: int, body: bytes, error: bool) -> None:
+def test_failures_of_the_service_are_marked(client: GrpcClient, timeout: int, body: bytes, error: bool) -> None:
     request = oip_pb2.ModelInferRequest.FromString(body)
     request.parameters["timeout"].int64_param = timeout
-    reply = place.call(request.SerializeToString())
-    [span] = [one for one in place.spans() if one.name == INFER[1:]]
+    reply = client.call(request.SerializeToString())
+    [span] = [one for one in client.spans() if one.name == INFER[1:]]
     assert (span.attributes or {})["rpc.grpc.status_code"] == getattr(grpc.StatusCode, reply.code).value[0]
     assert (span.status.status_code.name == "ERROR") is error
 

@@ -1,28 +1,27 @@
-"""The door over real HTTP: what is open, what needs a key, what a browser may."""
+"""The pipeline over real HTTP: what is open, what needs a key, what a browser may."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import Route
 
-from http_services import running
+from http_services import endpoint, http_app, running
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.authorizer import Authorizer
+from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Key, Terms
 from plimsoll.serve.access.rate import Rate
-from plimsoll.serve.access.settings import AccessSettings
-from plimsoll.serve.http.headers import CorsSettings
-from plimsoll.serve.http.middleware import Shell
-from plimsoll.serve.log import LogSettings
+from plimsoll.serve.http.endpoints import Method, context_of
+from plimsoll.serve.http.replies import ErrorInfo, ErrorResponse, Reply
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.pipeline import Interface, Operation
+from plimsoll.serve.settings import CorsSettings
 from running import until
 
 
@@ -30,37 +29,36 @@ async def anything(request: Request) -> Response:
     """Say which key asked; a request's body says how many pictures it has."""
     body = await request.body()
     if body.isdigit():
-        request.scope["state"]["pictures"] = int(body)
+        context_of(request).pictures = int(body)
     if request.url.path == "/":
         return HTMLResponse("<h1>page</h1>")
-    return JSONResponse({"key": request.scope["state"].get("key")})
+    return JSONResponse({"key": context_of(request).key})
 
 
-ROUTES = (
-    *(
-        "/",
-        "/page/{file}",
-        "/healthz",
-        "/readyz",
-        "/v2/health/live",
-        "/v2/health/ready",
-        "/openapi.json",
-        "/metrics",
-        "/v1/predict",
-        "/v1/models",
-    ),
-    *("/v2/models/{name}/infer", "/v2/repository/models/{name}/load", "/v2/repository/models/{name}/unload"),
-    *("/v1/models/{name}/reload", "/v1/models/{name}/load/", "/pict-rs", "/hooks/{one}/{two}"),
+ROUTES: Sequence[tuple[Method, str, Interface, Right | None]] = (
+    ("GET", "/", "page", None),
+    ("GET", "/page/{file}", "page", None),
+    ("GET", "/healthz", "operations", None),
+    ("GET", "/readyz", "operations", None),
+    ("GET", "/v2/health/live", "oip", None),
+    ("GET", "/v2/health/ready", "oip", None),
+    ("GET", "/openapi.json", "operations", None),
+    ("GET", "/metrics", "operations", "metrics"),
+    ("POST", "/v1/predict", "native", "predict"),
+    ("GET", "/v1/models", "native", "predict"),
+    ("POST", "/v2/models/{name}/infer", "oip", "predict"),
+    ("POST", "/pict-rs", "compat", "predict"),
+    ("POST", "/hooks/{one}/{two}", "compat", "predict"),
 )
-"""Some of the service's, and some of which the guard was never told."""
+"""Some of the service's. Those of CONTROL say nothing of rights."""
 
 
 @contextmanager
 def service(access: AccessSettings, cors: CorsSettings | None = None) -> Iterator[httpx.Client]:
-    """Serve something behind the door."""
-    app = Starlette(routes=[Route(path, anything, methods=["GET", "POST", "DELETE"]) for path in ROUTES])
-    shell = Shell(Authorizer(access), access, cors or CorsSettings(), LogSettings())
-    with running(shell.around(app)) as url, httpx.Client(base_url=url) as client:
+    """Serve something that the pipeline guards."""
+    rows = [endpoint(Operation(path, interface, right), anything, method) for method, path, interface, right in ROUTES]
+    rows += [endpoint(Operation(path.replace("/x/", "/{name}/"), "oip"), anything, "POST") for path in CONTROL]
+    with running(http_app(rows, access, cors)) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
@@ -192,6 +190,46 @@ def test_paths_can_be_opened(file: Path) -> None:
         assert [client.post(path).status_code for path in ("/pict-rs/x", "/hooks", "/hooksx", "/v1/predict")] == [
             401
         ] * 4
+
+
+@pytest.mark.usefixtures("tokens")
+@pytest.mark.parametrize("opened", ["/v2/*", "/*", "/v2/repository/*", "/v2/repository/models/x/*"])
+def test_a_wildcard_never_opens_what_controls_models(file: Path, opened: str) -> None:
+    with service(AccessSettings(keys=file, open_paths=(opened,))) as client:
+        for path in CONTROL:
+            assert client.post(path).status_code == 401, path
+        assert client.post("/v2/models/x/infer").status_code == (401 if "repository" in opened else 200)
+    with service(AccessSettings(open_paths=(opened,), control="nobody")) as client:
+        assert client.post("/v2/repository/models/x/unload").status_code == 403
+
+
+@pytest.mark.usefixtures("tokens")
+def test_a_path_written_out_opens_even_control(file: Path) -> None:
+    with service(AccessSettings(keys=file, open_paths=("/v2/repository/models/x/load",))) as client:
+        assert client.post("/v2/repository/models/x/load").status_code == 200
+        assert client.post("/v2/repository/models/y/load").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("seconds", "waits"), [(0.001, 1), (0.9, 1), (1.0, 1), (1.2, 2), (1.5, 2), (2.0001, 3), (29.5, 30)]
+)
+def test_retry_after_is_rounded_up_whoever_answers(seconds: float, waits: int) -> None:
+    """A caller that comes a moment too early is turned away once more."""
+    problem = Problem("overloaded", "too much waits", "", 503, seconds)
+
+    async def overloaded(_: Request) -> Response:
+        raise RequestError(problem)
+
+    async def other_shape(_: Request) -> Reply[ErrorResponse]:
+        return Reply(ErrorResponse(error=ErrorInfo.of(problem)), 422, problem)
+
+    rows = [endpoint(Operation("/v1/predict", "native"), overloaded), endpoint(Operation("/v2", "oip"), overloaded)]
+    rows.append(endpoint(Operation("/v1/validate", "compat"), other_shape))
+    with running(http_app(rows)) as url, httpx.Client(base_url=url) as client:
+        answers = [client.get(row.path) for row in rows]
+    assert [answer.headers["retry-after"] for answer in answers] == [str(waits)] * 3
+    assert [answer.status_code for answer in answers] == [503, 503, 422]
+    assert isinstance(answers[1].json()["error"], str)
 
 
 def test_a_rate_is_answered_with_429(file: Path, tokens: dict[str, str]) -> None:

@@ -14,8 +14,7 @@ import pytest
 from key_files import Clock, made, run
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.keys import Terms
-from plimsoll.serve.access.keystore import KeyStore
+from plimsoll.serve.access.keys import KeyStore, Terms
 from plimsoll.serve.access.rate import Limit, Rate
 
 
@@ -67,7 +66,7 @@ def test_a_file_that_names_a_key_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     made(file, one=Terms())
     file.write_text(file.read_text() + file.read_text())
-    with pytest.raises(InputError, match="several keys have the name one"):
+    with pytest.raises(InputError, match="duplicate name: one"):
         keys.read(file)
 
 

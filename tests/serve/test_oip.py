@@ -16,18 +16,18 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import LENGTH, Speaking, alone, element, patient, speaking, tensors, with_tensors, write_mixed
+from oip_service import LENGTH, ServedProtocols, alone, element, patient, serving, tensors, with_tensors, write_mixed
 
 INFER = "/v2/models/open_nsfw/infer"
 BARE = "/v2/models/open_nsfw.tensor/infer"
 
 
 @pytest.fixture(scope="module")
-def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
+def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProtocols]:
     """open_nsfw, and a network of several inputs and datatypes."""
     del nsfw_model_path
     settings = patient(max_items=8, max_body_bytes=4_000_000)
-    with speaking(settings, alone("open_nsfw"), write_mixed(tmp_path_factory.mktemp("mixed"))) as service:
+    with serving(settings, alone("open_nsfw"), write_mixed(tmp_path_factory.mktemp("mixed"))) as service:
         yield service
 
 
@@ -47,7 +47,7 @@ def picture(data: str | dict[str, str]) -> dict[str, Any]:
     return {"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": [data]}]}
 
 
-def test_the_server_says_what_it_is(oip: Speaking) -> None:
+def test_the_server_says_what_it_is(oip: ServedProtocols) -> None:
     server = oip.get("/v2").json()
     assert (server["name"], server["version"]) == ("plimsoll", plimsoll.__version__)
     assert {"binary_tensor_data", "classification", "statistics", "model_repository", "model_configuration"} <= set(
@@ -59,7 +59,7 @@ def test_the_server_says_what_it_is(oip: Speaking) -> None:
     assert (ready.status_code, ready.json()) == (200, {"live": True, "ready": True})
 
 
-def test_readiness_ends_with_draining_and_liveness_does_not(oip: Speaking) -> None:
+def test_readiness_ends_with_draining_and_liveness_does_not(oip: ServedProtocols) -> None:
     oip.service.draining = True
     try:
         ready = oip.get("/v2/health/ready")
@@ -69,7 +69,7 @@ def test_readiness_ends_with_draining_and_liveness_does_not(oip: Speaking) -> No
         oip.service.draining = False
 
 
-def test_a_model_takes_pictures_and_its_network_stands_beside_it(oip: Speaking) -> None:
+def test_a_model_takes_pictures_and_its_network_stands_beside_it(oip: ServedProtocols) -> None:
     version = oip.service.find("open_nsfw").version
     model = oip.get("/v2/models/open_nsfw").json()
     assert model["versions"] == [version]
@@ -86,7 +86,7 @@ def test_a_model_takes_pictures_and_its_network_stands_beside_it(oip: Speaking) 
     }
 
 
-def test_the_configuration_says_how_many_rows_a_request_may_have(oip: Speaking) -> None:
+def test_the_configuration_says_how_many_rows_a_request_may_have(oip: ServedProtocols) -> None:
     pictures, bare = (oip.get(f"/v2/models/{name}/config").json() for name in ("open_nsfw", "open_nsfw.tensor"))
     assert pictures["max_batch_size"] == 0
     assert pictures["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": [-1]}]
@@ -95,7 +95,7 @@ def test_the_configuration_says_how_many_rows_a_request_may_have(oip: Speaking) 
 
 
 @pytest.mark.parametrize("path", ["", "/ready", "/config", "/stats", "/versions/99", "/versions/99/ready"])
-def test_an_unknown_model_or_version_is_404_in_words(oip: Speaking, path: str) -> None:
+def test_an_unknown_model_or_version_is_404_in_words(oip: ServedProtocols, path: str) -> None:
     name = "open_nsfw" if "99" in path else "nobody"
     reply = oip.get(f"/v2/models/{name}{path}")
     assert reply.status_code == 404
@@ -103,7 +103,7 @@ def test_an_unknown_model_or_version_is_404_in_words(oip: Speaking, path: str) -
 
 
 def test_each_way_of_sending_a_picture_gives_the_network_s_answer(
-    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+    oip: ServedProtocols, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     text = base64.b64encode(photos[0]).decode()
     told = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photos[0]) + 4}}
@@ -135,7 +135,7 @@ def test_each_way_of_sending_a_picture_gives_the_network_s_answer(
 
 
 def test_several_pictures_are_answered_in_their_order(
-    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+    oip: ServedProtocols, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     size = sum(len(photo) + 4 for photo in photos)
     for shape in ([4], [2, 2]):
@@ -150,7 +150,7 @@ def test_several_pictures_are_answered_in_their_order(
 
 
 def test_classification_gives_the_best_labels(
-    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+    oip: ServedProtocols, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     ask = picture(base64.b64encode(photos[0]).decode()) | {
         "outputs": [{"name": "outputs", "parameters": {"classification": 2}}]
@@ -164,7 +164,7 @@ def test_classification_gives_the_best_labels(
 
 
 def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(
-    oip: Speaking, photos: list[bytes], expected: NDArray[np.float32]
+    oip: ServedProtocols, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     with plimsoll.load("open_nsfw") as model:
         rows = np.stack([model.preprocessor(photo) for photo in photos[:3]])
@@ -187,7 +187,7 @@ def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(
     np.testing.assert_allclose(tensors(whole)["outputs"], expected[1:2], atol=1e-6)
 
 
-def test_each_output_goes_as_it_is_asked_for(oip: Speaking) -> None:
+def test_each_output_goes_as_it_is_asked_for(oip: ServedProtocols) -> None:
     pixels = np.full((2, 2, 2, 3), 1.5, np.float32)
     inputs = [
         {"name": "gain", "shape": [2, 1], "datatype": "INT64", "data": [3, -(2**40)]},
@@ -220,7 +220,7 @@ def test_each_output_goes_as_it_is_asked_for(oip: Speaking) -> None:
     ]
 
 
-def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: Speaking) -> None:
+def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: ServedProtocols) -> None:
     inputs = '{"name":"gain","shape":[1,1],"datatype":"INT64","data":[2]},{"name":"pixels","shape":[1,2,2,3],"datatype":"FP32","data":[NaN,1,1,1,1,1,1,1,1,1,1,1]}'
     body = f'{{"inputs":[{inputs}],"outputs":[{{"name":"mean"}}%s]}}'
     plain = oip.post("/v2/models/mixed.tensor/infer", body % "")
@@ -231,7 +231,7 @@ def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: Speaking) 
     assert np.isnan(tensors(both)["mean"]).all()
 
 
-def test_a_picture_that_can_t_be_read_is_named(oip: Speaking, photos: list[bytes]) -> None:
+def test_a_picture_that_can_t_be_read_is_named(oip: ServedProtocols, photos: list[bytes]) -> None:
     told = {
         "name": "image",
         "shape": [2],
@@ -243,14 +243,14 @@ def test_a_picture_that_can_t_be_read_is_named(oip: Speaking, photos: list[bytes
     assert "picture 2 of 2" in reply.json()["error"]
 
 
-def test_a_timeout_in_microseconds_is_kept(oip: Speaking, photos: list[bytes]) -> None:
+def test_a_timeout_in_microseconds_is_kept(oip: ServedProtocols, photos: list[bytes]) -> None:
     ask = picture(base64.b64encode(photos[0]).decode())
     assert oip.post(INFER, ask | {"parameters": {"timeout": 1}}).status_code == 504
     assert oip.post(INFER, ask | {"parameters": {"timeout": 50_000_000, "priority": 1}}).status_code == 200
     assert oip.post(INFER, ask | {"parameters": {"timeout": 0, "priority": 7}}).status_code == 200
 
 
-def test_statistics_count_what_was_done(oip: Speaking, photos: list[bytes]) -> None:
+def test_statistics_count_what_was_done(oip: ServedProtocols, photos: list[bytes]) -> None:
     def read() -> dict[str, Any]:
         (found,) = oip.get("/v2/models/open_nsfw/stats").json()["model_stats"]
         assert isinstance(found, dict)
@@ -273,7 +273,7 @@ def test_statistics_count_what_was_done(oip: Speaking, photos: list[bytes]) -> N
     }
 
 
-def test_unloading_and_loading(oip: Speaking, photos: list[bytes]) -> None:
+def test_unloading_and_loading(oip: ServedProtocols, photos: list[bytes]) -> None:
     version = int(oip.service.find("open_nsfw").version)
     assert oip.post("/v2/repository/models/open_nsfw.tensor/unload", b"").status_code == 200
     states = {one["name"]: one["state"] for one in oip.post("/v2/repository/index", b"").json()}

@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import Speaking, alone, element, patient, speaking
+from oip_service import ServedProtocols, alone, element, patient, serving
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
 
@@ -38,9 +38,9 @@ def client_python() -> Path:
 
 
 @pytest.fixture(scope="module")
-def oip(nsfw_model_path: Path) -> Iterator[Speaking]:
+def oip(nsfw_model_path: Path) -> Iterator[ServedProtocols]:
     del nsfw_model_path
-    with speaking(patient(), alone("open_nsfw")) as service:
+    with serving(patient(), alone("open_nsfw")) as service:
         yield service
 
 
@@ -70,7 +70,7 @@ def said(python: Path, program: str, *arguments: str | Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 def test_tritonclient(
-    client_python: Path, oip: Speaking, photos: list[Path], expected: NDArray[np.float32], protocol: str
+    client_python: Path, oip: ServedProtocols, photos: list[Path], expected: NDArray[np.float32], protocol: str
 ) -> None:
     if protocol == "grpc":
         pytest.importorskip("grpc")
@@ -83,7 +83,7 @@ def test_tritonclient(
     assert [text.split(":")[2] for text in found["best"]] == [("sfw", "nsfw")[place] for place in expected.argmax(1)]
     assert np.shape(found["bare"]) == (1, 2)
     assert "nobody" in found["unknown"][1]
-    assert "input 'input:0'" in found["misfit"][1] or "there is no input 'image'" in found["misfit"][1]
+    assert "input 'input:0'" in found["misfit"][1] or "unknown input 'image'" in found["misfit"][1]
     assert found["unloaded"][0] is False
     assert "unloaded" in found["unloaded"][1][1]
     assert found["loaded"] is True
@@ -97,7 +97,9 @@ def test_tritonclient(
         assert [found[case][0] for case in ("unknown", "misfit")] == ["404", "400"]
 
 
-def test_kserve_s_client(client_python: Path, oip: Speaking, photos: list[Path], expected: NDArray[np.float32]) -> None:
+def test_kserve_s_client(
+    client_python: Path, oip: ServedProtocols, photos: list[Path], expected: NDArray[np.float32]
+) -> None:
     found = said(client_python, "oip_kserve.py", f"http://{oip.http}", photos[0])
     assert [found[name] for name in ("live", "ready", "model ready", "unknown model ready")] == [
         True,
@@ -114,7 +116,7 @@ def test_kserve_s_client(client_python: Path, oip: Speaking, photos: list[Path],
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
 @pytest.mark.parametrize("model", ["open_nsfw", "open_nsfw.tensor"])
-def test_perf_analyzer(oip: Speaking, photos: list[Path], tmp_path: Path, protocol: str, model: str) -> None:
+def test_perf_analyzer(oip: ServedProtocols, photos: list[Path], tmp_path: Path, protocol: str, model: str) -> None:
     program = shutil.which("perf_analyzer")
     if program is None or (protocol == "grpc" and not oip.grpc):
         pytest.skip("perf_analyzer is not on the PATH")

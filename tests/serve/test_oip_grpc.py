@@ -14,17 +14,18 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import Speaking, alone, element, patient, speaking, write_mixed
+from oip_service import ServedProtocols, alone, element, patient, serving, write_mixed
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.authorizer import Authorizer
-from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
+from plimsoll.serve.log import LogSettings
 from plimsoll.serve.messages import RequestError
+from plimsoll.serve.pipeline import Pipeline
 from running import children, until
 
 grpc = pytest.importorskip("grpc")
 from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402
-from plimsoll.serve.grpc.call import Call, address_of  # noqa: E402
+from plimsoll.serve.grpc.handler import GrpcRequest, address_of  # noqa: E402
 from plimsoll.serve.grpc.service import Procedures  # noqa: E402
 
 
@@ -54,9 +55,9 @@ class Stub:
 
 
 @pytest.fixture(scope="module")
-def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Speaking]:
+def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProtocols]:
     del nsfw_model_path
-    with speaking(
+    with serving(
         patient(max_items=8, max_body_bytes=2_000_000),
         alone("open_nsfw"),
         write_mixed(tmp_path_factory.mktemp("mixed")),
@@ -65,7 +66,7 @@ def oip(nsfw_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="module")
-def stub(oip: Speaking) -> Iterator[Stub]:
+def stub(oip: ServedProtocols) -> Iterator[Stub]:
     stub = Stub(oip.grpc)
     yield stub
     stub.channel.close()
@@ -147,7 +148,7 @@ def test_a_stream_answers_each_request_and_goes_on_after_a_bad_one(
     )
 
 
-def test_the_server_and_its_models_describe_themselves(oip: Speaking, stub: Stub) -> None:
+def test_the_server_and_its_models_describe_themselves(oip: ServedProtocols, stub: Stub) -> None:
     assert stub("ServerLive").live
     assert stub("ServerReady").ready
     assert "statistics" in stub("ServerMetadata").extensions
@@ -218,22 +219,22 @@ def test_a_bad_request_gets_its_status_and_words(stub: Stub, case: str) -> None:
     assert (caught.value.code().name, words in caught.value.details()) == (code, True), caught.value.details()
 
 
-def test_a_call_s_deadline_limits_the_wait(oip: Speaking, photos: list[bytes]) -> None:
-    class Hurried(Call):
+def test_a_call_s_deadline_limits_the_wait(oip: ServedProtocols, photos: list[bytes]) -> None:
+    class Hurried(GrpcRequest):
         """Its caller gives up at once."""
 
         def __init__(self) -> None:
-            self.state = {}
-
-        def time_remaining(self) -> float:
-            return 0.0
+            self.model, self.pictures, self.milliseconds = "", 0, ()
+            self.time_remaining = lambda: 0.0
 
     calling = Procedures(oip.service).model_infer(pictures(photos), Hurried())
     with pytest.raises(RequestError, match="time"):
         asyncio.run_coroutine_threadsafe(calling, oip.loop).result(60)
 
 
-def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: Stub, photos: list[bytes]) -> None:
+def test_what_a_caller_no_longer_waits_for_is_not_computed(
+    oip: ServedProtocols, stub: Stub, photos: list[bytes]
+) -> None:
     """The workers are stopped, so that some of the pictures still wait when it is given up."""
     model = oip.service.find("open_nsfw")
     before = model.statistics.inferences
@@ -256,7 +257,7 @@ def test_what_a_caller_no_longer_waits_for_is_not_computed(oip: Speaking, stub: 
     assert oip.service.memory.blocks.used == 0
 
 
-def test_hostile_messages_are_refused(oip: Speaking, stub: Stub) -> None:
+def test_hostile_messages_are_refused(oip: ServedProtocols, stub: Stub) -> None:
     empty_input, empty_raw = b"\x2a\x00", b"\x3a\x00"
     for body in (
         b"\xff" * 100,
@@ -281,7 +282,7 @@ def test_keys_guard_everything_but_health(tmp_path: Path) -> None:
     asking, asker = keys.issue("asker", keys.Terms(role="predict"))
     ruling, ruler = keys.issue("ruler", keys.Terms(role="admin"))
     keys.write(file, [asker, ruler])
-    with speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings(keys=file))) as service:
+    with serving(patient(), write_mixed(tmp_path), authorizer=Authorizer(AccessSettings(keys=file))) as service:
         stub = Stub(service.grpc)
 
         def code(procedure: str, request: Any, *metadata: tuple[str, str]) -> str:
@@ -309,7 +310,7 @@ def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -
     """By a name or a path that is written in another way neither."""
     unload = oip_pb2.RepositoryModelUnloadRequest(model_name="mixed")
     with (
-        speaking(patient(), write_mixed(tmp_path), door=Authorizer(AccessSettings())) as service,
+        serving(patient(), write_mixed(tmp_path), authorizer=Authorizer(AccessSettings())) as service,
         grpc.insecure_channel(service.grpc) as channel,
     ):
         path = "/inference.GRPCInferenceService/RepositoryModelUnload"
@@ -341,9 +342,9 @@ def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -
         assert service.service.models["mixed"].state == "ready"
 
 
-def test_a_port_that_is_taken_is_said_so(oip: Speaking) -> None:
+def test_a_port_that_is_taken_is_said_so(oip: ServedProtocols) -> None:
     port = int(oip.grpc.rpartition(":")[2])
-    starting = server.start(oip.service, server.GrpcAddress(port=port))
+    starting = server.start(oip.service, server.GrpcAddress(port=port), Pipeline(oip.service.metrics, LogSettings()))
     with pytest.raises(InputError, match="another port"):
         asyncio.run_coroutine_threadsafe(starting, oip.loop).result(60)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,24 @@ from numpy.typing import NDArray
 
 from oip_service import element
 from plimsoll.core.model import TensorInfo
-from plimsoll.serve.messages import RequestError
+from plimsoll.serve.messages import RequestError, RequestOptions
 from plimsoll.serve.oip.datatypes import DTYPES, datatype_of
-from plimsoll.serve.oip.ranking import best
-from plimsoll.serve.oip.request import InferRequest, InputTensor, asked
+from plimsoll.serve.oip.inference import best
+from plimsoll.serve.oip.schema import InferInput, InferRequest, RequestParameters
 from plimsoll.serve.oip.tensors import array, pictures, to_bytes, to_values
 
 ANY = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda name: arrays.arrays(DTYPES[name], arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
 )
+
+
+def tensor(datatype: str, shape: Sequence[int], data: list[Any] | None = None) -> InferInput:
+    return InferInput(name="x", datatype=datatype, shape=list(shape), data=data)
+
+
+def options(remaining: float | None = None, **parameters: int | None) -> RequestOptions:
+    named = RequestParameters(**parameters)  # type: ignore[arg-type]  # these have integers
+    return InferRequest(inputs=[tensor("FP32", [1])], parameters=named).options(remaining)
 
 
 def fact(value: NDArray[Any]) -> TensorInfo:
@@ -31,7 +41,7 @@ def fact(value: NDArray[Any]) -> TensorInfo:
 @given(ANY)
 def test_bytes_come_back_as_they_were(value: NDArray[Any]) -> None:
     raw = to_bytes(value)
-    sent = InputTensor("x", datatype_of(value.dtype.name), value.shape, memoryview(b"?" + raw)[1:])
+    sent = tensor(datatype_of(value.dtype.name), value.shape).with_raw(memoryview(b"?" + raw)[1:])
     back = array(sent, fact(value), 4)
     assert back.dtype == value.dtype
     assert to_bytes(back) == raw
@@ -40,7 +50,7 @@ def test_bytes_come_back_as_they_were(value: NDArray[Any]) -> None:
 @given(ANY, st.booleans())
 def test_values_come_back_as_they_were_nested_or_flat(value: NDArray[Any], nested: bool) -> None:
     values = value.tolist() if nested else to_values(value)
-    back = array(InputTensor("x", datatype_of(value.dtype.name), value.shape, values=values), fact(value), 4)
+    back = array(tensor(datatype_of(value.dtype.name), value.shape, values), fact(value), 4)
     np.testing.assert_array_equal(back, value)
     assert back.dtype == value.dtype
 
@@ -78,7 +88,7 @@ def test_what_is_big_endian_or_not_contiguous_goes_little_endian_and_row_major()
     ],
 )
 def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: object, fits: bool) -> None:
-    sent = InputTensor("x", datatype, (1,), values=[value])
+    sent = tensor(datatype, (1,), [value])
     wanted = TensorInfo("x", (None,), DTYPES[datatype].name)
     if fits:
         assert array(sent, wanted, 1).dtype == DTYPES[datatype]
@@ -89,12 +99,12 @@ def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: obj
 
 def test_a_bool_is_0_or_1() -> None:
     with pytest.raises(RequestError, match="neither 0 nor 1"):
-        array(InputTensor("x", "BOOL", (3,), b"\x00\x01\x02"), TensorInfo("x", (None,), "bool"), 3)
+        array(tensor("BOOL", (3,)).with_raw(b"\x00\x01\x02"), TensorInfo("x", (None,), "bool"), 3)
 
 
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))
 def test_elements_of_bytes_are_found(parts: list[bytes]) -> None:
-    found = pictures(InputTensor("image", "BYTES", (len(parts),), b"".join(map(element, parts))), 5)
+    found = pictures(tensor("BYTES", (len(parts),)).with_raw(b"".join(map(element, parts))), 5)
     assert found == parts
     assert to_bytes(np.array([*parts, None], object)[:-1]) == b"".join(map(element, parts))
 
@@ -107,20 +117,20 @@ def test_the_best_classes_stand_in_order_and_nan_last() -> None:
 
 @pytest.mark.parametrize(("given", "priority"), [(None, 0), (0, 0), (1, 1), (2, 0), (3, -1), (2**63, -1)])
 def test_triton_s_priorities(given: int | None, priority: int) -> None:
-    assert asked({"priority": given}).priority == priority
+    assert options(priority=given).priority == priority
 
 
 def test_the_shorter_of_two_limits_holds() -> None:
-    assert asked({"timeout": 2_000_000}).timeout == 2
-    assert asked({"timeout": 2_000_000}, remaining=0.5).timeout == 0.5
-    assert asked({"timeout": 2_000_000}, remaining=50).timeout == 2
-    assert asked({}, remaining=-1).timeout == 0.001
-    assert asked({"timeout": 2**63}).timeout is None
+    assert options(timeout=2_000_000).timeout == 2
+    assert options(0.5, timeout=2_000_000).timeout == 0.5
+    assert options(50, timeout=2_000_000).timeout == 2
+    assert options(-1).timeout == 0.001
+    assert options(timeout=2**63).timeout is None
 
 
 def test_a_request_is_charged_for_what_it_says_it_holds() -> None:
     def rows(datatype: str, *shape: int) -> int:
-        return InferRequest((InputTensor("x", datatype, shape),)).rows(8)
+        return InferRequest(inputs=[tensor(datatype, shape)]).rows(8)
 
     assert (rows("BYTES", 2, 3), rows("FP32", 2, 3), rows("BYTES"), rows("FP32"), rows("FP32", 10**30)) == (
         6,

@@ -10,9 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.requests import Request
+from starlette.responses import Response
 
+from http_services import endpoint, http_app
 from plimsoll.errors import BackendMissingError
-from plimsoll.serve.tracing import Traced, Tracing, TracingSettings, wanted
+from plimsoll.serve.http.endpoints import context_of
+from plimsoll.serve.pipeline import Operation, RequestContext
+from plimsoll.serve.tracing import Tracing, TracingSettings, is_enabled
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -30,8 +35,8 @@ def spans_of(
     path: str = "/v1/predict",
     status: int = 200,
     **settings: Any,
-) -> tuple[list[ReadableSpan], dict[str, Any]]:
-    """Send a request through; return the spans that were exported, and the request's state."""
+) -> tuple[list[ReadableSpan], RequestContext]:
+    """Send a request through; return the spans that were exported, and the request's context."""
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter = InMemorySpanExporter()
@@ -40,18 +45,18 @@ def spans_of(
         "type": "http",
         "method": "POST",
         "path": path,
-        "headers": list(headers),
-        "state": {"request_id": "abc"},
+        "query_string": b"",
+        "headers": [(b"x-request-id", b"abc"), *headers],
     }
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await receive()
+    async def handler(request: Request) -> Response:
+        await request.body()
         await asyncio.sleep(0.02)
-        scope["route"] = type("Route", (), {"path": "/v1/predict"})()
-        scope["state"].update(model="open_nsfw", pictures=len(pictures), milliseconds=pictures)
+        context = context_of(request)
+        context.model, context.pictures, context.milliseconds = "open_nsfw", len(pictures), pictures
         if status == 0:
             raise ZeroDivisionError
-        await send({"type": "http.response.start", "status": status, "headers": []})
+        return Response(status_code=status)
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"x"}
@@ -59,19 +64,16 @@ def spans_of(
     async def send(message: Any) -> None:
         pass
 
-    async def run() -> None:
-        try:
-            await Traced(app, tracing)(scope, receive, send)
-        finally:
-            tracing.flush()
-            await tracing.close()
+    operation = Operation(path, "native", None, probe=path == "/readyz")
+    app = http_app([endpoint(operation, handler, "POST")], tracing=tracing)
 
-    if status == 0:
-        with pytest.raises(ZeroDivisionError):
-            asyncio.run(run())
-    else:
-        asyncio.run(run())
-    return list(exporter.get_finished_spans()), scope["state"]
+    async def run() -> None:
+        await app(scope, receive, send)
+        tracing.flush()
+        await tracing.close()
+
+    asyncio.run(run())
+    return list(exporter.get_finished_spans()), scope["state"]["context"]
 
 
 def named(spans: Sequence[ReadableSpan]) -> dict[str, ReadableSpan]:
@@ -80,7 +82,7 @@ def named(spans: Sequence[ReadableSpan]) -> dict[str, ReadableSpan]:
 
 @needs_sdk
 def test_a_request_is_a_span_with_its_stages_as_children() -> None:
-    spans, state = spans_of([{"queue": 1.0, "decode": 2.0, "infer": 4.0, "answer": 0.5}])
+    spans, context = spans_of([{"queue": 1.0, "decode": 2.0, "infer": 4.0, "answer": 0.5}])
     by_name = named(spans)
     assert set(by_name) == {"POST /v1/predict", "receive", "queue", "decode", "infer", "answer"}
     request = by_name["POST /v1/predict"]
@@ -90,7 +92,7 @@ def test_a_request_is_a_span_with_its_stages_as_children() -> None:
         "http.request.method": "POST", "url.path": "/v1/predict", "http.route": "/v1/predict", "plimsoll.request_id": "abc", "plimsoll.model": "open_nsfw",
         "plimsoll.pictures": 1, "http.response.status_code": 200,
     }  # fmt: skip
-    assert state["trace_id"] == f"{request.context.trace_id:032x}"
+    assert context.trace_id == f"{request.context.trace_id:032x}"
     lengths = {}
     for name in ("queue", "decode", "infer", "answer"):
         span = by_name[name]
@@ -120,7 +122,7 @@ def test_several_pictures_have_a_span_each_up_to_a_limit() -> None:
 
 @needs_sdk
 def test_a_callers_trace_goes_on() -> None:
-    spans, state = spans_of(
+    spans, context = spans_of(
         headers=[(b"traceparent", f"00-{TRACE}-{PARENT}-01".encode()), (b"tracestate", b"vendor=1")]
     )
     request = named(spans)["POST /v1/predict"]
@@ -128,7 +130,7 @@ def test_a_callers_trace_goes_on() -> None:
     assert request.parent is not None
     assert (f"{request.context.trace_id:032x}", f"{request.parent.span_id:016x}") == (TRACE, PARENT)
     assert request.context.trace_state.get("vendor") == "1"
-    assert state["trace_id"] == TRACE
+    assert context.trace_id == TRACE
 
 
 @needs_sdk
@@ -178,12 +180,12 @@ def test_failures_are_marked(status: int, error: bool) -> None:
     ],
 )
 def test_when_traces_are_asked_for(settings: dict[str, Any], environment: dict[str, str], asked: bool) -> None:
-    assert wanted(TracingSettings(**settings), environment) is asked
+    assert is_enabled(TracingSettings(**settings), environment) is asked
 
 
 def test_nothing_is_imported_until_then() -> None:
     code = (
-        "import plimsoll.serve.tracing, plimsoll.serve.http.middleware, sys;"
+        "import plimsoll.serve.tracing, plimsoll.serve.http.app, sys;"
         " sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -216,7 +218,7 @@ def test_spans_reach_a_collector() -> None:
 
     with running(collector) as url:
         tracing = Tracing(TracingSettings(endpoint=url, name="guardian"))
-        span = tracing.begin("POST", {}, {})
+        span = tracing.begin(RequestContext(Operation("/", "native"), "POST", "/", []))
         tracing.add_pictures(span, [{"infer": 1.0}], 10**18)
         span.end()
         tracing.flush()

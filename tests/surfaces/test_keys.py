@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from plimsoll.cli.keys import app
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.keystore import KeyStore
+from plimsoll.serve.access.keys import KeyStore
 
 
 @pytest.fixture

@@ -25,19 +25,6 @@ _GATHER_S = 0.05
 _QUEUE_LIMIT = 10_000
 
 
-PROBES = (
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/v2/health/live",
-    "/v2/health/ready",
-    "/grpc.health.v1.Health/Check",
-    "/inference.GRPCInferenceService/ServerLive",
-    "/inference.GRPCInferenceService/ServerReady",
-)
-"""HTTP paths and gRPC procedures that monitoring polls every few seconds."""
-
-
 class LogSettings(BaseModel):
     """What is logged, and how."""
 
@@ -49,8 +36,8 @@ class LogSettings(BaseModel):
     """Whether each request gets a line."""
     sample: float = Field(1.0, ge=0, le=1)
     """The share of successful requests that get a line; failed ones always do."""
-    quiet: tuple[Annotated[str, Field(pattern="^/")], ...] = PROBES
-    """Paths whose successful requests get no line."""
+    quiet: tuple[Annotated[str, Field(pattern="^/")], ...] | None = None
+    """Paths whose successful requests get no line; by default those that monitoring polls every few seconds."""
     clients: Literal["address", "network", "nothing"] = "address"
     """What is logged of a caller: its address, its /24 or /48 network, or nothing."""
 

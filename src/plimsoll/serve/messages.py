@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -55,9 +56,16 @@ class Problem:
         )
         return cls(kind, error.message, error.hint, error.http_status)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return what the native interface shows."""
-        return {"kind": self.kind, "message": self.message, "hint": self.hint}
+    @property
+    def text(self) -> str:
+        """The message and the hint in one."""
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+    @property
+    def retry_seconds(self) -> int | None:
+        """Whole seconds after which it is worth trying again, at least 1: rounded up, since whoever comes a moment too
+        early is turned away once more."""
+        return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
 
 
 class RequestError(PlimsollError):

@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.metrics import Metrics
-from plimsoll.serve.receiving import Received
+from plimsoll.serve.receiving import ReceiveLimit
 from plimsoll.serve.scheduler import InboundMemory
 from plimsoll.serve.served_model import ModelConfig, ServedModel
 from plimsoll.serve.settings import Settings
@@ -27,7 +27,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.memory = InboundMemory(settings.shared_bytes)
-        self.received = Received(settings.max_received_bytes)
+        self.receive_limit = ReceiveLimit(settings.max_received_bytes)
         self.models: Mapping[str, ServedModel] = {
             config.name: ServedModel(config, settings, self.memory, self.metrics) for config in models
         }

@@ -12,15 +12,27 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from plimsoll.core import duration
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
-from plimsoll.serve.access.settings import AccessSettings
+from plimsoll.serve.access.authorizer import AccessSettings
 from plimsoll.serve.compat.settings import CompatSettings
-from plimsoll.serve.http.headers import CorsSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.tracing import TracingSettings
 from plimsoll.system import files
 
 MEBIBYTE = 1024 * 1024
+_ORIGIN = r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$"
+
+
+class CorsSettings(BaseModel):
+    """Which web pages of other origins may ask (CORS). Off as long as `origins` is empty."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    origins: tuple[Annotated[str, Field(pattern=_ORIGIN)], ...] = ()
+    """For example `https://app.example.org`; `*` for all, which without keys lets any page that a user of this network
+    opens ask models."""
+    max_age: int = Field(600, ge=0, le=86_400)
+    """Seconds for which a browser remembers what it may."""
 
 
 def _seconds(value: object) -> object:

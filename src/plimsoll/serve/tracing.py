@@ -21,22 +21,22 @@ import importlib.util
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import BackendMissingError
-from plimsoll.serve.log import PROBES
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
+    from plimsoll.serve.pipeline import RequestContext
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _STAGES = ("queue", "decode", "infer", "answer")
-_MOST_PICTURES = 16
+_MAX_PICTURES = 16
 """Pictures of one request that get spans; a request may have hundreds."""
 HEADERS = {b"traceparent": "traceparent", b"tracestate": "tracestate"}
 """What a caller sends of its trace, over HTTP and as metadata over gRPC. https://www.w3.org/TR/trace-context/"""
@@ -57,7 +57,7 @@ class TracingSettings(BaseModel):
     else all."""
 
 
-def wanted(settings: TracingSettings, environment: Mapping[str, str] = os.environ) -> bool:
+def is_enabled(settings: TracingSettings, environment: Mapping[str, str] = os.environ) -> bool:
     """Whether traces are asked for."""
     if (
         environment.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -89,12 +89,39 @@ class Tracing:
         self._tracer = self._provider.get_tracer("plimsoll.serve", plimsoll.__version__)
         self._propagator = TraceContextTextMapPropagator()
 
-    def begin(self, name: str, carrier: Mapping[str, str], attributes: Mapping[str, Any]) -> Span:
-        """Begin the span of a request; `carrier` may have a `traceparent` and a `tracestate`."""
+    def begin(self, context: RequestContext) -> Span:
+        """Begin the span of a request, in its caller's trace where it names one."""
         from opentelemetry.trace import SpanKind
 
-        context = self._propagator.extract(carrier) if carrier else None
-        return self._tracer.start_span(name, context or self._nowhere(), SpanKind.SERVER, dict(attributes))
+        carrier = {HEADERS[name]: value.decode("latin-1") for name, value in context.headers if name in HEADERS}
+        parent = self._propagator.extract(carrier) if carrier else None
+        span = self._tracer.start_span(
+            context.span_name,
+            parent or self._no_context(),
+            SpanKind.SERVER,
+            context.attributes,
+            start_time=context.started_ns,
+        )
+        context.trace_id = f"{span.get_span_context().trace_id:032x}"
+        return span
+
+    def end(self, span: Span, context: RequestContext) -> None:
+        """End the span of a request with what is known of it, and with its stages as children."""
+        from opentelemetry.trace import StatusCode
+
+        if span.is_recording():
+            span.set_attributes(context.attributes)
+            for name in ("request_id", "model", "pictures"):
+                if value := getattr(context, name):
+                    span.set_attribute(f"plimsoll.{name}", value)
+            if context.failure is not None:
+                span.record_exception(context.failure)
+            if context.server_fault:
+                span.set_status(StatusCode.ERROR)
+            if context.received_ns is not None:
+                self.add(span, "receive", context.started_ns, context.received_ns)
+            self.add_pictures(span, context.milliseconds, context.answered_ns or time.time_ns())
+        span.end()
 
     def add(self, parent: Span, name: str, began_ns: int, ended_ns: int) -> None:
         """Add a child that is over; times are nanoseconds since 1970."""
@@ -109,20 +136,10 @@ class Tracing:
         if len(pictures) == 1:
             self._add_stages(parent, pictures[0], began_ns)
             return
-        for milliseconds in pictures[:_MOST_PICTURES]:
+        for milliseconds in pictures[:_MAX_PICTURES]:
             span = self._child(parent, "picture", began_ns)
             self._add_stages(span, milliseconds, began_ns)
             span.end(began_ns + _ns(_total(milliseconds)))
-
-    def tell(self, span: Span, state: Mapping[str, Any], received: tuple[int, int] | None, answered_ns: int) -> None:
-        """Add to a request's span what is in its state, and its stages; `received`: when its body began to come, and
-        when it was there."""
-        for name in ("request_id", "model", "pictures"):
-            if state.get(name):
-                span.set_attribute(f"plimsoll.{name}", state[name])
-        if received is not None:
-            self.add(span, "receive", *received)
-        self.add_pictures(span, state.get("milliseconds") or (), answered_ns)
 
     def flush(self, seconds: float = 5.0) -> None:
         """Send what waits."""
@@ -143,85 +160,13 @@ class Tracing:
     def _child(self, parent: Span, name: str, began_ns: int) -> Span:
         from opentelemetry.trace import set_span_in_context
 
-        return self._tracer.start_span(name, set_span_in_context(parent, self._nowhere()), start_time=began_ns)
+        return self._tracer.start_span(name, set_span_in_context(parent, self._no_context()), start_time=began_ns)
 
     @staticmethod
-    def _nowhere() -> Context:
+    def _no_context() -> Context:
         from opentelemetry.context import Context
 
         return Context()  # never whatever span this task may be inside of
-
-
-class Traced:
-    """Traces requests but for those of probes: a plain ASGI middleware, inside of the guard, so that strangers make no
-    spans."""
-
-    def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
-        self._app = app
-        self._tracing = tracing
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
-        if scope["type"] != "http" or scope["path"] in PROBES:
-            await self._app(scope, receive, send)
-            return
-        carrier = {HEADERS[name]: value.decode("latin-1") for name, value in scope["headers"] if name in HEADERS}
-        began = time.time_ns()
-        span = self._tracing.begin(
-            scope["method"], carrier, {"http.request.method": scope["method"], "url.path": scope["path"][:200]}
-        )
-        watch = _Watch(receive, send)
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["trace_id"] = f"{span.get_span_context().trace_id:032x}"
-        try:
-            await self._app(scope, watch.receiving, watch.sending)
-        except BaseException as error:
-            span.record_exception(error)
-            watch.status = watch.status or 500
-            raise
-        finally:
-            if span.is_recording():
-                self._end(span, scope, watch, began)
-            span.end()
-
-    def _end(self, span: Span, scope: Scope, watch: _Watch, began: int) -> None:
-        from opentelemetry.trace import StatusCode
-
-        route = getattr(scope.get("route"), "path", None)
-        if route:
-            span.update_name(f"{scope['method']} {route}")
-            span.set_attribute("http.route", route)
-        if watch.status is not None:
-            span.set_attribute("http.response.status_code", watch.status)
-            if watch.status >= 500:
-                span.set_status(StatusCode.ERROR)
-        received = (began, watch.received_ns) if watch.received_ns is not None else None
-        self._tracing.tell(span, scope["state"], received, watch.answered_ns or time.time_ns())
-
-
-class _Watch:
-    """When a request's body was there, and when its answer began."""
-
-    __slots__ = ("_receive", "_send", "answered_ns", "received_ns", "status")
-
-    def __init__(self, receive: Receive, send: Send) -> None:
-        self._receive = receive
-        self._send = send
-        self.received_ns: int | None = None
-        self.answered_ns: int | None = None
-        self.status: int | None = None
-
-    async def receiving(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            self.received_ns = time.time_ns()
-        return message
-
-    async def sending(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.answered_ns = time.time_ns()
-        await self._send(message)
 
 
 def _total(milliseconds: Mapping[str, float]) -> float:

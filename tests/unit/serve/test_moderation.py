@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from plimsoll import zoo
-from plimsoll.serve.compat.moderation import meanings, read
+from plimsoll.serve.compat.moderation import meanings, read_scores
 from plimsoll.serve.compat.settings import CompatSettings, PictrsSettings
 from plimsoll.serve.messages import ModelMetadata, RequestError
 
@@ -20,7 +20,7 @@ def metadata(*labels: str, positive: str | None = None, task: str = "classify") 
 def test_open_nsfw_needs_no_settings() -> None:
     meaning = meanings(metadata("sfw", "nsfw", positive="nsfw"), {})
     assert meaning == {"sfw": "Neutral", "nsfw": "Porn"}
-    seen = read({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
+    seen = read_scores({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
     assert seen.classes == {"Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.3, "Porn": 0.7, "Sexy": 0.0}
     assert seen.score == 0.7
     assert seen.is_safe(0.71)
@@ -31,7 +31,7 @@ def test_nsfwjss_five_classes_are_themselves_and_the_largest_unsafe_one_counts()
     labels = ("drawing", "hentai", "neutral", "porn", "sexy")
     meaning = meanings(metadata(*labels), {})
     assert {label: name.lower() for label, name in meaning.items()} == {label: label for label in labels}
-    seen = read({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
+    seen = read_scores({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
     assert seen.score == 0.4
 
 
@@ -47,7 +47,7 @@ def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None
     with pytest.raises(RequestError, match="gore, swimwear, beach"):
         meanings(found, {})
     meaning = meanings(found, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
-    seen = read({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
+    seen = read_scores({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
     assert seen.classes["Neutral"] == pytest.approx(0.7)
     assert seen.score == 0.2
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from json_schema import problems, resolved
-from plimsoll.serve.http.app import application
+from plimsoll.serve.http.app import application, endpoints
+from plimsoll.serve.http.endpoints import Endpoint
 from plimsoll.serve.http.openapi import describe
+from plimsoll.serve.oip.schema import InferResponse
 from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
@@ -32,6 +36,10 @@ OFF = {
 }
 
 
+def described_of(service: Service) -> dict[str, Any]:
+    return describe(endpoints(service), service.settings.access)
+
+
 @contextmanager
 def service(settings: dict[str, Any]) -> Iterator[Service]:
     """Return a service of two models that was not started."""
@@ -47,12 +55,12 @@ def service(settings: dict[str, Any]) -> Iterator[Service]:
 @pytest.fixture(params=[{}, ELSEWHERE, OFF], ids=["as it is", "elsewhere", "off"])
 def described(request: pytest.FixtureRequest) -> Iterator[tuple[Service, dict[str, Any]]]:
     with service(request.param) as made:
-        yield made, describe(made)
+        yield made, described_of(made)
 
 
 def document_of(settings: dict[str, Any]) -> dict[str, Any]:
     with service(settings) as made:
-        return describe(made)
+        return described_of(made)
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:
@@ -73,11 +81,42 @@ def test_every_route_of_the_application_is_described_and_nothing_else(
     described: tuple[Service, dict[str, Any]],
 ) -> None:
     made, document = described
-    app: Any = application(made)
-    served = {
-        (route.path, method.lower()) for route in app._app.routes for method in route.methods or () if method != "HEAD"
-    }
+    served = {(row.path, row.method.lower()) for row in application(made).table.endpoints}
     assert {(path, method) for path, method, _ in operations(document)} == served
+
+
+def answered_by(row: Endpoint) -> set[type[BaseModel]]:
+    """Return the models that a handler's annotation says it returns, which mypy holds it to."""
+
+    def models(annotation: Any) -> Iterator[type[BaseModel]]:
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield annotation
+        for argument in typing.get_args(annotation):
+            yield from models(argument)
+
+    return set(models(typing.get_type_hints(row.handler)["return"]))
+
+
+def test_the_described_models_are_those_that_the_handlers_answer_with() -> None:
+    """Each handler that returns models returns described ones, and nothing but them is described beside errors."""
+    checked = 0
+    with service({}) as made:
+        for row in endpoints(made):
+            assert row.description is not None
+            contents = [content for answer in row.description.answers for content in answer.contents]
+            described = {content.shape for content in contents if isinstance(content.shape, type)}
+            answered = answered_by(row)
+            assert answered <= described, row.path
+            successes = {
+                content.shape
+                for answer in row.description.answers
+                if answer.status == 200
+                for content in answer.contents
+                if isinstance(content.shape, type)
+            }
+            assert successes <= answered | {InferResponse}, row.path  # which may have tensors behind its JSON
+            checked += bool(answered)
+    assert checked >= 20
 
 
 def test_the_document_is_right_in_itself(described: tuple[Service, dict[str, Any]]) -> None:
@@ -114,11 +153,11 @@ def test_every_example_is_as_its_schema_says(described: tuple[Service, dict[str,
 @pytest.mark.parametrize(
     ("value", "schema"),
     [
-        ({"error": 1}, "Fault"),
-        ({"error": "x", "more": 1}, "Fault"),
-        ({}, "Fault"),
-        ({"live": 1}, "Live"),
-        ([{"name": "a", "version": "1", "state": "SLEEPING", "reason": ""}], "Index"),
+        ({"error": 1}, "OipError"),
+        ({"error": "x", "more": 1}, "OipError"),
+        ({}, "OipError"),
+        ({"live": 1}, "ServerLive"),
+        ([{"name": "a", "version": "1", "state": "SLEEPING", "reason": ""}], "RepositoryIndex"),
         ({"inputs": []}, "InferRequest"),
         ({"parameters": {"config": "{}"}}, "LoadRequest"),
         ({"status": "unavailable", "reason": "", "score": 0.1}, "VisionUnavailable"),
@@ -157,7 +196,7 @@ def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> Non
     shapes = keyed["paths"]["/v1/validate"]["post"]["responses"]["429"]["content"]["application/json"]["schema"][
         "anyOf"
     ]
-    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "Wrong"], (
+    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "ErrorResponse"], (
         "both the contract and the door say 429"
     )
 

@@ -1,10 +1,8 @@
 """Who may ask for what, and how often: the same for HTTP and gRPC.
 
 ```
-keys        API keys, and the file that they are kept in
-ring        the keys of a running service: read anew when their file changes
+keys        API keys, the file that they are kept in, and the keys of a running service
 rate        token buckets
-settings    what can be set
-doorkeeper  admits a caller, or says why not
+authorizer  admits a caller, or says why not; what can be set
 ```
 """

@@ -1,32 +1,60 @@
-"""Admits a caller, or says why not."""
+"""Admits a caller, or says why not: by its key and the key's role, and by how often it asks."""
 
 from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from plimsoll.serve.access.keys import Key, Role
-from plimsoll.serve.access.keystore import KeyStore
-from plimsoll.serve.access.rate import Bucket, Buckets
-from plimsoll.serve.access.settings import AccessSettings
+from pydantic import BaseModel, ConfigDict, Field
+
+from plimsoll.serve.access.keys import Key, KeyStore, Role
+from plimsoll.serve.access.rate import Bucket, Buckets, Limit, RateText
 from plimsoll.serve.messages import Problem, RequestError
 
-Need = Literal["predict", "metrics", "control"]
-"""What a request needs the right to do."""
+Right = Literal["predict", "metrics", "control"]
+"""What a request may need. `control` loads and unloads models."""
 
-_RIGHTS: dict[Role, frozenset[Need]] = {
+_RIGHTS: dict[Role, frozenset[Right]] = {
     "predict": frozenset({"predict"}),
     "metrics": frozenset({"metrics"}),
     "admin": frozenset({"predict", "metrics", "control"}),
 }
 _MAX_CALLERS = 65_536
-FORWARDED = frozenset({"forwarded", "x-forwarded-for", "x-real-ip", "via", "origin"})
-"""A proxy passes these headers on, or a browser sends them: then the program that asks isn't certainly one of this
+_MAX_KEY_BYTES = 256
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via", b"origin"})
+"""A proxy adds these headers, or a browser sends them: then the program that asks isn't certainly one of this
 machine."""
+
+
+class AccessSettings(BaseModel):
+    """Keys, and limits for callers without one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keys: Path | None = None
+    """The file of API keys (`plimsoll keys`). Without one everybody who reaches the port may ask."""
+    control: Literal["local", "anybody", "nobody"] = "local"
+    """Who may load, unload and reload models where there are no keys: by default programs on this machine (not web
+    pages, not what a proxy passes on). With keys, those of the role `admin` may, and nobody else."""
+    open_metrics: bool = False
+    """Whether /metrics needs no key."""
+    open_paths: tuple[Annotated[str, Field(pattern="^/")], ...] = ()
+    """Further paths that need no key, whatever the method; one that ends in `/*` means all below it."""
+    address_rate: RateText | None = None
+    """How often one address may ask without a key, for example `5/s`. An IPv6 address counts by its /64 network, since
+    a household has one."""
+    address_burst: int | None = Field(None, ge=1, le=1_000_000)
+    """How many requests of an address may come at once after a quiet time; by default as many as in a second."""
+
+    @property
+    def address_limit(self) -> Limit | None:
+        """Return the limit of an address, if there is one."""
+        return Limit.of(self.address_rate, self.address_burst) if self.address_rate is not None else None
 
 
 @dataclass(frozen=True)
@@ -40,9 +68,25 @@ class Caller:
     """Whether it is certainly a program on this machine."""
 
 
+def caller_of(headers: Iterable[tuple[bytes, bytes]], address: str) -> Caller:
+    """Read from a request's headers, or a gRPC call's metadata, who asks; `address` is empty for a Unix socket."""
+    tokens = set()
+    forwarded = False
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                tokens.add(token.strip()[:_MAX_KEY_BYTES])
+        elif name == b"x-api-key":
+            tokens.add(value.strip()[:_MAX_KEY_BYTES])
+        elif name in _FORWARDED:
+            forwarded = True
+    return Caller(frozenset(tokens), address, not forwarded and (not address or loopback(address)))
+
+
 @dataclass(frozen=True)
 class Admission:
-    """An admission."""
+    """A caller that was admitted: its key, and what is left of its rate; neither where none is needed."""
 
     key: Key | None = None
     bucket: Bucket | None = None
@@ -64,25 +108,25 @@ class Authorizer:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._settings = settings
-        self._ring = KeyStore(settings.keys, clock=clock) if settings.keys is not None else None
+        self.settings = settings
+        self._keys = KeyStore(settings.keys, clock=clock) if settings.keys is not None else None
         self._limit = settings.address_limit
         self._buckets = Buckets(_MAX_CALLERS, clock)
         self._now = now
 
-    async def admit(self, caller: Caller, need: Need) -> Admission:
+    async def admit(self, caller: Caller, right: Right) -> Admission:
         """Let a caller in; raises RequestError: 401 without a good key, 403 where the key may not do this, 429 with the
         seconds to wait."""
-        if self._ring is None:
-            return self._by_address(caller, need)
-        await self._ring.refresh()
-        key = self._known(self._ring, caller)
-        if need not in _RIGHTS[key.role]:
+        if self._keys is None:
+            return self._by_address(caller, right)
+        await self._keys.refresh()
+        key = self._known(self._keys, caller)
+        if right not in _RIGHTS[key.role]:
             raise RequestError(
                 Problem(
                     "input",
                     f"the key '{key.name}' has the role {key.role}, which may not do this",
-                    f"{_WHO[need]} may.",
+                    f"{_WHO[right]} may.",
                     403,
                 )
             )
@@ -93,7 +137,7 @@ class Authorizer:
             else Admission(key, self._taken(self._buckets.of(key.id, limit), f"the key '{key.name}'"))
         )
 
-    def _known(self, ring: KeyStore, caller: Caller) -> Key:
+    def _known(self, keys: KeyStore, caller: Caller) -> Key:
         if not caller.tokens:
             raise RequestError(
                 Problem("input", "this needs an API key", "Send it as `Authorization: Bearer KEY`.", 401)
@@ -102,7 +146,7 @@ class Authorizer:
             raise RequestError(
                 Problem("input", "the request shows several API keys", "Send one, as `Authorization: Bearer KEY`.", 401)
             )
-        key = ring.find(next(iter(caller.tokens)))
+        key = keys.find(next(iter(caller.tokens)))
         if key is None:
             raise RequestError(
                 Problem("input", "the API key is not known here", "Was it removed, or is it another service's?", 401)
@@ -111,9 +155,9 @@ class Authorizer:
             raise RequestError(Problem("input", f"the API key '{key.name}' has expired", "Ask for a new one.", 401))
         return key
 
-    def _by_address(self, caller: Caller, need: Need) -> Admission:
-        allowed = self._settings.control == "anybody" or (self._settings.control == "local" and caller.local)
-        if need == "control" and not allowed:
+    def _by_address(self, caller: Caller, right: Right) -> Admission:
+        allowed = self.settings.control == "anybody" or (self.settings.control == "local" and caller.local)
+        if right == "control" and not allowed:
             raise RequestError(
                 Problem(
                     "input",

@@ -1,4 +1,4 @@
-"""API keys, and the TOML file that they are kept in.
+"""API keys, the TOML file that they are kept in, and the keys of a running service.
 
 A key is `plm_`, eight hexadecimal digits that name it (they may be shown), `_`, and 256 random bits. The file holds its
 SHA-256 alone, so who reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which
@@ -9,11 +9,15 @@ busy with wrong keys. That holds only for random keys, so keys are made here and
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import hmac
+import logging
 import re
 import secrets
+import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -38,6 +42,8 @@ _HEADER = (
     "# API keys of `plimsoll serve`, hashed. Written by `plimsoll keys`; a running service takes changes within a"
     " second.\n\n"
 )
+_NO_DIGEST = bytes(32)
+_log = logging.getLogger("plimsoll.serve")
 _RateField = Annotated[RateText, PlainSerializer(str)]
 
 
@@ -83,11 +89,9 @@ class KeyFile(BaseModel):
     def _each_once(self) -> Self:
         for what in ("name", "id"):
             values = [getattr(key, what) for key in self.key]
-            twice = (
-                sorted({value for value in values if values.count(value) > 1}) if len(set(values)) < len(values) else []
-            )
-            if twice:
-                raise ValueError(f"several keys have the {what} {', '.join(twice)}")
+            if len(set(values)) < len(values):
+                duplicates = sorted({value for value in values if values.count(value) > 1})
+                raise ValueError(f"duplicate {what}: {', '.join(duplicates)}")
         return self
 
 
@@ -128,16 +132,15 @@ def issue(name: str, terms: Terms, taken: Iterable[Key] = ()) -> tuple[str, Key]
 
 
 def read(file: Path) -> tuple[Key, ...]:
-    """Return the keys of a file; raises InputError that names what is wrong in it."""
+    """Return the keys of a file; raises InputError that names what is wrong in it, without values: somebody may have
+    pasted a key into the file."""
     try:
-        text = files.read_text(file, MAX_FILE_BYTES)
+        return KeyFile.model_validate(tomllib.loads(files.read_text(file, MAX_FILE_BYTES))).key
     except OSError as error:
         raise InputError(
             f"{file}: can't read the keys: {error.strerror}",
             "`plimsoll keys add NAME --file FILE` makes a key and the file.",
         ) from error
-    try:
-        return KeyFile.model_validate(tomllib.loads(text)).key
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{file}: not valid TOML: {error}") from error
     except ValidationError as error:
@@ -149,9 +152,74 @@ def write(file: Path, keys: Iterable[Key]) -> None:
     import tomli_w
 
     rows: list[dict[str, Any]] = [key.model_dump(exclude_none=True, exclude_defaults=True) for key in keys]
-    text = _HEADER + tomli_w.dumps({"key": rows})
     mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
     try:
-        files.write(file, text, mode=mode)
+        files.write(file, _HEADER + tomli_w.dumps({"key": rows}), mode=mode)
     except OSError as error:
         raise InputError(f"{file}: can't write the keys: {error.strerror}") from error
+
+
+class KeyStore:
+    """The keys of a running service, whose file is read anew when it changes, without a restart.
+
+    Opening one reads the file, and raises InputError where that fails: a service without its keys doesn't start. A file
+    that is bad later keeps the last good keys and is logged: half a file must neither let everybody in nor lock
+    everybody out.
+    """
+
+    def __init__(self, file: Path, *, interval: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file = file
+        self._interval = interval
+        self._clock = clock
+        self._signature = self._current_signature()
+        self._checked = clock()
+        self._entries = self._read()
+
+    async def refresh(self) -> None:
+        """Check whether the file has changed, at most once in `interval` seconds; the request that finds a change waits
+        until it is read."""
+        now = self._clock()
+        if now - self._checked < self._interval:
+            return
+        self._checked = now
+        signature = self._current_signature()
+        if signature != self._signature:
+            self._signature = signature  # before reading: what changes meanwhile is noticed the next time
+            await asyncio.to_thread(self._reload)
+
+    def find(self, token: bytes) -> Key | None:
+        """Return the entry of a key, or None where it is not one of ours. Whether it has expired is for the caller to
+        check."""
+        parts = TOKEN.fullmatch(token)
+        if parts is None:
+            return None
+        # The id is public and finds the entry. The hash is compared in constant time, and with zeros where there is no
+        # entry.
+        key, expected = self._entries.get(parts[1], (None, _NO_DIGEST))
+        return key if hmac.compare_digest(digest(token), expected) else None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def _read(self) -> dict[bytes, tuple[Key | None, bytes]]:
+        entries: dict[bytes, tuple[Key | None, bytes]] = {
+            key.id.encode(): (key, bytes.fromhex(key.sha256)) for key in read(self._file)
+        }
+        if not entries:
+            _log.warning("%s holds no key: nobody is let in", self._file)
+        return entries
+
+    def _reload(self) -> None:
+        try:
+            self._entries = self._read()
+        except InputError as error:
+            _log.error("the keys stay as they were: %s", error.message)
+        else:
+            _log.info("%s: read again, %d keys", self._file, len(self._entries))
+
+    def _current_signature(self) -> tuple[int, int, int] | None:
+        try:
+            stat = self._file.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size, stat.st_ino

@@ -1,8 +1,10 @@
-"""The contracts that existing applications speak: Misskey's detector, PhotoPrism's vision service, pict-rs's
-validation."""
+"""Interfaces of other products: Misskey's detector, PhotoPrism's vision service, pict-rs's validation.
 
-from __future__ import annotations
+All three ask whether a picture is safe to show. A picture without an answer is unknown in all of them, and never safe.
 
-from plimsoll.serve.compat.routes import routes
-
-__all__ = ["routes"]
+```
+settings    which model answers, and what its labels mean
+moderation  asks the model, and reads its answers as the five classes
+misskey, photoprism, pictrs: an interface each
+```
+"""

@@ -8,98 +8,179 @@ misskey-dev/sensitive-detector.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
-from pydantic_core import to_json
+from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from plimsoll.serve.compat.moderation import Seen, look
-from plimsoll.serve.compat.settings import MISSKEY_PATH
-from plimsoll.serve.http.body import Part, read_body, read_parts
+from plimsoll.serve.api_models import ReplyModel
+from plimsoll.serve.compat.moderation import Moderation, Probability, moderate
+from plimsoll.serve.compat.settings import MISSKEY_PATH, Class
+from plimsoll.serve.http.body import Part, check_count, media_type, read_body, read_parts
+from plimsoll.serve.http.description import Description, errors, ok, picture_parts
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints
+from plimsoll.serve.http.replies import Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
-from plimsoll.serve.settings import Settings
 
-_CODES = {"input": "INVALID_REQUEST", "image": "IMAGE_DECODE_FAILED", "unavailable": "MODEL_UNAVAILABLE"}
-_WHOLE = {413: "REQUEST_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
-_UNSAID = ("", "application/octet-stream")
+Code = Literal[
+    "INVALID_REQUEST",
+    "IMAGE_DECODE_FAILED",
+    "MODEL_UNAVAILABLE",
+    "DETECTION_FAILED",
+    "UNSUPPORTED_MEDIA_TYPE",
+    "REQUEST_TOO_LARGE",
+]
+_CODES: dict[str, Code] = {
+    "input": "INVALID_REQUEST",
+    "image": "IMAGE_DECODE_FAILED",
+    "unavailable": "MODEL_UNAVAILABLE",
+}
+_REQUEST_CODES: dict[int, Code] = {413: "REQUEST_TOO_LARGE", 415: "UNSUPPORTED_MEDIA_TYPE"}
+_UNTYPED = ("", "application/octet-stream")
 
 
-def routes(service: Service) -> list[Route]:
+class Prediction(ReplyModel):
+    """A class and its probability."""
+
+    class_name: Class = Field(serialization_alias="className")
+    probability: Probability
+
+
+class Detection(ReplyModel):
+    """A picture that was looked at: all five classes, the most probable first."""
+
+    success: Literal[True]
+    predictions: list[Prediction] = Field(min_length=5, max_length=5)
+
+
+class DetectionError(ReplyModel):
+    """Why."""
+
+    code: Code
+    message: str
+
+
+class DetectionFailure(ReplyModel):
+    """A picture, or a whole request, of which nothing is known."""
+
+    success: Literal[False]
+    error: DetectionError
+
+
+class Detections(ReplyModel):
+    """An entry for each part, in their order."""
+
+    results: list[Detection | DetectionFailure]
+
+
+class DetectResponse(ReplyModel):
+    """The answer to Misskey."""
+
+    success: Literal[True]
+    result: Detections
+
+
+_EXAMPLE = {
+    "success": True,
+    "result": {
+        "results": [
+            {
+                "success": True,
+                "predictions": [
+                    {"className": "Neutral", "probability": 0.972},
+                    {"className": "Porn", "probability": 0.028},
+                    {"className": "Drawing", "probability": 0.0},
+                    {"className": "Hentai", "probability": 0.0},
+                    {"className": "Sexy", "probability": 0.0},
+                ],
+            },
+            {"success": False, "error": {"code": "INVALID_REQUEST", "message": "the part is empty"}},
+        ]
+    },
+}
+_ERRORS = {
+    400: "The request can't be read, or holds no parts.",
+    413: "The body is too large, or has too many parts.",
+    415: "The body is not multipart/form-data.",
+    500: "Nothing could be looked at.",
+}
+_DESCRIPTION = Description(
+    "misskeyDetect",
+    "Misskey's sensitive-media detector: the five classes of pictures.",
+    [
+        ok(DetectResponse, "An entry for each part, in their order.", two_parts=_EXAMPLE),
+        *errors(DetectionFailure, _ERRORS),
+    ],
+    "Each part that is a file is a picture; its name does not matter. A part that fails does so for itself, inside a"
+    " 200.",
+    takes=[picture_parts("image")],
+)
+
+
+def endpoints(service: Service) -> list[Endpoint]:
     """Return the endpoint."""
     settings = service.settings.compat
+    api = Endpoints("compat")
     if not settings.misskey.enabled:
         return []
 
-    async def detect(request: Request) -> Response:
+    @api.post(MISSKEY_PATH, _DESCRIPTION, right="predict")
+    async def detect(request: Request) -> DetectResponse | Reply[DetectionFailure]:
         try:
-            parts = await _parts(request, service.settings)
-        except RequestError as refused:
-            return _refusal(refused.problem)
-        wrong = [_wrong(part) for part in parts]
-        good = [part.data for part, problem in zip(parts, wrong, strict=True) if problem is None]
+            parts = await _read_parts(request, service)
+        except RequestError as error:
+            return _refused(error.problem)
+        failures = [_failure_of(part) for part in parts]
+        pictures = [part.data for part, failure in zip(parts, failures, strict=True) if failure is None]
+        outcomes: Sequence[Moderation | Problem]
         try:
-            seen: Sequence[Seen | Problem] = (
-                await look(request, service, settings, settings.misskey.model, good)
-            ).pictures
-        except RequestError as refused:  # the contract has a model's failure in each picture's entry
-            seen = [refused.problem] * len(good)
-        rest = iter(seen)
-        results = [_failed(*problem) if problem else _shown(next(rest)) for problem in wrong]
-        return Response(to_json({"success": True, "result": {"results": results}}), media_type="application/json")
+            outcomes = (await moderate(request, service, settings.misskey.model, pictures)).pictures
+        except RequestError as error:  # a model's failure stands in each picture's entry
+            outcomes = [error.problem] * len(pictures)
+        rest = iter(outcomes)
+        results = [failure or _entry(next(rest)) for failure in failures]
+        return DetectResponse(success=True, result=Detections(results=results))
 
-    return [Route(MISSKEY_PATH, detect, methods=["POST"])]
+    return api.rows
 
 
-async def _parts(request: Request, settings: Settings) -> list[Part]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "multipart/form-data":
-        await read_body(request, settings)  # the contract looks at the size first
-        raise RequestError(
-            Problem("input", "the body must be multipart/form-data", "Send each picture as a part.", 415)
-        )
-    parts = await read_parts(request, settings)
-    if not parts:
-        raise RequestError(Problem("input", "the body has no parts", "Send each picture as a part.", 400))
-    if len(parts) > settings.max_items:
-        raise RequestError(
-            Problem(
-                "input", f"{len(parts):,} parts; at most {settings.max_items:,} are read", "Send several requests.", 413
-            )
-        )
+async def _read_parts(request: Request, service: Service) -> list[Part]:
+    hint = "Send each picture as a part."
+    if media_type(request) != "multipart/form-data":
+        await read_body(request, service)  # Misskey expects the size to be judged first
+        raise RequestError(Problem("input", "expected multipart/form-data", hint, 415))
+    parts = await read_parts(request, service)
+    check_count(len(parts), service.settings, hint, "parts")
     return parts
 
 
-def _wrong(part: Part) -> tuple[str, str] | None:
-    """Return the code and the words for what is wrong with a part, before anybody looks at its picture."""
+def _failure_of(part: Part) -> DetectionFailure | None:
+    """Return what is wrong with a part, before anybody looks at its picture."""
     if part.filename is None:
-        return "INVALID_REQUEST", "the part is not a file"
+        return _failure("INVALID_REQUEST", "the part is not a file")
     if not part.data:
-        return "INVALID_REQUEST", "the part is empty"
+        return _failure("INVALID_REQUEST", "the part is empty")
     kind = part.content_type.partition(";")[0].strip().lower()
-    if kind not in _UNSAID and not kind.startswith("image/"):
-        return "UNSUPPORTED_MEDIA_TYPE", f"a part of type {kind[:100]!r} is not read"
+    if kind not in _UNTYPED and not kind.startswith("image/"):
+        return _failure("UNSUPPORTED_MEDIA_TYPE", f"unknown media type {kind[:100]!r}")
     return None
 
 
-def _shown(seen: Seen | Problem) -> dict[str, Any]:
-    if isinstance(seen, Problem):
-        return _failed(_CODES.get(seen.kind, "DETECTION_FAILED"), seen.message)
-    ordered = sorted(seen.classes.items(), key=lambda one: -one[1])
-    return {
-        "success": True,
-        "predictions": [{"className": name, "probability": probability} for name, probability in ordered],
-    }
+def _entry(outcome: Moderation | Problem) -> Detection | DetectionFailure:
+    if isinstance(outcome, Problem):
+        return _failure(_CODES.get(outcome.kind, "DETECTION_FAILED"), outcome.message)
+    ordered = sorted(outcome.classes.items(), key=lambda scored: -scored[1])
+    predictions = [Prediction(class_name=name, probability=probability) for name, probability in ordered]
+    return Detection(success=True, predictions=predictions)
 
 
-def _failed(code: str, message: str) -> dict[str, Any]:
-    return {"success": False, "error": {"code": code, "message": message}}
+def _failure(code: Code, message: str) -> DetectionFailure:
+    return DetectionFailure(success=False, error=DetectionError(code=code, message=message))
 
 
-def _refusal(problem: Problem) -> Response:
+def _refused(problem: Problem) -> Reply[DetectionFailure]:
     """Return the answer to a request that can't be read: 400, 413 or 415; 500 for what is our fault."""
-    status = problem.status if problem.status in _WHOLE else 400 if problem.kind == "input" else 500
-    code = _WHOLE.get(status) or ("INVALID_REQUEST" if status == 400 else "DETECTION_FAILED")
-    return Response(to_json(_failed(code, problem.message)), status, media_type="application/json")
+    status = problem.status if problem.status in _REQUEST_CODES else 400 if problem.kind == "input" else 500
+    code = _REQUEST_CODES.get(status) or ("INVALID_REQUEST" if status == 400 else "DETECTION_FAILED")
+    return Reply(_failure(code, problem.message), status)

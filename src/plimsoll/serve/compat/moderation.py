@@ -1,24 +1,28 @@
-"""Ask a model about pictures, and read its answers in the contracts' words."""
+"""Ask a model about pictures, and read its answers as the five classes that the other products know."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from starlette.requests import Request
 
-from plimsoll.serve.compat.settings import CLASSES, KNOWN, UNSAFE, Class, CompatSettings
-from plimsoll.serve.http.waiting import while_connected
+from plimsoll.serve.api_models import DescribedAs
+from plimsoll.serve.compat.settings import CLASSES, KNOWN, UNSAFE, Class
+from plimsoll.serve.http.body import while_connected
+from plimsoll.serve.http.endpoints import context_of
 from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RequestError, RequestOptions
 from plimsoll.serve.service import Service
 
+Probability = Annotated[float, DescribedAs(Annotated[float, Field(ge=0, le=1)])]
 _THRESHOLD = 0.5
 """Where neither settings nor the model have one; as in `plimsoll.tasks.classify`."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class Moderation:
     """What a model says of a picture."""
 
     classes: Mapping[Class, float]
@@ -34,72 +38,56 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Moderated:
     """What came of the pictures of a request."""
 
     model: str
     version: str
     threshold: float
-    pictures: Sequence[Seen | Problem]
+    pictures: Sequence[Moderation | Problem]
 
 
-async def look(
-    request: Request, service: Service, settings: CompatSettings, name: str, pictures: Sequence[bytes]
-) -> Looked:
-    """Ask the model `name` (or that of all contracts) about pictures. The request's body must have been read.
+async def moderate(request: Request, service: Service, name: str, pictures: Sequence[bytes]) -> Moderated:
+    """Ask the model `name` (or that of `[compat]`) about pictures. The request's body must have been read.
 
     Raises RequestError where there is no answer for the request as a whole: the model is not there, is overloaded, or
-    has labels of which nobody said what they mean.
+    has labels whose meaning is not known.
     """
-    deployment = service.find(name or settings.model)
-    state = request.scope.setdefault("state", {})
-    state["model"], state["pictures"] = deployment.name, len(pictures)
-    if deployment.metadata is None:
-        raise RequestError(
-            Problem(
-                "unavailable",
-                f"{deployment.name}: {deployment.reason or 'it is not ready'}",
-                "Try again later.",
-                503,
-                1.0,
-            )
-        )
-    meaning = meanings(deployment.metadata, settings.classes)
-    answered = await while_connected(request, deployment.predict(pictures, RequestOptions())) if pictures else []
-    seen = [_seen(one, meaning, deployment.metadata.positive) for one in answered]
-    threshold = settings.threshold if settings.threshold is not None else deployment.metadata.threshold
-    return Looked(deployment.name, deployment.version, _THRESHOLD if threshold is None else threshold, seen)
+    settings = service.settings.compat
+    model = service.find(name or settings.model)
+    context = context_of(request)
+    context.model, context.pictures = model.name, len(pictures)
+    if model.metadata is None:
+        reason = f"{model.name}: {model.reason or 'it is not ready'}"
+        raise RequestError(Problem("unavailable", reason, "Try again later.", 503, 1.0))
+    meaning = meanings(model.metadata, settings.classes)
+    results = await while_connected(request, model.predict(pictures, RequestOptions())) if pictures else []
+    outcomes = [_outcome(result, meaning, model.metadata.positive) for result in results]
+    threshold = settings.threshold if settings.threshold is not None else model.metadata.threshold
+    return Moderated(model.name, model.version, _THRESHOLD if threshold is None else threshold, outcomes)
 
 
 def meanings(metadata: ModelMetadata, chosen: Mapping[str, Class]) -> dict[str, Class]:
     """Return what each label of a model means; raises RequestError where that is not known of one."""
     if metadata.task != "classify":
-        raise RequestError(
-            Problem(
-                "unavailable",
-                f"the model answers '{metadata.task}', and only a classifier can say what is safe",
-                "Name another: `[compat] model`.",
-                503,
-            )
+        raise _unfit(
+            f"the model answers '{metadata.task}', and only a classifier can say what is safe",
+            "Name another: `[compat] model`.",
         )
-    found = {
+    by_label = {
         label: chosen.get(label) or KNOWN.get(label.strip().lower().replace(" ", "_").replace("-", "_"))
         for label in metadata.labels
     }
-    unknown = [label for label, meaning in found.items() if meaning is None]
-    known = {label: meaning for label, meaning in found.items() if meaning is not None}
+    unknown = [label for label, meaning in by_label.items() if meaning is None]
+    known = {label: meaning for label, meaning in by_label.items() if meaning is not None}
     if unknown:
-        shown = ", ".join(unknown[:5]) + (f" … ({len(unknown):,} in all)" if len(unknown) > 5 else "")
+        listed = ", ".join(unknown[:5]) + (f" … ({len(unknown):,} in all)" if len(unknown) > 5 else "")
         hint = f"Say so in the settings: [compat.classes], label = one of {', '.join(CLASSES)}."
-        raise _unfit(f"nobody said what these labels of the model mean here: {shown}", hint)
+        raise _unfit(f"unknown meaning of labels: {listed}", hint)
     if not set(known.values()) & set(UNSAFE):
-        raise RequestError(
-            Problem(
-                "unavailable",
-                "no label of the model means Hentai, Porn or Sexy",
-                "It would call everything safe; name another: `[compat] model`.",
-                503,
-            )
+        raise _unfit(
+            "no label of the model means Hentai, Porn or Sexy",
+            "It would call everything safe; name another: `[compat] model`.",
         )
     return known
 
@@ -108,17 +96,17 @@ def _unfit(message: str, hint: str) -> RequestError:
     return RequestError(Problem("unavailable", message, hint, 503))
 
 
-def _seen(answered: InferenceResult, meaning: Mapping[str, Class], positive: str | None) -> Seen | Problem:
-    if answered.row is None:
-        return answered.problem or Problem("failed", "there is no answer")
-    return read(answered.row["scores"], meaning, positive)
+def _outcome(result: InferenceResult, meaning: Mapping[str, Class], positive: str | None) -> Moderation | Problem:
+    if result.row is None:
+        return result.problem or Problem("failed", "there is no answer")
+    return read_scores(result.row["scores"], meaning, positive)
 
 
-def read(scores: Mapping[str, Any], meaning: Mapping[str, Class], positive: str | None) -> Seen:
+def read_scores(scores: Mapping[str, Any], meaning: Mapping[str, Class], positive: str | None) -> Moderation:
     """Read a classification; labels that mean the same are added up."""
     classes: dict[Class, float] = dict.fromkeys(CLASSES, 0.0)
     for label, score in scores.items():
         classes[meaning[label]] = min(classes[meaning[label]] + float(score), 1.0)
     if positive is not None and meaning[positive] in UNSAFE:
-        return Seen(classes, float(scores[positive]))
-    return Seen(classes, max(classes[one] for one in UNSAFE))
+        return Moderation(classes, float(scores[positive]))
+    return Moderation(classes, max(classes[name] for name in UNSAFE))

@@ -12,29 +12,28 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_core import to_json
+from pydantic import BaseModel, Field
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from plimsoll.core.wording import explain
-from plimsoll.serve.compat.moderation import Looked, Seen, look
+from plimsoll.serve.api_models import ReplyModel, read_json, validated
+from plimsoll.serve.compat.moderation import Moderated, Moderation, Probability, moderate
 from plimsoll.serve.http import urls
-from plimsoll.serve.http.body import read_body
-from plimsoll.serve.http.waiting import while_connected
-from plimsoll.serve.json_body import read_json
+from plimsoll.serve.http.body import check_count, read_body, while_connected
+from plimsoll.serve.http.description import PNG, Content, Description, errors, ok
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints
+from plimsoll.serve.http.replies import Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _MAX_ID = 200
+_EXPECTED = 'Send {"images": ["data:image/jpeg;base64,…"]}.'
 
 
-class VisionQuestion(BaseModel):
+class VisionRequest(BaseModel):
     """What PhotoPrism asks; it sends more (options, a prompt …) that other kinds of model use."""
 
     id: str = Field("", description="Comes back with the answer.")
@@ -47,107 +46,192 @@ class VisionQuestion(BaseModel):
     )
     url: str = Field("", description="One more picture.")
 
+    @property
+    def urls(self) -> list[str]:
+        """Return all pictures, as they are named."""
+        return [*self.images, *([self.url] if self.url else [])]
 
-def routes(service: Service) -> list[Route]:
+
+class VisionVerdict(ReplyModel):
+    """A picture that was looked at."""
+
+    status: Literal["safe", "unsafe"]
+    score: Probability = Field(description="How sure the model is that it is not safe.")
+    threshold: Probability = Field(description="From this score on it is unsafe.")
+    Drawing: Probability
+    Hentai: Probability
+    Neutral: Probability
+    Porn: Probability
+    Sexy: Probability
+
+
+class VisionUnavailable(ReplyModel):
+    """A picture of which nothing is known: neither a score nor a class, as PhotoPrism would decide by them."""
+
+    status: Literal["unavailable"]
+    reason: str
+
+
+class VisionModel(ReplyModel):
+    """What answered."""
+
+    type: Literal["nsfw"]
+    name: str
+    version: str
+
+
+class VisionResult(ReplyModel):
+    """An entry for each picture, in their order."""
+
+    nsfw: list[VisionVerdict | VisionUnavailable]
+
+
+class VisionResponse(ReplyModel):
+    """The answer to PhotoPrism."""
+
+    id: str
+    code: Literal[200]
+    model: VisionModel
+    result: VisionResult
+
+
+class VisionNothing(ReplyModel):
+    """An entry for each picture that could be counted, none with an answer."""
+
+    nsfw: list[VisionUnavailable]
+
+
+class VisionError(ReplyModel):
+    """The answer to PhotoPrism where there is none for the whole request."""
+
+    id: str
+    code: int = Field(description="The status.")
+    error: str
+    result: VisionNothing
+
+
+_VERDICT = {
+    "status": "safe",
+    "score": 0.028,
+    "threshold": 0.5,
+    "Drawing": 0.0,
+    "Hentai": 0.0,
+    "Neutral": 0.972,
+    "Porn": 0.028,
+    "Sexy": 0.0,
+}
+_EXAMPLE = {
+    "id": "6ba7b810",
+    "code": 200,
+    "model": {"type": "nsfw", "name": "open_nsfw", "version": "1"},
+    "result": {"nsfw": [_VERDICT, {"status": "unavailable", "reason": "the data URL is not base64"}]},
+}
+_ERRORS = {
+    400: "The request can't be read, or names no picture.",
+    404: "The model that shall answer is not served.",
+    408: "The body came too slowly.",
+    413: "The body is too large, or names too many pictures.",
+    503: "There is no room, or the model does not answer now, or it can't say what is safe.",
+}
+
+
+def endpoints(service: Service) -> list[Endpoint]:
     """Return the endpoints."""
-    own = service.settings.compat.photoprism
-    if not own.enabled:
+    settings = service.settings.compat.photoprism
+    api = Endpoints("compat")
+    if not settings.enabled:
         return []
 
-    async def nsfw(request: Request) -> Response:
-        asked = VisionQuestion()
+    async def nsfw(request: Request) -> VisionResponse | Reply[VisionError]:
+        asked = VisionRequest()
         try:
-            asked = _read(await read_body(request, service.settings), service.settings)
+            asked = await _read(request, service)
             sent = await _pictures(request, asked, service.settings)
-        except RequestError as refused:
-            return _refusal(asked, refused.problem, [])
+        except RequestError as error:
+            return _refused(asked, error.problem, [])
+        pictures = [picture for picture in sent if isinstance(picture, bytes)]
         try:
-            looked = await look(
-                request, service, service.settings.compat, own.model, [one for one in sent if isinstance(one, bytes)]
-            )
-        except RequestError as refused:
-            return _refusal(
-                asked, refused.problem, [one if isinstance(one, Problem) else refused.problem for one in sent]
-            )
-        return _answer(asked, looked, sent, looked.threshold if own.threshold is None else own.threshold)
-
-    return [Route(path, nsfw, methods=["POST"]) for path in own.paths]
-
-
-def _read(body: bytes, settings: Settings) -> VisionQuestion:
-    try:
-        asked = VisionQuestion.model_validate(read_json(body, _EXPECTED))
-    except ValidationError as error:
-        raise _bad(explain(error, "the body")) from error
-    asked.id = asked.id[:_MAX_ID]
-    count = len(asked.images) + bool(asked.url)
-    if not count:
-        raise _bad("there is no picture in the request")
-    if count > settings.max_items:
-        raise RequestError(
-            Problem(
-                "input",
-                f"{count:,} pictures in one request; {settings.max_items:,} are allowed",
-                "Send several requests.",
-                413,
-            )
+            moderated = await moderate(request, service, settings.model, pictures)
+        except RequestError as error:
+            problems = [picture if isinstance(picture, Problem) else error.problem for picture in sent]
+            return _refused(asked, error.problem, problems)
+        return _response(
+            asked, moderated, sent, moderated.threshold if settings.threshold is None else settings.threshold
         )
+
+    for number, path in enumerate(settings.paths, 1):
+        api.post(path, _description(number), right="predict")(nsfw)
+    return api.rows
+
+
+def _description(number: int) -> Description:
+    question = {"id": "6ba7b810", "model": "nsfw", "images": [f"data:image/png;base64,{PNG}"]}
+    return Description(
+        f"photoprismVision{number if number > 1 else ''}",
+        "PhotoPrism's vision service: whether pictures are safe.",
+        [
+            ok(VisionResponse, "An entry for each picture, in their order.", two_pictures=_EXAMPLE),
+            *errors(VisionError, _ERRORS),
+        ],
+        "A picture without an answer is `unavailable`, and never safe.",
+        takes=[Content(VisionRequest, examples={"one picture": question})],
+    )
+
+
+async def _read(request: Request, service: Service) -> VisionRequest:
+    data = read_json(await read_body(request, service), _EXPECTED)
+    asked = validated(VisionRequest, data, status=400, hint=_EXPECTED)
+    asked.id = asked.id[:_MAX_ID]
+    check_count(len(asked.urls), service.settings, _EXPECTED)
     return asked
 
 
-_EXPECTED = 'Send {"images": ["data:image/jpeg;base64,…"]}.'
-
-
-def _bad(message: str) -> RequestError:
-    return RequestError(Problem("input", message, _EXPECTED, 400))
-
-
-async def _pictures(request: Request, asked: VisionQuestion, settings: Settings) -> list[bytes | Problem]:
+async def _pictures(request: Request, asked: VisionRequest, settings: Settings) -> list[bytes | Problem]:
     """Return the bytes of each picture, or what is wrong with it; those that are named by http(s) URLs are fetched
     where that is allowed."""
-    named = [*asked.images, *([asked.url] if asked.url else [])]
-    elsewhere = [one for one in named if one[:5].lower() != "data:"]
-    fetched = iter(await while_connected(request, urls.fetch_all(elsewhere, settings.urls)) if elsewhere else [])
-    return [_decoded(one) if one[:5].lower() == "data:" else next(fetched) for one in named]
+    remote = [url for url in asked.urls if not _is_data(url)]
+    fetched = iter(await while_connected(request, urls.fetch_all(remote, settings.urls)) if remote else [])
+    return [_decoded(url) if _is_data(url) else next(fetched) for url in asked.urls]
 
 
-def _decoded(text: str) -> bytes | Problem:
-    head = _DATA_URL.match(text)
-    if head is None:
-        return Problem("input", "the data URL is not of base64", "data:image/jpeg;base64,…", 400)
+def _is_data(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def _decoded(url: str) -> bytes | Problem:
+    head = _DATA_URL.match(url)
     try:
-        return base64.b64decode(text[head.end() :], validate=True)
+        if head is not None:
+            return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError):
-        return Problem("input", "the data URL holds no base64", "data:image/jpeg;base64,…", 400)
+        pass
+    return Problem("input", "the data URL is not base64", "data:image/jpeg;base64,…", 400)
 
 
-def _answer(asked: VisionQuestion, looked: Looked, sent: Sequence[bytes | Problem], threshold: float) -> Response:
-    rest = iter(looked.pictures)
-    entries = [_entry(one if isinstance(one, Problem) else next(rest), threshold) for one in sent]
-    model = {"type": "nsfw", "name": looked.model, "version": looked.version}
-    return Response(
-        to_json({"id": asked.id, "code": 200, "model": model, "result": {"nsfw": entries}}),
-        media_type="application/json",
-    )
+def _response(
+    asked: VisionRequest, moderated: Moderated, sent: Sequence[bytes | Problem], threshold: float
+) -> VisionResponse:
+    rest = iter(moderated.pictures)
+    outcomes = [picture if isinstance(picture, Problem) else next(rest) for picture in sent]
+    entries = [
+        _unavailable(outcome) if isinstance(outcome, Problem) else _verdict(outcome, threshold) for outcome in outcomes
+    ]
+    model = VisionModel(type="nsfw", name=moderated.model, version=moderated.version)
+    return VisionResponse(id=asked.id, code=200, model=model, result=VisionResult(nsfw=entries))
 
 
-def _entry(seen: Seen | Problem, threshold: float) -> dict[str, Any]:
-    if isinstance(seen, Problem):
-        return {"status": "unavailable", "reason": seen.message}
-    status = "safe" if seen.is_safe(threshold) else "unsafe"
-    return {"status": status, "score": seen.score, "threshold": threshold} | {
-        str(name): probability for name, probability in seen.classes.items()
-    }
+def _verdict(outcome: Moderation, threshold: float) -> VisionVerdict:
+    status: Literal["safe", "unsafe"] = "safe" if outcome.is_safe(threshold) else "unsafe"
+    classes = {str(name): probability for name, probability in outcome.classes.items()}
+    return VisionVerdict(status=status, score=outcome.score, threshold=threshold, **classes)
 
 
-def _refusal(asked: VisionQuestion, problem: Problem, pictures: Sequence[Problem]) -> Response:
+def _unavailable(problem: Problem) -> VisionUnavailable:
+    return VisionUnavailable(status="unavailable", reason=problem.message)
+
+
+def _refused(asked: VisionRequest, problem: Problem, pictures: Sequence[Problem]) -> Reply[VisionError]:
     """Return the answer to a request that got none; every picture in it is `unavailable`."""
     status = problem.status if problem.status >= 400 else 500
-    headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
-    entries = [_entry(one, 0.0) for one in pictures]
-    return Response(
-        to_json({"id": asked.id, "code": status, "error": problem.message, "result": {"nsfw": entries}}),
-        status,
-        headers,
-        media_type="application/json",
-    )
+    nothing = VisionNothing(nsfw=[_unavailable(picture) for picture in pictures])
+    return Reply(VisionError(id=asked.id, code=status, error=problem.message, result=nothing), status, problem)

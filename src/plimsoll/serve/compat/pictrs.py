@@ -7,55 +7,85 @@ another status of one that has no answer: it is refused like an unsafe one, and 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Literal
 
-from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
-from plimsoll.serve.compat.moderation import look
-from plimsoll.serve.http.body import read_body
+from plimsoll.serve.api_models import ReplyModel
+from plimsoll.serve.compat.moderation import Probability, moderate
+from plimsoll.serve.compat.settings import PictrsSettings
+from plimsoll.serve.http.body import check_count, read_body
+from plimsoll.serve.http.description import PICTURE_AS_BODY, RETRY, Answer, Content, Description, ok
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints
+from plimsoll.serve.http.replies import Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 
 
-def routes(service: Service) -> list[Route]:
+class Accepted(ReplyModel):
+    """Looked at, and safe."""
+
+    status: Literal["accepted"]
+    score: Probability
+    threshold: Probability
+
+
+class Rejected(ReplyModel):
+    """Looked at, and not safe."""
+
+    status: Literal["rejected"]
+    score: Probability
+    threshold: Probability
+
+
+class Unknown(ReplyModel):
+    """Nothing is known of the picture."""
+
+    status: Literal["unknown"]
+    reason: str
+
+
+def endpoints(service: Service) -> list[Endpoint]:
     """Return the endpoint."""
-    settings = service.settings.compat
-    own = settings.pictrs
-    if not own.enabled:
+    settings = service.settings.compat.pictrs
+    api = Endpoints("compat")
+    if not settings.enabled:
         return []
 
-    async def validate(request: Request) -> Response:
+    @api.post(settings.path, _description(settings), right="predict")
+    async def validate(request: Request) -> Accepted | Reply[Rejected] | Reply[Unknown]:
         try:
-            body = await read_body(request, service.settings)
-            if not body:
-                raise RequestError(
-                    Problem("input", "there is no picture in the request", "Send a picture's bytes.", 400)
-                )
-            looked = await look(request, service, settings, own.model, [body])
-        except RequestError as refused:
-            return _unknown(refused.problem, own.error_status)
-        (seen,) = looked.pictures
-        if isinstance(seen, Problem):
-            return _unknown(seen, own.error_status)
-        threshold = looked.threshold if own.threshold is None else own.threshold
-        accepted = seen.is_safe(threshold)
-        return _shown(
-            {"status": "accepted" if accepted else "rejected", "score": seen.score, "threshold": threshold},
-            200 if accepted else 406,
-        )
+            body = await read_body(request, service)
+            check_count(1 if body else 0, service.settings, "Send a picture's bytes.")
+            moderated = await moderate(request, service, settings.model, [body])
+        except RequestError as error:
+            return _unknown(error.problem, settings.error_status)
+        (outcome,) = moderated.pictures
+        if isinstance(outcome, Problem):
+            return _unknown(outcome, settings.error_status)
+        threshold = moderated.threshold if settings.threshold is None else settings.threshold
+        if outcome.is_safe(threshold):
+            return Accepted(status="accepted", score=outcome.score, threshold=threshold)
+        return Reply(Rejected(status="rejected", score=outcome.score, threshold=threshold), 406)
 
-    return [Route(own.path, validate, methods=["POST"])]
+    return api.rows
 
 
-def _unknown(problem: Problem, status: int) -> Response:
-    response = _shown({"status": "unknown", "reason": problem.message}, status)
-    if problem.retry_after:
-        response.headers["Retry-After"] = str(max(1, round(problem.retry_after)))
-    return response
+def _unknown(problem: Problem, status: int) -> Reply[Unknown]:
+    return Reply(Unknown(status="unknown", reason=problem.message), status, problem)
 
 
-def _shown(body: dict[str, Any], status: int) -> Response:
-    return Response(to_json(body), status, media_type="application/json")
+def _description(settings: PictrsSettings) -> Description:
+    accepted = {"status": "accepted", "score": 0.028, "threshold": 0.5}
+    rejected = {"status": "rejected", "score": 0.93, "threshold": 0.5}
+    return Description(
+        "pictrsValidate",
+        "pict-rs's external validation: whether an upload is accepted.",
+        [
+            ok(Accepted, "It was looked at and is safe.", safe=accepted),
+            Answer(406, "It was looked at and is not safe.", [Content(Rejected, examples={"not safe": rejected})]),
+            Answer(settings.error_status, "It could not be looked at, for whatever reason.", [Content(Unknown)], RETRY),
+        ],
+        "pict-rs accepts an upload where the status is 2xx, and refuses it otherwise.",
+        takes=PICTURE_AS_BODY,
+    )

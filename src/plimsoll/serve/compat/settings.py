@@ -1,4 +1,4 @@
-"""Which model answers the contracts, and what its labels mean in their words."""
+"""Which model answers other products, and what its labels mean in their words."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _PATH = r"^(/[A-Za-z0-9._~-]+)+$"
 _Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class _Contract(BaseModel):
+class _ProductSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
     model: str = ""
-    """The model that answers; by default that of all contracts."""
+    """The model that answers; by default that of `[compat]`."""
 
 
-class MisskeySettings(_Contract):
+class MisskeySettings(_ProductSettings):
     """Misskey's sensitive-media detector. It decides itself, by its own threshold."""
 
 
-class PhotoPrismSettings(_Contract):
+class PhotoPrismSettings(_ProductSettings):
     """PhotoPrism's vision service."""
 
     threshold: _Probability | None = None
-    """From this score on a picture is `unsafe`; by default that of all contracts."""
+    """From this score on a picture is `unsafe`; by default that of `[compat]`."""
     prefixes: tuple[Annotated[str, Field(pattern=_PATH)], ...] = ("/v1/vision",)
     """`…/nsfw` below each of these is the endpoint; what PhotoPrism's `vision.yml` has as `Uri`."""
 
@@ -54,11 +54,11 @@ class PhotoPrismSettings(_Contract):
         return tuple(f"{prefix}/nsfw" for prefix in self.prefixes)
 
 
-class PictrsSettings(_Contract):
+class PictrsSettings(_ProductSettings):
     """pict-rs's external validation (`media.external_validation`)."""
 
     threshold: _Probability | None = None
-    """From this score on a picture is rejected; by default that of all contracts."""
+    """From this score on a picture is rejected; by default that of `[compat]`."""
     path: Annotated[str, Field(pattern=_PATH)] = "/v1/validate"
     error_status: Annotated[int, Field(ge=400, le=599)] = 503
     """The status for a picture that has no answer. pict-rs refuses an upload at whatever is not 2xx."""
@@ -85,13 +85,3 @@ class CompatSettings(BaseModel):
     misskey: MisskeySettings = MisskeySettings()
     photoprism: PhotoPrismSettings = PhotoPrismSettings()
     pictrs: PictrsSettings = PictrsSettings()
-
-    @property
-    def paths(self) -> frozenset[str]:
-        """Return the paths at which contracts answer."""
-        by_contract = (
-            (self.misskey, (MISSKEY_PATH,)),
-            (self.photoprism, self.photoprism.paths),
-            (self.pictrs, (self.pictrs.path,)),
-        )
-        return frozenset(path for contract, paths in by_contract if contract.enabled for path in paths)

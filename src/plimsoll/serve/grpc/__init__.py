@@ -2,13 +2,11 @@
 
 ```
 server      listens, and stops
-reception   what every request goes through, from its arrival to its end
-journal     what is told of it: a line in the log, counts, a span
-service     the procedures
-call        what is known of a request and its caller
-conversion  messages, and the values of plimsoll.serve.oip
+handler     the pipeline's adapter: a call, or a message of a stream, from its arrival to its end
+service     the procedures, and the right that each needs
+conversion  messages, and the models of plimsoll.serve.oip
 status      problems as gRPC's status codes
-oip_pb2     generated of oip.proto, which says how
+oip_pb2     generated from oip.proto, which says how
 ```
 
 It needs the extra `grpc`; nothing here is imported where no port for gRPC was asked for.

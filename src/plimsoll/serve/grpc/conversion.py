@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from plimsoll.serve.api_models import validated
 from plimsoll.serve.grpc import oip_pb2
 from plimsoll.serve.messages import RequestError
-from plimsoll.serve.oip.binary import classes
-from plimsoll.serve.oip.inference import Answer
-from plimsoll.serve.oip.request import InferRequest, InputTensor, Parameters, WantedOutput, bad_request, shown, unique
-from plimsoll.serve.oip.tensors import shape_of, to_bytes
+from plimsoll.serve.oip.datatypes import bad_request, quoted
+from plimsoll.serve.oip.inference import Inference
+from plimsoll.serve.oip.schema import InferInput, InferRequest
+from plimsoll.serve.oip.tensors import to_bytes
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -29,19 +31,19 @@ _FIELDS = {
 }
 """Where a tensor's elements stand that are not sent as bytes. FP16 has no field: it goes as bytes."""
 
-MOST_FIELDS = 10_000
+MAX_FIELDS = 10_000
 """In a request; an empty input takes two bytes of a message, and forty times that once it is parsed."""
 
 
 def parse(body: bytes) -> oip_pb2.ModelInferRequest:
     """Parse a request for inference; raises RequestError where that is none, or where its fields are too many."""
     if not _few_fields(body):
-        raise bad_request(f"the message can't be read, or has more than {MOST_FIELDS:,} fields")
+        raise bad_request(f"the message can't be read, or has more than {MAX_FIELDS:,} fields")
     message = oip_pb2.ModelInferRequest()
     try:
         message.ParseFromString(body)
     except DecodeError as error:
-        raise bad_request("the message is no ModelInferRequest") from error
+        raise bad_request("expected a ModelInferRequest") from error
     return message
 
 
@@ -68,7 +70,7 @@ def _few_fields(body: bytes) -> bool:
                     at += length
                 case kind:
                     at += {1: 8, 5: 4}[kind]
-            if fields > MOST_FIELDS:
+            if fields > MAX_FIELDS:
                 return False
     except (IndexError, KeyError):
         return False
@@ -78,11 +80,11 @@ def _few_fields(body: bytes) -> bool:
 def _varint(body: bytes, at: int) -> tuple[int, int]:
     """Return a number of up to ten bytes, and where it ends; raises IndexError where the message ends before it does."""
     value = 0
-    for place in range(10):
-        byte = body[at + place]
-        value |= (byte & 0x7F) << 7 * place
+    for index in range(10):
+        byte = body[at + index]
+        value |= (byte & 0x7F) << 7 * index
         if byte < 0x80:
-            return value, at + place + 1
+            return value, at + index + 1
     raise IndexError(at)
 
 
@@ -96,50 +98,56 @@ def read_request(message: oip_pb2.ModelInferRequest) -> InferRequest:
         )
     if not message.inputs:
         raise bad_request("the request has no inputs")
-    inputs = tuple(
-        _input(one, message.raw_input_contents[place] if count else None) for place, one in enumerate(message.inputs)
-    )
-    unique([one.name for one in inputs], "input")
-    outputs = tuple(
-        WantedOutput(one.name, classes=classes(parameters_of(one.parameters), f"output {shown(one.name)}"))
-        for one in message.outputs
-    )
-    unique([one.name for one in outputs], "output")
-    return InferRequest(inputs, outputs, message.id or None, parameters_of(message.parameters), binary=True)
+    data = {
+        "id": message.id or None,
+        "inputs": [_input_data(tensor) for tensor in message.inputs],
+        "outputs": [
+            {"name": output.name, "parameters": parameters_of(output.parameters)} for output in message.outputs
+        ],
+        "parameters": parameters_of(message.parameters),
+    }
+    request = validated(InferRequest, data, status=400)
+    raw = message.raw_input_contents if count else [None] * len(message.inputs)
+    for tensor, sent, contents in zip(request.inputs, message.inputs, raw, strict=True):
+        _add_elements(tensor, sent, contents)
+    return request
 
 
-def write_answer(answer: Answer) -> oip_pb2.ModelInferResponse:
+def write_response(inference: Inference) -> oip_pb2.ModelInferResponse:
     """Return the response; its tensors go as bytes, as Triton's do."""
-    message = oip_pb2.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=answer.id or "")
-    for output in answer.outputs:
+    message = oip_pb2.ModelInferResponse(
+        model_name=inference.model, model_version=inference.version, id=inference.id or ""
+    )
+    for output in inference.outputs:
         message.outputs.add(name=output.name, datatype=output.datatype, shape=output.value.shape)
         message.raw_output_contents.append(to_bytes(output.value))
     return message
 
 
-def parameters_of(parameters: Mapping[str, oip_pb2.InferParameter]) -> Parameters:
-    """Return parameters as plain values; one that says nothing is left out."""
+def parameters_of(parameters: Mapping[str, oip_pb2.InferParameter]) -> dict[str, Any]:
+    """Return parameters as plain values; empty ones are left out."""
     chosen = {name: value.WhichOneof("parameter_choice") for name, value in parameters.items()}
     return {name: getattr(parameters[name], choice) for name, choice in chosen.items() if choice is not None}
 
 
-def _input(message: oip_pb2.ModelInferRequest.InferInputTensor, raw: bytes | None) -> InputTensor:
-    where = f"input {shown(message.name)}"
-    if "shared_memory_region" in message.parameters:
-        raise bad_request(
-            f"{where} names a region of shared memory, which is not served", "Send tensors in the request."
-        )
-    shape = shape_of(list(message.shape), where)
+def _input_data(message: oip_pb2.ModelInferRequest.InferInputTensor) -> dict[str, Any]:
+    return {
+        "name": message.name,
+        "datatype": message.datatype,
+        "shape": list(message.shape),
+        "parameters": parameters_of(message.parameters),
+    }
+
+
+def _add_elements(tensor: InferInput, message: oip_pb2.ModelInferRequest.InferInputTensor, raw: bytes | None) -> None:
+    """Give a tensor its bytes or its elements; raises RequestError."""
+    where = f"input {quoted(message.name)}"
     if raw is not None:
         if message.HasField("contents"):
             raise bad_request(f"{where} has both 'contents' and 'raw_input_contents'", "Send the tensor once.")
-        return InputTensor(message.name, message.datatype, shape, raw)
+        tensor.with_raw(raw)
+        return
     field = _FIELDS.get(message.datatype)
     if field is None and message.datatype == "FP16":
         raise bad_request(f"{where} is FP16 and not sent as bytes", "Put it into 'raw_input_contents'.")
-    return InputTensor(
-        message.name,
-        message.datatype,
-        shape,
-        values=list(getattr(message.contents, field)) if field is not None else (),
-    )
+    tensor.data = list(getattr(message.contents, field)) if field is not None else []

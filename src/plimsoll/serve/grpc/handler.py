@@ -1,79 +1,139 @@
-"""What every request over gRPC goes through, whatever it asks for: as over HTTP, from the outside in.
+"""Answers calls over gRPC: the pipeline's adapter to that protocol.
 
-```
-its id                 and a line, a count and a span when it is over
-keys and rates         before anything of its message is read
-limits                 its size, its time, and all that is being received
-the procedure
-```
-
-A call is one request. Of a stream each message is one: it is answered, counted and told by itself.
+A call is one request. Of a stream each message is one: it is answered, counted and logged by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn, Protocol
+from urllib.parse import unquote
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.access.authorizer import Admission, Authorizer, Need
-from plimsoll.serve.grpc.call import Call, Context
-from plimsoll.serve.grpc.status import GIVEN_UP, GOOD, MISTAKE, TOO_LATE, Outcome
-from plimsoll.serve.grpc.telemetry import GrpcTelemetry
+from plimsoll.serve.access.authorizer import Admission
+from plimsoll.serve.grpc.status import CANCELLED, DEADLINE_EXCEEDED, OK, SERVER_FAULTS, Outcome
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.oip.request import bad_request, shown
+from plimsoll.serve.oip.datatypes import bad_request, quoted
+from plimsoll.serve.pipeline import MAX_PATH, Operation, Pipeline, RequestContext
+from plimsoll.serve.receiving import too_slow
 from plimsoll.serve.service import Service
 
-_log = logging.getLogger("plimsoll.serve")
 _MOMENT_S = 0.2
-"""A call that was given up, or whose message gRPC finds too large, reads as one without a message; that it is cancelled
-is told right after."""
+"""A call that was given up, or whose message gRPC finds too large, reads as one without a message; its cancellation
+follows right after."""
+
+Metadata = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class Procedure:
+class Context(Protocol):
+    """As much as is used here of `grpc.aio.ServicerContext`."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller gives up; None where it set no deadline."""
+        ...
+
+    def peer(self) -> str:
+        """The other side's address: `ipv4:127.0.0.1:50000`, `ipv6:%5B::1%5D:50000`, `unix:…`."""
+        ...
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What the caller sent beside the message, names in lower case."""
+        ...
+
+    async def read(self) -> Any:
+        """Wait for the next message; `grpc.aio.EOF` where there is none any more."""
+        ...
+
+    async def write(self, message: bytes) -> None:
+        """Send a message of a stream."""
+        ...
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Set what goes back beside the answer."""
+        ...
+
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata) -> NoReturn:
+        """End the call."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure(Operation):
     """What callers may call, once or in a stream of requests."""
 
-    act: Callable[[Any, Call], Awaitable[Any]]
-    """Returns the response to a request; raises PlimsollError."""
+    act: Callable[[Any, GrpcRequest], Awaitable[Any]]
+    """Returns the response to a message; raises PlimsollError."""
     read: Callable[[bytes], Any]
-    """Returns the request that a message is; raises DecodeError or RequestError."""
-    need: Need | None
-    """What a caller needs the right to do; None where everybody may."""
+    """Parses a message; raises DecodeError or RequestError."""
     in_stream: Callable[[bytes, Any, Outcome], Any] | None = None
     """Of a stream: returns what is written for a message, its response (None where there is none), and what came of it.
     """
 
 
-class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
-    """Answers all calls; one of what doesn't exist too, so that it is told as any other."""
+class GrpcRequest(RequestContext):
+    """A request over gRPC: a call, or one message of a stream."""
 
-    def __init__(
-        self, service: Service, procedures: Mapping[str, Procedure], door: Authorizer | None, journal: GrpcTelemetry
-    ) -> None:
+    def __init__(self, procedure: Procedure, context: Context, path: str, request_id: str | None = None) -> None:
+        headers = [
+            (name.encode(), value if isinstance(value, bytes) else value.encode())
+            for name, value in context.invocation_metadata() or ()
+        ]
+        super().__init__(procedure, "gRPC", path, headers)
+        self.procedure = procedure
+        self.address = address_of(context.peer())
+        self.request_id = request_id or self.request_id  # of a stream all requests have its id
+        self.time_remaining = context.time_remaining
+        """How many seconds are left until the caller gives up; None where it set no deadline."""
+        self.span_name = path[1 : MAX_PATH + 1]
+        service, _, method = self.span_name.rpartition("/")
+        self.attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+        self.outcome = OK
+
+    def ended(self, outcome: Outcome) -> None:
+        """Note what came of it."""
+        self.outcome = outcome
+        self.status = outcome.code.name
+        self.attributes["rpc.grpc.status_code"] = outcome.code.value[0]
+        self.server_fault = outcome.code in SERVER_FAULTS
+
+    @contextmanager
+    def noting_cancellation(self) -> Iterator[None]:
+        """Note where the caller gives up, or its deadline is over, while a block waits."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            remaining = self.time_remaining()
+            self.ended(CANCELLED if remaining is None or remaining > 0 else DEADLINE_EXCEEDED)
+            self.gone = True
+            raise
+
+
+class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Answers all calls; those of what doesn't exist too, so that they are logged and counted as any other."""
+
+    def __init__(self, service: Service, procedures: Mapping[str, Procedure], pipeline: Pipeline) -> None:
         self._procedures = procedures
-        self._door = door
-        self._journal = journal
-        self._received = service.received
-        self._seconds = service.settings.body_timeout
+        self._pipeline = pipeline
+        self._receive_limit = service.receive_limit
+        self._timeout = service.settings.body_timeout
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         """Return what answers a call.
 
-        Messages are read and written here and not by gRPC, whatever the procedure: so its caller is let in before.
+        Messages are read and written here and not by gRPC, whatever the procedure: so its caller is admitted before.
         """
         path: str = handler_call_details.method
-        procedure = self._procedures.get(path, _NOTHING)
+        procedure = self._procedures.get(path, _NOT_FOUND)
 
         async def single(_: object, context: Context) -> bytes:
-            return await self._single(procedure, context, path)
+            return await self._single(GrpcRequest(procedure, context, path), context)
 
         async def stream(_: object, context: Context) -> None:
             await self._stream(procedure, context, path)
@@ -84,108 +144,80 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
             else grpc.stream_stream_rpc_method_handler(stream)
         )
 
-    async def _single(self, procedure: Procedure, context: Context, path: str) -> bytes:
-        call = Call(context, path)
-        with self._told(call):
-            response = await self._answer(
-                procedure, call, _nothing(path) if procedure is _NOTHING else lambda: self._message(context)
-            )
+    async def _single(self, request: GrpcRequest, context: Context) -> bytes:
+        with self._pipeline.recorded(request), request.noting_cancellation():
+            response = await self._answer(request, lambda: self._message(request, context))
             written: bytes = b"" if response is None else response.SerializeToString()
-            call.bytes_out = len(written)
-        await _finish(context, call)
+            request.bytes_out = len(written)
+        await _finish(context, request)
         return written
 
     async def _stream(self, procedure: Procedure, context: Context, path: str) -> None:
-        """Answer one request after another; who isn't let in at its beginning may send none."""
+        """Answer one request after another; a caller that isn't admitted at its beginning may send none."""
         assert procedure.in_stream is not None  # noqa: S101
-        opening = Call(context, path)
-        ticket = await self._opened(procedure, opening)
+        opening = GrpcRequest(procedure, context, path)
+        admission = await self._admit(opening)
         await _finish(context, opening)
         while (message := await context.read()) is not grpc.aio.EOF:
-            call = Call(context, path, opening.id)
-            with self._told(call):
-                response = await self._answer(procedure, call, _there(message), ticket)
-                written = procedure.in_stream(message, response, call.outcome).SerializeToString()
-                call.bytes_out = len(written)
-            ticket = None
+            request = GrpcRequest(procedure, context, path, opening.request_id)
+            request.key = opening.key if admission is not None else ""
+            with self._pipeline.recorded(request), request.noting_cancellation():
+                response = await self._answer(request, _received(message), admission)
+                written = procedure.in_stream(message, response, request.outcome).SerializeToString()
+                request.bytes_out = len(written)
+            admission = None
             await context.write(written)
 
-    async def _opened(self, procedure: Procedure, call: Call) -> Admission | None:
-        """Admit the first request of a stream; one that isn't let in ends it."""
+    async def _admit(self, opening: GrpcRequest) -> Admission | None:
+        """Admit the first request of a stream; one that isn't admitted ends it."""
         try:
-            ticket = await self._admitted(procedure, call)
+            return await self._pipeline.authorize(opening)
         except RequestError as refused:
-            with self._told(call):
-                call.outcome = Outcome.of(refused)
+            with self._pipeline.recorded(opening):
+                opening.ended(Outcome.of(refused))
             return None
-        call.outcome = GOOD
-        return ticket
-
-    @contextmanager
-    def _told(self, call: Call) -> Iterator[None]:
-        """Write down what came of a request, whatever that is."""
-        try:
-            yield
-        except asyncio.CancelledError:
-            remaining = call.time_remaining()
-            call.outcome, call.gone = GIVEN_UP if remaining is None or remaining > 0 else TOO_LATE, True
-            raise
-        finally:
-            self._journal.end(call)
 
     async def _answer(
-        self, procedure: Procedure, call: Call, receive: Callable[[], Awaitable[bytes]], ticket: Admission | None = None
+        self, request: GrpcRequest, receive: Callable[[], Awaitable[bytes]], admission: Admission | None = None
     ) -> Any:
-        """Return the response to a request, None where there is none; `call.outcome` says why. `ticket`: its admission,
-        where it has one already."""
-        try:
-            ticket = ticket or await self._admitted(procedure, call)
-            if ticket.key is not None:
-                call.state["key"] = ticket.key.name
-            try:
-                self._journal.begin(call)
-                response = await self._acted(procedure, call, receive)
-            finally:
-                ticket.settle(call.state.get("pictures", 1))
-        except PlimsollError as error:
-            call.outcome = Outcome.of(error)
-        except Exception as error:  # noqa: BLE001 - whatever it is: the caller is told that it is ours, and the log says more
-            _log.exception("a mistake of ours at %s", call.path)
-            call.outcome, call.failure = MISTAKE, error
-        else:
-            call.outcome = GOOD
+        """Return the response to a request, None where there is none; `request.outcome` says why."""
+
+        async def handle() -> Any:
+            with request.noting_cancellation():
+                response = await self._handle(request, receive)
+            request.ended(OK)
             return response
 
-    async def _admitted(self, procedure: Procedure, call: Call) -> Admission:
-        if self._door is None or procedure.need is None:
-            return Admission()
-        return await self._door.admit(call.caller(), procedure.need)
+        async def fail(error: PlimsollError) -> None:
+            request.ended(Outcome.of(error))
 
-    async def _acted(self, procedure: Procedure, call: Call, receive: Callable[[], Awaitable[bytes]]) -> Any:
-        """Let the procedure answer. Its message counts as being received from when it is whole (gRPC doesn't tell of
+        return await self._pipeline.handled(request, handle, fail, admission)
+
+    async def _handle(self, request: GrpcRequest, receive: Callable[[], Awaitable[bytes]]) -> Any:
+        """Have the procedure answer. Its message counts as being received from when it is whole (gRPC doesn't report
         parts) until it is answered."""
         message = await receive()
-        call.received(len(message))
-        async with self._received.counted() as share:
+        request.bytes_in, request.received_ns = len(message), time.time_ns()
+        with self._receive_limit.counted() as share:
             share.add(len(message))
             try:
-                request = procedure.read(message)
+                parsed = request.procedure.read(message)
             except DecodeError as error:
-                raise bad_request("the message can't be read as what this procedure takes") from error
-            return await procedure.act(request, call)
+                raise bad_request("the message can't be parsed as what this procedure takes") from error
+            return await request.procedure.act(parsed, request)
 
-    async def _message(self, context: Context) -> bytes:
-        """Return a call's message; raises RequestError where it isn't there in time, or where there is none."""
+    async def _message(self, request: GrpcRequest, context: Context) -> bytes:
+        """Return a call's message; raises RequestError where it doesn't arrive in time, or there is none."""
+        if request.procedure is _NOT_FOUND:
+            raise RequestError(Problem("input", f"there is no procedure {quoted(request.path)}", status=501))
         reading = asyncio.ensure_future(context.read())
         try:
-            await asyncio.wait({reading}, timeout=self._seconds)
+            await asyncio.wait({reading}, timeout=self._timeout)
         finally:
             # It is never cancelled: gRPC's core would go on writing into what is then freed. It ends with its call.
-            reading.add_done_callback(_forget)
+            reading.add_done_callback(_retrieve_exception)
         if not reading.done():
-            raise RequestError(
-                Problem("input", f"the message was not there after {self._seconds:g} s", "Send it faster.", 408)
-            )
+            raise too_slow("message", self._timeout)
         message = reading.result()
         if message is grpc.aio.EOF:
             await asyncio.sleep(_MOMENT_S)
@@ -193,38 +225,40 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
         return bytes(message)
 
 
-def _there(message: bytes) -> Callable[[], Awaitable[bytes]]:
+def address_of(peer: str) -> str:
+    """Return the IP address in gRPC's name of the other side; empty for a Unix socket."""
+    kind, _, rest = peer.partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return ""
+    return unquote(rest).rpartition(":")[0].strip("[]")
+
+
+def _received(message: bytes) -> Callable[[], Awaitable[bytes]]:
     async def receive() -> bytes:
         return message
 
     return receive
 
 
-def _forget(reading: asyncio.Future[Any]) -> None:
-    """Take a failure as known: the call says what came of it."""
+def _retrieve_exception(reading: asyncio.Future[Any]) -> None:
+    """Keep asyncio from logging it: the call says what came of it."""
     if not reading.cancelled():
         reading.exception()
 
 
-async def _finish(context: Context, call: Call) -> None:
+async def _finish(context: Context, request: GrpcRequest) -> None:
     """End a call that has no answer; give it the request's id in any case."""
-    about = (("x-request-id", call.id),)
-    if call.outcome.code is grpc.StatusCode.OK:
-        context.set_trailing_metadata(about)
+    trailer = (("x-request-id", request.request_id),)
+    if request.outcome is OK:
+        context.set_trailing_metadata(trailer)
     else:
-        await context.abort(call.outcome.code, call.outcome.details, (*about, *call.outcome.trailer))
+        outcome = request.outcome
+        await context.abort(outcome.code, outcome.details, (*trailer, *outcome.trailer))
 
 
-def _nothing(path: str) -> Callable[[], Awaitable[bytes]]:
-    async def receive() -> bytes:
-        raise RequestError(Problem("input", f"there is no procedure {shown(path)}", status=501))
-
-    return receive
-
-
-async def _unreachable(_: object, __: Call) -> None:
+async def _unreachable(_: object, __: GrpcRequest) -> None:
     """Stand for what doesn't exist: no message gets so far."""
 
 
-_NOTHING = Procedure(_unreachable, bytes, None)
-"""What doesn't exist; everybody is told so, as gRPC does: clients of `Health/Watch` go on without."""
+_NOT_FOUND = Procedure("", "grpc", None, act=_unreachable, read=bytes)
+"""What doesn't exist; everybody learns so, as gRPC does it: clients of `Health/Watch` go on without."""

@@ -8,13 +8,10 @@ from pathlib import Path
 import grpc
 
 from plimsoll.errors import InputError
-from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.grpc.handler import GrpcHandler
 from plimsoll.serve.grpc.service import procedures
-from plimsoll.serve.grpc.telemetry import GrpcTelemetry
-from plimsoll.serve.log import LineHandler
+from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
-from plimsoll.serve.tracing import Tracing
 
 INSTALL = "pip install 'plimsoll-line[grpc]'"
 
@@ -42,18 +39,9 @@ class GrpcServer:
         await self._server.stop(seconds)
 
 
-async def start(
-    service: Service,
-    address: GrpcAddress,
-    door: Authorizer | None = None,
-    lines: LineHandler | None = None,
-    tracing: Tracing | None = None,
-) -> GrpcServer:
-    """Listen; the service must have been started in this event loop.
-
-    Without `door` everybody is let in, without `lines` requests aren't logged, without `tracing` they make no spans.
-    Raises InputError where the address can't be had.
-    """
+async def start(service: Service, address: GrpcAddress, pipeline: Pipeline) -> GrpcServer:
+    """Listen; the service must have been started in this event loop. Raises InputError where the address can't be
+    had."""
     settings = service.settings
     server = grpc.aio.server(
         options=[
@@ -63,9 +51,7 @@ async def start(
         ],
         maximum_concurrent_rpcs=settings.max_connections,
     )
-    server.add_generic_rpc_handlers(
-        (GrpcHandler(service, procedures(service), door, GrpcTelemetry(service, lines, tracing)),)
-    )
+    server.add_generic_rpc_handlers((GrpcHandler(service, procedures(service), pipeline),))
     port = _bind(server, address)
     await server.start()
     return GrpcServer(server, port)

@@ -5,12 +5,14 @@ https://grpc.io/docs/guides/status-codes/
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import grpc
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.messages import Problem
+from plimsoll.serve.pipeline import problem_of
 from plimsoll.serve.receiving import TooMuchReceivedError
 
 _CODES = {
@@ -30,7 +32,7 @@ _CODES = {
 }
 """By the HTTP status of the same problem."""
 
-OUR_FAULT = frozenset(
+SERVER_FAULTS = frozenset(
     {
         grpc.StatusCode.UNKNOWN,
         grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -55,25 +57,26 @@ class Outcome:
     @classmethod
     def of(cls, error: PlimsollError) -> Outcome:
         """Return what an error means for the caller."""
-        problem = error.problem if isinstance(error, RequestError) else Problem.of(error)
-        # Core says the same of a single message that is too large.
+        problem = problem_of(error)
+        # gRPC's core says the same of a single message that is too large.
         code = (
             grpc.StatusCode.RESOURCE_EXHAUSTED
             if isinstance(error, TooMuchReceivedError)
             else _CODES.get(problem.status, grpc.StatusCode.INTERNAL)
         )
-        return cls(code, f"{problem.message}. {problem.hint}" if problem.hint else problem.message, _trailer(problem))
+        return cls(code, problem.text, _pushback(problem))
 
 
-GOOD = Outcome(grpc.StatusCode.OK)
-GIVEN_UP = Outcome(grpc.StatusCode.CANCELLED)
-TOO_LATE = Outcome(grpc.StatusCode.DEADLINE_EXCEEDED)
-MISTAKE = Outcome(grpc.StatusCode.INTERNAL, "this is a mistake in Plimsoll. Its log says more; please report it.")
+OK = Outcome(grpc.StatusCode.OK)
+CANCELLED = Outcome(grpc.StatusCode.CANCELLED)
+DEADLINE_EXCEEDED = Outcome(grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def _trailer(problem: Problem) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that tells a client's own retries how long to wait, where that is known.
+def _pushback(problem: Problem) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that tells a client's own retries how long to wait, rounded up, where that is known.
 
     https://github.com/grpc/proposal/blob/master/A6-client-retries.md#pushback
     """
-    return () if problem.retry_after is None else (("grpc-retry-pushback-ms", str(round(1000 * problem.retry_after))),)
+    if problem.retry_after is None:
+        return ()
+    return (("grpc-retry-pushback-ms", str(math.ceil(1000 * problem.retry_after))),)

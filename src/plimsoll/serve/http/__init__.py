@@ -1,1 +1,13 @@
-"""What the service speaks over HTTP: each file here holds the endpoints of one interface, as `routes(service)`."""
+"""The service over HTTP.
+
+```
+server       listens, and drains on SIGTERM
+app          the pipeline's adapter: finds what answers a request, sends its answer or error
+endpoints    the table of what is served: paths, methods, rights, probes
+predict, models, operations, page: the native interface, what operators ask, the page
+oip          the Open Inference Protocol                                                     oip_body
+body, urls   read what a request holds, or names
+replies      answers as pydantic models, and errors in the shape of each interface
+description  what endpoints say of themselves                                                openapi
+```
+"""

@@ -1,150 +1,252 @@
-"""The application: all interfaces, and what is the same for each: errors in words, metrics."""
+"""The service over HTTP, as an ASGI application: the pipeline's adapter to that protocol.
+
+```
+HttpApp       finds what answers a request, and sends its answer or error
+└─ _Exchange  the request's messages as they pass: their bytes and times; headers that every answer has
+```
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import importlib
-import logging
+import re
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from pydantic_core import to_json
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.http.middleware import Shell
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match
+from plimsoll.serve.http.openapi import document_endpoint
+from plimsoll.serve.http.replies import error_reply, respond
+from plimsoll.serve.pipeline import MAX_PATH, Pipeline, RequestContext, problem_of
 from plimsoll.serve.service import Service
+from plimsoll.serve.settings import CorsSettings
 
-INTERFACES = ("http.native", "http.operations", "http.openapi", "http.oip", "http.page", "compat")
+INTERFACES = (
+    "http.predict",
+    "http.oip",
+    "http.operations",
+    "http.models",
+    "http.page",
+    "compat.misskey",
+    "compat.photoprism",
+    "compat.pictrs",
+)
+"""Modules with a function `endpoints`, those for inference first: the first endpoint that fits answers."""
 _LINGER_S = 5.0
-_log = logging.getLogger("plimsoll.serve")
+
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:"
+    " mediastream:; connect-src 'self'; font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none';"
+    " frame-ancestors 'none'"
+)
+"""For HTML that doesn't bring its own policy: its own files, pictures that the user chose, nothing from elsewhere."""
+_SECURITY = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(self), microphone=(), geolocation=()"),
+    (b"cache-control", b"no-store"),  # answers say something about pictures
+]
+_PAGE_HEADERS = [*_SECURITY, (b"content-security-policy", PAGE_POLICY.encode())]
+_DATA_HEADERS = [
+    *_SECURITY,
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+]
+_CORS_REQUEST_HEADERS = (
+    "Authorization",
+    "X-API-Key",
+    "X-Request-Id",
+    "Content-Type",
+    "Inference-Header-Content-Length",
+    "traceparent",
+)
+_CORS_ANSWER_HEADERS = ("X-Request-Id", "Retry-After", "Inference-Header-Content-Length")
+_LOGGED_OPTIONS = {b"top", b"threshold", b"priority", b"timeout"}
+_NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 
-def application(service: Service, shell: Shell | None = None, interfaces: Sequence[str] = INTERFACES) -> ASGIApp:
-    """Return the application of a service that is started and closed by whoever runs it; `shell` is what stands before
-    it: keys, logs …"""
-    routes = [
-        route for name in interfaces for route in importlib.import_module(f"plimsoll.serve.{name}").routes(service)
-    ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={PlimsollError: _refused, HTTPException: _refused_by_starlette, Exception: _mistake},
+def endpoints(service: Service, interfaces: Sequence[str] = INTERFACES) -> list[Endpoint]:
+    """Return all that is served over HTTP."""
+    rows: list[Endpoint] = []
+    for name in interfaces:
+        rows += importlib.import_module(f"plimsoll.serve.{name}").endpoints(service)
+    return rows + document_endpoint(rows, service.settings.access)
+
+
+def application(service: Service, pipeline: Pipeline | None = None) -> HttpApp:
+    """Return the application of a service that is started and closed by whoever runs it; without a pipeline everybody
+    may ask, and nothing is logged."""
+    return HttpApp(
+        endpoints(service),
+        pipeline or Pipeline(service.metrics, service.settings.log),
+        service.settings.cors,
+        draining=lambda: service.draining,
     )
-    app.state.received = service.received
-    return Measured(app if shell is None else shell.around(app, service.settings.compat.paths), service)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, PlimsollError)  # noqa: S101 - it is registered for no other
-    return shown(request, error.problem if isinstance(error, RequestError) else Problem.of(error))
+class HttpApp:
+    """Answers what the endpoints serve, all of it through the pipeline."""
 
-
-async def _refused_by_starlette(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    path = request.scope["path"]
-    message = {404: f"there is nothing at {path}", 405: f"{request.method} is not allowed at {path}"}.get(
-        error.status_code, error.detail
-    )
-    response = shown(request, Problem("input", message, "GET /openapi.json lists what there is.", error.status_code))
-    response.headers.update(error.headers or {})
-    return response
-
-
-async def _mistake(request: Request, error: Exception) -> Response:
-    _log.error("a mistake of ours at %s: %s", request.scope["path"], error, exc_info=error)
-    return shown(
-        request, Problem("failed", "this is a mistake in Plimsoll", "Its log says more; please report it.", 500)
-    )
-
-
-def shown(request: Request, problem: Problem) -> Response:
-    """Return a problem as the interface shows it that was spoken: the Open Inference Protocol has a text, everything
-    else says more.
-
-    The path is the one that was routed: Starlette's `request.url` reads it once more, together with the `Host` header.
-    """
-    if request.scope["path"].startswith("/v2"):
-        body: dict[str, Any] = {"error": f"{problem.message}. {problem.hint}" if problem.hint else problem.message}
-    else:
-        body = {"error": problem.to_dict()}
-    headers = {"Retry-After": str(max(1, round(problem.retry_after)))} if problem.retry_after else None
-    return Response(to_json(body), problem.status, headers, media_type="application/json")
-
-
-class Measured:
-    """Count requests and their time, by model, interface and status."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self._app = app
-        self._service = service
-        self._metrics = service.metrics
+    def __init__(
+        self,
+        rows: Sequence[Endpoint],
+        pipeline: Pipeline,
+        cors: CorsSettings | None = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.table = EndpointTable(rows, pipeline.authorizer.settings if pipeline.authorizer is not None else None)
+        self._pipeline = pipeline
+        self._draining = draining
+        self._answer: ASGIApp = self._handled if cors is None or not cors.origins else _with_cors(self._handled, cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Answer a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            if scope["type"] == "websocket":  # nothing here speaks it
+                await send({"type": "websocket.close", "code": 1008})
             return
-        started = time.perf_counter()
-        state = scope.setdefault("state", {})
-        status, unread = 0, _has_body(scope)
+        match = self.table.find(scope["method"], scope["path"])
+        context = _context(scope, match)
+        scope["path_params"] = match.parameters
+        scope["state"] = {"context": context, "endpoint": match.endpoint}
+        exchange = _Exchange(context, receive, send, self._draining)
+        with self._pipeline.recorded(context):
+            await self._answer(scope, exchange.receive, exchange.send)
 
-        async def taken() -> Message:
-            nonlocal unread
-            message = await receive()
-            unread = unread and bool(message.get("more_body"))
-            return message
+    async def _handled(self, scope: Scope, receive: Receive, send: Send) -> None:
+        context: RequestContext = scope["state"]["context"]
+        endpoint: Endpoint = scope["state"]["endpoint"]
 
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                # What still comes of an unread body would hold the connection for as long as the caller likes; and who
-                # drains sends callers away.
-                if unread or self._service.draining:
-                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            elif unread and not message.get("more_body"):
-                await send({**message, "more_body": True})
-                await _take_the_rest(taken)
+        async def handle() -> None:
+            response = respond(await endpoint.handler(Request(scope, receive, send)))
+            await response(scope, receive, send)
+
+        async def fail(error: PlimsollError) -> None:
+            problem = problem_of(error)
+            headers = _challenge(context) if problem.status == 401 else None
+            await respond(error_reply(problem, context.operation.interface, headers))(scope, receive, send)
+
+        await self._pipeline.handled(context, handle, fail)
+
+
+def _context(scope: Scope, match: Match) -> RequestContext:
+    context = RequestContext(match.endpoint, scope["method"], scope["path"], scope["headers"])
+    context.right = match.right
+    context.address = scope["client"][0] if scope.get("client") else ""
+    if query := scope["query_string"]:
+        context.options = logged_options(query)
+    route = match.endpoint.path
+    context.span_name = f"{context.method} {route}" if route else context.method
+    context.attributes = {"http.request.method": context.method, "url.path": context.path[:MAX_PATH]}
+    if route:
+        context.attributes["http.route"] = route
+    return context
+
+
+def logged_options(query: bytes) -> dict[str, str]:
+    """Return the parameters of a query that this service knows and that are numbers; everything else may be personal."""
+    options = {}
+    for pair in query[:1000].split(b"&"):
+        name, _, value = pair.partition(b"=")
+        if name in _LOGGED_OPTIONS and _NUMBER.fullmatch(value):
+            options[name.decode()] = value.decode()
+    return options
+
+
+def _challenge(context: RequestContext) -> dict[str, str]:
+    """Return the header of a 401, which tells a bad key from none (RFC 6750, 3)."""
+    error = ', error="invalid_token"' if context.caller().tokens else ""
+    return {"WWW-Authenticate": f'Bearer realm="plimsoll"{error}'}
+
+
+def _with_cors(app: ASGIApp, settings: CorsSettings) -> ASGIApp:
+    """Answer what browsers ask before they send other origins' requests, which carries no key; cookies are never sent
+    along."""
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.origins,
+        allow_methods=("GET", "POST"),
+        allow_headers=_CORS_REQUEST_HEADERS,
+        expose_headers=_CORS_ANSWER_HEADERS,
+        max_age=settings.max_age,
+    )
+
+
+class _Exchange:
+    """A request's messages as they pass."""
+
+    __slots__ = ("_context", "_draining", "_receive", "_send", "_unread")
+
+    def __init__(self, context: RequestContext, receive: Receive, send: Send, draining: Callable[[], bool]) -> None:
+        self._context = context
+        self._receive = receive
+        self._send = send
+        self._draining = draining
+        self._unread = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in context.headers
+        )
+
+    async def receive(self) -> Message:
+        """Pass a message of the caller's on."""
+        message = await self._receive()
+        context = self._context
+        if message["type"] == "http.request":
+            context.bytes_in += len(message.get("body", b""))
+            if not message.get("more_body"):
+                self._unread = False
+                context.received_ns = context.received_ns or time.time_ns()
+        elif context.status is None:
+            context.gone = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message of the answer on.
+
+        What still comes of an unread body would hold the connection for as long as the caller likes; and a service that
+        drains sends its callers away.
+        """
+        context = self._context
+        if message["type"] == "http.response.start":
+            self._started(message["status"])
+            message["headers"] = self._headers(message.get("headers", ()))
+        else:
+            context.bytes_out += len(message.get("body", b""))
+            if self._unread and not message.get("more_body"):
+                await self._send({**message, "more_body": True})
+                await _discard_rest(self._receive)
                 message = {"type": "http.response.body", "body": b""}
-            await send(message)
+        await self._send(message)
 
-        try:
-            await self._app(scope, taken, noted)
-        finally:
-            interface, model = _interface(scope["path"]), state.get("model", "")
-            self._metrics.requests.labels(model, interface, str(status)).inc()
-            self._metrics.request_seconds.labels(model, interface).observe(time.perf_counter() - started)
+    def _started(self, status: int) -> None:
+        context = self._context
+        context.status = context.attributes["http.response.status_code"] = status
+        context.server_fault = status >= 500
+        context.answered_ns = time.time_ns()
+
+    def _headers(self, headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        own = [(name.lower(), value) for name, value in headers]
+        present = dict(own)
+        added = _PAGE_HEADERS if present.get(b"content-type", b"").startswith(b"text/html") else _DATA_HEADERS
+        own += [header for header in added if header[0] not in present]
+        own.append((b"x-request-id", self._context.request_id.encode()))
+        if self._unread or self._draining():
+            own.append((b"connection", b"close"))
+        return own
 
 
-async def _take_the_rest(receive: Receive) -> None:
+async def _discard_rest(receive: Receive) -> None:
     """Throw away, for a while, what a caller still sends: closing at once resets the connection, and the caller never
     sees the answer."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_LINGER_S):
             while (message := await receive())["type"] == "http.request" and message.get("more_body"):
                 pass
-
-
-def _has_body(scope: Scope) -> bool:
-    return any(
-        name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-        for name, value in scope["headers"]
-    )
-
-
-def _interface(path: str) -> str:
-    """Return what was spoken, from a set that no caller can enlarge."""
-    if path.startswith("/v2"):
-        return "oip"
-    if path in ("/healthz", "/readyz", "/metrics"):
-        return "operations"
-    if path.startswith(("/v1/predict", "/v1/models")):
-        return "native"
-    return "compat" if path.startswith("/v1") or path.endswith("/nsfw") else "page"

@@ -6,156 +6,329 @@ extensions for binary tensors, classification, statistics, configuration and the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from pydantic_core import to_json
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from plimsoll.serve.http.body import read_body
-from plimsoll.serve.http.waiting import while_connected
-from plimsoll.serve.messages import RequestOptions
-from plimsoll.serve.oip import binary, description, repository
-from plimsoll.serve.oip.compression import inflated
-from plimsoll.serve.oip.inference import Answer, infer, whole_body
-from plimsoll.serve.oip.models import Served, all_served, served
-from plimsoll.serve.oip.request import InferRequest, asked, bad_request, shown
-from plimsoll.serve.oip.statistics import statistics
+from plimsoll.serve.http import oip_body
+from plimsoll.serve.http.body import read_body, while_connected
+from plimsoll.serve.http.description import FILE, PNG, Answer, Content, Description, errors, ok, parameter
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, context_of
+from plimsoll.serve.http.oip_body import LENGTH_HEADER
+from plimsoll.serve.http.replies import OipError, Reply
+from plimsoll.serve.oip import models, schema
+from plimsoll.serve.oip.inference import infer, whole_body
 from plimsoll.serve.service import Service
-from plimsoll.serve.settings import Settings
-
-_Endpoint = Callable[[Request], Awaitable[Response]]
 
 _MODEL = "/v2/models/{name}"
 _VERSION = "/v2/models/{name}/versions/{version}"
-_MOST_JSON = 1_000_000
-"""Bytes of a request to the model repository."""
+_MAX_JSON_BYTES = 1_000_000
+"""Of a request to the model repository."""
+_M = TypeVar("_M", bound=BaseModel)
+_H = TypeVar("_H", bound=Callable[[Request], Awaitable[Any]])
+
+_UNKNOWN = {404: "There is no such model, or not in this version."}
+_NOT_NOW = {503: "The model does not answer now."}
+_BODY = {
+    400: "The request contradicts itself, or is not what is read here; the text says where.",
+    408: "The body came too slowly.",
+    413: "The body is too large.",
+    503: "Too much is being received at once, or the model does not answer now.",
+}
+_INFER_ERRORS = {
+    **_UNKNOWN,
+    **_BODY,
+    413: "The body is too large, also when inflated, or its JSON holds too many values.",
+    415: "A picture is of a kind that is not read, or can't be; or the body's compression is unknown.",
+    422: "What the network gave does not fit its Spec.",
+    500: "A worker ended, twice, while it computed this.",
+    503: "There is no room, or no worker.",
+    504: "There was no answer within `timeout`.",
+}
+_INFER_DETAILS = f"""A model takes pictures under its own name: the input `image`, BYTES `[-1]`, files of JPEG, PNG, WebP …; `NAME.tensor` takes the
+network's own inputs.
+
+* JSON alone: without the header `{LENGTH_HEADER}`.
+* JSON with tensors behind it (the binary tensor extension): the header says how many bytes of the body are JSON; each input with
+  `parameters.binary_data_size` has so many bytes behind it, in the inputs' order. An element of BYTES follows its length (4 bytes, little-endian).
+* One bare input: the header is 0, and the whole body is one picture, or one row of a network with one input. The outputs come as bytes.
+
+The header decides; the content type is not looked at."""
+_EXAMPLE: Mapping[str, Any] = {
+    "model_name": "open_nsfw",
+    "model_version": "1",
+    "id": "a1",
+    "outputs": [{"name": "outputs", "datatype": "FP32", "shape": [1, 2], "data": [0.972, 0.028]}],
+}
 
 
-def routes(service: Service) -> list[Route]:
-    """Return the endpoints; that for inference first, as the first that fits is taken and each takes its time."""
+def endpoints(service: Service) -> list[Endpoint]:
+    """Return the endpoints; that for inference first, as the first that fits is taken."""
+    names = [named.name for named in models.all_models(service)]
     return [
-        *_inference_routes(service),
-        *_server_routes(service),
-        *_model_routes(service),
-        *_repository_routes(service),
+        *_inference(service, names),
+        *_server(service),
+        *_models(service, names),
+        *_repository(service, names),
     ]
 
 
-def _inference_routes(service: Service) -> list[Route]:
+def _inference(service: Service, names: Sequence[str]) -> list[Endpoint]:
+    api = Endpoints("oip")
+    limit = service.settings.max_items
+
+    @_both(api.post, "/infer", _infer_description(), names)
     async def inference(request: Request) -> Response:
-        model = _served(service, request)
-        question, when = await _question(request, model, service.settings)
-        request.scope["state"]["pictures"] = question.rows(service.settings.max_items)
-        answer = await while_connected(request, infer(model, question, when, service.settings.max_items))
-        request.scope["state"]["milliseconds"] = answer.milliseconds
-        return _answered(answer)
+        named = _named(service, request)
+        question = await _read_request(request, named, service)
+        context = context_of(request)
+        context.pictures = question.rows(limit)
+        result = await while_connected(request, infer(named, question, question.options(), limit))
+        context.milliseconds = result.milliseconds
+        body, length = oip_body.write_response(result)
+        if length is None:
+            return Response(body, media_type="application/json")
+        return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
 
-    return _both("/infer", inference, "POST")
+    return api.rows
 
 
-def _server_routes(service: Service) -> list[Route]:
-    async def server(_: Request) -> Response:
-        return _json(description.server())
+def _server(service: Service) -> list[Endpoint]:
+    api = Endpoints("oip")
+    not_ready = Answer(503, "Not now.", [Content(schema.ServerReady)])
 
-    async def live(_: Request) -> Response:
-        return _json({"live": True})
+    @api.get(
+        "/v2",
+        Description("oipServer", "What the server is, and its extensions.", [ok(schema.ServerMetadata, "The server.")]),
+        right="predict",
+    )
+    async def server(_: Request) -> schema.ServerMetadata:
+        return models.server_metadata()
 
-    async def ready(_: Request) -> Response:
+    @api.get(
+        "/v2/health/live",
+        Description("oipLive", "Whether the server is alive.", [ok(schema.ServerLive, "It is.")]),
+        right=None,
+        probe=True,
+    )
+    async def live(_: Request) -> schema.ServerLive:
+        return schema.ServerLive(live=True)
+
+    @api.get(
+        "/v2/health/ready",
+        Description("oipReady", "Whether every model answers.", [ok(schema.ServerReady, "It is."), not_ready]),
+        right=None,
+        probe=True,
+    )
+    async def ready(_: Request) -> Reply[schema.ServerReady]:
         # The specification names the field `live` here too; one client reads that, another `ready`, a third the status
         # alone.
-        return _json({"live": service.ready, "ready": service.ready}, 200 if service.ready else 503)
+        return Reply(schema.ServerReady(live=service.ready, ready=service.ready), 200 if service.ready else 503)
 
-    async def all_stats(_: Request) -> Response:
-        return _json(statistics(all_served(service)))
+    @api.get(
+        "/v2/models/stats",
+        Description("oipAllStatistics", "What all models did.", [ok(schema.Statistics, "Their statistics.")]),
+        right="predict",
+    )
+    async def all_statistics(_: Request) -> schema.Statistics:
+        return models.statistics(models.all_models(service))
 
-    return [
-        Route("/v2", server, methods=["GET"]),
-        Route("/v2/health/live", live, methods=["GET"]),
-        Route("/v2/health/ready", ready, methods=["GET"]),
-        Route("/v2/models/stats", all_stats, methods=["GET"]),
+    return api.rows
+
+
+def _models(service: Service, names: Sequence[str]) -> list[Endpoint]:
+    api = Endpoints("oip")
+    unknown, not_now = errors(OipError, _UNKNOWN), errors(OipError, _UNKNOWN | _NOT_NOW)
+
+    @_both(
+        api.get,
+        "",
+        Description(
+            "oipModel", "What a model takes and gives.", [ok(schema.ModelDescription, "Its metadata."), *not_now]
+        ),
+        names,
+    )
+    async def metadata(request: Request) -> schema.ModelDescription:
+        return models.describe(_named(service, request))
+
+    @_both(
+        api.get,
+        "/ready",
+        Description("oipModelReady", "Whether a model answers.", [ok(schema.ModelReady, "It does."), *not_now]),
+        names,
+    )
+    async def ready(request: Request) -> schema.ModelReady:
+        named = _named(service, request)
+        if not named.ready:
+            raise named.unavailable()
+        return schema.ModelReady(name=named.name, ready=True)
+
+    @_both(
+        api.get,
+        "/config",
+        Description(
+            "oipConfiguration",
+            "A model's configuration, as Triton writes it.",
+            [ok(schema.ModelConfiguration, "The configuration."), *not_now],
+        ),
+        names,
+    )
+    async def configuration(request: Request) -> schema.ModelConfiguration:
+        return models.configuration(_named(service, request), service.settings.max_items)
+
+    @_both(
+        api.get,
+        "/stats",
+        Description("oipStatistics", "What a model did.", [ok(schema.Statistics, "Its statistics."), *unknown]),
+        names,
+    )
+    async def statistics(request: Request) -> schema.Statistics:
+        return models.statistics([_named(service, request)])
+
+    return api.rows
+
+
+def _repository(service: Service, names: Sequence[str]) -> list[Endpoint]:
+    api = Endpoints("oip")
+    name = [parameter("name", "path", {"type": "string", "enum": names}, "The model's name, either of its two.")]
+    done = [ok(schema.Empty, "It is done."), *errors(OipError, _UNKNOWN | _BODY)]
+
+    @api.post(
+        "/v2/repository/index",
+        Description(
+            "oipIndex",
+            "Every model with its state.",
+            [
+                ok(schema.RepositoryIndex, "The models."),
+                *errors(OipError, _BODY | {503: "Too much is being received at once."}),
+            ],
+            takes=[Content(schema.IndexRequest, examples={"what answers": {"ready": True}})],
+            may_be_empty=True,
+        ),
+        right="predict",
+    )
+    async def index(request: Request) -> schema.RepositoryIndex:
+        return models.index(service, ready=(await _read_model(schema.IndexRequest, request, service)).ready)
+
+    @api.post(
+        "/v2/repository/models/{name}/load",
+        Description(
+            "oipLoad",
+            "Load a model again from where it came from.",
+            done,
+            "The new version starts beside the old one, which answers until the new one has passed its golden vectors,"
+            " and goes on if that fails.",
+            parameters=name,
+            takes=[Content(schema.LoadRequest)],
+            may_be_empty=True,
+        ),
+        right="control",
+    )
+    async def load(request: Request) -> schema.Empty:
+        parameters = (await _read_model(schema.LoadRequest, request, service)).parameters
+        await models.load(service, request.path_params["name"], parameters or {})
+        return schema.Empty()
+
+    @api.post(
+        "/v2/repository/models/{name}/unload",
+        Description(
+            "oipUnload",
+            "Stop serving a model; what was accepted is finished.",
+            done,
+            parameters=name,
+            takes=[Content(schema.UnloadRequest)],
+            may_be_empty=True,
+        ),
+        right="control",
+    )
+    async def unload(request: Request) -> schema.Empty:
+        await _read_model(schema.UnloadRequest, request, service)
+        await models.unload(service, request.path_params["name"])
+        return schema.Empty()
+
+    return api.rows
+
+
+def _infer_description() -> Description:
+    header = {LENGTH_HEADER: {"description": "How many bytes of the body are JSON.", "schema": {"type": "integer"}}}
+    contents = [
+        Content(schema.InferResponse, examples={"the network's numbers": _EXAMPLE}),
+        Content(FILE, "application/octet-stream"),
     ]
+    return Description(
+        "oipInfer",
+        "Run a model.",
+        [
+            Answer(200, "The outputs; as octets where any of them goes as bytes behind the JSON.", contents, header),
+            *errors(OipError, _INFER_ERRORS),
+        ],
+        _INFER_DETAILS,
+        [
+            parameter(
+                LENGTH_HEADER,
+                "header",
+                {"type": "integer", "minimum": 0},
+                "How many bytes of the body are JSON; all of them where it is missing.",
+            ),
+            parameter(
+                "Content-Encoding",
+                "header",
+                {"type": "string", "enum": ["gzip", "deflate", "identity"]},
+                "How the body is compressed.",
+            ),
+        ],
+        [
+            Content(schema.PictureRequest, examples={"one picture": _pictures(1), "two pictures": _pictures(2)}),
+            Content(schema.InferRequest),
+            Content(FILE, "application/octet-stream"),
+        ],
+    )
 
 
-def _model_routes(service: Service) -> list[Route]:
-    async def metadata(request: Request) -> Response:
-        return _json(description.metadata(_served(service, request)))
-
-    async def ready(request: Request) -> Response:
-        model = _served(service, request)
-        if not model.ready:
-            raise model.unavailable()
-        return _json({"name": model.name, "ready": True})
-
-    async def config(request: Request) -> Response:
-        return _json(description.configuration(_served(service, request), service.settings.max_items))
-
-    async def stats(request: Request) -> Response:
-        return _json(statistics([_served(service, request)]))
-
-    return [
-        *_both("", metadata, "GET"),
-        *_both("/ready", ready, "GET"),
-        *_both("/config", config, "GET"),
-        *_both("/stats", stats, "GET"),
-    ]
+def _pictures(count: int) -> dict[str, Any]:
+    image = {"name": "image", "shape": [count], "datatype": "BYTES", "data": [PNG] * count}
+    return {"id": "a1", "inputs": [image]}
 
 
-def _repository_routes(service: Service) -> list[Route]:
-    settings = service.settings
+def _both(
+    method: Callable[..., Callable[[_H], _H]], tail: str, description: Description, names: Sequence[str]
+) -> Callable[[_H], _H]:
+    """Decorate a handler that answers at a model's path with a version, and without."""
+    model = parameter("name", "path", {"type": "string", "enum": names}, "The model's name.")
+    version = parameter(
+        "version", "path", {"type": "string"}, "Which load of the model; another than the current one is 404.", "1"
+    )
+    plain = replace(description, parameters=[model, *description.parameters])
+    versioned = replace(
+        description, name=f"{description.name}OfVersion", parameters=[model, version, *description.parameters]
+    )
 
-    async def index(request: Request) -> Response:
-        ready = binary.read_json(await read_body(request, settings), _MOST_JSON).get("ready", False)
-        if not isinstance(ready, bool):
-            raise bad_request(f"'ready' is {shown(ready)}; expected true or false")
-        return _json(repository.index(service, ready))
+    def add(handler: _H) -> _H:
+        method(_MODEL + tail, plain, right="predict")(handler)
+        return method(_VERSION + tail, versioned, right="predict")(handler)
 
-    async def load(request: Request) -> Response:
-        asked_for = binary.read_json(await read_body(request, settings), _MOST_JSON)
-        await repository.load(service, request.path_params["name"], binary.parameters_of(asked_for, "the request"))
-        return _json({})
-
-    async def unload(request: Request) -> Response:
-        binary.read_json(await read_body(request, settings), _MOST_JSON)
-        await repository.unload(service, request.path_params["name"])
-        return _json({})
-
-    return [
-        Route("/v2/repository/index", index, methods=["POST"]),
-        Route("/v2/repository/models/{name}/load", load, methods=["POST"]),
-        Route("/v2/repository/models/{name}/unload", unload, methods=["POST"]),
-    ]
+    return add
 
 
-def _both(tail: str, endpoint: _Endpoint, method: str) -> list[Route]:
-    """Return the endpoint's two routes: with a version and without."""
-    return [Route(prefix + tail, endpoint, methods=[method]) for prefix in (_MODEL, _VERSION)]
+def _named(service: Service, request: Request) -> models.NamedModel:
+    named = models.find_model(service, request.path_params["name"], request.path_params.get("version"))
+    context_of(request).model = named.model.name
+    return named
 
 
-def _served(service: Service, request: Request) -> Served:
-    found = served(service, request.path_params["name"], request.path_params.get("version"))
-    request.scope["state"]["model"] = found.deployment.name
-    return found
+async def _read_model(model: type[_M], request: Request, service: Service) -> _M:
+    return oip_body.read_model(model, await read_body(request, service), _MAX_JSON_BYTES)
 
 
-async def _question(request: Request, model: Served, settings: Settings) -> tuple[InferRequest, RequestOptions]:
+async def _read_request(request: Request, named: models.NamedModel, service: Service) -> schema.InferRequest:
     """Read the body, however it is written; raises RequestError."""
-    body = await read_body(request, settings)
+    body = await read_body(request, service)
     encoding = request.headers.get("content-encoding")
     if encoding is not None:
-        body = await inflated(body, encoding, settings.max_body_bytes)
-    length = binary.header_length(request.headers.getlist(binary.HEADER), len(body))
-    question = whole_body(model, body) if length == 0 else binary.read_request(body, length)
-    return question, asked(question.parameters)
-
-
-def _answered(answer: Answer) -> Response:
-    body, length = binary.write_answer(answer)
-    if length is None:
-        return Response(body, media_type="application/json")
-    return Response(body, headers={binary.HEADER: str(length)}, media_type="application/octet-stream")
-
-
-def _json(data: object, status: int = 200) -> Response:
-    return Response(to_json(data), status, media_type="application/json")
+        body = await oip_body.inflated(body, encoding, service.settings.max_body_bytes)
+    length = oip_body.header_length(request.headers.getlist(LENGTH_HEADER), len(body))
+    return whole_body(named, body) if length == 0 else oip_body.read_request(body, length)

@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
-from pydantic_core import to_json
+from typing import Literal
+
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
+from plimsoll.serve.api_models import ReplyModel
+from plimsoll.serve.http.description import TEXT, Answer, Content, Description, ok
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints
+from plimsoll.serve.http.replies import Reply
+from plimsoll.serve.served_model import State
 from plimsoll.serve.service import Service
 
 
-def routes(service: Service) -> list[Route]:
-    """Return the endpoints."""
+class Alive(ReplyModel):
+    """Whether the process is alive."""
 
-    async def alive(_: Request) -> Response:
-        return Response(b'{"status":"alive"}', media_type="application/json")
+    status: Literal["alive"]
 
-    async def ready(_: Request) -> Response:
-        models = {model.name: {"state": model.state, "reason": model.reason} for model in service.models.values()}
-        status = "draining" if service.draining else "ready" if service.ready else "not ready"
-        return Response(
-            to_json({"status": status, "models": models}), 200 if service.ready else 503, media_type="application/json"
+
+class ModelState(ReplyModel):
+    """Whether a model answers."""
+
+    state: State
+    reason: str
+
+
+class Readiness(ReplyModel):
+    """Whether every model answers."""
+
+    status: Literal["ready", "not ready", "draining"]
+    models: dict[str, ModelState]
+
+
+_ALIVE = Description("alive", "Whether the process is alive.", [ok(Alive, "It is.")])
+_READY = Description(
+    "ready",
+    "Whether every model answers.",
+    [
+        ok(Readiness, "Every model answers."),
+        Answer(503, "Not now: a model does not answer, or the service ends.", [Content(Readiness)]),
+    ],
+)
+_METRICS = Description(
+    "metrics",
+    "What the service does, for Prometheus.",
+    [
+        Answer(
+            200,
+            "In the format that the Accept header names.",
+            [Content(TEXT, media) for media in ("text/plain", "application/openmetrics-text")],
         )
+    ],
+)
 
+
+def endpoints(service: Service) -> list[Endpoint]:
+    """Return the endpoints."""
+    api = Endpoints("operations")
+
+    @api.get("/healthz", _ALIVE, right=None, probe=True)
+    async def alive(_: Request) -> Alive:
+        return Alive(status="alive")
+
+    @api.get("/readyz", _READY, right=None, probe=True)
+    async def ready(_: Request) -> Reply[Readiness]:
+        models = {model.name: ModelState(state=model.state, reason=model.reason) for model in service.models.values()}
+        status: Literal["ready", "not ready", "draining"] = (
+            "draining" if service.draining else "ready" if service.ready else "not ready"
+        )
+        return Reply(Readiness(status=status, models=models), 200 if service.ready else 503)
+
+    @api.get("/metrics", _METRICS, right="metrics", probe=True)
     async def metrics(request: Request) -> Response:
         body, content_type = service.metrics.page(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type})
 
-    return [Route("/healthz", alive), Route("/readyz", ready), Route("/metrics", metrics)]
+    return api.rows

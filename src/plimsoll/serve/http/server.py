@@ -18,10 +18,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from plimsoll.serve import log
 from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.app import application
-from plimsoll.serve.http.middleware import Shell
+from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
-from plimsoll.serve.tracing import Tracing, wanted
-from plimsoll.system import host as machine
+from plimsoll.serve.tracing import Tracing, is_enabled
+from plimsoll.system import host
 
 if TYPE_CHECKING:
     from plimsoll.serve.grpc.server import GrpcServer
@@ -52,22 +52,21 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
     accepted."""
     settings = service.settings
     lines = log.start(settings.log)
-    tracing = Tracing(settings.tracing) if wanted(settings.tracing) else None
+    tracing = Tracing(settings.tracing) if is_enabled(settings.tracing) else None
     try:
-        door = Authorizer(
-            settings.access
-        )  # Before the models, which take a while: it raises where there are no good keys.
+        # Before the models, which take a while: it raises where there are no good keys. One pipeline for both
+        # protocols, so that rates hold over both.
+        pipeline = Pipeline(service.metrics, settings.log, Authorizer(settings.access), lines, tracing)
         await service.start()
-        app = application(service, Shell(door, settings.access, settings.cors, settings.log, lines, tracing))
-        server = _Server(_config(app, service, address))
-        grpc_server = await _start_grpc(service, address, door, lines, tracing)
+        server = _Server(_config(application(service, pipeline), service, address))
+        grpc_server = await _start_grpc(service, address, pipeline)
         running = asyncio.create_task(server.serve())
         while not server.started and not running.done():
             await asyncio.sleep(0.01)
         if server.started:
-            spoken = f", gRPC on port {grpc_server.port}" if grpc_server is not None else ""
-            on_ready(f"{'https' if address.certificate else 'http'}://{address.host}:{server.port}{spoken}")
-            await _until_told(service, running)
+            grpc = f", gRPC on port {grpc_server.port}" if grpc_server is not None else ""
+            on_ready(f"{'https' if address.certificate else 'http'}://{address.host}:{server.port}{grpc}")
+            await _until_stopped(service, running)
             await _drain(service, server, grpc_server)
         await running
     finally:
@@ -77,23 +76,16 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         lines.close()
 
 
-async def _start_grpc(
-    service: Service, address: Address, door: Authorizer, lines: log.LineHandler, tracing: Tracing | None
-) -> GrpcServer | None:
+async def _start_grpc(service: Service, address: Address, pipeline: Pipeline) -> GrpcServer | None:
     if address.grpc_port is None:
         return None
     from plimsoll.serve.grpc import server  # Its library takes a while to load, and few ask for it.
 
-    return await server.start(
-        service,
-        server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key),
-        door,
-        lines,
-        tracing,
-    )
+    where = server.GrpcAddress(address.host, address.grpc_port, address.certificate, address.key)
+    return await server.start(service, where, pipeline)
 
 
-async def _until_told(service: Service, running: asyncio.Task[None]) -> None:
+async def _until_stopped(service: Service, running: asyncio.Task[None]) -> None:
     """Wait for SIGTERM or Ctrl-C, or for the server to end by itself; SIGHUP loads the models anew."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -102,9 +94,9 @@ async def _until_told(service: Service, running: asyncio.Task[None]) -> None:
         _on_signal(loop, getattr(signal, name), stop.set)
     if hasattr(signal, "SIGHUP"):
         _on_signal(loop, signal.SIGHUP, lambda: reloads.add(asyncio.ensure_future(service.reload())))
-    told = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({running, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
 
 
 async def _drain(service: Service, server: uvicorn.Server, grpc_server: GrpcServer | None) -> None:
@@ -143,7 +135,7 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
         app,
         host=address.host,
         port=address.port,
-        http=type("_Guarded", (_Guarded,), {"header_timeout": settings.header_timeout}),
+        http=type("_LimitedProtocol", (_LimitedProtocol,), {"header_timeout": settings.header_timeout}),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -159,21 +151,21 @@ def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
     )
 
 
-class _Guarded(HttpToolsProtocol):
+class _LimitedProtocol(HttpToolsProtocol):
     """Uvicorn's protocol with limits for the head of a request, which it doesn't have: a time, and a size.
 
     Without them a caller that never ends its head holds the connection, and fills the memory.
     """
 
     header_timeout: ClassVar[float]
-    _patience: asyncio.TimerHandle | None = None
+    _timeout: asyncio.TimerHandle | None = None
     _in_head = True
     _head_bytes = 0
     _refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience = self.loop.call_later(self.header_timeout, transport.close)
+        self._timeout = self.loop.call_later(self.header_timeout, transport.close)
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -190,8 +182,8 @@ class _Guarded(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
-        self._wait_no_longer()
-        self._patience = self.loop.call_later(self.header_timeout, self.transport.close)
+        self._cancel_timeout()
+        self._timeout = self.loop.call_later(self.header_timeout, self.transport.close)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)
@@ -200,7 +192,7 @@ class _Guarded(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._wait_no_longer()
+        self._cancel_timeout()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -208,18 +200,18 @@ class _Guarded(HttpToolsProtocol):
         self._in_head, self._head_bytes = True, 0
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_longer()
+        self._cancel_timeout()
         super().connection_lost(exc)
 
-    def _wait_no_longer(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
+    def _cancel_timeout(self) -> None:
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
 
 def run(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
     """Serve until told to stop; with uvloop where that is installed."""
-    machine.keep_memory_level()
+    host.keep_memory_level()
     if sys.platform == "win32":
         asyncio.run(serve(service, address, on_ready))
         return

@@ -1,13 +1,13 @@
-"""The protocol's datatypes, and NumPy's."""
+"""The protocol's datatypes and NumPy's; and how a caller's values stand in error messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from plimsoll.serve.oip.request import bad_request, shown
+from plimsoll.serve.messages import Problem, RequestError
 
 DTYPES: Mapping[str, np.dtype[Any]] = {
     "BOOL": np.dtype("?"),
@@ -24,11 +24,20 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
     "FP64": np.dtype("<f8"),
 }
 """As they travel: little-endian. BYTES and BF16 have no dtype of NumPy's."""
-
 DATATYPES: Mapping[np.dtype[Any], str] = {dtype: datatype for datatype, dtype in DTYPES.items()}
 """The other way round; asking a dtype for its name takes longer than all else that is done with an answer."""
-
 _NAMES = {dtype.name: datatype for datatype, dtype in DTYPES.items()} | {"object": "BYTES", "bfloat16": "BF16"}
+
+
+def bad_request(message: str, hint: str = "") -> RequestError:
+    """Return the refusal (400) of what the caller could have done right."""
+    return RequestError(Problem("input", message, hint, 400))
+
+
+def quoted(value: object) -> str:
+    """Return a caller's value for an error message: quoted, and short."""
+    text = repr(value[:80]) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 90 else f"{text[:80]} …"
 
 
 def datatype_of(dtype: str) -> str:
@@ -38,7 +47,7 @@ def datatype_of(dtype: str) -> str:
 
 def dtype_of(datatype: str, where: str) -> np.dtype[Any]:
     """Return the dtype of numbers of this datatype; `where` names the tensor. Raises RequestError for BF16, BYTES and
-    what is none."""
+    unknown ones."""
     dtype = DTYPES.get(datatype)
     if dtype is not None:
         return dtype
@@ -50,4 +59,14 @@ def dtype_of(datatype: str, where: str) -> np.dtype[Any]:
         raise bad_request(
             f"{where} is BYTES, and networks of text are not served", "Pictures go to the model under its own name."
         )
-    raise bad_request(f"{where} is of the datatype {shown(datatype)}; expected one of {', '.join(DTYPES)}, BYTES")
+    raise bad_request(f"{where}: unknown datatype {quoted(datatype)}; choose from {', '.join(DTYPES)}, BYTES")
+
+
+def listed(sizes: Sequence[int]) -> str:
+    """Return a shape for an error message; a monstrous size in words."""
+    return "[" + ", ".join(map(short, sizes)) + "]"
+
+
+def short(number: int) -> str:
+    """Return a number that a caller chose; a monstrous one in words."""
+    return str(number) if abs(number) < 10**15 else "far too many"

@@ -1,0 +1,200 @@
+"""The table of what is served over HTTP.
+
+Each interface writes its endpoints down where they are implemented, with a decorator:
+
+    api = Endpoints("native")
+
+    @api.post("/v1/predict", Description("predict", "Answer one picture or many.", …), right="predict")
+    async def predict(request: Request) -> PredictResponse: ...
+
+The same rows route a request, say which right it needs (`EndpointTable`), under which interface it is counted and
+whether it is a probe (`Operation`), and are described at /openapi.json.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
+from urllib.parse import quote
+
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from plimsoll.serve.access.authorizer import AccessSettings, Right
+from plimsoll.serve.http.description import Description
+from plimsoll.serve.http.replies import Reply, error_reply
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.pipeline import Interface, Operation, RequestContext
+
+Method = Literal["GET", "POST"]
+Handler = Callable[[Request], Awaitable[BaseModel | Reply[Any] | Response]]
+_H = TypeVar("_H", bound=Callable[[Request], Awaitable[Any]])
+_FAVICON = "/favicon.ico"
+"""Browsers request it without a key; there is none (404)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Endpoint(Operation):
+    """A method at a path."""
+
+    method: Method = "GET"
+    handler: Handler
+    description: Description | None = None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        if "{" not in self.path:
+            return None
+        parts = re.split(r"\{(\w+)\}", self.path)
+        return re.compile("".join(f"(?P<{part}>[^/]+)" if at % 2 else re.escape(part) for at, part in enumerate(parts)))
+
+    def match(self, path: str) -> Mapping[str, str] | None:
+        """Return the parameters in a decoded path, or None where the path is another's."""
+        if self._pattern is None:
+            return {} if path == self.path else None
+        found = self._pattern.fullmatch(path)
+        return found.groupdict() if found is not None else None
+
+    def has_method(self, method: str) -> bool:
+        """Whether it answers a method; HEAD is answered as GET."""
+        return method == self.method or (method == "HEAD" and self.method == "GET")
+
+
+class Endpoints:
+    """The endpoints of one interface; `get` and `post` are decorators of their handlers."""
+
+    def __init__(self, interface: Interface) -> None:
+        self.interface = interface
+        self.rows: list[Endpoint] = []
+
+    def get(
+        self, path: str, description: Description, *, right: Right | None = "control", probe: bool = False
+    ) -> Callable[[_H], _H]:
+        """Have the decorated function answer GET."""
+        return self._adding("GET", path, description, right, probe=probe)
+
+    def post(self, path: str, description: Description, *, right: Right | None = "control") -> Callable[[_H], _H]:
+        """Have the decorated function answer POST."""
+        return self._adding("POST", path, description, right, probe=False)
+
+    def _adding(
+        self, method: Method, path: str, description: Description, right: Right | None, *, probe: bool
+    ) -> Callable[[_H], _H]:
+        def add(handler: _H) -> _H:
+            row = Endpoint(path, self.interface, right, probe, method=method, handler=handler, description=description)
+            self.rows.append(row)
+            return handler
+
+        return add
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What answers a request."""
+
+    endpoint: Endpoint
+    parameters: Mapping[str, str]
+    """Those in its path."""
+    right: Right | None
+    """What the caller needs; None where everybody may."""
+
+
+class EndpointTable:
+    """All endpoints; the first that has a request's path and method answers it."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], access: AccessSettings | None = None) -> None:
+        access = access or AccessSettings()
+        self.endpoints = endpoints
+        self._open_metrics = access.open_metrics
+        self._open = frozenset(path for path in access.open_paths if not path.endswith("/*"))
+        self._open_below = tuple(path[:-1] for path in access.open_paths if path.endswith("/*"))
+
+    def find(self, method: str, path: str) -> Match:
+        """Return what answers a request: an endpoint, or a stand-in that says why there is none.
+
+        Learning that a path leads nowhere needs a key.
+        """
+        if not is_readable(path):
+            return Match(_refusing(path, _UNREADABLE), {}, None)
+        others: list[Endpoint] = []
+        for endpoint in self.endpoints:
+            parameters = endpoint.match(path)
+            if parameters is not None:
+                if endpoint.has_method(method):
+                    return Match(endpoint, parameters, self.right(endpoint, path))
+                others.append(endpoint)
+        endpoint = _not_allowed(method, path, others) if others else self._redirecting(path) or _not_found(path)
+        is_favicon = path == _FAVICON and method in ("GET", "HEAD")
+        return Match(endpoint, {}, None if is_favicon else self.right(endpoint, path))
+
+    def right(self, endpoint: Endpoint, path: str) -> Right | None:
+        """Return what a request needs, where settings may have opened its path.
+
+        A wildcard opens no endpoint that controls models, which stand among those for inference.
+        """
+        if path in self._open or (endpoint.right == "metrics" and self._open_metrics):
+            return None
+        if endpoint.right != "control" and self._open_below and path.startswith(self._open_below):
+            return None
+        return endpoint.right
+
+    def _redirecting(self, path: str) -> Endpoint | None:
+        """Return what leads from a path with a slash too many or too few to the right one."""
+        other = path.rstrip("/") if path.endswith("/") else path + "/"
+        if not any(endpoint.match(other) is not None for endpoint in self.endpoints):
+            return None
+
+        async def redirect(request: Request) -> Response:
+            query = request.scope["query_string"].decode("latin-1")
+            return RedirectResponse(quote(other) + (f"?{query}" if query else ""))
+
+        return _stand_in(path, redirect)
+
+
+def is_readable(path: str) -> bool:
+    """Return whether a decoded path is printable text: no control, format or separator characters, and no U+FFFD, which
+    replaces invalid UTF-8.
+
+    Such characters are read differently in different places: Python's `$` ignores a trailing newline, `\\Z` doesn't.
+    """
+    return path.isprintable() and "\ufffd" not in path
+
+
+def context_of(request: Request) -> RequestContext:
+    """Return what is known of a request, for the handler to add to."""
+    context: RequestContext = request.scope["state"]["context"]
+    return context
+
+
+_UNREADABLE = Problem(
+    "input", "the path contains control characters, or is not UTF-8", "Is it percent-encoded correctly?", 400
+)
+
+
+def _stand_in(path: str, handler: Handler) -> Endpoint:
+    return Endpoint("", "oip" if path.startswith("/v2") else "none", "predict", handler=handler)
+
+
+def _refusing(path: str, problem: Problem) -> Endpoint:
+    async def refuse(_: Request) -> Response:
+        raise RequestError(problem)
+
+    return _stand_in(path, refuse)
+
+
+def _not_found(path: str) -> Endpoint:
+    hint = "GET /openapi.json lists what there is."
+    return _refusing(path, Problem("input", f"there is nothing at {path}", hint, 404))
+
+
+def _not_allowed(method: str, path: str, others: Sequence[Endpoint]) -> Endpoint:
+    async def refuse(request: Request) -> Reply[BaseModel]:
+        problem = Problem("input", f"{method} is not allowed at {path}", "GET /openapi.json lists what there is.", 405)
+        allowed = sorted({name for other in others for name in ("GET", "HEAD", "POST") if other.has_method(name)})
+        return error_reply(problem, context_of(request).operation.interface, {"Allow": ", ".join(allowed)})
+
+    return _stand_in(path, refuse)

@@ -1,0 +1,318 @@
+"""`POST /v1/predict`: pictures in, answers by the model's task out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.requests import Request
+
+from plimsoll.serve.api_models import BASE64, DescribedAs, ReplyModel, read_json, validated
+from plimsoll.serve.http import urls
+from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts, while_connected
+from plimsoll.serve.http.description import (
+    PICTURE_AS_BODY,
+    PNG,
+    Content,
+    Description,
+    errors,
+    ok,
+    parameter,
+    picture_parts,
+)
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, context_of
+from plimsoll.serve.http.replies import ErrorInfo, ErrorResponse, Reply
+from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
+from plimsoll.serve.served_model import ServedModel
+from plimsoll.serve.service import Service
+
+
+class PredictOptions(BaseModel):
+    """What is asked for besides the pictures: in the query, or in a JSON body."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field("", description="The model's name; may be left out where there is only one.")
+    top: Annotated[int, Field(ge=1, le=100_000)] | None = Field(None, description="Only the best so many labels.")
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(None, description="Replaces the model's threshold.")
+    priority: Annotated[int, Field(ge=-1, le=1)] = Field(0, description="1 goes before 0, 0 before -1.")
+    timeout: Annotated[float, Field(ge=0.1, le=3600)] | None = Field(
+        None, description="Seconds; what is not answered by then has the problem `deadline`."
+    )
+    masks: Literal["rle", "png"] = Field(
+        "rle", description="How the classes of pixels are written: run lengths of each label, or a PNG in base64."
+    )
+
+    def options(self) -> RequestOptions:
+        """Return them as the service takes them."""
+        return RequestOptions(self.top, self.threshold, self.priority, self.timeout, self.masks)
+
+
+class PictureSource(BaseModel):
+    """A picture, or where it is."""
+
+    model_config = ConfigDict(extra="forbid", title="Picture")
+
+    data: str | None = Field(None, description="The picture file in base64.")
+    url: str | None = Field(
+        None, description="Where the picture is, in place of `data`; only for hosts that the service was told to trust."
+    )
+    name: str | None = Field(None, description="Comes back beside its answer.")
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.data is None) == (self.url is None):
+            raise ValueError("a picture has either data or url")
+        return self
+
+
+class PredictRequest(PredictOptions):
+    """A JSON body."""
+
+    images: list[PictureSource] = Field(min_length=1)
+
+
+class ClassifyAnswer(ReplyModel):
+    """Of a classifier."""
+
+    label: str | None = Field(description="The decision; null where no score reaches the threshold.")
+    score: float = Field(description="Of the positive label, or of the best one.")
+    scores: dict[str, float] = Field(description="By label, best first.")
+
+
+class DetectedBox(ReplyModel):
+    """Something that was detected."""
+
+    label: str
+    score: float
+    box: list[float] = Field(
+        description="x0, y0, x1, y1 in pixels of the picture as it was sent.", min_length=4, max_length=4
+    )
+
+
+class DetectAnswer(ReplyModel):
+    """Of a detector, best first."""
+
+    boxes: list[DetectedBox]
+
+
+class LandmarksAnswer(ReplyModel):
+    """Of a network that finds landmarks."""
+
+    points: list[list[float]] = Field(description="x, y (and z) each, in pixels of the picture as it was sent.")
+    presence: float | None = Field(None, description="How sure the network is that the object is there at all.")
+
+
+class SegmentAnswer(ReplyModel):
+    """Of a network that gives a class to every pixel."""
+
+    mask: dict[str, Any]
+
+
+class TensorAnswer(ReplyModel):
+    """The raw outputs of a network without a task."""
+
+    outputs: dict[str, Any]
+
+
+Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TensorAnswer | None
+
+
+class PictureResult(ReplyModel):
+    """What came of a picture: an answer or an error."""
+
+    name: str | None = Field(description="As it was sent.")
+    answer: Annotated[Any, DescribedAs(Row)]
+    error: ErrorInfo | None
+    milliseconds: dict[str, float] = Field(
+        description="queue: until a worker took it; decode, infer, answer: what its batch took."
+    )
+    batch: int = Field(description="How many pictures were computed together.")
+
+
+class PredictResponse(ReplyModel):
+    """The answers."""
+
+    model: str
+    version: str
+    results: list[PictureResult]
+
+
+class PredictError(ErrorResponse):
+    """The problem of a request's only picture, beside its entry."""
+
+    model: str
+    version: str
+    results: list[PictureResult]
+
+
+@dataclass(frozen=True)
+class SentPicture:
+    """A picture as it was sent, or what is wrong with it."""
+
+    name: str | None
+    data: bytes | None
+    problem: Problem | None = None
+
+
+_Options = TypeVar("_Options", bound=PredictOptions)
+_EXPECTED_JSON = 'Send {"images": [{"data": "<base64>"}]}.'
+_EXPECTED = "Send a picture's bytes, parts named `file`, or JSON with `images`."
+_EXAMPLE: Mapping[str, Any] = {
+    "model": "open_nsfw",
+    "version": "1",
+    "results": [
+        {
+            "name": "photo.png",
+            "answer": {"label": "sfw", "score": 0.028, "scores": {"sfw": 0.972, "nsfw": 0.028}},
+            "error": None,
+            "milliseconds": {"queue": 0.2, "decode": 2.1, "infer": 5.3, "answer": 0.1},
+            "batch": 1,
+        }
+    ],
+}
+_ERRORS = {
+    400: "The request can't be read.",
+    404: "There is no such model.",
+    408: "The body came too slowly.",
+    413: "The body is too large, or holds too many pictures.",
+    415: "The body is of a kind that is not read.",
+    422: "What is asked is not allowed.",
+    503: "There is no room, or no worker.",
+}
+_PICTURE_ERRORS = {
+    400: "The only picture can't be read.",
+    413: "The only picture is too large.",
+    415: "The only picture is of a kind that is not read.",
+    422: "The network's answer for the only picture does not fit its Spec.",
+    500: "A worker ended, twice, while it computed the only picture.",
+    503: "No worker answers now.",
+    504: "There was no answer within `timeout`.",
+}
+
+
+def endpoints(service: Service) -> list[Endpoint]:
+    """Return the endpoint."""
+    api = Endpoints("native")
+
+    @api.post("/v1/predict", _description(service), right="predict")
+    async def predict(request: Request) -> PredictResponse | Reply[PredictError]:
+        options, sent = await _read(request, service)
+        model = service.find(options.model)
+        context = context_of(request)
+        context.model, context.pictures = model.name, len(sent)
+        pictures = [picture.data for picture in sent if picture.data is not None]
+        results = await while_connected(request, model.predict(pictures, options.options())) if pictures else []
+        context.milliseconds = [result.milliseconds for result in results]
+        return _response(model, sent, results)
+
+    return api.rows
+
+
+def _description(service: Service) -> Description:
+    names = sorted(service.models)
+    images = {"images": [{"data": PNG, "name": "photo.png"}]} | ({"model": names[0]} if len(names) > 1 else {})
+    fetching = {502: "The only picture could not be fetched from its URL."} if service.settings.urls.hosts else {}
+    return Description(
+        "predict",
+        "Answer one picture or many.",
+        [
+            ok(PredictResponse, "The answers.", a_classifier=_EXAMPLE),
+            *errors(ErrorResponse, _ERRORS),
+            *errors(PredictError, _PICTURE_ERRORS | fetching),
+        ],
+        "Each picture has an entry in `results`, in the order in which they were sent, with an answer or an error. "
+        "With a JSON body the options stand in the body, else in the query.",
+        [_option(name, schema, names) for name, schema in PredictOptions.model_json_schema()["properties"].items()],
+        [
+            *PICTURE_AS_BODY,
+            picture_parts("file"),
+            Content(PredictRequest, examples={"one picture": images, "the best label": images | {"top": 1}}),
+        ],
+    )
+
+
+def _option(name: str, schema: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    bare = {key: value for key, value in schema.items() if key != "description"}
+    return parameter(name, "query", bare, schema["description"], names[0] if name == "model" and names else None)
+
+
+async def _read(request: Request, service: Service) -> tuple[PredictOptions, list[SentPicture]]:
+    """Return the options and the pictures: raw bytes, multipart files or base64 in JSON; raises RequestError."""
+    kind = media_type(request)
+    if kind == "application/json":
+        return await _read_json(request, service)
+    options = PredictOptions()
+    if request.scope["query_string"]:
+        options = _validated(PredictOptions, dict(request.query_params))
+    if kind == "multipart/form-data":
+        parts = await read_parts(request, service)
+        files = [part for part in parts if part.filename is not None or part.name == "file"]
+        sent = [SentPicture(part.filename, part.data) for part in files]
+    elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-www-form-urlencoded", ""):
+        body = await read_body(request, service)
+        sent = [SentPicture(None, body)] if body else []
+    else:
+        hint = "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json."
+        raise RequestError(Problem("input", f"unknown media type {kind[:100]!r}", hint, 415))
+    check_count(len(sent), service.settings, _EXPECTED)
+    return options, sent
+
+
+async def _read_json(request: Request, service: Service) -> tuple[PredictOptions, list[SentPicture]]:
+    body = _validated(PredictRequest, read_json(await read_body(request, service), _EXPECTED_JSON))
+    check_count(len(body.images), service.settings, _EXPECTED)
+    named = [picture.url for picture in body.images if picture.url is not None]
+    fetched = iter(await while_connected(request, urls.fetch_all(named, service.settings.urls)) if named else ())
+    return body, [
+        _decoded(picture) if picture.url is None else _fetched(picture, next(fetched)) for picture in body.images
+    ]
+
+
+def _validated(model: type[_Options], data: object) -> _Options:
+    return validated(model, data, status=422, hint=f"Allowed: {', '.join(model.model_fields)}.")
+
+
+def _fetched(picture: PictureSource, fetched: bytes | Problem) -> SentPicture:
+    if isinstance(fetched, Problem):
+        return SentPicture(picture.name, None, fetched)
+    return SentPicture(picture.name, fetched)
+
+
+def _decoded(picture: PictureSource) -> SentPicture:
+    try:
+        return SentPicture(picture.name, BASE64.validate_strings(picture.data))
+    except ValidationError as error:
+        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
+        return SentPicture(picture.name, None, Problem("input", f"its data is not base64: {reason}", status=400))
+
+
+def _response(
+    model: ServedModel, sent: Sequence[SentPicture], results: Sequence[InferenceResult]
+) -> PredictResponse | Reply[PredictError]:
+    """Return the answer to a request: an entry for each picture in the order in which they were sent.
+
+    A lone picture's problem is the request's; of several each has its own.
+    """
+    rest = iter(results)
+    all_results = [
+        next(rest) if picture.data is not None else InferenceResult(None, picture.problem) for picture in sent
+    ]
+    entries = [_entry(picture.name, result) for picture, result in zip(sent, all_results, strict=True)]
+    problem = all_results[0].problem if len(sent) == 1 else None
+    if problem is None:
+        return PredictResponse(model=model.name, version=model.version, results=entries)
+    failed = PredictError(error=ErrorInfo.of(problem), model=model.name, version=model.version, results=entries)
+    return Reply(failed, problem.status, problem)
+
+
+def _entry(name: str | None, result: InferenceResult) -> PictureResult:
+    return PictureResult(
+        name=name,
+        answer=result.row,
+        error=ErrorInfo.of(result.problem) if result.problem is not None else None,
+        milliseconds={stage: round(value, 3) for stage, value in result.milliseconds.items()},
+        batch=result.batch,
+    )

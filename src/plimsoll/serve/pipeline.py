@@ -1,0 +1,279 @@
+"""What every request goes through, whichever protocol it comes by.
+
+```
+recorded        its line in the log and its counts, whatever came of it
+└─ handled
+   ├─ authorize    a key, and its right          plimsoll.serve.access
+   ├─ limit        how often the caller may ask
+   ├─ trace        a span                        plimsoll.serve.tracing
+   └─ handle       the interface's own code, which reads the request within `ReceiveLimit`
+```
+
+`plimsoll.serve.http.app` and `plimsoll.serve.grpc.handler` adapt it to their protocols: they make a `RequestContext`,
+and write an error as their callers read it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, TypeVar
+
+from plimsoll.errors import PlimsollError
+from plimsoll.serve.access.authorizer import Admission, Authorizer, Caller, Right, caller_of
+from plimsoll.serve.log import LineHandler, LogSettings, timestamp
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.tracing import Tracing
+
+Interface = Literal["native", "oip", "operations", "compat", "page", "grpc", "none"]
+"""What a request is counted under; `none` for paths at which nothing is served."""
+
+MAX_PATH = 200
+"""Characters of a path in the log and in traces."""
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_log = logging.getLogger("plimsoll.serve")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is served at a path: a row of the table that says who may ask and how it is counted."""
+
+    path: str
+    """As its route is written: `/v2/models/{name}`; of gRPC `/service/procedure`."""
+    interface: Interface
+    right: Right | None = "control"
+    """What a caller needs; None where everybody may. What nobody classified needs the most."""
+    probe: bool = False
+    """Whether it is asked every few seconds by whatever watches the service: not traced, and not logged while it is
+    well."""
+
+
+class RequestContext:
+    """A request, and what becomes known of it while it is answered."""
+
+    def __init__(self, operation: Operation, method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+        self.operation = operation
+        self.method = method
+        self.path = path
+        self.headers = headers
+        """Names in lower case; of gRPC the metadata."""
+        self.right = operation.right
+        """What this request needs, which settings may have relaxed."""
+        self.address = ""
+        """The caller's; empty for a Unix socket."""
+        self.request_id = request_id(headers)
+        self.started = time.perf_counter()
+        self.started_ns = time.time_ns()
+        self.received_ns: int | None = None
+        """When its body was there."""
+        self.answered_ns: int | None = None
+        """When its answer began."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.options: Mapping[str, str] = {}
+        """What was asked for besides the answer, as far as that may be logged."""
+        self.model = ""
+        self.pictures = 0
+        self.milliseconds: Sequence[Mapping[str, float]] = ()
+        """How long each picture took in each stage."""
+        self.key = ""
+        """The name of the caller's key."""
+        self.trace_id = ""
+        self.status: int | str | None = None
+        """HTTP's status, or the name of gRPC's; None where there was no answer."""
+        self.gone = False
+        """Whether the caller gave up before the answer."""
+        self.failure: BaseException | None = None
+        """A bug of ours."""
+        self.span_name = method
+        self.attributes: dict[str, Any] = {}
+        """Of its span, in OpenTelemetry's words for the protocol."""
+        self.server_fault = False
+        """Whether its span is marked as an error."""
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it got a good answer."""
+        return self.status == "OK" or (isinstance(self.status, int) and self.status < 400)
+
+    def caller(self) -> Caller:
+        """Return who asks."""
+        return caller_of(self.headers, self.address)
+
+
+class Pipeline:
+    """What all requests go through. Without an authorizer everybody may ask, without lines nothing is logged, without
+    tracing there are no spans."""
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        log: LogSettings,
+        authorizer: Authorizer | None = None,
+        lines: LineHandler | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.authorizer = authorizer
+        self._metrics = metrics
+        self._settings = log
+        self._lines = lines if log.requests else None
+        self._tracing = tracing
+
+    @contextmanager
+    def recorded(self, context: RequestContext) -> Iterator[None]:
+        """Log and measure what a block does for a request, whatever comes of it."""
+        try:
+            yield
+        except Exception as error:
+            context.failure = error
+            raise
+        finally:
+            self._record(context)
+
+    async def handled(
+        self,
+        context: RequestContext,
+        handle: Callable[[], Awaitable[_T]],
+        fail: Callable[[PlimsollError], Awaitable[_T]],
+        admission: Admission | None = None,
+    ) -> _T:
+        """Return what `handle` returns where the caller is admitted; `fail` answers with an error.
+
+        `admission`: where the caller has been admitted already.
+        """
+        try:
+            admission = admission or await self.authorize(context)
+        except RequestError as refused:
+            return await fail(refused)
+        with self._traced(context):
+            try:
+                return await handle()
+            except PlimsollError as error:
+                return await fail(error)
+            except Exception as error:
+                if context.answered_ns is not None:
+                    raise
+                _log.exception("an error of ours at %s", context.path)
+                context.failure = error
+                return await fail(RequestError(BUG))
+            finally:
+                admission.settle(context.pictures or 1)
+
+    async def authorize(self, context: RequestContext) -> Admission:
+        """Admit a caller; raises RequestError: 401, 403, or 429 where it asks too often."""
+        if self.authorizer is None or context.right is None:
+            return Admission()
+        admission = await self.authorizer.admit(context.caller(), context.right)
+        if admission.key is not None:
+            context.key = admission.key.name
+        return admission
+
+    @contextmanager
+    def _traced(self, context: RequestContext) -> Iterator[None]:
+        if self._tracing is None or context.operation.probe:
+            yield
+            return
+        span = self._tracing.begin(context)
+        try:
+            yield
+        except Exception as error:
+            context.failure, context.server_fault = error, True
+            raise
+        finally:
+            self._tracing.end(span, context)
+
+    def _record(self, context: RequestContext) -> None:
+        interface, seconds = context.operation.interface, time.perf_counter() - context.started
+        self._metrics.requests.labels(context.model, interface, str(context.status or 0)).inc()
+        self._metrics.request_seconds.labels(context.model, interface).observe(seconds)
+        if self._lines is not None and self._is_logged(context):
+            self._lines.put(line_fields(context, seconds, self._settings))
+
+    def _is_logged(self, context: RequestContext) -> bool:
+        """Whether a request gets a line: failures always do; the others by the sample, and not on quiet paths."""
+        if not context.succeeded:
+            return True
+        quiet = self._settings.quiet
+        if context.operation.probe if quiet is None else context.path in quiet:
+            return False
+        return self._settings.sample >= 1 or random.random() < self._settings.sample
+
+
+BUG = Problem("failed", "this is a bug in Plimsoll", "Its log says more; please report it.", 500)
+
+
+def problem_of(error: PlimsollError) -> Problem:
+    """Return what an error means for the caller."""
+    return error.problem if isinstance(error, RequestError) else Problem.of(error)
+
+
+def request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:
+    """Return the caller's id for a request where it may stand in the log and go back in the answer, else a new one of
+    128 random bits."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return os.urandom(16).hex()
+
+
+def line_fields(context: RequestContext, seconds: float, settings: LogSettings) -> dict[str, Any]:
+    """Return the log line of a request that is over.
+
+    It never has a picture, a file name, a key, or a value of the query other than the numbers that this service knows.
+    """
+    fields: dict[str, Any] = {
+        "time": timestamp(),
+        "status": context.status,
+        "method": context.method,
+        "path": context.path[:MAX_PATH],
+        "milliseconds": round(1e3 * seconds, 2),
+        "request_id": context.request_id,
+        "bytes_in": context.bytes_in,
+        "bytes_out": context.bytes_out,
+    }
+    known = {
+        "model": context.model,
+        "pictures": context.pictures,
+        "key": context.key,
+        "trace_id": context.trace_id,
+        "stages": longest(context.milliseconds),
+        "options": context.options,
+    }
+    fields |= {name: value for name, value in known.items() if value}
+    if settings.clients != "nothing" and context.address:
+        fields["client"] = context.address if settings.clients == "address" else masked(context.address)
+    if context.gone:
+        fields["gone"] = True
+    if context.failure is not None:
+        fields["error"] = type(context.failure).__name__
+    return fields
+
+
+def longest(pictures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return how long each stage took for the picture for which it took longest."""
+    stages: dict[str, float] = {}
+    for picture in pictures:
+        for stage, milliseconds in picture.items():
+            if milliseconds > stages.get(stage, -1.0):
+                stages[stage] = milliseconds
+    return {stage: round(milliseconds, 2) for stage, milliseconds in stages.items()}
+
+
+@lru_cache(65_536)
+def masked(address: str) -> str:
+    """Return an address without the bits that tell households apart: its /24 (IPv4) or /48 (IPv6) network."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return ""
+    return str(ipaddress.ip_network((address, 24 if parsed.version == 4 else 48), strict=False))
