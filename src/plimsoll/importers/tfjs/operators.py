@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from plimsoll.importers.tfjs.value import Array, Order, Pair, Value, Window, broadcast, channels_of
+from plimsoll.importers.tfjs.tensors import Array, Order, Pair, Value, Window, broadcast, channels_of
 from plimsoll.onnx.writer import GraphWriter
 
 _TO_FIRST, _TO_LAST = [0, 3, 1, 2], [0, 2, 3, 1]
+
+
+@dataclass(frozen=True)
+class ConvertedGraph:
+    """A model as a graph of ONNX, with the names of its inputs and outputs, which are TensorFlow.js's."""
+
+    graph: GraphWriter
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 class TensorFlowWriter:

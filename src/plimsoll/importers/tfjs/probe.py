@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from plimsoll.errors import BackendMissingError, ModelError
 from plimsoll.importers.base import Probe
 from plimsoll.importers.tfjs.files import Stored
-from plimsoll.importers.tfjs.written import Written
+from plimsoll.importers.tfjs.operators import ConvertedGraph
 from plimsoll.system import npm, subprocesses
 from plimsoll.system.npm import NpmFiles
 from plimsoll.system.subprocesses import JobError, Limits
@@ -38,7 +38,7 @@ _FEW = 20_000_000
 Arrays = dict[str, NDArray[Any]]
 
 
-def answer(stored: Stored, written: Written, chosen: bool) -> tuple[Probe | None, str]:
+def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe | None, str]:
     """Return what TensorFlow.js answers, or no probe and the reason in words; `chosen`: the outputs are not the model's
     own.
 
@@ -72,7 +72,7 @@ def answer(stored: Stored, written: Written, chosen: bool) -> tuple[Probe | None
     return Probe(f"TensorFlow.js {result['version']}", feeds, answers), ""
 
 
-def _feeds(stored: Stored, written: Written) -> Arrays:
+def _feeds(stored: Stored, written: ConvertedGraph) -> Arrays:
     chance = np.random.default_rng(0)
     numbers = sum(one.size for one in stored.weights.values())
     items = 1 if numbers > _FEW else 2
@@ -82,7 +82,7 @@ def _feeds(stored: Stored, written: Written) -> Arrays:
     return {name: chance.uniform(0, 1, (items, *sizes)).astype(np.float32) for name, sizes in sides.items()}
 
 
-def _write(folder: Path, library: Path, stored: Stored, written: Written, feeds: Arrays, chosen: bool) -> None:
+def _write(folder: Path, library: Path, stored: Stored, written: ConvertedGraph, feeds: Arrays, chosen: bool) -> None:
     inputs = []
     for place, (name, feed) in enumerate(feeds.items()):
         feed.tofile(folder / f"feed{place}.bin")

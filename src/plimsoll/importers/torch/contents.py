@@ -1,19 +1,25 @@
-"""What a PyTorch file holds, told without running anything of it: pickles are walked opcode by opcode, never loaded."""
+"""What a PyTorch file holds, told without running anything of it and without PyTorch.
+
+Pickles are walked opcode by opcode, never loaded. An exported program is no pickle, but its JSON is not inert either:
+`torch.export.load` has SymPy evaluate its sizes as Python, and looks the targets of calls up by their dotted names
+anywhere below `torch`. So both are held to what PyTorch itself writes.
+"""
 
 from __future__ import annotations
 
 import io
+import json
 import pickletools
 import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from plimsoll.errors import ModelError
-from plimsoll.importers.torch import programs
 
-ModelFormat = Literal["exported", "torchscript", "weights", "module"]
+FileKind = Literal["exported", "torchscript", "weights", "module"]
 """A torch.export program; a TorchScript archive; tensors by their names; a pickled module, or anything else that runs
 code when it is loaded."""
 
@@ -37,12 +43,34 @@ _REACHES_OUT = re.compile(
 )
 """TorchScript that reads or writes files, or calls operators of libraries that are not PyTorch's."""
 
+_FUNCTIONS = (
+    "Symbol|Integer|Float|Rational|Half|One|Zero|NegativeOne|Infinity|NegativeInfinity|Mul|Add|Pow|Abs|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|"
+    "ModularIndexing|Where|IntTrueDiv|FloatTrueDiv|FloatPow|PowByNatural|LShift|RShift|ToFloat|TruncToInt|TruncToFloat|CeilToInt|FloorToInt|"
+    "RoundToInt|RoundDecimal|IsNonOverlappingAndDenseIndicator|Identity|And|Or|Not|Xor|ITE|Piecewise|ExprCondPair|Equality|Unequality|"
+    "StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|sqrt|ceiling|floor"
+)
+"""What an expression may call: SymPy's numbers, arithmetic and comparisons, and PyTorch's own functions of sizes."""
+_FLAGS = "integer|positive|nonnegative|negative|nonpositive|nonzero|zero|real|finite|precision|evaluate|True|False|true|false"
+_SIZE_TOKEN = re.compile(
+    rf"\s+|[-+*/%(),<>=!&|~]|(?:{_FUNCTIONS}|{_FLAGS})\b(?!')|[a-z]{{1,3}}\d+\b|\d+(?:\.\d+)?(?:e[-+]?\d+)?\b"
+    r"|'(?!__)[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*'|'-?\d+(?:\.\d*)?(?:e[-+]?\d+)?'"
+)
+_GUARD_TOKEN = re.compile(
+    rf"\s+|[-+*/%(),<>=!]|(?:{_FUNCTIONS}|and|or|not|True|False)\b|\d+(?:\.\d+)?\b"
+    r"|L\['\w+'\](?:\[(?:\d+|'\w+')\])*(?:\.size\(\)\[\d+\])?"
+)
+"""What PyTorch notes about the sizes of its examples, such as `L['x'].size()[0] <= 64`."""
+_CALL_TARGET = re.compile(
+    r"torch\.ops\.(?:aten|prims|quantized|quantized_decomposed|torchvision)\.(?!from_file|save|load)\w+(?:\.\w+)*"
+    r"|torch\.ops\.(?:higher_order|profiler)\.\w+(?:\.\w+)*|_operator\.\w+|math\.\w+|torch\.sym_\w+|torch\._sym_\w+"
+)
+
 
 @dataclass(frozen=True)
 class Contents:
     """What was found."""
 
-    kind: ModelFormat
+    kind: FileKind
     suspicious: tuple[str, ...] = ()
     """What would run, or reach outside, when the file is used; in words or as `module.name`."""
     tensors: tuple[str, ...] = field(default=())
@@ -86,7 +114,7 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
     ):
         objects = tuple(tail for tail in tails if re.search(r"constants/(custom|opaque)_obj", tail))
         described = [name for name in names if name.endswith(".json")]
-        running = dict.fromkeys(one for name in described for one in programs.suspicious(_read(archive, name, path)))
+        running = dict.fromkeys(one for name in described for one in _foreign_code(_read(archive, name, path)))
         return Contents(
             "exported",
             (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running),
@@ -185,3 +213,55 @@ def _read(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
             f"{path}: {name} in it has {archive.getinfo(name).file_size:,} bytes; at most {MAX_PICKLE:,} are read"
         )
     return archive.read(name)
+
+
+def _foreign_code(description: bytes) -> tuple[str, ...]:
+    """Return what in a program's JSON PyTorch would not have written itself, in words; each once."""
+    try:
+        program = json.loads(description)
+    except (ValueError, RecursionError) as error:
+        return (f"a description that can't be read ({error})",)
+    try:
+        found = [_told(key, value) for key, value in _texts(program)]
+    except RecursionError:
+        return ("a description nested too deeply",)
+    return tuple(dict.fromkeys(one for one in found if one))
+
+
+def _texts(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield every text below, with the key that it stands under."""
+    waiting: list[tuple[str, Any]] = [("", value)]
+    while waiting:
+        key, one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += one.items()
+        elif isinstance(one, list):
+            waiting += [(key, part) for part in one]
+        elif isinstance(one, str):
+            yield key, one
+
+
+def _told(key: str, text: str) -> str:
+    if (key == "expr_str" and not _consists(_SIZE_TOKEN, text)) or (
+        key == "guards_code" and not _consists(_GUARD_TOKEN, text)
+    ):
+        return f"the expression {text[:80]!r}"
+    if (
+        key == "target"
+        and "." in text
+        and text.split(".")[0] in ("torch", "_operator", "math")
+        and not _CALL_TARGET.fullmatch(text)
+    ):
+        return f"the call of {text[:80]}"
+    return ""
+
+
+def _consists(token: re.Pattern[str], text: str) -> bool:
+    """Whether a text is a row of such tokens and nothing else."""
+    at = 0
+    while at < len(text):
+        match = token.match(text, at)
+        if match is None:
+            return False
+        at = match.end()
+    return True

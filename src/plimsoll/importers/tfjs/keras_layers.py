@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from plimsoll.importers.tfjs.operators import TensorFlowWriter
-from plimsoll.importers.tfjs.value import Array, Pair, Value, Window
+from plimsoll.importers.tfjs.tensors import Array, Pair, Value, Window
 
 
 @dataclass

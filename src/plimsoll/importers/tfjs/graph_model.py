@@ -8,11 +8,9 @@ from typing import Any
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.tfjs.files import Weights
-from plimsoll.importers.tfjs.node import Node, Operand
-from plimsoll.importers.tfjs.nodes import CONVERTERS
-from plimsoll.importers.tfjs.operators import TensorFlowWriter
-from plimsoll.importers.tfjs.value import Value, fail, free_shape
-from plimsoll.importers.tfjs.written import Written
+from plimsoll.importers.tfjs.graph_operators import CONVERTERS, Node, Operand
+from plimsoll.importers.tfjs.operators import ConvertedGraph, TensorFlowWriter
+from plimsoll.importers.tfjs.tensors import Value, fail, free_shape
 from plimsoll.onnx.writer import GraphWriter, require_names
 
 _FLOAT = ("DT_FLOAT", 1)
@@ -20,7 +18,7 @@ _FLOAT = ("DT_FLOAT", 1)
 
 def write(
     topology: Mapping[str, Any], weights: Weights, signature: Mapping[str, Any], options: ImportOptions, where: str
-) -> Written:
+) -> ConvertedGraph:
     """Return a graph model as a graph, with its inputs and outputs; raises ModelError, naming the node, or InputError
     for options that don't fit."""
     try:
@@ -37,7 +35,7 @@ def write(
     require_names([*options.inputs, *options.input_shapes], network.inputs, "input", where)
     require_names(outputs, [name for name, value in network.values.items() if isinstance(value, Value)], "node", where)
     network.writer.outputs([(name, value) for name in outputs if isinstance(value := network.values[name], Value)])
-    return Written(network.graph, tuple(network.inputs), tuple(outputs))
+    return ConvertedGraph(network.graph, tuple(network.inputs), tuple(outputs))
 
 
 class _Network:

@@ -9,10 +9,9 @@ from typing import Any
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.tfjs.files import Weights
-from plimsoll.importers.tfjs.layers import MANY, ONE, Layer
-from plimsoll.importers.tfjs.operators import TensorFlowWriter
-from plimsoll.importers.tfjs.value import Array, Value, fail, free_shape
-from plimsoll.importers.tfjs.written import Written
+from plimsoll.importers.tfjs.keras_layers import MANY, ONE, Layer
+from plimsoll.importers.tfjs.operators import ConvertedGraph, TensorFlowWriter
+from plimsoll.importers.tfjs.tensors import Array, Value, fail, free_shape
 from plimsoll.onnx.writer import GraphWriter, require_names
 
 MAX_DEPTH = 8
@@ -26,7 +25,7 @@ Key = tuple[str, int, int]
 Named = list[tuple[str, Value]]
 
 
-def write(topology: Mapping[str, Any], weights: Weights, where: str, options: ImportOptions) -> Written:
+def write(topology: Mapping[str, Any], weights: Weights, where: str, options: ImportOptions) -> ConvertedGraph:
     """Return a layers model as a graph, with its inputs and outputs; raises ModelError, naming the layer, or InputError
     for options that don't fit."""
     graph = GraphWriter(where, options.batch)
@@ -43,7 +42,7 @@ def write(topology: Mapping[str, Any], weights: Weights, where: str, options: Im
         require_names(options.outputs, network.given, "layer", where)
         outputs = [(name, network.given[name]) for name in options.outputs]
     network.writer.outputs(outputs)
-    return Written(graph, tuple(network.inputs), tuple(name for name, _ in outputs))
+    return ConvertedGraph(graph, tuple(network.inputs), tuple(name for name, _ in outputs))
 
 
 @dataclass(frozen=True)

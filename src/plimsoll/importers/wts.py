@@ -1,20 +1,24 @@
-"""The networks that `.wts` files are known to belong to, as ONNX.
+"""tensorrtx's `.wts` files: weights without a network, for the networks that Plimsoll can name.
 
-LeNet-5 is tensorrtx's own; the ResNets are torchvision's, whose names tensorrtx keeps (`layer1.0.conv1.weight` …; the
-stride of a bottleneck is in its 3×3 convolution, batch norms have epsilon 1e-5, the answer is logits).
+A file is a line with the number of tensors, then a line each: name, count, and every float32 as hex digits. LeNet-5 is
+tensorrtx's own; the ResNets are torchvision's, whose names tensorrtx keeps (`layer1.0.conv1.weight` …; the stride of a
+bottleneck is in its 3×3 convolution, batch norms have epsilon 1e-5, the answer is logits).
 """
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError, ModelError
-from plimsoll.importers.wts.text import Tensors
-from plimsoll.onnx.writer import GraphWriter
+from plimsoll.importers.base import Conversion, Converter, ImportOptions
+from plimsoll.onnx.writer import GraphWriter, require_names
 
 RESNETS = {
     "resnet18": (2, 2, 2, 2),
@@ -29,6 +33,129 @@ NAMES = ("lenet", *RESNETS)
 _BASIC = ("resnet18", "resnet34")
 _EPSILON = 1e-5
 _NOT_READ = "num_batches_tracked"
+
+MAX_LINE = 2_000_000_000
+"""Bytes of the longest tensor's line: 9 a number."""
+MAX_TENSORS = 100_000
+_WIDTH = 9
+"""A number's 8 digits and the space behind them."""
+
+Tensors = dict[str, NDArray[np.float32]]
+
+_HINT = "Was it copied completely, and written by a gen_wts.py of tensorrtx?"
+
+
+class Wts(Converter):
+    """tensorrtx weights."""
+
+    name = "tensorrtx weights"
+    suffixes = (".wts",)
+
+    def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
+        """Convert weights of a network that `options.architecture` names, or that their names give away.
+
+        Input `data`, NCHW, output `prob`, as tensorrtx calls them. There is no probe: the file holds numbers, no
+        program.
+        """
+        tensors = read_tensors(path)
+        name = options.architecture or recognise(tensors)
+        known = ", ".join(NAMES)
+        if not name:
+            raise ModelError(
+                f"{path}: its tensors are of no network that Plimsoll knows: {', '.join(list(tensors)[:6])} …",
+                f"Known are: {known}.",
+            )
+        if name not in NAMES:
+            raise InputError(
+                f"{path}: Plimsoll doesn't know the architecture '{name}'", f"For .wts files it knows: {known}."
+            )
+        require_names([*options.inputs, *options.input_shapes], ["data"], "input", str(path))
+        require_names(options.outputs, ["prob"], "output", str(path))
+        graph = GraphWriter(path.name, options.batch)
+        _write(name, Weights(tensors, str(path)), graph, _size(options, path))
+        found = f"as {name}" if options.architecture else f"taken for {name} by the names of its tensors"
+        notes = (found, "not compared with the network that it was written from: the file holds weights alone")
+        return Conversion(graph.save(folder / f"{path.stem}.onnx"), None, notes=notes)
+
+
+def _size(options: ImportOptions, path: Path) -> tuple[int, int] | None:
+    """Return the height and width that the user gave."""
+    shape = options.input_shapes.get("data")
+    if shape is None:
+        return None
+    if len(shape) != 4 or any(size is None or not 0 < size <= 65_535 for size in shape[2:]):
+        raise InputError(f"{path}: the shape {list(shape)} for 'data'", "Give [N, channels, height, width].")
+    return int(shape[2] or 0), int(shape[3] or 0)
+
+
+def read_tensors(path: Path) -> Tensors:
+    """Return the tensors, flat, by their names in the file's order; raises ModelError with the line where the file is
+    damaged."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ModelError(f"{path}: no regular file; expected tensorrtx's .wts", "Give the .wts file itself.")
+        with path.open("rb") as stream:
+            first = stream.readline(100).strip()
+            if not first.isdigit() or not 0 < int(first) <= MAX_TENSORS:
+                raise ModelError(
+                    f"{path}: not a .wts file: its first line is {_shown(first)}, expected the number of tensors", _HINT
+                )
+            tensors: Tensors = {}
+            for number, (name, values) in enumerate(_lines(stream, path), 2):
+                if name in tensors:
+                    raise ModelError(f"{path}: line {number}: the tensor '{name}' stands there twice", _HINT)
+                tensors[name] = values
+    except OSError as error:
+        raise ModelError(f"{path}: can't read the file: {error.strerror or error}", "Check the path.") from error
+    if len(tensors) != int(first):
+        raise ModelError(f"{path}: its first line says {int(first)} tensors, {len(tensors)} are there", _HINT)
+    return tensors
+
+
+def _lines(stream: Iterator[bytes], path: Path) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    for number, line in enumerate(stream, 2):
+        words = line.split(maxsplit=2)
+        if not words:
+            continue
+        where = f"{path}: line {number}"
+        if len(line) > MAX_LINE:
+            raise ModelError(f"{where}: {len(line):,} bytes; at most {MAX_LINE:,} are read", _HINT)
+        if len(words) < 2 or not words[1].isdigit():
+            raise ModelError(f"{where}: {_shown(line)}, expected a name, a count and that many numbers", _HINT)
+        name = words[0].decode("utf-8", "replace")
+        try:
+            values = _floats(words[2].rstrip() if len(words) > 2 else b"")
+        except ValueError as error:
+            raise ModelError(
+                f"{where}: the tensor '{name}' has a number that is not 1 to 8 hex digits", _HINT
+            ) from error
+        if int(words[1][:20]) != values.size:
+            raise ModelError(
+                f"{where}: the tensor '{name}' has {values.size:,} numbers, its count says {_shown(words[1])}", _HINT
+            )
+        yield name, values
+
+
+def _floats(text: bytes) -> NDArray[np.float32]:
+    """Return big-endian float32, written as hex digits between white space; raises ValueError."""
+    letters = np.frombuffer(text + b" ", np.uint8)
+    if letters.size % _WIDTH == 0 and (letters[_WIDTH - 1 :: _WIDTH] == ord(" ")).all():
+        digits = letters.reshape(-1, _WIDTH)[
+            :, :-1
+        ].tobytes()  # As all writers in Python do; 50 times as fast as word by word.
+    else:
+        words = text.split()
+        digits = b"".join(word.rjust(_WIDTH - 1, b"0") for word in words)  # C++ streams leave leading zeros out.
+        if len(digits) != len(words) * (_WIDTH - 1):
+            raise ValueError
+    data = bytes.fromhex(digits.decode("ascii"))
+    if len(data) * 2 != len(digits):  # fromhex passes over white space.
+        raise ValueError
+    return np.frombuffer(data, ">f4").astype(np.float32)
+
+
+def _shown(data: bytes) -> str:
+    return repr(data[:40].decode("utf-8", "replace"))
 
 
 @dataclass
@@ -80,7 +207,7 @@ def recognise(tensors: Tensors) -> str:
     return "lenet" if {"conv1.weight", "conv2.weight", "fc1.weight", "fc3.weight"} <= tensors.keys() else ""
 
 
-def write(name: str, weights: Weights, graph: GraphWriter, size: tuple[int, int] | None) -> None:
+def _write(name: str, weights: Weights, graph: GraphWriter, size: tuple[int, int] | None) -> None:
     """Write a network of `NAMES` with its weights; `size` is the picture's height and width. Raises ModelError or
     InputError."""
     if name == "lenet":
@@ -177,3 +304,6 @@ def _dense(weights: Weights, graph: GraphWriter, value: str, name: str, shape: t
         graph.constant(f"{name}.bias", np.asarray(weights.take(f"{name}.bias", outputs))),
     ]
     return graph.add("Gemm", [value, *stored], name, transB=1), outputs
+
+
+IMPORTER = Wts()

@@ -34,7 +34,7 @@ _EXPORTS = [re.compile(rf"{begin}\s*(?=[\[{{\"'`])") for begin in (r"\.exports\s
 def exported(text: str, where: str) -> Any:
     """Return what a module exports, a literal; raises ModelError where nothing or something else is exported.
 
-    A bundle wraps a module in code that exports too; what counts is the one export whose value is a literal.
+    A bundle wraps a module in code that exports too; what counts is the one export whose value is a javascript.
     """
     found = [one.end() for pattern in _EXPORTS for one in pattern.finditer(text)]
     if len(found) != 1:
