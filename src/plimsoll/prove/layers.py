@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from plimsoll.backends.runner import Runner
 from plimsoll.core.fit import picture_input
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import ModelError
 from plimsoll.metrics import RunningDeviation
 from plimsoll.onnx import form, graph, load
@@ -80,7 +80,7 @@ def open_with_outputs(model: Model, names: Sequence[str], path: Path) -> Runner:
     """
     exposed = graph.expose(model, names, path)
     precision = _PRECISIONS[form.form_of(path)]
-    return Runner.open(exposed, Target("onnxruntime", "cpu", precision), objective="throughput")
+    return Runner.open(exposed, replace(REFERENCE_TARGET, precision=precision), objective="throughput")
 
 
 class _RunningLayer:

@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from plimsoll.core.check import Check, number_in_words
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import TargetError
 from plimsoll.preprocessing import Preprocessing
 
@@ -87,7 +87,7 @@ class Candidate:
     def distance(self) -> int:
         """In how many respects it differs from the reference: fewer is simpler."""
         other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
-        other_runtime = self.target.runtime != "onnxruntime"
+        other_runtime = self.target.runtime != REFERENCE_TARGET.runtime
         return (self.preprocessing != "reference") + self.folded + other_precision + other_runtime
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from plimsoll import backends
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.preprocessing import Preprocessing
 
 CALIBRATED = "qdq"
@@ -62,7 +62,12 @@ class Candidate:
     def distance(self) -> int:
         """In how many respects it differs from the reference: fewer is simpler."""
         other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
-        return (self.steps != "reference") + self.folded + other_precision + (self.target.runtime != "onnxruntime")
+        return (
+            (self.steps != "reference")
+            + self.folded
+            + other_precision
+            + (self.target.runtime != REFERENCE_TARGET.runtime)
+        )
 
     def to_dict(self) -> dict[str, object]:
         """Return plain data for JSON."""

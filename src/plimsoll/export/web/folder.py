@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plimsoll import __version__
-from plimsoll.backends.web.backend import BINARY, RUNTIME, SCRIPT
+from plimsoll.backends.web.backend import BACKEND, BINARY, RUNTIME, SCRIPT
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BundleError, ModelError, SpecError
@@ -20,8 +20,6 @@ from plimsoll.onnx.form import require_form
 from plimsoll.spec import Spec
 from plimsoll.system import npm
 
-TARGETS = (Target("web", "wasm", "float32"), Target("web", "wasm", "int8"))
-_FORMS = {"float32": "float32", "int8": "qdq"}
 _TASKS = ("classify", "tensor")
 """What the package's answer.js decodes."""
 
@@ -62,8 +60,9 @@ def package(
 
 
 def _checked(model: Model, target: Target) -> Spec:
-    if target not in TARGETS:
-        raise ModelError(f"{target} is no web package's target", f"There are: {', '.join(map(str, TARGETS))}.")
+    targets = [available.target for available in BACKEND.targets()]
+    if target not in targets:
+        raise ModelError(f"{target} is not the target of a web package", f"It has: {', '.join(map(str, targets))}.")
     if model.format != "onnx":
         raise ModelError(
             f"{model.path}: {model.format}; a web package is made of ONNX networks",
@@ -75,7 +74,7 @@ def _checked(model: Model, target: Target) -> Spec:
             f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
             "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
         )
-    require_form(model, target, _FORMS[target.precision])  # type: ignore[arg-type]  # the values are forms
+    require_form(model, target, BACKEND.onnx_form(target))
     return spec
 
 

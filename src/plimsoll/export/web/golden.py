@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.bundle.golden_check import level, tolerance_for
 from plimsoll.bundle.manifest import Tolerance
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import CheckError, ImageError
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.formats import read, sniff
@@ -40,7 +41,7 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
     place = folder / FOLDER
     place.mkdir()
     entries = []
-    with Runner.open(model, Target("onnxruntime", "cpu", target.precision)) as runner:
+    with Runner.open(model, replace(REFERENCE_TARGET, precision=target.precision)) as runner:
         for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
             plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
             tensor = preprocessor(data)
