@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from measure import Load
 from servers import Running
 
-from plimsoll.benchmark.statistics import MINIMUM_COUNTS
+from plimsoll.metrics.decisions import MINIMUM_COUNTS
 
 LONGEST = 40.0
 """Seconds of one probe: a slow server needs long for the requests that a percentile takes."""

@@ -1,17 +1,26 @@
 """How fast a deployment is, end to end, and whether another one is faster: measured in turns, with an interval, after
 MLPerf LoadGen's scenarios.
 
+    measure       bench(): systems measured round by round, A B A B …
+    scenarios     offline, single stream, server
+    rates         the highest arrival rate at which a server keeps its latency bound
+    statistics    percentiles, intervals, verdicts
+    profile       where a picture's time goes
+    footprint     bytes on disk, time to load, peak memory
+    conditions    what else the machine was doing
+    results       all of it as a Report
+
 >>> from plimsoll.benchmark import SystemUnderTest, bench
 >>> outcome = bench([SystemUnderTest("reference", load("open_nsfw")), SystemUnderTest("fast", load("open_nsfw", preprocessing="fast"))], photos)  # doctest: +SKIP
 >>> print(outcome.comparisons[0].sentence())  # doctest: +SKIP
 """
 
 from plimsoll.benchmark.footprint import Footprint, footprint
-from plimsoll.benchmark.measure import Measured, Outcome, SystemUnderTest, bench
+from plimsoll.benchmark.measure import Outcome, SystemResult, SystemUnderTest, bench
 from plimsoll.benchmark.profile import Profile, Stage, profile
 from plimsoll.benchmark.rates import MaxRate, RateTrial, max_rate
 from plimsoll.benchmark.results import rates_report, report
-from plimsoll.benchmark.scenarios import Offline, Round, Scenario, Server, SingleStream, arrivals
+from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario, Server, SingleStream, arrivals
 from plimsoll.benchmark.statistics import Comparison, Estimate, compare, estimate, percentile, percentiles
 
 __all__ = [
@@ -19,16 +28,16 @@ __all__ = [
     "Estimate",
     "Footprint",
     "MaxRate",
-    "Measured",
     "Offline",
     "Outcome",
     "Profile",
     "RateTrial",
-    "Round",
+    "RoundResult",
     "Scenario",
     "Server",
     "SingleStream",
     "Stage",
+    "SystemResult",
     "SystemUnderTest",
     "arrivals",
     "bench",

@@ -1,4 +1,4 @@
-"""What else the machine did meanwhile: a benchmark that ran beside other work says so."""
+"""What else the machine was doing: a benchmark that ran beside other work says so."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from plimsoll.system import host
 
 _STAT = Path("/proc/stat")
 _IDLE, _IOWAIT, _STEAL = 3, 4, 7
-"""Places in the `cpu` line of /proc/stat (proc_stat(5)); the first eight are disjoint."""
+"""Columns of the `cpu` line of /proc/stat (proc_stat(5)); the first eight are disjoint."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The machine's counters at one moment; seconds of CPU time. NaN where the system doesn't tell."""
+    """The machine's counters at one moment, in seconds of CPU time; NaN where the system doesn't provide them."""
 
     wall: float
     own: float
@@ -38,7 +38,7 @@ def snapshot(stat: Path = _STAT) -> Snapshot:
 def _processor_times(stat: Path) -> tuple[float, float, float]:
     try:
         fields = stat.read_text().splitlines()[0].split()
-        ticks = [int(one) / os.sysconf("SC_CLK_TCK") for one in fields[1:9]]
+        ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[1:9]]
     except (OSError, ValueError, IndexError, AttributeError):
         return math.nan, math.nan, math.nan
     if fields[0] != "cpu" or len(ticks) <= _STEAL:
@@ -49,7 +49,7 @@ def _processor_times(stat: Path) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """How quiet the machine was between two snapshots; NaN where the system doesn't tell."""
+    """How quiet the machine was between two snapshots; NaN where the system doesn't provide it."""
 
     load_before: float
     """The load average of the last minute before the start."""
@@ -67,13 +67,13 @@ class Conditions:
         return cls(before.load, max(0.0, others) if math.isfinite(others) else math.nan, steal)
 
     def warnings(self, cores: int | None = None) -> list[str]:
-        """Return what a reader of the figures must know, in words."""
+        """Return what a reader of the figures must know."""
         count = cores or host.cores()
-        found = []
+        warnings = []
         if self.others > 0.1 * count:
-            found.append(f"other programs kept {self.others:.1f} of {count} cores busy meanwhile")
+            warnings.append(f"other programs kept {self.others:.1f} of {count} cores busy")
         elif math.isnan(self.others) and self.load_before > 0.5 * count:
-            found.append(f"the load average was {self.load_before:.1f} on {count} cores before the start")
+            warnings.append(f"the load average was {self.load_before:.1f} on {count} cores before the start")
         if self.steal > 0.01:
-            found.append(f"the hypervisor took {self.steal:.0%} of the CPU time for other machines")
-        return found
+            warnings.append(f"the hypervisor took {self.steal:.0%} of the CPU time for other machines")
+        return warnings

@@ -21,28 +21,27 @@ from plimsoll.system import host, subprocesses
 
 TIMEOUT_S = 120.0
 PICTURES = 64
-"""How many pictures the process answers: more than are under way at once on a small machine, so that the peak is
+"""How many pictures the process answers: more than are in progress at once on a small machine, so that the peak is
 reached."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """The costs of one candidate."""
+    """What one system costs beside its time to answer."""
 
     disk_bytes: int
     """The network's files."""
     load_seconds: float
     """Importing the runtime, building and loading the network, in a fresh process."""
     peak_bytes: float
-    """The largest resident memory while it loads and answers pictures; NaN where the system doesn't tell."""
+    """The largest resident memory while it loads and answers pictures; NaN where the operating system doesn't say."""
     threads: ThreadPlan
     """How the cores are shared when it answers many pictures."""
 
 
-def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
-    """Load the candidate in a new process and answer 64 pictures there; raises JobError, with the reason, where that
-    fails."""
-    predictor = candidate.predictor
+def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
+    """Load the system in a new process and answer 64 pictures there; raises JobError, with the reason, if that fails."""
+    predictor = system.predictor
     model = predictor.model
     payload = {
         "path": str(model.path.resolve()),
@@ -53,16 +52,17 @@ def footprint(candidate: SystemUnderTest, images: Sequence[Path], timeout_s: flo
         "preprocessing": predictor.preprocessor.preprocessing,
         "options": predictor.options,
         "cores": predictor.cores,
-        "images": [str(images[place % len(images)].resolve()) for place in range(PICTURES)],
+        "images": [str(images[index % len(images)].resolve()) for index in range(PICTURES)],
     }
     with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
-        found = subprocesses.run(__name__, payload, Path(folder), subprocesses.Limits(timeout_s))
-    peak = math.nan if found["peak_bytes"] is None else float(found["peak_bytes"])
-    return Footprint(model.size, found["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
+        result = subprocesses.run(__name__, payload, Path(folder), subprocesses.Limits(timeout_s))
+    peak = math.nan if result["peak_bytes"] is None else float(result["peak_bytes"])
+    return Footprint(model.size, result["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Load and answer what the payload says: `{"load_seconds": …, "peak_bytes": …}` of this process."""
+    """Load the model and answer the pictures of the payload; return `{"load_seconds": …, "peak_bytes": …}` of this
+    process."""
     model = Model(
         Path(payload["path"]),
         payload["format"],

@@ -1,7 +1,8 @@
-"""Measure one or several candidates in turns, so that whatever the machine does meanwhile hits all of them alike."""
+"""Measure one or several systems in turns, so that whatever else the machine does affects all of them alike."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.benchmark.conditions import Conditions, snapshot
-from plimsoll.benchmark.scenarios import Offline, Round, Scenario
+from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario
 from plimsoll.benchmark.statistics import Comparison, Estimate, compare, estimate, percentiles, spread
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
@@ -19,67 +20,67 @@ WARM_UP_S = 0.2
 """trtexec's default. A first call also allocates, and a processor raises its clock."""
 
 ROUNDS = 20
-"""How many rounds the time is cut into: enough for a narrow interval, few enough that starting and ending a stream
+"""How many rounds the time is divided into: enough for a narrow interval, few enough that starting and ending a stream
 costs little."""
 
-FEWEST_ROUNDS = 12
+MIN_ROUNDS = 12
 """From 12 rounds on the interval leaves out the two extremes at each end, so that two disturbed rounds can't widen it
-without end."""
+without bound."""
 
-PATIENCE = 5
-"""A run ends after so many times the minimum time, whatever count it has reached."""
+MAX_TIME_FACTOR = 5
+"""A run ends after this many times the minimum time, whatever count it has reached."""
 
 NOISY = 0.05
-"""An interval that reaches further than this from its median, or rounds that spread twice as far, are reported as
+"""An interval that reaches farther than this from its median, or rounds that spread twice as far, are reported as
 noise."""
 
 
 @dataclass(frozen=True)
 class SystemUnderTest:
-    """One deployment under its name in the results. Whoever opened the predictor closes it."""
+    """One deployment, with its name in the results. Whoever opened the predictor closes it."""
 
     name: str
     predictor: Predictor
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All rounds of one candidate."""
+class SystemResult:
+    """All rounds of one system."""
 
     name: str
-    rounds: tuple[Round, ...]
+    rounds: tuple[RoundResult, ...]
     speeds: tuple[float, ...]
     """The scenario's figure of each round, higher is faster."""
 
     @property
     def seconds(self) -> float:
-        """Measured wall time."""
-        return sum(one.seconds for one in self.rounds)
+        """SystemResult wall time."""
+        return sum(result.seconds for result in self.rounds)
 
     @property
     def answered(self) -> int:
         """Pictures that got an answer."""
-        return sum(one.answered for one in self.rounds)
+        return sum(result.answered for result in self.rounds)
 
     @property
     def failed(self) -> int:
         """Pictures that got none."""
-        return sum(one.failed for one in self.rounds)
+        return sum(result.failed for result in self.rounds)
 
     @property
     def first_error(self) -> str:
         """Why the first picture without an answer has none."""
-        return next((one.first_error for one in self.rounds if one.first_error), "")
+        return next((result.first_error for result in self.rounds if result.first_error), "")
 
     @property
     def rate(self) -> Estimate:
         """Answers a second: the median of the rounds and its interval."""
-        return estimate([one.answered / one.seconds for one in self.rounds])
+        return estimate([result.answered / result.seconds for result in self.rounds])
 
     @cached_property
     def latencies(self) -> NDArray[np.float64]:
         """Seconds to each answer, over all rounds; empty where the scenario has none."""
-        return np.array([latency for one in self.rounds for latency in one.latencies])
+        return np.array([latency for result in self.rounds for latency in result.latencies])
 
     @cached_property
     def percentiles(self) -> dict[str, float]:
@@ -89,133 +90,129 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `bench` found; the first candidate is the baseline."""
+    """What `bench` measured; the first system is the baseline."""
 
     scenario: Scenario
     images: int
     """How many different pictures there were."""
     min_count: int
-    measured: tuple[Measured, ...]
+    measured: tuple[SystemResult, ...]
     conditions: Conditions
     cores: int
 
     @cached_property
     def comparisons(self) -> tuple[Comparison, ...]:
-        """Every other candidate against the first."""
-        first = self.measured[0]
-        return tuple(compare(first.name, one.name, first.speeds, one.speeds) for one in self.measured[1:])
+        """Every other system against the first."""
+        baseline, *others = self.measured
+        return tuple(compare(baseline.name, other.name, baseline.speeds, other.speeds) for other in others)
 
     @property
     def warnings(self) -> list[str]:
-        """Return what a reader of the figures must know, in words."""
-        found = self.conditions.warnings()
+        """What a reader of the figures must know."""
+        warnings = self.conditions.warnings()
         swing = spread(self.measured[0].speeds)
         if swing > 2 * NOISY:
-            found.append(f"the middle half of {self.measured[0].name}'s rounds spreads over {swing:.0%}")
-        for one in self.comparisons:
-            if one.speed.blur > NOISY and one.verdict == "no difference":
-                blur = f"less than {one.speed.blur:.0%}" if one.speed.blur < 1 else "any size"
-                found.append(
-                    f"too noisy to tell a difference of {blur} between {one.candidate} and {one.baseline}: measure"
-                    " longer, or on a quieter machine"
+            warnings.append(f"the middle half of {self.measured[0].name}'s rounds spreads over {swing:.0%}")
+        for comparison in self.comparisons:
+            uncertainty = comparison.speed.uncertainty
+            if uncertainty > NOISY and comparison.verdict == "no difference":
+                size = f"less than {uncertainty:.0%}" if uncertainty < 1 else "any size"
+                warnings.append(
+                    f"too noisy to detect a difference of {size} between {comparison.candidate} and"
+                    f" {comparison.baseline}: measure longer, or on a quieter machine"
                 )
-        for done in self.measured:
-            if done.failed:
-                found.append(
-                    f"{done.name}: {done.failed:,} of {done.failed + done.answered:,} pictures got no answer; the"
-                    f" first: {done.first_error}"
+        for system in self.measured:
+            if system.failed:
+                warnings.append(
+                    f"{system.name}: {system.failed:,} of {system.failed + system.answered:,} pictures got no answer;"
+                    f" the first: {system.first_error}"
                 )
-            if done.answered < self.min_count:
-                found.append(
-                    f"{done.name}: {done.answered:,} answers when the time was over, {self.min_count:,} were wanted"
+            if system.answered < self.min_count:
+                warnings.append(
+                    f"{system.name}: {system.answered:,} answers when the time was over, expected at least"
+                    f" {self.min_count:,}"
                 )
-        return found
+        return warnings
 
 
-Watch = Callable[[float], None]
-"""Told the share of the work that is done, 0 to 1."""
+ProgressCallback = Callable[[float], None]
+"""Called with the share of the work that is done, 0 to 1."""
 
 
 def bench(
-    candidates: Sequence[SystemUnderTest],
+    systems: Sequence[SystemUnderTest],
     images: Sequence[Picture],
     *,
     scenario: Scenario | None = None,
     min_seconds: float = 10.0,
     min_count: int | None = None,
-    watch: Watch | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Outcome:
-    """Measure candidates round by round, A B A B …, all on the same pictures in the same round.
+    """Measure systems round by round, A B A B …, all on the same pictures in the same round.
 
-    Every candidate gets at least `min_seconds` of measured time, `min_count` answers (default: the scenario's own) and
-    12 rounds, but no more than five times `min_seconds`; what is missing then is a warning. The default scenario is
-    `Offline()`. Raises InputError without candidates, without pictures, or where a candidate answers none of them.
+    Every system gets at least `min_seconds` of measured time, `min_count` answers (default: the scenario's own) and 12
+    rounds, but no more than five times `min_seconds`; what is missing then is a warning. The default scenario is
+    `Offline()`. Raises InputError without systems, without pictures, or if a system answers none of them.
     """
-    chosen = scenario or Offline()
-    _check(candidates, images, min_seconds)
-    wanted = chosen.min_count if min_count is None else min_count
-    cores = candidates[0].predictor.cores
-    slowest = min(_warm_up(one, images, chosen, min_seconds) for one in candidates)
-    chunks = _chunks(images, chosen.size(slowest, cores, min(1.0, min_seconds / ROUNDS)))
-    rounds: list[list[Round]] = [[] for _ in candidates]
+    scenario = scenario or Offline()
+    _check(systems, images, min_seconds)
+    min_count = scenario.min_count if min_count is None else min_count
+    cores = systems[0].predictor.cores
+    slowest = min(_warm_up(system, images, scenario, min_seconds) for system in systems)
+    chunks = _chunks(images, scenario.size(slowest, cores, min(1.0, min_seconds / ROUNDS)))
+    results: list[list[RoundResult]] = [[] for _ in systems]
     before = snapshot()
-    while (share := _progress(rounds, min_seconds, wanted)) < 1:
-        if watch is not None:
-            watch(share)
-        chunk, number = next(chunks), len(rounds[0])
-        for one, done in zip(candidates, rounds, strict=True):
-            done.append(chosen.run(one.predictor, chunk, number))
-    if watch is not None:
-        watch(1.0)
+    while (share := _share_done(results, min_seconds, min_count)) < 1:
+        if progress is not None:
+            progress(share)
+        chunk, number = next(chunks), len(results[0])
+        for system, rounds in zip(systems, results, strict=True):
+            rounds.append(scenario.run(system.predictor, chunk, number))
+    if progress is not None:
+        progress(1.0)
     measured = tuple(
-        Measured(one.name, tuple(done), tuple(map(chosen.speed, done)))
-        for one, done in zip(candidates, rounds, strict=True)
+        SystemResult(system.name, tuple(rounds), tuple(map(scenario.speed, rounds)))
+        for system, rounds in zip(systems, results, strict=True)
     )
-    return Outcome(chosen, len(images), wanted, measured, Conditions.between(before, snapshot()), cores)
+    return Outcome(scenario, len(images), min_count, measured, Conditions.between(before, snapshot()), cores)
 
 
-def _check(candidates: Sequence[SystemUnderTest], images: Sequence[Picture], min_seconds: float) -> None:
-    names = [one.name for one in candidates]
-    if not candidates or not images:
-        raise InputError(
-            f"{len(candidates)} candidates and {len(images)} pictures: a benchmark needs at least one of each"
-        )
+def _check(systems: Sequence[SystemUnderTest], images: Sequence[Picture], min_seconds: float) -> None:
+    names = [system.name for system in systems]
+    if not systems or not images:
+        raise InputError(f"{len(systems)} systems and {len(images)} pictures: a benchmark needs at least one of each")
     if len(set(names)) != len(names):
-        raise InputError(f"two candidates have the same name: {', '.join(names)}", "Results are told apart by it.")
+        raise InputError(f"duplicate names: {', '.join(names)}", "Results are identified by name.")
     if not min_seconds > 0:
-        raise InputError(f"a minimum time of {min_seconds:g} s, expected more than 0")
+        raise InputError(f"minimum time {min_seconds:g} s: expected more than 0")
 
 
-def _warm_up(candidate: SystemUnderTest, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
+def _warm_up(system: SystemUnderTest, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
     """Load the network, run for WARM_UP_S, and return answers a second; raises InputError where there is none."""
-    rehearsal = scenario.warm_up()
-    first = rehearsal.run(
-        candidate.predictor, images[: 2 * candidate.predictor.cores], 0
-    )  # Loads: too slow to judge by.
-    spent, last = 0.0, first
-    while last.answered and spent < min(WARM_UP_S, min_seconds):
-        size = rehearsal.size(last.answered / last.seconds, candidate.predictor.cores, WARM_UP_S / 2)
-        last = rehearsal.run(candidate.predictor, next(_chunks(images, size)), 0)
-        spent += last.seconds
+    warm_up, predictor = scenario.warm_up(), system.predictor
+    last = warm_up.run(predictor, images[: 2 * predictor.cores], 0)  # It also loads: its speed says nothing.
+    seconds = 0.0
+    while last.answered and seconds < min(WARM_UP_S, min_seconds):
+        size = warm_up.size(last.answered / last.seconds, predictor.cores, WARM_UP_S / 2)
+        last = warm_up.run(predictor, next(_chunks(images, size)), 0)
+        seconds += last.seconds
     if not last.answered:
-        last = rehearsal.run(candidate.predictor, images, 0)
+        last = warm_up.run(predictor, images, 0)
     if not last.answered:
-        raise InputError(f"{candidate.name} answers none of the {len(images):,} pictures: {last.first_error}")
+        raise InputError(f"{system.name} answers none of the {len(images):,} pictures: {last.first_error}")
     return last.answered / last.seconds
 
 
 def _chunks(images: Sequence[Picture], size: int) -> Iterator[list[Picture]]:
-    """Yield chunks of `size` pictures for ever, going round and round."""
-    at = 0
+    """Yield chunks of `size` pictures without end, cycling through them."""
+    cycle = itertools.cycle(images)
     while True:
-        yield [images[(at + place) % len(images)] for place in range(size)]
-        at += size
+        yield list(itertools.islice(cycle, size))
 
 
-def _progress(rounds: Sequence[Sequence[Round]], min_seconds: float, min_count: int) -> float:
-    """Return the share of the work that is done; 1 where it is complete, or where the patience is over."""
-    seconds = min(sum(one.seconds for one in done) for done in rounds)
-    answered = min(sum(one.answered for one in done) for done in rounds)
-    patience = sum(one.seconds for done in rounds for one in done) / (PATIENCE * min_seconds * len(rounds))
-    complete = min(seconds / min_seconds, answered / max(1, min_count), len(rounds[0]) / FEWEST_ROUNDS)
-    return min(1.0, max(complete, patience))
+def _share_done(results: Sequence[Sequence[RoundResult]], min_seconds: float, min_count: int) -> float:
+    """Return the share of the work that is done; 1 when it is complete, or when the time is over."""
+    seconds = [sum(result.seconds for result in rounds) for rounds in results]
+    answered = min(sum(result.answered for result in rounds) for rounds in results)
+    complete = min(min(seconds) / min_seconds, answered / max(1, min_count), len(results[0]) / MIN_ROUNDS)
+    return min(1.0, max(complete, sum(seconds) / (MAX_TIME_FACTOR * min_seconds * len(results))))

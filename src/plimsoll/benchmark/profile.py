@@ -24,10 +24,10 @@ from plimsoll.preprocessing.pixels import Pixels, as_array
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of a picture's way."""
+    """One stage between a picture's file and its answer."""
 
     name: str
-    """`read`, the input steps by their own names, `inference`, `output`."""
+    """`read`, the preprocessing steps by name, `inference`, `output`."""
     seconds: float
     """Mean wall time a picture, alone on the machine, in one thread (inference: with the threads of one call)."""
     share: float
@@ -36,44 +36,44 @@ class Stage:
 
 @dataclass(frozen=True)
 class Profile:
-    """The stages of one candidate, and the rates that they allow on all cores."""
+    """The stages of one system, and the rates that they allow on all cores."""
 
     name: str
     pictures: int
     stages: tuple[Stage, ...]
     queue: float
-    """Seconds a picture waits for a core, for the others of its batch or for its turn, when all cores are busy. No
-    work: it has no share."""
+    """Seconds a picture waits for a core, for the others in its batch or for its turn, when all cores are busy. It is
+    no work, so it has no share."""
     rate: float
     """Pictures a second, end to end on all cores."""
     front_rate: float
-    """Pictures a second on all cores if the network took no time: reading and input steps alone."""
+    """Pictures a second on all cores if the network took no time: reading and preprocessing alone."""
     network_rate: float
     """Pictures a second on all cores if only the network took time."""
 
 
-def profile(candidate: SystemUnderTest, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
+def profile(system: SystemUnderTest, images: Sequence[Picture], *, min_seconds: float = 2.0) -> Profile:
     """Measure the stages one picture after another, then front end, network and the whole on all cores, `min_seconds`
     each.
 
     Pictures that can't be read are left out; raises InputError where none can, RunError where the runtime fails.
     """
-    predictor = candidate.predictor
+    predictor = system.predictor
     usable, tensors = _usable(predictor, images)
     if not usable:
-        raise InputError(f"{candidate.name}: none of the {len(images):,} pictures can be read")
+        raise InputError(f"{system.name}: none of the {len(images):,} pictures can be read")
     stages, pictures = _stages(predictor, usable, min_seconds)
     front = _rate(
-        predictor.cores, lambda place: predictor.preprocessor(source(usable[place % len(usable)])), min_seconds
+        predictor.cores, lambda index: predictor.preprocessor(source(usable[index % len(usable)])), min_seconds
     )
     runner = predictor.runner("throughput")
-    network = _rate(runner.streams, lambda place: runner.infer(tensors[place % len(tensors)]), min_seconds)
-    rate, queue = _whole(predictor, usable, min_seconds)
-    return Profile(candidate.name, pictures, stages, queue, rate, front, network)
+    network = _rate(runner.streams, lambda index: runner.infer(tensors[index % len(tensors)]), min_seconds)
+    rate, queue = _end_to_end(predictor, usable, min_seconds)
+    return Profile(system.name, pictures, stages, queue, rate, front, network)
 
 
 def _usable(
-    predictor: Predictor, images: Sequence[Picture], keep: int = 16
+    predictor: Predictor, images: Sequence[Picture], tensor_count: int = 16
 ) -> tuple[list[Picture], list[NDArray[np.generic]]]:
     """Return the pictures that can be read, and the first of their tensors, with a batch axis."""
     usable, tensors = list[Picture](), list[NDArray[np.generic]]()
@@ -83,7 +83,7 @@ def _usable(
         except ImageError:
             continue
         usable.append(picture)
-        if len(tensors) < keep:
+        if len(tensors) < tensor_count:
             tensors.append(tensor[np.newaxis])
     return usable, tensors
 
@@ -109,7 +109,7 @@ def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: floa
 
 
 def _timed_steps(preprocessor: Preprocessor, picture: Picture, spent: dict[str, float]) -> NDArray[np.generic]:
-    """Do what `Preprocessor` does, with a watch on each step; a step that comes twice is counted as `name 2`."""
+    """Do what `Preprocessor` does and time each step; a step that comes twice is counted as `name 2`."""
     marks = [("", time.perf_counter())]
     pixels: Pixels | bytes = read(source(picture))
     marks.append(("read", time.perf_counter()))
@@ -117,48 +117,48 @@ def _timed_steps(preprocessor: Preprocessor, picture: Picture, spent: dict[str, 
         for name, stage in preprocessor.stages:
             pixels = stage(pixels)
             marks.append((name, time.perf_counter()))
-    assert not isinstance(pixels, bytes)  # noqa: S101 - a plan has at least its decoder
+    assert not isinstance(pixels, bytes)  # noqa: S101 - there is at least a decoder
     tensor = np.ascontiguousarray(as_array(pixels))
-    # Making it contiguous belongs to the step that left it otherwise.
+    # Making it contiguous belongs to the step that left it strided.
     marks[-1] = (marks[-1][0], time.perf_counter())
-    seen: dict[str, int] = defaultdict(int)
+    occurrences: dict[str, int] = defaultdict(int)
     for (_, before), (name, after) in itertools.pairwise(marks):
-        seen[name] += 1
-        spent[name if seen[name] == 1 else f"{name} {seen[name]}"] += after - before
+        occurrences[name] += 1
+        spent[name if occurrences[name] == 1 else f"{name} {occurrences[name]}"] += after - before
     return tensor
 
 
 def _rate(threads: int, work: Callable[[int], object], min_seconds: float) -> float:
-    """Return how many calls a second `threads` threads get done; each counts its own full calls over its own time."""
+    """Return how many calls a second `threads` threads complete; each counts its own full calls over its own time."""
     rates: list[float] = []
-    broken: list[BaseException] = []
-    gate = threading.Barrier(threads)
+    crashes: list[BaseException] = []
+    barrier = threading.Barrier(threads)
 
     def run(first: int) -> None:
         try:
             work(first)
-            gate.wait()
+            barrier.wait()
             started, count = time.perf_counter(), 0
             while (spent := time.perf_counter() - started) < min_seconds or not count:
                 work(first + count * threads)
                 count += 1
             rates.append(count / spent)
-        except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again in the caller's thread
-            gate.abort()
-            broken.append(error)
+        except BaseException as error:  # noqa: BLE001 - an unforeseen error is raised again in the caller's thread
+            barrier.abort()
+            crashes.append(error)
 
     workers = [threading.Thread(target=run, args=(number,), daemon=True) for number in range(threads)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    if broken:
-        raise next((error for error in broken if not isinstance(error, threading.BrokenBarrierError)), broken[0])
+    if crashes:
+        raise next((error for error in crashes if not isinstance(error, threading.BrokenBarrierError)), crashes[0])
     return sum(rates)
 
 
-def _whole(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[float, float]:
-    """Return pictures a second end to end, and the seconds that a picture waits on its way."""
+def _end_to_end(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[float, float]:
+    """Return pictures a second end to end, and the seconds that a picture waits."""
     spent: dict[str, float] = defaultdict(float)
     lock = threading.Lock()
 
@@ -167,19 +167,19 @@ def _whole(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float
             spent[stage] += seconds
 
     runner = predictor.runner("throughput")
-    inside = runner.timing.seconds
+    before = runner.timing.seconds
     started, count = time.perf_counter(), 0
     for _ in predictor.predict_many(_until(started + min_seconds, pictures), observe=observe):
         count += 1
     seconds = time.perf_counter() - started
-    # What a call takes beyond its time in the runtime is the wait for its turn.
-    turns = max(0.0, spent["inference"] - (runner.timing.seconds - inside))
+    # What a call takes beyond its time in the runtime is waiting for its turn.
+    turns = max(0.0, spent["inference"] - (runner.timing.seconds - before))
     return count / seconds, (spent["queue"] + turns) / count
 
 
 def _until(end: float, pictures: Sequence[Picture]) -> Iterator[Picture]:
-    """Yield the pictures round and round, at least one, until the moment `end`."""
-    for place in itertools.count():
-        yield pictures[place % len(pictures)]
+    """Yield the pictures again and again, at least one, until the moment `end`."""
+    for picture in itertools.cycle(pictures):
+        yield picture
         if time.perf_counter() >= end:
             return

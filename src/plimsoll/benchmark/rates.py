@@ -1,4 +1,4 @@
-"""The highest rate of arrivals at which a server still keeps its latency bound."""
+"""The highest arrival rate at which a server still keeps its latency bound."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from plimsoll.benchmark.scenarios import Hope, Offline, Server, arrivals, serve
-from plimsoll.benchmark.statistics import MINIMUM_COUNTS, percentile
+from plimsoll.benchmark.scenarios import LateLimit, Offline, Server, answer_arrivals, arrivals
+from plimsoll.benchmark.statistics import percentile
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
+from plimsoll.metrics.decisions import MINIMUM_COUNTS
 
 MAX_TRIALS = 10
 PRECISION = 1.05
-"""The search ends when the highest rate that holds and the lowest that doesn't are this close."""
+"""The search ends when the highest rate that keeps the bound and the lowest that doesn't are this close."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class RateTrial:
     rate: float
     """Pictures a second."""
     latency: float
-    """The percentile of the latencies, in seconds; infinite where the trial was given up, since too many came too late.
-    """
+    """The percentile of the latencies, in seconds; infinite where the trial was stopped, since too many came too late."""
     count: int
     valid: bool
 
@@ -46,44 +46,46 @@ def max_rate(
     *,
     min_seconds: float = 2.0,
     min_count: int | None = None,
-    watch: Callable[[RateTrial], None] | None = None,
+    progress: Callable[[RateTrial], None] | None = None,
 ) -> MaxRate:
-    """Search the highest rate that keeps the bound of `server` (whose own rate is not used), to within 5 %.
+    """Search for the highest rate that keeps the bound of `server` (whose own rate is not used), to within 5 %.
 
     Each trial takes at least `min_seconds` of arrivals, 20 times the bound (so that at 5 % too many a second the queue
-    has the time to break it), and `min_count` pictures (default and least: what the percentile needs). Raises
+    has time to exceed it), and `min_count` pictures (default and least: what the percentile needs). Raises
     InputError where no picture can be answered.
     """
-    needed = max(min_count or 0, MINIMUM_COUNTS.get(server.rank, 0))
+    min_count = max(min_count or 0, MINIMUM_COUNTS.get(server.rank, 0))
     seconds = max(min_seconds, server.latency_bound / (PRECISION - 1))
-    pictures = [images[place % len(images)] for place in range(4 * predictor.cores)]
+    pictures = [images[index % len(images)] for index in range(4 * predictor.cores)]
     Offline().run(predictor, pictures, 0)
     capacity = Offline().run(predictor, pictures, 0)
     if not capacity.answered:
         raise InputError(f"none of {len(pictures)} pictures could be answered: {capacity.first_error}")
-    holds, breaks = 0.0, 1.25 * Offline().speed(capacity)
+    highest_kept, lowest_missed = 0.0, 1.25 * Offline().speed(capacity)
     rate, trials = 0.8 * Offline().speed(capacity), list[RateTrial]()
-    while len(trials) < MAX_TRIALS and breaks > PRECISION * max(holds, capacity.answered / capacity.seconds / 50):
-        trial = _try(predictor, images, replace(server, rate=rate), max(needed, math.ceil(rate * seconds)))
+    while len(trials) < MAX_TRIALS and lowest_missed > PRECISION * max(
+        highest_kept, capacity.answered / capacity.seconds / 50
+    ):
+        trial = _try(predictor, images, replace(server, rate=rate), max(min_count, math.ceil(rate * seconds)))
         trials.append(trial)
-        if watch is not None:
-            watch(trial)
+        if progress is not None:
+            progress(trial)
         if trial.valid:
-            holds, breaks = rate, max(breaks, 1.25 * rate)
+            highest_kept, lowest_missed = rate, max(lowest_missed, 1.25 * rate)
         else:
-            breaks = rate
-        rate = (holds + breaks) / 2
-    return MaxRate(holds, server.latency_bound, server.rank, tuple(trials))
+            lowest_missed = rate
+        rate = (highest_kept + lowest_missed) / 2
+    return MaxRate(highest_kept, server.latency_bound, server.rank, tuple(trials))
 
 
 def _try(predictor: Predictor, images: Sequence[Picture], server: Server, count: int) -> RateTrial:
-    """AvailableTarget pictures at the server's rate until so many came too late that the percentile can't be kept any
-    more."""
-    pictures = [images[place % len(images)] for place in range(count)]
+    """Let pictures arrive at the server's rate until so many are late that the percentile can't be kept any more."""
+    pictures = [images[index % len(images)] for index in range(count)]
     late = math.floor(count * (1 - server.rank / 100))
-    done = serve(predictor, pictures, arrivals(server.rate, count, server.seed), Hope(server.latency_bound, late))
-    if done.answered + done.failed < count:
-        return RateTrial(server.rate, math.inf, done.answered, valid=False)
-    # A picture without an answer is one whose answer came too late.
-    latency = percentile([*done.latencies, *[math.inf] * done.failed], server.rank)
-    return RateTrial(server.rate, latency, done.answered, latency <= server.latency_bound)
+    limit = LateLimit(server.latency_bound, late)
+    result = answer_arrivals(predictor, pictures, arrivals(server.rate, count, server.seed), limit)
+    if result.answered + result.failed < count:
+        return RateTrial(server.rate, math.inf, result.answered, valid=False)
+    # A picture without an answer counts as one whose answer came too late.
+    latency = percentile([*result.latencies, *[math.inf] * result.failed], server.rank)
+    return RateTrial(server.rate, latency, result.answered, latency <= server.latency_bound)

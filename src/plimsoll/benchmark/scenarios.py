@@ -21,21 +21,21 @@ from plimsoll.inference.predictor import Picture, Predictor
 
 
 @dataclass(frozen=True)
-class Round:
-    """What one candidate did with one chunk of pictures."""
+class RoundResult:
+    """What one system did with one chunk of pictures."""
 
     seconds: float
     """Wall time from the first picture to the last answer."""
     answered: int
     failed: int = 0
-    """Pictures that got no answer; they don't count as speed."""
+    """Pictures that got no answer; they don't count towards the speed."""
     latencies: tuple[float, ...] = ()
     """Seconds to each answer, in the order in which the pictures came; empty where only the whole counts."""
     first_error: str = ""
 
 
 class Scenario(Protocol):
-    """One way in which pictures come."""
+    """One way in which pictures arrive."""
 
     @property
     def name(self) -> str:
@@ -48,19 +48,19 @@ class Scenario(Protocol):
         ...
 
     def size(self, rate: float, cores: int, seconds: float) -> int:
-        """Return how many pictures make a round of about `seconds` for a candidate that answers `rate` a second."""
+        """Return how many pictures make a round of about `seconds` for a system that answers `rate` a second."""
         ...
 
     def warm_up(self) -> Scenario:
         """Return the scenario that warms up for this one, as fast as it can."""
         ...
 
-    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> RoundResult:
         """Answer the pictures; `number` is the round's, from 0."""
         ...
 
-    def speed(self, done: Round) -> float:
-        """Return the figure by which candidates are compared; higher is faster, 0 where nothing was answered."""
+    def speed(self, result: RoundResult) -> float:
+        """Return the figure by which systems are compared; higher is faster, 0 where nothing was answered."""
         ...
 
 
@@ -80,17 +80,17 @@ class Offline:
         """Return itself."""
         return self
 
-    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> RoundResult:
         """Answer all pictures as one stream."""
         del number
         started = time.perf_counter()
-        errors = [one.error for one in predictor.predict_many(pictures, batch=self.batch) if one.error is not None]
+        errors = [row.error for row in predictor.predict_many(pictures, batch=self.batch) if row.error is not None]
         seconds = time.perf_counter() - started
-        return Round(seconds, len(pictures) - len(errors), len(errors), first_error=errors[0] if errors else "")
+        return RoundResult(seconds, len(pictures) - len(errors), len(errors), first_error=errors[0] if errors else "")
 
-    def speed(self, done: Round) -> float:
+    def speed(self, result: RoundResult) -> float:
         """Return answers a second."""
-        return done.answered / done.seconds
+        return result.answered / result.seconds
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class SingleStream:
         """Return itself."""
         return self
 
-    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> RoundResult:
         """Answer the pictures one after another."""
         del number
         latencies, errors = [], []
@@ -122,28 +122,28 @@ class SingleStream:
                 errors.append(error.message)
             else:
                 latencies.append(time.perf_counter() - started)
-        return Round(
+        return RoundResult(
             time.perf_counter() - first, len(latencies), len(errors), tuple(latencies), errors[0] if errors else ""
         )
 
-    def speed(self, done: Round) -> float:
+    def speed(self, result: RoundResult) -> float:
         """Return one over the median latency, in seconds."""
-        return _typical(done)
+        return _median_speed(result)
 
 
 @dataclass(frozen=True)
 class Server:
-    """Pictures come at random moments, `rate` a second on average: does each get its answer soon enough?
+    """Pictures arrive at random moments, `rate` a second on average: does each get its answer soon enough?
 
-    A latency runs from the moment at which the picture was due, not from when somebody had time for it. So one slow
-    answer shows in all that had to wait behind it ("coordinated omission").
+    A latency counts from the moment at which the picture was due, not from when a thread was free for it. So one slow
+    answer shows in all that had to wait behind it (no "coordinated omission").
     """
 
     rate: float
     latency_bound: float = 0.1
     """Seconds."""
     rank: float = 99.0
-    """The percentile of the latencies that must keep the bound."""
+    """The percentile of the latencies that must stay within the bound."""
     seed: int = 0
     name = "server"
     min_count = 662
@@ -155,7 +155,7 @@ class Server:
             )
 
     def size(self, rate: float, cores: int, seconds: float) -> int:
-        """Return what comes in half a second, or ten times the bound, or more: a queue that grows by a tenth then
+        """Return what arrives in half a second, or ten times the bound, or more: a queue that grows by a tenth then
         breaks the bound."""
         del rate, cores
         return max(2, round(self.rate * max(0.5, 10 * self.latency_bound, seconds)))
@@ -164,13 +164,13 @@ class Server:
         """Return the offline scenario: it uses the same sessions."""
         return Offline()
 
-    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> RoundResult:
         """Answer each picture when it is due, with a thread for each core, in the order in which they are due."""
-        return serve(predictor, pictures, arrivals(self.rate, len(pictures), (self.seed, number)))
+        return answer_arrivals(predictor, pictures, arrivals(self.rate, len(pictures), (self.seed, number)))
 
-    def speed(self, done: Round) -> float:
+    def speed(self, result: RoundResult) -> float:
         """Return one over the median latency, in seconds."""
-        return _typical(done)
+        return _median_speed(result)
 
 
 def arrivals(rate: float, count: int, seed: int | tuple[int, ...] = 0) -> NDArray[np.float64]:
@@ -179,79 +179,79 @@ def arrivals(rate: float, count: int, seed: int | tuple[int, ...] = 0) -> NDArra
     return np.cumsum(np.random.default_rng(seed).exponential(1 / rate, count))
 
 
-def _typical(done: Round) -> float:
-    return 1 / statistics.median(done.latencies) if done.latencies else 0.0
+def _median_speed(result: RoundResult) -> float:
+    return 1 / statistics.median(result.latencies) if result.latencies else 0.0
 
 
 @dataclass(frozen=True)
-class Hope:
-    """When a run is given up: as soon as more than `late` answers took longer than `bound` seconds, or failed."""
+class LateLimit:
+    """A run is stopped as soon as more than `count` answers took longer than `latency_bound` seconds, or failed."""
 
-    bound: float
-    late: int
+    latency_bound: float
+    count: int
 
 
-def serve(
-    predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None = None
-) -> Round:
-    """Answer each picture at its moment `due` (seconds from now) or as soon after as a thread is free; a thread a core.
+def answer_arrivals(
+    predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], limit: LateLimit | None = None
+) -> RoundResult:
+    """Answer each picture at its moment `due` (seconds from now), or as soon after as one of the threads, one per core,
+    is free.
 
-    Each latency runs from the moment that was due. A run that is given up returns what it has until then.
+    Each latency counts from the moment that was due. A run that is stopped returns what it has measured until then.
     """
-    predictor.runner("throughput")  # A server loads its network before it opens its doors.
-    hall = _Hall(predictor, pictures, due, hope)
+    predictor.runner("throughput")  # A server loads its network before it accepts requests.
+    run = _OpenLoopRun(predictor, pictures, due, limit)
     threads = [
-        threading.Thread(target=hall.work, name=f"plimsoll-serve-{number}", daemon=True)
+        threading.Thread(target=run.work, name=f"plimsoll-bench-{number}", daemon=True)
         for number in range(predictor.cores)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    if hall.broken:
-        raise hall.broken[0]
-    known = tuple(one for one in hall.latencies if one is not None)
-    return Round(
-        time.perf_counter() - hall.start, len(known), len(hall.errors), known, hall.errors[0] if hall.errors else ""
-    )
+    if run.crashes:
+        raise run.crashes[0]
+    latencies = tuple(latency for latency in run.latencies if latency is not None)
+    seconds, first_error = time.perf_counter() - run.start, run.errors[0] if run.errors else ""
+    return RoundResult(seconds, len(latencies), len(run.errors), latencies, first_error)
 
 
-class _Hall:
-    """What the threads of `serve` share."""
+class _OpenLoopRun:
+    """What the threads of `answer_arrivals` share."""
 
     def __init__(
-        self, predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], hope: Hope | None
+        self, predictor: Predictor, pictures: Sequence[Picture], due: NDArray[np.float64], limit: LateLimit | None
     ) -> None:
-        self.predictor, self.pictures, self.due, self.hope = predictor, pictures, due, hope
+        self.predictor, self.pictures, self.due, self.limit = predictor, pictures, due, limit
         self.latencies: list[float | None] = [None] * len(pictures)
         self.errors: list[str] = []
-        self.broken: list[BaseException] = []
-        self._turn, self._places = threading.Lock(), iter(range(len(pictures)))
+        self.crashes: list[BaseException] = []
+        self._lock, self._indices = threading.Lock(), iter(range(len(pictures)))
         self._late = 0
         self.start = time.perf_counter()
 
     def work(self) -> None:
         """Take the next picture, wait until it is due, answer it; until none is left."""
-        while (place := self._next()) is not None:
-            due = self.start + float(self.due[place])
+        while (index := self._next()) is not None:
+            due = self.start + float(self.due[index])
             time.sleep(max(0.0, due - time.perf_counter()))
             try:
-                self.predictor.predict(self.pictures[place], objective="throughput")
+                self.predictor.predict(self.pictures[index], objective="throughput")
             except PlimsollError as error:
                 self.errors.append(error.message)
-                self._note(math.inf)
-            except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again in the caller's thread
-                self.broken.append(error)
+                self._count_late(math.inf)
+            except BaseException as error:  # noqa: BLE001 - an unforeseen error is raised again in the caller's thread
+                self.crashes.append(error)
             else:
-                self.latencies[place] = took = time.perf_counter() - due
-                self._note(took)
+                self.latencies[index] = latency = time.perf_counter() - due
+                self._count_late(latency)
 
     def _next(self) -> int | None:
-        with self._turn:
-            hopeless = self.hope is not None and self._late > self.hope.late
-            return None if self.broken or hopeless else next(self._places, None)
+        with self._lock:
+            too_late = self.limit is not None and self._late > self.limit.count
+            return None if self.crashes or too_late else next(self._indices, None)
 
-    def _note(self, latency: float) -> None:
-        if self.hope is not None and latency > self.hope.bound:
-            with self._turn:
+    def _count_late(self, latency: float) -> None:
+        if self.limit is not None and latency > self.limit.latency_bound:
+            with self._lock:
                 self._late += 1

@@ -1,22 +1,19 @@
-"""What may be said of measured times: percentiles that their count supports, and ratios with an interval and a verdict."""
+"""What measured times support: percentiles that their count allows, and ratios with an interval and a verdict."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
-
-MINIMUM_COUNTS: Mapping[float, int] = MappingProxyType({50.0: 1, 90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636})
-"""How many values a percentile needs before it is quoted: the smallest query counts of MLPerf LoadGen's early stopping.
-"""
+from plimsoll.metrics import decisions as metrics
+from plimsoll.metrics.decisions import CONFIDENCE, MINIMUM_COUNTS
 
 MARGIN = 0.01
 """A ratio nearer to 1 than this is no difference, however surely it is measured: nobody deploys for one percent."""
@@ -25,26 +22,22 @@ MINIMUM_ROUNDS = 6
 """Fewer paired rounds have no 95 % interval: even their extremes cover the median in 1 - 2 * 0.5^5 = 93.75 % of cases.
 """
 
-CONFIDENCE = 0.95
-
 Verdict = Literal["faster", "slower", "no difference"]
 
 
 def percentile(values: Sequence[float] | NDArray[Any], rank: float) -> float:
-    """Return the smallest value that at least `rank` percent of the values don't exceed (nearest rank, nothing
-    interpolated).
-
-    Raises InputError for a rank that LoadGen has no minimum for, and for fewer values than that.
-    """
+    """Return the nearest-rank percentile; raises InputError for a rank that has no minimum count, and for fewer values
+    than that."""
     needed = MINIMUM_COUNTS.get(rank)
     if needed is None:
-        raise InputError(f"percentile {rank:g}: allowed are {', '.join(f'{one:g}' for one in MINIMUM_COUNTS)}")
-    if len(values) < needed:
+        raise InputError(f"percentile {rank:g}: allowed are {', '.join(f'{allowed:g}' for allowed in MINIMUM_COUNTS)}")
+    value = metrics.percentile(np.asarray(values, np.float64), rank)
+    if value is None:
         raise InputError(
             f"P{rank:g} of {len(values):,} values: it takes at least {needed:,}",
             "Measure longer, or raise the minimum count.",
         )
-    return float(np.percentile(np.asarray(values, np.float64), rank, method="inverted_cdf"))
+    return value
 
 
 def percentiles(values: Sequence[float] | NDArray[Any]) -> dict[str, float]:
@@ -61,8 +54,8 @@ class Estimate:
     high: float
 
     @property
-    def blur(self) -> float:
-        """How far the interval reaches from the median, as a share of it: a smaller difference than this can't be told."""
+    def uncertainty(self) -> float:
+        """How far the interval reaches from the median, as a share of it: a smaller difference can't be detected."""
         return max(self.high - self.median, self.median - self.low) / self.median if self.median > 0 else math.inf
 
 
@@ -110,7 +103,7 @@ class Comparison:
         """Return the headline, for example `B is 1.84× as fast as A (95 % interval 1.79 … 1.90): faster`."""
         if not math.isfinite(self.speed.low):
             return (
-                f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few to tell (at least"
+                f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few for a verdict (at least"
                 f" {MINIMUM_ROUNDS})"
             )
         interval = f"95 % interval {self.speed.low:.2f} … {self.speed.high:.2f}"

@@ -118,7 +118,7 @@ def _measure(
             scenario=_made(wanted),
             min_seconds=wanted.seconds,
             min_count=wanted.min_count,
-            watch=watch,
+            progress=watch,
         )
         profiles = (
             [benchmark.profile(one, photos, min_seconds=min(2.0, wanted.seconds)) for one in candidates]
@@ -165,7 +165,7 @@ def _search(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wante
             _server(wanted),
             min_seconds=min(2.0, wanted.seconds),
             min_count=wanted.min_count,
-            watch=watch,
+            progress=watch,
         )
     if json_:
         typer.echo(benchmark.rates_report(found).to_json())

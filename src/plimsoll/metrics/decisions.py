@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,9 +18,9 @@ Scores = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 
-MINIMUM_COUNTS = {90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636}
-"""How many samples support a percentile: MLPerf Inference's LoadGen requires as many for 99 % confidence with a margin
-of a twentieth of the tail."""
+MINIMUM_COUNTS: Mapping[float, int] = MappingProxyType({50.0: 1, 90.0: 64, 95.0: 130, 99.0: 662, 99.9: 6_636})
+"""How many samples support a percentile: the smallest query counts of MLPerf LoadGen's early stopping, for 99 %
+confidence with a margin of a twentieth of the tail."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,11 @@ def score_deviation(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDeviat
 
 
 def percentile(values: NDArray[Any], rank: float) -> float | None:
-    """Return the nearest-rank percentile, or None where there are too few values for it (see MINIMUM_COUNTS)."""
+    """Return the smallest value that at least `rank` percent of the values don't exceed (nearest rank, nothing
+    interpolated), or None where there are too few values for it (see MINIMUM_COUNTS)."""
     if values.size < MINIMUM_COUNTS[rank]:
         return None
-    return float(np.sort(values)[math.ceil(rank / 100 * values.size) - 1])
+    return float(np.percentile(values, rank, method="inverted_cdf"))
 
 
 def spearman(reference: NDArray[Any], other: NDArray[Any]) -> float | None:

@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from plimsoll.benchmark import Offline, Round, Scenario, Server, SingleStream, SystemUnderTest, bench, footprint, report
+from plimsoll.benchmark import (
+    Offline,
+    RoundResult,
+    Scenario,
+    Server,
+    SingleStream,
+    SystemUnderTest,
+    bench,
+    footprint,
+    report,
+)
 from plimsoll.benchmark.conditions import Conditions, snapshot
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
@@ -44,11 +54,11 @@ class Scripted:
     def warm_up(self) -> Scenario:
         return SingleStream()
 
-    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> Round:
+    def run(self, predictor: Predictor, pictures: Sequence[Picture], number: int) -> RoundResult:
         self.log.append((id(predictor), number, tuple(pictures)))
-        return Round(self.seconds[id(predictor)], self.answers)
+        return RoundResult(self.seconds[id(predictor)], self.answers)
 
-    def speed(self, done: Round) -> float:
+    def speed(self, done: RoundResult) -> float:
         return done.answered / done.seconds
 
 
@@ -84,12 +94,12 @@ def test_the_count_is_reached_even_when_the_time_is(stack: ExitStack, tmp_path: 
     assert [one.answered for one in outcome.measured] == [20, 20]
 
 
-def test_patience_ends(stack: ExitStack, tmp_path: Path) -> None:
+def test_a_run_ends_after_five_times_its_minimum_time(stack: ExitStack, tmp_path: Path) -> None:
     a, b = pair(stack, tmp_path)
     scenario = Scripted({id(a.predictor): 0.5, id(b.predictor): 0.5}, answers=1)
     outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=1000)
     assert len(outcome.measured[0].rounds) == 10
-    assert [text for text in outcome.warnings if "10 answers when the time was over, 1,000 were wanted" in text]
+    assert [text for text in outcome.warnings if "10 answers when the time was over, expected at least 1,000" in text]
 
 
 @pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda one: str(one.name))
@@ -122,7 +132,7 @@ def test_what_can_not_be_measured_is_refused(stack: ExitStack, tmp_path: Path) -
         bench([a], [str(tmp_path / "none.png")], min_seconds=0.1)
     with pytest.raises(InputError, match="0 pictures"):
         bench([a], [])
-    with pytest.raises(InputError, match="same name"):
+    with pytest.raises(InputError, match="duplicate names"):
         bench([a, SystemUnderTest("A", b.predictor)], images)
     with pytest.raises(InputError, match="more than 0"):
         bench([a], images, min_seconds=math.nan)

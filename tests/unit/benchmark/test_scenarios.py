@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll.benchmark import Offline, Server, SingleStream, arrivals, max_rate
-from plimsoll.benchmark.scenarios import Hope, serve
+from plimsoll.benchmark.scenarios import LateLimit, answer_arrivals
 from plimsoll.core.model import Tensors
 from plimsoll.errors import InputError
 from slow_models import pictures, slow
@@ -42,7 +42,7 @@ def test_a_slow_answer_shows_in_those_that_wait_behind_it(tmp_path: Path) -> Non
     """Whoever measures from the start of the work instead sees one slow answer and four quick ones."""
     with slow(tmp_path, {0: 0.5}, cores=1) as predictor:
         due = np.array([0.0, 0.1, 0.2, 0.3, 0.4])
-        done = serve(predictor, pictures(tmp_path, 5), due)
+        done = answer_arrivals(predictor, pictures(tmp_path, 5), due)
     for latency, moment in zip(done.latencies, due, strict=True):
         assert latency >= 0.5 - moment - 0.01
 
@@ -58,18 +58,18 @@ def test_a_server_answers_on_every_core(tmp_path: Path, monkeypatch: pytest.Monk
             return run(feeds)
 
         monkeypatch.setattr(predictor.session, "run", meeting)
-        done = serve(predictor, pictures(tmp_path, 4), np.zeros(4))
+        done = answer_arrivals(predictor, pictures(tmp_path, 4), np.zeros(4))
     assert (done.answered, done.failed) == (4, 0)
 
 
 def test_nothing_starts_before_it_is_due(tmp_path: Path) -> None:
     with slow(tmp_path) as predictor:
-        assert serve(predictor, pictures(tmp_path), np.array([0.0, 0.1, 0.4])).seconds >= 0.4
+        assert answer_arrivals(predictor, pictures(tmp_path), np.array([0.0, 0.1, 0.4])).seconds >= 0.4
 
 
 def test_a_hopeless_run_is_given_up(tmp_path: Path) -> None:
     with slow(tmp_path, 0.05, cores=1) as predictor:
-        done = serve(predictor, pictures(tmp_path) * 40, np.zeros(120), Hope(bound=0.1, late=5))
+        done = answer_arrivals(predictor, pictures(tmp_path) * 40, np.zeros(120), LateLimit(latency_bound=0.1, count=5))
     assert done.answered < 20
 
 

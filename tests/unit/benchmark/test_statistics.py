@@ -8,8 +8,9 @@ from math import comb
 import numpy as np
 import pytest
 
-from plimsoll.benchmark.statistics import MINIMUM_COUNTS, compare, estimate, percentile, percentiles, spread
+from plimsoll.benchmark.statistics import compare, estimate, percentile, percentiles, spread
 from plimsoll.errors import InputError
+from plimsoll.metrics.decisions import MINIMUM_COUNTS
 
 
 def rounds(
