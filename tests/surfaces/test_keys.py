@@ -21,7 +21,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> Result:
-    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(one) for one in arguments])
+    return CliRunner(env={"COLUMNS": "160"}).invoke(app, [str(argument) for argument in arguments])
 
 
 def good(*arguments: str | Path) -> Result:
@@ -65,14 +65,14 @@ def test_a_key_is_removed(file: Path) -> None:
     good("remove", "old", "--file", file)
     assert [key.name for key in keys.read(file)] == ["new"]
     assert KeyStore(file).find(token.encode()) is None
-    assert "It has: new" in error_of("remove", "old", "--file", file)
+    assert "Choose from new" in error_of("remove", "old", "--file", file)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--rate", "fast"], "is no rate"),
-        (["--burst", "5"], "--burst without --rate"),
+        (["--burst", "5"], "--burst needs --rate"),
         (["--rate", "5/s", "--burst", "0"], "burst"),
         (["--role", "root"], "role"),
         (["--counts", "megabytes"], "counts"),

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from plimsoll.serve.access.keys import Key, Terms
 
 app = typer.Typer(
-    help="API keys of `plimsoll serve`: kept hashed in a file, which a running service reads anew when it changes.",
+    help="Manage the API keys of `plimsoll serve`: a file of hashes, which a running service reloads when it changes.",
     no_args_is_help=True,
 )
 
-File = Annotated[Path, typer.Option("--file", "-f", help="The file of keys.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Who uses the key; it stands in logs.")]
+File = Annotated[Path, typer.Option("--file", "-f", help="Key file.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Who uses the key; appears in logs.")]
 _DEFAULT = Path("keys.toml")
 
 
@@ -36,35 +36,40 @@ def add(  # noqa: PLR0913 - each parameter is an option of the command
         options.choice(
             "--role",
             ("predict", "metrics", "admin"),
-            "metrics: /metrics alone; admin: everything, loading and unloading models included.",
+            "metrics: only /metrics; admin: everything, including loading and unloading models.",
         ),
     ] = "predict",
     rate: Annotated[
-        str | None, typer.Option(help="How often it may ask, for example 10/s, 600/m or 5000/h. Default: unlimited.")
+        str | None, typer.Option(help="Rate limit, for example 10/s, 600/m or 5000/h. Default: unlimited.")
     ] = None,
     burst: Annotated[
-        int | None, typer.Option(help="How many may come at once after a quiet time. Default: as many as in a second.")
+        int | None, typer.Option(help="How many may come at once after a pause. Default: one second's worth.")
     ] = None,
     counts: Annotated[
         Literal["requests", "pictures"], options.choice("--counts", ("requests", "pictures"), "What the rate counts.")
     ] = "requests",
-    expires: Annotated[str | None, typer.Option(help="When it ends: 90d, 12h, or a date such as 2027-01-31.")] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION|DATE", help="When the key expires: for example 90d, 12h or 2027-01-31. Default: never."
+        ),
+    ] = None,
 ) -> None:
-    """Make a key, keep its hash in the file, and print the key: this once, and never again."""
+    """Create a key, store its hash in the file, and print the key: it can't be shown again."""
     from plimsoll.serve.access import keys
 
     terms = _terms(role, rate, burst, counts, expires)
     with _locked(file):
-        there = keys.read(file) if file.exists() else ()
-        token, key = keys.issue(name, terms, there)
-        keys.write(file, [*there, key])
+        existing = keys.read(file) if file.exists() else ()
+        token, key = keys.issue(name, terms, existing)
+        keys.write(file, [*existing, key])
     typer.echo(token)
-    typer.echo(f"{file}: {name} ({_told(key)}). The key is not kept anywhere: copy it now.", err=True)
+    typer.echo(f"{file}: added {name} ({_describe(key)}). The key is stored nowhere: copy it now.", err=True)
 
 
 @app.command("list")
 def list_(file: File = _DEFAULT) -> None:
-    """List the keys of a file: their names and what they may do. The keys themselves are in no file."""
+    """List the keys of a file, and what they may do. The file holds no key itself, only hashes."""
     import time
 
     from rich.console import Console
@@ -73,7 +78,7 @@ def list_(file: File = _DEFAULT) -> None:
     from plimsoll.serve.access import keys
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "begins with", "role", "rate", "created", "expires"):
+    for heading in ("name", "prefix", "role", "rate", "created", "expires"):
         table.add_column(heading, no_wrap=True)
     for key in keys.read(file):
         end = "" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
@@ -91,19 +96,18 @@ def list_(file: File = _DEFAULT) -> None:
 
 @app.command()
 def remove(name: Name, file: File = _DEFAULT) -> None:
-    """Remove a key by its name; a running service refuses it within a second."""
+    """Remove a key; a running service refuses it within a second."""
     from plimsoll.errors import InputError
     from plimsoll.serve.access import keys
 
     with _locked(file):
-        there = keys.read(file)
-        left = [key for key in there if key.name != name]
-        if len(left) == len(there):
-            raise InputError(
-                f"{file} has no key named '{name}'", f"It has: {', '.join(key.name for key in there) or 'none'}."
-            )
-        keys.write(file, left)
-    typer.echo(f"{file}: {name} removed", err=True)
+        existing = keys.read(file)
+        remaining = [key for key in existing if key.name != name]
+        if len(remaining) == len(existing):
+            names = ", ".join(key.name for key in existing)
+            raise InputError(f"{file} has no key named '{name}'", f"Choose from {names}." if names else "It has none.")
+        keys.write(file, remaining)
+    typer.echo(f"{file}: removed {name}", err=True)
 
 
 @contextmanager
@@ -114,12 +118,12 @@ def _locked(file: Path) -> Iterator[None]:
     from plimsoll.errors import InputError
 
     if not file.absolute().parent.is_dir():
-        raise InputError(f"{file}: can't keep keys there: there is no such folder")
+        raise InputError(f"{file}: can't write keys: there is no such folder")
     lock = FileLock(file.with_name(f".{file.name}.lock"))
     try:
         lock.acquire()
     except OSError as error:
-        raise InputError(f"{file}: can't keep keys there: {error.strerror}") from error
+        raise InputError(f"{file}: can't write keys: {error.strerror}") from error
     try:
         yield
     finally:
@@ -138,20 +142,21 @@ def _terms(
     from plimsoll.serve.access.rate import Rate
 
     if burst is not None and rate is None:
-        raise InputError("--burst without --rate limits nothing", "Add --rate, for example --rate 10/s.")
+        raise InputError("--burst needs --rate", "Add --rate, for example --rate 10/s.")
     try:
         return Terms(
             role,
             Rate.parse(rate) if rate is not None else None,
             burst,
             counts,
-            _end(expires) if expires is not None else None,
+            _expiry(expires) if expires is not None else None,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
 
 
-def _end(text: str) -> datetime:
+def _expiry(text: str) -> datetime:
+    """Return when a key expires: after a duration, or at a date."""
     from datetime import UTC, datetime, timedelta
 
     from plimsoll.core import duration
@@ -159,16 +164,16 @@ def _end(text: str) -> datetime:
 
     now = datetime.now(UTC).replace(microsecond=0)
     try:
-        end = now + timedelta(seconds=duration.parse(text)) if text[-1:].isalpha() else datetime.fromisoformat(text)
+        expiry = now + timedelta(seconds=duration.parse(text)) if text[-1:].isalpha() else datetime.fromisoformat(text)
     except (InputError, ValueError, OverflowError):
         raise InputError(
             f"--expires: '{printable(text, 40)}' is neither a duration nor a date",
             "For example 90d, 12h or 2027-01-31.",
         ) from None
-    end = end if end.tzinfo is not None else end.replace(tzinfo=UTC)
-    if end <= now:
+    expiry = expiry if expiry.tzinfo is not None else expiry.replace(tzinfo=UTC)
+    if expiry <= now:
         raise InputError(f"--expires: {text} has passed")
-    return end
+    return expiry
 
 
 def _rate(key: Key) -> str:
@@ -176,6 +181,6 @@ def _rate(key: Key) -> str:
     return "unlimited" if limit is None else f"{limit.rate} {key.counts}, {limit.burst:g} at once"
 
 
-def _told(key: Key) -> str:
+def _describe(key: Key) -> str:
     end = f", until {key.expires:%Y-%m-%d %H:%M} UTC" if key.expires is not None else ""
     return f"{key.role}, {_rate(key)}{end}"

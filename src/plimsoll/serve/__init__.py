@@ -1,21 +1,31 @@
 """Serve models over HTTP and gRPC.
 
-One process speaks with the network and holds the queues; it never imports a runtime and never decodes a picture. Each
-model has worker processes, and a worker alone owns its session for its whole life. Pictures and tensors travel between
-them in shared memory.
+The web process speaks with the network and holds the queues; it never imports a runtime and never decodes a picture.
+Each model has worker processes, and each worker owns its session for its whole life. Pictures and tensors travel
+between them in shared memory.
+
+The way of a request, file by file:
 
 ```
-messages   what was asked, what was answered, what went wrong
-settings   limits and choices
-plan       how many workers and threads a model gets here, and why
-arena      shared memory, and its allocation
-frames     messages between the processes
-worker     the process that owns a session          (worker, work)
-link       one worker, seen from the web process
-pool       the workers of one version: watched, replaced
-batching   the queue: priorities, deadlines, batches that grow under load
-deployment a model by name: its queue, its version, its reload
-service    all models
-http/ grpc what speaks with the world
+http/ grpc/    adapters of the protocols, with oip/ (Open Inference Protocol), compat/ (other products), access/ (keys)
+service        all models by name
+served_model   one model: loaded, reloaded without losing a request, unloaded
+scheduler      its requests: stores what came in, hands batches to workers, gives each item its result
+batching       the queue: priorities, deadlines, batches that grow under load
+worker_handle  one worker process, as the web process sees it
+ipc            frames over a pipe, and shared memory
+worker         the worker process: its loops and threads
+executor       what a worker computes; calls inference.Predictor and its Runner
+```
+
+Around it:
+
+```
+messages       what was requested, what came of it, what failed
+settings       limits and timeouts
+plan           how many workers and threads a model gets on this machine, and why
+pool           the workers of one version: started, watched, replaced
+statistics     counters in the terms of the Open Inference Protocol
+metrics log tracing   what operators see
 ```
 """
