@@ -127,7 +127,7 @@ def test_urls_that_are_not_among_the_allowed(url: str) -> None:
 async def _from(what: bytes | Handler, **settings: object) -> bytes:
     async with listening(what) as server:
         given = UrlSettings.model_validate(
-            {"hosts": (f"media.example.org:{server.port}",), "http": True, "seconds": 20.0, **settings}
+            {"hosts": (f"media.example.org:{server.port}",), "http": True, "timeout": 20.0, **settings}
         )
         return await fetch(f"http://media.example.org:{server.port}/a.png", given, here())
 
@@ -213,7 +213,7 @@ def test_a_server_that_dawdles_is_given_up(slow: str) -> None:
             await asyncio.sleep(0.05)
 
     with pytest.raises(RequestError) as refused:
-        asyncio.run(_from(trickle, seconds=0.6))
+        asyncio.run(_from(trickle, timeout=0.6))
     assert refused.value.problem.kind == "deadline"
     assert refused.value.problem.status == 504
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated, Any
 
 from plimsoll.errors import InputError
 
@@ -41,3 +42,25 @@ def describe(seconds: float) -> str:
         if count >= 1 and abs(count - round(count)) < 1e-9 and not (unit == "ms" and seconds >= 1):
             return f"{round(count)}{unit}"
     return f"{seconds:g}s"
+
+
+class _FromText:
+    """Tells pydantic to read text with `parse` before a field's own limits apply; pydantic imports it, not this file."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_before_validator_function(_seconds, handler(source))
+
+
+Duration = Annotated[float, _FromText()]
+"""A setting in seconds, which may be written as text: `500ms`, `30s`, `2m`, `1h`."""
+
+
+def _seconds(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse(value, plain_number=True)
+    except InputError as error:  # pydantic collects ValueErrors
+        raise ValueError(f"{error.message}; expected {_EXPECTED}") from error

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from plimsoll.core import duration
+from plimsoll.core.duration import Duration
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.serve.access.authorizer import AccessSettings
@@ -33,19 +33,6 @@ class CorsSettings(BaseModel):
     opens ask models."""
     max_age: int = Field(600, ge=0, le=86_400)
     """Seconds for which a browser remembers what it may."""
-
-
-def _seconds(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    try:
-        return duration.parse(value, plain_number=True)
-    except InputError as error:  # pydantic collects ValueErrors
-        raise ValueError(f"{error.message}. {error.hint}") from error
-
-
-Duration = Annotated[float, BeforeValidator(_seconds)]
-"""Seconds; written as a number of them, or as text: `500ms`, `30s`, `2m`, `1h`."""
 
 
 class Settings(BaseModel):

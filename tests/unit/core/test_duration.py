@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import BaseModel, Field, ValidationError
 
-from plimsoll.core.duration import describe, parse
+from plimsoll.core.duration import Duration, describe, parse
 from plimsoll.errors import InputError
 
 
@@ -48,3 +49,16 @@ def test_a_number_without_a_unit_is_seconds_only_where_that_is_allowed() -> None
 def test_a_duration_is_shown_as_it_is_read(seconds: float, text: str) -> None:
     assert describe(seconds) == text
     assert parse(text) == seconds
+
+
+class _Settings(BaseModel):
+    timeout: Duration = Field(1.0, gt=0)
+
+
+def test_settings_take_text_or_seconds_and_keep_their_limits() -> None:
+    assert _Settings.model_validate({"timeout": "500ms"}).timeout == 0.5
+    assert _Settings.model_validate({"timeout": "20"}).timeout == 20.0
+    assert _Settings.model_validate({"timeout": 2}).timeout == 2.0
+    for refused in ("soon", "0s", -1, "1 hour", [1]):
+        with pytest.raises(ValidationError, match="timeout"):
+            _Settings.model_validate({"timeout": refused})

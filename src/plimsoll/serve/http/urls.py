@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 import h11
 from pydantic import BaseModel, ConfigDict, Field
 
+from plimsoll.core.duration import Duration
 from plimsoll.serve.messages import Problem, RequestError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -66,7 +67,7 @@ class UrlSettings(BaseModel):
     """A larger picture is not fetched."""
     max_request_bytes: int = Field(64 * 1024 * 1024, ge=1024)
     """All pictures together that one request names."""
-    seconds: float = Field(10.0, gt=0, le=300)
+    timeout: Duration = Field(10.0, gt=0, le=300)
     """A picture that isn't there by then is given up."""
     at_once: int = Field(4, ge=1, le=64)
     """How many pictures of one request are fetched at the same time."""
@@ -160,12 +161,12 @@ async def fetch_all(urls: Sequence[str], settings: UrlSettings, network: Network
 async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _Allowance) -> bytes:
     place = _parsed(url, settings)
     try:
-        async with asyncio.timeout(settings.seconds):
+        async with asyncio.timeout(settings.timeout):
             return _picture(await _got(place, await _addresses(place, network), settings, (network, allowance)))
     except TimeoutError:
         raise RequestError(
             Problem(
-                "deadline", f"the picture was not there after {settings.seconds:g} s", "Send its bytes instead.", 504
+                "deadline", f"the picture was not there after {settings.timeout:g} s", "Send its bytes instead.", 504
             )
         ) from None
     except (OSError, h11.ProtocolError, asyncio.IncompleteReadError) as error:  # ssl's errors are OSErrors
