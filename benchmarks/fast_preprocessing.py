@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.pixels import Array, as_array
+from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.spec import Input
 from plimsoll.spec.files import validate
 
@@ -151,7 +151,7 @@ def _inputs(starts: str, photo: bytes, fast: Preprocessor) -> tuple[Any, Any]:
     if starts == "small":
         image = image.resize((256, 256), Image.Resampling.BILINEAR)
     array = as_array(image)
-    return image, np.ascontiguousarray(array[:, :, ::-1]) if fast.form.colour == "BGR" else array
+    return image, np.ascontiguousarray(array[:, :, ::-1]) if fast.tensor_spec.colour == "BGR" else array
 
 
 def _runner(preprocessor: Preprocessor, value: Any) -> Callable[[], Array]:

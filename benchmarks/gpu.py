@@ -34,7 +34,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.images import pictures
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.decode import read
 from plimsoll.system import gpu, host
 from plimsoll.zoo import card, fetch
 

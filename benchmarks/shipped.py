@@ -24,7 +24,7 @@ import numpy as np
 import plain_loop
 
 import plimsoll
-from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.decode import read
 from plimsoll.system import host
 from plimsoll.tasks.classify import Classification
 from plimsoll.zoo import fetch

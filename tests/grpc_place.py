@@ -82,7 +82,9 @@ class RecordedLines:
 
 
 @contextmanager
-def served(folder: Path, settings: Settings | None = None, authorizer: Authorizer | None = None) -> Iterator[GrpcClient]:
+def served(
+    folder: Path, settings: Settings | None = None, authorizer: Authorizer | None = None
+) -> Iterator[GrpcClient]:
     lines = RecordedLines()
     tracing: Tracing | None = None
     if importlib.util.find_spec("opentelemetry") is not None:
@@ -101,7 +103,11 @@ def served(folder: Path, settings: Settings | None = None, authorizer: Authorize
 
     with (
         serving(
-            settings or patient(max_body_bytes=MOST), write_mixed(folder), authorizer=authorizer, lines=lines, tracing=tracing
+            settings or patient(max_body_bytes=MOST),
+            write_mixed(folder),
+            authorizer=authorizer,
+            lines=lines,
+            tracing=tracing,
         ) as service,
         grpc.insecure_channel(service.grpc) as channel,
     ):

@@ -1,8 +1,8 @@
-"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/image/data/pillow_resize.json`, and how
+"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/preprocessing/data/pillow_resize.json`, and how
 that file is written.
 
 With Pillow 12.3, whose single call resizes horizontally first: `python tests/pillow_resizes.py >
-tests/unit/image/data/pillow_resize.json`
+tests/unit/preprocessing/data/pillow_resize.json`
 """
 
 from __future__ import annotations

@@ -17,9 +17,7 @@ from plimsoll.errors import ImageError, InputError
 from plimsoll.inference.predictor import Picture, Predictor
 from plimsoll.inference.stream import source
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import translated
-from plimsoll.preprocessing.formats import read
-from plimsoll.preprocessing.pixels import Pixels, as_array
+from plimsoll.preprocessing.decode import Pixels, as_array, read, translate_errors
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def _timed_steps(preprocessor: Preprocessor, picture: Picture, spent: dict[str, 
     marks = [("", time.perf_counter())]
     pixels: Pixels | bytes = read(source(picture))
     marks.append(("read", time.perf_counter()))
-    with translated():
+    with translate_errors():
         for name, stage in preprocessor.stages:
             pixels = stage(pixels)
             marks.append((name, time.perf_counter()))

@@ -23,7 +23,7 @@ from plimsoll.core.target import Target
 from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError, CheckError, ImageError, InputError, ModelError
 from plimsoll.preprocessing import Preprocessing, Preprocessor
-from plimsoll.preprocessing.formats import read, sniff
+from plimsoll.preprocessing.decode import read, sniff
 from plimsoll.report.report import Report, environment
 from plimsoll.spec import files as spec_files
 from plimsoll.spec.steps import Decode

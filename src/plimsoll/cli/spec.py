@@ -53,7 +53,7 @@ def check(
     from plimsoll.spec import files
 
     read = files.read(spec)
-    form = read.input.form
+    form = read.input.tensor_spec
     shape = ", ".join("any" if size is None else str(size) for size in form.shape)
     typer.echo(
         f"{spec}: a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout},"

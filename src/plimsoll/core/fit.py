@@ -94,7 +94,7 @@ def _chosen(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, s
 
 
 def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
-    form, shape = spec.input.form, tensor.shape
+    form, shape = spec.input.tensor_spec, tensor.shape
     fits = shape is None or (len(shape) == 4 and _agree(form.shape, shape[1:]))
     if fits and tensor.dtype == form.dtype:
         return

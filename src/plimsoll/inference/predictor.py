@@ -59,17 +59,19 @@ class Predictor:
 
         Where several threads call at once, `objective="throughput"` lets each compute on a core of its own.
         """
-        tensor, view = self.prepare(source(picture))
-        return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [view])[0]
+        tensor, geometry = self.prepare(source(picture))
+        return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [geometry])[0]
 
     def prepare(self, source: ImageSource) -> tuple[NDArray[Any], ImageGeometry | None]:
         """Return a picture's tensor, without its batch axis, and where its pixels lie in the picture if the task needs
         that.
 
-        `task.decode(outputs, threshold, views)` takes the views of a batch's pictures. Any thread may call. Raises
+        `task.decode(outputs, threshold, geometries)` takes those of a batch's pictures. Any thread may call. Raises
         ImageError.
         """
-        return self.preprocessor.viewed(source) if self.task.needs_views else (self.preprocessor(source), None)
+        return (
+            self.preprocessor.with_geometry(source) if self.task.needs_geometry else (self.preprocessor(source), None)
+        )
 
     def predict_many(
         self,

@@ -24,7 +24,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.preprocessing import ImageGeometry
-from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.decode import read
 from plimsoll.spec import Spec
 from plimsoll.tasks import Answer, Task
 
@@ -63,7 +63,7 @@ class Serving(Protocol):
     target: Target
 
     def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], ImageGeometry | None]:
-        """Return a picture's tensor, and its view where the task needs one."""
+        """Return a picture's tensor, and its geometry where the task needs it."""
         ...
 
     def runner(self, objective: Objective) -> Runner:
@@ -78,7 +78,7 @@ class _Prepared:
     place: int
     name: str
     tensor: NDArray[Any]
-    view: ImageGeometry | None
+    geometry: ImageGeometry | None
     since: float
     """When it was ready, on `time.perf_counter`."""
 
@@ -237,7 +237,7 @@ class Stream:
         try:
             data = read(source(picture))
             loaded = time.perf_counter()
-            tensor, view = self._predictor.prepare(data)
+            tensor, geometry = self._predictor.prepare(data)
         except ImageError as error:
             self._done.put({place: Prediction(name, None, error.message)})
             return
@@ -245,7 +245,7 @@ class Stream:
         self._waiting.add(loaded - started)
         self._report(read=loaded - started, prepare=ready - loaded)
         with self._lock:
-            self._gathered.append(_Prepared(place, name, tensor, view, ready))
+            self._gathered.append(_Prepared(place, name, tensor, geometry, ready))
         self._answer(self._pop())
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
@@ -282,7 +282,7 @@ class Stream:
             tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([one.tensor for one in batch])
             outputs = self._runner.result().infer(tensor)
             computed = time.perf_counter()
-            answers = self._predictor.task.decode(outputs, self._threshold, [one.view for one in batch])
+            answers = self._predictor.task.decode(outputs, self._threshold, [one.geometry for one in batch])
             self._report(inference=computed - started, output=time.perf_counter() - computed)
         except PlimsollError as error:
             if len(batch) == 1:

@@ -386,7 +386,7 @@ def _fix_sizes(graph: GraphProto, model: Model, batch: int) -> None:
     sizes: dict[str, int] = {}
     for value in fed:
         is_picture = takes_picture(model.spec, value.name, len(fed))
-        wanted = (batch, *(model.contract().input.form.shape if is_picture else ()))
+        wanted = (batch, *(model.contract().input.tensor_spec.shape if is_picture else ()))
         for axis, size in zip(value.type.tensor_type.shape.dim, wanted, strict=False):
             if size is not None and not isinstance(_size(axis), int):
                 sizes.setdefault(axis.dim_param, size)

@@ -1,35 +1,71 @@
-"""Decode a picture file with Pillow: the reference.
+"""From a picture file to 8-bit pixels with Pillow: the reference.
 
-What Pillow leaves open is decided here: 16-bit samples keep their high byte, transparency is dropped or composited as
-the Spec says, EXIF orientation is followed only if asked for, and a truncated file is an error.
+A format is size by a file's first bytes, never by its name, and its size is checked before anything is decoded. What
+Pillow leaves open is decided here: 16-bit samples keep their high byte, transparency is dropped or composited as the
+Spec says, EXIF orientation is followed only on request, and a truncated file is an error.
+
+Between steps, pixels are Pillow's `Image` or a NumPy array, height x width x channels.
 """
 
 from __future__ import annotations
 
+import errno
 import io
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
+from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.preprocessing.formats import admit, check_size, sniff
-from plimsoll.preprocessing.pixels import Pixels, as_image
-from plimsoll.spec.steps import Decode
+from plimsoll.spec.steps import Decode, ImageFormat
+from plimsoll.system import files
+
+Array = NDArray[Any]
+Pixels = Image.Image | Array
+
+MAX_FILE_BYTES = 200_000_000
+"""A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
+
+_TOO_LARGE = "Is it a picture? Store it smaller."
+
+MAX_JPEG_SCANS = 100
+"""Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known
+attack)."""
+
+_WEBP_HEADER = 30
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+"""FF and a code that is not stuffing (00), a restart (D0 to D7) or a fill byte (FF): none of these ends a scan."""
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 LARGE_PIXELS = 25_000_000
-_one_large_at_a_time = threading.Semaphore(1)
+_large_image_slot = threading.Semaphore(1)
 """A picture of 50 megapixels takes up to 0.6 GB while it is decoded, so those wait for one another."""
 
 _WITH_ORIENTATION = ("JPEG", "PNG", "WEBP", "GIF")
 _PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""Without any of these in a PNG file, no chunk of it tells an orientation."""
+"""A PNG file without any of these stores no orientation."""
 
 _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+
+def read(source: bytes | Path) -> bytes:
+    """Return a picture file's bytes; raises ImageError where it can't be read or is too large."""
+    if isinstance(source, bytes):
+        if len(source) > MAX_FILE_BYTES:
+            raise ImageError(f"the file is larger than {MAX_FILE_BYTES // 1_000_000} MB", _TOO_LARGE)
+        return source
+    try:
+        return files.read_bytes(source, MAX_FILE_BYTES)
+    except OSError as error:
+        hint = _TOO_LARGE if error.errno == errno.EFBIG else ""
+        raise ImageError(f"can't read the file: {error.strerror}", hint) from error
 
 
 def decode(data: bytes, step: Decode) -> Pixels:
@@ -38,18 +74,18 @@ def decode(data: bytes, step: Decode) -> Pixels:
     Raises ImageError for a format that is not accepted, for more pixels than allowed, and for damaged or truncated
     files.
     """
-    format_ = admit(data, step)
-    with translated(), Image.open(io.BytesIO(data), formats=_plugins(format_)) as image:
+    format_ = check_format(data, step)
+    with translate_errors(), Image.open(io.BytesIO(data), formats=(format_.upper(),)) as image:
         check_size(*image.size, step)
-        with _room_for(image), _filling(step.truncated == "fill"):
+        with _memory_for(image), _accept_truncated(step.truncated == "fill"):
             if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
-                return _decode_jpeg_as_asked(image, data, step)
+                return _decode_jpeg_with_options(image, data, step)
             image.load()
-            return _finish(image, step)
+            return _to_rgb_or_grey(image, step)
 
 
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn whatever a decoder raises into an ImageError; hostile files make Pillow raise nearly every built-in
     exception."""
     try:
@@ -59,40 +95,138 @@ def translated() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("the picture needs more memory than there is") from error
     except UnidentifiedImageError as error:  # whose text names an object in memory
-        raise ImageError("can't be decoded: it begins like a picture, and does not go on like one") from error
+        raise ImageError("can't be decoded: it begins like a picture, but what follows is damaged") from error
     except Exception as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         raise ImageError(f"can't be decoded: {text}") from error
 
 
 def orientation(data: bytes, *, fill: bool = False) -> int:
-    """Return the orientation that following it would undo, 1 to 8; 1 where there is none, and for TIFF, which Pillow
-    turns while it reads.
+    """Return the EXIF orientation that decoding with `exif_orientation` undoes, 1 to 8; 1 where there is none, and for
+    TIFF, which Pillow turns while it reads.
 
     `fill` accepts a truncated file. Raises ImageError.
     """
     format_ = sniff(data)
     if format_ in {"bmp", "tiff"} or (format_ == "png" and not any(mark in data for mark in _PNG_ORIENTATION)):
         return 1  # To be sure of a PNG file, Pillow would decode all of it.
-    with translated(), _filling(fill), Image.open(io.BytesIO(data), formats=_WITH_ORIENTATION) as image:
+    with translate_errors(), _accept_truncated(fill), Image.open(io.BytesIO(data), formats=_WITH_ORIENTATION) as image:
         value = image.getexif().get(0x0112, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _plugins(format_: str) -> tuple[str, ...]:
-    return (format_.upper(),)
+def sniff(data: bytes) -> ImageFormat | None:
+    """Return the format that the first bytes announce, or None."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith(b"BM"):
+        return "bmp"
+    if data.startswith((b"II*\0", b"MM\0*")):
+        return "tiff"
+    return None
+
+
+def check_format(data: bytes, step: Decode) -> ImageFormat:
+    """Return a file's format; raises ImageError for formats that the Spec doesn't accept, WebP canvases that are too
+    large, and JPEG files of too many scans."""
+    if not data:
+        raise ImageError("the file is empty (0 bytes)")
+    format_ = sniff(data)
+    allowed = ", ".join(step.formats)
+    if format_ is None:
+        raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
+    if format_ not in step.formats:
+        raise ImageError(
+            f"a {format_} file; accepted formats: {allowed}",
+            f'To accept it, add "{format_}" to `formats` of the decode step.',
+        )
+    if format_ == "webp" and (size := _webp_canvas(data)) is not None:
+        check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
+    if format_ == "jpeg" and data.count(b"\xff\xda") > MAX_JPEG_SCANS and _jpeg_scans(data) > MAX_JPEG_SCANS:
+        raise ImageError(f"a JPEG file with too many scans; at most {MAX_JPEG_SCANS} are decoded")
+    return format_
+
+
+def check_size(width: int, height: int, step: Decode) -> None:
+    """Raise ImageError for a picture without pixels or with more than the Spec allows."""
+    if width < 1 or height < 1:
+        raise ImageError(f"the picture has no pixels ({width}x{height})")
+    if width * height > step.max_megapixels * 1e6:
+        raise ImageError(
+            f"{width}x{height} = {width * height / 1e6:,.1f} megapixels; the limit is {step.max_megapixels:g}",
+            "Raise `max_megapixels` of the decode step if such pictures are meant to be read.",
+        )
+
+
+def as_array(pixels: Pixels) -> Array:
+    """Return height x width x channels, uint8 for an `Image`; a grey picture has one channel."""
+    array = np.asarray(pixels)
+    return array[:, :, np.newaxis] if array.ndim == 2 else array
+
+
+def as_image(pixels: Pixels) -> Image.Image:
+    """Return uint8 pixels with 1 or 3 channels as an `Image`; the colour order stays."""
+    if isinstance(pixels, Image.Image):
+        return pixels
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
+
+
+def size_of(pixels: Pixels) -> tuple[int, int]:
+    """Return (width, height) in pixels."""
+    if isinstance(pixels, Image.Image):
+        return pixels.size
+    return pixels.shape[1], pixels.shape[0]
+
+
+def _jpeg_scans(data: bytes) -> int:
+    """Count the scans of a JPEG file's picture, marker by marker as libjpeg reads them (ITU-T T.81, B.1.1); stops above
+    the maximum.
+
+    The bytes FF DA may also stand in metadata, and in a film that a phone has put behind the picture.
+    """
+    scans, at = 0, 2
+    while scans <= MAX_JPEG_SCANS and (marker := _JPEG_MARKER.search(data, at)) is not None:
+        kind, at = data[marker.end() - 1], marker.end()
+        if kind == _END_OF_IMAGE:
+            break
+        scans += kind == _START_OF_SCAN
+        if kind not in (0x01, _START_OF_IMAGE):
+            at += int.from_bytes(data[at : at + 2])
+    return scans
+
+
+def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7), or None if it is cut
+    short."""
+    if len(data) < _WEBP_HEADER:
+        return None
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+    return None
 
 
 @contextmanager
-def _room_for(image: Image.Image) -> Iterator[None]:
+def _memory_for(image: Image.Image) -> Iterator[None]:
     if image.width * image.height <= LARGE_PIXELS:
         yield
     else:
-        with _one_large_at_a_time:
+        with _large_image_slot:
             yield
 
 
-def _finish(image: Image.Image, step: Decode) -> Image.Image:
+def _to_rgb_or_grey(image: Image.Image, step: Decode) -> Image.Image:
     """Turn a loaded picture of any mode into mode RGB or L."""
     if step.exif_orientation:
         image = ImageOps.exif_transpose(image)
@@ -102,8 +236,8 @@ def _finish(image: Image.Image, step: Decode) -> Image.Image:
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*step.background, 255)), foreground)
     if image.mode in {"P", "PA"} and step.colour == "grey":
         image = image.convert("RGB")  # A palette's transparency colour must not become a grey level.
-    wanted = "L" if step.colour == "grey" else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+    mode = "L" if step.colour == "grey" else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _to_eight_bits(image: Image.Image) -> Image.Image:
@@ -122,7 +256,7 @@ def _to_eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _decode_jpeg_as_asked(header: Image.Image, data: bytes, step: Decode) -> Pixels:
+def _decode_jpeg_with_options(header: Image.Image, data: bytes, step: Decode) -> Pixels:
     """Decode a JPEG with another cosine transform or chroma filter than Pillow lets one choose; the same libjpeg-turbo
     does it."""
     if header.mode == "CMYK":
@@ -146,8 +280,8 @@ def _decode_jpeg_as_asked(header: Image.Image, data: bytes, step: Decode) -> Pix
     return image
 
 
-class _PerThread:
-    """A truth value of each thread's own, to stand in for Pillow's global LOAD_TRUNCATED_IMAGES."""
+class _ThreadFlag:
+    """A flag for each thread, in place of Pillow's global LOAD_TRUNCATED_IMAGES."""
 
     def __init__(self, otherwise: bool) -> None:
         self.otherwise = otherwise
@@ -161,7 +295,7 @@ _install = threading.Lock()
 
 
 @contextmanager
-def _filling(fill: bool) -> Iterator[None]:
+def _accept_truncated(fill: bool) -> Iterator[None]:
     """Let Pillow return the readable part of a truncated file, in this thread only.
 
     Pillow has one switch for the whole process. Spec by Spec, and beside other users of Pillow, that is too coarse:
@@ -172,8 +306,8 @@ def _filling(fill: bool) -> Iterator[None]:
         return
     with _install:
         switch: Any = ImageFile.LOAD_TRUNCATED_IMAGES
-        if not isinstance(switch, _PerThread):
-            switch = _PerThread(switch)
+        if not isinstance(switch, _ThreadFlag):
+            switch = _ThreadFlag(switch)
             ImageFile.LOAD_TRUNCATED_IMAGES = switch
     switch.here.value = True
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.preprocessing.reference import padded, resized_size
+from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Crop, Resize
 
@@ -56,8 +56,8 @@ class ImageGeometry:
     """How many of the upright picture's pixels one pixel of the input is, along x and along y."""
     origin: tuple[float, float]
     """Where the input's corner (0, 0) lies in the upright picture; negative where padding begins there."""
-    seen: tuple[float, float, float, float]
-    """What the network sees of the upright picture: x0, y0, x1, y1. The rest was cropped away."""
+    visible: tuple[float, float, float, float]
+    """What the network sees of the upright picture: x0, y0, x1, y1; the rest was cropped away."""
     orientation: int = 1
     """The EXIF orientation that the input steps have followed, 1 to 8; 1 also where they follow none."""
 
@@ -67,7 +67,7 @@ class ImageGeometry:
         return (self.height, self.width) if self.orientation in _SWAPPED else (self.width, self.height)
 
     def upright(self) -> ImageGeometry:
-        """Return the same view of the picture as it is shown, turned by its orientation."""
+        """Return the same geometry for the picture as it is shown, turned by its orientation."""
         width, height = self.upright_size
         return replace(self, width=width, height=height, orientation=1)
 
@@ -100,8 +100,8 @@ class ImageGeometry:
                 (np.arange(size) + 0.5 for size in self.upright_size),
                 self.scale,
                 self.origin,
-                self.seen[:2],
-                self.seen[2:],
+                self.visible[:2],
+                self.visible[2:],
                 strict=True,
             )
         )
@@ -114,32 +114,37 @@ class ImageGeometry:
         return turned[:: -1 if self.orientation in _FLIPPED_Y else 1, :: -1 if self.orientation in _FLIPPED_X else 1]
 
 
-def view(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeometry:
-    """Return the view of a picture that the input steps give.
+def geometry_of(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeometry:
+    """Return the geometry that the input steps give a picture.
 
     `size` is (width, height) after decoding, with the orientation followed where the steps follow it; `orientation` is
     the one they have followed. Raises ImageError where the steps refuse such a size.
     """
     width, height = size
     x, y = _Axis(), _Axis()
-    seen = (0.0, 0.0, float(width), float(height))
+    visible = (0.0, 0.0, float(width), float(height))
     for step in spec.steps[1:]:
         if isinstance(step, Resize):
             across, down = resized_size(width, height, step)
-            x, y = x.after(*_resized(width, across, step)), y.after(*_resized(height, down, step))
-            left, top, width, height = padded(across, down, step)
+            x, y = x.after(*_resize_axis(width, across, step)), y.after(*_resize_axis(height, down, step))
+            left, top, width, height = padding(across, down, step)
             x, y = x.after(1.0, -left), y.after(1.0, -top)
         elif isinstance(step, Crop):
             left, top = step.origin(width, height)
             x, y = x.after(1.0, left), y.after(1.0, top)
             width, height = step.width, step.height
             last_x, last_y = x.scale * width + x.origin, y.scale * height + y.origin
-            seen = (max(seen[0], x.origin), max(seen[1], y.origin), min(seen[2], last_x), min(seen[3], last_y))
+            visible = (
+                max(visible[0], x.origin),
+                max(visible[1], y.origin),
+                min(visible[2], last_x),
+                min(visible[3], last_y),
+            )
     sent = (size[1], size[0]) if orientation in _SWAPPED else size
-    return ImageGeometry(*sent, width, height, (x.scale, y.scale), (x.origin, y.origin), seen, orientation)
+    return ImageGeometry(*sent, width, height, (x.scale, y.scale), (x.origin, y.origin), visible, orientation)
 
 
-def _resized(before: int, after: int, step: Resize) -> tuple[float, float]:
+def _resize_axis(before: int, after: int, step: Resize) -> tuple[float, float]:
     """Return (scale, origin) of a resize along one axis: position before = scale * position after + origin.
 
     With `nearest`, where the first of several pixels is taken (OpenCV; TensorFlow's asymmetric), every one that is left

@@ -1,7 +1,7 @@
-"""The steps in the reference preprocessing: Pillow + NumPy. They define the truth.
+"""Reference preprocessing: Pillow + NumPy. It defines the truth.
 
-Each function takes the picture, the step, and the `ImageSpec` that the picture has before it; it returns the picture
-and changes nothing that it is given. `STEPS` maps a step's type to its function.
+Each function takes the pixels, the step, and the `ImageSpec` of the pixels before it; it returns new pixels and changes
+none of its arguments. `FUNCTIONS` maps a step to its function.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import simplejpeg
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.pixels import Array, Pixels, as_array, as_image, size_of
+from plimsoll.preprocessing.decode import Array, Pixels, as_array, as_image, size_of
 from plimsoll.preprocessing.resample import resample
 from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Resize, Scale, Std
 
@@ -37,13 +37,13 @@ MAX_LONG_EDGE = 65_535
 """A picture of 1 x 50,000,000 pixels must not become 224 x 11 billion by its shorter side."""
 
 
-def resize(pixels: Pixels, step: Resize, form: ImageSpec) -> Pixels:
+def resize(pixels: Pixels, step: Resize, image: ImageSpec) -> Pixels:
     """Resize as the step's convention does it; uint8, or float32 in 0…255 with rounding = 'none'."""
-    del form
-    return fitted(pixels, step, resize_to)
+    del image
+    return resize_to_fit(pixels, step, resize_to)
 
 
-def fitted(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int, int, Resize], Pixels]) -> Pixels:
+def resize_to_fit(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int, int, Resize], Pixels]) -> Pixels:
     """Work out the target size that `fit` asks for, resize with `resize_to(pixels, width, height, step)`, and pad a
     letterbox."""
     width, height = resized_size(*size_of(pixels), step)
@@ -81,7 +81,7 @@ def resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Pixels:
     """Resize to exactly width x height in the step's convention."""
     if step.convention == "pillow":
         return resize_image(as_image(pixels), width, height, _PILLOW_FILTERS[step.filter])
-    return rounded(resample(unit(as_array(pixels), step), width, height, step), step)
+    return round_resized(resample(to_resized_range(as_array(pixels), step), width, height, step), step)
 
 
 def resize_image(image: Image.Image, width: int, height: int, filter_: Image.Resampling) -> Image.Image:
@@ -99,13 +99,13 @@ def resize_image(image: Image.Image, width: int, height: int, filter_: Image.Res
     return image.resize((width, height), filter_)
 
 
-def unit(array: Array, step: Resize) -> Array:
+def to_resized_range(array: Array, step: Resize) -> Array:
     """Return the values to resize: as they are, or in [0, 1] where TensorFlow's convert_image_dtype is followed."""
     return array * np.float32(1 / 255) if step.rounding == "tensorflow" else array
 
 
-def rounded(values: Array, step: Resize) -> Array:
-    """Bring resized values, in the range that `unit` gave them, into the form that `rounding` asks for."""
+def round_resized(values: Array, step: Resize) -> Array:
+    """Bring resized values, in the range that `to_resized_range` gave them, to the dtype that `rounding` asks for."""
     if step.rounding == "none":
         return values.astype(np.float32)
     if step.rounding == "tensorflow":
@@ -116,7 +116,7 @@ def rounded(values: Array, step: Resize) -> Array:
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
 
 
-def padded(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
+def padding(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
     """Return (left, top, width, height): where a resized picture lies after padding, and the size then; without a
     letterbox nothing is padded."""
     if step.fit != "letterbox":
@@ -132,29 +132,29 @@ def padded(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
 
 def _pad(pixels: Array, step: Resize) -> Array:
     height, width, channels = pixels.shape
-    left, top, full_width, full_height = padded(width, height, step)
+    left, top, full_width, full_height = padding(width, height, step)
     out = np.full((full_height, full_width, channels), step.pad_value, pixels.dtype)
     out[top : top + height, left : left + width] = pixels
     return out
 
 
-def jpeg(pixels: Pixels, step: Jpeg, form: ImageSpec) -> Pixels:
+def jpeg(pixels: Pixels, step: Jpeg, image: ImageSpec) -> Pixels:
     """Encode as JPEG and decode again, both with libjpeg-turbo; the channels keep their order."""
-    if form.colour == "BGR":
-        return as_array(jpeg(as_array(pixels)[:, :, ::-1], step, replace(form, colour="RGB")))[:, :, ::-1]
+    if image.colour == "BGR":
+        return as_array(jpeg(as_array(pixels)[:, :, ::-1], step, replace(image, colour="RGB")))[:, :, ::-1]
     with _memory_file() as file:
         as_image(pixels).save(file, "JPEG", quality=step.quality, subsampling=_PILLOW_SUBSAMPLING[step.subsampling])
         file.seek(0)
         data = file.read()
     if (step.dct, step.upsampling) != ("accurate", "fancy"):
-        colour = "GRAY" if form.colour == "grey" else "RGB"
+        colour = "GRAY" if image.colour == "grey" else "RGB"
         array: Array = simplejpeg.decode_jpeg(
             data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain"
         )
         return array
-    image = Image.open(io.BytesIO(data), formats=("JPEG",))
-    image.load()
-    return image
+    decoded = Image.open(io.BytesIO(data), formats=("JPEG",))
+    decoded.load()
+    return decoded
 
 
 def _memory_file() -> IO[bytes]:
@@ -166,9 +166,9 @@ def _memory_file() -> IO[bytes]:
     return os.fdopen(os.memfd_create("plimsoll"), "w+b") if sys.platform == "linux" else io.BytesIO()
 
 
-def crop(pixels: Pixels, step: Crop, form: ImageSpec) -> Pixels:
+def crop(pixels: Pixels, step: Crop, image: ImageSpec) -> Pixels:
     """Cut out the rectangle; raises ImageError where the picture is too small for it."""
-    del form
+    del image
     width, height = size_of(pixels)
     try:
         x, y = step.origin(width, height)
@@ -179,34 +179,34 @@ def crop(pixels: Pixels, step: Crop, form: ImageSpec) -> Pixels:
     return pixels[y : y + step.height, x : x + step.width]
 
 
-def channels(pixels: Pixels, step: Channels, form: ImageSpec) -> Array:
+def channels(pixels: Pixels, step: Channels, image: ImageSpec) -> Array:
     """Bring the channels into `step.order`."""
     array = as_array(pixels)
-    return array if step.order == form.colour else array[:, :, ::-1]
+    return array if step.order == image.colour else array[:, :, ::-1]
 
 
-def scale(pixels: Pixels, step: Scale, form: ImageSpec) -> Array:
+def scale(pixels: Pixels, step: Scale, image: ImageSpec) -> Array:
     """Multiply or divide, in float32."""
-    del form
+    del image
     values = as_array(pixels).astype(np.float32, copy=False)
     return values / np.float32(step.divisor) if step.divisor is not None else values * np.float32(step.factor)
 
 
-def mean(pixels: Pixels, step: Mean, form: ImageSpec) -> Array:
+def mean(pixels: Pixels, step: Mean, image: ImageSpec) -> Array:
     """Subtract the mean, in float32."""
-    return _by_channel(np.subtract, pixels, step.values, form)
+    return _by_channel(np.subtract, pixels, step.values, image)
 
 
-def std(pixels: Pixels, step: Std, form: ImageSpec) -> Array:
+def std(pixels: Pixels, step: Std, image: ImageSpec) -> Array:
     """Divide by the standard deviation, in float32."""
-    return _by_channel(np.divide, pixels, step.values, form)
+    return _by_channel(np.divide, pixels, step.values, image)
 
 
-def _by_channel(operation: np.ufunc, pixels: Pixels, values: tuple[float, ...], form: ImageSpec) -> Array:
+def _by_channel(operation: np.ufunc, pixels: Pixels, values: tuple[float, ...], image: ImageSpec) -> Array:
     """Apply `operation` between the pixels, as float32, and one value a channel (or one for all)."""
     array = as_array(pixels)
     row = np.asarray(values, np.float32)
-    if form.layout == "NCHW":
+    if image.layout == "NCHW":
         return np.asarray(operation(array, row.reshape(-1, 1, 1), dtype=np.float32))
     # Whole rows instead of single pixels: NumPy's inner loop is then 3 x width long, not 3, and five times as fast.
     height, width, depth = array.shape
@@ -215,17 +215,17 @@ def _by_channel(operation: np.ufunc, pixels: Pixels, values: tuple[float, ...], 
     return rows.reshape(array.shape)
 
 
-def layout(pixels: Pixels, step: Layout, form: ImageSpec) -> Array:
+def layout(pixels: Pixels, step: Layout, image: ImageSpec) -> Array:
     """Move the channel axis."""
     array = as_array(pixels)
-    if step.order == form.layout:
+    if step.order == image.layout:
         return array
     return array.transpose(2, 0, 1) if step.order == "NCHW" else array.transpose(1, 2, 0)
 
 
-def dtype(pixels: Pixels, step: Cast, form: ImageSpec) -> Array:
+def dtype(pixels: Pixels, step: Cast, image: ImageSpec) -> Array:
     """Convert; to uint8 by rounding and clipping."""
-    del form
+    del image
     array = as_array(pixels)
     if step.to == "uint8" and array.dtype != np.uint8:
         return np.clip(np.floor(array + 0.5), 0, 255).astype(np.uint8)
@@ -234,7 +234,7 @@ def dtype(pixels: Pixels, step: Cast, form: ImageSpec) -> Array:
 
 StepFunction = Callable[[Pixels, Any, ImageSpec], Pixels]
 
-STEPS: Mapping[type, StepFunction] = MappingProxyType(
+FUNCTIONS: Mapping[type, StepFunction] = MappingProxyType(
     {
         Resize: resize,
         Jpeg: jpeg,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.preprocessing.pixels import Array
+from plimsoll.preprocessing.decode import Array
 from plimsoll.spec.steps import Resize
 
 Floats = NDArray[np.float64]

@@ -13,9 +13,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Tensors
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import translated
-from plimsoll.preprocessing.formats import read
-from plimsoll.preprocessing.pixels import Pixels, as_array
+from plimsoll.preprocessing.decode import Pixels, as_array, read, translate_errors
 from plimsoll.preprocessing.preprocessor import ImageSource
 from plimsoll.spec.steps import Crop, Decode, ImageSpec, Jpeg, Resize, Step
 from plimsoll.tasks import Task, decoder
@@ -37,7 +35,7 @@ class PixelStage:
     def __call__(self, pixels: Any) -> Array:
         """Return the picture after the stage, RGB; the first stage takes a file's bytes, all others an RGB picture."""
         source = pixels if isinstance(pixels, bytes) else _reordered(pixels, self.before)
-        with translated():
+        with translate_errors():
             return np.asarray(_reordered(as_array(self.run(source)), self.after))
 
 
@@ -72,7 +70,7 @@ class ComparedModel:
     def tensor(self, pixels: Array) -> Array:
         """Return the network's input for such pixels, without its batch axis."""
         tensor: Pixels = _reordered(pixels, self._order)
-        with translated():
+        with translate_errors():
             for _, stage in self._arithmetic:
                 tensor = stage(tensor)
         return np.ascontiguousarray(as_array(tensor))
@@ -100,7 +98,7 @@ def _cut(
     steps = preprocessor.spec.steps
     stages = list(preprocessor.stages)
     single_pass = preprocessor.preprocessing == "fast" and stages[-1][0] == "normalize"
-    order = preprocessor.form.colour if single_pass else ""
+    order = preprocessor.tensor_spec.colour if single_pass else ""
     form = ImageSpec()
     cut: list[PixelStage] = []
     index = 0

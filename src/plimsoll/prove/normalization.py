@@ -113,7 +113,7 @@ def agree(reference: Normalization | None, other: Normalization | None) -> bool:
 def _measure(model: ComparedModel) -> tuple[Matrix, Matrix, NDArray[Any] | None]:
     """Return plain colours [colours, channels], what the network sees of each [colours, channels seen], and the first
     convolution's weights."""
-    form = model.preprocessor.form
+    form = model.preprocessor.tensor_spec
     shape = (form.height or _FREE_SIDE, form.width or _FREE_SIDE)
     channels = form.channels
     colours = np.concatenate([np.zeros((1, channels)), 255 * np.eye(channels), [[200, 100, 50][:channels]]])

@@ -133,7 +133,7 @@ def _exchange(models: Models, normalizations: Normalizations) -> Exchange:
     # Swapped channels are still a tensor of the same form: the network takes them, and that is the mistake to show.
     first, second = (
         replace(form, colour="RGB" if form.channels == 3 else "grey")
-        for form in (model.preprocessor.form for model in models)
+        for form in (model.preprocessor.tensor_spec for model in models)
     )
     if first == second:
         split_otherwise = models[0].preprocessor.spec.steps != models[1].preprocessor.spec.steps and agree(

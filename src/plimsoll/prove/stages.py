@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 import numpy as np
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.decode import read
 from plimsoll.preprocessing.preprocessor import ImageSource
 from plimsoll.prove.compared_model import Array, ComparedModel, PixelStage
 from plimsoll.spec.steps import Step

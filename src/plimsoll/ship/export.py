@@ -9,7 +9,7 @@ from pathlib import Path
 
 from plimsoll.bundle.packing import pack
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.formats import read, sniff
+from plimsoll.preprocessing.decode import read, sniff
 from plimsoll.report.page import render
 from plimsoll.report.report import Report
 from plimsoll.ship import Ship, Shipped

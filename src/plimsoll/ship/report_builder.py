@@ -15,9 +15,7 @@ from pydantic import JsonValue
 from plimsoll.backends import registry
 from plimsoll.core.check import Check
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.decode import decode
-from plimsoll.preprocessing.formats import read
-from plimsoll.preprocessing.pixels import as_image
+from plimsoll.preprocessing.decode import as_image, decode, read
 from plimsoll.prove.comparison import Comparison, default_thresholds
 from plimsoll.report.report import Report, environment
 from plimsoll.report.ship_result import BudgetFacts, Symbol

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from plimsoll.errors import ImageError, InputError
-from plimsoll.preprocessing.formats import read
+from plimsoll.preprocessing.decode import read
 
 CALIBRATION_SHARE = 0.3
 SELECTION_SHARE = 0.2

@@ -49,7 +49,7 @@ class Input(BaseModel):
         return steps
 
     @property
-    def form(self) -> ImageSpec:
+    def tensor_spec(self) -> ImageSpec:
         """What the tensor of one picture looks like after the last step."""
         return _follow(self.steps)
 
@@ -61,20 +61,20 @@ class Input(BaseModel):
 
 
 def _follow(steps: tuple[Step, ...]) -> ImageSpec:
-    """Return the form after all steps; raise ValueError, naming the step, where one can't follow the others."""
-    form = ImageSpec()
-    for place, step in enumerate(steps):
-        if isinstance(step, Decode) != (place == 0):
+    """Return what the steps make; raise ValueError, naming the step, where one can't follow the others."""
+    image = ImageSpec()
+    for number, step in enumerate(steps, start=1):
+        if isinstance(step, Decode) != (number == 1):
             raise ValueError(
                 "the first step, and only the first, must be 'decode'"
-                if place == 0
-                else f"step {place + 1} is a second 'decode'"
+                if number == 1
+                else f"step {number} is a second 'decode'"
             )
         try:
-            form = step.after(form)
+            image = step.after(image)
         except StepOrderError as error:
-            raise ValueError(f"step {place + 1}: {error}") from error
-    return form
+            raise ValueError(f"step {number}: {error}") from error
+    return image
 
 
 class Spec(BaseModel):

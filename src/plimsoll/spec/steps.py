@@ -1,4 +1,4 @@
-"""The input steps that a Spec can name, each with its parameters and what it does to the picture's form.
+"""The input steps that a Spec can name, each with its parameters and what it does to the picture.
 
 A step is a value: it says what happens, not how. `plimsoll.preprocessing` holds two implementations of each, the
 reference (Pillow + NumPy, which defines the truth) and the fast one.
@@ -88,8 +88,8 @@ class Decode(_Step):
     upsampling: Literal["fancy", "plain"] = "fancy"
     """JPEG: chroma by triangle filter (fancy) or by repetition (plain)."""
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        return replace(form, colour=self.colour)
+    def after(self, image: ImageSpec) -> ImageSpec:
+        return replace(image, colour=self.colour)
 
 
 class Resize(_Step):
@@ -171,12 +171,12 @@ class Resize(_Step):
             return bool(self.antialias) or self.filter == "area"
         return self.convention == "pillow" or self.filter == "area"
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        form.need_picture("resize")
-        form.need_uint8("resize")
+    def after(self, image: ImageSpec) -> ImageSpec:
+        image.need_picture("resize")
+        image.need_uint8("resize")
         fixed = self.fit == "stretch" or (self.fit == "letterbox" and self.stride == 0)
         dtype: Dtype = "float32" if self.rounding == "none" else "uint8"
-        return replace(form, width=self.width if fixed else None, height=self.height if fixed else None, dtype=dtype)
+        return replace(image, width=self.width if fixed else None, height=self.height if fixed else None, dtype=dtype)
 
 
 class Jpeg(_Step):
@@ -189,10 +189,10 @@ class Jpeg(_Step):
     """The inverse cosine transform of the decoding (encoding is always accurate)."""
     upsampling: Literal["fancy", "plain"] = "fancy"
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        form.need_picture("jpeg")
-        form.need_uint8("jpeg")
-        return form
+    def after(self, image: ImageSpec) -> ImageSpec:
+        image.need_picture("jpeg")
+        image.need_uint8("jpeg")
+        return image
 
 
 class Crop(_Step):
@@ -227,14 +227,14 @@ class Crop(_Step):
             )
         return x, y
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        form.need_picture("crop")
-        if form.width is not None and form.height is not None:
+    def after(self, image: ImageSpec) -> ImageSpec:
+        image.need_picture("crop")
+        if image.width is not None and image.height is not None:
             try:
-                self.origin(form.width, form.height)
+                self.origin(image.width, image.height)
             except ValueError as error:
                 raise StepOrderError(str(error)) from error
-        return replace(form, width=self.width, height=self.height)
+        return replace(image, width=self.width, height=self.height)
 
 
 class Channels(_Step):
@@ -243,11 +243,11 @@ class Channels(_Step):
     step: Literal["channels"] = "channels"
     order: Literal["RGB", "BGR"]
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        form.need_picture("channels")
-        if form.colour == "grey":
+    def after(self, image: ImageSpec) -> ImageSpec:
+        image.need_picture("channels")
+        if image.colour == "grey":
             raise StepOrderError("'channels' needs a colour picture, but the 'decode' step makes it grey")
-        return replace(form, colour=self.order)
+        return replace(image, colour=self.order)
 
 
 class Scale(_Step):
@@ -265,15 +265,15 @@ class Scale(_Step):
             raise ValueError("a scale of zero erases the picture")
         return self
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        return replace(form, dtype="float32")
+    def after(self, image: ImageSpec) -> ImageSpec:
+        return replace(image, dtype="float32")
 
 
-def _per_channel(step: str, values: tuple[float, ...], form: ImageSpec) -> None:
-    if len(values) not in (1, form.channels):
+def _per_channel(step: str, values: tuple[float, ...], image: ImageSpec) -> None:
+    if len(values) not in (1, image.channels):
         raise StepOrderError(
-            f"'{step}' has {len(values)} values, expected 1 or {form.channels} (in the channel order at this place,"
-            f" {form.colour})"
+            f"'{step}' has {len(values)} values, expected 1 or {image.channels} (in the channel order at this place,"
+            f" {image.colour})"
         )
 
 
@@ -283,9 +283,9 @@ class Mean(_Step):
     step: Literal["mean"] = "mean"
     values: Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=3)]
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        _per_channel("mean", self.values, form)
-        return replace(form, dtype="float32")
+    def after(self, image: ImageSpec) -> ImageSpec:
+        _per_channel("mean", self.values, image)
+        return replace(image, dtype="float32")
 
 
 class Std(_Step):
@@ -294,9 +294,9 @@ class Std(_Step):
     step: Literal["std"] = "std"
     values: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=3)]
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        _per_channel("std", self.values, form)
-        return replace(form, dtype="float32")
+    def after(self, image: ImageSpec) -> ImageSpec:
+        _per_channel("std", self.values, image)
+        return replace(image, dtype="float32")
 
 
 class Layout(_Step):
@@ -305,8 +305,8 @@ class Layout(_Step):
     step: Literal["layout"] = "layout"
     order: Literal["NHWC", "NCHW"]
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        return replace(form, layout=self.order)
+    def after(self, image: ImageSpec) -> ImageSpec:
+        return replace(image, layout=self.order)
 
 
 class Cast(_Step):
@@ -315,8 +315,8 @@ class Cast(_Step):
     step: Literal["dtype"] = "dtype"
     to: Dtype
 
-    def after(self, form: ImageSpec) -> ImageSpec:
-        return replace(form, dtype=self.to)
+    def after(self, image: ImageSpec) -> ImageSpec:
+        return replace(image, dtype=self.to)
 
 
 Step = Annotated[

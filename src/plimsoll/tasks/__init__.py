@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.tasks.registry import Answer, Task, decoder, names
+from plimsoll.tasks.base import Answer, Task, decoder, names
 
 __all__ = ["Answer", "Task", "decoder", "names"]

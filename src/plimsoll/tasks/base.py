@@ -1,22 +1,31 @@
-"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture; and what several tasks do with
-numbers."""
+"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture. Every other file or folder beside
+this one decodes one task, found by its name; its `DECODER` is a `Task`.
+
+Also here: what several tasks do with numbers.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.errors import ModelError
+from plimsoll.errors import ModelError, SpecError
+from plimsoll.spec import Spec
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
 
 Outputs = Mapping[str, NDArray[Any]]
+"""A network's outputs by name, each with the batch axis first."""
 
 
 class Answer(ABC):
@@ -24,7 +33,7 @@ class Answer(ABC):
 
     @abstractmethod
     def row(self, top: int | None = None) -> dict[str, Any]:
-        """Return the answer as plain data for JSON; `top` keeps the best so many labels."""
+        """Return the answer as plain data for JSON; `top` limits it to the best so many labels."""
 
     def brief(self) -> str:
         """Return the answer in a few words, for a person."""
@@ -39,23 +48,46 @@ class Task(ABC):
     """Decodes the outputs of one Spec."""
 
     threshold: float | None = None
-    needs_views: ClassVar[bool] = False
-    """Whether answers hold positions, so that `decode` should be told where each input lies in its picture."""
+    needs_geometry: ClassVar[bool] = False
+    """Whether answers hold positions, so that `decode` should get each picture's geometry."""
 
     @abstractmethod
     def decode(
-        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+        self,
+        outputs: Outputs,
+        threshold: float | None = None,
+        geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> Sequence[Answer]:
         """Return one answer for each picture of a batch; `threshold` replaces the Spec's.
 
-        `views` has one view for each picture. Without them, positions stay in the network's own coordinates. A task
-        that doesn't need them ignores them. Raises ModelError where the outputs are not of the shape that the Spec
-        says, or are no numbers.
+        `geometries` has one for each picture. Without them, positions stay in the network's own coordinates. A task
+        that doesn't need them ignores them. Raises ModelError for outputs of another shape than the Spec's, and for NaN
+        or infinity in them.
         """
 
     @abstractmethod
     def empty_row(self) -> dict[str, Any]:
         """Return the keys of `Answer.row` for a picture without an answer."""
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Return the tasks that this version decodes, sorted."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return tuple(sorted(module.name for module in modules if module.name != "base"))
+
+
+def decoder(spec: Spec) -> Task:
+    """Return the decoder for a Spec's output; raises SpecError for a task that this version doesn't decode."""
+    task = spec.output.task
+    if task not in names():
+        raise SpecError(
+            f"{spec.name}: unknown task '{task}'; choose from {', '.join(names())}",
+            "With task = 'tensor' you get the raw outputs.",
+        )
+    instance = importlib.import_module(f"plimsoll.tasks.{task}").DECODER(spec.output)
+    assert isinstance(instance, Task)  # noqa: S101 - every file of this folder keeps this promise
+    return instance
 
 
 def output(outputs: Outputs, name: str | None) -> NDArray[Any]:
@@ -73,16 +105,16 @@ def output(outputs: Outputs, name: str | None) -> NDArray[Any]:
 def require_finite(values: NDArray[Any], what: str) -> None:
     """Raise ModelError for NaN and infinity."""
     if not np.isfinite(values).all():
-        found = values[~np.isfinite(values)][:3]
+        examples = values[~np.isfinite(values)][:3]
         raise ModelError(
-            f"the network gave {what} that are no numbers: {', '.join(map(str, found))}",
-            "Compare it with its reference: a precision too low overflows.",
+            f"non-finite {what} in the network's output: {', '.join(map(str, examples))}",
+            "Compare it with its reference: too low a precision overflows.",
         )
 
 
-def view_of(views: Sequence[ImageGeometry | None] | None, place: int) -> ImageGeometry | None:
-    """Return the view of one picture of a batch, where there is one."""
-    return views[place] if views is not None else None
+def geometry_at(geometries: Sequence[ImageGeometry | None] | None, index: int) -> ImageGeometry | None:
+    """Return the geometry of one picture of a batch, where there is one."""
+    return geometries[index] if geometries is not None else None
 
 
 def activate(values: NDArray[np.float32], activation: str) -> NDArray[np.float32]:

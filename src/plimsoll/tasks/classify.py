@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Classify
-from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output
+from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output, require_finite
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -43,9 +43,12 @@ class ClassifyTask(Task):
         self.threshold = spec.threshold
 
     def decode(
-        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+        self,
+        outputs: Outputs,
+        threshold: float | None = None,
+        geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[Classification]:
-        del views
+        del geometries
         raw = output(outputs, self.spec.tensor)
         values = raw.reshape(raw.shape[0], -1).astype(np.float32)
         if values.shape[1] != len(self.spec.labels):
@@ -53,24 +56,20 @@ class ClassifyTask(Task):
                 f"the network gives {values.shape[1]} scores a picture, the Spec has {len(self.spec.labels)} labels",
                 "Correct `output.labels` (or `output.tensor`) in the Spec.",
             )
-        at = threshold if threshold is not None else self.spec.threshold
-        return [self._answer(row, at) for row in activate(values, self.spec.activation)]
+        limit = threshold if threshold is not None else self.spec.threshold
+        return [self._answer(row, limit) for row in activate(values, self.spec.activation)]
 
     def _answer(self, values: NDArray[np.float32], threshold: float | None) -> Classification:
         labels, positive = self.spec.labels, self.spec.positive
-        if not np.isfinite(values).all():
-            raise ModelError(
-                f"the network gave scores that are no numbers: {', '.join(map(str, values[:5]))}",
-                "Compare it with its reference: a precision too low overflows.",
-            )
+        require_finite(values, "scores")
         order = np.argsort(-values, kind="stable")
-        scores = {labels[place]: decimal(values[place]) for place in order}
+        scores = {labels[index]: decimal(values[index]) for index in order}
         if positive is None:
             best = labels[order[0]]
             label = best if threshold is None or scores[best] >= threshold else None
             return Classification(label, scores[best], MappingProxyType(scores))
         score = scores[positive]
-        others = [one for one in scores if one != positive]
+        others = [label for label in scores if label != positive]
         flagged = score >= (0.5 if threshold is None else threshold)
         label = positive if flagged or not others else others[0]
         return Classification(label if flagged or others else None, score, MappingProxyType(scores), self._band(score))

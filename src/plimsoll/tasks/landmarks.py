@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.output import Landmarks
-from plimsoll.tasks.base import Answer, Outputs, Task, decimal, output, position, require_finite, view_of
+from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, output, position, require_finite
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -23,17 +23,17 @@ class Points(Answer):
 
     points: tuple[tuple[float, ...], ...]
     """(x, y) or (x, y, z) in the picture's pixels; z on the scale of x, its zero the network's own. They may lie
-    outside of the picture. None at all where the presence stays below the threshold."""
+    outside of the picture. Empty where the presence stays below the threshold."""
     presence: float | None
-    """How sure the network is that the object is there, as it says so; None where the Spec names no such output."""
+    """The network's confidence that the object is there; None where the Spec names no such output."""
 
     def row(self, top: int | None = None) -> dict[str, Any]:
         del top
         return {"points": [[position(value) for value in point] for point in self.points], "presence": self.presence}
 
     def brief(self) -> str:
-        sure = "" if self.presence is None else f", presence {self.presence:.4f}"
-        return f"{len(self.points)} points{sure}"
+        presence = "" if self.presence is None else f", presence {self.presence:.4f}"
+        return f"{len(self.points)} points{presence}"
 
     def readings(self) -> Sequence[str]:
         return ("with points" if self.points else "without points",)
@@ -42,54 +42,61 @@ class Points(Answer):
 class LandmarksTask(Task):
     """Decodes `[N, …]` with points x dimensions values a picture, point by point."""
 
-    needs_views: ClassVar[bool] = True
+    needs_geometry: ClassVar[bool] = True
 
     def __init__(self, spec: Landmarks) -> None:
         self.spec = spec
 
     def decode(
-        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+        self,
+        outputs: Outputs,
+        threshold: float | None = None,
+        geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[Points]:
         raw = output(outputs, self.spec.tensor)
-        wanted = (self.spec.points, self.spec.dimensions)
+        shape = (self.spec.points, self.spec.dimensions)
         if raw.ndim < 2 or raw[:1].size != self.spec.points * self.spec.dimensions:
             raise ModelError(
-                f"the network's output is {list(raw.shape)}, the Spec has {wanted[0]} points of {wanted[1]} values",
+                f"the network's output is {list(raw.shape)}, the Spec has {shape[0]} points of {shape[1]} values",
                 "Correct `output.points`, `output.dimensions` or `output.tensor` in the Spec.",
             )
         require_finite(raw, "points")
-        points = raw.reshape(len(raw), *wanted).astype(np.float64)
+        points = raw.reshape(len(raw), *shape).astype(np.float64)
         presences = self._presences(outputs, len(raw))
         answers = []
-        for place, (own, presence) in enumerate(zip(points, presences, strict=True)):
-            missing = threshold is not None and presence is not None and presence < threshold
-            found = (
-                () if missing else tuple(tuple(point) for point in self._placed(own, view_of(views, place)).tolist())
-            )
-            answers.append(Points(found, presence))
+        for index, (own, presence) in enumerate(zip(points, presences, strict=True)):
+            if threshold is not None and presence is not None and presence < threshold:
+                answers.append(Points((), presence))
+            else:
+                in_picture = self._to_picture(own, geometry_at(geometries, index))
+                answers.append(Points(tuple(tuple(point) for point in in_picture.tolist()), presence))
         return answers
 
     def _presences(self, outputs: Outputs, count: int) -> list[float] | list[None]:
         if self.spec.presence is None:
             return [None] * count
-        found = outputs.get(self.spec.presence)
-        if found is None or found.size != count:
-            shape = "absent" if found is None else str(list(found.shape))
+        values = outputs.get(self.spec.presence)
+        if values is None or values.size != count:
+            shape = "absent" if values is None else str(list(values.shape))
             raise ModelError(
-                f"the output '{self.spec.presence}' is {shape}; expected is one value for each of {count} pictures",
+                f"the output '{self.spec.presence}' is {shape}; expected one value for each of {count} pictures",
                 "Correct `output.presence` in the Spec.",
             )
-        require_finite(found, "presences")
-        return [decimal(value) for value in found.reshape(-1).astype(np.float32)]
+        require_finite(values, "presences")
+        return [decimal(value) for value in values.reshape(-1).astype(np.float32)]
 
-    def _placed(self, points: NDArray[np.float64], view: ImageGeometry | None) -> NDArray[np.float64]:
+    def _to_picture(self, points: NDArray[np.float64], geometry: ImageGeometry | None) -> NDArray[np.float64]:
         """Bring points into the picture's pixels. z is on the scale of x (as MediaPipe defines it), so it grows as x
         does."""
-        if view is None:
+        if geometry is None:
             return points
-        size = (view.input_width, view.input_height, view.input_width) if self.spec.normalized else (1.0, 1.0, 1.0)
+        size = (
+            (geometry.input_width, geometry.input_height, geometry.input_width)
+            if self.spec.normalized
+            else (1.0, 1.0, 1.0)
+        )
         scaled = points * size[: self.spec.dimensions]
-        return np.concatenate([view.points(scaled[:, :2]), scaled[:, 2:] * view.scale[0]], axis=1)
+        return np.concatenate([geometry.points(scaled[:, :2]), scaled[:, 2:] * geometry.scale[0]], axis=1)
 
     def empty_row(self) -> dict[str, Any]:
         return {"points": None, "presence": None}

@@ -33,12 +33,15 @@ class TensorTask(Task):
         self.spec = spec
 
     def decode(
-        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+        self,
+        outputs: Outputs,
+        threshold: float | None = None,
+        geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[RawTensors]:
-        del threshold, views
-        wanted = {name: output(outputs, name) for name in self.spec.tensors or outputs}
-        count = len(next(iter(wanted.values())))
-        return [RawTensors({name: value[place] for name, value in wanted.items()}) for place in range(count)]
+        del threshold, geometries
+        chosen = {name: output(outputs, name) for name in self.spec.tensors or outputs}
+        count = len(next(iter(chosen.values())))
+        return [RawTensors({name: value[index] for name, value in chosen.items()}) for index in range(count)]
 
     def empty_row(self) -> dict[str, Any]:
         return {"outputs": None}

@@ -312,7 +312,7 @@ def test_the_networks_of_nsfwjs(name: str) -> None:
             raise
         pytest.skip(f"nsfwjs can't be fetched: {error.message}")
     spec = zoo.card(name).spec
-    side = spec.input.form.width or 0
+    side = spec.input.tensor_spec.width or 0
     row, column, channel = np.ogrid[:side, :side, :3]
     picture = ((row * 7 + column * 13 + channel * 29 + row * column) % 256 / 255).astype(np.float32)
     with Runner.open(Model(file, "onnx", spec), REFERENCE_TARGET) as runner:

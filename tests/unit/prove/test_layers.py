@@ -21,7 +21,7 @@ from plimsoll.onnx import graph
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import compare_layers, prove
-from unit.folding import convolution, spec
+from unit.preprocessing.folding import convolution, spec
 from unit.prove.subjects import BUDGET, brightness, classify
 
 

@@ -17,7 +17,7 @@ from plimsoll.ship import build
 from plimsoll.ship.artifacts import Artifacts
 from plimsoll.ship.candidate import Candidate
 from quantize_networks import Array, node
-from unit.folding import spec
+from unit.preprocessing.folding import spec
 
 RESIZE: dict[str, Any] = {"step": "resize", "width": 24, "height": 16}
 IMAGENET: list[dict[str, Any]] = [

@@ -73,14 +73,14 @@ def test_every_task_survives_the_round_trip() -> None:
 
 
 def test_the_form_follows_the_steps() -> None:
-    form = validate(card()).input.form
+    form = validate(card()).input.tensor_spec
     assert (form.shape, form.dtype, form.colour) == ((224, 224, 3), "float32", "BGR")
     steps: list[dict[str, Any]] = [
         {"step": "decode", "colour": "grey"},
         {"step": "resize", "fit": "short_edge", "size": 8},
         {"step": "layout", "order": "NCHW"},
     ]
-    assert validate(with_steps(*steps)).input.form.shape == (1, None, None)
+    assert validate(with_steps(*steps)).input.tensor_spec.shape == (1, None, None)
 
 
 def test_renamed() -> None:

@@ -21,7 +21,7 @@ from plimsoll.tasks.detect.heads import decode_boxes
 Array = NDArray[Any]
 LABELS = ["cat", "dog", "bird"]
 Found = list[tuple[str, float, list[float]]]
-VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 2.0), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
+GEOMETRY = ImageGeometry(1280, 720, 640, 640, (2.0, 2.0), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
 """1280 x 720 in a letterbox of 640 x 640: 140 pixels of padding above and below."""
 
 
@@ -139,7 +139,7 @@ def test_boxes_come_into_the_picture_and_are_clipped_to_it() -> None:
     for normalized, scale in ((False, 1), (True, 640)):
         given_ = raw.copy()
         given_[0, :4] /= scale
-        answer = task("yolov8", normalized=normalized).decode({"x": given_}, views=[VIEW])[0]
+        answer = task("yolov8", normalized=normalized).decode({"x": given_}, geometries=[GEOMETRY])[0]
         assert answer.row() == {
             "boxes": [
                 {"label": "dog", "score": 0.9, "box": [540.0, 310.0, 740.0, 410.0]},
@@ -237,9 +237,9 @@ def test_ssd(background: bool, activation: str, named: bool) -> None:
     )
     if background and not named:
         with pytest.raises(ModelError, match="which one has the locations"):
-            made.decode(outputs, views=[VIEW])
+            made.decode(outputs, geometries=[GEOMETRY])
         return
-    answer = made.decode(outputs, views=[VIEW])[0]
+    answer = made.decode(outputs, geometries=[GEOMETRY])[0]
     same(listed(answer), [("dog", 0.9, [192, 0, 448, 168]), ("cat", 0.8, [832, 552, 1088, 720])])
 
 
@@ -268,22 +268,29 @@ def postprocessed() -> dict[str, Array]:
 def test_tflite_postprocess_counts_its_boxes() -> None:
     """Whatever stands behind those that it counts is not looked at; its coordinates are fractions whatever the Spec
     says."""
-    answer = task("tflite_postprocess").decode(postprocessed(), views=[VIEW])[0]
+    answer = task("tflite_postprocess").decode(postprocessed(), geometries=[GEOMETRY])[0]
     box = [320.0, 40.0, 640.0, 360.0]
     assert answer.row()["boxes"] == [
         {"label": "bird", "score": 0.9, "box": box},
         {"label": "cat", "score": 0.6, "box": box},
     ]
-    assert len(task("tflite_postprocess", class_agnostic_iou=0.5).decode(postprocessed(), views=[VIEW])[0].boxes) == 1
     assert (
-        len(task("tflite_postprocess", confidence=0.05, max_boxes=1).decode(postprocessed(), views=[VIEW])[0].boxes)
+        len(task("tflite_postprocess", class_agnostic_iou=0.5).decode(postprocessed(), geometries=[GEOMETRY])[0].boxes)
+        == 1
+    )
+    assert (
+        len(
+            task("tflite_postprocess", confidence=0.05, max_boxes=1)
+            .decode(postprocessed(), geometries=[GEOMETRY])[0]
+            .boxes
+        )
         == 1
     )
     reordered = dict(reversed(postprocessed().items()))
     named = task("tflite_postprocess", tensors=["boxes", "classes", "scores", "count"])
-    assert named.decode(reordered, views=[VIEW])[0] == answer
+    assert named.decode(reordered, geometries=[GEOMETRY])[0] == answer
     nothing = {**postprocessed(), "count": np.array([[0.0]], np.float32)}
-    assert task("tflite_postprocess").decode(nothing, views=[VIEW])[0].brief() == "no boxes"
+    assert task("tflite_postprocess").decode(nothing, geometries=[GEOMETRY])[0].brief() == "no boxes"
 
 
 # What is refused
@@ -309,14 +316,14 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Array], str]] = [
     ("yolov8", {}, {"x": YOLOV8.transpose(0, 2, 1)}, r"\[1, 6, 7\]; head 'yolov8' reads \[N, 7, boxes\]"),
     ("yolov8", {}, {"x": YOLOV8, "y": YOLOV8}, "reads 1 output; the network has x, y; the Spec names none"),
     ("yolov8", {"tensors": ["z"]}, {"x": YOLOV8}, "the network has x; the Spec names z"),
-    ("yolov8", {}, {"x": YOLOV8 * 20}, "from 10 to 10; expected are probabilities"),
+    ("yolov8", {}, {"x": YOLOV8 * 20}, "from 10 to 10; expected probabilities"),
     *(
-        ("yolov5", {}, {"x": np.where(np.arange(8) == column, bad, YOLOV5)}, "no numbers")
+        ("yolov5", {}, {"x": np.where(np.arange(8) == column, bad, YOLOV5)}, "non-finite")
         for column in (0, 4, 6)
         for bad in (np.nan, np.inf, -np.inf)
     ),
     *(
-        ("yolov8", {}, {"x": np.where(np.arange(7)[:, None] == row, bad, YOLOV8)}, "no numbers")
+        ("yolov8", {}, {"x": np.where(np.arange(7)[:, None] == row, bad, YOLOV8)}, "non-finite")
         for row in (1, 5)
         for bad in (np.nan, np.inf)
     ),
@@ -340,19 +347,19 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Array], str]] = [
         "which one has the locations",
     ),
     ("ssd", {"anchors": ANCHORS}, {"a": PROBABILITIES}, "reads 2 outputs; the network has a"),
-    ("ssd", SSD_SPEC, changed(SSD, "scores", -7.0, (0, 0, 0)), "from -7 to 0.9; expected are probabilities"),
-    ("ssd", SSD_SPEC, changed(SSD, "boxes", np.nan, (0, 0, 0)), "locations that are no numbers: nan"),
-    ("ssd", SSD_SPEC, changed(SSD, "boxes", 1e6, (0, 0, 2)), "box sizes that are no numbers"),
-    ("ssd", SSD_SPEC, changed(SSD, "scores", np.inf, (0, 0, 0)), "scores that are no numbers: inf"),
+    ("ssd", SSD_SPEC, changed(SSD, "scores", -7.0, (0, 0, 0)), "from -7 to 0.9; expected probabilities"),
+    ("ssd", SSD_SPEC, changed(SSD, "boxes", np.nan, (0, 0, 0)), "non-finite locations in the network's output: nan"),
+    ("ssd", SSD_SPEC, changed(SSD, "boxes", 1e6, (0, 0, 2)), "non-finite box sizes"),
+    ("ssd", SSD_SPEC, changed(SSD, "scores", np.inf, (0, 0, 0)), "non-finite scores in the network's output: inf"),
     (
         "tflite_postprocess",
         {},
         changed(postprocessed(), "count", np.array([5.0])),
-        "counts 5 boxes, and has room for 4",
+        "counts 5 boxes, but its outputs hold 4",
     ),
     ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([1.5])), "counts 1.5 boxes"),
-    ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([np.nan])), "counts that are no numbers"),
-    ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([4.0])), "boxes that are no numbers"),
+    ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([np.nan])), "non-finite counts"),
+    ("tflite_postprocess", {}, changed(postprocessed(), "count", np.array([4.0])), "non-finite boxes"),
     (
         "tflite_postprocess",
         {},
@@ -364,9 +371,9 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Array], str]] = [
         "tflite_postprocess",
         {},
         changed(postprocessed(), "scores", 7.0, (0, 0)),
-        "from 0.1 to 7; expected are probabilities",
+        "from 0.1 to 7; expected probabilities",
     ),
-    ("tflite_postprocess", {}, changed(postprocessed(), "boxes", np.inf, (0, 0, 0)), "boxes that are no numbers"),
+    ("tflite_postprocess", {}, changed(postprocessed(), "boxes", np.inf, (0, 0, 0)), "non-finite boxes"),
     (
         "tflite_postprocess",
         {},
@@ -388,7 +395,7 @@ def test_outputs_that_do_not_fit_are_refused_in_words(
 @pytest.mark.parametrize("head", ["yolov5", "yolov8"])
 def test_no_boxes_at_all(head: str) -> None:
     empty = np.zeros((2, 0, 8) if head == "yolov5" else (2, 7, 0), np.float32)
-    assert [one.boxes for one in task(head).decode({"x": empty}, views=[VIEW, VIEW])] == [(), ()]
+    assert [one.boxes for one in task(head).decode({"x": empty}, geometries=[GEOMETRY, GEOMETRY])] == [(), ()]
 
 
 def test_an_ssd_needs_anchors() -> None:

@@ -14,7 +14,7 @@ from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
 from plimsoll.tasks.landmarks import LandmarksTask
 
-VIEW = ImageGeometry(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
+GEOMETRY = ImageGeometry(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0.0, 1280.0, 720.0))
 
 
 def task(**output: Any) -> LandmarksTask:
@@ -35,7 +35,7 @@ def task(**output: Any) -> LandmarksTask:
 @pytest.mark.parametrize("normalized", [False, True])
 def test_points_in_the_picture(shape: tuple[int, ...], normalized: bool) -> None:
     raw = np.array([320, 320, -10, 700], np.float32).reshape(shape) / (640 if normalized else 1)
-    answer = task(normalized=normalized).decode({"x": raw}, views=[VIEW])[0]
+    answer = task(normalized=normalized).decode({"x": raw}, geometries=[GEOMETRY])[0]
     assert answer.row() == {"points": [[640.0, 200.0], [-20.0, 770.0]], "presence": None}, (
         "a point may lie outside of the picture"
     )
@@ -45,7 +45,7 @@ def test_points_in_the_picture(shape: tuple[int, ...], normalized: bool) -> None
 @pytest.mark.parametrize("normalized", [False, True])
 def test_depth_is_on_the_scale_of_x(normalized: bool) -> None:
     raw = np.array([[[320, 320, 10], [0, 0, -5]]], np.float32) / (640 if normalized else 1)
-    answer = task(normalized=normalized, dimensions=3).decode({"x": raw}, views=[VIEW])[0]
+    answer = task(normalized=normalized, dimensions=3).decode({"x": raw}, geometries=[GEOMETRY])[0]
     assert answer.row()["points"] == [[640.0, 200.0, 20.0], [0.0, -280.0, -10.0]]
     assert task(dimensions=3).decode({"x": raw * 640 if normalized else raw})[0].points[0] == pytest.approx(
         (320, 320, 10), abs=1e-3
@@ -68,20 +68,20 @@ BAD: list[tuple[dict[str, Any], dict[str, NDArray[Any]], str]] = [
     ({}, {"x": np.zeros((1, 6), np.float32)}, r"output is \[1, 6\], the Spec has 2 points of 2 values"),
     ({"dimensions": 3}, {"x": GOOD}, r"\[1, 4\], the Spec has 2 points of 3 values"),
     ({}, {"x": np.zeros(4, np.float32)}, r"output is \[4\]"),
-    ({}, {"x": np.array([[0, 1, np.nan, 2]], np.float32)}, "points that are no numbers: nan"),
-    ({}, {"x": np.array([[0, 1, -np.inf, 2]], np.float32)}, "points that are no numbers: -inf"),
+    ({}, {"x": np.array([[0, 1, np.nan, 2]], np.float32)}, "non-finite points in the network's output: nan"),
+    ({}, {"x": np.array([[0, 1, -np.inf, 2]], np.float32)}, "non-finite points in the network's output: -inf"),
     ({}, {"x": GOOD, "y": GOOD}, "the network has the outputs x, y"),
     ({"tensor": "z"}, {"x": GOOD}, "the Spec names z"),
     ({"tensor": "x", "presence": "y"}, {"x": GOOD}, "the output 'y' is absent"),
     (
         {"tensor": "x", "presence": "y"},
         {"x": GOOD, "y": np.zeros((1, 2), np.float32)},
-        r"the output 'y' is \[1, 2\]; expected is one value",
+        r"the output 'y' is \[1, 2\]; expected one value",
     ),
     (
         {"tensor": "x", "presence": "y"},
         {"x": GOOD, "y": np.array([np.nan], np.float32)},
-        "presences that are no numbers",
+        "non-finite presences",
     ),
 ]
 

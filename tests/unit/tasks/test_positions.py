@@ -110,16 +110,18 @@ def test_photographs_of_any_size(opened: Open, example_photos: list[Path], place
 def test_orientations(
     opened: Open, example_photos: list[Path], orientation: int, kind: str, preprocessing: Preprocessing
 ) -> None:
-    """Boxes, points and masks lie over the picture as it was sent; a view's `upright` gives them over the picture as it
+    """Boxes, points and masks lie over the picture as it was sent; `upright` gives them over the picture as it
     is shown."""
     image = picture(example_photos[2], SIZE, RECTANGLE)
     data = encoded(image, "JPEG", orientation)
     steps, decode = EXACT[kind], {"exif_orientation": True}
     with opened("yolov8", steps, preprocessing, **decode) as predictor:
         assert box(predictor, data) == pytest.approx(RECTANGLE, abs=1e-6)
-        tensor, view = predictor.prepare(data)
-        assert view is not None
-        (shown,) = predictor.task.decode(predictor.runner("latency").infer(tensor[np.newaxis]), views=[view.upright()])
+        tensor, geometry = predictor.prepare(data)
+        assert geometry is not None
+        (shown,) = predictor.task.decode(
+            predictor.runner("latency").infer(tensor[np.newaxis]), geometries=[geometry.upright()]
+        )
     assert isinstance(shown, Detection)
     turned = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).min(axis=2) > 200
     rows, columns = np.flatnonzero(turned.any(axis=1)), np.flatnonzero(turned.any(axis=0))
@@ -185,6 +187,6 @@ def test_a_picture_without_a_rectangle(opened: Open, example_photos: list[Path])
 def test_classification_looks_at_no_picture_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where no positions are asked for, none are worked out."""
     with slow(tmp_path) as predictor:
-        monkeypatch.setattr("plimsoll.preprocessing.preprocessor.view", None)
+        monkeypatch.setattr("plimsoll.preprocessing.preprocessor.geometry_of", None)
         assert all(one.error is None for one in predictor.predict_many(pictures(tmp_path)))
         assert predictor.prepare(Path(pictures(tmp_path)[0]))[1] is None

@@ -18,8 +18,7 @@ from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
 from plimsoll.tasks.segment import SegmentTask
-from plimsoll.tasks.segment.label_map import NOTHING, LabelMap
-from plimsoll.tasks.segment.sampling import labels_at
+from plimsoll.tasks.segment.label_map import NO_LABEL, LabelMap, labels_at
 
 Array = NDArray[Any]
 LABELS = ["sky", "sea", "sand"]
@@ -39,7 +38,7 @@ def task(**output: Any) -> SegmentTask:
     return made
 
 
-def view(width: int, height: int) -> ImageGeometry:
+def geometry(width: int, height: int) -> ImageGeometry:
     """A picture stretched to 40 x 30."""
     return ImageGeometry(width, height, 40, 30, (width / 40, height / 30), (0.0, 0.0), (0.0, 0.0, width, height))
 
@@ -97,7 +96,7 @@ def _at(pixels: int, cells: int) -> Array:
 def test_the_largest_plane_is_the_label(layout: str, activation: str) -> None:
     planes = np.random.default_rng(3).normal(size=(2, 15, 20, 3)).astype(np.float32)
     raw = planes if layout == "NHWC" else planes.transpose(0, 3, 1, 2)
-    answers = task(layout=layout, activation=activation).decode({"x": raw}, views=[view(80, 60)] * 2)
+    answers = task(layout=layout, activation=activation).decode({"x": raw}, geometries=[geometry(80, 60)] * 2)
     for answer, one in zip(answers, planes, strict=True):
         np.testing.assert_array_equal(answer.pixels(), bilinear(one, 80, 60).argmax(axis=2))
     alone = task(layout=layout).decode({"x": raw})[0]
@@ -108,7 +107,7 @@ def test_the_largest_plane_is_the_label(layout: str, activation: str) -> None:
 def test_a_single_plane_has_a_threshold(shape: tuple[int, ...]) -> None:
     logits = np.random.default_rng(4).normal(size=shape).astype(np.float32)
     there = logits.reshape(15, 20) >= 1.0986123  # logit of 0.75
-    for labels, below, above in ((["object"], NOTHING, 0), (["nothing", "object"], 0, 1)):
+    for labels, below, above in ((["object"], NO_LABEL, 0), (["nothing", "object"], 0, 1)):
         made = task(labels=labels, activation="sigmoid", threshold=0.75)
         np.testing.assert_array_equal(made.decode({"x": logits})[0].pixels(), np.where(there, above, below))
         assert made.decode({"x": logits}, 0.0)[0].shares == {"object": 1.0}
@@ -121,7 +120,7 @@ def test_a_single_plane_has_a_threshold(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(1, 15, 20), (1, 1, 15, 20), (1, 15, 20, 1)])
 def test_a_network_that_gives_labels_itself(shape: tuple[int, ...]) -> None:
     labels = np.random.default_rng(5).integers(0, 3, shape)
-    found = task().decode({"x": labels}, views=[view(80, 60)])[0].pixels()
+    found = task().decode({"x": labels}, geometries=[geometry(80, 60)])[0].pixels()
     np.testing.assert_array_equal(found, labels.reshape(15, 20).repeat(4, axis=0).repeat(4, axis=1))
 
 
@@ -135,20 +134,20 @@ def decoded(counts: list[int], size: list[int]) -> Array:
 def test_runs_say_what_the_pixels_say(seed: int, height: int, width: int) -> None:
     pixels = (
         np.random.default_rng(seed)
-        .choice([0, 1, 2, NOTHING], (height, width), p=[0.5, 0.3, 0.1, 0.1])
+        .choice([0, 1, 2, NO_LABEL], (height, width), p=[0.5, 0.3, 0.1, 0.1])
         .astype(np.uint16)
     )
     found = LabelMap.of(pixels)
     np.testing.assert_array_equal(found.pixels(), pixels)
     assert found.areas() == {label: int((pixels == label).sum()) for label in found.areas()}
-    assert set(found.areas()) == set(np.unique(pixels).tolist()) - {NOTHING}
+    assert set(found.areas()) == set(np.unique(pixels).tolist()) - {NO_LABEL}
     assert list(found.areas().values()) == sorted(found.areas().values(), reverse=True)
     for label in (0, 1, 2):
         counts = found.counts(label)
         np.testing.assert_array_equal(decoded(counts, [height, width]), pixels == label)
         assert all(counts[1:]), "only the first run may be empty"
     shown = np.asarray(Image.open(io.BytesIO(found.png())))
-    np.testing.assert_array_equal(shown, np.where(pixels == NOTHING, 255, pixels))
+    np.testing.assert_array_equal(shown, np.where(pixels == NO_LABEL, 255, pixels))
 
 
 def test_a_row_and_its_picture() -> None:
@@ -204,8 +203,8 @@ BAD: list[tuple[dict[str, Any], Array, str]] = [
     ({}, PLANES[:, :1], r"output is \[1, 1, 4, 5\]"),
     ({}, PLANES[0, 0], r"output is \[4, 5\]"),
     ({}, PLANES[:, :, :0], r"output is \[1, 3, 0, 5\]"),
-    ({}, np.where(np.arange(5) == 2, np.nan, PLANES), "values that are no numbers: nan"),
-    ({}, np.where(np.arange(5) == 2, np.inf, PLANES), "values that are no numbers: inf"),
+    ({}, np.where(np.arange(5) == 2, np.nan, PLANES), "non-finite values in the network's output: nan"),
+    ({}, np.where(np.arange(5) == 2, np.inf, PLANES), "non-finite values in the network's output: inf"),
     ({}, np.full((1, 4, 5), 3), "labels from 3 to 3, the Spec has 3"),
     ({}, np.full((1, 4, 5), -1), "labels from -1 to -1"),
     ({}, np.full((1, 3, 4, 5), 1), r"whole numbers \[1, 3, 4, 5\]"),

@@ -121,7 +121,7 @@ def export(spec: Spec, images: str, method: Literal["KL", "ADMM", "EMA"] = "KL")
 
     Raises SpecError for steps that the file can't say.
     """
-    form = spec.input.form
+    form = spec.input.tensor_spec
     if form.width is None or form.height is None:
         raise SpecError(
             f"{spec.name}: its input steps leave the picture's size open; MNN's quantizer needs width and height",

@@ -101,7 +101,7 @@ def _ensemble(spec: Spec, network: TritonNetwork) -> Message:
 
 
 def _steps(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing, options: TritonOptions) -> Message:
-    form = spec.input.form
+    form = spec.input.tensor_spec
     made = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
     # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an
     # ensemble aren't changed at once.

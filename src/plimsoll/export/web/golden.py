@@ -20,7 +20,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import CheckError, ImageError
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.formats import read, sniff
+from plimsoll.preprocessing.decode import read, sniff
 from plimsoll.spec import Spec
 from plimsoll.spec.steps import Decode, Resize
 

@@ -306,7 +306,7 @@ def _check(response: h11.Response, most: int) -> None:
 
 def _picture(data: bytes) -> bytes:
     """Return the data if it begins as a picture does."""
-    from plimsoll.preprocessing.formats import sniff  # Pillow comes with it, which a service without URLs doesn't need.
+    from plimsoll.preprocessing.decode import sniff  # Pillow comes with it, which a service without URLs doesn't need.
 
     if sniff(data) is None:
         raise RequestError(

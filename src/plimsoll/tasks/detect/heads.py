@@ -35,7 +35,7 @@ class Candidates:
     scores: Floats
     """`[N]`"""
     labels: NDArray[np.intp]
-    """`[N]`, places among the Spec's labels."""
+    """`[N]`, indices of the Spec's labels."""
 
 
 def yolov5(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
@@ -49,7 +49,7 @@ def yolov5(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]
     _require_probabilities(raw[:, :, 4:])
     return [
         _by_centre(picture[:, :4], picture[:, 5:] * picture[:, 4:5], threshold)
-        for picture in (_reaching(one, threshold) for one in raw)
+        for picture in (_reaching(boxes, threshold) for boxes in raw)
     ]
 
 
@@ -66,11 +66,11 @@ def yolov8(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]
         raise _misfit(raw, f"[N, {rows}, boxes]", f"4 + {len(spec.labels)} labels", "yolov8")
     require_finite(raw, "boxes or scores")
     _require_probabilities(raw[:, 4:])
-    found = []
+    candidates = []
     for picture in raw:
         reaching = picture[:, picture[4:].max(axis=0) >= threshold].T.astype(np.float32)
-        found.append(_by_centre(reaching[:, :4], reaching[:, 4:], threshold))
-    return found
+        candidates.append(_by_centre(reaching[:, :4], reaching[:, 4:], threshold))
+    return candidates
 
 
 def ssd(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
@@ -88,13 +88,13 @@ def ssd(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
     shares = activate(scores.astype(np.float32), spec.activation)
     _require_probabilities(shares)
     shares = shares[:, :, -len(spec.labels) :]
-    found = []
-    for place in range(len(locations)):
-        best = shares[place].max(axis=1) >= threshold
-        boxes = decode_boxes(locations[place][best], anchors[best], spec.variances)
+    candidates = []
+    for index in range(len(locations)):
+        best = shares[index].max(axis=1) >= threshold
+        boxes = decode_boxes(locations[index][best], anchors[best], spec.variances)
         require_finite(boxes, "box sizes")
-        found.append(_candidates(boxes, shares[place][best], threshold))
-    return found
+        candidates.append(_candidates(boxes, shares[index][best], threshold))
+    return candidates
 
 
 def decode_boxes(locations: NDArray[Any], anchors: NDArray[np.float64], scales: Sequence[float]) -> NDArray[np.float64]:
@@ -126,14 +126,15 @@ def tflite_postprocess(spec: Detect, outputs: Outputs, threshold: float) -> list
         and counts.size == number
     )
     if not fits:
-        shapes = "; ".join(str(list(one.shape)) for one in (boxes, labels, scores, counts))
+        shapes = "; ".join(str(list(array.shape)) for array in (boxes, labels, scores, counts))
         raise ModelError(
             f"the network's outputs are {shapes}; head 'tflite_postprocess' reads boxes [N, most, 4], labels [N, most],"
             " scores [N, most], counts [N]",
             "Name the four in this order in `output.tensors` of the Spec.",
         )
     return [
-        _postprocessed(spec, *one, threshold) for one in zip(boxes, labels, scores, counts.reshape(-1), strict=True)
+        _postprocessed(spec, *picture, threshold)
+        for picture in zip(boxes, labels, scores, counts.reshape(-1), strict=True)
     ]
 
 
@@ -143,19 +144,22 @@ def _postprocessed(
     require_finite(np.asarray(count), "counts")
     if not 0 <= count <= len(boxes) or count != int(count):
         raise ModelError(
-            f"the network counts {count:g} boxes, and has room for {len(boxes)}",
+            f"the network counts {count:g} boxes, but its outputs hold {len(boxes)}",
             "Name boxes, labels, scores and counts in this order in `output.tensors`.",
         )
-    kept = slice(0, int(count))
-    boxes, labels, scores = boxes[kept].astype(np.float64), labels[kept], scores[kept].astype(np.float32)
+    used = slice(0, int(count))
+    boxes, labels, scores = boxes[used].astype(np.float64), labels[used], scores[used].astype(np.float32)
     for values, what in ((boxes, "boxes"), (labels, "labels"), (scores, "scores")):
         require_finite(values, what)
     _require_probabilities(scores)
     best = scores >= threshold
     chosen = labels[best]
     if chosen.size and (chosen.min() < 0 or chosen.max() >= len(spec.labels) or (chosen != np.floor(chosen)).any()):
-        told = f"the network gives labels from {chosen.min():g} to {chosen.max():g}"
-        raise ModelError(f"{told}, the Spec has {len(spec.labels)} (0 to {len(spec.labels) - 1})", _HINT)
+        raise ModelError(
+            f"the network gives labels from {chosen.min():g} to {chosen.max():g}, the Spec has {len(spec.labels)}"
+            f" (0 to {len(spec.labels) - 1})",
+            _HINT,
+        )
     return Candidates(boxes[best][:, [1, 0, 3, 2]], scores[best], chosen.astype(np.intp))
 
 
@@ -169,8 +173,8 @@ def _candidates(boxes: NDArray[np.float64], scores: Floats, threshold: float) ->
     counts."""
     labels = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
     best = scores[np.arange(len(scores)), labels]
-    kept = best >= threshold
-    return Candidates(boxes[kept], best[kept], labels[kept])
+    reaching = best >= threshold
+    return Candidates(boxes[reaching], best[reaching], labels[reaching])
 
 
 def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -212,15 +216,14 @@ def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
     return [outputs[name] for name in names]
 
 
-def _misfit(found: NDArray[Any], expected: str, why: str, head: str) -> ModelError:
-    return ModelError(f"the network's output is {list(found.shape)}; head '{head}' reads {expected} ({why})", _HINT)
+def _misfit(output: NDArray[Any], expected: str, why: str, head: str) -> ModelError:
+    return ModelError(f"the network's output is {list(output.shape)}; head '{head}' reads {expected} ({why})", _HINT)
 
 
 def _require_probabilities(scores: NDArray[Any]) -> None:
     if scores.size and (scores.min() < -_SLACK or scores.max() > 1 + _SLACK):
         raise ModelError(
-            f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected are probabilities, 0"
-            " to 1",
+            f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected probabilities, 0 to 1",
             "Is the order of `output.tensors` right? For head = 'ssd', set `output.activation` to 'sigmoid' or"
             " 'softmax' where the scores are logits.",
         )

@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import InputError, ModelError, SpecError
 from plimsoll.spec.output import Segment
-from plimsoll.tasks.base import Answer, Outputs, Task, activate, output, require_finite, view_of
-from plimsoll.tasks.segment.label_map import MAX_LABELS, NOTHING, LabelMap
-from plimsoll.tasks.segment.sampling import labels_at, nearest
+from plimsoll.tasks.base import Answer, Outputs, Task, activate, geometry_at, output, require_finite
+from plimsoll.tasks.segment.label_map import MAX_LABELS, NO_LABEL, LabelMap, labels_at, nearest_labels
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -54,10 +53,10 @@ class Segmentation(Answer):
         return {"mask": {**mask, "rle": {label: self.map.counts(self.labels.index(label)) for label in shares}}}
 
     def png(self) -> bytes:
-        """Return a PNG file, 8 bits a pixel: the label's place among the Spec's labels, 255 for none; the palette is
+        """Return a PNG file, 8 bits a pixel: the index of the label in the Spec, 255 for none; the palette is
         PASCAL VOC's.
 
-        Raises InputError where a label's place is above 254.
+        Raises InputError where a label's index is above 254.
         """
         try:
             return self.map.png()
@@ -65,7 +64,7 @@ class Segmentation(Answer):
             raise InputError(f"no PNG mask: {error}", "Ask for run lengths (rle) instead.") from error
 
     def pixels(self) -> NDArray[np.uint16]:
-        """Return `[height, width]`: each pixel's place among the labels, 65,535 for none."""
+        """Return `[height, width]`: each pixel's label index, 65,535 for none."""
         return self.map.pixels()
 
     def brief(self) -> str:
@@ -79,28 +78,30 @@ class SegmentTask(Task):
     """Decodes planes `[N, planes, h, w]` or `[N, h, w, planes]` (`layout`), or whole numbers `[N, h, w]`, which are
     labels already."""
 
-    needs_views: ClassVar[bool] = True
+    needs_geometry: ClassVar[bool] = True
 
     def __init__(self, spec: Segment) -> None:
         if len(spec.labels) > MAX_LABELS:
-            raise SpecError(f"output.labels: {len(spec.labels):,} labels; a mask has room for {MAX_LABELS:,}")
+            raise SpecError(f"output.labels: {len(spec.labels):,} labels; a mask can hold {MAX_LABELS:,}")
         self.spec = spec
         self.threshold = spec.threshold
 
     def decode(
-        self, outputs: Outputs, threshold: float | None = None, views: Sequence[ImageGeometry | None] | None = None
+        self,
+        outputs: Outputs,
+        threshold: float | None = None,
+        geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[Segmentation]:
         raw = output(outputs, self.spec.tensor)
-        at = self.spec.threshold if threshold is None else threshold
+        limit = self.spec.threshold if threshold is None else threshold
         if raw.dtype.kind in "iu":
             return [
-                Segmentation(self.spec.labels, self._given(one, view_of(views, place)))
-                for place, one in enumerate(self._as_labels(raw))
+                Segmentation(self.spec.labels, self._from_labels(labels, geometry_at(geometries, index)))
+                for index, labels in enumerate(self._as_labels(raw))
             ]
-        planes = self._as_planes(raw)
         return [
-            Segmentation(self.spec.labels, self._decided(one, at, view_of(views, place)))
-            for place, one in enumerate(planes)
+            Segmentation(self.spec.labels, self._from_planes(planes, limit, geometry_at(geometries, index)))
+            for index, planes in enumerate(self._as_planes(raw))
         ]
 
     def _as_labels(self, raw: NDArray[Any]) -> NDArray[np.uint16]:
@@ -116,9 +117,9 @@ class SegmentTask(Task):
                 "Correct `output.tensor`.",
             )
         if squeezed.size and (squeezed.min() < 0 or squeezed.max() >= len(self.spec.labels)):
-            found = f"from {squeezed.min()} to {squeezed.max()}"
             raise ModelError(
-                f"the network gives labels {found}, the Spec has {len(self.spec.labels)}",
+                f"the network gives labels from {squeezed.min()} to {squeezed.max()}, the Spec has"
+                f" {len(self.spec.labels)}",
                 "Correct `output.labels` in the Spec.",
             )
         return np.asarray(squeezed, np.uint16)
@@ -129,51 +130,50 @@ class SegmentTask(Task):
         count = len(self.spec.labels)
         shaped = np.expand_dims(raw, axis) if raw.ndim == 3 else raw
         if shaped.ndim != 4 or shaped.shape[axis] not in ({1, count} if count <= 2 else {count}) or 0 in shaped.shape:
-            wanted = f"[N, {count}, height, width]" if axis == 1 else f"[N, height, width, {count}]"
+            expected = f"[N, {count}, height, width]" if axis == 1 else f"[N, height, width, {count}]"
             raise ModelError(
                 f"the network's output is {list(raw.shape)}; the Spec has {count} labels and layout {self.spec.layout},"
-                f" so {wanted} is expected",
+                f" so {expected} is expected",
                 "Correct `output.labels` or `output.layout` in the Spec; one plane alone goes with one or two labels.",
             )
         require_finite(shaped, "values")
         return np.ascontiguousarray(np.moveaxis(shaped, axis, 3), np.float32)
 
-    def _given(self, labels: NDArray[np.uint16], view: ImageGeometry | None) -> LabelMap:
-        x, y = _positions(view, *labels.shape)
-        return _as_sent(nearest(labels, x, y), view)
+    def _from_labels(self, labels: NDArray[np.uint16], geometry: ImageGeometry | None) -> LabelMap:
+        x, y = _positions(geometry, *labels.shape)
+        return _as_sent(nearest_labels(labels, x, y), geometry)
 
-    def _decided(self, planes: NDArray[np.float32], threshold: float, view: ImageGeometry | None) -> LabelMap:
-        x, y = _positions(view, *planes.shape[:2])
+    def _from_planes(self, planes: NDArray[np.float32], threshold: float, geometry: ImageGeometry | None) -> LabelMap:
+        x, y = _positions(geometry, *planes.shape[:2])
 
         def decide(values: NDArray[np.float32]) -> NDArray[np.uint16]:
             if values.shape[-1] > 1:
                 return np.asarray(
                     values.argmax(axis=-1), np.uint16
                 )  # Softmax and sigmoid rise with their values: they change no argmax.
-            there = (
-                activate(values[..., 0], self.spec.activation if self.spec.activation == "sigmoid" else "none")
-                >= threshold
-            )
-            below, above = (0, 1) if len(self.spec.labels) == 2 else (NOTHING, 0)
-            return np.asarray(np.where(there, np.uint16(above), np.uint16(below)))
+            scores = activate(values[..., 0], "sigmoid" if self.spec.activation == "sigmoid" else "none")
+            below, above = (0, 1) if len(self.spec.labels) == 2 else (NO_LABEL, 0)
+            return np.asarray(np.where(scores >= threshold, np.uint16(above), np.uint16(below)))
 
-        return _as_sent(labels_at(planes, x, y, decide), view)
+        return _as_sent(labels_at(planes, x, y, decide), geometry)
 
     def empty_row(self) -> dict[str, Any]:
         return {"mask": None}
 
 
-def _positions(view: ImageGeometry | None, height: int, width: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the upright picture's columns and rows lie in a grid of so many cells, which covers the network's
-    input."""
-    if view is None:
+def _positions(
+    geometry: ImageGeometry | None, height: int, width: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return where the centres of the upright picture's columns and rows lie in a grid of height x width cells over the
+    network's input."""
+    if geometry is None:
         return np.arange(0.5, width), np.arange(0.5, height)
-    x, y = view.pixel_centres()
-    return np.asarray(x * (width / view.input_width)), np.asarray(y * (height / view.input_height))
+    x, y = geometry.pixel_centres()
+    return np.asarray(x * (width / geometry.input_width)), np.asarray(y * (height / geometry.input_height))
 
 
-def _as_sent(labels: NDArray[np.uint16], view: ImageGeometry | None) -> LabelMap:
-    return LabelMap.of(labels if view is None else np.asarray(view.as_sent(labels), np.uint16))
+def _as_sent(labels: NDArray[np.uint16], geometry: ImageGeometry | None) -> LabelMap:
+    return LabelMap.of(labels if geometry is None else np.asarray(geometry.as_sent(labels), np.uint16))
 
 
 DECODER = SegmentTask

@@ -15,7 +15,7 @@ function classification(output, outputs, threshold) {
   const { labels, positive } = output;
   const values = activated(Float32Array.from(named(outputs, output.tensor).data, Number), output.activation);
   if (values.length !== labels.length) throw new Error(`the network gives ${values.length} scores a picture, the Spec has ${labels.length} labels`);
-  if (!values.every(Number.isFinite)) throw new Error("the network gave scores that are no numbers");
+  if (!values.every(Number.isFinite)) throw new Error("non-finite scores in the network's output");
   const order = labels.map((_, place) => place).sort((a, b) => values[b] - values[a] || a - b);
   const scores = Object.fromEntries(order.map((place) => [labels[place], decimal(values[place])]));
   const at = threshold ?? output.threshold;

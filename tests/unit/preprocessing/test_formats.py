@@ -15,10 +15,9 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import fast, formats
+from plimsoll.preprocessing import decode, fast
+from plimsoll.preprocessing.decode import MAX_JPEG_SCANS, Pixels, as_array, check_format, read, sniff
 from plimsoll.preprocessing.decode import decode as reference_decode
-from plimsoll.preprocessing.formats import MAX_JPEG_SCANS, admit, read, sniff
-from plimsoll.preprocessing.pixels import Pixels, as_array
 from plimsoll.spec.steps import Decode
 
 ALL = Decode(formats=("jpeg", "png", "webp", "bmp", "gif", "tiff"))
@@ -156,7 +155,7 @@ def test_an_absurd_claim_is_refused_at_once(kind: str, side: int, decoder: Decod
 @pytest.mark.parametrize("make", [webp_extended, webp_lossy, webp_lossless])
 def test_an_absurd_webp_canvas_is_refused_before_pillow_opens_it(make: Claim) -> None:
     with pytest.raises(ImageError, match=r"16383x16383 = 268\.4 megapixels"):
-        admit(make(16_383, 16_383), ALL)
+        check_format(make(16_383, 16_383), ALL)
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp", "gif", "jpeg", "tiff", "webp lossy", "webp lossless"])
@@ -202,16 +201,16 @@ def test_anything_else_is_no_format(data: bytes) -> None:
 
 def test_an_empty_file_and_a_text_say_so() -> None:
     with pytest.raises(ImageError, match="empty"):
-        admit(b"", ALL)
+        check_format(b"", ALL)
     with pytest.raises(ImageError, match=r"not a picture: it starts with b'Plimsoll'; accepted formats: jpeg"):
-        admit(b"Plimsoll marks", ALL)
+        check_format(b"Plimsoll marks", ALL)
 
 
 def test_tiff_is_refused_by_default_and_taken_when_asked_for() -> None:
     with pytest.raises(ImageError, match="a tiff file; accepted formats") as caught:
-        admit(photo("TIFF"), Decode())
+        check_format(photo("TIFF"), Decode())
     assert '"tiff"' in caught.value.hint
-    assert admit(photo("TIFF"), ALL) == "tiff"
+    assert check_format(photo("TIFF"), ALL) == "tiff"
 
 
 def test_read_takes_bytes_and_paths(tmp_path: Path) -> None:
@@ -227,7 +226,7 @@ def test_read_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         read(tmp_path)
     with pytest.raises(ImageError, match="null"):
         read(Path("a\0b"))
-    monkeypatch.setattr(formats, "MAX_FILE_BYTES", 10)
+    monkeypatch.setattr(decode, "MAX_FILE_BYTES", 10)
     (tmp_path / "large").write_bytes(b"x" * 11)
     for source in (tmp_path / "large", b"x" * 11):
         with pytest.raises(ImageError, match="larger than"):

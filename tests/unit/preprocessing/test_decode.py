@@ -16,9 +16,8 @@ from PIL import Image, ImageFile, ImageOps
 
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import fast
+from plimsoll.preprocessing.decode import Array, Pixels, as_array, orientation
 from plimsoll.preprocessing.decode import decode as reference_decode
-from plimsoll.preprocessing.decode import orientation
-from plimsoll.preprocessing.pixels import Array, Pixels, as_array
 from plimsoll.spec.steps import Decode
 
 EXAMPLES = Path(__file__).parents[3] / "examples"

@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from plimsoll.preprocessing import fast, reference
-from plimsoll.preprocessing.pixels import Array, as_array
+from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Scale, Std, Step
 
 PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee_cup.jpg"
@@ -27,13 +27,13 @@ def photo() -> Image.Image:
 
 
 def run(pixels: Array | Image.Image, step: Step, form: ImageSpec | None = None) -> Array:
-    return as_array(reference.STEPS[type(step)](pixels, step, form or ImageSpec()))
+    return as_array(reference.FUNCTIONS[type(step)](pixels, step, form or ImageSpec()))
 
 
 def test_every_step_but_decode_is_there() -> None:
     from plimsoll.spec.steps import Resize
 
-    assert set(reference.STEPS) == {Resize, Jpeg, Crop, Channels, Scale, Mean, Std, Layout, Cast}
+    assert set(reference.FUNCTIONS) == {Resize, Jpeg, Crop, Channels, Scale, Mean, Std, Layout, Cast}
 
 
 def test_channels() -> None:

@@ -19,7 +19,7 @@ from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
-from unit.folding import convolution, spec
+from unit.preprocessing.folding import convolution, spec
 
 RESIZE: dict[str, Any] = {"step": "resize", "width": 40, "height": 32}
 BGR: dict[str, Any] = {"step": "channels", "order": "BGR"}
@@ -74,7 +74,7 @@ def assert_folds(model: Model, photos: list[Path], folder: Path) -> Model:
     contract = folded.contract()
     assert {step.step for step in contract.input.steps} <= {"decode", "resize", "jpeg", "crop"}
     assert contract.output == model.contract().output
-    assert contract.input.form.dtype == "uint8"
+    assert contract.input.tensor_spec.dtype == "uint8"
     importers.read(folded.path, contract)  # Spec and graph fit one another.
     for mine, its in zip(outputs(model, photos), outputs(folded, photos), strict=True):
         assert mine.keys() == its.keys()
@@ -106,7 +106,7 @@ def test_grey(tmp_path: Path, example_photos: list[Path]) -> None:
         }
     )
     folded = assert_folds(convolution(tmp_path, grey), example_photos[:2], tmp_path)
-    assert folded.contract().input.form.channels == 1
+    assert folded.contract().input.tensor_spec.channels == 1
 
 
 def test_free_height_and_width(tmp_path: Path, example_photos: list[Path]) -> None:
@@ -196,7 +196,7 @@ def test_what_does_not_fold_is_refused_with_the_steps_left_outside(
 ) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         fold(convolution(tmp_path, spec(*steps)), tmp_path)
-    assert all(f"'{step['step']}'" in caught.value.message for step in steps)
+    assert all(step["step"] in caught.value.message for step in steps)
 
 
 def test_a_model_without_spec_or_of_another_format_is_refused(tmp_path: Path) -> None:

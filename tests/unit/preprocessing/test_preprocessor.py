@@ -16,7 +16,7 @@ from PIL import Image
 
 from plimsoll.errors import BackendMissingError, ImageError
 from plimsoll.preprocessing import Preprocessor, fast
-from plimsoll.preprocessing.pixels import Array
+from plimsoll.preprocessing.decode import Array
 from plimsoll.spec import Input
 from plimsoll.spec.files import validate
 
@@ -97,8 +97,10 @@ def checked(preprocessor: Preprocessor, path: Path) -> Array:
     """The tensor, after a look at its form."""
     tensor = preprocessor(path)
     assert tensor.flags.c_contiguous
-    assert tensor.dtype == preprocessor.form.dtype
-    assert all(wanted in (None, found) for wanted, found in zip(preprocessor.form.shape, tensor.shape, strict=True))
+    assert tensor.dtype == preprocessor.tensor_spec.dtype
+    assert all(
+        wanted in (None, found) for wanted, found in zip(preprocessor.tensor_spec.shape, tensor.shape, strict=True)
+    )
     return tensor
 
 

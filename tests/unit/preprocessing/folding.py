@@ -38,7 +38,7 @@ def convolution(
 
     `front`: "pad" (explicit zeros), "grey pad" (explicit 9), "both" (the input is read twice), "same" (an Identity).
     """
-    form = contract.input.form
+    form = contract.input.tensor_spec
     sizes: list[Any] = ["N", *(None if free else size for size in form.shape[:-1]), form.channels]
     if form.layout == "NCHW":
         sizes = ["N", form.channels, *([None, None] if free else form.shape[1:])]

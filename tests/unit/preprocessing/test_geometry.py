@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import ImageGeometry, Preprocessor
-from plimsoll.preprocessing.geometry import view
+from plimsoll.preprocessing.geometry import geometry_of
 from plimsoll.spec import Input
 
 WIDTH, HEIGHT = 252, 180
@@ -44,7 +44,7 @@ def differences(made: Preprocessor) -> NDArray[np.float64]:
 
     The outer tenth is left out: there, kernels reach over the border.
     """
-    tensor, found = made.viewed(told(ramp()))
+    tensor, found = made.with_geometry(told(ramp()))
     height, width = tensor.shape[:2]
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
     centres = found.points(np.stack([columns, rows], axis=-1, dtype=np.float64) + 0.5)
@@ -141,7 +141,7 @@ def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> Non
     )
     assert np.abs(found.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
     data = told(ramp())
-    tensor, where = made.viewed(data)
+    tensor, where = made.with_geometry(data)
     np.testing.assert_array_equal(tensor, made(data))
     assert tensor.shape[:2] == (where.input_height, where.input_width)
 
@@ -151,7 +151,7 @@ def test_a_letterbox_counts_its_rounded_sides() -> None:
     letterbox = Input.model_validate(
         {"steps": [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 500, "height": 500}]}
     )
-    found = view(letterbox, (640, 427))
+    found = geometry_of(letterbox, (640, 427))
     assert found.scale == (640 / 500, 427 / 334)
     np.testing.assert_allclose(found.boxes(np.array([[0.0, 83.0, 500.0, 417.0]])), [[0, 0, 640, 427]], atol=1e-9)
 
@@ -165,7 +165,7 @@ def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: 
     made = preprocessor(
         {"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True
     )
-    tensor, found = made.viewed(data)
+    tensor, found = made.with_geometry(data)
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, orientation)
     assert found.upright_size == found.upright().upright_size == turned.size
 
@@ -182,7 +182,7 @@ def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: 
 @pytest.mark.parametrize("format_", ["GIF", "BMP", "PNG", "TIFF"])
 def test_formats_without_an_orientation(format_: str) -> None:
     made = preprocessor(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
-    assert made.viewed(told(ramp(), format_=format_))[1].orientation == 1
+    assert made.with_geometry(told(ramp(), format_=format_))[1].orientation == 1
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -193,12 +193,12 @@ def test_an_orientation_in_xmp_also_of_a_truncated_file(share: float) -> None:
     file = io.BytesIO()
     ramp().save(file, "PNG", pnginfo=told_by_xmp)
     data = file.getvalue()[: int(share * len(file.getvalue()))]
-    found = preprocessor(exif_orientation=True, truncated="fill").viewed(data)[1]
+    found = preprocessor(exif_orientation=True, truncated="fill").with_geometry(data)[1]
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 6)
 
 
 def test_an_orientation_that_is_not_followed_changes_nothing() -> None:
-    found = preprocessor().viewed(told(ramp(), 6))[1]
+    found = preprocessor().with_geometry(told(ramp(), 6))[1]
     assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 1)
 
 
@@ -219,8 +219,8 @@ def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
             ]
         }
     )
-    found = view(made, (100, 80))
-    assert found.seen == (30, 20, 70, 60)
+    found = geometry_of(made, (100, 80))
+    assert found.visible == (30, 20, 70, 60)
     x, y = found.pixel_centres()
     assert np.flatnonzero(~np.isnan(x)).tolist() == list(range(30, 70))
     assert np.flatnonzero(~np.isnan(y)).tolist() == list(range(20, 60))
@@ -232,4 +232,4 @@ def test_a_picture_that_the_steps_refuse() -> None:
         {"step": "resize", "fit": "short_edge", "size": 500}, {"step": "crop", "width": 600, "height": 600}
     )
     with pytest.raises(ImageError, match="does not fit"):
-        small.viewed(told(ramp()))
+        small.with_geometry(told(ramp()))

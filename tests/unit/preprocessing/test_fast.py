@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from plimsoll.preprocessing import fast, reference
-from plimsoll.preprocessing.pixels import Array, as_array
+from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.spec.steps import ImageSpec, Resize
 
 ROOT = Path(__file__).parents[3]

@@ -18,7 +18,7 @@ from PIL import Image
 import pillow_resizes
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor, fast
-from plimsoll.preprocessing.pixels import Array, as_array, as_image
+from plimsoll.preprocessing.decode import Array, as_array, as_image
 from plimsoll.preprocessing.reference import crop, resize, resize_image, resized_size
 from plimsoll.spec.files import validate
 from plimsoll.spec.steps import Crop, ImageSpec, Resize
