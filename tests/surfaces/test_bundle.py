@@ -73,7 +73,7 @@ def test_a_network_that_answers_otherwise_fails_its_golden_pictures(plimsoll: Ru
     manifest.write_text(json.dumps(facts))
     done = plimsoll("verify", tmp_path / "x")
     assert done.returncode == 1
-    assert "input steps" in done.stdout
+    assert "preprocessing, mean" in done.stdout
     assert "✗" in done.stdout
 
 

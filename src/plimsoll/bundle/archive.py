@@ -59,8 +59,9 @@ def check_names(names: Iterable[str]) -> None:
         _check_name(name)
         key = _folded(name)
         if key in seen:
-            same = "stands there twice" if seen[key] == name else f"and {seen[key]!r} are one file on many systems"
-            raise BundleError(f"the name {name!r} {same}")
+            if seen[key] == name:
+                raise BundleError(f"duplicate name {name!r}")
+            raise BundleError(f"the names {seen[key]!r} and {name!r} are the same file on many systems")
         seen[key] = name
     for key, name in seen.items():
         parts = key.split("/")

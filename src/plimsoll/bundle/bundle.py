@@ -1,26 +1,14 @@
-"""`Bundle`: a folder or one .zip that holds a network, its Spec, and golden pictures with their answers.
+"""`Bundle`: a bundle that was opened, every file of it checked.
 
-```
-manifest.json            what there is, with the size and SHA-256 of every other file
-spec.toml                the contract
-model/…                  the network's files
-golden/NAME.jpg          a picture
-golden/NAME.input.npy    the tensor it became
-golden/NAME.0.npy …      what the network answered, an output a file
-```
-
-Opening checks all of it: names, sizes, hashes, nothing missing and nothing more. That finds damage and accidents. It
-doesn't tell who made a bundle: whoever can change a file can change the manifest too.
+Opening checks names, sizes, hashes, nothing missing and nothing more. That finds damage and accidents. It doesn't tell
+who made a bundle: whoever can change a file can change the manifest too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import stat
-import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,16 +19,13 @@ from numpy.typing import NDArray
 
 from plimsoll.bundle import archive, manifest, tensor_file
 from plimsoll.bundle.archive import Limits
-from plimsoll.bundle.manifest import FileRecord, Manifest
+from plimsoll.bundle.manifest import Manifest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BundleError, SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
 from plimsoll.system.files import sha256
-
-Content = Path | bytes | NDArray[Any]
-"""What a file of a bundle is made of: a file to copy, bytes, or a tensor."""
 
 
 class Bundle:
@@ -58,7 +43,7 @@ class Bundle:
     @classmethod
     def open(cls, path: Path, limits: Limits | None = None) -> Self:
         """Open a folder or a zip and check every file in it; raises BundleError that names the file and what is wrong."""
-        with _about(path):
+        with errors_about(path):
             if path.is_dir():
                 return cls(path, path)
             if not path.is_file():
@@ -91,7 +76,7 @@ class Bundle:
 
     @property
     def preprocessing(self) -> Literal["reference", "fast"]:
-        """Which preprocessing of the input steps it is meant to run behind."""
+        """The preprocessing that it is meant to run behind."""
         return self.manifest.preprocessing
 
     def file(self, name: str) -> Path:
@@ -100,7 +85,7 @@ class Bundle:
 
     def tensor(self, name: str) -> NDArray[Any]:
         """Read one of the golden tensors; raises BundleError."""
-        with _about(self.path):
+        with errors_about(self.path):
             return tensor_file.read(self.file(name))
 
     def close(self) -> None:
@@ -118,8 +103,8 @@ class Bundle:
 
 
 @contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Say in every error which bundle it is about, and turn the system's errors into words."""
+def errors_about(path: Path) -> Iterator[None]:
+    """Name the bundle in every BundleError, and turn an OSError into one."""
     try:
         yield
     except BundleError as error:
@@ -130,21 +115,20 @@ def _about(path: Path) -> Iterator[None]:
 
 def _check_files(folder: Path) -> Manifest:
     """Return the manifest after checking that the folder holds what it lists, byte for byte, and nothing else."""
-    found = _listed(folder)
-    if manifest.FILE not in found:
+    sizes = file_sizes(folder)
+    if manifest.FILE not in sizes:
         raise BundleError(f"it has no {manifest.FILE}", "Is this a bundle? `plimsoll pack` makes one.")
-    with (folder / manifest.FILE).open("rb") as stream:
-        content = manifest.loads(stream.read(manifest.MAX_BYTES + 1))
-    missing = sorted(content.files.keys() - found.keys())
-    unknown = sorted(found.keys() - content.files.keys() - {manifest.FILE})
+    content = manifest.read(folder)
+    missing = sorted(content.files.keys() - sizes.keys())
+    unknown = sorted(sizes.keys() - content.files.keys() - {manifest.FILE})
     if missing:
         raise BundleError(f"missing: {_few(missing)}", "Copy or download it again.")
     if unknown:
         raise BundleError(f"not in its manifest: {_few(unknown)}", "Remove what does not belong to the bundle.")
     for name, record in content.files.items():
-        if found[name] != record.size:
+        if sizes[name] != record.size:
             raise BundleError(
-                f"{name}: expected {record.size:,} bytes, found {found[name]:,}", "Copy or download it again."
+                f"{name}: expected {record.size:,} bytes, found {sizes[name]:,}", "Copy or download it again."
             )
         digest = sha256(folder.joinpath(*name.split("/")))
         if digest != record.sha256:
@@ -155,8 +139,8 @@ def _check_files(folder: Path) -> Manifest:
     return content
 
 
-def _listed(folder: Path, below: str = "") -> dict[str, int]:
-    """Return the sizes of all files by their names with /; raises BundleError for links, pipes, devices and too many
+def file_sizes(folder: Path, below: str = "") -> dict[str, int]:
+    """Return the size of every file by its name with /; raises BundleError for links, pipes, devices and too many
     files."""
     sizes: dict[str, int] = {}
     with os.scandir(folder) as entries:
@@ -165,7 +149,7 @@ def _listed(folder: Path, below: str = "") -> dict[str, int]:
             status = entry.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
                 archive.check_names([name])
-                sizes |= _listed(folder / entry.name, f"{name}/")
+                sizes |= file_sizes(folder / entry.name, f"{name}/")
             elif stat.S_ISREG(status.st_mode):
                 sizes[name] = status.st_size
             else:
@@ -186,107 +170,3 @@ def _read_spec(folder: Path, name: str) -> Spec:
 
 def _few(names: list[str]) -> str:
     return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def is_zip(out: Path) -> bool:
-    """Return whether a bundle of this name is written as one zip."""
-    return out.suffix.lower() == ".zip"
-
-
-def check_destination(out: Path, *, overwrite: bool) -> None:
-    """Raise BundleError where a bundle can't be written to `out`.
-
-    Only a bundle is ever overwritten: a mistyped folder of photos must not vanish.
-    """
-    if not os.path.lexists(out):
-        return
-    if not overwrite:
-        raise BundleError(f"{out} exists", "Choose another name, or overwrite it with --force (in Python: force=True).")
-    folder = out.is_dir() and not out.is_symlink()
-    if is_zip(out) and not out.is_file():
-        raise BundleError(f"{out} is not a file; a zipped bundle can't replace it")
-    if not is_zip(out) and not (folder and (_is_bundle(out) or not any(out.iterdir()))):
-        raise BundleError(
-            f"{out} exists and is not a bundle, or holds more than one, so it is not overwritten",
-            "Choose another name, or remove it yourself.",
-        )
-
-
-def _is_bundle(folder: Path) -> bool:
-    """Return whether a folder holds the files of a bundle and none of anybody else's."""
-    try:
-        with (folder / manifest.FILE).open("rb") as stream:
-            content = manifest.loads(stream.read(manifest.MAX_BYTES + 1))
-        return _listed(folder).keys() <= {manifest.FILE, *content.files}
-    except (OSError, BundleError):
-        return False
-
-
-def write(out: Path, contents: Mapping[str, Content], facts: Manifest, *, overwrite: bool = False) -> Path:
-    """Write a bundle, all of it or nothing: a zip where `out` ends in .zip, else a folder. Returns `out`.
-
-    `facts` is its manifest, whose `files` are worked out here from `contents` (names to what they hold, the Spec and
-    the model too). Raises BundleError for what can't be stored, and where `out` exists unless `overwrite`.
-    """
-    with _about(out):
-        check_destination(out, overwrite=overwrite)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staged = out.parent / f".{out.name}.{uuid.uuid4().hex[:12]}"
-        try:
-            staged.mkdir()
-            _fill(staged, contents, facts)
-            if is_zip(out):
-                _put_zip(staged, out)
-            else:
-                _put_folder(staged, out)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-    return out
-
-
-def _fill(folder: Path, contents: Mapping[str, Content], facts: Manifest) -> None:
-    archive.check_names((manifest.FILE, *contents))
-    files: dict[str, FileRecord] = {}
-    for name, content in contents.items():
-        path = folder.joinpath(*name.split("/"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, Path):
-            shutil.copyfile(content, path)
-        else:
-            path.write_bytes(content if isinstance(content, bytes) else tensor_file.dumps(content))
-        files[name] = FileRecord(size=path.stat().st_size, sha256=sha256(path))
-    complete = facts.model_copy(update={"files": files})
-    complete.check()
-    (folder / manifest.FILE).write_bytes(manifest.dumps(complete))
-
-
-def _put_zip(staged: Path, out: Path) -> None:
-    names = _listed(staged)
-    if sum(names.values()) > Limits.total_bytes:
-        raise BundleError(
-            f"{sum(names.values()):,} bytes; a zipped bundle holds at most {Limits.total_bytes:,}",
-            "Write a folder instead: a name without .zip.",
-        )
-    ordered = [manifest.FILE, *sorted(names.keys() - {manifest.FILE})]
-    part = staged.with_name(f"{staged.name}.part")
-    try:
-        with part.open("xb") as stream:
-            archive.write(stream, staged, ordered)
-        part.replace(out)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _put_folder(staged: Path, out: Path) -> None:
-    if not out.is_dir():
-        staged.rename(out)
-        return
-    old = staged.with_name(f"{staged.name}.old")
-    out.rename(old)
-    try:
-        staged.rename(out)
-    except OSError:
-        with contextlib.suppress(OSError):
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

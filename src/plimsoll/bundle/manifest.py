@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
@@ -12,6 +13,7 @@ from plimsoll.core.target import Target
 from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError, PlimsollError
 from plimsoll.spec import Name
+from plimsoll.system import files
 
 FILE = "manifest.json"
 MAX_BYTES = 4_000_000
@@ -52,7 +54,7 @@ class GoldenVector(_Part):
 
 
 class Tolerance(_Part):
-    """How far the answers on another machine may lie from the golden ones."""
+    """How far the answers on another machine may deviate from the golden ones."""
 
     input_max: _Limit
     """Largest difference of an input tensor, in levels of a picture that has 255."""
@@ -98,49 +100,52 @@ class Manifest(_Part):
             raise ValueError(error.message) from error
 
     @property
-    def named(self) -> tuple[str, ...]:
-        """All file names that the manifest uses."""
-        golden = [name for one in self.golden for name in (one.picture, one.tensor, *one.outputs.values())]
+    def used_files(self) -> tuple[str, ...]:
+        """The names of all files that the manifest refers to."""
+        golden = [name for vector in self.golden for name in (vector.picture, vector.tensor, *vector.outputs.values())]
         return (self.spec, self.model.path, *self.model.files, *golden)
 
     def check(self) -> None:
         """Raise BundleError unless all names are safe, all that are used are listed, and the model's lie together."""
         check_names((FILE, *self.files))
-        for name in self.named:
+        for name in self.used_files:
             if name not in self.files:
-                raise BundleError(f"{FILE}: it uses {name!r}, which is not among its files")
+                raise BundleError(f"{FILE}: it refers to {name!r}, which is not among its files")
         folder = self.model.path.rpartition("/")[0]
         for name in self.model.files:
             if folder and not name.startswith(f"{folder}/"):
                 raise BundleError(f"{FILE}: the model's file {name!r} is not below the folder of {self.model.path!r}")
 
 
-def loads(data: bytes) -> Manifest:
-    """Read a manifest from JSON; raises BundleError with what was found and what is expected."""
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{FILE}: larger than {MAX_BYTES:,} bytes")
+def read(folder: Path) -> Manifest:
+    """Read and check the manifest in a folder; raises BundleError with what was found and what is expected."""
     try:
-        content = from_json(data, allow_inf_nan=False)
+        content = from_json(files.read_bytes(folder / FILE, MAX_BYTES), allow_inf_nan=False)
+    except OSError as error:
+        raise BundleError(f"{FILE}: {error.strerror}") from error
     except ValueError as error:
         raise BundleError(f"{FILE}: not valid JSON: {error}") from error
-    _check_version(content)
     try:
-        manifest = Manifest.model_validate(content)
+        manifest = Manifest.model_validate(_of_this_version(content))
     except ValidationError as error:
         raise BundleError(f"{FILE}: {explain(error)}") from error
     manifest.check()
     return manifest
 
 
-def _check_version(content: Any) -> None:
+def _of_this_version(content: Any) -> dict[str, Any]:
+    """Return a manifest's content in the keys of this version; raises BundleError for a version that can't be read."""
     if not isinstance(content, dict) or content.get("format") != "plimsoll-bundle":
-        raise BundleError(f'{FILE}: not a bundle\'s manifest; expected "format": "plimsoll-bundle"')
-    version = content.get("version")
-    if version != 2:
+        raise BundleError(f'{FILE}: not the manifest of a bundle; expected "format": "plimsoll-bundle"')
+    if content.get("version") == 1:  # called the preprocessing "steps"
+        steps = content.pop("steps", "reference")
+        return {**content, "version": 2, "preprocessing": steps}
+    if content.get("version") != 2:
         raise BundleError(
-            f"{FILE}: version {str(version)[:40]!r}; this Plimsoll reads version 2",
+            f"{FILE}: version {str(content.get('version'))[:40]!r}; this Plimsoll reads versions 1 and 2",
             "Update Plimsoll, or pack the bundle again.",
         )
+    return content
 
 
 def dumps(manifest: Manifest) -> bytes:

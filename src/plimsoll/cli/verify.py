@@ -25,7 +25,7 @@ def verify(
     Exit code 1 if it does not.
     """
     from plimsoll.bundle import Bundle
-    from plimsoll.bundle.packing import verify as run
+    from plimsoll.bundle.verification import verify as run
     from plimsoll.errors import CheckError
 
     with Bundle.open(bundle) as opened:
@@ -73,7 +73,7 @@ def _machine(report: Report) -> list[Text]:
     from that."""
     from rich.text import Text
 
-    from plimsoll.bundle.packing import ROUNDING
+    from plimsoll.bundle.verification import ROUNDING
 
     found = {name: str(value) for name, value in report.measurements.items()}
     where = "proven" if "proof" in found else "packed"

@@ -225,7 +225,7 @@ def _verify(opened: ResolvedModel) -> None:
     """Raise CheckError where a bundle doesn't answer here as it did where it was packed."""
     if opened.bundle is None:
         return
-    from plimsoll.bundle.packing import verify
+    from plimsoll.bundle.verification import verify
 
     report = verify(opened.bundle)
     if not report.passed:

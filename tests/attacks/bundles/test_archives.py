@@ -27,7 +27,7 @@ def test_duplicate_names_in_a_zip(folder: Path, out: Path, refused: RequestError
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zipfile warns the attacker
         zipped(out, [*entries(folder), (entry("spec.toml"), b"another")])
-    refused(out, "'spec.toml'", "twice")
+    refused(out, "'spec.toml'", "duplicate")
 
 
 @pytest.mark.parametrize("data", [b"", b"PK", b"no archive" * 100, b"PK\x05\x06" + bytes(17), b"\x1f\x8b" + bytes(200)])

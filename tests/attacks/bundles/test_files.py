@@ -36,11 +36,11 @@ NAMES = {
     "escape": ("golden/\x1b[2J.txt", "\\\\x1b"),
     "long part": ("golden/" + "x" * 300, "255"),
     "long": ("/".join(["x" * 200] * 6), "1024"),
-    "case": ("golden/A.jpg", "one file"),
-    "composition": ("golden/e\u0301.jpg", "one file"),
+    "case": ("golden/A.jpg", "same file"),
+    "composition": ("golden/e\u0301.jpg", "same file"),
     "file as folder": ("golden/a.jpg/b.txt", "also the folder"),
-    "case of a folder": ("GOLDEN/a.jpg", "one file"),
-    "case of the manifest": ("Manifest.json", "one file"),
+    "case of a folder": ("GOLDEN/a.jpg", "same file"),
+    "case of the manifest": ("Manifest.json", "same file"),
 }  # fmt: skip
 
 

@@ -20,8 +20,8 @@ def test_missing_manifest(folder: Path, refused: RequestError) -> None:
 
 def test_huge_manifest(folder: Path, out: Path, refused: RequestError) -> None:
     edit(folder, lambda manifest: manifest.update(origin={"text": "x" * 5_000_000}))
-    refused(folder, "manifest.json", "larger than 4,000,000")
-    refused(zipped(out, entries(folder)), "manifest.json", "larger than 4,000,000")
+    refused(folder, "manifest.json", "larger than 4 MB")
+    refused(zipped(out, entries(folder)), "manifest.json", "larger than 4 MB")
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_deeply_nested_manifest(folder: Path, refused: RequestError, text: str) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda data: data.update(version=3), "version '3'; this Plimsoll reads version 2"),
-        (lambda data: data.update(format="zip"), "not a bundle's manifest"),
+        (lambda data: data.update(version=3), "version '3'; this Plimsoll reads versions 1 and 2"),
+        (lambda data: data.update(format="zip"), "not the manifest of a bundle"),
         (lambda data: data.update(more=1), "more: unknown key"),
         (lambda data: data.update(target="onnxruntime"), ""),
         (lambda data: data.update(target="a:b:c:d"), "is not a target"),

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
-from plimsoll.bundle.golden_check import level, tolerance_for
+from plimsoll.bundle.golden import level, tolerance_for
 from plimsoll.bundle.manifest import Tolerance
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target

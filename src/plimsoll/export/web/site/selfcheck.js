@@ -27,8 +27,8 @@ export async function check(model, place) {
   const [largest, mean] = difference(stored, tensor.data);
   const endToEnd = apart(wanted, await model.run(tensor));
   const checks = [
-    ["input steps, worst value", largest / level, tolerance.input_max],
-    ["input steps, mean", mean / level, tolerance.input_mean],
+    ["preprocessing, worst value", largest / level, tolerance.input_max],
+    ["preprocessing, mean", mean / level, tolerance.input_mean],
     ["network", network, tolerance.network],
     ["end to end", endToEnd, tolerance.end_to_end],
   ].map(([name, measured, limit]) => ({ name, measured, limit, passed: measured <= limit }));

@@ -18,7 +18,7 @@ from plimsoll.bundle.manifest import schema
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BundleError
 from plimsoll.spec.files import loads
-from small_bundles import SPEC, TENSOR, contents, facts, small
+from small_bundles import SPEC, TENSOR, contents, edit, facts, small
 
 
 @pytest.fixture(params=["bundle", "bundle.zip", "small.plimsoll.zip", "BUNDLE.ZIP"])
@@ -158,8 +158,8 @@ def test_an_empty_folder_may_become_a_bundle(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("../outside", b"", "leads out"),
-        ("manifest.json", b"", "twice"),
-        ("golden/A.JPG", b"", "one file"),
+        ("manifest.json", b"", "duplicate"),
+        ("golden/A.JPG", b"", "same file"),
         ("golden/a.1.npy", np.array(["text"], dtype=object), "object can't be stored"),
         ("golden/a.1.npy", np.array(["text"]), "can't be stored"),
         ("golden/b.jpg", Path("does-not-exist.jpg"), "No such file"),
@@ -210,7 +210,7 @@ def test_a_folder_that_can_not_be_put_in_place_leaves_the_old_one_there(
 
 def test_a_manifest_that_uses_what_is_not_there_is_not_written(out: Path) -> None:
     missing = {name: content for name, content in contents().items() if name != "golden/a.0.npy"}
-    with pytest.raises(BundleError, match=r"uses 'golden/a\.0\.npy', which is not among its files"):
+    with pytest.raises(BundleError, match=r"refers to 'golden/a\.0\.npy', which is not among its files"):
         write(out, missing, facts())
     assert not list(out.parent.iterdir())
 
@@ -250,3 +250,19 @@ def test_tensors_come_back(tmp_path: Path, tensor: NDArray[Any]) -> None:
     assert np.array_equal(read, tensor, equal_nan=tensor.dtype.kind == "f")
     assert not read.flags.writeable
     assert np.array_equal(np.load(path), tensor, equal_nan=tensor.dtype.kind == "f")
+
+
+def test_a_bundle_of_version_1_is_read_as_it_was_packed(tmp_path: Path) -> None:
+    folder = small(tmp_path / "bundle")
+
+    def as_before(content: dict[str, Any]) -> None:
+        content.pop("preprocessing")
+        content.update(version=1, steps="fast")
+
+    edit(folder, as_before)
+    with Bundle.open(folder) as bundle:
+        assert bundle.preprocessing == "fast"
+        assert bundle.manifest.version == 2
+    edit(folder, lambda content: content.update(steps="quick"))
+    with pytest.raises(BundleError, match="preprocessing: allowed"):
+        Bundle.open(folder)

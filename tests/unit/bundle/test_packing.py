@@ -18,7 +18,9 @@ from PIL import Image
 from backends.networks import save
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle
-from plimsoll.bundle.packing import MAX_PICTURES, pack, verify
+from plimsoll.bundle.golden import MAX_PICTURES
+from plimsoll.bundle.packing import pack
+from plimsoll.bundle.verification import verify
 from plimsoll.core.model import Model
 from plimsoll.errors import BundleError, CheckError, ImageError, ModelError, SpecError
 from plimsoll.preprocessing.preprocessor import Preprocessor

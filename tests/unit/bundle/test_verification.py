@@ -13,14 +13,15 @@ import pytest
 
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, tensor_file
-from plimsoll.bundle.packing import pack, verify
+from plimsoll.bundle.packing import pack
+from plimsoll.bundle.verification import verify
 from plimsoll.core.model import Model
 from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.report.report import Report
 from small_bundles import edit, put
 from small_models import HERE, SPEC
 
-CHECKS = ("input steps, worst value", "input steps, mean", "network", "end to end")
+CHECKS = ("preprocessing, worst value", "preprocessing, mean", "network", "end to end")
 
 
 def verified(path: Path) -> Report:
@@ -78,7 +79,7 @@ def test_another_network_is_found(bundle: Path) -> None:
 def test_other_input_steps_are_found(bundle: Path) -> None:
     text = SPEC.replace("height = 5", 'height = 5\nfilter = "nearest"')
     report = verified(put(bundle, "spec.toml", text.encode()))
-    assert failed(report) == ["input steps, worst value", "input steps, mean", "end to end"]
+    assert failed(report) == ["preprocessing, worst value", "preprocessing, mean", "end to end"]
     assert report.checks[0].unit == "levels"
     assert 10 < report.checks[0].measured < 256
 
@@ -152,12 +153,12 @@ def test_another_output_name_fails(bundle: Path) -> None:
     )
     report = verified(bundle)
     assert failed(report) == ["network", "end to end"]
-    assert "['scores'], stored are ['other']" in report.checks[2].detail
+    assert "['scores'], the stored ones ['other']" in report.checks[2].detail
 
 
 def test_a_picture_that_is_refused_here_fails(bundle: Path) -> None:
     report = verified(put(bundle, "golden/photo.webp", b"no picture"))
-    assert failed(report) == ["input steps, worst value", "input steps, mean", "end to end"]
+    assert failed(report) == ["preprocessing, worst value", "preprocessing, mean", "end to end"]
     assert "photo.webp: not a picture" in report.checks[0].detail
 
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from plimsoll.bundle import golden_check
-from plimsoll.bundle.golden_check import Figure, level, tolerance_for, worst
+from plimsoll.bundle import golden
+from plimsoll.bundle.golden import Difference, level, tolerance_for, worst
 from plimsoll.core.target import Target
 from plimsoll.spec.files import loads
 from small_models import HERE, SPEC
@@ -57,9 +57,9 @@ def test_tolerances_follow_precision_and_jpeg_steps() -> None:
     ],
 )
 def test_worst(values: list[float], expected: float) -> None:
-    found = worst(Figure(value, str(value)) for value in values).value
+    found = worst(Difference(value, str(value)) for value in values).value
     assert found == expected or (math.isnan(found) and math.isnan(expected))
 
 
 def test_the_file_says_where_its_figures_are_from() -> None:
-    assert golden_check._INPUT_THROUGH_JPEG[1] < 1.18, "the mean difference that a wrong filter made"
+    assert golden._INPUT_THROUGH_JPEG[1] < 1.18, "the mean difference that a wrong filter made"

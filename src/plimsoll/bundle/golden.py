@@ -1,0 +1,243 @@
+"""Golden pictures: what they became and what the network answered where the bundle was packed, and what happens here."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backends.runner import Runner
+from plimsoll.bundle.manifest import GoldenVector, Tolerance
+from plimsoll.bundle.writing import Content
+from plimsoll.core.check import Check
+from plimsoll.core.target import Target
+from plimsoll.errors import CheckError, ImageError, InputError, RunError
+from plimsoll.metrics import TensorDeviation, deviation
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.preprocessing.decode import read, sniff
+from plimsoll.spec import Input
+from plimsoll.spec.steps import Decode, Jpeg, Scale, Std
+
+MAX_PICTURES = 16
+"""Golden pictures are a self-test, not a data set."""
+
+_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif", "tiff": ".tiff"}
+
+_INPUT = (2.0, 0.25)
+_INPUT_THROUGH_JPEG = (32.0, 0.75)
+"""Largest and mean difference of input tensors that pass, in levels of 255.
+
+Reference preprocessing gives the same bytes wherever the same Pillow and libjpeg-turbo run; other decoders are known to
+differ by one or two levels. A `jpeg` step enlarges that, since a level can tip a coefficient over to the next
+quantization step: on 12 photos of 256 x 256 with 5 % of the samples off by one, quality 75 made it 9 to 30 levels at
+worst and 0.24 to 0.60 on the mean. A wrong resize filter (bicubic for bilinear) made it 34 to 54 and 1.18 to 5.2: there
+the mean tells them apart."""
+
+_NETWORK = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1e-2}
+_NETWORK_QUANTIZED = 2e-2
+_END_TO_END = 1e-3
+"""What outputs may differ by: float32 kernels of other instruction sets sum in another order, coarser precisions round
+more.
+
+Measured with open_nsfw on 58 photos, largest difference of a score. The same runtime with 1 and with 4 threads, each
+precision: none. float32, ONNX Runtime against OpenVINO: 5e-7. float16 and bfloat16 differ from float32 by 2.4e-4 and
+1.3e-3 in all, which is the most that other kernels of theirs can change; eight times as much, since other networks are
+more sensitive. int8, one network in both runtimes: 0.005 to 0.013; on a processor without VNNI (OpenVINO held to AVX2)
+sums that saturate made it 0.034 to 0.065, which has to be caught."""
+
+
+@dataclass(frozen=True)
+class GoldenPicture:
+    """A picture file that comes into a bundle."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class GoldenAnswer:
+    """A picture's input tensor without the batch axis, and every output by name with it."""
+
+    tensor: NDArray[Any]
+    outputs: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measured difference and where it was; NaN where there could be none, and `where` says why."""
+
+    value: float
+    where: str
+
+
+@dataclass(frozen=True)
+class PictureDifferences:
+    """The differences of one golden picture."""
+
+    input_max: Difference
+    input_mean: Difference
+    network: Difference
+    end_to_end: Difference
+
+
+def golden_pictures(images: Sequence[Path], step: Decode) -> Iterator[GoldenPicture]:
+    """Yield the golden pictures: the given ones, or those of the package whose format the Spec accepts."""
+    if len(images) > MAX_PICTURES:
+        raise ImageError(
+            f"{len(images)} golden pictures; a bundle holds at most {MAX_PICTURES}",
+            "Choose fewer: they are a self-test.",
+        )
+    for image in images:
+        try:
+            yield GoldenPicture(image.name, read(image))
+        except ImageError as error:
+            raise ImageError(f"{image}: {error.message}", error.hint) from error
+    if images:
+        return
+    own = [
+        GoldenPicture(entry.name, entry.read_bytes())
+        for entry in files("plimsoll.bundle").joinpath("golden").iterdir()
+        if not entry.name.endswith(".md")
+    ]
+    accepted = [
+        picture for picture in sorted(own, key=lambda picture: picture.name) if sniff(picture.data) in step.formats
+    ]
+    if not accepted:
+        raise ImageError(
+            f"none of the golden pictures is of a format that the Spec accepts ({', '.join(step.formats)})",
+            "Give pictures with --images.",
+        )
+    yield from accepted
+
+
+def golden_answer(picture: GoldenPicture, preprocessor: Preprocessor, runner: Runner) -> GoldenAnswer:
+    """Return what a picture becomes and what the network answers to it, here."""
+    try:
+        tensor = preprocessor(picture.data)
+    except ImageError as error:
+        raise ImageError(
+            f"golden picture {picture.name}: {error.message}", error.hint or "Give other pictures with --images."
+        ) from error
+    outputs = runner.infer(tensor[np.newaxis])
+    for name, value in outputs.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise CheckError(
+                f"golden picture {picture.name}: the output '{name}' has values that are NaN or infinite",
+                "A bundle could prove nothing with them.",
+            )
+    return GoldenAnswer(tensor, outputs)
+
+
+def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Content]) -> GoldenVector:
+    """Put a picture and its tensors among the contents, under a name that no other has."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(picture.name).stem)[:60].strip("_") or "picture"
+    taken = {name.lower() for name in contents}
+    candidates = (plain, *(f"{plain}-{number}" for number in range(2, MAX_PICTURES + 2)))
+    stem = next(name for name in candidates if f"golden/{name}.input.npy".lower() not in taken)
+    format_ = sniff(picture.data)
+    name = f"golden/{stem}{_SUFFIXES[format_] if format_ else ''}"
+    vector = GoldenVector(
+        picture=name,
+        tensor=f"golden/{stem}.input.npy",
+        outputs={output: f"golden/{stem}.{index}.npy" for index, output in enumerate(answer.outputs)},
+    )
+    contents[name] = picture.data
+    contents[vector.tensor] = answer.tensor
+    contents |= {file: answer.outputs[output] for output, file in vector.outputs.items()}
+    return vector
+
+
+def tolerance_for(spec: Input, target: Target) -> Tolerance:
+    """Return the tolerances that a new bundle states."""
+    input_max, input_mean = _INPUT_THROUGH_JPEG if any(isinstance(step, Jpeg) for step in spec.steps) else _INPUT
+    network = _NETWORK.get(target.precision, _NETWORK_QUANTIZED)
+    return Tolerance(input_max=input_max, input_mean=input_mean, network=network, end_to_end=max(network, _END_TO_END))
+
+
+def level(spec: Input) -> float:
+    """Return what one level of an 8-bit picture is in the tensor's unit; with a std a channel, where it is the most."""
+    size = 1.0
+    for step in spec.steps:
+        if isinstance(step, Scale):
+            size *= abs(step.factor) if step.factor is not None else 1 / abs(step.divisor or 1.0)
+        elif isinstance(step, Std):
+            size /= min(step.values)
+    return size
+
+
+def compare(golden: GoldenAnswer, picture: Path, preprocessor: Preprocessor, runner: Runner) -> PictureDifferences:
+    """Compute a golden picture's tensor and outputs here and return how far they lie from the stored ones."""
+    name = picture.name
+    network = _outputs(golden, golden.tensor, runner, name)
+    try:
+        tensor = preprocessor(picture)
+        measured = deviation(golden.tensor, tensor)
+    except (ImageError, CheckError) as error:
+        unknown = Difference(math.nan, f"{name}: {error.message}")
+        return PictureDifferences(unknown, unknown, network, unknown)
+    unit = level(preprocessor.spec)
+    largest = Difference(_usable(measured, golden.tensor, measured.max_abs) / unit, name)
+    mean = Difference(_usable(measured, golden.tensor, measured.mean_abs) / unit, name)
+    return PictureDifferences(largest, mean, network, _outputs(golden, tensor, runner, name))
+
+
+def _outputs(golden: GoldenAnswer, tensor: NDArray[Any], runner: Runner, name: str) -> Difference:
+    """Run a tensor and return the largest difference of any output, as a share of its largest value where that is above
+    1."""
+    try:
+        outputs = runner.infer(tensor[np.newaxis])
+    except (InputError, RunError) as error:
+        return Difference(math.nan, f"{name}: {error.message}")
+    if outputs.keys() != golden.outputs.keys():
+        return Difference(
+            math.nan, f"{name}: the network's outputs are {sorted(outputs)}, the stored ones {sorted(golden.outputs)}"
+        )
+    differences = []
+    for output, stored in golden.outputs.items():
+        where = f"{name}, output '{output}'"
+        try:
+            measured = deviation(stored, outputs[output])
+        except CheckError as error:
+            differences.append(Difference(math.nan, f"{where}: {error.message}"))
+            continue
+        scale = max(1.0, float(np.abs(stored.astype(np.float64)).max(initial=0.0)))
+        differences.append(Difference(_usable(measured, stored, measured.max_abs) / scale, where))
+    return worst(differences)
+
+
+def _usable(measured: TensorDeviation, stored: NDArray[Any], value: float) -> float:
+    """Return NaN where the stored tensor is itself not finite: equal NaN prove nothing."""
+    return value if measured.finite and np.isfinite(stored.astype(np.float64)).all() else math.nan
+
+
+def worst(differences: Iterable[Difference]) -> Difference:
+    """Return the largest difference; the first that is NaN or infinite before all others, and NaN where there is none."""
+    largest = Difference(math.nan, "nothing was compared")
+    for difference in differences:
+        if not math.isfinite(difference.value):
+            return difference
+        if math.isnan(largest.value) or difference.value > largest.value:
+            largest = difference
+    return largest
+
+
+def checks_of(pictures: Sequence[PictureDifferences], tolerance: Tolerance) -> tuple[Check, ...]:
+    """Return one check for each of the four tolerances, with the worst picture's difference."""
+    stages = (
+        ("preprocessing, worst value", [picture.input_max for picture in pictures], tolerance.input_max, "levels"),
+        ("preprocessing, mean", [picture.input_mean for picture in pictures], tolerance.input_mean, "levels"),
+        ("network", [picture.network for picture in pictures], tolerance.network, ""),
+        ("end to end", [picture.end_to_end for picture in pictures], tolerance.end_to_end, ""),
+    )
+    return tuple(
+        Check(name=name, measured=largest.value, limit=limit, unit=unit, detail=largest.where)
+        for name, differences, limit, unit in stages
+        for largest in [worst(differences)]
+    )
