@@ -16,12 +16,14 @@ from oip_service import patient
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.settings import Settings
 from running import children, until
 
 grpc = pytest.importorskip("grpc")
 from grpc_place import INFER, MOST, STREAM, GrpcClient, photo, rows, served  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
+from plimsoll.serve.grpc.status import Outcome  # noqa: E402
 
 
 def test_a_message_that_is_too_large_is_refused_and_told(client: GrpcClient) -> None:
@@ -31,6 +33,14 @@ def test_a_message_that_is_too_large_is_refused_and_told(client: GrpcClient) -> 
     line = client.line
     assert (line["status"], line["request_id"], line["bytes_in"]) == ("CANCELLED", "large", 0)
     assert client.call(rows()).code == "OK"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "milliseconds"), [(0.0001, "1"), (0.9994, "1000"), (1.0, "1000"), (1.5001, "1501")]
+)
+def test_clients_that_retry_by_themselves_are_not_called_too_early(seconds: float, milliseconds: str) -> None:
+    outcome = Outcome.of(RequestError(Problem("overloaded", "too much waits", "", 503, seconds)))
+    assert outcome.trailer == (("grpc-retry-pushback-ms", milliseconds),)
 
 
 def test_what_is_being_received_is_limited_over_both_protocols_together(tmp_path: Path) -> None:
