@@ -7,7 +7,8 @@ between them in shared memory.
 The way of a request, file by file:
 
 ```
-http/ grpc/    adapters of the protocols, with oip/ (Open Inference Protocol), compat/ (other products), access/ (keys)
+http/ grpc/    adapters of the protocols, with oip/ (Open Inference Protocol), compat/ (other products)
+pipeline       authorize, limit, trace, handle, log and measure, for every protocol; access/ knows keys and rates
 service        all models by name
 served_model   one model: loaded, reloaded without losing a request, unloaded
 scheduler      its requests: stores what came in, hands batches to workers, gives each item its result
