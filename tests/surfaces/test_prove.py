@@ -40,7 +40,7 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
         " 5.1 % do"
     )
     text = "\n".join(rest)
-    assert "fast steps" in text
+    assert "fast preprocessing" in text
     assert "mean score deviation" in text
     assert "most at 'resize'" in text
     assert not done.stderr

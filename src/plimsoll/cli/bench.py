@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,20 +13,21 @@ from plimsoll.cli import options
 from plimsoll.core.target import Target
 
 if TYPE_CHECKING:
-    from plimsoll.benchmark import Server, SystemUnderTest
+    from plimsoll.benchmark import Footprint, Scenario, Server, SystemUnderTest
 
 _SCENARIOS = {"offline": "offline", "single": "single_stream", "server": "server"}
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """What the options say, checked."""
+class _Settings:
+    """What the options say about measuring."""
 
     scenario: str
     seconds: float
     min_count: int | None
     rate: float | None
-    bound: float
+    latency_bound: float
+    json: bool
 
 
 def bench(  # noqa: PLR0913 - each parameter is an option of the command
@@ -35,14 +36,17 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
         typer.Argument(
             metavar="A",
             help=(
-                "The baseline: a zoo name, a bundle or a model file. MODEL@fast or MODEL@target,fast says how to"
+                "The baseline: a zoo name, a bundle or a model file. MODEL@fast or MODEL@target,fast sets how to"
                 " run it."
             ),
         ),
     ],
     images: Annotated[list[str], options.images("Pictures to measure with")],
     vs: Annotated[
-        list[str] | None, typer.Option("--vs", metavar="B", help="Another candidate, written like A; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--vs", metavar="B", help="A candidate to compare with the baseline, written like A; may be repeated."
+        ),
     ] = None,
     scenario: Annotated[
         str,
@@ -60,138 +64,139 @@ def bench(  # noqa: PLR0913 - each parameter is an option of the command
     ] = None,
     latency_bound: Annotated[
         float,
-        options.duration("--latency-bound", "server: the latency that 99 % of the answers must keep.", default="100ms"),
+        options.duration(
+            "--latency-bound", "server: the latency that 99 % of the answers must not exceed.", default="100ms"
+        ),
     ] = 0.1,
     time: Annotated[float, options.duration("--time", "How long to measure each candidate.", default="10s")] = 10.0,
     min_count: Annotated[
-        int | None, typer.Option(min=1, help="Answers for each candidate. Default: 64; server 662, what P99 needs.")
+        int | None,
+        typer.Option(
+            min=1, help="Answers for each candidate. Default: 64; for server 662, as the 99th percentile requires."
+        ),
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Also measure each stage of a picture's way.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Also measure each stage from file to answer.")] = False,
     footprint: Annotated[
         bool, typer.Option("--footprint/--no-footprint", help="Also measure load time and peak memory.")
     ] = True,
     preprocessing: Annotated[
         options.PreprocessingName | None,
         options.preprocessing(
-            "--preprocessing", "Of the candidates that don't say. Default: the bundle's, else reference."
+            "--preprocessing", "For candidates that don't set it. Default: the bundle's, else reference."
         ),
     ] = None,
     target: Annotated[
-        Target | None, options.target("--target", "Of the candidates that don't say: runtime:device:precision.")
+        Target | None, options.target("--target", "For candidates that don't set it: runtime:device:precision.")
     ] = None,
     spec: Annotated[Path | None, typer.Option("--spec", metavar="FILE", help="The Spec of bare model files.")] = None,
     json_: options.Json = False,
 ) -> None:
     """Measure how fast models answer pictures, end to end, and whether one is faster.
 
-    Candidates are measured in turns on the same pictures. Exit code 1 if the server scenario's latency bound is not
-    kept.
+    Candidates are measured in turns on the same pictures. Exits with code 1 if the server scenario's latency bound is
+    exceeded.
     """
     from plimsoll.errors import InputError
     from plimsoll.inference.images import list_images
 
     if rate is not None and scenario != "server":
         raise InputError(f"--rate goes with --scenario server, not with {scenario}")
-    wanted = _Wanted(_SCENARIOS[scenario], time, min_count, rate, latency_bound)
+    settings = _Settings(_SCENARIOS[scenario], time, min_count, rate, latency_bound, json_)
     photos = list_images(images)
     with ExitStack() as stack:
-        candidates: list[SystemUnderTest] = []
+        systems: list[SystemUnderTest] = []
         for text in (model, *(vs or [])):
-            candidates.append(_candidate(stack, text, preprocessing, target, spec, {one.name for one in candidates}))
-        if wanted.scenario == "server" and rate is None:
-            _search(candidates, photos, wanted, json_=json_)
+            names = {system.name for system in systems}
+            systems.append(_system(stack, text, preprocessing, target, spec, names))
+        if settings.scenario == "server" and rate is None:
+            _search_rates(systems, photos, settings)
         else:
-            _measure(candidates, photos, wanted, profiled=profile, weighed=footprint, json_=json_)
+            _measure(systems, photos, settings, with_profile=profile, with_footprint=footprint)
 
 
 def _measure(
-    candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, profiled: bool, weighed: bool, json_: bool
+    systems: list[SystemUnderTest], photos: list[str], settings: _Settings, *, with_profile: bool, with_footprint: bool
 ) -> None:
     from plimsoll import benchmark
     from plimsoll.cli import bench_view
     from plimsoll.errors import CheckError
 
-    with bench_view.progress(enabled=not json_) as watch:
+    with bench_view.progress(enabled=not settings.json) as progress:
         outcome = benchmark.bench(
-            candidates,
+            systems,
             photos,
-            scenario=_made(wanted),
-            min_seconds=wanted.seconds,
-            min_count=wanted.min_count,
-            progress=watch,
+            scenario=_scenario(settings),
+            min_seconds=settings.seconds,
+            min_count=settings.min_count,
+            progress=progress,
         )
-        profiles = (
-            [benchmark.profile(one, photos, min_seconds=min(2.0, wanted.seconds)) for one in candidates]
-            if profiled
-            else []
-        )
-        footprints, notes = _footprints(candidates, photos) if weighed else ({}, [])
+        profile_seconds = min(2.0, settings.seconds)
+        profiles = [
+            benchmark.profile(system, photos, min_seconds=profile_seconds) for system in systems if with_profile
+        ]
+        footprints, notes = _footprints(systems, photos) if with_footprint else ({}, [])
     report = benchmark.report(outcome, profiles=profiles, footprints=footprints)
-    if json_:
+    if settings.json:
         typer.echo(report.to_json())
     else:
         bench_view.show(outcome, profiles, footprints, notes)
     if failed := [check.name for check in report.checks if not check.passed]:
         raise CheckError(
-            f"the latency bound of {1e3 * wanted.bound:g} ms is not kept: {', '.join(failed)}",
-            "Lower --rate, or leave it out to search the highest.",
+            f"the latency bound of {1e3 * settings.latency_bound:g} ms is exceeded: {', '.join(failed)}",
+            "Lower --rate, or omit it to search for the highest.",
         )
 
 
-def _footprints(candidates: list[SystemUnderTest], photos: list[str]) -> tuple[dict[str, Any], list[str]]:
-    """Return what each costs; a candidate whose own process fails has a note instead."""
+def _footprints(systems: list[SystemUnderTest], photos: list[str]) -> tuple[dict[str, Footprint], list[str]]:
+    """Return what each costs; a system whose own process fails has a note instead."""
     from plimsoll import benchmark
     from plimsoll.errors import PlimsollError
 
-    found, notes = {}, []
-    for one in candidates:
+    footprints, notes = {}, []
+    for system in systems:
         try:
-            found[one.name] = benchmark.footprint(one, [Path(photo) for photo in photos])
+            footprints[system.name] = benchmark.footprint(system, [Path(photo) for photo in photos])
         except PlimsollError as error:
-            notes.append(f"{one.name}: load time and memory could not be measured: {error.message}")
-    return found, notes
+            notes.append(f"{system.name}: load time and memory could not be measured: {error.message}")
+    return footprints, notes
 
 
-def _search(candidates: list[SystemUnderTest], photos: list[str], wanted: _Wanted, *, json_: bool) -> None:
+def _search_rates(systems: list[SystemUnderTest], photos: list[str], settings: _Settings) -> None:
     from plimsoll import benchmark
     from plimsoll.cli import bench_view
 
-    found = {}
-    for one in candidates:
-        watch = None if json_ else bench_view.trial_printer(one.name)
-        found[one.name] = benchmark.max_rate(
-            one.predictor,
+    rates = {
+        system.name: benchmark.max_rate(
+            system.predictor,
             photos,
-            _server(wanted),
-            min_seconds=min(2.0, wanted.seconds),
-            min_count=wanted.min_count,
-            progress=watch,
+            _server(settings),
+            min_seconds=min(2.0, settings.seconds),
+            min_count=settings.min_count,
+            progress=None if settings.json else bench_view.trial_printer(system.name),
         )
-    if json_:
-        typer.echo(benchmark.rates_report(found).to_json())
+        for system in systems
+    }
+    if settings.json:
+        typer.echo(benchmark.rates_report(rates).to_json())
     else:
-        bench_view.show_rates(found)
+        bench_view.show_rates(rates)
 
 
-def _made(wanted: _Wanted) -> Any:
+def _scenario(settings: _Settings) -> Scenario:
     from plimsoll.benchmark import Offline, SingleStream
 
-    return (
-        _server(wanted)
-        if wanted.scenario == "server"
-        else SingleStream()
-        if wanted.scenario == "single_stream"
-        else Offline()
-    )
+    if settings.scenario == "server":
+        return _server(settings)
+    return SingleStream() if settings.scenario == "single_stream" else Offline()
 
 
-def _server(wanted: _Wanted) -> Server:
+def _server(settings: _Settings) -> Server:
     from plimsoll.benchmark import Server
 
-    return Server(rate=wanted.rate or 1.0, latency_bound=wanted.bound)
+    return Server(rate=settings.rate or 1.0, latency_bound=settings.latency_bound)
 
 
-def _candidate(
+def _system(
     stack: ExitStack,
     text: str,
     preprocessing: options.PreprocessingName | None,
@@ -199,7 +204,7 @@ def _candidate(
     spec: Path | None,
     taken: set[str],
 ) -> SystemUnderTest:
-    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of those
+    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of
     `taken`."""
     import itertools
 
@@ -213,8 +218,8 @@ def _candidate(
         else:
             target = Target.parse(setting)
     name = f"{Path(model).name}{'@' if settings else ''}{settings}"
-    others = (f"{text} ({number})" for number in itertools.count(2))
-    name = next(one for one in itertools.chain((name, text), others) if one not in taken)
+    numbered = (f"{text} ({number})" for number in itertools.count(2))
+    name = next(free for free in itertools.chain((name, text), numbered) if free not in taken)
     bare = spec if Path(model).is_file() and not model.endswith(".zip") else None
     return SystemUnderTest(
         name, stack.enter_context(load(model, spec=bare, target=target, preprocessing=preprocessing))

@@ -19,7 +19,7 @@ _BAR = 32
 
 @contextmanager
 def progress(*, enabled: bool) -> Iterator[Callable[[float], None] | None]:
-    """Show a bar on the terminal's standard error; yields what is told the share that is done."""
+    """Show a bar on the terminal's standard error; yields what to call with the share that is done."""
     console = Console(stderr=True)
     if not enabled or not console.is_terminal:
         yield None
@@ -34,14 +34,14 @@ def show(
 ) -> None:
     """Print everything about a finished benchmark."""
     console = Console(highlight=False)
-    for one in outcome.comparisons:
-        console.print(Text(one.sentence(), style=_STYLES[one.verdict]), soft_wrap=True)
+    for comparison in outcome.comparisons:
+        console.print(Text(comparison.sentence(), style=_STYLES[comparison.verdict]), soft_wrap=True)
     if outcome.comparisons:
         console.print()
     console.print(_table(outcome, footprints))
     counts = (
-        f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, path"
-        " to answer"
+        f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, from"
+        " file to answer"
     )
     console.print(Text(counts, style="dim"), soft_wrap=True)
     for profile in profiles:
@@ -53,33 +53,38 @@ def show(
 
 def _table(outcome: Outcome, footprints: Mapping[str, Footprint]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    ranks = sorted({name for one in outcome.measured for name in one.percentiles}, key=lambda name: float(name[1:]))
-    table.add_column("candidate", overflow="fold", min_width=min(24, max(len(one.name) for one in outcome.measured)))
+    ranks = sorted(
+        {name for system in outcome.measured for name in system.percentiles}, key=lambda name: float(name[1:])
+    )
+    table.add_column(
+        "candidate", overflow="fold", min_width=min(24, max(len(system.name) for system in outcome.measured))
+    )
     figures = ["images/s", *(f"{name.upper()} ms" for name in ranks)]
-    costs = ["MB on disk", "load s", "peak MB", "threads"] if footprints else []
-    for heading in [*figures, *costs, "answers"]:
+    cost_headings = ["MB on disk", "load s", "peak MB", "threads"] if footprints else []
+    for heading in [*figures, *cost_headings, "answers"]:
         table.add_column(heading, justify="right", no_wrap=True)
-    for one in outcome.measured:
-        times = [f"{1e3 * one.percentiles[name]:.1f}" if name in one.percentiles else "–" for name in ranks]
-        failed = f" ({one.failed:,} failed)" if one.failed else ""
-        costed = _costs(footprints.get(one.name)) if footprints else []
-        table.add_row(Text(one.name), _interval(one.rate), *times, *costed, f"{one.answered:,}{failed}")
+    for system in outcome.measured:
+        times = [f"{1e3 * system.percentiles[name]:.1f}" if name in system.percentiles else "–" for name in ranks]
+        failed = f" ({system.failed:,} failed)" if system.failed else ""
+        costs = _costs(footprints.get(system.name)) if footprints else []
+        table.add_row(Text(system.name), _interval(system.rate), *times, *costs, f"{system.answered:,}{failed}")
     return table
 
 
-def _interval(found: Estimate) -> str:
-    return f"{found.median:,.1f} ± {found.blur:.0%}" if math.isfinite(found.blur) else f"{found.median:,.1f}"
+def _interval(rate: Estimate) -> str:
+    known = math.isfinite(rate.uncertainty)
+    return f"{rate.median:,.1f} ± {rate.uncertainty:.0%}" if known else f"{rate.median:,.1f}"
 
 
-def _costs(found: Footprint | None) -> list[str]:
-    if found is None:
+def _costs(footprint: Footprint | None) -> list[str]:
+    if footprint is None:
         return ["–"] * 4
-    peak = f"{found.peak_bytes / 1e6:,.0f}" if math.isfinite(found.peak_bytes) else "–"
+    peak = f"{footprint.peak_bytes / 1e6:,.0f}" if math.isfinite(footprint.peak_bytes) else "–"
     return [
-        f"{found.disk_bytes / 1e6:.1f}",
-        f"{found.load_seconds:.2f}",
+        f"{footprint.disk_bytes / 1e6:.1f}",
+        f"{footprint.load_seconds:.2f}",
         peak,
-        f"{found.threads.streams} × {found.threads.threads}",
+        f"{footprint.threads.streams} × {footprint.threads.threads}",
     ]
 
 
@@ -120,14 +125,14 @@ def trial_printer(name: str) -> Callable[[RateTrial], None]:
     return show_trial
 
 
-def show_rates(found: Mapping[str, MaxRate]) -> None:
+def show_rates(rates: Mapping[str, MaxRate]) -> None:
     """Print the highest rate of each candidate."""
     console = Console(highlight=False)
-    for name, one in found.items():
-        bound = f"P{one.rank:g} ≤ {1e3 * one.latency_bound:g} ms"
+    for name, highest in rates.items():
+        bound = f"P{highest.rank:g} ≤ {1e3 * highest.latency_bound:g} ms"
         text = (
-            f"{name} keeps {bound} up to {one.rate:,.1f} pictures a second"
-            if one.rate
+            f"{name} keeps {bound} up to {highest.rate:,.1f} pictures a second"
+            if highest.rate
             else f"{name} keeps {bound} at no rate that was tried"
         )
         console.print(Text(text, style="bold"), soft_wrap=True)

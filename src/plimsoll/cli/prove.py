@@ -33,7 +33,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         str,
         typer.Argument(
             metavar="B",
-            help="What is to be proven: likewise. A bare model file without --spec-b gets the reference's Spec.",
+            help="The model to prove, likewise. A bare model file without --spec-b gets the reference's Spec.",
         ),
     ],
     images: Annotated[list[str], options.images("Your pictures")],
@@ -73,7 +73,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Prove that B answers as A does on your pictures, and say which stage differs where it doesn't.
 
-    Exit code 1 if the budget is not kept.
+    Exits with code 1 if the budget is exceeded.
     """
     from plimsoll.cli.progress import Progress
     from plimsoll.core.budget import Budget
@@ -123,7 +123,7 @@ def _show(proof: Proof) -> None:
     console.print()
     console.print(_checks(proof.checks))
     if proof.comparison is not None and proof.comparison.deviation is not None:
-        console.print(Text(_in_short(proof)), soft_wrap=True)
+        console.print(Text(_summary(proof)), soft_wrap=True)
     if proof.cause:
         console.print(Text(f"{proof.cause[0].upper()}{proof.cause[1:]}."), soft_wrap=True)
     _show_failures(console, proof)
@@ -149,7 +149,7 @@ def _checks(checks: tuple[Check, ...]) -> Table:
     return table
 
 
-def _in_short(proof: Proof) -> str:
+def _summary(proof: Proof) -> str:
     assert proof.comparison is not None and proof.comparison.deviation is not None  # noqa: S101, PT018 - checked by the caller
     deviation = proof.comparison.deviation
     p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
@@ -180,10 +180,10 @@ def _show_failures(console: Console, proof: Proof) -> None:
     if proof.failures:
         console.print(Text(f"{len(proof.failures):,} pictures were not answered by both:", style="yellow"))
     for failure in proof.failures[:5]:
-        who = "neither" if failure.reference and failure.other else "A failed" if failure.reference else "B failed"
+        which = "neither" if failure.reference and failure.other else "A failed" if failure.reference else "B failed"
         console.print(
             Text(
-                f"  {printable(failure.path, 300)}: {who}: {printable(failure.reference or failure.other, 300)}",
+                f"  {printable(failure.path, 300)}: {which}: {printable(failure.reference or failure.other, 300)}",
                 style="dim",
             ),
             soft_wrap=True,
@@ -195,20 +195,20 @@ def _show_layers(console: Console, layers: tuple[Layer, ...]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    least = sorted(sorted(range(len(layers)), key=lambda place: layers[place].snr_db)[:_LAYERS_SHOWN])
+    least = sorted(sorted(range(len(layers)), key=lambda index: layers[index].snr_db)[:_LAYERS_SHOWN])
     finite = [layer.snr_db for layer in layers if abs(layer.snr_db) < float("inf")]
-    most = max(finite, default=1.0) or 1.0
+    largest = max(finite, default=1.0) or 1.0
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in ("layer", "signal to noise", "", "value", "operator"):
         table.add_column(
             heading, justify="right" if heading in {"layer", "signal to noise"} else "left", no_wrap=heading != "value"
         )
-    for place in least:
-        layer = layers[place]
-        share = min(1.0, max(0.0, layer.snr_db / most))
+    for index in least:
+        layer = layers[index]
+        share = min(1.0, max(0.0, layer.snr_db / largest))
         bar = Text("━" * round(share * _BAR), style="cyan")
         table.add_row(
-            f"{place + 1} of {len(layers)}",
+            f"{index + 1} of {len(layers)}",
             f"{layer.snr_db:.1f} dB",
             bar,
             printable(layer.name, 300),
