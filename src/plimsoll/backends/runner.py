@@ -47,8 +47,8 @@ class Runner:
     def __init__(self, session: Session, name: str, streams: int = 1) -> None:
         self._session = session
         self._name = name
-        self._inputs = {one.name: one for one in session.inputs}
-        self._output_names = [one.name for one in session.outputs]
+        self._inputs = {tensor.name: tensor for tensor in session.inputs}
+        self._output_names = [tensor.name for tensor in session.outputs]
         self._turn = threading.Semaphore(1) if not session.concurrent else None
         self._lock = threading.Lock()
         self._closed = False
@@ -117,7 +117,7 @@ class Runner:
         if self._closed:
             raise RunError(f"{self._name}: the runner is closed")
         count = self._check(feeds)
-        fixed = next((one.shape[0] for one in self.inputs if one.shape and one.shape[0] is not None), None)
+        fixed = next((tensor.shape[0] for tensor in self.inputs if tensor.shape and tensor.shape[0] is not None), None)
         if fixed is None or fixed == count:
             return self._call(feeds, count)
         parts = [(self._call(part, size), size) for part, size in _batches(feeds, count, fixed)]
@@ -141,14 +141,14 @@ class Runner:
         sizes = set()
         for name, value in feeds.items():
             info = self._inputs[name]
-            wanted = f"{info.dtype} {_shape(info.shape)}"
+            expected = f"{info.dtype} {_shape(info.shape)}"
             fits = len(value.shape) == len(info.shape) and all(
                 want in (None, have) for have, want in zip(value.shape[1:], info.shape[1:], strict=False)
             )
             if str(value.dtype) != info.dtype or not fits:
-                found = f"{value.dtype} {_shape(value.shape)}"
+                actual = f"{value.dtype} {_shape(value.shape)}"
                 raise InputError(
-                    f"{self._name}: input '{name}' is {found}, the network takes {wanted}",
+                    f"{self._name}: input '{name}' is {actual}, the network takes {expected}",
                     "Check the input steps of the Spec.",
                 )
             sizes.add(value.shape[0] if value.shape else 1)

@@ -39,11 +39,11 @@ def inspect(
         if graph:
             _show_graph(opened.model.path)
             return
-        found = look_into(opened.model)
+        inspection = look_into(opened.model)
     if json_:
-        typer.echo(json.dumps(found.to_dict(), indent=2))
+        typer.echo(json.dumps(inspection.to_dict(), indent=2))
     else:
-        _show(found, Console())
+        _show(inspection, Console())
 
 
 def _show_graph(path: Path) -> None:
@@ -73,35 +73,35 @@ def _confine_pages() -> None:
     BaseHTTPRequestHandler.end_headers = confined  # type: ignore[method-assign]
 
 
-def _show(found: Inspection, console: Console) -> None:
+def _show(inspection: Inspection, console: Console) -> None:
     sizes = ", ".join(
-        f"{dtype} {count:,} ({_megabytes(found.parameter_bytes[dtype])})"
-        for dtype, count in found.parameter_counts.items()
+        f"{dtype} {count:,} ({_megabytes(inspection.parameter_bytes[dtype])})"
+        for dtype, count in inspection.parameter_counts.items()
     )
     facts = {
-        "model": found.name,
-        "file": f"{found.path} ({_megabytes(found.bytes)})",
-        "external files": ", ".join(found.external_files),
+        "model": inspection.name,
+        "file": f"{inspection.path} ({_megabytes(inspection.bytes)})",
+        "external files": ", ".join(inspection.external_files),
         "format": (
-            f"{found.format}, IR version {found.ir_version}, opset"
-            f" {', '.join(f'{domain} {version}' for domain, version in found.opsets.items())}"
+            f"{inspection.format}, IR version {inspection.ir_version}, opset"
+            f" {', '.join(f'{domain} {version}' for domain, version in inspection.opsets.items())}"
         ),
-        "producer": found.producer,
+        "producer": inspection.producer,
         "parameters": (
-            f"{found.parameters:,}: {sizes}"
-            if len(found.parameter_counts) != 1
-            else f"{found.parameters:,}, {sizes.partition(' ')[0]}"
+            f"{inspection.parameters:,}: {sizes}"
+            if len(inspection.parameter_counts) != 1
+            else f"{inspection.parameters:,}, {sizes.partition(' ')[0]}"
         ),
         "one picture": (
-            f"{_giga(found.flops)}FLOPs, of which {_giga(found.macs)}MACs (a multiply-accumulate is 2 FLOPs)"
+            f"{_giga(inspection.flops)}FLOPs, of which {_giga(inspection.macs)}MACs (a multiply-accumulate is 2 FLOPs)"
         ),
-        "not counted": ", ".join(f"{count:,} × {name}" for name, count in found.uncounted.items()),
+        "not counted": ", ".join(f"{count:,} × {name}" for name, count in inspection.uncounted.items()),
     }
     console.print(_facts(facts))
     console.print()
-    console.print(_values("input", found.inputs, "output", found.outputs))
+    console.print(_values("input", inspection.inputs, "output", inspection.outputs))
     console.print()
-    console.print(_operators(found.operators))
+    console.print(_operators(inspection.operators))
 
 
 def _facts(facts: dict[str, str]) -> Table:

@@ -51,7 +51,7 @@ class Parity:
     @property
     def worst(self) -> OutputParity:
         """The output that lies furthest off."""
-        return max(self.outputs, key=lambda one: one.relative)
+        return max(self.outputs, key=lambda output: output.relative)
 
     @property
     def holds(self) -> bool:
@@ -152,8 +152,8 @@ def _compare(name: str, reference: NDArray[Any], other: NDArray[Any]) -> OutputP
     apart = deviation(reference, other)
     if not apart.finite or apart.max_abs == 0 or reference.size == 0:
         return OutputParity(name, apart.max_abs, apart.max_abs)
-    exact, found = reference.astype(np.float64), other.astype(np.float64)
+    exact, actual = reference.astype(np.float64), other.astype(np.float64)
     counted = np.isfinite(exact)
     floor = max(float(np.sqrt(np.mean(exact[counted] ** 2))), ABSOLUTE_FLOOR)
-    relative = np.abs(found[counted] - exact[counted]) / np.maximum(np.abs(exact[counted]), floor)
+    relative = np.abs(actual[counted] - exact[counted]) / np.maximum(np.abs(exact[counted]), floor)
     return OutputParity(name, float(relative.max()), apart.max_abs)

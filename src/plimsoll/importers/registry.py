@@ -27,7 +27,7 @@ def _own_formats() -> tuple[ModelFormat, ...]:
     )
     own = [module.IMPORTER for module in modules if hasattr(module, "IMPORTER")]
     given = [*own, *(point.load() for point in entry_points(group=ENTRY_POINTS))]
-    return tuple(kind for one in given for kind in (one if isinstance(one, tuple) else (one,)))
+    return tuple(kind for provided in given for kind in (provided if isinstance(provided, tuple) else (provided,)))
 
 
 def _in_order() -> Iterator[ModelFormat]:
@@ -59,8 +59,8 @@ def format_of(path: Path) -> ModelFormat:
     if not path.exists():
         raise ModelError(f"{path}: there is no such file or folder")
     known = ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name for kind in formats())
-    found = "a folder" if path.is_dir() else f"'{path.suffix or 'no suffix'}'"
-    raise ModelError(f"{path}: a model of an unknown kind ({found})", f"Known are: {known}.")
+    what = "a folder" if path.is_dir() else f"'{path.suffix or 'no suffix'}'"
+    raise ModelError(f"{path}: a model of an unknown kind ({what})", f"Known are: {known}.")
 
 
 def read(path: Path, spec: Spec | None = None) -> Model:

@@ -33,7 +33,7 @@ class TfliteToOnnx(Converter):
         _refuse(path, options)
         file = tflite_file.read_file(path)
         try:
-            told = toolchains.run(
+            result = toolchains.run(
                 "tensorflow", "tflite_to_onnx", {"quantized": file.quantized}, folder, inputs={"model": path}
             )
         except (ModelError, BuildError) as error:
@@ -41,11 +41,11 @@ class TfliteToOnnx(Converter):
             raise type(error)(
                 f"{path}{f', which calls {foreign}' if foreign else ''}: {error.message}", error.hint
             ) from error
-        tolerance = min(max(_TOLERANCE, _SPREADS * told["spread"]), _MOST)
+        tolerance = min(max(_TOLERANCE, _SPREADS * result["spread"]), _MOST)
         return Conversion(
             folder / "model.onnx",
-            Probe.read(folder / "probe.npz", told["framework"], tolerance),
-            _notes(file, told, tolerance),
+            Probe.read(folder / "probe.npz", result["framework"], tolerance),
+            _notes(file, result, tolerance),
         )
 
 
@@ -65,19 +65,19 @@ def _refuse(path: Path, options: ImportOptions) -> None:
         )
 
 
-def _notes(file: TfliteFile, told: dict[str, Any], tolerance: float) -> tuple[str, ...]:
+def _notes(file: TfliteFile, result: dict[str, Any], tolerance: float) -> tuple[str, ...]:
     notes = []
     if file.quantized:
-        apart = ", ".join(f"'{name}' by up to {far:.2g}" for name, far in told["rounding"].items())
+        apart = ", ".join(f"'{name}' by up to {far:.2g}" for name, far in result["rounding"].items())
         notes.append(
             f"The file is quantized ({file.precision}); the ONNX network has its weights in float32 and rounds nothing"
             f" on the way. To random tensors they answer otherwise: {apart}."
         )
-    if ends := [one.name for one in (*file.inputs, *file.outputs) if one.quantized]:
+    if ends := [tensor.name for tensor in (*file.inputs, *file.outputs) if tensor.quantized]:
         notes.append(f"Integers in the file, float32 in ONNX: {', '.join(ends)}.")
     if tolerance > _TOLERANCE:
         notes.append(
-            f"TensorFlow Lite's own kernels differ among themselves by {told['spread']:.1e} relative: "
+            f"TensorFlow Lite's own kernels differ among themselves by {result['spread']:.1e} relative: "
             "float32 doesn't hold what this network computes more exactly."
         )
     return tuple(notes)

@@ -73,8 +73,8 @@ class Wts(Converter):
         require_names(options.outputs, ["prob"], "output", str(path))
         graph = GraphWriter(path.name, options.batch)
         _write(name, Weights(tensors, str(path)), graph, _size(options, path))
-        found = f"as {name}" if options.architecture else f"taken for {name} by the names of its tensors"
-        notes = (found, "not compared with the network that it was written from: the file holds weights alone")
+        chosen = f"as {name}" if options.architecture else f"taken for {name} by the names of its tensors"
+        notes = (chosen, "not compared with the network that it was written from: the file holds weights alone")
         return Conversion(graph.save(folder / f"{path.stem}.onnx"), None, notes=notes)
 
 
@@ -171,19 +171,19 @@ class Weights:
     def take(self, name: str, *shape: int) -> NDArray[Any]:
         """Return a tensor; -1 stands for one size that its count decides. Raises ModelError where it is missing or of
         another size."""
-        found = self.tensors.get(name)
-        if found is None:
+        values = self.tensors.get(name)
+        if values is None:
             raise ModelError(
                 f"{self.where}: it has no tensor '{name}'",
                 f"Is it of another network? It has: {', '.join(list(self.tensors)[:8])} …",
             )
         self._left.discard(name)
         try:
-            if found.size:
-                return found.reshape(shape)
+            if values.size:
+                return values.reshape(shape)
         except ValueError as error:
             raise ModelError(
-                f"{self.where}: the tensor '{name}' has {found.size:,} numbers, expected the shape {list(shape)}"
+                f"{self.where}: the tensor '{name}' has {values.size:,} numbers, expected the shape {list(shape)}"
             ) from error
         raise ModelError(f"{self.where}: the tensor '{name}' is empty, expected the shape {list(shape)}")
 
@@ -223,18 +223,18 @@ def _lenet(weights: Weights, graph: GraphWriter) -> None:
     """LeNet-5: one channel of 32 × 32, average pooling, ReLU, ten scores after softmax."""
     value = graph.input("data", (graph.batch, 1, 32, 32))
     channels = 1
-    for place, outputs in (("1", 6), ("2", 16)):
-        kernel = graph.constant(f"conv{place}.weight", weights.take(f"conv{place}.weight", outputs, channels, 5, 5))
-        bias = graph.constant(f"conv{place}.bias", weights.take(f"conv{place}.bias", outputs))
-        value = graph.add("Conv", [value, kernel, bias], f"conv{place}", kernel_shape=[5, 5])
-        value = graph.add("Relu", [value], f"relu{place}")
-        value = graph.add("AveragePool", [value], f"pool{place}", kernel_shape=[2, 2], strides=[2, 2])
+    for index, outputs in (("1", 6), ("2", 16)):
+        kernel = graph.constant(f"conv{index}.weight", weights.take(f"conv{index}.weight", outputs, channels, 5, 5))
+        bias = graph.constant(f"conv{index}.bias", weights.take(f"conv{index}.bias", outputs))
+        value = graph.add("Conv", [value, kernel, bias], f"conv{index}", kernel_shape=[5, 5])
+        value = graph.add("Relu", [value], f"relu{index}")
+        value = graph.add("AveragePool", [value], f"pool{index}", kernel_shape=[2, 2], strides=[2, 2])
         channels = outputs
     value = graph.add("Flatten", [value], "flat", axis=1)
-    for place, taken, given in (("1", 400, 120), ("2", 120, 84), ("3", 84, -1)):
-        value, classes = _dense(weights, graph, value, f"fc{place}", (given, taken))
-        if place != "3":
-            value = graph.add("Relu", [value], f"relu.fc{place}")
+    for index, taken, given in (("1", 400, 120), ("2", 120, 84), ("3", 84, -1)):
+        value, classes = _dense(weights, graph, value, f"fc{index}", (given, taken))
+        if index != "3":
+            value = graph.add("Relu", [value], f"relu.fc{index}")
     graph.output(graph.add("Softmax", [value], "prob", axis=1), "prob", (graph.batch, classes))
 
 
@@ -266,10 +266,10 @@ def _block(
     three = [(width, channels, 1, 1), (width, width, 3, stride), (outputs, width, 1, 1)]
     chain = two if basic else three
     inner = value
-    for place, geometry in enumerate(chain, 1):
-        inner = _convolution(weights, graph, inner, (f"{name}.conv{place}", f"{name}.bn{place}"), geometry)
-        if place < len(chain):
-            inner = graph.add("Relu", [inner], f"{name}.relu{place}")
+    for index, geometry in enumerate(chain, 1):
+        inner = _convolution(weights, graph, inner, (f"{name}.conv{index}", f"{name}.bn{index}"), geometry)
+        if index < len(chain):
+            inner = graph.add("Relu", [inner], f"{name}.relu{index}")
     beside = value
     if stride != 1 or channels != outputs:
         beside = _convolution(

@@ -36,12 +36,12 @@ def pictures(paths: Iterable[str]) -> Iterator[str]:
 
 def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
     """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none."""
-    found = list(pictures(paths))
-    if not found:
+    listed = list(pictures(paths))
+    if not listed:
         raise no_pictures(paths)
-    if limit is None or len(found) <= limit:
-        return found
-    return [found[index * len(found) // limit] for index in range(limit)]
+    if limit is None or len(listed) <= limit:
+        return listed
+    return [listed[index * len(listed) // limit] for index in range(limit)]
 
 
 def no_pictures(paths: Sequence[str]) -> InputError:
@@ -70,12 +70,12 @@ def _walk(folder: str) -> Iterator[str]:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    found = False
+    matched = False
     for path in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207 - Path.glob takes no absolute patterns
         if not Path(path).is_dir():
-            found = True
+            matched = True
             yield path
-    if not found:
+    if not matched:
         raise InputError(f"no file matches '{pattern}'")
 
 

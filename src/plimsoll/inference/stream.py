@@ -73,9 +73,9 @@ class Serving(Protocol):
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A picture whose tensor is ready, and its place in the order of the answers."""
+    """A picture whose tensor is ready, and its index in the order of the answers."""
 
-    place: int
+    index: int
     name: str
     tensor: NDArray[Any]
     geometry: ImageGeometry | None
@@ -164,7 +164,7 @@ class Stream:
 
     def _in_order(self) -> Iterator[Prediction]:
         early: _Answers = {}
-        place = ended = 0
+        index = ended = 0
         while ended < len(self._threads):
             arrived = self._done.get()
             if arrived is None:
@@ -173,9 +173,9 @@ class Stream:
                 raise arrived
             else:
                 early.update(arrived)
-                while place in early:
-                    yield early.pop(place)
-                    place += 1
+                while index in early:
+                    yield early.pop(index)
+                    index += 1
                 if not ended and self._waiting.long():
                     self._start_workers()
         if self._broken is not None:
@@ -185,13 +185,13 @@ class Stream:
         """Hand pictures to the threads as there is room, in a thread of its own since the iterable may block (a list on
         stdin)."""
         try:
-            for place, picture in enumerate(pictures):
+            for index, picture in enumerate(pictures):
                 while not self._room.acquire(timeout=0.2):
                     if self._stop:
                         return
                 if self._stop:
                     return
-                self._todo.put((place, picture))
+                self._todo.put((index, picture))
         except BaseException as error:  # noqa: BLE001 - whatever the caller's iterable raises is raised again in the caller's thread
             self._broken = error
         self._todo.put(None)
@@ -230,7 +230,7 @@ class Stream:
         while not self._stop and (rest := self._pop(rest=True)):
             self._answer(rest)
 
-    def _prepare(self, place: int, picture: Picture) -> None:
+    def _prepare(self, index: int, picture: Picture) -> None:
         """Read a picture and run its input steps; answer at once where that completes a batch."""
         name = _name(picture)
         started = time.perf_counter()
@@ -239,13 +239,13 @@ class Stream:
             loaded = time.perf_counter()
             tensor, geometry = self._predictor.prepare(data)
         except ImageError as error:
-            self._done.put({place: Prediction(name, None, error.message)})
+            self._done.put({index: Prediction(name, None, error.message)})
             return
         ready = time.perf_counter()
         self._waiting.add(loaded - started)
         self._report(read=loaded - started, prepare=ready - loaded)
         with self._lock:
-            self._gathered.append(_Prepared(place, name, tensor, geometry, ready))
+            self._gathered.append(_Prepared(index, name, tensor, geometry, ready))
         self._answer(self._pop())
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
@@ -269,25 +269,25 @@ class Stream:
     def _answer(self, batch: Sequence[_Prepared]) -> None:
         if batch:
             started = time.perf_counter()
-            self._report(queue=sum(started - one.since for one in batch))
+            self._report(queue=sum(started - item.since for item in batch))
             answers = self._infer(batch)
             self._done.put(
-                {one.place: _prediction(one.name, answer) for one, answer in zip(batch, answers, strict=True)}
+                {item.index: _prediction(item.name, answer) for item, answer in zip(batch, answers, strict=True)}
             )
 
     def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
         """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""
         try:
             started = time.perf_counter()
-            tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([one.tensor for one in batch])
+            tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([item.tensor for item in batch])
             outputs = self._runner.result().infer(tensor)
             computed = time.perf_counter()
-            answers = self._predictor.task.decode(outputs, self._threshold, [one.geometry for one in batch])
+            answers = self._predictor.task.decode(outputs, self._threshold, [item.geometry for item in batch])
             self._report(inference=computed - started, output=time.perf_counter() - computed)
         except PlimsollError as error:
             if len(batch) == 1:
                 return [error.message]
-            return [answer for one in batch for answer in self._infer([one])]
+            return [answer for item in batch for answer in self._infer([item])]
         return answers
 
     def _report(self, **stages: float) -> None:

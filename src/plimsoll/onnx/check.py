@@ -26,7 +26,7 @@ Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
     """Return random tensors for all inputs, one picture; None where a size isn't known. Pixel values where the network
     takes bytes."""
-    feeds = {one.name: _random(model, one, len(signature.inputs)) for one in signature.inputs}
+    feeds = {info.name: _random(model, info, len(signature.inputs)) for info in signature.inputs}
     return (
         None
         if any(value is None for value in feeds.values())
@@ -55,7 +55,7 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
         f"This is a fault of {converter}; please report it with the model, if you may. Other runtimes take the network"
         " as it is."
     )
-    for name, reference in reference_answers(model, feeds, [one.name for one in signature.outputs]).items():
+    for name, reference in reference_answers(model, feeds, [info.name for info in signature.outputs]).items():
         other = answers[name]
         if other.shape != reference.shape:
             raise BuildError(

@@ -99,18 +99,18 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
         raise BuildError(
             f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first."
         )
-    found = form_of(model.path)
-    if found == needed:
+    form = form_of(model.path)
+    if form == needed:
         return
     if needed == "float32":
         hint = (
-            f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[found]} if the runtime has that, or give the"
+            f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[form]} if the runtime has that, or give the"
             " float32 original."
         )
     else:
         hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."
     raise BuildError(
-        f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[found]}", hint
+        f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[form]}", hint
     )
 
 

@@ -29,7 +29,7 @@ class Graph:
         self.proto = proto
         self.inputs = tuple(value.name for value in onnx_load.inputs(proto.graph))
         self.outputs = tuple(value.name for value in proto.graph.output)
-        self._constants = {one.name: one for one in proto.graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in proto.graph.initializer}
         self.index()
 
     def index(self) -> None:
@@ -44,7 +44,7 @@ class Graph:
         self._read_inside = {
             name
             for node in self.nodes
-            if any(one.type in _SUBGRAPHS for one in node.attribute)
+            if any(entry.type in _SUBGRAPHS for entry in node.attribute)
             for part in onnx_load.messages(node, "NodeProto")
             if part is not node
             for name in part.input
@@ -140,11 +140,11 @@ class Graph:
         del graph.node[:]
         graph.node.extend(copies)
         read = {name for node in copies for name in node.input} | set(self.outputs)
-        kept = [one.SerializeToString() for one in graph.initializer if one.name in read]
+        used = [tensor.SerializeToString() for tensor in graph.initializer if tensor.name in read]
         del graph.initializer[:]
-        for data in kept:
+        for data in used:
             graph.initializer.add().ParseFromString(data)
-        self._constants = {one.name: one for one in graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
         self.index()
 
 
@@ -152,26 +152,26 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
     """Return an attribute's value as Python has it, or the default."""
     from onnx import helper
 
-    return next((helper.get_attribute_value(one) for one in node.attribute if one.name == name), default)
+    return next((helper.get_attribute_value(entry) for entry in node.attribute if entry.name == name), default)
 
 
 def set_attributes(node: NodeProto, **values: Any) -> None:
     """Set attributes of a node."""
     from onnx import helper
 
-    kept = [one for one in node.attribute if one.name not in values]
+    others = [entry for entry in node.attribute if entry.name not in values]
     added = [helper.make_attribute(name, value) for name, value in values.items()]
-    copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+    copies = [type(entry).FromString(entry.SerializeToString()) for entry in others]
     del node.attribute[:]
     node.attribute.extend(copies + added)
 
 
-def unique(taken: set[str], wanted: str) -> str:
-    """Return `wanted`, or `wanted` with a number, such that nobody in `taken` has it; and take it."""
-    name = wanted
+def unique(taken: set[str], base: str) -> str:
+    """Return `base`, or `base` with a number, such that nobody in `taken` has it; and take it."""
+    name = base
     number = 2
     while name in taken:
-        name = f"{wanted}.{number}"
+        name = f"{base}.{number}"
         number += 1
     taken.add(name)
     return name
@@ -206,7 +206,7 @@ def sort(proto: ModelProto) -> None:
         stack = [start]
         while stack:
             node = stack[-1]
-            waiting = [] if id(node) in done else [one for one in reads(node) if id(one) not in done]
+            waiting = [] if id(node) in done else [before for before in reads(node) if id(before) not in done]
             if waiting:
                 stack += waiting
                 continue
@@ -243,8 +243,10 @@ def optimized(model: Model, path: Path) -> ModelProto:
         proto = onnx.load(path)
     path.unlink()
     used = {node.domain for node in onnx_load.messages(proto, "NodeProto")}
-    kept = [one for one in proto.opset_import if one.domain in onnx_load.DEFAULT_DOMAINS or one.domain in used]
-    domains = [type(one).FromString(one.SerializeToString()) for one in kept]
+    imports = [
+        entry for entry in proto.opset_import if entry.domain in onnx_load.DEFAULT_DOMAINS or entry.domain in used
+    ]
+    domains = [type(entry).FromString(entry.SerializeToString()) for entry in imports]
     del proto.opset_import[:]
     proto.opset_import.extend(domains)
     return proto
@@ -292,7 +294,7 @@ def expose(model: Model, names: Sequence[str], path: Path) -> Model:
     """Return the model with the values `names` as further outputs, written to `path`; it has no Spec. Raises ModelError
     or BuildError."""
     proto = load(model)
-    given = {one.name for one in proto.graph.output}
+    given = {value.name for value in proto.graph.output}
     for name in names:
         if name not in given:
             proto.graph.output.add().name = name  # Runtimes infer the type themselves.

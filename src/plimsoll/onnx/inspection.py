@@ -93,10 +93,10 @@ def inspect(model: Model) -> Inspection:
         path=str(model.path),
         format=model.format,
         bytes=model.size,
-        external_files=tuple(one.relative_to(model.path.parent).as_posix() for one in file.files),
+        external_files=tuple(file.relative_to(model.path.parent).as_posix() for file in file.files),
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
         ir_version=proto.ir_version,
-        opsets={one.domain or "ai.onnx": one.version for one in proto.opset_import},
+        opsets={entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
         inputs=inputs,
         outputs=outputs,
         operators=_sorted(kinds),
@@ -145,23 +145,23 @@ class _Operator:
     node: Any
     shapes: Mapping[str, Sizes]
 
-    def input(self, place: int) -> Sizes:
-        return self._shape(self.node.input, place)
+    def input(self, index: int) -> Sizes:
+        return self._shape(self.node.input, index)
 
     def output(self) -> Sizes:
         return self._shape(self.node.output, 0)
 
-    def has_input(self, place: int) -> bool:
-        return len(self.node.input) > place and bool(self.node.input[place])
+    def has_input(self, index: int) -> bool:
+        return len(self.node.input) > index and bool(self.node.input[index])
 
     def attribute(self, name: str) -> Any:
         """Return the attribute's message, or None."""
-        return next((one for one in self.node.attribute if one.name == name), None)
+        return next((attribute for attribute in self.node.attribute if attribute.name == name), None)
 
-    def _shape(self, names: Any, place: int) -> Sizes:
-        if len(names) <= place or names[place] not in self.shapes:
+    def _shape(self, names: Any, index: int) -> Sizes:
+        if len(names) <= index or names[index] not in self.shapes:
             raise _NotCountedError
-        return self.shapes[names[place]]
+        return self.shapes[names[index]]
 
 
 Cost = tuple[int, int]
@@ -244,7 +244,7 @@ def _resize(operator: _Operator) -> Cost:
     if neighbours == 0:
         return 0, 0
     before, after = operator.input(0), operator.output()
-    resized = sum(one != other for one, other in zip(before, after, strict=False))
+    resized = sum(size != other for size, other in zip(before, after, strict=False))
     return 0, 2 * neighbours**resized * math.prod(after) if resized else 0
 
 

@@ -129,7 +129,7 @@ def messages(root: Any, kind: str | None = None) -> Iterator[Any]:
 
 def _limit_calls(path: Path, proto: ModelProto) -> None:
     """Refuse model-local functions that call themselves, nest too deeply or stand for too many nodes."""
-    functions = {(one.domain, one.name): one for one in proto.functions}
+    functions = {(function.domain, function.name): function for function in proto.functions}
     known: dict[tuple[str, str], int] = {}
 
     def weigh(body: Any, depth: int) -> int:
@@ -160,9 +160,9 @@ def _external_files(path: Path, proto: ModelProto) -> tuple[Path, ...]:
     return tuple(
         sorted(
             {
-                _external_file(path, one)
-                for one in tensors
-                if one.data_location == TensorProto.EXTERNAL or one.external_data
+                _external_file(path, tensor)
+                for tensor in tensors
+                if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data
             }
         )
     )
@@ -216,8 +216,8 @@ def _unsafe_name(location: str) -> str:
 
 def _unsafe_file(file: Path, folder: Path) -> str:
     """Return why a file is refused, or nothing; raises OSError where it isn't there."""
-    below = [one for one in (file, *file.parents) if one != folder and one.is_relative_to(folder)]
-    if any(one.is_symlink() for one in below):
+    below = [part for part in (file, *file.parents) if part != folder and part.is_relative_to(folder)]
+    if any(part.is_symlink() for part in below):
         return "a symbolic link is in the way"
     status = file.lstat()
     if not stat.S_ISREG(status.st_mode):
@@ -229,8 +229,8 @@ def _unsafe_file(file: Path, folder: Path) -> str:
 
 def inputs(graph: GraphProto) -> list[Any]:
     """Return the inputs that a caller has to feed: without those that have a stored value."""
-    stored = {one.name for one in graph.initializer} | {one.values.name for one in graph.sparse_initializer}
-    return [one for one in graph.input if one.name not in stored]
+    stored = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+    return [value for value in graph.input if value.name not in stored]
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def inputs_and_outputs(proto: ModelProto) -> tuple[tuple[Value, ...], tuple[Valu
 
 def opset(proto: ModelProto) -> int:
     """Return the version of ONNX's own operators that the model uses; files without one (before 2017) have version 1."""
-    return max((one.version for one in proto.opset_import if one.domain in DEFAULT_DOMAINS), default=1)
+    return max((entry.version for entry in proto.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
 
 
 def shape_of(value: Any) -> Shape | None:
@@ -333,8 +333,8 @@ def _loses_meaning(node: NodeProto, graph: GraphProto, before: int, minimum: int
     if node.op_type == "Hardmax":  # Until opset 12 over the flattened rest of the axes, from 13 over one axis.
         return before < 13 <= minimum
     if node.op_type == "Resize" and before == 10 and minimum > 10:
-        linear = any(one.name == "mode" and one.s == b"linear" for one in node.attribute)
-        scales = [numpy_helper.to_array(one) for one in graph.initializer if one.name == node.input[1]]
+        linear = any(attribute.name == "mode" and attribute.s == b"linear" for attribute in node.attribute)
+        scales = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == node.input[1]]
         # Opset 10 leaves open which pixel a reduction by nearest takes; runtimes differ from every mode of opset 11.
         return not linear and not (scales and bool((scales[0] >= 1).all()))
     return False
@@ -386,8 +386,8 @@ def _fix_sizes(graph: GraphProto, model: Model, batch: int) -> None:
     sizes: dict[str, int] = {}
     for value in fed:
         is_picture = takes_picture(model.spec, value.name, len(fed))
-        wanted = (batch, *(model.contract().input.tensor_spec.shape if is_picture else ()))
-        for axis, size in zip(value.type.tensor_type.shape.dim, wanted, strict=False):
+        sizes_given = (batch, *(model.contract().input.tensor_spec.shape if is_picture else ()))
+        for axis, size in zip(value.type.tensor_type.shape.dim, sizes_given, strict=False):
             if size is not None and not isinstance(_size(axis), int):
                 sizes.setdefault(axis.dim_param, size)
                 axis.dim_value = size

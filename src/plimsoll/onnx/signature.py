@@ -51,20 +51,23 @@ class Signature:
     def read(cls, path: Path) -> Self:
         """Read it from its JSON file; raises BuildError."""
         try:
-            found = _File.model_validate_json(files.read_bytes(path, MAX_BYTES))
+            data = _File.model_validate_json(files.read_bytes(path, MAX_BYTES))
         except (OSError, ValidationError) as error:
             reason = error.strerror if isinstance(error, OSError) else explain(error)
             raise BuildError(
                 f"{path}: can't be read as the signature of a network: {reason}", "Convert the ONNX network again."
             ) from error
         return cls(
-            tuple(TensorInfo(**dict(one)) for one in found.inputs),
-            tuple(TensorInfo(**dict(one)) for one in found.outputs),
+            tuple(TensorInfo(**dict(tensor)) for tensor in data.inputs),
+            tuple(TensorInfo(**dict(tensor)) for tensor in data.outputs),
         )
 
     def write(self, path: Path) -> Path:
         """Write it as JSON."""
-        data = {"inputs": [vars(one) for one in self.inputs], "outputs": [vars(one) for one in self.outputs]}
+        data = {
+            "inputs": [vars(tensor) for tensor in self.inputs],
+            "outputs": [vars(tensor) for tensor in self.outputs],
+        }
         path.write_text(json.dumps(data, indent=1), encoding="utf-8")
         return path
 

@@ -57,7 +57,7 @@ class GraphWriter:
 
     def input_shape(self, name: str) -> tuple[int | None, ...]:
         """Return the shape of an input; None for free sizes."""
-        value = next(one for one in self._inputs if one.name == name)
+        value = next(info for info in self._inputs if info.name == name)
         return tuple(axis.dim_value or None for axis in value.type.tensor_type.shape.dim)
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
@@ -76,7 +76,7 @@ class GraphWriter:
         """Add an operator and return its outputs' names."""
         from onnx import helper
 
-        names = [self.unique(one) for one in outputs]
+        names = [self.unique(output) for output in outputs]
         given = {key: value for key, value in attributes.items() if value is not None}
         self._nodes.append(helper.make_node(operator, list(inputs), names, **given))
         return names
@@ -84,7 +84,7 @@ class GraphWriter:
     def output(self, value: str, name: str, shape: Sequence[Size], dtype: str = "float32") -> None:
         """Make a value an output of the graph, called `name` from the end of writing on; another value of that name
         gets another then."""
-        if value in self._renamed or any(one.name == value for one in self._inputs):
+        if value in self._renamed or any(info.name == value for info in self._inputs):
             value = self.add("Identity", [value], f"{name}.output")
         self._renamed[value] = name
         self._outputs.append(_info(name, shape, dtype))
@@ -116,7 +116,7 @@ class GraphWriter:
             final = type(node)()
             final.CopyFrom(node)
             for part, given in ((final.input, node.input), (final.output, node.output)):
-                part[:] = [names.get(one, one) for one in given]
+                part[:] = [names.get(name, name) for name in given]
             final.name = final.output[0]
             nodes.append(final)
         used = {name for node in self._nodes for name in node.input}
@@ -133,10 +133,10 @@ class GraphWriter:
         return path
 
 
-def require_names(wanted: Iterable[str], known: Iterable[str], what: str, where: str) -> None:
+def require_names(names: Iterable[str], known: Iterable[str], what: str, where: str) -> None:
     """Raise InputError for names that the user gave and the source doesn't have; `what` they are, for example `input`."""
     there = list(known)
-    if missing := [name for name in wanted if name not in there]:
+    if missing := [name for name in names if name not in there]:
         shown = ", ".join(there[:20]) + (f" … ({len(there)} in all)" if len(there) > 20 else "")
         raise InputError(f"{where}: it has no {what} {', '.join(missing)}", f"It has: {shown or 'none'}.")
 

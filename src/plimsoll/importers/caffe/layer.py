@@ -79,18 +79,18 @@ class Layer:
         """Return the name of a value inside the layer."""
         return f"{self.name}.{what}"
 
-    def weights(self, place: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    def weights(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return a blob in the shape that the settings give it; raises ModelError where it is missing or of another
         size."""
-        if place >= len(self.blobs):
+        if index >= len(self.blobs):
             hint = "Is this the .caffemodel that belongs to the .prototxt?"
             self.fail(
-                f"its weights are not in the .caffemodel: it needs {place + 1} blobs, found {len(self.blobs)}", hint
+                f"its weights are not in the .caffemodel: it needs {index + 1} blobs, found {len(self.blobs)}", hint
             )
-        blob = self.blobs[place]
+        blob = self.blobs[index]
         if blob.values.size != math.prod(shape):
             self.fail(
-                f"its blob {place + 1} is {list(blob.shape)}, expected {list(shape)} by the .prototxt",
+                f"its blob {index + 1} is {list(blob.shape)}, expected {list(shape)} by the .prototxt",
                 "Is this the .caffemodel that belongs to it?",
             )
         return blob.values.reshape(shape)
@@ -102,8 +102,8 @@ class Layer:
             self.fail(f"it works on axis {value} of a blob with {rank} axes; Plimsoll keeps the first for the batch")
         return axis
 
-    def made(self, name: str, shape: tuple[int, ...]) -> Value:
-        """Return a value that was made; raises ModelError for a shape that can't be."""
+    def value(self, name: str, shape: tuple[int, ...]) -> Value:
+        """Return a value of this layer; raises ModelError for an impossible shape."""
         if any(size < 1 for size in shape[1:]) or math.prod(shape[1:]) > MAX_ELEMENTS:
             self.fail(f"it makes a blob of the shape {['N', *shape[1:]]}", "Check the sizes in the .prototxt.")
         return Value(name, shape)

@@ -136,12 +136,12 @@ class Network:
 
     def _add_inputs(self, net: Settings) -> None:
         names = net.texts("input")
-        given = [one.integers("dim") for one in net.messages("input_shape")]
+        shapes = [shape.integers("dim") for shape in net.messages("input_shape")]
         flat = net.integers("input_dim")
-        given = given or [flat[place : place + 4] for place in range(0, len(flat), 4)]
-        if len(names) != len(given):
-            self.fail(f"it has {len(names)} inputs and {len(given)} shapes for them")
-        for name, shape in zip(names, given, strict=True):
+        shapes = shapes or [flat[start : start + 4] for start in range(0, len(flat), 4)]
+        if len(names) != len(shapes):
+            self.fail(f"it has {len(names)} inputs and {len(shapes)} shapes for them")
+        for name, shape in zip(names, shapes, strict=True):
             self._add_input(name, shape)
 
     def _add_input(self, name: str, shape: list[int]) -> None:
@@ -161,11 +161,11 @@ class Network:
             return
         name, kind, tops = settings.text("name"), _kind(settings), settings.texts("top")
         if kind == "Input":
-            given = [one.integers("dim") for one in settings.message("input_param").messages("shape")]
-            if not given or len(given) not in (1, len(tops)):
-                self.fail(f"the layer '{name}' (Input) has {len(tops)} tops and {len(given)} shapes")
-            for place, top in enumerate(tops):
-                self._add_input(top, given[place if len(given) > 1 else 0])
+            shapes = [shape.integers("dim") for shape in settings.message("input_param").messages("shape")]
+            if not shapes or len(shapes) not in (1, len(tops)):
+                self.fail(f"the layer '{name}' (Input) has {len(tops)} tops and {len(shapes)} shapes")
+            for index, top in enumerate(tops):
+                self._add_input(top, shapes[index if len(shapes) > 1 else 0])
             return
         if kind == "Silence":
             return
@@ -241,22 +241,22 @@ def _convert(
     )
     try:
         if scale is not None and follower is not None and pointwise.can_join(scale):
-            made = pointwise.normalized(layer, scale)
+            outputs = pointwise.normalized(layer, scale)
             _check_settings(scale)
-            values[follower.writes[0]] = made[0]
+            values[follower.writes[0]] = outputs[0]
         else:
-            made, follower = CONVERTERS[step.kind](layer), None
+            outputs, follower = CONVERTERS[step.kind](layer), None
     except ValueError as error:
         layer.fail(str(error))
     _check_settings(layer)
-    if len(made) != len(step.writes):
-        layer.fail(f"it writes {len(step.writes)} blobs, expected {len(made)}")
-    values.update(zip(step.writes, made, strict=True))
+    if len(outputs) != len(step.writes):
+        layer.fail(f"it writes {len(step.writes)} blobs, expected {len(outputs)}")
+    values.update(zip(step.writes, outputs, strict=True))
     return follower
 
 
 def _layer(network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights) -> Layer:
-    bottoms = [values[one] for one in step.reads if one in values]
+    bottoms = [values[number] for number in step.reads if number in values]
     tops = [
         blob if network.is_last(number, blob) else f"{blob}:{step.name}"
         for number, blob in zip(step.writes, step.blobs, strict=True)

@@ -19,7 +19,7 @@ def simple(operator: str) -> Callable[[Layer], list[Value]]:
     """Return the conversion of a layer that is one operator of ONNX without settings."""
 
     def convert(layer: Layer) -> list[Value]:
-        return [layer.made(layer.emit(operator, [layer.bottom.name]), layer.bottom.shape)]
+        return [layer.value(layer.emit(operator, [layer.bottom.name]), layer.bottom.shape)]
 
     return convert
 
@@ -34,19 +34,19 @@ def relu(layer: Layer) -> list[Value]:
     """max(x, 0), with a slope below zero where one is given."""
     slope = layer.params("relu_param").number("negative_slope")
     operator, alpha = ("LeakyRelu", slope) if slope else ("Relu", None)
-    return [layer.made(layer.emit(operator, [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
+    return [layer.value(layer.emit(operator, [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
 
 
 def relu6(layer: Layer) -> list[Value]:
     """min(max(x, 0), 6), of Caffe's forks."""
     limits = [layer.constant(what, np.array(limit, np.float32)) for what, limit in (("low", 0), ("high", 6))]
-    return [layer.made(layer.emit("Clip", [layer.bottom.name, *limits]), layer.bottom.shape)]
+    return [layer.value(layer.emit("Clip", [layer.bottom.name, *limits]), layer.bottom.shape)]
 
 
 def elu(layer: Layer) -> list[Value]:
     """The exponential linear unit."""
     alpha = layer.params("elu_param").number("alpha")
-    return [layer.made(layer.emit("Elu", [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
+    return [layer.value(layer.emit("Elu", [layer.bottom.name], alpha=alpha), layer.bottom.shape)]
 
 
 def prelu(layer: Layer) -> list[Value]:
@@ -55,7 +55,7 @@ def prelu(layer: Layer) -> list[Value]:
     shared = layer.params("prelu_param").flag("channel_shared")
     slopes = layer.weights(0, (1,) if shared else (value.shape[1],))
     return [
-        layer.made(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)
+        layer.value(layer.emit("PRelu", [value.name, layer.constant("slopes", _channels(slopes, value))]), value.shape)
     ]
 
 
@@ -79,7 +79,7 @@ def power(layer: Layer) -> list[Value]:
             [name, layer.constant(what, np.array([number], np.float32))],
             None if last else layer.inner(f"after.{what}"),
         )
-    return [layer.made(name, value.shape)]
+    return [layer.value(name, value.shape)]
 
 
 def batch_norm(layer: Layer) -> list[Value]:
@@ -115,7 +115,7 @@ def normalized(layer: Layer, scale: Layer | None) -> list[Value]:
     names = [layer.constant(what, values) for what, values in parts.items()]
     output = layer.tops[0] if scale is None else scale.tops[0]
     return [
-        layer.made(
+        layer.value(
             layer.emit("BatchNormalization", [value.name, *names], output, epsilon=params.number("eps")),
             value.shape,
         )
@@ -144,7 +144,7 @@ def scale(layer: Layer) -> list[Value]:
         )
         if biased:
             name = layer.emit("Add", [name, layer.constant("bias", _channels(shift, value))])
-        return [layer.made(name, value.shape)]
+        return [layer.value(name, value.shape)]
     return [_combined(layer, "scale_param", "Mul")]
 
 
@@ -157,7 +157,7 @@ def bias(layer: Layer) -> list[Value]:
     if params.integer("axis") != 1 or params.integer("num_axes") != 1:
         layer.fail("it adds more than one number a channel")
     shift = layer.constant("bias", _channels(layer.weights(0, (value.shape[1],)), value))
-    return [layer.made(layer.emit("Add", [value.name, shift]), value.shape)]
+    return [layer.value(layer.emit("Add", [value.name, shift]), value.shape)]
 
 
 def eltwise(layer: Layer) -> list[Value]:
@@ -175,15 +175,15 @@ def eltwise(layer: Layer) -> list[Value]:
             " operation SUM"
         )
     names = [value.name for value in layer.bottoms]
-    for place, coefficient in enumerate(coefficients):
+    for index, coefficient in enumerate(coefficients):
         if coefficient != 1:
             factor = layer.constant("coefficient", np.array([coefficient], np.float32))
-            names[place] = layer.emit("Mul", [names[place], factor], layer.inner(f"scaled.{place}"))
+            names[index] = layer.emit("Mul", [names[index], factor], layer.inner(f"scaled.{index}"))
     pairwise = {"SUM": "Add", "PROD": "Mul", "MAX": "Max"}[method]
     name = names[0]
-    for place, other in enumerate(names[1:], 2):
-        name = layer.emit(pairwise, [name, other], None if place == len(names) else layer.inner(f"first.{place}"))
-    return [layer.made(name, layer.bottoms[0].shape)]
+    for index, other in enumerate(names[1:], 2):
+        name = layer.emit(pairwise, [name, other], None if index == len(names) else layer.inner(f"first.{index}"))
+    return [layer.value(name, layer.bottoms[0].shape)]
 
 
 def _combined(layer: Layer, params: str, operator: str) -> Value:
@@ -209,7 +209,7 @@ def _combined(layer: Layer, params: str, operator: str) -> Value:
     missing = range(len(other.shape), len(value.shape))
     if missing:
         name = layer.emit("Unsqueeze", [name, layer.constant("axes", np.array(missing, np.int64))], layer.inner("wide"))
-    return layer.made(layer.emit(operator, [value.name, name]), value.shape)
+    return layer.value(layer.emit(operator, [value.name, name]), value.shape)
 
 
 def _gain_and_shift(layer: Layer, channels: int) -> tuple[Array, Array]:

@@ -25,14 +25,14 @@ def inner_product(layer: Layer) -> list[Value]:
     weights = layer.constant("weights", layer.weights(0, (size, outputs) if transposed else (outputs, size)))
     name = value.name if len(value.shape) == 2 else layer.emit("Flatten", [value.name], layer.inner("flat"), axis=1)
     biases = [layer.constant("bias", layer.weights(1, (outputs,)))] if params.flag("bias_term") else []
-    return [layer.made(layer.emit("Gemm", [name, weights, *biases], transB=int(not transposed)), (ANY, outputs))]
+    return [layer.value(layer.emit("Gemm", [name, weights, *biases], transB=int(not transposed)), (ANY, outputs))]
 
 
 def softmax(layer: Layer) -> list[Value]:
     """Softmax over one axis, the channels where none is named."""
     value = layer.bottom
     axis = layer.axis(layer.params("softmax_param").integer("axis"), len(value.shape))
-    return [layer.made(layer.emit("Softmax", [value.name], axis=axis), value.shape)]
+    return [layer.value(layer.emit("Softmax", [value.name], axis=axis), value.shape)]
 
 
 def concat(layer: Layer) -> list[Value]:
@@ -44,7 +44,7 @@ def concat(layer: Layer) -> list[Value]:
     if len(rests) != 1:
         layer.fail(f"it joins blobs of the shapes {[list(value.shape) for value in layer.bottoms]} along axis {axis}")
     shape = (*first.shape[:axis], sum(value.shape[axis] for value in layer.bottoms), *first.shape[axis + 1 :])
-    return [layer.made(layer.emit("Concat", [value.name for value in layer.bottoms], axis=axis), shape)]
+    return [layer.value(layer.emit("Concat", [value.name for value in layer.bottoms], axis=axis), shape)]
 
 
 def slices(layer: Layer) -> list[Value]:
@@ -53,7 +53,7 @@ def slices(layer: Layer) -> list[Value]:
     value, count = layer.bottom, len(layer.tops)
     axis = layer.axis(params.integer("axis", params.integer("slice_dim")), len(value.shape))
     size = value.shape[axis]
-    points = params.integers("slice_point") or [size * place // count for place in range(1, count)]
+    points = params.integers("slice_point") or [size * index // count for index in range(1, count)]
     edges = [0, *points, size]
     sizes = [end - start for start, end in itertools.pairwise(edges)]
     if len(sizes) != count or min(sizes) < 1 or (not params.has("slice_point") and size % count):
@@ -64,7 +64,7 @@ def slices(layer: Layer) -> list[Value]:
         "Split", [value.name, layer.constant("sizes", np.array(sizes, np.int64))], layer.tops, axis=axis
     )
     return [
-        layer.made(name, (*value.shape[:axis], part, *value.shape[axis + 1 :]))
+        layer.value(name, (*value.shape[:axis], part, *value.shape[axis + 1 :]))
         for name, part in zip(names, sizes, strict=True)
     ]
 
@@ -74,22 +74,22 @@ def crop(layer: Layer) -> list[Value]:
     if len(layer.bottoms) != 2:
         layer.fail(f"it reads {len(layer.bottoms)} blobs, expected two")
     params = layer.params("crop_param")
-    value, wanted = layer.bottoms
+    value, target = layer.bottoms
     axis = layer.axis(params.integer("axis"), len(value.shape))
     count = len(value.shape) - axis
     offsets = params.integers("offset") or [0]
     offsets = offsets * count if len(offsets) == 1 else offsets
-    sizes = wanted.shape[axis:]
-    if len(wanted.shape) != len(value.shape) or len(offsets) != count:
-        layer.fail(f"it cuts {list(value.shape)} to {list(wanted.shape)} with {len(offsets)} offsets")
+    sizes = target.shape[axis:]
+    if len(target.shape) != len(value.shape) or len(offsets) != count:
+        layer.fail(f"it cuts {list(value.shape)} to {list(target.shape)} with {len(offsets)} offsets")
     ends = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
     if min(offsets) < 0 or any(end > have for end, have in zip(ends, value.shape[axis:], strict=True)):
         layer.fail(f"it cuts {list(sizes)} at {offsets} out of {list(value.shape[axis:])}")
     bounds = [
-        layer.constant(what, np.array(place, np.int64))
-        for what, place in (("starts", offsets), ("ends", ends), ("axes", range(axis, axis + count)))
+        layer.constant(what, np.array(numbers, np.int64))
+        for what, numbers in (("starts", offsets), ("ends", ends), ("axes", range(axis, axis + count)))
     ]
-    return [layer.made(layer.emit("Slice", [value.name, *bounds]), (*value.shape[:axis], *sizes))]
+    return [layer.value(layer.emit("Slice", [value.name, *bounds]), (*value.shape[:axis], *sizes))]
 
 
 def flatten(layer: Layer) -> list[Value]:
@@ -102,7 +102,7 @@ def flatten(layer: Layer) -> list[Value]:
         layer.fail(f"it flattens the axes {start} to {end}")
     shape = (*value.shape[:start], math.prod(value.shape[start : end + 1]), *value.shape[end + 1 :])
     if start == 1 and end == rank - 1:
-        return [layer.made(layer.emit("Flatten", [value.name], axis=1), shape)]
+        return [layer.value(layer.emit("Flatten", [value.name], axis=1), shape)]
     return [_reshaped(layer, value, shape)]
 
 
@@ -112,17 +112,17 @@ def reshape(layer: Layer) -> list[Value]:
     if params.integer("axis") != 0 or params.integer("num_axes") != -1:
         layer.fail("it reshapes some axes only (axis, num_axes); give the whole shape")
     value = layer.bottom
-    wanted = params.message("shape").integers("dim")
+    target = params.message("shape").integers("dim")
     size = math.prod(value.shape[1:])
     sizes = [
-        value.shape[place] if given == 0 and place < len(value.shape) else given for place, given in enumerate(wanted)
+        value.shape[axis] if given == 0 and axis < len(value.shape) else given for axis, given in enumerate(target)
     ][1:]
-    known = math.prod(one for one in sizes if one != ANY)
+    known = math.prod(size for size in sizes if size != ANY)
     if sizes.count(ANY) == 1 and known > 0 and size % known == 0:
         sizes[sizes.index(ANY)] = size // known
-    if not wanted or math.prod(sizes) != size or min(sizes, default=1) < 1:
+    if not target or math.prod(sizes) != size or min(sizes, default=1) < 1:
         layer.fail(
-            f"it reshapes {['N', *value.shape[1:]]} to {wanted}, which changes the batch or the number of values"
+            f"it reshapes {['N', *value.shape[1:]]} to {target}, which changes the batch or the number of values"
         )
     return [_reshaped(layer, value, (ANY, *sizes))]
 
@@ -134,11 +134,11 @@ def permute(layer: Layer) -> list[Value]:
     order = [*order, *(axis for axis in range(len(value.shape)) if axis not in order)]
     if order[0] != 0 or sorted(order) != list(range(len(value.shape))):
         layer.fail(f"it orders the axes as {order}")
-    return [layer.made(layer.emit("Transpose", [value.name], perm=order), tuple(value.shape[axis] for axis in order))]
+    return [layer.value(layer.emit("Transpose", [value.name], perm=order), tuple(value.shape[axis] for axis in order))]
 
 
 def _reshaped(layer: Layer, value: Value, shape: tuple[int, ...]) -> Value:
     sizes = layer.constant(
         "shape", np.array([0, *shape[1:]], np.int64)
     )  # ONNX too: 0 keeps the size, here the batch's.
-    return layer.made(layer.emit("Reshape", [value.name, sizes]), shape)
+    return layer.value(layer.emit("Reshape", [value.name, sizes]), shape)

@@ -52,7 +52,7 @@ def convolution(layer: Layer) -> list[Value]:
         for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)
     ]
     return [
-        layer.made(layer.emit("Conv", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes))
+        layer.value(layer.emit("Conv", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes))
     ]
 
 
@@ -69,7 +69,7 @@ def deconvolution(layer: Layer) -> list[Value]:
         for size, pad, span, stride in zip(value.shape[2:], window.pad, spans, window.stride, strict=True)
     ]
     return [
-        layer.made(
+        layer.value(
             layer.emit("ConvTranspose", inputs, group=group, **_attributes(window)), (value.shape[0], outputs, *sizes)
         )
     ]
@@ -93,7 +93,7 @@ def pooling(layer: Layer) -> list[Value]:
     if params.flag("global_pooling"):
         params.ignore("stride", "pad", "kernel_size")
         return [
-            layer.made(
+            layer.value(
                 layer.emit(f"Global{'Average' if average else 'Max'}Pool", [value.name]), (*value.shape[:2], 1, 1)
             )
         ]
@@ -104,13 +104,13 @@ def pooling(layer: Layer) -> list[Value]:
     shape = (*value.shape[:2], *(axis.size for axis in axes))
     attributes: dict[str, Any] = {"kernel_shape": list(window.kernel), "strides": list(window.stride), "pads": pads}
     if not average:
-        return [layer.made(layer.emit("MaxPool", [value.name], **attributes), shape)]
-    layer.made("", shape)
+        return [layer.value(layer.emit("MaxPool", [value.name], **attributes), shape)]
+    layer.value("", shape)
     factors = np.outer(*(axis.factors for axis in axes)).astype(np.float32)
     if (factors == 1).all():
-        return [layer.made(layer.emit("AveragePool", [value.name], count_include_pad=1, **attributes), shape)]
+        return [layer.value(layer.emit("AveragePool", [value.name], count_include_pad=1, **attributes), shape)]
     mean = layer.emit("AveragePool", [value.name], layer.inner("mean"), count_include_pad=1, **attributes)
-    return [layer.made(layer.emit("Mul", [mean, layer.constant("factors", factors[np.newaxis, np.newaxis])]), shape)]
+    return [layer.value(layer.emit("Mul", [mean, layer.constant("factors", factors[np.newaxis, np.newaxis])]), shape)]
 
 
 def lrn(layer: Layer) -> list[Value]:
@@ -126,7 +126,7 @@ def lrn(layer: Layer) -> list[Value]:
     if size < 1 or size % 2 == 0 or size > 65_535:
         layer.fail(f"its local_size is {size}, expected an odd number")
     if params.choice("norm_region") == "ACROSS_CHANNELS":
-        return [layer.made(layer.emit("LRN", [value.name], size=size, alpha=alpha, beta=beta, bias=k), value.shape)]
+        return [layer.value(layer.emit("LRN", [value.name], size=size, alpha=alpha, beta=beta, bias=k), value.shape)]
     squares = layer.emit("Mul", [value.name, value.name], layer.inner("squares"))
     margin = [(size - 1) // 2] * 4
     mean = layer.emit(
@@ -141,7 +141,7 @@ def lrn(layer: Layer) -> list[Value]:
     scaled = layer.emit("Mul", [mean, layer.constant("alpha", np.float32(alpha).reshape(1))], layer.inner("scaled"))
     shifted = layer.emit("Add", [scaled, layer.constant("one", np.ones(1, np.float32))], layer.inner("shifted"))
     power = layer.emit("Pow", [shifted, layer.constant("beta", np.float32(-beta).reshape(1))], layer.inner("power"))
-    return [layer.made(layer.emit("Mul", [value.name, power]), value.shape)]
+    return [layer.value(layer.emit("Mul", [value.name, power]), value.shape)]
 
 
 @dataclass(frozen=True)

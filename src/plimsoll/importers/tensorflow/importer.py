@@ -43,7 +43,7 @@ class _TensorFlow(Converter):
             "keep": options.keep is not None,
         }
         try:
-            told = toolchains.run(
+            result = toolchains.run(
                 "tensorflow", "tensorflow_to_onnx", request, folder, inputs={"model": self.files(path)}
             )
         except ModelError as error:
@@ -52,7 +52,7 @@ class _TensorFlow(Converter):
             options.keep.parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder / "frozen.pb", options.keep)
         return Conversion(
-            folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), tuple(told["notes"])
+            folder / "model.onnx", Probe.read(folder / "probe.npz", result["framework"]), tuple(result["notes"])
         )
 
 
@@ -150,8 +150,8 @@ class Checkpoint(_TensorFlow):
         meta = Path(f"{beginning}.meta")
         if meta.is_file():
             return meta
-        found = sorted(path.glob("*.meta")) if path.is_dir() else []
-        return found[0] if len(found) == 1 else None
+        graphs = sorted(path.glob("*.meta")) if path.is_dir() else []
+        return graphs[0] if len(graphs) == 1 else None
 
 
 IMPORTER = (Keras(), SavedModel(), FrozenGraph(), Checkpoint())

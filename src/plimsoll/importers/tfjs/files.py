@@ -106,7 +106,7 @@ class _Group:
 
 
 def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
-    data, place = group.data, 0
+    data, start = group.data, 0
     for entry in group.entries:
         name, shape = str(entry["name"]), tuple(int(size) for size in entry["shape"])
         quantization = entry.get("quantization")
@@ -117,17 +117,17 @@ def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
                 f"Known are: {', '.join(_DTYPES)}.",
             )
         size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
-        if place + size > len(data):
+        if start + size > len(data):
             raise ModelError(
-                f"{path}: the shards end within the weights '{name}': {len(data):,} bytes, at least {place + size:,}"
+                f"{path}: the shards end within the weights '{name}': {len(data):,} bytes, at least {start + size:,}"
                 " expected",
                 _HINT,
             )
-        values = np.frombuffer(data, _DTYPES[dtype], math.prod(shape), place).reshape(shape)
-        place += size
+        values = np.frombuffer(data, _DTYPES[dtype], math.prod(shape), start).reshape(shape)
+        start += size
         yield name, _dequantized(values, quantization, str(entry["dtype"])) if quantization else values
-    if place != len(data):
-        raise ModelError(f"{path}: the shards hold {len(data):,} bytes, {place:,} expected", _HINT)
+    if start != len(data):
+        raise ModelError(f"{path}: the shards hold {len(data):,} bytes, {start:,} expected", _HINT)
 
 
 def _dequantized(values: NDArray[Any], quantization: Mapping[str, Any], dtype: str) -> NDArray[Any]:
@@ -155,7 +155,7 @@ def _shard(name: Any, path: Path) -> bytes:
         )
     file = path.parent / location
     module = file.with_name(f"{file.name}.min.js")
-    if any(one.is_symlink() for one in (file, module)):
+    if any(candidate.is_symlink() for candidate in (file, module)):
         raise ModelError(f"{path}: its shard {name!r} is a link", "Copy the shards themselves beside model.json.")
     if file.is_file() and stat.S_ISREG(file.lstat().st_mode):
         try:

@@ -22,7 +22,7 @@ def write(
     """Return a graph model as a graph, with its inputs and outputs; raises ModelError, naming the node, or InputError
     for options that don't fit."""
     try:
-        nodes = {str(one["name"]): one for one in topology["node"]}
+        nodes = {str(node["name"]): node for node in topology["node"]}
         ordered = list(_ordered(nodes, where))
         outputs = list(options.outputs) or _signed(signature) or _unread(nodes)
         network = _Network(GraphWriter(where, options.batch), weights, where, options)
@@ -59,7 +59,7 @@ class _Network:
             elif op == "NoOp":
                 return
             elif op in CONVERTERS:
-                inputs = [self.values[one] for one in _read_by(document)]
+                inputs = [self.values[read] for read in _read_by(document)]
                 self.values[name] = CONVERTERS[op](Node(name, op, attributes, inputs, self.writer))
             else:
                 raise ValueError(f"this kind of node is not known; known are {', '.join(sorted(CONVERTERS))}")
@@ -71,7 +71,7 @@ class _Network:
         dtype = attributes.get("dtype", {}).get("type", "DT_FLOAT")
         if dtype not in _FLOAT:
             raise ValueError(f"its dtype is {dtype}, expected DT_FLOAT")
-        stated = [one.get("size", -1) for one in attributes.get("shape", {}).get("shape", {}).get("dim", [])]
+        stated = [axis.get("size", -1) for axis in attributes.get("shape", {}).get("shape", {}).get("dim", [])]
         shape = free_shape(self._options.input_shapes.get(name) or stated)
         self.inputs.append(name)
         return Value(self.graph.input(name, (self.graph.batch, *shape[1:])), shape)
@@ -88,7 +88,7 @@ def _ordered(nodes: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str
                 raise ModelError(f"{where}: a node reads '{name}', which is not there", "Is model.json complete?")
             first = name not in done
             done.setdefault(name, False)
-            ahead = [one for one in _read_by(nodes[name]) if not done.get(one, False)] if not done[name] else []
+            ahead = [read for read in _read_by(nodes[name]) if not done.get(read, False)] if not done[name] else []
             if not ahead:
                 path.pop()
                 if not done[name]:
@@ -107,8 +107,8 @@ def _read_by(document: Mapping[str, Any]) -> list[str]:
     """Return the nodes that a node reads, without control dependencies; raises ValueError for a further output of a
     node."""
     out = []
-    for one in document.get("input") or []:
-        name, _, port = str(one).partition(":")
+    for entry in document.get("input") or []:
+        name, _, port = str(entry).partition(":")
         if port not in ("", "0"):
             raise ValueError(
                 f"the node '{document['name']}' reads output {port} of '{name}'; only first outputs are known"
@@ -120,11 +120,11 @@ def _read_by(document: Mapping[str, Any]) -> list[str]:
 
 def _signed(signature: Mapping[str, Any]) -> list[str]:
     """Return the outputs that the signature names."""
-    return [str(one["name"]).partition(":")[0] for one in (signature.get("outputs") or {}).values()]
+    return [str(entry["name"]).partition(":")[0] for entry in (signature.get("outputs") or {}).values()]
 
 
 def _unread(nodes: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    read = {one for node in nodes.values() for one in _read_by(node)}
+    read = {name for node in nodes.values() for name in _read_by(node)}
     return [
         name for name, node in nodes.items() if name not in read and node["op"] not in ("Const", "NoOp", "Placeholder")
     ]

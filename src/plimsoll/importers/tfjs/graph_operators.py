@@ -30,23 +30,23 @@ class Node:
     inputs: list[Operand]
     writer: TensorFlowWriter
 
-    def value(self, place: int) -> Value:
+    def value(self, index: int) -> Value:
         """Return an input that is computed; raises ValueError for a stored one."""
-        found = self.inputs[place]
-        if not isinstance(found, Value):
-            raise ValueError(f"its input {place + 1} is stored, expected a computed one")
-        return found
+        operand = self.inputs[index]
+        if not isinstance(operand, Value):
+            raise ValueError(f"its input {index + 1} is stored, expected a computed one")
+        return operand
 
-    def stored(self, place: int) -> Array:
+    def stored(self, index: int) -> Array:
         """Return an input that is stored; raises ValueError for a computed one."""
-        found = self.inputs[place]
-        if isinstance(found, Value):
-            raise ValueError(f"its input {place + 1} is computed while the network runs, expected a stored one")
-        return found
+        operand = self.inputs[index]
+        if isinstance(operand, Value):
+            raise ValueError(f"its input {index + 1} is computed while the network runs, expected a stored one")
+        return operand
 
-    def numbers(self, place: int) -> list[int]:
+    def numbers(self, index: int) -> list[int]:
         """Return a stored input as whole numbers."""
-        return [int(one) for one in self.stored(place).reshape(-1)]
+        return [int(number) for number in self.stored(index).reshape(-1)]
 
     def text(self, name: str, default: str = "") -> str:
         """Return an attribute that is a text, plain or in base64."""
@@ -54,11 +54,11 @@ class Node:
 
     def texts(self, name: str) -> list[str]:
         """Return an attribute that is a list of texts."""
-        return [_text(one) for one in self.attributes.get(name, {}).get("list", {}).get("s", [])]
+        return [_text(text) for text in self.attributes.get(name, {}).get("list", {}).get("s", [])]
 
     def integers(self, name: str) -> list[int]:
         """Return an attribute that is a list of whole numbers."""
-        return [int(one) for one in self.attributes.get(name, {}).get("list", {}).get("i", [])]
+        return [int(number) for number in self.attributes.get(name, {}).get("list", {}).get("i", [])]
 
     def number(self, name: str, default: float) -> float:
         """Return an attribute that is a number."""
@@ -197,7 +197,7 @@ def _binary(operator: str, exact: Callable[[Array, Array], Array]) -> Callable[[
 def _batch_norm(node: Node) -> Operand:
     if node.flag("is_training") or node.text("data_format", "NHWC") != "NHWC":
         raise ValueError("it normalizes by the statistics of the batch, or channels-first")
-    statistics = {part: node.stored(place) for place, part in enumerate(("scale", "bias", "mean", "variance"), 1)}
+    statistics = {part: node.stored(index) for index, part in enumerate(("scale", "bias", "mean", "variance"), 1)}
     return node.writer.normalized(node.value(0), statistics, node.number("epsilon", 1e-4), node.name)
 
 
@@ -264,9 +264,9 @@ def _expand(node: Node) -> Operand:
 def _concat(node: Node) -> Operand:
     (axis,) = node.numbers(len(node.inputs) - 1)
     parts = node.inputs[:-1]
-    values = [one for one in parts if isinstance(one, Value)]
+    values = [part for part in parts if isinstance(part, Value)]
     if not values:
-        return np.concatenate([one for one in parts if not isinstance(one, Value)], axis)
+        return np.concatenate([part for part in parts if not isinstance(part, Value)], axis)
     if len(values) != len(parts) or axis % len(values[0].shape) == 0:
         raise ValueError(f"it joins stored and computed values, or along axis {axis}")
     return node.writer.joined(values, axis, node.name)
@@ -298,7 +298,7 @@ def _shape(node: Node) -> Operand:
 def _strided_slice(node: Node) -> Operand:
     """Slice a shape (or other stored numbers) along its one axis."""
     source = node.stored(0)
-    begin, end, step = (node.numbers(place) for place in (1, 2, 3))
+    begin, end, step = (node.numbers(index) for index in (1, 2, 3))
     if source.ndim != 1 or len(begin) != 1 or node.number("new_axis_mask", 0) or node.number("ellipsis_mask", 0):
         raise ValueError("it slices something other than a shape")
     start = None if int(node.number("begin_mask", 0)) else begin[0]
@@ -307,7 +307,7 @@ def _strided_slice(node: Node) -> Operand:
 
 
 def _pack(node: Node) -> Operand:
-    return np.stack([node.stored(place) for place in range(len(node.inputs))], int(node.number("axis", 0)))
+    return np.stack([node.stored(index) for index in range(len(node.inputs))], int(node.number("axis", 0)))
 
 
 def _cast(node: Node) -> Operand:

@@ -17,8 +17,8 @@ class Tfjs(Converter):
 
     def recognises(self, path: Path) -> bool:
         """Tell whether the file, or the model.json in the folder, holds a TensorFlow.js model."""
-        found = _main(path)
-        return found is not None and files.is_model(found)
+        main = _main(path)
+        return main is not None and files.is_model(main)
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert model.json and the shards beside it; layout NHWC and names as in TensorFlow.js."""

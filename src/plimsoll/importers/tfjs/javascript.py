@@ -36,13 +36,13 @@ def exported(text: str, where: str) -> Any:
 
     A bundle wraps a module in code that exports too; what counts is the one export whose value is a javascript.
     """
-    found = [one.end() for pattern in _EXPORTS for one in pattern.finditer(text)]
-    if len(found) != 1:
+    starts = [match.end() for pattern in _EXPORTS for match in pattern.finditer(text)]
+    if len(starts) != 1:
         raise ModelError(
-            f"{where}: exports {len(found)} literals, expected one",
+            f"{where}: exports {len(starts)} literals, expected one",
             "Is it a module that holds a TensorFlow.js model or one of its shards?",
         )
-    return _read(text, found[0], where)
+    return _read(text, starts[0], where)
 
 
 def parse(text: str, where: str) -> Any:
@@ -54,9 +54,9 @@ def parse(text: str, where: str) -> Any:
         raise ModelError(f"{where}: not JSON: {reason}", "Is it a TensorFlow.js model.json, and complete?") from error
 
 
-def _read(text: str, place: int, where: str) -> Any:
+def _read(text: str, start: int, where: str) -> Any:
     try:
-        return _Reader(text, place).value(0)
+        return _Reader(text, start).value(0)
     except (ValueError, IndexError) as error:
         reason = str(error) if isinstance(error, ValueError) else "it ends early"
         raise ModelError(
@@ -65,9 +65,9 @@ def _read(text: str, place: int, where: str) -> Any:
 
 
 class _Reader:
-    def __init__(self, text: str, place: int) -> None:
+    def __init__(self, text: str, start: int) -> None:
         self._text = text
-        self._place = place
+        self._place = start
 
     def value(self, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -136,8 +136,8 @@ class _Reader:
             raise ValueError(f"found {self._text[self._place : self._place + 30]!r}, expected ',' or '{end}'")
 
     def _peek(self) -> str:
-        found = _SPACE.match(self._text, self._place)
-        self._place = found.end() if found else self._place
+        space = _SPACE.match(self._text, self._place)
+        self._place = space.end() if space else self._place
         return self._text[self._place]
 
     def _string(self, quote: str) -> str:

@@ -28,17 +28,17 @@ class Layer:
 
     def weight(self, name: str) -> Array:
         """Return weights that have to be there; raises ValueError."""
-        found = self.weights(name)
-        if found is None:
+        weights = self.weights(name)
+        if weights is None:
             raise ValueError(f"its weights '{name}' are not in the shards")
-        return found
+        return weights
 
     def pair(self, key: str, default: int) -> Pair:
         """Return a setting of one or two numbers as (height, width); raises ValueError."""
         value = self.config.get(key)
         value = default if value is None else value
         pair = (value, value) if isinstance(value, int) else tuple(value)
-        if len(pair) != 2 or not all(isinstance(one, int) for one in pair):
+        if len(pair) != 2 or not all(isinstance(number, int) for number in pair):
             raise ValueError(f"{key} is {value}")
         return pair[0], pair[1]
 
@@ -241,7 +241,11 @@ def _margins(layer: Layer, key: str) -> tuple[Pair, Pair]:
     value = layer.config.get(key, 1)
     sides = (value, value) if isinstance(value, int) else value
     rows, columns = ((side, side) if isinstance(side, int) else tuple(side) for side in sides)
-    if len(rows) != 2 or len(columns) != 2 or not all(isinstance(one, int) and one >= 0 for one in (*rows, *columns)):
+    if (
+        len(rows) != 2
+        or len(columns) != 2
+        or not all(isinstance(number, int) and number >= 0 for number in (*rows, *columns))
+    ):
         raise ValueError(f"{key} is {value}")
     return (rows[0], rows[1]), (columns[0], columns[1])
 
@@ -280,9 +284,9 @@ def _rescaling(layer: Layer, value: Value) -> Value:
 def _merge(operator: str) -> Callable[[Layer, list[Value]], Value]:
     def convert(layer: Layer, values: list[Value]) -> Value:
         total = values[0]
-        for place, value in enumerate(values[1:], 2):
+        for count, value in enumerate(values[1:], 2):
             total = layer.writer.binary(
-                operator, total, value, layer.name if place == len(values) else f"{layer.name}/first_{place}"
+                operator, total, value, layer.name if count == len(values) else f"{layer.name}/first_{count}"
             )
         return total
 

@@ -50,7 +50,7 @@ class _Call:
     """A layer at work: it may be called several times, on other values each time."""
 
     layer: Mapping[str, Any]
-    place: int
+    number: int
     reads: tuple[Key, ...]
 
 
@@ -93,12 +93,12 @@ class _Network:
                     left.append(call)
                     continue
                 name = str(call.layer["name"])
-                made = (
+                outputs = (
                     [feeds[name]]
                     if name in feeds
                     else self._layer(call.layer, [values[key] for key in call.reads], depth)
                 )
-                values |= {(name, call.place, place): value for place, value in enumerate(made)}
+                values |= {(name, call.number, index): value for index, value in enumerate(outputs)}
             if not left:
                 return [(key[0], values[key]) for key in _keys(config["output_layers"])]
             if len(left) == len(waiting):
@@ -126,13 +126,13 @@ class _Network:
         layer = Layer(name, config, lambda short: self._stored(name, short), self.writer)
         try:
             if kind in _MODELS:
-                made = [value for _, value in self.model(document, values, depth + 1)]
+                outputs = [value for _, value in self.model(document, values, depth + 1)]
             elif kind == "InputLayer":
-                made = [self._input(name, config)]
+                outputs = [self._input(name, config)]
             elif kind in ONE and len(values) == 1:
-                made = [ONE[kind](layer, values[0])]
+                outputs = [ONE[kind](layer, values[0])]
             elif kind in MANY and values:
-                made = [MANY[kind](layer, values)]
+                outputs = [MANY[kind](layer, values)]
             elif kind in ONE or kind in MANY:
                 raise ValueError(f"it reads {len(values)} values")
             else:
@@ -145,8 +145,8 @@ class _Network:
             )
             raise fail(self._where, f"the layer '{name}'", kind, reason) from error
         if depth == 0:
-            self.given[name] = made[0]
-        return made
+            self.given[name] = outputs[0]
+        return outputs
 
     def _input(self, name: str, config: Mapping[str, Any]) -> Value:
         if config.get("dtype", "float32") != "float32":
@@ -161,10 +161,10 @@ class _Network:
         exact = self._weights.get(f"{layer}/{short}")
         if exact is not None:
             return exact
-        found = self._short.get(f"{layer}/{short}", [])
-        if len(found) > 1:
-            raise ValueError(f"its weights '{short}' are ambiguous: {', '.join(found[:4])}")
-        return self._weights[found[0]] if found else None
+        candidates = self._short.get(f"{layer}/{short}", [])
+        if len(candidates) > 1:
+            raise ValueError(f"its weights '{short}' are ambiguous: {', '.join(candidates[:4])}")
+        return self._weights[candidates[0]] if candidates else None
 
 
 def _by_last_parts(weights: Mapping[str, Any]) -> dict[str, list[str]]:
@@ -184,8 +184,8 @@ def _calls(config: Mapping[str, Any]) -> Iterator[_Call]:
     }
     for layer, nodes in listed:
         start = int(layer["class_name"] in _MODELS and (layer["name"], len(nodes)) in read)
-        for place, keys in enumerate(nodes, start):
-            yield _Call(layer, place, tuple(keys))
+        for number, keys in enumerate(nodes, start):
+            yield _Call(layer, number, tuple(keys))
 
 
 def _keys(listed: Sequence[Any]) -> list[Key]:
@@ -194,4 +194,4 @@ def _keys(listed: Sequence[Any]) -> list[Key]:
     if isinstance(listed, Mapping):
         raise ValueError("it is of Keras 3, expected the form of Keras 2")
     entries = [listed] if listed and isinstance(listed[0], str) else listed
-    return [(str(one[0]), int(one[1]), int(one[2])) for one in entries]
+    return [(str(entry[0]), int(entry[1]), int(entry[2])) for entry in entries]

@@ -79,7 +79,7 @@ class TensorFlowWriter:
         sizes, padding = window.slid(value.shape[1:3])
         inputs = [self.arranged(value, "first"), self.constant(f"{name}/kernel", weights)]
         inputs += [] if bias is None else [self.constant(f"{name}/bias", bias)]
-        made = self.graph.add(
+        output = self.graph.add(
             "Conv",
             inputs,
             name,
@@ -89,7 +89,7 @@ class TensorFlowWriter:
             group=groups,
             **padding,
         )
-        return Value(made, (value.shape[0], *sizes, len(weights)), "first")
+        return Value(output, (value.shape[0], *sizes, len(weights)), "first")
 
     def transposed_convolution(
         self, value: Value, kernel: Array, bias: Array | None, window: Window, name: str
@@ -109,17 +109,17 @@ class TensorFlowWriter:
             )
         inputs = [self.arranged(value, "first"), self.constant(f"{name}/kernel", kernel.transpose(3, 2, 0, 1))]
         inputs += [] if bias is None else [self.constant(f"{name}/bias", bias)]
-        made = self.graph.add(
+        output = self.graph.add(
             "ConvTranspose", inputs, name, kernel_shape=list(window.kernel), strides=list(window.strides),
             pads=[pads[0][0], pads[1][0], pads[0][1], pads[1][1]], output_padding=extra if any(extra) else None,
         )  # fmt: skip
-        return Value(made, (value.shape[0], *sizes, kernel.shape[2]), "first")
+        return Value(output, (value.shape[0], *sizes, kernel.shape[2]), "first")
 
     def pool(self, value: Value, method: Literal["Max", "Average"], window: Window, name: str) -> Value:
         """Take the maximum or mean of windows; a mean leaves padding out."""
         channels = channels_of(value)
         sizes, padding = window.slid(value.shape[1:3])
-        made = self.graph.add(
+        output = self.graph.add(
             f"{method}Pool",
             [self.arranged(value, "first")],
             name,
@@ -127,21 +127,23 @@ class TensorFlowWriter:
             strides=list(window.strides),
             **padding,
         )
-        return Value(made, (value.shape[0], *sizes, channels), "first")
+        return Value(output, (value.shape[0], *sizes, channels), "first")
 
     def normalized(self, value: Value, statistics: dict[str, Array], epsilon: float, name: str) -> Value:
         """Normalize each channel by stored `scale`, `bias`, `mean` and `variance`."""
         inputs = [self.arranged(value, "first") if len(value.shape) == 4 else value.name]
-        if len(value.shape) not in (2, 4) or any(one.shape != (value.shape[-1],) for one in statistics.values()):
+        if len(value.shape) not in (2, 4) or any(
+            statistic.shape != (value.shape[-1],) for statistic in statistics.values()
+        ):
             raise ValueError(
-                f"batch normalization of {list(value.shape)} by {[list(one.shape) for one in statistics.values()]}"
+                f"batch normalization of {list(value.shape)} by {[list(statistic.shape) for statistic in statistics.values()]}"
             )
         inputs += [
             self.constant(f"{name}/{part}", statistics[part].astype(np.float32))
             for part in ("scale", "bias", "mean", "variance")
         ]
-        made = self.graph.add("BatchNormalization", inputs, name, epsilon=epsilon)
-        return Value(made, value.shape, "first" if len(value.shape) == 4 else "last")
+        output = self.graph.add("BatchNormalization", inputs, name, epsilon=epsilon)
+        return Value(output, value.shape, "first" if len(value.shape) == 4 else "last")
 
     def unary(self, operator: str, value: Value, name: str, **attributes: Any) -> Value:
         """Apply an operator to every number by itself."""
@@ -150,8 +152,8 @@ class TensorFlowWriter:
     def clipped(self, value: Value, low: float | None, high: float | None, name: str) -> Value:
         """Limit every number."""
         limits = [
-            "" if one is None else self.constant(f"{name}/{what}", np.array(one, np.float32))
-            for what, one in (("low", low), ("high", high))
+            "" if limit is None else self.constant(f"{name}/{what}", np.array(limit, np.float32))
+            for what, limit in (("low", low), ("high", high))
         ]
         return Value(self.graph.add("Clip", [value.name, *limits], name), value.shape, value.order)
 
@@ -163,11 +165,15 @@ class TensorFlowWriter:
 
     def binary(self, operator: str, first: Value | Array, second: Value | Array, name: str) -> Value:
         """Combine two operands, either of which may be stored; the smaller is repeated along missing axes."""
-        values = [one for one in (first, second) if isinstance(one, Value)]
-        shape = broadcast(*(one.shape for one in (first, second)))
-        alike = all(len(one.shape) in (len(shape), 0) or not isinstance(one, Value) for one in (first, second))
-        order: Order = "first" if alike and len(shape) == 4 and any(one.order == "first" for one in values) else "last"
-        names = [self._operand(one, order, len(shape), f"{name}/constant") for one in (first, second)]
+        values = [operand for operand in (first, second) if isinstance(operand, Value)]
+        shape = broadcast(*(operand.shape for operand in (first, second)))
+        alike = all(
+            len(operand.shape) in (len(shape), 0) or not isinstance(operand, Value) for operand in (first, second)
+        )
+        order: Order = (
+            "first" if alike and len(shape) == 4 and any(operand.order == "first" for operand in values) else "last"
+        )
+        names = [self._operand(operand, order, len(shape), f"{name}/constant") for operand in (first, second)]
         return Value(self.graph.add(operator, names, name), shape, order)
 
     def _operand(self, operand: Value | Array, order: Order, rank: int, name: str) -> str:
@@ -200,7 +206,7 @@ class TensorFlowWriter:
         }
         inputs = [
             source,
-            *(self.constant(f"{name}/{what}", np.array(place, np.int64)) for what, place in bounds.items()),
+            *(self.constant(f"{name}/{what}", np.array(numbers, np.int64)) for what, numbers in bounds.items()),
         ]
         return Value(self.graph.add("Slice", inputs, name), shape)
 
@@ -208,14 +214,14 @@ class TensorFlowWriter:
         """Join along an axis, in TensorFlow's count."""
         rank = len(values[0].shape)
         axis %= rank
-        if any(len(one.shape) != rank for one in values):
-            raise ValueError(f"joining tensors of {[len(one.shape) for one in values]} axes")
-        order: Order = "first" if rank == 4 and any(one.order == "first" for one in values) else "last"
-        sizes = [one.shape[axis] for one in values]
+        if any(len(part.shape) != rank for part in values):
+            raise ValueError(f"joining tensors of {[len(part.shape) for part in values]} axes")
+        order: Order = "first" if rank == 4 and any(part.order == "first" for part in values) else "last"
+        sizes = [part.shape[axis] for part in values]
         total = None if None in sizes else sum(size or 0 for size in sizes)
-        place = _TO_FIRST.index(axis) if order == "first" else axis
-        made = self.graph.add("Concat", [self.arranged(one, order) for one in values], name, axis=place)
-        return Value(made, (*values[0].shape[:axis], total, *values[0].shape[axis + 1 :]), order)
+        position = _TO_FIRST.index(axis) if order == "first" else axis
+        output = self.graph.add("Concat", [self.arranged(part, order) for part in values], name, axis=position)
+        return Value(output, (*values[0].shape[:axis], total, *values[0].shape[axis + 1 :]), order)
 
     def reshaped(self, value: Value, shape: Sequence[int | None], name: str) -> Value:
         """Give a value another shape, of which the batch axis stays; one further size may be open (None or -1)."""
@@ -228,16 +234,16 @@ class TensorFlowWriter:
             sizes[1 + sizes[1:].index(-1)] = have // known
         if sizes[1:].count(-1) > 1 or (have and -1 not in sizes[1:] and math.prod(sizes[1:]) != have):
             raise ValueError(f"reshaping {list(value.shape)} to {list(shape)}")
-        wanted = self.constant(f"{name}/shape", np.array([0, *sizes[1:]], np.int64))
-        made = self.graph.add("Reshape", [self.arranged(value, "last"), wanted], name)
-        return Value(made, (value.shape[0], *(None if size == -1 else size for size in sizes[1:])))
+        target = self.constant(f"{name}/shape", np.array([0, *sizes[1:]], np.int64))
+        output = self.graph.add("Reshape", [self.arranged(value, "last"), target], name)
+        return Value(output, (value.shape[0], *(None if size == -1 else size for size in sizes[1:])))
 
     def transposed(self, value: Value, perm: Sequence[int], name: str) -> Value:
         """Put the axes into another order; the batch stays first."""
         if perm[0] != 0 or sorted(perm) != list(range(len(value.shape))):
             raise ValueError(f"the order of axes {list(perm)}")
-        made = self.graph.add("Transpose", [self.arranged(value, "last")], name, perm=list(perm))
-        return Value(made, tuple(value.shape[axis] for axis in perm))
+        output = self.graph.add("Transpose", [self.arranged(value, "last")], name, perm=list(perm))
+        return Value(output, tuple(value.shape[axis] for axis in perm))
 
     def reduced(self, operator: str, value: Value, axes: Sequence[int], name: str, *, keep: bool) -> Value:
         """Reduce over axes (ReduceMean, ReduceMax, ReduceMin, ReduceSum), in TensorFlow's count."""
@@ -252,24 +258,24 @@ class TensorFlowWriter:
             else None
         )
         if glob:
-            made = self.graph.add(glob, [self.arranged(value, "first")], name if keep else f"{name}/pool")
+            output = self.graph.add(glob, [self.arranged(value, "first")], name if keep else f"{name}/pool")
             return (
-                Value(made, shape, "first")
+                Value(output, shape, "first")
                 if keep
-                else self.reshaped(Value(made, (shape[0], 1, 1, shape[1]), "first"), shape, name)
+                else self.reshaped(Value(output, (shape[0], 1, 1, shape[1]), "first"), shape, name)
             )
         if first:
             value = Value(self.arranged(value, "last"), value.shape)
         if operator == "ReduceSum":
-            made = self.graph.add(
+            output = self.graph.add(
                 operator,
                 [value.name, self.constant(f"{name}/axes", np.array(gone, np.int64))],
                 name,
                 keepdims=int(keep),
             )
         else:
-            made = self.graph.add(operator, [value.name], name, axes=gone, keepdims=int(keep))
-        return Value(made, shape)
+            output = self.graph.add(operator, [value.name], name, axes=gone, keepdims=int(keep))
+        return Value(output, shape)
 
     def product(self, value: Value, matrix: Array, bias: Array | None, name: str) -> Value:
         """Multiply the last axis with a matrix [inputs, outputs]."""
@@ -280,8 +286,8 @@ class TensorFlowWriter:
         if len(value.shape) == 2:
             biases = [] if bias is None else [self.constant(f"{name}/bias", bias)]
             return Value(self.graph.add("Gemm", [source, stored, *biases], name), shape)
-        made = Value(self.graph.add("MatMul", [source, stored], name if bias is None else f"{name}/product"), shape)
-        return made if bias is None else self.binary("Add", made, bias, name)
+        product = Value(self.graph.add("MatMul", [source, stored], name if bias is None else f"{name}/product"), shape)
+        return product if bias is None else self.binary("Add", product, bias, name)
 
     def resized(self, value: Value, sizes: Pair, method: str, coordinates: str, name: str) -> Value:
         """Resize a picture to (height, width); `method` is nearest or linear, `coordinates` ONNX's name for where
@@ -300,14 +306,14 @@ class TensorFlowWriter:
         else:
             # Runtimes round size times scale differently, so the sizes are given; ONNX wants the batch's too.
             shape = self.graph.add("Shape", [inputs[0]], f"{name}/have", end=2)
-            wanted = self.constant(f"{name}/wanted", np.array(sizes, np.int64))
-            inputs += ["", self.graph.add("Concat", [shape, wanted], f"{name}/sizes", axis=0)]
+            target = self.constant(f"{name}/wanted", np.array(sizes, np.int64))
+            inputs += ["", self.graph.add("Concat", [shape, target], f"{name}/sizes", axis=0)]
         rounding = (
             {"align_corners": "round_prefer_ceil", "asymmetric": "floor"}.get(coordinates, "round_prefer_ceil")
             if method == "nearest"
             else None
         )
-        made = self.graph.add(
+        output = self.graph.add(
             "Resize", inputs, name, mode=method, coordinate_transformation_mode=coordinates, nearest_mode=rounding
         )
-        return Value(made, (value.shape[0], *sizes, channels), "first")
+        return Value(output, (value.shape[0], *sizes, channels), "first")

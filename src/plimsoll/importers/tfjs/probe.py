@@ -67,14 +67,14 @@ def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe
                 f"TensorFlow.js can't run this model: {reason[:300]}", "Does it run in a browser?"
             ) from error
         answers = {}
-        for place, (output, shape) in enumerate(zip(written.outputs, result["outputs"], strict=True)):
-            answers[output] = np.fromfile(folder / f"answer{place}.bin", np.float32).reshape(shape)
+        for index, (output, shape) in enumerate(zip(written.outputs, result["outputs"], strict=True)):
+            answers[output] = np.fromfile(folder / f"answer{index}.bin", np.float32).reshape(shape)
     return Probe(f"TensorFlow.js {result['version']}", feeds, answers), ""
 
 
 def _feeds(stored: Stored, written: ConvertedGraph) -> Arrays:
     chance = np.random.default_rng(0)
-    numbers = sum(one.size for one in stored.weights.values())
+    numbers = sum(array.size for array in stored.weights.values())
     items = 1 if numbers > _FEW else 2
     items = written.graph.batch if isinstance(written.graph.batch, int) else items
     shapes = {name: written.graph.input_shape(name) for name in written.inputs}
@@ -84,9 +84,9 @@ def _feeds(stored: Stored, written: ConvertedGraph) -> Arrays:
 
 def _write(folder: Path, library: Path, stored: Stored, written: ConvertedGraph, feeds: Arrays, chosen: bool) -> None:
     inputs = []
-    for place, (name, feed) in enumerate(feeds.items()):
-        feed.tofile(folder / f"feed{place}.bin")
-        inputs.append({"name": name, "shape": feed.shape, "file": f"feed{place}.bin"})
+    for index, (name, feed) in enumerate(feeds.items()):
+        feed.tofile(folder / f"feed{index}.bin")
+        inputs.append({"name": name, "shape": feed.shape, "file": f"feed{index}.bin"})
     (folder / "weights.bin").write_bytes(stored.data)
     request = {
         "library": str(library),

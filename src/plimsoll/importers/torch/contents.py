@@ -114,7 +114,7 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
     ):
         objects = tuple(tail for tail in tails if re.search(r"constants/(custom|opaque)_obj", tail))
         described = [name for name in names if name.endswith(".json")]
-        running = dict.fromkeys(one for name in described for one in _foreign_code(_read(archive, name, path)))
+        running = dict.fromkeys(code for name in described for code in _foreign_code(_read(archive, name, path)))
         return Contents(
             "exported",
             (*(f"the pickled object {name}" for name in objects), *_own_pickles(archive, names, path), *running),
@@ -122,9 +122,9 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
     if "constants.pkl" in tails:
         code = [name for name in names if "/code/" in name and name.endswith(".py")]
         reaching = {
-            found.group().rstrip("(")
+            match.group().rstrip("(")
             for name in code
-            for found in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))
+            for match in _REACHES_OUT.finditer(_read(archive, name, path).decode("utf-8", "replace"))
         }
         pickles = [_read(archive, name, path) for name in names if name.endswith(".pkl") and "/code/" not in name]
         return Contents(
@@ -141,15 +141,17 @@ def _archive(archive: zipfile.ZipFile, path: Path) -> Contents:
 def _own_pickles(archive: zipfile.ZipFile, names: list[str], path: Path) -> tuple[str, ...]:
     """Return what the tensors that an exported program keeps as archives of their own would run: its sample inputs,
     constants, weights."""
-    found: list[str] = []
+    imported: list[str] = []
     for name in names:
         data = _read(archive, name, path) if name.endswith(".pt") or "/sample_inputs/" in name else b""
         if data.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(io.BytesIO(data)) as inner:
-                found += _globals([_read(inner, part, path) for part in inner.namelist() if part.endswith(".pkl")])[0]
+                imported += _globals([_read(inner, part, path) for part in inner.namelist() if part.endswith(".pkl")])[
+                    0
+                ]
         elif data.startswith(b"\x80"):
-            found += _globals([data])[0]
-    return tuple(dict.fromkeys(found))
+            imported += _globals([data])[0]
+    return tuple(dict.fromkeys(imported))
 
 
 def _pickled(pickles: list[bytes]) -> Contents:
@@ -168,9 +170,9 @@ def _globals(pickles: list[bytes]) -> tuple[tuple[str, ...], list[str]]:
     for data in pickles:
         stream = io.BytesIO(data)
         try:
-            for place in range(_PICKLES_IN_A_ROW):
+            for index in range(_PICKLES_IN_A_ROW):
                 # Behind the last pickle of a file of before 2020 lie the tensors' bytes.
-                if place and data[stream.tell() : stream.tell() + 1] != b"\x80":
+                if index and data[stream.tell() : stream.tell() + 1] != b"\x80":
                     break
                 _walk(stream, unknown, texts)
         except (ValueError, IndexError, UnicodeDecodeError, OverflowError) as error:
@@ -194,7 +196,7 @@ def _walk(stream: io.BytesIO, unknown: dict[str, None], texts: list[str]) -> Non
             _note(str(argument).replace(" ", "."), unknown)
             pushed = [pushed[-1], None]
         elif opcode.name == "STACK_GLOBAL":
-            _note(".".join(one or "?" for one in pushed), unknown)
+            _note(".".join(name or "?" for name in pushed), unknown)
             pushed = [None, None]
         elif opcode.name in ("EXT1", "EXT2", "EXT4"):
             _note("an extension code", unknown)
@@ -222,26 +224,26 @@ def _foreign_code(description: bytes) -> tuple[str, ...]:
     except (ValueError, RecursionError) as error:
         return (f"a description that can't be read ({error})",)
     try:
-        found = [_told(key, value) for key, value in _texts(program)]
+        reasons = [_reason(key, value) for key, value in _texts(program)]
     except RecursionError:
         return ("a description nested too deeply",)
-    return tuple(dict.fromkeys(one for one in found if one))
+    return tuple(dict.fromkeys(reason for reason in reasons if reason))
 
 
 def _texts(value: Any) -> Iterator[tuple[str, str]]:
     """Yield every text below, with the key that it stands under."""
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
-        key, one = waiting.pop()
-        if isinstance(one, dict):
-            waiting += one.items()
-        elif isinstance(one, list):
-            waiting += [(key, part) for part in one]
-        elif isinstance(one, str):
-            yield key, one
+        key, entry = waiting.pop()
+        if isinstance(entry, dict):
+            waiting += entry.items()
+        elif isinstance(entry, list):
+            waiting += [(key, part) for part in entry]
+        elif isinstance(entry, str):
+            yield key, entry
 
 
-def _told(key: str, text: str) -> str:
+def _reason(key: str, text: str) -> str:
     if (key == "expr_str" and not _consists(_SIZE_TOKEN, text)) or (
         key == "guards_code" and not _consists(_GUARD_TOKEN, text)
     ):

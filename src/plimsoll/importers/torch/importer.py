@@ -30,10 +30,10 @@ class Torch(Converter):
         What would run code when it is loaded is refused without `options.trust`. Bare weights need
         `options.architecture`.
         """
-        found = contents.look(path)
-        _check(path, found, options)
+        held = contents.look(path)
+        _check(path, held, options)
         request = {
-            "kind": found.kind,
+            "kind": held.kind,
             "shapes": {name: list(shape) for name, shape in options.input_shapes.items()},
             "batch": options.batch,
             "architecture": options.architecture.rpartition("/")[2].replace(".py:", ":"),
@@ -41,22 +41,22 @@ class Torch(Converter):
         }
         inputs: dict[str, Path | list[Path]] = {"model": path}
         with tempfile.TemporaryDirectory(prefix="plimsoll-torch-") as temporary:
-            if options.trust and found.kind in ("weights", "module"):
+            if options.trust and held.kind in ("weights", "module"):
                 inputs["code"] = _code(path, options.architecture, Path(temporary) / "code")
             try:
-                told = toolchains.run("torch", "torch_to_onnx", request, folder, inputs=inputs)
+                result = toolchains.run("torch", "torch_to_onnx", request, folder, inputs=inputs)
             except ModelError as error:
                 raise ModelError(f"{path}: {error.message}", error.hint) from error
-        _require_names(path, options, told["inputs"], told["outputs"])
+        _require_names(path, options, result["inputs"], result["outputs"])
         return Conversion(
-            folder / "model.onnx", Probe.read(folder / "probe.npz", told["framework"]), notes=tuple(told["notes"])
+            folder / "model.onnx", Probe.read(folder / "probe.npz", result["framework"]), notes=tuple(result["notes"])
         )
 
 
-def _check(path: Path, found: contents.Contents, options: ImportOptions) -> None:
+def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
     """Raise ModelError for what must not be loaded, InputError where the architecture is missing or not wanted."""
-    names = ", ".join(found.suspicious[:6]) + (" …" if len(found.suspicious) > 6 else "")
-    if found.suspicious and not options.trust:
+    names = ", ".join(held.suspicious[:6]) + (" …" if len(held.suspicious) > 6 else "")
+    if held.suspicious and not options.trust:
         what = {
             "exported": "an exported program with pickled objects of its own",
             "torchscript": "a TorchScript archive that reaches outside of the network",
@@ -64,14 +64,14 @@ def _check(path: Path, found: contents.Contents, options: ImportOptions) -> None
                 "a pickle of more than tensors, which runs code when it is loaded (a whole module, or a training"
                 " checkpoint)"
             ),
-        }.get(found.kind, "a pickle")
+        }.get(held.kind, "a pickle")
         hint = "Save the weights alone (torch.save(model.state_dict(), …)) or export the network (torch.export).\n"
         hint += "  If you trust its author like that of a program: --trust."
         raise ModelError(f"{path}: {what}: it names {names}", f"{hint}\n  {_FROM_TORCH}")
-    if found.kind in ("exported", "torchscript") and options.architecture:
+    if held.kind in ("exported", "torchscript") and options.architecture:
         raise InputError(f"{path}: this file carries its network itself", "Leave --architecture out.")
-    if found.kind == "weights" and not (options.architecture and options.trust):
-        some = f" ({', '.join(found.tensors[:4])} …)" if found.tensors else ""
+    if held.kind == "weights" and not (options.architecture and options.trust):
+        some = f" ({', '.join(held.tensors[:4])} …)" if held.tensors else ""
         missing = (
             "nobody said of which network" if not options.architecture else "the code of its network would have to run"
         )
@@ -97,32 +97,36 @@ def _code(path: Path, architecture: str, target: Path) -> Path:
     folders = [given.parent] if given is not None else [path.parent, Path()]
     top = module.partition(".")[0]
     home = next(
-        (one for one in folders if given is not None or (one / f"{top}.py").is_file() or (one / top).is_dir()),
+        (
+            folder
+            for folder in folders
+            if given is not None or (folder / f"{top}.py").is_file() or (folder / top).is_dir()
+        ),
         path.parent,
     )
     files = [
-        one
-        for one in [*home.glob("*.py"), *home.glob("*/**/*.py")]
-        if not re.search(r"(^|/)(\.|site-packages)", one.relative_to(home).as_posix())
+        file
+        for file in [*home.glob("*.py"), *home.glob("*/**/*.py")]
+        if not re.search(r"(^|/)(\.|site-packages)", file.relative_to(home).as_posix())
     ]
-    if sum(one.stat().st_size for one in files) > _MAX_CODE:
+    if sum(file.stat().st_size for file in files) > _MAX_CODE:
         raise InputError(
             f"{home}: more than {_MAX_CODE:,} bytes of Python files",
             "Put the network's code into a folder of its own, and give its path.",
         )
     target.mkdir()
-    for one in files:
-        copied = target / one.relative_to(home)
+    for file in files:
+        copied = target / file.relative_to(home)
         copied.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(one, copied)
+        shutil.copyfile(file, copied)
     return target
 
 
 def _require_names(path: Path, options: ImportOptions, inputs: list[str], outputs: list[str]) -> None:
-    for side, wanted, there in (("input", options.inputs, inputs), ("output", options.outputs, outputs)):
-        if wanted and set(wanted) != set(there):
+    for side, names, there in (("input", options.inputs, inputs), ("output", options.outputs, outputs)):
+        if names and set(names) != set(there):
             raise InputError(
-                f"{path}: its {side}s are {', '.join(there)}, not {', '.join(wanted)}",
+                f"{path}: its {side}s are {', '.join(there)}, not {', '.join(names)}",
                 "Leave the names out: a PyTorch network has the ones of its forward.",
             )
 

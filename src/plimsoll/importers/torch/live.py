@@ -34,7 +34,7 @@ def convert(
     if (
         not isinstance(module, torch.nn.Module)
         or not examples
-        or not all(isinstance(one, torch.Tensor) for one in examples)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in examples)
     ):
         raise InputError(f"from_torch of a {type(module).__name__}, expected an nn.Module and tensors as examples")
     export = _exporter()
@@ -42,7 +42,7 @@ def convert(
     path = folder / "model.onnx"
     try:
         names = _names(module, len(examples))
-        exported = export.from_module(module, [one.detach().cpu() for one in examples], names, batch, path)
+        exported = export.from_module(module, [tensor.detach().cpu() for tensor in examples], names, batch, path)
         free = batch is None and not any("batch is fixed" in note for note in exported.notes)
         export.probe(module, examples, exported, free, folder / "probe.npz")
     except plimsoll_job.RefusedError as error:
@@ -60,11 +60,11 @@ def _names(module: Any, count: int) -> list[str]:
     import inspect
 
     names = [
-        one.name
-        for one in inspect.signature(module.forward).parameters.values()
-        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+        parameter.name
+        for parameter in inspect.signature(module.forward).parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
     ]
-    return names[:count] if len(names) >= count else [f"input_{place}" for place in range(count)]
+    return names[:count] if len(names) >= count else [f"input_{index}" for index in range(count)]
 
 
 def _exporter() -> Any:

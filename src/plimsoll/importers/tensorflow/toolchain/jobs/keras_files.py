@@ -58,21 +58,21 @@ def _objects(part: Any) -> Iterator[tuple[str, str]]:
     registered as."""
     pending = [part]
     while pending:
-        one = pending.pop()
-        if isinstance(one, dict):
-            if "class_name" in one:
-                registered = str(one.get("registered_name") or "")
+        entry = pending.pop()
+        if isinstance(entry, dict):
+            if "class_name" in entry:
+                registered = str(entry.get("registered_name") or "")
                 custom = registered.partition(">")[0] if ">" in registered else ""
-                yield str(one["class_name"]).rpartition(">")[2], str(one.get("module") or custom)
-            pending += one.values()
-        elif isinstance(one, list):
-            pending += one
+                yield str(entry["class_name"]).rpartition(">")[2], str(entry.get("module") or custom)
+            pending += entry.values()
+        elif isinstance(entry, list):
+            pending += entry
 
 
 def names(tensors: Sequence[Any]) -> list[str]:
     """Name a network's inputs or outputs: by what the author called them, else by the layer that they come from; none
     twice."""
-    found: list[str] = []
+    unique: list[str] = []
     for tensor in tensors:
         history = tensor._keras_history
         layer = getattr(history, "operation", None) or history.layer  # Keras 3, Keras 2
@@ -81,5 +81,5 @@ def names(tensors: Sequence[Any]) -> list[str]:
             if not tensor.name or tensor.name.startswith("keras_tensor") or "/" in tensor.name
             else tensor.name
         )
-        found.append(name if name not in found else f"{name}_{sum(one.startswith(name) for one in found)}")
-    return found
+        unique.append(name if name not in unique else f"{name}_{sum(taken.startswith(name) for taken in unique)}")
+    return unique

@@ -62,17 +62,17 @@ def short(tensor: str) -> str:
 def refuse_what_reaches_out(graph: Any, trust: bool) -> None:
     """Refuse a graph that would run Python code or touch files, unless its author is trusted."""
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    found = sorted({node.op for node in nodes} & _REACHES_OUT)
-    if found and not trust:
+    reaching = sorted({node.op for node in nodes} & _REACHES_OUT)
+    if reaching and not trust:
         raise RefusedError(
-            f"it runs code or touches files when it answers ({', '.join(found)})",
+            f"it runs code or touches files when it answers ({', '.join(reaching)})",
             "If you trust its author like that of a program: --trust.",
         )
 
 
 def keep_reachable(graph: Any, outputs: Iterable[str]) -> Any:
     """Return the part of a graph that the outputs need."""
-    return tf.compat.v1.graph_util.extract_sub_graph(graph, [node_of(one) for one in outputs])
+    return tf.compat.v1.graph_util.extract_sub_graph(graph, [node_of(name) for name in outputs])
 
 
 def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict[str, str], dict[str, str], list[str]]:
@@ -89,7 +89,7 @@ def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict
     cut = keep_reachable(graph, chosen)
     if inputs:
         cut = strip_unused_lib.strip_unused(
-            cut, [node_of(name) for name in inputs], [node_of(one) for one in chosen], _types(graph, inputs)
+            cut, [node_of(name) for name in inputs], [node_of(name) for name in chosen], _types(graph, inputs)
         )
     cut, notes = _fix_switches(cut)
     fed = [full(name) for name in inputs] or [f"{name}:0" for name in _placeholders(cut)]
@@ -100,7 +100,7 @@ def choose(graph: Any, inputs: list[str], outputs: list[str]) -> tuple[Any, dict
         )
     if not inputs or not outputs:
         notes.append(f"found inputs {_named(fed)} and outputs {_named(chosen)}")
-    return cut, {short(one): one for one in fed}, {short(one): one for one in chosen}, notes
+    return cut, {short(name): name for name in fed}, {short(name): name for name in chosen}, notes
 
 
 def fix_placeholders(
@@ -173,14 +173,14 @@ def _the_output(graph: Any) -> list[str]:
 
 def _leaves(graph: Any) -> list[str]:
     """Return the nodes that nothing reads and that depend on a placeholder for numbers: what a network is for."""
-    read = {node_of(one) for node in graph.node for one in node.input}
+    read = {node_of(name) for node in graph.node for name in node.input}
     fed = {
         node.name
         for node in graph.node
         if node.op in _PLACEHOLDERS and node.attr["dtype"].type != tf.string.as_datatype_enum and _switch(node) is None
     }
     for node in _in_order(graph):
-        if any(node_of(one) in fed for one in node.input):
+        if any(node_of(name) in fed for name in node.input):
             fed.add(node.name)
     return [
         node.name
@@ -203,11 +203,11 @@ def _in_order(graph: Any) -> list[Any]:
         missing = (
             []
             if node.name in opened
-            else [nodes[node_of(one)] for one in node.input if node_of(one) in nodes and node_of(one) not in done]
+            else [nodes[node_of(name)] for name in node.input if node_of(name) in nodes and node_of(name) not in done]
         )
         opened.add(node.name)
         if missing:
-            stack += [one for one in missing if one.name not in opened]
+            stack += [node for node in missing if node.name not in opened]
         else:
             done[stack.pop().name] = node
     return list(done.values())

@@ -57,18 +57,20 @@ def load_keras(path: Path, request: dict[str, Any]) -> Loaded:
         flat: list[Any] = tf.nest.flatten(model(list(tensors) if len(tensors) > 1 else tensors[0], training=False))
         return flat
 
-    signature = [tf.TensorSpec(one.shape, one.dtype, name=name) for name, one in zip(names, model.inputs, strict=True)]
+    signature = [
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=name) for name, tensor in zip(names, model.inputs, strict=True)
+    ]
     frozen = _freeze(tf.function(call, input_signature=signature).get_concrete_function())
     graph = frozen.graph.as_graph_def()
     refuse_what_reaches_out(graph, request["trust"])
     return _selected(
         Loaded(
             graph,
-            {name: one.name for name, one in zip(names, frozen.inputs, strict=True)},
-            {name: one.name for name, one in zip(results, frozen.outputs, strict=True)},
+            {name: tensor.name for name, tensor in zip(names, frozen.inputs, strict=True)},
+            {name: tensor.name for name, tensor in zip(results, frozen.outputs, strict=True)},
             lambda feeds: {
-                name: one.numpy()
-                for name, one in zip(results, call(*(tf.constant(feeds[name]) for name in names)), strict=True)
+                name: tensor.numpy()
+                for name, tensor in zip(results, call(*(tf.constant(feeds[name]) for name in names)), strict=True)
             },
             framework,
         ),
@@ -124,7 +126,7 @@ def load_savedmodel(path: Path, request: dict[str, Any]) -> Loaded:
         Loaded(
             frozen.graph.as_graph_def(),
             fed,
-            {name: one.name for name, one in zip(results, frozen.outputs, strict=True)},
+            {name: tensor.name for name, tensor in zip(results, frozen.outputs, strict=True)},
             lambda feeds: {
                 name: value.numpy()
                 for name, value in function(**{key: tf.constant(feed) for key, feed in feeds.items()}).items()
@@ -141,8 +143,8 @@ def _freeze(function: Any) -> Any:
 
 def _selected(loaded: Loaded, request: dict[str, Any]) -> Loaded:
     """Keep the outputs that were asked for; all inputs of such a network have to be fed."""
-    wanted_inputs, wanted = request["inputs"], request["outputs"]
-    for what, names, there in (("input", wanted_inputs, loaded.inputs), ("output", wanted, loaded.outputs)):
+    wanted_inputs, wanted_outputs = request["inputs"], request["outputs"]
+    for what, names, there in (("input", wanted_inputs, loaded.inputs), ("output", wanted_outputs, loaded.outputs)):
         for name in names:
             if name not in there:
                 raise RefusedError(f"it has no {what} '{name}'", f"Its {what}s: {', '.join(there)}.")
@@ -151,7 +153,7 @@ def _selected(loaded: Loaded, request: dict[str, Any]) -> Loaded:
             f"all its inputs have to be fed: {', '.join(loaded.inputs)}",
             "Leave --inputs out; to cut it inside, freeze it first with --keep.",
         )
-    outputs = {name: loaded.outputs[name] for name in wanted or loaded.outputs}
+    outputs = {name: loaded.outputs[name] for name in wanted_outputs or loaded.outputs}
     return replace(
         loaded,
         outputs=outputs,
@@ -203,7 +205,7 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
         with tf.compat.v1.Session(graph=graph) as session:
             saver.restore(session, prefix)
             frozen = tf.compat.v1.graph_util.convert_variables_to_constants(
-                session, graph.as_graph_def(), [node_of(one) for one in results.values()]
+                session, graph.as_graph_def(), [node_of(tensor) for tensor in results.values()]
             )
     switches = {f"{node.name}:0": node for node in chosen.node if node.op == "Const"}
     cut, fed, results, _ = choose(frozen, [*fed.values()], [*results.values()])
@@ -227,8 +229,10 @@ def load_checkpoint(path: Path, request: dict[str, Any]) -> Loaded:
 def _signature(meta: Any, request: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Return the inputs and outputs that were asked for, else those of the graph's own signature, else nothing: then
     they are found."""
-    inputs, outputs = [full(one) for one in request["inputs"]], [full(one) for one in request["outputs"]]
+    inputs, outputs = [full(name) for name in request["inputs"]], [full(name) for name in request["outputs"]]
     if "serving_default" not in meta.signature_def:
         return inputs, outputs
     own = meta.signature_def["serving_default"]
-    return inputs or [one.name for one in own.inputs.values()], outputs or [one.name for one in own.outputs.values()]
+    return inputs or [tensor.name for tensor in own.inputs.values()], outputs or [
+        tensor.name for tensor in own.outputs.values()
+    ]

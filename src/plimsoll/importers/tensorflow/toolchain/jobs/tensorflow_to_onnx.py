@@ -103,9 +103,9 @@ def _fold(graph: Any, loaded: Loaded) -> Any:
 
 def _kept(graph: Any, loaded: Loaded, feeds: dict[str, Any], answers: dict[str, Any]) -> str:
     """Hold the frozen graph that is kept against the network that it was made from, and say how far it lies off."""
-    kept = answer(graph, loaded.inputs, loaded.outputs, feeds)
+    stored = answer(graph, loaded.inputs, loaded.outputs, feeds)
     apart = max(
-        float(np.abs(kept[name] - answers[name]).max() / max(float(np.abs(answers[name]).max()), 1e-6))
+        float(np.abs(stored[name] - answers[name]).max() / max(float(np.abs(answers[name]).max()), 1e-6))
         for name in answers
     )
     if not apart < 1e-4:

@@ -31,11 +31,11 @@ def dequantize(model: Any) -> None:
 
 def _scales(tensor: Any) -> Any:
     """Return the scales of a tensor, one or one a channel; none where its numbers mean themselves."""
-    found = tensor.quantization.scale if tensor.quantization is not None else None
+    scale = tensor.quantization.scale if tensor.quantization is not None else None
     return (
         np.zeros(0, np.float32)
-        if found is None or tensor.type == schema.TensorType.FLOAT32
-        else np.asarray(found, np.float32)
+        if scale is None or tensor.type == schema.TensorType.FLOAT32
+        else np.asarray(scale, np.float32)
     )
 
 
@@ -64,7 +64,7 @@ def _make_float(model: Any, tensor: Any) -> None:
 def _leave_out_steps(model: Any, graph: Any, changed: set[int]) -> None:
     """Leave out the operators between floats and integers, and let whoever read what they gave read what they took."""
     same: dict[int, int] = {}
-    kept = []
+    operators = []
     for operator in graph.operators:
         code = model.operatorCodes[operator.opcodeIndex].builtinCode
         source, target = operator.inputs[0], operator.outputs[0]
@@ -78,9 +78,9 @@ def _leave_out_steps(model: Any, graph: Any, changed: set[int]) -> None:
             if target in graph.outputs:
                 _swap_names(graph, source, target)
         else:
-            kept.append(operator)
-    graph.operators = kept
-    for operator in kept:
+            operators.append(operator)
+    graph.operators = operators
+    for operator in operators:
         if hasattr(operator.builtinOptions, "asymmetricQuantizeInputs"):
             operator.builtinOptions.asymmetricQuantizeInputs = False  # It had the kernel quantize what it reads.
         operator.inputs = [same.get(index, index) for index in operator.inputs]

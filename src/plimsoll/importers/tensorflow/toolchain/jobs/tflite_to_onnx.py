@@ -78,9 +78,9 @@ def _refuse_sparse(model: Any) -> None:
 
 def _relative(reference: Any, other: Any) -> float:
     """Return how far two answers lie apart, relative to the larger of each value and their root mean square."""
-    exact, found = reference.astype(np.float64), other.astype(np.float64)
+    exact, actual = reference.astype(np.float64), other.astype(np.float64)
     floor = max(float(np.sqrt(np.mean(exact**2))), 1e-6) if exact.size else 1.0
-    return float((np.abs(found - exact) / np.maximum(np.abs(exact), floor)).max(initial=0))
+    return float((np.abs(actual - exact) / np.maximum(np.abs(exact), floor)).max(initial=0))
 
 
 def _interpreter(path: Path, kernels: Any = tf.lite.experimental.OpResolverType.AUTO) -> Any:
@@ -101,12 +101,12 @@ def _feeds(interpreter: Any) -> Tensors:
     """Make the tensors of the probe; several items where the file takes one at a time, or any number."""
     random = np.random.default_rng(20261122)
     details = interpreter.get_input_details()
-    items = len(_CONTRASTS) if all(len(one["shape"]) and one["shape"][0] == 1 for one in details) else 1
+    items = len(_CONTRASTS) if all(len(detail["shape"]) and detail["shape"][0] == 1 for detail in details) else 1
     feeds = {}
-    for one in details:
-        dtype, shape = one["dtype"], one["shape"]
+    for detail in details:
+        dtype, shape = detail["dtype"], detail["shape"]
         real = np.issubdtype(dtype, np.floating)
-        made = [
+        pictures = [
             (
                 random.uniform(-contrast, contrast, shape)
                 if real
@@ -114,22 +114,28 @@ def _feeds(interpreter: Any) -> Tensors:
             )
             for contrast in _CONTRASTS
         ]
-        feeds[one["name"]] = np.concatenate(made[:items]).astype(dtype) if items > 1 else made[0].astype(dtype)
+        feeds[detail["name"]] = (
+            np.concatenate(pictures[:items]).astype(dtype) if items > 1 else pictures[0].astype(dtype)
+        )
     return feeds
 
 
 def _answer(interpreter: Any, feeds: Tensors) -> Tensors:
     """Answer item after item, in real values: what a file takes and gives in integers is rounded and multiplied back."""
     details = interpreter.get_input_details()
-    items = len(next(iter(feeds.values()))) if all(len(one["shape"]) and one["shape"][0] == 1 for one in details) else 1
+    items = (
+        len(next(iter(feeds.values())))
+        if all(len(detail["shape"]) and detail["shape"][0] == 1 for detail in details)
+        else 1
+    )
     given: dict[str, list[Any]] = {}
     for item in range(items):
-        for one in details:
-            value = feeds[one["name"]]
-            interpreter.set_tensor(one["index"], _to_steps(value[item : item + 1] if items > 1 else value, one))
+        for detail in details:
+            value = feeds[detail["name"]]
+            interpreter.set_tensor(detail["index"], _to_steps(value[item : item + 1] if items > 1 else value, detail))
         interpreter.invoke()
-        for one in interpreter.get_output_details():
-            given.setdefault(one["name"], []).append(_to_values(interpreter.get_tensor(one["index"]), one))
+        for detail in interpreter.get_output_details():
+            given.setdefault(detail["name"], []).append(_to_values(interpreter.get_tensor(detail["index"]), detail))
     return {name: np.concatenate(values) if items > 1 else values[0] for name, values in given.items()}
 
 

@@ -52,11 +52,13 @@ def from_module(
     program = None
     if batch is None:
         free = torch.export.Dim("batch")
-        several = tuple(_with_batch(one, _EXAMPLE_BATCH if len(one) < 2 else len(one)) for one in examples)
+        several = tuple(
+            _with_batch(example, _EXAMPLE_BATCH if len(example) < 2 else len(example)) for example in examples
+        )
         try:
             with _quiet():
                 program = torch.export.export(
-                    module, several, dynamic_shapes=tuple({0: free} if one.ndim else None for one in several)
+                    module, several, dynamic_shapes=tuple({0: free} if example.ndim else None for example in several)
                 )
         except Exception as error:  # noqa: BLE001 - torch raises many kinds; the reason is told
             notes.append(
@@ -64,10 +66,10 @@ def from_module(
                 f" ({_first_line(error)})"
             )
     if program is None:
-        fixed = tuple(one if batch is None else _with_batch(one, batch) for one in examples)
+        fixed = tuple(example if batch is None else _with_batch(example, batch) for example in examples)
         program = _exported(module, fixed)
     with torch.no_grad():
-        answer = module(*(one for one in examples))
+        answer = module(*(example for example in examples))
     outputs = output_names(answer)
     _write(program, path, list(names), outputs)
     return Exported(list(names), outputs, notes)
@@ -89,16 +91,16 @@ def from_script(module: Any, examples: Sequence[torch.Tensor], batch: int | None
     """Write a TorchScript module. The batch is left free where the module itself takes another one than the examples'.
     Raises RefusedError."""
     module = module.eval()
-    names = [one.name for one in module.forward.schema.arguments][1:]
+    names = [argument.name for argument in module.forward.schema.arguments][1:]
     refuse_training(_script_training(module))
     notes = []
-    fixed = tuple(examples if batch is None else (_with_batch(one, batch) for one in examples))
+    fixed = tuple(examples if batch is None else (_with_batch(example, batch) for example in examples))
     with torch.no_grad():
         outputs = output_names(module(*fixed))
         free = batch is None
         if free:
             try:
-                module(*(_with_batch(one, PROBE_BATCH) for one in examples))
+                module(*(_with_batch(example, PROBE_BATCH) for example in examples))
             except Exception as error:  # noqa: BLE001 - what a network raises of its own
                 free = False
                 notes.append(
@@ -129,10 +131,12 @@ def probe(module: Any, examples: Sequence[torch.Tensor], exported: Exported, fre
     """Let the network answer random inputs of the examples' shapes, and keep both; see `Probe.read`."""
     torch.manual_seed(0)
     feeds = []
-    for one in examples:
-        shape = (PROBE_BATCH, *one.shape[1:]) if free_batch and one.ndim else tuple(one.shape)
+    for example in examples:
+        shape = (PROBE_BATCH, *example.shape[1:]) if free_batch and example.ndim else tuple(example.shape)
         feeds.append(
-            torch.rand(shape, dtype=one.dtype) if one.dtype.is_floating_point else torch.zeros(shape, dtype=one.dtype)
+            torch.rand(shape, dtype=example.dtype)
+            if example.dtype.is_floating_point
+            else torch.zeros(shape, dtype=example.dtype)
         )
     with torch.no_grad():
         answers = flat(module(*feeds))
@@ -151,15 +155,15 @@ def flat(answer: Any) -> list[tuple[str, torch.Tensor]]:
         return [("", answer)]
     if isinstance(answer, dict):
         return [
-            (f"{key}_{inner}" if inner else str(key), one)
+            (f"{key}_{inner}" if inner else str(key), tensor)
             for key, value in answer.items()
-            for inner, one in flat(value)
+            for inner, tensor in flat(value)
         ]
     if isinstance(answer, (list, tuple)):
         return [
-            (f"{place}_{inner}" if inner else str(place), one)
-            for place, value in enumerate(answer)
-            for inner, one in flat(value)
+            (f"{index}_{inner}" if inner else str(index), tensor)
+            for index, value in enumerate(answer)
+            for inner, tensor in flat(value)
         ]
     raise RefusedError(
         f"the network answers with a {type(answer).__name__}, expected tensors",
@@ -173,9 +177,9 @@ def output_names(answer: Any) -> list[str]:
     return [key if isinstance(answer, dict) else f"output_{key}" if key else "output" for key in keys]
 
 
-def refuse_training(found: Iterator[str]) -> None:
-    """Raise RefusedError where operators were found that behave as in training."""
-    if first := next(found, ""):
+def refuse_training(reasons: Iterator[str]) -> None:
+    """Raise RefusedError where any operator behaves as in training."""
+    if first := next(reasons, ""):
         raise RefusedError(
             f"the network was saved in training mode: {first}",
             "Call model.eval() before it is exported, and export it again.",
@@ -207,12 +211,12 @@ def _write(program: Any, path: Path, inputs: list[str], outputs: list[str]) -> N
 def _rename(graph: Any, names: dict[str, str]) -> None:
     """Rename values, in subgraphs too; another value that has one of the new names already gets `.inner` behind its
     own."""
-    taken = {one.name for one in (*graph.input, *graph.initializer)} | {
+    taken = {value.name for value in (*graph.input, *graph.initializer)} | {
         name for node in graph.node for name in node.output
     }
     names = {name: f"{name}.inner" for name in names.values() if name in taken and name not in names} | names
-    for one in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        one.name = names.get(one.name, one.name)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = names.get(value.name, value.name)
     for node in graph.node:
         for part in (node.input, node.output):
             part[:] = [names.get(name, name) for name in part]
@@ -224,9 +228,9 @@ def _rename(graph: Any, names: dict[str, str]) -> None:
 def _name_batch(proto: Any) -> None:
     """Call the free first axis of all inputs `N`, wherever it stands."""
     graph = proto.graph
-    first = {one.type.tensor_type.shape.dim[0].dim_param for one in graph.input if one.type.tensor_type.shape.dim} - {
-        ""
-    }
+    first = {
+        value.type.tensor_type.shape.dim[0].dim_param for value in graph.input if value.type.tensor_type.shape.dim
+    } - {""}
     for value in (*graph.input, *graph.output, *graph.value_info):
         for axis in value.type.tensor_type.shape.dim:
             if axis.dim_param in first:
@@ -255,15 +259,15 @@ def _trains(node: Any) -> bool:
         "aten._native_batch_norm_legit.default": 5,
         "aten.native_batch_norm.default": 5,
     }
-    place = flags.get(name)
-    return place is not None and len(node.args) > place and node.args[place] is True
+    position = flags.get(name)
+    return position is not None and len(node.args) > position and node.args[position] is True
 
 
 def _script_training(module: Any) -> Iterator[str]:
     graph = module.inlined_graph  # Its nodes live as long as somebody holds it.
-    for kind, place in (("aten::dropout", 2), ("aten::batch_norm", 5)):
+    for kind, position in (("aten::dropout", 2), ("aten::batch_norm", 5)):
         for node in graph.findAllNodes(kind):
-            flag = list(node.inputs())[place].toIValue()
+            flag = list(node.inputs())[position].toIValue()
             if flag is True:
                 yield f"{kind} with train = True"
 

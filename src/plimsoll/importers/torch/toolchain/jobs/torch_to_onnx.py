@@ -102,7 +102,7 @@ def _sizes(program: Any, name: str) -> list[int | None]:
 def _example_shape(program: Any, name: str) -> list[int | None]:
     """Return an input's shape, its free sizes but the batch as in the example that it was exported with."""
     sizes = _sizes(program, name)
-    names = [str(one) for one in program.graph_signature.user_inputs]
+    names = [str(name) for name in program.graph_signature.user_inputs]
     example = (
         program.example_inputs[0][names.index(name)] if program.example_inputs and program.example_inputs[0] else None
     )
@@ -118,8 +118,12 @@ def _script(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int |
         raise RefusedError(f"PyTorch {torch.__version__} can't load this TorchScript module: {_line(error)}") from error
     arguments = module.forward.schema.arguments[1:]
     graph = module.forward.graph
-    kinds = [one.type() for one in graph.inputs()][1:]
-    known = {one.name: kind.sizes() for one, kind in zip(arguments, kinds, strict=True) if kind.kind() == "TensorType"}
+    kinds = [value.type() for value in graph.inputs()][1:]
+    known = {
+        argument.name: kind.sizes()
+        for argument, kind in zip(arguments, kinds, strict=True)
+        if kind.kind() == "TensorType"
+    }
     if len(known) != len(arguments) or not arguments:
         raise RefusedError(
             "its forward takes something other than tensors", "Wrap it in a module whose inputs are tensors."
@@ -129,7 +133,7 @@ def _script(file: Path, shapes: Mapping[str, Sequence[int | None]], batch: int |
         exported = torch_export.from_script(module, examples, batch, path)
     except RuntimeError as error:
         raise RefusedError(
-            f"the module can't take inputs of {[list(one.shape) for one in examples]}: {_line(error)}",
+            f"the module can't take inputs of {[list(example.shape) for example in examples]}: {_line(error)}",
             "Say what it takes: --shape NAME=1,3,224,224",
         ) from error
     return module, examples, exported, batch is None and not exported.notes
@@ -151,13 +155,13 @@ def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
             f"PyTorch can't load this file: {_line(error)}",
             "What its pickle needs has to be importable: give the code with --architecture.",
         ) from error
-    found = (
+    network = (
         loaded.get("model", loaded)
         if isinstance(loaded, dict) and isinstance(loaded.get("model"), torch.nn.Module)
         else loaded
     )
-    if isinstance(found, torch.nn.Module):
-        return found
+    if isinstance(network, torch.nn.Module):
+        return network
     weights = _weights(loaded)
     network = _built(request["architecture"])
     return _filled(network, weights)
@@ -167,19 +171,19 @@ def _filled(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch
     """Load weights into a network; raises RefusedError, naming what doesn't fit. Names may begin with `module.`, as parallel
     training leaves them."""
     if weights and all(name.startswith("module.") for name in weights):
-        weights = {name.removeprefix("module."): one for name, one in weights.items()}
+        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise RefusedError(f"the weights don't fit the network: {' '.join(str(error).split())[:300]}") from error
     if missing or unexpected:
-        told = [
+        mismatches = [
             f"{len(names)} {what} ({', '.join(names[:4])})"
             for names, what in ((missing, "missing"), (unexpected, "without a place"))
             if names
         ]
         raise RefusedError(
-            f"the weights don't fit the network: {'; '.join(told)}",
+            f"the weights don't fit the network: {'; '.join(mismatches)}",
             "Is it the architecture that they were trained with?",
         )
     return network
@@ -191,7 +195,11 @@ def _weights(loaded: Any) -> dict[str, torch.Tensor]:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
             loaded = loaded[key]
             break
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(one, torch.Tensor) for one in loaded.values()):
+    if (
+        not isinstance(loaded, dict)
+        or not loaded
+        or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values())
+    ):
         raise RefusedError(f"the file holds a {type(loaded).__name__}, expected weights by their names (a state dict)")
     return dict(loaded)
 
@@ -202,9 +210,9 @@ def _built(architecture: str) -> torch.nn.Module:
     module, _, call = architecture.partition(":")
     try:
         parsed = ast.parse(call, mode="eval").body
-        arguments = [ast.literal_eval(one) for one in parsed.args] if isinstance(parsed, ast.Call) else []
+        arguments = [ast.literal_eval(argument) for argument in parsed.args] if isinstance(parsed, ast.Call) else []
         named = (
-            {one.arg: ast.literal_eval(one.value) for one in parsed.keywords if one.arg}
+            {keyword.arg: ast.literal_eval(keyword.value) for keyword in parsed.keywords if keyword.arg}
             if isinstance(parsed, ast.Call)
             else {}
         )
@@ -215,10 +223,10 @@ def _built(architecture: str) -> torch.nn.Module:
             "Give module:callable, or module:callable(10, width=0.5) with plain values.",
         ) from error
     try:
-        found: Any = importlib.import_module(module)
+        built: Any = importlib.import_module(module)
         for part in target.split("."):
-            found = getattr(found, part)
-        network = found(*arguments, **named)
+            built = getattr(built, part)
+        network = built(*arguments, **named)
     except Exception as error:
         raise RefusedError(
             f"the architecture {architecture!r} can't be made: {_line(error)}",
@@ -252,10 +260,12 @@ def _safetensors(file: Path) -> dict[str, torch.Tensor]:
 def _parameters(network: torch.nn.Module) -> list[str]:
     """Return the names of forward's inputs that have no default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    found = [one for one in inspect.signature(network.forward).parameters.values() if one.kind in kinds]
+    parameters = [
+        parameter for parameter in inspect.signature(network.forward).parameters.values() if parameter.kind in kinds
+    ]
     return (
-        [one.name for one in found if one.default is inspect.Parameter.empty]
-        or [one.name for one in found[:1]]
+        [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+        or [parameter.name for parameter in parameters[:1]]
         or ["input"]
     )
 
