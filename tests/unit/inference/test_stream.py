@@ -17,7 +17,7 @@ from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Tensors
 from plimsoll.errors import BuildError
-from plimsoll.preprocessing import formats
+from plimsoll.preprocessing import decode
 from running import until
 from slow_models import SlowPredictor, pictures, slow
 
@@ -188,7 +188,7 @@ def test_slow_files_are_read_by_more_threads_than_there_are_cores(
         time.sleep(0.02)
         with lock:
             under_way -= 1
-        return formats.read(source)
+        return decode.read(source)
 
     monkeypatch.setattr("plimsoll.inference.stream.read", slowly)
     monkeypatch.setattr("plimsoll.inference.stream._SLOW_READ_S", slow_from)
