@@ -92,5 +92,5 @@ def test_neither_do_names_keys_and_ids(end: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Name).validate_python("name" + end)
     if not end.isspace():
-        with pytest.raises(ValueError, match="is no rate"):
+        with pytest.raises(ValueError, match="is not a rate"):
             Rate.parse("10/s" + end)

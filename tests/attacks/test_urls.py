@@ -157,13 +157,13 @@ def test_no_redirect_is_followed(status: str) -> None:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        (answer(b"secret=hunter2\n"), "is no picture"),
-        (answer(b""), "is no picture"),
+        (answer(b"secret=hunter2\n"), "not lead to a picture"),
+        (answer(b""), "not lead to a picture"),
         (
             answer(
                 b"<svg xmlns='http://www.w3.org/2000/svg'/>", "200 OK", "Content-Type: image/png", "Content-Length: 41"
             ),
-            "is no picture",
+            "not lead to a picture",
         ),
         (answer(PNG, "404 Not Found"), "status 404"),
         (answer(PNG, "206 Partial Content"), "status 206"),

@@ -71,7 +71,7 @@ def test_a_key_is_removed(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--rate", "fast"], "is no rate"),
+        (["--rate", "fast"], "is not a rate"),
         (["--burst", "5"], "--burst needs --rate"),
         (["--rate", "5/s", "--burst", "0"], "burst"),
         (["--role", "root"], "role"),

@@ -166,7 +166,7 @@ class Tracing:
     def _no_context() -> Context:
         from opentelemetry.context import Context
 
-        return Context()  # never whatever span this task may be inside of
+        return Context()  # not the span that this task may be inside of
 
 
 def _total(milliseconds: Mapping[str, float]) -> float:
@@ -189,10 +189,10 @@ def _exporter(settings: TracingSettings) -> SpanExporter:
 def _require() -> None:
     for name in ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http"):
         try:
-            found = importlib.util.find_spec(name)
+            spec = importlib.util.find_spec(name)
         except ModuleNotFoundError:
-            found = None
-        if found is None:
+            spec = None
+        if spec is None:
             raise BackendMissingError(
                 f"{name} is not installed; traces need it", "Install it: pip install 'plimsoll-line[otel]'"
             )

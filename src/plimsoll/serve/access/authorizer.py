@@ -59,10 +59,10 @@ class AccessSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks, as far as a request tells."""
+    """Who asks, as far as a request says."""
 
     tokens: frozenset[bytes]
-    """The keys that it shows; more than one is a mistake."""
+    """The keys that it has; more than one is a mistake."""
     address: str
     local: bool
     """Whether it is certainly a program on this machine."""
@@ -126,7 +126,7 @@ class Authorizer:
                 Problem(
                     "input",
                     f"the key '{key.name}' has the role {key.role}, which may not do this",
-                    f"{_WHO[right]} may.",
+                    f"{_ROLES[right]} may.",
                     403,
                 )
             )
@@ -134,7 +134,7 @@ class Authorizer:
         return (
             Admission(key)
             if limit is None
-            else Admission(key, self._taken(self._buckets.of(key.id, limit), f"the key '{key.name}'"))
+            else Admission(key, self._charged(self._buckets.of(key.id, limit), f"the key '{key.name}'"))
         )
 
     def _known(self, keys: KeyStore, caller: Caller) -> Key:
@@ -144,13 +144,11 @@ class Authorizer:
             )
         if len(caller.tokens) > 1:
             raise RequestError(
-                Problem("input", "the request shows several API keys", "Send one, as `Authorization: Bearer KEY`.", 401)
+                Problem("input", "the request has several API keys", "Send one, as `Authorization: Bearer KEY`.", 401)
             )
         key = keys.find(next(iter(caller.tokens)))
         if key is None:
-            raise RequestError(
-                Problem("input", "the API key is not known here", "Was it removed, or is it another service's?", 401)
-            )
+            raise RequestError(Problem("input", "unknown API key", "Was it removed, or is it another service's?", 401))
         if key.expired(self._now()):
             raise RequestError(Problem("input", f"the API key '{key.name}' has expired", "Ask for a new one.", 401))
         return key
@@ -161,25 +159,25 @@ class Authorizer:
             raise RequestError(
                 Problem(
                     "input",
-                    "models are not loaded or unloaded from there without a key",
+                    "this caller may not load or unload models without a key",
                     "Start the service with a file of keys; see `plimsoll keys`.",
                     403,
                 )
             )
         if self._limit is not None:
-            self._taken(self._buckets.of(network(caller.address), self._limit), "this address")
+            self._charged(self._buckets.of(network(caller.address), self._limit), "this address")
         return Admission()
 
-    def _taken(self, bucket: Bucket, whose: str) -> Bucket:
+    def _charged(self, bucket: Bucket, whose: str) -> Bucket:
         wait = bucket.take()
         if wait > 0:
             limit = bucket.limit
-            words = f"{whose} may ask {limit.rate}, and {limit.burst:g} at once"
-            raise RequestError(Problem("overloaded", words, f"Try again in {wait:.1f} s.", 429, wait))
+            message = f"{whose} may ask {limit.rate}, and {limit.burst:g} at once"
+            raise RequestError(Problem("overloaded", message, f"Try again in {wait:.1f} s.", 429, wait))
         return bucket
 
 
-_WHO = {
+_ROLES = {
     "predict": "Keys of the role predict or admin",
     "metrics": "Keys of the role metrics or admin",
     "control": "Keys of the role admin",

@@ -25,11 +25,11 @@ class Rate:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read a rate; raises ValueError in words."""
-        found = _RATE.fullmatch(text.strip())
-        if found is None or float(found[1]) <= 0:
-            raise ValueError(f"{text[:40]!r} is no rate; expected for example 10/s, 600/m, 5000/h or 50000/d")
-        return cls(float(found[1]), _SECONDS[found[2]])
+        """Read a rate; raises ValueError."""
+        match = _RATE.fullmatch(text.strip())
+        if match is None or float(match[1]) <= 0:
+            raise ValueError(f"{text[:40]!r} is not a rate; expected for example 10/s, 600/m, 5000/h or 50000/d")
+        return cls(float(match[1]), _SECONDS[match[2]])
 
     @property
     def per_second(self) -> float:
@@ -101,10 +101,10 @@ class Bucket:
 
 
 class Buckets:
-    """A bucket for each caller; of at most `most` callers, those that were not heard of for longest are forgotten."""
+    """A bucket for each caller; of at most `limit` callers, the least recent are forgotten."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most = most
+    def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
         self._clock = clock
         self._buckets: OrderedDict[Hashable, Bucket] = OrderedDict()
 
@@ -113,7 +113,7 @@ class Buckets:
         bucket = self._buckets.get(caller)
         if bucket is None:
             bucket = self._buckets[caller] = Bucket(limit, self._clock)
-            if len(self._buckets) > self._most:
+            if len(self._buckets) > self._limit:
                 self._buckets.popitem(last=False)
             return bucket
         self._buckets.move_to_end(caller)

@@ -143,20 +143,20 @@ def endpoints(service: Service) -> list[Endpoint]:
         return []
 
     async def nsfw(request: Request) -> VisionResponse | Reply[VisionError]:
-        asked = VisionRequest()
+        question = VisionRequest()
         try:
-            asked = await _read(request, service)
-            sent = await _pictures(request, asked, service.settings)
+            question = await _read(request, service)
+            sent = await _pictures(request, question, service.settings)
         except RequestError as error:
-            return _refused(asked, error.problem, [])
+            return _refused(question, error.problem, [])
         pictures = [picture for picture in sent if isinstance(picture, bytes)]
         try:
             moderated = await moderate(request, service, settings.model, pictures)
         except RequestError as error:
             problems = [picture if isinstance(picture, Problem) else error.problem for picture in sent]
-            return _refused(asked, error.problem, problems)
+            return _refused(question, error.problem, problems)
         return _response(
-            asked, moderated, sent, moderated.threshold if settings.threshold is None else settings.threshold
+            question, moderated, sent, moderated.threshold if settings.threshold is None else settings.threshold
         )
 
     for number, path in enumerate(settings.paths, 1):
@@ -165,7 +165,7 @@ def endpoints(service: Service) -> list[Endpoint]:
 
 
 def _description(number: int) -> Description:
-    question = {"id": "6ba7b810", "model": "nsfw", "images": [f"data:image/png;base64,{PNG}"]}
+    example = {"id": "6ba7b810", "model": "nsfw", "images": [f"data:image/png;base64,{PNG}"]}
     return Description(
         f"photoprismVision{number if number > 1 else ''}",
         "PhotoPrism's vision service: whether pictures are safe.",
@@ -174,24 +174,24 @@ def _description(number: int) -> Description:
             *errors(VisionError, _ERRORS),
         ],
         "A picture without an answer is `unavailable`, and never safe.",
-        takes=[Content(VisionRequest, examples={"one picture": question})],
+        takes=[Content(VisionRequest, examples={"one picture": example})],
     )
 
 
 async def _read(request: Request, service: Service) -> VisionRequest:
     data = read_json(await read_body(request, service), _EXPECTED)
-    asked = validated(VisionRequest, data, status=400, hint=_EXPECTED)
-    asked.id = asked.id[:_MAX_ID]
-    check_count(len(asked.urls), service.settings, _EXPECTED)
-    return asked
+    question = validated(VisionRequest, data, status=400, hint=_EXPECTED)
+    question.id = question.id[:_MAX_ID]
+    check_count(len(question.urls), service.settings, _EXPECTED)
+    return question
 
 
-async def _pictures(request: Request, asked: VisionRequest, settings: Settings) -> list[bytes | Problem]:
+async def _pictures(request: Request, question: VisionRequest, settings: Settings) -> list[bytes | Problem]:
     """Return the bytes of each picture, or what is wrong with it; those that are named by http(s) URLs are fetched
     where that is allowed."""
-    remote = [url for url in asked.urls if not _is_data(url)]
+    remote = [url for url in question.urls if not _is_data(url)]
     fetched = iter(await while_connected(request, urls.fetch_all(remote, settings.urls)) if remote else [])
-    return [_decoded(url) if _is_data(url) else next(fetched) for url in asked.urls]
+    return [_decoded(url) if _is_data(url) else next(fetched) for url in question.urls]
 
 
 def _is_data(url: str) -> bool:
@@ -209,7 +209,7 @@ def _decoded(url: str) -> bytes | Problem:
 
 
 def _response(
-    asked: VisionRequest, moderated: Moderated, sent: Sequence[bytes | Problem], threshold: float
+    question: VisionRequest, moderated: Moderated, sent: Sequence[bytes | Problem], threshold: float
 ) -> VisionResponse:
     rest = iter(moderated.pictures)
     outcomes = [picture if isinstance(picture, Problem) else next(rest) for picture in sent]
@@ -217,7 +217,7 @@ def _response(
         _unavailable(outcome) if isinstance(outcome, Problem) else _verdict(outcome, threshold) for outcome in outcomes
     ]
     model = VisionModel(type="nsfw", name=moderated.model, version=moderated.version)
-    return VisionResponse(id=asked.id, code=200, model=model, result=VisionResult(nsfw=entries))
+    return VisionResponse(id=question.id, code=200, model=model, result=VisionResult(nsfw=entries))
 
 
 def _verdict(outcome: Moderation, threshold: float) -> VisionVerdict:
@@ -230,8 +230,8 @@ def _unavailable(problem: Problem) -> VisionUnavailable:
     return VisionUnavailable(status="unavailable", reason=problem.message)
 
 
-def _refused(asked: VisionRequest, problem: Problem, pictures: Sequence[Problem]) -> Reply[VisionError]:
+def _refused(question: VisionRequest, problem: Problem, pictures: Sequence[Problem]) -> Reply[VisionError]:
     """Return the answer to a request that got none; every picture in it is `unavailable`."""
     status = problem.status if problem.status >= 400 else 500
     nothing = VisionNothing(nsfw=[_unavailable(picture) for picture in pictures])
-    return Reply(VisionError(id=asked.id, code=status, error=problem.message, result=nothing), status, problem)
+    return Reply(VisionError(id=question.id, code=status, error=problem.message, result=nothing), status, problem)

@@ -2,7 +2,7 @@
 
 pict-rs, which stores Lemmy's pictures, accepts an upload where the answer is 2xx and refuses it at anything else
 (src/ingest.rs). 200 is said of a picture that was looked at and is safe, 406 of one that was looked at and is not, and
-another status of one that has no answer: it is refused like an unsafe one, and told apart in logs and metrics.
+another status of one that has no answer: it is refused like an unsafe one, and differs in logs and metrics.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ class Endpoint(Operation):
         """Return the parameters in a decoded path, or None where the path is another's."""
         if self._pattern is None:
             return {} if path == self.path else None
-        found = self._pattern.fullmatch(path)
-        return found.groupdict() if found is not None else None
+        match = self._pattern.fullmatch(path)
+        return match.groupdict() if match is not None else None
 
     def has_method(self, method: str) -> bool:
         """Whether it answers a method; HEAD is answered as GET."""

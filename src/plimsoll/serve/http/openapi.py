@@ -68,8 +68,10 @@ def describe(endpoints: Sequence[Endpoint], access: AccessSettings) -> dict[str,
     """Return the OpenAPI document of these endpoints. Of two with one method and path the first is described: it is the
     one that answers."""
     table = EndpointTable(endpoints, access)
-    described = [(one, one.description) for one in endpoints if one.description is not None]
-    answers = {one: [*description.answers, *_refusals(one, table, access)] for one, description in described}
+    described = [(endpoint, endpoint.description) for endpoint in endpoints if endpoint.description is not None]
+    answers = {
+        endpoint: [*description.answers, *_refusals(endpoint, table, access)] for endpoint, description in described
+    }
     references, definitions = models_json_schema(
         list(dict.fromkeys(_models(described, answers))), ref_template="#/components/schemas/{model}"
     )
@@ -104,10 +106,10 @@ def _refusals(endpoint: Endpoint, table: EndpointTable, access: AccessSettings) 
 def _turned_away(access: AccessSettings, right: Right) -> dict[int, str]:
     meanings = {}
     if access.keys is not None:
-        meanings[401] = "There is no API key, or it is not a good one."
+        meanings[401] = "There is no API key, or it is not a valid one."
         meanings[403] = "The key's role may not do this."
     elif right == "control" and access.control != "anybody":
-        meanings[403] = "Models are not loaded or unloaded from where this was asked."
+        meanings[403] = "This caller may not load or unload models."
     if access.keys is not None or access.address_limit is not None:
         meanings[429] = "The caller asks more often than it may."
     return meanings

@@ -1,5 +1,5 @@
-"""Fetch a picture that a request names by its URL. Off unless hosts are allowed; nothing that is not public is ever
-asked.
+"""Fetch a picture that a request names by its URL. Off unless hosts are allowed; only public addresses are ever
+connected to.
 
 What could go wrong, and what stands against it:
 
@@ -9,7 +9,7 @@ What could go wrong, and what stands against it:
   `Host`
 - a redirect to somewhere else: none is followed
 - endless or huge answers: limits of bytes and time, nothing that is compressed
-- reading what is no picture through error messages: the bytes must begin as a picture does, and are never shown
+- reading through error messages what is not a picture: the bytes must begin as a picture does, and are never quoted
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ class Network:
     resolve: Callable[[str, int], Awaitable[Sequence[str]]]
     """Returns the addresses of a host; raises OSError."""
     admits: Callable[[Address], bool]
-    """Whether an address may be asked."""
+    """Whether an address may be connected to."""
     trust: Callable[[], ssl.SSLContext] = ssl.create_default_context
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A URL in parts."""
+class _Location:
+    """A URL in its parts."""
 
     scheme: str
     host: str
@@ -95,7 +95,7 @@ class _Place:
 
     @property
     def name(self) -> str:
-        """Return what stands in `Host`."""
+        """Return the value of the header `Host`."""
         return self.host if self.port == _PORTS[self.scheme] else f"{self.host}:{self.port}"
 
 
@@ -115,8 +115,8 @@ class _Allowance:
 
 async def resolve(host: str, port: int) -> list[str]:
     """Return the addresses of a host as the system's resolver has them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 def is_public(address: Address) -> bool:
@@ -148,21 +148,23 @@ async def fetch_all(urls: Sequence[str], settings: UrlSettings, network: Network
     allowance = _Allowance(settings.max_request_bytes)
     gate = asyncio.Semaphore(settings.at_once)
 
-    async def one(url: str) -> bytes | Problem:
+    async def outcome(url: str) -> bytes | Problem:
         async with gate:
             try:
                 return await _fetch(url, settings, network, allowance)
             except RequestError as refused:
                 return refused.problem
 
-    return list(await asyncio.gather(*(one(url) for url in urls)))
+    return list(await asyncio.gather(*(outcome(url) for url in urls)))
 
 
 async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _Allowance) -> bytes:
-    place = _parsed(url, settings)
+    location = _parsed(url, settings)
     try:
         async with asyncio.timeout(settings.timeout):
-            return _picture(await _got(place, await _addresses(place, network), settings, (network, allowance)))
+            return _picture(
+                await _download(location, await _addresses(location, network), settings, (network, allowance))
+            )
     except TimeoutError:
         raise RequestError(
             Problem(
@@ -170,10 +172,10 @@ async def _fetch(url: str, settings: UrlSettings, network: Network, allowance: _
             )
         ) from None
     except (OSError, h11.ProtocolError, asyncio.IncompleteReadError) as error:  # ssl's errors are OSErrors
-        raise _unavailable(f"the picture can't be fetched from {place.host}: {_reason(error)}") from error
+        raise _unavailable(f"the picture can't be fetched from {location.host}: {_reason(error)}") from error
 
 
-def _parsed(url: str, settings: UrlSettings) -> _Place:
+def _parsed(url: str, settings: UrlSettings) -> _Location:
     """Take a URL apart; raises RequestError where it is not one of those that are allowed."""
     if not settings.hosts:
         raise _refused(
@@ -201,74 +203,80 @@ def _parsed(url: str, settings: UrlSettings) -> _Place:
             "Neither names and passwords nor [addresses] can stand before it or in its place.",
             400,
         )
-    place = _Place(
+    location = _Location(
         scheme,
         host,
         port if port is not None else _PORTS[scheme],
         (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
     )
-    if not any(_matches(place, entry) for entry in settings.hosts):
+    if not any(_matches(location, entry) for entry in settings.hosts):
         raise _refused(
-            f"pictures of {place.name} may not be fetched",
+            f"pictures of {location.name} may not be fetched",
             "Send their bytes. Who runs this service may allow the host: `[urls] hosts`.",
             400,
         )
-    return place
+    return location
 
 
-def _matches(place: _Place, entry: str) -> bool:
+def _matches(location: _Location, entry: str) -> bool:
     name, _, port = entry.partition(":")
-    if place.port != (int(port) if port else _PORTS[place.scheme]):
+    if location.port != (int(port) if port else _PORTS[location.scheme]):
         return False
-    return place.host.endswith(name[1:]) and place.host != name[2:] if name.startswith("*.") else place.host == name
+    return (
+        location.host.endswith(name[1:]) and location.host != name[2:]
+        if name.startswith("*.")
+        else location.host == name
+    )
 
 
-async def _addresses(place: _Place, network: Network) -> list[str]:
-    """Look a host up once; one address that is not public condemns them all, since a name of the public has no such."""
-    found = [ipaddress.ip_address(text.partition("%")[0]) for text in await network.resolve(place.host, place.port)]
-    if not found:
-        raise _unavailable(f"{place.host} has no address")
-    if not all(network.admits(address) for address in found):
+async def _addresses(location: _Location, network: Network) -> list[str]:
+    """Look a host up once; one address that is not public condemns them all, since a public host has none."""
+    addresses = [
+        ipaddress.ip_address(text.partition("%")[0]) for text in await network.resolve(location.host, location.port)
+    ]
+    if not addresses:
+        raise _unavailable(f"{location.host} has no address")
+    if not all(network.admits(address) for address in addresses):
         raise _refused(
-            f"{place.host} leads to an address that is not public", "Only the public internet is asked.", 400
+            f"{location.host} leads to an address that is not public", "Only public addresses are connected to.", 400
         )
-    return [str(address) for address in found[:_TRIES]]
+    return [str(address) for address in addresses[:_TRIES]]
 
 
-async def _got(
-    place: _Place, addresses: Sequence[str], settings: UrlSettings, reach: tuple[Network, _Allowance]
+async def _download(
+    location: _Location, addresses: Sequence[str], settings: UrlSettings, reach: tuple[Network, _Allowance]
 ) -> bytes:
     network, allowance = reach
-    secure = {"ssl": network.trust(), "server_hostname": place.host} if place.scheme == "https" else {}
+    secure = {"ssl": network.trust(), "server_hostname": location.host} if location.scheme == "https" else {}
     for number, address in enumerate(addresses, 1):
         try:
-            reader, writer = await asyncio.open_connection(address, place.port, limit=_CHUNK, **secure)  # type: ignore[arg-type]
+            reader, writer = await asyncio.open_connection(address, location.port, limit=_CHUNK, **secure)  # type: ignore[arg-type]
             break
         except ConnectionError:
             if number == len(addresses):
                 raise
     try:
-        return await _answer(reader, writer, place, (settings.max_bytes, allowance))
+        return await _answer(reader, writer, location, (settings.max_bytes, allowance))
     finally:
-        writer.transport.abort()  # Nothing more is wanted of it, and a polite end may take its time.
+        writer.transport.abort()  # nothing more is read, and a graceful end may take its time
 
 
 async def _answer(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, place: _Place, limits: tuple[int, _Allowance]
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, location: _Location, limits: tuple[int, _Allowance]
 ) -> bytes:
     """Ask for the picture, and return its bytes."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
     head = [
-        ("Host", place.name),
+        ("Host", location.name),
         ("User-Agent", "Plimsoll"),
         ("Accept", "image/*"),
         ("Accept-Encoding", "identity"),
         ("Connection", "close"),
     ]
-    writer.write(connection.send(h11.Request(method="GET", target=place.path, headers=head)) or b"")
+    writer.write(connection.send(h11.Request(method="GET", target=location.path, headers=head)) or b"")
     writer.write(connection.send(h11.EndOfMessage()) or b"")
     await writer.drain()
-    most, allowance = limits
+    limit, allowance = limits
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -276,18 +284,18 @@ async def _answer(
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(_CHUNK))
         elif isinstance(event, h11.Response):
-            _check(event, most)
+            _check(event, limit)
         elif isinstance(event, h11.Data):
             size += len(event.data)
-            if size > most:
-                raise _too_large(most)
+            if size > limit:
+                raise _too_large(limit)
             allowance.take(len(event.data))
             chunks.append(bytes(event.data))
         elif isinstance(event, (h11.EndOfMessage, h11.ConnectionClosed)):
             return b"".join(chunks)
 
 
-def _check(response: h11.Response, most: int) -> None:
+def _check(response: h11.Response, limit: int) -> None:
     """Refuse an answer by its head: no redirect, no error, nothing compressed, nothing too large."""
     headers = {bytes(name): bytes(value) for name, value in response.headers}
     if 300 <= response.status_code < 400:
@@ -299,9 +307,9 @@ def _check(response: h11.Response, most: int) -> None:
     if response.status_code != 200:
         raise _unavailable(f"the picture's host answered with status {response.status_code}")
     if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise _unavailable("the picture's host sends it compressed, though nobody asked for that")
-    if int(headers.get(b"content-length", b"0")) > most:
-        raise _too_large(most)
+        raise _unavailable("the picture's host sends it compressed, which was not requested")
+    if int(headers.get(b"content-length", b"0")) > limit:
+        raise _too_large(limit)
 
 
 def _picture(data: bytes) -> bytes:
@@ -310,7 +318,7 @@ def _picture(data: bytes) -> bytes:
 
     if sniff(data) is None:
         raise RequestError(
-            Problem("image", "what is at the URL is no picture", "JPEG, PNG, WebP, GIF and BMP are.", 415)
+            Problem("image", "the URL does not lead to a picture", "Expected JPEG, PNG, WebP, GIF or BMP.", 415)
         )
     return data
 
@@ -319,8 +327,8 @@ def _refused(message: str, hint: str, status: int) -> RequestError:
     return RequestError(Problem("input", message, hint, status))
 
 
-def _too_large(most: int) -> RequestError:
-    return _refused(f"the picture at the URL is larger than {most:,} bytes", "Send a smaller one.", 413)
+def _too_large(limit: int) -> RequestError:
+    return _refused(f"the picture at the URL is larger than {limit:,} bytes", "Send a smaller one.", 413)
 
 
 def _unavailable(message: str) -> RequestError:
