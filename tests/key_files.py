@@ -1,4 +1,4 @@
-"""What tests of the door share: a clock that a test turns, and files of keys."""
+"""What tests of access share: a clock that a test turns, and files of keys."""
 
 from __future__ import annotations
 

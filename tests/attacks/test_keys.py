@@ -1,4 +1,4 @@
-"""What a hostile caller shows at the door, and what a hostile or broken file of keys holds."""
+"""What a hostile caller sends in place of a key, and what a hostile or broken file of keys holds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from plimsoll.serve.pipeline import Operation
 
 
 async def open_house(_: Request) -> Response:
-    """What is behind the door."""
+    """What is guarded."""
     return Response(b"in")
 
 
@@ -34,7 +34,7 @@ HOUSE = [
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A guarded application over HTTP, and a good key."""
     file = tmp_path_factory.mktemp("keys") / "keys.toml"
     token, entry = keys.issue("one", Terms())
@@ -66,8 +66,8 @@ def request(*headers: bytes, target: bytes = b"/v1/models", method: bytes = b"GE
     )
 
 
-def test_the_good_key_opens(door: tuple[str, str]) -> None:
-    assert b"200" in ask(door[0], request(b"Authorization: Bearer " + door[1].encode()))
+def test_the_good_key_opens(guarded: tuple[str, str]) -> None:
+    assert b"200" in ask(guarded[0], request(b"Authorization: Bearer " + guarded[1].encode()))
 
 
 HEADERS: dict[str, bytes] = {
@@ -92,8 +92,8 @@ HEADERS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", HEADERS)
-def test_nothing_else_does(door: tuple[str, str], what: str) -> None:
-    url, token = door
+def test_nothing_else_does(guarded: tuple[str, str], what: str) -> None:
+    url, token = guarded
     answer = ask(url, request(HEADERS[what].replace(b"GOOD", token.encode())))
     assert b" 401 " in answer or b" 400 " in answer, answer
 
@@ -111,15 +111,15 @@ def test_nothing_else_does(door: tuple[str, str], what: str) -> None:
         b"/v1/models#/healthz",
     ],
 )
-def test_an_open_path_leads_nowhere_else(door: tuple[str, str], target: bytes) -> None:
+def test_an_open_path_leads_nowhere_else(guarded: tuple[str, str], target: bytes) -> None:
     """The path is compared as it is, and routed as it is."""
     refused = b" 400 " if b"%00" in target else b" 401 "
-    assert refused in ask(door[0], request(target=target))
-    assert refused in ask(door[0], request(target=target, method=b"POST"))
+    assert refused in ask(guarded[0], request(target=target))
+    assert refused in ask(guarded[0], request(target=target, method=b"POST"))
 
 
-def test_thousands_of_headers_and_tokens(door: tuple[str, str]) -> None:
-    url, token = door
+def test_thousands_of_headers_and_tokens(guarded: tuple[str, str]) -> None:
+    url, token = guarded
     many = [b"X-API-Key: plm_%08x_%s" % (number, b"A" * 43) for number in range(500)]
     assert b" 401 " in ask(url, request(*many, b"Authorization: Bearer " + token.encode()))
     assert b" 200 " in ask(url, request(b"Authorization: Bearer " + token.encode()))
@@ -138,15 +138,15 @@ def test_whatever_headers_come_the_caller_can_be_told(headers: list[tuple[bytes,
 
 
 @pytest.fixture(scope="module")
-def ring(tmp_path_factory: pytest.TempPathFactory) -> KeyStore:
-    file = tmp_path_factory.mktemp("ring") / "keys.toml"
+def store(tmp_path_factory: pytest.TempPathFactory) -> KeyStore:
+    file = tmp_path_factory.mktemp("store") / "keys.toml"
     keys.write(file, [keys.issue("one", Terms())[1]])
     return KeyStore(file)
 
 
 @given(token=st.binary(max_size=400))
-def test_no_bytes_open_or_break_the_ring(ring: KeyStore, token: bytes) -> None:
-    assert ring.find(token) is None
+def test_no_bytes_open_or_break_the_store(store: KeyStore, token: bytes) -> None:
+    assert store.find(token) is None
 
 
 GOOD = "[[key]]\nname = 'x'\nid = '00000000'\nsha256 = '" + "a" * 64 + "'\n"
@@ -212,11 +212,11 @@ def test_ten_thousand_keys_do_not_stop_the_service(tmp_path: Path) -> None:
         for number in range(10_000)
     ]
     keys.write(file, entries[:1])
-    ring = KeyStore(file, interval=0.0)
+    store = KeyStore(file, interval=0.0)
     keys.write(file, entries)
 
     async def others() -> int:
-        reading = asyncio.create_task(ring.refresh())
+        reading = asyncio.create_task(store.refresh())
         turns = 0
         while not reading.done():
             await asyncio.sleep(0.005)
@@ -224,7 +224,7 @@ def test_ten_thousand_keys_do_not_stop_the_service(tmp_path: Path) -> None:
         return turns
 
     assert asyncio.run(others()) > 1
-    assert len(ring) == 10_000
+    assert len(store) == 10_000
 
 
 @given(st.text(max_size=80))

@@ -84,8 +84,8 @@ NO_TEXT = (
 
 
 @dataclass(frozen=True)
-class Door:
-    """A service as a caller sees it, and what that caller may."""
+class AccessCase:
+    """A service and one of its callers, and what that caller may."""
 
     access: AccessSettings
     headers: Mapping[str, str]
@@ -93,8 +93,8 @@ class Door:
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Door]:
-    file = tmp_path_factory.mktemp("doors") / "keys.toml"
+def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, AccessCase]:
+    file = tmp_path_factory.mktemp("cases") / "keys.toml"
     tokens = made(file, asks=Terms(), looks=Terms("metrics"), rules=Terms("admin"))
     keys = AccessSettings(keys=file)
     open_metrics = AccessSettings(keys=file, open_metrics=True)
@@ -102,18 +102,18 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Door]:
     everybody: frozenset[Right | None] = frozenset({None, "predict", "metrics"})
     shown = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
     return {
-        "a page, no keys": Door(AccessSettings(), OTHERS_PAGE, everybody),
-        "a proxy, no keys": Door(AccessSettings(), {"X-Forwarded-For": "127.0.0.1"}, everybody),
-        "nobody controls": Door(nobody, {}, everybody),
-        "no key": Door(keys, {}, frozenset({None})),
-        "no key, open metrics": Door(open_metrics, {}, frozenset({None, "metrics"})),
-        "a predict key": Door(keys, shown["asks"], frozenset({None, "predict"})),
-        "a metrics key": Door(keys, shown["looks"], frozenset({None, "metrics"})),
-        "an admin key": Door(keys, shown["rules"], frozenset({None, "predict", "metrics", "control"})),
+        "a page, no keys": AccessCase(AccessSettings(), OTHERS_PAGE, everybody),
+        "a proxy, no keys": AccessCase(AccessSettings(), {"X-Forwarded-For": "127.0.0.1"}, everybody),
+        "nobody controls": AccessCase(nobody, {}, everybody),
+        "no key": AccessCase(keys, {}, frozenset({None})),
+        "no key, open metrics": AccessCase(open_metrics, {}, frozenset({None, "metrics"})),
+        "a predict key": AccessCase(keys, shown["asks"], frozenset({None, "predict"})),
+        "a metrics key": AccessCase(keys, shown["looks"], frozenset({None, "metrics"})),
+        "an admin key": AccessCase(keys, shown["rules"], frozenset({None, "predict", "metrics", "control"})),
     }
 
 
-DOORS = (
+CASES = (
     "a page, no keys",
     "a proxy, no keys",
     "nobody controls",
@@ -252,11 +252,11 @@ def test_every_route_has_its_right(service: Service) -> None:
     assert {(row.method, row.path): row.right for row in endpoints(service)} == RIGHTS
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", CASES)
 def test_every_route_answers_who_may_and_nobody_else(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
 ) -> None:
-    app, caller = guarded(reached, service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, cases[case].access), cases[case]
     for (method, route), need in RIGHTS.items():
         for asked in (method, "HEAD") if method == "GET" else (method,):
             reached.clear()
@@ -265,11 +265,11 @@ def test_every_route_answers_who_may_and_nobody_else(
             assert status == 200 if need in caller.may else status in (401, 403), (asked, route)
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", CASES)
 def test_no_way_of_writing_a_path_gives_more_rights(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
 ) -> None:
-    app, caller = guarded(reached, service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, cases[case].access), cases[case]
 
     async def ask_all(methods: Iterable[str]) -> None:
         for _, route in RIGHTS:
@@ -283,11 +283,11 @@ def test_no_way_of_writing_a_path_gives_more_rights(
     asyncio.run(ask_all(("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE")))
 
 
-@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("case", CASES)
 def test_a_path_that_is_no_text_is_refused_before_anything_else(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
 ) -> None:
-    app, caller = guarded(reached, service, doors[door].access), doors[door]
+    app, caller = guarded(reached, service, cases[case].access), cases[case]
 
     async def ask_all(methods: Iterable[str]) -> None:
         for _, route in RIGHTS:
@@ -303,13 +303,13 @@ def test_a_path_that_is_no_text_is_refused_before_anything_else(
 
 
 def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]]
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]]
 ) -> None:
     found = {}
     for name in ("a page, no keys", "no key", "a predict key"):
-        app = guarded(reached, service, doors[name].access)
+        app = guarded(reached, service, cases[name].access)
         found[name] = [
-            asyncio.run(ask(app, method, path, doors[name].headers))[0]
+            asyncio.run(ask(app, method, path, cases[name].headers))[0]
             for method, path in (
                 ("GET", "/nothing"),
                 ("POST", "/v1/models/x/reload"),
@@ -321,18 +321,18 @@ def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(
 
 
 def test_a_route_that_nobody_classified_needs_the_most(
-    doors: Mapping[str, Door], reached: list[tuple[str, str]]
+    cases: Mapping[str, AccessCase], reached: list[tuple[str, str]]
 ) -> None:
     async def new(_: Request) -> Response:
         reached.append(("GET", "new"))
         return Response()
 
     rows = [endpoint(Operation("/v1/models/{name}/erase", "native"), new)]
-    for door in doors.values():
-        app = http_app(rows, door.access)
+    for case in cases.values():
+        app = http_app(rows, case.access)
         reached.clear()
-        status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", door.headers))
-        assert (status == 200, bool(reached)) == ("control" in door.may,) * 2
+        status, _ = asyncio.run(ask(app, "GET", "/v1/models/tiny/erase", case.headers))
+        assert (status == 200, bool(reached)) == ("control" in case.may,) * 2
 
 
 RAW = (
@@ -369,11 +369,11 @@ def raw(url: str, target: bytes, headers: Mapping[str, str], method: bytes = b"P
     return int(answer.split()[1]) if answer else 0
 
 
-@pytest.mark.parametrize("door", ["a page, no keys", "nobody controls", "a predict key"])
+@pytest.mark.parametrize("case", ["a page, no keys", "nobody controls", "a predict key"])
 def test_bytes_over_a_connection_do_not_unload_a_model(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], door: str
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
 ) -> None:
-    caller = doors[door]
+    caller = cases[case]
     unload = target_of(UNLOAD)
     with running(guarded(reached, service, caller.access)) as url:
         assert raw(url, b"/v1/predict", caller.headers) == 200
@@ -400,9 +400,9 @@ def test_bytes_over_a_connection_do_not_unload_a_model(
 
 @pytest.mark.parametrize("host", ["x", "x/v2/", "x?", "x#", "x/healthz?", "evil.example/v2"])
 def test_the_host_header_changes_neither_rights_nor_the_form_of_errors(
-    service: Service, doors: Mapping[str, Door], reached: list[tuple[str, str]], host: str
+    service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], host: str
 ) -> None:
-    caller = doors["a predict key"]
+    caller = cases["a predict key"]
     app = guarded(reached, service, caller.access)
     for path, is_text in (("/nothing", False), ("/v2/nothing/at/all", True), ("/v2%3Fx", True), ("/page%3F/v2", False)):
         status, body = asyncio.run(ask(app, "GET", path, {**caller.headers, "Host": host}))

@@ -200,7 +200,7 @@ def _parsed(url: str, settings: UrlSettings) -> _Location:
     if "@" in parts.netloc or not re.fullmatch(_HOST, host):
         raise _refused(
             "the URL has no plain host name",
-            "Neither names and passwords nor [addresses] can stand before it or in its place.",
+            "User names, passwords and [addresses] are not allowed.",
             400,
         )
     location = _Location(

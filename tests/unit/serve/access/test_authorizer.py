@@ -20,15 +20,15 @@ def caller(*tokens: str, address: str = "192.0.2.1", local: bool = False) -> Cal
     return Caller(frozenset(token.encode() for token in tokens), address, local)
 
 
-def refused(door: Authorizer, who: Caller, need: Right = "predict") -> Problem:
+def refused(authorizer: Authorizer, who: Caller, right: Right = "predict") -> Problem:
     with pytest.raises(RequestError) as raised:
-        run(door.admit(who, need))
+        run(authorizer.admit(who, right))
     return raised.value.problem
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
-    """A doorkeeper with a key of each kind, and its clock."""
+def keyed(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
+    """An authorizer with a key of each kind, and its clock."""
     clock = Clock()
     past = datetime.fromtimestamp(500, UTC)
     soon = datetime.fromtimestamp(1500, UTC)
@@ -50,50 +50,50 @@ def door(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
     [("asks", {"predict"}), ("looks", {"metrics"}), ("rules", {"predict", "metrics", "control"})],
 )
 def test_a_role_may_what_it_says_and_nothing_else(
-    door: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]
+    keyed: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]
 ) -> None:
     needs: tuple[Right, ...] = ("predict", "metrics", "control")
-    for need in needs:
-        if need in rights:
-            ticket = run(door[0].admit(caller(door[1][who]), need))
-            assert ticket.key is not None
-            assert ticket.key.name == who
+    for right in needs:
+        if right in rights:
+            admission = run(keyed[0].admit(caller(keyed[1][who]), right))
+            assert admission.key is not None
+            assert admission.key.name == who
         else:
-            problem = refused(door[0], caller(door[1][who]), need)
+            problem = refused(keyed[0], caller(keyed[1][who]), right)
             assert problem.status == 403
             assert who in problem.message
 
 
-def test_keys_are_needed_and_end(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
-    doorkeeper, tokens, clock = door
-    assert refused(doorkeeper, caller(local=True)).status == 401
-    assert refused(doorkeeper, caller(tokens["asks"], tokens["slow"])).status == 401
-    assert "expired" in refused(doorkeeper, caller(tokens["over"])).message
-    run(doorkeeper.admit(caller(tokens["ends"]), "predict"))
+def test_keys_are_needed_and_end(keyed: tuple[Authorizer, dict[str, str], Clock]) -> None:
+    authorizer, tokens, clock = keyed
+    assert refused(authorizer, caller(local=True)).status == 401
+    assert refused(authorizer, caller(tokens["asks"], tokens["slow"])).status == 401
+    assert "expired" in refused(authorizer, caller(tokens["over"])).message
+    run(authorizer.admit(caller(tokens["ends"]), "predict"))
     clock.now = 1500
-    assert refused(doorkeeper, caller(tokens["ends"])).status == 401
+    assert refused(authorizer, caller(tokens["ends"])).status == 401
 
 
-def test_a_key_has_its_own_rate(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
-    doorkeeper, tokens, clock = door
+def test_a_key_has_its_own_rate(keyed: tuple[Authorizer, dict[str, str], Clock]) -> None:
+    authorizer, tokens, clock = keyed
     for _ in range(2):
-        run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
-    problem = refused(doorkeeper, caller(tokens["slow"], address="198.51.100.7"))
+        run(authorizer.admit(caller(tokens["slow"]), "predict"))
+    problem = refused(authorizer, caller(tokens["slow"], address="198.51.100.7"))
     assert (problem.status, problem.kind, problem.retry_after) == (429, "overloaded", 1.0)
-    run(doorkeeper.admit(caller(tokens["asks"]), "predict"))
+    run(authorizer.admit(caller(tokens["asks"]), "predict"))
     clock.now += 1
-    run(doorkeeper.admit(caller(tokens["slow"]), "predict"))
+    run(authorizer.admit(caller(tokens["slow"]), "predict"))
 
 
-def test_pictures_are_charged_where_they_count(door: tuple[Authorizer, dict[str, str], Clock]) -> None:
-    doorkeeper, tokens, clock = door
-    run(doorkeeper.admit(caller(tokens["counted"]), "predict")).settle(30)
-    assert refused(doorkeeper, caller(tokens["counted"])).retry_after == pytest.approx(2.1)
+def test_pictures_are_charged_where_they_count(keyed: tuple[Authorizer, dict[str, str], Clock]) -> None:
+    authorizer, tokens, clock = keyed
+    run(authorizer.admit(caller(tokens["counted"]), "predict")).settle(30)
+    assert refused(authorizer, caller(tokens["counted"])).retry_after == pytest.approx(2.1)
     clock.now += 2.1
-    run(doorkeeper.admit(caller(tokens["counted"]), "predict")).settle(1)
+    run(authorizer.admit(caller(tokens["counted"]), "predict")).settle(1)
     for _ in range(2):
-        run(doorkeeper.admit(caller(tokens["slow"]), "predict")).settle(30)
-    assert refused(doorkeeper, caller(tokens["slow"])).retry_after == 1.0
+        run(authorizer.admit(caller(tokens["slow"]), "predict")).settle(30)
+    assert refused(authorizer, caller(tokens["slow"])).retry_after == 1.0
 
 
 @pytest.mark.parametrize(
@@ -103,30 +103,30 @@ def test_pictures_are_charged_where_they_count(door: tuple[Authorizer, dict[str,
 def test_who_controls_models_without_keys(
     control: Literal["local", "anybody", "nobody"], local: bool, allowed: bool
 ) -> None:
-    door = Authorizer(AccessSettings(control=control))
+    authorizer = Authorizer(AccessSettings(control=control))
     if allowed:
-        assert run(door.admit(caller(local=local), "control")) == Admission()
+        assert run(authorizer.admit(caller(local=local), "control")) == Admission()
     else:
-        assert refused(door, caller(local=local), "control").status == 403
-    run(door.admit(caller(), "predict"))
-    run(door.admit(caller(), "metrics"))
+        assert refused(authorizer, caller(local=local), "control").status == 403
+    run(authorizer.admit(caller(), "predict"))
+    run(authorizer.admit(caller(), "metrics"))
 
 
 def test_addresses_share_a_limit_by_network() -> None:
     clock = Clock()
-    door = Authorizer(AccessSettings.model_validate({"address_rate": "1/s", "address_burst": 1}), clock=clock)
-    run(door.admit(caller(address="2001:db8:1:2::1"), "predict"))
-    assert refused(door, caller(address="2001:db8:1:2:ffff::9")).status == 429
-    run(door.admit(caller(address="2001:db8:1:3::1"), "predict"))
-    run(door.admit(caller(address="192.0.2.1"), "predict"))
-    assert refused(door, caller(address="::ffff:192.0.2.1")).status == 429
-    run(door.admit(caller(address="192.0.2.2"), "predict"))
+    authorizer = Authorizer(AccessSettings.model_validate({"address_rate": "1/s", "address_burst": 1}), clock=clock)
+    run(authorizer.admit(caller(address="2001:db8:1:2::1"), "predict"))
+    assert refused(authorizer, caller(address="2001:db8:1:2:ffff::9")).status == 429
+    run(authorizer.admit(caller(address="2001:db8:1:3::1"), "predict"))
+    run(authorizer.admit(caller(address="192.0.2.1"), "predict"))
+    assert refused(authorizer, caller(address="::ffff:192.0.2.1")).status == 429
+    run(authorizer.admit(caller(address="192.0.2.2"), "predict"))
 
 
 def test_without_settings_everybody_may_ask() -> None:
-    door = Authorizer(AccessSettings())
+    authorizer = Authorizer(AccessSettings())
     for _ in range(1000):
-        assert run(door.admit(caller(), "predict")) == Admission()
+        assert run(authorizer.admit(caller(), "predict")) == Admission()
 
 
 def test_addresses() -> None:
@@ -147,10 +147,10 @@ def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any]) -> 
 
 def test_an_empty_file_lets_nobody_in(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "k").write_text("")
-    door = Authorizer(AccessSettings(keys=tmp_path / "k"))
+    authorizer = Authorizer(AccessSettings(keys=tmp_path / "k"))
     assert "nobody is let in" in caplog.text
-    assert refused(door, caller("plm_00000000_" + "A" * 43)).status == 401
-    assert refused(door, caller()).status == 401
+    assert refused(authorizer, caller("plm_00000000_" + "A" * 43)).status == 401
+    assert refused(authorizer, caller()).status == 401
 
 
 def test_every_role_has_rights() -> None:

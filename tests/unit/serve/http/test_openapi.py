@@ -169,7 +169,7 @@ def test_what_is_not_as_a_schema_says_is_found(value: Any, schema: str) -> None:
     assert list(problems(value, {"$ref": f"#/components/schemas/{schema}"}, document))
 
 
-def test_contracts_stand_where_they_are_configured() -> None:
+def test_other_products_interfaces_stand_where_they_are_configured() -> None:
     document = document_of(ELSEWHERE)
     assert {"/v1/vision/nsfw", "/api/v1/vision/nsfw", "/hooks/pictrs"} <= document["paths"].keys()
     assert not {"/v1/detect-images", "/v1/validate"} & document["paths"].keys()
@@ -197,7 +197,7 @@ def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> Non
         "anyOf"
     ]
     assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "ErrorResponse"], (
-        "both the contract and the door say 429"
+        "both pict-rs's interface and the authorizer answer 429"
     )
 
     usual, limited = document_of({}), document_of(OFF)
