@@ -1,4 +1,4 @@
-# An image that carries its model: rolling out the image rolls out the model. BUNDLE is a bundle's folder, inside the build's context:
+# An image that contains its model: rolling out the image rolls out the model. BUNDLE is a bundle's folder inside the build context:
 #   docker build -f deploy/docker/model.Dockerfile --build-arg BUNDLE=open_nsfw.plimsoll -t plimsoll-open-nsfw:1 FOLDER
 
 ARG PLIMSOLL=plimsoll:0.1.0
