@@ -23,7 +23,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError
-from plimsoll.system import build_cache
+from plimsoll.system import cache
 
 TORCH = Target("torch", "cpu", "float32")
 PLAIN = {"compiler": "none"}
@@ -184,7 +184,7 @@ def test_a_free_size_is_computed_with_and_a_batch_beyond_the_largest_is_cut(
 
 
 def _built() -> set[Path]:
-    return set((build_cache.folder_of("torch") / "built").glob("*/program.pt2"))
+    return set((cache.runtime_folder("torch") / "built").glob("*/program.pt2"))
 
 
 @needs_torch

@@ -17,7 +17,7 @@ import pytest
 
 from plimsoll.cli import inspect
 from plimsoll.system import host, subprocesses
-from plimsoll.system.subprocesses import Limits
+from plimsoll.system.subprocesses import ProcessLimits
 from running import start
 from small_models import SPEC, TENSOR_SPEC, brightness, small_model
 
@@ -107,7 +107,7 @@ def test_jobs_are_told_before_they_import_anything(home: Path, tmp_path: Path, m
         " os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
-    assert subprocesses.run("importing_job", {}, tmp_path / "job", Limits(60))["value"] == "1"
+    assert subprocesses.run_job("importing_job", {}, tmp_path / "job", ProcessLimits(60))["value"] == "1"
     assert not files_in(home)
 
 

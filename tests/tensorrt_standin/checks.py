@@ -25,7 +25,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError, TargetError
 from plimsoll.quantize import Calibration, StaticOptions, calibrate, static
-from plimsoll.system import build_cache, gpu
+from plimsoll.system import cache, gpu
 
 Array = NDArray[np.float32]
 GENERATION = int(os.environ["STANDIN_TENSORRT"])
@@ -103,10 +103,10 @@ def test_an_output_whose_size_depends_on_the_picture(tmp_path: Path) -> None:
 def test_the_second_build_is_taken_from_the_cache_and_other_options_build_anew(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx")
     first = build(model, FLOAT32, tmp_path / "a", effort=1, workspace_mb=64)
-    before = len(list((build_cache.folder_of("tensorrt") / "built").iterdir()))
+    before = len(list((cache.runtime_folder("tensorrt") / "built").iterdir()))
     again = build(model, FLOAT32, tmp_path / "b", effort=1, workspace_mb=64)
     assert again.path.read_bytes() == first.path.read_bytes()
-    assert len(list((build_cache.folder_of("tensorrt") / "built").iterdir())) == before
+    assert len(list((cache.runtime_folder("tensorrt") / "built").iterdir())) == before
     assert (plan_of(first)["effort"], plan_of(first)["workspace"]) == (1, 64 << 20)
     assert "TF32" not in plan_of(first)["flags"]
     other = build(model, FLOAT32, tmp_path / "c", effort=2, tf32=True, hardware="ampere_plus")
@@ -194,7 +194,7 @@ def test_a_builder_that_crashes_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="segmentation fault") as caught:
         Runner.open(model, FLOAT32)
     assert "log" in caught.value.hint
-    assert not list((build_cache.folder_of("tensorrt") / "built").glob("*.part"))
+    assert not list((cache.runtime_folder("tensorrt") / "built").glob("*.part"))
 
 
 def test_a_gpu_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float 
         "images": [str(images[index % len(images)].resolve()) for index in range(PICTURES)],
     }
     with TemporaryDirectory(prefix="plimsoll-footprint-") as folder:
-        result = subprocesses.run(__name__, payload, Path(folder), subprocesses.Limits(timeout_s))
+        result = subprocesses.run_job(__name__, payload, Path(folder), subprocesses.ProcessLimits(timeout_s))
     peak = math.nan if result["peak_bytes"] is None else float(result["peak_bytes"])
     return Footprint(model.size, result["load_seconds"], peak, ThreadPlan.of("throughput", predictor.cores))
 

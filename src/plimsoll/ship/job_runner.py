@@ -20,7 +20,7 @@ from plimsoll.ship.split import Split
 from plimsoll.ship.store import WorkFolder
 from plimsoll.spec import files as spec_files
 from plimsoll.system import host, subprocesses
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 
 _RANKING_PATIENCE = 5
 """Ranking loads the network once a layer: it may take so many times as long as a candidate."""
@@ -38,7 +38,7 @@ class JobRunner:
         self._wishes = config
         self._note = note
         memory = config.memory_bytes or host.memory_bytes()
-        self._limits = Limits(config.candidate_seconds, int(memory * 0.75) if memory else None)
+        self._limits = ProcessLimits(config.candidate_seconds, int(memory * 0.75) if memory else None)
         self._linted: set[str] = set()
         self._failed: dict[str, JobError] = {}
         self.tell: Callable[[str], None] = lambda _: None
@@ -48,7 +48,11 @@ class JobRunner:
         """Plimsoll's calibrators that are tried; for a table that was given, its own name."""
 
     def run(
-        self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None
+        self,
+        name: str,
+        payload: dict[str, Any],
+        candidates: Iterable[Candidate] = (),
+        limits: ProcessLimits | None = None,
     ) -> dict[str, Any]:
         """Run a piece of work in its own process, after the groundwork for its candidates; raises JobError."""
         for candidate in candidates:
@@ -68,10 +72,14 @@ class JobRunner:
             "objective": self._wishes.objective,
             "cores": host.cores(),
         }
-        return subprocesses.run("plimsoll.ship.job", common | payload, self._work.job(name), limits or self._limits)
+        return subprocesses.run_job("plimsoll.ship.job", common | payload, self._work.job(name), limits or self._limits)
 
     def job(
-        self, name: str, payload: dict[str, Any], candidates: Iterable[Candidate] = (), limits: Limits | None = None
+        self,
+        name: str,
+        payload: dict[str, Any],
+        candidates: Iterable[Candidate] = (),
+        limits: ProcessLimits | None = None,
     ) -> dict[str, Any]:
         """Return what an earlier run kept under this name, or run it now and keep it; raises JobError, which this run
         alone remembers."""
@@ -149,7 +157,7 @@ class JobRunner:
             table = str(self.artifacts.tables[calibrator])
             self.tell("ranking the layers by the deviation that each causes in int8")
             payload = {"do": "rank", "table": table, "pictures": list(self._split.selection[:RANKED_ON])}
-            patience = Limits(_RANKING_PATIENCE * self._limits.seconds, self._limits.memory_bytes)
+            patience = ProcessLimits(_RANKING_PATIENCE * self._limits.seconds, self._limits.memory_bytes)
             ranked = self.job(f"rank-{calibrator}", payload, limits=patience)["layers"]
             names = tuple(layer["name"] for layer in ranked)
             self.artifacts = replace(self.artifacts, rankings={**self.artifacts.rankings, calibrator: names})

@@ -1,7 +1,7 @@
-"""Run a piece of work in a process of its own, so that a crash, a hang or a memory hog is a sentence and not the end.
+"""Run work in a process of its own, so that a crash, a hang or a memory hog becomes an error instead of the end.
 
-The work is a module with `run(payload) -> result`, both JSON. The process is watched: it ends at its timeout, when it
-holds more memory than it may, and when whoever started it is gone. What it printed is kept in a log.
+A job is a module with `run(payload) -> result`, both JSON. Its process is watched: it is ended at its timeout, when it
+holds more memory than it may, and when the process that started it is gone. What it printed is kept in a log.
 """
 
 from __future__ import annotations
@@ -31,60 +31,59 @@ _SIGNALS = {
     "SIGBUS": "a bus error",
     "SIGILL": "an illegal instruction: it was built for another processor",
     "SIGFPE": "an arithmetic fault",
-    "SIGABRT": "an abort of its own",
-    "SIGKILL": "the operating system (out of memory?) or somebody else",
-    "SIGTERM": "somebody's request",
+    "SIGABRT": "its own abort",
+    "SIGKILL": "the operating system (out of memory?) or another process",
+    "SIGTERM": "a request to end",
 }
 
 
 @dataclass(frozen=True)
-class Limits:
+class ProcessLimits:
     """What a process may take."""
 
     seconds: float
     memory_bytes: int | None = None
-    """Resident memory of the process and all that it starts; not watched where the system doesn't tell."""
+    """Resident memory of the process and of all that it starts; not watched where the system doesn't tell."""
 
 
 class JobError(PlimsollError):
-    """A piece of work did not finish; the message says why, the hint where its log is."""
+    """A process did not finish its work; the message says why, the hint where its log is."""
 
 
-def run(module: str, payload: dict[str, Any], folder: Path, limits: Limits) -> dict[str, Any]:
+def run_job(module: str, payload: dict[str, Any], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
     """Run `module.run(payload)` in a process of its own and return its result.
 
-    `folder` keeps `job.json` (which repeats the work: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and
-    `result.json`. Raises JobError for whatever ends it early, in words.
+    `folder` keeps `job.json` (which repeats the job: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and
+    `result.json`. Raises JobError, in words, for whatever ends it early.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(
         json.dumps({"module": module, "payload": payload, "parent": os.getpid()}), encoding="utf-8"
     )
-    answer = call([sys.executable, "-m", "plimsoll.system.subprocesses", str(folder)], folder, limits)
-    if "error" in answer:
-        raise JobError(answer["error"], answer["hint"])
-    done: dict[str, Any] = answer["result"]
-    return done
+    outcome = run_for_result([sys.executable, "-m", "plimsoll.system.subprocesses", str(folder)], folder, limits)
+    if "error" in outcome:
+        raise JobError(outcome["error"], outcome["hint"])
+    result: dict[str, Any] = outcome["result"]
+    return result
 
 
-def call(command: Sequence[str], folder: Path, limits: Limits) -> dict[str, Any]:
-    """Run a command that leaves its answer, a JSON object, as `result.json` in `folder`, and return that; raises
-    JobError."""
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    watch(command, folder / "log.txt", limits)
+def run_for_result(command: Sequence[str], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
+    """Run a command that writes a JSON object to `result.json` in `folder`, and return that object; raises JobError."""
+    file = folder / "result.json"
+    file.unlink(missing_ok=True)
+    run_command(command, folder / "log.txt", limits)
     try:
-        answer: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+        result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise JobError("it ended without an answer", _traces(command, folder / "log.txt")) from error
-    return answer
+        raise JobError("it ended without a result", _hint(command, folder / "log.txt")) from error
+    return result
 
 
-def watch(command: Sequence[str], log: Path, limits: Limits) -> None:
-    """Run a command to its end, with all that it starts, its output in `log`.
+def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> None:
+    """Run a command, and all that it starts, to its end, with its output in `log`.
 
-    Raises JobError where it ends with a signal or an exit code but 0, or takes more than it may; the hint says where
-    the log is and which command repeats it.
+    Raises JobError where it ends with a signal or an exit code other than 0, or takes more than it may; the hint says
+    where the log is and which command repeats it.
     """
     with log.open("wb") as output:
         environment = {**os.environ, **host.TELEMETRY_OFF}
@@ -92,26 +91,26 @@ def watch(command: Sequence[str], log: Path, limits: Limits) -> None:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
         )
         try:
-            reason = _watch(process, limits)
+            reason = _wait(process, limits)
         finally:
             _end(process)
     if reason or process.returncode != 0:
-        raise JobError(reason or _reason(process.returncode, log), _traces(command, log))
+        raise JobError(reason or _reason(process.returncode, log), _hint(command, log))
 
 
-def _traces(command: Sequence[str], log: Path) -> str:
-    return f"Its log: {log}; again: {shlex.join(command)}"
+def _hint(command: Sequence[str], log: Path) -> str:
+    return f"Its log: {log}; to repeat it: {shlex.join(command)}"
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits) -> str:
-    """Wait for the end; return why it was ended, or nothing where it ended by itself."""
+def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
+    """Wait for the end; return why the process has to be ended, or nothing where it ended by itself."""
     deadline = time.monotonic() + limits.seconds
     while process.poll() is None:
         if time.monotonic() > deadline:
             return f"it ran longer than its limit of {limits.seconds:.0f} s"
-        held = host.tree_bytes(process.pid) if limits.memory_bytes is not None else None
-        if limits.memory_bytes is not None and held is not None and held > limits.memory_bytes:
-            return f"it held {held / 1e9:.1f} GB of memory; its limit is {limits.memory_bytes / 1e9:.1f} GB"
+        resident = host.tree_bytes(process.pid) if limits.memory_bytes is not None else None
+        if limits.memory_bytes is not None and resident is not None and resident > limits.memory_bytes:
+            return f"it held {resident / 1e9:.1f} GB of memory; its limit is {limits.memory_bytes / 1e9:.1f} GB"
         time.sleep(_POLL_S)
     return ""
 
@@ -142,18 +141,18 @@ def _leave_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """Do the work that a folder's `job.json` describes; run by `run`, or by hand to repeat it."""
+    """Run the job that a folder's `job.json` describes; started by `run_job`, or by hand to repeat it."""
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     if os.getppid() == job["parent"]:
         threading.Thread(target=_leave_with_parent, args=(job["parent"],), daemon=True).start()
-    answer: dict[str, Any]
+    outcome: dict[str, Any]
     try:
-        answer = {"result": importlib.import_module(job["module"]).run(job["payload"])}
+        outcome = {"result": importlib.import_module(job["module"]).run(job["payload"])}
     except PlimsollError as error:
         traceback.print_exc()
-        answer = {"error": error.message, "hint": error.hint}
-    files.write(folder / "result.json", json.dumps(answer))
+        outcome = {"error": error.message, "hint": error.hint}
+    files.write(folder / "result.json", json.dumps(outcome))
 
 
 if __name__ == "__main__":

@@ -99,16 +99,16 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a
     busy machine may hold up."""
     seen: list[dict[str, Any]] = []
-    original = subprocesses.run
+    original = subprocesses.run_job
 
-    def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.Limits) -> dict[str, Any]:
+    def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.ProcessLimits) -> dict[str, Any]:
         seen.append(payload)
         if "hanging" in json.dumps(payload.get("candidate")):
             assert limits.seconds == PATIENCE_S
             limits = replace(limits, seconds=2.0)
         return original(module, payload, folder, limits)
 
-    monkeypatch.setattr(subprocesses, "run", run)
+    monkeypatch.setattr(subprocesses, "run_job", run)
     return seen
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from plimsoll.system import subprocesses
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 from running import until
 
-AMPLE = Limits(120)
+AMPLE = ProcessLimits(120)
 
 WORK = """
 import ctypes, os, sys, time
@@ -61,7 +61,7 @@ def alive(pid: int) -> bool:
 
 
 def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) -> None:
-    assert subprocesses.run(module, {"kind": "double", "value": 21}, tmp_path / "job", AMPLE) == {"twice": 42}
+    assert subprocesses.run_job(module, {"kind": "double", "value": 21}, tmp_path / "job", AMPLE) == {"twice": 42}
     assert (tmp_path / "job" / "log.txt").read_text() == "begun\n"
 
 
@@ -72,21 +72,21 @@ def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) ->
         ("exit", AMPLE, "exit code 7: the last words"),
         ("exception", AMPLE, "by nought"),
         ("ours", AMPLE, "no such layer"),
-        ("hang", Limits(1), "longer than its limit of 1 s"),
+        ("hang", ProcessLimits(1), "longer than its limit of 1 s"),
         ("memory", replace(AMPLE, memory_bytes=300_000_000), "of memory; its limit is 0.3 GB"),
     ],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and memory are told otherwise there")
-def test_what_ends_it_early_is_said(module: str, tmp_path: Path, kind: str, limits: Limits, told: str) -> None:
+def test_what_ends_it_early_is_said(module: str, tmp_path: Path, kind: str, limits: ProcessLimits, told: str) -> None:
     with pytest.raises(JobError, match=told) as caught:
-        subprocesses.run(module, {"kind": kind}, tmp_path / "job", limits)
+        subprocesses.run_job(module, {"kind": kind}, tmp_path / "job", limits)
     assert "log.txt" in caught.value.hint or kind == "ours"
 
 
 def test_an_old_result_is_not_taken_for_a_new_one(module: str, tmp_path: Path) -> None:
-    subprocesses.run(module, {"kind": "double", "value": 1}, tmp_path / "job", AMPLE)
+    subprocesses.run_job(module, {"kind": "double", "value": 1}, tmp_path / "job", AMPLE)
     with pytest.raises(JobError):
-        subprocesses.run(module, {"kind": "exit"}, tmp_path / "job", AMPLE)
+        subprocesses.run_job(module, {"kind": "exit"}, tmp_path / "job", AMPLE)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -94,7 +94,9 @@ def test_its_children_end_with_it(module: str, tmp_path: Path) -> None:
     file = tmp_path / "pid"
     for seconds in (2, 15, 90):  # until that was enough to start a child
         with pytest.raises(JobError, match="longer"):
-            subprocesses.run(module, {"kind": "children", "file": str(file)}, tmp_path / "job", Limits(seconds))
+            subprocesses.run_job(
+                module, {"kind": "children", "file": str(file)}, tmp_path / "job", ProcessLimits(seconds)
+            )
         if file.exists():
             break
     child = int(file.read_text())
@@ -104,8 +106,8 @@ def test_its_children_end_with_it(module: str, tmp_path: Path) -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_it_ends_when_its_parent_is_killed(module: str, tmp_path: Path) -> None:
     program = (
-        f"from plimsoll.system import subprocesses; subprocesses.run({module!r}, {{'kind': 'hang'}},"
-        f" __import__('pathlib').Path({str(tmp_path / 'job')!r}), subprocesses.Limits(300))"
+        f"from plimsoll.system import subprocesses; subprocesses.run_job({module!r}, {{'kind': 'hang'}},"
+        f" __import__('pathlib').Path({str(tmp_path / 'job')!r}), subprocesses.ProcessLimits(300))"
     )
     parent = subprocess.Popen([sys.executable, "-c", program], env=dict(os.environ))
     log = tmp_path / "job" / "log.txt"
@@ -128,7 +130,7 @@ def cmdline(process: Path) -> bytes:
 
 
 def test_a_job_can_be_repeated_by_hand(module: str, tmp_path: Path) -> None:
-    subprocesses.run(module, {"kind": "double", "value": 4}, tmp_path / "job", AMPLE)
+    subprocesses.run_job(module, {"kind": "double", "value": 4}, tmp_path / "job", AMPLE)
     (tmp_path / "job" / "result.json").unlink()
     subprocess.run(
         [sys.executable, "-m", "plimsoll.system.subprocesses", str(tmp_path / "job")], check=True, env=dict(os.environ)

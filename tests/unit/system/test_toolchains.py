@@ -14,7 +14,7 @@ import pytest
 
 from plimsoll.errors import BackendMissingError, BuildError, InputError, ModelError
 from plimsoll.system import toolchains
-from plimsoll.system.subprocesses import Limits
+from plimsoll.system.subprocesses import ProcessLimits
 from plimsoll.system.toolchains import job as jobs
 from running import until
 
@@ -97,7 +97,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def fault(kind: str, folder: Path, limits: Limits | None = None) -> dict[str, object]:
+def fault(kind: str, folder: Path, limits: ProcessLimits | None = None) -> dict[str, object]:
     model = folder / "model.txt"
     (folder / "weights").mkdir()
     (folder / "weights" / "beside.txt").write_text("beside")
@@ -109,7 +109,7 @@ def fault(kind: str, folder: Path, limits: Limits | None = None) -> dict[str, ob
             {"fault": kind},
             folder / "made",
             inputs={"model": (model, folder / "weights" / "beside.txt")},
-            limits=limits or Limits(120),
+            limits=limits or ProcessLimits(120),
         )
     finally:
         assert model.read_text() == "weights"
@@ -153,15 +153,15 @@ def test_a_job_that_passed_leaves_nothing_in_the_cache(ready: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("kind", "limits", "told"),
     [
-        ("segfault", Limits(120), "faults: fault: it was killed by a segmentation fault"),
-        ("abort", Limits(120), "an abort of its own"),
-        ("memory", Limits(120, 300_000_000), "GB of memory; its limit is 0.3 GB"),
-        ("memory of a child", Limits(120, 300_000_000), "GB of memory; its limit is 0.3 GB"),
-        ("raise", Limits(120), "ZeroDivisionError: by nought"),
-        ("network", Limits(120), "no network"),
+        ("segfault", ProcessLimits(120), "faults: fault: it was killed by a segmentation fault"),
+        ("abort", ProcessLimits(120), "its own abort"),
+        ("memory", ProcessLimits(120, 300_000_000), "GB of memory; its limit is 0.3 GB"),
+        ("memory of a child", ProcessLimits(120, 300_000_000), "GB of memory; its limit is 0.3 GB"),
+        ("raise", ProcessLimits(120), "ZeroDivisionError: by nought"),
+        ("network", ProcessLimits(120), "no network"),
     ],
 )
-def test_a_planted_fault_is_contained_and_named(tmp_path: Path, kind: str, limits: Limits, told: str) -> None:
+def test_a_planted_fault_is_contained_and_named(tmp_path: Path, kind: str, limits: ProcessLimits, told: str) -> None:
     with pytest.raises(BuildError, match=told) as caught:
         fault(kind, tmp_path, limits)
     log = Path(caught.value.hint.partition("Its log: ")[2].partition(";")[0])
@@ -177,7 +177,7 @@ def test_a_job_that_hangs_is_ended_and_named(tmp_path: Path) -> None:
         folder = tmp_path / str(seconds)
         folder.mkdir()
         with pytest.raises(BuildError, match=f"longer than its limit of {seconds} s") as caught:
-            fault("hang", folder, Limits(seconds))
+            fault("hang", folder, ProcessLimits(seconds))
         assert not (folder / "made").exists()
         if said := Path(caught.value.hint.partition("Its log: ")[2].partition(";")[0]).read_text():
             break
@@ -233,7 +233,7 @@ def test_an_attempt_of_native_code_is_told(tmp_path: Path, caplog: pytest.LogCap
 def test_a_failed_job_can_be_repeated_by_hand(tmp_path: Path) -> None:
     with pytest.raises(BuildError) as caught:
         fault("segfault", tmp_path)
-    command = caught.value.hint.partition("again: ")[2]
+    command = caught.value.hint.partition("to repeat it: ")[2]
     again = subprocess.run(command, shell=True, capture_output=True, check=False)
     assert b"begun" in again.stdout
     assert again.returncode in {-signal.SIGSEGV, 128 + signal.SIGSEGV}

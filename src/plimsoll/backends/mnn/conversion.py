@@ -28,7 +28,7 @@ from plimsoll.onnx.check import check_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
 from plimsoll.system import subprocesses
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 
 CALIBRATORS = {
     "kl": ("KL", "MAX_ABS"),
@@ -53,7 +53,7 @@ _MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
 text, so not more than that."""
 _GAPS = 4
 """With ranges of ours, MNN's tool is given so many pictures, for the tensors that we know nothing of."""
-_LIMITS = Limits(1800, 12_000_000_000)
+_LIMITS = ProcessLimits(1800, 12_000_000_000)
 
 
 def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None) -> Model:
@@ -88,7 +88,7 @@ def _workplace() -> Iterator[Path]:
 
 def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
     try:
-        subprocesses.run(
+        subprocesses.run_job(
             "plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS
         )
     except JobError as error:

@@ -22,7 +22,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx.form import OnnxForm, form_of, require_form
-from plimsoll.system import build_cache, gpu, subprocesses
+from plimsoll.system import cache, gpu, subprocesses
 
 CALIBRATORS = ("entropy", "minmax")
 """TensorRT 10's own: IInt8EntropyCalibrator2 and IInt8MinMaxCalibrator."""
@@ -55,8 +55,8 @@ def build(model: Model, target: Target, folder: Path, request: BuildRequest) -> 
         "plugins": options.library_digests(),
         "calibration": _digest(request.calibration),
     }
-    kept = build_cache.place(engine.FORMAT, parts)
-    with build_cache.locked(kept):
+    kept = cache.build_folder(engine.FORMAT, parts)
+    with cache.locked(kept):
         if not kept.is_dir():
             with tempfile.TemporaryDirectory(prefix="plimsoll-tensorrt-") as temporary:
                 _make(model, target, request, kept, _prepared(model, target, request, Path(temporary)))
@@ -100,7 +100,7 @@ def _prepared(model: Model, target: Target, request: BuildRequest, folder: Path)
 
 def _make(model: Model, target: Target, request: BuildRequest, kept: Path, network: Path) -> None:
     """Let a process of its own build into the folder where the engine is kept; raises BuildError in words."""
-    with build_cache.building(kept) as (part, work):
+    with cache.building(kept) as (part, work):
         payload: dict[str, Any] = {
             "network": str(network),
             "out": str(part),
@@ -111,11 +111,11 @@ def _make(model: Model, target: Target, request: BuildRequest, kept: Path, netwo
             "calibration": _calibration(_implicit(model, target, request), work),
         }
         try:
-            subprocesses.run(
+            subprocesses.run_job(
                 "plimsoll.backends.tensorrt.job",
                 payload,
                 work,
-                subprocesses.Limits(seconds=60 * request.options.build_minutes),
+                subprocesses.ProcessLimits(seconds=60 * request.options.build_minutes),
             )
         except subprocesses.JobError as error:
             raise BuildError(

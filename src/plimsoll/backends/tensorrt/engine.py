@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from plimsoll.core.model import Model, Reader
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.spec import Spec
-from plimsoll.system import build_cache
+from plimsoll.system import cache
 from plimsoll.system.gpu import Gpu
 
 FORMAT = "tensorrt"
@@ -135,13 +135,13 @@ def facts_file(engine: Path) -> Path:
 
 def timing_file(gpu: Gpu, version: str) -> Path:
     """Return where the timings of kernels on this GPU are kept, with which a second engine is built faster."""
-    name = build_cache.digest({"gpu": gpu.name, "capability": gpu.capability, "tensorrt": version})
-    return build_cache.folder_of(FORMAT) / "timings" / f"{name}.cache"
+    name = cache.build_key({"gpu": gpu.name, "capability": gpu.capability, "tensorrt": version})
+    return cache.runtime_folder(FORMAT) / "timings" / f"{name}.cache"
 
 
 def take(kept: Path, folder: Path, stem: str) -> list[Path]:
     """Copy a kept engine and what belongs to it into `folder` under a name; returns the engine first. Says that it was
     used now."""
-    build_cache.used(kept)
+    cache.mark_used(kept)
     names = [name for name in (ENGINE, facts_file(kept / ENGINE).name, CALIBRATION) if (kept / name).is_file()]
     return [Path(shutil.copyfile(kept / name, folder / name.replace("network", stem, 1))) for name in names]

@@ -18,7 +18,7 @@ from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx import load as onnx_load
-from plimsoll.system import build_cache, gpu, host, subprocesses
+from plimsoll.system import cache, gpu, host, subprocesses
 
 INSTALL = "pip install 'plimsoll-line[torch]'"
 PROGRAM = "program.pt2"
@@ -78,11 +78,11 @@ def compiled(request: CompileRequest, streams: int) -> Program:
         "torch": str(torch.__version__),
         "machine": str(gpu.at(request.device)) if on_gpu else f"{host.processor()} {host.instruction_sets()}",
     }
-    kept = build_cache.place("torch", parts)
-    with build_cache.locked(kept):
+    kept = cache.build_folder("torch", parts)
+    with cache.locked(kept):
         if not kept.is_dir():
             _compile(request, kept)
-        build_cache.used(kept)
+        cache.mark_used(kept)
         # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep
         # to.
         load = require("torch._inductor.package", INSTALL).load_package
@@ -98,7 +98,7 @@ def compiled(request: CompileRequest, streams: int) -> Program:
 
 
 def _compile(request: CompileRequest, kept: Path) -> None:
-    with build_cache.building(kept) as (part, work):
+    with cache.building(kept) as (part, work):
         payload = {
             "network": str(request.model.path.absolute()),
             "files": [str(file.absolute()) for file in request.model.files],
@@ -111,8 +111,8 @@ def _compile(request: CompileRequest, kept: Path) -> None:
             "scratch": str(work / "inductor"),
         }
         try:
-            subprocesses.run(
-                "plimsoll.backends.torch.job", payload, work, subprocesses.Limits(seconds=60 * request.minutes)
+            subprocesses.run_job(
+                "plimsoll.backends.torch.job", payload, work, subprocesses.ProcessLimits(seconds=60 * request.minutes)
             )
         except subprocesses.JobError as error:
             raise BuildError(

@@ -18,7 +18,7 @@ from plimsoll.importers.tfjs.files import Stored
 from plimsoll.importers.tfjs.operators import ConvertedGraph
 from plimsoll.system import npm, subprocesses
 from plimsoll.system.npm import NpmFiles
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 
 _BUNDLE = "dist/tf.min.js"
 LIBRARY = NpmFiles(
@@ -29,7 +29,7 @@ LIBRARY = NpmFiles(
 )
 """TensorFlow.js as one file of 1.5 MB, out of a package of 31 MB."""
 
-_LIMITS = Limits(1200, 8_000_000_000)
+_LIMITS = ProcessLimits(1200, 8_000_000_000)
 _FREE_SIDE = 64
 """Pixels of a picture whose size the network leaves open."""
 _FEW = 20_000_000
@@ -59,7 +59,7 @@ def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe
         feeds = _feeds(stored, written)
         _write(folder, library, stored, written, feeds, chosen)
         try:
-            result = subprocesses.call([node, str(script), str(folder)], folder, _LIMITS)
+            result = subprocesses.run_for_result([node, str(script), str(folder)], folder, _LIMITS)
         except JobError as error:
             log = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = next((line for line in log if "Error" in line), error.message)

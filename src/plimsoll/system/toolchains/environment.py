@@ -19,11 +19,11 @@ import filelock
 
 from plimsoll.errors import BackendMissingError
 from plimsoll.system import subprocesses
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 from plimsoll.system.toolchains.recipe import Recipe, is_complete, python_of, recipe, root
 
 _log = logging.getLogger(__name__)
-_INSTALLING = Limits(3600)
+_INSTALLING = ProcessLimits(3600)
 
 
 def made(name: str) -> bool:
@@ -114,7 +114,7 @@ def _fill(one: Recipe, folder: Path) -> None:
     for step, command in enumerate(commands):
         log = folder / f"make-{step}.txt"
         try:
-            subprocesses.watch(command, log, _INSTALLING)
+            subprocesses.run_command(command, log, _INSTALLING)
         except JobError as error:
             raise BackendMissingError(
                 f"the toolchain '{one.name}' can't be made: {_blame(log) or error.message}",

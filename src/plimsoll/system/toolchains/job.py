@@ -18,7 +18,7 @@ from typing import Any
 from plimsoll.errors import BuildError, InputError, ModelError
 from plimsoll.system import host, subprocesses
 from plimsoll.system.cache import cache_folder
-from plimsoll.system.subprocesses import JobError, Limits
+from plimsoll.system.subprocesses import JobError, ProcessLimits
 from plimsoll.system.toolchains import plimsoll_job
 from plimsoll.system.toolchains.environment import make
 from plimsoll.system.toolchains.recipe import Recipe, python_of, recipe
@@ -51,7 +51,7 @@ def run(
     folder: Path,
     *,
     inputs: Mapping[str, Input] | None = None,
-    limits: Limits | None = None,
+    limits: ProcessLimits | None = None,
 ) -> dict[str, Any]:
     """Run `jobs/<job>.py` of a toolchain, which is made where it isn't there, and return the script's answer.
 
@@ -86,7 +86,7 @@ def run(
         str(place),
     ]
     try:
-        answer = subprocesses.call(command, place, limits or _limits())
+        answer = subprocesses.run_for_result(command, place, limits or _limits())
     except JobError as error:
         (place / "parent").unlink()
         raise BuildError(f"{doing}: {error.message}{_tried(place)}", error.hint) from error
@@ -105,10 +105,10 @@ def run(
     return result
 
 
-def _limits() -> Limits:
+def _limits() -> ProcessLimits:
     """Return what a job may take where nobody says: half an hour, and memory for a large network but not all that the
     machine has."""
-    return Limits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
+    return ProcessLimits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
 
 
 def _fresh(label: str) -> Path:

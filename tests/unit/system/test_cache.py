@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.system import build_cache
+from plimsoll.system import cache
 
 
 @pytest.fixture(autouse=True)
@@ -17,29 +17,29 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_part_is_another_place() -> None:
     parts = {"network": "a", "options": {"x": 1, "y": 2}}
-    assert build_cache.place("torch", parts) == build_cache.place(
+    assert cache.build_folder("torch", parts) == cache.build_folder(
         "torch", {"options": {"y": 2, "x": 1}, "network": "a"}
     )
-    assert build_cache.place("torch", parts) != build_cache.place("torch", {**parts, "options": {"x": 1, "y": 3}})
-    assert build_cache.place("torch", parts) != build_cache.place("tensorrt", parts)
+    assert cache.build_folder("torch", parts) != cache.build_folder("torch", {**parts, "options": {"x": 1, "y": 3}})
+    assert cache.build_folder("torch", parts) != cache.build_folder("tensorrt", parts)
 
 
 def test_what_was_built_is_kept_and_what_failed_is_not() -> None:
     def fail() -> None:
-        with build_cache.locked(kept), build_cache.building(kept) as (part, desk):
+        with cache.locked(build), cache.building(build) as (part, work):
             (part / "program").write_bytes(b"half")
-            (desk / "log.txt").write_text("what went wrong")
+            (work / "log.txt").write_text("what went wrong")
             raise ValueError("halfway")
 
-    kept = build_cache.place("torch", {})
+    build = cache.build_folder("torch", {})
     with pytest.raises(ValueError, match="halfway"):
         fail()
-    assert not kept.exists()
-    assert [file.name for file in kept.parent.rglob("*") if file.is_file() and file.suffix != ".lock"] == ["log.txt"]
-    with build_cache.building(kept) as (part, _):
+    assert not build.exists()
+    assert [file.name for file in build.parent.rglob("*") if file.is_file() and file.suffix != ".lock"] == ["log.txt"]
+    with cache.building(build) as (part, _):
         (part / "program").write_bytes(b"whole")
-    assert (kept / "program").read_bytes() == b"whole"
-    assert [one.name for one in kept.parent.iterdir() if one.is_dir()] == [kept.name]
+    assert (build / "program").read_bytes() == b"whole"
+    assert [folder.name for folder in build.parent.iterdir() if folder.is_dir()] == [build.name]
 
 
 def test_room_is_made_by_those_unused_for_longest(tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_room_is_made_by_those_unused_for_longest(tmp_path: Path) -> None:
         (folder / name / "below").mkdir(parents=True)
         (folder / name / "below" / "program").write_bytes(bytes(100))
         os.utime(folder / name, (10_000 - age, 10_000 - age))
-    build_cache.used(folder / "oldest")
-    build_cache.make_room(folder / "newest", most=250)
-    assert sorted(one.name for one in folder.iterdir()) == ["newest", "oldest"]
-    build_cache.make_room(folder / "newest", most=1)
-    assert sorted(one.name for one in folder.iterdir()) == ["newest"]
+    cache.mark_used(folder / "oldest")
+    cache.evict(folder / "newest", limit=250)
+    assert sorted(build.name for build in folder.iterdir()) == ["newest", "oldest"]
+    cache.evict(folder / "newest", limit=1)
+    assert sorted(build.name for build in folder.iterdir()) == ["newest"]
