@@ -173,8 +173,8 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
     rng = random.Random(seed)
     trials = [trial(row, rng) for row in _ROWS]
     tested = scores(rng, photos)
-    moved = sorted((abs(one["winner"] - one["reference"]) for one in tested), reverse=True)
-    worst = sorted(tested[: len(photos)], key=lambda one: -abs(one["winner"] - one["reference"]))[:10]
+    moved = sorted((abs(score["winner"] - score["reference"]) for score in tested), reverse=True)
+    worst = sorted(tested[: len(photos)], key=lambda score: -abs(score["winner"] - score["reference"]))[:10]
     flips = [{"threshold": threshold, "count": TEST, "flipped": 0, "upper": 0.02367} for threshold in (0.2, 0.8)]
     mean = sum(moved) / len(moved)
     return {
@@ -199,7 +199,7 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
             ],
         },
         "scores": tested,
-        "worst": [{**one, "thumbnail": thumbnail(photos[0].parent / Path(one["path"]).name)} for one in worst],
+        "worst": [{**score, "thumbnail": thumbnail(photos[0].parent / Path(score["path"]).name)} for score in worst],
         "thresholds": [0.2, 0.8],
         "score_label": "nsfw",
         "layers": layers(rng),
@@ -214,9 +214,9 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
     }
 
 
-def report(found: dict[str, Any]) -> Report:
+def report(result: dict[str, Any]) -> Report:
     """Return the report of these details, as of one fixed machine, after the way through its JSON file."""
-    made = Report(
+    written = Report(
         kind="ship",
         subject="open_nsfw, with made-up figures",
         created=datetime(2026, 3, 14, 9, 26, tzinfo=UTC),
@@ -236,6 +236,6 @@ def report(found: dict[str, Any]) -> Report:
                 "pillow": "12.3.0",
             },
         },
-        details=found,
+        details=result,
     )
-    return Report.model_validate_json(made.to_json())
+    return Report.model_validate_json(written.to_json())

@@ -76,7 +76,7 @@ def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: l
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--scenario", "quick"], "choose from offline, single"),
         (["--rate", "5"], "goes with --scenario server"),
@@ -87,8 +87,8 @@ def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: l
         (["--vs", "open_nsfw@quick:quick"], "quick"),
     ],
 )
-def test_what_is_wrong_is_said(plimsoll: Run, few: list[str | Path], arguments: list[str], told: str) -> None:
+def test_what_is_wrong_is_said(plimsoll: Run, few: list[str | Path], arguments: list[str], message: str) -> None:
     done = plimsoll("bench", "open_nsfw", *few, *arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

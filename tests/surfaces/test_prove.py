@@ -96,7 +96,7 @@ def test_json_holds_scores_layers_and_labels(
     report = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert report["kind"] == "prove"
-    assert [one["threshold"] for one in report["details"]["comparison"]["flips"]] == [0.7]
+    assert [flips["threshold"] for flips in report["details"]["comparison"]["flips"]] == [0.7]
     assert report["details"]["comparison"]["labelled"]["accuracy"]["reference"] == 0.75
     assert len(report["details"]["layers"]) > 100
 

@@ -153,10 +153,10 @@ def _in_terms_of(reference: Normalization, other: Normalization) -> Normalizatio
         return other if reference.weights is None and other.weights is None else None
     if reference.weights.shape != other.weights.shape:
         return None
-    ours, theirs = (_by_channel(weights) for weights in (reference.weights, other.weights))
-    products = theirs @ ours.T
-    lengths = np.linalg.norm(ours, axis=1)
-    cosines = products / np.maximum(np.outer(np.linalg.norm(theirs, axis=1), lengths), 1e-30)
+    channels, other_channels = (_by_channel(weights) for weights in (reference.weights, other.weights))
+    products = other_channels @ channels.T
+    lengths = np.linalg.norm(channels, axis=1)
+    cosines = products / np.maximum(np.outer(np.linalg.norm(other_channels, axis=1), lengths), 1e-30)
     matches = np.abs(cosines).argmax(axis=1)
     if sorted(matches) != list(range(len(matches))) or np.abs(cosines).max(axis=1).min() < _SAME_WEIGHTS:
         return None

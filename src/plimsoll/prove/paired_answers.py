@@ -143,15 +143,15 @@ class _PairedInference:
         )
 
     def __call__(self, picture: str) -> PictureAnswers | Failure:
-        ours, reason = self._preprocess(self._reference, picture)
-        shared = self._same_preprocessing and ours is not None
-        theirs, other_reason = (ours, "") if shared else self._preprocess(self._other, picture)
-        outputs, network_reason = self._infer(self._reference, ours)
-        other_outputs, other_network_reason = self._infer(self._other, theirs)
+        preprocessed, reason = self._preprocess(self._reference, picture)
+        shared = self._same_preprocessing and preprocessed is not None
+        other_preprocessed, other_reason = (preprocessed, "") if shared else self._preprocess(self._other, picture)
+        outputs, network_reason = self._infer(self._reference, preprocessed)
+        other_outputs, other_network_reason = self._infer(self._other, other_preprocessed)
         reason, other_reason = reason or network_reason, other_reason or other_network_reason
-        if ours is None or theirs is None or reason or other_reason:
+        if preprocessed is None or other_preprocessed is None or reason or other_reason:
             return Failure(picture, reason, other_reason)
-        return self._compare(picture, (ours, theirs), outputs, other_outputs)
+        return self._compare(picture, (preprocessed, other_preprocessed), outputs, other_outputs)
 
     def _preprocess(self, model: ComparedModel, picture: str) -> tuple[_Preprocessed | None, str]:
         """Return the network's input, or why there is none."""

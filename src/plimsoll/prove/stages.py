@@ -77,25 +77,25 @@ def compare(
 _Pair = tuple[PixelStage | None, PixelStage | None]
 
 
-def _aligned(ours: tuple[PixelStage, ...], theirs: tuple[PixelStage, ...]) -> Iterator[_Pair]:
-    names, other_names = ([stage.step.step for stage in stages] for stages in (ours, theirs))
+def _aligned(reference: tuple[PixelStage, ...], other: tuple[PixelStage, ...]) -> Iterator[_Pair]:
+    names, other_names = ([stage.step.step for stage in stages] for stages in (reference, other))
     matcher = SequenceMatcher(None, names, other_names, autojunk=False)
     for kind, start, end, other_start, other_end in matcher.get_opcodes():
         if kind == "equal":
-            yield from zip(ours[start:end], theirs[other_start:other_end], strict=True)
+            yield from zip(reference[start:end], other[other_start:other_end], strict=True)
         else:
-            yield from ((stage, None) for stage in ours[start:end])
-            yield from ((None, stage) for stage in theirs[other_start:other_end])
+            yield from ((stage, None) for stage in reference[start:end])
+            yield from ((None, stage) for stage in other[other_start:other_end])
 
 
 def _add(picture: ImageSource, aligned: list[_Pair], sums: list[_RunningDifference]) -> None:
     current: bytes | Array = read(picture)
     for (first, second), running in zip(aligned, sums, strict=True):
-        ours = first(current) if first is not None else current
-        theirs = second(current) if second is not None else current
-        if not isinstance(ours, bytes) and not isinstance(theirs, bytes):
-            running.add(ours, theirs)
-        current = ours
+        after = first(current) if first is not None else current
+        other_after = second(current) if second is not None else current
+        if not isinstance(after, bytes) and not isinstance(other_after, bytes):
+            running.add(after, other_after)
+        current = after
 
 
 def _note(first: PixelStage | None, second: PixelStage | None) -> str:
@@ -108,9 +108,9 @@ def _note(first: PixelStage | None, second: PixelStage | None) -> str:
 
 def _settings(first: Step, second: Step) -> Iterator[str]:
     for key in type(first).model_fields:
-        ours, theirs = getattr(first, key), getattr(second, key)
-        if ours != theirs and key not in {"formats", "max_megapixels"}:
-            yield f"{key} = {_in_words(theirs)}, the reference has {_in_words(ours)}"
+        value, other_value = getattr(first, key), getattr(second, key)
+        if value != other_value and key not in {"formats", "max_megapixels"}:
+            yield f"{key} = {_in_words(other_value)}, the reference has {_in_words(value)}"
 
 
 def _in_words(value: object) -> str:

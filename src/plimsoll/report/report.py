@@ -1,7 +1,7 @@
 """`Report`: what was measured, as data.
 
 JSON has no NaN and no infinity, so a report writes them as the strings "NaN", "Infinity" and "-Infinity", and reads
-these back as numbers wherever a measurement stands. A measurement in words therefore can't be one of these three.
+these back as numbers in every measurement. A measurement in words therefore can't be one of these three.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _now() -> datetime:
 
 
 def environment() -> dict[str, JsonValue]:
-    """Return what a figure depends on beside the model: the machine, and the version of every package that Plimsoll or
+    """Return what a figure depends on besides the model: the machine, and the version of every package that Plimsoll or
     its plugins use."""
     facts: dict[str, Any] = host.describe()
     return {**facts, "versions": dict(_versions())}
@@ -50,18 +50,18 @@ def environment() -> dict[str, JsonValue]:
 def _versions() -> Iterator[tuple[str, str]]:
     yield "plimsoll", __version__
     try:
-        wanted = {
+        packages = {
             match[0].lower() for line in metadata.requires(DISTRIBUTION) or () if (match := re.match(r"[\w.-]+", line))
         } - {DISTRIBUTION}
     except metadata.PackageNotFoundError:
-        wanted = set()
+        packages = set()
     points = [*metadata.entry_points(group="plimsoll.backends"), *metadata.entry_points(group="plimsoll.importers")]
-    wanted |= {point.dist.name for point in points if point.dist is not None}
-    for name in sorted(wanted):
+    packages |= {point.dist.name for point in points if point.dist is not None}
+    for name in sorted(packages):
         try:
             yield name, metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue  # An extra that is not installed had no part in the figures.
+            continue  # An extra that is not installed has no influence on the figures.
 
 
 class Report(BaseModel):
@@ -73,7 +73,7 @@ class Report(BaseModel):
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     """The verb that measured: `verify`, `prove`, `benchmark` …"""
     subject: str
-    """What was measured, in words a reader knows it by."""
+    """What was measured, in words."""
     created: AwareDatetime = Field(default_factory=_now)
     """When, in UTC."""
     plimsoll: str = __version__
@@ -82,7 +82,7 @@ class Report(BaseModel):
     checks: tuple[Check, ...] = ()
     measurements: dict[str, Measurement] = {}
     details: dict[str, JsonValue] = {}
-    """What the verb found beside checks and figures, as its own schema has it: rows, scores, pictures."""
+    """What the verb measured besides checks and figures, in its own schema: rows, scores, pictures."""
 
     @property
     def passed(self) -> bool:

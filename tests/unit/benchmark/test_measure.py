@@ -78,10 +78,10 @@ def test_candidates_take_turns_on_the_same_pictures(stack: ExitStack, tmp_path: 
     outcome = bench([a, b], images, scenario=scenario, min_seconds=2.0)
     order = [who for who, _, _ in scenario.log]
     assert order == [id(a.predictor), id(b.predictor)] * (len(order) // 2)
-    assert [number for _, number, _ in scenario.log] == [place // 2 for place in range(len(order))]
-    assert all(one[2] == two[2] for one, two in zip(scenario.log[::2], scenario.log[1::2], strict=True))
+    assert [number for _, number, _ in scenario.log] == [index // 2 for index in range(len(order))]
+    assert all(first[2] == second[2] for first, second in zip(scenario.log[::2], scenario.log[1::2], strict=True))
     flat = [picture for _, _, chunk in scenario.log[::2] for picture in chunk]
-    assert flat == [images[place % 3] for place in range(len(flat))], "round and round over all pictures"
+    assert flat == [images[index % 3] for index in range(len(flat))], "round and round over all pictures"
     assert len(outcome.measured[0].rounds) == 16, "until the quicker one has its minimum time"
     assert outcome.comparisons[0].speed.median == pytest.approx(2)
     assert outcome.comparisons[0].verdict == "faster"
@@ -91,7 +91,7 @@ def test_the_count_is_reached_even_when_the_time_is(stack: ExitStack, tmp_path: 
     a, b = pair(stack, tmp_path)
     scenario = Scripted({id(a.predictor): 0.125, id(b.predictor): 0.125}, answers=1)
     outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=20)
-    assert [one.answered for one in outcome.measured] == [20, 20]
+    assert [system.answered for system in outcome.measured] == [20, 20]
 
 
 def test_a_run_ends_after_five_times_its_minimum_time(stack: ExitStack, tmp_path: Path) -> None:
@@ -102,16 +102,16 @@ def test_a_run_ends_after_five_times_its_minimum_time(stack: ExitStack, tmp_path
     assert [text for text in outcome.warnings if "10 answers when the time was over, expected at least 1,000" in text]
 
 
-@pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda one: str(one.name))
+@pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda scenario: str(scenario.name))
 def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(
     stack: ExitStack, tmp_path: Path, scenario: Scenario
 ) -> None:
     candidates = pair(stack, tmp_path, 0.3, 0.02)
     outcome = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
-    (found,) = outcome.comparisons
-    assert found.verdict != "slower"
-    assert found.speed.median > 1
-    assert all(one.answered >= 8 and not one.failed for one in outcome.measured)
+    (comparison,) = outcome.comparisons
+    assert comparison.verdict != "slower"
+    assert comparison.speed.median > 1
+    assert all(system.answered >= 8 and not system.failed for system in outcome.measured)
 
 
 def test_what_was_failed_is_told(stack: ExitStack, tmp_path: Path) -> None:
@@ -142,12 +142,12 @@ def test_the_report_holds_everything_and_is_legal_json(stack: ExitStack, tmp_pat
     a, b = pair(stack, tmp_path)
     server = Scripted({id(a.predictor): 0.25, id(b.predictor): 0.25})
     outcome = bench([a, b], pictures(tmp_path), scenario=server, min_seconds=1.0)
-    found = report(outcome)
-    assert found.kind == "bench"
-    assert found.measurements["A: images/s"] == 40
-    assert found.measurements["B against A"] == "no difference"
+    written = report(outcome)
+    assert written.kind == "bench"
+    assert written.measurements["A: images/s"] == 40
+    assert written.measurements["B against A"] == "no difference"
     path = tmp_path / "report.json"
-    path.write_text(found.to_json())
+    path.write_text(written.to_json())
     details: Any = json.loads(path.read_text())["details"]
     assert [row["name"] for row in details["candidates"]] == ["A", "B"]
     assert len(details["candidates"][0]["rounds"]) == len(details["comparisons"][0]["ratios"]) == 12
@@ -170,12 +170,12 @@ def test_a_server_is_checked_against_its_bound(stack: ExitStack, tmp_path: Path)
 def test_costs_are_those_of_a_process_of_its_own(stack: ExitStack, tmp_path: Path) -> None:
     (candidate, _) = pair(stack, tmp_path)
     ballast = bytearray(300_000_000)
-    found = footprint(candidate, [Path(one) for one in pictures(tmp_path)])
+    costs = footprint(candidate, [Path(picture) for picture in pictures(tmp_path)])
     del ballast
-    assert found.disk_bytes == (tmp_path / "a" / "small.onnx").stat().st_size
-    assert 0 < found.load_seconds < 60
-    assert math.isnan(found.peak_bytes) or 20e6 < found.peak_bytes < 300e6
-    assert (found.threads.streams, found.threads.threads) == (2, 1)
+    assert costs.disk_bytes == (tmp_path / "a" / "small.onnx").stat().st_size
+    assert 0 < costs.load_seconds < 60
+    assert math.isnan(costs.peak_bytes) or 20e6 < costs.peak_bytes < 300e6
+    assert (costs.threads.streams, costs.threads.threads) == (2, 1)
 
 
 def test_conditions(tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ def test_conditions(tmp_path: Path) -> None:
     stat.write_text("cpu 1800 0 0 5000 0 0 0 100 0 0\n")
     after = snapshot(stat)
     assert (after.busy - before.busy) == pytest.approx(8 * (after.steal - before.steal))
-    found = Conditions.between(before, after)
-    assert found.steal == pytest.approx(1 / 9)
-    assert any("hypervisor took 11%" in text for text in found.warnings(4))
-    assert any("other programs" in text for text in found.warnings(4)), "8 s of CPU time in no time"
+    conditions = Conditions.between(before, after)
+    assert conditions.steal == pytest.approx(1 / 9)
+    assert any("hypervisor took 11%" in text for text in conditions.warnings(4))
+    assert any("other programs" in text for text in conditions.warnings(4)), "8 s of CPU time in no time"
     unknown = snapshot(tmp_path / "none")
     silent = Conditions.between(unknown, unknown)
     assert math.isnan(silent.steal)

@@ -14,8 +14,8 @@ from slow_models import pictures, slow
 
 def test_stages_and_shares(tmp_path: Path) -> None:
     with slow(tmp_path, 0.2, cores=2) as predictor:
-        found = profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.6)
-    assert [stage.name for stage in found.stages] == [
+        profiled = profile(SystemUnderTest("A", predictor), pictures(tmp_path), min_seconds=0.6)
+    assert [stage.name for stage in profiled.stages] == [
         "read",
         "decode",
         "resize",
@@ -24,15 +24,15 @@ def test_stages_and_shares(tmp_path: Path) -> None:
         "inference",
         "output",
     ]
-    assert sum(stage.share for stage in found.stages) == pytest.approx(1)
-    assert all(stage.seconds > 0 for stage in found.stages)
-    inference = next(stage for stage in found.stages if stage.name == "inference")
+    assert sum(stage.share for stage in profiled.stages) == pytest.approx(1)
+    assert all(stage.seconds > 0 for stage in profiled.stages)
+    inference = next(stage for stage in profiled.stages if stage.name == "inference")
     assert inference.seconds >= 0.2
     assert inference.share > 0.5
-    assert found.network_rate <= 2 / 0.2
-    assert found.rate <= 2 / 0.2
-    assert found.front_rate > found.network_rate
-    assert found.queue >= 0
+    assert profiled.network_rate <= 2 / 0.2
+    assert profiled.rate <= 2 / 0.2
+    assert profiled.front_rate > profiled.network_rate
+    assert profiled.queue >= 0
 
 
 def test_a_picture_that_can_not_be_read_is_left_out(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_fast_preprocessing_of_the_real_network(nsfw_model_path: Path, example_p
     del nsfw_model_path
     pytest.importorskip("cv2")
     with load("open_nsfw", preprocessing="fast") as predictor:
-        found = profile(
+        profiled = profile(
             SystemUnderTest("fast", predictor), [str(photo) for photo in example_photos[:4]], min_seconds=0.2
         )
-    assert [stage.name for stage in found.stages] == [
+    assert [stage.name for stage in profiled.stages] == [
         "read",
         "decode",
         "resize",
@@ -69,4 +69,4 @@ def test_fast_preprocessing_of_the_real_network(nsfw_model_path: Path, example_p
         "inference",
         "output",
     ]
-    assert all(stage.seconds > 0 for stage in found.stages)
+    assert all(stage.seconds > 0 for stage in profiled.stages)

@@ -73,7 +73,9 @@ def test_a_hopeless_run_is_given_up(tmp_path: Path) -> None:
     assert done.answered < 20
 
 
-@pytest.mark.parametrize("scenario", [Offline(), SingleStream(), Server(rate=1000)], ids=lambda one: str(one.name))
+@pytest.mark.parametrize(
+    "scenario", [Offline(), SingleStream(), Server(rate=1000)], ids=lambda scenario: str(scenario.name)
+)
 def test_pictures_without_an_answer_are_counted(tmp_path: Path, scenario: Offline | SingleStream | Server) -> None:
     (tmp_path / "none.png").write_bytes(b"no picture")
     mixed = [*pictures(tmp_path), str(tmp_path / "none.png"), str(tmp_path / "missing.png")]
@@ -103,9 +105,9 @@ def test_the_highest_rate_lies_between_none_and_the_capacity(tmp_path: Path, mon
     little more."""
     monkeypatch.setattr("plimsoll.benchmark.rates.PRECISION", 1.25)
     with slow(tmp_path, 0.01, cores=2) as predictor:
-        found = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.25, rank=50.0))
-        assert 0 < found.rate <= 400
-        assert [trial.rate for trial in found.trials if trial.valid and trial.rate == found.rate]
+        highest = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.25, rank=50.0))
+        assert 0 < highest.rate <= 400
+        assert [trial.rate for trial in highest.trials if trial.valid and trial.rate == highest.rate]
         none = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.005, rank=50.0), min_seconds=0.1)
     assert none.rate == 0
     assert not any(trial.valid for trial in none.trials)

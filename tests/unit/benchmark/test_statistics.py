@@ -30,10 +30,10 @@ def rounds(
     [(1.84, "faster"), (1.08, "faster"), (1.0, "no difference"), (0.92, "slower"), (0.5, "slower")],
 )
 def test_planted_ratios_get_the_right_verdict(ratio: float, verdict: str) -> None:
-    found = compare("A", "B", *rounds(1, ratio))
-    assert found.verdict == verdict
-    assert found.speed.low < found.speed.median < found.speed.high
-    assert found.speed.low - 0.02 < ratio < found.speed.high + 0.02
+    comparison = compare("A", "B", *rounds(1, ratio))
+    assert comparison.verdict == verdict
+    assert comparison.speed.low < comparison.speed.median < comparison.speed.high
+    assert comparison.speed.low - 0.02 < ratio < comparison.speed.high + 0.02
 
 
 def test_a_drift_of_the_machine_changes_no_verdict() -> None:
@@ -57,25 +57,25 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
             / np.where(rng.random(25) < 0.1, 2.0, 1.0)
             * np.where(rng.random(25) < 0.1, 2.0, 1.0)
         )
-        found = estimate(list(values))
-        covered += found.low <= 1.3 <= found.high
+        interval = estimate(list(values))
+        covered += interval.low <= 1.3 <= interval.high
     assert covered >= 0.93 * 400, "95.7 % are expected of 25 rounds"
 
 
 @pytest.mark.parametrize("count", range(6, 60))
 def test_the_interval_is_the_narrowest_that_the_sign_test_allows(count: int) -> None:
-    found = estimate([float(value) for value in range(count)])
-    below = int(found.low) + 1
-    tail = sum(comb(count, one) for one in range(below)) / 2**count
+    interval = estimate([float(value) for value in range(count)])
+    below = int(interval.low) + 1
+    tail = sum(comb(count, heads) for heads in range(below)) / 2**count
     wider = tail + comb(count, below) / 2**count
     assert 2 * tail <= 0.05 < 2 * wider
-    assert found.low + found.high == count - 1
+    assert interval.low + interval.high == count - 1
 
 
 def test_few_rounds_tell_nothing() -> None:
-    found = compare("A", "B", [1.0] * 5, [3.0] * 5)
-    assert found.verdict == "no difference"
-    assert "5 rounds are too few" in found.sentence()
+    comparison = compare("A", "B", [1.0] * 5, [3.0] * 5)
+    assert comparison.verdict == "no difference"
+    assert "5 rounds are too few" in comparison.sentence()
     assert compare("A", "B", [1.0] * 6, [3.0] * 6).verdict == "faster"
     assert math.isnan(estimate([]).median)
 
@@ -87,8 +87,8 @@ def test_a_real_difference_within_the_margin_is_none() -> None:
 
 
 def test_the_headline() -> None:
-    found = compare("A", "B", [1.0] * 10, [1.79, *[1.84] * 8, 1.90])
-    assert found.sentence() == "B is 1.84× as fast as A (95 % interval 1.84 … 1.84): faster"
+    comparison = compare("A", "B", [1.0] * 10, [1.79, *[1.84] * 8, 1.90])
+    assert comparison.sentence() == "B is 1.84× as fast as A (95 % interval 1.84 … 1.84): faster"
 
 
 @pytest.mark.parametrize(("rank", "needed"), [(90, 64), (95, 130), (99, 662), (99.9, 6636)])

@@ -83,9 +83,9 @@ def test_how_many_pictures_a_share_takes() -> None:
 
 
 def test_flips_by_hand() -> None:
-    found = flips(np.array([0.1, 0.5, 0.9, 0.49]), np.array([0.6, 0.49, 0.8, 0.2]), 0.5)
-    assert found == Flips(2, 4, up=1, down=1)
-    assert found.share == 0.5
+    flipped = flips(np.array([0.1, 0.5, 0.9, 0.49]), np.array([0.6, 0.49, 0.8, 0.2]), 0.5)
+    assert flipped == Flips(2, 4, up=1, down=1)
+    assert flipped.share == 0.5
 
 
 def test_a_score_that_is_no_number_on_one_side_has_flipped() -> None:
@@ -96,17 +96,17 @@ def test_a_score_that_is_no_number_on_one_side_has_flipped() -> None:
 
 
 def test_score_drift_by_hand() -> None:
-    found = score_deviation(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.8]))
-    assert found.maximum == pytest.approx(0.2)
-    assert found.mean == pytest.approx(0.1)
-    assert found.mean < found.mean_upper <= 0.2
-    assert found.p99 is None
+    moved = score_deviation(np.array([0.0, 0.5, 1.0]), np.array([0.1, 0.5, 0.8]))
+    assert moved.maximum == pytest.approx(0.2)
+    assert moved.mean == pytest.approx(0.1)
+    assert moved.mean < moved.mean_upper <= 0.2
+    assert moved.p99 is None
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 def test_drift_to_what_is_no_number_is_infinite(odd: float) -> None:
-    found = score_deviation(np.array([0.1, 0.2]), np.array([0.1, odd]))
-    assert (found.maximum, found.mean, found.mean_upper) == (INF, INF, INF)
+    moved = score_deviation(np.array([0.1, 0.2]), np.array([0.1, odd]))
+    assert (moved.maximum, moved.mean, moved.mean_upper) == (INF, INF, INF)
     same = score_deviation(np.array([0.1, odd]), np.array([0.1, odd]))
     assert (same.maximum, same.mean_upper) == (0.0, 0.0)
 

@@ -22,13 +22,13 @@ def of(*values: float, dtype: str = "float32") -> NDArray[Any]:
     return np.array(values, dtype)
 
 
-def assert_fails_every_limit(found: TensorDeviation) -> None:
-    assert not found.finite
-    for error in (found.max_abs, found.mean_abs, found.max_rel):
+def assert_fails_every_limit(difference: TensorDeviation) -> None:
+    assert not difference.finite
+    for error in (difference.max_abs, difference.mean_abs, difference.max_rel):
         assert error > 1e30
         assert not error <= 1e30
-    assert not found.cosine >= 0.5
-    assert not found.snr_db >= -1e30
+    assert not difference.cosine >= 0.5
+    assert not difference.snr_db >= -1e30
 
 
 def test_equal_tensors() -> None:
@@ -37,13 +37,13 @@ def test_equal_tensors() -> None:
 
 
 def test_figures_by_hand() -> None:
-    found = deviation(of(1, 2, 4, 0), of(1, 2.5, 3, 0))
-    assert found.max_abs == 1.0
-    assert found.mean_abs == pytest.approx(1.5 / 4)
-    assert found.max_rel == pytest.approx(0.25)
-    assert found.cosine == pytest.approx((1 + 5 + 12) / math.sqrt(21 * (1 + 6.25 + 9)))
-    assert found.snr_db == pytest.approx(10 * math.log10(21 / 1.25))
-    assert found.finite
+    difference = deviation(of(1, 2, 4, 0), of(1, 2.5, 3, 0))
+    assert difference.max_abs == 1.0
+    assert difference.mean_abs == pytest.approx(1.5 / 4)
+    assert difference.max_rel == pytest.approx(0.25)
+    assert difference.cosine == pytest.approx((1 + 5 + 12) / math.sqrt(21 * (1 + 6.25 + 9)))
+    assert difference.snr_db == pytest.approx(10 * math.log10(21 / 1.25))
+    assert difference.finite
 
 
 @pytest.mark.parametrize(
@@ -66,25 +66,25 @@ def test_nan_and_infinity_on_one_side_fail_every_limit(reference: tuple[float, .
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
 def test_the_same_on_both_sides_is_no_difference(odd: float) -> None:
     assert deviation(of(1, odd, 3), of(1, odd, 3)) == SAME
-    found = deviation(of(1, odd, 3), of(1, odd, 4))
-    assert (found.max_abs, found.mean_abs, found.finite) == (1.0, 0.5, True)
+    difference = deviation(of(1, odd, 3), of(1, odd, 4))
+    assert (difference.max_abs, difference.mean_abs, difference.finite) == (1.0, 0.5, True)
     assert deviation(of(odd), of(odd)) == SAME
 
 
 def test_zero_reference() -> None:
     assert deviation(of(0, 0), of(0, 0)) == SAME
-    found = deviation(of(0, 0), of(0, 0.5))
-    assert found.max_abs == 0.5
-    assert found.max_rel == 0.5 / ABSOLUTE_FLOOR
-    assert found.cosine == 0.0
-    assert found.snr_db == -INF
+    difference = deviation(of(0, 0), of(0, 0.5))
+    assert difference.max_abs == 0.5
+    assert difference.max_rel == 0.5 / ABSOLUTE_FLOOR
+    assert difference.cosine == 0.0
+    assert difference.snr_db == -INF
     assert deviation(of(0, 0.5), of(0, 0)).cosine == 0.0
     assert deviation(of(0, 0.5), of(0, 0)).snr_db == pytest.approx(0.0)
 
 
 def test_relative_error_has_a_floor() -> None:
-    found = deviation(of(1000, 1e-9), of(1000, 2e-3))
-    assert found.max_rel == pytest.approx(2e-3 / (1000 * RELATIVE_FLOOR))
+    difference = deviation(of(1000, 1e-9), of(1000, 2e-3))
+    assert difference.max_rel == pytest.approx(2e-3 / (1000 * RELATIVE_FLOOR))
 
 
 def test_empty_tensors_agree() -> None:
@@ -94,9 +94,9 @@ def test_empty_tensors_agree() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int8", "int32", "bool"])
 def test_dtypes(dtype: str) -> None:
-    found = deviation(of(0, 1, 0, dtype=dtype), of(1, 1, 0, dtype=dtype))
-    assert found.max_abs == 1.0
-    assert found.mean_abs == pytest.approx(1 / 3)
+    difference = deviation(of(0, 1, 0, dtype=dtype), of(1, 1, 0, dtype=dtype))
+    assert difference.max_abs == 1.0
+    assert difference.mean_abs == pytest.approx(1 / 3)
 
 
 def test_unsigned_differences_do_not_wrap() -> None:
@@ -105,10 +105,10 @@ def test_unsigned_differences_do_not_wrap() -> None:
 
 def test_extremes_neither_overflow_nor_vanish() -> None:
     top = float(np.finfo(np.float64).max)
-    found = deviation(of(top, top, dtype="float64"), of(-top, -top, dtype="float64"))
-    assert found.max_abs == INF
-    assert found.cosine == -1.0
-    assert found.snr_db == -INF
+    difference = deviation(of(top, top, dtype="float64"), of(-top, -top, dtype="float64"))
+    assert difference.max_abs == INF
+    assert difference.cosine == -1.0
+    assert difference.snr_db == -INF
     assert deviation(of(top, dtype="float64"), of(top * 0.9, dtype="float64")).snr_db == pytest.approx(20.0)
     assert deviation(of(1e-300, 0, dtype="float64"), of(2e-300, 0, dtype="float64")).cosine == 1.0
     assert deviation(of(1e30), of(1.1e30)).max_rel == pytest.approx(0.1, rel=1e-5)
@@ -133,12 +133,19 @@ any_float = st.floats(width=32, allow_nan=True, allow_infinity=True)
 
 @given(st.lists(st.tuples(any_float, any_float), max_size=6))
 def test_no_figure_is_ever_nan(pairs: list[tuple[float, float]]) -> None:
-    found = deviation(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
+    difference = deviation(of(*(a for a, _ in pairs)), of(*(b for _, b in pairs)))
     assert not any(
-        math.isnan(figure) for figure in (found.max_abs, found.mean_abs, found.max_rel, found.cosine, found.snr_db)
+        math.isnan(figure)
+        for figure in (
+            difference.max_abs,
+            difference.mean_abs,
+            difference.max_rel,
+            difference.cosine,
+            difference.snr_db,
+        )
     )
-    assert -1.0 <= found.cosine <= 1.0
-    assert found.mean_abs <= found.max_abs or math.isclose(found.mean_abs, found.max_abs)
+    assert -1.0 <= difference.cosine <= 1.0
+    assert difference.mean_abs <= difference.max_abs or math.isclose(difference.mean_abs, difference.max_abs)
 
 
 def running(*pairs: tuple[NDArray[Any], NDArray[Any]]) -> TensorDeviation:
@@ -172,7 +179,7 @@ def test_running_over_nothing_and_zeros() -> None:
 
 
 def test_running_compares_across_dtypes_and_refuses_other_sizes() -> None:
-    found = running((of(1, 2), of(1, 2, dtype="float16")))
-    assert (found.max_abs, found.snr_db) == (0.0, INF)
+    difference = running((of(1, 2), of(1, 2, dtype="float16")))
+    assert (difference.max_abs, difference.snr_db) == (0.0, INF)
     with pytest.raises(CheckError, match="expected float32"):
         running((of(1, 2), of(1)))

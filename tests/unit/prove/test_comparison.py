@@ -25,16 +25,18 @@ def test_thresholds_are_the_specs_then_half_then_the_edges_each_once() -> None:
 
 
 def test_comparison_by_hand() -> None:
-    found = compare(POSITIVE, [(yes(0.1), yes(0.25)), (yes(0.4), yes(0.35)), (yes(0.6), yes(0.45)), (yes(0.9), None)])
-    assert {threshold: (one.count, one.total) for threshold, one in found.flips} == {
+    comparison = compare(
+        POSITIVE, [(yes(0.1), yes(0.25)), (yes(0.4), yes(0.35)), (yes(0.6), yes(0.45)), (yes(0.9), None)]
+    )
+    assert {threshold: (flipped.count, flipped.total) for threshold, flipped in comparison.flips} == {
         0.3: (1, 4),
         0.5: (2, 4),
         0.2: (2, 4),
     }
-    assert found.failed == 1
-    assert found.deviation is not None
-    assert found.deviation.maximum == pytest.approx(0.15)
-    assert found.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence fewer than")
+    assert comparison.failed == 1
+    assert comparison.deviation is not None
+    assert comparison.deviation.maximum == pytest.approx(0.15)
+    assert comparison.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence fewer than")
 
 
 def test_best_label_decides_where_none_is_positive() -> None:
@@ -44,13 +46,13 @@ def test_best_label_decides_where_none_is_positive() -> None:
         ({"a": 0.6, "b": 0.3, "c": 0.1}, {"a": 0.45, "b": 0.35, "c": 0.2}),
         ({"a": 0.1, "b": 0.8, "c": 0.1}, {"a": 0.7, "b": 0.2, "c": 0.1}),
     ]
-    found = compare(output, pairs, truths=["a", "a", None])
-    assert [(threshold, one.count, one.total) for threshold, one in found.flips] == [(None, 2, 3)]
-    assert found.deviation is not None
-    assert found.deviation.maximum == pytest.approx(0.6)
-    top1 = found.changes[0]
+    comparison = compare(output, pairs, truths=["a", "a", None])
+    assert [(threshold, flipped.count, flipped.total) for threshold, flipped in comparison.flips] == [(None, 2, 3)]
+    assert comparison.deviation is not None
+    assert comparison.deviation.maximum == pytest.approx(0.6)
+    top1 = comparison.changes[0]
     assert (top1.name, top1.reference, top1.other) == ("top1", 1.0, 0.5)
-    assert found.labelled == 2
+    assert comparison.labelled == 2
 
 
 def test_constant_scores_have_no_rank_and_nothing_answered_has_no_deviation() -> None:

@@ -29,7 +29,7 @@ def test_layers_show_where_the_drift_enters(nsfw: ResolvedModel, photos: list[Pa
     proto = onnx.load(nsfw.model.path)
     hurt = [node for node in proto.graph.node if node.op_type == "Conv"][4]
     name = hurt.output[0]
-    stored = next(one for one in proto.graph.initializer if one.name == hurt.input[1])
+    stored = next(tensor for tensor in proto.graph.initializer if tensor.name == hurt.input[1])
     stored.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(stored) * np.float32(1.2), stored.name))
     onnx.save(proto, tmp_path / "hurt.onnx")
     proof = prove(
@@ -84,7 +84,7 @@ def test_a_quantized_network_is_looked_into_as_well(tmp_path: Path, photos: list
             budget=Budget.parse("snr=20"),
         )
         assert proof.mismatches is not None
-        assert [one.stage for one in proof.mismatches] == mistakes
+        assert [mismatch.stage for mismatch in proof.mismatches] == mistakes
         assert proof.passed is not bool(mistakes)
         proto = onnx.load(int8.path)
         assert dict(graph.computed_values(proto))["rectified"] != "rectified", (

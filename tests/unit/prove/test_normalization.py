@@ -24,9 +24,9 @@ def changed(model: Model, change: Change, *more: dict[str, Any]) -> Model:
     """Return the model with another Spec: `change` maps each input step to another, or to None to leave it out."""
     contract = model.contract()
     steps = [
-        made
+        altered
         for step in contract.input.steps
-        if (made := change(step.model_dump(exclude_unset=True) | {"step": step.step})) is not None
+        if (altered := change(step.model_dump(exclude_unset=True) | {"step": step.step})) is not None
     ]
     other = Input.model_validate({"tensor": contract.input.tensor, "steps": [*steps, *more]})
     return Model(model.path, model.format, contract.model_copy(update={"input": other}))
@@ -147,7 +147,7 @@ def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
 ) -> None:
     early = changed(nsfw.model, without("channels"))
     steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.contract().input.steps]
-    at = next(place for place, step in enumerate(steps_) if step["step"] == "jpeg")
+    at = next(index for index, step in enumerate(steps_) if step["step"] == "jpeg")
     order = Input.model_validate(
         {"tensor": "input:0", "steps": [*steps_[:at], {"step": "channels", "order": "BGR"}, *steps_[at:]]}
     )

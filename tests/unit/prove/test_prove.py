@@ -73,9 +73,9 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
     )
     proof = prove(ResolvedModel(good), ResolvedModel(bad), greys, budget=Budget.parse("flips=99%"))
     assert not proof.passed
-    assert [Path(one.path).name for one in proof.unanswered] == ["grey00.png", "grey01.png", "grey02.png"]
+    assert [Path(failure.path).name for failure in proof.unanswered] == ["grey00.png", "grey01.png", "grey02.png"]
     assert proof.comparison is not None
-    assert [one.count for _, one in proof.comparison.flips] == [3]
+    assert [flipped.count for _, flipped in proof.comparison.flips] == [3]
     assert "pictures that only the reference answers 3" in proof.refusal()[0]
     assert "non-finite" in proof.refusal()[1]
 
@@ -86,7 +86,7 @@ def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_ot
     model = ResolvedModel(brightness(tmp_path / "good.onnx", classify(positive="bright")))
     proof = prove(model, model, [*greys, awkward / "truncated.jpg", tmp_path / "missing.png"], budget=BUDGET)
     assert proof.passed
-    assert [bool(one.reference and one.other) for one in proof.failures] == [True, True]
+    assert [bool(failure.reference and failure.other) for failure in proof.failures] == [True, True]
     assert (proof.pictures, proof.unanswered) == (20, ())
 
 
@@ -119,7 +119,7 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
     assert proof.passed
     assert proof.comparison is not None
     assert proof.comparison.labelled == 20
-    assert {one.name: one.reference for one in proof.comparison.changes}["auc"] == 1.0
+    assert {change.name: change.reference for change in proof.comparison.changes}["auc"] == 1.0
     assert list(proof.outputs) == ["scores"]
 
 
@@ -145,6 +145,6 @@ def test_memory_holds_no_tensors(nsfw: ResolvedModel, photos: list[Path]) -> Non
         inside = (
             value if isinstance(value, (list, tuple)) else vars(value).values() if hasattr(value, "__dict__") else ()
         )
-        return [found for one in inside for found in arrays(one)]
+        return [array for item in inside for array in arrays(item)]
 
     assert not arrays(proof)
