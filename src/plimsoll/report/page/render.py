@@ -1,6 +1,6 @@
 """`render`: the HTML page of a `ship`, from the templates beside this module.
 
-Jinja2 escapes every value; the drawings are SVG made by `svg.py`. Style and script stand in the page, and a
+Jinja2 escapes every value; the drawings are SVG made by `svg.py`. Style and script are in the page, and a
 Content-Security-Policy forbids all else, so that a hostile file name in a report has two walls to get over.
 """
 
