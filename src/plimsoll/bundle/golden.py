@@ -47,9 +47,9 @@ _END_TO_END = 1e-3
 more.
 
 Measured with open_nsfw on 58 photos, largest difference of a score. The same runtime with 1 and with 4 threads, each
-precision: none. float32, ONNX Runtime against OpenVINO: 5e-7. float16 and bfloat16 differ from float32 by 2.4e-4 and
+precision: none. float32, one runtime against another: 5e-7. float16 and bfloat16 differ from float32 by 2.4e-4 and
 1.3e-3 in all, which is the most that other kernels of theirs can change; eight times as much, since other networks are
-more sensitive. int8, one network in both runtimes: 0.005 to 0.013; on a processor without VNNI (OpenVINO held to AVX2)
+more sensitive. int8, one network in both runtimes: 0.005 to 0.013; on a processor without VNNI (held to AVX2)
 sums that saturate made it 0.034 to 0.065, which has to be caught."""
 
 

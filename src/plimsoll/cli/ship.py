@@ -130,7 +130,7 @@ def _targets(text: str) -> tuple[Target, ...]:
     if not wanted:
         raise InputError(
             f"--targets '{text}': there is no target in it",
-            "For example --targets onnxruntime:cpu:int8,openvino:cpu:int8.",
+            "For example --targets onnxruntime:cpu:float32,onnxruntime:cpu:int8.",
         )
     _check(wanted)
     if needed := toolchains(wanted):

@@ -20,8 +20,8 @@ class Target:
 
     >>> Target.parse("onnxruntime:cpu:float32")
     Target(runtime='onnxruntime', device='cpu', precision='float32')
-    >>> str(Target("openvino", "cpu", "int8"))
-    'openvino:cpu:int8'
+    >>> str(Target("onnxruntime", "cpu", "int8"))
+    'onnxruntime:cpu:int8'
     """
 
     runtime: str

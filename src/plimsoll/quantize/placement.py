@@ -1,7 +1,7 @@
 """Decide what is quantized: which operators compute in int8, and so which tensors get a QuantizeLinear and
 DequantizeLinear.
 
-The rules follow what ONNX Runtime and OpenVINO fuse (docs/decisions/0006-quantization.md):
+The rules follow what the runtimes fuse (docs/decisions/0006-quantization.md):
 
 - A convolution or matrix product is quantized with its weights, its input and its output, the last behind the Relu or
   Clip that it fuses with. Without a quantized output ONNX Runtime computes it in float.
@@ -150,7 +150,7 @@ class _Placing:
         for place_, tensor in enumerate(chain):
             maker = self.graph.maker.get(tensor)
             moved = maker is not None and self.graph.kind(maker) in _LAYOUT
-            # Runtimes see through what only changes the layout; a second pair there costs OpenVINO a pass over the
+            # Runtimes see through what only changes the layout; a second pair there can cost a pass over the
             # tensor.
             if not moved or place_ == len(chain) - 1:
                 self.placement.roots.setdefault(tensor, chain[-1])

@@ -84,9 +84,9 @@ class _Writer:
     def _hold(self, node: NodeProto) -> None:
         """Put a Max with the least float32 behind an average of quantized values, which changes nothing.
 
-        OpenVINO moves the scale of what is averaged behind an AveragePool, and then rounds the averages to 8 bits where
-        a change of shape follows. It doesn't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to it,
-        which it leaves in float.)
+        Some runtimes move the scale of what is averaged behind an AveragePool, and then round the averages to 8 bits
+        where a change of shape follows. They don't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to
+        them, which they leave in float.)
         """
         if node.input[0] not in self._dequantized.values():
             return

@@ -3,8 +3,8 @@
 A residual stage mostly ends in tensors of which the next stage's two 1×1 convolutions with stride 2 read every second
 row and column. Everything before them, up to where another reader needs all pixels, can then compute these alone. The
 result is the same (the sums are the same sums), and of the four stages of a ResNet three lose three quarters of their
-last block: on open_nsfw 9 % of the time of ONNX Runtime. OpenVINO does it by itself in float32, but not through Q/DQ
-operators.
+last block: on open_nsfw 9 % of the time of ONNX Runtime. Some runtimes do it by themselves in float32, but not
+through Q/DQ operators.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """For people: `openvino:cpu:int8 percentile, fast preprocessing, folded, 5 layers in float32`."""
+        """For people: `onnxruntime:cpu:int8 percentile, fast preprocessing, folded, 5 layers in float32`."""
         target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
         parts = (target, f"{self.preprocessing} preprocessing", "folded" if self.folded else "", self.mixture)
         return ", ".join(part for part in parts if part)

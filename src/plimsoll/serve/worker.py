@@ -193,8 +193,8 @@ def _no_room(size: int) -> Problem:
 
 
 def _warm_up_sizes(largest: int) -> deque[int]:
-    """Return the batch sizes above 1 that are warmed up before anybody's batch has that size: OpenVINO compiles for a
-    second when it meets a new one."""
+    """Return the batch sizes above 1 that are warmed up before anybody's batch has that size: a runtime may compile
+    for a second when it meets a new one."""
     small = range(2, min(largest, _SMALL_BATCH) + 1)
     powers = (1 << power for power in range(1, largest.bit_length()))
     return deque(sorted({*small, *powers, largest} - {1}))

@@ -32,7 +32,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """For people: `openvino:cpu:int8 percentile, fast steps, folded, 5 layers in float32`."""
+        """For people: `onnxruntime:cpu:int8 percentile, fast steps, folded, 5 layers in float32`."""
         target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
         return ", ".join(
             part for part in (target, f"{self.steps} steps", "folded" if self.folded else "", self.mixture) if part

@@ -93,7 +93,7 @@ def at(place: int = 0) -> Gpu:
 class Device:
     """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
 
-    The context is the one that CUDA's runtime, and with it TensorRT and PyTorch, use too. Raises BackendMissingError
+    The context is the one that CUDA's runtime uses too, and with it every library on top of it. Raises BackendMissingError
     where there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
     """
 
@@ -107,7 +107,7 @@ class Device:
         _call("cuStreamCreate", ctypes.byref(stream), _STREAM_NON_BLOCKING)
         self._closed = False
         self.stream = stream.value or 0
-        """The stream's handle, as TensorRT takes it."""
+        """The stream's handle, as a number."""
 
     def activate(self) -> None:
         """Make its context current in this thread."""

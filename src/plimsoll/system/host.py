@@ -20,7 +20,7 @@ TELEMETRY_OFF: Mapping[str, str] = MappingProxyType({"ORT_DISABLE_TELEMETRY": "1
 """Environment variables that keep libraries from reporting their use, for every process that imports one.
 
 ONNX Runtime 1.32 writes a device id and an event database below the home folder, and looks up its collector, as soon as
-it is imported. OpenVINO has no such variable: its backend keeps the reporting package out.
+it is imported. A runtime without such a variable is imported by its backend in a way that keeps it silent.
 """
 _CGROUP = Path("/sys/fs/cgroup")
 _PROC_SELF_CGROUP = Path("/proc/self/cgroup")
