@@ -9,14 +9,14 @@ PlimsollError(message, hint)                exit   HTTP
 │  ├─ ImageError                               2   415
 │  └─ BundleError                              2   422
 ├─ BackendError                                3   503
-│  ├─ BackendMissingError                           3   503
-│  ├─ BuildError                              3   503
-│  └─ RunError                                3   503
-└─ CheckError   a proof or a budget not met   1   409
+│  ├─ BackendMissingError                      3   503
+│  ├─ BuildError                               3   503
+│  └─ RunError                                 3   503
+└─ CheckError   a proof or a budget not met    1   409
 ```
 
-A foreign exception never reaches a user bare: `plimsoll.backends.base.translate` (runtimes) and the
-readers of images, models and bundles turn it into one of these once, with its cause kept.
+A foreign exception never reaches a user bare: `plimsoll.core.foreign.translate` (runtimes) and the readers of images,
+models and bundles turn it into one of these once, with its cause kept.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import ClassVar
 class PlimsollError(Exception):
     """Something went wrong that the user should hear about.
 
-    `message` says what was found and what was expected; `hint` says what to do about it.
+    `message` says what is wrong and what was expected; `hint` says what to do about it.
     """
 
     exit_code: ClassVar[int] = 3
@@ -47,7 +47,7 @@ class PlimsollError(Exception):
 
 
 class InputError(PlimsollError):
-    """What the user gave can't be used."""
+    """The user's input can't be used."""
 
     exit_code = 2
     http_status = 400
@@ -60,7 +60,7 @@ class SpecError(InputError):
 
 
 class TargetError(InputError):
-    """A target's name is not `runtime:device:precision`, or nobody here offers it."""
+    """A target is not `runtime:device:precision`, or not available here."""
 
     http_status = 422
 
@@ -72,7 +72,7 @@ class ModelError(InputError):
 
 
 class ImageError(InputError):
-    """A picture is damaged, too large, or of a format that is not allowed."""
+    """An image is damaged, too large, or of a format that is not allowed."""
 
     http_status = 415
 
@@ -99,7 +99,7 @@ class BuildError(BackendError):
 
 
 class RunError(BackendError):
-    """A runtime failed while it ran a model."""
+    """A runtime failed while running a model."""
 
 
 class CheckError(PlimsollError):

@@ -156,7 +156,7 @@ def _wishes(
     objective: str,
     limits: tuple[float, float, float],
 ) -> SearchConfig:
-    from plimsoll.core.budget import DEFAULT, Budget
+    from plimsoll.core.budget import DEFAULT_BUDGET, Budget
     from plimsoll.errors import InputError
     from plimsoll.ship import CALIBRATORS, SearchConfig
 
@@ -170,7 +170,7 @@ def _wishes(
     return SearchConfig(
         targets,
         chosen,
-        Budget.parse(budget) if budget else DEFAULT,
+        Budget.parse(budget) if budget else DEFAULT_BUDGET,
         objective,
         time,
         share,

@@ -15,26 +15,26 @@ from plimsoll.errors import InputError
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TOP = re.compile(r"top[1-9]\d{0,3}")
 
-Kind = Literal["share", "difference", "change", "decibel"]
+LimitKind = Literal["share", "difference", "change", "decibel"]
 
-METRICS: dict[str, tuple[Kind, str]] = {
+METRICS: dict[str, tuple[LimitKind, str]] = {
     "flips": ("share", "share of decisions that flip, at each threshold: exact upper 95 % bound"),
     "deviation": ("difference", "mean absolute difference of the scores: upper 95 % bound"),
-    "max_deviation": ("difference", "largest absolute difference of any picture's score in the sample"),
+    "max_deviation": ("difference", "largest absolute difference of a score, over all pictures"),
     "accuracy": ("change", "change of the accuracy at the threshold: lower 95 % bound"),
     "precision": ("change", "change of the precision: lower 95 % bound"),
     "recall": ("change", "change of the recall: lower 95 % bound"),
     "auc": ("change", "change of the area under the ROC curve: lower 95 % bound"),
     "top1": ("change", "change of the top-1 accuracy (top5, top10 … likewise): lower 95 % bound"),
-    "snr": ("decibel", "signal to noise of the outputs in dB, the least of them: lower 95 % bound"),
+    "snr": ("decibel", "signal to noise of the outputs in dB, the lowest of them: lower 95 % bound"),
 }
-"""Metric → what its limit is, and what it says."""
+"""Metric → what kind of limit it has, and what it measures."""
 
-_EXAMPLE = "For example flips=1%, deviation=0.01, top1=-0.5%, auc=-0.01, snr=30."
+_EXAMPLE = "For example deviation=0.01, flips=0.5%, top1=-0.5%, auc=-0.01, snr=30."
 
 
 @dataclass(frozen=True)
-class Bounded:
+class BoundedFigure:
     """A measured figure with the bound that a budget is judged by; NaN where there is none, and `detail` says why."""
 
     name: str
@@ -44,7 +44,7 @@ class Bounded:
     detail: str = ""
 
 
-Evidence = Mapping[str, Sequence[Bounded]]
+Evidence = Mapping[str, Sequence[BoundedFigure]]
 """Metric → its figures: flips has one a threshold."""
 
 
@@ -58,60 +58,55 @@ class Limit:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read `metric=value`; raises InputError that names the metric or the value and what is allowed."""
-        name, equals, given = (part.strip() for part in text.partition("="))
+        name, equals, written = (part.strip() for part in text.partition("="))
         if not equals:
             raise InputError(f"budget '{text}': expected metric=value", _EXAMPLE)
-        kind = kind_of(name)
+        kind = limit_kind(name)
         if kind is None:
             near = difflib.get_close_matches(name, METRICS, n=1)
             suggestion = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(
-                f"budget '{text}': there is no metric '{name}'{suggestion}", f"Metrics: {', '.join(METRICS)}."
-            )
-        number, percent = given.removesuffix("%").strip(), given.endswith("%")
+            raise InputError(f"budget: unknown metric '{name}'{suggestion}", f"Choose from {', '.join(METRICS)}.")
+        number, percent = written.removesuffix("%").strip(), written.endswith("%")
         if not _NUMBER.fullmatch(number):
-            raise InputError(f"budget '{text}': found '{given}', expected a number", _EXAMPLE)
+            raise InputError(f"budget '{text}': '{written}' is not a number", _EXAMPLE)
         value = float(number) / (100 if percent else 1)
-        if reason := _refused(kind, value, percent):
+        if reason := _problem(kind, value, percent):
             raise InputError(f"budget '{text}': {reason}", _EXAMPLE)
         return cls(name, value)
 
     def __str__(self) -> str:
-        percent = kind_of(self.metric) == "share" or (kind_of(self.metric) == "change" and self.metric != "auc")
+        percent = limit_kind(self.metric) == "share" or (limit_kind(self.metric) == "change" and self.metric != "auc")
         return f"{self.metric}={100 * self.value:g}%" if percent else f"{self.metric}={self.value:g}"
 
 
-def kind_of(metric: str) -> Kind | None:
+def limit_kind(metric: str) -> LimitKind | None:
     """Return what kind of limit a metric has; None for one that doesn't exist."""
-    return (
-        METRICS["top1" if _TOP.fullmatch(metric) else metric][0]
-        if metric in METRICS or _TOP.fullmatch(metric)
-        else None
-    )
+    entry = METRICS.get("top1" if _TOP.fullmatch(metric) else metric)
+    return entry[0] if entry is not None else None
 
 
-def _refused(kind: Kind, value: float, percent: bool) -> str:
-    """Return why a value is refused, or nothing."""
+def _problem(kind: LimitKind, value: float, percent: bool) -> str:
+    """Return what is wrong with a limit's value, or nothing."""
     if not math.isfinite(value):
-        return "the value is beyond what a number can hold"
+        return "the value is too large"
     if kind == "share" and not 0 < value < 1:
         return (
-            "a share lies between 0 and 1, as in 0.005 or 0.5%; no number of pictures proves that none at all can flip"
+            "a share is above 0 and below 1, for example 0.5% or 0.005; no number of pictures proves that nothing flips"
         )
     if kind == "share" and value >= 0.2 and not percent:
-        return f"{value:g} would be {100 * value:g} %; write {100 * value:g}% if that is meant, or {value:g}%"
+        return f"{value:g} means {100 * value:g} %; write {100 * value:g}% if you mean that, or {value:g}%"
     if kind == "difference" and (value <= 0 or percent):
-        return "a difference of scores is above 0 and in the scores' own unit, as in 0.01"
+        return "a difference of scores is above 0 and in the unit of the scores, for example 0.01"
     if kind == "change" and not -1 < value < 0:
-        return "a change that may be lost is written with a minus, between -1 and 0, as in -0.5% or -0.005"
+        return "a loss is negative, above -1, for example -0.5% or -0.005"
     if kind == "decibel" and percent:
-        return "signal to noise is in decibels, as in 30"
+        return "signal to noise is in decibels, for example 30"
     return ""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What the answers may lose.
+    """What the answers may lose, as limits on confidence bounds.
 
     >>> str(Budget.parse(["flips=0.5%", "deviation=0.05"]))
     'flips=0.5% deviation=0.05'
@@ -125,10 +120,10 @@ class Budget:
         joined = texts if isinstance(texts, str) else " ".join(texts)
         limits = tuple(Limit.parse(part) for part in re.sub(r"\s*=\s*", "=", joined).replace(",", " ").split())
         names = [limit.metric for limit in limits]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"budget: {twice} stands there twice", "Give each metric once.")
+        if duplicate := next((name for name in names if names.count(name) > 1), None):
+            raise InputError(f"budget: duplicate metric '{duplicate}'", "Give each metric once.")
         if not limits:
-            raise InputError("budget: it is empty", _EXAMPLE)
+            raise InputError("the budget is empty", _EXAMPLE)
         return cls(limits)
 
     @property
@@ -151,12 +146,12 @@ class Budget:
         return " ".join(map(str, self.limits))
 
 
-def _unmeasured(metric: str) -> Bounded:
-    return Bounded(metric, math.nan, math.nan, "it was not measured")
+def _unmeasured(metric: str) -> BoundedFigure:
+    return BoundedFigure(metric, math.nan, math.nan, "not measured")
 
 
-def _check(limit: Limit, figure: Bounded) -> Check:
-    kind = kind_of(limit.metric)
+def _check(limit: Limit, figure: BoundedFigure) -> Check:
+    kind = limit_kind(limit.metric)
     percent = str(limit).endswith("%")
     return Check(
         name=figure.name,
@@ -168,8 +163,8 @@ def _check(limit: Limit, figure: Bounded) -> Check:
     )
 
 
-DEFAULT = Budget((Limit("flips", 0.04), Limit("deviation", 0.01)))
-"""For tasks that give scores: see docs/decisions/0007-budget.md."""
+DEFAULT_BUDGET = Budget((Limit("flips", 0.04), Limit("deviation", 0.01)))
+"""For tasks with scores: see docs/decisions/0007-budget.md."""
 
-DEFAULT_TENSORS = Budget((Limit("snr", 30.0),))
-"""For tasks that give tensors."""
+DEFAULT_TENSOR_BUDGET = Budget((Limit("snr", 30.0),))
+"""For tasks with plain tensors."""

@@ -7,15 +7,15 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, WithJsonSchema, computed_field, model_validator
 
-_NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NONFINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def number_in_words(value: Any) -> Any:
-    """Return the number that one of the three strings stands for, anything else as it is."""
-    return _NUMBERS.get(value, value) if isinstance(value, str) else value
+def parse_nonfinite(value: Any) -> Any:
+    """Return the number that `NaN`, `Infinity` or `-Infinity` stands for, and anything else as it is."""
+    return _NONFINITE.get(value, value) if isinstance(value, str) else value
 
 
-Figure = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NUMBERS)}]})]
+Figure = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NONFINITE)}]})]
 
 
 class Check(BaseModel):

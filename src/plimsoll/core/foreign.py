@@ -1,4 +1,4 @@
-"""Code of others, imported when it is used; whatever it raises is translated once, here."""
+"""Foreign code: imported when it is used, and whatever it raises translated once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from plimsoll.core.wording import printable
 from plimsoll.errors import BackendError, BackendMissingError, BuildError, PlimsollError
 from plimsoll.system import host
 
@@ -16,7 +17,7 @@ def require(module: str, install: str) -> ModuleType:
     """Import a runtime at the moment of its use, with telemetry off; raises BackendMissingError with the command that
     installs it.
 
-    A runtime that is there but can't be loaded (a missing system library) is named as what it is.
+    A runtime that is installed but can't be loaded (a missing system library) has an error of its own.
     """
     os.environ.update(host.TELEMETRY_OFF)
     try:
@@ -39,7 +40,6 @@ def translate(failure: type[BackendError], doing: str) -> Iterator[None]:
     except MemoryError as error:
         raise failure(f"{doing}: not enough memory", "Try a smaller batch.") from error
     except Exception as error:
-        text = " ".join(str(error).split())
-        short = text if len(text) <= 300 else text[:300] + " …"
+        text = printable(" ".join(str(error).split()), 300)
         hint = "Check the file with `plimsoll inspect`." if failure is BuildError else ""
-        raise failure(f"{doing}: {type(error).__name__}: {short}", hint) from error
+        raise failure(f"{doing}: {type(error).__name__}: {text}", hint) from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
+from plimsoll.system import files
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -54,8 +55,7 @@ class Model:
         """SHA-256 over the main file and the further ones, in order, as hexadecimal digits."""
         digest = hashlib.sha256()
         for file in (self.path, *self.files):
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            digest.update(bytes.fromhex(files.sha256(file)))
         return digest.hexdigest()
 
     def contract(self) -> Spec:

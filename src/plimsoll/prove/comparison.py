@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import JsonValue
 
-from plimsoll.core.budget import Bounded, Evidence
+from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.bootstrap import Floats
 from plimsoll.metrics.decisions import Flips, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
@@ -56,11 +56,11 @@ class Comparison:
 
     def evidence(self) -> Evidence:
         """Return the figures with the bounds that a budget is judged by."""
-        evidence: dict[str, list[Bounded]] = {
+        evidence: dict[str, list[BoundedFigure]] = {
             "flips": [_bounded_flips(threshold, flipped) for threshold, flipped in self.flips]
         }
         if self.deviation is not None:
-            mean = Bounded(
+            mean = BoundedFigure(
                 "mean score deviation",
                 self.deviation.mean,
                 self.deviation.mean_upper,
@@ -68,7 +68,7 @@ class Comparison:
             )
             covered = 0.05 ** (1 / self.deviation.count)
             detail = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviate no more"
-            largest = Bounded("largest score deviation", self.deviation.maximum, self.deviation.maximum, detail)
+            largest = BoundedFigure("largest score deviation", self.deviation.maximum, self.deviation.maximum, detail)
             evidence |= {"deviation": [mean], "max_deviation": [largest]}
         for change in self.changes:
             figures = [_bounded_change(change)]
@@ -222,20 +222,20 @@ def _is_among_best(scores: Scores, label: str, best: int) -> bool:
     return sum(value > scores[label] for value in scores.values()) < best
 
 
-def _bounded_flips(threshold: float | None, flipped: Flips) -> Bounded:
+def _bounded_flips(threshold: float | None, flipped: Flips) -> BoundedFigure:
     name = "flips of the label" if threshold is None else f"flips at {threshold:g}"
     if not flipped.total:
-        return Bounded(name, math.nan, math.nan, "no decision was compared")
+        return BoundedFigure(name, math.nan, math.nan, "no decision was compared")
     moved = f": {flipped.up:,} up, {flipped.down:,} down" if flipped.up or flipped.down else ""
-    return Bounded(name, flipped.share, flipped.upper_bound(), f"{flipped.count:,} of {flipped.total:,}{moved}")
+    return BoundedFigure(name, flipped.share, flipped.upper_bound(), f"{flipped.count:,} of {flipped.total:,}{moved}")
 
 
-def _bounded_change(change: MetricChange) -> Bounded:
+def _bounded_change(change: MetricChange) -> BoundedFigure:
     if change.change is None or change.lower is None or change.reference is None or change.other is None:
         reason = f"not defined on these {change.count:,} labelled pictures: too few of a class, or none flagged"
-        return Bounded(f"change of {change.name}", math.nan, math.nan, reason)
+        return BoundedFigure(f"change of {change.name}", math.nan, math.nan, reason)
     detail = f"{change.reference:.4g} → {change.other:.4g} on {change.count:,} labelled pictures"
-    return Bounded(f"change of {change.name}", change.change, change.lower, detail)
+    return BoundedFigure(f"change of {change.name}", change.change, change.lower, detail)
 
 
 def confidence_in_words(flipped: Flips) -> str:

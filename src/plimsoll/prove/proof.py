@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import Bounded, Budget, Evidence
+from plimsoll.core.budget import BoundedFigure, Budget, Evidence
 from plimsoll.core.check import Check
 from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
@@ -57,7 +57,7 @@ class Proof:
     failures: tuple[Failure, ...]
     outputs: dict[str, TensorDeviation]
     """By the reference's output names, over all pictures."""
-    snr: Bounded
+    snr: BoundedFigure
     """Of the worst output, with its lower bound."""
     exchange: Exchange
     preprocessing_only: PartialDeviation | None

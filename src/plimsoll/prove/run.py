@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll.backends.runner import Runner
-from plimsoll.core.budget import DEFAULT, DEFAULT_TENSORS, Bounded, Budget, kind_of
+from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, BoundedFigure, Budget, limit_kind
 from plimsoll.errors import InputError
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.metrics import RunningDeviation
@@ -63,7 +63,10 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     output = reference.model.contract().output
     _require_same_question(reference, other)
     options = _Options(
-        budget or (DEFAULT if isinstance(output, Classify) else DEFAULT_TENSORS), labels, thresholds, layers
+        budget or (DEFAULT_BUDGET if isinstance(output, Classify) else DEFAULT_TENSOR_BUDGET),
+        labels,
+        thresholds,
+        layers,
     )
     _require_measurable(options.budget, output, labels)
     if not pictures:
@@ -107,7 +110,7 @@ def _require_same_question(reference: ResolvedModel, other: ResolvedModel) -> No
 
 def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str] | None) -> None:
     for metric in budget.metrics:
-        if kind_of(metric) == "change" and not labels:
+        if limit_kind(metric) == "change" and not labels:
             hint = "Give --labels: a CSV file with path,label or a folder with one folder per class."
             raise InputError(f"the budget limits {metric}, which needs labelled pictures", hint)
         if not isinstance(output, Classify) and metric != "snr":
@@ -211,9 +214,9 @@ def _partial_deviation(
     return PartialDeviation(score_deviation(*compared_scores(output, scored)), running.deviation)
 
 
-def _snr(outputs: Sequence[str], pictures: Sequence[PictureAnswers]) -> Bounded:
+def _snr(outputs: Sequence[str], pictures: Sequence[PictureAnswers]) -> BoundedFigure:
     """Return the signal to noise of the worst output with its lower bound by the bootstrap over pictures, in dB."""
-    worst = Bounded("signal to noise of the outputs", math.nan, math.nan, "no output was compared")
+    worst = BoundedFigure("signal to noise of the outputs", math.nan, math.nan, "no output was compared")
     for index, name in enumerate(outputs):
         signal, noise = np.array([answer.power[index] for answer in pictures], np.float64).T
 
@@ -224,7 +227,7 @@ def _snr(outputs: Sequence[str], pictures: Sequence[PictureAnswers]) -> Bounded:
         if math.isnan(worst.value) or not value >= worst.value:
             lower, _, _ = bounds(decibels, len(pictures), CONFIDENCE)
             detail = f"worst at '{name}', {len(pictures):,} pictures; lower 95 % bound"
-            worst = Bounded(worst.name, value, lower, detail)
+            worst = BoundedFigure(worst.name, value, lower, detail)
     return worst
 
 

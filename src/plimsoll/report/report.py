@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from plimsoll import __version__
-from plimsoll.core.check import Check, number_in_words
+from plimsoll.core.check import Check, parse_nonfinite
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.system import files, host
@@ -33,7 +33,7 @@ DISTRIBUTION = "plimsoll-line"
 MAX_BYTES = 64_000_000
 """A larger file is not read as a report."""
 
-Measurement = Annotated[float | int | str, BeforeValidator(number_in_words)]
+Measurement = Annotated[float | int | str, BeforeValidator(parse_nonfinite)]
 
 
 def _now() -> datetime:

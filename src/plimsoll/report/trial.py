@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from plimsoll.core.check import Check, number_in_words
+from plimsoll.core.check import Check, parse_nonfinite
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import TargetError
 from plimsoll.preprocessing import Preprocessing
@@ -27,7 +27,7 @@ Measure = Literal["max", "mean", "p99"]
 
 
 def _number(value: Any) -> Any:
-    return math.nan if value is None else number_in_words(value)
+    return math.nan if value is None else parse_nonfinite(value)
 
 
 def _target(value: Any) -> Target:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from plimsoll import backends
 from plimsoll.backends.base import AvailableTarget
-from plimsoll.core.budget import DEFAULT, Budget
+from plimsoll.core.budget import DEFAULT_BUDGET, Budget
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.ship.candidate import Candidate
 
@@ -26,7 +26,7 @@ class SearchConfig:
     targets: tuple[Target, ...]
     calibrators: tuple[str, ...] = CALIBRATORS
     """Plimsoll's own to try; a runtime that calibrates by itself brings its own."""
-    budget: Budget = DEFAULT
+    budget: Budget = DEFAULT_BUDGET
     objective: str = "throughput"
     """One of OBJECTIVES."""
     seconds: float = 180.0

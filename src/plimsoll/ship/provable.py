@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from plimsoll.core.budget import Budget, Limit, kind_of
+from plimsoll.core.budget import Budget, Limit, limit_kind
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.labels import label_of
@@ -20,7 +20,7 @@ def unprovable(budget: Budget, split: Split, truths: Mapping[str, str] | None) -
     labelled = sum(label_of(truths, path) is not None for path in split.judging) if truths else 0
     found = []
     for limit in budget.limits:
-        if kind_of(limit.metric) == "change":
+        if limit_kind(limit.metric) == "change":
             _require_labels(limit, judges, labelled, bool(truths))
             found += _too_few(limit, labelled, "labelled judging pictures", "without a loss")
         elif limit.metric == "flips":

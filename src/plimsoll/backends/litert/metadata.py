@@ -56,7 +56,7 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
     file = tflite_file.read_file(model.path)
     try:
         normalization = _plan(model.contract(), file)
-    except _Unsayable as reason:
+    except _UnsupportedError as reason:
         out.write_bytes(model.path.read_bytes())
         return (f"It has no metadata for MediaPipe Tasks: {reason}.",)
     spec = model.contract()
@@ -77,39 +77,39 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
     )
 
 
-class _Unsayable(Exception):  # noqa: N818 - named for what happened
-    """Metadata for MediaPipe Tasks has no words for it."""
+class _UnsupportedError(Exception):
+    """The metadata of MediaPipe Tasks can't express it."""
 
 
 def _plan(spec: Spec, file: TfliteFile) -> _Normalization:
-    """Return how MediaPipe has to prepare pixels; raises _Unsayable with the first thing that it can't do."""
+    """Return how MediaPipe has to prepare pixels; raises _UnsupportedError with the first thing that it can't do."""
     _check_output(spec, file)
     normalization = _normalization(spec)
     (taken,) = file.inputs if len(file.inputs) == 1 else (None,)
     if taken is None:
-        raise _Unsayable(f"the network has {len(file.inputs)} inputs, not one picture")
+        raise _UnsupportedError(f"the network has {len(file.inputs)} inputs, not one picture")
     if len(taken.shape) != 4 or taken.shape[0] != 1 or taken.shape[3] != 3 or None in taken.shape:
-        raise _Unsayable(
+        raise _UnsupportedError(
             f"the network takes {taken.dtype} {list(taken.shape)}, not one RGB picture [1, height, width, 3]"
         )
     if taken.dtype not in {"uint8", "float32"}:
-        raise _Unsayable(f"it takes {taken.dtype}, MediaPipe Tasks gives uint8 or float32")
+        raise _UnsupportedError(f"it takes {taken.dtype}, MediaPipe Tasks gives uint8 or float32")
     if taken.dtype == "uint8" and not _is_bytes(taken, normalization):
-        raise _Unsayable("the network takes bytes, but the Spec's input steps change their values")
+        raise _UnsupportedError("the network takes bytes, but the Spec's input steps change their values")
     return normalization
 
 
 def _check_output(spec: Spec, file: TfliteFile) -> None:
     output = spec.output
     if not isinstance(output, Classify):
-        raise _Unsayable(f"it is written for classifiers, this network's task is '{output.task}'")
+        raise _UnsupportedError(f"it is written for classifiers, this network's task is '{output.task}'")
     if output.activation != "none":
-        raise _Unsayable(
+        raise _UnsupportedError(
             f"the scores need a {output.activation} after the network, which MediaPipe Tasks doesn't compute"
         )
     shapes = [one.shape for one in file.outputs]
     if len(shapes) != 1 or None in shapes[0] or np.prod([size or 0 for size in shapes[0]]) != len(output.labels):
-        raise _Unsayable(
+        raise _UnsupportedError(
             f"the network gives {[list(shape) for shape in shapes]}, not one score for each of {len(output.labels)}"
             " labels"
         )
@@ -119,10 +119,10 @@ def _normalization(spec: Spec) -> _Normalization:
     """Return what the Spec's steps do to the values."""
     mean, std = 0.0, 1.0
     if spec.input.decode.colour != "RGB":
-        raise _Unsayable("MediaPipe Tasks gives RGB pictures, the network takes grey ones")
+        raise _UnsupportedError("MediaPipe Tasks gives RGB pictures, the network takes grey ones")
     for step in spec.input.steps:
         if isinstance(step, (Channels, Layout)) and step.order not in {"RGB", "NHWC"}:
-            raise _Unsayable(
+            raise _UnsupportedError(
                 f"MediaPipe Tasks gives RGB, height x width x 3, the network takes {step.order} (fold the input steps"
                 " into it)"
             )
@@ -133,13 +133,13 @@ def _normalization(spec: Spec) -> _Normalization:
         elif isinstance(step, Scale):
             std *= step.divisor if step.divisor is not None else 1 / (step.factor or 1.0)
         elif isinstance(step, (Decode, Resize, Crop, Jpeg)) and (mean, std) != (0.0, 1.0):
-            raise _Unsayable(f"'{step.step}' follows steps that change the values")
+            raise _UnsupportedError(f"'{step.step}' follows steps that change the values")
     return _Normalization(mean, std)
 
 
 def _same(step: str, values: Sequence[float]) -> float:
     if len(set(values)) != 1:
-        raise _Unsayable(
+        raise _UnsupportedError(
             f"the input step '{step}' has a value a channel, MediaPipe Tasks takes one for all (fold the input steps"
             " into the network)"
         )

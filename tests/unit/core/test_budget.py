@@ -6,16 +6,16 @@ import math
 
 import pytest
 
-from plimsoll.core.budget import DEFAULT, DEFAULT_TENSORS, METRICS, Bounded, Budget, Limit
+from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, METRICS, BoundedFigure, Budget, Limit
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 
 EVIDENCE = {
-    "flips": [Bounded("flips at 0.2", 0.0, 0.0237), Bounded("flips at 0.8", 0.008, 0.0374)],
-    "deviation": [Bounded("mean score deviation", 0.004, 0.006)],
-    "top1": [Bounded("change of top1", -0.001, -0.004)],
-    "auc": [Bounded("change of auc", 0.0, -0.002)],
-    "snr": [Bounded("signal to noise", 40.0, 38.0)],
+    "flips": [BoundedFigure("flips at 0.2", 0.0, 0.0237), BoundedFigure("flips at 0.8", 0.008, 0.0374)],
+    "deviation": [BoundedFigure("mean score deviation", 0.004, 0.006)],
+    "top1": [BoundedFigure("change of top1", -0.001, -0.004)],
+    "auc": [BoundedFigure("change of auc", 0.0, -0.002)],
+    "snr": [BoundedFigure("signal to noise", 40.0, 38.0)],
 }
 
 
@@ -52,24 +52,24 @@ def test_several_texts_are_one_budget() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("flip=1%", "there is no metric 'flip'; did you mean 'flips'"),
-        ("speed=2", "there is no metric 'speed'"),
-        ("top0=-1%", "there is no metric 'top0'"),
+        ("flip=1%", "unknown metric 'flip'; did you mean 'flips'"),
+        ("speed=2", "unknown metric 'speed'"),
+        ("top0=-1%", "unknown metric 'top0'"),
         ("flips", "expected metric=value"),
-        ("flips=much", "found 'much', expected a number"),
-        ("flips=nan", "found 'nan', expected a number"),
-        ("deviation=1e999", "beyond what a number can hold"),
+        ("flips=much", "'much' is not a number"),
+        ("flips=nan", "'nan' is not a number"),
+        ("deviation=1e999", "too large"),
         ("flips=0", "no number of pictures proves"),
-        ("flips=-1%", "between 0 and 1"),
-        ("flips=100%", "between 0 and 1"),
-        ("flips=0.5", "0.5 would be 50 %; write 50% if that is meant, or 0.5%"),
-        ("deviation=5%", "in the scores' own unit"),
+        ("flips=-1%", "above 0 and below 1"),
+        ("flips=100%", "above 0 and below 1"),
+        ("flips=0.5", "0.5 means 50 %; write 50% if you mean that, or 0.5%"),
+        ("deviation=5%", "in the unit of the scores"),
         ("deviation=-0.1", "above 0"),
-        ("top1=0.5%", "written with a minus"),
-        ("auc=0", "written with a minus"),
+        ("top1=0.5%", "a loss is negative"),
+        ("auc=0", "a loss is negative"),
         ("snr=30%", "decibels"),
-        ("", "it is empty"),
-        ("flips=1% flips=2%", "flips stands there twice"),
+        ("", "is empty"),
+        ("flips=1% flips=2%", "duplicate metric 'flips'"),
     ],
 )
 def test_mistakes_are_named(text: str, message: str) -> None:
@@ -104,17 +104,17 @@ def test_what_was_not_measured_is_not_proven() -> None:
     assert not check.passed
     assert "not measured" in check.detail
     (check,) = Budget.parse("deviation=0.1").verdict(
-        {"deviation": [Bounded("mean score deviation", math.nan, math.nan)]}
+        {"deviation": [BoundedFigure("mean score deviation", math.nan, math.nan)]}
     )
     assert not check.passed
 
 
 def test_the_default_can_be_met_with_125_pictures_even_after_a_flip() -> None:
-    flips, deviation = DEFAULT.limits
+    flips, deviation = DEFAULT_BUDGET.limits
     assert (flips.metric, deviation.metric) == ("flips", "deviation")
     assert upper_bound(1, 125) <= flips.value < upper_bound(2, 125)
     assert pictures_needed(flips.value) == 74
-    assert DEFAULT_TENSORS.metrics == ("snr",)
+    assert DEFAULT_TENSOR_BUDGET.metrics == ("snr",)
 
 
 def test_every_metric_says_what_it_is() -> None:
