@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from small_models import small_model
+
 RUNTIMES = {
     "onnx",
     "onnxruntime",
@@ -114,3 +116,17 @@ def test_help_loads_nothing_that_computes() -> None:
     )
     assert "typer" in loaded
     assert not loaded & (RUNTIMES | {"numpy", "PIL", "pydantic", "httpx", "uvicorn", "starlette", "jinja2"})
+
+
+def test_reading_an_onnx_file_asks_no_backend(tmp_path: Path) -> None:
+    """A start of `predict` would wait for the modules of every runtime."""
+    path = small_model(tmp_path).path
+    program = f"""
+import sys
+from pathlib import Path
+from plimsoll import importers
+importers.read(Path({str(path)!r}))
+print([name for name in sys.modules if name.startswith("plimsoll.backends.") and name.count(".") > 2])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from plimsoll.backends.litert import tflite_file
-from plimsoll.backends.litert.tflite_file import TfliteFile
 from plimsoll.errors import BuildError, InputError, ModelError
 from plimsoll.importers.base import Conversion, Converter, ImportOptions, Probe
 from plimsoll.system import toolchains
+
+if TYPE_CHECKING:
+    from plimsoll.backends.litert.tflite_file import TfliteFile
 
 _TOLERANCE = 1e-4
 _SPREADS = 4
@@ -22,7 +23,7 @@ class TfliteToOnnx(Converter):
     """A TFLite file that becomes ONNX."""
 
     name = "TFLite file"
-    suffixes = tflite_file.Tflite.suffixes
+    suffixes = (".tflite", ".lite")
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert in the toolchain `tensorflow`; names and layouts (NHWC) are the file's.
@@ -30,6 +31,8 @@ class TfliteToOnnx(Converter):
         A quantized file becomes float32, its ends too, as Plimsoll presents them for the file as it is. The probe's
         answers are then those of TensorFlow Lite in float32; a note says how far its integers lie off.
         """
+        from plimsoll.backends.litert import tflite_file  # Here, since reading any model loads every importer.
+
         _refuse(path, options)
         file = tflite_file.read_file(path)
         try:
