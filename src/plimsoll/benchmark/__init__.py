@@ -11,7 +11,9 @@ MLPerf LoadGen's scenarios.
     results       all of it as a Report
 
 >>> from plimsoll.benchmark import SystemUnderTest, bench
->>> outcome = bench([SystemUnderTest("reference", load("open_nsfw")), SystemUnderTest("fast", load("open_nsfw", preprocessing="fast"))], photos)  # doctest: +SKIP
+>>> reference = SystemUnderTest("reference", load("open_nsfw"))  # doctest: +SKIP
+>>> fast = SystemUnderTest("fast", load("open_nsfw", preprocessing="fast"))  # doctest: +SKIP
+>>> outcome = bench([reference, fast], photos)  # doctest: +SKIP
 >>> print(outcome.comparisons[0].sentence())  # doctest: +SKIP
 """
 

@@ -40,7 +40,7 @@ class Footprint:
 
 
 def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float = TIMEOUT_S) -> Footprint:
-    """Load the system in a new process and answer 64 pictures there; raises JobError, with the reason, if that fails."""
+    """Load the system in a new process and answer 64 pictures there; raises JobError with the reason if that fails."""
     predictor = system.predictor
     model = predictor.model
     payload = {

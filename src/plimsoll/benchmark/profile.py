@@ -87,7 +87,7 @@ def _usable(
 
 
 def _stages(predictor: Predictor, pictures: Sequence[Picture], min_seconds: float) -> tuple[tuple[Stage, ...], int]:
-    """Run picture after picture, in full rounds over all of them unless the time is over before, and return the means."""
+    """Run one picture after another, in full rounds over all of them unless the time is over, and return the means."""
     runner = predictor.runner("throughput")
     runner.infer(predictor.preprocessor(source(pictures[0]))[np.newaxis])  # The first call allocates.
     spent: dict[str, float] = defaultdict(float)

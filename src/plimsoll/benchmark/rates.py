@@ -24,7 +24,7 @@ class RateTrial:
     rate: float
     """Pictures a second."""
     latency: float
-    """The percentile of the latencies, in seconds; infinite where the trial was stopped, since too many came too late."""
+    """The percentile of the latencies, in seconds; infinite where the trial was stopped: too many were late."""
     count: int
     valid: bool
 

@@ -103,8 +103,8 @@ class Comparison:
         """Return the headline, for example `B is 1.84× as fast as A (95 % interval 1.79 … 1.90): faster`."""
         if not math.isfinite(self.speed.low):
             return (
-                f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few for a verdict (at least"
-                f" {MINIMUM_ROUNDS})"
+                f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few for a verdict, at"
+                f" least {MINIMUM_ROUNDS} are needed"
             )
         interval = f"95 % interval {self.speed.low:.2f} … {self.speed.high:.2f}"
         return f"{self.candidate} is {self.speed.median:.2f}× as fast as {self.baseline} ({interval}): {self.verdict}"

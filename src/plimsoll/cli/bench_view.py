@@ -108,8 +108,8 @@ def _show_profile(console: Console, profile: Profile) -> None:
     )
     console.print(
         Text(
-            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast preprocessing:"
-            f" {profile.network_rate:,.0f} images/s"
+            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast"
+            f" preprocessing: {profile.network_rate:,.0f} images/s"
         )
     )
 

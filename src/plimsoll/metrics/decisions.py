@@ -70,7 +70,7 @@ def flips(reference: NDArray[Any], other: NDArray[Any], threshold: float) -> Fli
 
 
 def score_deviation(reference: NDArray[Any], other: NDArray[Any]) -> ScoreDeviation:
-    """Measure how far scores lie from the reference's. Raises InputError for rows of different length or none at all."""
+    """Measure how far scores lie from the reference's. Raises InputError for rows of different length or no rows."""
     first, second = _pair(reference, other)
     if not first.size:
         raise InputError("no scores to compare", "Give pictures that both models can answer.")

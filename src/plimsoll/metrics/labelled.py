@@ -1,4 +1,4 @@
-"""How accurate two models are on labelled pictures, and how much worse the second is, with a paired bootstrap interval."""
+"""How accurate two models are on labelled pictures, and how much worse the second is, with a paired bootstrap."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ def read_labels(source: Path, known: Iterable[str], images: Path | None = None) 
     """Return picture path (absolute) → label.
 
     A CSV file has `path,label` on each line, with or without that heading; a relative path is looked up in `images`,
-    then in the file's own folder. A folder holds one folder per class. Raises InputError for labels that the model doesn't
-    have (`known`) and for a file that can't be read.
+    then in the file's own folder. A folder holds one folder per class. Raises InputError for labels that the model
+    doesn't have (`known`) and for a file that can't be read.
     """
     labels = _read_folder(source) if source.is_dir() else _read_csv(source, images)
     if not labels:

@@ -1,4 +1,4 @@
-"""`prove`: run both models on all pictures, measure how the other's answers differ, and hold that against the budget."""
+"""`prove`: run both models on all pictures, measure how the answers differ, and hold that against the budget."""
 
 from __future__ import annotations
 

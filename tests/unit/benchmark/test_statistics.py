@@ -1,4 +1,4 @@
-"""What is said of measured times holds: verdicts on planted ratios, few false alarms, no percentile without its count."""
+"""What is said of measured times holds: verdicts on planted ratios, few false alarms, percentiles with their count."""
 
 from __future__ import annotations
 

@@ -219,7 +219,8 @@ def colours(scheme: str) -> dict[str, str]:
 
 TEXT_ON = [
     *[(text, ground) for text in ("ink", "soft", "yes", "no") for ground in ("paper", "strip")],
-    ("ink", "sea"), ("paper", "yes"), ("hull-ink", "hull"), ("hull-soft", "hull"), ("hull-yes", "hull"), ("hull-no", "hull"), ("surface", "hull"),
+    ("ink", "sea"), ("paper", "yes"), ("hull-ink", "hull"), ("hull-soft", "hull"), ("hull-yes", "hull"),
+    ("hull-no", "hull"), ("surface", "hull"),
     ("on-in", "in0"), ("on-in", "in1"), ("on-tint", "in2"), ("on-in", "in3"), ("on-in", "in4"), ("on-tint", "in5"),
     ("on-network", "network"), ("on-network", "answer"), ("ink", "waiting"),
 ]  # fmt: skip

@@ -27,7 +27,7 @@ from plimsoll.report.trial import Trial
 
 
 def render(report: Report) -> str:
-    """Return the page of a report of kind "ship" as HTML text; raises InputError where its `details` are not a ship's."""
+    """Return the page of a report of kind "ship" as HTML; raises InputError if its `details` are not a ship's."""
     result = ShipResult.of(report)
     script, style = _own_file("page.js"), _own_file("page.css")
     symbols = svg.runtime_symbols(result)
