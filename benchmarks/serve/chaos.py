@@ -1,9 +1,10 @@
 """What `plimsoll serve` does when everything goes wrong at full load: every accepted request gets exactly one answer,
 the right one for its picture.
 
-    python benchmarks/serve/chaos.py kill open_nsfw PHOTOS --seconds 120          kill -9 of a random worker every two
-    seconds python benchmarks/serve/chaos.py stop BUNDLE PHOTOS --seconds 120             SIGSTOP instead python
-    benchmarks/serve/chaos.py hangup|loris|malformed|reload|drain|all open_nsfw PHOTOS --out found.json
+    # kill -9 of a random worker every two seconds; `stop` sends SIGSTOP instead
+    python benchmarks/serve/chaos.py kill open_nsfw PHOTOS --seconds 120
+    python benchmarks/serve/chaos.py stop BUNDLE PHOTOS --seconds 120
+    python benchmarks/serve/chaos.py hangup|loris|malformed|reload|drain|all open_nsfw PHOTOS --out results.json
 
 Each scenario has a service of its own. Clients ask all the time, in a closed loop: photos alone, several at once, in
 base64, and now and then a part that is no picture; each score is compared with the one that `plimsoll.load` gave, and
@@ -24,22 +25,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chaos_checks import Outcome, Photo, distinguishable
 from chaos_clients import hang_up, loris
 from chaos_faults import drain, kill_workers, reload, stop_workers
-from chaos_judge import Outcome, Photo, telling
-from chaos_malformed import HOW_MANY, malformed
-from chaos_stage import Stage, leaks, settle
-from contracts import photographs
-from servers import Running, Server, ours
+from chaos_malformed import DEFAULT_COUNT, malformed
+from chaos_testbed import Testbed, leaks, settle
+from request_formats import photographs
+from servers import Running, Server, plimsoll_server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Something that goes wrong."""
+    """A fault to inject."""
 
-    act: Callable[[Stage, float], Awaitable[dict[str, Any]]]
+    act: Callable[[Testbed, float], Awaitable[dict[str, Any]]]
     seconds: float
     """How long it lasts (malformed: how many requests are sent)."""
     ends: bool = False
@@ -51,44 +52,44 @@ SCENARIOS = {
     "stop": Scenario(stop_workers, 120),
     "hangup": Scenario(hang_up, 30),
     "loris": Scenario(loris, 100),
-    "malformed": Scenario(malformed, HOW_MANY),
+    "malformed": Scenario(malformed, DEFAULT_COUNT),
     "reload": Scenario(reload, 60),
     "drain": Scenario(drain, 10, ends=True),
 }
 
 
-async def play(stage: Stage, scenario: Scenario, amount: float) -> dict[str, Any]:
+async def run_scenario(testbed: Testbed, scenario: Scenario, amount: float) -> dict[str, Any]:
     """Warm the service, play a scenario, see whether it is well again, and count what it holds."""
-    async with stage.load():
+    async with testbed.load():
         await asyncio.sleep(4)
-    warm = stage.outcome
-    await settle(stage)
-    before = await stage.holds()
-    stage.outcome = Outcome()
-    stage.closed.clear()
+    warm = testbed.outcome
+    await settle(testbed)
+    before = await testbed.holds()
+    testbed.outcome = Outcome()
+    testbed.closed.clear()
     started = time.monotonic()
-    found = await scenario.act(stage, amount)
+    details = await scenario.act(testbed, amount)
     took = time.monotonic() - started
     wrong = (
         list(warm.wrong)
-        + list(stage.outcome.wrong)
-        + ([f"{stage.outcome.surplus} answers too many"] if stage.outcome.surplus else [])
+        + list(testbed.outcome.wrong)
+        + ([f"{testbed.outcome.surplus} answers too many"] if testbed.outcome.surplus else [])
     )
     wrong += [
-        f"{count} requests {how}" for how, count in stage.outcome.statuses.items() if how in ("unanswered", "late")
+        f"{count} requests {how}" for how, count in testbed.outcome.statuses.items() if how in ("unanswered", "late")
     ]
     result = {
         "seconds": round(took, 1),
-        "answers_a_second": round(stage.outcome.asked / took, 1),
-        "traffic": stage.outcome.to_dict(),
-        "found": found,
+        "answers_a_second": round(testbed.outcome.asked / took, 1),
+        "traffic": testbed.outcome.to_dict(),
+        "details": details,
     }
     if scenario.ends:
         return result | {"wrong": wrong}
-    if trouble := await stage.healthy():
+    if trouble := await testbed.healthy():
         wrong.append(trouble)
-    await settle(stage)
-    after = await stage.holds()
+    await settle(testbed)
+    after = await testbed.holds()
     return result | {
         "before": before,
         "after": after,
@@ -104,26 +105,28 @@ def run(name: str, server: Server, photos: Sequence[Photo], arguments: argparse.
         tempfile.TemporaryDirectory(prefix="plimsoll-chaos-") as folder,
         tempfile.TemporaryDirectory(prefix="plimsoll-logs-") as logs,
     ):
-        environed = Server(server.name, server.command, server.contract, {**server.environment, "TMPDIR": folder})
+        configured = Server(
+            server.name, server.command, server.request_format, {**server.environment, "TMPDIR": folder}
+        )
         log = arguments.logs / f"{name}.log" if arguments.logs else Path(logs) / "server.log"
-        with Running(environed, arguments.port, log) as running:
+        with Running(configured, arguments.port, log) as running:
             running.wait(photos[0].data)
-            stage = Stage(running, photos, arguments.tolerance, arguments.clients, Path(folder))
-            result = asyncio.run(play(stage, scenario, arguments.seconds or scenario.seconds))
+            testbed = Testbed(running, photos, arguments.tolerance, arguments.clients, Path(folder))
+            result = asyncio.run(run_scenario(testbed, scenario, arguments.seconds or scenario.seconds))
             code = running.process.poll() if scenario.ends else running.stop()
         if code != 0:
             result["wrong"].append(f"the service ended with exit code {code}: {log.read_bytes()[-300:]!r}")
-        if left := [str(file) for file in Path(folder).rglob("*")]:
-            result["wrong"].append(f"it left behind: {left[:5]}")
-    _tell(name, result)
+        if files := [str(file) for file in Path(folder).rglob("*")]:
+            result["wrong"].append(f"it left behind: {files[:5]}")
+    _print_result(name, result)
     return result
 
 
-def _tell(name: str, result: dict[str, Any]) -> None:
+def _print_result(name: str, result: dict[str, Any]) -> None:
     """Print a scenario's result in a few lines."""
     traffic, wrong = result["traffic"], result["wrong"]
     print(
-        f"{name}: {'WRONG' if wrong else 'well'}. {traffic['asked']} requests in {result['seconds']} s, statuses"
+        f"{name}: {'WRONG' if wrong else 'ok'}. {traffic['asked']} requests in {result['seconds']} s, statuses"
         f" {traffic['statuses']},",
         end=" ",
     )
@@ -131,13 +134,16 @@ def _tell(name: str, result: dict[str, Any]) -> None:
         f"problems {traffic['problems']}, slowest {traffic['slowest_seconds']} s, largest difference"
         f" {traffic['largest_difference']:.2g}"
     )
-    print(f"  {json.dumps(result['found'])}")
+    print(f"  {json.dumps(result['details'])}")
     if "after" in result:
         before, after = result["before"], result["after"]
-        web = [f"{one['web']['private_mb']:.0f} MB, {one['web']['descriptors']} descriptors" for one in (before, after)]
+        web = [
+            f"{usage['web']['private_mb']:.0f} MB, {usage['web']['descriptors']} descriptors"
+            for usage in (before, after)
+        ]
         workers = [
-            f"{max(w['private_mb'] for w in one['workers']):.0f} MB, {max(w['descriptors'] for w in one['workers'])}"
-            for one in (before, after)
+            f"{max(w['private_mb'] for w in usage['workers']):.0f} MB, {max(w['descriptors'] for w in usage['workers'])}"
+            for usage in (before, after)
         ]
         print(
             f"  web {web[0]} → {web[1]}; largest worker {workers[0]} → {workers[1]} descriptors; restarts"
@@ -162,12 +168,12 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=18300)
     parser.add_argument("--logs", type=Path, help="folder in which the services' logs are kept")
     parser.add_argument("--serve", default="", help="more options for plimsoll serve")
-    parser.add_argument("--out", type=Path, help="JSON file for everything that was found")
+    parser.add_argument("--out", type=Path, help="JSON file for all results")
     arguments = parser.parse_args()
     model = str(Path(arguments.model).resolve()) if Path(arguments.model).exists() else arguments.model
-    photos = telling(model, photographs(arguments.photos), arguments.tolerance)
-    print(f"{len(photos)} photos that can be told apart, {arguments.clients} clients", flush=True)
-    server = ours("plimsoll", f"open_nsfw={model}", *arguments.serve.split())
+    photos = distinguishable(model, photographs(arguments.photos), arguments.tolerance)
+    print(f"{len(photos)} distinguishable photos, {arguments.clients} clients", flush=True)
+    server = plimsoll_server("plimsoll", f"open_nsfw={model}", *arguments.serve.split())
     results = {
         name: run(name, server, photos, arguments)
         for name in (SCENARIOS if arguments.scenario == "all" else [arguments.scenario])

@@ -8,33 +8,33 @@ import time
 from collections import Counter
 from typing import Any
 
-from chaos_judge import Question, questions
-from chaos_stage import Stage
-from http_wire import Unanswered, Wire
+from chaos_checks import Question, questions
+from chaos_testbed import Testbed
+from http_wire import Connection, NoResponseError
 
-HANGING_UP = 500
-SLOW_OF_EACH = 100
-LOOKED_FOR = 45.0
+HANG_UPS = 500
+SLOW_CLIENTS_PER_KIND = 100
+OBSERVED_S = 45.0
 """Seconds after which every slow client must have been turned out."""
 
 
-async def hang_up(stage: Stage, seconds: float) -> dict[str, Any]:
+async def hang_up(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Let 500 clients hang up: in the head, in the body, right after it, and while their answer is computed; politely
     and rudely."""
     ways: Counter[str] = Counter()
-    async with stage.load():
-        asking = questions(stage.photos, 77)
+    async with testbed.load():
+        asking = questions(testbed.photos, 77)
         waves = max(1, round(seconds / 5))
         for wave in range(waves):
-            share = HANGING_UP // waves + (wave < HANGING_UP % waves)
+            share = HANG_UPS // waves + (wave < HANG_UPS % waves)
             await asyncio.gather(
-                *(_hang_up(stage, next(asking), random.Random(1000 * wave + place), ways) for place in range(share))
+                *(_hang_up(testbed, next(asking), random.Random(1000 * wave + client), ways) for client in range(share))
             )
             await asyncio.sleep(seconds / waves / 2)
     return {"clients": sum(ways.values()), "ways": dict(ways)}
 
 
-async def _hang_up(stage: Stage, question: Question, draw: random.Random, ways: Counter[str]) -> None:
+async def _hang_up(testbed: Testbed, question: Question, draw: random.Random, ways: Counter[str]) -> None:
     """Send so much of a request, wait a little, and hang up."""
     await asyncio.sleep(draw.uniform(0, 1))
     request = question.request
@@ -46,81 +46,83 @@ async def _hang_up(stage: Stage, question: Question, draw: random.Random, ways: 
         "in the body": draw.randrange(head, len(request)),
     }.get(way, len(request))
     try:
-        wire = await Wire.connect(stage.port)
-        wire.send(request[:sent])
-    except (OSError, Unanswered):
+        connection = await Connection.connect(testbed.port)
+        connection.send(request[:sent])
+    except (OSError, NoResponseError):
         ways["not accepted"] += 1
         return
     await asyncio.sleep(draw.uniform(0.005, 0.2) if way == "while it is computed" else draw.choice([0.0, 0.01]))
     if draw.random() < 0.5:
-        wire.abort()
+        connection.abort()
     else:
-        wire.close()
+        connection.close()
     ways[way] += 1
 
 
-async def loris(stage: Stage, seconds: float) -> dict[str, Any]:
+async def loris(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Let slow clients hold connections: heads and bodies that trickle, and connections on which nothing comes;
     meanwhile others are answered."""
-    looked_for = max(seconds, 5.0)
+    observed = max(seconds, 5.0)
     ended: dict[str, list[float]] = {way: [] for way in ("slow head", "slow body", "idle", "idle after an answer")}
-    held: Counter[str] = Counter()
-    said: Counter[str] = Counter()
-    async with stage.load():
-        question = next(questions(stage.photos, 78))
+    still_open: Counter[str] = Counter()
+    statuses: Counter[str] = Counter()
+    async with testbed.load():
+        question = next(questions(testbed.photos, 78))
         slow = [
-            _dawdle(stage, question, way, looked_for, (ended, held, said)) for way in ended for _ in range(SLOW_OF_EACH)
+            _dawdle(testbed, question, way, observed, (ended, still_open, statuses))
+            for way in ended
+            for _ in range(SLOW_CLIENTS_PER_KIND)
         ]
         await asyncio.gather(*slow)
     if (
-        looked_for >= LOOKED_FOR
+        observed >= OBSERVED_S
     ):  # longer than the service's limits for heads and bodies; an idle connection after an answer may stay for 75 s
-        stage.outcome.wrong += [
-            f"{count} connections are still open after {looked_for:g} s: {way}"
-            for way, count in held.items()
+        testbed.outcome.wrong += [
+            f"{count} connections are still open after {observed:g} s: {way}"
+            for way, count in still_open.items()
             if way != "idle after an answer"
         ]
     closed = {
         way: {"closed_by_the_service": len(times), "seconds": [min(times), max(times)] if times else None}
         for way, times in ended.items()
     }
-    return {"looked_for_seconds": looked_for, "ways": closed, "still_open": dict(held), "answers": dict(said)}
+    return {"observed_seconds": observed, "ways": closed, "still_open": dict(still_open), "answers": dict(statuses)}
 
 
 async def _dawdle(
-    stage: Stage,
+    testbed: Testbed,
     question: Question,
     way: str,
-    looked_for: float,
-    found: tuple[dict[str, list[float]], Counter[str], Counter[str]],
+    observed: float,
+    results: tuple[dict[str, list[float]], Counter[str], Counter[str]],
 ) -> None:
     """Hold a connection for as long as the service lets."""
-    ended, held, said = found
+    ended, still_open, statuses = results
     started = time.monotonic()
     try:
-        wire = await Wire.connect(stage.port)
+        connection = await Connection.connect(testbed.port)
     except OSError:
-        held["not accepted"] += 1
+        still_open["not accepted"] += 1
         return
     request, head = question.request, question.request.index(b"\r\n\r\n") + 4
     sent = head + 10 if way == "slow body" else 0
     try:
         if way == "idle after an answer":
-            await stage.ask(wire, question)
+            await testbed.ask(connection, question)
         elif sent:
-            wire.send(request[:sent])
-        while time.monotonic() < started + looked_for and wire.open:
+            connection.send(request[:sent])
+        while time.monotonic() < started + observed and connection.open:
             if way.startswith("slow") and sent < len(request) - 1:
-                wire.send(request[sent : sent + 1])
+                connection.send(request[sent : sent + 1])
                 sent += 1
             await asyncio.sleep(0.25)
-        if sent and wire.open is False:
-            response = await wire.answer()
-            said[f"{way}: {response.status}"] += 1
-    except Unanswered:
-        said[f"{way}: closed without an answer"] += 1
-    if wire.open:
-        held[way] += 1
-        wire.close()
+        if sent and connection.open is False:
+            response = await connection.answer()
+            statuses[f"{way}: {response.status}"] += 1
+    except NoResponseError:
+        statuses[f"{way}: closed without an answer"] += 1
+    if connection.open:
+        still_open[way] += 1
+        connection.close()
     else:
         ended[way].append(round(time.monotonic() - started, 1))

@@ -11,32 +11,32 @@ import time
 from pathlib import Path
 from typing import Any
 
-from chaos_judge import posted
-from chaos_stage import Stage, kill
-from http_wire import Unanswered
+from chaos_checks import post_request
+from chaos_testbed import Testbed, kill
+from http_wire import NoResponseError
 
 EVERY = 2.0
 """Seconds between two faults."""
 
 
-async def kill_workers(stage: Stage, seconds: float) -> dict[str, Any]:
+async def kill_workers(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Kill a random worker every two seconds."""
-    return await _hurt(stage, seconds, signal.SIGKILL)
+    return await _hurt(testbed, seconds, signal.SIGKILL)
 
 
-async def stop_workers(stage: Stage, seconds: float) -> dict[str, Any]:
+async def stop_workers(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Stop a random worker every two seconds: it hangs, and never goes on by itself."""
-    return await _hurt(stage, seconds, signal.SIGSTOP)
+    return await _hurt(testbed, seconds, signal.SIGSTOP)
 
 
-async def _hurt(stage: Stage, seconds: float, number: signal.Signals) -> dict[str, Any]:
+async def _hurt(testbed: Testbed, seconds: float, number: signal.Signals) -> dict[str, Any]:
     draw, hurt, absent = random.Random(3), 0, 0.0
-    full = await stage.gauge("plimsoll_workers", 'state="ready"')
-    watching = asyncio.create_task(_readiness(stage))
-    async with stage.load():
+    full = await testbed.gauge("plimsoll_workers", 'state="ready"')
+    watching = asyncio.create_task(_readiness(testbed))
+    async with testbed.load():
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            workers = [pid for pid in stage.workers() if number == signal.SIGKILL or _runs(pid)]
+            workers = [pid for pid in testbed.workers() if number == signal.SIGKILL or _runs(pid)]
             if workers:
                 hurt += kill(draw.choice(workers), number)
             else:
@@ -44,7 +44,7 @@ async def _hurt(stage: Stage, seconds: float, number: signal.Signals) -> dict[st
             await asyncio.sleep(EVERY)
     watching.cancel()
     returned = time.monotonic()
-    while await stage.gauge("plimsoll_workers", 'state="ready"') < full and time.monotonic() < returned + 60:
+    while await testbed.gauge("plimsoll_workers", 'state="ready"') < full and time.monotonic() < returned + 60:
         await asyncio.sleep(0.1)
     return {
         "faults": hurt,
@@ -53,15 +53,15 @@ async def _hurt(stage: Stage, seconds: float, number: signal.Signals) -> dict[st
     }
 
 
-async def _readiness(stage: Stage) -> None:
+async def _readiness(testbed: Testbed) -> None:
     """See that the service says the truth about itself at any time."""
     while True:
         try:
-            response = await stage.get("/readyz")
+            response = await testbed.get("/readyz")
             if response.status not in (200, 503):
-                stage.outcome.wrong.append(f"/readyz has the status {response.status}")
-        except (OSError, Unanswered, TimeoutError) as error:
-            stage.outcome.wrong.append(f"/readyz does not answer: {error}")
+                testbed.outcome.wrong.append(f"/readyz has the status {response.status}")
+        except (OSError, NoResponseError, TimeoutError) as error:
+            testbed.outcome.wrong.append(f"/readyz does not answer: {error}")
         await asyncio.sleep(0.5)
 
 
@@ -73,75 +73,77 @@ def _runs(pid: int) -> bool:
         return False
 
 
-async def reload(stage: Stage, seconds: float) -> dict[str, Any]:
+async def reload(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Load the model anew again and again, in turn by the repository's endpoint and by SIGHUP: no request may notice."""
     versions, refused = set(), []
-    async with stage.load():
+    async with testbed.load():
         until, turn = time.monotonic() + seconds, 0
         while time.monotonic() < until:
-            before = await _version(stage)
+            before = await _version(testbed)
             if turn % 2:
-                os.kill(stage.web, signal.SIGHUP)
+                os.kill(testbed.web, signal.SIGHUP)
             else:
-                name = await _name(stage)
-                response = await stage.send(
-                    posted(b"{}", {"Content-Type": "application/json"}, f"/v2/repository/models/{name}/load")
+                name = await _name(testbed)
+                response = await testbed.send(
+                    post_request(b"{}", {"Content-Type": "application/json"}, f"/v2/repository/models/{name}/load")
                 )
                 if response.status != 200:
                     refused.append(f"{response.status} {response.body[:200]!r}")
-                    os.kill(stage.web, signal.SIGHUP)
+                    os.kill(testbed.web, signal.SIGHUP)
             turn += 1
             waited = time.monotonic()
-            while (now := await _version(stage)) == before and time.monotonic() < waited + 60:
+            while (now := await _version(testbed)) == before and time.monotonic() < waited + 60:
                 await asyncio.sleep(0.1)
             versions.add(now)
     bad = {
-        status: count for status, count in stage.outcome.statuses.items() if status not in ("200", "422", "415", "400")
+        status: count
+        for status, count in testbed.outcome.statuses.items()
+        if status not in ("200", "422", "415", "400")
     }
     if bad:
-        stage.outcome.wrong.append(f"requests noticed a reload: {bad}")
+        testbed.outcome.wrong.append(f"requests noticed a reload: {bad}")
     return {"loads": turn, "versions": len(versions), "refused": refused[:3]}
 
 
-async def _models(stage: Stage) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((await stage.get("/v1/models")).body)["models"]
-    return found
+async def _models(testbed: Testbed) -> list[dict[str, Any]]:
+    models: list[dict[str, Any]] = json.loads((await testbed.get("/v1/models")).body)["models"]
+    return models
 
 
-async def _version(stage: Stage) -> str:
-    return str((await _models(stage))[0]["version"])
+async def _version(testbed: Testbed) -> str:
+    return str((await _models(testbed))[0]["version"])
 
 
-async def _name(stage: Stage) -> str:
-    return str((await _models(stage))[0]["name"])
+async def _name(testbed: Testbed) -> str:
+    return str((await _models(testbed))[0]["name"])
 
 
-async def drain(stage: Stage, seconds: float) -> dict[str, Any]:
+async def drain(testbed: Testbed, seconds: float) -> dict[str, Any]:
     """Send SIGTERM under load: what was accepted is answered, readiness is off before, and the exit code is 0."""
     readiness: list[int] = []
-    async with stage.load():
+    async with testbed.load():
         await asyncio.sleep(seconds)
-        asked, told = stage.outcome.asked, time.monotonic()
-        os.kill(stage.web, signal.SIGTERM)
-        while stage.running.process.poll() is None and time.monotonic() < told + 60:
+        asked_before, terminated = testbed.outcome.asked, time.monotonic()
+        os.kill(testbed.web, signal.SIGTERM)
+        while testbed.running.process.poll() is None and time.monotonic() < terminated + 60:
             try:
-                readiness.append((await stage.get("/readyz")).status)
-            except (OSError, Unanswered, TimeoutError):
+                readiness.append((await testbed.get("/readyz")).status)
+            except (OSError, NoResponseError, TimeoutError):
                 readiness.append(0)
             await asyncio.sleep(0.1)
-        took = time.monotonic() - told
-    code = stage.running.process.poll()
-    first = next((place for place, status in enumerate(readiness) if status == 503), None)
+        took = time.monotonic() - terminated
+    code = testbed.running.process.poll()
+    first_not_ready = next((index for index, status in enumerate(readiness) if status == 503), None)
     if code != 0:
-        stage.outcome.wrong.append(f"the exit code is {code}")
-    if first is None:
-        stage.outcome.wrong.append("readiness was never off before the end")
+        testbed.outcome.wrong.append(f"the exit code is {code}")
+    if first_not_ready is None:
+        testbed.outcome.wrong.append("readiness was never off before the end")
     return {
-        "asked_before": asked,
-        "asked_after_sigterm": stage.outcome.asked - asked,
+        "asked_before": asked_before,
+        "asked_after_sigterm": testbed.outcome.asked - asked_before,
         "seconds_to_the_end": round(took, 1),
         "exit_code": code,
         "not_ready_answers": readiness.count(503),
-        "unanswered_closed_after_seconds": sorted(stage.closed)[:50],
-        "connections_refused": stage.refused,
+        "unanswered_closed_after_seconds": sorted(testbed.closed)[:50],
+        "connections_refused": testbed.refused,
     }

@@ -9,11 +9,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos_bodies import INCOMPLETE, Bad, bad_requests
-from chaos_stage import Stage
+from chaos_bodies import INCOMPLETE, BadRequest, bad_requests
+from chaos_testbed import Testbed
 from http_wire import Response, patiently
 
-HOW_MANY = 10_000
+DEFAULT_COUNT = 10_000
 AT_ONCE = 12
 PATIENCE = 45.0
 """Seconds after which a bad request counts as late: the service gives a body 30 s."""
@@ -25,7 +25,7 @@ size."""
 
 
 @dataclass
-class Seen:
+class KindOutcomes:
     """What came of the bad requests of one kind."""
 
     sent: int = 0
@@ -33,45 +33,45 @@ class Seen:
     """By status; `closed` or `reset` where the connection ended without an answer, `late` where nothing came."""
 
 
-async def malformed(stage: Stage, count: float) -> dict[str, Any]:
+async def malformed(testbed: Testbed, count: float) -> dict[str, Any]:
     """Send so many bad requests."""
-    seen: dict[str, Seen] = {}
-    photos = [photo.data for photo in stage.photos]
-    rest = itertools.islice(bad_requests(photos), int(count))
-    memory = [(await stage.holds())["web"]["private_mb"]]
+    seen: dict[str, KindOutcomes] = {}
+    photos = [photo.data for photo in testbed.photos]
+    remaining = itertools.islice(bad_requests(photos), int(count))
+    memory = [(await testbed.holds())["web"]["private_mb"]]
 
     async def sender() -> None:
-        for bad in rest:
-            one = seen.setdefault(bad.kind, Seen())
-            one.sent += 1
-            one.statuses[await _sent(stage, bad)] += 1
+        for bad in remaining:
+            outcomes = seen.setdefault(bad.kind, KindOutcomes())
+            outcomes.sent += 1
+            outcomes.statuses[await _send(testbed, bad)] += 1
 
-    async with stage.load():
+    async with testbed.load():
         await asyncio.gather(*(sender() for _ in range(AT_ONCE)))
-        memory.append((await stage.holds())["web"]["private_mb"])
+        memory.append((await testbed.holds())["web"]["private_mb"])
     return {
-        "sent": sum(one.sent for one in seen.values()),
-        "kinds": {kind: dict(one.statuses) for kind, one in sorted(seen.items())},
+        "sent": sum(outcomes.sent for outcomes in seen.values()),
+        "kinds": {kind: dict(outcomes.statuses) for kind, outcomes in sorted(seen.items())},
         "web_mb": memory,
     }
 
 
-async def _sent(stage: Stage, bad: Bad) -> str:
+async def _send(testbed: Testbed, bad: BadRequest) -> str:
     """Send a bad request, and return what came of it; what must not come is noted as wrong."""
     try:
-        status = await patiently(_exchange(stage, bad), PATIENCE)
+        status = await patiently(_exchange(testbed, bad), PATIENCE)
     except TimeoutError:
         status = "late"
     except OSError:
         status = "reset"
     wrong = status == "late" or (status.startswith("5") and status != "503") or " and " in status
     if wrong or (status in ("reset", "closed", "cut off and closed") and bad.kind not in MAY_BE_CLOSED):
-        stage.outcome.wrong.append(f"{bad.kind}: {status}: {bad.request[:300]!r}")
+        testbed.outcome.wrong.append(f"{bad.kind}: {status}: {bad.request[:300]!r}")
     return status
 
 
-async def _exchange(stage: Stage, bad: Bad) -> str:
-    reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+async def _exchange(testbed: Testbed, bad: BadRequest) -> str:
+    reader, writer = await asyncio.open_connection("127.0.0.1", testbed.port)
     try:
         writer.write(bad.request)
         if bad.incomplete:
@@ -90,7 +90,7 @@ async def _exchange(stage: Stage, bad: Bad) -> str:
         writer.close()
 
 
-async def _more(reader: asyncio.StreamReader, bad: Bad, response: Response) -> str:
+async def _more(reader: asyncio.StreamReader, bad: BadRequest, response: Response) -> str:
     """Return the status; a second answer to one request is told, but where the request smuggles a second one."""
     if bad.kind in ("two lengths", "bad chunks", "bad length", "no http", "too large"):
         return str(response.status)

@@ -1,10 +1,12 @@
 """`plimsoll serve` against its peers, with the same network on the same cores, in one interleaved run.
 
-    python benchmarks/serve/set_up.py                                             once: the peers' environments, and wrk
-    python benchmarks/serve/compare.py closed PHOTOS --bundle BUNDLE              16 clients, each asking again when it
-    is answered python benchmarks/serve/compare.py open PHOTOS --bundle BUNDLE                the highest Poisson rate
-    with p99 <= 100 ms python benchmarks/serve/compare.py closed PHOTOS --servers plimsoll,LitServe --rounds 2 --seconds
-    4 --out found.json
+    # once: the peers' environments, and wrk
+    python benchmarks/serve/set_up.py
+    # 16 clients, each of which sends its next request when the last one is answered
+    python benchmarks/serve/compare.py closed PHOTOS --bundle BUNDLE
+    # the highest Poisson rate with p99 <= 100 ms
+    python benchmarks/serve/compare.py open PHOTOS --bundle BUNDLE
+    python benchmarks/serve/compare.py closed PHOTOS --servers plimsoll,LitServe --rounds 2 --seconds 4 --out results.json
 
 Every server is started, checked on photographs against `plimsoll predict`, warmed and then stopped where it is
 (SIGSTOP): it keeps its memory and uses no processor time. In each round every server in turn goes on, is warmed for a
@@ -25,10 +27,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from contracts import photographs
-from measure import Load, Measured, percentile
+from measure import Load, Measurement, percentile
 from open_loop import highest_rates
-from servers import Running, Server, ours, peers
+from request_formats import photographs
+from servers import Running, Server, peers, plimsoll_server
 
 import plimsoll
 from plimsoll.benchmark.statistics import Comparison, compare, estimate
@@ -46,83 +48,95 @@ def started(chosen: Sequence[Server], photos: Sequence[bytes], load: Load) -> It
     """Start every server, warm it and stop it where it is; one that can't be started is told and left out."""
     with tempfile.TemporaryDirectory(prefix="plimsoll-logs-") as logs, contextlib.ExitStack() as stack:
         running = []
-        for place, server in enumerate(chosen):
-            one = Running(server, FIRST_PORT + place, Path(logs) / f"{place}.log")
-            stack.enter_context(one)
+        for index, server in enumerate(chosen):
+            process = Running(server, FIRST_PORT + index, Path(logs) / f"{index}.log")
+            stack.enter_context(process)
             try:
-                one.wait(photos[0])
+                process.wait(photos[0])
             except RuntimeError as error:
                 print(f"left out: {error}", flush=True)
                 continue
-            load.closed(one, 2)
-            one.freeze()
-            running.append(one)
+            load.closed(process, 2)
+            process.freeze()
+            running.append(process)
         yield running
 
 
 def check(running: Sequence[Running], photos: Sequence[bytes]) -> dict[str, float]:
     """Return each server's largest difference from the scores of `plimsoll predict`, over some photographs."""
     with plimsoll.load("open_nsfw") as model:
-        wanted = [
-            one.answer.score for one in model.predict_many(photos[:CHECKED]) if isinstance(one.answer, Classification)
+        expected = [
+            prediction.answer.score
+            for prediction in model.predict_many(photos[:CHECKED])
+            if isinstance(prediction.answer, Classification)
         ]
-    apart = {}
-    for one in running:
-        one.freeze(signal.SIGCONT)
-        found = [one.server.contract.score(one.ask(photo).body) for photo in photos[:CHECKED]]
-        one.freeze()
-        apart[one.server.name] = max(abs(a - b) for a, b in zip(wanted, found, strict=True))
-    return apart
+    differences = {}
+    for process in running:
+        process.freeze(signal.SIGCONT)
+        scores = [process.server.request_format.score(process.ask(photo).body) for photo in photos[:CHECKED]]
+        process.freeze()
+        differences[process.server.name] = max(abs(a - b) for a, b in zip(expected, scores, strict=True))
+    return differences
 
 
-def rounds_of(running: Sequence[Running], load: Load, rounds: int, seconds: float) -> dict[str, list[Measured]]:
+def rounds_of(running: Sequence[Running], load: Load, rounds: int, seconds: float) -> dict[str, list[Measurement]]:
     """Measure every server in turn, round by round; each round begins with another one."""
-    found: dict[str, list[Measured]] = {one.server.name: [] for one in running}
+    measurements: dict[str, list[Measurement]] = {process.server.name: [] for process in running}
     for number in range(rounds):
-        for place in range(len(running)):
-            one = running[(place + number) % len(running)]
-            one.freeze(signal.SIGCONT)
-            load.closed(one, 1)
-            measured = load.closed(one, seconds)
-            one.freeze()
-            found[one.server.name].append(measured)
+        for turn in range(len(running)):
+            process = running[(turn + number) % len(running)]
+            process.freeze(signal.SIGCONT)
+            load.closed(process, 1)
+            measured = load.closed(process, seconds)
+            process.freeze()
+            measurements[process.server.name].append(measured)
             print(
-                f"round {number + 1}: {one.server.name:24} {measured.rate:7.1f}/s  p99"
+                f"round {number + 1}: {process.server.name:24} {measured.rate:7.1f}/s  p99"
                 f" {measured.percentile(99):7.1f} ms",
                 file=sys.stderr,
                 flush=True,
             )
-    return found
+    return measurements
 
 
-def table(found: Mapping[str, Sequence[Measured]]) -> Iterator[str]:
+def table(measurements: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
     """Yield a row for each server: medians over the rounds, percentiles over all requests."""
     yield "| server | requests/s (95 % interval) | p50 ms | p95 ms | p99 ms | CPU ms a request | memory MB | errors |"
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |"
-    for name, measured in found.items():
+    for name, rounds in measurements.items():
         rate, latencies = (
-            estimate([one.rate for one in measured]),
-            [value for one in measured for value in one.latencies],
+            estimate([measured.rate for measured in rounds]),
+            [value for measured in rounds for value in measured.latencies],
         )
-        failed = sum(sum(one.errors.values()) for one in measured)
+        failed = sum(sum(measured.errors.values()) for measured in rounds)
         times = " | ".join(f"{percentile(latencies, rank, failed):.0f}" for rank in (50, 95, 99))
-        spent, memory = estimate([one.cpu_ms for one in measured]).median, max(one.memory_mb for one in measured)
-        errors = ", ".join(f"{count} × {how}" for one in measured for how, count in one.errors.items()) or "none"
+        spent, memory = (
+            estimate([measured.cpu_ms for measured in rounds]).median,
+            max(measured.memory_mb for measured in rounds),
+        )
+        errors = (
+            ", ".join(f"{count} × {how}" for measured in rounds for how, count in measured.errors.items()) or "none"
+        )
         yield (
             f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {times} | {spent:.1f} | {memory:.0f} |"
             f" {errors} |"
         )
 
 
-def comparisons(found: Mapping[str, Sequence[Measured]]) -> list[Comparison]:
+def comparisons(measurements: Mapping[str, Sequence[Measurement]]) -> list[Comparison]:
     """Compare what is ours with every peer, by answers a second; the best peer first."""
-    mine = [name for name in found if name.startswith("plimsoll")]
+    mine = [name for name in measurements if name.startswith("plimsoll")]
     theirs = sorted(
-        (name for name in found if name not in mine),
-        key=lambda name: -estimate([one.rate for one in found[name]]).median,
+        (name for name in measurements if name not in mine),
+        key=lambda name: -estimate([measured.rate for measured in measurements[name]]).median,
     )
     return [
-        compare(peer, own, [one.rate for one in found[peer]], [one.rate for one in found[own]])
+        compare(
+            peer,
+            own,
+            [measured.rate for measured in measurements[peer]],
+            [measured.rate for measured in measurements[own]],
+        )
         for own in mine
         for peer in theirs
     ]
@@ -131,48 +145,48 @@ def comparisons(found: Mapping[str, Sequence[Measured]]) -> list[Comparison]:
 def chosen_servers(arguments: argparse.Namespace) -> list[Server]:
     """Return the servers that were asked for."""
     every = [
-        ours("plimsoll, float32", "open_nsfw", *arguments.options.split()),
-        *([ours("plimsoll, shipped", str(arguments.bundle.resolve()))] if arguments.bundle else []),
+        plimsoll_server("plimsoll, float32", "open_nsfw", *arguments.options.split()),
+        *([plimsoll_server("plimsoll, shipped", str(arguments.bundle.resolve()))] if arguments.bundle else []),
         *peers(),
     ]
-    wanted = [name.strip().lower() for name in arguments.servers.split(",")] if arguments.servers else [""]
-    return [server for server in every if any(name in server.name.lower() for name in wanted)]
+    parts = [name.strip().lower() for name in arguments.servers.split(",")] if arguments.servers else [""]
+    return [server for server in every if any(name in server.name.lower() for name in parts)]
 
 
 def closed(running: Sequence[Running], load: Load, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure with clients that wait for their answers; print the table and the ratios."""
-    found = rounds_of(running, load, arguments.rounds, arguments.seconds)
-    print("\n".join(table(found)) + "\n")
-    ratios = comparisons(found)
-    for one in ratios:
-        print(one.sentence())
+    measurements = rounds_of(running, load, arguments.rounds, arguments.seconds)
+    print("\n".join(table(measurements)) + "\n")
+    ratios = comparisons(measurements)
+    for comparison in ratios:
+        print(comparison.sentence())
     return {
-        "servers": {name: [one.to_dict() for one in measured] for name, measured in found.items()},
+        "servers": {name: [measured.to_dict() for measured in rounds] for name, rounds in measurements.items()},
         "ratios": [
             {
-                "peer": one.baseline,
-                "ours": one.candidate,
-                "ratios": one.ratios,
-                "median": one.speed.median,
-                "low": one.speed.low,
+                "peer": comparison.baseline,
+                "ours": comparison.candidate,
+                "ratios": comparison.ratios,
+                "median": comparison.speed.median,
+                "low": comparison.speed.low,
             }
-            for one in ratios
+            for comparison in ratios
         ],
     }
 
 
 def opened(running: Sequence[Running], load: Load, arguments: argparse.Namespace) -> dict[str, Any]:
     """Search each server's highest Poisson rate with p99 within the limit; print the table."""
-    found = highest_rates(running, load, arguments.limit, arguments.seconds, arguments.steps)
+    searches = highest_rates(running, load, arguments.limit, arguments.seconds, arguments.steps)
     print(
         f"| server | highest rate with p99 <= {arguments.limit:g} ms | too many | p99 ms there |\n| --- | ---: | ---: |"
         " ---: |"
     )
-    for name, one in found.items():
-        print(f"| {name} | {one.held:.0f}/s | {one.failed:.0f}/s | {one.p99:.0f} |")
+    for name, search in searches.items():
+        print(f"| {name} | {search.passed:.0f}/s | {search.failed:.0f}/s | {search.p99:.0f} |")
     return {
-        name: {"held": one.held, "failed": one.failed, "p99": one.p99, "probes": one.probes}
-        for name, one in found.items()
+        name: {"passed": search.passed, "failed": search.failed, "p99": search.p99, "probes": search.probes}
+        for name, search in searches.items()
     }
 
 
@@ -203,27 +217,27 @@ def main() -> None:
     photos = photographs(arguments.photos)
     load = Load(photos, arguments.clients, arguments.own_generator)
     with contextlib.closing(load), started(chosen_servers(arguments), photos, load) as running:
-        apart = check(running, photos)
+        differences = check(running, photos)
         print(
             f"{len(photos)} photographs, {arguments.clients} clients, {host.cores()} cores,"
             f" {'wrk' if load.wrk else 'traffic.py'}"
         )
         print(
             "largest difference from plimsoll predict: "
-            + ", ".join(f"{name} {value:.1g}" for name, value in apart.items())
+            + ", ".join(f"{name} {value:.1g}" for name, value in differences.items())
             + "\n",
             flush=True,
         )
         result = (closed if arguments.loop == "closed" else opened)(running, load, arguments)
         if arguments.out:
-            facts = {
+            conditions = {
                 "loop": arguments.loop,
                 "cores": host.cores(),
                 "system": platform.platform(),
                 "photos": len(photos),
-                "differences": apart,
+                "differences": differences,
             }
-            arguments.out.write_text(json.dumps(facts | {"found": result}, indent=1))
+            arguments.out.write_text(json.dumps(conditions | {"results": result}, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ and checks the answers.
     python benchmarks/serve/set_up.py schemathesis                                once
     python benchmarks/serve/fuzz_api.py [MODEL] [--examples 100] [-- OPTIONS OF SCHEMATHESIS]
 
-Every interface is tried: the native one, the Open Inference Protocol, the contracts of other applications, the page,
+Every interface is tried: the native one, the Open Inference Protocol, the interfaces of other products, the page,
 what operators ask. No answer may have a status of 500 or more, nor one, a content type, a header or a body that the
 description doesn't have. Exit code 1 where one does. Four things are not as usual:
 
@@ -12,7 +12,7 @@ description doesn't have. Exit code 1 where one does. Four things are not as usu
   takes seconds.
 - Inference is tried once more without headers: one that says how the body is to be read makes nonsense of most bodies.
 - Where a caller gives a request no time (`timeout`), 504 is the right answer, and is let pass.
-- pict-rs's contract answers what can't be looked at with 422, which can be set, in place of 503: here a 503 would be a
+- pict-rs's interface answers what can't be looked at with 422, which can be set, in place of 503: here a 503 would be a
   fault.
 """
 
@@ -26,7 +26,7 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
-from servers import Running, ours
+from servers import Running, plimsoll_server
 from set_up import HERE, peers_folder
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method"
@@ -60,7 +60,9 @@ def without_headers(url: str) -> str:
         document = json.load(reply)
     for methods in document["paths"].values():
         for operation in methods.values():
-            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["in"] != "header"]
+            operation["parameters"] = [
+                parameter for parameter in operation.get("parameters", ()) if parameter["in"] != "header"
+            ]
     return json.dumps(document)
 
 
@@ -90,16 +92,16 @@ def main() -> int:
         folder = Path(name)
         (folder / "serve.toml").write_text(SERVICE)
         (folder / "schemathesis.toml").write_text(OPERATIONS)
-        server = ours("plimsoll", arguments.model, "--config", str(folder / "serve.toml"))
+        server = plimsoll_server("plimsoll", arguments.model, "--config", str(folder / "serve.toml"))
         with Running(server, arguments.port, folder / "log") as running:
             running.wait(PHOTO.read_bytes())
             (folder / "bare.json").write_text(without_headers(f"{url}/openapi.json"))
             runs = [[f"{url}/openapi.json"], ["bare.json", "--url", url, "--include-path-regex", "infer$"]]
-            found = [subprocess.run([str(program), "run", *run, *limits], cwd=folder).returncode for run in runs]
+            codes = [subprocess.run([str(program), "run", *run, *limits], cwd=folder).returncode for run in runs]
             alive = running.process.poll() is None
     if not alive:
         print("the service ended while it was tried")
-    return 0 if alive and not any(found) else 1
+    return 0 if alive and not any(codes) else 1
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ async def patiently(awaitable: Awaitable[_T], seconds: float) -> _T:
         task.cancel()
 
 
-class Unanswered(Exception):  # noqa: N818 - named for what happened
+class NoResponseError(Exception):
     """The connection ended before a whole answer had come."""
 
 
@@ -47,7 +47,7 @@ class Response:
     body: bytes = b""
 
 
-class Wire(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """A connection on which one request at a time is asked."""
 
     def __init__(self) -> None:
@@ -60,26 +60,26 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     @classmethod
-    async def connect(cls, port: int) -> Wire:
+    async def connect(cls, port: int) -> Connection:
         """Open a connection; raises OSError where nobody listens."""
-        _, wire = await asyncio.get_running_loop().create_connection(cls, HOST, port)
-        return wire
+        _, connection = await asyncio.get_running_loop().create_connection(cls, HOST, port)
+        return connection
 
     async def ask(self, request: bytes) -> Response:
-        """Send a request and return its answer; raises Unanswered. A cancelled call closes the connection."""
+        """Send a request and return its answer; raises NoResponseError. A cancelled call closes the connection."""
         self.send(request)
         return await self.answer()
 
     def send(self, data: bytes) -> None:
         """Send bytes, which may be a part of a request."""
         if self._transport is None or not self.open:
-            raise Unanswered("the connection was closed before the request was sent")
+            raise NoResponseError("the connection was closed before the request was sent")
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.get_running_loop().create_future()
         self._transport.write(data)
 
     async def answer(self) -> Response:
-        """Wait for the answer to what was sent; raises Unanswered."""
+        """Wait for the answer to what was sent; raises NoResponseError."""
         assert self._waiting is not None, "nothing was sent"
         try:
             return await self._waiting
@@ -154,4 +154,4 @@ class Wire(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(Unanswered(reason))
+            self._waiting.set_exception(NoResponseError(reason))

@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compare import ROOT, started
-from contracts import photographs
 from measure import Load
-from servers import Server, ours, peers
+from request_formats import photographs
+from servers import Server, peers, plimsoll_server
 from set_up import HERE
 
 from plimsoll.benchmark.statistics import compare, estimate
@@ -36,7 +36,7 @@ class Loops:
 
     def __init__(self, like: Server, photos: Path) -> None:
         program = str(Path(like.command[0]).parent / "python")
-        self._each = [
+        self._processes = [
             subprocess.Popen(
                 [program, "-m", "peers.loop", str(photos)],
                 cwd=HERE,
@@ -47,26 +47,25 @@ class Loops:
             )
             for _ in range(host.cores())
         ]
-        for one in self._each:
-            self._line(one)
+        for process in self._processes:
+            self._line(process)
 
     def run(self, seconds: float) -> tuple[float, float]:
         """Return photographs a second over all processes, and the processor milliseconds of one."""
-        for one in self._each:
-            assert one.stdin is not None
-            one.stdin.write(f"{seconds}\n")
-            one.stdin.flush()
-        found = [json.loads(self._line(one)) for one in self._each]
-        scored = sum(one["scored"] for one in found)
-        return sum(one["scored"] / one["seconds"] for one in found), 1e3 * sum(
-            one["cpu_seconds"] for one in found
-        ) / scored
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{seconds}\n")
+            process.stdin.flush()
+        results = [json.loads(self._line(process)) for process in self._processes]
+        scored = sum(result["scored"] for result in results)
+        rate = sum(result["scored"] / result["seconds"] for result in results)
+        return rate, 1e3 * sum(result["cpu_seconds"] for result in results) / scored
 
     def close(self) -> None:
         """End them."""
-        for one in self._each:
-            one.kill()
-            one.wait()
+        for process in self._processes:
+            process.kill()
+            process.wait()
 
     @staticmethod
     def _line(process: subprocess.Popen[str]) -> str:
@@ -81,8 +80,8 @@ class Loops:
 def loops(like: Server, photos: Sequence[bytes]) -> Iterator[Loops]:
     """Start the loops with the environment of a peer."""
     with tempfile.TemporaryDirectory(prefix="plimsoll-photos-") as folder:
-        for place, photo in enumerate(photos):
-            Path(folder, f"{place:05}.jpg").write_bytes(photo)
+        for index, photo in enumerate(photos):
+            Path(folder, f"{index:05}.jpg").write_bytes(photo)
         with contextlib.closing(Loops(like, Path(folder))) as running:
             yield running
 
@@ -101,32 +100,35 @@ def main() -> None:
     if flask is None:
         raise SystemExit("gunicorn + Flask is not set up: python benchmarks/serve/set_up.py")
     servers = [
-        ours("plimsoll, onnxruntime", "open_nsfw"),
-        ours("plimsoll, openvino", "open_nsfw", "--target", "openvino:cpu:float32"),
+        plimsoll_server("plimsoll, onnxruntime", "open_nsfw"),
+        plimsoll_server("plimsoll, openvino", "open_nsfw", "--target", "openvino:cpu:float32"),
         flask,
     ]
-    found: dict[str, list[tuple[float, float]]] = {
+    measurements: dict[str, list[tuple[float, float]]] = {
         name: [] for name in (NO_SERVER, *(server.name for server in servers))
     }
     load = Load(photos, 16)
     with contextlib.closing(load), loops(flask, photos) as bare, started(servers, photos, load) as running:
         for _ in range(arguments.rounds):
-            found[NO_SERVER].append(bare.run(arguments.seconds))
-            for one in running:
-                one.freeze(signal.SIGCONT)
-                load.closed(one, 1)
-                measured = load.closed(one, arguments.seconds)
-                one.freeze()
-                found[one.server.name].append((measured.rate, measured.cpu_ms))
+            measurements[NO_SERVER].append(bare.run(arguments.seconds))
+            for process in running:
+                process.freeze(signal.SIGCONT)
+                load.closed(process, 1)
+                measured = load.closed(process, arguments.seconds)
+                process.freeze()
+                measurements[process.server.name].append((measured.rate, measured.cpu_ms))
     print("| | photos/s (95 % interval) | CPU ms a photo |\n| --- | ---: | ---: |")
-    for name, measurements in found.items():
-        rate, spent = estimate([rate for rate, _ in measurements]), estimate([spent for _, spent in measurements])
+    for name, rounds in measurements.items():
+        rate, spent = estimate([rate for rate, _ in rounds]), estimate([spent for _, spent in rounds])
         print(f"| {name} | {rate.median:.0f} ({rate.low:.0f} … {rate.high:.0f}) | {spent.median:.1f} |")
-    for name in found:
+    for name in measurements:
         if name != flask.name:
             print(
                 compare(
-                    flask.name, name, [rate for rate, _ in found[flask.name]], [rate for rate, _ in found[name]]
+                    flask.name,
+                    name,
+                    [rate for rate, _ in measurements[flask.name]],
+                    [rate for rate, _ in measurements[name]],
                 ).sentence()
             )
 

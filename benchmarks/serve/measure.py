@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contracts import write_requests
+from request_formats import write_requests
 from servers import Running
 from set_up import HERE, peers_folder
 
@@ -22,7 +22,7 @@ PERCENTILES = (50, 95, 99)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What came of one load on one server."""
 
     seconds: float
@@ -68,8 +68,8 @@ def percentile(latencies: Sequence[float], rank: float, failed: int = 0) -> floa
 
 def wrk() -> Path | None:
     """Return the wrk that `set_up.py` made, if it did."""
-    found = peers_folder() / "wrk" / "usr" / "bin" / "wrk"
-    return found if found.exists() else None
+    program = peers_folder() / "wrk" / "usr" / "bin" / "wrk"
+    return program if program.exists() else None
 
 
 class Load:
@@ -85,7 +85,7 @@ class Load:
         """Remove the requests."""
         self._folder.cleanup()
 
-    def closed(self, running: Running, seconds: float) -> Measured:
+    def closed(self, running: Running, seconds: float) -> Measurement:
         """Let so many clients ask again as soon as they are answered; with wrk where it is set up."""
         folder = self._requests(running)
         if self.wrk is None:
@@ -101,7 +101,7 @@ class Load:
             [str(self.wrk), "-t1", f"-c{self.clients}", *times, "-s", str(HERE / "wrk.lua"), url, "--", str(listed)],
         )
 
-    def arriving(self, running: Running, rate: float, seconds: float) -> Measured:
+    def arriving(self, running: Running, rate: float, seconds: float) -> Measurement:
         """Let requests arrive at random moments (Poisson), whatever the server does."""
         return self._measured(
             running,
@@ -115,25 +115,25 @@ class Load:
         key = (running.server.name, running.port)
         if key not in self._written:
             self._written[key] = Path(self._folder.name) / str(len(self._written))
-            write_requests(running.server.contract, self.photos, running.port, self._written[key])
+            write_requests(running.server.request_format, self.photos, running.port, self._written[key])
         return self._written[key]
 
-    def _measured(self, running: Running, command: Sequence[str]) -> Measured:
+    def _measured(self, running: Running, command: Sequence[str]) -> Measurement:
         libraries = str(peers_folder() / "wrk" / "usr" / "lib" / "x86_64-linux-gnu")
         before, own = running.cpu_seconds(), _children_seconds()
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env=os.environ | {"LD_LIBRARY_PATH": libraries}
         )
-        found = json.loads(
+        result = json.loads(
             (done.stdout if self.wrk is None or "traffic.py" in command[1] else done.stderr).splitlines()[-1]
         )
         spent = running.cpu_seconds() - before
-        return Measured(
-            found["seconds"],
-            tuple(found["latencies"]),
-            found["errors"],
+        return Measurement(
+            result["seconds"],
+            tuple(result["latencies"]),
+            result["errors"],
             spent,
-            found["cpu_seconds"] or _children_seconds() - own,
+            result["cpu_seconds"] or _children_seconds() - own,
             running.memory_mb(),
         )
 

@@ -23,7 +23,7 @@ class Search:
 
     failed: float
     """The lowest rate at which it was too slow."""
-    held: float = 0.0
+    passed: float = 0.0
     """The highest rate at which it was fast enough."""
     p99: float = 0.0
     """Milliseconds, at the rate that it held."""
@@ -34,22 +34,22 @@ def highest_rates(
     running: Sequence[Running], load: Load, limit: float, seconds: float, steps: int
 ) -> dict[str, Search]:
     """Search each server's highest rate; the first bound is what 16 clients in a closed loop get, and a tenth."""
-    found: dict[str, Search] = {}
-    for one in running:
-        one.freeze(signal.SIGCONT)
-        found[one.server.name] = Search(failed=1.1 * load.closed(one, min(seconds, 5)).rate)
-        one.freeze()
+    searches: dict[str, Search] = {}
+    for process in running:
+        process.freeze(signal.SIGCONT)
+        searches[process.server.name] = Search(failed=1.1 * load.closed(process, min(seconds, 5)).rate)
+        process.freeze()
     for _ in range(steps):
-        for one in running:
-            one.freeze(signal.SIGCONT)
-            _probe(one, load, found[one.server.name], limit, seconds)
-            one.freeze()
-    return found
+        for process in running:
+            process.freeze(signal.SIGCONT)
+            _probe(process, load, searches[process.server.name], limit, seconds)
+            process.freeze()
+    return searches
 
 
 def _probe(running: Running, load: Load, search: Search, limit: float, seconds: float) -> None:
     """Try the rate in the middle; a request with an error counts as infinitely late."""
-    rate = (search.held + search.failed) / 2
+    rate = (search.passed + search.failed) / 2
     load.arriving(running, rate, 1)
     measured = load.arriving(running, rate, min(LONGEST, max(seconds, 1.1 * MINIMUM_COUNTS[99.0] / rate)))
     p99 = measured.percentile(99)
@@ -57,7 +57,7 @@ def _probe(running: Running, load: Load, search: Search, limit: float, seconds: 
         {"rate": rate, "p99": p99, "answers": len(measured.latencies), "errors": sum(measured.errors.values())}
     )
     if p99 <= limit:
-        search.held, search.p99 = rate, p99
+        search.passed, search.p99 = rate, p99
     else:
         search.failed = rate
     print(f"{running.server.name:24} {rate:7.1f}/s  p99 {p99:8.1f} ms", file=sys.stderr, flush=True)

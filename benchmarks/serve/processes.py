@@ -27,10 +27,10 @@ def tree(root: int) -> list[int]:
     for entry in PROC.iterdir():
         if entry.name.isdigit() and (fields := _stat(int(entry.name))) and fields[0] not in "ZX":
             children[int(fields[1])].append(int(entry.name))
-    found = [root]
-    for pid in found:
-        found += children[pid]
-    return found
+    pids = [root]
+    for pid in pids:
+        pids += children[pid]
+    return pids
 
 
 def processor_seconds(root: int) -> float:
@@ -51,7 +51,7 @@ def command_line(pid: int) -> str:
 
 
 @dataclass(frozen=True)
-class Held:
+class ProcessUsage:
     """What one process holds."""
 
     pid: int
@@ -64,13 +64,13 @@ class Held:
     threads: int
 
 
-def held(pid: int) -> Held | None:
-    """Ask what a process holds; None where it has ended."""
+def process_usage(pid: int) -> ProcessUsage | None:
+    """Return what a process holds; None where it has ended."""
     folder = PROC / str(pid)
     try:
         lines = (folder / "smaps_rollup").read_text().splitlines()
         sizes = {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines[1:]}
-        return Held(
+        return ProcessUsage(
             pid,
             command_line(pid),
             sizes["Pss"],
@@ -84,7 +84,7 @@ def held(pid: int) -> Held | None:
 
 def memory_mb(root: int) -> float:
     """Return the memory of a tree, shared pages counted once."""
-    return sum(one.resident_mb for pid in tree(root) if (one := held(pid)))
+    return sum(usage.resident_mb for pid in tree(root) if (usage := process_usage(pid)))
 
 
 def shared_memory(root: int) -> list[str]:
@@ -95,7 +95,7 @@ def shared_memory(root: int) -> list[str]:
 
 
 def _mapped_outside(own: set[int]) -> set[str]:
-    found = set()
+    mapped = set()
     for entry in PROC.iterdir():
         if not entry.name.isdigit() or int(entry.name) in own:
             continue
@@ -103,5 +103,5 @@ def _mapped_outside(own: set[int]) -> set[str]:
             lines = (entry / "maps").read_text().splitlines()
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
-        found |= {line[line.index("/") :] for line in lines if str(SHARED) in line}
-    return found
+        mapped |= {line[line.index("/") :] for line in lines if str(SHARED) in line}
+    return mapped

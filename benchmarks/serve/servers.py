@@ -16,9 +16,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from contracts import INFER_BINARY, INFER_JSON, PLAIN, PLIMSOLL, ROOT, Contract
-from http_wire import Response, Unanswered, Wire
+from http_wire import Connection, NoResponseError, Response
 from processes import memory_mb, processor_seconds, tree
+from request_formats import INFER_BINARY, INFER_JSON, PLAIN, PLIMSOLL, ROOT, RequestFormat
 from set_up import HERE, peers_folder
 
 from plimsoll.zoo import fetch
@@ -33,11 +33,11 @@ class Server:
 
     name: str
     command: Sequence[str]
-    contract: Contract
+    request_format: RequestFormat
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def ours(name: str, model: str, *options: str) -> Server:
+def plimsoll_server(name: str, model: str, *options: str) -> Server:
     """Return `plimsoll serve MODEL`."""
     return Server(
         name, [sys.executable, "-m", "plimsoll", "--quiet", "serve", model, "--port", PORT, *options], PLIMSOLL
@@ -64,7 +64,11 @@ def peers() -> list[Server]:
 
 
 def _peer(
-    name: str, folder: str, command: Sequence[str], contract: Contract, environment: Mapping[str, str] | None = None
+    name: str,
+    folder: str,
+    command: Sequence[str],
+    request_format: RequestFormat,
+    environment: Mapping[str, str] | None = None,
 ) -> Server:
     programs = peers_folder() / folder / "bin"
     usual = {
@@ -75,7 +79,7 @@ def _peer(
         "PYTHONPATH": str(HERE),
         "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
     }
-    return Server(name, [str(programs / command[0]), *command[1:]], contract, usual | dict(environment or {}))
+    return Server(name, [str(programs / command[0]), *command[1:]], request_format, usual | dict(environment or {}))
 
 
 class Running:
@@ -111,15 +115,15 @@ class Running:
         return memory_mb(self.process.pid)
 
     def ask(self, photo: bytes, patience: float = 30.0) -> Response:
-        """Ask one photo over a new connection; raises Unanswered, OSError and TimeoutError."""
+        """Ask one photo over a new connection; raises NoResponseError, OSError and TimeoutError."""
         return asyncio.run(asyncio.wait_for(self._ask(photo), patience))
 
     async def _ask(self, photo: bytes) -> Response:
-        wire = await Wire.connect(self.port)
+        connection = await Connection.connect(self.port)
         try:
-            return await wire.ask(self.server.contract.request(photo, self.port))
+            return await connection.ask(self.server.request_format.request(photo, self.port))
         finally:
-            wire.close()
+            connection.close()
 
     def wait(self, photo: bytes, patience: float = 180.0) -> None:
         """Wait until it answers a photo; raises RuntimeError with the end of its log where it ends or stays silent."""
@@ -128,7 +132,7 @@ class Running:
             try:
                 if self.ask(photo).status == 200:
                     return
-            except (Unanswered, OSError, TimeoutError):
+            except (NoResponseError, OSError, TimeoutError):
                 pass
             time.sleep(0.2)
         raise RuntimeError(

@@ -3,7 +3,7 @@
     python benchmarks/serve/traffic.py closed FOLDER PORT --clients 16 --seconds 10
     python benchmarks/serve/traffic.py open FOLDER PORT --rate 200 --seconds 10
 
-FOLDER holds whole requests (`contracts.write_requests`), which are sent in turn. In the open loop a request's latency
+FOLDER holds whole requests (`request_formats.write_requests`), which are sent in turn. In the open loop a request's latency
 counts from the moment at which it was to be sent, whether or not a connection was free then: a server that stalls can't
 hide it (no coordinated omission). The result is a line of JSON on standard output; `cpu_seconds` is the generator's own
 cost.
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from http_wire import Unanswered, Wire
+from http_wire import Connection, NoResponseError
 
 PATIENCE = 60.0
 """Seconds after which a request counts as unanswered."""
@@ -55,14 +55,14 @@ class Generator:
     def __init__(self, port: int, requests: Iterator[bytes]) -> None:
         self.port, self.requests = port, requests
         self.traffic = Traffic()
-        self._idle: deque[Wire] = deque()
+        self._idle: deque[Connection] = deque()
 
     async def ask(self, since: float) -> None:
         """Send the next request over an idle or a new connection; the latency counts from `since`."""
         try:
-            wire = self._idle.pop() if self._idle else await Wire.connect(self.port)
-            response = await asyncio.wait_for(wire.ask(next(self.requests)), PATIENCE)
-        except (Unanswered, OSError, TimeoutError):
+            connection = self._idle.pop() if self._idle else await Connection.connect(self.port)
+            response = await asyncio.wait_for(connection.ask(next(self.requests)), PATIENCE)
+        except (NoResponseError, OSError, TimeoutError):
             self._failed("unanswered")
             await asyncio.sleep(0.01)  # a server that is down is not to be asked in a hot loop
             return
@@ -70,8 +70,8 @@ class Generator:
             self.traffic.latencies.append(round(1e3 * (time.perf_counter() - since), 3))
         else:
             self._failed(str(response.status))
-        if wire.open:
-            self._idle.append(wire)
+        if connection.open:
+            self._idle.append(connection)
 
     def _failed(self, how: str) -> None:
         self.traffic.errors[how] = self.traffic.errors.get(how, 0) + 1

@@ -1,7 +1,7 @@
 """No server at all: this process scores photographs one after another, as often as it is told. What a server's worker
 can reach at most.
 
-RequestOptions by `limit.py` over standard input and output: each line that comes in is a number of seconds, each that
+Driven by `limit.py` over standard input and output: each line that comes in is a number of seconds, each that
 goes out says how many photographs were scored in them, and what processor time that took.
 """
 

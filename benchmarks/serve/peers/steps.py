@@ -19,7 +19,7 @@ MEAN = np.array([104, 117, 123], np.float32)
 
 
 def open_session() -> onnxruntime.InferenceSession:
-    """Open the network with as many threads as this worker is given."""
+    """Open the network with as many threads as this worker is source."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = int(os.environ.get("THREADS", "1"))
     return onnxruntime.InferenceSession(os.environ["NETWORK"], options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""How a photo is asked of a server, and where its answer holds the score: each service has its own way."""
+"""How a photo is sent to each kind of server, and where the score is in its answer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Contract:
-    """One way of asking."""
+class RequestFormat:
+    """How one kind of server is asked."""
 
     path: str
     headers: Callable[[bytes], dict[str, str]]
@@ -32,8 +32,8 @@ class Contract:
         return f"POST {self.path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
-def _raw(path: str, score: Callable[[bytes], float]) -> Contract:
-    return Contract(path, lambda _photo: {"Content-Type": "image/jpeg"}, lambda photo: photo, score)
+def _raw(path: str, score: Callable[[bytes], float]) -> RequestFormat:
+    return RequestFormat(path, lambda _photo: {"Content-Type": "image/jpeg"}, lambda photo: photo, score)
 
 
 def _infer_json(photo: bytes) -> bytes:
@@ -66,28 +66,28 @@ PLAIN = _raw("/predict", lambda body: float(json.loads(body)["score"]))
 """The peers' own: a JPEG in, `{"score": …}` out."""
 ROOT = _raw("/", PLAIN.score)
 """The same, where the framework answers at the root."""
-INFER_JSON = Contract(
+INFER_JSON = RequestFormat(
     "/v2/models/open_nsfw/infer", lambda _photo: {"Content-Type": "application/json"}, _infer_json, _of_infer
 )
 """The Open Inference Protocol, the photo in base64."""
-INFER_BINARY = Contract("/v2/models/open_nsfw/infer", _infer_headers, _infer_binary, _of_infer)
+INFER_BINARY = RequestFormat("/v2/models/open_nsfw/infer", _infer_headers, _infer_binary, _of_infer)
 """The Open Inference Protocol with its binary extension."""
 
 
-def write_requests(contract: Contract, photos: Sequence[bytes], port: int, folder: Path) -> None:
+def write_requests(request_format: RequestFormat, photos: Sequence[bytes], port: int, folder: Path) -> None:
     """Write the request for each photo into a folder: what the load generators send."""
     folder.mkdir(parents=True, exist_ok=True)
-    for place, photo in enumerate(photos):
-        (folder / f"{place:05}.http").write_bytes(contract.request(photo, port))
+    for index, photo in enumerate(photos):
+        (folder / f"{index:05}.http").write_bytes(request_format.request(photo, port))
 
 
 def photographs(folder: Path) -> list[bytes]:
     """Return every JPEG below a folder, whatever it is called; raises SystemExit where there is none."""
-    found = [
+    photos = [
         data
         for file in sorted(folder.rglob("*"))
         if file.is_file() and (data := file.read_bytes()).startswith(b"\xff\xd8\xff")
     ]
-    if not found:
-        raise SystemExit(f"{folder}: there are no JPEG photographs in it")
-    return found
+    if not photos:
+        raise SystemExit(f"{folder}: it contains no JPEG photographs")
+    return photos

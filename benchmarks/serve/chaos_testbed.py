@@ -1,4 +1,4 @@
-"""The stage of a chaos test: one `plimsoll serve` with its processes, a load that checks every answer, and what the
+"""The testbed of a chaos test: a `plimsoll serve` with its processes, a load that checks every answer, and what the
 service holds before and after."""
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chaos_judge import Outcome, Photo, Question, asked, questions
-from http_wire import Response, Unanswered, Wire, patiently
-from processes import command_line, held, shared_memory, tree
+from chaos_checks import Outcome, Photo, Question, get_request, questions
+from http_wire import Connection, NoResponseError, Response, patiently
+from processes import command_line, process_usage, shared_memory, tree
 from servers import Running
 
 PATIENCE = 90.0
@@ -23,7 +23,7 @@ WORKER = "plimsoll.serve.worker"
 
 
 @dataclass
-class Stage:
+class Testbed:
     """A running service and everything to try it with."""
 
     running: Running
@@ -60,16 +60,16 @@ class Stage:
         )
 
     async def get(self, path: str) -> Response:
-        """Ask a GET over a connection of its own; raises OSError, Unanswered and TimeoutError."""
-        return await self.send(asked(path))
+        """Ask a GET over a connection of its own; raises OSError, NoResponseError and TimeoutError."""
+        return await self.send(get_request(path))
 
     async def send(self, request: bytes, patience: float = PATIENCE) -> Response:
-        """Send a whole request over a connection of its own; raises OSError, Unanswered and TimeoutError."""
-        wire = await Wire.connect(self.port)
+        """Send a whole request over a connection of its own; raises OSError, NoResponseError and TimeoutError."""
+        connection = await Connection.connect(self.port)
         try:
-            return await patiently(wire.ask(request), patience)
+            return await patiently(connection.ask(request), patience)
         finally:
-            wire.close()
+            connection.close()
 
     @asynccontextmanager
     async def load(self) -> AsyncIterator[None]:
@@ -84,35 +84,37 @@ class Stage:
             await asyncio.gather(*clients)
 
     async def _client(self, seed: int, over: asyncio.Event) -> None:
-        wire: Wire | None = None
+        connection: Connection | None = None
         for question in questions(self.photos, seed):
             if over.is_set():
                 break
             try:
-                wire = wire if wire is not None and wire.open else await Wire.connect(self.port)
+                connection = (
+                    connection if connection is not None and connection.open else await Connection.connect(self.port)
+                )
             except OSError:
                 self.refused += 1
                 await asyncio.sleep(0.05)
                 continue
-            await self.ask(wire, question)
-        if wire is not None:
+            await self.ask(connection, question)
+        if connection is not None:
             await asyncio.sleep(0.2)  # an answer too many would come now
-            self.outcome.surplus += wire.surplus
-            wire.close()
+            self.outcome.surplus += connection.surplus
+            connection.close()
 
-    async def ask(self, wire: Wire, question: Question) -> None:
+    async def ask(self, connection: Connection, question: Question) -> None:
         """Ask a question and judge its answer."""
         self.outcome.asked += 1
         sent = time.monotonic()
         try:
-            response = await patiently(wire.ask(question.request), PATIENCE)
-        except Unanswered:
+            response = await patiently(connection.ask(question.request), PATIENCE)
+        except NoResponseError:
             self.outcome.statuses["unanswered"] += 1
             self.closed.append(round(time.monotonic() - sent, 4))
         except TimeoutError:
             self.outcome.statuses["late"] += 1
         else:
-            self.outcome.judge(question, response, self.tolerance)
+            self.outcome.check(question, response, self.tolerance)
             if response.status != 200:
                 await asyncio.sleep(0.02)  # a refusal comes at once: don't ask in a hot loop
         self.outcome.slowest = max(self.outcome.slowest, time.monotonic() - sent)
@@ -123,7 +125,7 @@ class Stage:
         while True:
             try:
                 ready = (await self.get("/readyz")).status
-            except (OSError, Unanswered, TimeoutError) as error:
+            except (OSError, NoResponseError, TimeoutError) as error:
                 ready = -1
                 reason = f"{type(error).__name__}: {error}"
             if ready == 200:
@@ -135,9 +137,9 @@ class Stage:
         self.outcome = fresh
         try:
             for question, _ in zip(questions(self.photos, 99), range(2 * len(self.photos)), strict=False):
-                wire = await Wire.connect(self.port)
-                await self.ask(wire, question)
-                wire.close()
+                connection = await Connection.connect(self.port)
+                await self.ask(connection, question)
+                connection.close()
         finally:
             self.outcome = before
         bad = {status: count for status, count in fresh.statuses.items() if status not in ("200", "422", "415", "400")}
@@ -145,10 +147,10 @@ class Stage:
 
     async def holds(self) -> dict[str, Any]:
         """Return what the service holds when nothing is asked of it."""
-        processes = [one for pid in (self.web, *self.workers()) if (one := held(pid))]
+        processes = [usage for pid in (self.web, *self.workers()) if (usage := process_usage(pid))]
         return {
             "web": asdict(processes[0]) if processes else None,
-            "workers": [asdict(one) for one in processes[1:]],
+            "workers": [asdict(usage) for usage in processes[1:]],
             "waiting": await self.gauge("plimsoll_queue_length"),
             "shared_bytes": await self.gauge("plimsoll_shared_memory_bytes"),
             "restarts": await self.gauge("plimsoll_worker_restarts_total"),
@@ -177,38 +179,40 @@ def leaks(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     Descriptors and threads may differ by a few (connections that close just now, threads of a pool); the web process
     may keep some freed memory.
     """
-    found = []
+    problems = []
     web, was = after["web"], before["web"]
     if web["descriptors"] > was["descriptors"] + 6:
-        found.append(f"the web process holds {web['descriptors']} descriptors, {was['descriptors']} before")
+        problems.append(f"the web process holds {web['descriptors']} descriptors, {was['descriptors']} before")
     if web["private_mb"] > 1.5 * was["private_mb"] + 64:
-        found.append(f"the web process holds {web['private_mb']:.0f} MB, {was['private_mb']:.0f} before")
+        problems.append(f"the web process holds {web['private_mb']:.0f} MB, {was['private_mb']:.0f} before")
     if len(after["workers"]) != len(before["workers"]):
-        found.append(f"{len(after['workers'])} workers, {len(before['workers'])} before")
-    most, usual = (max((one["private_mb"] for one in sample["workers"]), default=0.0) for sample in (after, before))
-    if most > 1.5 * usual + 64:
-        found.append(f"a worker holds {most:.0f} MB, {usual:.0f} before")
-    most_open, usual_open = (
-        max((one["descriptors"] for one in sample["workers"]), default=0) for sample in (after, before)
+        problems.append(f"{len(after['workers'])} workers, {len(before['workers'])} before")
+    largest, usual = (
+        max((worker["private_mb"] for worker in sample["workers"]), default=0.0) for sample in (after, before)
     )
-    if most_open > usual_open + 3:
-        found.append(f"a worker holds {most_open} descriptors, {usual_open} before")
-    found += [
+    if largest > 1.5 * usual + 64:
+        problems.append(f"a worker holds {largest:.0f} MB, {usual:.0f} before")
+    open_now, open_before = (
+        max((worker["descriptors"] for worker in sample["workers"]), default=0) for sample in (after, before)
+    )
+    if open_now > open_before + 3:
+        problems.append(f"a worker holds {open_now} descriptors, {open_before} before")
+    problems += [
         f"{name}: {after[name]:g}" for name in ("waiting", "shared_bytes", "zombies") if after[name] > before[name]
     ]
     if len(after["files"]) > len(before["files"]):
-        found.append(f"{len(after['files'])} temporary files, {len(before['files'])} before: {after['files'][:5]}")
-    return found + [
+        problems.append(f"{len(after['files'])} temporary files, {len(before['files'])} before: {after['files'][:5]}")
+    return problems + [
         f"shared memory {name}" for name in after["named_shared_memory"] if name not in before["named_shared_memory"]
     ]
 
 
-async def settle(stage: Stage, seconds: float = 4.0) -> None:
+async def settle(testbed: Testbed, seconds: float = 4.0) -> None:
     """Wait until connections are closed and nothing waits."""
     await asyncio.sleep(seconds)
     until = time.monotonic() + 30
     while time.monotonic() < until:
-        if not await stage.gauge("plimsoll_queue_length") and not await stage.gauge("plimsoll_shared_memory_bytes"):
+        if not await testbed.gauge("plimsoll_queue_length") and not await testbed.gauge("plimsoll_shared_memory_bytes"):
             return
         await asyncio.sleep(0.5)
 
