@@ -57,5 +57,5 @@ def _calibrated(model: Model, folder: Path) -> CalibrationData:
         pytest.skip("networks of one input are calibrated")
     random = np.random.default_rng(11)
     tensors = 1 - random.random((200, 1, 1, 3), np.float32) * random.random((200, 5, 6, 3), np.float32)
-    statistics = quantize.collect(quantize.prepare(model, folder), np.split(tensors, 20), cores=1)
+    statistics = quantize.observe(quantize.prepare(model, folder), np.split(tensors, 20), cores=1)
     return CalibrationData("minmax", tensors, statistics.calibration("minmax").ranges)

@@ -168,6 +168,6 @@ def test_a_route(
 
 def artifacts(model: Model, pictures: NDArray[np.float32], folder: Path) -> Artifacts:
     table, tensors = folder / "minmax.json", folder / "tensors.npy"
-    quantize.collect(model, iter([pictures])).calibration("minmax").write(table)
+    quantize.observe(model, iter([pictures])).calibration("minmax").write(table)
     np.save(tensors, pictures)
     return Artifacts(tables={"minmax": table}, tensors={"plain": tensors})

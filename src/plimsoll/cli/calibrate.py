@@ -23,7 +23,7 @@ def _methods() -> Iterable[str]:
 
 
 def _formats() -> Iterable[str]:
-    from plimsoll.quantize.tables import table_names
+    from plimsoll.quantize.calibration import table_names
 
     return table_names()
 
@@ -61,7 +61,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.errors import InputError
     from plimsoll.inference.images import list_images
     from plimsoll.inference.resolve import open_model
-    from plimsoll.quantize.tables import read_table, write_table
+    from plimsoll.quantize.calibration import read_table, write_table
 
     if (images is None) == (from_ is None):
         raise InputError("give either --images to calibrate with, or --from with a table to convert")

@@ -1,41 +1,43 @@
-"""Make networks smaller and faster with fewer bits: int8 by calibration, int8 as it comes, float16; and find what that
-costs where.
+"""Make networks smaller and faster with fewer bits, and find what that costs where.
 
-`calibrate` runs pictures through the float network and returns a table of ranges; `static` quantizes with it. `collect`
-serves several calibration methods by one pass. `sensitivity` ranks operators by the deviation that they cause, and
-`mixed` puts the worst back into float.
+static          int8 with calibrated ranges, as explicit Q/DQ; its options
+data_free       `dynamic` (int8 as it comes) and `float16`: no calibration
+calibration     `Calibration`: a table of ranges; also in the formats of the runtimes' tools
+observe         one pass of pictures through the float network; serves several methods
+calibrators     statistics of a tensor, and five methods that make a range of them
+parameters      scales, zero points, int8 weights and biases
+prepare         the network's form that quantizes best; strides moved up
+placement       which operators and tensors are quantized
+pixel_input     a folded network's first convolution on the picture's bytes
+space_to_depth  a first convolution with stride 2 on fewer, deeper pixels
+sensitivity     which operators deviate most when quantized
+lint            what is likely to go wrong, said beforehand
 """
 
 from __future__ import annotations
 
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.dynamic import dynamic
-from plimsoll.quantize.float16 import float16
+from plimsoll.quantize.calibrators import METHODS
+from plimsoll.quantize.data_free import dynamic, float16
 from plimsoll.quantize.lint import Finding, before_float16, lint
-from plimsoll.quantize.observe import Statistics, cached_calibration, calibrate, collect, digest_of
-from plimsoll.quantize.options import StaticOptions
+from plimsoll.quantize.observe import Statistics, calibrate, observe
 from plimsoll.quantize.prepare import prepare
-from plimsoll.quantize.ranges import METHODS
-from plimsoll.quantize.sensitivity import Mixed, OperatorDeviation, mixed, sensitivity
-from plimsoll.quantize.static import reads_bytes, static
+from plimsoll.quantize.sensitivity import OperatorDeviation, sensitivity
+from plimsoll.quantize.static import StaticOptions, reads_bytes, static
 
 __all__ = [
     "METHODS",
     "Calibration",
     "Finding",
-    "Mixed",
     "OperatorDeviation",
     "StaticOptions",
     "Statistics",
     "before_float16",
-    "cached_calibration",
     "calibrate",
-    "collect",
-    "digest_of",
     "dynamic",
     "float16",
     "lint",
-    "mixed",
+    "observe",
     "prepare",
     "reads_bytes",
     "sensitivity",

@@ -12,7 +12,7 @@ from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.float16 import LARGEST, SMALLEST_NORMAL, float_weights
+from plimsoll.quantize.data_free import LARGEST, SMALLEST_NORMAL, float_weights
 from plimsoll.quantize.placement import node_key
 from plimsoll.quantize.prepare import OPSET
 from plimsoll.system import host
@@ -24,7 +24,7 @@ FEW_IMAGES = 32
 """Fewer pictures show too little of what a network meets. NVIDIA and NNCF recommend some hundreds; on open_nsfw nothing
 is gained beyond 100."""
 MIXED_RATIO = 16.0
-"""Beyond this ratio of two ranges the smaller one is left with less than 4 of the 8 bits, if both share a grid."""
+"""Beyond this ratio of two ranges the smaller one is left with less than 4 of the 8 bits, if both share a scale."""
 LOST_SHARE = 2.0**-10
 """How far a tensor's float16 values may be off, by the root mean square, as a share of its size: rounding alone gives
 at most half of it."""
@@ -53,17 +53,17 @@ def lint(model: Model, calibration: Calibration | None = None, *, images: int | 
     damaged file.
     """
     proto = onnx_graph.load(model)
-    found = [*_opset(proto), *_mixed_ranges(proto, calibration), *_processor()]
+    findings = [*_opset(proto), *_mixed_ranges(proto, calibration), *_processor()]
     count = calibration.images if calibration is not None and calibration.method != "given" else images
     if count is not None and count < FEW_IMAGES:
-        found.append(
+        findings.append(
             Finding(
                 "few-images",
                 f"{count} calibration pictures show too little of what the network will meet",
                 f"Give at least {FEW_IMAGES}, better 100, as varied as the pictures in use.",
             )
         )
-    return tuple(found)
+    return tuple(findings)
 
 
 def before_float16(model: Model) -> tuple[Finding, ...]:
@@ -118,7 +118,7 @@ def _processor() -> list[Finding]:
 
 def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Finding]:
     graph = Graph(proto)
-    found = []
+    findings = []
     for output in graph.outputs:
         node = _concatenation(graph, output)
         if node is None:
@@ -126,16 +126,16 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
         sizes = {name: size for name in node.input if (size := _size(graph, name, calibration)) is not None}
         unknown = [name for name in node.input if name not in sizes]
         if reason := _reason(sizes, unknown):
-            found.append(
+            findings.append(
                 Finding(
                     "mixed-ranges",
-                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); on one grid"
+                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); with one scale"
                     " the small ones would have no steps left",
                     "Keep it in float, as `static` does by default (float_heads), or give the network one output for"
                     " each.",
                 )
             )
-    return found
+    return findings
 
 
 def _reason(sizes: dict[str, float], unknown: list[str]) -> str:

@@ -15,7 +15,7 @@ LOPSIDED = 0.25
 """With symmetry `auto`: a range whose shorter side is less than this share of the longer one gets a zero point of its
 own.
 
-A symmetric grid over such a range would leave more than 3/8 of its 256 steps unused; for the others it saves runtimes
+Symmetric parameters for such a range would leave more than 3/8 of the 256 steps unused; for the others it saves runtimes
 the zero point's correction, and measured on open_nsfw it also deviates less (docs/decisions/0006-quantization.md)."""
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -25,51 +25,53 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """An activation's 256 steps."""
+class QuantizationParams:
+    """The scale and zero point of an activation: its 256 steps."""
 
     scale: float
     """Exactly representable in float32, and above 0."""
     zero_point: int
     dtype: ActivationType = "uint8"
 
+    @classmethod
+    def of_range(
+        cls, low: float, high: float, dtype: ActivationType = "uint8", symmetry: Symmetry = "auto"
+    ) -> QuantizationParams:
+        """Return the parameters for a range; zero is always represented exactly.
+
+        A range without negative numbers uses all 256 steps above zero, except with symmetry `always`. A range of zeros
+        alone gets the scale 1.
+        """
+        low, high = min(low, 0.0), max(high, 0.0)
+        least = _least(dtype)
+        if low == high:
+            return cls(1.0, least, dtype)
+        shorter, longer = sorted((-low, high))
+        if symmetry == "always" or (symmetry == "auto" and shorter >= LOPSIDED * longer):
+            return cls(_scale(longer / 127), least + 128, dtype)
+        scale = _scale((high - low) / 255)
+        return cls(scale, int(np.clip(round(least - low / scale), least, least + 255)), dtype)
+
     @property
     def low(self) -> float:
-        """The smallest number on the grid."""
-        return self.scale * (self._least - self.zero_point)
+        """The smallest number that can be represented."""
+        return self.scale * (_least(self.dtype) - self.zero_point)
 
     @property
     def high(self) -> float:
-        """The largest number on the grid."""
-        return self.scale * (self._least + 255 - self.zero_point)
+        """The largest number that can be represented."""
+        return self.scale * (_least(self.dtype) + 255 - self.zero_point)
 
-    @property
-    def _least(self) -> int:
-        return 0 if self.dtype == "uint8" else -128
-
-    def snap(self, values: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the numbers on the grid nearest to `values` (halves to even), as QuantizeLinear and DequantizeLinear
-        do."""
+    def fake_quantize(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the representable numbers nearest to `values` (halves to even), as QuantizeLinear and
+        DequantizeLinear do."""
+        least = _least(self.dtype)
         steps = np.rint(np.asarray(values, np.float64) / self.scale) + self.zero_point
-        clipped = np.clip(steps, self._least, self._least + 255)
-        return np.asarray(self.scale * (clipped - self.zero_point), np.float64)
+        return np.asarray(self.scale * (np.clip(steps, least, least + 255) - self.zero_point), np.float64)
 
 
-def grid(low: float, high: float, dtype: ActivationType = "uint8", symmetry: Symmetry = "auto") -> Grid:
-    """Return the grid over a range; zero is always on it, exactly.
-
-    A range without negative numbers uses all 256 steps above zero, except with symmetry `always`. A range of zeros
-    alone gets the scale 1.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    least = 0 if dtype == "uint8" else -128
-    if low == high:
-        return Grid(1.0, least, dtype)
-    shorter, longer = sorted((-low, high))
-    if symmetry == "always" or (symmetry == "auto" and shorter >= LOPSIDED * longer):
-        return Grid(_scale(longer / 127), least + 128, dtype)
-    scale = _scale((high - low) / 255)
-    return Grid(scale, int(np.clip(round(least - low / scale), least, least + 255)), dtype)
+def _least(dtype: ActivationType) -> int:
+    return 0 if dtype == "uint8" else -128
 
 
 def _scale(value: float) -> float:
@@ -87,7 +89,7 @@ class Weights:
 
 WeightMethod = Literal["minmax", "mse"]
 _SHRINKS = np.linspace(1.0, 0.6, 21)
-"""Shares of the largest weight that `mse` tries as the end of the grid."""
+"""Shares of the largest weight that `mse` tries as the end of the range."""
 
 
 def quantize_weights(
@@ -95,8 +97,8 @@ def quantize_weights(
 ) -> Weights:
     """Return weights in int8 with a scale for each index along `axis`.
 
-    `minmax`: the largest weight of a channel is the grid's end. `mse`: the end, from 60 % of it on, with the least mean
-    squared error. `bits` 7 keeps values within ±63, for processors whose int8 products saturate. No scale is below
+    `minmax`: the range ends at a channel's largest weight. `mse`: it ends, from 60 % of it on, where the mean squared
+    error is least. `bits` 7 keeps values within ±63, for processors whose int8 products saturate. No scale is below
     `least_scales`, which keeps a bias within int32. Channels of zeros get the scale 1.
     """
     top = 2 ** (bits - 1) - 1
@@ -115,7 +117,7 @@ def quantize_weights(
 
 
 def _best_ends(channels: Floats, largest: Floats, top: int) -> Floats:
-    """Return for each row the end of the grid with the least squared error."""
+    """Return for each row the end of the range with the least squared error."""
     best = largest.copy()
     least = np.full(len(channels), np.inf)
     work = np.empty_like(channels)

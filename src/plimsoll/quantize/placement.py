@@ -6,7 +6,7 @@ The rules follow what the runtimes fuse (docs/decisions/0006-quantization.md):
 - A convolution or matrix product is quantized with its weights, its input and its output, the last behind the Relu or
   Clip that it fuses with. Without a quantized output ONNX Runtime computes it in float.
 - A sum, product, concatenation or average is quantized where all that it reads comes from quantized operators.
-- Operators that only move or choose values (MaxPool, Transpose …) pass the grid of what they read on.
+- Operators that only move or choose values (MaxPool, Transpose …) pass on the scale of what they read.
 - The last convolution or product before an output stays in float, with all that comes after it, and with an average or
   a change of layout just before it: it is little work, and 256 steps are too few for an answer.
 """
@@ -30,7 +30,7 @@ OPERATORS = COMPUTING + JOINING + AVERAGING
 
 _LAYOUT = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _PASSING = (*_LAYOUT, "MaxPool", "DepthToSpace", "SpaceToDepth", "Slice", "Split")
-"""Operators whose every output value is one of their input's, so that one grid serves both sides."""
+"""Operators whose every output value is one of their input's, so that one scale serves both sides."""
 
 FUSED = ("Relu", "Clip")
 """What runtimes compute together with the operator before it."""
@@ -41,13 +41,13 @@ class Placement:
     """What is quantized."""
 
     roots: dict[str, str] = field(default_factory=dict)
-    """Each quantized tensor, and the one whose grid it has: itself, or what it was moved out of."""
+    """Each quantized tensor, and the one whose scale and zero point it has: itself, or the one it was moved out of."""
     nodes: list[str] = field(default_factory=list)
     """The quantized operators, by `node_key`, in the graph's order."""
-    touched: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    tensors: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """For each of them the quantized tensors that it reads, and the one that it makes."""
 
-    def grids(self) -> list[str]:
+    def calibrated_tensors(self) -> list[str]:
         """Return the tensors whose ranges are needed."""
         return sorted(set(self.roots.values()))
 
@@ -57,55 +57,55 @@ def node_key(node: NodeProto) -> str:
     return str(node.name or node.output[0])
 
 
-def place(
+def placement_of(
     graph: Graph, *, operators: Collection[str] = OPERATORS, keep_float: Collection[str] = (), float_heads: bool = True
 ) -> Placement:
-    """Return what is quantized in a prepared graph, without the nodes `keep_float`."""
-    kept = set(keep_float) | (_heads(graph) if float_heads else set())
-    work = _Placing(graph, operators, kept)
+    """Return what is quantized in a prepared graph; the nodes `keep_float` stay in float."""
+    in_float = set(keep_float) | (_heads(graph) if float_heads else set())
+    builder = _PlacementBuilder(graph, operators, in_float)
     for node in graph.nodes:
-        work.visit(node)
-    return work.placement
+        builder.visit(node)
+    return builder.placement
 
 
 def _heads(graph: Graph) -> set[str]:
     """Return the nodes between the last convolutions or products and the outputs, these included."""
-    found: set[str] = set()
-    open_ = list(graph.outputs)
-    seen = set(open_)
-    while open_:
-        maker = graph.maker.get(open_.pop())
+    heads: set[str] = set()
+    pending = list(graph.outputs)
+    seen = set(pending)
+    while pending:
+        maker = graph.maker.get(pending.pop())
         if maker is None:
             continue
-        found.add(node_key(maker))
+        heads.add(node_key(maker))
         if graph.kind(maker) not in COMPUTING:
-            open_ += [name for name in maker.input if name and name not in seen]
+            pending += [name for name in maker.input if name and name not in seen]
             seen.update(maker.input)
         else:
-            found |= _feeding(graph, maker)
-    return found
+            heads |= _feeding(graph, maker)
+    return heads
 
 
 def _feeding(graph: Graph, head: NodeProto) -> set[str]:
     """Return the averages and changes of layout just before a head."""
-    found: set[str] = set()
+    feeding: set[str] = set()
     before = graph.maker.get(head.input[0])
     while (
         before is not None
         and graph.kind(before) in (*AVERAGING, *_LAYOUT)
         and graph.sole_reader(before.output[0]) is not None
     ):
-        found.add(node_key(before))
+        feeding.add(node_key(before))
         before = graph.maker.get(before.input[0])
-    return found
+    return feeding
 
 
-class _Placing:
-    def __init__(self, graph: Graph, operators: Collection[str], kept: set[str]) -> None:
+class _PlacementBuilder:
+    def __init__(self, graph: Graph, operators: Collection[str], in_float: set[str]) -> None:
         self.graph = graph
         self.placement = Placement()
         self._operators = operators
-        self._kept = kept
+        self._in_float = in_float
         self._from_quantized: set[str] = set()
         """Tensors that come out of quantized operators, moved or not."""
 
@@ -115,12 +115,12 @@ class _Placing:
         if kind in _PASSING or kind in FUSED:
             if node.input[0] in self._from_quantized:
                 self._from_quantized.update(node.output)
-        elif kind in self._operators and node_key(node) not in self._kept and self._fits(node, kind):
-            touched = [*self._reads(node, kind), *self._made(node)]
-            for name in touched:
-                self._need(name)
+        elif kind in self._operators and node_key(node) not in self._in_float and self._fits(node, kind):
+            tensors = [*self._reads(node, kind), *self._output(node)]
+            for name in tensors:
+                self._quantize(name)
             self.placement.nodes.append(node_key(node))
-            self.placement.touched[node_key(node)] = tuple(dict.fromkeys(touched))
+            self.placement.tensors[node_key(node)] = tuple(dict.fromkeys(tensors))
             self._from_quantized.update(node.output)
 
     def _fits(self, node: NodeProto, kind: str) -> bool:
@@ -134,7 +134,7 @@ class _Placing:
     def _reads(self, node: NodeProto, kind: str) -> list[str]:
         return [node.input[0]] if kind in COMPUTING or kind in AVERAGING else list(node.input)
 
-    def _made(self, node: NodeProto) -> list[str]:
+    def _output(self, node: NodeProto) -> list[str]:
         """Return the tensor in which an operator's result is quantized, if it is."""
         name = node.output[0]
         reader = self.graph.sole_reader(name)
@@ -142,17 +142,17 @@ class _Placing:
             name = reader.output[0]
         return [] if name in self.graph.outputs else [name]
 
-    def _need(self, name: str) -> None:
-        """Quantize a tensor, and what it was moved out of, on the same grid."""
+    def _quantize(self, name: str) -> None:
+        """Quantize a tensor, and what it was moved out of, with the same scale and zero point."""
         chain = [name]
         while (maker := self.graph.maker.get(chain[-1])) is not None and self.graph.kind(maker) in _PASSING:
             chain.append(maker.input[0])
-        for place_, tensor in enumerate(chain):
+        for index, tensor in enumerate(chain):
             maker = self.graph.maker.get(tensor)
             moved = maker is not None and self.graph.kind(maker) in _LAYOUT
             # Runtimes see through what only changes the layout; a second pair there can cost a pass over the
             # tensor.
-            if not moved or place_ == len(chain) - 1:
+            if not moved or index == len(chain) - 1:
                 self.placement.roots.setdefault(tensor, chain[-1])
 
 

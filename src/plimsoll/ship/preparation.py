@@ -40,7 +40,7 @@ def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
     {calibrator: file}}`."""
     model = model_of(payload)
     preprocessor = Preprocessor(model.contract().input, "reference")
-    statistics = quantize.collect(model, batches(preprocessor, payload["pictures"]), cores=payload["cores"])
+    statistics = quantize.observe(model, batches(preprocessor, payload["pictures"]), cores=payload["cores"])
     folder = _tables_folder(payload)
     tables = {method: folder / f"{method}.json" for method in payload["calibrators"]}
     for method, file in tables.items():

@@ -36,22 +36,22 @@ Pads = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that is quantized as it comes."""
+class PixelInput:
+    """A picture whose bytes are the quantized values."""
 
     pixels: str
     """The uint8 tensor [N, H, W, C]."""
     real: str
-    """The name that its float32 form has in the graph; nothing makes it yet."""
+    """The name of its dequantized float32 form in the graph; no node makes it yet."""
     convolution: str
     """The `node_key` of the convolution that reads it."""
     mean: Floats
-    """[C], to be subtracted by way of the bias."""
+    """[C], subtracted by way of the bias."""
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A folded picture's way into its convolution."""
+class _InputPath:
+    """A folded picture's path into its convolution."""
 
     source: str
     """The uint8 input [N, H, W, C]."""
@@ -63,44 +63,44 @@ class _Way:
     convolution: NodeProto
 
 
-def absorb(graph: Graph, placement: Placement) -> Picture | None:
-    """Rewrite graph and placement, in place, where a quantized convolution reads a folded picture; None where there is
-    none that fits.
+def fold_normalization(graph: Graph, placement: Placement) -> PixelInput | None:
+    """Fold a folded picture's normalization into the quantized convolution that reads it, rewriting graph and placement
+    in place; None where no convolution fits.
 
-    What is returned is for `qdq.insert`, which makes the graph whole again.
+    The graph is incomplete until `static` has inserted the result's DequantizeLinear and bias.
     """
-    way = _match(graph, placement)
-    pads = None if way is None else _pads(graph, way)
+    path = _match(graph, placement)
+    pads = None if path is None else _pads(graph, path)
     if (
-        way is None
+        path is None
         or pads is None
-        or (any(pads) and (way.size is None or np.abs(_bytes(way.mean) - way.mean).max() > 0.5))
+        or (any(pads) and (path.size is None or np.abs(_bytes(path.mean) - path.mean).max() > 0.5))
     ):
         return None
     names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {
-        one.name for one in graph.proto.graph.initializer
+        tensor.name for tensor in graph.proto.graph.initializer
     }
-    framed = _framed(graph, way, pads, names) if any(pads) else []
-    real, planes = unique(names, f"{way.source}/real"), unique(names, f"{way.source}/planes")
-    before = way.convolution.input[0]
-    way.convolution.input[0] = planes
-    set_attributes(way.convolution, pads=[0, 0, 0, 0], auto_pad="NOTSET")
-    pixels = str(framed[-1].output[0]) if framed else way.source
+    padding = _pad_with_mean(graph, path, pads, names) if any(pads) else []
+    real, planes = unique(names, f"{path.source}/real"), unique(names, f"{path.source}/planes")
+    before = path.convolution.input[0]
+    path.convolution.input[0] = planes
+    set_attributes(path.convolution, pads=[0, 0, 0, 0], auto_pad="NOTSET")
+    pixels = str(padding[-1].output[0]) if padding else path.source
     graph.replace_nodes(
         [
-            *framed,
+            *padding,
             _node("Transpose", [real], planes, perm=_TO_NCHW),
-            *(node for node in graph.nodes if node not in way.between),
+            *(node for node in graph.nodes if node not in path.between),
         ]
     )
-    for name in (before, *(name for node in way.between for name in node.output)):
+    for name in (before, *(name for node in path.between for name in node.output)):
         placement.roots.pop(name, None)
     placement.roots[real] = real
-    return Picture(pixels, real, node_key(way.convolution), way.mean)
+    return PixelInput(pixels, real, node_key(path.convolution), path.mean)
 
 
-def _match(graph: Graph, placement: Placement) -> _Way | None:
-    """Return the way from a uint8 input through nothing but a Cast, a Transpose to planes and a Sub to a quantized
+def _match(graph: Graph, placement: Placement) -> _InputPath | None:
+    """Return the path from a uint8 input through nothing but a Cast, a Transpose to planes and a Sub to a quantized
     convolution."""
     picture = next((value for value in graph.proto.graph.input if value.type.tensor_type.elem_type == _UINT8), None)
     if picture is None:
@@ -136,7 +136,7 @@ def _match(graph: Graph, placement: Placement) -> _Way | None:
     shape = load.shape_of(picture) or ()
     height, width = shape[1:3] if len(shape) == 4 else (None, None)
     size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return _Way(str(picture.name), size, between, np.broadcast_to(mean, (channels,)).astype(np.float64), reader)
+    return _InputPath(str(picture.name), size, between, np.broadcast_to(mean, (channels,)).astype(np.float64), reader)
 
 
 def _fits(graph: Graph, node: NodeProto, picture: str) -> bool:
@@ -152,19 +152,19 @@ def _fits(graph: Graph, node: NodeProto, picture: str) -> bool:
 def _per_channel(values: NDArray[np.float32], axis: int) -> Floats | None:
     """Return a constant as one value for each channel; None where it differs along another axis."""
     shape = (1,) * (4 - values.ndim) + values.shape
-    others = [size for place, size in enumerate(shape) if place != axis]
+    others = [size for index, size in enumerate(shape) if index != axis]
     return values.astype(np.float64).ravel() if len(shape) == 4 and set(others) == {1} else None
 
 
-def _pads(graph: Graph, way: _Way) -> Pads | None:
+def _pads(graph: Graph, path: _InputPath) -> Pads | None:
     """Return what the convolution pads, SAME resolved as ONNX has it; None where that needs a size that isn't known."""
-    node = way.convolution
+    node = path.convolution
     auto = attribute(node, "auto_pad", b"NOTSET")
     if auto in (b"SAME_UPPER", b"SAME_LOWER"):
-        if way.size is None:
+        if path.size is None:
             return None
         steps = zip(
-            way.size,
+            path.size,
             graph.dims(node.input[1])[2:],
             attribute(node, "strides", (1, 1)),
             attribute(node, "dilations", (1, 1)),
@@ -185,22 +185,22 @@ def _bytes(mean: Floats) -> Floats:
     return np.clip(np.rint(mean), 0, 255)
 
 
-def _framed(graph: Graph, way: _Way, pads: Pads, names: set[str]) -> list[NodeProto]:
+def _pad_with_mean(graph: Graph, path: _InputPath, pads: Pads, names: set[str]) -> list[NodeProto]:
     """Return the operators that pad the picture with its mean."""
-    assert way.size is not None  # noqa: S101 - the caller's condition
-    (height, width), (top, left, bottom, right) = way.size, pads
+    assert path.size is not None  # noqa: S101 - the caller's condition
+    (height, width), (top, left, bottom, right) = path.size, pads
     border = np.broadcast_to(
-        _bytes(way.mean).astype(np.uint8), (1, top + height + bottom, left + width + right, len(way.mean))
+        _bytes(path.mean).astype(np.uint8), (1, top + height + bottom, left + width + right, len(path.mean))
     ).copy()
     border[:, top : top + height, left : left + width] = 0
     amounts = graph.add_constant(
-        unique(names, f"{way.source}/pads"), np.array([0, top, left, 0, 0, bottom, right, 0], np.int64)
+        unique(names, f"{path.source}/pads"), np.array([0, top, left, 0, 0, bottom, right, 0], np.int64)
     )
-    over = graph.add_constant(unique(names, f"{way.source}/border"), border)
-    padded = unique(names, f"{way.source}/padded")
+    over = graph.add_constant(unique(names, f"{path.source}/border"), border)
+    padded = unique(names, f"{path.source}/padded")
     return [
-        _node("Pad", [way.source, amounts], padded),
-        _node("Max", [padded, over], unique(names, f"{way.source}/framed")),
+        _node("Pad", [path.source, amounts], padded),
+        _node("Max", [padded, over], unique(names, f"{path.source}/framed")),
     ]
 
 

@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
-from plimsoll.quantize.histogram import BINS_A_SIDE, TensorStatistics
-from plimsoll.quantize.parameters import Symmetry, grid
-from plimsoll.quantize.ranges import METHODS, range_of
+from plimsoll.quantize.calibrators import BINS_A_SIDE, METHODS, TensorStatistics, range_of
+from plimsoll.quantize.parameters import QuantizationParams, Symmetry
 
 Values = NDArray[np.float32]
 RNG = np.random.default_rng(5)
@@ -51,7 +50,9 @@ def test_percentile_is_numpys_to_a_bin(values: Values, percentile: float) -> Non
 
 
 def naive_mse(values: Values, low: float, high: float, symmetry: Symmetry = "auto") -> float:
-    return float(((grid(low, high, symmetry=symmetry).snap(values) - values) ** 2).mean())
+    return float(
+        ((QuantizationParams.of_range(low, high, symmetry=symmetry).fake_quantize(values) - values) ** 2).mean()
+    )
 
 
 @pytest.mark.parametrize("values", [NORMAL, RECTIFIED, OUTLIERS], ids=["normal", "rectified", "outliers"])

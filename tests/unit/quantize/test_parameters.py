@@ -1,4 +1,4 @@
-"""Grids and weights in 8 bits."""
+"""Scales, zero points and weights in 8 bits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from plimsoll.quantize import parameters
-from plimsoll.quantize.parameters import ActivationType, Symmetry, grid
+from plimsoll.quantize.parameters import ActivationType, QuantizationParams, Symmetry
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])
@@ -14,31 +14,31 @@ from plimsoll.quantize.parameters import ActivationType, Symmetry, grid
 @pytest.mark.parametrize(
     "ends", [(-1.3, 2.7), (0.0, 6.0), (-5.0, 0.0), (0.2, 3.0), (-0.01, 4.0), (-1e-30, 1e30), (0.0, 1e-44)]
 )
-def test_zero_is_on_the_grid_exactly_and_the_range_within_half_a_step(
+def test_zero_is_represented_exactly_and_the_range_within_half_a_step(
     ends: tuple[float, float], symmetry: Symmetry, dtype: ActivationType
 ) -> None:
-    found = grid(*ends, dtype=dtype, symmetry=symmetry)
-    assert float(found.snap(np.array(0.0))) == 0.0
-    assert float(np.float32(found.scale)) == found.scale > 0
+    params = QuantizationParams.of_range(*ends, dtype=dtype, symmetry=symmetry)
+    assert float(params.fake_quantize(np.array(0.0))) == 0.0
+    assert float(np.float32(params.scale)) == params.scale > 0
     low, high = min(ends[0], 0), max(ends[1], 0)
-    assert found.low <= low + found.scale * 0.501
-    assert found.high >= high - found.scale * 0.501
+    assert params.low <= low + params.scale * 0.501
+    assert params.high >= high - params.scale * 0.501
     least, most = (0, 255) if dtype == "uint8" else (-128, 127)
-    assert least <= found.zero_point <= most
+    assert least <= params.zero_point <= most
 
 
-def test_symmetric_grids_have_their_zero_in_the_middle_and_lopsided_ones_dont() -> None:
-    assert grid(-1, 0.8).zero_point == 128
-    assert grid(-1, 0.8, "int8").zero_point == 0
-    assert grid(-0.1, 1).zero_point == 23
-    assert grid(0, 1).zero_point == 0
-    assert grid(0, 1, "int8").zero_point == -128
-    assert grid(0, 1, symmetry="always").zero_point == 128
+def test_symmetric_ranges_have_their_zero_in_the_middle_and_lopsided_ones_dont() -> None:
+    assert QuantizationParams.of_range(-1, 0.8).zero_point == 128
+    assert QuantizationParams.of_range(-1, 0.8, "int8").zero_point == 0
+    assert QuantizationParams.of_range(-0.1, 1).zero_point == 23
+    assert QuantizationParams.of_range(0, 1).zero_point == 0
+    assert QuantizationParams.of_range(0, 1, "int8").zero_point == -128
+    assert QuantizationParams.of_range(0, 1, symmetry="always").zero_point == 128
 
 
-def test_snap_rounds_halves_to_even_and_clips() -> None:
-    found = grid(0, 255)
-    np.testing.assert_array_equal(found.snap(np.array([0.5, 1.5, 2.5, -7, 300])), [0, 2, 2, 0, 255])
+def test_fake_quantize_rounds_halves_to_even_and_clips() -> None:
+    params = QuantizationParams.of_range(0, 255)
+    np.testing.assert_array_equal(params.fake_quantize(np.array([0.5, 1.5, 2.5, -7, 300])), [0, 2, 2, 0, 255])
 
 
 def test_weights_have_a_scale_for_each_channel_and_are_within_half_a_step() -> None:

@@ -13,7 +13,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.quantize import Calibration
-from plimsoll.quantize.tables import read_table, table_names, write_table
+from plimsoll.quantize.calibration import read_table, table_names, write_table
 from quantized_networks import pictures, residual
 from toolchains_made import need
 

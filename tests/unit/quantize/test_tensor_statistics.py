@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plimsoll.quantize.histogram import AVERAGING, BINS_A_SIDE, TensorStatistics
+from plimsoll.quantize.calibrators import AVERAGING, BINS_A_SIDE, TensorStatistics
 
 
 def gathered(*parts: np.ndarray) -> TensorStatistics:

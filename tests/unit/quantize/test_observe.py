@@ -1,0 +1,120 @@
+"""Calibration: one pass, bounded memory, clear errors, tables that are kept and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import quantize_networks as networks
+from plimsoll import quantize
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import Target
+from plimsoll.errors import InputError, ModelError
+from plimsoll.onnx import graph
+from plimsoll.quantize.calibrators import TensorStatistics
+from quantize_networks import Array, node
+
+observe = importlib.import_module("plimsoll.quantize.observe")  # The package has a verb of that name.
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Model:
+    return networks.residual(tmp_path / "net.onnx")
+
+
+def test_ranges_are_those_of_the_float_networks_tensors(model: Model, tmp_path: Path) -> None:
+    batch = networks.pictures(6)
+    statistics = quantize.observe(model, [batch])
+    names = [name for name in statistics.tensors if name != "x"]
+    exposed = graph.expose(quantize.prepare(model, tmp_path), names, tmp_path / "exposed.onnx")
+    with Runner.open(exposed, Target("onnxruntime")) as runner:
+        values = {**runner.infer(batch), "x": batch}
+    ranges = statistics.ranges("minmax")
+    assert set(ranges) >= {"x", "r0", "r1", "c2", "r2", "r3"}
+    for name, (low, high) in ranges.items():
+        assert low == pytest.approx(min(0, values[name].min()), abs=1e-5), name
+        assert high == pytest.approx(max(0, values[name].max()), abs=1e-5), name
+
+
+def test_how_the_pictures_are_batched_changes_nothing(model: Model) -> None:
+    batch = networks.pictures(7)
+    one = quantize.observe(model, [batch])
+    other = quantize.observe(model, [batch[:1], batch[1:5], batch[5:]], cores=1)
+    digest = hashlib.sha256()
+    for picture in batch:
+        digest.update(b"<f4(16, 16, 3)" + picture.tobytes())
+    assert one.digest == other.digest == digest.hexdigest()
+    assert one.images == other.images == 7
+    for method in quantize.METHODS:
+        first, second = one.ranges(method), other.ranges(method)
+        assert first.keys() == second.keys()
+        for name, ends in first.items():
+            assert ends == pytest.approx(second[name], rel=1e-6), (method, name)
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(model: Model) -> None:
+    batch = networks.pictures(4)
+
+    def peak(rounds: int) -> int:
+        tracemalloc.start()
+        try:
+            quantize.observe(model, (batch for _ in range(rounds)))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    few, many, more = peak(10), peak(10), peak(100)
+    assert more < max(few, many) + 1_500_000  # 360 pictures more: their histograms alone would be 240 MB.
+
+
+def test_pictures_are_taken_as_they_are_worked_on(model: Model) -> None:
+    taken: list[int] = []
+    seen_at: list[int] = []
+
+    def batches() -> Iterator[Array]:
+        for index in range(30):
+            taken.append(index)
+            yield networks.pictures(1, seed=index)
+
+    original = TensorStatistics.of
+
+    class Watching(TensorStatistics):
+        @classmethod
+        def of(cls, values: Array) -> TensorStatistics:  # type: ignore[override]
+            seen_at.append(len(taken))
+            return original(values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe, "TensorStatistics", Watching)
+        quantize.observe(model, batches(), cores=2)
+    assert max(seen_at[: len(seen_at) // 2]) < 25
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_picture_that_makes_nan_or_infinity_is_named(model: Model, bad: float) -> None:
+    batch = networks.pictures(5)
+    batch[3, 2, 2, 1] = bad
+    with pytest.raises(ModelError, match=r"picture 4 the tensor '.*' becomes NaN or infinite"):
+        quantize.observe(model, [batch])
+
+
+def test_wrong_batches_are_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="no calibration picture"):
+        quantize.observe(model, [])
+    with pytest.raises(InputError, match="expected a NumPy array"):
+        quantize.observe(model, [[1, 2]])  # type: ignore[list-item]
+    with pytest.raises(InputError, match="the network takes float32"):
+        quantize.observe(model, [networks.pictures(2, 8)])
+
+
+def test_networks_that_cannot_be_calibrated_are_named(tmp_path: Path) -> None:
+    plain = networks.save(tmp_path / "plain.onnx", [node("Relu", ["x"], ["y"])], [["N", 3], ["N", 3]], {})
+    with pytest.raises(ModelError, match="nothing in it to quantize"):
+        quantize.observe(plain, [np.ones((1, 3), np.float32)])
