@@ -6,7 +6,7 @@ recorded        its line in the log and its counts, whatever came of it
    ├─ authorize    a key, and its right          plimsoll.serve.access
    ├─ limit        how often the caller may ask
    ├─ trace        a span                        plimsoll.serve.tracing
-   └─ handle       the interface's own code, which reads the request within `ReceiveLimit`
+   └─ handle       the interface's own code, which reads the request within a `ReceiveLimit`
 ```
 
 `plimsoll.serve.http.app` and `plimsoll.serve.grpc.handler` adapt it to their protocols: they make a `RequestContext`,
@@ -207,6 +207,53 @@ class Pipeline:
         if context.operation.probe if quiet is None else context.path in quiet:
             return False
         return self._settings.sample >= 1 or random.random() < self._settings.sample
+
+
+class TooMuchReceivedError(RequestError):
+    """More is being received than the service may hold."""
+
+
+class ReceiveLimit:
+    """How many bytes are held while they are being received. One for a service, used from its event loop."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.bytes = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[ReceivedShare]:
+        """Count what one request receives until its block ends."""
+        share = ReceivedShare(self)
+        try:
+            yield share
+        finally:
+            self.bytes -= share.bytes
+
+    def add(self, count: int) -> None:
+        """Count more; raises TooMuchReceivedError (503) where that is too much."""
+        if self.bytes + count > self._limit:
+            raise TooMuchReceivedError(
+                Problem("overloaded", "too much is being received at once", "Try again later.", 503, 1.0)
+            )
+        self.bytes += count
+
+
+@dataclass
+class ReceivedShare:
+    """What one request holds of the limit."""
+
+    whole: ReceiveLimit
+    bytes: int = 0
+
+    def add(self, count: int) -> None:
+        """Count more; raises TooMuchReceivedError."""
+        self.whole.add(count)
+        self.bytes += count
+
+
+def too_slow(what: str, seconds: float) -> RequestError:
+    """Return the refusal (408) of a request that doesn't arrive in time."""
+    return RequestError(Problem("input", f"the {what} had not arrived after {seconds:g} s", "Send it faster.", 408))
 
 
 BUG = Problem("failed", "this is a bug in Plimsoll", "Its log says more; please report it.", 500)

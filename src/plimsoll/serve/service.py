@@ -11,7 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.metrics import Metrics
-from plimsoll.serve.receiving import ReceiveLimit
+from plimsoll.serve.pipeline import ReceiveLimit
 from plimsoll.serve.scheduler import InboundMemory
 from plimsoll.serve.served_model import ModelConfig, ServedModel
 from plimsoll.serve.settings import Settings

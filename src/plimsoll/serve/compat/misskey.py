@@ -18,8 +18,7 @@ from plimsoll.serve.compat.moderation import Moderation, Probability, moderate
 from plimsoll.serve.compat.settings import MISSKEY_PATH, Class
 from plimsoll.serve.http.body import Part, check_count, media_type, read_body, read_parts
 from plimsoll.serve.http.description import Description, errors, ok, picture_parts
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints
-from plimsoll.serve.http.replies import Reply
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 

@@ -22,8 +22,7 @@ from plimsoll.serve.compat.moderation import Moderated, Moderation, Probability,
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, read_body, while_connected
 from plimsoll.serve.http.description import PNG, Content, Description, errors, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints
-from plimsoll.serve.http.replies import Reply
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings

@@ -16,8 +16,7 @@ from plimsoll.serve.compat.moderation import Probability, moderate
 from plimsoll.serve.compat.settings import PictrsSettings
 from plimsoll.serve.http.body import check_count, read_body
 from plimsoll.serve.http.description import PICTURE_AS_BODY, RETRY, Answer, Content, Description, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints
-from plimsoll.serve.http.replies import Reply
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 

@@ -21,8 +21,7 @@ from plimsoll.serve.access.authorizer import Admission
 from plimsoll.serve.grpc.status import CANCELLED, DEADLINE_EXCEEDED, OK, SERVER_FAULTS, Outcome
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.oip.datatypes import bad_request, quoted
-from plimsoll.serve.pipeline import MAX_PATH, Operation, Pipeline, RequestContext
-from plimsoll.serve.receiving import too_slow
+from plimsoll.serve.pipeline import MAX_PATH, Operation, Pipeline, RequestContext, too_slow
 from plimsoll.serve.service import Service
 
 _MOMENT_S = 0.2

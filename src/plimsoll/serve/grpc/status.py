@@ -12,8 +12,7 @@ import grpc
 
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.messages import Problem
-from plimsoll.serve.pipeline import problem_of
-from plimsoll.serve.receiving import TooMuchReceivedError
+from plimsoll.serve.pipeline import TooMuchReceivedError, problem_of
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,

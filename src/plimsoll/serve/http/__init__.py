@@ -3,11 +3,10 @@
 ```
 server       listens, and drains on SIGTERM
 app          the pipeline's adapter: finds what answers a request, sends its answer or error
-endpoints    the table of what is served: paths, methods, rights, probes
+endpoints    the table of what is served: paths, methods, rights, probes; what handlers answer with
 predict, models, operations, page: the native interface, what operators ask, the page
 oip          the Open Inference Protocol                                                     oip_body
 body, urls   read what a request holds, or names
-replies      answers as pydantic models, and errors in the shape of each interface
 description  what endpoints say of themselves                                                openapi
 ```
 """

@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.receiving import too_slow
+from plimsoll.serve.pipeline import too_slow
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 

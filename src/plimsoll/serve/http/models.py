@@ -19,8 +19,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.report.report import Measurement, Report
 from plimsoll.serve.api_models import ReplyModel
 from plimsoll.serve.http.description import TEXT, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints
-from plimsoll.serve.http.replies import ErrorResponse
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorResponse
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.served_model import ServedModel, State
 from plimsoll.serve.service import Service

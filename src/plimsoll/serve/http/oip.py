@@ -17,9 +17,8 @@ from starlette.responses import Response
 from plimsoll.serve.http import oip_body
 from plimsoll.serve.http.body import read_body, while_connected
 from plimsoll.serve.http.description import FILE, PNG, Answer, Content, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, context_of
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, OipError, Reply, context_of
 from plimsoll.serve.http.oip_body import LENGTH_HEADER
-from plimsoll.serve.http.replies import OipError, Reply
 from plimsoll.serve.oip import models, schema
 from plimsoll.serve.oip.inference import infer, whole_body
 from plimsoll.serve.service import Service

@@ -14,8 +14,7 @@ from starlette.responses import Response
 from plimsoll import __version__
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.http.description import Answer, Content, Description, Schema, errors, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, EndpointTable
-from plimsoll.serve.http.replies import ErrorResponse, OipError
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, EndpointTable, ErrorResponse, OipError
 
 Mode = Literal["validation", "serialization"]
 References = Mapping[tuple[Any, Mode], Schema]

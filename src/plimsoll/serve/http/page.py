@@ -15,8 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from plimsoll.serve.http.description import TEXT, Answer, Content, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints
-from plimsoll.serve.http.replies import ErrorResponse
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorResponse
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 

@@ -22,8 +22,7 @@ from plimsoll.serve.http.description import (
     parameter,
     picture_parts,
 )
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, context_of
-from plimsoll.serve.http.replies import ErrorInfo, ErrorResponse, Reply
+from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorInfo, ErrorResponse, Reply, context_of
 from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
 from plimsoll.serve.served_model import ServedModel
 from plimsoll.serve.service import Service

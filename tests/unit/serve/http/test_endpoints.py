@@ -17,8 +17,7 @@ from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Key, Terms
 from plimsoll.serve.access.rate import Rate
-from plimsoll.serve.http.endpoints import Method, context_of
-from plimsoll.serve.http.replies import ErrorInfo, ErrorResponse, Reply
+from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse, Method, Reply, context_of
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.pipeline import Interface, Operation
 from plimsoll.serve.settings import CorsSettings
