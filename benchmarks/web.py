@@ -32,8 +32,9 @@ from plimsoll.export import web
 from plimsoll.export.web import chromium
 from plimsoll.inference.resolve import open_model
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.ship.candidate import Candidate
-from plimsoll.ship.conversion import calibrator_for, convert
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.candidate import calibrator_for
+from plimsoll.ship.preparation import convert
 from plimsoll.spec import Input
 from plimsoll.tasks import decoder
 

@@ -23,9 +23,9 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.importers.conversion import import_model
-from plimsoll.ship.artifacts import Artifacts
-from plimsoll.ship.build import network
-from plimsoll.ship.candidate import Candidate, calibrators_of
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.build import Artifacts, network
+from plimsoll.ship.candidate import calibrators_of
 from plimsoll.spec import Spec
 from toolchains_made import program
 from wts_files import resnet_tensors, write_wts
@@ -170,4 +170,4 @@ def artifacts(model: Model, pictures: NDArray[np.float32], folder: Path) -> Arti
     table, tensors = folder / "minmax.json", folder / "tensors.npy"
     quantize.observe(model, iter([pictures])).calibration("minmax").write(table)
     np.save(tensors, pictures)
-    return Artifacts(tables={"minmax": table}, tensors={"plain": tensors})
+    return Artifacts(tables={"minmax": table}, tensors={False: tensors})

@@ -63,7 +63,7 @@ def _proven(bundle: Bundle) -> dict[str, str]:
     except InputError:
         return {"proof": f"{PROOF} can't be read by this version"}
     kept = sum(check.passed for check in found.checks)
-    judged = found.measurements.get("pictures judged")
+    judged = found.measurements.get("test pictures")
     on = f" on {judged:,} pictures" if isinstance(judged, int) else ""
     return {"proof": f"{found.kind} of {found.subject}: {kept} of {len(found.checks)} limits of the budget kept{on}"}
 

@@ -39,9 +39,9 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle.packing import pack
     from plimsoll.inference.images import list_images
     from plimsoll.inference.resolve import open_model
-    from plimsoll.ship.candidate import Candidate
-    from plimsoll.ship.conversion import calibrator_for
-    from plimsoll.ship.conversion import convert as build
+    from plimsoll.report.trial import Candidate
+    from plimsoll.ship.candidate import calibrator_for
+    from plimsoll.ship.preparation import convert as build
 
     check_destination(out, overwrite=force)
     backends.for_target(target)  # refuses a target that this machine can't build for before any work is done

@@ -1,4 +1,4 @@
-"""The table that grows while `ship` works: a row a candidate, the best first."""
+"""The results table that grows while `ship` works: a row for each candidate, the best first."""
 
 from __future__ import annotations
 
@@ -7,70 +7,55 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from plimsoll.ship import Candidate, Ship, Trial
+    from plimsoll.ship import Search, Trial
 
 _LEFT_OUT = 8
-"""Lines of the terminal that the table leaves to what stands around it."""
+"""Lines of the terminal that the table leaves to what is above and below it."""
 
 
 class ResultsTable:
-    """Shows each trial as soon as it is known: a live table on a terminal, else a line each."""
+    """Shows each trial as soon as it is known: a live table on a terminal, else one line for each."""
 
-    def __init__(self, run: Ship, live: bool) -> None:
+    def __init__(self, search: Search, live: bool) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._run = run
-        self._attempts: list[Trial] = []
-        self._rows: dict[Candidate, tuple[str, ...]] = {}
-        self._doing, self._since = "", time.monotonic()
+        self._by_size = search.config.objective == "size"
+        self._trials: list[Trial] = []
+        self._activity, self._since = "", time.monotonic()
         self._console = Console(highlight=False)
-        # Drawn seldom: the processes that are being measured want the cores.
+        # Drawn seldom: the processes that are being measured need the cores.
         self._live = (
-            Live(console=self._console, refresh_per_second=2, get_renderable=self._shown, transient=True)
+            Live(console=self._console, refresh_per_second=2, get_renderable=self._rendered, transient=True)
             if live
             else None
         )
-        split = run.split
-        parts = (
-            f"{len(split.calibration):,} pictures calibrate, {len(split.selection):,} choose, {len(split.judging):,}"
-            " judge"
-        )
-        self._console.print(
-            f"{parts}; budget {run.config.budget}\nwork folder {run.work.path}", soft_wrap=True, markup=False
-        )
+        split = search.split
+        parts = (("calibration", split.calibration), ("validation", split.validation), ("test", split.test))
+        counts = ", ".join(f"{len(pictures):,} {name}" for name, pictures in parts)
+        head = f"pictures: {counts}; budget: {search.config.budget}\nwork folder: {search.work.path}"
+        self._console.print(head, soft_wrap=True, markup=False)
 
     def add(self, trial: Trial) -> None:
-        """Show one trial more."""
-        self._rows[trial.candidate] = self._cells(trial)
-        self._attempts.append(trial)
+        """Show one more trial."""
+        self._trials.append(trial)
         if self._live is None:
-            self._console.print(self._line(trial), soft_wrap=True)
+            self._console.print(_line(trial), soft_wrap=True)
 
-    def say(self, doing: str) -> None:
+    def show_activity(self, activity: str) -> None:
         """Show what is being done now, on a terminal."""
-        self._doing, self._since = doing, time.monotonic()
+        self._activity, self._since = activity, time.monotonic()
 
-    def _line(self, trial: Trial) -> Any:
-        from rich.text import Text
-
-        cells = self._rows[trial.candidate]
-        if trial.status != "ok":
-            return Text(f"{cells[0]:<64} {cells[-1]}")
-        return Text(
-            f"{cells[0]:<64} {cells[1]:>7} {cells[2]:>9}  deviation {cells[3]:<7} flips {cells[4]:<9}  {cells[5]}"
-        )
-
-    def _shown(self) -> Any:
+    def _rendered(self) -> Any:
         from rich.console import Group
         from rich.text import Text
 
         seconds = time.monotonic() - self._since
-        doing = Text(f"{self._doing} … {seconds:.0f} s", style="dim") if self._doing else Text("")
-        return Group(self._table(max(5, self._console.height - _LEFT_OUT)), doing)
+        activity = Text(f"{self._activity} … {seconds:.0f} s", style="dim") if self._activity else Text("")
+        return Group(self._table(max(5, self._console.height - _LEFT_OUT)), activity)
 
-    def _table(self, most: int | None = None) -> Any:
-        """Return the table, cut to so many rows: the best stay, and a last line counts the others."""
+    def _table(self, limit: int | None = None) -> Any:
+        """Return the table with at most so many rows: the best stay, and a last line counts the others."""
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
@@ -78,37 +63,18 @@ class ResultsTable:
         for heading in ("speed", "on disk", "deviation", "flips"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")
-        ranked = sorted(self._attempts, key=self._place)
-        for one in ranked[:most]:
-            table.add_row(*self._rows[one.candidate], style=_style(one))
-        if most is not None and len(ranked) > most:
-            table.add_row(f"… and {len(ranked) - most} more", style="dim")
+        ranked = sorted(self._trials, key=self._rank)
+        for trial in ranked[:limit]:
+            table.add_row(*_cells(trial), style=_style(trial))
+        if limit is not None and len(ranked) > limit:
+            table.add_row(f"… and {len(ranked) - limit} more", style="dim")
         return table
 
-    def _place(self, trial: Trial) -> tuple[float, ...]:
+    def _rank(self, trial: Trial) -> tuple[float, ...]:
         """The best by the objective first; what failed or was skipped last."""
         if trial.status != "ok":
             return (1.0, 0.0)
-        by_size = self._run.config.objective == "size"
-        return (0.0, float(trial.result["size_bytes"]) if by_size else -trial.ratio)
-
-    def _cells(self, trial: Trial) -> tuple[str, str, str, str, str, str]:
-        if trial.status != "ok":
-            return trial.candidate.name, "", "", "", "", f"{trial.status}: {trial.reason}"
-        from plimsoll.report.figures import size
-
-        compared = self._run.compare(trial.result["rows"])
-        deviation = f"{compared.deviation.mean:.4f}" if compared.deviation is not None else "–"
-        flipped = max((one.count for _, one in compared.flips), default=0)
-        failed = [check.name for check in trial.checks if not check.passed]
-        return (
-            trial.candidate.name,
-            f"{trial.ratio:.2f}×",
-            size(trial.result["size_bytes"]),
-            deviation,
-            f"{flipped} of {compared.pictures}",
-            f"✗ over budget: {', '.join(failed)}" if failed else "✓ within budget",
-        )
+        return (0.0, trial.measured.size_bytes if self._by_size else -trial.ratio)
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -121,6 +87,34 @@ class ResultsTable:
         if self._live is not None:
             self._live.stop()
             self._console.print(self._table())
+
+
+def _cells(trial: Trial) -> tuple[str, str, str, str, str, str]:
+    from plimsoll.report.figures import size
+
+    if trial.status != "ok":
+        return trial.name, "", "", "", "", f"{trial.status}: {trial.reason}"
+    validation = trial.validation
+    flipped = max((flips.flipped for flips in validation.flips), default=0)
+    deviation = f"{validation.deviation.mean:.4f}" if validation.count > validation.failed else "–"
+    failed = [check.name for check in validation.checks if not check.passed]
+    return (
+        trial.name,
+        f"{trial.ratio:.2f}×",
+        size(trial.measured.size_bytes),
+        deviation,
+        f"{flipped} of {validation.count}",
+        f"✗ over budget: {', '.join(failed)}" if failed else "✓ within budget",
+    )
+
+
+def _line(trial: Trial) -> Any:
+    from rich.text import Text
+
+    name, speed, size, deviation, flips, verdict = _cells(trial)
+    if trial.status != "ok":
+        return Text(f"{name:<72} {verdict}")
+    return Text(f"{name:<72} {speed:>7} {size:>9}  deviation {deviation:<7} flips {flips:<9}  {verdict}")
 
 
 def _style(trial: Trial) -> str | None:

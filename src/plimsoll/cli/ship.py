@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,8 +14,9 @@ from plimsoll.core import wording
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.ship import SearchConfig, Ship, Shipped
-    from plimsoll.ship.export import Delivery
+    from plimsoll.ship import Export, Search, SearchConfig, ShipResult
+
+ObjectiveName = Literal["throughput", "latency", "size"]
 
 
 def ship(  # noqa: PLR0913 - each parameter is an option of the command
@@ -42,13 +44,13 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     ] = "",
     calibration: options.CalibrationTable = None,
     objective: Annotated[
-        str, options.choice("--objective", ("throughput", "latency", "size"), "What to optimize.")
+        ObjectiveName, options.choice("--objective", ("throughput", "latency", "size"), "What to optimize.")
     ] = "throughput",
     time: Annotated[
         float,
         options.duration(
             "--time",
-            "How long to look for better candidates; more targets need more. The final benchmark and the proof come"
+            "How long to look for better candidates; more targets need more. The final benchmark and the test come"
             " on top.",
             default="3m",
             at_least="0s",
@@ -87,154 +89,134 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Find the fastest deployment whose answers stay within the budget, prove it, and pack it.
 
-    Candidates are built, proven against the reference on your pictures, and measured end to end, each in a process of
-    its own. The winner is judged on pictures that nothing before has seen. If nothing passes, the reference ships.
+    Candidates are built, compared with the reference on your pictures, and measured end to end, each in a process of
+    its own. The winner is tested on pictures that nothing has seen before. If nothing passes, the reference ships.
     """
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import pictures
     from plimsoll.inference.resolve import open_model
-    from plimsoll.ship import Ship
-    from plimsoll.ship.export import deliver
+    from plimsoll.ship import Search
     from plimsoll.ship.split import split
     from plimsoll.ship.store import WorkFolder
     from plimsoll.system.cache import cache_folder
 
     check_destination(out, overwrite=force)
-    config = _wishes(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
-    with open_model(model, spec) as opened:
-        truths = options.labels_of(labels, opened.model.contract(), images)
+    config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
+    with open_model(model, spec) as resolved:
+        truths = options.labels_of(labels, resolved.model.contract(), images)
         parts = split(pictures(images), max_images)
-        folder = WorkFolder.of(work or cache_folder() / "ship", opened.model, parts)
+        folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
         with folder.locked():
-            run = Ship(opened, parts, folder, config, truths)
-            shipped = _watched(run, sys.stdout.isatty())
-            done = deliver(
-                run, shipped, out, ["plimsoll", *sys.argv[1:]], golden_from_images=golden_from_images, force=force
-            )
-            _sum_up(run, shipped, done, golden_from_images)
+            search = Search(resolved, parts, folder, config, truths)
+            result = _run(search, sys.stdout.isatty())
+            command = ["plimsoll", *sys.argv[1:]]
+            export = search.export(result, out, command, golden_from_images=golden_from_images, force=force)
+            _print_result(search, result, export, golden_from_images)
 
 
 def _targets(text: str) -> tuple[Target, ...]:
-    """Return the targets that are meant, and make the toolchains of those that were asked for."""
+    """Return the targets to try; install the toolchains of those that were asked for."""
+    from plimsoll import backends
     from plimsoll.core.target import Target
     from plimsoll.errors import InputError
-    from plimsoll.ship import all_targets, default_targets, toolchains
+    from plimsoll.ship import all_targets, default_targets, missing_toolchains
 
     if not text:
         return default_targets()
-    wanted = (
-        all_targets()
-        if text == "all"
-        else tuple(dict.fromkeys(Target.parse(name) for name in text.split(",") if name.strip()))
-    )
-    if not wanted:
-        raise InputError(
-            f"--targets '{text}': there is no target in it",
-            "For example --targets onnxruntime:cpu:float32,onnxruntime:cpu:int8.",
-        )
-    _check(wanted)
-    if needed := toolchains(wanted):
+    names = [name for name in text.split(",") if name.strip()]
+    targets = all_targets() if text == "all" else tuple(dict.fromkeys(map(Target.parse, names)))
+    if not targets:
+        example = ",".join(map(str, default_targets()[:2]))
+        raise InputError(f"--targets '{text}' names no target", f"For example --targets {example}.")
+    for target in targets:
+        backends.for_target(target)  # Raises for what can't be tried here: whoever names it wants to know.
+    if missing := missing_toolchains(targets):
         from plimsoll.system.toolchains import make
 
-        for name in needed:
+        for name in missing:
             make(name)
-    return wanted
+    return targets
 
 
-def _check(targets: tuple[Target, ...]) -> None:
-    """Raise TargetError or BackendMissingError for a target that can't be tried here: who names it wants to know."""
-    from plimsoll import backends
-
-    for target in targets:
-        backends.for_target(target)
-
-
-def _wishes(
+def _config(
     targets: tuple[Target, ...],
     calibration: tuple[str, Path | None],
     budget: list[str] | None,
-    objective: str,
+    objective: ObjectiveName,
     limits: tuple[float, float, float],
 ) -> SearchConfig:
     from plimsoll.core.budget import DEFAULT_BUDGET, Budget
     from plimsoll.errors import InputError
     from plimsoll.ship import CALIBRATORS, SearchConfig
 
-    named, table = calibration
-    if named and table is not None:
-        raise InputError("--calibrators and --calibration: a given table needs no calibrator", "Give one of the two.")
-    chosen = tuple(dict.fromkeys(name.strip() for name in named.split(",") if name.strip())) or CALIBRATORS
-    if unknown := [name for name in chosen if name not in CALIBRATORS]:
+    names, table = calibration
+    if names and table is not None:
+        raise InputError("--calibrators and --calibration exclude each other", "Give one of the two.")
+    calibrators = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip())) or CALIBRATORS
+    if unknown := [name for name in calibrators if name not in CALIBRATORS]:
         raise InputError(f"--calibrators: {wording.unknown('calibrator', unknown[0], CALIBRATORS)}")
-    time, measured, share = limits
+    search_seconds, measure_seconds, min_gain = limits
     return SearchConfig(
         targets,
-        chosen,
+        calibrators,
         Budget.parse(budget) if budget else DEFAULT_BUDGET,
         objective,
-        time,
-        share,
-        measured,
+        search_seconds=search_seconds,
+        measure_seconds=measure_seconds,
+        min_gain=min_gain,
         calibration=table,
     )
 
 
-def _watched(run: Ship, live: bool) -> Shipped:
-    """Run, with a table that grows while it works; on anything but a terminal a line a candidate."""
+def _run(search: Search, live: bool) -> ShipResult:
+    """Run the search, with a table that grows meanwhile; on anything but a terminal, with a line for each candidate."""
     from plimsoll.cli.results_table import ResultsTable
 
-    with ResultsTable(run, live) as table:
-        return run.run(table.add, table.say)
+    with ResultsTable(search, live) as table:
+        return search.run(table.add, table.show_activity)
 
 
-def _sum_up(run: Ship, shipped: Shipped, done: Delivery, own_golden: bool) -> None:
+def _print_result(search: Search, result: ShipResult, export: Export, own_golden: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\n{_verdict(run, shipped)}")
-    deviation = shipped.judged.deviation
-    moved = (
-        f"; scores move by {deviation.mean:.2g} on average, at most {deviation.maximum:.2g}"
-        if deviation is not None
+    console.print(f"\n{_verdict(result)}")
+    test = result.test
+    deviation = (
+        f"; scores deviate by {test.deviation.mean:.2g} on average, at most {test.deviation.max:.2g}"
+        if test.count > test.failed
         else ""
     )
-    console.print(
-        f"{shipped.judged.headline}{moved} [dim](judged on {shipped.judged.pictures:,} pictures that nothing before had"
-        " seen)[/]"
-    )
-    for change in shipped.judged.changes:
-        if change.name in run.config.budget.metrics and change.reference is not None and change.other is not None:
+    console.print(f"{test.headline}{deviation} [dim]({test.count:,} test pictures, never seen before)[/]")
+    for name, metric in test.labelled.items():
+        if name in search.config.budget.metrics and not math.isnan(metric.drop):
             console.print(
-                f"{change.name}: {change.reference:.4g} → {change.other:.4g} [dim](on {change.count:,} labelled"
+                f"{name}: {metric.reference:.4g} → {metric.candidate:.4g} [dim](on {test.labelled_count:,} labelled"
                 " pictures)[/]"
             )
-    for note in shipped.notes:
+    for note in result.notes:
         console.print(f"[dim]note: {escape(note)}[/]")
-    golden = "some of your judging pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
+    golden = "some of your test pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
     console.print(
-        f"bundle: {escape(str(done.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\nreport:"
-        f" {escape(str(done.page))}"
+        f"bundle: {escape(str(export.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\n"
+        f"report: {escape(str(export.page))}"
     )
 
 
-def _verdict(run: Ship, shipped: Shipped) -> str:
+def _verdict(result: ShipResult) -> str:
     from plimsoll.report.figures import ratio_rounded_down, reduction, size
 
-    name, by_size = shipped.winner.candidate.name, run.config.objective == "size"
-    if shipped.outcome == "nothing_passed":
-        return "[bold yellow]nothing passed[/]: no candidate keeps the budget; the reference ships"
-    if shipped.outcome == "not_better":
+    winner, by_size = result.shipped, result.objective == "size"
+    if result.outcome == "nothing_passed":
+        return "[bold yellow]nothing passed[/]: no candidate stays within the budget; the reference ships"
+    if result.outcome == "not_better":
         word = "smaller" if by_size else "faster"
-        return f"[bold yellow]not {word}[/]: nothing that keeps the budget is truly {word}; the reference ships"
-    speed = shipped.winner.result["speed"]
-    interval = f"{speed['low']:.2f} … {speed['high']:.2f}"
+        return f"[bold yellow]not {word}[/]: nothing within the budget is significantly {word}; the reference ships"
+    speed = winner.measured.speed
+    interval = f"{speed.low:.2f} … {speed.high:.2f}"
     if by_size:
-        ours, theirs = (float(one.result["size_bytes"]) for one in (shipped.winner, shipped.reference))
-        return (
-            f"[bold green]{reduction(ours, theirs)} smaller[/] ({size(ours)}, was {size(theirs)}): {name} [dim]({interval}×"
-            " as fast)[/]"
-        )
-    return (
-        f"[bold green]{ratio_rounded_down(shipped.winner.ratio)} as fast[/]: {name} [dim](95 % interval {interval})[/]"
-    )
+        now, before = winner.measured.size_bytes, result.baseline.measured.size_bytes
+        sizes = f"{size(now)}, was {size(before)}"
+        return f"[bold green]{reduction(now, before)} smaller[/] ({sizes}): {winner.name} [dim]({interval}× as fast)[/]"
+    return f"[bold green]{ratio_rounded_down(speed.ratio)} as fast[/]: {winner.name} [dim](95 % interval {interval})[/]"

@@ -13,7 +13,7 @@ from plimsoll.core.budget import Budget
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.report.report import Report
-from plimsoll.report.trial import Evaluation, Figure, Measure, ResultModel, Trial
+from plimsoll.report.trial import DeviationMeasure, Evaluation, Figure, ResultModel, Trial
 
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
 
@@ -43,13 +43,13 @@ class BudgetFacts(ResultModel):
     texts: tuple[str, ...] = ()
     deviation_limit: float | None = None
     """The most that the score may move; None where the budget doesn't limit deviation."""
-    deviation_measure: Measure = "mean"
+    deviation_measure: DeviationMeasure = "mean"
 
     @classmethod
     def of(cls, budget: Budget) -> Self:
         """Return the facts of a budget."""
         limits = {limit.metric: limit.value for limit in budget.limits}
-        measure: Measure = "max" if "max_deviation" in limits and "deviation" not in limits else "mean"
+        measure: DeviationMeasure = "max" if "max_deviation" in limits and "deviation" not in limits else "mean"
         return cls(
             texts=tuple(map(str, budget.limits)),
             deviation_limit=limits.get("max_deviation" if measure == "max" else "deviation"),
@@ -133,6 +133,16 @@ class ShipResult(ResultModel):
             raise InputError(
                 f"the details of the report are not those of a ship: {explain(error, 'details')}"
             ) from error
+
+    @property
+    def shipped(self) -> Trial:
+        """The trial of what ships; raises KeyError where it is missing."""
+        return {trial.key: trial for trial in self.trials}[self.winner]
+
+    @property
+    def baseline(self) -> Trial:
+        """The trial of the reference; raises KeyError where it is missing."""
+        return {trial.key: trial for trial in self.trials}[self.reference]
 
     def trial(self, key: str) -> Trial | None:
         """Return the trial of the candidate with that key."""

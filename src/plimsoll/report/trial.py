@@ -23,7 +23,7 @@ from plimsoll.errors import TargetError
 from plimsoll.preprocessing import Preprocessing
 
 Status = Literal["ok", "failed", "skipped"]
-Measure = Literal["max", "mean", "p99"]
+DeviationMeasure = Literal["max", "mean", "p99"]
 
 
 def _number(value: Any) -> Any:
@@ -108,12 +108,12 @@ class Speed(ResultModel):
     """The reference's in the same paired runs."""
 
 
-class Measured(ResultModel):
+class Measurements(ResultModel):
     """What was measured of a candidate beside its answers."""
 
     speed: Speed = Speed()
-    final: bool = False
-    """Whether the speed is that of the final benchmark."""
+    in_final_benchmark: bool = False
+    """Whether the speed was measured there."""
     size_bytes: Figure = math.nan
     """On disk."""
     build_seconds: Figure = math.nan
@@ -134,12 +134,12 @@ class Deviations(ResultModel):
     """The upper 95 % bound of the mean."""
     p99: Figure = math.nan
 
-    def of(self, measure: Measure) -> float:
+    def of(self, measure: DeviationMeasure) -> float:
         """Return the named one."""
         return {"max": self.max, "mean": self.mean, "p99": self.p99}[measure]
 
 
-class Flips(ResultModel):
+class FlippedDecisions(ResultModel):
     """Decisions that turned out otherwise than the reference's."""
 
     threshold: float | None = None
@@ -173,7 +173,7 @@ class Evaluation(ResultModel):
     failed: int = 0
     """Of these, how many the candidate could not answer."""
     deviation: Deviations = Deviations()
-    flips: tuple[Flips, ...] = ()
+    flips: tuple[FlippedDecisions, ...] = ()
     """One for each threshold."""
     rank_correlation: Figure = math.nan
     labelled: dict[str, LabelledMetric] = {}
@@ -189,7 +189,7 @@ class Evaluation(ResultModel):
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
-    def worst_flips(self) -> Flips | None:
+    def worst_flips(self) -> FlippedDecisions | None:
         """The decision that flipped most often; None where none was compared."""
         compared = [flips for flips in self.flips if flips.count]
         known = {id(flips): 0.0 if math.isnan(flips.upper) else flips.upper for flips in compared}
@@ -205,7 +205,7 @@ class Trial(ResultModel):
     """Why it failed or was skipped, or why it does not ship although it looks good."""
     passed: bool | None = None
     """Whether it kept the budget on all pictures that it was evaluated on; None where it was not."""
-    measured: Measured = Measured()
+    measured: Measurements = Measurements()
     validation: Evaluation = Evaluation()
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
@@ -225,6 +225,12 @@ class Trial(ResultModel):
         if self.passed and not all(check.passed for check in self.validation.checks):
             raise ValueError("passed: a check of the validation part failed")
         return self
+
+    def with_final_speed(self, speed: Speed) -> Trial:
+        """Return the trial with its speed in the final benchmark."""
+        return self.model_copy(
+            update={"measured": self.measured.model_copy(update={"speed": speed, "in_final_benchmark": True})}
+        )
 
     @property
     def runtime(self) -> str:

@@ -1,32 +1,45 @@
-"""The main job: build candidate deployments, prove and measure each on the user's images, and pack the fastest inside
-the budget."""
+"""The main job: try candidate deployments, prove and measure each on the user's images, and pack the fastest inside the
+budget.
+
+search      `Search`, one run: explore, final benchmark, test, result, export
+config      `SearchConfig`: what the user asks; default targets
+candidate   the search space: which candidates a target has
+strategy    which candidates are tried in which order, and which wins
+split       calibration, validation and test part of the images
+job_runner  `JobRunner`: runs jobs in processes of their own, and prepares what candidates are built from
+jobs        jobs that answer pictures with candidates and measure them
+preparation jobs that calibrate, write tensors, rank layers; `convert` builds one candidate without a search
+build       the network of a candidate
+store       the work folder, from which a stopped run resumes
+results     the parts of the result, `plimsoll.report.ship_result`
+"""
 
 from __future__ import annotations
 
-from plimsoll.ship.run import (
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.trial import Candidate, Trial
+from plimsoll.ship.config import (
     CALIBRATORS,
     OBJECTIVES,
     REFERENCE,
-    Candidate,
     SearchConfig,
-    Ship,
-    Shipped,
-    Trial,
     all_targets,
     default_targets,
-    toolchains,
+    missing_toolchains,
 )
+from plimsoll.ship.search import Export, Search
 
 __all__ = [
     "CALIBRATORS",
     "OBJECTIVES",
     "REFERENCE",
     "Candidate",
+    "Export",
+    "Search",
     "SearchConfig",
-    "Ship",
-    "Shipped",
+    "ShipResult",
     "Trial",
     "all_targets",
     "default_targets",
-    "toolchains",
+    "missing_toolchains",
 ]

@@ -1,5 +1,5 @@
-"""Make the network of a candidate: quantized, folded, converted; each form is built once and shared by all candidates
-that need it."""
+"""Build the network of a candidate: quantized, folded, converted for its runtime. Each form is built once and shared by
+all candidates that need it."""
 
 from __future__ import annotations
 
@@ -7,68 +7,121 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
 from plimsoll import backends, quantize
+from plimsoll.backends.base import CalibrationData
 from plimsoll.core.model import Model
+from plimsoll.errors import BuildError
 from plimsoll.preprocessing import folded as fold
-from plimsoll.ship.artifact_files import once
-from plimsoll.ship.artifacts import Artifacts
-from plimsoll.ship.candidate import Candidate
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.candidate import needs_table
 from plimsoll.ship.config import REFERENCE
-from plimsoll.ship.convert import converted
+from plimsoll.ship.store import get_or_build
 
 
-def network(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
-    """Return the candidate's network as its runtime takes it, building what is not in the folder `built` yet.
+class Artifacts(BaseModel):
+    """What candidates are built from beside the network: prepared when the first candidate needs it, and stored in the
+    work folder."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tables: dict[str, Path] = {}
+    """Calibrator → its calibration table, for Plimsoll's own calibrators and tables that the user gave."""
+    rankings: dict[str, tuple[str, ...]] = {}
+    """Calibrator → the layers that can be quantized, the one first that deviates most when it alone is."""
+    tensors: dict[bool, Path] = {}
+    """Folded or not → `.npy` `[N, …]`: what the network reads for N calibration pictures."""
+
+    def table(self, candidate: Candidate) -> Path:
+        """Return the calibration table that a candidate is quantized with; raises BuildError where there is none."""
+        if candidate.calibrator is None or candidate.calibrator not in self.tables:
+            raise BuildError(f"{candidate.name}: there is no calibration table for it")
+        return self.tables[candidate.calibrator]
+
+    def float_layers(self, candidate: Candidate) -> tuple[str, ...]:
+        """Return the layers that a candidate of mixed precision keeps in float32; raises BuildError where nothing would
+        be left to quantize."""
+        if not candidate.float_layers:
+            return ()
+        ranking = self.rankings.get(candidate.calibrator or "", ())
+        if candidate.float_layers >= len(ranking):
+            raise BuildError(f"only {len(ranking)} of its layers can be quantized: nothing would be left in int8")
+        return ranking[: candidate.float_layers]
+
+
+def network(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:
+    """Return the candidate's network in the form that its runtime loads, building in `folder` what is not there yet.
 
     Raises BuildError, BackendMissingError or ModelError.
     """
-    return converted(in_onnx(model, candidate, built, artifacts), candidate, built, artifacts)
+    return _converted(onnx_network(model, candidate, folder, artifacts), candidate, folder, artifacts)
 
 
-def in_onnx(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
-    """Return the candidate's network as ONNX, before its runtime converts it; `model` itself where the candidate is
-    that.
+def onnx_network(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:
+    """Return the candidate's network as ONNX, before its runtime converts it; `model` itself where that is it.
 
-    A calibration made on the network as it came fits all candidates. Raises BuildError, BackendMissingError or
-    ModelError.
+    A calibration of the trained network fits all candidates. Raises BuildError, BackendMissingError or ModelError.
     """
     form: str = backends.get(candidate.target.runtime).onnx_form(candidate.target)
     if form == "qdq":
-        return _in_int8(model, candidate, built, artifacts)
-    made = model
+        return _int8(model, candidate, folder, artifacts)
+    unfolded = model
     if form == "float32" and candidate.target == REFERENCE.target and candidate != REFERENCE:
         # The same answers in less time; the reference itself stays as it came.
-        made = once(built / "prepared", model, lambda folder: quantize.prepare(model, folder))
+        unfolded = get_or_build(folder / "prepared", model, lambda path: quantize.prepare(model, path))
     elif form == "dynamic":
-        made = once(built / form, model, lambda folder: quantize.dynamic(model, folder))
+        unfolded = get_or_build(folder / form, model, lambda path: quantize.dynamic(model, path))
     elif form == "float16":
-        made = once(built / form, model, lambda folder: quantize.float16(model, folder))
+        unfolded = get_or_build(folder / form, model, lambda path: quantize.float16(model, path))
     if candidate.folded:
-        unfolded = made
-        made = once(built / f"{form}-folded", model, lambda folder: fold.fold(unfolded, folder))
-    return made
+        return get_or_build(folder / f"{form}-folded", model, lambda path: fold.fold(unfolded, path))
+    return unfolded
 
 
-def _in_int8(model: Model, candidate: Candidate, built: Path, artifacts: Artifacts) -> Model:
+def _int8(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:
     """Return the network in int8, as it suits the candidate's runtime.
 
-    A folded one is folded first where its first convolution can read the picture's bytes: ONNX Runtime then needs a
-    third less time than for the quantized network with the steps before it. Elsewhere it is quantized first, since
-    folding changes the input's ranges.
+    A folded one is folded first where its first convolution can read the picture's bytes: the reference's runtime then
+    needs a third less time than for the quantized network with the preprocessing before it. Elsewhere it is quantized
+    first, since folding changes the input's ranges.
     """
-    options = replace(quantize.StaticOptions.for_target(candidate.target), keep_float=artifacts.in_float(candidate))
+    options = quantize.StaticOptions.for_target(candidate.target)
+    options = replace(options, keep_float=artifacts.float_layers(candidate))
     table = quantize.Calibration.read(artifacts.table(candidate))
-    name = f"qdq-{candidate.target.runtime}-{candidate.calibrator}" + (
-        f"-float{candidate.float_layers}" if candidate.float_layers else ""
-    )
+    mixture = f"-float{candidate.float_layers}" if candidate.float_layers else ""
+    name = f"qdq-{candidate.target.runtime}-{candidate.calibrator}{mixture}"
     if not candidate.folded:
-        return once(built / name, model, lambda folder: quantize.static(model, table, folder, options))
+        return get_or_build(folder / name, model, lambda path: quantize.static(model, table, path, options))
 
-    def folded(folder: Path) -> Model:
+    def build_folded(path: Path) -> Model:
         with tempfile.TemporaryDirectory(prefix="plimsoll-fold-") as temporary:
             whole = fold.fold(model, Path(temporary))
             if quantize.reads_bytes(whole, options):
-                return quantize.static(whole, table, folder, options)
-        return fold.fold(_in_int8(model, replace(candidate, folded=False), built, artifacts), folder)
+                return quantize.static(whole, table, path, options)
+        return fold.fold(_int8(model, replace(candidate, folded=False), folder, artifacts), path)
 
-    return once(built / f"{name}-folded", model, folded)
+    return get_or_build(folder / f"{name}-folded", model, build_folded)
+
+
+def _converted(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:
+    """Return the candidate's ONNX network as its runtime loads it; `model` itself where the runtime takes ONNX."""
+    backend = backends.for_target(candidate.target)
+    calibrated = _calibrated(candidate, artifacts) if backend.takes_calibration(candidate.target) else None
+    folding = "folded" if candidate.folded else ""
+    parts = ("built", *str(candidate.target).split(":"), candidate.calibrator, folding)
+    name = "-".join(part for part in parts if part)
+    return get_or_build(folder / name, model, lambda path: backend.build(model, candidate.target, path, calibrated))
+
+
+def _calibrated(candidate: Candidate, artifacts: Artifacts) -> CalibrationData:
+    """Return what the runtime's converter calibrates with: the tensors, and the ranges of one of Plimsoll's tables."""
+    file = artifacts.tensors.get(candidate.folded)
+    if file is None or candidate.calibrator is None:
+        raise BuildError(f"{candidate.name}: there are no calibration tensors for it")
+    tensors = np.load(file, mmap_mode="r")
+    if not needs_table(candidate):
+        return CalibrationData(candidate.calibrator, tensors)
+    table = quantize.Calibration.read(artifacts.table(candidate))
+    return CalibrationData(candidate.calibrator, tensors, table.ranges)

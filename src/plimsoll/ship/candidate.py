@@ -1,97 +1,27 @@
-"""`Candidate`: one candidate deployment; and in which order candidates are worth trying."""
+"""The search space: which candidates a target has, which are tried first, and which are close to a good one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from plimsoll import backends
-from plimsoll.core.target import REFERENCE_TARGET, Target
-from plimsoll.preprocessing import Preprocessing
+from plimsoll.core.target import Target
+from plimsoll.errors import InputError
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.config import CALIBRATORS
 
-CALIBRATED = "qdq"
-"""The form of a network that needs calibration; see `Backend.needs`."""
-IN_FLOAT = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
+FLOAT_LAYERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 """How many layers stay in float, one candidate of mixed precision after another: never twice as many as needed."""
-
-
-@dataclass(frozen=True, order=True)
-class Candidate:
-    """An input plan × a target × how it is calibrated."""
-
-    steps: Preprocessing
-    folded: bool
-    """Whether channels, scale, mean, std, layout and dtype are part of the network, which then takes the uint8 picture.
-    """
-    target: Target
-    calibrator: str | None = None
-    """For calibrated targets: minmax, percentile …"""
-    float_layers: int = 0
-    """Mixed precision: so many of the layers that deviate most when they are quantized stay in float32."""
-
-    @property
-    def name(self) -> str:
-        """For people: `onnxruntime:cpu:int8 percentile, fast steps, folded, 5 layers in float32`."""
-        target = f"{self.target} {self.calibrator}" if self.calibrator else str(self.target)
-        return ", ".join(
-            part for part in (target, f"{self.steps} steps", "folded" if self.folded else "", self.mixture) if part
-        )
-
-    @property
-    def mixture(self) -> str:
-        """What stays in float32, in words; empty but for mixed precision."""
-        return (
-            f"{self.float_layers} layer{'s' if self.float_layers > 1 else ''} in float32" if self.float_layers else ""
-        )
-
-    @property
-    def key(self) -> str:
-        """For files: letters, digits, dashes."""
-        mixture = f"float{self.float_layers}" if self.float_layers else ""
-        parts = (
-            self.steps,
-            "folded" if self.folded else "plain",
-            *str(self.target).split(":"),
-            self.calibrator,
-            mixture,
-        )
-        return "-".join(part for part in parts if part)
-
-    @property
-    def distance(self) -> int:
-        """In how many respects it differs from the reference: fewer is simpler."""
-        other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
-        return (
-            (self.steps != "reference")
-            + self.folded
-            + other_precision
-            + (self.target.runtime != REFERENCE_TARGET.runtime)
-        )
-
-    def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON."""
-        return {
-            "name": self.name,
-            "steps": self.steps,
-            "folded": self.folded,
-            "target": str(self.target),
-            "calibrator": self.calibrator,
-            "float_layers": self.float_layers,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read what `to_dict` returned."""
-        return cls(
-            data["steps"], data["folded"], Target.parse(data["target"]), data["calibrator"], data["float_layers"]
-        )
+_PRECISIONS = ("int8", "bfloat16", "float32", "float16", "dynamic")
+"""In the order in which they are tried: where int8 keeps the budget it is mostly the fastest; dynamic and emulated ones
+rarely are."""
 
 
 def is_quantized_here(target: Target) -> bool:
-    """Whether a target takes a network that Plimsoll quantized with a table of ranges; such a one can be of mixed
+    """Whether a target takes a network that Plimsoll quantized with a calibration table; such a network can be of mixed
     precision."""
-    return backends.get(target.runtime).onnx_form(target) == CALIBRATED
+    return backends.get(target.runtime).onnx_form(target) == "qdq"
 
 
 def needs_tensors(target: Target) -> bool:
@@ -100,55 +30,67 @@ def needs_tensors(target: Target) -> bool:
 
 
 def takes_table(target: Target) -> bool:
-    """Whether a target's network can be made with one of Plimsoll's tables of ranges."""
+    """Whether a target's network can be built with one of Plimsoll's calibration tables."""
     return is_quantized_here(target) or needs_tensors(target)
 
 
 def needs_table(candidate: Candidate) -> bool:
-    """Whether a candidate's network is made with one of Plimsoll's tables of ranges: unless the runtime's own tool
-    calibrates it."""
-    return takes_table(candidate.target) and candidate.calibrator not in backends.get(
-        candidate.target.runtime
-    ).calibrators(candidate.target)
+    """Whether a candidate's network is built with one of Plimsoll's calibration tables, rather than calibrated by the
+    runtime's own tool."""
+    own = backends.get(candidate.target.runtime).calibrators(candidate.target)
+    return takes_table(candidate.target) and candidate.calibrator not in own
 
 
 def calibrators_of(target: Target, ours: Sequence[str]) -> Sequence[str]:
-    """Return the calibrators to try for a target, the first one first; none where nothing is calibrated.
+    """Return the calibrators to try for a target, in order; none where nothing is calibrated.
 
     `ours` are those of Plimsoll's that were asked for; those of the runtime's own tool come after them.
     """
     return (*ours, *backends.get(target.runtime).calibrators(target)) if takes_table(target) else ()
 
 
+def calibrator_for(target: Target, name: str | None) -> str | None:
+    """Return the calibrator of that name, by default the target's first; None where nothing is calibrated.
+
+    Raises InputError for one that the target doesn't have.
+    """
+    known = calibrators_of(target, CALIBRATORS)
+    if name is None:
+        return known[0] if known else None
+    if name not in known:
+        hint = f"Choose from {', '.join(known)}." if known else "Nothing is calibrated for this target."
+        raise InputError(f"unknown calibrator '{name}' for {target}", hint)
+    return name
+
+
 def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterator[Candidate]:
-    """Yield one candidate a target, with the fast steps and its first calibrator, the most promising target first."""
-    for target in sorted(targets, key=_promise):
+    """Yield one candidate for each target, with fast preprocessing and its first calibrator, the most promising target
+    first."""
+    for target in sorted(targets, key=_priority):
         yield Candidate("fast", False, target, next(iter(calibrators_of(target, calibrators)), None))
 
 
-def _promise(target: Target) -> tuple[int, str]:
-    """Quantized ones first: where they keep the budget they are mostly the fastest; dynamic and emulated ones rarely
-    are."""
-    order = ("int8", "bfloat16", "float32", "float16", "dynamic")
-    return (order.index(target.precision) if target.precision in order else len(order), str(target))
+def _priority(target: Target) -> tuple[int, str]:
+    rank = _PRECISIONS.index(target.precision) if target.precision in _PRECISIONS else len(_PRECISIONS)
+    return rank, str(target)
 
 
 def neighbours(candidate: Candidate, calibrators: Sequence[str]) -> Iterator[Candidate]:
-    """Yield what differs from a good candidate in one respect: folding first, then the calibrator, then the reference
-    steps."""
+    """Yield what differs from a good candidate in one respect: folding first, then the calibrator, then the
+    preprocessing."""
     yield replace(candidate, folded=not candidate.folded)
     if not candidate.float_layers:  # The ranking of the layers belongs to the calibrator.
         for calibrator in calibrators_of(candidate.target, calibrators):
             if calibrator != candidate.calibrator:
                 yield replace(candidate, calibrator=calibrator)
-    if candidate.steps == "fast":
-        yield replace(candidate, steps="reference")
+    if candidate.preprocessing == "fast":
+        yield replace(candidate, preprocessing="reference")
 
 
-def more_in_float(candidate: Candidate) -> Candidate | None:
+def with_more_float_layers(candidate: Candidate) -> Candidate | None:
     """Return the candidate with more of its layers in float32; None where it has as many as are tried, or can't have
     any."""
     if not is_quantized_here(candidate.target):
         return None
-    count = next((count for count in IN_FLOAT if count > candidate.float_layers), None)
+    count = next((count for count in FLOAT_LAYERS if count > candidate.float_layers), None)
     return None if count is None else replace(candidate, float_layers=count)

@@ -1,33 +1,71 @@
-"""The runner of a `ship`: runs pieces of work in processes of their own, keeps what they find, and lays the groundwork
-that candidates need."""
+"""`JobRunner`: runs the jobs of a `ship` in processes of their own, stores what they find, and prepares what candidates
+are built from."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll import backends
 from plimsoll.core.model import Model
-from plimsoll.errors import InputError
-from plimsoll.ship.artifacts import Artifacts
-from plimsoll.ship.candidate import Candidate, needs_table, needs_tensors
-from plimsoll.ship.config import REFERENCE, SearchConfig
-from plimsoll.ship.preparation import RANKED_ON
+from plimsoll.errors import InputError, PlimsollError
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.build import Artifacts
+from plimsoll.ship.candidate import needs_table, needs_tensors
+from plimsoll.ship.config import SearchConfig
+from plimsoll.ship.jobs import AnswerJob, CompareLayersJob, FinalBenchmarkJob, Job, JobContext, ProfileJob, TryJob
+from plimsoll.ship.preparation import (
+    RANKING_PICTURES,
+    AdoptTableJob,
+    CalibrateJob,
+    LintJob,
+    RankLayersJob,
+    WriteTensorsJob,
+)
 from plimsoll.ship.split import Split
-from plimsoll.ship.store import WorkFolder
-from plimsoll.spec import files as spec_files
-from plimsoll.system import host, subprocesses
+from plimsoll.ship.store import StoredJob, WorkFolder
+from plimsoll.system import files, host, subprocesses
 from plimsoll.system.subprocesses import JobError, ProcessLimits
 
-_RANKING_PATIENCE = 5
-"""Ranking loads the network once a layer: it may take so many times as long as a candidate."""
+_RANKING_LIMIT = 5
+"""Ranking loads the network once for each layer: it may take so many times as long as a candidate."""
+
+AnyJob = Annotated[
+    AnswerJob
+    | TryJob
+    | FinalBenchmarkJob
+    | ProfileJob
+    | CompareLayersJob
+    | CalibrateJob
+    | AdoptTableJob
+    | LintJob
+    | RankLayersJob
+    | WriteTensorsJob,
+    Field(discriminator="kind"),
+]
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class JobRequest(BaseModel):
+    """What a job's process reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    context: JobContext
+    job: AnyJob
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Run the job of a `JobRequest`, in this process; `plimsoll.system.subprocesses` calls it in a process of its own."""
+    request = JobRequest.model_validate(payload)
+    return request.job.run(request.context).model_dump(mode="json")
 
 
 class JobRunner:
-    """Knows the work folder, and what has been laid so far in `artifacts`."""
+    """Runs jobs for one search; knows in `artifacts` what has been prepared so far."""
 
     def __init__(
         self, model: Model, split: Split, work: WorkFolder, config: SearchConfig, note: Callable[[str], None]
@@ -35,137 +73,135 @@ class JobRunner:
         self._model = model
         self._split = split
         self._work = work
-        self._wishes = config
+        self._config = config
         self._note = note
         memory = config.memory_bytes or host.memory_bytes()
         self._limits = ProcessLimits(config.candidate_seconds, int(memory * 0.75) if memory else None)
         self._linted: set[str] = set()
         self._failed: dict[str, JobError] = {}
-        self.tell: Callable[[str], None] = lambda _: None
+        self.progress: Callable[[str], None] = lambda _: None
         """Is told in words what is being done."""
         self.artifacts = Artifacts()
-        self.calibrators = config.calibrators if config.calibration is None else (_given(config.calibration),)
-        """Plimsoll's calibrators that are tried; for a table that was given, its own name."""
+        self.calibrators = config.calibrators if config.calibration is None else (_table_name(config.calibration),)
+        """Plimsoll's calibrators that are tried; for a table that was given, its name."""
 
-    def run(
+    def get_or_run(
         self,
         name: str,
-        payload: dict[str, Any],
+        job: Job[Result],
+        activity: str,
         candidates: Iterable[Candidate] = (),
+        *,
         limits: ProcessLimits | None = None,
-    ) -> dict[str, Any]:
-        """Run a piece of work in its own process, after the groundwork for its candidates; raises JobError."""
-        for candidate in candidates:
-            self.prepare(candidate)
-        model = self._model
-        described = {
-            "path": str(model.path.resolve()),
-            "format": model.format,
-            "files": [str(file.resolve()) for file in model.files],
-            "spec": spec_files.dumps(model.contract()),
-        }
-        common = {
-            "model": described,
-            "built": str(self._work.built),
-            "artifacts": self.artifacts.to_dict(),
-            "reference": REFERENCE.to_dict(),
-            "objective": self._wishes.objective,
-            "cores": host.cores(),
-        }
-        return subprocesses.run_job("plimsoll.ship.job", common | payload, self._work.job(name), limits or self._limits)
+        store_failure: bool = False,
+    ) -> Result:
+        """Return what a job of that name found in an earlier run, or prepare its candidates, run it now and store what
+        it finds. `activity` is what to tell the user meanwhile.
 
-    def job(
-        self,
-        name: str,
-        payload: dict[str, Any],
-        candidates: Iterable[Candidate] = (),
-        limits: ProcessLimits | None = None,
-    ) -> dict[str, Any]:
-        """Return what an earlier run kept under this name, or run it now and keep it; raises JobError, which this run
-        alone remembers."""
+        Raises JobError where it fails or failed. A failure is remembered for this run; with `store_failure`, for the
+        next ones too.
+        """
+        stored = self._work.load(name)
+        if stored is not None and stored.error:
+            raise JobError(stored.error)
         if name in self._failed:
             raise self._failed[name]
-        kept = self._work.row(name)
-        if kept is None:
-            try:
-                kept = self.run(name, payload, candidates, limits)
-            except JobError as error:
+        try:
+            for candidate in candidates:
+                self.prepare(candidate)
+            self.progress(activity)
+            known = _read(job, stored)
+            result = known or self._run(name, job, limits or self._limits)
+        except PlimsollError as error:
+            if store_failure:
+                self._work.save(name, error=error.message)
+            elif isinstance(error, JobError):
                 self._failed[name] = error
-                raise
-            self._work.keep(name, kept)
-        return kept
+            raise
+        if known is None:
+            self._work.save(name, result)
+        return result
+
+    def _run(self, name: str, job: Job[Result], limits: ProcessLimits) -> Result:
+        context = JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
+        payload = {"context": context.model_dump(mode="json"), "job": job.model_dump(mode="json")}
+        found = subprocesses.run_job(__name__, payload, self._work.job_folder(name), limits)
+        return job.read_result(found)
 
     def prepare(self, candidate: Candidate) -> None:
-        """Lay what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;
+        """Prepare what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;
         raises JobError."""
         if needs_table(candidate):
             self.calibrate()
         self._lint(candidate)
         if needs_tensors(candidate.target):
-            self._write_tensors("folded" if candidate.folded else "plain")
+            self._write_tensors(candidate.folded)
         if candidate.float_layers and candidate.calibrator is not None:
-            self._rank(candidate.calibrator)
+            self._rank_layers(candidate.calibrator)
 
     def calibrate(self) -> None:
-        """Make the tables of all calibrators by one pass, or take the given one; raises JobError."""
+        """Make the tables of all calibrators in one pass, or take the given one; raises JobError."""
         if self.artifacts.tables:
             return
-        if self._wishes.calibration is not None:
+        if self._config.calibration is not None:
             (name,) = self.calibrators
-            self.tell("checking the calibration table")
-            payload = {"do": "adopt", "table": str(self._wishes.calibration.resolve()), "calibrators": [name]}
-            made = self.job(name, payload)
+            job = AdoptTableJob(table=self._config.calibration.resolve(), name=name)
+            tables = self.get_or_run(name, job, "checking the calibration table").tables
         else:
-            self.tell(f"calibrating on {len(self._split.calibration):,} pictures")
-            payload = {
-                "do": "calibrate",
-                "pictures": list(self._split.calibration),
-                "calibrators": list(self.calibrators),
-            }
-            made = self.job("calibrate-" + "+".join(self.calibrators), payload)
-        self.artifacts = replace(self.artifacts, tables={name: Path(file) for name, file in made["tables"].items()})
+            pictures = self._split.calibration
+            calibrate = CalibrateJob(calibrators=self.calibrators, pictures=pictures)
+            name = "calibrate-" + "+".join(self.calibrators)
+            tables = self.get_or_run(name, calibrate, f"calibrating on {len(pictures):,} pictures").tables
+        self.artifacts = self.artifacts.model_copy(update={"tables": tables})
 
     def _lint(self, candidate: Candidate) -> None:
         """Note what is likely to go wrong, before the first candidate of its kind is tried."""
         float16 = backends.get(candidate.target.runtime).onnx_form(candidate.target) == "float16"
         kind = "float16" if float16 else candidate.calibrator if needs_table(candidate) else None
-        # Of Plimsoll's calibrators one speaks for all: the findings are about the network and the pictures.
+        # One of Plimsoll's calibrators stands for all: the findings are about the network and the pictures.
         kind = self.calibrators[0] if kind in self.calibrators else kind
         if kind is None or kind in self._linted:
             return
         self._linted.add(kind)
-        table = str(self.artifacts.tables[kind]) if kind in self.artifacts.tables else None
         try:
-            found = self.job(f"lint-{kind}", {"do": "lint", "table": table, "float16": float16})["findings"]
+            job = LintJob(table=self.artifacts.tables.get(kind), float16=float16)
+            found = self.get_or_run(f"lint-{kind}", job, "checking the network before quantizing")
         except JobError as error:
-            self._note(f"the network could not be looked over before it is quantized: {error.message}")
+            self._note(f"the network could not be checked before quantizing: {error.message}")
             return
-        for finding in found:
-            self._note(f"before quantizing: {finding['message']}. {finding['advice']}")
+        for finding in found.findings:
+            self._note(f"before quantizing: {finding}")
 
-    def _write_tensors(self, kind: str) -> None:
-        if kind not in self.artifacts.tensors:
-            self.tell("writing the tensors that the runtime calibrates with")
-            payload = {"do": "tensors", "folded": kind == "folded", "pictures": list(self._split.calibration)}
-            made = self.job(f"tensors-{kind}", payload)
-            self.artifacts = replace(self.artifacts, tensors={**self.artifacts.tensors, kind: Path(made["file"])})
+    def _write_tensors(self, folded: bool) -> None:
+        if folded not in self.artifacts.tensors:
+            job = WriteTensorsJob(folded=folded, pictures=self._split.calibration)
+            name = f"tensors-{'folded' if folded else 'plain'}"
+            file = self.get_or_run(name, job, "writing the tensors that the runtime calibrates with").file
+            self.artifacts = self.artifacts.model_copy(update={"tensors": {**self.artifacts.tensors, folded: file}})
 
-    def _rank(self, calibrator: str) -> None:
+    def _rank_layers(self, calibrator: str) -> None:
         """Rank the layers once for a calibrator's table, on pictures that did not calibrate. The order hardly differs
         between runtimes."""
         if calibrator not in self.artifacts.rankings:
-            table = str(self.artifacts.tables[calibrator])
-            self.tell("ranking the layers by the deviation that each causes in int8")
-            payload = {"do": "rank", "table": table, "pictures": list(self._split.selection[:RANKED_ON])}
-            patience = ProcessLimits(_RANKING_PATIENCE * self._limits.seconds, self._limits.memory_bytes)
-            ranked = self.job(f"rank-{calibrator}", payload, limits=patience)["layers"]
-            names = tuple(layer["name"] for layer in ranked)
-            self.artifacts = replace(self.artifacts, rankings={**self.artifacts.rankings, calibrator: names})
+            pictures = self._split.validation[:RANKING_PICTURES]
+            job = RankLayersJob(table=self.artifacts.tables[calibrator], pictures=pictures)
+            limits = ProcessLimits(_RANKING_LIMIT * self._limits.seconds, self._limits.memory_bytes)
+            activity = "ranking the layers by the deviation that each causes in int8"
+            layers = self.get_or_run(f"rank-{calibrator}", job, activity, limits=limits).layers
+            rankings = {**self.artifacts.rankings, calibrator: layers}
+            self.artifacts = self.artifacts.model_copy(update={"rankings": rankings})
 
 
-def _given(table: Path) -> str:
-    """Name a given table by its content, so that the rows of another one are not taken for its own."""
+def _read(job: Job[Result], stored: StoredJob | None) -> Result | None:
     try:
-        return f"given_{hashlib.sha256(table.read_bytes()).hexdigest()[:8]}"
+        return job.read_result(stored.result) if stored is not None else None
+    except ValidationError:
+        return None  # What is stored is not what this version stores.
+
+
+def _table_name(table: Path) -> str:
+    """Name a given table by its content, so that what was found with another one is not taken for its own."""
+    try:
+        return f"given_{files.sha256(table)[:8]}"
     except OSError as error:
         raise InputError(f"{table}: can't read the calibration table: {error.strerror}") from error

@@ -1,132 +1,191 @@
-"""The groundwork of a `ship`, in processes of its own: calibrate, check a given table, write tensors, lint, rank the
-layers.
-
-Each piece is a function from plain data to plain data; `plimsoll.ship.job` runs them by their names in PIECES.
-"""
+"""The jobs that prepare what candidates are built from: calibration tables, tensors for a runtime's own calibration, the
+ranking of the layers; and `convert`, which builds one candidate without a search."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.preprocessing import Preprocessor
+from plimsoll.report.trial import Candidate, Figure, ResultModel
 from plimsoll.ship import build
-from plimsoll.ship.artifacts import Artifacts
-from plimsoll.ship.candidate import Candidate
-from plimsoll.ship.pictures import batches
-from plimsoll.spec import files as spec_files
+from plimsoll.ship.build import Artifacts
+from plimsoll.ship.candidate import needs_table, needs_tensors
+from plimsoll.ship.config import REFERENCE
+from plimsoll.ship.jobs import Job, JobContext, batches
 from plimsoll.system import files
 
-RANKED_ON = 16
-"""Pictures that rank the layers: it is the order that counts."""
+RANKING_PICTURES = 16
+"""Pictures that rank the layers: only their order counts."""
 
 
-def model_of(payload: dict[str, Any]) -> Model:
-    """Return the network that a piece of work is about."""
-    model = payload["model"]
-    spec = spec_files.loads(model["spec"], "the Spec of the work folder")
-    return Model(Path(model["path"]), model["format"], spec, files=tuple(Path(file) for file in model["files"]))
+class CalibrationTables(ResultModel):
+    """Calibrator → the file of its table."""
+
+    tables: dict[str, Path]
 
 
-def calibrate(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run the calibration pictures through the network once and write one table for each calibrator: `{"tables":
-    {calibrator: file}}`."""
-    model = model_of(payload)
-    preprocessor = Preprocessor(model.contract().input, "reference")
-    statistics = quantize.observe(model, batches(preprocessor, payload["pictures"]), cores=payload["cores"])
-    folder = _tables_folder(payload)
-    tables = {method: folder / f"{method}.json" for method in payload["calibrators"]}
-    for method, file in tables.items():
-        statistics.calibration(method).write(file)
-    return {"tables": {method: str(file) for method, file in tables.items()}}
+class CalibrateJob(Job[CalibrationTables]):
+    """Run the calibration pictures through the network once, and write a table for each calibrator."""
+
+    result_model = CalibrationTables
+
+    kind: Literal["calibrate"] = "calibrate"
+    calibrators: tuple[str, ...]
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> CalibrationTables:
+        model = context.model
+        statistics = quantize.observe(model, batches(model, self.pictures), cores=context.cores)
+        tables = {name: context.calibration_file(f"{name}.json") for name in self.calibrators}
+        for name, file in tables.items():
+            statistics.calibration(name).write(file)
+        return CalibrationTables(tables=tables)
 
 
-def adopt(payload: dict[str, Any]) -> dict[str, Any]:
-    """Check that a given table fits the network, and keep a copy: `{"tables": {calibrator: file}}`. Raises InputError
-    or ModelError."""
-    table = quantize.Calibration.read(Path(payload["table"]))
-    with tempfile.TemporaryDirectory(prefix="plimsoll-given-") as folder:
-        quantize.static(model_of(payload), table, Path(folder))
-    (name,) = payload["calibrators"]
-    file = _tables_folder(payload) / f"{name}.json"
-    table.write(file)
-    return {"tables": {name: str(file)}}
+class AdoptTableJob(Job[CalibrationTables]):
+    """Check that a given calibration table fits the network, and store a copy."""
+
+    result_model = CalibrationTables
+
+    kind: Literal["adopt_table"] = "adopt_table"
+    table: Path
+    name: str
+
+    def run(self, context: JobContext) -> CalibrationTables:
+        table = quantize.Calibration.read(self.table)
+        with tempfile.TemporaryDirectory(prefix="plimsoll-given-") as folder:
+            quantize.static(context.model, table, Path(folder))
+        file = context.calibration_file(f"{self.name}.json")
+        table.write(file)
+        return CalibrationTables(tables={self.name: file})
 
 
-def lint(payload: dict[str, Any]) -> dict[str, Any]:
-    """Return what is likely to go wrong when the network is quantized, for the forms that will be tried: `{"findings":
-    [{code, message, advice}]}`."""
-    model = model_of(payload)
-    found: list[quantize.Finding] = []
-    if payload["table"] is not None:
-        found += quantize.lint(model, quantize.Calibration.read(Path(payload["table"])))
-    if payload["float16"]:
-        found += quantize.before_float16(model)
-    return {"findings": [{"code": one.code, "message": one.message, "advice": one.advice} for one in found]}
+class LintFindings(ResultModel):
+    """What is likely to go wrong when the network is quantized, and what to do about it."""
+
+    findings: tuple[str, ...]
 
 
-def rank(payload: dict[str, Any]) -> dict[str, Any]:
-    """Rank the layers by the deviation that each causes when it alone is quantized, the worst first: `{"layers":
-    [{name, operator, mean_abs}]}`."""
-    model = model_of(payload)
-    preprocessor = Preprocessor(model.contract().input, "reference")
-    tensors = list(batches(preprocessor, payload["pictures"][:RANKED_ON]))
-    if not tensors:
-        raise InputError("none of the pictures that would rank the layers can be read")
-    table = quantize.Calibration.read(Path(payload["table"]))
-    rows = quantize.sensitivity(model, table, np.concatenate(tensors))
-    return {"layers": [{"name": row.name, "operator": row.operator, "mean_abs": row.mean_abs} for row in rows]}
+class LintJob(Job[LintFindings]):
+    """Look for what is likely to go wrong when the network is quantized."""
+
+    result_model = LintFindings
+
+    kind: Literal["lint"] = "lint"
+    table: Path | None
+    """The calibration table for int8; None where int8 is not tried."""
+    float16: bool
+
+    def run(self, context: JobContext) -> LintFindings:
+        findings: list[quantize.Finding] = []
+        if self.table is not None:
+            findings += quantize.lint(context.model, quantize.Calibration.read(self.table))
+        if self.float16:
+            findings += quantize.before_float16(context.model)
+        return LintFindings(findings=tuple(f"{finding.message}. {finding.advice}" for finding in findings))
 
 
-def tensors(payload: dict[str, Any]) -> dict[str, Any]:
-    """Write what the network reads for the calibration pictures, folded or not, into one `.npy` `[N, …]`: `{"file":
-    path}`."""
-    model = model_of(payload)
-    if payload["folded"]:
-        folded = Candidate("reference", True, Candidate.from_dict(payload["reference"]).target)
-        model = build.in_onnx(model, folded, Path(payload["built"]), Artifacts())
-    preprocessor = Preprocessor(model.contract().input, "reference")
-    # One array on disk, filled batch by batch: 300 pictures of 224 x 224 are 180 MB, those of 640 x 640 1.5 GB.
-    file = Path(payload["built"]) / "calibration" / f"tensors-{'folded' if payload['folded'] else 'plain'}.npy"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write(file, preprocessor, payload["pictures"])
-    return {"file": str(file)}
+class LayerRanking(ResultModel):
+    """The layers that can be quantized, the one first that deviates most when it alone is."""
+
+    layers: tuple[str, ...]
+    mean_abs: tuple[Figure, ...]
+    """How far the network's outputs then lie from the reference's."""
 
 
-def _write(file: Path, preprocessor: Preprocessor, pictures: list[str]) -> None:
+class RankLayersJob(Job[LayerRanking]):
+    """Rank the layers by the deviation that each causes when it alone is quantized."""
+
+    result_model = LayerRanking
+
+    kind: Literal["rank_layers"] = "rank_layers"
+    table: Path
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> LayerRanking:
+        model = context.model
+        inputs = list(batches(model, self.pictures[:RANKING_PICTURES]))
+        if not inputs:
+            raise InputError("none of the pictures that would rank the layers can be read")
+        rows = quantize.sensitivity(model, quantize.Calibration.read(self.table), np.concatenate(inputs))
+        return LayerRanking(layers=tuple(row.name for row in rows), mean_abs=tuple(row.mean_abs for row in rows))
+
+
+class CalibrationTensors(ResultModel):
+    """A `.npy` file `[N, …]`: what the network reads for the calibration pictures."""
+
+    file: Path
+
+
+class WriteTensorsJob(Job[CalibrationTensors]):
+    """Write what the network, folded or not, reads for the calibration pictures."""
+
+    result_model = CalibrationTensors
+
+    kind: Literal["write_tensors"] = "write_tensors"
+    folded: bool
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> CalibrationTensors:
+        model = context.model
+        if self.folded:
+            folded = Candidate("reference", True, REFERENCE.target)
+            model = build.onnx_network(model, folded, context.built, context.artifacts)
+        # One array on disk, filled batch by batch: 300 pictures of 224 x 224 are 180 MB, those of 640 x 640 1.5 GB.
+        file = context.calibration_file(f"tensors-{'folded' if self.folded else 'plain'}.npy")
+        _write_tensors(file, batches(model, self.pictures), len(self.pictures))
+        return CalibrationTensors(file=file)
+
+
+def _write_tensors(file: Path, batches: Iterator[NDArray[Any]], count: int) -> None:
     written, stored = 0, None
     with files.replacing(file) as temporary:
-        for batch in batches(preprocessor, pictures):
+        for batch in batches:
             if stored is None:
-                stored = np.lib.format.open_memmap(temporary, "w+", batch.dtype, (len(pictures), *batch.shape[1:]))
+                stored = np.lib.format.open_memmap(temporary, "w+", batch.dtype, (count, *batch.shape[1:]))
             stored[written : written + len(batch)] = batch
             written += len(batch)
         if stored is None:
             raise InputError("none of the calibration pictures can be read")
         stored.flush()
-        if written < len(pictures):  # Some could not be read: the array ends with the last one that could.
+        if written < count:  # Some could not be read: the array ends with the last one that could.
             rest = np.array(stored[:written])
             with temporary.open("wb") as stream:
                 np.save(stream, rest)
 
 
-def _tables_folder(payload: dict[str, Any]) -> Path:
-    folder = Path(payload["built"]) / "calibration"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def convert(
+    model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None
+) -> Model:
+    """Return a candidate's network as its runtime takes it, with all that it is built from in `folder`.
 
-
-PIECES: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "calibrate": calibrate,
-    "adopt": adopt,
-    "lint": lint,
-    "rank": rank,
-    "tensors": tensors,
-}
+    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises
+    InputError where neither is given though one is needed, BuildError, BackendMissingError or ModelError.
+    """
+    context = JobContext.of(model, folder)
+    tables, tensors = {}, {}
+    if table is not None and not needs_table(candidate):
+        raise InputError(f"{candidate.name} is not built from a calibration table", "Leave --calibration out.")
+    uses_pictures = needs_tensors(candidate.target) or (needs_table(candidate) and table is None)
+    if uses_pictures and not pictures:
+        raise InputError(
+            f"{candidate.target} has to be calibrated, and there are no pictures",
+            "Give some of your own with --images: a hundred or more.",
+        )
+    name = candidate.calibrator or ""
+    if table is not None:
+        tables = AdoptTableJob(table=table, name=name).run(context).tables
+    elif needs_table(candidate):
+        tables = CalibrateJob(calibrators=(name,), pictures=tuple(pictures)).run(context).tables
+    if needs_tensors(candidate.target):
+        written = WriteTensorsJob(folded=candidate.folded, pictures=tuple(pictures)).run(context)
+        tensors = {candidate.folded: written.file}
+    return build.network(model, candidate, folder, Artifacts(tables=tables, tensors=tensors))

@@ -1,163 +1,239 @@
-"""Which candidates are tried in which order, and what wins: with made-up measurements, since the order is a matter of
-figures alone."""
+"""The main job on a small network: what wins, what fails and why, and what a killed run leaves behind."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
-from plimsoll.preprocessing import Preprocessing
-from plimsoll.ship import REFERENCE, Candidate, Trial
-from plimsoll.ship.strategy import explore, finalists_of, gain, mixtures, objective_key, simplest_first
+from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.ship import REFERENCE, Search, SearchConfig, ShipResult, Trial
+from plimsoll.ship.split import split
+from plimsoll.ship.store import WorkFolder
+from plimsoll.spec import files as spec_files
+from plimsoll.system import subprocesses
+from running import until
+from small_models import small_model
 
-FLOAT, INT8 = Target("onnxruntime"), Target("onnxruntime", "cpu", "int8")
-OTHER = Target("openvino", "cpu", "int8")
-WHOLE = Candidate("fast", False, INT8, "minmax")
+PLANTED = '''
+"""Backends that go wrong in every way."""
+import ctypes, time
+import numpy as np
+from plimsoll.backends.base import Backend, AvailableTarget
+from plimsoll.backends.onnxruntime import BACKEND as HONEST
+from plimsoll.core.target import Target
+
+class Wrapped:
+    concurrent = True
+    def __init__(self, session): self.session, self.inputs, self.outputs = session, session.inputs, session.outputs
+    def close(self): self.session.close()
+    def run(self, feeds):
+        return {name: np.full_like(value, np.nan) for name, value in self.session.run(feeds).items()}
+
+class Planted(Backend):
+    def __init__(self, name): self.name = name
+    def targets(self): return (AvailableTarget(Target(self.name)),)
+    def build(self, model, target, folder, calibrated=None): return model
+    def load(self, model, target, options, plan):
+        if self.name == "crashing": ctypes.string_at(0)
+        if self.name == "hanging": time.sleep(3600)
+        if self.name == "hungry":
+            self.hog = bytearray(b"x") * 1_500_000_000
+            time.sleep(3600)
+        return Wrapped(HONEST.load(model, Target("onnxruntime"), None, plan))
+
+crashing, hanging, hungry, lying = map(Planted, ("crashing", "hanging", "hungry", "lying"))
+'''
+PATIENCE_S = 120.0
+HONEST = (Target("onnxruntime"), Target("onnxruntime", "cpu", "int8"))
 
 
-def trial(candidate: Candidate, ratio: float, deviation: float, size: float = 1.0) -> Trial:
-    speed = {"ratio": ratio, "low": ratio - 0.05, "high": ratio + 0.05}
-    return Trial(
-        candidate,
-        "ok",
-        "",
-        {"speed": speed, "size_bytes": size},
-        (Check(name="deviation", measured=deviation, limit=0.01),),
+@pytest.fixture
+def photos(tmp_path: Path) -> list[str]:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(3)
+    for place in range(40):
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{place}.png")
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> ResolvedModel:
+    return ResolvedModel(small_model(tmp_path))
+
+
+def shipped(
+    opened: ResolvedModel, photos: list[str], root: Path, config: SearchConfig
+) -> tuple[ShipResult, list[Trial]]:
+    parts = split(photos, 2000)
+    seen: list[Trial] = []
+    found = Search(opened, parts, WorkFolder.of(root, opened.model, parts), config).run(seen.append)
+    return found, seen
+
+
+def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
+    limit = Budget.parse(budget)
+    return SearchConfig(
+        targets,
+        ("minmax",),
+        limit,
+        search_seconds=seconds,
+        measure_seconds=0.1,
+        candidate_seconds=PATIENCE_S,
+        memory_bytes=1_600_000_000,
     )
 
 
-def tried(
-    wanted: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)
-) -> list[Trial]:
-    return list(explore(targets, calibrators, wanted, time.monotonic() + 60))
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a
+    busy machine may hold up."""
+    seen: list[dict[str, Any]] = []
+    original = subprocesses.run_job
+
+    def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.ProcessLimits) -> dict[str, Any]:
+        seen.append(payload)
+        if "hanging" in json.dumps(payload["job"].get("candidate")):
+            assert limits.seconds == PATIENCE_S
+            limits = replace(limits, seconds=2.0)
+        return original(module, payload, folder, limits)
+
+    monkeypatch.setattr(subprocesses, "run_job", run)
+    return seen
 
 
-def layered(
-    deviation_of: Callable[[int], float], ratio_of: Callable[[int], float] = lambda count: 4.0 - 0.1 * count
-) -> Callable[[Candidate], Trial]:
-    """Float behind fast steps is twice as fast and keeps the budget; int8 as the functions of its layers in float say."""
-
-    def measured(candidate: Candidate) -> Trial:
-        if candidate.target == FLOAT:
-            return trial(candidate, 2.0, 0.001)
-        return trial(candidate, ratio_of(candidate.float_layers), deviation_of(candidate.float_layers))
-
-    return measured
-
-
-def test_what_there_was_no_time_for_is_named() -> None:
-    trials = list(
-        explore((FLOAT, INT8), ("minmax",), lambda candidate: Trial(candidate, "ok"), deadline=time.monotonic() - 1)
+@pytest.mark.usefixtures("jobs")
+def test_what_goes_wrong_is_a_row_with_its_reason(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "packages"
+    (package / "planted-1.0.dist-info").mkdir(parents=True)
+    (package / "planted.py").write_text(PLANTED)
+    (package / "planted-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: planted\nVersion: 1.0\n")
+    names = ("crashing", "hanging", "hungry", "lying")
+    (package / "planted-1.0.dist-info" / "entry_points.txt").write_text(
+        "[plimsoll.backends]\n" + "".join(f"{name} = planted:{name}\n" for name in names)
     )
-    assert [one.status for one in trials] == ["skipped", "skipped"]
-    assert all("time limit" in one.reason for one in trials)
+    monkeypatch.setenv("PYTHONPATH", str(package), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(package)
+    from plimsoll import backends
 
-
-def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> None:
-    order = [one.candidate for one in tried(layered(lambda _: 0.0), FLOAT, INT8, calibrators=("minmax", "mse"))]
-    assert order[0] == WHOLE
-    assert {one.calibrator for one in order} >= {"minmax", "mse"}
-    assert any(one.folded for one in order)
-    assert len(set(order)) == len(order)
-
-
-def test_layers_go_back_to_float_until_the_budget_holds() -> None:
-    found = tried(layered(lambda count: 0.05 - 0.01 * count), FLOAT, INT8)
-    counts = [
-        one.candidate.float_layers
-        for one in found
-        if one.candidate.float_layers and one.candidate.steps == "fast" and not one.candidate.folded
-    ]
-    assert counts == [1, 2, 3, 5]
-    best = max((one for one in found if one.passed), key=lambda one: one.ratio)
-    assert best.candidate.float_layers == 5
-    assert "5 layers in float32" in best.candidate.name
-    assert best.candidate.key.endswith("minmax-float5")
-
-
-def test_layers_go_back_to_float_only_while_that_is_faster() -> None:
-    found = tried(layered(lambda _: 0.05, lambda count: 4.0 - count), FLOAT, INT8)
-    assert max(one.candidate.float_layers for one in found) == 2
-
-
-def test_one_calibrator_that_keeps_the_budget_is_enough() -> None:
-    def measured(candidate: Candidate) -> Trial:
-        if candidate.target == FLOAT:
-            return trial(candidate, 2.0, 0.0)
-        return trial(candidate, 4.5, 0.05) if candidate.calibrator == "minmax" else trial(candidate, 4.0, 0.005)
-
-    found = tried(measured, FLOAT, INT8, calibrators=("minmax", "mse"))
-    assert not any(one.candidate.float_layers for one in found)
-
-
-def test_each_runtime_gets_its_own_mixture_from_its_nearest_calibrator() -> None:
-    near, far, elsewhere = WHOLE, Candidate("fast", False, INT8, "mse"), Candidate("fast", False, OTHER, "minmax")
-    found = mixtures([trial(near, 4.0, 0.02), trial(far, 4.1, 0.09), trial(elsewhere, 5.0, 0.03)])
-    assert [(one.target, one.calibrator, one.float_layers) for one in found] == [
-        (INT8, "minmax", 1),
-        (OTHER, "minmax", 1),
-    ]
-
-
-def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
-    whole, behind_steps = trial(WHOLE, 4.0, 0.05), Candidate("fast", False, FLOAT)
-    assert mixtures([whole])
-    assert not mixtures([whole, trial(behind_steps, 2.0, 0.04)]), "the fast steps alone are over the budget"
-    assert not mixtures([trial(WHOLE, 4.0, float("nan"))]), "its answers are no numbers"
-    assert not mixtures([trial(WHOLE, 0.9, 0.05)]), "it is slower than the reference"
-    assert not mixtures([whole, Trial(Candidate("fast", False, INT8, "minmax", 1), "failed", "it crashed")])
-
-
-@pytest.mark.parametrize(("objective", "best"), [("throughput", 1), ("size", 2)])
-def test_the_objective_decides(objective: str, best: int) -> None:
-    found = [
-        trial(REFERENCE, 1.0, 0.0, 4.0),
-        trial(WHOLE, 4.0, 0.0, 2.0),
-        trial(Candidate("fast", False, OTHER, "mse"), 3.0, 0.0, 1.0),
-    ]
-    assert sorted(found, key=objective_key(objective))[0] is found[best]
-
-
-def test_the_gain_is_that_of_the_objective() -> None:
-    reference, smaller = trial(REFERENCE, 1.0, 0.0, 4.0), trial(WHOLE, 1.5, 0.0, 1.0)
-    assert gain(smaller, reference, "size") == pytest.approx(0.75)
-    assert gain(smaller, reference, "throughput") == pytest.approx(0.45), "the lower end of the interval counts"
-
-
-def test_the_best_in_float_is_a_finalist_too_for_the_judges_may_refuse_the_others() -> None:
-    ways: list[tuple[Preprocessing, bool]] = [
-        ("reference", False),
-        ("reference", True),
-        ("fast", False),
-        ("fast", True),
-    ]
-    int8 = [
-        trial(Candidate(steps, folded, INT8, "mse"), 4.0 + place, 0.0) for place, (steps, folded) in enumerate(ways)
-    ]
-    floats = [trial(Candidate("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
-    over = trial(Candidate("fast", False, OTHER, "mse"), 9.0, 0.5)
-    assert finalists_of([*floats, *int8, over], "throughput") == [int8[3], int8[2], int8[1], floats[1]]
-    assert finalists_of([*floats, over], "throughput") == [floats[1], floats[0]]
-
-
-def test_of_calibrators_the_one_that_strains_the_budget_least_is_a_finalist_however_fast_the_noise_made_the_others() -> (
-    None
-):
-    of = {
-        name: trial(Candidate("fast", False, INT8, name), ratio, deviation)
-        for name, ratio, deviation in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))
-    }
-    folded = trial(Candidate("fast", True, INT8, "minmax"), 3.9, 0.006)
-    assert finalists_of([*of.values(), folded], "throughput") == [of["mse"], folded]
-
-
-def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:
-    plain, folded, slow = (
-        trial(Candidate("fast", folded, INT8, "mse"), ratio, 0.0)
-        for folded, ratio in ((False, 4.0), (True, 4.05), (False, 3.0))
+    backends.names.cache_clear()
+    found, seen = shipped(
+        opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names))
     )
-    assert simplest_first([folded, slow, plain]) == [plain, folded, slow]
+    reasons = {trial.candidate.target.runtime: trial.reason for trial in seen if trial.status == "failed"}
+    assert "a segmentation fault" in reasons["crashing"]
+    assert "longer than its limit of 2 s" in reasons["hanging"]
+    assert "GB of memory; its limit is" in reasons["hungry"]
+    lying = next(trial for trial in seen if trial.candidate.target.runtime == "lying")
+    assert not lying.passed
+    assert found.shipped.candidate.target.runtime == "onnxruntime"
+    assert any(trial.status == "ok" and trial.passed for trial in seen)
+
+
+def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path
+) -> None:
+    found, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
+    assert found.outcome == "nothing_passed"
+    assert found.shipped.candidate == REFERENCE
+    assert any("can't be proven on" in note for note in found.notes)
+
+
+def test_a_second_run_repeats_nothing_and_finds_the_same(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
+) -> None:
+    first, seen = shipped(opened, photos, tmp_path / "work", config(*HONEST))
+    assert jobs
+    jobs.clear()
+    second, again = shipped(opened, photos, tmp_path / "work", config(*HONEST))
+    assert not jobs
+    assert [trial.model_dump_json() for trial in again] == [trial.model_dump_json() for trial in seen]
+    apart = {"seconds", "notes"}  # What is noted while a candidate that fails is prepared is noted once.
+    assert first.model_dump_json(exclude=apart) == second.model_dump_json(exclude=apart)
+
+
+def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path
+) -> None:
+    parts = split(photos, 2000)
+    described = f"{opened.model.sha256}\n{spec_files.dumps(opened.model.contract())}\n{parts.digest}"
+    older = tmp_path / "work" / f"small-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
+    (older / "rows").mkdir(parents=True)
+    (older / "rows" / "reference.json").write_text('{"environment": "x", "row": {"rows": []}}')
+    found, seen = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
+    assert [trial.status for trial in seen] == ["skipped"]
+    assert any(str(older) in note and "older version" in note for note in found.notes)
+    assert sorted(path.name for path in older.rglob("*")) == ["reference.json", "rows"]
+    again, _ = shipped(opened, photos, tmp_path / "other", config(HONEST[0], seconds=0.0))
+    assert not any("older version" in note for note in again.notes)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["", "{", "[]", "{}", '{"environment": "ENVIRONMENT", "row": {"rows": []}}', '{"environment": "ENVIRONMENT"}'],
+)
+def test_a_row_that_is_not_what_this_version_stores_is_made_again(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, written: str
+) -> None:
+    first, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
+    (row,) = (tmp_path / "work").glob("*/rows/reference.json")
+    environment = json.loads(row.read_text())["environment"]
+    row.write_text(written.replace("ENVIRONMENT", environment))
+    second, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
+    assert second.scores == first.scores
+    assert json.loads(row.read_text())["result"]["answers"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the system has no SIGKILL")
+def test_a_killed_run_is_continued(opened: ResolvedModel, photos: list[str], tmp_path: Path) -> None:
+    code = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from plimsoll.core.model import Model
+from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.spec.files import loads
+from small_models import SPEC
+from unit.ship import test_search as tests
+model = ResolvedModel(Model(Path(sys.argv[2]), "onnx", loads(SPEC)))
+tests.shipped(model, json.loads(sys.argv[3]), Path(sys.argv[4]), tests.config(*tests.HONEST))
+"""
+    tests = str(Path(__file__).resolve().parents[2])
+    work = tmp_path / "work"
+    command = [sys.executable, "-c", code, tests, str(opened.model.path), json.dumps(photos), str(work)]
+
+    def rows() -> dict[str, float]:
+        return {file.name: file.stat().st_mtime_ns for file in work.glob("*/rows/*.json")}
+
+    kept: list[dict[str, float]] = []
+    for more, pause in ((1, 0.0), (1, 0.3), (2, 0.6)):  # in the midst of different pieces of work
+        had = len(rows())
+        process = subprocess.Popen(command, env=dict(os.environ), start_new_session=True, stderr=subprocess.DEVNULL)
+        until(lambda: len(rows()) >= had + more or process.poll() is not None, "more work to be finished")  # noqa: B023 - called at once
+        assert process.poll() is None, "everything was finished before the kills: they prove nothing"
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+        kept.append(rows())
+    found, seen = shipped(opened, photos, work, config(*HONEST))
+    after = rows()
+    for before in kept:
+        assert before.items() <= after.items(), "a finished piece of work was done again"
+    assert len(seen) >= 2
+    assert found.shipped.status == "ok"

@@ -12,28 +12,28 @@ from plimsoll.ship.split import split
 
 
 def parts_of(paths: list[Path], limit: int = 2000) -> tuple[set[str], set[str], set[str]]:
-    made = split([str(path) for path in paths], limit)
-    return set(made.calibration), set(made.selection), set(made.judging)
+    parts = split([str(path) for path in paths], limit)
+    return set(parts.calibration), set(parts.validation), set(parts.test)
 
 
 def test_the_parts_share_nothing_and_miss_nothing(example_photos: list[Path]) -> None:
-    calibration, selection, judging = parts_of(example_photos)
-    assert calibration | selection | judging == {str(photo) for photo in example_photos}
-    assert len(calibration) + len(selection) + len(judging) == len(example_photos)
-    assert len(judging) >= len(example_photos) // 2
+    calibration, validation, test = parts_of(example_photos)
+    assert calibration | validation | test == {str(photo) for photo in example_photos}
+    assert len(calibration) + len(validation) + len(test) == len(example_photos)
+    assert len(test) >= len(example_photos) // 2
 
 
 def test_it_is_alike_for_the_same_pictures_under_other_names(example_photos: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copy(photo, tmp_path / f"{99 - place}.jpg")) for place, photo in enumerate(example_photos)]
     first, second = split(map(str, example_photos), 2000), split(map(str, copies), 2000)
     assert first.digest == second.digest
-    assert [Path(path).read_bytes() for path in first.judging] == [Path(path).read_bytes() for path in second.judging]
+    assert [Path(path).read_bytes() for path in first.test] == [Path(path).read_bytes() for path in second.test]
 
 
-def test_a_picture_under_two_names_does_not_calibrate_and_judge(example_photos: list[Path], tmp_path: Path) -> None:
+def test_a_picture_under_two_names_does_not_calibrate_and_test(example_photos: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copy(photo, tmp_path / photo.name)) for photo in example_photos]
     made = split(map(str, [*example_photos, *copies]), 2000)
-    names = [Path(path).name for path in [*made.calibration, *made.selection, *made.judging]]
+    names = [Path(path).name for path in [*made.calibration, *made.validation, *made.test]]
     assert len(set(names)) == len(names) == len(example_photos)
     assert made.duplicates == len(example_photos)
 
@@ -46,7 +46,7 @@ def test_files_that_cannot_be_read_are_named(example_photos: list[Path], tmp_pat
 def test_a_limit_draws_at_random_but_always_alike(example_photos: list[Path]) -> None:
     drawn = [split(map(str, example_photos), 20) for _ in range(2)]
     assert drawn[0] == drawn[1]
-    everything = {*drawn[0].calibration, *drawn[0].selection, *drawn[0].judging}
+    everything = {*drawn[0].calibration, *drawn[0].validation, *drawn[0].test}
     assert len(everything) == 20
     assert everything != {str(photo) for photo in example_photos[:20]}
 

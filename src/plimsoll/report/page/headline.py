@@ -6,7 +6,7 @@ import math
 
 from plimsoll.report import figures
 from plimsoll.report.ship_result import ShipResult
-from plimsoll.report.trial import Flips, Trial
+from plimsoll.report.trial import FlippedDecisions, Trial
 
 
 def title(result: ShipResult) -> str:
@@ -83,7 +83,7 @@ def _proof(result: ShipResult) -> list[str]:
     return [f"On {figures.counted(test.count, 'picture')} never used before: {body}."]
 
 
-def _flips_in_words(flips: Flips) -> str:
+def _flips_in_words(flips: FlippedDecisions) -> str:
     where = "the top class" if flips.threshold is None else f"threshold {figures.number(flips.threshold)}"
     return f"{flips.flipped:,} of {flips.count:,} decisions flipped at {where}"
 

@@ -21,7 +21,7 @@ from plimsoll.errors import InputError
 from plimsoll.importers import read
 from plimsoll.inference.predictor import Predictor
 from plimsoll.inference.resolve import ResolvedModel
-from plimsoll.ship import Candidate, SearchConfig, Ship, Shipped, Trial
+from plimsoll.ship import Candidate, Search, SearchConfig, ShipResult, Trial
 from plimsoll.ship.candidate import calibrators_of
 from plimsoll.ship.split import Split, split
 from plimsoll.ship.store import WorkFolder
@@ -73,15 +73,20 @@ def opened(digits: Digits) -> ResolvedModel:
 def config(*targets: Target) -> SearchConfig:
     """No time to look for candidates: the tests name those that they are about."""
     return SearchConfig(
-        targets, ("minmax",), Budget.parse("deviation=0.05"), seconds=0.0, measure_seconds=0.1, candidate_seconds=300.0
+        targets,
+        ("minmax",),
+        Budget.parse("deviation=0.05"),
+        search_seconds=0.0,
+        measure_seconds=0.1,
+        candidate_seconds=300.0,
     )
 
 
-def of(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> Ship:
-    return Ship(opened, parts, WorkFolder.of(work, opened.model, parts), wished)
+def of(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> Search:
+    return Search(opened, parts, WorkFolder.of(work, opened.model, parts), wished)
 
 
-def ship(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> tuple[Shipped, list[Trial], Path]:
+def ship(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> tuple[ShipResult, list[Trial], Path]:
     seen: list[Trial] = []
     run = of(opened, parts, work, wished)
     return run.run(seen.append), seen, run.work.path
@@ -93,10 +98,11 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
     run = of(opened, parts, tmp_path, config(INT8))
     whole, mixed = (run.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
     (row,) = (run.work.path / "rows").glob("rank-minmax.json")
-    ranked = run.work.row("rank-minmax")
+    ranked = run.work.load("rank-minmax")
     assert ranked is not None
-    assert [layer["name"] for layer in ranked["layers"]] in (["conv1", "conv2"], ["conv2", "conv1"])
-    assert ranked["layers"][0]["mean_abs"] > ranked["layers"][1]["mean_abs"]
+    assert sorted(ranked.result["layers"]) == ["conv1", "conv2"]
+    first, second = ranked.result["mean_abs"]
+    assert first > second
     reference = answers(opened.model, parts)
     assert (
         0
@@ -104,7 +110,7 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
         < np.abs(answers(whole, parts, INT8) - reference).mean()
     )
     before = row.stat().st_mtime_ns
-    of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, steps="reference"))
+    of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, preprocessing="reference"))
     assert row.stat().st_mtime_ns == before, "the layers were ranked again"
 
 
@@ -113,7 +119,7 @@ def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tu
         return np.array(
             [
                 list(one.answer.row()["scores"].values())
-                for one in predictor.predict_many(parts.judging)
+                for one in predictor.predict_many(parts.test)
                 if one.answer is not None
             ]
         )
@@ -124,7 +130,7 @@ def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not
 ) -> None:
     run = of(opened, parts, tmp_path, config(INT8))
     run.run()
-    mixed, nothing_left = (run._try(replace(WHOLE, float_layers=count)) for count in (1, 2))
+    mixed, nothing_left = (run.try_candidate(replace(WHOLE, float_layers=count)) for count in (1, 2))
     assert mixed.passed, mixed.reason
     assert nothing_left.status == "failed"
     assert nothing_left.reason == "only 2 of its layers can be quantized: nothing would be left in int8"
@@ -134,7 +140,7 @@ def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not
 def test_what_lint_finds_is_noted_also_when_a_run_is_continued(
     opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
-    few = split([*parts.calibration[:12], *parts.selection[:12]], 2000)
+    few = split([*parts.calibration[:12], *parts.validation[:12]], 2000)
     notes = []
     for _ in range(2):
         run = of(opened, few, tmp_path, config(INT8))
@@ -184,26 +190,27 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(
 def test_a_table_that_no_target_takes_is_refused(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     given = tmp_path / "given.json"
     given.write_text('{"ranges": {"picture": [0, 1]}}')
-    with pytest.raises(InputError, match="none of the targets takes one"):
+    with pytest.raises(InputError, match="none of the targets uses a calibration table"):
         of(opened, parts, tmp_path, replace(config(FLOAT), calibration=given)).run()
 
 
 def test_pictures_that_were_moved_are_not_answered_again(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     first, _, folder = ship(opened, parts, tmp_path / "work", config(FLOAT))
     made = {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")}
-    paths = [*parts.calibration, *parts.selection, *parts.judging]
+    paths = [*parts.calibration, *parts.validation, *parts.test]
     moved = [shutil.copy(path, tmp_path / f"{place}.png") for place, path in enumerate(paths)]
     again, _, _ = ship(opened, split(map(str, moved), 2000), tmp_path / "work", config(FLOAT))
     assert {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")} == made
-    assert all(Path(ours["path"]).parent == tmp_path for ours, _ in again.rows)
-    assert [ours["scores"] for ours, _ in again.rows] == [ours["scores"] for ours, _ in first.rows]
+    assert all(Path(score.path).parent == tmp_path for score in again.scores)
+    assert [score.reference for score in again.scores] == [score.reference for score in first.scores]
 
 
 def test_a_speed_for_one_objective_says_nothing_of_another(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     _, _, folder = ship(opened, parts, tmp_path, config(FLOAT))
-    before = {file.name for file in folder.glob("rows/try-*.json")}
+    before = {file.name for file in folder.glob("rows/*.json")}
     ship(opened, parts, tmp_path, replace(config(FLOAT), objective="latency"))
-    assert {file.name for file in folder.glob("rows/try-*.json")} - before == {"try-reference-itself-latency.json"}
+    after = {file.name for file in folder.glob("rows/*.json")}
+    assert after - before == {"measure-reference-latency.json"}
 
 
 @pytest.fixture
@@ -237,7 +244,7 @@ def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
     ]
     run = of(opened, parts, tmp_path, config(selfmade, borrowing))
     run.run()
-    trial = run._try(candidates[0])
+    trial = run.try_candidate(candidates[0])
     assert trial.passed, trial.reason
     got = [run.network(candidate).path.parent / "got.json" for candidate in candidates]
     theirs, folded, ours, both = (json.loads(file.read_text()) for file in got)
@@ -259,7 +266,7 @@ def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
 
 @pytest.mark.usefixtures("planted")
 def test_a_target_is_a_default_only_where_its_toolchain_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    from plimsoll.ship import all_targets, default_targets, toolchains
+    from plimsoll.ship import all_targets, default_targets, missing_toolchains
     from plimsoll.system import toolchains as toolchain
 
     made: set[str] = set()
@@ -268,7 +275,7 @@ def test_a_target_is_a_default_only_where_its_toolchain_is_made(monkeypatch: pyt
     assert borrowing not in default_targets()
     assert Target("selfmade", "cpu", "int8") in default_targets()
     assert borrowing in all_targets()
-    assert toolchains((borrowing,)) == ("nobody_made_this",)
+    assert missing_toolchains((borrowing,)) == ("nobody_made_this",)
     made.add("nobody_made_this")
     assert borrowing in default_targets()
-    assert toolchains((borrowing,)) == ()
+    assert missing_toolchains((borrowing,)) == ()

@@ -13,9 +13,9 @@ from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.preprocessing import Preprocessor
+from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
-from plimsoll.ship.artifacts import Artifacts
-from plimsoll.ship.candidate import Candidate
+from plimsoll.ship.build import Artifacts
 from quantize_networks import Array, node
 from unit.preprocessing.folding import spec
 
@@ -66,7 +66,7 @@ def test_a_folded_int8_network_reads_bytes_where_it_can_and_answers_as_the_float
     target = Target(runtime, "cpu", "int8")
     for folded in (True, False):
         made = build.network(
-            model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts({"minmax": table})
+            model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts(tables={"minmax": table})
         )
         assert ("Sub" in networks.operators(made)) is (folded and not reads_bytes)
         truth, found = networks.run(model, inputs), networks.run(made, tensors(made, photos), str(target))
@@ -85,7 +85,7 @@ def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_pho
                 model,
                 Candidate("fast", False, Target(runtime, "cpu", "int8"), "minmax"),
                 tmp_path,
-                Artifacts({"minmax": table}),
+                Artifacts(tables={"minmax": table}),
             )
         )
         for runtime in ("onnxruntime", "openvino")

@@ -1,0 +1,322 @@
+"""The jobs of a `ship`, each of which runs in a process of its own: answer pictures with a candidate, measure it, compare
+its layers.
+
+A job is a model that says what to do, its result one that says what was found; `plimsoll.ship.job_runner` runs them.
+Those that prepare what candidates are built from are in `plimsoll.ship.preparation`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from plimsoll import backends
+from plimsoll.benchmark import Offline, Outcome, SingleStream, SystemUnderTest, bench, profile
+from plimsoll.core.model import Model
+from plimsoll.errors import ImageError
+from plimsoll.inference.predictor import Predictor
+from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.prove import compare_layers
+from plimsoll.report.ship_result import LayerSnr, Objective, StageTimes
+from plimsoll.report.trial import Candidate, Figure, Measurements, ResultModel, Speed
+from plimsoll.ship import build
+from plimsoll.ship.build import Artifacts
+from plimsoll.ship.config import REFERENCE
+from plimsoll.spec import files as spec_files
+from plimsoll.system import host
+
+_BATCH = 8
+_LAYER_PICTURES = 8
+_PROFILE_TURNS = 3
+
+
+class JobContext(BaseModel):
+    """What all jobs know: the network, where what is built of it is stored, and how speed is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: str
+    files: tuple[Path, ...]
+    spec: str
+    """As TOML."""
+    built: Path
+    artifacts: Artifacts = Artifacts()
+    objective: Objective = "throughput"
+    cores: int = Field(default_factory=host.cores)
+
+    @classmethod
+    def of(
+        cls, model: Model, built: Path, artifacts: Artifacts | None = None, objective: Objective = "throughput"
+    ) -> Self:
+        """Return the context of jobs about this network."""
+        return cls(
+            path=model.path.resolve(),
+            format=model.format,
+            files=tuple(file.resolve() for file in model.files),
+            spec=spec_files.dumps(model.contract()),
+            built=built,
+            artifacts=artifacts or Artifacts(),
+            objective=objective,
+        )
+
+    @property
+    def model(self) -> Model:
+        """The trained network."""
+        return Model(self.path, self.format, spec_files.loads(self.spec, "the job's Spec"), files=self.files)
+
+    def calibration_file(self, name: str) -> Path:
+        """Return where a table or tensors of that name go."""
+        folder = self.built / "calibration"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / name
+
+    def predictor(self, candidate: Candidate) -> Predictor:
+        """Open a candidate, building its network if need be."""
+        network = build.network(self.model, candidate, self.built, self.artifacts)
+        return Predictor(ResolvedModel(network, candidate.target, candidate.preprocessing), cores=self.cores)
+
+    def bench(self, systems: Sequence[SystemUnderTest], pictures: Sequence[str], seconds: float) -> Outcome:
+        """Measure in turns what the objective asks for."""
+        scenario = SingleStream() if self.objective == "latency" else Offline()
+        return bench(systems, pictures, scenario=scenario, min_seconds=seconds)
+
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class Job(BaseModel, Generic[Result]):
+    """What to do; each kind has a model of its own, and so has its result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    result_model: ClassVar[type[Any]]
+
+    @abstractmethod
+    def run(self, context: JobContext) -> Result:
+        """Do it."""
+
+    def read_result(self, data: dict[str, Any]) -> Result:
+        """Return what was found from plain data; raises ValidationError."""
+        result: Result = self.result_model.model_validate(data)
+        return result
+
+
+class Answer(ResultModel):
+    """A candidate's answer to one picture."""
+
+    path: str
+    scores: dict[str, Figure] = Field(default_factory=dict)
+    """Label → score."""
+    error: str | None = None
+    """Why there is no answer."""
+
+
+class Answers(ResultModel):
+    """The answers to some pictures, in their order."""
+
+    answers: tuple[Answer, ...]
+
+
+class AnswerJob(Job[Answers]):
+    """Answer pictures with a candidate."""
+
+    result_model = Answers
+
+    kind: Literal["answer"] = "answer"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> Answers:
+        with context.predictor(self.candidate) as predictor:
+            return Answers(answers=_answers(predictor, self.pictures))
+
+
+class TryResult(Answers):
+    """A candidate's answers, and what was measured of it."""
+
+    measured: Measurements
+
+
+class TryJob(Job[TryResult]):
+    """Build a candidate, answer pictures with it, and measure it in turns with the reference."""
+
+    result_model = TryResult
+
+    kind: Literal["try"] = "try"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+    seconds: float
+
+    def run(self, context: JobContext) -> TryResult:
+        name = self.candidate.key
+        started = time.perf_counter()
+        with context.predictor(self.candidate) as predictor:
+            built = time.perf_counter()
+            predictor.runner("throughput")
+            loaded = time.perf_counter()
+            answers = _answers(predictor, self.pictures)
+            peak = host.peak_bytes()  # Before the reference is in memory too.
+            system = SystemUnderTest(name, predictor)
+            profiled = profile(system, self.pictures, min_seconds=self.seconds / 8)
+            with context.predictor(REFERENCE) as reference:
+                systems = SystemUnderTest("reference", reference), system
+                outcome = context.bench(systems, self.pictures, self.seconds)
+            measured = Measurements(
+                speed=_speeds(outcome)[name],
+                size_bytes=predictor.model.size,
+                build_seconds=built - started,
+                load_seconds=loaded - built,
+                peak_bytes=peak if peak is not None else math.nan,
+                stages={stage.name: 1e3 * stage.seconds for stage in profiled.stages},
+                infinite_network_images_per_second=profiled.front_rate,
+            )
+            return TryResult(answers=answers, measured=measured)
+
+
+class FinalBenchmark(ResultModel):
+    """Key of a candidate → its speed."""
+
+    speeds: dict[str, Speed]
+    warnings: tuple[str, ...]
+
+
+class FinalBenchmarkJob(Job[FinalBenchmark]):
+    """Measure the reference and the finalists against one another, in turns."""
+
+    result_model = FinalBenchmark
+
+    kind: Literal["final_benchmark"] = "final_benchmark"
+    candidates: tuple[Candidate, ...]
+    pictures: tuple[str, ...]
+    seconds: float
+
+    def run(self, context: JobContext) -> FinalBenchmark:
+        with ExitStack() as stack:
+            systems = [SystemUnderTest("reference", stack.enter_context(context.predictor(REFERENCE)))]
+            for candidate in self.candidates:
+                systems.append(SystemUnderTest(candidate.key, stack.enter_context(context.predictor(candidate))))
+            outcome = context.bench(systems, self.pictures, self.seconds)
+        return FinalBenchmark(speeds=_speeds(outcome), warnings=tuple(outcome.warnings))
+
+
+class StageProfile(ResultModel):
+    """Where the time of a picture goes."""
+
+    stages: StageTimes
+    infinite_network_images_per_second: Figure
+
+
+class ProfileJob(Job[StageProfile]):
+    """Measure the stages of the reference and of a candidate in turns; what counts is the median of three."""
+
+    result_model = StageProfile
+
+    kind: Literal["profile"] = "profile"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+    seconds: float
+
+    def run(self, context: JobContext) -> StageProfile:
+        with context.predictor(REFERENCE) as reference, context.predictor(self.candidate) as winner:
+            systems = SystemUnderTest("reference", reference), SystemUnderTest("winner", winner)
+            turns = [
+                [profile(system, self.pictures, min_seconds=self.seconds / 8) for system in systems]
+                for _ in range(_PROFILE_TURNS)
+            ]
+        reference_stages, winner_stages = (
+            {
+                stage.name: 1e3 * median(turn[side].stages[index].seconds for turn in turns)
+                for index, stage in enumerate(turns[0][side].stages)
+            }
+            for side in (0, 1)
+        )
+        return StageProfile(
+            stages=StageTimes(reference=reference_stages, winner=winner_stages),
+            infinite_network_images_per_second=median(winner.front_rate for _, winner in turns),
+        )
+
+
+class LayerComparison(ResultModel):
+    """The values that both networks compute, in the order in which they are computed."""
+
+    layers: tuple[LayerSnr, ...]
+
+
+class CompareLayersJob(Job[LayerComparison]):
+    """Compare every value that a candidate's unfolded network shares with the reference's; none where it is the same."""
+
+    result_model = LayerComparison
+
+    kind: Literal["compare_layers"] = "compare_layers"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+
+    def run(self, context: JobContext) -> LayerComparison:
+        model, target = context.model, self.candidate.target
+        if backends.get(target.runtime).onnx_form(target) == "float32":
+            return LayerComparison(layers=())
+        unfolded = replace(self.candidate, folded=False)
+        other = build.onnx_network(model, unfolded, context.built, context.artifacts)
+        pairs = ((batch, batch) for batch in batches(model, self.pictures[:_LAYER_PICTURES]))
+        compared = compare_layers(model, other, pairs)
+        return LayerComparison(
+            layers=tuple(LayerSnr(name=layer.name, operator=layer.operator, snr_db=layer.snr_db) for layer in compared)
+        )
+
+
+def _speeds(outcome: Outcome) -> dict[str, Speed]:
+    """Return the speed of every system but the first, relative to the first."""
+    rates = {measured.name: measured.rate.median for measured in outcome.measured}
+    return {
+        comparison.candidate: Speed(
+            ratio=comparison.speed.median,
+            low=comparison.speed.low,
+            high=comparison.speed.high,
+            verdict=comparison.verdict,
+            images_per_second=rates[comparison.candidate],
+            measured_images_per_second=rates[comparison.candidate],
+            reference_images_per_second=outcome.measured[0].rate.median,
+        )
+        for comparison in outcome.comparisons
+    }
+
+
+def _answers(predictor: Predictor, pictures: Sequence[str]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(
+            path=prediction.path,
+            scores=prediction.answer.row()["scores"] if prediction.answer is not None else {},
+            error=prediction.error,
+        )
+        for prediction in predictor.predict_many(pictures)
+    )
+
+
+def batches(model: Model, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
+    """Yield pictures `[N, …]` as the network reads them behind the reference preprocessing, N up to 8; a picture that
+    can't be read is left out."""
+    preprocessor = Preprocessor(model.contract().input, "reference")
+    batch: list[NDArray[Any]] = []
+    for picture in pictures:
+        try:
+            batch.append(preprocessor(Path(picture)))
+        except ImageError:
+            continue
+        if len(batch) == _BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)

@@ -1,0 +1,371 @@
+"""`Search`, the main job: build candidate deployments, prove and measure each on the user's images, and pack the fastest
+inside the budget."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from plimsoll.bundle.packing import pack
+from plimsoll.core.model import Model
+from plimsoll.errors import InputError, PlimsollError
+from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds
+from plimsoll.prove.labels import label_of
+from plimsoll.report.page import render
+from plimsoll.report.report import Report
+from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
+from plimsoll.report.trial import Candidate, Evaluation, Trial
+from plimsoll.ship import build, results
+from plimsoll.ship.candidate import needs_table, takes_table
+from plimsoll.ship.config import REFERENCE, SearchConfig
+from plimsoll.ship.job_runner import JobRunner
+from plimsoll.ship.jobs import (
+    Answer,
+    AnswerJob,
+    CompareLayersJob,
+    FinalBenchmarkJob,
+    ProfileJob,
+    StageProfile,
+    TryJob,
+    TryResult,
+)
+from plimsoll.ship.results import AnswerPair
+from plimsoll.ship.split import Split, unprovable
+from plimsoll.ship.store import WorkFolder
+from plimsoll.ship.strategy import explore, finalists, gain, simplest_first
+from plimsoll.spec.output import Classify
+from plimsoll.system.subprocesses import JobError
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where the bundle and the page of a ship are."""
+
+    bundle: Path
+    page: Path
+    """In the bundle where that is a folder, else in the work folder."""
+    report: Report
+
+
+@dataclass(frozen=True)
+class _Decision:
+    """What ships, and its answers to the test part."""
+
+    outcome: Outcome
+    winner: Trial
+    evaluation: Evaluation
+    pairs: Sequence[AnswerPair]
+
+
+class Search:
+    """One run of `ship`: knows the work folder and what has been found so far."""
+
+    def __init__(
+        self,
+        resolved: ResolvedModel,
+        split: Split,
+        work: WorkFolder,
+        config: SearchConfig,
+        truths: Mapping[str, str] | None = None,
+    ) -> None:
+        """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a task or a budget
+        that can't be evaluated."""
+        output = resolved.model.contract().output
+        if not isinstance(output, Classify):
+            raise InputError(
+                f"ship supports classifiers only; the task of this Spec is '{output.task}'",
+                "Build with `plimsoll pack`, and compare with `plimsoll prove`.",
+            )
+        self.resolved = resolved
+        self.split = split
+        self.work = work
+        self.config = config
+        self.notes = unprovable(config.budget, split, truths)
+        if work.outdated is not None:
+            self.notes.append(
+                f"{work.outdated} was written by an older version of Plimsoll and is not used; it can be removed"
+            )
+        self._output = output
+        self._truths = truths
+        self._runner = JobRunner(resolved.model, split, work, config, self.notes.append)
+        self._reference: dict[str, Answer] = {}
+        """The reference's answer to each picture."""
+        self._rejected: dict[Candidate, str] = {}
+        """Finalists that failed on the test part, and why."""
+        # What was measured for one objective says nothing about another.
+        self._suffix = "-latency" if config.objective == "latency" else ""
+
+    def run(
+        self, watch: Callable[[Trial], None] = lambda _: None, progress: Callable[[str], None] = lambda _: None
+    ) -> ShipResult:
+        """Try candidates, measure the best against one another, test them, and return all that was found. `watch` gets
+        each trial as soon as it is known, `progress` what is being done, in words.
+
+        Raises JobError where even the reference can't answer, InputError for a calibration table that doesn't fit.
+        """
+        started = time.monotonic()
+        self._runner.progress = progress
+        self._check_table()
+        pictures = (*self.split.validation, *self.split.test)
+        activity = f"answering {len(pictures):,} pictures with the reference"
+        self._reference = {answer.path: answer for answer in self._answers("reference", REFERENCE, pictures, activity)}
+        trials = []
+        deadline = started + self.config.search_seconds
+        for trial in explore(self.config.targets, self._runner.calibrators, self.try_candidate, deadline):
+            trials.append(trial)
+            watch(trial)
+        reference = self._measure_reference(trials)
+        trials, best_first = self._final_benchmark(trials)
+        decision = self._test(best_first, reference)
+        profile = self._profile(decision.winner, reference)
+        layers = self._layers(decision.winner.candidate)
+        trials = [self._with_rejection(trial) for trial in trials]
+        return self._result(trials, reference, decision).model_copy(
+            update={
+                "layers": layers,
+                "stages": profile.stages,
+                "infinite_network_images_per_second": profile.infinite_network_images_per_second,
+                "notes": tuple(dict.fromkeys(self.notes)),
+                "seconds": time.monotonic() - started,
+            }
+        )
+
+    def _result(self, trials: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
+        split = self.split
+        scores = results.picture_scores(self._output, decision.pairs)
+        return ShipResult(
+            winner=decision.winner.key,
+            reference=reference.key,
+            outcome=decision.outcome,
+            objective=self.config.objective,
+            split=SplitCounts(
+                calibration=len(split.calibration),
+                validation=len(split.validation),
+                test=len(split.test),
+                unreadable=len(split.unreadable),
+                duplicates=split.duplicates,
+            ),
+            budget=BudgetFacts.of(self.config.budget),
+            trials=results.final_trials(trials, reference, decision.winner, decision.outcome),
+            test=decision.evaluation,
+            symbols=results.symbols(trials),
+            scores=scores,
+            worst=results.worst_pictures(scores),
+            thresholds=default_thresholds(self._output),
+            score_label=self._output.positive or "score",
+        )
+
+    def export(
+        self,
+        result: ShipResult,
+        out: Path,
+        command: Sequence[str] = (),
+        *,
+        golden_from_images: bool = False,
+        force: bool = False,
+    ) -> Export:
+        """Pack the winner with its Spec, golden vectors, proof and report; `command` is what started the run.
+
+        The golden pictures are those that Plimsoll brings along. With `golden_from_images` they are some of the test
+        pictures, which are then in the bundle, metadata and all. Raises what `pack` raises.
+        """
+        candidate = result.shipped.candidate
+        network, table = self.network(candidate), self.table(candidate)
+        commands = results.repeat_commands(command, out, table)
+        report = results.report(result.model_copy(update={"commands": commands}), self.resolved.model)
+        page = render(report)
+        extras = {"report/report.json": report.to_json().encode(), "report/index.html": page.encode()}
+        if table is not None:
+            extras["report/calibration.json"] = table.read_bytes()
+        formats = self.resolved.model.contract().input.decode.formats
+        pack(
+            network,
+            candidate.target,
+            out,
+            preprocessing=candidate.preprocessing,
+            images=results.golden_pictures(result.scores, formats) if golden_from_images else (),
+            origin=self.resolved.origin,
+            force=force,
+            extras=extras,
+        )
+        stored = self.work.path / "report.html"
+        stored.write_text(page, encoding="utf-8")
+        return Export(out, out / "report" / "index.html" if out.is_dir() else stored, report)
+
+    def network(self, candidate: Candidate) -> Model:
+        """Return a candidate's network, built now if it isn't stored; raises JobError or what `build.network` raises."""
+        self._runner.prepare(candidate)
+        return build.network(self.resolved.model, candidate, self.work.built, self._runner.artifacts)
+
+    def table(self, candidate: Candidate) -> Path | None:
+        """Return the calibration table that a candidate is built from; None where it needs none."""
+        if not needs_table(candidate):
+            return None
+        self._runner.prepare(candidate)
+        return self._runner.artifacts.table(candidate)
+
+    def try_candidate(self, candidate: Candidate) -> Trial:
+        """Return what comes of a candidate: as an earlier run stored it, or as its process finds it now."""
+        job, name = self._try_job(candidate), f"try-{candidate.key}{self._suffix}"
+        try:
+            found = self._runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
+        except PlimsollError as error:
+            return Trial(candidate=candidate, status="failed", reason=error.message)
+        return self._trial(candidate, found)
+
+    def _try_job(self, candidate: Candidate) -> TryJob:
+        return TryJob(candidate=candidate, pictures=self.split.validation, seconds=self.config.measure_seconds)
+
+    def _trial(self, candidate: Candidate, found: TryResult) -> Trial:
+        comparison, _ = self._compare(_renamed(found.answers, self.split.validation))
+        # The few pictures of the validation part sort out; on the test part the bounds decide.
+        seen = {
+            metric: [replace(figure, bound=figure.value) for figure in figures]
+            for metric, figures in comparison.evidence().items()
+        }
+        evaluation = results.evaluation(comparison, self.config.budget.verdict(seen))
+        return Trial(
+            candidate=candidate,
+            status="ok",
+            passed=evaluation.passed,
+            measured=found.measured,
+            validation=evaluation,
+        )
+
+    def _check_table(self) -> None:
+        """Check a given calibration table before anything is tried with it."""
+        if self.config.calibration is None:
+            return
+        if not any(takes_table(target) for target in self.config.targets):
+            raise InputError(
+                f"none of the targets uses a calibration table: {', '.join(map(str, self.config.targets))}",
+                "Leave --calibration out, or add a target for int8.",
+            )
+        try:
+            self._runner.calibrate()
+        except JobError as error:
+            raise InputError(f"the calibration table can't be used: {error.message}", error.hint) from error
+
+    def _answers(self, name: str, candidate: Candidate, pictures: tuple[str, ...], activity: str) -> list[Answer]:
+        job = AnswerJob(candidate=candidate, pictures=pictures)
+        return _renamed(self._runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
+
+    def _compare(self, answers: Sequence[Answer]) -> tuple[Comparison, list[AnswerPair]]:
+        """Compare a candidate's answers with the reference's; pictures that the reference can't answer prove nothing."""
+        both = [(self._reference[answer.path], answer) for answer in answers]
+        both = [(reference, answer) for reference, answer in both if reference.error is None]
+        pairs: list[Pair] = [
+            (reference.scores, answer.scores if answer.error is None else None) for reference, answer in both
+        ]
+        truths = [label_of(self._truths, reference.path) for reference, _ in both] if self._truths else None
+        return compare(self._output, pairs, truths=truths), both
+
+    def _measure_reference(self, trials: Sequence[Trial]) -> Trial:
+        """Return the reference as a trial, which the budget does not concern."""
+        trial = next((trial for trial in trials if trial.candidate == REFERENCE and trial.status == "ok"), None)
+        if trial is None:
+            name = f"measure-reference{self._suffix}"
+            found = self._runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
+            trial = self._trial(REFERENCE, found)
+        validation = trial.validation.model_copy(update={"checks": ()})
+        return trial.model_copy(update={"passed": True, "validation": validation})
+
+    def _final_benchmark(self, trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
+        """Measure the best once more, longer and all in turns; return all trials and the finalists, best first."""
+        best = finalists([trial for trial in trials if trial.candidate != REFERENCE], self.config.objective)
+        if not best or self.config.objective == "size":
+            return list(trials), best
+        candidates = tuple(trial.candidate for trial in best)
+        job = FinalBenchmarkJob(
+            candidates=candidates,
+            pictures=(*self.split.calibration, *self.split.validation),
+            seconds=2 * self.config.measure_seconds,
+        )
+        name = "final-" + "+".join(sorted(candidate.key for candidate in candidates)) + self._suffix
+        activity = f"final benchmark: the reference and {len(best)} finalist{'s' if len(best) > 1 else ''} in turns"
+        try:
+            found = self._runner.get_or_run(name, job, activity, candidates)
+        except JobError as error:
+            self.notes.append(f"the final benchmark failed ({error.message}): the first measurements count")
+            return list(trials), best
+        self.notes += [_with_names(warning, candidates) for warning in found.warnings]
+        measured = {trial.candidate: trial.with_final_speed(found.speeds[trial.key]) for trial in best}
+        return [measured.get(trial.candidate, trial) for trial in trials], simplest_first(list(measured.values()))
+
+    def _test(self, best_first: Sequence[Trial], reference: Trial) -> _Decision:
+        """Let the finalists answer the test part, the best first, until one keeps the budget there too."""
+        for trial in best_first:
+            if not gain(trial, reference, self.config.objective) >= self.config.min_gain:  # NaN is no gain.
+                continue
+            candidate = trial.candidate
+            activity = f"testing {candidate.name}"
+            try:
+                answers = self._answers(f"test-{candidate.key}", candidate, self.split.test, activity)
+            except JobError as error:
+                self._reject(candidate, f"it failed on the test pictures: {error.message}")
+                continue
+            decision = self._decision("better", trial, answers)
+            if decision.evaluation.passed:
+                return decision
+            failed = [check for check in decision.evaluation.checks if not check.passed]
+            worst = "; ".join(f"{check.name}: {check.detail}" for check in failed)
+            self._reject(candidate, f"within the budget on the validation part but not on the test part ({worst})")
+        outcome: Outcome = "nothing_passed" if self._rejected or not best_first else "not_better"
+        return self._decision(outcome, reference, [self._reference[path] for path in self.split.test])
+
+    def _decision(self, outcome: Outcome, trial: Trial, answers: Sequence[Answer]) -> _Decision:
+        comparison, pairs = self._compare(answers)
+        checks = self.config.budget.verdict(comparison.evidence())
+        return _Decision(outcome, trial, results.evaluation(comparison, checks), pairs)
+
+    def _reject(self, candidate: Candidate, reason: str) -> None:
+        self._rejected[candidate] = reason
+        self.notes.append(f"{candidate.name}: {reason}")
+
+    def _with_rejection(self, trial: Trial) -> Trial:
+        reason = self._rejected.get(trial.candidate)
+        return trial if reason is None else trial.model_copy(update={"passed": False, "reason": reason})
+
+    def _profile(self, winner: Trial, reference: Trial) -> StageProfile:
+        """Measure stage by stage where a picture's time goes, the reference and the winner in turns."""
+        candidate, seconds = winner.candidate, self.config.measure_seconds
+        job = ProfileJob(candidate=candidate, pictures=self.split.validation, seconds=seconds)
+        try:
+            activity = "measuring where the time goes"
+            return self._runner.get_or_run(f"profile-{candidate.key}", job, activity, [candidate])
+        except JobError as error:
+            self.notes.append(
+                f"the stages could not be measured in turns ({error.message}): each was measured when it was tried"
+            )
+            return StageProfile(
+                stages=StageTimes(reference=reference.measured.stages, winner=winner.measured.stages),
+                infinite_network_images_per_second=winner.measured.infinite_network_images_per_second,
+            )
+
+    def _layers(self, candidate: Candidate) -> tuple[LayerSnr, ...]:
+        """Compare the layers of the winner's network where it computes otherwise than the reference's."""
+        if candidate.target.precision == "float32":
+            return ()
+        job = CompareLayersJob(candidate=candidate, pictures=self.split.validation)
+        try:
+            found = self._runner.get_or_run(f"layers-{candidate.key}", job, "comparing the layers", [candidate])
+        except PlimsollError as error:
+            self.notes.append(f"the layers could not be compared: {error.message}")
+            return ()
+        return found.layers
+
+
+def _with_names(warning: str, candidates: Sequence[Candidate]) -> str:
+    """Put the names that people know in the place of keys."""
+    for candidate in candidates:
+        warning = warning.replace(candidate.key, candidate.name)
+    return warning
+
+
+def _renamed(answers: Sequence[Answer], pictures: Sequence[str]) -> list[Answer]:
+    """Return answers under the pictures' present paths: in an earlier run they may have been elsewhere, but were split
+    in the same order."""
+    return [answer.model_copy(update={"path": picture}) for answer, picture in zip(answers, pictures, strict=True)]
