@@ -32,7 +32,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
-from plimsoll.inference.images import pictures
+from plimsoll.inference.images import find_images
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read
 from plimsoll.system import gpu, host
@@ -74,7 +74,7 @@ def main() -> None:
     given = parser.parse_args()
     model = Model(fetch.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
     preprocessor = Preprocessor(model.contract().input, "reference")
-    tensors = np.stack([preprocessor(read(Path(path))) for path in pictures([given.images])])
+    tensors = np.stack([preprocessor(read(Path(path))) for path in find_images([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]
     with Runner.open(model, Target("onnxruntime")) as runner:
         wanted = next(iter(runner.infer(judge).values()))

@@ -76,7 +76,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
     A picture that can't be read becomes a row with its error, and the run goes on. Exit code 1 if every picture
     failed (with --strict: if any did).
     """
-    from plimsoll.inference.images import pictures
+    from plimsoll.inference.images import find_images
     from plimsoll.inference.predictor import load
     from plimsoll.system import host
 
@@ -87,7 +87,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
             load(model, spec=spec, target=target, preprocessing=preprocessing, options=options.settings(set_ or []))
         )
         writer = _writer(stack, chosen, out, predictor.task, top, paths)
-        predictions = predictor.predict_many(pictures(paths), threshold=threshold, batch=batch)
+        predictions = predictor.predict_many(find_images(paths), threshold=threshold, batch=batch)
         tally = _write_all(predictions, writer, paths)
     if tally.failed and (strict or tally.failed == tally.done):
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ class Progress:
 
     def _count(self, paths: list[str]) -> None:
         try:
-            self._total = images.count(paths)
+            self._total = images.count_images(paths)
         except (PlimsollError, OSError):
             self._total = None  # The run itself meets the same trouble, and says so.
 

@@ -78,7 +78,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.cli.progress import Progress
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
-    from plimsoll.inference.images import pictures
+    from plimsoll.inference.images import find_images
     from plimsoll.inference.resolve import open_model
     from plimsoll.prove import prove as run
 
@@ -94,7 +94,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         proof = run(
             first,
             second,
-            pictures(images),
+            find_images(images),
             labels=truths,
             thresholds=threshold,
             budget=limits,

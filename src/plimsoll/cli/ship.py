@@ -93,7 +93,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     its own. The winner is tested on pictures that nothing has seen before. If nothing passes, the reference ships.
     """
     from plimsoll.bundle import check_destination
-    from plimsoll.inference.images import pictures
+    from plimsoll.inference.images import find_images
     from plimsoll.inference.resolve import open_model
     from plimsoll.ship import Search
     from plimsoll.ship.split import split
@@ -104,7 +104,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_model(model, spec) as resolved:
         truths = options.labels_of(labels, resolved.model.contract(), images)
-        parts = split(pictures(images), max_images)
+        parts = split(find_images(images), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
         with folder.locked():
             search = Search(resolved, parts, folder, config, truths)

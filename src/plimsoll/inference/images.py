@@ -16,7 +16,7 @@ _CHUNK = 1 << 16
 _MAX_LINE = 1 << 16
 
 
-def pictures(paths: Iterable[str]) -> Iterator[str]:
+def find_images(paths: Iterable[str]) -> Iterator[str]:
     """Yield the picture paths that `paths` mean, one after another, without holding more than one folder's names.
 
     A folder is walked in sorted order, below it too, without following links to folders; hidden names are left out.
@@ -36,7 +36,7 @@ def pictures(paths: Iterable[str]) -> Iterator[str]:
 
 def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
     """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none."""
-    listed = list(pictures(paths))
+    listed = list(find_images(paths))
     if not listed:
         raise no_pictures(paths)
     if limit is None or len(listed) <= limit:
@@ -52,10 +52,10 @@ def no_pictures(paths: Sequence[str]) -> InputError:
     )
 
 
-def count(paths: Iterable[str]) -> int | None:
+def count_images(paths: Iterable[str]) -> int | None:
     """Return how many pictures `paths` mean, or None where a list on standard input can't be counted beforehand."""
     listed = list(paths)
-    return None if "-" in listed else sum(1 for _ in pictures(listed))
+    return None if "-" in listed else sum(1 for _ in find_images(listed))
 
 
 def _walk(folder: str) -> Iterator[str]:

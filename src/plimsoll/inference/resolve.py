@@ -77,20 +77,33 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
         model = importers.read(file, given) if given is not None else Model(file, card.source.format, card.spec)
         return ResolvedModel(model, origin=card.origin)
     path = Path(reference)
-    if not path.exists():
+    if _is_bundle(path):
+        return _open_bundle(path, given)
+    if import_folder is not None and _has_converter(path):
+        from plimsoll.importers.conversion import import_model  # needed by few calls
+
+        return ResolvedModel(import_model(path, import_folder, spec=given).model)
+    if not path.exists() and not _has_converter(path):
         raise ModelError(
             f"'{reference}' is no file or folder, and the zoo has no network of that name{_near(reference)}",
             f"The zoo has: {', '.join(zoo.names())}.",
         )
-    if path.is_dir() or path.suffix.lower() == ".zip":
-        return _open_bundle(path, given)
-    if import_folder is not None and isinstance(importers.format_of(path), Converter):
-        from plimsoll.importers.conversion import import_model  # needed by few calls
-
-        return ResolvedModel(import_model(path, import_folder, spec=given).model)
     model = importers.read(path, given)
     own = backends.for_format(model.format)
     return ResolvedModel(model, own.default_target or REFERENCE_TARGET) if own is not None else ResolvedModel(model)
+
+
+def _is_bundle(path: Path) -> bool:
+    """Tell whether a path is a .zip, or a folder that no importer knows."""
+    return (path.suffix.lower() == ".zip" and path.exists()) or (path.is_dir() and not _has_converter(path))
+
+
+def _has_converter(path: Path) -> bool:
+    """Tell whether a path, which may be the beginning of a checkpoint's names, means a model that becomes ONNX first."""
+    try:
+        return isinstance(importers.format_of(path), Converter)
+    except ModelError:
+        return False
 
 
 def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
