@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from plimsoll import quantize, zoo
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
-from plimsoll.benchmark.statistics import compare, estimate
+from plimsoll.benchmark.statistics import compare_speeds, estimate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.onnx import load
@@ -279,7 +279,7 @@ def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], trut
 def _ratio(values: dict[str, list[float]], other: str, name: str) -> str:
     if name == other:
         return "1"
-    ratio = compare(other, name, values[other], values[name]).speed
+    ratio = compare_speeds(other, name, values[other], values[name]).speed
     return f"{ratio.median:.2f} ({ratio.low:.2f} … {ratio.high:.2f})"
 
 

@@ -33,7 +33,7 @@ from request_formats import photographs
 from servers import Running, Server, peers, plimsoll_server
 
 import plimsoll
-from plimsoll.benchmark.statistics import Comparison, compare, estimate
+from plimsoll.benchmark.statistics import SpeedComparison, compare_speeds, estimate
 from plimsoll.system import host
 from plimsoll.tasks.classify import Classification
 
@@ -123,7 +123,7 @@ def table(measurements: Mapping[str, Sequence[Measurement]]) -> Iterator[str]:
         )
 
 
-def comparisons(measurements: Mapping[str, Sequence[Measurement]]) -> list[Comparison]:
+def comparisons(measurements: Mapping[str, Sequence[Measurement]]) -> list[SpeedComparison]:
     """Compare what is ours with every peer, by answers a second; the best peer first."""
     mine = [name for name in measurements if name.startswith("plimsoll")]
     theirs = sorted(
@@ -131,7 +131,7 @@ def comparisons(measurements: Mapping[str, Sequence[Measurement]]) -> list[Compa
         key=lambda name: -estimate([measured.rate for measured in measurements[name]]).median,
     )
     return [
-        compare(
+        compare_speeds(
             peer,
             own,
             [measured.rate for measured in measurements[peer]],

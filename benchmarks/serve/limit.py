@@ -25,7 +25,7 @@ from request_formats import photographs
 from servers import Server, peers, plimsoll_server
 from set_up import HERE
 
-from plimsoll.benchmark.statistics import compare, estimate
+from plimsoll.benchmark.statistics import compare_speeds, estimate
 from plimsoll.system import host
 
 NO_SERVER = "no server"
@@ -124,7 +124,7 @@ def main() -> None:
     for name in measurements:
         if name != flask.name:
             print(
-                compare(
+                compare_speeds(
                     flask.name,
                     name,
                     [rate for rate, _ in measurements[flask.name]],

@@ -23,10 +23,9 @@ from plimsoll.benchmark.profile import Profile, Stage, profile
 from plimsoll.benchmark.rates import MaxRate, RateTrial, max_rate
 from plimsoll.benchmark.results import rates_report, report
 from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario, Server, SingleStream, arrivals
-from plimsoll.benchmark.statistics import Comparison, Estimate, compare, estimate, percentile, percentiles
+from plimsoll.benchmark.statistics import Estimate, SpeedComparison, compare_speeds, estimate, percentile, percentiles
 
 __all__ = [
-    "Comparison",
     "Estimate",
     "Footprint",
     "MaxRate",
@@ -38,12 +37,13 @@ __all__ = [
     "Scenario",
     "Server",
     "SingleStream",
+    "SpeedComparison",
     "Stage",
     "SystemResult",
     "SystemUnderTest",
     "arrivals",
     "bench",
-    "compare",
+    "compare_speeds",
     "estimate",
     "footprint",
     "max_rate",

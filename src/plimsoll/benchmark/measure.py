@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from plimsoll.benchmark.conditions import Conditions, snapshot
 from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario
-from plimsoll.benchmark.statistics import Comparison, Estimate, compare, estimate, percentiles, spread
+from plimsoll.benchmark.statistics import Estimate, SpeedComparison, compare_speeds, estimate, percentiles, spread
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
 
@@ -101,10 +101,10 @@ class Outcome:
     cores: int
 
     @cached_property
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[SpeedComparison, ...]:
         """Every other system against the first."""
         baseline, *others = self.measured
-        return tuple(compare(baseline.name, other.name, baseline.speeds, other.speeds) for other in others)
+        return tuple(compare_speeds(baseline.name, other.name, baseline.speeds, other.speeds) for other in others)
 
     @property
     def warnings(self) -> list[str]:

@@ -13,7 +13,7 @@ from plimsoll.benchmark.measure import Outcome, SystemResult
 from plimsoll.benchmark.profile import Profile
 from plimsoll.benchmark.rates import MaxRate
 from plimsoll.benchmark.scenarios import Server
-from plimsoll.benchmark.statistics import Comparison, Estimate, percentile
+from plimsoll.benchmark.statistics import Estimate, SpeedComparison, percentile
 from plimsoll.core.check import Check
 from plimsoll.metrics.decisions import MINIMUM_COUNTS
 from plimsoll.report.report import Report
@@ -118,7 +118,7 @@ def _estimate(estimate: Estimate) -> dict[str, JsonValue]:
     return {"median": estimate.median, "low": estimate.low, "high": estimate.high}
 
 
-def _comparison(comparison: Comparison) -> dict[str, JsonValue]:
+def _comparison(comparison: SpeedComparison) -> dict[str, JsonValue]:
     return {
         "baseline": comparison.baseline,
         "candidate": comparison.candidate,

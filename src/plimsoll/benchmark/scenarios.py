@@ -1,4 +1,4 @@
-"""How pictures come: one at a time, all at once, or as strangers send them. The scenarios of MLPerf LoadGen.
+"""How pictures come: one at a time, all at once, or at random moments. The scenarios of MLPerf LoadGen.
 
 Each runs end to end, from a picture's path or bytes to its answer, through the same `Predictor` that serves.
 """

@@ -80,7 +80,7 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """A candidate against the baseline, round by round."""
 
     baseline: str
@@ -110,11 +110,11 @@ class Comparison:
         return f"{self.candidate} is {self.speed.median:.2f}× as fast as {self.baseline} ({interval}): {self.verdict}"
 
 
-def compare(baseline: str, candidate: str, before: Sequence[float], after: Sequence[float]) -> Comparison:
+def compare_speeds(baseline: str, candidate: str, before: Sequence[float], after: Sequence[float]) -> SpeedComparison:
     """Compare speeds (higher is faster) that were measured in the same rounds; a round where the baseline had none is
     left out."""
     ratios = tuple(new / old for old, new in zip(before, after, strict=True) if old > 0)
-    return Comparison(baseline, candidate, ratios, estimate(ratios))
+    return SpeedComparison(baseline, candidate, ratios, estimate(ratios))
 
 
 def spread(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from plimsoll.benchmark.statistics import compare, estimate, percentile, percentiles, spread
+from plimsoll.benchmark.statistics import compare_speeds, estimate, percentile, percentiles, spread
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import MINIMUM_COUNTS
 
@@ -30,19 +30,21 @@ def rounds(
     [(1.84, "faster"), (1.08, "faster"), (1.0, "no difference"), (0.92, "slower"), (0.5, "slower")],
 )
 def test_planted_ratios_get_the_right_verdict(ratio: float, verdict: str) -> None:
-    comparison = compare("A", "B", *rounds(1, ratio))
+    comparison = compare_speeds("A", "B", *rounds(1, ratio))
     assert comparison.verdict == verdict
     assert comparison.speed.low < comparison.speed.median < comparison.speed.high
     assert comparison.speed.low - 0.02 < ratio < comparison.speed.high + 0.02
 
 
 def test_a_drift_of_the_machine_changes_no_verdict() -> None:
-    assert compare("A", "B", *rounds(2, 1.0, deviation=3.0)).verdict == "no difference"
-    assert compare("A", "B", *rounds(2, 1.2, deviation=-0.8)).verdict == "faster"
+    assert compare_speeds("A", "B", *rounds(2, 1.0, deviation=3.0)).verdict == "no difference"
+    assert compare_speeds("A", "B", *rounds(2, 1.2, deviation=-0.8)).verdict == "faster"
 
 
 def test_identical_noise_is_seldom_called_a_difference() -> None:
-    alarms = sum(compare("A", "B", *rounds(seed, 1.0, noise=0.1)).verdict != "no difference" for seed in range(500))
+    alarms = sum(
+        compare_speeds("A", "B", *rounds(seed, 1.0, noise=0.1)).verdict != "no difference" for seed in range(500)
+    )
     assert alarms <= 0.05 * 500
 
 
@@ -73,21 +75,21 @@ def test_the_interval_is_the_narrowest_that_the_sign_test_allows(count: int) -> 
 
 
 def test_few_rounds_tell_nothing() -> None:
-    comparison = compare("A", "B", [1.0] * 5, [3.0] * 5)
+    comparison = compare_speeds("A", "B", [1.0] * 5, [3.0] * 5)
     assert comparison.verdict == "no difference"
     assert "5 rounds are too few" in comparison.sentence()
-    assert compare("A", "B", [1.0] * 6, [3.0] * 6).verdict == "faster"
+    assert compare_speeds("A", "B", [1.0] * 6, [3.0] * 6).verdict == "faster"
     assert math.isnan(estimate([]).median)
 
 
 def test_a_real_difference_within_the_margin_is_none() -> None:
-    assert compare("A", "B", [100.0] * 20, [100.5] * 20).verdict == "no difference"
-    assert compare("A", "B", [100.0] * 20, [99.5] * 20).verdict == "no difference"
-    assert compare("A", "B", [100.0] * 20, [102.0] * 20).verdict == "faster"
+    assert compare_speeds("A", "B", [100.0] * 20, [100.5] * 20).verdict == "no difference"
+    assert compare_speeds("A", "B", [100.0] * 20, [99.5] * 20).verdict == "no difference"
+    assert compare_speeds("A", "B", [100.0] * 20, [102.0] * 20).verdict == "faster"
 
 
 def test_the_headline() -> None:
-    comparison = compare("A", "B", [1.0] * 10, [1.79, *[1.84] * 8, 1.90])
+    comparison = compare_speeds("A", "B", [1.0] * 10, [1.79, *[1.84] * 8, 1.90])
     assert comparison.sentence() == "B is 1.84× as fast as A (95 % interval 1.84 … 1.84): faster"
 
 
