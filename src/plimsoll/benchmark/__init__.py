@@ -13,12 +13,12 @@ MLPerf LoadGen's scenarios.
 >>> from plimsoll.benchmark import SystemUnderTest, bench
 >>> reference = SystemUnderTest("reference", load("open_nsfw"))  # doctest: +SKIP
 >>> fast = SystemUnderTest("fast", load("open_nsfw", preprocessing="fast"))  # doctest: +SKIP
->>> outcome = bench([reference, fast], photos)  # doctest: +SKIP
->>> print(outcome.comparisons[0].sentence())  # doctest: +SKIP
+>>> result = bench([reference, fast], photos)  # doctest: +SKIP
+>>> print(result.comparisons[0].sentence())  # doctest: +SKIP
 """
 
 from plimsoll.benchmark.footprint import Footprint, footprint
-from plimsoll.benchmark.measure import Outcome, SystemResult, SystemUnderTest, bench
+from plimsoll.benchmark.measure import BenchmarkResult, SystemResult, SystemUnderTest, bench
 from plimsoll.benchmark.profile import Profile, Stage, profile
 from plimsoll.benchmark.rates import MaxRate, RateTrial, max_rate
 from plimsoll.benchmark.results import rates_report, report
@@ -26,11 +26,11 @@ from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario, Server,
 from plimsoll.benchmark.statistics import Estimate, SpeedComparison, compare_speeds, estimate, percentile, percentiles
 
 __all__ = [
+    "BenchmarkResult",
     "Estimate",
     "Footprint",
     "MaxRate",
     "Offline",
-    "Outcome",
     "Profile",
     "RateTrial",
     "RoundResult",

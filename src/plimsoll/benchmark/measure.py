@@ -89,30 +89,30 @@ class SystemResult:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BenchmarkResult:
     """What `bench` measured; the first system is the baseline."""
 
     scenario: Scenario
     images: int
     """How many different pictures there were."""
     min_count: int
-    measured: tuple[SystemResult, ...]
+    systems: tuple[SystemResult, ...]
     conditions: Conditions
     cores: int
 
     @cached_property
     def comparisons(self) -> tuple[SpeedComparison, ...]:
         """Every other system against the first."""
-        baseline, *others = self.measured
+        baseline, *others = self.systems
         return tuple(compare_speeds(baseline.name, other.name, baseline.speeds, other.speeds) for other in others)
 
     @property
     def warnings(self) -> list[str]:
         """What a reader of the figures must know."""
         warnings = self.conditions.warnings()
-        swing = spread(self.measured[0].speeds)
+        swing = spread(self.systems[0].speeds)
         if swing > 2 * NOISY:
-            warnings.append(f"the middle half of {self.measured[0].name}'s rounds spreads over {swing:.0%}")
+            warnings.append(f"the middle half of {self.systems[0].name}'s rounds spreads over {swing:.0%}")
         for comparison in self.comparisons:
             uncertainty = comparison.speed.uncertainty
             if uncertainty > NOISY and comparison.verdict == "no difference":
@@ -121,7 +121,7 @@ class Outcome:
                     f"too noisy to detect a difference of {size} between {comparison.candidate} and"
                     f" {comparison.baseline}: measure longer, or on a quieter machine"
                 )
-        for system in self.measured:
+        for system in self.systems:
             if system.failed:
                 warnings.append(
                     f"{system.name}: {system.failed:,} of {system.failed + system.answered:,} pictures got no answer;"
@@ -147,7 +147,7 @@ def bench(
     min_seconds: float = 10.0,
     min_count: int | None = None,
     progress: ProgressCallback | None = None,
-) -> Outcome:
+) -> BenchmarkResult:
     """Measure systems round by round, A B A B …, all on the same pictures in the same round.
 
     Every system gets at least `min_seconds` of measured time, `min_count` answers (default: the scenario's own) and 12
@@ -174,7 +174,7 @@ def bench(
         SystemResult(system.name, tuple(rounds), tuple(map(scenario.speed, rounds)))
         for system, rounds in zip(systems, results, strict=True)
     )
-    return Outcome(scenario, len(images), min_count, measured, Conditions.between(before, snapshot()), cores)
+    return BenchmarkResult(scenario, len(images), min_count, measured, Conditions.between(before, snapshot()), cores)
 
 
 def _check(systems: Sequence[SystemUnderTest], images: Sequence[Picture], min_seconds: float) -> None:

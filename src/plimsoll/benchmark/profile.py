@@ -44,9 +44,9 @@ class Profile:
     no work, so it has no share."""
     rate: float
     """Pictures a second, end to end on all cores."""
-    front_rate: float
+    infinite_network_rate: float
     """Pictures a second on all cores if the network took no time: reading and preprocessing alone."""
-    network_rate: float
+    infinite_preprocessing_rate: float
     """Pictures a second on all cores if only the network took time."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from plimsoll.benchmark.footprint import Footprint
-from plimsoll.benchmark.measure import Outcome, SystemResult
+from plimsoll.benchmark.measure import BenchmarkResult, SystemResult
 from plimsoll.benchmark.profile import Profile
 from plimsoll.benchmark.rates import MaxRate
 from plimsoll.benchmark.scenarios import Server
@@ -20,7 +20,7 @@ from plimsoll.report.report import Report
 
 
 def report(
-    outcome: Outcome, *, profiles: Sequence[Profile] = (), footprints: Mapping[str, Footprint] | None = None
+    result: BenchmarkResult, *, profiles: Sequence[Profile] = (), footprints: Mapping[str, Footprint] | None = None
 ) -> Report:
     """Return the report of `bench`, with profiles and footprints (by the systems' names) where they were measured.
 
@@ -29,29 +29,29 @@ def report(
     latency against the bound, NaN (which never passes) where there were too few answers for the percentile.
     """
     figures: dict[str, float | int | str] = {}
-    for system in outcome.measured:
+    for system in result.systems:
         figures[f"{system.name}: images/s"] = system.rate.median
         figures |= {f"{system.name}: {name} ms": 1e3 * value for name, value in system.percentiles.items()}
-    figures |= {f"{pair.candidate} against {pair.baseline}": pair.verdict for pair in outcome.comparisons}
-    scenario = outcome.scenario
-    baseline, *others = [system.name for system in outcome.measured]
+    figures |= {f"{pair.candidate} against {pair.baseline}": pair.verdict for pair in result.comparisons}
+    scenario = result.scenario
+    baseline, *others = [system.name for system in result.systems]
     return Report(
         kind="bench",
         subject=f"{', '.join(others)} against {baseline}: {scenario.name}"
         if others
         else f"{baseline}: {scenario.name}",
-        checks=tuple(_check(system, scenario) for system in outcome.measured) if isinstance(scenario, Server) else (),
+        checks=tuple(_check(system, scenario) for system in result.systems) if isinstance(scenario, Server) else (),
         measurements=figures,
         details={
-            "scenario": _scenario(outcome),
-            "candidates": [_row(system, profiles, footprints or {}) for system in outcome.measured],
-            "comparisons": [_comparison(comparison) for comparison in outcome.comparisons],
+            "scenario": _scenario(result),
+            "candidates": [_row(system, profiles, footprints or {}) for system in result.systems],
+            "comparisons": [_comparison(comparison) for comparison in result.comparisons],
             "conditions": {
-                "load_before": outcome.conditions.load_before,
-                "busy_cores_of_others": outcome.conditions.others,
-                "steal": outcome.conditions.steal,
+                "load_before": result.conditions.load_before,
+                "busy_cores_of_others": result.conditions.others,
+                "steal": result.conditions.steal,
             },
-            "warnings": list[JsonValue](outcome.warnings),
+            "warnings": list[JsonValue](result.warnings),
         },
     )
 
@@ -72,14 +72,14 @@ def _check(system: SystemResult, server: Server) -> Check:
     )
 
 
-def _scenario(outcome: Outcome) -> dict[str, JsonValue]:
+def _scenario(result: BenchmarkResult) -> dict[str, JsonValue]:
     facts: dict[str, JsonValue] = {
-        "name": outcome.scenario.name,
-        "images": outcome.images,
-        "min_count": outcome.min_count,
-        "cores": outcome.cores,
+        "name": result.scenario.name,
+        "images": result.images,
+        "min_count": result.min_count,
+        "cores": result.cores,
     }
-    if isinstance(server := outcome.scenario, Server):
+    if isinstance(server := result.scenario, Server):
         facts.update(
             {
                 "rate": server.rate,
@@ -148,8 +148,8 @@ def _profile(profile: Profile) -> dict[str, JsonValue]:
         "stages": stages,
         "queue_ms": 1e3 * profile.queue,
         "images_per_second": profile.rate,
-        "with_infinitely_fast_network": profile.front_rate,
-        "with_infinitely_fast_preprocessing": profile.network_rate,
+        "with_infinitely_fast_network": profile.infinite_network_rate,
+        "with_infinitely_fast_preprocessing": profile.infinite_preprocessing_rate,
     }
 
 

@@ -122,7 +122,7 @@ def _measure(
     from plimsoll.errors import CheckError
 
     with bench_view.progress(enabled=not settings.json) as progress:
-        outcome = benchmark.bench(
+        result = benchmark.bench(
             systems,
             photos,
             scenario=_scenario(settings),
@@ -135,11 +135,11 @@ def _measure(
             benchmark.profile(system, photos, min_seconds=profile_seconds) for system in systems if with_profile
         ]
         footprints, notes = _footprints(systems, photos) if with_footprint else ({}, [])
-    report = benchmark.report(outcome, profiles=profiles, footprints=footprints)
+    report = benchmark.report(result, profiles=profiles, footprints=footprints)
     if settings.json:
         typer.echo(report.to_json())
     else:
-        bench_view.show(outcome, profiles, footprints, notes)
+        bench_view.show(result, profiles, footprints, notes)
     if failed := [check.name for check in report.checks if not check.passed]:
         raise CheckError(
             f"the latency bound of {1e3 * settings.latency_bound:g} ms is exceeded: {', '.join(failed)}",

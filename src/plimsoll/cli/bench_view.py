@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from plimsoll.benchmark import Estimate, Footprint, MaxRate, Outcome, Profile, RateTrial
+from plimsoll.benchmark import BenchmarkResult, Estimate, Footprint, MaxRate, Profile, RateTrial
 
 _STYLES = {"faster": "bold green", "slower": "bold red", "no difference": "bold yellow"}
 _BAR = 32
@@ -30,40 +30,38 @@ def progress(*, enabled: bool) -> Iterator[Callable[[float], None] | None]:
 
 
 def show(
-    outcome: Outcome, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]
+    result: BenchmarkResult, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]
 ) -> None:
     """Print everything about a finished benchmark."""
     console = Console(highlight=False)
-    for comparison in outcome.comparisons:
+    for comparison in result.comparisons:
         console.print(Text(comparison.sentence(), style=_STYLES[comparison.verdict]), soft_wrap=True)
-    if outcome.comparisons:
+    if result.comparisons:
         console.print()
-    console.print(_table(outcome, footprints))
+    console.print(_table(result, footprints))
     counts = (
-        f"{outcome.images:,} pictures, {len(outcome.measured[0].rounds)} rounds in turns, {outcome.cores} cores, from"
+        f"{result.images:,} pictures, {len(result.systems[0].rounds)} rounds in turns, {result.cores} cores, from"
         " file to answer"
     )
     console.print(Text(counts, style="dim"), soft_wrap=True)
     for profile in profiles:
         console.print()
         _show_profile(console, profile)
-    for warning in [*outcome.warnings, *notes]:
+    for warning in [*result.warnings, *notes]:
         console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
 
 
-def _table(outcome: Outcome, footprints: Mapping[str, Footprint]) -> Table:
+def _table(result: BenchmarkResult, footprints: Mapping[str, Footprint]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    ranks = sorted(
-        {name for system in outcome.measured for name in system.percentiles}, key=lambda name: float(name[1:])
-    )
+    ranks = sorted({name for system in result.systems for name in system.percentiles}, key=lambda name: float(name[1:]))
     table.add_column(
-        "candidate", overflow="fold", min_width=min(24, max(len(system.name) for system in outcome.measured))
+        "candidate", overflow="fold", min_width=min(24, max(len(system.name) for system in result.systems))
     )
     figures = ["images/s", *(f"{name.upper()} ms" for name in ranks)]
     cost_headings = ["MB on disk", "load s", "peak MB", "threads"] if footprints else []
     for heading in [*figures, *cost_headings, "answers"]:
         table.add_column(heading, justify="right", no_wrap=True)
-    for system in outcome.measured:
+    for system in result.systems:
         times = [f"{1e3 * system.percentiles[name]:.1f}" if name in system.percentiles else "–" for name in ranks]
         failed = f" ({system.failed:,} failed)" if system.failed else ""
         costs = _costs(footprints.get(system.name)) if footprints else []
@@ -108,8 +106,8 @@ def _show_profile(console: Console, profile: Profile) -> None:
     )
     console.print(
         Text(
-            f"  with an infinitely fast network: {profile.front_rate:,.0f} images/s; with infinitely fast"
-            f" preprocessing: {profile.network_rate:,.0f} images/s"
+            f"  with an infinitely fast network: {profile.infinite_network_rate:,.0f} images/s; with infinitely fast"
+            f" preprocessing: {profile.infinite_preprocessing_rate:,.0f} images/s"
         )
     )
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll import backends
-from plimsoll.benchmark import Offline, Outcome, SingleStream, SystemUnderTest, bench, profile
+from plimsoll.benchmark import BenchmarkResult, Offline, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
 from plimsoll.inference.predictor import Predictor
@@ -88,7 +88,7 @@ class JobContext(BaseModel):
         network = build.network(self.model, candidate, self.built, self.artifacts)
         return Predictor(ResolvedModel(network, candidate.target, candidate.preprocessing), cores=self.cores)
 
-    def bench(self, systems: Sequence[SystemUnderTest], pictures: Sequence[str], seconds: float) -> Outcome:
+    def bench(self, systems: Sequence[SystemUnderTest], pictures: Sequence[str], seconds: float) -> BenchmarkResult:
         """Measure in turns what the objective asks for."""
         scenario = SingleStream() if self.objective == "latency" else Offline()
         return bench(systems, pictures, scenario=scenario, min_seconds=seconds)
@@ -173,15 +173,15 @@ class TryJob(Job[TryResult]):
             profiled = profile(system, self.pictures, min_seconds=self.seconds / 8)
             with context.predictor(REFERENCE) as reference:
                 systems = SystemUnderTest("reference", reference), system
-                outcome = context.bench(systems, self.pictures, self.seconds)
+                result = context.bench(systems, self.pictures, self.seconds)
             measured = Measurements(
-                speed=_speeds(outcome)[name],
+                speed=_speeds(result)[name],
                 size_bytes=predictor.model.size,
                 build_seconds=built - started,
                 load_seconds=loaded - built,
                 peak_bytes=peak if peak is not None else math.nan,
                 stages={stage.name: 1e3 * stage.seconds for stage in profiled.stages},
-                infinite_network_images_per_second=profiled.front_rate,
+                infinite_network_images_per_second=profiled.infinite_network_rate,
             )
             return TryResult(answers=answers, measured=measured)
 
@@ -208,8 +208,8 @@ class FinalBenchmarkJob(Job[FinalBenchmark]):
             systems = [SystemUnderTest("reference", stack.enter_context(context.predictor(REFERENCE)))]
             for candidate in self.candidates:
                 systems.append(SystemUnderTest(candidate.key, stack.enter_context(context.predictor(candidate))))
-            outcome = context.bench(systems, self.pictures, self.seconds)
-        return FinalBenchmark(speeds=_speeds(outcome), warnings=tuple(outcome.warnings))
+            result = context.bench(systems, self.pictures, self.seconds)
+        return FinalBenchmark(speeds=_speeds(result), warnings=tuple(result.warnings))
 
 
 class StageProfile(ResultModel):
@@ -245,7 +245,7 @@ class ProfileJob(Job[StageProfile]):
         )
         return StageProfile(
             stages=StageTimes(reference=reference_stages, winner=winner_stages),
-            infinite_network_images_per_second=median(winner.front_rate for _, winner in turns),
+            infinite_network_images_per_second=median(winner.infinite_network_rate for _, winner in turns),
         )
 
 
@@ -277,9 +277,9 @@ class CompareLayersJob(Job[LayerComparison]):
         )
 
 
-def _speeds(outcome: Outcome) -> dict[str, Speed]:
+def _speeds(result: BenchmarkResult) -> dict[str, Speed]:
     """Return the speed of every system but the first, relative to the first."""
-    rates = {measured.name: measured.rate.median for measured in outcome.measured}
+    rates = {measured.name: measured.rate.median for measured in result.systems}
     return {
         comparison.candidate: Speed(
             ratio=comparison.speed.median,
@@ -288,9 +288,9 @@ def _speeds(outcome: Outcome) -> dict[str, Speed]:
             verdict=comparison.verdict,
             images_per_second=rates[comparison.candidate],
             measured_images_per_second=rates[comparison.candidate],
-            reference_images_per_second=outcome.measured[0].rate.median,
+            reference_images_per_second=result.systems[0].rate.median,
         )
-        for comparison in outcome.comparisons
+        for comparison in result.comparisons
     }
 
 

@@ -75,31 +75,31 @@ def test_candidates_take_turns_on_the_same_pictures(stack: ExitStack, tmp_path: 
     a, b = pair(stack, tmp_path)
     images = pictures(tmp_path)
     scenario = Scripted({id(a.predictor): 0.25, id(b.predictor): 0.125})
-    outcome = bench([a, b], images, scenario=scenario, min_seconds=2.0)
+    result = bench([a, b], images, scenario=scenario, min_seconds=2.0)
     order = [who for who, _, _ in scenario.log]
     assert order == [id(a.predictor), id(b.predictor)] * (len(order) // 2)
     assert [number for _, number, _ in scenario.log] == [index // 2 for index in range(len(order))]
     assert all(first[2] == second[2] for first, second in zip(scenario.log[::2], scenario.log[1::2], strict=True))
     flat = [picture for _, _, chunk in scenario.log[::2] for picture in chunk]
     assert flat == [images[index % 3] for index in range(len(flat))], "round and round over all pictures"
-    assert len(outcome.measured[0].rounds) == 16, "until the quicker one has its minimum time"
-    assert outcome.comparisons[0].speed.median == pytest.approx(2)
-    assert outcome.comparisons[0].verdict == "faster"
+    assert len(result.systems[0].rounds) == 16, "until the quicker one has its minimum time"
+    assert result.comparisons[0].speed.median == pytest.approx(2)
+    assert result.comparisons[0].verdict == "faster"
 
 
 def test_the_count_is_reached_even_when_the_time_is(stack: ExitStack, tmp_path: Path) -> None:
     a, b = pair(stack, tmp_path)
     scenario = Scripted({id(a.predictor): 0.125, id(b.predictor): 0.125}, answers=1)
-    outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=20)
-    assert [system.answered for system in outcome.measured] == [20, 20]
+    result = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=20)
+    assert [system.answered for system in result.systems] == [20, 20]
 
 
 def test_a_run_ends_after_five_times_its_minimum_time(stack: ExitStack, tmp_path: Path) -> None:
     a, b = pair(stack, tmp_path)
     scenario = Scripted({id(a.predictor): 0.5, id(b.predictor): 0.5}, answers=1)
-    outcome = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=1000)
-    assert len(outcome.measured[0].rounds) == 10
-    assert [text for text in outcome.warnings if "10 answers when the time was over, expected at least 1,000" in text]
+    result = bench([a, b], pictures(tmp_path), scenario=scenario, min_seconds=1.0, min_count=1000)
+    assert len(result.systems[0].rounds) == 10
+    assert [text for text in result.warnings if "10 answers when the time was over, expected at least 1,000" in text]
 
 
 @pytest.mark.parametrize("scenario", [Offline(), SingleStream()], ids=lambda scenario: str(scenario.name))
@@ -107,21 +107,21 @@ def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(
     stack: ExitStack, tmp_path: Path, scenario: Scenario
 ) -> None:
     candidates = pair(stack, tmp_path, 0.3, 0.02)
-    outcome = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
-    (comparison,) = outcome.comparisons
+    result = bench(candidates, pictures(tmp_path), scenario=scenario, min_seconds=0.5, min_count=8)
+    (comparison,) = result.comparisons
     assert comparison.verdict != "slower"
     assert comparison.speed.median > 1
-    assert all(system.answered >= 8 and not system.failed for system in outcome.measured)
+    assert all(system.answered >= 8 and not system.failed for system in result.systems)
 
 
 def test_what_was_failed_is_told(stack: ExitStack, tmp_path: Path) -> None:
     (candidate, _) = pair(stack, tmp_path, 0.01)
     (tmp_path / "none.png").write_bytes(b"no picture")
-    outcome = bench([candidate], [*pictures(tmp_path), str(tmp_path / "none.png")], min_seconds=0.3, min_count=8)
-    measured = outcome.measured[0]
+    result = bench([candidate], [*pictures(tmp_path), str(tmp_path / "none.png")], min_seconds=0.3, min_count=8)
+    measured = result.systems[0]
     assert measured.failed > 0
     assert measured.answered == pytest.approx(3 * measured.failed, rel=0.5)
-    assert [text for text in outcome.warnings if "got no answer" in text and "not a picture" in text]
+    assert [text for text in result.warnings if "got no answer" in text and "not a picture" in text]
 
 
 def test_what_can_not_be_measured_is_refused(stack: ExitStack, tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_what_can_not_be_measured_is_refused(stack: ExitStack, tmp_path: Path) -
 def test_the_report_holds_everything_and_is_legal_json(stack: ExitStack, tmp_path: Path) -> None:
     a, b = pair(stack, tmp_path)
     server = Scripted({id(a.predictor): 0.25, id(b.predictor): 0.25})
-    outcome = bench([a, b], pictures(tmp_path), scenario=server, min_seconds=1.0)
-    written = report(outcome)
+    result = bench([a, b], pictures(tmp_path), scenario=server, min_seconds=1.0)
+    written = report(result)
     assert written.kind == "bench"
     assert written.measurements["A: images/s"] == 40
     assert written.measurements["B against A"] == "no difference"

@@ -29,9 +29,9 @@ def test_stages_and_shares(tmp_path: Path) -> None:
     inference = next(stage for stage in profiled.stages if stage.name == "inference")
     assert inference.seconds >= 0.2
     assert inference.share > 0.5
-    assert profiled.network_rate <= 2 / 0.2
+    assert profiled.infinite_preprocessing_rate <= 2 / 0.2
     assert profiled.rate <= 2 / 0.2
-    assert profiled.front_rate > profiled.network_rate
+    assert profiled.infinite_network_rate > profiled.infinite_preprocessing_rate
     assert profiled.queue >= 0
 
 
