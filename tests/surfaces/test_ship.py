@@ -104,7 +104,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
     here = plimsoll("verify", made.bundle)
     assert here.returncode == 0, here.stdout + here.stderr
     assert "proof: ship of digits (digits.onnx" in here.stdout
-    assert "✓ this machine is as the one where it was proven" in here.stdout
+    assert "✓ this machine is like the one where it was proven" in here.stdout
 
 
 def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(
@@ -134,7 +134,7 @@ def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhe
     edit(made.bundle, lambda data: data["environment"].update(processor="Cray-1", instruction_sets=["vectors"]))
     there = plimsoll("verify", made.bundle)
     assert there.returncode == 0, there.stdout + there.stderr
-    assert "this machine is not as the one where it was proven" in there.stdout
+    assert "this machine is not like the one where it was proven" in there.stdout
     assert "packed on Cray-1, here" in there.stdout
     assert "only where packed vectors" in there.stdout
     assert "Answers may differ in their last digits" in there.stdout

@@ -1,4 +1,4 @@
-"""`plimsoll import IMPORTER --out model.onnx`."""
+"""`plimsoll import SOURCE --out model.onnx`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from plimsoll.cli import options
 
 if TYPE_CHECKING:
     from plimsoll.importers.base import ImportOptions
@@ -16,44 +18,56 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="IMPORTER",
-            help="A model of another framework: a file, a folder, or the beginning of a checkpoint's names.",
+            metavar="SOURCE", help="A model of another framework: a file, a folder, or the prefix of a checkpoint."
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="NAME.onnx; or NAME.plimsoll or NAME.zip, a bundle, which needs --spec.")
+        Path,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="NAME.onnx; or a bundle, NAME.plimsoll or NAME.zip, which needs --spec."
+        ),
     ],
     spec: Annotated[
         Path | None,
-        typer.Option(help="The model's Spec. It goes into the bundle, or is only checked against the model."),
+        typer.Option("--spec", metavar="FILE", help="The model's Spec, checked against it; a bundle contains it."),
     ] = None,
     inputs: Annotated[
-        str, typer.Option(help="The tensors to feed, by the source's names, with commas. Default: found.")
+        str, typer.Option("--inputs", metavar="NAME,…", help="Input tensors, by the source's names. Default: detected.")
     ] = "",
     outputs: Annotated[
-        str, typer.Option(help="The tensors to answer with, by the source's names, with commas. Default: found.")
+        str,
+        typer.Option("--outputs", metavar="NAME,…", help="Output tensors, by the source's names. Default: detected."),
     ] = "",
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="An input's shape where the file leaves it open: NAME=N,224,224,3; may be repeated."),
+        typer.Option(
+            "--shape",
+            metavar="NAME=SIZES",
+            help="An input's shape where the source leaves it open, for example x=N,224,224,3; may be repeated.",
+        ),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Fix the batch to this size. Default: free, where the source has it free.")
+        int | None, typer.Option("--batch", min=1, help="Fix the batch to this size. Default: as in the source.")
     ] = None,
     architecture: Annotated[
-        str, typer.Option(help="What bare weights belong to: a name, or module:callable with --trust.")
+        str,
+        typer.Option(
+            "--architecture", metavar="NAME", help="The network of bare weights; or module:callable, with --trust."
+        ),
     ] = "",
     trust: Annotated[
         bool,
         typer.Option(
-            "--trust", help="Let the file run its own code. Only where you trust its author like that of a program."
+            "--trust", help="Let the file run its own code: only if you trust its author as you do a program's."
         ),
     ] = False,
     keep: Annotated[
         Path | None,
-        typer.Option(help="Keep the intermediate form, too: of TensorFlow the frozen and folded graph, NAME.pb."),
+        typer.Option(
+            "--keep", metavar="FILE", help="Keep the intermediate form too: for TensorFlow the frozen graph, NAME.pb."
+        ),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    force: options.Force = False,
 ) -> None:
     """Convert a model of another framework to ONNX, and prove that it answers as its own framework does."""
     import tempfile
@@ -65,13 +79,13 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
 
     for file in (out, keep):
         if file is not None and file.exists() and not force:
-            raise InputError(f"{file}: is there already", "Choose another name, or give --force.")
+            raise InputError(f"{file} exists", "Choose another name, or overwrite it with --force.")
     if out.suffix not in {".onnx", ".plimsoll", ".zip"}:
-        raise InputError(f"--out {out}: found '{out.suffix}', expected a name that ends in .onnx, .plimsoll or .zip")
+        raise InputError(f"--out: '{out}' does not end in .onnx, .plimsoll or .zip")
     given = spec_files.read(spec) if spec is not None else None
     if given is None and out.suffix != ".onnx":
         raise InputError(
-            f"{out}: a bundle says which input steps the model needs, and nobody has",
+            f"{out}: a bundle needs a Spec, which says how pictures become the model's input",
             "Give --spec FILE, or --out NAME.onnx.",
         )
     options = ImportOptions(
@@ -89,13 +103,13 @@ def _names(given: str) -> tuple[str, ...]:
 
 
 def _shape(given: str) -> tuple[str, tuple[int | None, ...]]:
-    """Read `NAME=N,224,224,3`; what is no number is a free size."""
+    """Read `NAME=N,224,224,3`; a size that is not a number is free."""
     from plimsoll.errors import InputError
 
     name, _, sizes = given.rpartition("=")
     parts = [part.strip() for part in sizes.split(",")]
     if not name or not all(part.isdecimal() or part.isidentifier() or part == "?" for part in parts):
-        raise InputError(f"--shape {given}: expected NAME=N,224,224,3")
+        raise InputError(f"--shape: '{given}' is not a name and sizes", "For example --shape x=N,224,224,3.")
     return name, tuple(int(part) if part.isdecimal() else None for part in parts)
 
 
@@ -141,8 +155,8 @@ def _put(imported: ImportedModel, out: Path, force: bool) -> None:
     for file, target in beside.items():
         if target.exists() and not force:
             raise InputError(
-                f"{target}: is there already, and the model's weights go there",
-                "Choose another folder, or give --force.",
+                f"{target} exists, and the model's weights go there",
+                "Choose another folder, or overwrite it with --force.",
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)

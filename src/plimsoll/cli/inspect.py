@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from plimsoll.cli import options
 from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from plimsoll.onnx.load import Value
 
 MOST_OPERATORS = 15
-"""So many operators have a row of their own."""
+"""This many operators have a row each."""
 
 
 def inspect(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a model file or a bundle.")],
-    spec: Annotated[Path | None, typer.Option("--spec", help="Check that this Spec fits the model.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    spec: Annotated[
+        Path | None, typer.Option("--spec", metavar="FILE", help="Check that this Spec fits the model.")
+    ] = None,
+    json_: options.Json = False,
     graph: Annotated[
         bool, typer.Option("--graph", help="Show the graph in a browser, with Netron, until Ctrl-C.")
     ] = False,
 ) -> None:
-    """Show what is in a network: inputs, outputs, operators, parameters, arithmetic for one picture."""
+    """Show what a network consists of: inputs, outputs, operators, parameters, and the arithmetic for one picture."""
     from rich.console import Console
 
     from plimsoll.inference.resolve import open_model

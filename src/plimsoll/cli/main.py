@@ -62,8 +62,8 @@ app.add_typer(toolchains.app, name="toolchains")
 app.add_typer(keys.app, name="keys")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"plimsoll {plimsoll.__version__}")
         raise typer.Exit
 
@@ -73,9 +73,9 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but answers and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only results and errors.")] = False,
 ) -> None:
-    """Set up what all commands share."""
+    """Set up logging for all commands."""
     del version
     logger = logging.getLogger("plimsoll")
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -87,9 +87,7 @@ def options(
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 a runtime failed, 130 interrupted."""
-    warnings.filterwarnings(
-        "ignore", module="PIL"
-    )  # Its remarks on damaged metadata; what can't be decoded is an error.
+    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata; what can't be decoded is an error
     try:
         app()
     except PlimsollError as error:
@@ -99,7 +97,7 @@ def main() -> None:
         typer.echo("interrupted", err=True)
         code = 130
     except BrokenPipeError:
-        # Whoever read our output (head, less) has seen enough.
+        # The reader of our output (head, less) has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback reaches a user
@@ -120,12 +118,12 @@ def _say(error: PlimsollError) -> None:
 
 
 def _internal(error: Exception) -> int:
-    """Keep the traceback in a file and say where it lies."""
+    """Write the traceback to a file and say where it is."""
     with tempfile.NamedTemporaryFile(
         "w", prefix="plimsoll-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as log:
         traceback.print_exception(error, file=log)
     typer.secho("internal error: ", fg="red", bold=True, nl=False, err=True)
     typer.echo(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", err=True)
-    typer.echo(f"  This is a mistake in Plimsoll. Please report it with {Path(log.name)}", err=True)
+    typer.echo(f"  This is a bug in Plimsoll. Please report it with {Path(log.name)}", err=True)
     return 70

@@ -147,7 +147,7 @@ OutBundle = Annotated[
     typer.Option("--out", "-o", metavar="BUNDLE", help="The bundle to write: a folder, or a file if it ends in .zip."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already there.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def settings(pairs: Iterable[str]) -> dict[str, str]:

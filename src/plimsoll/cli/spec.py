@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.cli import options
+
 if TYPE_CHECKING:
     from plimsoll.spec import Spec
 
 app = typer.Typer(
-    help="Show and check Specs: the contract of a model, from a picture's bytes to the meaning of the answer.",
+    help="Show, check and export Specs: a Spec is the contract of a model, from a picture's bytes to its meaning.",
     no_args_is_help=True,
 )
 
@@ -44,9 +47,11 @@ def _read(model: str) -> Spec:
 @app.command()
 def check(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="A Spec file (.toml).")],
-    model: Annotated[Path | None, typer.Option("--model", "-m", help="A model file that the Spec should fit.")] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", "-m", metavar="FILE", help="A model file that the Spec has to fit.")
+    ] = None,
 ) -> None:
-    """Check a Spec, and whether it fits a model."""
+    """Check a Spec, and that it fits a model."""
     from plimsoll import importers
     from plimsoll.core.fit import only_input
     from plimsoll.onnx.signature import Signature
@@ -56,14 +61,14 @@ def check(
     form = read.input.tensor_spec
     shape = ", ".join("any" if size is None else str(size) for size in form.shape)
     typer.echo(
-        f"{spec}: a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout},"
+        f"{spec} is a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout},"
         f" {form.colour}), task {read.output.task}"
     )
     if model is not None:
         network = importers.read(model, read)
         if network.format == "onnx":
             only_input(read, Signature.of(network).inputs, model.name)
-        typer.echo(f"{model}: the Spec fits it")
+        typer.echo(f"{model}: the Spec fits")
 
 
 @app.command()
@@ -74,28 +79,35 @@ def schema() -> None:
     typer.echo(json.dumps(notes.schema(), indent=2, ensure_ascii=False))
 
 
+def _tools() -> Iterable[str]:
+    from plimsoll import backends
+
+    return [name for name in backends.names() if backends.get(name).exports_settings]
+
+
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A zoo name, a bundle, or a Spec file (.toml).")],
-    for_: Annotated[str, typer.Option("--for", help="The runtime whose calibration tool takes it.")],
+    for_: Annotated[
+        str, options.choice("--for", _tools, "The runtime whose calibration tool reads the settings.", noun="tool")
+    ],
     images: Annotated[
         str,
-        typer.Option("--images", "-i", metavar="DIR", help="The folder of calibration pictures that the file names."),
+        typer.Option(
+            "--images", "-i", metavar="DIR", help="The folder of calibration pictures that the settings name."
+        ),
     ] = "images/",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write it here instead of printing it.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write to this file instead of standard output.")
     ] = None,
 ) -> None:
-    """Write a Spec's preprocessing as the settings of a runtime's own calibration tool; warn of what it does
-    differently."""
+    """Write a Spec's preprocessing as settings of a runtime's own calibration tool, with a warning where that tool
+    differs."""
     import logging
 
     from plimsoll import backends
     from plimsoll.errors import InputError
 
-    tools = [name for name in backends.names() if backends.get(name).exports_settings]
-    if for_ not in tools:
-        raise InputError(f"--for: unknown tool '{for_}'", f"Choose from: {', '.join(tools)}.")
     settings = backends.get(for_).calibrator_settings(_read(model), images)
     for warning in settings.warnings:
         logging.getLogger("plimsoll").warning("%s", warning)
@@ -105,4 +117,4 @@ def export(
     try:
         out.write_text(settings.text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{out}: can't write it: {error.strerror}") from error
+        raise InputError(f"can't write {out}: {error.strerror}") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
+
+from plimsoll.cli import options
 
 
 def targets(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """List the targets that models can be built for: what this machine has, and the command that adds what is missing."""
     import json
@@ -31,7 +31,7 @@ def targets(
         for backend in map(backends.get, backends.names())
         for available in backend.targets()
     ]
-    if as_json:
+    if json_:
         typer.echo(json.dumps(rows, indent=2))
         return
     table = Table(box=None, pad_edge=False)

@@ -6,40 +6,40 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Environments of their own for heavy converters, made on first use.")
+app = typer.Typer(help="Manage toolchains: isolated environments for heavy converters, created on first use.")
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Toolchains; `plimsoll toolchains` lists them.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="`plimsoll toolchains` lists them.")]
 
 
 @app.callback(invoke_without_command=True)
 def default(context: typer.Context) -> None:
-    """List the toolchains where no other command is given."""
+    """List the toolchains if no command is given."""
     if context.invoked_subcommand is None:
         list_()
 
 
 @app.command("list")
 def list_() -> None:
-    """List the toolchains: whether each is made, what it takes on disk, what it is for."""
+    """List the toolchains: whether each exists, its size on disk, its purpose."""
     from rich.console import Console
     from rich.table import Table
 
     from plimsoll.system import toolchains
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "made", "MB"):
+    for heading in ("name", "created", "MB"):
         table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
-    table.add_column("what it is for")
+    table.add_column("purpose")
     for name in toolchains.names():
-        one = toolchains.describe(name)
-        size = f"{one.size_bytes / 1e6:,.0f}" if one.size_bytes else f"[dim]≈ {one.megabytes:,}[/]"
-        table.add_row(f"[bold]{name}[/]", "yes" if one.made else "[dim]no[/]", size, one.purpose)
+        toolchain = toolchains.describe(name)
+        size = f"{toolchain.size_bytes / 1e6:,.0f}" if toolchain.size_bytes else f"[dim]≈ {toolchain.megabytes:,}[/]"
+        table.add_row(f"[bold]{name}[/]", "yes" if toolchain.made else "[dim]no[/]", size, toolchain.purpose)
     Console().print(table)
 
 
 @app.command()
 def make(names: Names) -> None:
-    """Make toolchains now, for example before the network goes; print where each is kept."""
+    """Create toolchains now, for example before going offline, and print where each is."""
     from plimsoll.system import toolchains
 
     for name in names:
@@ -48,7 +48,7 @@ def make(names: Names) -> None:
 
 @app.command()
 def remove(names: Names) -> None:
-    """Remove toolchains, with what older versions of Plimsoll left of them. They are made again when they are needed."""
+    """Remove toolchains, including those of older versions of Plimsoll. They are created again when needed."""
     from plimsoll.system import toolchains
 
     for name in names:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from plimsoll.cli import options
 from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
 
 def verify(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="A bundle: a folder or a .zip.")],
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json_: options.Json = False,
 ) -> None:
     """Check every file of a bundle, and that it answers here as it did where it was packed.
 
-    Exit code 1 if it does not.
+    Exits with code 1 if it does not.
     """
     from plimsoll.bundle import Bundle
     from plimsoll.bundle.verification import verify as run
@@ -69,33 +70,31 @@ def _show(report: Report, files: int) -> None:
 
 
 def _machine(report: Report) -> list[Text]:
-    """Return in words whether this machine is as the one where the bundle was packed, how it differs, and what follows
-    from that."""
+    """Say whether this machine is like the one where the bundle was packed, how it differs, and what follows."""
     from rich.text import Text
 
     from plimsoll.bundle.verification import ROUNDING
 
-    found = {name: str(value) for name, value in report.measurements.items()}
-    where = "proven" if "proof" in found else "packed"
-    lines = [Text(f"proof: {printable(found['proof'], 500)}")] if "proof" in found else []
-    facts = {name.removeprefix("same "): value for name, value in found.items() if name.startswith("same ")}
-    others = [name for name, value in facts.items() if value != "yes"]
-    if not others:
-        return [*lines, Text(f"✓ this machine is as the one where it was {where}: {', '.join(facts)}", style="green")]
-    lines.append(Text(f"this machine is not as the one where it was {where}:", style="yellow"))
+    measurements = {name: str(value) for name, value in report.measurements.items()}
+    where = "proven" if "proof" in measurements else "packed"
+    lines = [Text(f"proof: {printable(measurements['proof'], 500)}")] if "proof" in measurements else []
+    facts = {name.removeprefix("same "): value for name, value in measurements.items() if name.startswith("same ")}
+    different = [name for name, value in facts.items() if value != "yes"]
+    if not different:
+        return [*lines, Text(f"✓ this machine is like the one where it was {where}: {', '.join(facts)}", style="green")]
+    lines.append(Text(f"this machine is not like the one where it was {where}:", style="yellow"))
     lines += [
-        Text(f"  other {name}: {printable(facts[name].removeprefix('no: '), 500)}", style="dim") for name in others
+        Text(f"  other {name}: {printable(facts[name].removeprefix('no: '), 500)}", style="dim") for name in different
     ]
-    rounding = [fact.replace("_", " ") for fact in ROUNDING]
-    if any(name in rounding for name in others):
+    if any(fact.replace("_", " ") in different for fact in ROUNDING):
         consequence = (
             "Answers may differ in their last digits: the checks above say by how much, and `plimsoll prove` proves"
             " them here."
         )
     else:
         consequence = (
-            "Instruction sets and versions are the same, so it rounds alike and the proof carries over; its speed was"
-            " measured elsewhere."
+            "Instruction sets and versions are the same, so results round alike and the proof carries over; the speed"
+            " was measured elsewhere."
         )
     return [*lines, Text(consequence)]
 

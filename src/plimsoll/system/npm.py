@@ -160,7 +160,7 @@ def _take(wanted: NpmFiles, tarball: Path) -> None:
                 if not _is(path, wanted.files[name]):
                     raise BackendMissingError(
                         f"{wanted.requirement}: {name} is not the file that was pinned",
-                        "This is a mistake in Plimsoll: please report it.",
+                        "This is a bug in Plimsoll: please report it.",
                     )
         for name, path in wanted.paths().items():
             path.parent.mkdir(parents=True, exist_ok=True)
