@@ -155,9 +155,9 @@ def hook(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn"):
         sys.exit(f"{{event}} {{arguments}}")
 sys.addaudithook(hook)
-from plimsoll.backends.mnn.job import run
+from plimsoll.backends.mnn.conversion import run
 source, made = {str(tmp_path / "net.onnx")!r}, {str(tmp_path / "net.mnn")!r}
-run({{"tool": "mnnconvert", "made": made, "arguments": ["-f", "ONNX", "--modelFile", source, "--MNNModel", made, "--bizCode", "x"]}})
+run({{"tool": "mnnconvert", "result": made, "arguments": ["-f", "ONNX", "--modelFile", source, "--MNNModel", made, "--bizCode", "x"]}})
 assert not any("log" == name.rpartition(".")[2] and "MNN" in name for name in sys.modules), "its telemetry was imported"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.litert import conversion, tflite_file
-from plimsoll.backends.litert.metadata import export
 from plimsoll.backends.litert.session import LiteRtSession
 from plimsoll.backends.litert.tflite_file import Tflite
 from plimsoll.core.foreign import require, translate
@@ -101,5 +100,3 @@ def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan
 
 
 BACKEND = LiteRt()
-
-__all__ = ["BACKEND", "LiteRt", "LiteRtOptions", "export"]

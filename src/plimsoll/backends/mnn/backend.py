@@ -9,8 +9,8 @@ from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, CalibratorSettings, Options, ThreadPlan
 from plimsoll.backends.mnn import conversion, quantizer_config
+from plimsoll.backends.mnn.conversion import INSTALL
 from plimsoll.backends.mnn.graph import MnnFile
-from plimsoll.backends.mnn.job import INSTALL
 from plimsoll.backends.mnn.session import MnnInterpreter, MnnSession, muted
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, Reader
@@ -98,5 +98,3 @@ def _arithmetic(precision: str) -> str:
 
 
 BACKEND = Mnn()
-
-__all__ = ["BACKEND", "Mnn", "MnnOptions"]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.mnn import grids
 from plimsoll.backends.mnn.graph import Graph
-from plimsoll.backends.mnn.job import INSTALL
 from plimsoll.backends.mnn.session import MnnInterpreter, muted
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
@@ -29,6 +28,8 @@ from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
 from plimsoll.system import subprocesses
 from plimsoll.system.subprocesses import JobError, ProcessLimits
+
+INSTALL = "pip install 'plimsoll-line[mnn]'"
 
 CALIBRATORS = {
     "kl": ("KL", "MAX_ABS"),
@@ -86,10 +87,27 @@ def _workplace() -> Iterator[Path]:
     shutil.rmtree(work, ignore_errors=True)
 
 
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Run MNN's converter or quantizer, in a process of its own: on what they don't like they abort it.
+
+    `arguments` are the command line's. The tools are called in MNN's extension module: its Python modules of the same
+    names, and its console scripts, install a package that sends usage data to its makers (`MNN.tools.utils.log`).
+    Raises BuildError where they write nothing.
+    """
+    tools = require("_tools", INSTALL)
+    result = Path(payload["result"])
+    result.unlink(missing_ok=True)
+    arguments = [payload["tool"], *payload["arguments"]]
+    done = tools.mnnconvert(arguments) if payload["tool"] == "mnnconvert" else tools.mnnquant(arguments)
+    if done is False or not result.is_file() or result.stat().st_size == 0:
+        raise BuildError(f"{payload['tool']} wrote no file", "Its output is in the log.")
+    return {}
+
+
 def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
     try:
         subprocesses.run_job(
-            "plimsoll.backends.mnn.job", {"tool": tool, "arguments": arguments, "made": str(made)}, work / tool, _LIMITS
+            __name__, {"tool": tool, "arguments": arguments, "result": str(made)}, work / tool, _LIMITS
         )
     except JobError as error:
         raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error

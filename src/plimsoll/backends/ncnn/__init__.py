@@ -1,4 +1,10 @@
-"""ncnn on the CPU."""
+"""ncnn on the CPU.
+
+- `backend`: targets, options; `session`: a loaded network
+- `conversion`: converts ONNX networks, in the toolchain `pnnx` (`toolchain`)
+- `network`: reads and writes ncnn's files
+- `int8_table`: the tables of ncnn's quantizer
+"""
 
 from __future__ import annotations
 

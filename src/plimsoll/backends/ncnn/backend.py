@@ -85,5 +85,3 @@ class Ncnn(Backend):
 
 
 BACKEND = Ncnn()
-
-__all__ = ["BACKEND", "Ncnn", "NcnnOptions"]

@@ -125,5 +125,3 @@ class TensorRt(Backend):
 
 
 BACKEND = TensorRt()
-
-__all__ = ["BACKEND", "TensorRt", "TensorRtOptions"]

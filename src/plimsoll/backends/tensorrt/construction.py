@@ -10,20 +10,25 @@ import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plimsoll import __version__
 from plimsoll.backends.base import CalibrationData
-from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime, symmetry
+from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
+from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.form import OnnxForm, form_of, require_form
 from plimsoll.system import cache, gpu, subprocesses
 
+if TYPE_CHECKING:
+    from onnx import NodeProto
+
+_INT8, _INT32 = np.dtype(np.int8), np.dtype(np.int32)
 CALIBRATORS = ("entropy", "minmax")
 """TensorRT 10's own: IInt8EntropyCalibrator2 and IInt8MinMaxCalibrator."""
 
@@ -94,7 +99,7 @@ def _prepared(model: Model, target: Target, request: BuildRequest, folder: Path)
     if target.precision == "bfloat16" and runtime.generation() >= runtime.STRONGLY_TYPED:
         return bfloat16.converted(model, folder)
     if target.precision == "int8" and _implicit(model, target, request) is None:
-        symmetry.require(model)
+        _require_symmetric(model)
     return model.path.absolute()
 
 
@@ -145,3 +150,29 @@ def _sizes(model: Model) -> list[int | None]:
     """Return the picture's sizes by the Spec, without the batch: what a network that leaves them free is built for;
     empty without a Spec."""
     return list(model.spec.input.tensor_spec.shape) if model.spec is not None else []
+
+
+def _require_symmetric(model: Model) -> None:
+    """Raise BuildError where a network's Q/DQ has another type than int8 (int32 for biases), or a zero point that isn't
+    0."""
+    graph = onnx_graph.Graph(onnx_graph.load(model))
+    foreign = [node.input[0] for node in graph.nodes if not _fits(graph, node)]
+    if foreign:
+        shown = ", ".join(f"'{name}'" for name in foreign[:3]) + (" …" if len(foreign) > 3 else "")
+        raise BuildError(
+            f"{model.path}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise"
+            f" (uint8, or a zero point): {shown}",
+            "Quantize the float32 network for this target: plimsoll.quantize.StaticOptions.for_target(target).",
+        )
+
+
+def _fits(graph: onnx_graph.Graph, node: NodeProto) -> bool:
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        return True
+    if len(node.input) > 2 and node.input[2]:
+        zero = graph.value(node.input[2])
+        return zero is not None and zero.dtype in (_INT8, _INT32) and not np.any(zero)
+    if node.op_type == "QuantizeLinear":
+        return False  # without a zero point it makes uint8
+    stored = graph.value(node.input[0])
+    return stored is None or stored.dtype in (_INT8, _INT32)

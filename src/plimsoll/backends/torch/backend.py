@@ -117,5 +117,3 @@ def _lacking(precision: str) -> str:
 
 
 BACKEND = Torch()
-
-__all__ = ["BACKEND", "Torch", "TorchOptions"]

@@ -7,13 +7,15 @@ Compiled programs are machine code. They are never part of a bundle and only eve
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from plimsoll import __version__
-from plimsoll.core.foreign import require
+from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
@@ -22,6 +24,8 @@ from plimsoll.system import cache, gpu, host, subprocesses
 
 INSTALL = "pip install 'plimsoll-line[torch]'"
 PROGRAM = "program.pt2"
+_EXAMPLE_BATCH = 2
+"""PyTorch takes a size of 1 that it sees for one that is always 1."""
 _BY_HAND = "Without a compiler: --set compiler=none."
 
 
@@ -111,14 +115,48 @@ def _compile(request: CompileRequest, kept: Path) -> None:
             "scratch": str(work / "inductor"),
         }
         try:
-            subprocesses.run_job(
-                "plimsoll.backends.torch.job", payload, work, subprocesses.ProcessLimits(seconds=60 * request.minutes)
-            )
+            subprocesses.run_job(__name__, payload, work, subprocesses.ProcessLimits(seconds=60 * request.minutes))
         except subprocesses.JobError as error:
             raise BuildError(
                 f"{request.model.path.name}: PyTorch can't compile it for {request.target}: {error.message}",
                 f"{error.hint} {_BY_HAND}",
             ) from error
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Write the compiled program to `payload["out"]`, in a process of its own; raises BuildError."""
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = payload["scratch"]
+    os.environ["TRITON_CACHE_DIR"] = str(Path(payload["scratch"]) / "triton")
+    torch = require("torch", INSTALL)
+    inductor = require("torch._inductor", INSTALL)
+    from plimsoll.backends.torch import graph
+
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    model = Model(Path(payload["network"]), "onnx", files=tuple(map(Path, payload["files"])))
+    inputs, _ = interface(model)
+    with translate(BuildError, "PyTorch"):
+        module = graph.translated(model, getattr(torch, payload["precision"])).to(payload["where"])
+        examples = tuple(_example(torch, one, payload) for one in inputs)
+        batch = torch.export.Dim("batch", min=1, max=payload["max_batch"])
+        free = tuple({0: batch} if one.shape[:1] == (None,) else None for one in inputs)
+        with torch.no_grad():
+            program = torch.export.export(module, examples, dynamic_shapes=(free,))
+            settings = {"max_autotune": payload["tuned"], "cpp.dynamic_threads": True, "freezing": True}
+            inductor.aoti_compile_and_package(program, package_path=payload["out"], inductor_configs=settings)
+    return {}
+
+
+def _example(torch: Any, info: TensorInfo, payload: dict[str, Any]) -> Any:
+    """Return an input to export with; raises BuildError for a size that nothing fixes."""
+    sizes = payload["sizes"] if len(payload["sizes"]) == len(info.shape) - 1 else [None] * (len(info.shape) - 1)
+    inner = [given if size is None else size for size, given in zip(info.shape[1:], sizes, strict=True)]
+    if None in inner:
+        raise BuildError(
+            f"the input '{info.name}' has free sizes besides the batch",
+            "Fix them in the network, or with a resize step in the Spec.",
+        )
+    batch = [info.shape[0] or _EXAMPLE_BATCH] if info.shape else []
+    return torch.zeros(*batch, *inner, dtype=getattr(torch, info.dtype), device=payload["where"])
 
 
 def interface(model: Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:

@@ -1,4 +1,8 @@
-"""ONNX Runtime Web: the runtime that a web package answers with in a browser, here in Node.js."""
+"""ONNX Runtime Web: the runtime that answers in browsers, here in Node.js.
+
+- `backend`: targets, and the pinned files of the runtime
+- `session`: processes of Node that run `session.mjs`
+"""
 
 from __future__ import annotations
 

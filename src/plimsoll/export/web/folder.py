@@ -15,7 +15,7 @@ from plimsoll.backends.web.backend import BACKEND, BINARY, RUNTIME, SCRIPT
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BundleError, ModelError, SpecError
-from plimsoll.export.web import golden, readme
+from plimsoll.export.web import golden
 from plimsoll.onnx.form import require_form
 from plimsoll.spec import Spec
 from plimsoll.system import npm
@@ -137,8 +137,8 @@ def _write(
     }
     _json(folder / "model.json", facts)
     _json(folder / "spec.json", spec.model_dump(mode="json"))
-    (folder / "README.md").write_text(readme.text(spec, target, facts), encoding="utf-8")
-    (folder / "LICENCES.txt").write_text(readme.licences(origin), encoding="utf-8")
+    (folder / "README.md").write_text(_readme(spec, target, facts), encoding="utf-8")
+    (folder / "LICENCES.txt").write_text(_licences(origin), encoding="utf-8")
 
 
 def _beside(model: Model, file: Path) -> str:
@@ -159,3 +159,39 @@ def _replace(folder: Path, out: Path) -> None:
     if out.exists():
         out.rename(folder.with_name("old"))
     folder.rename(out)
+
+
+def _readme(spec: Spec, target: Target, facts: dict[str, Any]) -> str:
+    """Return README.md."""
+    size = (facts["model"]["bytes"] + facts["runtime"]["binary"]["bytes"]) / 1e6
+    template = files(__package__).joinpath("README.md.in").read_text(encoding="utf-8")
+    values = {
+        "name": spec.name,
+        "description": spec.description,
+        "target": str(target),
+        "plimsoll": facts["plimsoll"],
+        "runtime": facts["runtime"]["version"],
+        "megabytes": f"{size:.0f}",
+    }
+    for key, value in values.items():
+        template = template.replace(f"{{{{{key}}}}}", value)
+    return template
+
+
+def _licences(origin: dict[str, Any]) -> str:
+    """Return LICENCES.txt: whose the parts of the package are."""
+    own = files(__package__).joinpath("LICENCES.txt.in").read_text(encoding="utf-8")
+    if not origin:
+        return f"{own}\nThe network (model.onnx): its licence was not stated when this package was made.\n"
+    lines = [
+        f"{key.replace('_', ' ')}: {', '.join(value) if isinstance(value, (list, tuple)) else value}"
+        for key, value in origin.items()
+        if _is_plain(value)
+    ]
+    return f"{own}\nThe network (model.onnx)\n------------------------\n" + "\n".join(lines) + "\n"
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (str, int)) or (
+        isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+    )
