@@ -63,9 +63,14 @@ class Problem:
 
     @property
     def retry_seconds(self) -> int | None:
-        """Whole seconds after which it is worth trying again, at least 1: rounded up, since whoever comes a moment too
-        early is turned away once more."""
-        return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
+        """Whole seconds after which it is worth trying again."""
+        return None if self.retry_after is None else whole_seconds(self.retry_after)
+
+
+def whole_seconds(wait: float) -> int:
+    """Return a wait as callers are told it, at least 1: rounded up, since whoever comes a moment too early is turned
+    away once more."""
+    return max(1, math.ceil(wait))
 
 
 class RequestError(PlimsollError):

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.serve.access.keys import Key, KeyStore, Role
 from plimsoll.serve.access.rate import Bucket, Buckets, Limit, RateText
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.messages import Problem, RequestError, whole_seconds
 
 Right = Literal["predict", "metrics", "control"]
 """What a request may need. `control` loads and unloads models."""
@@ -173,7 +173,7 @@ class Authorizer:
         if wait > 0:
             limit = bucket.limit
             message = f"{whose} may ask {limit.rate}, and {limit.burst:g} at once"
-            raise RequestError(Problem("overloaded", message, f"Try again in {wait:.1f} s.", 429, wait))
+            raise RequestError(Problem("overloaded", message, f"Try again in {whole_seconds(wait)} s.", 429, wait))
         return bucket
 
 

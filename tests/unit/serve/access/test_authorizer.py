@@ -80,6 +80,10 @@ def test_a_key_has_its_own_rate(keyed: tuple[Authorizer, dict[str, str], Clock])
         run(authorizer.admit(caller(tokens["slow"]), "predict"))
     problem = refused(authorizer, caller(tokens["slow"], address="198.51.100.7"))
     assert (problem.status, problem.kind, problem.retry_after) == (429, "overloaded", 1.0)
+    clock.now += 0.96
+    problem = refused(authorizer, caller(tokens["slow"]))
+    assert (problem.retry_seconds, "1 s" in problem.hint) == (1, True), "the hint says what Retry-After says"
+    clock.now -= 0.96
     run(authorizer.admit(caller(tokens["asks"]), "predict"))
     clock.now += 1
     run(authorizer.admit(caller(tokens["slow"]), "predict"))
