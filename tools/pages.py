@@ -17,7 +17,7 @@ from typing import Any
 
 import structure
 
-from plimsoll.spec import files, notes
+from plimsoll.spec import files
 from plimsoll.zoo import card
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -55,7 +55,7 @@ TASKS = ["Classify", "Detect", "Landmarks", "Segment", "Tensors"]
 
 def spec_page() -> str:
     """Return docs/spec.md."""
-    schema = notes.schema()
+    schema = files.schema()
     definitions = schema["$defs"]
     text = INTRODUCTION.format(
         example=files.dumps(card("open_nsfw").spec), top=table(schema), input=table(definitions["Input"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plimsoll.spec import notes
+from plimsoll.spec import files
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -41,7 +41,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_key_of_a_spec_is_documented() -> None:
     text = (ROOT / "docs" / "spec.md").read_text()
-    for name, part in notes.schema()["$defs"].items():
+    for name, part in files.schema()["$defs"].items():
         for key, value in part["properties"].items():
             assert f"`{key}`" in text or f"`{key} = " in text, f"{name}.{key}: run `make docs`"
             assert value.get("description", "") in text, f"{name}.{key}: run `make docs`"

@@ -57,26 +57,26 @@ def check(
     from plimsoll.onnx.signature import Signature
     from plimsoll.spec import files
 
-    read = files.read(spec)
-    form = read.input.tensor_spec
-    shape = ", ".join("any" if size is None else str(size) for size in form.shape)
+    contract = files.read(spec)
+    tensor = contract.input.tensor_spec
+    shape = ", ".join("any" if size is None else str(size) for size in tensor.shape)
     typer.echo(
-        f"{spec} is a valid Spec: {len(read.input.steps)} input steps to {form.dtype} [{shape}] ({form.layout},"
-        f" {form.colour}), task {read.output.task}"
+        f"{spec} is a valid Spec: {len(contract.input.steps)} input steps to {tensor.dtype} [{shape}] ({tensor.layout},"
+        f" {tensor.colour}), task {contract.output.task}"
     )
     if model is not None:
-        network = importers.read(model, read)
+        network = importers.read(model, contract)
         if network.format == "onnx":
-            only_input(read, Signature.of(network).inputs, model.name)
+            only_input(contract, Signature.of(network).inputs, model.name)
         typer.echo(f"{model}: the Spec fits")
 
 
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of a Spec."""
-    from plimsoll.spec import notes
+    from plimsoll.spec import files
 
-    typer.echo(json.dumps(notes.schema(), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(files.schema(), indent=2, ensure_ascii=False))
 
 
 def _tools() -> Iterable[str]:

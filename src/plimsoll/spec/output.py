@@ -11,13 +11,13 @@ def _no_repeats(labels: tuple[str, ...]) -> tuple[str, ...]:
     seen: set[str] = set()
     for label in labels:
         if label in seen:
-            raise ValueError(f"'{label}' stands there twice; every label needs a name of its own")
+            raise ValueError(f"duplicate label '{label}'")
         seen.add(label)
     return labels
 
 
 MAX_ANCHORS = 40_000
-"""So many fit into a Spec's file."""
+"""A Spec's file has room for so many."""
 
 Anchor = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 CoderScale = Annotated[FiniteFloat, Field(gt=0.0)]
@@ -58,13 +58,13 @@ class Classify(_Output):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.positive is not None and self.positive not in self.labels:
-            raise ValueError(f"positive: '{self.positive}' is not one of the labels ({', '.join(self.labels)})")
+            raise ValueError(f"positive: unknown label '{self.positive}'; choose from {', '.join(self.labels)}")
         if self.bands and self.positive is None:
-            raise ValueError("bands: they read the score of a 'positive' label, and none is named")
+            raise ValueError("bands: they need a 'positive' label, whose score they read")
         edges = [band.below for band in self.bands[:-1] if band.below is not None]
         rising = edges == sorted(set(edges)) and len(edges) == len(self.bands[:-1])
         if self.bands and (not rising or self.bands[-1].below is not None):
-            raise ValueError("bands: every band but the last needs a rising 'below', and the last none")
+            raise ValueError("bands: 'below' must rise from band to band, and only the last band has none")
         return self
 
 
@@ -99,9 +99,11 @@ class Detect(_Output):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.head != "ssd" and (self.anchors or self.anchors_file is not None or self.activation != "none"):
-            raise ValueError(f"anchors, anchors_file, activation: only for head = 'ssd', but head is '{self.head}'")
+            raise ValueError(
+                f"anchors, anchors_file, activation: allowed only with head = 'ssd', but head is '{self.head}'"
+            )
         if self.anchors and self.anchors_file is not None:
-            raise ValueError("give either anchors or anchors_file")
+            raise ValueError("give either anchors or anchors_file, not both")
         return self
 
 

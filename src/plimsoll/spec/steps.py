@@ -77,7 +77,7 @@ class Decode(_Step):
     exif_orientation: bool = False
     """Whether to turn the picture as its EXIF orientation says."""
     formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp", "bmp", "gif")
-    """The file formats that are accepted; all others are refused without a look inside."""
+    """The accepted file formats; all others are refused without a look inside."""
     max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
     """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
     178)."""
@@ -132,14 +132,16 @@ class Resize(_Step):
         elif self.width is None or self.height is None or self.size is not None:
             raise ValueError(f"fit = '{self.fit}' takes 'width' and 'height', not 'size'")
         if self.fit != "letterbox":
-            # What stands at its default does no harm, and a Spec dumped with all its defaults must be readable again.
+            # A key at its default does no harm, and a Spec dumped with all its defaults must be readable again.
             only = {
                 key
                 for key in ("pad_value", "pad_position", "stride", "enlarge")
                 if getattr(self, key) != type(self).model_fields[key].default
             }
             if only:
-                raise ValueError(f"{', '.join(sorted(only))}: only for fit = 'letterbox', but fit is '{self.fit}'")
+                raise ValueError(
+                    f"{', '.join(sorted(only))}: allowed only with fit = 'letterbox', but fit is '{self.fit}'"
+                )
         self._check_convention()
         return self
 

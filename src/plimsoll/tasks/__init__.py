@@ -1,4 +1,12 @@
-"""What outputs mean: every file in this folder decodes one task, found by its name."""
+"""What outputs mean: every file or folder but `base` decodes one task, found by its name.
+
+base        `Task` and `Answer`; finds the decoder of a Spec
+classify    one score a label
+detect      boxes: heads (how networks write them), suppression
+landmarks   named points
+segment     a label for every pixel
+tensor      the raw outputs
+"""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def test_as_many_as_there_may_be_fit_into_a_spec(tmp_path: Path) -> None:
     again.write_text(whole)
     assert len(anchors(again)) == MAX_ANCHORS
     np.save(tmp_path / "anchors.npy", np.zeros((MAX_ANCHORS + 1, 4)))
-    with pytest.raises(SpecError, match=r"40,001 anchors; expected are 1 to 40,000"):
+    with pytest.raises(SpecError, match=r"40,001 anchors, expected 1 to 40,000"):
         read(spec(tmp_path))
 
 
@@ -111,12 +111,12 @@ def test_what_is_no_table_of_anchors_is_refused(tmp_path: Path) -> None:
         (b"0 0 1 1\n1 2 3\n", "line 2: found '1 2 3', expected four numbers"),
         (b"0 0 1 1 1\n", "line 1"),
         (b"0 0 1 inf\n", "NaN or infinite"),
-        (b"", "0 anchors; expected are 1 to"),
+        (b"", "0 anchors, expected 1 to"),
         (b"\xff\xfe\x00", "expected four numbers"),
         (b"#" * 8_000_001, "larger than 8 MB"),
     ]
-    for data, told in cases:
+    for data, words in cases:
         file.write_bytes(data)
-        with pytest.raises(SpecError, match=told) as caught:
+        with pytest.raises(SpecError, match=words) as caught:
             read(path)
         assert caught.value.hint
