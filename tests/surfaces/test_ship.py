@@ -123,9 +123,7 @@ def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhe
         "--golden-from-images",
     )
     assert made.report["details"]["winner"] == made.report["details"]["reference"]
-    assert (
-        "top1=-0.1% can't be proven on 580 labelled test pictures: even without a loss it takes 2,995" in made.said
-    )
+    assert "top1=-0.1% can't be proven on 580 labelled test pictures: even without a loss it takes 2,995" in made.said
     golden = list((made.bundle / "golden").glob("*.png"))
     own = {path.read_bytes() for path in digits.images.rglob("*.png")}
     assert len(golden) == 8

@@ -197,7 +197,7 @@ def _problem_of_entry(entry: zipfile.ZipInfo, limits: Limits) -> str:
 
 
 def _check_places(entries: Sequence[zipfile.ZipInfo], directory: int) -> None:
-    """Refuse entries whose data overlap: the trick of bombs that inflate one kernel many times (D. Fifield, WOOT 2019)."""
+    """Refuse entries whose data overlap: how bombs inflate one kernel many times (D. Fifield, WOOT 2019)."""
     end = directory
     for entry in sorted(entries, key=lambda one: one.header_offset, reverse=True):
         least = 30 + len(entry.orig_filename) + entry.compress_size  # the local header's fixed part, the name, the data

@@ -29,7 +29,7 @@ from plimsoll.system.files import sha256
 
 
 class Bundle:
-    """An opened bundle, every file of it checked. Use it in a `with` block or close it: a zip is unpacked until then."""
+    """An opened bundle, every file checked. Use it in a `with` block or close it: a zip is unpacked until then."""
 
     def __init__(self, path: Path, folder: Path, unpacked: TemporaryDirectory[str] | None = None) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path, limits: Limits | None = None) -> Self:
-        """Open a folder or a zip and check every file in it; raises BundleError that names the file and what is wrong."""
+        """Open a folder or a zip and check every file in it; raises BundleError with the file and what is wrong."""
         with errors_about(path):
             if path.is_dir():
                 return cls(path, path)

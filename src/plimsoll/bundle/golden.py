@@ -1,4 +1,4 @@
-"""Golden pictures: what they became and what the network answered where the bundle was packed, and what happens here."""
+"""Golden pictures: what the network answered to them where the bundle was packed, and what it answers here."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _usable(measured: TensorDeviation, stored: NDArray[Any], value: float) -> fl
 
 
 def worst(differences: Iterable[Difference]) -> Difference:
-    """Return the largest difference; the first that is NaN or infinite before all others, and NaN where there is none."""
+    """Return the first difference that is NaN or infinite, else the largest; NaN where there is none."""
     largest = Difference(math.nan, "nothing was compared")
     for difference in differences:
         if not math.isfinite(difference.value):

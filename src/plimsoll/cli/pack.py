@@ -73,7 +73,7 @@ def _pack_for_triton(opened: ResolvedModel, out: Path, settings: dict[str, str],
 
 
 def _golden(paths: list[str]) -> list[Path]:
-    """Return the golden pictures: each that was named itself; of a folder or pattern at most as many as a bundle holds."""
+    """Return the golden pictures: those named one by one, or at most as many of a folder as a bundle holds."""
     from plimsoll.bundle.golden import MAX_PICTURES
     from plimsoll.inference.images import list_images
 

@@ -10,7 +10,7 @@ from plimsoll.cli import options
 def targets(
     json_: options.Json = False,
 ) -> None:
-    """List the targets that models can be built for: what this machine has, and the command that adds what is missing."""
+    """List the targets that models can be built for, and the command that adds what is missing here."""
     import json
 
     from rich.console import Console

@@ -45,7 +45,7 @@ def describe(seconds: float) -> str:
 
 
 class _FromText:
-    """Tells pydantic to read text with `parse` before a field's own limits apply; pydantic imports it, not this file."""
+    """Has pydantic read text with `parse` before a field's own limits apply, without importing pydantic here."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema

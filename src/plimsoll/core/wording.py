@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,13 +29,21 @@ def _is_printable(char: str) -> bool:
     return char.isprintable() or char in _JOINERS or unicodedata.category(char) == "Zs"
 
 
-def explain(error: ValidationError, whole: str = "the file", *, values: bool = False) -> str:
-    """Say in one line what pydantic refuses: the first five mistakes, each with its key, or `whole` for the value itself.
+def explain(
+    error: ValidationError,
+    whole: str = "the file",
+    *,
+    values: bool = False,
+    locate: Callable[[tuple[str | int, ...]], str] | None = None,
+) -> str:
+    """Say in one line what pydantic refuses: the first five mistakes, each with its key (or `whole`).
 
-    `values` shows the refused values too: not for a file in which somebody may have pasted a secret.
+    `values` shows the refused values too: not for a file in which somebody may have pasted a secret. `locate` writes
+    where a mistake is; by default `location` does.
     """
     items = error.errors(include_url=False)
-    lines = [f"{location(item['loc']) or whole}: {explain_item(item, values=values)}" for item in items[:5]]
+    where = locate or location
+    lines = [f"{where(item['loc']) or whole}: {explain_item(item, values=values)}" for item in items[:5]]
     more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
     return "; ".join(printable(line, 300) for line in lines) + more
 

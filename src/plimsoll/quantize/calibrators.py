@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.wording import unknown
 from plimsoll.errors import InputError
 from plimsoll.quantize.parameters import QuantizationParams, Symmetry
 
@@ -169,7 +170,7 @@ def range_of(
 def check_method(method: str, parameter: float | None) -> None:
     """Raise InputError for an unknown method, or a parameter that it doesn't take."""
     if method not in METHODS:
-        raise InputError(f"unknown calibration method '{method}'; choose from {', '.join(METHODS)}")
+        raise InputError(unknown("calibration method", method, METHODS))
     if parameter is not None and (method != "percentile" or not 50 < parameter <= 100):
         expected = "above 50 to 100" if method == "percentile" else "none"
         raise InputError(f"calibration method {method}: parameter {parameter}, expected {expected}")

@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema, from_json
 
-from plimsoll.core.wording import explain_item, location, printable
+from plimsoll.core.wording import explain, location, printable
 from plimsoll.serve.messages import Problem, RequestError
 
 MAX_JSON_VALUES = 1_250_000
@@ -25,7 +25,6 @@ MAX_JSON_VALUES = 1_250_000
 25 times its size in the JSON, and reading it keeps everybody else waiting."""
 BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 """Reads base64 two to four times as fast as Python's own module, and as strictly."""
-_MAX_MISTAKES = 5
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -77,9 +76,5 @@ def validated(
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [
-            f"{locate(item['loc']) or 'the body'}: {explain_item(item, values=True)}"
-            for item in error.errors(include_url=False)[:_MAX_MISTAKES]
-        ]
-        text = printable("; ".join(lines), 400)
+        text = printable(explain(error, "the body", values=True, locate=locate), 400)
         raise RequestError(Problem("input", text, hint, status)) from error

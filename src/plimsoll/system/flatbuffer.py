@@ -1,4 +1,4 @@
-"""FlatBuffers read without a compiled schema and without trust, and written; on the tables of the library `flatbuffers`.
+"""FlatBuffers, read without a compiled schema and without trust, and written, on the tables of `flatbuffers`.
 
 A field is named by its number in the schema (a union takes two). Whatever leads out of the file, or makes a small file
 be read without end, is a FlatBufferError.
@@ -37,7 +37,7 @@ class FlatBufferError(ValueError):
 
 
 class FlatBuffer:
-    """A file's bytes, and how many of them may still be read: a small file can make a million tables share one vector."""
+    """A file's bytes, and how many of them may still be read: a small file's million tables can share one vector."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data

@@ -67,7 +67,7 @@ def _listed(nvml: ctypes.CDLL, place: int) -> Gpu | None:
 
 
 def missing(capability: tuple[int, int] = (0, 0), why: str = "") -> str:
-    """Return what this machine lacks to compute on a GPU of at least this capability, in words; empty where it has one."""
+    """Return what this machine lacks to compute on a GPU of at least this capability; empty if nothing."""
     found = gpus()
     if not found:
         return _NO_GPU
@@ -93,7 +93,7 @@ def at(place: int = 0) -> Gpu:
 class Device:
     """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
 
-    The context is the one that CUDA's runtime uses too, and with it every library on top of it. Raises BackendMissingError
+    The context is the one that CUDA's runtime and every library on top of it use too. Raises BackendMissingError
     where there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
     """
 

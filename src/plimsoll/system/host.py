@@ -204,7 +204,7 @@ def _own_bytes(pid: int) -> int:
 
 
 def memory_bytes() -> int | None:
-    """Return how much memory this process may use in all: the machine's, cut by the cgroup's limit; None where unknown."""
+    """Return how much memory this process may use: the machine's, or less by the cgroup's limit; None if unknown."""
     if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]

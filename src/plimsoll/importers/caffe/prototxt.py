@@ -13,6 +13,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from plimsoll.core.wording import printable
 from plimsoll.errors import ModelError
 from plimsoll.importers.caffe.caffe_pb2 import NetParameter, V1LayerParameter
 
@@ -200,8 +201,7 @@ def _reason(error: Exception, first_line: int) -> str:
     line = error.GetLine() if isinstance(error, text_format.ParseError) else None
     if line is not None:
         text = f"line {first_line + line - 1}: {_POSITION.sub('', text)}"
-    text = "".join(character if character.isprintable() else "?" for character in text.replace("plimsoll.caffe.", ""))
-    return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]} …"
+    return printable(text.replace("plimsoll.caffe.", ""), _MAX_REASON)
 
 
 def _finite(name: str, value: float) -> float:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.requests import Request
 
+from plimsoll.core.wording import explain
 from plimsoll.serve.api_models import BASE64, DescribedAs, ReplyModel, read_json, validated
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts, while_connected
@@ -284,8 +285,7 @@ def _decoded(picture: PictureSource) -> SentPicture:
     try:
         return SentPicture(picture.name, BASE64.validate_strings(picture.data))
     except ValidationError as error:
-        reason = error.errors(include_url=False, include_input=False)[0]["msg"]
-        return SentPicture(picture.name, None, Problem("input", f"its data is not base64: {reason}", status=400))
+        return SentPicture(picture.name, None, Problem("input", explain(error, "its data"), status=400))
 
 
 def _response(

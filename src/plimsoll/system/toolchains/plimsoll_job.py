@@ -101,7 +101,7 @@ def _destination(event: str, arguments: tuple[Any, ...]) -> str:
 
 
 def _count_attempts(record: Path) -> None:
-    """Write down what native code tried, past Python: the kernel counts what found no way out of the job's own network."""
+    """Write down what native code tried, past Python: the kernel counts what found no way out of the job's network."""
     counted = _no_routes()
     if counted:
         with record.open("a", encoding="utf-8") as file:

@@ -161,7 +161,7 @@ def _read(file: Path) -> Recipe:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes below a folder; a file with several names in it (uv links into its own cache) is counted once."""
+    """Return the bytes below a folder; a file with several names in it (uv links into its cache) is counted once."""
     seen: dict[tuple[int, int], int] = {}
     for place, _, files in os.walk(folder):
         for file in files:
