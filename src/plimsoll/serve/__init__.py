@@ -26,7 +26,7 @@ messages       what was requested, what came of it, what failed
 settings       limits and timeouts
 plan           how many workers and threads a model gets on this machine, and why
 pool           the workers of one version: started, watched, replaced
-statistics     counters in the terms of the Open Inference Protocol
-metrics log tracing   what operators see
+metrics        counters, for Prometheus and for the Open Inference Protocol
+log tracing    what operators see
 ```
 """

@@ -25,7 +25,7 @@ class Item:
 
     kind: ItemKind
     frame: Mapping[str, Any]
-    """Where its bytes lie, and what is wanted; goes to the worker."""
+    """What the worker gets: where the bytes lie, and what to return."""
     blocks: tuple[int, ...]
     """What it occupies in shared memory."""
     rows: int

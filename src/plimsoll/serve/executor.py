@@ -49,7 +49,7 @@ class BatchItem:
 
 @dataclass(kw_only=True)
 class PictureItem(BatchItem):
-    """A picture, and in which form its answer is wanted."""
+    """A picture, and the form of its answer."""
 
     prepared: PreparedPicture
     raw: bool = False

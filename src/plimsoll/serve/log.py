@@ -133,7 +133,7 @@ class _Writer(QueueListener):
             try:
                 self._stream.write("".join(lines))
                 self._stream.flush()
-            except (OSError, ValueError):  # standard error was closed; there is nobody to tell
+            except (OSError, ValueError):  # standard error was closed
                 self._broken = True
         self._closing.wait(_GATHER_S)
 

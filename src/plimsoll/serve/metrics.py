@@ -1,10 +1,12 @@
-"""What Prometheus reads: counters and histograms that are written as things happen, gauges that are read when they are
-asked for."""
+"""What is measured of a service: `Metrics` for Prometheus, and `ModelStatistics` in the terms of the Open Inference
+Protocol's statistics extension."""
 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -20,78 +22,139 @@ Gauges = Callable[[], Iterable[Metric]]
 
 
 class Metrics:
-    """The metrics of a service, in a registry of their own."""
+    """The metrics of a service, in a registry of their own: counters and histograms that are written as things happen,
+    and gauges that are read at each scrape."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # A second series for each, with the time when it began: nobody reads those.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, with its start time
         self.registry = registry = CollectorRegistry()
         self.requests = Counter(
             "plimsoll_requests",
-            "Requests that were answered, whatever the answer.",
+            "Requests, by the status of their response.",
             ("model", "interface", "status"),
             registry=registry,
         )
         self.request_seconds = Histogram(
             "plimsoll_request_seconds",
-            "From a request's arrival to its answer.",
+            "Time from a request's arrival to its response.",
             ("model", "interface"),
             buckets=_SECONDS,
             registry=registry,
         )
         self.queue_seconds = Histogram(
             "plimsoll_queue_seconds",
-            "How long a picture waited for a worker.",
+            "Time that a picture waited for a worker.",
             ("model",),
             buckets=_SECONDS,
             registry=registry,
         )
         self.stage_seconds = Histogram(
             "plimsoll_stage_seconds",
-            "What a batch took in a stage.",
+            "Time that a batch took in a stage.",
             ("model", "stage"),
             buckets=_SECONDS,
             registry=registry,
         )
         self.batch_size = Histogram(
             "plimsoll_batch_size",
-            "Pictures that were computed together.",
+            "Pictures computed together.",
             ("model",),
             buckets=_SIZES,
             registry=registry,
         )
-        self.rejected = Counter("plimsoll_rejected", "What was turned away.", ("model", "reason"), registry=registry)
+        self.rejected = Counter(
+            "plimsoll_rejected", "Requests and pictures that were turned away.", ("model", "reason"), registry=registry
+        )
         self.restarts = Counter(
             "plimsoll_worker_restarts", "Workers that were replaced.", ("model", "reason"), registry=registry
         )
         self._gauges: list[Gauges] = []
-        registry.register(_Asked(self._gauges))
+        registry.register(_GaugeCollector(self._gauges))
 
     def batch(self, model: str, rows: int, waited: Sequence[float], seconds: Mapping[str, float]) -> None:
-        """Count a batch that was answered."""
+        """Record a computed batch; `waited` and the stages are seconds."""
         queue = self.queue_seconds.labels(model)
-        for one in waited:
-            queue.observe(one)
-        for stage, value in seconds.items():
-            self.stage_seconds.labels(model, stage).observe(value)
+        for wait in waited:
+            queue.observe(wait)
+        for stage, duration in seconds.items():
+            self.stage_seconds.labels(model, stage).observe(duration)
         self.batch_size.labels(model).observe(rows)
 
     def add_gauges(self, gauges: Gauges) -> None:
-        """Ask this whenever somebody reads the metrics."""
+        """Call this at each scrape."""
         self._gauges.append(gauges)
 
     def page(self, accept: str) -> tuple[bytes, str]:
-        """Return the metrics as text, and its content type, in the form that the reader accepts."""
+        """Return the metrics as text, and its content type, in the format that the scraper accepts."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self.registry), content_type
 
 
-class _Asked(Collector):
+class _GaugeCollector(Collector):
     def __init__(self, gauges: list[Gauges]) -> None:
         self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
-        build = GaugeMetricFamily("plimsoll_build_info", "What runs here.", labels=("version", "python"))
+        build = GaugeMetricFamily("plimsoll_build_info", "The running version.", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build
         for gauges in self._gauges:
             yield from gauges()
+
+
+@dataclass
+class DurationStatistics:
+    """How often something happened, and how long it took altogether."""
+
+    count: int = 0
+    nanoseconds: int = 0
+
+    def add(self, seconds: float, times: int = 1) -> None:
+        """Add so many events that took so long altogether."""
+        self.count += times
+        self.nanoseconds += int(1e9 * seconds)
+
+
+@dataclass
+class BatchStatistics:
+    """What batches of one size took."""
+
+    infer: DurationStatistics = field(default_factory=DurationStatistics)
+    input: DurationStatistics = field(default_factory=DurationStatistics)
+    output: DurationStatistics = field(default_factory=DurationStatistics)
+
+
+@dataclass
+class ModelStatistics:
+    """Statistics of a model; times are wall time."""
+
+    success: DurationStatistics = field(default_factory=DurationStatistics)
+    """Requests that were answered, from arrival to answer."""
+    fail: DurationStatistics = field(default_factory=DurationStatistics)
+    queue: DurationStatistics = field(default_factory=DurationStatistics)
+    """By item, as are input, infer and output below, which divide their batch's time."""
+    input: DurationStatistics = field(default_factory=DurationStatistics)
+    """Decoding and preprocessing."""
+    infer: DurationStatistics = field(default_factory=DurationStatistics)
+    output: DurationStatistics = field(default_factory=DurationStatistics)
+    inferences: int = 0
+    """Rows."""
+    executions: int = 0
+    """Batches."""
+    last_inference: int = 0
+    """Milliseconds since 1970."""
+    batches: dict[int, BatchStatistics] = field(default_factory=dict)
+    """By size."""
+
+    def add_batch(self, rows: int, decode: float, infer: float, answer: float) -> None:
+        """Add a batch; its stages in seconds."""
+        self.inferences += rows
+        self.executions += 1
+        self.last_inference = int(1e3 * time.time())
+        self.input.add(decode, rows)
+        self.infer.add(infer, rows)
+        self.output.add(answer, rows)
+        by_size = self.batches.setdefault(rows, BatchStatistics())
+        by_size.input.add(decode)
+        by_size.infer.add(infer)
+        by_size.output.add(answer)

@@ -54,7 +54,7 @@ class Pool:
     workers: list[WorkerHandle] = field(default_factory=list)
     """All that were started and have not ended."""
     start_failure: str = ""
-    """Why no worker could be started, twice or more in a row; else empty, because one failure may be a kill by
+    """Why no worker could be started, twice or more in a row; else empty: a single failure may be a kill by
     chance."""
     backoff: float = 0.0
     """Seconds before the next attempt to start a worker, where attempts fail."""

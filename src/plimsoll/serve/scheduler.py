@@ -14,10 +14,9 @@ import numpy as np
 from plimsoll.serve.batching import Item, ItemKind, Queue
 from plimsoll.serve.ipc import Arena, Array, Blocks, BytesRef, TensorRef, tensor_bytes
 from plimsoll.serve.messages import InferenceResult, Problem, RawOutputs, RequestError, RequestOptions, unavailable
-from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.pool import Pool
 from plimsoll.serve.settings import Settings
-from plimsoll.serve.statistics import ModelStatistics
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 
 

@@ -24,12 +24,11 @@ from plimsoll.serve.messages import (
     RequestOptions,
     unavailable,
 )
-from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.plan import PlanOptions, WorkerPlan
 from plimsoll.serve.pool import Pool, PoolCallbacks
 from plimsoll.serve.scheduler import InboundMemory, Scheduler
 from plimsoll.serve.settings import Settings
-from plimsoll.serve.statistics import ModelStatistics
 from plimsoll.serve.worker_handle import WorkerHandle
 
 State = Literal["loading", "ready", "unavailable", "unloaded"]
@@ -85,8 +84,8 @@ class Snapshot:
             return cls(copy, bundle.model.size, copy)
 
     def target(self) -> Target:
-        """Return the target that a bundle was packed for; anything else runs on the reference target unless told
-        otherwise."""
+        """Return the target that a bundle was packed for; anything else runs on the reference target by
+        default."""
         if not Path(self.reference).is_dir():
             return REFERENCE_TARGET
         with Bundle.open(Path(self.reference)) as bundle:

@@ -61,7 +61,7 @@ class Worker:
         self._executor: ModelExecutor
 
     def run(self) -> None:
-        """Open the model, report what it is, and compute batches until told to stop."""
+        """Open the model, report what it is, and compute batches until the stop frame."""
         threading.Thread(target=self._send_heartbeats, daemon=True).start()
         try:
             self._executor = ModelExecutor.open(self._config)

@@ -14,6 +14,7 @@ from pydantic_core import to_json
 import plimsoll
 from plimsoll.core.model import TensorInfo
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
+from plimsoll.serve.metrics import DurationStatistics
 from plimsoll.serve.oip.datatypes import bad_request, datatype_of
 from plimsoll.serve.oip.schema import (
     BatchDurations,
@@ -32,7 +33,6 @@ from plimsoll.serve.oip.schema import (
 )
 from plimsoll.serve.served_model import ServedModel
 from plimsoll.serve.service import Service
-from plimsoll.serve.statistics import DurationStatistics
 
 EXTENSIONS = (
     "binary_tensor_data",
