@@ -29,7 +29,16 @@ from pathlib import Path
 from servers import Running, plimsoll_server
 from set_up import HERE, peers_folder
 
-CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,unsupported_method"
+CHECKS = ",".join(
+    [
+        "not_a_server_error",
+        "status_code_conformance",
+        "content_type_conformance",
+        "response_headers_conformance",
+        "response_schema_conformance",
+        "unsupported_method",
+    ]
+)
 SERVICE = """
 [compat.photoprism]
 prefixes = ["/v1/vision", "/api/v1/vision"]

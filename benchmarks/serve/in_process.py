@@ -78,7 +78,7 @@ def whole_service(service: Service) -> ASGIApp:
         del options
         return [InferenceResult(ROW, None, MILLISECONDS, 1) for _ in pictures]
 
-    service.models["open_nsfw"].predict = predict  # type: ignore[assignment, method-assign]
+    service.models["open_nsfw"].predict = predict  # type: ignore[method-assign]
     lines = log.start(service.settings.log, io.StringIO())
     return application(
         service, Pipeline(service.metrics, service.settings.log, Authorizer(service.settings.access), lines)

@@ -1,4 +1,5 @@
-"""Hostile and broken requests of the Open Inference Protocol: each gets one answer in words, and the service serves on."""
+"""Hostile and broken requests of the Open Inference Protocol: each gets one answer in words, and the service serves
+on."""
 
 from __future__ import annotations
 
@@ -117,9 +118,28 @@ def test_more_rows_than_a_request_may_have(oip: ServedProtocols) -> None:
 
 
 SHAPES: list[Any] = [
-    [-1, 2, 2, 3], [0, 2, 2, 3], [1, 2, 2, -3], [2**62, 2**62, 2**62, 3], [2**64, 2, 2, 3], [1, 2, 2], [1, 2, 2, 3, 1], [12], [], [1] * 1000, [[1, 2, 2, 3]],
-    "1,2,2,3", None, {}, 12, [1, 2, 2, "3"], [1, 2, 2, 3.0], [True, 2, 2, 3], [1, 2, 2, None], [9, 2, 2, 3], [10**4000, 2, 2, 3],
-]  # fmt: skip
+    [-1, 2, 2, 3],
+    [0, 2, 2, 3],
+    [1, 2, 2, -3],
+    [2**62, 2**62, 2**62, 3],
+    [2**64, 2, 2, 3],
+    [1, 2, 2],
+    [1, 2, 2, 3, 1],
+    [12],
+    [],
+    [1] * 1000,
+    [[1, 2, 2, 3]],
+    "1,2,2,3",
+    None,
+    {},
+    12,
+    [1, 2, 2, "3"],
+    [1, 2, 2, 3.0],
+    [True, 2, 2, 3],
+    [1, 2, 2, None],
+    [9, 2, 2, 3],
+    [10**4000, 2, 2, 3],
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: str(shape)[:30])
@@ -150,12 +170,30 @@ def test_a_shape_of_pictures_that_can_t_be(oip: ServedProtocols, shape: list[int
 
 
 DATA: list[tuple[Any, dict[str, Any]]] = [
-    ("FP32", {"data": [1] * 11}), ("FP32", {"data": [1] * 13}), ("FP32", {"data": []}), ("FP32", {"data": None}), ("FP32", {"data": "1" * 12}),
-    ("FP32", {"data": {"0": 1}}), ("FP32", {}), ("FP32", {"data": [[1] * 6, [1] * 5]}), ("FP32", {"data": [[1] * 6] * 2}), ("FP32", {"data": ["1"] * 12}),
-    ("FP32", {"data": [None] * 12}), ("FP32", {"data": [True] * 12}), ("FP32", {"data": [1e300] * 12}), ("FP32", {"data": [10**400] * 12}),
-    ("FP32", {"data": [{}] * 12}), ("FP64", {"data": [1] * 12}), ("BYTES", {"data": ["x"] * 12}), ("BF16", {"data": [1] * 12}), ("fp32", {"data": [1] * 12}),
-    ("", {"data": [1] * 12}), (None, {"data": [1] * 12}), (["FP32"], {"data": [1] * 12}), ("FP32" * 10**5, {"data": [1] * 12}),
-]  # fmt: skip
+    ("FP32", {"data": [1] * 11}),
+    ("FP32", {"data": [1] * 13}),
+    ("FP32", {"data": []}),
+    ("FP32", {"data": None}),
+    ("FP32", {"data": "1" * 12}),
+    ("FP32", {"data": {"0": 1}}),
+    ("FP32", {}),
+    ("FP32", {"data": [[1] * 6, [1] * 5]}),
+    ("FP32", {"data": [[1] * 6] * 2}),
+    ("FP32", {"data": ["1"] * 12}),
+    ("FP32", {"data": [None] * 12}),
+    ("FP32", {"data": [True] * 12}),
+    ("FP32", {"data": [1e300] * 12}),
+    ("FP32", {"data": [10**400] * 12}),
+    ("FP32", {"data": [{}] * 12}),
+    ("FP64", {"data": [1] * 12}),
+    ("BYTES", {"data": ["x"] * 12}),
+    ("BF16", {"data": [1] * 12}),
+    ("fp32", {"data": [1] * 12}),
+    ("", {"data": [1] * 12}),
+    (None, {"data": [1] * 12}),
+    (["FP32"], {"data": [1] * 12}),
+    ("FP32" * 10**5, {"data": [1] * 12}),
+]
 
 
 @pytest.mark.parametrize(("datatype", "more"), DATA, ids=lambda part: str(part)[:40])
@@ -263,10 +301,26 @@ def test_requests_that_contradict_themselves(oip: ServedProtocols, name: str) ->
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"null", b"[]", b"5", b'"x"', b"{", b'{"inputs":', b"\xff\xd8\xff\xe0" * 50, b"\x00" * 1000, b"[" * 100_000, b'{"inputs":' * 50_000,
-     b'{"a":[' * 300 + b"]}" * 300, b"1" * 5_000_000, b'{"inputs":[{"shape":[' + b"1" * 5000 + b"]}]}", b'{"id":"\\ud800"}', b'{"id":"\xff"}'],
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"5",
+        b'"x"',
+        b"{",
+        b'{"inputs":',
+        b"\xff\xd8\xff\xe0" * 50,
+        b"\x00" * 1000,
+        b"[" * 100_000,
+        b'{"inputs":' * 50_000,
+        b'{"a":[' * 300 + b"]}" * 300,
+        b"1" * 5_000_000,
+        b'{"inputs":[{"shape":[' + b"1" * 5000 + b"]}]}",
+        b'{"id":"\\ud800"}',
+        b'{"id":"\xff"}',
+    ],
     ids=lambda body: repr(body[:20]),
-)  # fmt: skip
+)
 def test_bodies_that_are_no_requests(oip: ServedProtocols, body: bytes) -> None:
     refused(oip.post(BARE, body))
 

@@ -1,4 +1,5 @@
-"""Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real callers."""
+"""Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real callers.
+Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real callers."""
 
 from __future__ import annotations
 
@@ -23,9 +24,16 @@ def test_a_line_says_what_one_of_http_does(client: GrpcClient) -> None:
     line.pop("trace_id", None)
     assert list(line.pop("stages")) == ["queue", "decode", "infer", "answer"]
     assert line == {
-        "status": "OK", "method": "gRPC", "path": INFER, "request_id": "abc-123", "bytes_in": len(body), "bytes_out": len(reply.body), "model": "mixed",
-        "pictures": 2, "client": "127.0.0.1",
-    }  # fmt: skip
+        "status": "OK",
+        "method": "gRPC",
+        "path": INFER,
+        "request_id": "abc-123",
+        "bytes_in": len(body),
+        "bytes_out": len(reply.body),
+        "model": "mixed",
+        "pictures": 2,
+        "client": "127.0.0.1",
+    }
     assert reply.trailer["x-request-id"] == "abc-123"
 
 

@@ -39,9 +39,14 @@ def test_a_request_is_a_span_of_its_callers_trace(client: GrpcClient) -> None:
     assert request.context.trace_state.get("vendor") == "1"
     assert request.kind.name == "SERVER"
     assert dict(request.attributes or {}) == {
-        "rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer", "rpc.grpc.status_code": 0,
-        "plimsoll.request_id": "traced", "plimsoll.model": "mixed", "plimsoll.pictures": 1,
-    }  # fmt: skip
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
+        "rpc.grpc.status_code": 0,
+        "plimsoll.request_id": "traced",
+        "plimsoll.model": "mixed",
+        "plimsoll.pictures": 1,
+    }
     for stage in ("receive", "queue", "decode", "infer", "answer"):
         parent = spans[stage].parent
         assert parent is not None

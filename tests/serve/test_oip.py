@@ -221,7 +221,10 @@ def test_each_output_goes_as_it_is_asked_for(oip: ServedProtocols) -> None:
 
 
 def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: ServedProtocols) -> None:
-    inputs = '{"name":"gain","shape":[1,1],"datatype":"INT64","data":[2]},{"name":"pixels","shape":[1,2,2,3],"datatype":"FP32","data":[NaN,1,1,1,1,1,1,1,1,1,1,1]}'
+    inputs = (
+        '{"name":"gain","shape":[1,1],"datatype":"INT64","data":[2]},'
+        '{"name":"pixels","shape":[1,2,2,3],"datatype":"FP32","data":[NaN,1,1,1,1,1,1,1,1,1,1,1]}'
+    )
     body = f'{{"inputs":[{inputs}],"outputs":[{{"name":"mean"}}%s]}}'
     plain = oip.post("/v2/models/mixed.tensor/infer", body % "")
     assert plain.json()["outputs"][0]["data"] == [None]

@@ -27,7 +27,8 @@ needs_chromium = pytest.mark.skipif(chromium.find() is None, reason="Chromium is
 
 _UNNAMED = """[...document.querySelectorAll("button, input, select, a[href], [tabindex], summary")]
   .filter((one) => one.checkVisibility())
-  .filter((one) => !(one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby")))
+  .filter((element) => !(element.textContent.trim() || element.labels?.length))
+  .filter((element) => !(element.getAttribute("aria-label") || element.getAttribute("aria-labelledby")))
   .map((one) => one.outerHTML)"""
 _ASKED = """[...new Set(performance.getEntriesByType("resource").map((one) => new URL(one.name).origin))]"""
 _VERDICTS = "[...document.querySelectorAll('.card .verdict strong')].map((one) => one.textContent)"
@@ -250,7 +251,8 @@ def _box(page: Browser, place: int) -> list[float]:
     """Return where a box is drawn, as shares of its picture."""
     found: dict[str, Any] = page.evaluate(f"""(() => {{
           const card = document.querySelectorAll("#answers > li")[{place}];
-          const [box, image] = [card.querySelector("rect.box"), card.querySelector("img")].map((one) => one.getBoundingClientRect().toJSON());
+          const [box, image] = [card.querySelector("rect.box"), card.querySelector("img")]
+            .map((element) => element.getBoundingClientRect().toJSON());
           return {{ box, image }};
         }})()""")
     box, image = found["box"], found["image"]

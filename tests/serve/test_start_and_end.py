@@ -1,4 +1,5 @@
-"""A service that can't start says why; one that is told to end finishes what it has accepted, and leaves nobody behind."""
+"""A service that can't start says why; one that is told to end finishes what it has accepted, and leaves nobody
+behind."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from plimsoll.core.wording import explain, location, printable
 from plimsoll.serve.messages import Problem, RequestError
 
 MAX_JSON_VALUES = 1_250_000
-"""Values in a JSON body: a tensor of 640 × 640 pixels in three colours has fewer. In Python's memory an empty list takes
-25 times its size in the JSON, and reading it keeps everybody else waiting."""
+"""Values in a JSON body: a tensor of 640 × 640 pixels in three colours has fewer. In Python's memory an empty list
+takes 25 times its size in the JSON, and reading it keeps everybody else waiting."""
 BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 """Reads base64 two to four times as fast as Python's own module, and as strictly."""
 _Model = TypeVar("_Model", bound=BaseModel)

@@ -9,9 +9,9 @@ POST /v1/predict
 └─ answer
 ```
 
-Of several pictures each has a span `picture` of its own with these. A caller's `traceparent` (W3C Trace Context) makes the request
-part of its trace. Nothing of OpenTelemetry is imported unless traces are asked for, by a setting or by the environment
-variables that OpenTelemetry defines.
+Of several pictures each has a span `picture` of its own with these. A caller's `traceparent` (W3C Trace Context) makes
+the request part of its trace. Nothing of OpenTelemetry is imported unless traces are enabled, by a setting or by the
+environment variables that OpenTelemetry defines.
 """
 
 from __future__ import annotations

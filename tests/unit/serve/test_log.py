@@ -53,8 +53,14 @@ def scope(
     client: str = "192.0.2.77",
 ) -> dict[str, Any]:
     return {
-        "type": "http", "method": "POST", "path": path, "query_string": query, "headers": list(headers), "client": (client, 4711), "state": {},
-    }  # fmt: skip
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "query_string": query,
+        "headers": list(headers),
+        "client": (client, 4711),
+        "state": {},
+    }
 
 
 async def answering(request: Request, status: int = 200) -> Response:
@@ -126,9 +132,19 @@ def test_a_line_says_what_an_operator_wants_to_know() -> None:
     assert 0 <= line.pop("milliseconds") < 60_000
     assert line.pop("time").endswith("Z")
     assert line == {
-        "status": 200, "method": "POST", "path": "/v1/predict", "request_id": "abc-123", "bytes_in": 1000, "bytes_out": 5, "model": "open_nsfw",
-        "pictures": 2, "key": "misskey", "stages": {"queue": 3.0, "infer": 7.12}, "options": {"top": "2", "threshold": "0.5"}, "client": "192.0.2.77",
-    }  # fmt: skip
+        "status": 200,
+        "method": "POST",
+        "path": "/v1/predict",
+        "request_id": "abc-123",
+        "bytes_in": 1000,
+        "bytes_out": 5,
+        "model": "open_nsfw",
+        "pictures": 2,
+        "key": "misskey",
+        "stages": {"queue": 3.0, "infer": 7.12},
+        "options": {"top": "2", "threshold": "0.5"},
+        "client": "192.0.2.77",
+    }
 
 
 def test_the_id_comes_back_in_the_answer() -> None:

@@ -89,9 +89,14 @@ def test_a_request_is_a_span_with_its_stages_as_children() -> None:
     assert request.parent is None
     assert request.context is not None
     assert dict(request.attributes or {}) == {
-        "http.request.method": "POST", "url.path": "/v1/predict", "http.route": "/v1/predict", "plimsoll.request_id": "abc", "plimsoll.model": "open_nsfw",
-        "plimsoll.pictures": 1, "http.response.status_code": 200,
-    }  # fmt: skip
+        "http.request.method": "POST",
+        "url.path": "/v1/predict",
+        "http.route": "/v1/predict",
+        "plimsoll.request_id": "abc",
+        "plimsoll.model": "open_nsfw",
+        "plimsoll.pictures": 1,
+        "http.response.status_code": 200,
+    }
     assert context.trace_id == f"{request.context.trace_id:032x}"
     lengths = {}
     for name in ("queue", "decode", "infer", "answer"):

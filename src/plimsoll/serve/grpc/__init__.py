@@ -1,4 +1,5 @@
-"""gRPC: the Open Inference Protocol's `inference.GRPCInferenceService` with Triton's extensions, and gRPC's health check.
+"""gRPC: the Open Inference Protocol's `inference.GRPCInferenceService` with Triton's extensions, and gRPC's own health
+check.
 
 ```
 server      listens, and stops

@@ -48,13 +48,15 @@ _INFER_ERRORS = {
     503: "There is no room, or no worker.",
     504: "There was no answer within `timeout`.",
 }
-_INFER_DETAILS = f"""A model takes pictures under its own name: the input `image`, BYTES `[-1]`, files of JPEG, PNG, WebP …; `NAME.tensor` takes the
-network's own inputs.
+_INFER_DETAILS = f"""A model takes pictures under its own name: the input `image`, BYTES `[-1]`, files of JPEG, PNG,
+WebP …; `NAME.tensor` takes the network's own inputs.
 
 * JSON alone: without the header `{LENGTH_HEADER}`.
-* JSON with tensors behind it (the binary tensor extension): the header says how many bytes of the body are JSON; each input with
-  `parameters.binary_data_size` has so many bytes behind it, in the inputs' order. An element of BYTES follows its length (4 bytes, little-endian).
-* One bare input: the header is 0, and the whole body is one picture, or one row of a network with one input. The outputs come as bytes.
+* JSON with tensors behind it (the binary tensor extension): the header says how many bytes of the body are JSON; each
+  input with `parameters.binary_data_size` has so many bytes behind it, in the inputs' order. An element of BYTES
+  follows its length (4 bytes, little-endian).
+* One bare input: the header is 0, and the whole body is one picture, or one row of a network with one input. The
+  outputs come as bytes.
 
 The header decides; the content type is not looked at."""
 _EXAMPLE: Mapping[str, Any] = {

@@ -21,9 +21,9 @@ References = Mapping[tuple[Any, Mode], Schema]
 
 _ABOUT = """Answers pictures.
 
-Every answer has an `X-Request-Id`, the caller's own where it is well-formed; it is in the service's log. Some answers come before any interface, and are
-not JSON: 503 where too many connections are open, 431 where a request's head is too large, 400 for what is no HTTP. A bug of the service is 500,
-in the shape of the other errors.
+Every answer has an `X-Request-Id`, the caller's own where it is well-formed; it is in the service's log. Some answers
+come before any interface, and are not JSON: 503 where too many connections are open, 431 where a request's head is too
+large, 400 for what is not HTTP. A bug of the service is 500, in the shape of the other errors.
 
 No error says anything about what a picture shows: unknown is never safe."""
 _TAGS = {
