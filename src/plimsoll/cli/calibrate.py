@@ -34,7 +34,11 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
     images: options.CalibrationImages = None,
     from_: Annotated[
         Path | None,
-        typer.Option("--from", metavar="TABLE", help="Convert this table, of any format that --for knows, instead."),
+        typer.Option(
+            "--from",
+            metavar="TABLE",
+            help="Convert this table, in any format that --for takes, instead of calibrating.",
+        ),
     ] = None,
     spec: options.Spec = None,
     method: Annotated[

@@ -18,7 +18,10 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     spec: options.Spec = None,
     images: options.CalibrationImages = None,
     calibrator: Annotated[
-        str | None, typer.Option("--calibrator", help="How ranges are chosen. Default: the target's first calibrator.")
+        str | None,
+        typer.Option(
+            "--calibrator", metavar="NAME", help="How ranges are chosen. Default: the target's first calibrator."
+        ),
     ] = None,
     calibration: options.CalibrationTable = None,
     max_images: options.MaxCalibrationImages = 300,

@@ -60,9 +60,7 @@ def duration(option: str, text: str, *, default: str = "", at_least: str = "1ms"
             raise InputError(f"{value} is too long: at most {at_most}")
         return seconds
 
-    return typer.Option(
-        option, parser=_parser(option, parse), metavar="DURATION", help=text, show_default=default or False
-    )
+    return _with_default(option, parse, "DURATION", text, default)
 
 
 def share(option: str, text: str, *, default: str) -> Any:
@@ -77,7 +75,13 @@ def share(option: str, text: str, *, default: str) -> Any:
             raise InputError(f"'{value}' is not a share: expected for example 3% or 0.03")
         return fraction
 
-    return typer.Option(option, parser=_parser(option, parse), metavar="SHARE", help=text, show_default=default)
+    return _with_default(option, parse, "SHARE", text, default)
+
+
+def _with_default(option: str, parse: Callable[[str], float], metavar: str, text: str, default: str) -> Any:
+    """Return an option whose help shows the default as a user would write it."""
+    shown = f"{text} Default: {default}." if default else text
+    return typer.Option(option, parser=_parser(option, parse), metavar=metavar, help=shown, show_default=False)
 
 
 def target(option: str, text: str) -> Any:

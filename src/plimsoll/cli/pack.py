@@ -19,14 +19,16 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     out: options.OutBundle,
     for_: Annotated[
         str | None,
-        options.choice("--for", ("triton",), "Write a model repository of this server instead.", noun="server"),
+        options.choice(
+            "--for", ("triton",), "Write a model repository for this server instead of a bundle.", noun="server"
+        ),
     ] = None,
     spec: options.Spec = None,
     target: options.ChosenTarget = None,
     preprocessing: options.Preprocessing = None,
     images: Annotated[
         list[str] | None,
-        options.images("Golden pictures of your own; they become part of the bundle, metadata included"),
+        options.images("Your own golden pictures, which the bundle then contains, metadata included"),
     ] = None,
     set_: Annotated[
         list[str] | None,

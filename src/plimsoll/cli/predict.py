@@ -73,7 +73,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
 ) -> None:
     """Run a model on pictures.
 
-    A picture that can't be read becomes a row with its error, and the run goes on. Exit code 1 if every picture
+    A picture that can't be read becomes a row with its error, and the run goes on. Exits with code 1 if every picture
     failed (with --strict: if any did).
     """
     from plimsoll.inference.images import find_images

@@ -54,16 +54,20 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     json_: options.Json = False,
     preprocessing_a: Annotated[
         options.PreprocessingName | None,
-        options.preprocessing("--preprocessing-a", "Of A. Default: the bundle's, else reference."),
+        options.preprocessing(
+            "--preprocessing-a", "How pictures become A's tensors. Default: the bundle's, else reference."
+        ),
     ] = None,
     preprocessing_b: Annotated[
-        options.PreprocessingName | None, options.preprocessing("--preprocessing-b", "Of B, likewise.")
+        options.PreprocessingName | None, options.preprocessing("--preprocessing-b", "Likewise for B.")
     ] = None,
     target_a: Annotated[
         Target | None,
-        options.target("--target-a", "Of A. Default: the bundle's, else onnxruntime:cpu:float32."),
+        options.target(
+            "--target-a", "A's runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32."
+        ),
     ] = None,
-    target_b: Annotated[Target | None, options.target("--target-b", "Of B, likewise.")] = None,
+    target_b: Annotated[Target | None, options.target("--target-b", "Likewise for B.")] = None,
     spec_a: Annotated[
         Path | None, typer.Option("--spec-a", metavar="FILE", help="The Spec of A, a bare model file.")
     ] = None,

@@ -55,10 +55,10 @@ class _Settings(BaseModel):
     steps: tuple[_Step, ...]
 
 
-def _refusal(data: Any, **options: bool) -> str:
+def _refusal(data: Any, *, values: bool = False) -> str:
     with pytest.raises(ValidationError) as refusal:
         _Settings.model_validate(data)
-    return explain(refusal.value, "the settings", **options)
+    return explain(refusal.value, "the settings", values=values)
 
 
 def test_every_kind_of_mistake_is_a_sentence_with_its_key() -> None:
