@@ -32,8 +32,8 @@ from plimsoll.serve.tracing import Tracing
 
 
 class _Stage:
-    """One server for all tests, with the application that is on now: starting and ending a server takes half a second.
-    One server for all tests, with the application that is on now: starting and ending a server takes half a second."""
+    """One server for all tests, with the application that is on now: starting and ending a server takes half a
+    second."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None

@@ -1,5 +1,5 @@
-"""Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real callers.
-Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real callers."""
+"""Requests over gRPC have ids, lines in the log and counts, as those over HTTP. With a real service and real
+callers."""
 
 from __future__ import annotations
 

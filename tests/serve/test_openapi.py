@@ -1,5 +1,5 @@
-"""A running service does what its own description says: examples are answered, and nothing comes that isn't described.
-A running service does what its own description says: examples are answered, and nothing comes that isn't described."""
+"""A running service does what its own description says: examples are answered, and nothing comes that isn't
+described."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Answers that are no scores, from a real service: boxes, and a class for every pixel, in the picture as it was sent.
-Answers that are no scores, from a real service: boxes, and a class for every pixel, in the picture as it was sent."""
+"""Answers that are no scores, from a real service: boxes, and a class for every pixel, in the picture as it was
+sent."""
 
 from __future__ import annotations
 

@@ -158,12 +158,12 @@ class Pipeline:
         with self._traced(context):
             try:
                 return await handle()
-            except PlimsollError as error:
-                return await fail(error)
             except Exception as error:
                 if context.answered_ns is not None:
-                    raise
-                _log.exception("an error of ours at %s", context.path)
+                    raise  # it is too late for another answer: the connection is cut
+                if isinstance(error, PlimsollError):
+                    return await fail(error)
+                _log.exception("a bug at %s", context.path)
                 context.failure = error
                 return await fail(RequestError(BUG))
             finally:

@@ -78,8 +78,8 @@ def _few_fields(body: bytes) -> bool:
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
-    """Return a number of up to ten bytes, and where it ends; raises IndexError where the message ends before it does.
-    Return a number of up to ten bytes, and where it ends; raises IndexError where the message ends before it does."""
+    """Return a number of up to ten bytes, and where it ends; raises IndexError where the message ends before it
+    does."""
     value = 0
     for index in range(10):
         byte = body[at + index]

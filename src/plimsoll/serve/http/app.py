@@ -151,8 +151,8 @@ def _context(scope: Scope, match: Match) -> RequestContext:
 
 
 def logged_options(query: bytes) -> dict[str, str]:
-    """Return the parameters of a query that this service knows and that are numbers; everything else may be personal.
-    Return the parameters of a query that this service knows and that are numbers; everything else may be personal."""
+    """Return the parameters of a query that this service knows and that are numbers; everything else may be
+    personal."""
     options = {}
     for pair in query[:1000].split(b"&"):
         name, _, value = pair.partition(b"=")
