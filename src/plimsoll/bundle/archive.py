@@ -91,8 +91,8 @@ def _problem_of(part: str) -> str:
         return "is absolute or has an empty part"
     if part in {".", ".."}:
         return "leads out of the bundle" if part == ".." else "has a part '.'"
-    if found := _FORBIDDEN.search(part):
-        return f"has the character {found[0]!r}, which is not the same on every system"
+    if forbidden := _FORBIDDEN.search(part):
+        return f"has the character {forbidden[0]!r}, which is not the same on every system"
     if part.endswith((".", " ")) or _DEVICE.fullmatch(part):
         return "is not an ordinary name on Windows"
     try:
@@ -141,8 +141,7 @@ def _translated() -> Iterator[None]:
 
 
 def _directory_start(stream: BinaryIO) -> int:
-    """Return where the central directory starts, after making sure that it can mean one place only and is not too large
-    to read.
+    """Return where the central directory starts; raises BundleError where that is ambiguous, or it is too large to read.
 
     Layouts: APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16.
     """
@@ -154,9 +153,9 @@ def _directory_start(stream: BinaryIO) -> int:
     length, start = struct.unpack("<2L", tail[88:96])
     end = size - 22
     if tail[56:60] == b"PK\x06\x07":
-        (place,) = struct.unpack("<Q", tail[64:72])
+        (end_record,) = struct.unpack("<Q", tail[64:72])
         end = size - 98
-        if tail[:4] != b"PK\x06\x06" or place != end:
+        if tail[:4] != b"PK\x06\x06" or end_record != end:
             raise BundleError("a zip archive with a false ZIP64 end record")
         length, start = struct.unpack("<2Q", tail[40:56])
     if length > MAX_DIRECTORY_BYTES:
@@ -199,7 +198,7 @@ def _problem_of_entry(entry: zipfile.ZipInfo, limits: Limits) -> str:
 def _check_places(entries: Sequence[zipfile.ZipInfo], directory: int) -> None:
     """Refuse entries whose data overlap: how bombs inflate one kernel many times (D. Fifield, WOOT 2019)."""
     end = directory
-    for entry in sorted(entries, key=lambda one: one.header_offset, reverse=True):
+    for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):
         least = 30 + len(entry.orig_filename) + entry.compress_size  # the local header's fixed part, the name, the data
         if entry.header_offset + least > end:
             raise BundleError(f"the entry {_shown(entry.orig_filename)} overlaps another part of the archive")
@@ -209,14 +208,14 @@ def _check_places(entries: Sequence[zipfile.ZipInfo], directory: int) -> None:
 def _extract(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
     target = folder.joinpath(*entry.filename.split("/"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    asked = copy.copy(entry)
-    asked.file_size += 1  # zipfile stops at the claimed size in silence; a longer stream shows in one byte more.
-    found = 0
-    with archive.open(asked) as source, target.open("xb") as out:
-        while (chunk := source.read(_CHUNK)) and found <= entry.file_size:
-            found += len(chunk)
+    request = copy.copy(entry)
+    request.file_size += 1  # zipfile stops at the claimed size in silence; a longer stream shows in one byte more.
+    size = 0
+    with archive.open(request) as source, target.open("xb") as out:
+        while (chunk := source.read(_CHUNK)) and size <= entry.file_size:
+            size += len(chunk)
             out.write(chunk)
-    if found != entry.file_size:
+    if size != entry.file_size:
         raise BundleError(
             f"the entry {_shown(entry.filename)} does not have the {entry.file_size:,} bytes that it claims"
         )

@@ -45,9 +45,9 @@ def read(path: Path) -> NDArray[Any]:
         with path.open("rb") as stream:
             dtype, shape = _header(stream)
             claimed = math.prod(shape) * dtype.itemsize
-            found = os.fstat(stream.fileno()).st_size - stream.tell()
-            if claimed != found:
-                raise BundleError(f"its header says {claimed:,} bytes of values, the file has {found:,}")
+            present = os.fstat(stream.fileno()).st_size - stream.tell()
+            if claimed != present:
+                raise BundleError(f"its header says {claimed:,} bytes of values, the file has {present:,}")
             return np.frombuffer(stream.read(claimed), dtype).reshape(shape)
     except BundleError as error:
         raise BundleError(f"{path.name}: not a tensor that is read here: {error.message}", error.hint) from error

@@ -54,18 +54,18 @@ SPEED = ("processor", "cores", "system", "python")
 
 
 def _proven(bundle: Bundle) -> dict[str, str]:
-    """Return what the report in a shipped bundle is about and what it showed; nothing where there is none that can be
-    read."""
+    """Return what the report in a shipped bundle is about and what it showed; nothing if it has none."""
     if PROOF not in bundle.manifest.files:
         return {}
     try:
-        found = Report.read(bundle.file(PROOF))
+        report = Report.read(bundle.file(PROOF))
     except InputError:
         return {"proof": f"{PROOF} can't be read by this version"}
-    kept = sum(check.passed for check in found.checks)
-    judged = found.measurements.get("test pictures")
-    on = f" on {judged:,} pictures" if isinstance(judged, int) else ""
-    return {"proof": f"{found.kind} of {found.subject}: {kept} of {len(found.checks)} limits of the budget kept{on}"}
+    passed = sum(check.passed for check in report.checks)
+    pictures = report.measurements.get("test pictures")
+    sample = f" on {pictures:,} pictures" if isinstance(pictures, int) else ""
+    kept = f"{passed} of {len(report.checks)} limits of the budget kept{sample}"
+    return {"proof": f"{report.kind} of {report.subject}: {kept}"}
 
 
 def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:

@@ -10,7 +10,6 @@ import typer
 from plimsoll.cli import options
 
 if TYPE_CHECKING:
-    from plimsoll.importers.base import ImportOptions
     from plimsoll.importers.conversion import ImportedModel
 
 
@@ -82,38 +81,37 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
             raise InputError(f"{file} exists", "Choose another name, or overwrite it with --force.")
     if out.suffix not in {".onnx", ".plimsoll", ".zip"}:
         raise InputError(f"--out: '{out}' does not end in .onnx, .plimsoll or .zip")
-    given = spec_files.read(spec) if spec is not None else None
-    if given is None and out.suffix != ".onnx":
+    contract = spec_files.read(spec) if spec is not None else None
+    if contract is None and out.suffix != ".onnx":
         raise InputError(
             f"{out}: a bundle needs a Spec, which says how pictures become the model's input",
             "Give --spec FILE, or --out NAME.onnx.",
         )
-    options = ImportOptions(
-        _names(inputs), _names(outputs), dict(_shape(one) for one in shape or []), batch, trust, architecture, keep
-    )
+    shapes = dict(map(_shape, shape or []))
+    import_options = ImportOptions(_names(inputs), _names(outputs), shapes, batch, trust, architecture, keep)
     with tempfile.TemporaryDirectory(prefix="plimsoll-import-") as folder:
-        imported = import_model(source, Path(folder), options, given)
-        _say(source, imported, options)
-        _put(imported, out, force)
+        imported = import_model(source, Path(folder), import_options, contract)
+        _print_summary(source, imported, keep)
+        _write(imported, out, force)
     typer.echo(out)
 
 
-def _names(given: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in given.split(",") if name.strip())
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _shape(given: str) -> tuple[str, tuple[int | None, ...]]:
+def _shape(text: str) -> tuple[str, tuple[int | None, ...]]:
     """Read `NAME=N,224,224,3`; a size that is not a number is free."""
     from plimsoll.errors import InputError
 
-    name, _, sizes = given.rpartition("=")
+    name, _, sizes = text.rpartition("=")
     parts = [part.strip() for part in sizes.split(",")]
     if not name or not all(part.isdecimal() or part.isidentifier() or part == "?" for part in parts):
-        raise InputError(f"--shape: '{given}' is not a name and sizes", "For example --shape x=N,224,224,3.")
+        raise InputError(f"--shape: '{text}' is not a name and sizes", "For example --shape x=N,224,224,3.")
     return name, tuple(int(part) if part.isdecimal() else None for part in parts)
 
 
-def _say(source: Path, imported: ImportedModel, options: ImportOptions) -> None:
+def _print_summary(source: Path, imported: ImportedModel, keep: Path | None) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -133,13 +131,13 @@ def _say(source: Path, imported: ImportedModel, options: ImportOptions) -> None:
     table.add_row("parity", escape(str(imported.parity)) if imported.parity is not None else "[yellow]not measured[/]")
     for note in imported.notes:
         table.add_row("note", escape(note))
-    if options.keep is not None:
-        table.add_row("kept", escape(str(options.keep)))
+    if keep is not None:
+        table.add_row("kept", escape(str(keep)))
     Console(stderr=True).print(table)
 
 
-def _put(imported: ImportedModel, out: Path, force: bool) -> None:
-    """Put the network where it was asked for: as an ONNX file, with its external weights beside it, or in a bundle."""
+def _write(imported: ImportedModel, out: Path, force: bool) -> None:
+    """Write the network to `out`: as an ONNX file, with its external weights beside it, or as a bundle."""
     import shutil
 
     from plimsoll.bundle.packing import pack

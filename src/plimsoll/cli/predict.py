@@ -127,11 +127,11 @@ def _sum_up(tally: _Tally, seconds: float) -> None:
     )
 
 
-def _format(given: str | None, out: Path | None) -> str:
-    if out is None and given == "parquet":
+def _format(chosen: str | None, out: Path | None) -> str:
+    if out is None and chosen == "parquet":
         raise InputError("--format parquet needs a file", "Name it: --out predictions.parquet")
-    if given is not None:
-        return given
+    if chosen is not None:
+        return chosen
     if out is not None:
         return {".csv": "csv", ".parquet": "parquet"}.get(out.suffix.lower(), "jsonl")
     return "table" if sys.stdout.isatty() else "jsonl"
@@ -147,7 +147,7 @@ def _writer(stack: ExitStack, format_: str, out: Path | None, task: Task, top: i
     elif format_ == "table":
         from rich.console import Console
 
-        # Below the one folder that was given, paths are shown from there.
+        # With a single folder, paths are shown relative to it.
         folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
         writer = rows.Table(Console(file=_stream(stack, out), highlight=False), task, top, folder)
     else:

@@ -51,14 +51,14 @@ def picture_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
 
 def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError for a network that needs more than a picture, too."""
-    found = picture_input(spec, inputs, network)
+    picture = picture_input(spec, inputs, network)
     if len(inputs) > 1:
-        others = ", ".join(repr(tensor.name) for tensor in inputs if tensor is not found)
+        others = ", ".join(repr(tensor.name) for tensor in inputs if tensor is not picture)
         raise SpecError(
             f"{network} and the Spec '{spec.name}': the network needs more than a picture: it also takes {others}",
             "Export it with these inputs fixed to constants.",
         )
-    return found
+    return picture
 
 
 def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], network: str) -> None:
@@ -84,13 +84,13 @@ def _chosen(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, s
             f"{where}: the network has {len(tensors)} {side}s ({names}), and the Spec doesn't say which one it means",
             f"Name it: `tensor = …` under [{side}] of the Spec.",
         )
-    found = next((tensor for tensor in tensors if name in (None, tensor.name)), None)
-    if found is None:
+    chosen = next((tensor for tensor in tensors if name in (None, tensor.name)), None)
+    if chosen is None:
         raise SpecError(
             f"{where}: the Spec's {side} is {name!r}; the network's {side}s are: {names}",
             f"Correct `tensor` under [{side}] of the Spec.",
         )
-    return found
+    return chosen
 
 
 def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
@@ -107,19 +107,23 @@ def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
     )
 
 
-def _remedy(made: tuple[int | None, ...], layout: str, shape: Shape | None) -> str:
+def _remedy(produced: tuple[int | None, ...], layout: str, shape: Shape | None) -> str:
     """Say which step would make the Spec fit, where one would."""
     if shape is None or len(shape) != 4:
         return PICTURES
-    other = (made[2], made[0], made[1]) if layout == "NHWC" else (made[1], made[2], made[0])
+    height_first = layout == "NHWC"
+    other = tuple(produced[axis] for axis in ((2, 0, 1) if height_first else (1, 2, 0)))
     if _agree(other, shape[1:]):
-        return f"Add a layout step with order = '{'NCHW' if layout == 'NHWC' else 'NHWC'}' to the input steps."
+        return f"Add a layout step with order = '{'NCHW' if height_first else 'NHWC'}' to the input steps."
     return "Set the sizes of the resize and crop steps to what the network takes."
 
 
-def _agree(made: tuple[int | None, ...], taken: Shape) -> bool:
+def _agree(produced: tuple[int | None, ...], expected: Shape) -> bool:
     """Tell whether sizes are equal wherever both are known."""
-    return all(mine is None or not isinstance(its, int) or mine == its for mine, its in zip(made, taken, strict=True))
+    return all(
+        size is None or not isinstance(needed, int) or size == needed
+        for size, needed in zip(produced, expected, strict=True)
+    )
 
 
 def _check_labels(spec: Spec, output: Classify, tensor: NamedTensor, network: str) -> None:
