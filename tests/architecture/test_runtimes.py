@@ -28,7 +28,7 @@ SOURCE = Path(plimsoll.__file__).parent
 ELSEWHERE = {
     "importers/tflite.py": "converts TFLite files, and so reads their outline with the reader of the runtime that runs them",
     "importers/tensorflow/toolchain": "its jobs advise to run a TFLite file as it is",
-    "quantize/ranges.py": "cites a talk by its title",
+    "quantize/calibrators.py": "cites a talk by its title",
     "serve/http/openapi": "names a product whose clients speak the protocol",
 }
 """Where a runtime's name may stand outside its folder, and why."""
@@ -45,8 +45,7 @@ EVALUATOR_IN_CODE = {
     "cli/ship.py": "an example in a hint",
     "onnx/check.py": "answers for a network that was converted",
     "onnx/graph.py": "folds constants",
-    "quantize/dynamic.py": "calls the quantizer that comes with it",
-    "quantize/float16.py": "calls the converter that comes with it",
+    "quantize/data_free.py": "calls the quantizer and the converter that come with it",
 }
 
 PLANTED = '''
