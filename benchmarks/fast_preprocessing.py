@@ -1,13 +1,14 @@
 """Compare fast preprocessing with the reference, step by step, on real photographs: how far apart, and how much
 faster.
 
-Both implementations get the same input. For every step: the largest and the mean difference (in levels of 0…255, or in
+Both get the same input. For every step: the largest and the mean difference (in levels of 0…255, or in
 the tensor's own unit), and the time of the reference divided by the time of fast preprocessing: the median over the
 photographs of each one's ratio, both measured in turns in one thread.
 
-    python benchmarks/fast_preprocessing.py                       print the table for examples/photos python
-    benchmarks/fast_preprocessing.py FOLDER --limit 50 python benchmarks/fast_preprocessing.py --write examples      put it into
-    docs/fast-preprocessing.md, between the markers of that name
+    python benchmarks/fast_preprocessing.py                      print the table for examples/photos
+    python benchmarks/fast_preprocessing.py FOLDER --limit 50
+    python benchmarks/fast_preprocessing.py --write examples     put it into docs/fast-preprocessing.md, between the
+                                                                 markers of that name
 """
 
 from __future__ import annotations

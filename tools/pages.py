@@ -24,9 +24,9 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 INTRODUCTION = """# The Spec
 
-A Spec is the contract of a model: from the bytes of a picture to the meaning of the answer. It is a TOML file. `plimsoll spec check FILE`
-names every mistake in it, `plimsoll spec check FILE --model MODEL` whether it fits a network, and `plimsoll spec schema` prints its JSON
-Schema for editors.
+A Spec is the contract of a model: from the bytes of a picture to the meaning of the answer. It is a TOML file.
+`plimsoll spec check FILE` lists every mistake in it, `plimsoll spec check FILE --model MODEL` says whether it fits a
+network, and `plimsoll spec schema` prints its JSON Schema for editors.
 
 This page is generated from the code by `make docs`.
 
@@ -45,8 +45,9 @@ This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their 
 
 {input}
 
-The steps run in order. The first is `decode`, and only the first. `resize`, `jpeg` and `crop` work on height × width × channels, so they
-come before `layout`; `resize` and `jpeg` need 8-bit values, so they come before `scale`, `mean` and `std`.
+The steps run in order. The first, and only the first, is `decode`. `resize`, `jpeg` and `crop` work on height × width ×
+channels, so they come before `layout`; `resize` and `jpeg` need 8-bit values, so they come before `scale`, `mean` and
+`std`.
 """
 
 STEPS = ["Decode", "Resize", "Jpeg", "Crop", "Channels", "Scale", "Mean", "Std", "Layout", "Cast"]

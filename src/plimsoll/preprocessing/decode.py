@@ -93,7 +93,7 @@ def translate_errors() -> Iterator[None]:
     except PlimsollError:
         raise
     except MemoryError as error:
-        raise ImageError("the picture needs more memory than there is") from error
+        raise ImageError("not enough memory to decode the picture") from error
     except UnidentifiedImageError as error:  # whose text names an object in memory
         raise ImageError("can't be decoded: it begins like a picture, but what follows is damaged") from error
     except Exception as error:

@@ -8,9 +8,9 @@ spread over threads.
 Pillow's and TensorFlow's anti-aliased bilinear weigh the source's pixels by a triangle as wide as the reduction: for
 the output pixel `o` and the ratio `r`, the pixel at distance `d` from `(o + 1/2) r - 1/2` counts `1 - |d| / r`. OpenCV
 samples with the narrow triangle (r = 1) only. But a triangle is nearly a short symmetric filter of the source followed
-by that sampling, and exactly so where `r` is a whole number. So `shrink_antialiased` takes means of 2 × 2 while the picture is much
-too large, a few taps in each direction, and bilinear sampling. The taps are those with the least squared error of the
-weights over all positions where a sample can fall.
+by that sampling, and exactly so where `r` is a whole number. So `shrink_antialiased` takes means of
+2 × 2 while the picture is much too large, a few taps in each direction, and bilinear sampling. The taps are those with
+the least squared error of the weights over all positions where a sample can fall.
 """
 
 from __future__ import annotations

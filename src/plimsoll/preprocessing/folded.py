@@ -85,8 +85,8 @@ def split(spec: Spec) -> tuple[tuple[Step, ...], Normalization]:
     pixels = Input(steps=pixel_steps).tensor_spec
     if pixels.dtype != "uint8":
         raise ModelError(
-            f"{spec.name}: can't fold its input steps: after '{pixel_steps[-1].step}' the values are {pixels.dtype}, not"
-            f" 8-bit pixels; {outside}",
+            f"{spec.name}: can't fold its input steps: after '{pixel_steps[-1].step}' the values are {pixels.dtype},"
+            f" not 8-bit pixels; {outside}",
             "A resize with rounding = 'nearest' gives 8-bit pixels.",
         )
     channels = [step for step in steps[:end] if isinstance(step, Channels)]

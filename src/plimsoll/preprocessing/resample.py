@@ -134,7 +134,7 @@ def _replicated(position: Floats, size: int, kernel: Kernel, radius: int, *, bor
 
 
 def _renormalized(size: int, out: int, kernel: Kernel, radius: int, *, antialias: bool) -> Taps:
-    """TensorFlow's ScaleAndTranslate: the kernel widens with the reduction if asked; beyond the border nothing counts."""
+    """TensorFlow's ScaleAndTranslate: the kernel may widen with the reduction; beyond the border nothing counts."""
     scale = max(size / out, 1.0) if antialias else 1.0
     position = (np.arange(out) + 0.5) * (size / out) - 0.5
     reach = radius * scale

@@ -64,7 +64,8 @@ class TensorStatistics:
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> Self:
-        """Return the statistics of one picture's tensor. NaN and infinity show as a `low` or `high` that is not finite, and are not binned."""
+        """Return the statistics of one picture's tensor. NaN and infinity are not binned; they show as a `low` or
+        `high` that is not finite."""
         flat = np.ascontiguousarray(values, np.float32).ravel()
         statistics = cls(pictures=1)
         if flat.size == 0:
@@ -156,7 +157,7 @@ def _widened(counts: Counts, doublings: int) -> Counts:
 def range_of(
     statistics: TensorStatistics, method: str, parameter: float | None = None, symmetry: Symmetry = "auto"
 ) -> Range:
-    """Return the range (low, high) of a tensor by a method of METHODS; low ≤ 0 ≤ high, since zero must be represented exactly.
+    """Return the range (low, high) of a tensor by a method of METHODS; low ≤ 0 ≤ high, for zero must be representable.
 
     `parameter` is the percentile of the method `percentile`, above 50 to 100 (default 99.999); the others take none.
     `symmetry` is the one that the network will be quantized with: `mse` measures the error with it, `entropy` on

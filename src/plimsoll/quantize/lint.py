@@ -129,8 +129,8 @@ def _mixed_ranges(proto: ModelProto, calibration: Calibration | None) -> list[Fi
             findings.append(
                 Finding(
                     "mixed-ranges",
-                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); with one scale"
-                    " the small ones would have no steps left",
+                    f"the output '{output}' joins values of different sizes ({node_key(node)}: {reason}); with one"
+                    " scale the small ones would have no steps left",
                     "Keep it in float, as `static` does by default (float_heads), or give the network one output for"
                     " each.",
                 )

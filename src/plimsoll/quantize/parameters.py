@@ -15,8 +15,9 @@ LOPSIDED = 0.25
 """With symmetry `auto`: a range whose shorter side is less than this share of the longer one gets a zero point of its
 own.
 
-Symmetric parameters for such a range would leave more than 3/8 of the 256 steps unused; for the others it saves runtimes
-the zero point's correction, and measured on open_nsfw it also deviates less (docs/decisions/0006-quantization.md)."""
+Symmetric parameters for such a range would leave more than 3/8 of the 256 steps unused; for the others they save
+runtimes the zero point's correction, and measured on open_nsfw they also deviate less
+(docs/decisions/0006-quantization.md)."""
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """Smaller ones would be subnormal in float32, which runtimes flush to zero."""

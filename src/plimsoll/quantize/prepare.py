@@ -72,7 +72,7 @@ def write(proto: ModelProto, path: Path) -> None:
     """Check a network that was changed and write it; raises BuildError."""
     from onnx import checker
 
-    with translate(BuildError, f"{path.name}: what was built is no valid network"):
+    with translate(BuildError, f"{path.name}: the rewritten network is not valid"):
         checker.check_model(proto, full_check=True)
         path.write_bytes(proto.SerializeToString())
 

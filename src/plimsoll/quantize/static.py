@@ -108,7 +108,7 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
 
 
 def reads_bytes(model: Model, options: StaticOptions | None = None) -> bool:
-    """Tell whether `static` lets the first convolution of this folded network read the picture's bytes (see `pixel_input`).
+    """Tell whether `static` lets the first convolution of this folded network read the picture's bytes: `pixel_input`.
 
     It then needs no range for what the input steps made of the picture. Where not, quantize the network as it came and
     fold the result. Raises as `static` does.

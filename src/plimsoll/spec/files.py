@@ -39,7 +39,7 @@ _HINT = (
 
 
 def read(path: Path) -> Spec:
-    """Read a Spec from a TOML file, and the anchors beside it that it names; raises SpecError that lists every mistake."""
+    """Read a Spec from a TOML file, and the anchors file that it names; raises SpecError that lists every mistake."""
     try:
         text = files.read_text(path, MAX_BYTES)
     except OSError as error:
@@ -215,7 +215,7 @@ def _read_anchors(folder: Path, name: str) -> tuple[Anchor, ...]:
         if not file.is_relative_to(folder.resolve()):
             raise SpecError(f"{where}: the path leads out of the Spec's folder", "Put the file beside the Spec.")
         if not file.is_file():
-            raise SpecError(f"{where}: there is no such file beside the Spec", _HINT)
+            raise SpecError(f"{where}: no such file beside the Spec", _HINT)
         data = files.read_bytes(file, MAX_BYTES)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

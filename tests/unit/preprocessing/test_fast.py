@@ -1,4 +1,4 @@
-"""What `docs/fast-preprocessing.md` says of fast preprocessing holds: every row of its table, on the same photographs."""
+"""What `docs/fast-preprocessing.md` says holds: every row of its table, on the same photographs."""
 
 from __future__ import annotations
 

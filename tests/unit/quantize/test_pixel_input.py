@@ -1,4 +1,4 @@
-"""A folded network's first convolution reads the picture's bytes, and answers as if the mean had been subtracted first."""
+"""A folded network's first convolution reads the picture's bytes, and answers as with the mean subtracted first."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_boxes_come_into_the_picture_and_are_clipped_to_it() -> None:
 
 
 def test_a_second_suppression_looks_across_labels() -> None:
-    """What the first one has removed does not come back: the second looks at what is left, and the count is of the end."""
+    """What the first has removed stays away: the second looks at what is left, and the count is of the end."""
     rows = np.array(
         [
             [100, 100, 40, 40, 0.9, 0.0, 0.0],
@@ -179,7 +179,7 @@ def test_a_second_suppression_looks_across_labels() -> None:
 
 
 def encode(box: Array, anchor: Array) -> Array:
-    """TensorFlow's FasterRcnnBoxCoder.encode, for one box (y0, x0, y1, x1) and one anchor (centre y, centre x, h, w)."""
+    """TensorFlow's FasterRcnnBoxCoder.encode, one box (y0, x0, y1, x1) and one anchor (centre y, centre x, h, w)."""
     y, x, h, w = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2, box[2] - box[0], box[3] - box[1]
     return np.array(
         [

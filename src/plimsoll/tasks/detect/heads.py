@@ -203,7 +203,7 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
 
 
 def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
-    """Return the outputs that the head reads, in the Spec's order, or in the network's own where the Spec names none."""
+    """Return the outputs that the head reads, in the Spec's order, or the network's own where the Spec names none."""
     names = spec.tensors or tuple(outputs)
     missing = [name for name in names if name not in outputs]
     if missing or len(names) != count:

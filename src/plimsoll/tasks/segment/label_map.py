@@ -5,9 +5,9 @@ column after another, as COCO's masks do.
 
 Sampling: values are interpolated bilinearly to the pixel's centre (half-pixel centres, replicated border), and then the
 label is decided. That is what training frameworks do that enlarge the logits before the argmax, and it gives smooth
-edges where the nearest cell's label gives stairs. It costs next to nothing: where the four cells around a pixel have one
-label, that label is the pixel's, since what is largest at all four is largest in every mean of them (and what reaches a
-threshold at all four reaches it in between). Values are interpolated along the edges alone.
+edges where the nearest cell's label gives stairs. It costs next to nothing: where the four cells around a pixel have
+one label, that label is the pixel's, since what is largest at all four is largest in every mean of them (and what
+reaches a threshold at all four reaches it in between). Values are interpolated along the edges alone.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _palette() -> bytes:
 
 @dataclass(frozen=True)
 class _Axis:
-    """For each pixel along one axis: its cells before and after, and how far it lies from the first towards the second."""
+    """For each pixel along one axis: the cells before and after it, and how far it lies from the one to the other."""
 
     between: NDArray[np.intp]
     """0 … cells: the gap it lies in; gap k is between the cells k - 1 and k, and the border repeats."""

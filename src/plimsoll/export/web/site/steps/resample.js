@@ -1,4 +1,4 @@
-// Resizing as OpenCV and TensorFlow define it, in the arithmetic of Plimsoll's reference (`plimsoll.image.resample`): for each axis
+// Resizing as OpenCV and TensorFlow define it, in the arithmetic of Plimsoll's reference (`plimsoll.preprocessing.resample`): for each axis
 // a table of taps, float32 weights, float32 sums. Only the tables differ between the conventions.
 
 const f32 = Math.fround;
