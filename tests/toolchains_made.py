@@ -17,7 +17,7 @@ PROGRAMS = Path(__file__).resolve().parent / "programs"
 
 def need(name: str) -> None:
     """Skip the test where a toolchain isn't made."""
-    if not toolchains.made(name):
+    if not toolchains.is_ready(name):
         pytest.skip(f"the toolchain isn't made: plimsoll toolchains make {name}")
 
 

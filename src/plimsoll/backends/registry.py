@@ -56,7 +56,7 @@ def for_format(name: str) -> Backend | None:
     """Return the backend that alone runs models of a format; None where the format belongs to no runtime, as ONNX."""
     if name == "onnx":
         return None
-    return next((one for one in map(get, names()) if name in [kind.name for kind in one.formats]), None)
+    return next((backend for backend in map(get, names()) if name in [kind.name for kind in backend.formats]), None)
 
 
 def _own() -> set[str]:

@@ -25,7 +25,7 @@ def targets(
             "target": str(available.target),
             "missing": available.missing,
             "toolchain": available.toolchain,
-            "created": not available.toolchain or toolchains.made(available.toolchain),
+            "created": not available.toolchain or toolchains.is_ready(available.toolchain),
             "deployable": backend.deployable,
         }
         for backend in map(backends.get, backends.names())

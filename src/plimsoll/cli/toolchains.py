@@ -33,7 +33,7 @@ def list_() -> None:
     for name in toolchains.names():
         toolchain = toolchains.describe(name)
         size = f"{toolchain.size_bytes / 1e6:,.0f}" if toolchain.size_bytes else f"[dim]≈ {toolchain.megabytes:,}[/]"
-        table.add_row(f"[bold]{name}[/]", "yes" if toolchain.made else "[dim]no[/]", size, toolchain.purpose)
+        table.add_row(f"[bold]{name}[/]", "yes" if toolchain.ready else "[dim]no[/]", size, toolchain.purpose)
     Console().print(table)
 
 

@@ -68,6 +68,6 @@ def _available() -> list[AvailableTarget]:
 
 
 def _is_installed(toolchain: str) -> bool:
-    from plimsoll.system.toolchains import made  # Only where a target needs one.
+    from plimsoll.system.toolchains import is_ready  # Only where a target needs one.
 
-    return made(toolchain)
+    return is_ready(toolchain)

@@ -270,7 +270,7 @@ def test_a_target_is_a_default_only_where_its_toolchain_is_made(monkeypatch: pyt
     from plimsoll.system import toolchains as toolchain
 
     made: set[str] = set()
-    monkeypatch.setattr(toolchain, "made", made.__contains__)
+    monkeypatch.setattr(toolchain, "is_ready", made.__contains__)
     borrowing = Target("borrowing", "cpu", "int8")
     assert borrowing not in default_targets()
     assert Target("selfmade", "cpu", "int8") in default_targets()

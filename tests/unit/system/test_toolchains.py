@@ -255,7 +255,7 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
     folder = toolchains.make("faults")
     (folder / ".complete").unlink()
     (folder / "env" / "pyvenv.cfg").unlink()
-    assert not toolchains.made("faults")
+    assert not toolchains.is_ready("faults")
     program = (
         "import logging, sys; logging.basicConfig(level=20, stream=sys.stdout); from plimsoll.system import toolchains;"
         " print(toolchains.make('faults'))"
@@ -269,7 +269,7 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
     for told in ("half-made: making it again", "making the toolchain 'faults', once"):
         assert sum(told in text for text in said) == 1
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1] == str(folder)
-    assert toolchains.made("faults")
+    assert toolchains.is_ready("faults")
     assert (folder / "env" / "pyvenv.cfg").exists()
     assert ready in folder.parents
 
@@ -281,7 +281,7 @@ def test_another_lock_is_another_environment(home: Path, tmp_path: Path, monkeyp
     monkeypatch.setenv("PLIMSOLL_TOOLCHAINS", f"{tmp_path}{os.pathsep}{home / 'recipes'}")
     after = toolchains.describe("faults")
     assert after.folder != before
-    assert not after.made
+    assert not after.ready
 
 
 @pytest.mark.usefixtures("home")
@@ -290,7 +290,7 @@ def test_removing_frees_what_it_took() -> None:
     assert toolchains.describe("faults").size_bytes > 1_000_000
     toolchains.remove("faults")
     assert toolchains.describe("faults").size_bytes == 0
-    assert not toolchains.made("faults")
+    assert not toolchains.is_ready("faults")
 
 
 def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str, python: str = ">=3.11,<3.20") -> None:
@@ -309,7 +309,7 @@ def test_what_can_t_be_installed_is_said_in_the_installer_s_words(
     with pytest.raises(BackendMissingError, match="plimsoll-no-such-package") as caught:
         toolchains.make("planted")
     assert "network" in caught.value.hint
-    assert not toolchains.made("planted")
+    assert not toolchains.is_ready("planted")
 
 
 def test_a_python_that_isn_t_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,11 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         )
     path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
-        made, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
+        converted, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
         if target.precision != "float32":
             request = _request(target.precision, tensors, calibration, io)
-            made = _quantize(made, request, calibration, Path(work))
-        shutil.move(made, path)
+            converted = _quantize(converted, request, calibration, Path(work))
+        shutil.move(converted, path)
     return Model(path, "tflite", model.spec, parent=model)
 
 
@@ -74,7 +74,7 @@ def _read(path: Path) -> TfliteFile:
 
 
 def _own_names(file: TfliteFile) -> Mapping[str, str]:
-    return {one.name: one.name for one in file.tensors}
+    return {tensor.name: tensor.name for tensor in file.tensors}
 
 
 def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
@@ -83,16 +83,16 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
     plain = work / "plain.onnx"
     graph.save(proto, plain)
     answer = toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
-    made = work / "network.tflite"
-    file = _read(made)
+    converted = work / "network.tflite"
+    file = _read(converted)
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
         raise BuildError(
             f"{model.path}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
             "Export the network without them, or choose another runtime.",
         )
     _check_ends(model, proto, file)
-    _check_answers(model, plain, made)
-    return made, {name: name for name in (one.name for one in file.inputs)} | answer["tensors"]
+    _check_answers(model, plain, converted)
+    return converted, {name: name for name in (tensor.name for tensor in file.inputs)} | answer["tensors"]
 
 
 def _fixed(model: Model, work: Path) -> ModelProto:
@@ -131,14 +131,14 @@ def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
             its == size or not isinstance(size, int) for size, its in zip(shape, tensor.shape, strict=True)
         )
         if value.name != tensor.name or load.dtype_of(value) != tensor.dtype or not (same or not shape):
-            found = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
+            changed = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
             raise BuildError(
-                f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {found}",
+                f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {changed}",
                 _REPORT,
             )
 
 
-def _check_answers(model: Model, plain: Path, made: Path) -> None:
+def _check_answers(model: Model, plain: Path, converted: Path) -> None:
     """Let the converted network and the ONNX file that it was made from answer the same random tensors."""
     litert = require("ai_edge_litert.interpreter", INSTALL)
     source = Model(plain, "onnx", model.spec)
@@ -146,12 +146,12 @@ def _check_answers(model: Model, plain: Path, made: Path) -> None:
 
     def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         with translate(BuildError, f"{model.path}: the converted network can't be checked"):
-            interpreter = litert.Interpreter(model_content=made.read_bytes())
+            interpreter = litert.Interpreter(model_content=converted.read_bytes())
             interpreter.allocate_tensors()
-            for one, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):
-                interpreter.set_tensor(one["index"], feeds[info.name])
+            for detail, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):
+                interpreter.set_tensor(detail["index"], feeds[info.name])
             interpreter.invoke()
-            answers = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+            answers = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
         return {info.name: value for info, value in zip(signature.outputs, answers, strict=True)}
 
     check_answers(source, signature, answer, "onnx2tf")
@@ -179,7 +179,7 @@ def _quantize(path: Path, request: dict[str, Any], calibration: CalibrationData 
     if calibration is not None and request["precision"] in CALIBRATED:
         inputs["tensors"] = work / "calibration.npy"
         np.save(inputs["tensors"], calibration.tensors[:_GAPS] if request["ranges"] else calibration.tensors)
-    made = work / "quantized"
-    made.mkdir()
-    toolchains.run(TOOLCHAIN, "tflite_quantize", request, made, inputs=inputs)
-    return made / "network.tflite"
+    quantized = work / "quantized"
+    quantized.mkdir()
+    toolchains.run(TOOLCHAIN, "tflite_quantize", request, quantized, inputs=inputs)
+    return quantized / "network.tflite"

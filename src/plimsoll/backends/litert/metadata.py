@@ -107,7 +107,7 @@ def _check_output(spec: Spec, file: TfliteFile) -> None:
         raise _UnsupportedError(
             f"the scores need a {output.activation} after the network, which MediaPipe Tasks doesn't compute"
         )
-    shapes = [one.shape for one in file.outputs]
+    shapes = [tensor.shape for tensor in file.outputs]
     if len(shapes) != 1 or None in shapes[0] or np.prod([size or 0 for size in shapes[0]]) != len(output.labels):
         raise _UnsupportedError(
             f"the network gives {[list(shape) for shape in shapes]}, not one score for each of {len(output.labels)}"
@@ -168,21 +168,21 @@ def _describe(spec: Spec, file: TfliteFile, normalization: _Normalization) -> by
     units = writer.tables([writer.table([("uint8", _NORMALIZATION_OPTIONS), ("offset", options)])])
     edges = [(bound - normalization.mean) / normalization.std for bound in (255.0, 0.0)]
     stats = writer.table([("offset", writer.floats([edge])) for edge in edges])
-    said: list[Field] = [("offset", writer.text(taken.name)), ("offset", writer.text("A picture, RGB.")), None]
-    picture = writer.table([*said, ("offset", content), ("offset", units), ("offset", stats)])
+    fields: list[Field] = [("offset", writer.text(taken.name)), ("offset", writer.text("A picture, RGB.")), None]
+    picture = writer.table([*fields, ("offset", content), ("offset", units), ("offset", stats)])
     labels = writer.table(
         [("offset", writer.text(LABELS)), ("offset", writer.text("One label a line.")), ("int8", _AXIS_LABELS)]
     )
     content = writer.table([("uint8", _FEATURE_PROPERTIES), ("offset", writer.table([]))])
     edges_of_scores = writer.table([("offset", writer.floats([edge])) for edge in (1.0, 0.0)])
-    said = [
+    fields = [
         ("offset", writer.text(given.name)),
         ("offset", writer.text("One score a label.")),
         None,
         ("offset", content),
         None,
     ]
-    scores = writer.table([*said, ("offset", edges_of_scores), ("offset", writer.tables([labels]))])
+    scores = writer.table([*fields, ("offset", edges_of_scores), ("offset", writer.tables([labels]))])
     graph = writer.table([None, None, ("offset", writer.tables([picture])), ("offset", writer.tables([scores]))])
     names = [("offset", writer.text(spec.name)), ("offset", writer.text(spec.description)), None]
     root = [*names, ("offset", writer.tables([graph])), None, None, None, ("offset", writer.text(_PARSER))]
@@ -195,7 +195,7 @@ def _attach(path: Path, metadata: bytes) -> bytes:
     schema = require("ai_edge_litert.schema_py_generated", INSTALL)
     model = files.read_model(str(path))
     model.metadata = model.metadata or []
-    entry = next((one for one in model.metadata if _text(one.name) == METADATA), None)
+    entry = next((candidate for candidate in model.metadata if _text(candidate.name) == METADATA), None)
     if entry is None:
         entry = schema.MetadataT()
         entry.name, entry.buffer = METADATA.encode(), len(model.buffers)

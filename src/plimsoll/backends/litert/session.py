@@ -24,7 +24,7 @@ class LiteRtSession(SessionPool):
     """
 
     def __init__(self, file: TfliteFile, interpreters: list[Any]) -> None:
-        inputs, outputs = (tuple(_info(one) for one in side) for side in (file.inputs, file.outputs))
+        inputs, outputs = (tuple(_info(tensor) for tensor in side) for side in (file.inputs, file.outputs))
         super().__init__("LiteRT", inputs, outputs, [_Interpreter(interpreter, file) for interpreter in interpreters])
 
 
@@ -48,14 +48,14 @@ class _Interpreter:
 
     def _resize(self, feeds: Mapping[str, Array]) -> None:
         """Prepare the interpreter for the sizes that the file leaves free, where they are others than last time."""
-        wanted = {index: feeds[tensor.name].shape for index, tensor, _ in self._inputs}
-        if wanted == self._shapes:
+        shapes = {index: feeds[tensor.name].shape for index, tensor, _ in self._inputs}
+        if shapes == self._shapes:
             return
         self._shapes = {}  # Should it fail, the next call must not think that all is prepared.
-        for index, shape in wanted.items():
+        for index, shape in shapes.items():
             self._interpreter.resize_tensor_input(index, shape, strict=True)
         self._interpreter.allocate_tensors()
-        self._shapes = wanted
+        self._shapes = shapes
 
 
 def _info(tensor: TfliteTensor) -> TensorInfo:

@@ -92,20 +92,20 @@ class TfliteFile:
         for precision in _PRECISIONS:
             if f"{MARK}{precision}" in self.metadata:
                 return precision
-        computed = [one for one in self.tensors if not one.stored and one.quantized]
-        if any(one.dtype == "int16" for one in computed):
+        computed = [tensor for tensor in self.tensors if not tensor.stored and tensor.quantized]
+        if any(tensor.dtype == "int16" for tensor in computed):
             return "int16x8"
         if computed:
             return "int8"
-        stored = [one for one in self.tensors if one.stored]
-        if any(one.quantized and one.name in self.read_stored for one in stored):
+        stored = [tensor for tensor in self.tensors if tensor.stored]
+        if any(tensor.quantized and tensor.name in self.read_stored for tensor in stored):
             return "dynamic"
-        return "float16" if any(one.dtype == "float16" for one in stored) else "float32"
+        return "float16" if any(tensor.dtype == "float16" for tensor in stored) else "float32"
 
     @property
     def quantized(self) -> bool:
         """Whether any of its integers stand for real values, if only in stored weights."""
-        return any(one.quantized for one in self.tensors)
+        return any(tensor.quantized for tensor in self.tensors)
 
     def describe_custom(self) -> str:
         """Say which operators LiteRT itself has not, or nothing."""
@@ -141,7 +141,7 @@ def _outline(path: Path, model: Table) -> TfliteFile:
         raise ValueError("it holds no graph")
     codes = [(_operator(code), code.text(1)) for code in model.tables(1)]
     buffers = [bool(buffer.length(0) or buffer.number(1, "uint64")) for buffer in model.tables(4)]
-    tensors = tuple(_tensor(one, buffers) for one in subgraphs[0].tables(0))
+    tensors = tuple(_tensor(table, buffers) for table in subgraphs[0].tables(0))
     custom, operators, read_stored = set(), 0, set()
     for graph in subgraphs:
         for operator in graph.tables(3):
@@ -151,19 +151,19 @@ def _outline(path: Path, model: Table) -> TfliteFile:
                 custom.add(name or "without a name")
             if graph is subgraphs[0] and code != _DEQUANTIZE:
                 read_stored |= {
-                    tensors[place].name for place in operator.numbers(1) if place >= 0 and tensors[place].stored
+                    tensors[index].name for index in operator.numbers(1) if index >= 0 and tensors[index].stored
                 }
-    inputs, outputs = (tuple(tensors[_place(place)] for place in subgraphs[0].numbers(slot)) for slot in (1, 2))
-    metadata = tuple(one.text(0) for one in model.tables(6))
+    inputs, outputs = (tuple(tensors[_checked_index(index)] for index in subgraphs[0].numbers(slot)) for slot in (1, 2))
+    metadata = tuple(table.text(0) for table in model.tables(6))
     return TfliteFile(
         path, tensors, inputs, outputs, operators, tuple(sorted(custom)), frozenset(read_stored), metadata
     )
 
 
-def _place(place: int) -> int:
-    if place < 0:
-        raise ValueError(f"a graph's input or output is tensor {place}")
-    return place
+def _checked_index(index: int) -> int:
+    if index < 0:
+        raise ValueError(f"a graph's input or output is tensor {index}")
+    return index
 
 
 def _operator(code: Table) -> int:

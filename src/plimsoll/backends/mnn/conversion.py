@@ -70,11 +70,11 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     signature = Signature.of(model)
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
-        made = _convert(model, work, _ARGUMENTS[target.precision])
-        _check(model, signature, made)
+        converted = _convert(model, work, _ARGUMENTS[target.precision])
+        _check(model, signature, converted)
         if target.precision == "int8" and calibration is not None:
-            made = _quantize(model, made, signature, calibration, work)
-        shutil.move(made, path)
+            converted = _quantize(model, converted, signature, calibration, work)
+        shutil.move(converted, path)
     beside = signature.write(path.with_name(path.name + SUFFIX))
     return Model(path, "mnn", model.spec, parent=model, files=(beside,))
 
@@ -104,10 +104,10 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) -> None:
+def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path) -> None:
     try:
         subprocesses.run_job(
-            __name__, {"tool": tool, "arguments": arguments, "result": str(made)}, work / tool, _LIMITS
+            __name__, {"tool": tool, "arguments": arguments, "result": str(result)}, work / tool, _LIMITS
         )
     except JobError as error:
         raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error
@@ -115,30 +115,33 @@ def _run(model: Model, tool: str, arguments: list[str], made: Path, work: Path) 
 
 def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
     """Convert a copy with its weights inside."""
-    source, made = work / "network.onnx", work / "network.mnn"
+    source, converted = work / "network.onnx", work / "network.mnn"
     onnx_graph.save(onnx_graph.load(model), source)
     _run(
         model,
         "mnnconvert",
-        ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(made), "--bizCode", "plimsoll", *arguments],
-        made,
+        ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(converted), "--bizCode", "plimsoll", *arguments],
+        converted,
         work,
     )
-    return made
+    return converted
 
 
-def _check(model: Model, signature: Signature, made: Path) -> None:
+def _check(model: Model, signature: Signature, converted: Path) -> None:
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
         with muted(), translate(BuildError, f"{model.path}: MNN can't run what it converted"):
             interpreter = MnnInterpreter(
-                require("MNN", INSTALL), str(made), signature, {"backend": "CPU", "numThread": 1, "precision": "high"}
+                require("MNN", INSTALL),
+                str(converted),
+                signature,
+                {"backend": "CPU", "numThread": 1, "precision": "high"},
             )
             return interpreter.run(feeds)
 
     check_answers(model, signature, answer, "MNN's converter")
 
 
-def _quantize(model: Model, made: Path, signature: Signature, calibration: CalibrationData, work: Path) -> Path:
+def _quantize(model: Model, converted: Path, signature: Signature, calibration: CalibrationData, work: Path) -> Path:
     """Return the file in int8, by Plimsoll's ranges where there are some, else by MNN's own calibrator; its heads stay
     in float."""
     if not calibration.ranges and calibration.method not in CALIBRATORS:
@@ -150,13 +153,15 @@ def _quantize(model: Model, made: Path, signature: Signature, calibration: Calib
         )
     if len(calibration.tensors) == 0:
         raise BuildError(f"{model.path}: there is no calibration picture", "Give some.")
-    tool = _Quantizer(model, made, signature.inputs[0].name, calibration.tensors, work)
+    tool = _Quantizer(model, converted, signature.inputs[0].name, calibration.tensors, work)
     if calibration.ranges:
         return _with_ranges(tool, calibration.ranges)
     if calibration.method == "ema":
         # The network that it writes can't be saved from its grids: where values are added up it has no place for one.
         with translate(BuildError, f"{model.path}: what MNN's quantizer wrote can't be read"):
-            ranges = grids.ranges_of(Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(made))
+            ranges = grids.ranges_of(
+                Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(converted)
+            )
         return _with_ranges(tool, ranges)
     feature, weight = CALIBRATORS[calibration.method]
     return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), {})
@@ -166,10 +171,10 @@ def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
     """Have MNN's tool quantize the weights and lay out the network, for which the least calibration will do; then
     replace its ranges."""
     try:
-        made = tool.run("KL", "MAX_ABS", _GAPS)
+        quantized = tool.run("KL", "MAX_ABS", _GAPS)
     except BuildError:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
-        made = tool.run("ADMM", "MAX_ABS", 1)
-    return _settled(made, ranges)
+        quantized = tool.run("ADMM", "MAX_ABS", 1)
+    return _settled(quantized, ranges)
 
 
 def _settled(path: Path, ranges: Mapping[str, grids.Range]) -> Path:
@@ -194,22 +199,24 @@ class _Quantizer:
         """Quantize all but the heads, with so many pictures at most; raises BuildError."""
         pictures = self.tensors[:most]
         batch = len(pictures) if feature == "ADMM" else 1  # It reads one batch alone, and pictures one after another.
-        place = self.work / f"{feature}-{weight}"
-        _write_samples(place / "samples", self.input, pictures, batch)
+        folder = self.work / f"{feature}-{weight}"
+        _write_samples(folder / "samples", self.input, pictures, batch)
         config = {
-            "path": f"{place / 'samples'}/",
+            "path": f"{folder / 'samples'}/",
             "input_type": "sequence",
             "used_sample_num": len(pictures) // batch,
             "feature_quantize_method": feature,
             "weight_quantize_method": weight,
             "batch_size": 1,
-            "skip_quant_op_names": [one.name for one in Graph.read(self.network).heads()[0]],
+            "skip_quant_op_names": [operator.name for operator in Graph.read(self.network).heads()[0]],
         }
-        (place / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        made = place / "network.mnn"
-        _run(self.model, "mnnquant", [str(self.network), str(made), str(place / "config.json")], made, place)
-        shutil.rmtree(place / "samples")
-        return made
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        quantized = folder / "network.mnn"
+        _run(
+            self.model, "mnnquant", [str(self.network), str(quantized), str(folder / "config.json")], quantized, folder
+        )
+        shutil.rmtree(folder / "samples")
+        return quantized
 
 
 def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
@@ -220,10 +227,10 @@ def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
     """
     for number in range(0, len(tensors) - batch + 1, batch):
         sample = np.ascontiguousarray(tensors[number : number + batch])
-        place = folder / f"{number:06d}"
-        values = place / f"{name}.txt"  # A name may hold a slash: MNN then looks in a folder below.
+        sample_folder = folder / f"{number:06d}"
+        values = sample_folder / f"{name}.txt"  # A name may hold a slash: MNN then looks in a folder below.
         values.parent.mkdir(parents=True)
         np.savetxt(values, sample.reshape(1, -1), fmt="%.9g")
-        (place / "input.json").write_text(
+        (sample_folder / "input.json").write_text(
             json.dumps({"inputs": [{"name": name, "shape": list(sample.shape)}]}), encoding="utf-8"
         )

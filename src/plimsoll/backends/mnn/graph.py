@@ -136,7 +136,7 @@ class Graph:
         self.data = data
         self._net = FlatBuffer(data).root()
         self.names = self._net.texts(7)
-        self.operators = [_operator(one) for one in self._net.tables(3)]
+        self.operators = [_operator(table) for table in self._net.tables(3)]
 
     @classmethod
     def read(cls, path: Path) -> Graph:
@@ -159,21 +159,21 @@ class Graph:
     @cached_property
     def makers(self) -> dict[int, Operator]:
         """The operator that makes each tensor."""
-        return {tensor: one for one in self.operators for tensor in one.outputs}
+        return {tensor: operator for operator in self.operators for tensor in operator.outputs}
 
     @cached_property
     def readers(self) -> dict[int, list[Operator]]:
         """The operators that read each tensor."""
-        found: dict[int, list[Operator]] = {}
-        for one in self.operators:
-            for tensor in one.inputs:
-                found.setdefault(tensor, []).append(one)
-        return found
+        by_tensor: dict[int, list[Operator]] = {}
+        for operator in self.operators:
+            for tensor in operator.inputs:
+                by_tensor.setdefault(tensor, []).append(operator)
+        return by_tensor
 
     @cached_property
     def quantized(self) -> dict[int, Table]:
         """How each tensor that is quantized is: a table of scale, zero, min, max and type."""
-        pairs = ((one.number(1), one.table(4)) for one in self._net.tables(1))
+        pairs = ((described.number(1), described.table(4)) for described in self._net.tables(1))
         return {tensor: table for tensor, table in pairs if table is not None}
 
     def grid(self, tensor: int) -> tuple[float, float]:
@@ -213,18 +213,20 @@ class Graph:
             after.add(tensor)
             if maker.kind not in MEASURING:
                 open_ += maker.inputs
-        if len(heads) == sum(one.computes for one in self.operators):
+        if len(heads) == sum(operator.computes for operator in self.operators):
             return [], after
-        return heads, after.union(*(one.outputs for one in heads), *(self._before(one.inputs[0]) for one in heads))
+        return heads, after.union(
+            *(operator.outputs for operator in heads), *(self._before(operator.inputs[0]) for operator in heads)
+        )
 
     def _before(self, tensor: int) -> set[int]:
-        found: set[int] = set()
+        before: set[int] = set()
         maker = self.makers.get(tensor)
         while maker is not None and (maker.kind in (*MOVING, REDUCTION) or maker.is_average):
-            found.add(tensor)
+            before.add(tensor)
             tensor = maker.inputs[0]
             maker = self.makers.get(tensor)
-        return found
+        return before
 
 
 def _operator(table: Table) -> Operator:

@@ -36,12 +36,12 @@ def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
     grids = {tensor: work.grid(tensor) for tensor in sorted(work.tensors)}
     for tensor, (scale, zero) in grids.items():
         graph.set_grid(tensor, scale, zero)
-    for one in graph.operators:
-        if not one.inputs or not one.outputs:
+    for operator in graph.operators:
+        if not operator.inputs or not operator.outputs:
             continue
-        one.set_grids(grids.get(one.inputs[0]), grids.get(one.outputs[0]))
-        if one.has_relu and grids.get(one.outputs[0], (0.0, 0))[1] != 0:
-            one.drop_relu()
+        operator.set_grids(grids.get(operator.inputs[0]), grids.get(operator.outputs[0]))
+        if operator.has_relu and grids.get(operator.outputs[0], (0.0, 0))[1] != 0:
+            operator.drop_relu()
 
 
 def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
@@ -50,15 +50,15 @@ def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
 
     Raises ValueError where it isn't the same sequence of operators.
     """
-    if [one.kind for one in quantized.operators] != [one.kind for one in original.operators]:
+    if [operator.kind for operator in quantized.operators] != [operator.kind for operator in original.operators]:
         raise ValueError("its operators are others than before")
-    found: dict[str, Range] = {}
-    for one, other in zip(quantized.operators, original.operators, strict=True):
-        for tensor, same in zip(one.outputs, other.outputs, strict=True):
+    ranges: dict[str, Range] = {}
+    for operator, other in zip(quantized.operators, original.operators, strict=True):
+        for tensor, same in zip(operator.outputs, other.outputs, strict=True):
             if tensor in quantized.quantized:
                 scale, zero = quantized.grid(tensor)
-                found[original.names[same]] = scale * (-_STEPS - zero), scale * (_STEPS - zero)
-    return found
+                ranges[original.names[same]] = scale * (-_STEPS - zero), scale * (_STEPS - zero)
+    return ranges
 
 
 class _Grids:
@@ -85,7 +85,7 @@ class _Grids:
         """Return scale and zero point: values are `scale × (stored − zero)`, stored from −127 to 127."""
         root = self._root(tensor)
         low, high = self._range(root)
-        if all(self._takes_offsets(one) for one in self._groups[root]):
+        if all(self._takes_offsets(member) for member in self._groups[root]):
             scale = max(high - low, _LEAST) / (2 * _STEPS)
             return scale, max(-_STEPS, min(_STEPS, round(-_STEPS - low / scale)))
         return max(-low, high, _LEAST) / _STEPS, 0
@@ -115,10 +115,10 @@ class _Grids:
             if (known := self._ranges.get(self._graph.names[tensor])) is not None:
                 return known
             open_ += [
-                made
-                for one in self._graph.readers.get(tensor, [])
-                if one.kind in MOVING and one.inputs[0] == tensor
-                for made in one.outputs
+                output
+                for reader in self._graph.readers.get(tensor, [])
+                if reader.kind in MOVING and reader.inputs[0] == tensor
+                for output in reader.outputs
             ]
         return None
 
@@ -127,4 +127,4 @@ class _Grids:
         maker = self._graph.makers.get(tensor)
         if maker is not None and maker.kind != _INPUT:
             around.append(maker)
-        return all(one.takes_offsets for one in around)
+        return all(operator.takes_offsets for operator in around)

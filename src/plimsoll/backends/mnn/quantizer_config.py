@@ -108,11 +108,11 @@ class _Affine:
     warnings: list[str] = field(default_factory=list)
 
     def scale(self, factors: list[float]) -> None:
-        self.factor = [one * by for one, by in zip(self.factor, factors, strict=True)]
-        self.offset = [one * by for one, by in zip(self.offset, factors, strict=True)]
+        self.factor = [value * by for value, by in zip(self.factor, factors, strict=True)]
+        self.offset = [value * by for value, by in zip(self.offset, factors, strict=True)]
 
     def add(self, values: list[float]) -> None:
-        self.offset = [one + value for one, value in zip(self.offset, values, strict=True)]
+        self.offset = [offset + value for offset, value in zip(self.offset, values, strict=True)]
 
 
 def export(spec: Spec, images: str, method: Literal["KL", "ADMM", "EMA"] = "KL") -> tuple[Quantization, list[str]]:

@@ -31,13 +31,13 @@ def muted() -> Iterator[None]:
     """Keep MNN from printing: when it is loaded it tells standard output, where answers go, what the processor can do."""
     with _muting:
         sys.stdout.flush()
-        kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
         try:
             os.dup2(nowhere, 1)
             yield
         finally:
-            os.dup2(kept, 1)
-            os.close(kept)
+            os.dup2(stdout, 1)
+            os.close(stdout)
             os.close(nowhere)
 
 
@@ -61,12 +61,12 @@ class MnnInterpreter:
             *self._interpreter.getSessionInputAll(self._session),
             *self._interpreter.getSessionOutputAll(self._session),
         }
-        if missing := [one.name for one in (*signature.inputs, *signature.outputs) if one.name not in known]:
+        if missing := [info.name for info in (*signature.inputs, *signature.outputs) if info.name not in known]:
             raise BuildError(
                 f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again."
             )
         if foreign := [
-            f"'{one.name}' {one.dtype}" for one in (*signature.inputs, *signature.outputs) if one.dtype not in KINDS
+            f"'{info.name}' {info.dtype}" for info in (*signature.inputs, *signature.outputs) if info.dtype not in KINDS
         ]:
             raise BuildError(
                 f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}",
@@ -76,13 +76,13 @@ class MnnInterpreter:
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
         """Compute all outputs; raises RunError, and what MNN raises."""
         self._resize({name: value.shape for name, value in feeds.items()})
-        for one in self._signature.inputs:
-            self._interpreter.getSessionInput(self._session, one.name).copyFrom(
-                self._tensor(np.ascontiguousarray(feeds[one.name]))
+        for info in self._signature.inputs:
+            self._interpreter.getSessionInput(self._session, info.name).copyFrom(
+                self._tensor(np.ascontiguousarray(feeds[info.name]))
             )
         if code := self._interpreter.runSession(self._session):
             raise RunError(f"MNN failed: its error code is {code}")
-        return {one.name: self._fetch(one.name, one.dtype) for one in self._signature.outputs}
+        return {info.name: self._fetch(info.name, info.dtype) for info in self._signature.outputs}
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Prepare the interpreter for these sizes, where they are others than last time."""

@@ -75,7 +75,7 @@ class Converted:
     @property
     def read(self) -> Signature:
         """That of the ONNX network that pnnx read."""
-        inputs = tuple(replace(one, dtype="float32", shape=(1, *one.shape[1:])) for one in self.signature.inputs)
+        inputs = tuple(replace(info, dtype="float32", shape=(1, *info.shape[1:])) for info in self.signature.inputs)
         return replace(self.signature, inputs=inputs)
 
 
@@ -92,24 +92,24 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         )
     param, weights = (folder / f"{model.path.stem}.{target.precision}.ncnn.{kind}" for kind in ("param", "bin"))
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
-        made = convert(model, Path(temporary))
+        converted = convert(model, Path(temporary))
         scales = None
         if calibration is not None and target.precision == "int8":
-            table = table_of(made, calibration.ranges, calibration.tensors[:1])
+            table = table_of(converted, calibration.ranges, calibration.tensors[:1])
             scales = {
                 name: (np.array(table.weights[name], np.float32), scale) for name, scale in table.activations.items()
             }
-        made.network.write(param, weights, half=target.precision == "float16", scales=scales)
-    beside = made.signature.write(param.with_name(param.name + SUFFIX))
+        converted.network.write(param, weights, half=target.precision == "float16", scales=scales)
+    beside = converted.signature.write(param.with_name(param.name + SUFFIX))
     return Model(param, "ncnn", model.spec, parent=model, files=(weights, beside))
 
 
 def weights_of(model: Model) -> Path:
     """Return the `.bin` beside the `.param`; raises BuildError."""
-    found = next((file for file in model.files if file.suffix == ".bin"), None)
-    if found is None:
+    weights = next((file for file in model.files if file.suffix == ".bin"), None)
+    if weights is None:
         raise BuildError(f"{model.path}: its weights (.bin) are missing", "Both files belong together.")
-    return found
+    return weights
 
 
 def loaded(
@@ -131,7 +131,7 @@ def loaded(
 def convert(model: Model, work: Path) -> Converted:
     """Convert a float32 ONNX network in the toolchain, and check that it answers alike. Raises BuildError."""
     signature = Signature.of(model)
-    if foreign := [f"'{one.name}' {one.dtype}" for one in signature.inputs if one.dtype not in _TAKEN]:
+    if foreign := [f"'{info.name}' {info.dtype}" for info in signature.inputs if info.dtype not in _TAKEN]:
         raise BuildError(
             f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}",
             "Choose another runtime.",
@@ -139,7 +139,7 @@ def convert(model: Model, work: Path) -> Converted:
     fixed, shapes = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
     network = NcnnNetwork.read(work / "network.param", work / "network.bin")
-    if foreign := sorted({one.kind for one in network.layers if "." in one.kind or ":" in one.kind}):
+    if foreign := sorted({info.kind for info in network.layers if "." in info.kind or ":" in info.kind}):
         raise BuildError(
             f"{model.path}: ncnn has no layer for {', '.join(foreign)}",
             "Export the network without them, or choose another runtime.",
@@ -156,9 +156,9 @@ def convert(model: Model, work: Path) -> Converted:
     network = network.with_inputs(inner)
     files = (work / "sized.param", work / "sized.bin")
     network.write(*files)
-    made = Converted(fixed, network, files, signature)
-    _check(model, made)
-    return made
+    converted = Converted(fixed, network, files, signature)
+    _check(model, converted)
+    return converted
 
 
 def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
@@ -213,29 +213,29 @@ def _read_as_float(proto: ModelProto, value: Any) -> None:
     value.type.tensor_type.elem_type = 1
 
 
-def _check(model: Model, made: Converted) -> None:
+def _check(model: Model, converted: Converted) -> None:
     ncnn = require("ncnn", INSTALL)
 
     def answer(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with translate(BuildError, f"{model.path}: ncnn can't run what was converted"):
-            return NcnnSession(loaded(ncnn, made.files), made.signature, 1).run(feeds)
+            return NcnnSession(loaded(ncnn, converted.files), converted.signature, 1).run(feeds)
 
     # A batch that is fixed to more than one picture, the original can't be asked for one.
-    alone = all(one.shape[:1] in ((None,), (1,)) for one in made.signature.inputs)
-    check_answers(model if alone else made.onnx, made.signature if alone else made.read, answer, "pnnx")
+    alone = all(info.shape[:1] in ((None,), (1,)) for info in converted.signature.inputs)
+    check_answers(model if alone else converted.onnx, converted.signature if alone else converted.read, answer, "pnnx")
 
 
-def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:
+def table_of(converted: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:
     """Return ncnn's scales for a converted network: of each layer's weights, and of what it reads by the ranges of ONNX
     tensors.
 
     The last layers before the outputs are left out. Raises BuildError where no layer is left.
     """
-    heads = made.network.heads()
-    layers = [one for one in made.network.layers if one.is_quantizable]
-    layers = [one for one in layers if one.name not in heads] or layers
-    tensors = dict(_tensors_read(made, [one.inputs[0] for one in layers], picture))
-    graph = load.read(made.onnx.path).proto.graph
+    heads = converted.network.heads()
+    layers = [candidate for candidate in converted.network.layers if candidate.is_quantizable]
+    layers = [candidate for candidate in layers if candidate.name not in heads] or layers
+    tensors = dict(_tensors_read(converted, [candidate.inputs[0] for candidate in layers], picture))
+    graph = load.read(converted.onnx.path).proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     weights: dict[str, tuple[float, ...]] = {}
     activations: dict[str, float] = {}
@@ -255,32 +255,32 @@ def table_of(made: Converted, ranges: Mapping[str, Range], picture: Array | None
         activations[layer.name] = _STEPS / max(-ranges[tensor][0], ranges[tensor][1], 1e-30)
     if not activations:
         raise BuildError(
-            f"{made.onnx.path.name}: the ranges are of none of the tensors that its layers read",
+            f"{converted.onnx.path.name}: the ranges are of none of the tensors that its layers read",
             "Calibrate the network that is converted.",
         )
     return Table(weights, activations)
 
 
-def ranges_of(made: Converted, table: Table) -> dict[str, Range]:
+def ranges_of(converted: Converted, table: Table) -> dict[str, Range]:
     """Return the ranges of ONNX tensors that a table of ncnn's means; raises BuildError where it belongs to another
     network."""
-    layers = {one.name: one for one in made.network.layers if one.is_quantizable}
+    layers = {layer.name: layer for layer in converted.network.layers if layer.is_quantizable}
     if unknown := [name for name in table.activations if name not in layers]:
         raise BuildError(
             f"the table has the layer '{unknown[0]}', which the network, as pnnx converts it, does not",
             "Was it made with this network and pnnx?",
         )
-    tensors = dict(_tensors_read(made, [layers[name].inputs[0] for name in table.activations], None))
-    graph = load.read(made.onnx.path).proto.graph
+    tensors = dict(_tensors_read(converted, [layers[name].inputs[0] for name in table.activations], None))
+    graph = load.read(converted.onnx.path).proto.graph
     makers = {name: node for node in graph.node for name in node.output}
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     for name, scale in table.activations.items():
         tensor = tensors.get(layers[name].inputs[0])
         while tensor is not None and (maker := makers.get(tensor)) is not None and maker.op_type in _MOVING:
             tensor = maker.input[0]
         if tensor is not None:
-            found[tensor] = _STEPS / scale
-    return symmetric(found)
+            thresholds[tensor] = _STEPS / scale
+    return symmetric(thresholds)
 
 
 class NcnnTable(CalibrationTable):
@@ -301,21 +301,27 @@ class NcnnTable(CalibrationTable):
             return table_of(convert(model, Path(work)), ranges, picture).dumps().encode()
 
 
-def _tensors_read(made: Converted, wanted: list[str], picture: Array | None) -> Iterator[tuple[str, str]]:
+def _tensors_read(converted: Converted, blob_names: list[str], picture: Array | None) -> Iterator[tuple[str, str]]:
     """Yield for each blob of ncnn the ONNX tensor that it is, found by its values: pnnx keeps no names."""
-    inputs = made.read.inputs
-    feeds = random_feeds(made.onnx, made.read) if picture is None else {inputs[0].name: np.asarray(picture, np.float32)}
+    inputs = converted.read.inputs
+    feeds = (
+        random_feeds(converted.onnx, converted.read)
+        if picture is None
+        else {inputs[0].name: np.asarray(picture, np.float32)}
+    )
     if feeds is None:
-        raise ModelError(f"{made.onnx.path}: an input has a free size")
+        raise ModelError(f"{converted.onnx.path}: an input has a free size")
     ncnn = require("ncnn", INSTALL)
-    wanted = list(dict.fromkeys(wanted))
-    with translate(BuildError, f"{made.onnx.path}: ncnn can't run what was converted"):
-        network = loaded(ncnn, made.files, keep=True)
-        blobs = dict(zip(wanted, network.extract([feeds[one.name][0] for one in inputs], wanted), strict=True))
-    proto = onnx_graph.load(made.onnx)
+    blob_names = list(dict.fromkeys(blob_names))
+    with translate(BuildError, f"{converted.onnx.path}: ncnn can't run what was converted"):
+        network = loaded(ncnn, converted.files, keep=True)
+        blobs = dict(
+            zip(blob_names, network.extract([feeds[info.name][0] for info in inputs], blob_names), strict=True)
+        )
+    proto = onnx_graph.load(converted.onnx)
     names = [name for name, _ in onnx_graph.computed_values(proto)]
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
-        exposed = onnx_graph.expose(made.onnx, names, Path(temporary) / "exposed.onnx")
+        exposed = onnx_graph.expose(converted.onnx, names, Path(temporary) / "exposed.onnx")
         tensors = {**feeds, **reference_answers(exposed, feeds, names)}
     for blob, value in blobs.items():
         near = [

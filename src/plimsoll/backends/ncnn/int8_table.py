@@ -39,14 +39,14 @@ class Table:
             if not words:
                 continue
             name = words[0].removeprefix("#")
-            found = _WEIGHTS.fullmatch(name)
+            weights_of = _WEIGHTS.fullmatch(name)
             if words[0].startswith("#"):
-                in_float.add(found[1] if found else name)
+                in_float.add(weights_of[1] if weights_of else name)
                 continue
             scales = _scales(words[1:], f"{where}, line {number}")
-            if found and found[2] == "0":
-                _add(weights, found[1], scales, f"{where}, line {number}")
-            elif found:
+            if weights_of and weights_of[2] == "0":
+                _add(weights, weights_of[1], scales, f"{where}, line {number}")
+            elif weights_of:
                 raise InputError(
                     f"{where}, line {number}: '{name}': only layers with one set of weights are read", _HINT
                 )
@@ -78,10 +78,10 @@ class Table:
         return "\n".join([*lines, *(f"{name} {scale:.9g}" for name, scale in self.activations.items())]) + "\n"
 
 
-def _add(found: dict[str, Any], name: str, value: Any, where: str) -> None:
-    if name in found:
+def _add(rows: dict[str, Any], name: str, value: Any, where: str) -> None:
+    if name in rows:
         raise InputError(f"{where}: duplicate layer '{name}'", _HINT)
-    found[name] = value
+    rows[name] = value
 
 
 def _scales(words: list[str], where: str) -> tuple[float, ...]:

@@ -102,18 +102,18 @@ class NcnnNetwork:
         if not lines or lines[0].strip() != MAGIC:
             raise BuildError(f"{param.name}: it doesn't begin with {MAGIC}, as ncnn's networks do")
         data = weights.read_bytes()
-        place, layers = 0, []
+        position, layers = 0, []
         try:
             blobs = int(lines[1].split()[1])
             for line in lines[2:]:
-                layer, place = _filled(_layer(line), data, place)
+                layer, position = _filled(_layer(line), data, position)
                 layers.append(layer)
         except (ValueError, IndexError, struct.error) as error:
             raise BuildError(f"{param.name}: it can't be read as ncnn's network: {error}") from error
-        if place != len(data):
-            kinds = ", ".join(sorted({one.kind for one in layers if one.kind not in _BLOCKS}))
+        if position != len(data):
+            kinds = ", ".join(sorted({unread.kind for unread in layers if unread.kind not in _BLOCKS}))
             raise BuildError(
-                f"{weights.name}: {len(data) - place:,} bytes belong to layers whose weights can't be rewritten, among"
+                f"{weights.name}: {len(data) - position:,} bytes belong to layers whose weights can't be rewritten, among"
                 f" {kinds}"
             )
         return cls(tuple(layers), blobs)
@@ -122,11 +122,11 @@ class NcnnNetwork:
         """Return the network with its inputs' shapes written down, outermost axis first, as many axes as its layers
         expect."""
         numbers = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}
-        layers, given = [], {f"in{place}": shape for place, shape in enumerate(shapes)}
-        for one in self.layers:
-            shape = given.get(one.outputs[0]) if one.kind == "Input" else None
+        layers, given = [], {f"in{index}": shape for index, shape in enumerate(shapes)}
+        for layer in self.layers:
+            shape = given.get(layer.outputs[0]) if layer.kind == "Input" else None
             sized = {} if shape is None else dict(zip(numbers[len(shape)], map(str, shape), strict=True))
-            layers.append(replace(one, parameters={**one.parameters, **sized}))
+            layers.append(replace(layer, parameters={**layer.parameters, **sized}))
         return replace(self, layers=tuple(layers))
 
     def write(
@@ -159,19 +159,19 @@ class NcnnNetwork:
 
     def heads(self) -> set[str]:
         """Return the names of the last layers with weights before the outputs."""
-        makers = {blob: one for one in self.layers for blob in one.outputs}
-        read = {blob for one in self.layers for blob in one.inputs}
+        makers = {blob: layer for layer in self.layers for blob in layer.outputs}
+        read = {blob for layer in self.layers for blob in layer.inputs}
         open_ = [blob for blob in makers if blob not in read]
-        found: set[str] = set()
+        last: set[str] = set()
         seen = set(open_)
         while open_:
             maker = makers[open_.pop()]
             if maker.is_quantizable:
-                found.add(maker.name)
+                last.add(maker.name)
                 continue
             open_ += [blob for blob in maker.inputs if blob not in seen]
             seen.update(maker.inputs)
-        return found
+        return last
 
 
 def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
@@ -180,7 +180,8 @@ def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
     lines = [line for line in param.read_text(encoding="utf-8").splitlines() if line.split()[:1] == ["Input"]]
     layers = [_layer(line) for line in lines]
     shapes = {
-        one.outputs[0]: tuple(one.whole(number) for number in (2, 11, 1, 0) if one.whole(number)) for one in layers
+        layer.outputs[0]: tuple(layer.whole(number) for number in (2, 11, 1, 0) if layer.whole(number))
+        for layer in layers
     }
     if not shapes or not all(shapes.values()):
         raise BuildError(
@@ -203,19 +204,19 @@ def _line(layer: Layer) -> str:
     return f"{layer.kind:<24} {layer.name:<24} {len(layer.inputs)} {len(layer.outputs)} {blobs} {values}".rstrip()
 
 
-def _filled(layer: Layer, data: bytes, place: int) -> tuple[Layer, int]:
+def _filled(layer: Layer, data: bytes, position: int) -> tuple[Layer, int]:
     blocks = []
     for tagged, count in _blocks(layer):
         if tagged:
-            (tag,) = struct.unpack_from("<I", data, place)
+            (tag,) = struct.unpack_from("<I", data, position)
             if tag != _FLOAT32:
                 raise ValueError(f"the weights of {layer.name} are not float32")
-            place += 4
-        if count < 0 or place + 4 * count > len(data):
+            position += 4
+        if count < 0 or position + 4 * count > len(data):
             raise ValueError(f"the weights of {layer.name} reach beyond the file")
-        blocks.append(np.frombuffer(data, "<f4", count, place))
-        place += 4 * count
-    return replace(layer, blocks=tuple(blocks)), place
+        blocks.append(np.frombuffer(data, "<f4", count, position))
+        position += 4 * count
+    return replace(layer, blocks=tuple(blocks)), position
 
 
 def _in_int8(layer: Layer) -> Layer:

@@ -31,16 +31,16 @@ class NcnnSession:
         self._turn = threading.Semaphore(streams)
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
-        arrays = [np.ascontiguousarray(feeds[one.name], np.float32) for one in self.inputs]
+        arrays = [np.ascontiguousarray(feeds[info.name], np.float32) for info in self.inputs]
         with self._turn, translate(RunError, "ncnn failed"):
-            answers = [self._picture([array[place] for array in arrays]) for place in range(len(arrays[0]))]
-        return {one.name: np.stack([answer[number] for answer in answers]) for number, one in enumerate(self.outputs)}
+            answers = [self._picture([array[index] for array in arrays]) for index in range(len(arrays[0]))]
+        return {info.name: np.stack([answer[number] for answer in answers]) for number, info in enumerate(self.outputs)}
 
     def _picture(self, values: list[Array]) -> list[Array]:
         if self._network is None:
             raise RunError("ncnn failed: the session is closed")
-        found = self._network.extract(values, [f"out{number}" for number in range(len(self.outputs))])
-        return [_shaped(value, one) for value, one in zip(found, self.outputs, strict=True)]
+        blobs = self._network.extract(values, [f"out{number}" for number in range(len(self.outputs))])
+        return [_shaped(value, info) for value, info in zip(blobs, self.outputs, strict=True)]
 
     def close(self) -> None:
         self._network = None
@@ -54,19 +54,19 @@ class LoadedNetwork:
         self._net = net
         self._shapes = shapes
 
-    def extract(self, values: list[Array], wanted: list[str]) -> list[Array]:
+    def extract(self, values: list[Array], names: list[str]) -> list[Array]:
         """Feed one picture, without its batch axis, and return copies of the blobs that are wanted; raises RunError."""
         with self._net.create_extractor() as extractor:
             for number, value in enumerate(values):
                 if code := extractor.input(f"in{number}", self._blob(value, self._shapes[f"in{number}"])):
                     raise RunError(f"ncnn failed: it takes no input 'in{number}' (code {code})")
-            found = []
-            for name in wanted:
+            blobs = []
+            for name in names:
                 code, blob = extractor.extract(name)
                 if code:
                     raise RunError(f"ncnn failed at '{name}' (code {code})")
-                found.append(np.array(blob))
-            return found
+                blobs.append(np.array(blob))
+            return blobs
 
     def _blob(self, value: Array, shape: tuple[int, ...]) -> Any:
         """Return a copy in ncnn's own memory, where each channel begins at a multiple of 16 bytes."""

@@ -122,22 +122,22 @@ class OnnxRuntime(Backend):
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> OnnxRuntimeSession:
         self.check(target)
         runtime = _runtime()
-        wanted = options or OnnxRuntimeOptions()
-        settings = _settings(runtime, wanted, plan)
+        chosen = options or OnnxRuntimeOptions()
+        settings = _settings(runtime, chosen, plan)
         with translate(BuildError, f"ONNX Runtime can't load {model.path.name}"):
             if target.device == "gpu":
-                return OnnxRuntimeSession(_on_gpu(runtime, model, target, wanted, settings))
+                return OnnxRuntimeSession(_on_gpu(runtime, model, target, chosen, settings))
             return OnnxRuntimeSession(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
 
 
-def _on_gpu(runtime: ModuleType, model: Model, target: Target, wanted: OnnxRuntimeOptions, settings: Any) -> Any:
+def _on_gpu(runtime: ModuleType, model: Model, target: Target, chosen: OnnxRuntimeOptions, settings: Any) -> Any:
     """Return a session of which a GPU computes every operator; raises BuildError."""
-    provider = nvidia.chosen(wanted.provider, target.precision)
-    said = nvidia.preload(runtime, provider)
+    provider = nvidia.chosen(chosen.provider, target.precision)
+    messages = nvidia.preload(runtime, provider)
     settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = nvidia.settings_of(provider, target.precision, wanted.device, tf32=wanted.tf32)
+    providers = nvidia.settings_of(provider, target.precision, chosen.device, tf32=chosen.tf32)
     session = runtime.InferenceSession(str(model.path), settings, providers=[*providers, nvidia.CPU])
-    nvidia.require_gpu(session, provider, model, said)
+    nvidia.require_gpu(session, provider, model, messages)
     session.disable_fallback()  # Else ONNX Runtime opens the session anew on the CPU when a call fails.
     return session
 
@@ -180,9 +180,9 @@ class OnnxRuntimeSession:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.inputs = tuple(_info(one) for one in session.get_inputs())
-        self.outputs = tuple(_info(one) for one in session.get_outputs())
-        self._names = [one.name for one in self.outputs]
+        self.inputs = tuple(_info(argument) for argument in session.get_inputs())
+        self.outputs = tuple(_info(argument) for argument in session.get_outputs())
+        self._names = [argument.name for argument in self.outputs]
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         with translate(RunError, "ONNX Runtime failed"):

@@ -108,17 +108,17 @@ def _number(text: str, what: str) -> float:
 
 
 def _from_cache(data: bytes, where: str) -> dict[str, Range]:
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     for number, line in enumerate(data.decode("utf-8").splitlines(), 1):
         if not line.strip():
             continue
         name, space, value = line.strip().rpartition(" ")
-        if not space or name in found:
+        if not space or name in thresholds:
             raise InputError(
                 f"{where}, line {number}: found {line[:80]!r}, expected <tensor> <number>, each tensor once", _HINT
             )
-        found[name.strip()] = _number(value, f"{where}, line {number}")
-    return _some(symmetric(found), where)
+        thresholds[name.strip()] = _number(value, f"{where}, line {number}")
+    return _some(symmetric(thresholds), where)
 
 
 def _from_json(data: bytes, where: str) -> dict[str, Range]:
@@ -156,10 +156,10 @@ def _tensor_data(low: float, high: float) -> dict[str, Any]:
     return {"CLS": "TensorData", "lowest": array(low), "highest": array(high)}
 
 
-def _some(found: dict[str, Range], where: str) -> dict[str, Range]:
-    if not found:
+def _some(ranges: dict[str, Range], where: str) -> dict[str, Range]:
+    if not ranges:
         raise InputError(f"{where}: it holds no tensor", _HINT)
-    return found
+    return ranges
 
 
 def _to_flatbuffers(pairs: Mapping[str, str]) -> bytes:

@@ -65,8 +65,8 @@ def _has(provider: str) -> bool:
 
 def _folders(module: str) -> list[str]:
     """Return where a package lies, without importing it; nowhere where it isn't."""
-    found = importlib.util.find_spec(module)
-    return list(found.submodule_search_locations or ()) if found is not None else []
+    spec = importlib.util.find_spec(module)
+    return list(spec.submodule_search_locations or ()) if spec is not None else []
 
 
 def _tensorrt_is_here() -> bool:
@@ -93,16 +93,16 @@ def settings_of(provider: str, precision: str, device: int, *, tf32: bool) -> li
     cuda = (CUDA, {"device_id": str(device), "use_tf32": str(int(tf32))})
     if provider == CUDA:
         return [cuda]
-    kept = cache_folder() / "onnxruntime-tensorrt"
-    kept.mkdir(parents=True, exist_ok=True)
+    engines = cache_folder() / "onnxruntime-tensorrt"
+    engines.mkdir(parents=True, exist_ok=True)
     options = {
         "device_id": str(device),
         "trt_fp16_enable": str(int(precision in ("float16", "int8"))),
         "trt_int8_enable": str(int(precision == "int8")),
         "trt_engine_cache_enable": "1",
-        "trt_engine_cache_path": str(kept),
+        "trt_engine_cache_path": str(engines),
         "trt_timing_cache_enable": "1",
-        "trt_timing_cache_path": str(kept),
+        "trt_timing_cache_path": str(engines),
     }
     return [(TENSORRT, options), cuda]
 
@@ -110,15 +110,15 @@ def settings_of(provider: str, precision: str, device: int, *, tf32: bool) -> li
 def preload(runtime: ModuleType, provider: str) -> str:
     """Load the libraries from NVIDIA's Python packages, where they are, and return what ONNX Runtime printed about
     those that it didn't find."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    messages = io.StringIO()
+    with contextlib.redirect_stdout(messages):
         runtime.preload_dlls()
     if provider == TENSORRT and _folders("tensorrt_libs"):
         require("tensorrt_libs", _TENSORRT_INSTALL)  # its import loads them
-    return " ".join(said.getvalue().split())
+    return " ".join(messages.getvalue().split())
 
 
-def require_gpu(session: Any, provider: str, model: Model, said: str) -> None:
+def require_gpu(session: Any, provider: str, model: Model, messages: str) -> None:
     """Raise BuildError where the provider didn't start, or where operators of the network fell back to the CPU: it
     names the first of them.
 
@@ -130,7 +130,7 @@ def require_gpu(session: Any, provider: str, model: Model, said: str) -> None:
         )
         raise BuildError(
             f"ONNX Runtime's {provider} did not start, and the CPU would have done the"
-            f" work{f': {said[:200]}' if said else ''}",
+            f" work{f': {messages[:200]}' if messages else ''}",
             hint,
         )
     if not hasattr(session, "get_provider_graph_assignment_info"):
@@ -166,5 +166,5 @@ def _is_about_sizes(node: Any, model: Model) -> bool:
 
     graph = shape_inference.infer_shapes(load.read(model.path).proto).graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
-    made = [name for one in graph.node if node.name and one.name == node.name for name in one.output]
-    return bool(made) and all(kinds.get(name) in _INTEGERS for name in made)
+    outputs = [name for producer in graph.node if node.name and producer.name == node.name for name in producer.output]
+    return bool(outputs) and all(kinds.get(name) in _INTEGERS for name in outputs)

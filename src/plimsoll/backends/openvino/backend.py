@@ -138,9 +138,9 @@ def _require_ir_form(model: Model, target: Target) -> None:
     with translate(BuildError, f"{model.path}: can't be read"):
         quantized = b'type="FakeQuantize"' in model.path.read_bytes()
     if quantized != (target.precision == "int8"):
-        found, other = ("quantized", "int8") if quantized else ("in floating point", "float32")
+        actual, other = ("quantized", "int8") if quantized else ("in floating point", "float32")
         raise BuildError(
-            f"{model.path}: {target} needs another file: this one is {found}", f"Run it as openvino:cpu:{other}."
+            f"{model.path}: {target} needs another file: this one is {actual}", f"Run it as openvino:cpu:{other}."
         )
 
 

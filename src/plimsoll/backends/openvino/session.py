@@ -36,13 +36,13 @@ class Compiler:
             network = network.clone()
             network.reshape(dict(enumerate(map(list, shapes))))
         compiled = self._core.compile_model(network, "CPU", dict(self._settings))
-        wanted, found = (
+        requested, actual = (
             self._settings["INFERENCE_PRECISION_HINT"],
             compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
         )
-        if found != wanted:
+        if actual != requested:
             raise BuildError(
-                f"OpenVINO was told to compute in {wanted}, but computes in {found} on this processor",
+                f"OpenVINO was told to compute in {requested}, but computes in {actual} on this processor",
                 "Use the target of that precision.",
             )
         return CompiledNetwork(compiled, max(self._streams, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
@@ -60,8 +60,8 @@ class CompiledNetwork:
         with self._turn:
             request = self._free.pop()
             try:
-                for place, tensor in enumerate(tensors):
-                    request.set_input_tensor(place, tensor)
+                for index, tensor in enumerate(tensors):
+                    request.set_input_tensor(index, tensor)
                 # The stream's threads compute, and Python's lock is free while this one waits.
                 request.start_async()
                 request.wait()
@@ -78,16 +78,16 @@ class OpenVinoSession:
     def __init__(self, compiler: Compiler, fixed_sizes: int) -> None:
         self._compiler: Compiler | None = compiler
         # Compiling renames outputs that are copies of one another.
-        self.inputs = tuple(_info(one) for one in compiler.network.inputs)
-        self.outputs = tuple(_info(one) for one in compiler.network.outputs)
+        self.inputs = tuple(_info(port) for port in compiler.network.inputs)
+        self.outputs = tuple(_info(port) for port in compiler.network.outputs)
         self._most = fixed_sizes
         self._fixed: dict[Shapes, CompiledNetwork] = {}
         self._any: CompiledNetwork | None = None
         self._lock = threading.Lock()
         self._compiled_for(
             tuple(
-                tuple(1 if size is None and axis == 0 else size or 0 for axis, size in enumerate(one.shape))
-                for one in self.inputs
+                tuple(1 if size is None and axis == 0 else size or 0 for axis, size in enumerate(port.shape))
+                for port in self.inputs
             )
         )
 
@@ -95,11 +95,11 @@ class OpenVinoSession:
         with translate(RunError, "OpenVINO failed"):
             if self._compiler is None:
                 raise RunError("OpenVINO failed: the session is closed")
-            arrays = [_shareable(feeds[one.name]) for one in self.inputs]
-            compiled = self._compiled_for(tuple(one.shape for one in arrays))
+            arrays = [_shareable(feeds[info.name]) for info in self.inputs]
+            compiled = self._compiled_for(tuple(info.shape for info in arrays))
             tensor = self._compiler.tensor
-            values = compiled.run([tensor(one, shared_memory=True) for one in arrays])
-        return dict(zip((one.name for one in self.outputs), values, strict=True))
+            values = compiled.run([tensor(info, shared_memory=True) for info in arrays])
+        return dict(zip((info.name for info in self.outputs), values, strict=True))
 
     def _compiled_for(self, shapes: Shapes) -> CompiledNetwork:
         """Return the network for these shapes, compiled if need be; a size of 0 stands for one that isn't known yet."""

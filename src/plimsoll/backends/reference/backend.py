@@ -53,14 +53,14 @@ class ReferenceSession:
 
     def __init__(self, evaluator: Any, graph: Any, numpy_dtype: Any) -> None:
         self._evaluator = evaluator
-        constants = {one.name for one in graph.initializer}
-        self.inputs = tuple(_info(one, numpy_dtype) for one in graph.input if one.name not in constants)
-        self.outputs = tuple(_info(one, numpy_dtype) for one in graph.output)
+        constants = {value.name for value in graph.initializer}
+        self.inputs = tuple(_info(value, numpy_dtype) for value in graph.input if value.name not in constants)
+        self.outputs = tuple(_info(value, numpy_dtype) for value in graph.output)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         with translate(RunError, "the reference evaluator failed"):
             values = self._evaluator.run(None, dict(feeds))
-        return {one.name: np.asarray(value) for one, value in zip(self.outputs, values, strict=True)}
+        return {info.name: np.asarray(value) for info, value in zip(self.outputs, values, strict=True)}
 
     def close(self) -> None:
         self._evaluator = None
@@ -69,7 +69,7 @@ class ReferenceSession:
 def _info(value: Any, numpy_dtype: Any) -> TensorInfo:
     tensor = value.type.tensor_type
     shape = tuple(
-        one.dim_value if one.HasField("dim_value") and one.dim_value > 0 else None for one in tensor.shape.dim
+        size.dim_value if size.HasField("dim_value") and size.dim_value > 0 else None for size in tensor.shape.dim
     )
     return TensorInfo(value.name, shape, str(np.dtype(numpy_dtype(tensor.elem_type))))
 

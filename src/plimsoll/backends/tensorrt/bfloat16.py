@@ -61,16 +61,16 @@ def converted(model: Model, folder: Path) -> Path:
 
 def _store_constants(proto: ModelProto) -> None:
     """Store what Constant operators hold among the weights, where it has a name."""
-    kept = []
+    nodes = []
     for node in proto.graph.node:
         value = graph.attribute(node, "value") if node.op_type == "Constant" else None
         if value is None:
-            kept.append(type(node).FromString(node.SerializeToString()))
+            nodes.append(type(node).FromString(node.SerializeToString()))
         else:
             proto.graph.initializer.add().CopyFrom(value)
             proto.graph.initializer[-1].name = node.output[0]
     del proto.graph.node[:]
-    proto.graph.node.extend(kept)
+    proto.graph.node.extend(nodes)
 
 
 def _rename(proto: ModelProto, exact: dict[str, Any]) -> None:

@@ -60,12 +60,12 @@ def build(model: Model, target: Target, folder: Path, request: BuildRequest) -> 
         "plugins": options.library_digests(),
         "calibration": _digest(request.calibration),
     }
-    kept = cache.build_folder(engine.FORMAT, parts)
-    with cache.locked(kept):
-        if not kept.is_dir():
+    cached = cache.build_folder(engine.FORMAT, parts)
+    with cache.locked(cached):
+        if not cached.is_dir():
             with tempfile.TemporaryDirectory(prefix="plimsoll-tensorrt-") as temporary:
-                _make(model, target, request, kept, _prepared(model, target, request, Path(temporary)))
-        files = engine.take(kept, folder, f"{model.path.stem}.{target.precision}")
+                _make(model, target, request, cached, _prepared(model, target, request, Path(temporary)))
+        files = engine.take(cached, folder, f"{model.path.stem}.{target.precision}")
     return Model(files[0], engine.FORMAT, model.spec, parent=model, files=tuple(files[1:]))
 
 
@@ -103,9 +103,9 @@ def _prepared(model: Model, target: Target, request: BuildRequest, folder: Path)
     return model.path.absolute()
 
 
-def _make(model: Model, target: Target, request: BuildRequest, kept: Path, network: Path) -> None:
+def _make(model: Model, target: Target, request: BuildRequest, cached: Path, network: Path) -> None:
     """Let a process of its own build into the folder where the engine is kept; raises BuildError in words."""
-    with cache.building(kept) as (part, work):
+    with cache.building(cached) as (part, work):
         payload: dict[str, Any] = {
             "network": str(network),
             "out": str(part),

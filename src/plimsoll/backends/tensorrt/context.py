@@ -61,9 +61,9 @@ class _Buffer:
 class ExecutionContext:
     """A context that computes one call at a time."""
 
-    def __init__(self, engine: Any, log: Any, place: int) -> None:
+    def __init__(self, engine: Any, log: Any, device_index: int) -> None:
         self._log = log
-        self._device = Device(place)
+        self._device = Device(device_index)
         self._buffers: dict[str, _Buffer] = {}
         self._context = engine.create_execution_context()
         if self._context is None:

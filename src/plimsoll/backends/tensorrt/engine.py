@@ -139,9 +139,9 @@ def timing_file(gpu: Gpu, version: str) -> Path:
     return cache.runtime_folder(FORMAT) / "timings" / f"{name}.cache"
 
 
-def take(kept: Path, folder: Path, stem: str) -> list[Path]:
+def take(cached: Path, folder: Path, stem: str) -> list[Path]:
     """Copy a kept engine and what belongs to it into `folder` under a name; returns the engine first. Says that it was
     used now."""
-    cache.mark_used(kept)
-    names = [name for name in (ENGINE, facts_file(kept / ENGINE).name, CALIBRATION) if (kept / name).is_file()]
-    return [Path(shutil.copyfile(kept / name, folder / name.replace("network", stem, 1))) for name in names]
+    cache.mark_used(cached)
+    names = [name for name in (ENGINE, facts_file(cached / ENGINE).name, CALIBRATION) if (cached / name).is_file()]
+    return [Path(shutil.copyfile(cached / name, folder / name.replace("network", stem, 1))) for name in names]

@@ -41,7 +41,7 @@ def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: P
 
     proto = graph.load(model)
     with translate(BuildError, f"{model.path}: can't be quantized to fp8"):
-        if next(one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")) < _OPSET:
+        if next(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < _OPSET:
             proto = version_converter.convert_version(proto, _OPSET)
     work = _Quantizing(proto)
     done = [work.visit(node, ranges) for node in list(proto.graph.node)]
@@ -59,7 +59,7 @@ def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: P
 class _Quantizing:
     def __init__(self, proto: ModelProto) -> None:
         self._graph = proto.graph
-        self._stored = {one.name: one for one in proto.graph.initializer}
+        self._stored = {initializer.name: initializer for initializer in proto.graph.initializer}
         self._before: dict[int, list[NodeProto]] = {}
         self._dequantized: dict[str, str] = {}
 
@@ -69,8 +69,8 @@ class _Quantizing:
             return False
         weights = graph.array(self._stored[node.input[1]])
         largest = (max(map(abs, ranges[node.input[0]])), float(np.abs(weights).max(initial=0.0)))
-        for place in range(2):
-            node.input[place] = self._pair(node, node.input[place], largest[place])
+        for index in range(2):
+            node.input[index] = self._pair(node, node.input[index], largest[index])
         return True
 
     def _pair(self, node: NodeProto, name: str, largest: float) -> str:
@@ -100,7 +100,7 @@ class _Quantizing:
 
     def finish(self) -> None:
         """Put the new operators before those that read them."""
-        nodes = [one for node in self._graph.node for one in (*self._before.get(id(node), []), node)]
-        copies = [type(one).FromString(one.SerializeToString()) for one in nodes]
+        nodes = [inserted for node in self._graph.node for inserted in (*self._before.get(id(node), []), node)]
+        copies = [type(inserted).FromString(inserted.SerializeToString()) for inserted in nodes]
         del self._graph.node[:]
         self._graph.node.extend(copies)

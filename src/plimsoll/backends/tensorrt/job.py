@@ -92,10 +92,12 @@ class _Build:
         parser = self._tensorrt.OnnxParser(self._network, self._log)
         if parser.parse_from_file(self._payload["network"]):
             return
-        errors = [parser.get_error(place) for place in range(min(parser.num_errors, 3))]
-        told = "; ".join(f"{one.node_operator() or 'the graph'} '{one.node_name()}': {one.desc()}" for one in errors)
+        errors = [parser.get_error(index) for index in range(min(parser.num_errors, 3))]
+        reasons = "; ".join(
+            f"{error.node_operator() or 'the graph'} '{error.node_name()}': {error.desc()}" for error in errors
+        )
         raise BuildError(
-            f"its parser refuses the network: {told or runtime.said(self._log)}",
+            f"its parser refuses the network: {reasons or runtime.said(self._log)}",
             "An operator that it lacks can come from a plugin: --set plugins=…",
         )
 
@@ -119,20 +121,20 @@ class _Build:
             )
 
     def _inputs(self) -> list[Any]:
-        return [self._network.get_input(place) for place in range(self._network.num_inputs)]
+        return [self._network.get_input(index) for index in range(self._network.num_inputs)]
 
     def _profile(self) -> None:
         """Say which batches the engine is for; nothing where all sizes are fixed."""
         options = self._options
-        if not any(-1 in tuple(one.shape) for one in self._inputs()):
+        if not any(-1 in tuple(tensor.shape) for tensor in self._inputs()):
             return
         profile = self._builder.create_optimization_profile()
-        for one in self._inputs():
+        for tensor in self._inputs():
             shapes = [
-                shape_for(one.name, tuple(one.shape), batch, self._payload["sizes"])
+                shape_for(tensor.name, tuple(tensor.shape), batch, self._payload["sizes"])
                 for batch in (options.min_batch, options.best_batch, options.max_batch)
             ]
-            profile.set_shape(one.name, *shapes)
+            profile.set_shape(tensor.name, *shapes)
         if self._config.add_optimization_profile(profile) < 0:
             raise BuildError(
                 f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}"

@@ -31,10 +31,10 @@ def load() -> Any:
     """Return the module `tensorrt`; raises BackendMissingError where it can't be loaded, or is of a generation that
     Plimsoll doesn't know."""
     tensorrt = require("tensorrt", INSTALL)
-    found = str(tensorrt.__version__)
-    if _major(found) not in (WEAKLY_TYPED, STRONGLY_TYPED):
+    version = str(tensorrt.__version__)
+    if _major(version) not in (WEAKLY_TYPED, STRONGLY_TYPED):
         raise BackendMissingError(
-            f"TensorRT {found} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}",
+            f"TensorRT {version} is installed; Plimsoll knows {WEAKLY_TYPED} and {STRONGLY_TYPED}",
             f"Install one of those: {INSTALL}",
         )
     return tensorrt

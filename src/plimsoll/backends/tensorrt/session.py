@@ -83,7 +83,7 @@ class TensorRtSession:
         count = len(next(iter(feeds.values())))
         if self._least <= count <= self._most:
             return self._call(feeds)
-        if any(one.shape[:1] != (None,) for one in self.outputs):
+        if any(info.shape[:1] != (None,) for info in self.outputs):
             raise RunError(
                 f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be"
                 " cut by pictures"
@@ -92,7 +92,7 @@ class TensorRtSession:
             {key: value[:true] for key, value in self._call(part).items()}
             for part, true in _pieces(feeds, count, self._least, self._most)
         ]
-        return {one.name: np.concatenate([part[one.name] for part in parts]) for one in self.outputs}
+        return {info.name: np.concatenate([part[info.name] for part in parts]) for info in self.outputs}
 
     def _call(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         owner = self._free.get()
@@ -147,14 +147,14 @@ def _pieces(
 class _Engine:
     """An engine in memory, and what it takes and gives. It belongs to one thread too; others make contexts of it."""
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, device_index: int) -> None:
         self.inputs: tuple[TensorInfo, ...] = ()
         self.outputs: tuple[TensorInfo, ...] = ()
         self.batches: tuple[int, int | None] = (1, None)
         """The least and the most pictures of one call; None where the batch is fixed."""
         self.engine: Any = None
         self.log: Any = None
-        self._place = place
+        self._place = device_index
         self._device: Device | None = None
         self._runtime: Any = None
 
@@ -167,14 +167,14 @@ class _Engine:
         self._runtime = tensorrt.Runtime(self.log)
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
-            said = runtime.said(self.log)
+            messages = runtime.said(self.log)
             raise BuildError(
-                f"TensorRT {tensorrt.__version__} can't load {name}{said}",
+                f"TensorRT {tensorrt.__version__} can't load {name}{messages}",
                 "An engine fits one GPU and one version: build it here.",
             )
         infos: dict[bool, list[TensorInfo]] = {True: [], False: []}
-        for place in range(self.engine.num_io_tensors):
-            tensor = self.engine.get_tensor_name(place)
+        for index in range(self.engine.num_io_tensors):
+            tensor = self.engine.get_tensor_name(index)
             infos[self.engine.get_tensor_mode(tensor) == tensorrt.TensorIOMode.INPUT].append(
                 _info(tensorrt, self.engine, tensor)
             )
@@ -203,7 +203,7 @@ def _info(tensorrt: Any, engine: Any, tensor: str) -> TensorInfo:
 
 
 def _batches(engine: Any, inputs: list[TensorInfo]) -> tuple[int, int | None]:
-    free = [one.name for one in inputs if one.shape[:1] == (None,)]
+    free = [info.name for info in inputs if info.shape[:1] == (None,)]
     if not free:
         return 1, None
     least, _, most = engine.get_tensor_profile_shape(free[0], 0)

@@ -60,14 +60,14 @@ class Torch(Backend):
     options = TorchOptions
 
     def targets(self) -> tuple[AvailableTarget, ...]:
-        found = importlib.util.find_spec("torch")
+        spec = importlib.util.find_spec("torch")
         absent = self.not_installed()
         here = [
             AvailableTarget(Target("torch", "cpu", precision), absent or _lacking(precision)) for precision in _ON_CPUS
         ]
         cuda = absent or (
             ""
-            if _has_cuda(found)
+            if _has_cuda(spec)
             else f"The PyTorch that is installed computes on the CPU only. Install another: {compilation.INSTALL}"
         )
         return (
@@ -105,9 +105,9 @@ class Torch(Backend):
             return session.GpuSession(program, chosen.graphs) if target.device == "gpu" else session.CpuSession(program)
 
 
-def _has_cuda(found: Any) -> bool:
+def _has_cuda(spec: Any) -> bool:
     """Tell whether the installed PyTorch was built for CUDA, without importing it."""
-    return any(any((Path(folder) / "lib").glob("*torch_cuda.*")) for folder in found.submodule_search_locations or ())
+    return any(any((Path(folder) / "lib").glob("*torch_cuda.*")) for folder in spec.submodule_search_locations or ())
 
 
 def _lacking(precision: str) -> str:

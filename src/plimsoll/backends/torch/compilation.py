@@ -82,27 +82,27 @@ def compiled(request: CompileRequest, streams: int) -> Program:
         "torch": str(torch.__version__),
         "machine": str(gpu.at(request.device)) if on_gpu else f"{host.processor()} {host.instruction_sets()}",
     }
-    kept = cache.build_folder("torch", parts)
-    with cache.locked(kept):
-        if not kept.is_dir():
-            _compile(request, kept)
-        cache.mark_used(kept)
+    cached = cache.build_folder("torch", parts)
+    with cache.locked(cached):
+        if not cached.is_dir():
+            _compile(request, cached)
+        cache.mark_used(cached)
         # A CUDA graph is recorded from one stream, which a program that shares itself out among threads doesn't keep
         # to.
         load = require("torch._inductor.package", INSTALL).load_package
         run = load(
-            str(kept / PROGRAM),
+            str(cached / PROGRAM),
             run_single_threaded=on_gpu,
             num_runners=1 if on_gpu else streams,
             device_index=request.device if on_gpu else -1,
         )
     inputs, outputs = interface(request.model)
-    free = any(one.shape[:1] == (None,) for one in inputs)
+    free = any(info.shape[:1] == (None,) for info in inputs)
     return Program(run, request.where, inputs, outputs, request.max_batch if free else None)
 
 
-def _compile(request: CompileRequest, kept: Path) -> None:
-    with cache.building(kept) as (part, work):
+def _compile(request: CompileRequest, cached: Path) -> None:
+    with cache.building(cached) as (part, work):
         payload = {
             "network": str(request.model.path.absolute()),
             "files": [str(file.absolute()) for file in request.model.files],
@@ -136,9 +136,9 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     inputs, _ = interface(model)
     with translate(BuildError, "PyTorch"):
         module = graph.translated(model, getattr(torch, payload["precision"])).to(payload["where"])
-        examples = tuple(_example(torch, one, payload) for one in inputs)
+        examples = tuple(_example(torch, info, payload) for info in inputs)
         batch = torch.export.Dim("batch", min=1, max=payload["max_batch"])
-        free = tuple({0: batch} if one.shape[:1] == (None,) else None for one in inputs)
+        free = tuple({0: batch} if info.shape[:1] == (None,) else None for info in inputs)
         with torch.no_grad():
             program = torch.export.export(module, examples, dynamic_shapes=(free,))
             settings = {"max_autotune": payload["tuned"], "cpp.dynamic_threads": True, "freezing": True}

@@ -32,19 +32,19 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
     def __init__(self, proto: ModelProto, precision: torch.dtype = torch.float32) -> None:
         super().__init__()
         self._precision = precision
-        opset = next((one.version for one in proto.opset_import if one.domain in load.DEFAULT_DOMAINS), 0)
+        opset = next((value.version for value in proto.opset_import if value.domain in load.DEFAULT_DOMAINS), 0)
         _require_known(proto)
         self._nodes = [_node(node, int(opset), precision) for node in proto.graph.node]
-        self._numbers = {one.name: graph.array(one) for one in proto.graph.initializer}
+        self._numbers = {value.name: graph.array(value) for value in proto.graph.initializer}
         self._weights: dict[str, str] = {}
         for name, array in self._numbers.items():
             if array.dtype.kind in _FLOATING:
                 self._weights[name] = f"weight_{len(self._weights)}"
                 self.register_buffer(self._weights[name], torch.from_numpy(np.array(array, np.float32)).to(precision))
-        self.inputs = tuple(one.name for one in proto.graph.input if one.name not in self._numbers)
-        self.outputs = tuple(one.name for one in proto.graph.output)
-        self._output_types = {one.name: load.dtype_of(one) for one in proto.graph.output}
-        self._last_use = {name: place for place, node in enumerate(self._nodes) for name in node.inputs}
+        self.inputs = tuple(value.name for value in proto.graph.input if value.name not in self._numbers)
+        self.outputs = tuple(value.name for value in proto.graph.output)
+        self._output_types = {value.name: load.dtype_of(value) for value in proto.graph.output}
+        self._last_use = {name: index for index, node in enumerate(self._nodes) for name in node.inputs}
 
     def forward(self, *given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Compute all outputs, in the file's order, from all inputs in theirs."""
@@ -54,12 +54,12 @@ class OnnxModule(torch.nn.Module):  # type: ignore[misc]
         values |= {name: array for name, array in self._numbers.items() if name not in self._weights}
         for name, value in zip(self.inputs, given, strict=True):
             values[name] = value.to(self._precision) if value.is_floating_point() else value
-        for place, node in enumerate(self._nodes):
-            made = OPERATORS[node.kind](node, *(values[name] if name else None for name in node.inputs))
-            results = made if isinstance(made, (list, tuple)) else [made]
+        for index, node in enumerate(self._nodes):
+            computed = OPERATORS[node.kind](node, *(values[name] if name else None for name in node.inputs))
+            results = computed if isinstance(computed, (list, tuple)) else [computed]
             values |= {name: value for name, value in zip(node.outputs, results, strict=False) if name}
             for name in node.inputs:
-                if self._last_use[name] == place and name not in self.outputs:
+                if self._last_use[name] == index and name not in self.outputs:
                     values.pop(name, None)
         like = given[0] if given else None
         return tuple(
@@ -97,9 +97,9 @@ def _node(node: NodeProto, opset: int, precision: torch.dtype) -> Node:
     from onnx import TensorProto, helper
 
     attributes: dict[str, Any] = {}
-    for one in node.attribute:
-        value = helper.get_attribute_value(one)
-        attributes[one.name] = (
+    for attribute in node.attribute:
+        value = helper.get_attribute_value(attribute)
+        attributes[attribute.name] = (
             graph.array(value)
             if isinstance(value, TensorProto)
             else list(value)

@@ -36,18 +36,18 @@ class _TorchSession(ABC):
         program = self._program
         if program is None:
             raise RunError("the session is closed")
-        given = [feeds[one.name] for one in self.inputs]
+        given = [feeds[info.name] for info in self.inputs]
         count = len(given[0]) if given and given[0].shape else 1
         with translate(RunError, "PyTorch failed"), torch.inference_mode():
             if program.most is None or count <= program.most:
                 answers = self._compute(program, given)
             else:
                 parts = [
-                    self._compute(program, [one[at : at + program.most] for one in given])
+                    self._compute(program, [info[at : at + program.most] for info in given])
                     for at in range(0, count, program.most)
                 ]
                 answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
-        return {one.name: answer for one, answer in zip(self.outputs, answers, strict=True)}
+        return {info.name: answer for info, answer in zip(self.outputs, answers, strict=True)}
 
     @abstractmethod
     def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]: ...
@@ -61,7 +61,9 @@ class CpuSession(_TorchSession):
     allow it."""
 
     def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]:
-        return [np.array(one.numpy()) for one in program.run(*(torch.from_numpy(np.array(one)) for one in given))]
+        return [
+            np.array(array.numpy()) for array in program.run(*(torch.from_numpy(np.array(array)) for array in given))
+        ]
 
 
 class GpuSession(_TorchSession):
@@ -75,15 +77,15 @@ class GpuSession(_TorchSession):
         self._turn = threading.Lock()
 
     def _compute(self, program: Program, given: Given) -> list[NDArray[Any]]:
-        shapes = tuple((one.shape, str(one.dtype)) for one in given)
+        shapes = tuple((array.shape, str(array.dtype)) for array in given)
         with self._turn, torch.cuda.device(program.where):
             replay = self._replays.get(shapes)
             if replay is None and len(self._replays) < self._graphs:
                 replay = self._replays[shapes] = _Replay.recorded(program, given)
             if replay is not None:
                 return replay.run(given)
-            uploaded = [torch.from_numpy(np.array(one)).to(program.where) for one in given]
-            return [np.array(one.cpu().numpy()) for one in program.run(*uploaded)]
+            uploaded = [torch.from_numpy(np.array(array)).to(program.where) for array in given]
+            return [np.array(array.cpu().numpy()) for array in program.run(*uploaded)]
 
     def close(self) -> None:
         with self._turn:
@@ -106,10 +108,10 @@ class _Replay:
     @classmethod
     def recorded(cls, program: Program, given: Given) -> _Replay:
         """Record a CUDA graph; where that isn't possible, the kernels are started one by one, and the log says so."""
-        here = [torch.empty(one.shape, dtype=getattr(torch, str(one.dtype)), pin_memory=True) for one in given]
+        here = [torch.empty(array.shape, dtype=getattr(torch, str(array.dtype)), pin_memory=True) for array in given]
         for buffer, value in zip(here, given, strict=True):
             np.copyto(buffer.numpy(), value)
-        there = [one.to(program.where) for one in here]
+        there = [array.to(program.where) for array in here]
         answers: list[Any] = []
         graph = torch.cuda.CUDAGraph()
         try:
@@ -133,7 +135,7 @@ class _Replay:
                 for old, new in zip(answers, program.run(*there), strict=True):
                     old.copy_(new)
 
-        taken = [torch.empty(one.shape, dtype=one.dtype, pin_memory=True) for one in answers]
+        taken = [torch.empty(array.shape, dtype=array.dtype, pin_memory=True) for array in answers]
         return cls(here, there, compute, answers, taken)
 
     def run(self, given: Given) -> list[NDArray[Any]]:

@@ -36,7 +36,9 @@ class WebSession:
         except (OSError, RunError):
             self.close()
             raise
-        self.inputs, self.outputs = (tuple(_info(one) for one in head[key]) for key in ("inputs", "outputs"))
+        self.inputs, self.outputs = (
+            tuple(_info(described) for described in head[key]) for key in ("inputs", "outputs")
+        )
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         process = self._free.get()
@@ -77,8 +79,10 @@ class _NodeProcess:
             raise RunError(self._last_words()) from error
         head = self.head()
         return {
-            one["name"]: np.frombuffer(bytearray(self._from.read(one["bytes"])), one["dtype"]).reshape(one["shape"])
-            for one in head["tensors"]
+            described["name"]: np.frombuffer(
+                bytearray(self._from.read(described["bytes"])), described["dtype"]
+            ).reshape(described["shape"])
+            for described in head["tensors"]
         }
 
     def head(self) -> dict[str, Any]:
@@ -111,8 +115,8 @@ class _NodeProcess:
         self._log.close()
 
 
-def _info(one: Mapping[str, Any]) -> TensorInfo:
-    return TensorInfo(one["name"], tuple(one["shape"] or ()), one["dtype"])
+def _info(described: Mapping[str, Any]) -> TensorInfo:
+    return TensorInfo(described["name"], tuple(described["shape"] or ()), described["dtype"])
 
 
 def _short(text: str) -> str:

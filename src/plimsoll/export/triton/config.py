@@ -66,19 +66,19 @@ def classified(spec: Spec, network: TritonNetwork) -> str | None:
     several lines."""
     if not isinstance(spec.output, Classify) or any(len(label.splitlines()) != 1 for label in spec.output.labels):
         return None
-    found = [one for one in network.outputs if spec.output.tensor in (None, one.name)]
-    return found[0].name if len(found) == 1 and found[0].shape[-1] == len(spec.output.labels) else None
+    outputs = [info for info in network.outputs if spec.output.tensor in (None, info.name)]
+    return outputs[0].name if len(outputs) == 1 and outputs[0].shape[-1] == len(spec.output.labels) else None
 
 
 def _ensemble(spec: Spec, network: TritonNetwork) -> Message:
     whole, steps, tensor = names(spec)
-    named = [one.name for one in network.outputs]
+    named = [info.name for info in network.outputs]
     return {
         "name": whole,
         "platform": "ensemble",
         "max_batch_size": 0,
         "input": [_image()],
-        "output": [_described(one, (-1, *(_sizes(one.shape[1:]) or _lone(network)))) for one in network.outputs],
+        "output": [_described(info, (-1, *(_sizes(info.shape[1:]) or _lone(network)))) for info in network.outputs],
         "ensemble_scheduling": {
             "step": [
                 {
@@ -102,7 +102,7 @@ def _ensemble(spec: Spec, network: TritonNetwork) -> Message:
 
 def _steps(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing, options: TritonOptions) -> Message:
     form = spec.input.tensor_spec
-    made = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
+    tensor = TensorInfo(network.picture_input, (None, *form.shape), form.dtype)
     # Another version may lie in the same folder only where pictures become the same tensors: the two steps of an
     # ensemble aren't changed at once.
     digest = hashlib.sha256(spec.input.model_dump_json().encode()).hexdigest()
@@ -111,7 +111,7 @@ def _steps(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing, opt
         "backend": PYTHON,
         "max_batch_size": 0,
         "input": [_image()],
-        "output": [_described(made, _sizes(made.shape))],
+        "output": [_described(tensor, _sizes(tensor.shape))],
         "instance_group": [{"count": options.decoders, "kind": "KIND_CPU"}],
         "version_policy": _latest(),
         "parameters": _parameters(
@@ -132,10 +132,10 @@ def _network(spec: Spec, network: TritonNetwork, options: TritonOptions) -> Mess
         "backend": network.backend,
         "default_model_filename": None if network.backend == PYTHON else network.file,
         "max_batch_size": options.max_batch if network.batches else 0,
-        "input": [_described(one, _sizes(one.shape[rest])) for one in network.inputs],
+        "input": [_described(info, _sizes(info.shape[rest])) for info in network.inputs],
         "output": [
-            _described(one, _sizes(one.shape[rest])) | {"label_filename": LABELS if one.name == labelled else None}
-            for one in network.outputs
+            _described(info, _sizes(info.shape[rest])) | {"label_filename": LABELS if info.name == labelled else None}
+            for info in network.outputs
         ],
         "dynamic_batching": _batching(network, options),
         "instance_group": [_instances(network, options)],
@@ -185,7 +185,7 @@ def _optimization(network: TritonNetwork) -> Message | None:
 def _warmup(network: TritonNetwork, options: TritonOptions) -> Sequence[Message]:
     """Let the smallest and the largest call be computed before the first request waits for it; nothing where a size is
     free."""
-    if any(size is None for one in network.inputs for size in one.shape[1:]):
+    if any(size is None for tensor in network.inputs for size in tensor.shape[1:]):
         return []
     batches = sorted({1, options.max_batch}) if network.batches else [1]
     return [
@@ -209,8 +209,8 @@ def _of_backend(network: TritonNetwork, options: TritonOptions) -> dict[str, str
     threads = options.threads if _device(network) == "cpu" else None
     if network.native is not None:
         return dict(network.native.parameters(_count(network, options), threads))
-    said = {} if threads is None else {"threads": str(threads)}
-    return {"model": network.file, "target": str(network.target), **said}
+    settings = {} if threads is None else {"threads": str(threads)}
+    return {"model": network.file, "target": str(network.target), **settings}
 
 
 def _image() -> Message:

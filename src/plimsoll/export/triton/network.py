@@ -100,7 +100,9 @@ class TritonNetwork:
     def free(self) -> bool:
         """Whether one call takes any number of pictures. Plimsoll's own runner cuts and fills batches for networks that
         don't."""
-        return self.native is None or all(one.shape and one.shape[0] is None for one in (*self.inputs, *self.outputs))
+        return self.native is None or all(
+            info.shape and info.shape[0] is None for info in (*self.inputs, *self.outputs)
+        )
 
 
 def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetwork:
@@ -153,7 +155,7 @@ def _named(model: Model, main: str, *, same_stem: bool = False) -> dict[str, Pat
 
 def _check(model: Model, network: TritonNetwork) -> None:
     """Raise ModelError for what a configuration can't say, or what would fail at the first request."""
-    unknown = [one.name for one in (*network.inputs, *network.outputs) if not one.shape]
+    unknown = [info.name for info in (*network.inputs, *network.outputs) if not info.shape]
     if unknown:
         raise ModelError(
             f"{model.name}: the network doesn't say which shape {', '.join(unknown)} has, and Triton has to be told"
@@ -164,7 +166,7 @@ def _check(model: Model, network: TritonNetwork) -> None:
             f"{model.name}: the network takes {batch} pictures at a time, no more and no fewer",
             "Export it with a free batch, or let Plimsoll cut and fill batches: --set network=python.",
         )
-    if any(one.name == IMAGE for one in network.outputs):
+    if any(info.name == IMAGE for info in network.outputs):
         raise ModelError(
             f"{model.name}: an output is called '{IMAGE}', as the pictures are", "Export it with another name."
         )

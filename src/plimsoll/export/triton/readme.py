@@ -54,7 +54,7 @@ def text(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing) -> st
         version=__version__,
         target=network.target,
         formats=", ".join(spec.input.decode.formats),
-        outputs=", ".join(f"`{one.name}` ({one.dtype})" for one in network.outputs),
+        outputs=", ".join(f"`{output.name}` ({output.dtype})" for output in network.outputs),
         backend=(
             f"backend {network.backend}"
             if network.backend != PYTHON

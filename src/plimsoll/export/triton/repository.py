@@ -59,7 +59,7 @@ def export(
             staged = Path(name)
             _write(staged, spec, network, configs, chosen.version)
             (staged / spec.name / "README.md").write_text(readme.text(spec, network, preprocessing), encoding="utf-8")
-            _place(staged, out, configs, chosen.version if adding else None)
+            _move_into(staged, out, configs, chosen.version if adding else None)
     except OSError as error:
         raise BundleError(f"{out}: can't be written: {error.strerror or error}") from error
     return out
@@ -125,7 +125,7 @@ def _program(folder: Path, spec: Spec, purpose: str, served: str) -> None:
     )
 
 
-def _place(staged: Path, out: Path, configs: Mapping[str, str], added: int | None) -> None:
+def _move_into(staged: Path, out: Path, configs: Mapping[str, str], added: int | None) -> None:
     """Move what was written to its place: the network first and the ensemble last, since a running Triton may be
     looking."""
     for name in reversed(list(configs)):

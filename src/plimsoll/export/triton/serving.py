@@ -40,7 +40,7 @@ class _InTriton:
         self.parameters = {key: str(value["string_value"]) for key, value in config["parameters"].items()}
         self.spec = spec_files.read(self.folder / "spec.toml")
         self.input = str(config["input"][0]["name"])
-        self.outputs = [str(one["name"]) for one in config["output"]]
+        self.outputs = [str(output["name"]) for output in config["output"]]
 
     def _taken(self, request: Any) -> Array:
         taken: Array = self._triton.get_input_tensor_by_name(request, self.input).as_numpy()
@@ -86,15 +86,15 @@ class PreprocessingModel(_InTriton):
             raise InputError(
                 f"{len(pictures)} pictures in a request; 1 to {self.most} are taken", "Send them in several requests."
             )
-        made: list[Array] = []
-        for place, picture in enumerate(pictures):
+        batch: list[Array] = []
+        for index, picture in enumerate(pictures):
             try:
-                made.append(self.preprocessor(bytes(picture)))
+                batch.append(self.preprocessor(bytes(picture)))
             except ImageError as error:
-                raise ImageError(f"picture {place}: {error.message}", error.hint) from error
-        if len({one.shape for one in made}) > 1:
+                raise ImageError(f"picture {index}: {error.message}", error.hint) from error
+        if len({tensor.shape for tensor in batch}) > 1:
             raise InputError("the pictures of this request become tensors of different sizes", "Send them one by one.")
-        return np.stack(made)
+        return np.stack(batch)
 
 
 class NetworkModel(_InTriton):
@@ -111,20 +111,20 @@ class NetworkModel(_InTriton):
         """Compute the requests of a batch together; where that fails, each by itself, so that one bad request fails
         alone."""
         taken = [self._taken(request) for request in requests]
-        if len(taken) > 1 and len({one.shape[1:] for one in taken}) == 1:
+        if len(taken) > 1 and len({batch.shape[1:] for batch in taken}) == 1:
             with contextlib.suppress(PlimsollError):
                 return self._together(taken)
-        return [self._alone(one) for one in taken]
+        return [self._alone(batch) for batch in taken]
 
     def _together(self, taken: Sequence[Array]) -> list[Any]:
         computed = self.runner.infer(np.concatenate(taken))
-        ends = np.cumsum([len(one) for one in taken])[:-1]
+        ends = np.cumsum([len(batch) for batch in taken])[:-1]
         parts = [np.split(computed[name], ends) for name in self.outputs]
         return [self._given(values) for values in zip(*parts, strict=True)]
 
-    def _alone(self, one: Array) -> Any:
+    def _alone(self, batch: Array) -> Any:
         try:
-            computed = self.runner.infer(one)
+            computed = self.runner.infer(batch)
         except PlimsollError as error:
             return self._refused(error)
         return self._given([computed[name] for name in self.outputs])

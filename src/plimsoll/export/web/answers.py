@@ -56,19 +56,19 @@ def browse(folder: Path, pictures: Sequence[Path] = (), *, seconds: float = 600)
 
     Raises BackendMissingError where Chromium is not installed, RunError where the package can't be loaded or fails.
     """
-    files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
+    files = {f"_pictures/{index}": picture for index, picture in enumerate(pictures)}
     program = _PROGRAM.format(addresses=json.dumps([f"/{name}" for name in files]))
     answer = chromium.run(program, folder, files, seconds=seconds)
     rows = answer["rows"]
     checks = [
         # JSON has no NaN: a difference that could not be computed arrives as null.
         Check(
-            name=f"{one['picture']}: {check['name']}",
+            name=f"{picture_checks['picture']}: {check['name']}",
             measured=math.nan if check["measured"] is None else check["measured"],
             limit=check["limit"],
         )
-        for one in answer["checks"]
-        for check in one["checks"]
+        for picture_checks in answer["checks"]
+        for check in picture_checks["checks"]
     ]
     return Answered(
         tuple(row.get("row") for row in rows),

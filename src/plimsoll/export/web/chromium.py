@@ -117,7 +117,7 @@ class _Server:
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.port = self._http.server_address[1]
 
-    def found(self, path: str) -> tuple[str, bytes] | None:
+    def file_at(self, path: str) -> tuple[str, bytes] | None:
         """Return the type and the bytes at a path; None where there is nothing, or where it leads out of the folder."""
         if path in self._made:
             return self._made[path]
@@ -148,16 +148,16 @@ class _Server:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(server.found(self.path.partition("?")[0]))
+                self._send(server.file_at(self.path.partition("?")[0]))
 
             def do_POST(self) -> None:
                 body = self.rfile.read(min(int(self.headers.get("Content-Length", 0)), _REPORT_LIMIT))
                 self._send(("text/plain", b"") if server.take(self.path, body) else None)
 
-            def _send(self, found: tuple[str, bytes] | None) -> None:
-                kind, body = found or ("text/plain", b"not here")
+            def _send(self, file_at: tuple[str, bytes] | None) -> None:
+                kind, body = file_at or ("text/plain", b"not here")
                 with contextlib.suppress(ConnectionError):  # Chromium has been closed meanwhile.
-                    self.send_response(200 if found else 404)
+                    self.send_response(200 if file_at else 404)
                     self.send_header("Content-Type", kind)
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()

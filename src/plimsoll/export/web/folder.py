@@ -105,8 +105,8 @@ def _write(
         shutil.copytree(site, folder)
     shutil.copyfile(model.path, folder / "model.onnx")
     external = [
-        {"file": f"external/{place}.bin", "path": _beside(model, file), "bytes": file.stat().st_size}
-        for place, file in enumerate(model.files)
+        {"file": f"external/{index}.bin", "path": _beside(model, file), "bytes": file.stat().st_size}
+        for index, file in enumerate(model.files)
     ]
     for entry, file in zip(external, model.files, strict=True):
         copied = folder / str(entry["file"])
@@ -193,5 +193,5 @@ def _licences(origin: dict[str, Any]) -> str:
 
 def _is_plain(value: Any) -> bool:
     return isinstance(value, (str, int)) or (
-        isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
+        isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value)
     )

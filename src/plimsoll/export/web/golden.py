@@ -38,14 +38,14 @@ def write(folder: Path, model: Model, target: Target, spec: Spec, images: Sequen
     The outputs are ONNX Runtime's on this machine's processor, in the target's precision.
     """
     preprocessor = Preprocessor(spec.input)
-    place = folder / FOLDER
-    place.mkdir()
+    pictures = folder / FOLDER
+    pictures.mkdir()
     entries = []
     with Runner.open(model, replace(REFERENCE_TARGET, precision=target.precision)) as runner:
         for number, (name, data) in enumerate(_chosen(images, spec.input.decode), 1):
             plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(name).stem)[:60]
             tensor = preprocessor(data)
-            entries.append(_entry(place, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
+            entries.append(_entry(pictures, f"{number}-{plain}", data, tensor, runner.infer(tensor[np.newaxis])))
     golden = {
         "tolerance": _tolerance(spec, target, entries).model_dump(),
         "level": level(spec.input),
@@ -81,7 +81,7 @@ def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
 
 
 def _entry(
-    place: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]
+    folder: Path, name: str, data: bytes, tensor: NDArray[Any], outputs: dict[str, NDArray[Any]]
 ) -> dict[str, Any]:
     suffix = _SUFFIXES.get(sniff(data) or "", "")
     if not suffix:
@@ -89,9 +89,9 @@ def _entry(
             "a golden picture is of a format that browsers don't decode",
             f"Give pictures in one of: {', '.join(_SUFFIXES)}.",
         )
-    (place / f"{name}{suffix}").write_bytes(data)
+    (folder / f"{name}{suffix}").write_bytes(data)
     stored = {
-        output: _store(place / f"{name}.output{number}.bin", value)
+        output: _store(folder / f"{name}.output{number}.bin", value)
         for number, (output, value) in enumerate(outputs.items())
     }
     for output, value in outputs.items():
@@ -102,7 +102,7 @@ def _entry(
             )
     return {
         "picture": f"{FOLDER}/{name}{suffix}",
-        "tensor": _store(place / f"{name}.input.bin", tensor),
+        "tensor": _store(folder / f"{name}.input.bin", tensor),
         "outputs": stored,
     }
 

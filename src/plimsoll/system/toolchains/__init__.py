@@ -20,8 +20,8 @@ A job imports the toolchain's packages, the standard library and `plimsoll_job`,
 from __future__ import annotations
 
 from plimsoll.system.subprocesses import ProcessLimits
-from plimsoll.system.toolchains.environment import made, make, remove
+from plimsoll.system.toolchains.environment import is_ready, make, remove
 from plimsoll.system.toolchains.job import run
 from plimsoll.system.toolchains.recipe import Description, describe, names
 
-__all__ = ["Description", "ProcessLimits", "describe", "made", "make", "names", "remove", "run"]
+__all__ = ["Description", "ProcessLimits", "describe", "is_ready", "make", "names", "remove", "run"]

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _INSTALLING = ProcessLimits(3600)
 
 
-def made(name: str) -> bool:
+def is_ready(name: str) -> bool:
     """Tell whether a toolchain can be used at once."""
     return is_complete(recipe(name).folder())
 
@@ -37,8 +37,8 @@ def make(name: str) -> Path:
     Raises BackendMissingError, in words, where it can't be made: no network, no fitting Python, no packages for this
     system.
     """
-    one = recipe(name)
-    folder = one.folder()
+    toolchain = recipe(name)
+    folder = toolchain.folder()
     if is_complete(folder):
         return folder
     with _locked(folder, name):
@@ -48,18 +48,18 @@ def make(name: str) -> Path:
             _log.info("the toolchain '%s' was left half-made: making it again", name)
             shutil.rmtree(folder)
         _log.info(
-            "making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{one.megabytes:,}"
+            "making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{toolchain.megabytes:,}"
         )
         folder.mkdir(parents=True)
-        _fill(one, folder)
-        (folder / ".complete").write_text("\n".join(one.packages), encoding="utf-8")
+        _fill(toolchain, folder)
+        (folder / ".complete").write_text("\n".join(toolchain.packages), encoding="utf-8")
         _log.info("the toolchain '%s' is made: %s", name, folder)
     return folder
 
 
 def remove(name: str) -> None:
     """Remove every environment of that name, outdated and half-made ones too; nothing where there is none."""
-    for folder in recipe(name).kept():
+    for folder in recipe(name).environments():
         with _locked(folder, name):
             (folder / ".complete").unlink(
                 missing_ok=True
@@ -83,15 +83,15 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
         lock.release()
 
 
-def _fill(one: Recipe, folder: Path) -> None:
+def _fill(toolchain: Recipe, folder: Path) -> None:
     """Make the virtual environment and install what is locked: wheels alone, so that nothing of theirs runs while they
     are installed."""
     python, uv = (
-        _python(one),
-        None if one.any_python else shutil.which("uv"),
+        _python(toolchain),
+        None if toolchain.any_python else shutil.which("uv"),
     )  # uv minds what packages say of Python, always.
-    common = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(one.lock)]
-    tolerant = ["--ignore-requires-python"] if one.any_python else []
+    common = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(toolchain.lock)]
+    tolerant = ["--ignore-requires-python"] if toolchain.any_python else []
     if uv is not None:
         commands = [
             [uv, "venv", "--quiet", "--python", python, str(folder / "env")],
@@ -117,7 +117,7 @@ def _fill(one: Recipe, folder: Path) -> None:
             subprocesses.run_command(command, log, _INSTALLING)
         except JobError as error:
             raise BackendMissingError(
-                f"the toolchain '{one.name}' can't be made: {_blame(log) or error.message}",
+                f"the toolchain '{toolchain.name}' can't be made: {_blame(log) or error.message}",
                 f"Is there a network?\n  {error.hint}",
             ) from error
 
@@ -125,21 +125,21 @@ def _fill(one: Recipe, folder: Path) -> None:
 def _blame(log: Path) -> str:
     """Return the installer's own account of what went wrong, or nothing."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
-    told = [line.partition("ERROR: ")[2] for line in lines if line.startswith("ERROR: ")]
-    return told[0][:300] if told else ""
+    errors = [line.partition("ERROR: ")[2] for line in lines if line.startswith("ERROR: ")]
+    return errors[0][:300] if errors else ""
 
 
-def _python(one: Recipe) -> str:
+def _python(toolchain: Recipe) -> str:
     """Return an interpreter that the packages run on: this one, else one that is on the PATH; raises
     BackendMissingError."""
-    if one.accepts(sys.version_info[1]):
+    if toolchain.accepts(sys.version_info[1]):
         return sys.executable
     for minor in range(20, 10, -1):
-        found = shutil.which(f"python3.{minor}") if one.accepts(minor) else None
-        if found is not None and _runs(found, minor):
-            return found
+        python = shutil.which(f"python3.{minor}") if toolchain.accepts(minor) else None
+        if python is not None and _runs(python, minor):
+            return python
     raise BackendMissingError(
-        f"the toolchain '{one.name}' needs Python {one.python}, this is {sys.version_info[0]}.{sys.version_info[1]},"
+        f"the toolchain '{toolchain.name}' needs Python {toolchain.python}, this is {sys.version_info[0]}.{sys.version_info[1]},"
         " and none is on the PATH",
         "Install one beside this Python.",
     )

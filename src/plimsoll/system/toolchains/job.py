@@ -63,17 +63,17 @@ def run(
     Raises BackendMissingError where the toolchain can't be made, ModelError for what the script refuses, BuildError for
     whatever else ends it early; the message says why, the hint where the log is and which command repeats it.
     """
-    one = recipe(name)
-    script = one.jobs / f"{job}.py"
+    toolchain = recipe(name)
+    script = toolchain.jobs / f"{job}.py"
     if not script.is_file():
         raise InputError(f"the toolchain '{name}' has no job '{job}'", f"Expected {script}.")
     environment = make(name)
-    place = _fresh(f"{name}-{job}")
+    work = _fresh(f"{name}-{job}")
     doing = f"{name}: {job.replace('_', ' ')}"
     try:
-        _prepare(one, script, request, inputs or {}, place)
+        _prepare(toolchain, script, request, inputs or {}, work)
     except (OSError, shutil.Error) as error:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         raise BuildError(f"{doing}: its inputs can't be copied: {error}") from error
     command = [
         *_without_network(),
@@ -83,24 +83,24 @@ def run(
         "-X",
         "faulthandler",
         plimsoll_job.__file__,
-        str(place),
+        str(work),
     ]
     try:
-        answer = subprocesses.run_for_result(command, place, limits or _limits())
+        answer = subprocesses.run_for_result(command, work, limits or _limits())
     except JobError as error:
-        (place / "parent").unlink()
-        raise BuildError(f"{doing}: {error.message}{_tried(place)}", error.hint) from error
-    _report_attempts(doing, place)
+        (work / "parent").unlink()
+        raise BuildError(f"{doing}: {error.message}{_tried(work)}", error.hint) from error
+    _report_attempts(doing, work)
     if "result" not in answer:
-        (place / "parent").unlink()
-        hint = f"Its log: {place / 'log.txt'}"
+        (work / "parent").unlink()
+        hint = f"Its log: {work / 'log.txt'}"
         refused = answer.get("refused")
         raise (
             ModelError(str(refused), str(answer["hint"]))
             if refused
             else BuildError(f"{doing}: {answer.get('error')}", hint)
         )
-    _take(place, folder, job)
+    _take(work, folder, job)
     result: dict[str, Any] = answer["result"]
     return result
 
@@ -115,16 +115,16 @@ def _fresh(label: str) -> Path:
     """Return a new folder for a job; of the jobs that failed before, only the last few are kept."""
     jobs = cache_folder() / "toolchains" / "jobs"
     jobs.mkdir(parents=True, exist_ok=True)
-    aged = sorted((place for place in jobs.iterdir() if not _is_running(place)), key=lambda place: place.name)
-    for place in aged[: -_FAILURES_KEPT + 1 or None]:
-        shutil.rmtree(place, ignore_errors=True)
+    aged = sorted((folder for folder in jobs.iterdir() if not _is_running(folder)), key=lambda folder: folder.name)
+    for folder in aged[: -_FAILURES_KEPT + 1 or None]:
+        shutil.rmtree(folder, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{time.strftime('%Y%m%d-%H%M%S')}-{label}-", dir=jobs))
 
 
-def _is_running(place: Path) -> bool:
+def _is_running(work: Path) -> bool:
     """Tell whether a job still runs: its folder names the run that began it until it has failed."""
     try:
-        began = int((place / "parent").read_text())
+        began = int((work / "parent").read_text())
         if os.name == "posix":  # Elsewhere the signal 0 would end the process.
             os.kill(began, 0)
     except (OSError, ValueError):
@@ -132,12 +132,14 @@ def _is_running(place: Path) -> bool:
     return True
 
 
-def _prepare(one: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapping[str, Input], place: Path) -> None:
+def _prepare(
+    toolchain: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapping[str, Input], work: Path
+) -> None:
     for below in ("in", "out", "home", "tmp"):
-        (place / below).mkdir()
-    (place / "parent").write_text(str(os.getpid()))
-    copies = {key: str(_copy(value, place / "in" / key)) for key, value in inputs.items()}
-    work = {
+        (work / below).mkdir()
+    (work / "parent").write_text(str(os.getpid()))
+    copies = {key: str(_copy(value, work / "in" / key)) for key, value in inputs.items()}
+    job = {
         "script": str(script),
         "request": dict(request),
         "inputs": copies,
@@ -145,15 +147,15 @@ def _prepare(one: Recipe, script: Path, request: Mapping[str, Any], inputs: Mapp
         "own_network": bool(_without_network()),
         "environment": {key: os.environ[key] for key in _PASSED_ON if key in os.environ}
         | _OFFLINE
-        | _homes(place)
-        | one.environment,
+        | _homes(work)
+        | toolchain.environment,
     }
-    (place / "job.json").write_text(json.dumps(work), encoding="utf-8")
+    (work / "job.json").write_text(json.dumps(job), encoding="utf-8")
 
 
-def _homes(place: Path) -> dict[str, str]:
+def _homes(work: Path) -> dict[str, str]:
     """Return the variables that keep a program's caches and settings inside the job's folder."""
-    home, temporary = str(place / "home"), str(place / "tmp")
+    home, temporary = str(work / "home"), str(work / "tmp")
     homes = (
         "HOME",
         "USERPROFILE",
@@ -169,16 +171,16 @@ def _homes(place: Path) -> dict[str, str]:
     return dict.fromkeys((*homes, "MPLCONFIGDIR"), home) | dict.fromkeys(("TMPDIR", "TEMP", "TMP"), temporary)
 
 
-def _copy(given: Input, place: Path) -> Path:
+def _copy(given: Input, folder: Path) -> Path:
     """Copy an input below `place` and return the path of the (main) copy."""
     if isinstance(given, Path) and given.is_dir():
-        return Path(shutil.copytree(given, place / given.name))
+        return Path(shutil.copytree(given, folder / given.name))
     files = [given] if isinstance(given, Path) else list(given)
     for file in files:
-        copied = place / file.relative_to(files[0].parent)
+        copied = folder / file.relative_to(files[0].parent)
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, copied)
-    return place / files[0].name
+    return folder / files[0].name
 
 
 @functools.cache
@@ -195,32 +197,32 @@ def _without_network() -> tuple[str, ...]:
     return prefix if probe.returncode == 0 else ()
 
 
-def _attempts(place: Path) -> list[str]:
+def _attempts(work: Path) -> list[str]:
     try:
-        return sorted(set((place / "network.txt").read_text(encoding="utf-8").splitlines()))
+        return sorted(set((work / "network.txt").read_text(encoding="utf-8").splitlines()))
     except OSError:
         return []
 
 
-def _tried(place: Path) -> str:
-    tried = _attempts(place)
+def _tried(work: Path) -> str:
+    tried = _attempts(work)
     return f"; it tried the network, which it doesn't have: {', '.join(tried)}" if tried else ""
 
 
-def _report_attempts(doing: str, place: Path) -> None:
-    if tried := _attempts(place):
+def _report_attempts(doing: str, work: Path) -> None:
+    if tried := _attempts(work):
         _log.warning("%s: it tried the network, which it doesn't have: %s", doing, ", ".join(tried))
 
 
-def _take(place: Path, folder: Path, job: str) -> None:
+def _take(work: Path, folder: Path, job: str) -> None:
     """Move what a job made to `folder`, and remove the rest."""
     folder.mkdir(parents=True, exist_ok=True)
-    for made in sorted((place / "out").iterdir()):
-        target = folder / made.name
+    for result in sorted((work / "out").iterdir()):
+        target = folder / result.name
         if target.is_dir() and not target.is_symlink():
             shutil.rmtree(target)
         elif target.exists():
             target.unlink()
-        shutil.move(made, target)
-    shutil.move(place / "log.txt", folder / f"{job}.log")
-    shutil.rmtree(place, ignore_errors=True)
+        shutil.move(result, target)
+    shutil.move(work / "log.txt", folder / f"{job}.log")
+    shutil.rmtree(work, ignore_errors=True)

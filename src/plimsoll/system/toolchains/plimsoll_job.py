@@ -32,29 +32,29 @@ class RefusedError(Exception):
 def main() -> None:
     """Do the work that a folder's `job.json` describes and leave the answer in its `result.json`."""
     sys.modules.setdefault("plimsoll_job", sys.modules["__main__"])
-    place = Path(sys.argv[1])
-    work = json.loads((place / "job.json").read_text(encoding="utf-8"))
+    folder = Path(sys.argv[1])
+    work = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     os.environ.clear()
     os.environ.update(work["environment"])
     if os.getppid() == work["parent"]:
         threading.Thread(target=_leave_with_parent, args=(work["parent"],), daemon=True).start()
-    os.chdir(place / "tmp")
-    _forbid_network(place / "network.txt")
-    answer = _answer(work, place)
+    os.chdir(folder / "tmp")
+    _forbid_network(folder / "network.txt")
+    answer = _answer(work, folder)
     if work["own_network"]:
-        _count_attempts(place / "network.txt")
-    written = place / "result.json.part"
+        _count_attempts(folder / "network.txt")
+    written = folder / "result.json.part"
     written.write_text(json.dumps(answer), encoding="utf-8")
-    written.replace(place / "result.json")
+    written.replace(folder / "result.json")
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # The answer is there: a framework that crashes while it is unloaded must not spoil it.
 
 
-def _answer(work: dict[str, Any], place: Path) -> dict[str, Any]:
+def _answer(work: dict[str, Any], folder: Path) -> dict[str, Any]:
     inputs = {key: Path(path) for key, path in work["inputs"].items()}
     try:
-        return {"result": _load(Path(work["script"])).run(work["request"], inputs, place / "out")}
+        return {"result": _load(Path(work["script"])).run(work["request"], inputs, folder / "out")}
     except RefusedError as refused:
         return {"refused": refused.message, "hint": refused.hint}
     except Exception as error:  # noqa: BLE001 - a converter raises anything: said once, in the answer

@@ -65,8 +65,8 @@ class Recipe:
 
     def accepts(self, minor: int) -> bool:
         """Tell whether its packages run on Python 3.`minor`."""
-        found = _RANGE.fullmatch(self.python)
-        return found is not None and int(found[1]) <= minor < int(found[2])
+        bounds = _RANGE.fullmatch(self.python)
+        return bounds is not None and int(bounds[1]) <= minor < int(bounds[2])
 
     def folder(self) -> Path:
         """Return where its environment is kept: by what it is made of, so that another lock, Python or system has
@@ -78,7 +78,7 @@ class Recipe:
         )
         return root() / f"{self.name}-{key.hexdigest()[:16]}"
 
-    def kept(self) -> tuple[Path, ...]:
+    def environments(self) -> tuple[Path, ...]:
         """Return every environment of that name, those of other locks and Pythons too."""
         return tuple(sorted(folder for folder in root().glob(f"{self.name}-*") if folder.is_dir()))
 
@@ -92,7 +92,8 @@ class Description:
     packages: tuple[str, ...]
     megabytes: int
     """About how much it takes on disk once it is made."""
-    made: bool
+    ready: bool
+    """Whether its environment can be used at once."""
     folder: Path
     size_bytes: int
     """What all environments of that name take on disk now, outdated and half-made ones too."""
@@ -118,9 +119,17 @@ def recipe(name: str) -> Recipe:
 
 def describe(name: str) -> Description:
     """Say what a toolchain is for, what is in it, and what it takes on disk."""
-    one = recipe(name)
-    size = sum(_size(folder) for folder in one.kept())
-    return Description(name, one.purpose, one.packages, one.megabytes, is_complete(one.folder()), one.folder(), size)
+    toolchain = recipe(name)
+    size = sum(_size(folder) for folder in toolchain.environments())
+    return Description(
+        name,
+        toolchain.purpose,
+        toolchain.packages,
+        toolchain.megabytes,
+        is_complete(toolchain.folder()),
+        toolchain.folder(),
+        size,
+    )
 
 
 def python_of(folder: Path) -> Path:
@@ -163,8 +172,8 @@ def _read(file: Path) -> Recipe:
 def _size(folder: Path) -> int:
     """Return the bytes below a folder; a file with several names in it (uv links into its cache) is counted once."""
     seen: dict[tuple[int, int], int] = {}
-    for place, _, files in os.walk(folder):
+    for parent, _, files in os.walk(folder):
         for file in files:
-            status = os.lstat(os.path.join(place, file))  # noqa: PTH118 - half the time of pathlib over 30,000 files
+            status = os.lstat(os.path.join(parent, file))  # noqa: PTH118 - half the time of pathlib over 30,000 files
             seen[status.st_dev, status.st_ino] = status.st_size
     return sum(seen.values())

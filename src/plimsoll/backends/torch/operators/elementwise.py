@@ -32,9 +32,9 @@ def _binary(compute: Callable[[Any, Any], Any]) -> Operator:
     def run(node: Node, a: Value, b: Value) -> Value:
         del node
         if is_known(a) and is_known(b):
-            made: Any = compute(a, b)
-            return made if isinstance(made, np.ndarray) else np.array(made, a.dtype)
-        like = next(one for one in (a, b) if not is_known(one))
+            result: Any = compute(a, b)
+            return result if isinstance(result, np.ndarray) else np.array(result, a.dtype)
+        like = next(operand for operand in (a, b) if not is_known(operand))
         return tensor(compute(tensor(a, tensor(like)), tensor(b, tensor(like))))
 
     return run
@@ -99,7 +99,7 @@ def _cast(node: Node, x: Value) -> Value:
 
 
 def _clip(node: Node, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
-    given = [node.get("min"), node.get("max")] if node.opset < 11 else [known(node, one) for one in (low, high)]
+    given = [node.get("min"), node.get("max")] if node.opset < 11 else [known(node, bound) for bound in (low, high)]
     ends = [end.item() if isinstance(end, np.ndarray) else end for end in given]
     return tensor(x) if ends == [None, None] else torch.clamp(tensor(x), *ends)
 
@@ -140,7 +140,7 @@ def _where(node: Node, condition: Value, a: Value, b: Value) -> Value:
     del node
     if is_known(condition) and is_known(a) and is_known(b):
         return np.asarray(np.where(condition, a, b))
-    like = next((one for one in (a, b) if not is_known(one)), condition)
+    like = next((operand for operand in (a, b) if not is_known(operand)), condition)
     return torch.where(tensor(condition, tensor(like)).bool(), tensor(a, tensor(like)), tensor(b, tensor(like)))
 
 

@@ -32,7 +32,7 @@ def _pads(
         size = int(sizes[axis])
         steps = -(-size // strides[axis])
         needed.append(max(0, (steps - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size))
-    small, large = [one // 2 for one in needed], [one - one // 2 for one in needed]
+    small, large = [total // 2 for total in needed], [total - total // 2 for total in needed]
     return small + large if mode == "SAME_UPPER" else large + small
 
 
@@ -64,15 +64,15 @@ def _conv_transpose(node: Node, x: Value, weights: Value, bias: Value | None = N
     extra = list(node.get("output_padding", [0] * rank))
     reach = [(int(kernel.shape[axis + 2]) - 1) * dilations[axis] + 1 for axis in range(rank)]
     pads = list(node.get("pads", [0] * 2 * rank))
-    mode, wanted = node.get("auto_pad", b"NOTSET").decode(), node.get("output_shape")
-    if wanted is None and mode.startswith("SAME"):
-        wanted = [int(taken.shape[axis + 2]) * strides[axis] for axis in range(rank)]
-    if wanted is not None:
+    mode, sizes = node.get("auto_pad", b"NOTSET").decode(), node.get("output_shape")
+    if sizes is None and mode.startswith("SAME"):
+        sizes = [int(taken.shape[axis + 2]) * strides[axis] for axis in range(rank)]
+    if sizes is not None:
         cut = [
-            strides[axis] * (int(taken.shape[axis + 2]) - 1) + extra[axis] + reach[axis] - wanted[axis]
+            strides[axis] * (int(taken.shape[axis + 2]) - 1) + extra[axis] + reach[axis] - sizes[axis]
             for axis in range(rank)
         ]
-        small, large = [one // 2 for one in cut], [one - one // 2 for one in cut]
+        small, large = [total // 2 for total in cut], [total - total // 2 for total in cut]
         pads = small + large if mode == "SAME_UPPER" else large + small
     added = None if bias is None else tensor(bias)
     whole = _TRANSPOSED[rank](taken, kernel, added, strides, 0, extra, node.get("group", 1), dilations)
@@ -126,7 +126,7 @@ def _average_pool(node: Node, x: Value) -> Value:
     taken = tensor(x)
     kernel, strides, dilations, pads = _pool_ends(node, taken)
     rank = len(kernel)
-    if any(one != 1 for one in dilations):
+    if any(dilation != 1 for dilation in dilations):
         raise node.refuse("it has dilations")
     means: Callable[..., torch.Tensor] = {1: functions.avg_pool1d, 2: functions.avg_pool2d, 3: functions.avg_pool3d}[
         rank
@@ -179,9 +179,9 @@ def _layer_norm(node: Node, x: Value, scale: Value, bias: Value | None = None) -
 
 def _group_norm(node: Node, x: Value, scale: Value, bias: Value) -> Value:
     taken = tensor(x)
-    per_channel = [tensor(one) for one in (scale, bias)]
+    per_channel = [tensor(values) for values in (scale, bias)]
     if node.opset < 21:  # one for each group then
-        per_channel = [one.repeat_interleave(taken.shape[1] // one.shape[0]) for one in per_channel]
+        per_channel = [values.repeat_interleave(taken.shape[1] // values.shape[0]) for values in per_channel]
     return functions.group_norm(taken, node.get("num_groups"), *per_channel, eps=node.get("epsilon", 1e-5))
 
 

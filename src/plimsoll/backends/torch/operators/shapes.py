@@ -26,9 +26,9 @@ _CUBIC = -0.75
 
 
 def _sizes(x: torch.Tensor) -> Known:
-    made = np.empty(x.ndim, object)
-    made[:] = list(x.shape)
-    return made
+    sizes = np.empty(x.ndim, object)
+    sizes[:] = list(x.shape)
+    return sizes
 
 
 def _shape(node: Node, x: Value) -> Value:
@@ -65,21 +65,19 @@ def _constant_of_shape(node: Node, shape: Value) -> Value:
 
 
 def _range(node: Node, start: Value, limit: Value, delta: Value) -> Value:
-    ends = [known(node, one) for one in (start, limit, delta)]
+    ends = [known(node, value) for value in (start, limit, delta)]
     low, high, step = (end.item() for end in ends if end is not None)
     return np.arange(low, high, step, dtype=np.int64 if ends[0] is None or ends[0].dtype == object else ends[0].dtype)
 
 
 def _reshape(node: Node, x: Value, shape: Value | None = None) -> Value:
-    wanted = setting(node, "shape", shape)
+    sizes = setting(node, "shape", shape)
     if is_known(x):
-        return np.reshape(x, wanted)
+        return np.reshape(x, sizes)
     taken = tensor(x)
     if not node.get("allowzero", 0):
-        wanted = [
-            taken.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(wanted)
-        ]
-    return taken.reshape(wanted)
+        sizes = [taken.shape[axis] if isinstance(size, int) and size == 0 else size for axis, size in enumerate(sizes)]
+    return taken.reshape(sizes)
 
 
 def _flatten(node: Node, x: Value) -> Value:
@@ -110,18 +108,18 @@ def _unsqueeze(node: Node, x: Value, axes: Value | None = None) -> Value:
         return np.expand_dims(x, tuple(over))
     taken = tensor(x)
     rank = taken.ndim + len(over)
-    for axis in sorted(one % rank for one in over):
+    for axis in sorted(index % rank for index in over):
         taken = taken.unsqueeze(axis)
     return taken
 
 
 def _concat(node: Node, *values: Value) -> Value:
     axis = node.get("axis", 1)
-    numbers = [one for one in values if is_known(one)]
+    numbers = [value for value in values if is_known(value)]
     if len(numbers) == len(values):
         return np.concatenate(numbers, axis)
-    like = tensor(next(one for one in values if not is_known(one)))
-    return torch.cat([tensor(one, like) for one in values], axis)
+    like = tensor(next(value for value in values if not is_known(value)))
+    return torch.cat([tensor(value, like) for value in values], axis)
 
 
 def _split(node: Node, x: Value, parts: Value | None = None) -> Sequence[Value]:
@@ -140,11 +138,11 @@ _FAR = 1 << 30
 
 def _slice(node: Node, x: Value, *given: Value) -> Value:
     starts, ends, axes, steps = (
-        setting(node, name, given[place] if place < len(given) else None) for place, name in enumerate(_BOUNDS)
+        setting(node, name, given[index] if index < len(given) else None) for index, name in enumerate(_BOUNDS)
     )
     taken: Any = x if isinstance(x, np.ndarray) else tensor(x)
-    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis, step = axes[place] if axes else place, steps[place] if steps else 1
+    for index, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis, step = axes[index] if axes else index, steps[index] if steps else 1
         far = isinstance(end, int) and (end > _FAR if step > 0 else end < -_FAR)
         taken = _cut(taken, axis % max(taken.ndim, 1), slice(start, None if far else end, step))
     return taken
@@ -160,9 +158,9 @@ def _cut(x: Any, axis: int, where: slice) -> Any:
 def _gather(node: Node, x: Value, places: Value) -> Value:
     axis = node.get("axis", 0)
     if isinstance(x, np.ndarray) and not isinstance(places, torch.Tensor):
-        found = known(node, places)
-        made: Any = np.take(x, np.asarray(found, np.int64), axis)
-        return made if isinstance(made, np.ndarray) else np.array(made, x.dtype)
+        indices = known(node, places)
+        gathered: Any = np.take(x, np.asarray(indices, np.int64), axis)
+        return gathered if isinstance(gathered, np.ndarray) else np.array(gathered, x.dtype)
     taken = tensor(x)
     where = tensor(places, taken)
     axis %= taken.ndim
@@ -172,11 +170,11 @@ def _gather(node: Node, x: Value, places: Value) -> Value:
 
 
 def _expand(node: Node, x: Value, shape: Value) -> Value:
-    wanted = whole(node, shape) or []
+    sizes = whole(node, shape) or []
     taken = tensor(x)
     return taken.expand(
         torch.broadcast_shapes(
-            taken.shape, torch.Size(wanted) if all(isinstance(size, int) for size in wanted) else wanted
+            taken.shape, torch.Size(sizes) if all(isinstance(size, int) for size in sizes) else sizes
         )
     )
 
@@ -194,9 +192,9 @@ def _pad(
     fill = known(node, value)
     number = node.get("value", 0.0) if fill is None else fill.item()
     ends = [0] * 2 * taken.ndim
-    for place, axis in enumerate(over):
+    for index, axis in enumerate(over):
         from_behind = taken.ndim - 1 - axis % taken.ndim
-        ends[2 * from_behind], ends[2 * from_behind + 1] = given[place], given[place + len(over)]
+        ends[2 * from_behind], ends[2 * from_behind + 1] = given[index], given[index + len(over)]
     mode = node.get("mode", b"constant").decode()
     if mode == "constant":
         return functions.pad(taken, ends, value=number)
@@ -219,7 +217,7 @@ def _resize(node: Node, x: Value, *given: Value | None) -> Value:
     factors = (
         node.get("scales")
         if scales is None
-        else [float(one) for one in np.asarray(known(node, scales), np.float64).reshape(-1)]
+        else [float(scale) for scale in np.asarray(known(node, scales), np.float64).reshape(-1)]
     )
     target, stretch = whole(node, sizes), None
     if not target:
@@ -272,20 +270,20 @@ def _nearest(
         "floor": np.floor,
         "ceil": np.ceil,
     }
-    for place, wanted in enumerate(target):
-        size = int(x.shape[place + 2])
-        scale = stretch[place] if stretch is not None else wanted / size
-        out = np.arange(wanted, dtype=np.float64)
+    for axis, length in enumerate(target):
+        size = int(x.shape[axis + 2])
+        scale = stretch[axis] if stretch is not None else length / size
+        out = np.arange(length, dtype=np.float64)
         if coordinates == "align_corners":
-            at = out * (size - 1) / (wanted - 1) if wanted > 1 else out * 0
+            at = out * (size - 1) / (length - 1) if length > 1 else out * 0
         elif coordinates in ("half_pixel", "pytorch_half_pixel"):
-            at = (out + 0.5) / scale - 0.5 if coordinates == "half_pixel" or wanted > 1 else out * 0
+            at = (out + 0.5) / scale - 0.5 if coordinates == "half_pixel" or length > 1 else out * 0
         elif coordinates == "asymmetric":
             at = out / scale
         else:
             raise node.refuse(f"it is nearest in {coordinates} coordinates")
         places = np.clip(rounds[rounding](at), 0, size - 1).astype(np.int64)
-        x = x.index_select(place + 2, torch.from_numpy(places).to(x.device))
+        x = x.index_select(axis + 2, torch.from_numpy(places).to(x.device))
     return x
 
 

@@ -66,14 +66,14 @@ def tensor(value: Value, like: torch.Tensor | None = None) -> torch.Tensor:
     if isinstance(value, Stored):
         return value.held
     if value.dtype == object:
-        flat = [torch.as_tensor(one, dtype=torch.int64) for one in value.reshape(-1)]
-        made = torch.stack(flat).reshape(value.shape) if flat else torch.zeros(value.shape, dtype=torch.int64)
+        flat = [torch.as_tensor(item, dtype=torch.int64) for item in value.reshape(-1)]
+        built = torch.stack(flat).reshape(value.shape) if flat else torch.zeros(value.shape, dtype=torch.int64)
     else:
-        made = torch.from_numpy(np.array(value))
+        built = torch.from_numpy(np.array(value))
     if like is None:
-        return made
-    floating = made.is_floating_point() and like.is_floating_point()
-    return made.to(device=like.device, dtype=like.dtype if floating else made.dtype)
+        return built
+    floating = built.is_floating_point() and like.is_floating_point()
+    return built.to(device=like.device, dtype=like.dtype if floating else built.dtype)
 
 
 def known(node: Node, value: Value | None) -> Known | None:
@@ -90,12 +90,12 @@ def known(node: Node, value: Value | None) -> Known | None:
 
 def whole(node: Node, value: Value | None) -> list[Any] | None:
     """Return known whole numbers (or sizes) as a list; None for an input that is left out."""
-    found = known(node, value)
-    if found is None:
+    array = known(node, value)
+    if array is None:
         return None
     return [
-        one if found.dtype == object and not isinstance(one, (int, np.integer)) else int(one)
-        for one in found.reshape(-1)
+        item if array.dtype == object and not isinstance(item, (int, np.integer)) else int(item)
+        for item in array.reshape(-1)
     ]
 
 

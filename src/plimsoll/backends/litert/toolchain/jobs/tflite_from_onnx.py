@@ -21,8 +21,8 @@ from tflite_names import rename
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
     del request
     model = onnx.load(inputs["model"])
-    names = {value.name: f"plimsoll_input_{place}" for place, value in enumerate(model.graph.input)}
-    names |= {value.name: f"plimsoll_output_{place}" for place, value in enumerate(model.graph.output)}
+    names = {value.name: f"plimsoll_input_{index}" for index, value in enumerate(model.graph.input)}
+    names |= {value.name: f"plimsoll_output_{index}" for index, value in enumerate(model.graph.output)}
     names = _plain_names(model.graph, names)
     _hold_layouts(model.graph)
     work = Path("converted").absolute()
@@ -69,9 +69,9 @@ def _hold_layouts(graph: onnx.GraphProto) -> None:
         graph.node.append(helper.make_node("Reshape", [inner, shape.name], [value.name], name=f"{value.name}_reshape"))
 
 
-def _plain_names(graph: onnx.GraphProto, wanted: dict[str, str]) -> dict[str, str]:
+def _plain_names(graph: onnx.GraphProto, chosen: dict[str, str]) -> dict[str, str]:
     """Give every value a name that onnx2tf leaves alone, subgraphs included; returns old name → new name."""
-    names = dict(wanted)
+    names = dict(chosen)
 
     def plain(name: str) -> str:
         if name and name not in names:

@@ -23,12 +23,12 @@ def rename(source: Path, target: Path, inputs: list[str], outputs: list[str], ma
     """
     model = flatbuffer_utils.read_model(str(source))
     graph = model.subgraphs[0]
-    places = dict(zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True))
-    for place, tensor in enumerate(graph.tensors):
+    ends = dict(zip([*graph.inputs, *graph.outputs], [*inputs, *outputs], strict=True))
+    for index, tensor in enumerate(graph.tensors):
         name = _text(tensor.name)
-        if place in places:
-            tensor.name = places[place].encode()
-        elif name in places.values():
+        if index in ends:
+            tensor.name = ends[index].encode()
+        elif name in ends.values():
             tensor.name = f"{name}_inner".encode()
     sign(model)
     for code in model.operatorCodes:  # What reads the older field alone takes every operator for its default, ADD.
@@ -55,14 +55,14 @@ def sign(model: Any) -> None:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = _SIGNATURE, 0
     signature.inputs, signature.outputs = (
-        [_end(graph, place) for place in places] for places in (graph.inputs, graph.outputs)
+        [_end(graph, index) for index in indices] for indices in (graph.inputs, graph.outputs)
     )
     model.signatureDefs = [signature]
 
 
-def _end(graph: Any, place: int) -> Any:
+def _end(graph: Any, index: int) -> Any:
     end = schema.TensorMapT()
-    end.name, end.tensorIndex = graph.tensors[place].name, place
+    end.name, end.tensorIndex = graph.tensors[index].name, index
     return end
 
 

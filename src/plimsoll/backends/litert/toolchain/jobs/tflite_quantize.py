@@ -31,8 +31,8 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     source = Path("float.tflite").absolute()
     _write_plain(inputs["model"], source)
     interpreter = Interpreter(str(source))
-    taken = [one["name"] for one in interpreter.get_input_details()]
-    given = [one["name"] for one in interpreter.get_output_details()]
+    taken = [detail["name"] for detail in interpreter.get_input_details()]
+    given = [detail["name"] for detail in interpreter.get_output_details()]
     plan = quantizer.Quantizer(str(source))
     ranges: Ranges | None = None
     if request["precision"] == "float16":
@@ -90,8 +90,8 @@ def _calibrate(plan: quantizer.Quantizer, source: Path, tensors: Any) -> Ranges:
         source.read_bytes(), num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update
     )
     observer.calibrate({signature: [{names["inputs"][0]: item[None]} for item in tensors]}, plan._recipe_manager)
-    found: Ranges = observer.get_model_qsvs()
-    return found
+    ranges: Ranges = observer.get_model_qsvs()
+    return ranges
 
 
 def _bound_padding(path: Path, ranges: Ranges) -> None:
@@ -104,7 +104,7 @@ def _bound_padding(path: Path, ranges: Ranges) -> None:
         for operator in graph.operators:
             if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.PADV2:
                 continue
-            source, _, value = (graph.tensors[place] for place in operator.inputs)
+            source, _, value = (graph.tensors[index] for index in operator.inputs)
             stored = model.buffers[value.buffer].data
             name = source.name.decode()
             if stored is None or name not in ranges or np.frombuffer(bytes(stored), np.float32)[0] > _LEAST:

@@ -25,10 +25,10 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     done = subprocess.run(
         [_program(), "network.onnx", f"inputshape={shapes}", "fp16=0"], cwd=work, stdin=subprocess.DEVNULL, check=False
     )
-    made = [work / f"network.ncnn.{kind}" for kind in ("param", "bin")]
-    if done.returncode != 0 or not all(file.is_file() for file in made):
+    converted = [work / f"network.ncnn.{kind}" for kind in ("param", "bin")]
+    if done.returncode != 0 or not all(file.is_file() for file in converted):
         raise RuntimeError(f"pnnx ended with exit code {done.returncode}")
-    for file in made:
+    for file in converted:
         shutil.move(file, out / f"network{file.suffix}")
     # Where pnnx makes out which axis counts pictures it drops that axis, which is 0; else it writes 233 and keeps them
     # all. Its sample says so.
