@@ -50,7 +50,7 @@ def _alive(process: int) -> bool:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nothing_of_that_name"], "the zoo has no network"),
+        (["nothing_of_that_name"], "nor a network of the zoo"),
         (["open_nsfw", "open_nsfw"], "duplicate model name"),
         (["a b=open_nsfw"], "invalid model name"),
         (["open_nsfw", "--config", "no.toml"], "can't read the settings"),

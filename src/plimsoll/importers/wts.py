@@ -103,7 +103,7 @@ def read_tensors(path: Path) -> Tensors:
             tensors: Tensors = {}
             for number, (name, values) in enumerate(_lines(stream, path), 2):
                 if name in tensors:
-                    raise ModelError(f"{path}: line {number}: the tensor '{name}' stands there twice", _HINT)
+                    raise ModelError(f"{path}: line {number}: duplicate tensor '{name}'", _HINT)
                 tensors[name] = values
     except OSError as error:
         raise ModelError(f"{path}: can't read the file: {error.strerror or error}", "Check the path.") from error

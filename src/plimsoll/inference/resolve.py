@@ -85,7 +85,7 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
         return ResolvedModel(import_model(path, import_folder, spec=given).model)
     if not path.exists() and not _has_converter(path):
         raise ModelError(
-            f"'{reference}' is no file or folder, and the zoo has no network of that name{_near(reference)}",
+            f"'{reference}' is neither a file or folder nor a network of the zoo{_near(reference)}",
             f"The zoo has: {', '.join(zoo.names())}.",
         )
     model = importers.read(path, given)

@@ -175,7 +175,7 @@ def _external_file(path: Path, tensor: TensorProto) -> Path:
     location = entries.get("location", "")
     where = f"{path}: the weights of {tensor.name!r} lie in {location!r}"
     if len(entries) != len(tensor.external_data):
-        raise ModelError(f"{where}: one of the keys stands there twice", _EXTERNAL)
+        raise ModelError(f"{where}: duplicate key", _EXTERNAL)
     if reason := _unsafe_name(location):
         raise ModelError(f"{where}: {reason}", _EXTERNAL)
     file = path.parent / PurePosixPath(location)

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll import __version__
+from plimsoll.core.wording import unknown
 from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
@@ -138,7 +139,7 @@ def names() -> tuple[str, ...]:
 def card(name: str) -> Card:
     """Return a card; raises ModelError for a name that the zoo doesn't have."""
     if name not in names():
-        raise ModelError(f"the zoo has no network '{name}'", f"It has: {', '.join(names())}.")
+        raise ModelError(unknown("network", name, names()))
     data = tomllib.loads(files(__package__).joinpath("cards", f"{name}.toml").read_text(encoding="utf-8"))
     spec = validate(data.pop("spec"), f"card {name}")
     return Card(spec=spec, **data)

@@ -130,7 +130,7 @@ GOOD = "2\na 2 3f800000 40000000\nb 1 00000000\n"
         (GOOD.replace("3f800000", "3f8000001"), "not 1 to 8 hex digits"),
         (GOOD.replace("3f800000 40000000", "3f8000004 0000000"), "not 1 to 8 hex digits"),
         (GOOD.replace("3f800000", "\xff" * 8), "not 1 to 8 hex digits"),
-        (GOOD.replace("b 1", "a 1"), "line 3: the tensor 'a' stands there twice"),
+        (GOOD.replace("b 1", "a 1"), "line 3: duplicate tensor 'a'"),
         (GOOD.replace("2\n", "3\n", 1), "says 3 tensors, 2 are there"),
         (GOOD + "c " + "9" * 5000, "its count says"),
         (GOOD, "its tensors are of no network that Plimsoll knows: a, b"),
