@@ -23,15 +23,15 @@ from typing import Any
 
 
 def main() -> None:
-    """Run both and print what was found; exit with 1 where something differs that may not."""
+    """Run both and print what was modified; exit with 1 where something differs that may not."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--images", required=True)
     parser.add_argument("--work", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    place = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
-    given = parser.parse_args(sys.argv[1:place], argparse.Namespace(rest=sys.argv[place + 1 :]))
+    separator = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    given = parser.parse_args(sys.argv[1:separator], argparse.Namespace(rest=sys.argv[separator + 1 :]))
     if given.work.exists():
         sys.exit(f"{given.work} exists; choose a folder that doesn't")
     given.work.mkdir(parents=True)
@@ -39,10 +39,10 @@ def main() -> None:
     whole = finished(given, "whole")
     seconds = time.monotonic() - started
     print(f"without a kill: {seconds:.0f} s, {len(whole)} rows")
-    kept = killed(given, seconds)
+    finished_before = killed(given, seconds)
     table = finished(given, "killed")
     last = times(given.work / "killed" / "work")
-    changed = sorted({name for before in kept for name, at in before.items() if last.get(name) != at})
+    changed = sorted({name for before in finished_before for name, at in before.items() if last.get(name) != at})
     started = time.monotonic()
     again = finished(given, "killed")
     print(f"once more over the finished folder: {time.monotonic() - started:.0f} s")
@@ -78,8 +78,8 @@ def killed(given: argparse.Namespace, seconds: float) -> list[dict[str, int]]:
     rng = random.Random(given.seed)
     folder = given.work / "killed"
     folder.mkdir()
-    kept: list[dict[str, int]] = []
-    for place in range(given.kills):
+    finished_before: list[dict[str, int]] = []
+    for index in range(given.kills):
         patience = rng.uniform(0.4, 1.4) * seconds / (given.kills + 1)
         with (given.work / "killed.txt").open("ab") as log:
             process = subprocess.Popen(command(given, "killed"), stdout=log, stderr=log, start_new_session=True)
@@ -91,21 +91,21 @@ def killed(given: argparse.Namespace, seconds: float) -> list[dict[str, int]]:
                 process.wait()
         seen = times(folder / "work")
         how = "it had ended by itself" if code is not None else f"SIGKILL after {patience:.1f} s"
-        print(f"kill {place + 1}: {how}; {sum(name.startswith('rows/') for name in seen)} pieces of work finished")
-        kept.append(seen)
-    return kept
+        print(f"kill {index + 1}: {how}; {sum(name.startswith('rows/') for name in seen)} pieces of work finished")
+        finished_before.append(seen)
+    return finished_before
 
 
 def times(work: Path) -> dict[str, int]:
-    """Return when each finished piece of work was kept and its log written last, by file."""
-    found: dict[str, int] = {}
+    """Return when each finished piece of work was finished_before and its log written last, by file."""
+    modified: dict[str, int] = {}
     for row in work.glob("*/rows/*.json"):
         root = row.parents[1]
         log = root / "jobs" / row.stem / "log.txt"
         for file in (row, log):
             if file.exists():
-                found[file.relative_to(root).as_posix()] = file.stat().st_mtime_ns
-    return found
+                modified[file.relative_to(root).as_posix()] = file.stat().st_mtime_ns
+    return modified
 
 
 def verdict(
@@ -123,9 +123,9 @@ def verdict(
     for key in sorted(different):
         print(f"  {key}:\n    whole  {whole[key]}\n    killed {table[key]}")
     # Which neighbours are looked at depends on which candidate was the fastest: that is timing.
-    for told, keys in (("without a kill", whole.keys() - both), ("with kills", table.keys() - both)):
+    for when, keys in (("without a kill", whole.keys() - both), ("with kills", table.keys() - both)):
         if keys:
-            print(f"tried only {told}, since another candidate was the fastest so far: {', '.join(sorted(keys))}")
+            print(f"tried only {when}, since another candidate was the fastest so far: {', '.join(sorted(keys))}")
     print(f"finished work that was done again: {', '.join(changed) or 'none'}")
     print(f"the table after the kills {'is' if table == again else 'is NOT'} the same when it is asked for once more")
     return not different and not changed and table == again

@@ -48,10 +48,10 @@ def spread(work: Callable[[Any], object], items: Sequence[Any], threads: int) ->
 
     workers = [threading.Thread(target=take) for _ in range(threads)]
     started = time.perf_counter()
-    for one in workers:
-        one.start()
-    for one in workers:
-        one.join()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
     return 1e3 * (time.perf_counter() - started) / len(items)
 
 
@@ -62,17 +62,18 @@ def interleaved(photos: list[Path], bundles: dict[str, plimsoll.Predictor], roun
     times: dict[str, list[float]] = {"plain loop": [], **{name: [] for name in bundles}}
     apart: dict[str, list[float]] = {name: [] for name in bundles}
     for number in range(rounds + 1):
-        part = [str(photos[(number * each + place) % len(photos)]) for place in range(each)]
+        part = [str(photos[(number * each + index) % len(photos)]) for index in range(each)]
         started = time.perf_counter()
         scores = [plain_loop.score(session, path) for path in part]
         loop = time.perf_counter() - started
         for name, predictor in bundles.items():
             started = time.perf_counter()
-            found = [one.answer.score for one in predictor.predict_many(part) if isinstance(one.answer, Classification)]
+            answers = [prediction.answer for prediction in predictor.predict_many(part)]
+            bundle_scores = [answer.score for answer in answers if isinstance(answer, Classification)]
             took = time.perf_counter() - started
             if number:  # the first round warms up
                 times[name].append(took)
-                apart[name] += [abs(a - b) for a, b in zip(scores, found, strict=True)]
+                apart[name] += [abs(a - b) for a, b in zip(scores, bundle_scores, strict=True)]
         if number:
             times["plain loop"].append(loop)
     print(f"{rounds} rounds of {each} photographs, interleaved\n")
@@ -92,10 +93,10 @@ def stages(photos: list[Path], predictor: plimsoll.Predictor, cores: int) -> Non
     named: list[tuple[str, Callable[[Any], Any]]] = [("read", read), *predictor.preprocessor.stages]
     total_one = total_all = 0.0
     for name, stage in [*named, ("network", lambda tensor: runner.infer(np.ascontiguousarray(tensor)[np.newaxis]))]:
-        one = min(spread(stage, items[:60], 1) for _ in range(3))
+        one_core = min(spread(stage, items[:60], 1) for _ in range(3))
         every = min(spread(stage, items, cores) for _ in range(3))
-        total_one, total_all = total_one + one, total_all + every
-        print(f"  {name:10} {one:7.2f} ms on one core   {every:6.2f} ms on {cores} ({one / every:.1f} x)")
+        total_one, total_all = total_one + one_core, total_all + every
+        print(f"  {name:10} {one_core:7.2f} ms on one core   {every:6.2f} ms on {cores} ({one_core / every:.1f} x)")
         items = [stage(item) for item in items] if name != "network" else items
     print(
         f"  {'together':10} {total_one:7.2f} ms on one core   {total_all:6.2f} ms on {cores}; at best"
@@ -110,11 +111,11 @@ def main() -> None:
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--each", type=int, default=50)
-    wanted = parser.parse_args()
+    given = parser.parse_args()
     host.keep_memory_level()
-    photos = sorted(path for path in wanted.photos.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
-    bundles = {path.name: plimsoll.load(path) for path in wanted.bundles}
-    interleaved(list(photos), bundles, wanted.rounds, wanted.each)
+    photos = sorted(path for path in given.photos.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg"})
+    bundles = {path.name: plimsoll.load(path) for path in given.bundles}
+    interleaved(list(photos), bundles, given.rounds, given.each)
     for name, predictor in bundles.items():
         print(
             f"\n{name}: {predictor.target} behind {predictor.preprocessor.preprocessing} preprocessing, each stage alone"

@@ -1,5 +1,5 @@
 """`plimsoll ship`, run as a command on a network that was trained a moment ago, with labels; and `plimsoll verify` of
-what it made."""
+what it shipment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TARGETS = "onnxruntime:cpu:float32,onnxruntime:cpu:int8"
 class Shipment:
     """What a run printed, what it left, and where."""
 
-    said: str
+    output: str
     bundle: Path
     report: dict[str, Any]
 
@@ -40,10 +40,10 @@ def ship(plimsoll: Run, digits: Digits, folder: Path, *more: str) -> Shipment:
         "--work",
         folder / "work",
     )
-    done = plimsoll("ship", *given, "--targets", TARGETS, "--measure", "0.2s", *more)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert not done.stderr
-    return Shipment(done.stdout, out, json.loads((out / "report" / "report.json").read_text()))
+    completed = plimsoll("ship", *given, "--targets", TARGETS, "--measure", "0.2s", *more)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert not completed.stderr
+    return Shipment(completed.stdout, out, json.loads((out / "report" / "report.json").read_text()))
 
 
 def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -52,7 +52,7 @@ def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
     assert digits.accuracy > 0.95, "the network was not trained well enough to say anything"
-    made = ship(
+    shipment = ship(
         plimsoll,
         digits,
         tmp_path,
@@ -65,13 +65,13 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
         "--time",
         "240s",
     )
-    details = made.report["details"]
+    details = shipment.report["details"]
     assert details["split"]["test"] >= 299, "fewer can't prove one percent"
     assert details["outcome"] in ("better", "not_better")
     top1 = details["test"]["labelled"]["top1"]
     assert top1["reference"] == pytest.approx(digits.accuracy, abs=0.03)
     assert top1["candidate"] >= top1["reference"] - 0.01
-    check = limits(made.report)["change of top1"]
+    check = limits(shipment.report)["change of top1"]
     assert check["passed"]
     assert -1.0 <= check["measured"] < 0, "the bound is judged, not the sample"
     int8 = [
@@ -82,26 +82,28 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
     assert int8, "no int8 candidate was measured"
     assert all(trial["candidate"]["calibrator"] == "percentile" for trial in int8)
     assert all(0 < trial["validation"]["deviation"]["mean"] < 0.05 for trial in int8)
-    assert "top1: 0." in made.said
-    assert made.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
-    answered = json.loads(plimsoll("predict", made.bundle, next((digits.images / "three").iterdir())).stdout)
+    assert "top1: 0." in shipment.output
+    assert shipment.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
+    answered = json.loads(plimsoll("predict", shipment.bundle, next((digits.images / "three").iterdir())).stdout)
     assert answered["label"] == "three"
 
 
 def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
     plimsoll: Run, digits: Digits, tmp_path: Path
 ) -> None:
-    made = ship(plimsoll, digits, tmp_path, "--budget", "deviation=1e-12", "--calibrators", "minmax", "--time", "120s")
-    details = made.report["details"]
+    shipment = ship(
+        plimsoll, digits, tmp_path, "--budget", "deviation=1e-12", "--calibrators", "minmax", "--time", "120s"
+    )
+    details = shipment.report["details"]
     assert details["outcome"] == "nothing_passed"
     assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
-    assert "the reference ships" in made.said
-    golden = sorted(path.name for path in (made.bundle / "golden").iterdir() if path.suffix != ".npy")
+    assert "the reference ships" in shipment.output
+    golden = sorted(path.name for path in (shipment.bundle / "golden").iterdir() if path.suffix != ".npy")
     assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], (
         "a user's picture lies in the bundle unasked"
     )
-    assert "none of yours" in made.said
-    here = plimsoll("verify", made.bundle)
+    assert "none of yours" in shipment.output
+    here = plimsoll("verify", shipment.bundle)
     assert here.returncode == 0, here.stdout + here.stderr
     assert "proof: ship of digits (digits.onnx" in here.stdout
     assert "✓ this machine is like the one where it was proven" in here.stdout
@@ -110,7 +112,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
 def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(
     plimsoll: Run, digits: Digits, tmp_path: Path
 ) -> None:
-    made = ship(
+    shipment = ship(
         plimsoll,
         digits,
         tmp_path,
@@ -122,15 +124,18 @@ def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhe
         "0s",
         "--golden-from-images",
     )
-    assert made.report["details"]["winner"] == made.report["details"]["reference"]
-    assert "top1=-0.1% can't be proven on 580 labelled test pictures: even without a loss it takes 2,995" in made.said
-    golden = list((made.bundle / "golden").glob("*.png"))
+    assert shipment.report["details"]["winner"] == shipment.report["details"]["reference"]
+    assert (
+        "top1=-0.1% can't be proven on 580 labelled test pictures: even without a loss it takes 2,995"
+        in shipment.output
+    )
+    golden = list((shipment.bundle / "golden").glob("*.png"))
     own = {path.read_bytes() for path in digits.images.rglob("*.png")}
     assert len(golden) == 8
     assert all(path.read_bytes() in own for path in golden)
-    assert "some of your test pictures" in made.said
-    edit(made.bundle, lambda data: data["environment"].update(processor="Cray-1", instruction_sets=["vectors"]))
-    there = plimsoll("verify", made.bundle)
+    assert "some of your test pictures" in shipment.output
+    edit(shipment.bundle, lambda data: data["environment"].update(processor="Cray-1", instruction_sets=["vectors"]))
+    there = plimsoll("verify", shipment.bundle)
     assert there.returncode == 0, there.stdout + there.stderr
     assert "this machine is not like the one where it was proven" in there.stdout
     assert "packed on Cray-1, here" in there.stdout
@@ -157,7 +162,7 @@ def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhe
 def test_bad_arguments_are_named(
     plimsoll: Run, digits: Digits, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
-    done = plimsoll(
+    completed = plimsoll(
         "ship",
         digits.model,
         "--spec",
@@ -170,6 +175,6 @@ def test_bad_arguments_are_named(
         tmp_path / "w",
         *arguments,
     )
-    assert done.returncode == 2
-    assert message in done.stderr
+    assert completed.returncode == 2
+    assert message in completed.stderr
     assert not (tmp_path / "x").exists()

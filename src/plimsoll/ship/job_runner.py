@@ -125,8 +125,8 @@ class JobRunner:
     def _run(self, name: str, job: Job[Result], limits: ProcessLimits) -> Result:
         context = JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
         payload = {"context": context.model_dump(mode="json"), "job": job.model_dump(mode="json")}
-        found = subprocesses.run_job(__name__, payload, self._work.job_folder(name), limits)
-        return job.read_result(found)
+        data = subprocesses.run_job(__name__, payload, self._work.job_folder(name), limits)
+        return job.read_result(data)
 
     def prepare(self, candidate: Candidate) -> None:
         """Prepare what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;
@@ -165,11 +165,11 @@ class JobRunner:
         self._linted.add(kind)
         try:
             job = LintJob(table=self.artifacts.tables.get(kind), float16=float16)
-            found = self.get_or_run(f"lint-{kind}", job, "checking the network before quantizing")
+            lint = self.get_or_run(f"lint-{kind}", job, "checking the network before quantizing")
         except JobError as error:
             self._note(f"the network could not be checked before quantizing: {error.message}")
             return
-        for finding in found.findings:
+        for finding in lint.findings:
             self._note(f"before quantizing: {finding}")
 
     def _write_tensors(self, folded: bool) -> None:

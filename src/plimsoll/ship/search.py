@@ -211,16 +211,16 @@ class Search:
         """Return what comes of a candidate: as an earlier run stored it, or as its process finds it now."""
         job, name = self._try_job(candidate), f"try-{candidate.key}{self._suffix}"
         try:
-            found = self._runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
+            result = self._runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
         except PlimsollError as error:
             return Trial(candidate=candidate, status="failed", reason=error.message)
-        return self._trial(candidate, found)
+        return self._trial(candidate, result)
 
     def _try_job(self, candidate: Candidate) -> TryJob:
         return TryJob(candidate=candidate, pictures=self.split.validation, seconds=self.config.measure_seconds)
 
-    def _trial(self, candidate: Candidate, found: TryResult) -> Trial:
-        comparison, _ = self._compare(_renamed(found.answers, self.split.validation))
+    def _trial(self, candidate: Candidate, result: TryResult) -> Trial:
+        comparison, _ = self._compare(_renamed(result.answers, self.split.validation))
         # The few pictures of the validation part sort out; on the test part the bounds decide.
         seen = {
             metric: [replace(figure, bound=figure.value) for figure in figures]
@@ -231,7 +231,7 @@ class Search:
             candidate=candidate,
             status="ok",
             passed=evaluation.passed,
-            measured=found.measured,
+            measured=result.measured,
             validation=evaluation,
         )
 
@@ -268,8 +268,8 @@ class Search:
         trial = next((trial for trial in trials if trial.candidate == REFERENCE and trial.status == "ok"), None)
         if trial is None:
             name = f"measure-reference{self._suffix}"
-            found = self._runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
-            trial = self._trial(REFERENCE, found)
+            result = self._runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
+            trial = self._trial(REFERENCE, result)
         validation = trial.validation.model_copy(update={"checks": ()})
         return trial.model_copy(update={"passed": True, "validation": validation})
 
@@ -287,12 +287,12 @@ class Search:
         name = "final-" + "+".join(sorted(candidate.key for candidate in candidates)) + self._suffix
         activity = f"final benchmark: the reference and {len(best)} finalist{'s' if len(best) > 1 else ''} in turns"
         try:
-            found = self._runner.get_or_run(name, job, activity, candidates)
+            benchmark = self._runner.get_or_run(name, job, activity, candidates)
         except JobError as error:
             self.notes.append(f"the final benchmark failed ({error.message}): the first measurements count")
             return list(trials), best
-        self.notes += [_with_names(warning, candidates) for warning in found.warnings]
-        measured = {trial.candidate: trial.with_final_speed(found.speeds[trial.key]) for trial in best}
+        self.notes += [_with_names(warning, candidates) for warning in benchmark.warnings]
+        measured = {trial.candidate: trial.with_final_speed(benchmark.speeds[trial.key]) for trial in best}
         return [measured.get(trial.candidate, trial) for trial in trials], simplest_first(list(measured.values()))
 
     def _test(self, best_first: Sequence[Trial], reference: Trial) -> _Decision:
@@ -351,11 +351,11 @@ class Search:
             return ()
         job = CompareLayersJob(candidate=candidate, pictures=self.split.validation)
         try:
-            found = self._runner.get_or_run(f"layers-{candidate.key}", job, "comparing the layers", [candidate])
+            comparison = self._runner.get_or_run(f"layers-{candidate.key}", job, "comparing the layers", [candidate])
         except PlimsollError as error:
             self.notes.append(f"the layers could not be compared: {error.message}")
             return ()
-        return found.layers
+        return comparison.layers
 
 
 def _with_names(warning: str, candidates: Sequence[Candidate]) -> str:

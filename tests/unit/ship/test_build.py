@@ -42,8 +42,8 @@ def network(path: Path, steps: list[dict[str, Any]]) -> Model:
         node("Conv", ["r", "v"], ["y"], "head"),
     ]
     constants = {"w": networks.weights(rng, 8, 3, 5, 5), "v": networks.weights(rng, 4, 8, 1, 1)}
-    made = networks.save(path, nodes, [["N", 16, 24, 3], ["N", 4, "h", "w"]], constants)
-    return Model(made.path, "onnx", spec(RESIZE, *steps, tensor="x"))
+    saved = networks.save(path, nodes, [["N", 16, 24, 3], ["N", 4, "h", "w"]], constants)
+    return Model(saved.path, "onnx", spec(RESIZE, *steps, tensor="x"))
 
 
 def tensors(model: Model, photos: list[Path]) -> Array:
@@ -65,13 +65,14 @@ def test_a_folded_int8_network_reads_bytes_where_it_can_and_answers_as_the_float
     quantize.calibrate(model, [inputs], "minmax").write(table)
     target = Target(runtime, "cpu", "int8")
     for folded in (True, False):
-        made = build.network(
+        candidate_network = build.network(
             model, Candidate("fast", folded, target, "minmax"), tmp_path / "built", Artifacts(tables={"minmax": table})
         )
-        assert ("Sub" in networks.operators(made)) is (folded and not reads_bytes)
-        truth, found = networks.run(model, inputs), networks.run(made, tensors(made, photos), str(target))
-        assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
-        assert np.abs(found - truth).mean() < 0.005 * np.abs(truth).max()
+        assert ("Sub" in networks.operators(candidate_network)) is (folded and not reads_bytes)
+        truth = networks.run(model, inputs)
+        answers = networks.run(candidate_network, tensors(candidate_network, photos), str(target))
+        assert np.abs(answers - truth).max() < 0.03 * np.abs(truth).max()
+        assert np.abs(answers - truth).mean() < 0.005 * np.abs(truth).max()
 
 
 def test_each_runtime_gets_the_network_that_suits_it(tmp_path: Path, example_photos: list[Path]) -> None:

@@ -82,23 +82,25 @@ def config(*targets: Target) -> SearchConfig:
     )
 
 
-def of(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> Search:
-    return Search(opened, parts, WorkFolder.of(work, opened.model, parts), wished)
+def search_of(opened: ResolvedModel, parts: Split, work: Path, search_config: SearchConfig) -> Search:
+    return Search(opened, parts, WorkFolder.of(work, opened.model, parts), search_config)
 
 
-def ship(opened: ResolvedModel, parts: Split, work: Path, wished: SearchConfig) -> tuple[ShipResult, list[Trial], Path]:
-    seen: list[Trial] = []
-    run = of(opened, parts, work, wished)
-    return run.run(seen.append), seen, run.work.path
+def run_search(
+    opened: ResolvedModel, parts: Split, work: Path, search_config: SearchConfig
+) -> tuple[ShipResult, list[Trial], Path]:
+    trials: list[Trial] = []
+    search = search_of(opened, parts, work, search_config)
+    return search.run(trials.append), trials, search.work.path
 
 
 def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
     opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
-    run = of(opened, parts, tmp_path, config(INT8))
-    whole, mixed = (run.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
-    (row,) = (run.work.path / "rows").glob("rank-minmax.json")
-    ranked = run.work.load("rank-minmax")
+    search = search_of(opened, parts, tmp_path, config(INT8))
+    whole, mixed = (search.network(replace(WHOLE, float_layers=count)) for count in (0, 1))
+    (row,) = (search.work.path / "rows").glob("rank-minmax.json")
+    ranked = search.work.load("rank-minmax")
     assert ranked is not None
     assert sorted(ranked.result["layers"]) == ["conv1", "conv2"]
     first, second = ranked.result["mean_abs"]
@@ -110,7 +112,7 @@ def test_the_worst_layers_are_kept_in_float_and_the_answers_are_nearer(
         < np.abs(answers(whole, parts, INT8) - reference).mean()
     )
     before = row.stat().st_mtime_ns
-    of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, preprocessing="reference"))
+    search_of(opened, parts, tmp_path, config(INT8)).network(replace(WHOLE, float_layers=1, preprocessing="reference"))
     assert row.stat().st_mtime_ns == before, "the layers were ranked again"
 
 
@@ -118,9 +120,9 @@ def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tu
     with Predictor(ResolvedModel(model, target, "reference")) as predictor:
         return np.array(
             [
-                list(one.answer.row()["scores"].values())
-                for one in predictor.predict_many(parts.test)
-                if one.answer is not None
+                list(prediction.answer.row()["scores"].values())
+                for prediction in predictor.predict_many(parts.test)
+                if prediction.answer is not None
             ]
         )
 
@@ -128,13 +130,13 @@ def answers(model: Model, parts: Split, target: Target = FLOAT) -> np.ndarray[tu
 def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not(
     opened: ResolvedModel, parts: Split, tmp_path: Path
 ) -> None:
-    run = of(opened, parts, tmp_path, config(INT8))
-    run.run()
-    mixed, nothing_left = (run.try_candidate(replace(WHOLE, float_layers=count)) for count in (1, 2))
+    search = search_of(opened, parts, tmp_path, config(INT8))
+    search.run()
+    mixed, nothing_left = (search.try_candidate(replace(WHOLE, float_layers=count)) for count in (1, 2))
     assert mixed.passed, mixed.reason
     assert nothing_left.status == "failed"
     assert nothing_left.reason == "only 2 of its layers can be quantized: nothing would be left in int8"
-    assert (run.work.path / "rows" / f"try-{mixed.candidate.key}.json").exists()
+    assert (search.work.path / "rows" / f"try-{mixed.candidate.key}.json").exists()
 
 
 def test_what_lint_finds_is_noted_also_when_a_run_is_continued(
@@ -143,22 +145,22 @@ def test_what_lint_finds_is_noted_also_when_a_run_is_continued(
     few = split([*parts.calibration[:12], *parts.validation[:12]], 2000)
     notes = []
     for _ in range(2):
-        run = of(opened, few, tmp_path, config(INT8))
-        run.network(WHOLE)
-        notes.append(run.notes)
+        search = search_of(opened, few, tmp_path, config(INT8))
+        search.network(WHOLE)
+        notes.append(search.notes)
     assert any("7 calibration pictures show too little" in note and "Give at least 32" in note for note in notes[0])
     assert notes[1] == notes[0]
 
 
 def test_a_given_table_is_used_in_place_of_calibrating(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
-    first = of(opened, parts, tmp_path / "first", config(INT8))
+    first = search_of(opened, parts, tmp_path / "first", config(INT8))
     table = first.table(WHOLE)
     assert table is not None
     wider = quantize.Calibration.read(table)
     given = tmp_path / "given.json"
     quantize.Calibration(ranges={name: (4 * low, 4 * high) for name, (low, high) in wider.ranges.items()}).write(given)
-    _, seen, folder = ship(opened, parts, tmp_path / "second", replace(config(INT8), calibration=given))
-    (name,) = {one.candidate.calibrator for one in seen if one.candidate.calibrator}
+    _, trials, folder = run_search(opened, parts, tmp_path / "second", replace(config(INT8), calibration=given))
+    (name,) = {trial.candidate.calibrator for trial in trials if trial.candidate.calibrator}
     assert name is not None
     assert name.startswith("given_")
     assert not list((folder / "rows").glob("calibrate*"))
@@ -181,34 +183,34 @@ def test_a_table_that_does_not_fit_is_refused_before_anything_is_tried(
 ) -> None:
     given = tmp_path / "given.json"
     given.write_text(table)
-    seen: list[Trial] = []
+    trials: list[Trial] = []
     with pytest.raises(InputError, match=message):
-        of(opened, parts, tmp_path, replace(config(INT8), calibration=given)).run(seen.append)
-    assert not seen
+        search_of(opened, parts, tmp_path, replace(config(INT8), calibration=given)).run(trials.append)
+    assert not trials
 
 
 def test_a_table_that_no_target_takes_is_refused(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
     given = tmp_path / "given.json"
     given.write_text('{"ranges": {"picture": [0, 1]}}')
     with pytest.raises(InputError, match="none of the targets uses a calibration table"):
-        of(opened, parts, tmp_path, replace(config(FLOAT), calibration=given)).run()
+        search_of(opened, parts, tmp_path, replace(config(FLOAT), calibration=given)).run()
 
 
 def test_pictures_that_were_moved_are_not_answered_again(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
-    first, _, folder = ship(opened, parts, tmp_path / "work", config(FLOAT))
-    made = {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")}
+    first, _, folder = run_search(opened, parts, tmp_path / "work", config(FLOAT))
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")}
     paths = [*parts.calibration, *parts.validation, *parts.test]
-    moved = [shutil.copy(path, tmp_path / f"{place}.png") for place, path in enumerate(paths)]
-    again, _, _ = ship(opened, split(map(str, moved), 2000), tmp_path / "work", config(FLOAT))
-    assert {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")} == made
+    moved = [shutil.copy(path, tmp_path / f"{index}.png") for index, path in enumerate(paths)]
+    again, _, _ = run_search(opened, split(map(str, moved), 2000), tmp_path / "work", config(FLOAT))
+    assert {file: file.stat().st_mtime_ns for file in folder.glob("rows/*.json")} == before
     assert all(Path(score.path).parent == tmp_path for score in again.scores)
     assert [score.reference for score in again.scores] == [score.reference for score in first.scores]
 
 
 def test_a_speed_for_one_objective_says_nothing_of_another(opened: ResolvedModel, parts: Split, tmp_path: Path) -> None:
-    _, _, folder = ship(opened, parts, tmp_path, config(FLOAT))
+    _, _, folder = run_search(opened, parts, tmp_path, config(FLOAT))
     before = {file.name for file in folder.glob("rows/*.json")}
-    ship(opened, parts, tmp_path, replace(config(FLOAT), objective="latency"))
+    run_search(opened, parts, tmp_path, replace(config(FLOAT), objective="latency"))
     after = {file.name for file in folder.glob("rows/*.json")}
     assert after - before == {"measure-reference-latency.json"}
 
@@ -242,11 +244,11 @@ def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
         Candidate("fast", False, borrowing, "minmax"),
         Candidate("fast", False, selfmade, "minmax"),
     ]
-    run = of(opened, parts, tmp_path, config(selfmade, borrowing))
-    run.run()
-    trial = run.try_candidate(candidates[0])
+    search = search_of(opened, parts, tmp_path, config(selfmade, borrowing))
+    search.run()
+    trial = search.try_candidate(candidates[0])
     assert trial.passed, trial.reason
-    got = [run.network(candidate).path.parent / "got.json" for candidate in candidates]
+    got = [search.network(candidate).path.parent / "got.json" for candidate in candidates]
     theirs, folded, ours, both = (json.loads(file.read_text()) for file in got)
     count = len(parts.calibration)
     assert theirs == {
@@ -260,22 +262,22 @@ def test_a_runtime_that_calibrates_itself_gets_the_tensors_and_is_asked_once(
     assert (folded["shape"], folded["dtype"], folded["largest"]) == ([count, 8, 8, 1], "uint8", 255.0)
     assert (ours["method"], ours["ranges"]) == (both["method"], both["ranges"]) == ("minmax", ["b", "d", "picture"])
     times = [file.stat().st_mtime_ns for file in got]
-    again = of(opened, parts, tmp_path, config(selfmade, borrowing))
+    again = search_of(opened, parts, tmp_path, config(selfmade, borrowing))
     assert [(again.network(candidate).path.parent / "got.json").stat().st_mtime_ns for candidate in candidates] == times
 
 
 @pytest.mark.usefixtures("planted")
-def test_a_target_is_a_default_only_where_its_toolchain_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_is_a_default_only_where_its_toolchain_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     from plimsoll.ship import all_targets, default_targets, missing_toolchains
     from plimsoll.system import toolchains as toolchain
 
-    made: set[str] = set()
-    monkeypatch.setattr(toolchain, "is_ready", made.__contains__)
+    installed: set[str] = set()
+    monkeypatch.setattr(toolchain, "is_ready", installed.__contains__)
     borrowing = Target("borrowing", "cpu", "int8")
     assert borrowing not in default_targets()
     assert Target("selfmade", "cpu", "int8") in default_targets()
     assert borrowing in all_targets()
     assert missing_toolchains((borrowing,)) == ("nobody_made_this",)
-    made.add("nobody_made_this")
+    installed.add("nobody_made_this")
     assert borrowing in default_targets()
     assert missing_toolchains((borrowing,)) == ()

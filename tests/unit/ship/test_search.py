@@ -66,8 +66,8 @@ def photos(tmp_path: Path) -> list[str]:
     folder = tmp_path / "photos"
     folder.mkdir()
     random = np.random.default_rng(3)
-    for place in range(40):
-        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{place}.png")
+    for index in range(40):
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{index}.png")
     return sorted(map(str, folder.iterdir()))
 
 
@@ -80,9 +80,9 @@ def shipped(
     opened: ResolvedModel, photos: list[str], root: Path, config: SearchConfig
 ) -> tuple[ShipResult, list[Trial]]:
     parts = split(photos, 2000)
-    seen: list[Trial] = []
-    found = Search(opened, parts, WorkFolder.of(root, opened.model, parts), config).run(seen.append)
-    return found, seen
+    trials: list[Trial] = []
+    search = Search(opened, parts, WorkFolder.of(root, opened.model, parts), config)
+    return search.run(trials.append), trials
 
 
 def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
@@ -102,18 +102,18 @@ def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: 
 def jobs(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What was worked on in processes of its own. What is known to hang is not waited for as long as the rest, which a
     busy machine may hold up."""
-    seen: list[dict[str, Any]] = []
+    payloads: list[dict[str, Any]] = []
     original = subprocesses.run_job
 
     def run(module: str, payload: dict[str, Any], folder: Path, limits: subprocesses.ProcessLimits) -> dict[str, Any]:
-        seen.append(payload)
+        payloads.append(payload)
         if "hanging" in json.dumps(payload["job"].get("candidate")):
             assert limits.seconds == PATIENCE_S
             limits = replace(limits, seconds=2.0)
         return original(module, payload, folder, limits)
 
     monkeypatch.setattr(subprocesses, "run_job", run)
-    return seen
+    return payloads
 
 
 @pytest.mark.usefixtures("jobs")
@@ -133,37 +133,37 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
     from plimsoll import backends
 
     backends.names.cache_clear()
-    found, seen = shipped(
+    result, trials = shipped(
         opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names))
     )
-    reasons = {trial.candidate.target.runtime: trial.reason for trial in seen if trial.status == "failed"}
+    reasons = {trial.candidate.target.runtime: trial.reason for trial in trials if trial.status == "failed"}
     assert "a segmentation fault" in reasons["crashing"]
     assert "longer than its limit of 2 s" in reasons["hanging"]
     assert "GB of memory; its limit is" in reasons["hungry"]
-    lying = next(trial for trial in seen if trial.candidate.target.runtime == "lying")
+    lying = next(trial for trial in trials if trial.candidate.target.runtime == "lying")
     assert not lying.passed
-    assert found.shipped.candidate.target.runtime == "onnxruntime"
-    assert any(trial.status == "ok" and trial.passed for trial in seen)
+    assert result.shipped.candidate.target.runtime == "onnxruntime"
+    assert any(trial.status == "ok" and trial.passed for trial in trials)
 
 
 def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
-    found, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
-    assert found.outcome == "nothing_passed"
-    assert found.shipped.candidate == REFERENCE
-    assert any("can't be proven on" in note for note in found.notes)
+    result, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
+    assert result.outcome == "nothing_passed"
+    assert result.shipped.candidate == REFERENCE
+    assert any("can't be proven on" in note for note in result.notes)
 
 
 def test_a_second_run_repeats_nothing_and_finds_the_same(
     opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
 ) -> None:
-    first, seen = shipped(opened, photos, tmp_path / "work", config(*HONEST))
+    first, trials = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert jobs
     jobs.clear()
     second, again = shipped(opened, photos, tmp_path / "work", config(*HONEST))
     assert not jobs
-    assert [trial.model_dump_json() for trial in again] == [trial.model_dump_json() for trial in seen]
+    assert [trial.model_dump_json() for trial in again] == [trial.model_dump_json() for trial in trials]
     apart = {"seconds", "notes"}  # What is noted while a candidate that fails is prepared is noted once.
     assert first.model_dump_json(exclude=apart) == second.model_dump_json(exclude=apart)
 
@@ -176,9 +176,9 @@ def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
     older = tmp_path / "work" / f"small-{hashlib.sha256(described.encode()).hexdigest()[:16]}"
     (older / "rows").mkdir(parents=True)
     (older / "rows" / "reference.json").write_text('{"environment": "x", "row": {"rows": []}}')
-    found, seen = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
-    assert [trial.status for trial in seen] == ["skipped"]
-    assert any(str(older) in note and "older version" in note for note in found.notes)
+    result, trials = shipped(opened, photos, tmp_path / "work", config(HONEST[0], seconds=0.0))
+    assert [trial.status for trial in trials] == ["skipped"]
+    assert any(str(older) in note and "older version" in note for note in result.notes)
     assert sorted(path.name for path in older.rglob("*")) == ["reference.json", "rows"]
     again, _ = shipped(opened, photos, tmp_path / "other", config(HONEST[0], seconds=0.0))
     assert not any("older version" in note for note in again.notes)
@@ -221,7 +221,7 @@ tests.shipped(model, json.loads(sys.argv[3]), Path(sys.argv[4]), tests.config(*t
     def rows() -> dict[str, float]:
         return {file.name: file.stat().st_mtime_ns for file in work.glob("*/rows/*.json")}
 
-    kept: list[dict[str, float]] = []
+    finished: list[dict[str, float]] = []
     for more, pause in ((1, 0.0), (1, 0.3), (2, 0.6)):  # in the midst of different pieces of work
         had = len(rows())
         process = subprocess.Popen(command, env=dict(os.environ), start_new_session=True, stderr=subprocess.DEVNULL)
@@ -230,10 +230,10 @@ tests.shipped(model, json.loads(sys.argv[3]), Path(sys.argv[4]), tests.config(*t
         time.sleep(pause)
         process.kill()
         process.wait()
-        kept.append(rows())
-    found, seen = shipped(opened, photos, work, config(*HONEST))
+        finished.append(rows())
+    result, trials = shipped(opened, photos, work, config(*HONEST))
     after = rows()
-    for before in kept:
+    for before in finished:
         assert before.items() <= after.items(), "a finished piece of work was done again"
-    assert len(seen) >= 2
-    assert found.shipped.status == "ok"
+    assert len(trials) >= 2
+    assert result.shipped.status == "ok"

@@ -24,7 +24,7 @@ def test_the_parts_share_nothing_and_miss_nothing(example_photos: list[Path]) ->
 
 
 def test_it_is_alike_for_the_same_pictures_under_other_names(example_photos: list[Path], tmp_path: Path) -> None:
-    copies = [Path(shutil.copy(photo, tmp_path / f"{99 - place}.jpg")) for place, photo in enumerate(example_photos)]
+    copies = [Path(shutil.copy(photo, tmp_path / f"{99 - index}.jpg")) for index, photo in enumerate(example_photos)]
     first, second = split(map(str, example_photos), 2000), split(map(str, copies), 2000)
     assert first.digest == second.digest
     assert [Path(path).read_bytes() for path in first.test] == [Path(path).read_bytes() for path in second.test]
@@ -32,15 +32,15 @@ def test_it_is_alike_for_the_same_pictures_under_other_names(example_photos: lis
 
 def test_a_picture_under_two_names_does_not_calibrate_and_test(example_photos: list[Path], tmp_path: Path) -> None:
     copies = [Path(shutil.copy(photo, tmp_path / photo.name)) for photo in example_photos]
-    made = split(map(str, [*example_photos, *copies]), 2000)
-    names = [Path(path).name for path in [*made.calibration, *made.validation, *made.test]]
+    parts = split(map(str, [*example_photos, *copies]), 2000)
+    names = [Path(path).name for path in [*parts.calibration, *parts.validation, *parts.test]]
     assert len(set(names)) == len(names) == len(example_photos)
-    assert made.duplicates == len(example_photos)
+    assert parts.duplicates == len(example_photos)
 
 
 def test_files_that_cannot_be_read_are_named(example_photos: list[Path], tmp_path: Path) -> None:
-    made = split([*map(str, example_photos), str(tmp_path / "gone.jpg")], 2000)
-    assert made.unreadable == (str(tmp_path / "gone.jpg"),)
+    parts = split([*map(str, example_photos), str(tmp_path / "gone.jpg")], 2000)
+    assert parts.unreadable == (str(tmp_path / "gone.jpg"),)
 
 
 def test_a_limit_draws_at_random_but_always_alike(example_photos: list[Path]) -> None:

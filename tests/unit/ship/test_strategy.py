@@ -22,7 +22,7 @@ OTHER = Target("openvino", "cpu", "int8")
 WHOLE = Candidate("fast", False, INT8, "minmax")
 
 
-def trial(candidate: Candidate, ratio: float, deviation: float, size: float = 1.0) -> Trial:
+def make_trial(candidate: Candidate, ratio: float, deviation: float, size: float = 1.0) -> Trial:
     validation = Evaluation(checks=(Check(name="deviation", measured=deviation, limit=0.01),))
     speed = Speed(ratio=ratio, low=ratio - 0.05, high=ratio + 0.05)
     return Trial(
@@ -35,9 +35,9 @@ def trial(candidate: Candidate, ratio: float, deviation: float, size: float = 1.
 
 
 def tried(
-    wanted: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)
+    try_candidate: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)
 ) -> list[Trial]:
-    return list(explore(targets, calibrators, wanted, time.monotonic() + 60))
+    return list(explore(targets, calibrators, try_candidate, time.monotonic() + 60))
 
 
 def layered(
@@ -47,8 +47,8 @@ def layered(
 
     def measured(candidate: Candidate) -> Trial:
         if candidate.target == FLOAT:
-            return trial(candidate, 2.0, 0.001)
-        return trial(candidate, ratio_of(candidate.float_layers), deviation_of(candidate.float_layers))
+            return make_trial(candidate, 2.0, 0.001)
+        return make_trial(candidate, ratio_of(candidate.float_layers), deviation_of(candidate.float_layers))
 
     return measured
 
@@ -62,62 +62,66 @@ def test_what_there_was_no_time_for_is_named() -> None:
             deadline=time.monotonic() - 1,
         )
     )
-    assert [one.status for one in trials] == ["skipped", "skipped"]
-    assert all("time limit" in one.reason for one in trials)
+    assert [trial.status for trial in trials] == ["skipped", "skipped"]
+    assert all("time limit" in trial.reason for trial in trials)
 
 
 def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> None:
-    order = [one.candidate for one in tried(layered(lambda _: 0.0), FLOAT, INT8, calibrators=("minmax", "mse"))]
+    order = [trial.candidate for trial in tried(layered(lambda _: 0.0), FLOAT, INT8, calibrators=("minmax", "mse"))]
     assert order[0] == WHOLE
-    assert {one.calibrator for one in order} >= {"minmax", "mse"}
-    assert any(one.folded for one in order)
+    assert {candidate.calibrator for candidate in order} >= {"minmax", "mse"}
+    assert any(candidate.folded for candidate in order)
     assert len(set(order)) == len(order)
 
 
 def test_layers_go_back_to_float_until_the_budget_holds() -> None:
-    found = tried(layered(lambda count: 0.05 - 0.01 * count), FLOAT, INT8)
+    trials = tried(layered(lambda count: 0.05 - 0.01 * count), FLOAT, INT8)
     counts = [
-        one.candidate.float_layers
-        for one in found
-        if one.candidate.float_layers and one.candidate.preprocessing == "fast" and not one.candidate.folded
+        trial.candidate.float_layers
+        for trial in trials
+        if trial.candidate.float_layers and trial.candidate.preprocessing == "fast" and not trial.candidate.folded
     ]
     assert counts == [1, 2, 3, 5]
-    best = max((one for one in found if one.passed), key=lambda one: one.ratio)
+    best = max((trial for trial in trials if trial.passed), key=lambda trial: trial.ratio)
     assert best.candidate.float_layers == 5
     assert "5 layers in float32" in best.candidate.name
     assert best.candidate.key.endswith("minmax-float5")
 
 
 def test_layers_go_back_to_float_only_while_that_is_faster() -> None:
-    found = tried(layered(lambda _: 0.05, lambda count: 4.0 - count), FLOAT, INT8)
-    assert max(one.candidate.float_layers for one in found) == 2
+    trials = tried(layered(lambda _: 0.05, lambda count: 4.0 - count), FLOAT, INT8)
+    assert max(trial.candidate.float_layers for trial in trials) == 2
 
 
 def test_one_calibrator_that_keeps_the_budget_is_enough() -> None:
     def measured(candidate: Candidate) -> Trial:
         if candidate.target == FLOAT:
-            return trial(candidate, 2.0, 0.0)
-        return trial(candidate, 4.5, 0.05) if candidate.calibrator == "minmax" else trial(candidate, 4.0, 0.005)
+            return make_trial(candidate, 2.0, 0.0)
+        return (
+            make_trial(candidate, 4.5, 0.05) if candidate.calibrator == "minmax" else make_trial(candidate, 4.0, 0.005)
+        )
 
-    found = tried(measured, FLOAT, INT8, calibrators=("minmax", "mse"))
-    assert not any(one.candidate.float_layers for one in found)
+    trials = tried(measured, FLOAT, INT8, calibrators=("minmax", "mse"))
+    assert not any(trial.candidate.float_layers for trial in trials)
 
 
 def test_each_runtime_gets_its_own_mixture_from_its_nearest_calibrator() -> None:
     near, far, elsewhere = WHOLE, Candidate("fast", False, INT8, "mse"), Candidate("fast", False, OTHER, "minmax")
-    found = mixed_precision([trial(near, 4.0, 0.02), trial(far, 4.1, 0.09), trial(elsewhere, 5.0, 0.03)])
-    assert [(one.target, one.calibrator, one.float_layers) for one in found] == [
+    candidates = mixed_precision(
+        [make_trial(near, 4.0, 0.02), make_trial(far, 4.1, 0.09), make_trial(elsewhere, 5.0, 0.03)]
+    )
+    assert [(candidate.target, candidate.calibrator, candidate.float_layers) for candidate in candidates] == [
         (INT8, "minmax", 1),
         (OTHER, "minmax", 1),
     ]
 
 
 def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
-    whole, behind_steps = trial(WHOLE, 4.0, 0.05), Candidate("fast", False, FLOAT)
+    whole, float32 = make_trial(WHOLE, 4.0, 0.05), Candidate("fast", False, FLOAT)
     assert mixed_precision([whole])
-    assert not mixed_precision([whole, trial(behind_steps, 2.0, 0.04)]), "fast preprocessing alone is over the budget"
-    assert not mixed_precision([trial(WHOLE, 4.0, float("nan"))]), "its answers are no numbers"
-    assert not mixed_precision([trial(WHOLE, 0.9, 0.05)]), "it is slower than the reference"
+    assert not mixed_precision([whole, make_trial(float32, 2.0, 0.04)]), "fast preprocessing alone is over the budget"
+    assert not mixed_precision([make_trial(WHOLE, 4.0, float("nan"))]), "its answers are no numbers"
+    assert not mixed_precision([make_trial(WHOLE, 0.9, 0.05)]), "it is slower than the reference"
     assert not mixed_precision(
         [whole, Trial(candidate=replace(WHOLE, float_layers=1), status="failed", reason="it crashed")]
     )
@@ -125,16 +129,16 @@ def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
 
 @pytest.mark.parametrize(("objective", "best"), [("throughput", 1), ("size", 2)])
 def test_the_objective_decides(objective: Objective, best: int) -> None:
-    found = [
-        trial(REFERENCE, 1.0, 0.0, 4.0),
-        trial(WHOLE, 4.0, 0.0, 2.0),
-        trial(Candidate("fast", False, OTHER, "mse"), 3.0, 0.0, 1.0),
+    trials = [
+        make_trial(REFERENCE, 1.0, 0.0, 4.0),
+        make_trial(WHOLE, 4.0, 0.0, 2.0),
+        make_trial(Candidate("fast", False, OTHER, "mse"), 3.0, 0.0, 1.0),
     ]
-    assert sorted(found, key=ranking_key(objective))[0] is found[best]
+    assert sorted(trials, key=ranking_key(objective))[0] is trials[best]
 
 
 def test_the_gain_is_that_of_the_objective() -> None:
-    reference, smaller = trial(REFERENCE, 1.0, 0.0, 4.0), trial(WHOLE, 1.5, 0.0, 1.0)
+    reference, smaller = make_trial(REFERENCE, 1.0, 0.0, 4.0), make_trial(WHOLE, 1.5, 0.0, 1.0)
     assert gain(smaller, reference, "size") == pytest.approx(0.75)
     assert gain(smaller, reference, "throughput") == pytest.approx(0.45), "the lower end of the interval counts"
 
@@ -147,26 +151,27 @@ def test_the_best_in_float_is_a_finalist_too_for_the_others_may_fail_the_test() 
         ("fast", True),
     ]
     int8 = [
-        trial(Candidate(steps, folded, INT8, "mse"), 4.0 + place, 0.0) for place, (steps, folded) in enumerate(ways)
+        make_trial(Candidate(preprocessing, folded, INT8, "mse"), 4.0 + index, 0.0)
+        for index, (preprocessing, folded) in enumerate(ways)
     ]
-    floats = [trial(Candidate("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
-    over = trial(Candidate("fast", False, OTHER, "mse"), 9.0, 0.5)
+    floats = [make_trial(Candidate("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
+    over = make_trial(Candidate("fast", False, OTHER, "mse"), 9.0, 0.5)
     assert finalists([*floats, *int8, over], "throughput") == [int8[3], int8[2], int8[1], floats[1]]
     assert finalists([*floats, over], "throughput") == [floats[1], floats[0]]
 
 
 def test_of_calibrators_the_one_that_uses_the_least_budget_is_a_finalist_whatever_the_noise_in_their_speeds() -> None:
-    of = {
-        name: trial(Candidate("fast", False, INT8, name), ratio, deviation)
+    by_calibrator = {
+        name: make_trial(Candidate("fast", False, INT8, name), ratio, deviation)
         for name, ratio, deviation in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))
     }
-    folded = trial(Candidate("fast", True, INT8, "minmax"), 3.9, 0.006)
-    assert finalists([*of.values(), folded], "throughput") == [of["mse"], folded]
+    folded = make_trial(Candidate("fast", True, INT8, "minmax"), 3.9, 0.006)
+    assert finalists([*by_calibrator.values(), folded], "throughput") == [by_calibrator["mse"], folded]
 
 
 def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:
     plain, folded, slow = (
-        trial(Candidate("fast", folded, INT8, "mse"), ratio, 0.0)
+        make_trial(Candidate("fast", folded, INT8, "mse"), ratio, 0.0)
         for folded, ratio in ((False, 4.0), (True, 4.05), (False, 3.0))
     )
     assert simplest_first([folded, slow, plain]) == [plain, folded, slow]
