@@ -22,7 +22,7 @@ def asynchronous(url: str, do: Callable[[AsyncClient], Any], **options: Any) -> 
 
     async def run() -> Any:
         async with AsyncClient(url, **options) as client:
-            came = do(client)
-            return await came if isinstance(came, Awaitable) else [one async for one in came]
+            result = do(client)
+            return await result if isinstance(result, Awaitable) else [item async for item in result]
 
     return asyncio.run(run())

@@ -43,11 +43,11 @@ def test_the_client_answers_as_the_library_does(
 ) -> None:
     with plimsoll.Client(served.url) as client:
         client.wait_until_ready(5)
-        one = client.predict(example_photos[0], top=1)
-        assert one.score == pytest.approx(scores[0], abs=1e-6)
-        assert len(one.scores) == 1
-        assert set(one.milliseconds) == {"queue", "decode", "infer", "answer"}
-        assert one.model == "open_nsfw"
+        answer = client.predict(example_photos[0], top=1)
+        assert answer.score == pytest.approx(scores[0], abs=1e-6)
+        assert len(answer.scores) == 1
+        assert set(answer.milliseconds) == {"queue", "decode", "infer", "answer"}
+        assert answer.model == "open_nsfw"
         results = client.predict(example_photos[:12], threshold=0.0)
         assert [result.unwrap().score for result in results] == pytest.approx(scores, abs=1e-6)
         assert {result.unwrap().label for result in results} == {"nsfw"}
@@ -99,16 +99,16 @@ def test_a_service_that_is_full_answers_everybody_in_the_end(
     del nsfw_model_path
     config = tmp_path / "small.toml"
     config.write_text("max_queue = 2\nheartbeat_timeout = 300\nbatch_timeout = 300\ntimeout = 300\n")
-    found: dict[int, float] = {}
+    scores_by_photo: dict[int, float] = {}
     with start(
         "open_nsfw", "--workers", "1", "--threads", "1", "--max-batch", "1", "--grace", "0", "--config", str(config)
     ) as running:
         client = plimsoll.Client(running.url, retries=60, timeout=100, connections=12)
 
-        def ask(place: int) -> None:
-            found[place] = client.predict(example_photos[place]).score
+        def ask(index: int) -> None:
+            scores_by_photo[index] = client.predict(example_photos[index]).score
 
-        threads = [threading.Thread(target=ask, args=(place,)) for place in range(12)]
+        threads = [threading.Thread(target=ask, args=(index,)) for index in range(12)]
         (worker,) = running.workers()
         os.kill(
             worker, signal.SIGSTOP
@@ -122,7 +122,7 @@ def test_a_service_that_is_full_answers_everybody_in_the_end(
         for thread in threads:
             thread.join()
         client.close()
-    assert [found[place] for place in range(12)] == pytest.approx(scores, abs=1e-6)
+    assert [scores_by_photo[index] for index in range(12)] == pytest.approx(scores, abs=1e-6)
 
 
 class _Kept:
@@ -138,7 +138,7 @@ async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
     """The real service behind its pipeline."""
     service = Service(Settings(), [ModelConfig("open_nsfw", "open_nsfw")])
     await service.start()
-    pipeline = Pipeline(service.metrics, LogSettings(), Authorizer(access), lines)  # type: ignore[arg-type]  # takes the lines in place of the thread
+    pipeline = Pipeline(service.metrics, LogSettings(), Authorizer(access), lines)  # type: ignore[arg-type]  # takes the lines in index of the thread
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
             uvicorn.Config(application(service, pipeline), log_level="error", lifespan="off", access_log=False)
@@ -159,10 +159,10 @@ def test_keys_rates_and_the_log_around_the_real_service(
 ) -> None:
     del nsfw_model_path
     file = tmp_path / "keys.toml"
-    made: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     entries: list[Key] = []
     for name, terms in {"app": Terms(), "slow": Terms(rate=Rate.parse("1/m"), burst=1)}.items():
-        made[name], entry = keys.issue(name, terms)
+        tokens[name], entry = keys.issue(name, terms)
         entries.append(entry)
     keys.write(file, entries)
     lines = _Kept()
@@ -175,9 +175,9 @@ def test_keys_rates_and_the_log_around_the_real_service(
                 with pytest.raises(RejectedError, match="needs an API key") as raised:
                     await client.predict(photo)
                 assert raised.value.status == 401
-            async with plimsoll.AsyncClient(url, key=made["app"]) as client:
+            async with plimsoll.AsyncClient(url, key=tokens["app"]) as client:
                 assert (await client.predict(photo)).score == pytest.approx(scores[0], abs=1e-6)
-            async with plimsoll.AsyncClient(url, key=made["slow"], timeout=20) as client:
+            async with plimsoll.AsyncClient(url, key=tokens["slow"], timeout=20) as client:
                 await client.predict(photo)
                 with pytest.raises(BusyError, match="'slow' may ask 1/m") as busy:
                     await client.predict(photo)
@@ -194,4 +194,4 @@ def test_keys_rates_and_the_log_around_the_real_service(
     ]
     text = json.dumps(lines.fields)
     assert photo.name not in text
-    assert not any(token in text for token in made.values())
+    assert not any(token in text for token in tokens.values())

@@ -30,13 +30,13 @@ def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(
 ) -> None:
     expected = service.score(example_photos[0])
     before = set(service.workers())
-    with service.load(example_photos[0]) as found:
-        until(lambda: len(found) > 6, "answers")
+    with service.load(example_photos[0]) as answers:
+        until(lambda: len(answers) > 6, "answers")
         os.kill(before.copy().pop(), number)
         until(lambda: len(set(service.workers()) - before) == 1 and len(service.workers()) == 2, "another worker")
         until(lambda: service.metric("plimsoll_workers", state="ready") == 2, "it to be ready")
-    assert {answer.status_code for answer in found} == {200}
-    assert {answer.json()["results"][0]["answer"]["score"] for answer in found} == {expected}
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.json()["results"][0]["answer"]["score"] for answer in answers} == {expected}
     assert (
         service.metric("plimsoll_worker_restarts_total", reason="died" if number == signal.SIGKILL else "silent") == 1
     )
@@ -73,7 +73,7 @@ def test_a_picture_that_kills_its_worker_is_answered_and_harms_nobody_else(
             good = [pool.submit(running.score, photo) for photo in example_photos[:3]]
             poisoned = pool.submit(running.post, "/v1/predict", content=picture(KILLS))
             answer = poisoned.result()
-            scores = [one.result() for one in good]
+            scores = [future.result() for future in good]
         assert answer.status_code == 500
         assert "the worker ended" in answer.json()["results"][0]["error"]["message"]
         assert running.get("/healthz").status_code == 200

@@ -28,12 +28,12 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: P
         (worker,) = running.workers()
         os.kill(worker, signal.SIGSTOP)
         try:
-            asked = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(12)]
-            until(lambda: sum(one.done() for one in asked) >= 6, "six refusals")
-            assert {one.result().status_code for one in asked if one.done()} == {503}
+            futures = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(12)]
+            until(lambda: sum(future.done() for future in futures) >= 6, "six refusals")
+            assert {future.result().status_code for future in futures if future.done()} == {503}
         finally:
             os.kill(worker, signal.SIGCONT)
-        answers = [one.result() for one in asked]
+        answers = [future.result() for future in futures]
         refused = [answer for answer in answers if answer.status_code == 503]
         assert {answer.status_code for answer in answers} == {200, 503}
         assert all(
@@ -81,7 +81,7 @@ def test_who_waits_too_long_or_hangs_up_is_dropped(
         httpx.post(f"{running.url}/v1/predict", content=picture(30), timeout=0.5)
     until(lambda: running.metric("plimsoll_queue_length") == 0, "the one that hung up to be dropped")
     os.kill(running.workers()[0], signal.SIGCONT)
-    assert {one.result().status_code for one in busy} == {200}
+    assert {future.result().status_code for future in busy} == {200}
     assert running.metric("plimsoll_batch_size_sum") == 2, "nobody computed what nobody waited for"
     assert running.metric("plimsoll_shared_memory_bytes") == 0
 
@@ -99,9 +99,9 @@ def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]
         rest.append(pool.submit(ask, priority))
         until(lambda: running.metric("plimsoll_queue_length") == len(rest), "the queue to fill")
     os.kill(running.workers()[0], signal.SIGCONT)
-    assert {one.result().status_code for one in busy} == {200}
-    for one in rest:
-        one.result()
+    assert {future.result().status_code for future in busy} == {200}
+    for future in rest:
+        future.result()
     assert ends == [1, 0, -1]
 
 
@@ -119,16 +119,16 @@ def test_nothing_waits_behind_a_slow_worker_while_another_one_would_be_free_soon
         os.kill(slow, signal.SIGSTOP)
         try:
             first = [pool.submit(running.post, "/v1/predict", content=picture(100)) for _ in range(2)]
-            until(lambda: any(one.done() for one in first), "one of the two to be answered")
+            until(lambda: any(future.done() for future in first), "one of the two to be answered")
 
             def client(_: int) -> set[int]:
                 return {running.post("/v1/predict?timeout=80", content=picture(30)).status_code for _ in range(6)}
 
             assert list(pool.map(client, range(2))) == [{200}, {200}]
-            assert sum(one.done() for one in first) == 1, "the other one is where the stopped worker has it"
+            assert sum(future.done() for future in first) == 1, "the other one is where the stopped worker has it"
         finally:
             os.kill(slow, signal.SIGCONT)
-        assert {one.result().status_code for one in first} == {200}
+        assert {future.result().status_code for future in first} == {200}
 
 
 def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_path: Path) -> None:
@@ -138,24 +138,24 @@ def test_who_never_finishes_a_request_is_sent_away(nsfw_model_path: Path, tmp_pa
     with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
         host, port = running.url.removeprefix("http://").split(":")
 
-        def said(sent: bytes) -> bytes:
+        def reply_to(sent: bytes) -> bytes:
             with socket.create_connection((host, int(port)), timeout=60) as connection:
                 connection.sendall(sent)
-                found = b""
+                reply = b""
                 while chunk := connection.recv(65536):
-                    found += chunk
-                    if b"\r\n\r\n" in found:
+                    reply += chunk
+                    if b"\r\n\r\n" in reply:
                         break
-                return found
+                return reply
 
-        assert said(b"") == b""
-        assert said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Slow: ") == b""
-        slow = said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
+        assert reply_to(b"") == b""
+        assert reply_to(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Slow: ") == b""
+        slow = reply_to(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nabc")
         assert b" 408 " in slow
         assert b"connection: close" in slow, "what still trickles in would hold the connection"
         for _ in range(20):
             assert running.post("/v1/predict?top=0", content=bytes(900_000)).status_code == 422, (
                 "the answer comes though nobody read the body"
             )
-        assert b" 431 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Long: " + 200_000 * b"v")
-        assert b" 400 " in said(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n" + 1000 * b"X-More: v\r\n" + b"\r\n")
+        assert b" 431 " in reply_to(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\nX-Long: " + 200_000 * b"v")
+        assert b" 400 " in reply_to(b"POST /v1/predict HTTP/1.1\r\nHost: a\r\n" + 1000 * b"X-More: v\r\n" + b"\r\n")

@@ -48,7 +48,7 @@ def _alive(process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["nothing_of_that_name"], "nor a network of the zoo"),
         (["open_nsfw", "open_nsfw"], "duplicate model name"),
@@ -57,7 +57,7 @@ def _alive(process: int) -> bool:
         (["open_nsfw", "--target", "openvino:gpu:float32"], "openvino"),
     ],
 )
-def test_what_is_wrong_with_the_command_is_said(arguments: list[str], told: str) -> None:
+def test_what_is_wrong_with_the_command_is_said(arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"],
         capture_output=True,
@@ -66,5 +66,5 @@ def test_what_is_wrong_with_the_command_is_said(arguments: list[str], told: str)
         check=False,
     )
     assert done.returncode in (2, 3), done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -22,14 +22,14 @@ SIZE, RECTANGLE = (512, 352), (200, 104, 280, 224)
 def test_positions_are_those_of_the_picture_as_it_was_sent(
     tmp_path: Path, example_photos: list[Path], kind: str
 ) -> None:
-    made = model(
+    network = model(
         tmp_path, kind, [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 256, "height": 256}]
     )
     spec = tmp_path / "spec.toml"
-    spec.write_text(files.dumps(made.contract()))
+    spec.write_text(files.dumps(network.contract()))
     data = encoded(picture(example_photos[0], SIZE, RECTANGLE))
     with start(
-        f"spots={made.path}", "--spec", str(spec), "--workers", "1", "--max-batch", "2", "--grace", "0"
+        f"spots={network.path}", "--spec", str(spec), "--workers", "1", "--max-batch", "2", "--grace", "0"
     ) as running:
         answer = running.post("/v1/predict?masks=png", content=data).json()["results"][0]["answer"]
     if kind == "yolov8":

@@ -55,9 +55,9 @@ def test_what_is_asked_arrives(use: Do) -> None:
             key="plm_secret",
         )
     [request] = service.seen
-    asked = dict(request.query_params)
-    assert 800 < float(asked.pop("timeout")) <= 900
-    assert asked == {"model": "open_nsfw", "top": "2", "threshold": "0.25", "priority": "-1"}
+    query = dict(request.query_params)
+    assert 800 < float(query.pop("timeout")) <= 900
+    assert query == {"model": "open_nsfw", "top": "2", "threshold": "0.25", "priority": "-1"}
     assert request.headers["authorization"] == "Bearer plm_secret"
     assert len(request.headers["x-request-id"]) == 16
 
@@ -301,13 +301,16 @@ def test_the_key_is_not_shown() -> None:
 
 
 def test_both_clients_are_made_and_asked_alike() -> None:
-    def told(verb: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
-        return [(one.name, one.kind, one.default) for one in inspect.signature(verb).parameters.values()]
+    def parameters(verb: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
+        return [
+            (parameter.name, parameter.kind, parameter.default)
+            for parameter in inspect.signature(verb).parameters.values()
+        ]
 
     verbs = {name for name in vars(Client) if not name.startswith("_")}
     assert verbs == {name for name in vars(AsyncClient) if not name.startswith("_")}
     for verb in {"__init__", *verbs}:
-        assert told(getattr(Client, verb)) == told(getattr(AsyncClient, verb)), verb
+        assert parameters(getattr(Client, verb)) == parameters(getattr(AsyncClient, verb)), verb
 
 
 def test_without_httpx_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,9 +124,9 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
         while not stop.is_set():
             connection = listener.accept()[0]
             with connection:
-                for place in range(2):
+                for attempt in range(2):
                     requests.append(read_request(connection))
-                    if place == 0 and requests[-1]:
+                    if attempt == 0 and requests[-1]:
                         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body))
 
     def twice(client: Client) -> list[float]:
@@ -149,7 +149,7 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "body",
     [
         {},
         {"results": []},
@@ -164,9 +164,9 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
         None,
     ],
 )
-def test_an_answer_that_is_none_is_an_error(said: Any) -> None:
+def test_an_answer_that_is_none_is_an_error(body: Any) -> None:
     """Unknown is never an answer: too few, too many, empty or of another shape."""
-    service = Standin(before=lambda _, __: JSONResponse(said))
+    service = Standin(before=lambda _, __: JSONResponse(body))
     with running(service.app()) as url, Client(url) as client, pytest.raises(ServiceError):
         client.predict(b"x")
 

@@ -55,6 +55,6 @@ def test_another_process_reads_and_writes_the_same_memory_and_no_name_is_left() 
     subprocess.run([sys.executable, "-c", script, arena.handle], pass_fds=arena.descriptors, check=True)
     assert bytes(arena.view[:11]) == b"hellohello!"
     if sys.platform == "linux":
-        assert all("(deleted)" in os.readlink(f"/proc/self/fd/{one}") for one in arena.descriptors)  # noqa: PTH115 - no path
+        assert all("(deleted)" in os.readlink(f"/proc/self/fd/{descriptor}") for descriptor in arena.descriptors)  # noqa: PTH115 - no path
     arena.close()
     arena.close()
