@@ -142,7 +142,8 @@ def _print_result(name: str, result: dict[str, Any]) -> None:
             for usage in (before, after)
         ]
         workers = [
-            f"{max(w['private_mb'] for w in usage['workers']):.0f} MB, {max(w['descriptors'] for w in usage['workers'])}"
+            f"{max(worker['private_mb'] for worker in usage['workers']):.0f} MB,"
+            f" {max(worker['descriptors'] for worker in usage['workers'])}"
             for usage in (before, after)
         ]
         print(

@@ -31,7 +31,7 @@ class Photo:
 
 
 def distinguishable(model: str, photos: Sequence[bytes], tolerance: float) -> list[Photo]:
-    """Return photos whose scores lie more than two tolerances apart: an answer for the wrong one can't pass for right."""
+    """Return photos whose scores lie more than two tolerances apart: no answer for another photo passes."""
     with plimsoll.load(model) as predictor:
         scores = [
             answer.score if isinstance(answer := predictor.predict(photo), Classification) else -1.0 for photo in photos

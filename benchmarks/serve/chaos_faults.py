@@ -74,7 +74,7 @@ def _runs(pid: int) -> bool:
 
 
 async def reload(testbed: Testbed, seconds: float) -> dict[str, Any]:
-    """Load the model anew again and again, in turn by the repository's endpoint and by SIGHUP: no request may notice."""
+    """Reload the model again and again, by the repository's endpoint and by SIGHUP in turn: no request may notice."""
     versions, refused = set(), []
     async with testbed.load():
         until, turn = time.monotonic() + seconds, 0

@@ -6,7 +6,7 @@
     python benchmarks/serve/compare.py closed PHOTOS --bundle BUNDLE
     # the highest Poisson rate with p99 <= 100 ms
     python benchmarks/serve/compare.py open PHOTOS --bundle BUNDLE
-    python benchmarks/serve/compare.py closed PHOTOS --servers plimsoll,LitServe --rounds 2 --seconds 4 --out results.json
+    python benchmarks/serve/compare.py closed PHOTOS --servers plimsoll,LitServe --rounds 2 --out results.json
 
 Every server is started, checked on photographs against `plimsoll predict`, warmed and then stopped where it is
 (SIGSTOP): it keeps its memory and uses no processor time. In each round every server in turn goes on, is warmed for a

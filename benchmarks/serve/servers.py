@@ -140,7 +140,7 @@ class Running:
         )
 
     def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
-        """Stop all its processes where they are, so that they use no processor time; `freeze(SIGCONT)` lets them go on."""
+        """Stop all its processes, so that they use no processor time; `freeze(SIGCONT)` lets them go on."""
         for pid in tree(self.process.pid)[1:]:
             try:
                 os.kill(pid, number)

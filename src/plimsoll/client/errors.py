@@ -59,7 +59,8 @@ class DeadlineError(ServiceError):
 
 
 class BusyError(ServiceError):
-    """The service answered 429 or 503, at the last attempt. `retry_after` are the seconds it asked to wait, where it did."""
+    """The service answered 429 or 503, at the last attempt. `retry_after` are the seconds that it asked to wait, if it
+    did."""
 
     http_status = 503
     retry_after: float | None = None

@@ -141,7 +141,7 @@ def _anonymous_file() -> int:
 
 
 class Blocks:
-    """Allocates blocks of an arena, each in the first gap that is large enough, so that memory is used from its start."""
+    """Allocates blocks of an arena, each in the first gap that is large enough, so that its beginning is reused."""
 
     def __init__(self, size: int) -> None:
         self._gaps = [(0, size)]

@@ -95,7 +95,8 @@ def _on_cpu(cores: int, model_bytes: int, target: Target, options: PlanOptions) 
         workers = fitting
         threads = options.threads or max(1, cores // workers)
         why.append(
-            f"reduced to {_count(workers, 'worker')} × {_count(threads, 'thread')}: no more fit in {_MEMORY_SHARE:.0%} of the memory"
+            f"reduced to {_count(workers, 'worker')} × {_count(threads, 'thread')}: no more fit in"
+            f" {_MEMORY_SHARE:.0%} of the memory"
         )
     batch = options.max_batch or (_INT8_BATCH if target.precision == "int8" else 1)
     delay = options.max_delay or 0.0

@@ -89,8 +89,7 @@ class Settings(BaseModel):
 
 
 def read(file: Path | None, overrides: Mapping[str, Any]) -> Settings:
-    """Read settings from a TOML file, if there is one; `overrides` replace its values. Raises InputError that names what
-    is wrong."""
+    """Read settings from a TOML file, if there is one; `overrides` replace its values. Raises InputError."""
     try:
         data = tomllib.loads(files.read_text(file, MEBIBYTE)) if file is not None else {}
         return Settings.model_validate({**data, **overrides})
