@@ -4,9 +4,9 @@
     python benchmarks/serve/traffic.py open FOLDER PORT --rate 200 --seconds 10
 
 FOLDER holds whole requests (`request_formats.write_requests`), which are sent in turn. In the open loop a request's
-latency counts from the moment at which it was to be sent, whether or not a connection was free then: a server that stalls can't
-hide it (no coordinated omission). The result is a line of JSON on standard output; `cpu_seconds` is the generator's own
-cost.
+latency counts from the moment at which it was to be sent, whether or not a connection was free then: a server that
+stalls can't hide it (no coordinated omission). The result is a line of JSON on standard output; `cpu_seconds` is the
+generator's own cost.
 """
 
 from __future__ import annotations

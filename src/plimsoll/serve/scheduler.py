@@ -216,7 +216,7 @@ class Scheduler:
         self._metrics.batch(self.name, rows, [item.waited for item in batch.items], seconds)
 
     def on_lost(self, items: Sequence[Item], reason: str) -> None:
-        """Requeue what a worker had when it ended, to be computed alone, once; the second time it is the input's fault."""
+        """Requeue what a worker had when it ended, to be computed alone, once; the second time they fail."""
         for item in reversed(items):
             item.attempts += 1
             if item.future.done():

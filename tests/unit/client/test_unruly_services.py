@@ -15,6 +15,11 @@ from both_clients import Do, blocking
 from http_services import Standin, problem, read_request, running, silent_port
 from plimsoll.client import AsyncClient, BusyError, Client, DeadlineError, RejectedError, ServiceError, UnreachableError
 
+_ANSWER = (
+    b'{"model":"m","version":"1","results":'
+    b'[{"name":"0","answer":{"score":0.5},"error":null,"milliseconds":{},"batch":1}]}'
+)
+
 
 def test_it_comes_back_when_the_service_says(use: Do) -> None:
     """The queue is full twice; the answer comes at the third try, not before the time that the service asked for."""
@@ -100,7 +105,7 @@ def test_a_service_that_starts_late_is_reached(use: Do) -> None:
         listener.listen()
         with listener.accept()[0] as connection:
             served.append(read_request(connection))
-            body = b'{"model":"m","version":"1","results":[{"name":"0","answer":{"score":0.5},"error":null,"milliseconds":{},"batch":1}]}'
+            body = _ANSWER
             connection.sendall(
                 b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
             )
@@ -118,7 +123,7 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
     moment."""
     stop = threading.Event()
     requests: list[bytes] = []
-    body = b'{"model":"m","version":"1","results":[{"name":"0","answer":{"score":0.5},"error":null,"milliseconds":{},"batch":1}]}'
+    body = _ANSWER
 
     def serve(listener: socket.socket) -> None:
         while not stop.is_set():
