@@ -1,5 +1,4 @@
-"""Single files out of packages of the npm registry, pinned: what a browser needs and Python's package index doesn't
-carry.
+"""Single, pinned files from packages of the npm registry: what browsers need and Python's package index doesn't have.
 
 The package is downloaded with the machine's own `npm` (so its registry and proxy settings hold), checked against the
 pinned integrity, and never installed: only the files that are named are kept, in the cache folder, each checked by its
@@ -50,65 +49,65 @@ class NpmFiles:
         return cache_folder() / "npm" / f"{self.package.replace('/', '+')}-{self.version}"
 
     def paths(self) -> dict[str, Path]:
-        """Return each file's place, by its path inside the package."""
+        """Return where each file is, by its path inside the package."""
         return {name: self.folder / name for name in self.files}
 
 
-def is_kept(wanted: NpmFiles) -> bool:
-    """Whether all files are in the cache, as far as their names tell."""
-    return all(path.is_file() for path in wanted.paths().values())
+def is_cached(source: NpmFiles) -> bool:
+    """Whether files of these names are all in the cache."""
+    return all(path.is_file() for path in source.paths().values())
 
 
-def missing(wanted: NpmFiles) -> str:
-    """Say what stands in the way of having the files, or nothing; asks no network."""
-    if is_kept(wanted) or shutil.which("npm"):
+def missing(source: NpmFiles) -> str:
+    """Say what is needed to fetch the files, or nothing; uses no network."""
+    if is_cached(source) or shutil.which("npm"):
         return ""
     return (
-        f"{wanted.requirement} is fetched with npm, which is not installed. Install Node.js, which brings it (Debian:"
+        f"{source.requirement} is fetched with npm, which is not installed. Install Node.js, which brings it (Debian:"
         " apt-get install nodejs npm)"
     )
 
 
-def fetch(wanted: NpmFiles, tarball: Path | None = None) -> dict[str, Path]:
-    """Return each file's place by its path inside the package, fetching and checking where need be.
+def fetch(source: NpmFiles, tarball: Path | None = None) -> dict[str, Path]:
+    """Return where each file is, by its path inside the package; fetches and checks them if necessary.
 
-    `tarball` is a package file (`npm pack`) at hand, for machines without a network. Raises BackendMissingError, and
-    leaves nothing half-made.
+    `tarball` is a copy of the package file (`npm pack`), for machines without a network. Raises BackendMissingError,
+    and leaves nothing behind then.
     """
-    paths = wanted.paths()
-    if all(_is(path, wanted.files[name]) for name, path in paths.items()):
+    paths = source.paths()
+    if all(_has_digest(path, source.files[name]) for name, path in paths.items()):
         return paths
     if tarball is not None:
-        _take(wanted, tarball)
+        _extract(source, tarball)
         return paths
-    if hint := missing(wanted):
-        raise BackendMissingError(f"{wanted.requirement} is not on this machine", hint)
-    _log.info("fetching %s from the npm registry …", wanted.requirement)
+    if hint := missing(source):
+        raise BackendMissingError(f"{source.requirement} is not on this machine", hint)
+    _log.info("fetching %s from the npm registry …", source.requirement)
     with tempfile.TemporaryDirectory(prefix="plimsoll-npm-") as folder:
-        _take(wanted, _download(wanted, Path(folder)))
+        _extract(source, _download(source, Path(folder)))
     return paths
 
 
-def _is(path: Path, sha256: str) -> bool:
+def _has_digest(path: Path, sha256: str) -> bool:
     try:
         return files.sha256(path) == sha256
     except OSError:
         return False
 
 
-def _download(wanted: NpmFiles, folder: Path) -> Path:
+def _download(source: NpmFiles, folder: Path) -> Path:
     """Download the package's tarball; `npm pack` of a package in the registry runs nothing of it."""
     command = [
         shutil.which("npm") or "npm",
         "pack",
-        wanted.requirement,
+        source.requirement,
         "--ignore-scripts",
         "--silent",
         "--pack-destination",
         str(folder),
     ]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             capture_output=True,
             text=True,
@@ -119,49 +118,49 @@ def _download(wanted: NpmFiles, folder: Path) -> Path:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendMissingError(
-            f"{wanted.requirement} can't be fetched: npm {error}", "Is there a network?"
+            f"{source.requirement} can't be fetched: npm {error}", "Is there a network?"
         ) from error
-    found = next(folder.glob("*.tgz"), None)
-    if done.returncode or found is None:
-        words = (done.stderr or done.stdout).strip().splitlines()
+    tarball = next(folder.glob("*.tgz"), None)
+    if process.returncode or tarball is None:
+        lines = (process.stderr or process.stdout).strip().splitlines()
         reason = next(
-            (line for line in words if "code" in line or "ERR" in line),
-            words[-1] if words else f"npm ended with {done.returncode}",
+            (line for line in lines if "code" in line or "ERR" in line),
+            lines[-1] if lines else f"npm ended with {process.returncode}",
         )
         raise BackendMissingError(
-            f"{wanted.requirement} can't be fetched: {reason}", f"Is there a network? By hand: {' '.join(command[:3])}"
+            f"{source.requirement} can't be fetched: {reason}", f"Is there a network? By hand: {' '.join(command[:3])}"
         )
-    return found
+    return tarball
 
 
-def _take(wanted: NpmFiles, tarball: Path) -> None:
-    """Keep the named files out of a package's tarball, all or nothing."""
+def _extract(source: NpmFiles, tarball: Path) -> None:
+    """Extract the named files from a package's tarball, all or none."""
     try:
         data = tarball.read_bytes()
     except OSError as error:
         raise BackendMissingError(
             f"{tarball}: can't be read: {error.strerror or error}",
-            f"It should be what `npm pack {wanted.requirement}` writes.",
+            f"It should be what `npm pack {source.requirement}` writes.",
         ) from error
     digest = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
-    if digest != wanted.integrity:
+    if digest != source.integrity:
         raise BackendMissingError(
-            f"{tarball.name}: not {wanted.requirement}: its integrity is {digest}, expected {wanted.integrity}",
+            f"{tarball.name}: not {source.requirement}: its integrity is {digest}, expected {source.integrity}",
             "Nothing of it was kept.",
         )
-    wanted.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".fetching-") as place:
-        fresh = {name: Path(place) / str(number) for number, name in enumerate(wanted.files)}
+    source.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=source.folder, prefix=".fetching-") as folder:
+        fresh = {name: Path(folder) / str(number) for number, name in enumerate(source.files)}
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
             for name, path in fresh.items():
                 stream = archive.extractfile(f"package/{name}")
                 assert stream is not None  # noqa: S101 - the integrity says that it is the package that was pinned
                 path.write_bytes(stream.read())
-                if not _is(path, wanted.files[name]):
+                if not _has_digest(path, source.files[name]):
                     raise BackendMissingError(
-                        f"{wanted.requirement}: {name} is not the file that was pinned",
+                        f"{source.requirement}: {name} is not the file that was pinned",
                         "This is a bug in Plimsoll: please report it.",
                     )
-        for name, path in wanted.paths().items():
+        for name, path in source.paths().items():
             path.parent.mkdir(parents=True, exist_ok=True)
             fresh[name].replace(path)

@@ -43,14 +43,14 @@ def pinned(tarball: Path) -> NpmFiles:
 
 def test_only_the_named_files_are_kept(tarball: Path) -> None:
     wanted = pinned(tarball)
-    assert not npm.is_kept(wanted)
+    assert not npm.is_cached(wanted)
     paths = npm.fetch(wanted, tarball)
     assert paths["dist/a.js"].read_bytes() == b"export default 1;"
     assert sorted(path.relative_to(wanted.folder).as_posix() for path in wanted.folder.rglob("*.*")) == [
         "dist/a.js",
         "dist/b.wasm",
     ]
-    assert npm.is_kept(wanted)
+    assert npm.is_cached(wanted)
     assert npm.fetch(wanted) == paths
 
 
@@ -65,7 +65,7 @@ def test_another_package_is_refused(tarball: Path) -> None:
     tarball.write_bytes(tarball.read_bytes() + b"\0")
     with pytest.raises(BackendMissingError, match="integrity"):
         npm.fetch(wanted, tarball)
-    assert not npm.is_kept(wanted)
+    assert not npm.is_cached(wanted)
 
 
 def test_a_pin_that_is_wrong_keeps_nothing(tarball: Path) -> None:
