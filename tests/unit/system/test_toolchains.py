@@ -266,7 +266,7 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
     ]
     said = [maker.communicate(timeout=200)[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0]
-    for told in ("half-made: making it again", "making the toolchain 'faults', once"):
+    for told in ("incomplete: creating it again", "creating the toolchain 'faults', once"):
         assert sum(told in text for text in said) == 1
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1] == str(folder)
     assert toolchains.is_ready("faults")
@@ -319,7 +319,7 @@ def test_a_python_that_isn_t_there_is_named(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_an_unknown_toolchain_or_job_is_the_caller_s_mistake(ready: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no toolchain 'fault'"):
+    with pytest.raises(InputError, match="unknown toolchain 'fault'"):
         toolchains.make("fault")
     with pytest.raises(InputError, match="no job 'other'"):
         toolchains.run("faults", "other", {}, tmp_path)

@@ -1,7 +1,7 @@
-"""Make, repair and remove the environments of toolchains.
+"""Create, repair and remove the environments of toolchains.
 
-An environment is made where it stays, since it can't be moved, and its marker is written last: what has none is
-half-made and is made again. A file lock lets one run make it and the others wait.
+An environment is created where it stays, since it can't be moved, and its marker is written last: one without a marker is
+incomplete and is created again. A file lock lets one process create it while others wait.
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ def is_ready(name: str) -> bool:
 
 
 def make(name: str) -> Path:
-    """Return the folder of a toolchain's environment, making it where it is missing or half-made.
+    """Return the folder of a toolchain's environment, creating it where it is missing or incomplete.
 
-    Raises BackendMissingError, in words, where it can't be made: no network, no fitting Python, no packages for this
-    system.
+    Raises BackendMissingError where it can't be created: no network, no suitable Python, no packages for this system.
     """
     toolchain = recipe(name)
     folder = toolchain.folder()
@@ -45,20 +44,18 @@ def make(name: str) -> Path:
         if is_complete(folder):  # Another run made it while this one waited.
             return folder
         if folder.exists():
-            _log.info("the toolchain '%s' was left half-made: making it again", name)
+            _log.info("the toolchain '%s' is incomplete: creating it again", name)
             shutil.rmtree(folder)
-        _log.info(
-            "making the toolchain '%s', once: it takes about %s MB and some minutes …", name, f"{toolchain.megabytes:,}"
-        )
+        _log.info("creating the toolchain '%s', once: about %s MB, a few minutes …", name, f"{toolchain.megabytes:,}")
         folder.mkdir(parents=True)
         _fill(toolchain, folder)
         (folder / ".complete").write_text("\n".join(toolchain.packages), encoding="utf-8")
-        _log.info("the toolchain '%s' is made: %s", name, folder)
+        _log.info("created the toolchain '%s': %s", name, folder)
     return folder
 
 
 def remove(name: str) -> None:
-    """Remove every environment of that name, outdated and half-made ones too; nothing where there is none."""
+    """Remove every environment of a toolchain, including outdated and incomplete ones."""
     for folder in recipe(name).environments():
         with _locked(folder, name):
             (folder / ".complete").unlink(
@@ -69,13 +66,13 @@ def remove(name: str) -> None:
 
 @contextmanager
 def _locked(folder: Path, name: str) -> Iterator[None]:
-    """Hold an environment for this run alone, waiting for whoever has it."""
+    """Lock an environment for this process, waiting until it is free."""
     root().mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        _log.info("another run is making the toolchain '%s': waiting for it …", name)
+        _log.info("another process is creating the toolchain '%s': waiting for it …", name)
         lock.acquire()
     try:
         yield
@@ -84,8 +81,8 @@ def _locked(folder: Path, name: str) -> Iterator[None]:
 
 
 def _fill(toolchain: Recipe, folder: Path) -> None:
-    """Make the virtual environment and install what is locked: wheels alone, so that nothing of theirs runs while they
-    are installed."""
+    """Create the virtual environment and install the locked packages: wheels only, so that no code of theirs runs
+    during the installation."""
     python, uv = (
         _python(toolchain),
         None if toolchain.any_python else shutil.which("uv"),
@@ -117,20 +114,20 @@ def _fill(toolchain: Recipe, folder: Path) -> None:
             subprocesses.run_command(command, log, _INSTALLING)
         except JobError as error:
             raise BackendMissingError(
-                f"the toolchain '{toolchain.name}' can't be made: {_blame(log) or error.message}",
+                f"the toolchain '{toolchain.name}' can't be created: {_blame(log) or error.message}",
                 f"Is there a network?\n  {error.hint}",
             ) from error
 
 
 def _blame(log: Path) -> str:
-    """Return the installer's own account of what went wrong, or nothing."""
+    """Return the installer's own error message, or an empty string."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     errors = [line.partition("ERROR: ")[2] for line in lines if line.startswith("ERROR: ")]
     return errors[0][:300] if errors else ""
 
 
 def _python(toolchain: Recipe) -> str:
-    """Return an interpreter that the packages run on: this one, else one that is on the PATH; raises
+    """Return an interpreter that the packages support, this one or another on the PATH; raises
     BackendMissingError."""
     if toolchain.accepts(sys.version_info[1]):
         return sys.executable
@@ -141,7 +138,7 @@ def _python(toolchain: Recipe) -> str:
     raise BackendMissingError(
         f"the toolchain '{toolchain.name}' needs Python {toolchain.python}, this is {sys.version_info[0]}.{sys.version_info[1]},"
         " and none is on the PATH",
-        "Install one beside this Python.",
+        "Install such a Python beside this one.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Run a toolchain's job: copies in, files and a JSON answer out, nothing else touched."""
+"""Run a toolchain's job: copies of the inputs go in, files and a JSON result come out, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -53,15 +53,15 @@ def run(
     inputs: Mapping[str, Input] | None = None,
     limits: ProcessLimits | None = None,
 ) -> dict[str, Any]:
-    """Run `jobs/<job>.py` of a toolchain, which is made where it isn't there, and return the script's answer.
+    """Run `jobs/<job>.py` of a toolchain, creating the environment where it is missing, and return the job's result.
 
     Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
     place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved
-    to `folder`, its log too, as `<job>.log`. A script that takes network paths finds none; one that tried is named in a
-    warning.
+    to `folder`, its log too, as `<job>.log`. A script that tries to
+    reach the network fails, and a warning names the attempt.
 
-    Raises BackendMissingError where the toolchain can't be made, ModelError for what the script refuses, BuildError for
-    whatever else ends it early; the message says why, the hint where the log is and which command repeats it.
+    Raises BackendMissingError where the toolchain can't be created, ModelError for what the job refuses, BuildError for
+    every other failure; the hint says where the log is and which command repeats the job.
     """
     toolchain = recipe(name)
     script = toolchain.jobs / f"{job}.py"
@@ -74,7 +74,7 @@ def run(
         _prepare(toolchain, script, request, inputs or {}, work)
     except (OSError, shutil.Error) as error:
         shutil.rmtree(work, ignore_errors=True)
-        raise BuildError(f"{doing}: its inputs can't be copied: {error}") from error
+        raise BuildError(f"{doing}: can't copy its inputs: {error}") from error
     command = [
         *_without_network(),
         str(python_of(environment)),
@@ -106,13 +106,12 @@ def run(
 
 
 def _limits() -> ProcessLimits:
-    """Return what a job may take where nobody says: half an hour, and memory for a large network but not all that the
-    machine has."""
+    """Return the default limits of a job: half an hour, and memory for a large network, but not all of the machine's."""
     return ProcessLimits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
 
 
 def _fresh(label: str) -> Path:
-    """Return a new folder for a job; of the jobs that failed before, only the last few are kept."""
+    """Return a new folder for a job; only the last few failed ones are kept."""
     jobs = cache_folder() / "toolchains" / "jobs"
     jobs.mkdir(parents=True, exist_ok=True)
     aged = sorted((folder for folder in jobs.iterdir() if not _is_running(folder)), key=lambda folder: folder.name)
@@ -122,7 +121,7 @@ def _fresh(label: str) -> Path:
 
 
 def _is_running(work: Path) -> bool:
-    """Tell whether a job still runs: its folder names the run that began it until it has failed."""
+    """Tell whether a job is still running: until it fails, its folder names the process that started it."""
     try:
         began = int((work / "parent").read_text())
         if os.name == "posix":  # Elsewhere the signal 0 would end the process.
@@ -172,7 +171,7 @@ def _homes(work: Path) -> dict[str, str]:
 
 
 def _copy(given: Input, folder: Path) -> Path:
-    """Copy an input below `place` and return the path of the (main) copy."""
+    """Copy an input into a folder and return the path of the (main) copy."""
     if isinstance(given, Path) and given.is_dir():
         return Path(shutil.copytree(given, folder / given.name))
     files = [given] if isinstance(given, Path) else list(given)
@@ -185,8 +184,7 @@ def _copy(given: Input, folder: Path) -> Path:
 
 @functools.cache
 def _without_network() -> tuple[str, ...]:
-    """Return what runs a command in a namespace that has no network, where this system lets anybody do that; else
-    nothing."""
+    """Return the prefix that runs a command without a network, or nothing where this system doesn't allow that."""
     unshare = shutil.which("unshare") if sys.platform.startswith("linux") else None
     if unshare is None:
         return ()
@@ -206,16 +204,16 @@ def _attempts(work: Path) -> list[str]:
 
 def _tried(work: Path) -> str:
     tried = _attempts(work)
-    return f"; it tried the network, which it doesn't have: {', '.join(tried)}" if tried else ""
+    return f"; it tried to reach the network, which jobs may not: {', '.join(tried)}" if tried else ""
 
 
 def _report_attempts(doing: str, work: Path) -> None:
     if tried := _attempts(work):
-        _log.warning("%s: it tried the network, which it doesn't have: %s", doing, ", ".join(tried))
+        _log.warning("%s: it tried to reach the network, which jobs may not: %s", doing, ", ".join(tried))
 
 
 def _take(work: Path, folder: Path, job: str) -> None:
-    """Move what a job made to `folder`, and remove the rest."""
+    """Move a job's results to `folder`, and remove the rest."""
     folder.mkdir(parents=True, exist_ok=True)
     for result in sorted((work / "out").iterdir()):
         target = folder / result.name

@@ -21,7 +21,7 @@ _LOOPBACK = ("localhost", "127.", "::1")
 
 
 class RefusedError(Exception):
-    """What the user gave can't or must not be taken; `hint` says what to do instead."""
+    """The model can't or must not be converted; `hint` says what to do instead."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 
 def main() -> None:
-    """Do the work that a folder's `job.json` describes and leave the answer in its `result.json`."""
+    """Run the job that a folder's `job.json` describes and leave the result in its `result.json`."""
     sys.modules.setdefault("plimsoll_job", sys.modules["__main__"])
     folder = Path(sys.argv[1])
     work = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def _answer(work: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _load(script: Path) -> Any:
-    """Import a job script by its path; it may import the scripts beside it, after everything that is installed."""
+    """Import a job script by its path; it may import the scripts beside it, which come after all installed packages."""
     sys.path.append(str(script.parent))
     spec = importlib.util.spec_from_file_location(f"plimsoll_job_{script.stem}", script)
     if spec is None or spec.loader is None:
@@ -75,8 +75,8 @@ def _load(script: Path) -> Any:
 
 
 def _forbid_network(record: Path) -> None:
-    """Refuse what Python code asks of the network and write down where it wanted to go; native code meets no network
-    where the system can do that."""
+    """Block Python code from the network and record where it tried to go; native code is cut off where the system can
+    do that."""
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         host = _destination(event, arguments)
@@ -89,7 +89,7 @@ def _forbid_network(record: Path) -> None:
 
 
 def _destination(event: str, arguments: tuple[Any, ...]) -> str:
-    """Return the host that an event of Python's is about to reach, or nothing."""
+    """Return the host that an audit event is about to reach, or an empty string."""
     if event in {"socket.getaddrinfo", "socket.gethostbyname"}:
         host = arguments[0]
     elif event in {"socket.connect", "socket.sendto"} and isinstance(arguments[1], tuple):
@@ -101,7 +101,7 @@ def _destination(event: str, arguments: tuple[Any, ...]) -> str:
 
 
 def _count_attempts(record: Path) -> None:
-    """Write down what native code tried, past Python: the kernel counts what found no way out of the job's network."""
+    """Record what native code tried: the kernel counts packets that found no route out of the job's own network."""
     counted = _no_routes()
     if counted:
         with record.open("a", encoding="utf-8") as file:
@@ -117,7 +117,7 @@ def _no_routes() -> int:
 
 
 def _leave_with_parent(parent: int) -> None:
-    """End this process when whoever started it is gone."""
+    """End this process when its parent is gone."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -1,4 +1,4 @@
-"""What a toolchain is made of, as its files say, and where it is kept."""
+"""What a toolchain consists of, according to its files, and where its environment lies."""
 
 from __future__ import annotations
 
@@ -45,17 +45,16 @@ class Recipe:
     python: str
     """The versions of Python that its packages run on, as in `>=3.11,<3.14`."""
     megabytes: int
-    """About how much it takes on disk."""
+    """Its approximate size on disk."""
     any_python: bool
-    """Whether its packages declare a narrower range of Pythons than they run on, so that the installer is told not to
-    mind."""
+    """Whether to ignore the range of Pythons that its packages declare, since it is narrower than what they run on."""
     environment: dict[str, str]
     """Environment variables of its jobs."""
     lock: Path
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """The pinned packages, as `name==version`; some of them for other systems than this."""
+        """The pinned packages, as `name==version`, including those for other systems."""
         return tuple(f"{name}=={version}" for name, version in _PIN.findall(self.lock.read_text(encoding="utf-8")))
 
     @property
@@ -69,8 +68,7 @@ class Recipe:
         return bounds is not None and int(bounds[1]) <= minor < int(bounds[2])
 
     def folder(self) -> Path:
-        """Return where its environment is kept: by what it is made of, so that another lock, Python or system has
-        another."""
+        """Return the folder of its environment: another lock, Python or system has another one."""
         python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
         key = hashlib.sha256(
             f"{python}\n{sysconfig.get_platform()} {platform.machine()}\n{self.python}\n".encode()
@@ -79,24 +77,24 @@ class Recipe:
         return root() / f"{self.name}-{key.hexdigest()[:16]}"
 
     def environments(self) -> tuple[Path, ...]:
-        """Return every environment of that name, those of other locks and Pythons too."""
+        """Return the folders of all its environments, including those of other locks and Pythons."""
         return tuple(sorted(folder for folder in root().glob(f"{self.name}-*") if folder.is_dir()))
 
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to say about a toolchain."""
+    """A toolchain as a user sees it."""
 
     name: str
     purpose: str
     packages: tuple[str, ...]
     megabytes: int
-    """About how much it takes on disk once it is made."""
+    """Its approximate size on disk."""
     ready: bool
     """Whether its environment can be used at once."""
     folder: Path
     size_bytes: int
-    """What all environments of that name take on disk now, outdated and half-made ones too."""
+    """The size on disk of all its environments, including outdated and incomplete ones."""
 
 
 def root() -> Path:
@@ -110,15 +108,15 @@ def names() -> tuple[str, ...]:
 
 
 def recipe(name: str) -> Recipe:
-    """Read a toolchain's files; raises InputError for a name that there isn't, and for files that can't be read."""
+    """Read a toolchain's files; raises InputError for an unknown name, and for files that can't be read."""
     file = _files().get(name)
     if file is None:
-        raise InputError(f"there is no toolchain '{name}'", f"There are: {', '.join(names())}.")
+        raise InputError(f"unknown toolchain '{name}'", f"Choose from: {', '.join(names())}.")
     return _read(file)
 
 
 def describe(name: str) -> Description:
-    """Say what a toolchain is for, what is in it, and what it takes on disk."""
+    """Describe a toolchain: its purpose, its packages, its size on disk."""
     toolchain = recipe(name)
     size = sum(_size(folder) for folder in toolchain.environments())
     return Description(
@@ -138,8 +136,7 @@ def python_of(folder: Path) -> Path:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether an environment was made to its end and its Python is still there (it links to the one it was made
-    with)."""
+    """Tell whether an environment was created completely and its Python still exists (it is a link)."""
     return (folder / ".complete").is_file() and python_of(folder).exists()
 
 
@@ -157,7 +154,7 @@ def _read(file: Path) -> Recipe:
     try:
         data = _File.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
-        raise InputError(f"{file}: not the file of a toolchain: {error}") from error
+        raise InputError(f"{file}: not a toolchain file: {error}") from error
     return Recipe(
         file.stem,
         data.purpose,
@@ -170,7 +167,7 @@ def _read(file: Path) -> Recipe:
 
 
 def _size(folder: Path) -> int:
-    """Return the bytes below a folder; a file with several names in it (uv links into its cache) is counted once."""
+    """Return the size of a folder in bytes; a file with several names in it (uv links into its cache) counts once."""
     seen: dict[tuple[int, int], int] = {}
     for parent, _, files in os.walk(folder):
         for file in files:
