@@ -337,6 +337,29 @@ def test_json_that_takes_many_times_its_size_is_not_read(oip: ServedProtocols, p
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("key", ["inputs", "outputs", "images"])
+def test_mistakes_by_the_hundred_thousand_are_not_all_named(oip: ServedProtocols, key: str) -> None:
+    """Each would take half a kilobyte and microseconds, while everybody else waits."""
+    body = {"inputs": bare()["inputs"]} if key == "outputs" else {}
+    body |= {key: [5] * 300_000}
+    tracemalloc.start()
+    try:
+        reply = oip.post("/v1/predict" if key == "images" else BARE, body)
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert reply.status_code == (422 if key == "images" else 400)
+    assert f"{key}[0]: found 5" in reply.text
+    assert len(reply.content) < 500
+
+
+def test_a_value_of_many_megabytes_is_shown_by_its_beginning(oip: ServedProtocols) -> None:
+    for value in (["x" * 2_000_000], {"x": [1] * 200_000}, "x" * 3_000_000):
+        reply = oip.post(BARE, {"inputs": value})
+        refused(reply, "inputs", "expected a valid")
+        assert len(reply.content) < 500
+
+
 def test_compressed_bodies_that_are_bombs_or_damaged(oip: ServedProtocols) -> None:
     bomb = gzip.compress(bytes(50_000_000))
     tracemalloc.start()

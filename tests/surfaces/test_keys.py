@@ -89,7 +89,7 @@ def test_mistakes_are_told_and_change_nothing(file: Path, arguments: list[str], 
 
 def test_a_name_that_is_taken_or_odd_is_told(file: Path) -> None:
     good("add", "x", "--file", file)
-    assert "a key named 'x' already" in error_of("add", "x", "--file", file)
+    assert "duplicate key name 'x'" in error_of("add", "x", "--file", file)
     assert "name" in error_of("add", "x\ny", "--file", file)
     assert "can't" in error_of("add", "y", "--file", file.parent / "no such folder" / "keys.toml")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,10 +75,21 @@ def shown(value: Any) -> str:
     import json
 
     try:
-        text = json.dumps(value, default=str)
+        text = json.dumps(_beginning(value), default=str)
     except (TypeError, ValueError, RecursionError):  # an integer of 5,000 digits, a table nested too deeply …
         return f"an absurd {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _beginning(value: Any, depth: int = 3) -> Any:
+    """Return as much of a value as 60 characters can show: writing all of what a stranger sent may take seconds."""
+    if isinstance(value, str):
+        return value[:60]
+    if isinstance(value, (list, tuple)):
+        return [_beginning(item, depth - 1) for item in value[:20]] if depth else ["…"]
+    if isinstance(value, dict):
+        return {key: _beginning(value[key], depth - 1) for key in islice(value, 20)} if depth else {"…": "…"}
+    return value
 
 
 def unknown(noun: str, value: str, choices: Iterable[str]) -> str:

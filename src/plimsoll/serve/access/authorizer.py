@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.serve.access.keys import Key, KeyStore, Role
-from plimsoll.serve.access.rate import Bucket, Buckets, Limit, RateText
+from plimsoll.serve.access.rate import Limit, RateText, TokenBucket, TokenBuckets
 from plimsoll.serve.messages import Problem, RequestError, whole_seconds
 
 Right = Literal["predict", "metrics", "control"]
@@ -89,7 +89,7 @@ class Admission:
     """A caller that was admitted: its key, and what is left of its rate; neither where none is needed."""
 
     key: Key | None = None
-    bucket: Bucket | None = None
+    bucket: TokenBucket | None = None
 
     def settle(self, pictures: int) -> None:
         """Charge the pictures of a request beyond the first, where pictures count: how many there are is known only
@@ -111,7 +111,7 @@ class Authorizer:
         self.settings = settings
         self._keys = KeyStore(settings.keys, clock=clock) if settings.keys is not None else None
         self._limit = settings.address_limit
-        self._buckets = Buckets(_MAX_CALLERS, clock)
+        self._buckets = TokenBuckets(_MAX_CALLERS, clock)
         self._now = now
 
     async def admit(self, caller: Caller, right: Right) -> Admission:
@@ -168,7 +168,7 @@ class Authorizer:
             self._charged(self._buckets.of(network(caller.address), self._limit), "this address")
         return Admission()
 
-    def _charged(self, bucket: Bucket, whose: str) -> Bucket:
+    def _charged(self, bucket: TokenBucket, whose: str) -> TokenBucket:
         wait = bucket.take()
         if wait > 0:
             limit = bucket.limit

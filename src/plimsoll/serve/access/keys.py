@@ -1,7 +1,7 @@
 """API keys, the TOML file that they are kept in, and the keys of a running service.
 
 A key is `plm_`, eight hexadecimal digits that name it (they may be shown), `_`, and 256 random bits. The file holds its
-SHA-256 alone, so who reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which
+SHA-256 alone, so whoever reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which
 people choose and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B, 5.1.2.2:
 salt and stretching are for look-up secrets of less than 112 bits), and a slow hash would let anybody keep the service
 busy with wrong keys. That holds only for random keys, so keys are made here and never chosen.
@@ -86,7 +86,7 @@ class KeyFile(BaseModel):
     key: tuple[Key, ...] = ()
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _keys_are_unique(self) -> Self:
         for what in ("name", "id"):
             values = [getattr(key, what) for key in self.key]
             if len(set(values)) < len(values):
@@ -116,15 +116,15 @@ def issue(name: str, terms: Terms, taken: Iterable[Key] = ()) -> tuple[str, Key]
     keys = list(taken)
     if any(key.name == name for key in keys):
         raise InputError(
-            f"there is a key named '{name}' already",
+            f"duplicate key name '{name}'",
             "Remove it first, or give the new one another name, so that both work until everybody has changed.",
         )
     ids = {key.id for key in keys}
-    while (named := secrets.token_hex(4)) in ids:
+    while (key_id := secrets.token_hex(4)) in ids:
         pass
-    token = f"plm_{named}_{secrets.token_urlsafe(32)}"
+    token = f"plm_{key_id}_{secrets.token_urlsafe(32)}"
     now = datetime.now(UTC).replace(microsecond=0)
-    fields = {"name": name, "id": named, "sha256": digest(token.encode()).hex(), "created": now, **vars(terms)}
+    fields = {"name": name, "id": key_id, "sha256": digest(token.encode()).hex(), "created": now, **vars(terms)}
     try:
         return token, Key.model_validate(fields)
     except ValidationError as error:

@@ -62,7 +62,7 @@ class Limit:
         return cls(rate, float(burst) if burst is not None else max(1.0, math.ceil(rate.per_second)))
 
 
-class Bucket:
+class TokenBucket:
     """What one caller has left."""
 
     def __init__(self, limit: Limit, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,19 +100,19 @@ class Bucket:
         self._since = now
 
 
-class Buckets:
+class TokenBuckets:
     """A bucket for each caller; of at most `limit` callers, the least recent are forgotten."""
 
     def __init__(self, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
         self._clock = clock
-        self._buckets: OrderedDict[Hashable, Bucket] = OrderedDict()
+        self._buckets: OrderedDict[Hashable, TokenBucket] = OrderedDict()
 
-    def of(self, caller: Hashable, limit: Limit) -> Bucket:
+    def of(self, caller: Hashable, limit: Limit) -> TokenBucket:
         """Return a caller's bucket, full where it is new; a changed limit holds at once."""
         bucket = self._buckets.get(caller)
         if bucket is None:
-            bucket = self._buckets[caller] = Bucket(limit, self._clock)
+            bucket = self._buckets[caller] = TokenBucket(limit, self._clock)
             if len(self._buckets) > self._limit:
                 self._buckets.popitem(last=False)
             return bucket

@@ -38,6 +38,7 @@ class VisionRequest(BaseModel):
     id: str = Field("", description="Comes back with the answer.")
     images: list[str] = Field(
         [],
+        fail_fast=True,
         description=(
             "Pictures as data URLs, `data:image/jpeg;base64,…`; others only for hosts that the service was told to"
             " trust."

@@ -29,14 +29,14 @@ _FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
-"""Where a tensor's elements stand that are not sent as bytes. FP16 has no field: it goes as bytes."""
+"""The field of a tensor's elements that are not sent as bytes. FP16 has none: it goes as bytes."""
 
 MAX_FIELDS = 10_000
 """In a request; an empty input takes two bytes of a message, and forty times that once it is parsed."""
 
 
 def parse(body: bytes) -> oip_pb2.ModelInferRequest:
-    """Parse a request for inference; raises RequestError where that is none, or where its fields are too many."""
+    """Parse a request for inference; raises RequestError where it can't be parsed, or has too many fields."""
     if not _few_fields(body):
         raise bad_request(f"the message can't be read, or has more than {MAX_FIELDS:,} fields")
     message = oip_pb2.ModelInferRequest()

@@ -36,7 +36,7 @@ class Procedures:
         return oip_pb2.ServerLiveResponse(live=True)
 
     async def server_ready(self, _: oip_pb2.ServerReadyRequest, __: GrpcRequest) -> oip_pb2.ServerReadyResponse:
-        """Whether all models answer, and it isn't about to end."""
+        """Whether all models answer, and the service isn't about to end."""
         return oip_pb2.ServerReadyResponse(ready=self._service.ready)
 
     async def model_ready(self, request: oip_pb2.ModelReadyRequest, _: GrpcRequest) -> oip_pb2.ModelReadyResponse:
@@ -108,7 +108,7 @@ class Procedures:
         return conversion.write_response(result)
 
     async def health(self, request: oip_pb2.HealthCheckRequest, _: GrpcRequest) -> oip_pb2.HealthCheckResponse:
-        """Readiness, for Kubernetes' gRPC probe. Nothing of models is told here, as no key is asked for."""
+        """Readiness, for Kubernetes' gRPC probe. It says nothing of models, since it needs no key."""
         if request.service not in ("", INFERENCE):
             raise RequestError(
                 Problem("input", f"there is no service {quoted(request.service)}", f"There is {INFERENCE}.", 404)

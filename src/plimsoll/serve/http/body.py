@@ -115,20 +115,20 @@ async def read_parts(request: Request, service: Service) -> list[Part]:
 
 def parse_parts(body: bytes, boundary: bytes, limit: int) -> list[Part]:
     """Return the parts of a multipart body; raises RequestError (400)."""
-    reading = _Reading(limit)
+    reader = _PartReader(limit)
     try:
-        parser = MultipartParser(boundary, reading.callbacks(), max_size=len(body) + 1)
+        parser = MultipartParser(boundary, reader.callbacks(), max_size=len(body) + 1)
         parser.write(body)
         parser.finalize()
     except (FormParserError, ValueError) as error:
         raise RequestError(Problem("input", f"the multipart body can't be read: {error}", status=400)) from error
-    if not reading.ended:
+    if not reader.ended:
         raise RequestError(Problem("input", "the multipart body ends in the middle of a part", status=400))
-    return reading.parts
+    return reader.parts
 
 
 @dataclass
-class _Reading:
+class _PartReader:
     limit: int
     parts: list[Part] = field(default_factory=list)
     ended: bool = False

@@ -71,7 +71,7 @@ class PictureSource(BaseModel):
 class PredictRequest(PredictOptions):
     """A JSON body."""
 
-    images: list[PictureSource] = Field(min_length=1)
+    images: list[PictureSource] = Field(min_length=1, fail_fast=True)
 
 
 class ClassifyAnswer(ReplyModel):

@@ -48,7 +48,7 @@ class Address:
 
 
 async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
-    """Start the service, answer until SIGTERM or Ctrl-C, then drain: say that it isn't ready, wait, finish what was
+    """Start the service, answer until SIGTERM or Ctrl-C, then drain: report that it isn't ready, wait, and finish what was
     accepted."""
     settings = service.settings
     lines = log.start(settings.log)
@@ -125,7 +125,7 @@ class _Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        """The port that it listens on, which the system chose where 0 was asked for."""
+        """The port that it listens on, chosen by the system where the address says 0."""
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
@@ -175,9 +175,8 @@ class _LimitedProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > _HEAD_BYTES and not self.transport.is_closing():
             self._refused = True
             self.transport.write(_TOO_LONG)
-            self.loop.call_later(
-                _LINGER_S, self.transport.close
-            )  # At once would reset the connection before the caller has read this.
+            # Closing at once would reset the connection before the caller has read this.
+            self.loop.call_later(_LINGER_S, self.transport.close)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -210,7 +209,7 @@ class _LimitedProtocol(HttpToolsProtocol):
 
 
 def run(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
-    """Serve until told to stop; with uvloop where that is installed."""
+    """Serve until SIGTERM or Ctrl-C; with uvloop where that is installed."""
     host.keep_memory_level()
     if sys.platform == "win32":
         asyncio.run(serve(service, address, on_ready))

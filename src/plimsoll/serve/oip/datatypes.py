@@ -36,7 +36,8 @@ def bad_request(message: str, hint: str = "") -> RequestError:
 
 def quoted(value: object) -> str:
     """Return a caller's value for an error message: quoted, and short."""
-    text = repr(value[:80]) if isinstance(value, str) else repr(value)
+    is_short = isinstance(value, (str, bool, int, float, type(None)))  # writing all of a list may take seconds
+    text = repr(value[:80] if isinstance(value, str) else value) if is_short else f"a {type(value).__name__}"
     return text if len(text) <= 90 else f"{text[:80]} …"
 
 

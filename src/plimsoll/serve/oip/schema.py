@@ -16,12 +16,14 @@ from plimsoll.serve.messages import RequestOptions
 from plimsoll.serve.oip.datatypes import DTYPES, quoted
 
 MAX_AXES = 32
+MAX_TENSORS = 1024
+"""Inputs or outputs of a request; networks have far fewer."""
 MAX_TIMEOUT_US = 86_400_000_000
 """A day; a longer timeout means none, and the service's own holds."""
 
 Datatype = Annotated[str, Field(json_schema_extra={"enum": [*DTYPES, "BYTES"]})]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
-Shape = Annotated[list[NonNegativeInt], Field(max_length=MAX_AXES)]
+Shape = Annotated[list[NonNegativeInt], Field(max_length=MAX_AXES, fail_fast=True)]
 FreeShape = Annotated[list[Annotated[int, Field(ge=-1)]], Field(description="-1 stands for a size that is free.")]
 
 
@@ -109,14 +111,16 @@ class RequestedOutput(_RequestModel):
 
 class _InferRequest(_RequestModel):
     id: str | None = Field(None, description="Comes back with the answer.")
-    outputs: list[RequestedOutput] | None = Field(None, description="Without any: all of them.")
+    outputs: Annotated[list[RequestedOutput], Field(max_length=MAX_TENSORS, fail_fast=True)] | None = Field(
+        None, description="Without any: all of them."
+    )
     parameters: RequestParameters | None = None
 
 
 class InferRequest(_InferRequest):
     """A request for inference."""
 
-    inputs: list[InferInput] = Field(min_length=1)
+    inputs: list[InferInput] = Field(min_length=1, max_length=MAX_TENSORS, fail_fast=True)
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

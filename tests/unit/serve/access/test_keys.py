@@ -58,7 +58,7 @@ def test_a_new_file_is_its_owners_alone_and_an_old_one_stays_as_it_is(tmp_path: 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     made(file, one=Terms())
-    with pytest.raises(InputError, match="a key named 'one' already"):
+    with pytest.raises(InputError, match="duplicate key name 'one'"):
         keys.issue("one", Terms(), keys.read(file))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from key_files import Clock
-from plimsoll.serve.access.rate import Bucket, Buckets, Limit, Rate
+from plimsoll.serve.access.rate import Limit, Rate, TokenBucket, TokenBuckets
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_what_is_no_rate_is_told(text: str) -> None:
 
 def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
     clock = Clock()
-    bucket = Bucket(Limit(Rate.parse("2/s"), 3), clock)
+    bucket = TokenBucket(Limit(Rate.parse("2/s"), 3), clock)
     assert [bucket.take() for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
     clock.now += 0.5
     assert [bucket.take(), bucket.take()] == [0.0, 0.5]
@@ -39,7 +39,7 @@ def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
 
 def test_who_is_refused_pays_nothing() -> None:
     clock = Clock()
-    bucket = Bucket(Limit(Rate.parse("1/s"), 1), clock)
+    bucket = TokenBucket(Limit(Rate.parse("1/s"), 1), clock)
     bucket.take()
     assert [bucket.take() for _ in range(100)] == [1.0] * 100
     clock.now += 1
@@ -49,7 +49,7 @@ def test_who_is_refused_pays_nothing() -> None:
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=60), st.integers(1, 20), st.integers(1, 10))
 def test_a_bucket_never_gives_more_than_its_rate_and_burst(gaps: list[float], rate: int, burst: int) -> None:
     clock = Clock()
-    bucket = Bucket(Limit(Rate(rate, 1.0), burst), clock)
+    bucket = TokenBucket(Limit(Rate(rate, 1.0), burst), clock)
     taken = 0
     for gap in gaps:
         clock.now += gap
@@ -60,7 +60,7 @@ def test_a_bucket_never_gives_more_than_its_rate_and_burst(gaps: list[float], ra
 
 def test_what_is_owed_is_waited_for() -> None:
     clock = Clock()
-    bucket = Bucket(Limit(Rate.parse("10/s"), 10), clock)
+    bucket = TokenBucket(Limit(Rate.parse("10/s"), 10), clock)
     assert bucket.take() == 0.0
     bucket.owe(29)
     assert bucket.take() == pytest.approx(2.1)
@@ -70,7 +70,7 @@ def test_what_is_owed_is_waited_for() -> None:
 
 def test_a_new_limit_keeps_what_was_used() -> None:
     clock = Clock()
-    buckets = Buckets(10, clock)
+    buckets = TokenBuckets(10, clock)
     first = buckets.of("a", Limit(Rate.parse("1/s"), 5))
     for _ in range(5):
         first.take()
@@ -80,7 +80,7 @@ def test_a_new_limit_keeps_what_was_used() -> None:
 
 
 def test_callers_without_end_take_no_memory_without_end() -> None:
-    buckets = Buckets(100)
+    buckets = TokenBuckets(100)
     kept = buckets.of("regular", Limit(Rate.parse("1/h"), 1))
     assert kept.take() == 0.0
     for number in range(1000):
