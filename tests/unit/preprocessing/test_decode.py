@@ -314,11 +314,11 @@ CHOICES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
 def test_both_implementations_answer_and_refuse_alike(path: Path, options: dict[str, Any]) -> None:
     step, data = Decode(**options), path.read_bytes()
-    expected, found = outcome(lambda: reference_decode(data, step)), outcome(lambda: fast.decode(data, step))
-    if isinstance(expected, str) or isinstance(found, str):
-        assert found == expected
+    expected, answer = outcome(lambda: reference_decode(data, step)), outcome(lambda: fast.decode(data, step))
+    if isinstance(expected, str) or isinstance(answer, str):
+        assert answer == expected
     else:
-        assert np.array_equal(found, expected)
+        assert np.array_equal(answer, expected)
         if expected.shape[2] == 3:
             assert np.array_equal(fast.decode(data, step, "BGR"), expected[:, :, ::-1])
 

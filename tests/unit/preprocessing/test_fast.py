@@ -19,12 +19,14 @@ ROOT = Path(__file__).parents[3]
 
 
 def _benchmark() -> ModuleType:
-    found = importlib.util.spec_from_file_location("fast_preprocessing", ROOT / "benchmarks" / "fast_preprocessing.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
+    module_spec = importlib.util.spec_from_file_location(
+        "fast_preprocessing", ROOT / "benchmarks" / "fast_preprocessing.py"
+    )
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
     sys.modules["fast_preprocessing"] = module
-    found.loader.exec_module(module)
+    module_spec.loader.exec_module(module)
     return module
 
 
@@ -76,11 +78,11 @@ def difference(size: tuple[int, int], out: tuple[int, int]) -> Array:
     with BENCHMARK.Image.open(ROOT / "examples" / "photos" / "coffee_cup.jpg") as opened:
         image = opened.convert("RGB").resize(size)
     step = Resize(width=out[0], height=out[1])
-    found = np.abs(
+    differences = np.abs(
         as_array(fast.resize(as_array(image), step, ImageSpec())).astype(float)
         - as_array(reference.resize(image, step, ImageSpec()))
     )
-    return np.array([found.mean(), found.max()])
+    return np.array([differences.mean(), differences.max()])
 
 
 @pytest.mark.parametrize("odd", [0, 1])

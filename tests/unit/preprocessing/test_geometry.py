@@ -23,7 +23,7 @@ def preprocessor(*steps: dict[str, Any], preprocessing: Any = "reference", **dec
     return Preprocessor(Input.model_validate({"steps": [{"step": "decode", **decode}, *steps]}), preprocessing)
 
 
-def told(image: Image.Image, orientation: int = 1, format_: str = "PNG") -> bytes:
+def encoded(image: Image.Image, orientation: int = 1, format_: str = "PNG") -> bytes:
     file = io.BytesIO()
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -39,15 +39,15 @@ def ramp() -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def differences(made: Preprocessor) -> NDArray[np.float64]:
+def differences(processor: Preprocessor) -> NDArray[np.float64]:
     """Return how far the input's pixels are from where the view says that they come from, in picture pixels: x and y.
 
     The outer tenth is left out: there, kernels reach over the border.
     """
-    tensor, found = made.with_geometry(told(ramp()))
+    tensor, geometry = processor.with_geometry(encoded(ramp()))
     height, width = tensor.shape[:2]
     columns, rows = np.meshgrid(np.arange(width), np.arange(height))
-    centres = found.points(np.stack([columns, rows], axis=-1, dtype=np.float64) + 0.5)
+    centres = geometry.points(np.stack([columns, rows], axis=-1, dtype=np.float64) + 0.5)
     inner = (np.abs(centres[:, :, 0] / WIDTH - 0.5) < 0.4) & (np.abs(centres[:, :, 1] / HEIGHT - 0.5) < 0.4)
     assert inner.sum() > 100
     return np.asarray((tensor[:, :, :2].astype(np.float64) + 0.5 - centres)[inner])
@@ -75,19 +75,19 @@ SMOOTH = [
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("resize", SMOOTH, ids=lambda one: "-".join(map(str, one.values())))
 def test_every_convention_of_a_resize(resize: dict[str, Any], size: tuple[int, int]) -> None:
-    found = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], **resize}))
+    offsets = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], **resize}))
     if resize["filter"] == "area" and (size[0] > WIDTH or size[1] > HEIGHT):
-        assert np.abs(found).max() < 1, "an enlargement by area repeats pixels"
+        assert np.abs(offsets).max() < 1, "an enlargement by area repeats pixels"
     else:
-        assert np.abs(found.mean(axis=0)).max() < 0.02
-        assert np.abs(found).max() < (0.05 if resize["filter"] == "bilinear" else 0.3)
+        assert np.abs(offsets.mean(axis=0)).max() < 0.02
+        assert np.abs(offsets).max() < (0.05 if resize["filter"] == "bilinear" else 0.3)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("filter_", ["bilinear", "bicubic", "lanczos", "area"])
 def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
-    found = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], "filter": filter_}))
-    assert np.abs(found).max() < (1.05 if filter_ == "area" else 0.6), "rounded to whole levels"
+    offsets = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], "filter": filter_}))
+    assert np.abs(offsets).max() < (1.05 if filter_ == "area" else 0.6), "rounded to whole levels"
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
@@ -104,12 +104,12 @@ def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, 
     """Nearest takes whole pixels: within one of them, and right on the mean where the first of a whole number of pixels
     is taken."""
     step = {"step": "resize", "width": size[0], "height": size[1], "filter": "nearest", **resize}
-    found = differences(preprocessor(step, preprocessing=preprocessing))
-    assert np.abs(found).max() <= 1.0 + 1e-6
+    offsets = differences(preprocessor(step, preprocessing=preprocessing))
+    assert np.abs(offsets).max() <= 1.0 + 1e-6
     if size in ((126, 90), (84, 36)) and (
         resize.get("convention") == "opencv" or resize.get("coordinates") == "asymmetric"
     ):
-        np.testing.assert_allclose(found, 0.0, atol=1e-9)
+        np.testing.assert_allclose(offsets, 0.0, atol=1e-9)
 
 
 EXACT = {"step": "resize", "convention": "opencv", "rounding": "none"}
@@ -134,16 +134,16 @@ CHAINS: list[list[dict[str, Any]]] = [
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("chain", CHAINS)
 def test_chains_of_steps(chain: list[dict[str, Any]], preprocessing: str) -> None:
-    made = preprocessor(*chain, preprocessing=preprocessing)
-    found = differences(made)
-    assert np.abs(found).max() < (3 if len(chain) > 3 else 0.01), (
+    processor = preprocessor(*chain, preprocessing=preprocessing)
+    offsets = differences(processor)
+    assert np.abs(offsets).max() < (3 if len(chain) > 3 else 0.01), (
         "rounded to whole levels by the first resize, and by JPEG"
     )
-    assert np.abs(found.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
-    data = told(ramp())
-    tensor, where = made.with_geometry(data)
-    np.testing.assert_array_equal(tensor, made(data))
-    assert tensor.shape[:2] == (where.input_height, where.input_width)
+    assert np.abs(offsets.mean(axis=0)).max() < (0.5 if len(chain) > 3 else 0.01)
+    data = encoded(ramp())
+    tensor, geometry = processor.with_geometry(data)
+    np.testing.assert_array_equal(tensor, processor(data))
+    assert tensor.shape[:2] == (geometry.input_height, geometry.input_width)
 
 
 def test_a_letterbox_counts_its_rounded_sides() -> None:
@@ -151,38 +151,38 @@ def test_a_letterbox_counts_its_rounded_sides() -> None:
     letterbox = Input.model_validate(
         {"steps": [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 500, "height": 500}]}
     )
-    found = geometry_of(letterbox, (640, 427))
-    assert found.scale == (640 / 500, 427 / 334)
-    np.testing.assert_allclose(found.boxes(np.array([[0.0, 83.0, 500.0, 417.0]])), [[0, 0, 640, 427]], atol=1e-9)
+    geometry = geometry_of(letterbox, (640, 427))
+    assert geometry.scale == (640 / 500, 427 / 334)
+    np.testing.assert_allclose(geometry.boxes(np.array([[0.0, 83.0, 500.0, 417.0]])), [[0, 0, 640, 427]], atol=1e-9)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 def test_orientations_lead_back_to_the_stored_pixels(orientation: int, format_: str) -> None:
     stored = ramp()
-    data = told(stored, orientation, format_)
-    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(told(stored, orientation))))
-    made = preprocessor(
+    data = encoded(stored, orientation, format_)
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(stored, orientation))))
+    processor = preprocessor(
         {"step": "resize", "fit": "letterbox", "width": 300, "height": 300, "enlarge": False}, exif_orientation=True
     )
-    tensor, found = made.with_geometry(data)
-    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, orientation)
-    assert found.upright_size == found.upright().upright_size == turned.size
+    tensor, geometry = processor.with_geometry(data)
+    assert (geometry.width, geometry.height, geometry.orientation) == (WIDTH, HEIGHT, orientation)
+    assert geometry.upright_size == geometry.upright().upright_size == turned.size
 
     size = np.array(turned.size)
     left = (300 - size) // 2
     at = np.array([[10, 20], [100, 150], [179, 3]])
     expected = np.asarray(turned)[at[:, 1], at[:, 0], :2]  # What the turned picture shows there is where it is stored.
-    np.testing.assert_allclose(found.points(at + left + 0.5), expected + 0.5)
-    np.testing.assert_allclose(found.upright().points(at + left + 0.5), at + 0.5)
-    np.testing.assert_array_equal(found.as_sent(np.asarray(turned)[:, :, 0]), np.asarray(stored)[:, :, 0])
+    np.testing.assert_allclose(geometry.points(at + left + 0.5), expected + 0.5)
+    np.testing.assert_allclose(geometry.upright().points(at + left + 0.5), at + 0.5)
+    np.testing.assert_array_equal(geometry.as_sent(np.asarray(turned)[:, :, 0]), np.asarray(stored)[:, :, 0])
     np.testing.assert_allclose(tensor[at[:, 1] + left[1], at[:, 0] + left[0], :2], expected, atol=12)
 
 
 @pytest.mark.parametrize("format_", ["GIF", "BMP", "PNG", "TIFF"])
 def test_formats_without_an_orientation(format_: str) -> None:
-    made = preprocessor(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
-    assert made.with_geometry(told(ramp(), format_=format_))[1].orientation == 1
+    processor = preprocessor(exif_orientation=True, formats=["gif", "bmp", "png", "tiff"])
+    assert processor.with_geometry(encoded(ramp(), format_=format_))[1].orientation == 1
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
@@ -193,24 +193,24 @@ def test_an_orientation_in_xmp_also_of_a_truncated_file(share: float) -> None:
     file = io.BytesIO()
     ramp().save(file, "PNG", pnginfo=told_by_xmp)
     data = file.getvalue()[: int(share * len(file.getvalue()))]
-    found = preprocessor(exif_orientation=True, truncated="fill").with_geometry(data)[1]
-    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 6)
+    geometry = preprocessor(exif_orientation=True, truncated="fill").with_geometry(data)[1]
+    assert (geometry.width, geometry.height, geometry.orientation) == (WIDTH, HEIGHT, 6)
 
 
 def test_an_orientation_that_is_not_followed_changes_nothing() -> None:
-    found = preprocessor().with_geometry(told(ramp(), 6))[1]
-    assert (found.width, found.height, found.orientation) == (WIDTH, HEIGHT, 1)
+    geometry = preprocessor().with_geometry(encoded(ramp(), 6))[1]
+    assert (geometry.width, geometry.height, geometry.orientation) == (WIDTH, HEIGHT, 1)
 
 
 def test_boxes_are_clipped_and_points_are_not() -> None:
-    found = ImageGeometry(100, 50, 10, 10, (10.0, 5.0), (0.0, 0.0), (0.0, 0.0, 100.0, 50.0))
-    np.testing.assert_allclose(found.boxes(np.array([[-1.0, 2.0, 11.0, 30.0]])), [[0, 10, 100, 50]])
-    np.testing.assert_allclose(found.points(np.array([-1.0, 11.0])), [-10, 55])
-    assert found.boxes(np.zeros((0, 4))).shape == (0, 4)
+    geometry = ImageGeometry(100, 50, 10, 10, (10.0, 5.0), (0.0, 0.0), (0.0, 0.0, 100.0, 50.0))
+    np.testing.assert_allclose(geometry.boxes(np.array([[-1.0, 2.0, 11.0, 30.0]])), [[0, 10, 100, 50]])
+    np.testing.assert_allclose(geometry.points(np.array([-1.0, 11.0])), [-10, 55])
+    assert geometry.boxes(np.zeros((0, 4))).shape == (0, 4)
 
 
 def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
-    made = Input.model_validate(
+    processor = Input.model_validate(
         {
             "steps": [
                 {"step": "decode"},
@@ -219,9 +219,9 @@ def test_what_was_cropped_away_has_no_place_in_the_input() -> None:
             ]
         }
     )
-    found = geometry_of(made, (100, 80))
-    assert found.visible == (30, 20, 70, 60)
-    x, y = found.pixel_centres()
+    geometry = geometry_of(processor, (100, 80))
+    assert geometry.visible == (30, 20, 70, 60)
+    x, y = geometry.pixel_centres()
     assert np.flatnonzero(~np.isnan(x)).tolist() == list(range(30, 70))
     assert np.flatnonzero(~np.isnan(y)).tolist() == list(range(20, 60))
     np.testing.assert_allclose(x[30:32], [0.25, 0.75])
@@ -232,4 +232,4 @@ def test_a_picture_that_the_steps_refuse() -> None:
         {"step": "resize", "fit": "short_edge", "size": 500}, {"step": "crop", "width": 600, "height": 600}
     )
     with pytest.raises(ImageError, match="does not fit"):
-        small.with_geometry(told(ramp()))
+        small.with_geometry(encoded(ramp()))

@@ -27,11 +27,11 @@ Steps = list[dict[str, Any]]
 
 def steps(text: str) -> Steps:
     """Read `resize width=4 height=4 | channels order="BGR"`: a line a Spec is easier to compare than a page of TOML."""
-    found: Steps = [{"step": "decode"}]
+    steps: Steps = [{"step": "decode"}]
     for part in filter(None, (part.strip() for part in text.split("|"))):
         name, *pairs = part.split(" ")
-        found.append({"step": name, **tomllib.loads("\n".join(pairs))})
-    return found
+        steps.append({"step": name, **tomllib.loads("\n".join(pairs))})
+    return steps
 
 
 def card(name: str) -> Input:
@@ -99,7 +99,7 @@ def checked(preprocessor: Preprocessor, path: Path) -> Array:
     assert tensor.flags.c_contiguous
     assert tensor.dtype == preprocessor.tensor_spec.dtype
     assert all(
-        wanted in (None, found) for wanted, found in zip(preprocessor.tensor_spec.shape, tensor.shape, strict=True)
+        expected in (None, size) for expected, size in zip(preprocessor.tensor_spec.shape, tensor.shape, strict=True)
     )
     return tensor
 

@@ -65,9 +65,9 @@ def test_mean_and_std_by_channel(step: Mean | Std, operation: np.ufunc) -> None:
         [operation(RGB[:, :, channel].astype(np.float32), np.float32(step.values[channel])) for channel in range(3)],
         axis=2,
     )
-    found = run(RGB, step)
-    assert found.dtype == np.float32
-    assert np.array_equal(found, expected)
+    result = run(RGB, step)
+    assert result.dtype == np.float32
+    assert np.array_equal(result, expected)
     assert np.array_equal(
         run(RGB[:, ::-1][:, :, ::-1], step),
         operation(RGB[:, ::-1][:, :, ::-1].astype(np.float32), np.asarray(step.values, np.float32)),
@@ -151,9 +151,9 @@ def test_jpeg_is_decoded_as_asked(dct: Any, upsampling: Any) -> None:
 def test_a_grey_picture_stays_grey_in_jpeg() -> None:
     grey = np.asarray(photo().convert("L"))[:, :, np.newaxis]
     for options in ({}, {"upsampling": "plain"}):
-        found = run(grey, Jpeg.model_validate(options), ImageSpec(colour="grey"))
-        assert found.shape == grey.shape
-        assert 0 < np.abs(found.astype(int) - grey).mean() < 4
+        result = run(grey, Jpeg.model_validate(options), ImageSpec(colour="grey"))
+        assert result.shape == grey.shape
+        assert 0 < np.abs(result.astype(int) - grey).mean() < 4
 
 
 FORMS: list[tuple[Array, ImageSpec]] = [

@@ -58,11 +58,11 @@ def test_tensorflow(key: str) -> None:
     }
     if method != "area":
         options["antialias"] = antialias == "True"
-    found = by_step(PICTURE, convention="tensorflow", rounding="none", **options)
-    assert found.dtype == np.float32
+    result = by_step(PICTURE, convention="tensorflow", rounding="none", **options)
+    assert result.dtype == np.float32
     # TensorFlow's area sums up in float32: that is its own error, not a difference.
     tolerance = 1e-2 if antialias == "True" else {"bilinear": 0.0, "nearest": 0.0, "area": 2e-3}.get(method, 1e-3)
-    assert worst(found[:, :, -1], TENSORFLOW[key]) <= tolerance
+    assert worst(result[:, :, -1], TENSORFLOW[key]) <= tolerance
 
 
 def test_tensorflows_conventions_differ_from_one_another() -> None:
@@ -152,8 +152,8 @@ def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filt
 def test_fast_preprocessing_resizes_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
     image = pillow_resizes.picture("RGB", (333, 500))
     step: dict[str, Any] = {"width": 256, "height": 256, "filter": filter_}
-    found = as_image(fast.resize(as_array(image), Resize(**step), ImageSpec()))
-    assert pillow_resizes.digest(found) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
+    result = as_image(fast.resize(as_array(image), Resize(**step), ImageSpec()))
+    assert pillow_resizes.digest(result) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
 
 
 def test_rounding() -> None:
@@ -193,25 +193,25 @@ def letterbox(pixels: Array, shape: tuple[int, int], *, auto: bool, scaleup: boo
 @pytest.mark.parametrize("enlarge", [True, False])
 def test_letterbox_is_yolov5s(shape: tuple[int, int], stride: int, enlarge: bool) -> None:
     expected = letterbox(PICTURE, shape, auto=stride > 0, scaleup=enlarge, stride=stride)
-    found = by_step(
+    result = by_step(
         PICTURE, fit="letterbox", convention="opencv", width=shape[1], height=shape[0], stride=stride, enlarge=enlarge
     )
-    assert worst(found, expected) <= 1
-    assert np.array_equal(found == 114, expected == 114) or worst(found, expected) == 1
+    assert worst(result, expected) <= 1
+    assert np.array_equal(result == 114, expected == 114) or worst(result, expected) == 1
     if not stride:
-        assert found.shape == (*shape, 3)
+        assert result.shape == (*shape, 3)
 
 
 def test_letterbox_pads_at_the_end_with_any_level() -> None:
-    found = by_step(PICTURE, fit="letterbox", filter="nearest", width=74, height=74, pad_position="end", pad_value=7)
-    assert np.array_equal(found[:58], by_step(PICTURE, filter="nearest", width=74, height=58))
-    assert (found[58:] == 7).all()
+    result = by_step(PICTURE, fit="letterbox", filter="nearest", width=74, height=74, pad_position="end", pad_value=7)
+    assert np.array_equal(result[:58], by_step(PICTURE, filter="nearest", width=74, height=58))
+    assert (result[58:] == 7).all()
 
 
 def test_letterbox_that_does_not_enlarge_keeps_the_pixels() -> None:
-    found = by_step(PICTURE, fit="letterbox", width=41, height=40, enlarge=False)
-    assert np.array_equal(found[5 : 5 + 29, 2 : 2 + 37], PICTURE)
-    assert (found[:5] == 114).all()
+    result = by_step(PICTURE, fit="letterbox", width=41, height=40, enlarge=False)
+    assert np.array_equal(result[5 : 5 + 29, 2 : 2 + 37], PICTURE)
+    assert (result[:5] == 114).all()
 
 
 @pytest.mark.parametrize(

@@ -32,15 +32,15 @@ def test_a_table_is_written_readably_and_read_again(model: Model, tmp_path: Path
 
 
 def test_a_table_of_ones_own_needs_ranges_only(model: Model, tmp_path: Path) -> None:
-    made = quantize.calibrate(model, [networks.pictures(3)], "minmax")
+    table = quantize.calibrate(model, [networks.pictures(3)], "minmax")
     file = tmp_path / "own.json"
-    file.write_text(json.dumps({"ranges": made.ranges}))
+    file.write_text(json.dumps({"ranges": table.ranges}))
     quantized = quantize.static(model, Calibration.read(file), tmp_path)
     assert "QuantizeLinear" in networks.operators(quantized)
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "words"),
     [
         ("", "Invalid JSON"),
         ("{}", "ranges: missing"),
@@ -53,10 +53,10 @@ def test_a_table_of_ones_own_needs_ranges_only(model: Model, tmp_path: Path) -> 
         ('{"ranges": {"a": [0, 1]}, "model": "short"}', "model"),
     ],
 )
-def test_a_bad_table_says_what_is_wrong(tmp_path: Path, text: str, found: str) -> None:
+def test_a_bad_table_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
     file = tmp_path / "table.json"
     file.write_text(text)
-    with pytest.raises(InputError, match=found):
+    with pytest.raises(InputError, match=words):
         Calibration.read(file)
 
 
@@ -66,11 +66,11 @@ def test_a_table_that_is_not_there_says_so(tmp_path: Path) -> None:
 
 
 def test_a_table_for_another_network_or_with_a_gap_is_refused(model: Model, tmp_path: Path) -> None:
-    made = quantize.calibrate(model, [networks.pictures(3)], "minmax")
+    table = quantize.calibrate(model, [networks.pictures(3)], "minmax")
     other = networks.residual(tmp_path / "other.onnx", channels=4)
     with pytest.raises(ModelError, match="made with another network"):
-        quantize.static(other, made, tmp_path)
-    less = made.model_copy(update={"ranges": {name: ends for name, ends in made.ranges.items() if name != "r1"}})
+        quantize.static(other, table, tmp_path)
+    less = table.model_copy(update={"ranges": {name: ends for name, ends in table.ranges.items() if name != "r1"}})
     with pytest.raises(ModelError, match=r"no range for 1 of the .*'r1'"):
         quantize.static(model, less, tmp_path)
 

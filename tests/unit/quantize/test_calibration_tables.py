@@ -28,16 +28,16 @@ def table(model: Model) -> Calibration:
     return quantize.calibrate(model, [pictures(20)], "minmax")
 
 
-@pytest.mark.parametrize("wanted", [name for name in table_names() if name != "ncnn"])
+@pytest.mark.parametrize("format_", [name for name in table_names() if name != "ncnn"])
 def test_every_format_is_known_again_and_quantizes(
-    tmp_path: Path, model: Model, table: Calibration, wanted: str
+    tmp_path: Path, model: Model, table: Calibration, format_: str
 ) -> None:
-    write_table(table, tmp_path / "table", wanted, model)
+    write_table(table, tmp_path / "table", format_, model)
     again = read_table(tmp_path / "table", model)
     assert set(again.ranges) == set(table.ranges)
     for name, (low, high) in table.ranges.items():
         assert again.ranges[name][1] == pytest.approx(
-            max(-low, high) if wanted not in ("plimsoll", "onnxruntime-json") else high, rel=1e-6
+            max(-low, high) if format_ not in ("plimsoll", "onnxruntime-json") else high, rel=1e-6
         )
     quantized = quantize.static(model, again, tmp_path)
     judged = pictures(10, seed=6)

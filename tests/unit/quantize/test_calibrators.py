@@ -74,18 +74,18 @@ def naive_divergence(values: Values, low: float, high: float, step: float) -> fl
     """The definition, with loops: outliers into the outermost bins, 256 groups, each group's count evenly over its
     non-empty bins."""
     first, last = round(low / step), round(high / step)
-    places = np.floor(values[values != 0].astype(np.float64) / step).astype(int)
+    bins = np.floor(values[values != 0].astype(np.float64) / step).astype(int)
     inside, truth = np.zeros(last - first), np.zeros(last - first)
-    for place in places:
-        truth[min(max(place, first), last - 1) - first] += 1
-        if first <= place < last:
-            inside[place - first] += 1
+    for bin_ in bins:
+        truth[min(max(bin_, first), last - 1) - first] += 1
+        if first <= bin_ < last:
+            inside[bin_ - first] += 1
     other = np.zeros_like(truth)
     edges = [index * len(truth) // 256 for index in range(257)]
     for start, end in pairwise(edges):
-        filled = [place for place in range(start, end) if truth[place] > 0]
-        for place in filled:
-            other[place] = inside[start:end].sum() / len(filled)
+        filled = [bin_ for bin_ in range(start, end) if truth[bin_] > 0]
+        for bin_ in filled:
+            other[bin_] = inside[start:end].sum() / len(filled)
     one, two = (np.maximum(row, 1e-4) / np.maximum(row, 1e-4).sum() for row in (truth, other))
     return float((one * np.log(one / two)).sum())
 
@@ -122,9 +122,9 @@ def test_entropy_and_mse_cut_far_outliers_and_minmax_does_not() -> None:
     ids=["zeros", "constant", "negative constant", "subnormal"],
 )
 def test_ranges_of_constants_hold_the_constant_and_zero(method: str, values: Values, low: float, high: float) -> None:
-    found = range_of(seen(values.astype(np.float32)), method)
-    assert found[0] <= 0 <= found[1]
-    assert found == pytest.approx((low, high), rel=1e-2, abs=1e-38)
+    ends = range_of(seen(values.astype(np.float32)), method)
+    assert ends[0] <= 0 <= ends[1]
+    assert ends == pytest.approx((low, high), rel=1e-2, abs=1e-38)
 
 
 @pytest.mark.parametrize(

@@ -24,23 +24,23 @@ def test_answers_stay_close_and_inputs_and_outputs_float32(
 ) -> None:
     model = networks.residual(tmp_path / "net.onnx")
     with caplog.at_level(logging.WARNING):
-        made: Model = verb(model, tmp_path)  # type: ignore[operator]
+        smaller: Model = verb(model, tmp_path)  # type: ignore[operator]
     assert not caplog.records
-    onnx.checker.check_model(str(made.path), full_check=True)
-    graph = onnx.load(made.path).graph
+    onnx.checker.check_model(str(smaller.path), full_check=True)
+    graph = onnx.load(smaller.path).graph
     assert [one.type.tensor_type.elem_type for one in (*graph.input, *graph.output)] == [1, 1]
     batch = networks.pictures()
-    difference = np.abs(networks.run(made, batch, f"onnxruntime:cpu:{target}") - networks.run(model, batch)).max()
+    difference = np.abs(networks.run(smaller, batch, f"onnxruntime:cpu:{target}") - networks.run(model, batch)).max()
     assert 0 < difference < bound
-    assert made.parent == model
+    assert smaller.parent == model
 
 
 def test_dynamic_leaves_convolutions_unless_told(tmp_path: Path) -> None:
     model = networks.residual(tmp_path / "net.onnx")
     assert networks.operators(quantize.dynamic(model, tmp_path)).count("Conv") == 5
-    found = networks.operators(quantize.dynamic(model, tmp_path, convolutions=True))
-    assert found.count("ConvInteger") == 5
-    assert "Conv" not in found
+    operators = networks.operators(quantize.dynamic(model, tmp_path, convolutions=True))
+    assert operators.count("ConvInteger") == 5
+    assert "Conv" not in operators
 
 
 def test_dynamic_says_where_there_is_no_product(tmp_path: Path) -> None:

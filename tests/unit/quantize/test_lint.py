@@ -15,9 +15,9 @@ from plimsoll.system import host
 from quantize_networks import node
 
 
-def codes(found: tuple[Finding, ...]) -> set[str]:
-    assert all(one.message and one.advice for one in found)
-    return {one.code for one in found}
+def codes(findings: tuple[Finding, ...]) -> set[str]:
+    assert all(finding.message and finding.advice for finding in findings)
+    return {finding.code for finding in findings}
 
 
 def head(path: Path, *, scored: bool) -> Model:
@@ -45,9 +45,9 @@ def vnni(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_boxes_beside_scores_are_found_without_a_calibration(tmp_path: Path) -> None:
-    found = quantize.lint(head(tmp_path / "net.onnx", scored=True))
-    assert codes(found) == {"mixed-ranges"}
-    assert "'t4' stays within ±1, 't2' is not bounded" in found[0].message
+    findings = quantize.lint(head(tmp_path / "net.onnx", scored=True))
+    assert codes(findings) == {"mixed-ranges"}
+    assert "'t4' stays within ±1, 't2' is not bounded" in findings[0].message
     assert not quantize.lint(head(tmp_path / "alike.onnx", scored=False))
 
 
@@ -86,7 +86,7 @@ def test_weights_that_lose_digits_in_float16_are_found(tmp_path: Path) -> None:
     model = networks.save(
         tmp_path / "net.onnx", [node("MatMul", ["x", "small"], ["y"])], [["N", 3], ["N", 3]], constants
     )
-    found = quantize.before_float16(model)
-    assert codes(found) == {"float16-subnormal"}
-    assert "'small' is off by" in found[0].message
+    findings = quantize.before_float16(model)
+    assert codes(findings) == {"float16-subnormal"}
+    assert "'small' is off by" in findings[0].message
     assert not quantize.before_float16(networks.residual(tmp_path / "fine.onnx"))

@@ -44,11 +44,11 @@ def test_fake_quantize_rounds_halves_to_even_and_clips() -> None:
 def test_weights_have_a_scale_for_each_channel_and_are_within_half_a_step() -> None:
     rng = np.random.default_rng(0)
     weights = (rng.normal(size=(5, 4, 3, 3)) * np.array([1, 10, 0.01, 3, 0]).reshape(-1, 1, 1, 1)).astype(np.float32)
-    found = parameters.quantize_weights(weights, 0)
-    np.testing.assert_allclose(found.scales[:4], np.abs(weights[:4]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
-    assert found.scales[4] == 1
-    error = np.abs(found.values * found.scales.reshape(-1, 1, 1, 1) - weights)
-    assert (error <= 0.5001 * found.scales.reshape(-1, 1, 1, 1)).all()
+    quantized = parameters.quantize_weights(weights, 0)
+    np.testing.assert_allclose(quantized.scales[:4], np.abs(weights[:4]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
+    assert quantized.scales[4] == 1
+    error = np.abs(quantized.values * quantized.scales.reshape(-1, 1, 1, 1) - weights)
+    assert (error <= 0.5001 * quantized.scales.reshape(-1, 1, 1, 1)).all()
 
 
 def test_seven_bits_stay_within_63() -> None:
@@ -61,16 +61,16 @@ def test_mse_weights_err_less_than_minmax_where_there_is_an_outlier() -> None:
     weights[0, 0] = 6
 
     def error(method: parameters.WeightMethod) -> float:
-        found = parameters.quantize_weights(weights, 0, method)
-        return float(((found.values * found.scales[:, None] - weights) ** 2).mean())
+        quantized = parameters.quantize_weights(weights, 0, method)
+        return float(((quantized.values * quantized.scales[:, None] - weights) ** 2).mean())
 
     assert error("mse") < 0.9 * error("minmax")
 
 
 def test_a_bias_far_beyond_its_weights_still_fits_into_int32() -> None:
     weights, bias, scale = np.array([[1e-12], [1.0]], np.float32), np.array([5.0, 5.0], np.float32), 0.02
-    found = parameters.quantize_weights(weights, 0, least_scales=parameters.least_weight_scales(bias, scale))
-    scales = found.scales.astype(np.float64) * scale
+    quantized = parameters.quantize_weights(weights, 0, least_scales=parameters.least_weight_scales(bias, scale))
+    scales = quantized.scales.astype(np.float64) * scale
     integers = parameters.quantize_bias(bias, scales)
     np.testing.assert_allclose(integers * scales, bias, rtol=1e-6)
     assert np.abs(integers.astype(np.float64)).max() < 2**31 / 1.9

@@ -70,20 +70,20 @@ def test_it_is_exact_but_for_its_outputs_steps_borders_too(
     shape = (1, 1, 1, 3) if layout == "pixels first" else (1, 3, 1, 1)
     model = folded(tmp_path / "net.onnx", MEAN.reshape(shape), pads, layout)
     table = Calibration(ranges={"c": (-4e5, 4e5)})
-    quantized = quantize.static(
-        model, table, tmp_path, StaticOptions(space_to_depth=deep, bias=bias, activations="uint8", weight_bits=8)
-    )  # type: ignore[arg-type]
+    options = StaticOptions(space_to_depth=deep, bias=bias, activations="uint8", weight_bits=8)  # type: ignore[arg-type]
+    quantized = quantize.static(model, table, tmp_path, options)
     assert not {"Cast", "Sub"} & set(networks.operators(quantized))
     assert networks.operators(quantized).count("QuantizeLinear") == 1
     batch = pixels()
-    truth, found = (
-        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    truth, answers = (
+        networks.run(network, batch, f"onnxruntime:cpu:{kind}")
+        for network, kind in ((model, "float32"), (quantized, "int8"))
     )
     head = networks.stored(model)["v"]
     step = 4e5 / 127
-    assert np.abs(found - truth).max() <= 0.51 * step * np.abs(head).sum(axis=1).max()
+    assert np.abs(answers - truth).max() <= 0.51 * step * np.abs(head).sum(axis=1).max()
     # Within half a step everywhere: then the border is not off by a mean, which would be hundreds of steps.
-    assert np.abs(found - truth).max() > 0
+    assert np.abs(answers - truth).max() > 0
 
 
 @pytest.mark.parametrize("pads", [0, 2])
@@ -95,12 +95,13 @@ def test_a_fractional_mean_puts_the_border_alone_off_by_its_rounding(tmp_path: P
     )
     assert "Sub" not in networks.operators(quantized)
     batch = pixels()
-    truth, found = (
-        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    truth, answers = (
+        networks.run(network, batch, f"onnxruntime:cpu:{kind}")
+        for network, kind in ((model, "float32"), (quantized, "int8"))
     )
     head = np.abs(networks.stored(model)["v"]).sum(axis=1).max()
     taps = np.abs(networks.stored(model)["w"]).sum(axis=(1, 2, 3)).max()
-    off = np.abs(found - truth).max(axis=(0, 1))
+    off = np.abs(answers - truth).max(axis=(0, 1))
     assert off[pads and 1 : -1, pads and 1 : -1].max() <= 0.51 * 4e5 / 127 * head
     assert off.max() <= (0.51 * 4e5 / 127 + 0.5 * taps) * head
 
@@ -120,10 +121,11 @@ def test_means_that_bytes_cannot_pad_with_stay_as_they_are(tmp_path: Path, mean:
     quantized = quantize.static(model, quantize.calibrate(model, [pixels()], "minmax"), tmp_path)
     assert "Sub" in networks.operators(quantized)
     batch = pixels()
-    truth, found = (
-        networks.run(one, batch, f"onnxruntime:cpu:{kind}") for one, kind in ((model, "float32"), (quantized, "int8"))
+    truth, answers = (
+        networks.run(network, batch, f"onnxruntime:cpu:{kind}")
+        for network, kind in ((model, "float32"), (quantized, "int8"))
     )
-    assert np.abs(found - truth).max() < 0.03 * np.abs(truth).max()
+    assert np.abs(answers - truth).max() < 0.03 * np.abs(truth).max()
 
 
 @pytest.mark.parametrize("side", ["SAME_UPPER", "SAME_LOWER"])
@@ -134,8 +136,8 @@ def test_padding_by_same_is_worked_out_where_the_size_is_known(
 ) -> None:
     model = folded(tmp_path / "net.onnx", MEAN.reshape(1, 3, 1, 1))
     proto = onnx.load(model.path)
-    convolution = next(one for one in proto.graph.node if one.name == "first")
-    weights = next(one for one in proto.graph.initializer if one.name == "w")
+    convolution = next(node for node in proto.graph.node if node.name == "first")
+    weights = next(tensor for tensor in proto.graph.initializer if tensor.name == "w")
     weights.CopyFrom(
         onnx.numpy_helper.from_array(
             np.ascontiguousarray(onnx.numpy_helper.to_array(weights)[:, :, :kernel, :kernel]), "w"
@@ -154,11 +156,11 @@ def test_padding_by_same_is_worked_out_where_the_size_is_known(
             model, Calibration(ranges={"c": (-4e5, 4e5)}), tmp_path, StaticOptions(activations="uint8", weight_bits=8)
         )
         batch = pixels()
-        truth, found = (
-            networks.run(one, batch, f"onnxruntime:cpu:{kind}")
-            for one, kind in ((model, "float32"), (quantized, "int8"))
+        truth, answers = (
+            networks.run(network, batch, f"onnxruntime:cpu:{kind}")
+            for network, kind in ((model, "float32"), (quantized, "int8"))
         )
-        assert np.abs(found - truth).max() <= 0.51 * 4e5 / 127 * np.abs(networks.stored(model)["v"]).sum(axis=1).max()
+        assert np.abs(answers - truth).max() <= 0.51 * 4e5 / 127 * np.abs(networks.stored(model)["v"]).sum(axis=1).max()
 
 
 def test_activations_in_int8_leave_the_picture_alone(tmp_path: Path) -> None:

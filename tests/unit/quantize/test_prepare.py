@@ -16,12 +16,12 @@ from quantize_networks import node
 
 
 def strides(model: Model) -> dict[str, list[int]]:
-    found = {}
-    for one in onnx.load(model.path).graph.node:
-        value = [list(item.ints) for item in one.attribute if item.name == "strides"]
-        if one.op_type in ("Conv", "MaxPool"):
-            found[one.name] = value[0] if value else [1, 1]
-    return found
+    by_name = {}
+    for operator in onnx.load(model.path).graph.node:
+        value = [list(item.ints) for item in operator.attribute if item.name == "strides"]
+        if operator.op_type in ("Conv", "MaxPool"):
+            by_name[operator.name] = value[0] if value else [1, 1]
+    return by_name
 
 
 @pytest.mark.parametrize("size", [16, 20])
@@ -30,11 +30,11 @@ def test_strides_move_up_through_the_block_and_the_answers_stay(tmp_path: Path, 
     prepared = quantize.prepare(model, tmp_path)
     batch = networks.pictures(4, size)
     np.testing.assert_allclose(networks.run(prepared, batch), networks.run(model, batch), atol=1e-6)
-    found = strides(prepared)
-    assert found["conv3"] == found["conv4"] == [1, 1]
-    assert found["conv2"] == [1, 1]
-    assert found["conv1"] == [2, 2]  # The 3×3 one computes every second pixel alone.
-    assert [value for name, value in found.items() if "every" in name] == [[2, 2]]
+    moved = strides(prepared)
+    assert moved["conv3"] == moved["conv4"] == [1, 1]
+    assert moved["conv2"] == [1, 1]
+    assert moved["conv1"] == [2, 2]  # The 3×3 one computes every second pixel alone.
+    assert [value for name, value in moved.items() if "every" in name] == [[2, 2]]
     assert prepared.parent == model
 
 
@@ -83,9 +83,9 @@ def test_chains_of_strides_multiply(tmp_path: Path, shapes: tuple[tuple[int, int
     prepared = quantize.prepare(model, tmp_path)
     batch = rng.normal(size=(2, 3, size, size + 1)).astype(np.float32)
     expected = networks.run(model, batch)
-    found = networks.run(prepared, batch)
-    assert found.shape == expected.shape
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    answers = networks.run(prepared, batch)
+    assert answers.shape == expected.shape
+    np.testing.assert_allclose(answers, expected, atol=1e-5)
     assert strides(prepared)["last"] == [1, 1]
 
 

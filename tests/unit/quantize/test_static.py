@@ -38,7 +38,7 @@ def model(tmp_path: Path) -> Model:
     return networks.residual(tmp_path / "net.onnx")
 
 
-def made(
+def quantize_by(
     model: Model, folder: Path, options: StaticOptions | None = None, method: str = "minmax", batch: Array | None = None
 ) -> Model:
     table = quantize.calibrate(model, [networks.pictures() if batch is None else batch], method)
@@ -71,14 +71,14 @@ def openvino_types(model: Model, batch: Array) -> list[tuple[str, str]]:
     request = compiled.create_infer_request()
     request.infer({0: batch})
     executed = runtime.ProfilingInfo.Status.EXECUTED
-    return [(one.node_type, one.exec_type) for one in request.profiling_info if one.status == executed]
+    return [(profile.node_type, profile.exec_type) for profile in request.profiling_info if profile.status == executed]
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("method", list(quantize.METHODS))
 def test_answers_stay_within_two_hundredths(model: Model, tmp_path: Path, runtime: str, method: str) -> None:
     target = Target(runtime, "cpu", "int8")
-    quantized = made(model, tmp_path, StaticOptions.for_target(target), method)
+    quantized = quantize_by(model, tmp_path, StaticOptions.for_target(target), method)
     batch = networks.pictures(seed=1)
     difference = np.abs(networks.run(quantized, batch, str(target)) - networks.run(model, batch))
     assert 0 < difference.max() < 0.02
@@ -86,61 +86,61 @@ def test_answers_stay_within_two_hundredths(model: Model, tmp_path: Path, runtim
 
 
 def test_every_convolution_runs_in_int8_in_onnx_runtime(model: Model, tmp_path: Path) -> None:
-    found = kernels(made(model, tmp_path), tmp_path, networks.pictures(1))
-    assert found.count("QLinearConv") == 5
-    assert found.count("QLinearAdd") == 2
-    assert "Conv" not in found
-    assert "FusedConv" not in found
-    assert "Relu" not in found
-    assert found.count("Softmax") == 1
+    operators = kernels(quantize_by(model, tmp_path), tmp_path, networks.pictures(1))
+    assert operators.count("QLinearConv") == 5
+    assert operators.count("QLinearAdd") == 2
+    assert "Conv" not in operators
+    assert "FusedConv" not in operators
+    assert "Relu" not in operators
+    assert operators.count("Softmax") == 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
 def test_every_convolution_runs_in_int8_in_openvino(model: Model, tmp_path: Path) -> None:
-    quantized = made(model, tmp_path, StaticOptions.for_target(Target("openvino", "cpu", "int8")))
+    quantized = quantize_by(model, tmp_path, StaticOptions.for_target(Target("openvino", "cpu", "int8")))
     convolutions = [kind for layer, kind in openvino_types(quantized, networks.pictures(1)) if layer == "Convolution"]
     assert len(convolutions) == 5
     assert all(kind.endswith("_I8") for kind in convolutions)
 
 
 def test_inputs_outputs_and_the_head_stay_in_float(model: Model, tmp_path: Path) -> None:
-    graph = onnx.load(made(model, tmp_path).path).graph
-    assert [one.type.tensor_type.elem_type for one in (*graph.input, *graph.output)] == [1, 1]
-    makers = {name: one for one in graph.node for name in one.output}
-    head = next(one for one in graph.node if one.op_type == "Gemm")
+    graph = onnx.load(quantize_by(model, tmp_path).path).graph
+    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == [1, 1]
+    makers = {name: node for node in graph.node for name in node.output}
+    head = next(node for node in graph.node if node.op_type == "Gemm")
     assert head.input[1] == "w5"
-    softmax = next(one for one in graph.node if one.op_type == "Softmax")
+    softmax = next(node for node in graph.node if node.op_type == "Softmax")
     assert makers[softmax.input[0]].op_type == "Gemm"
 
 
 def test_weights_have_a_scale_for_each_channel_and_biases_the_product_of_scales(model: Model, tmp_path: Path) -> None:
-    quantized = made(
+    quantized = quantize_by(
         model, tmp_path, StaticOptions(weights="minmax", space_to_depth=False, activations="uint8", weight_bits=8)
     )
-    original, found = networks.stored(model), networks.stored(quantized)
+    original, stored = networks.stored(model), networks.stored(quantized)
     graph = onnx.load(quantized.path).graph
-    dequantizers = {one.output[0]: one for one in graph.node if one.op_type == "DequantizeLinear"}
-    conv = next(one for one in graph.node if one.name == "conv1")
-    values, scales, zeros = (found[name] for name in dequantizers[conv.input[1]].input)
+    dequantizers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    conv = next(node for node in graph.node if node.name == "conv1")
+    values, scales, zeros = (stored[name] for name in dequantizers[conv.input[1]].input)
     np.testing.assert_allclose(scales, np.abs(original["w1"]).max(axis=(1, 2, 3)) / 127, rtol=1e-6)
     assert values.dtype == np.int8
     assert not zeros.any()
     bias = dequantizers[conv.input[2]]
-    np.testing.assert_allclose(found[bias.input[1]], scales * found[dequantizers[conv.input[0]].input[1]], rtol=1e-6)
-    assert found[bias.input[0]].dtype == np.int32
+    np.testing.assert_allclose(stored[bias.input[1]], scales * stored[dequantizers[conv.input[0]].input[1]], rtol=1e-6)
+    assert stored[bias.input[0]].dtype == np.int32
     np.testing.assert_allclose(
-        found[bias.input[0]] * found[bias.input[1]].astype(float),
+        stored[bias.input[0]] * stored[bias.input[1]].astype(float),
         original["b1"],
-        atol=0.51 * found[bias.input[1]].max(),
+        atol=0.51 * stored[bias.input[1]].max(),
     )
 
 
 def test_zero_points_of_what_comes_out_of_a_relu_are_the_least_integer(model: Model, tmp_path: Path) -> None:
     kinds: tuple[tuple[ActivationType, int], ...] = (("uint8", 0), ("int8", -128))
     for dtype, least in kinds:
-        quantized = made(model, tmp_path, StaticOptions(activations=dtype))
-        graph, found = onnx.load(quantized.path).graph, networks.stored(quantized)
-        pairs = {one.input[0]: found[one.input[2]] for one in graph.node if one.op_type == "QuantizeLinear"}
+        quantized = quantize_by(model, tmp_path, StaticOptions(activations=dtype))
+        graph, stored = onnx.load(quantized.path).graph, networks.stored(quantized)
+        pairs = {node.input[0]: stored[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"}
         assert {name: int(pairs[name]) for name in ("r0", "r1", "r2", "r3")} == dict.fromkeys(
             ("r0", "r1", "r2", "r3"), least
         )
@@ -152,7 +152,7 @@ def test_int8_activations_answer_as_uint8_ones_do(model: Model, tmp_path: Path) 
     answers = []
     kinds: tuple[ActivationType, ...] = ("uint8", "int8")
     for dtype in kinds:
-        quantized = made(model, tmp_path, StaticOptions(activations=dtype, weight_bits=8))
+        quantized = quantize_by(model, tmp_path, StaticOptions(activations=dtype, weight_bits=8))
         answers.append(networks.run(quantized, batch, "onnxruntime:cpu:int8"))
     np.testing.assert_allclose(answers[0], answers[1], atol=2e-3)
 
@@ -176,9 +176,9 @@ def test_a_deeper_first_convolution_is_exact(tmp_path: Path, size: int, kernel: 
         shape = [3, size, size]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", *shape], ["N", 2, "h", "w"]], constants)
     batch = rng.normal(size=(3, *shape)).astype(np.float32)
-    deep = made(model, tmp_path, StaticOptions(), batch=batch)
+    deep = quantize_by(model, tmp_path, StaticOptions(), batch=batch)
     (tmp_path / "plain").mkdir()
-    plain = made(model, tmp_path / "plain", StaticOptions(space_to_depth=False), batch=batch)
+    plain = quantize_by(model, tmp_path / "plain", StaticOptions(space_to_depth=False), batch=batch)
     assert ("Split" in networks.operators(deep)) == (size % 2 == 0)
     assert "Split" not in networks.operators(plain)
     np.testing.assert_array_equal(
@@ -204,21 +204,21 @@ def test_an_average_before_the_head_is_not_rounded_to_eight_bits(tmp_path: Path,
     table = quantize.Calibration(ranges=dict.fromkeys("xcd", (0.0, 255.0)))
     quantized = quantize.static(network, table, tmp_path, StaticOptions.for_target(target))
     values = np.random.default_rng(0).integers(0, 256, (1, 8, 4, 4)).astype(np.float32)
-    found = networks.run(quantized, values, str(target))
+    answers = networks.run(quantized, values, str(target))
     # Whole numbers are on the grid; their averages are sixteenths.
-    assert np.abs(found - values.mean(axis=(2, 3))).max() < 0.01
-    assert np.abs(found - np.rint(found)).max() > 0.1
+    assert np.abs(answers - values.mean(axis=(2, 3))).max() < 0.01
+    assert np.abs(answers - np.rint(answers)).max() > 0.1
 
 
 def test_operators_to_keep_stay_in_float_and_unknown_ones_are_named(model: Model, tmp_path: Path) -> None:
-    quantized = made(model, tmp_path, StaticOptions(keep_float=("conv1",)))
-    conv = next(one for one in onnx.load(quantized.path).graph.node if one.name == "conv1")
+    quantized = quantize_by(model, tmp_path, StaticOptions(keep_float=("conv1",)))
+    conv = next(node for node in onnx.load(quantized.path).graph.node if node.name == "conv1")
     assert conv.input[1] == "w1"
     assert kernels(quantized, tmp_path, networks.pictures(1)).count("QLinearConv") == 4
     with pytest.raises(BuildError, match="unknown operators in keep_float: 'conv9'"):
-        made(model, tmp_path, StaticOptions(keep_float=("conv9",)))
+        quantize_by(model, tmp_path, StaticOptions(keep_float=("conv9",)))
     with pytest.raises(BuildError, match="nothing in it to quantize"):
-        made(model, tmp_path, StaticOptions(operators=("Concat",)))
+        quantize_by(model, tmp_path, StaticOptions(operators=("Concat",)))
     with pytest.raises(InputError, match="can't be quantized: Softmax"):
         StaticOptions(operators=("Softmax",))
 
@@ -242,7 +242,7 @@ def test_constant_activations_survive(tmp_path: Path, value: float, method: str)
     ]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 6, 6], ["N", 2, 4, 4]], constants)
     batch = np.ones((2, 3, 6, 6), np.float32)
-    quantized = made(model, tmp_path, method=method, batch=batch)
+    quantized = quantize_by(model, tmp_path, method=method, batch=batch)
     expected = networks.run(model, batch)
     np.testing.assert_allclose(networks.run(quantized, batch, "onnxruntime:cpu:int8"), expected, atol=0.05)
 
@@ -263,7 +263,7 @@ def test_the_processor_decides_about_types_and_bits(monkeypatch: pytest.MonkeyPa
 
 
 def test_seven_bits_reach_the_file(model: Model, tmp_path: Path) -> None:
-    stored = networks.stored(made(model, tmp_path, StaticOptions(weight_bits=7)))
+    stored = networks.stored(quantize_by(model, tmp_path, StaticOptions(weight_bits=7)))
     assert max(int(np.abs(value.astype(int)).max()) for value in stored.values() if value.dtype == np.int8) == 63
 
 
@@ -297,10 +297,10 @@ def test_concatenations_shuffles_and_pools_stay_in_int8(tmp_path: Path) -> None:
     ]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 16, 16], ["N", 3]], constants)
     batch = rng.normal(size=(8, 3, 16, 16)).astype(np.float32)
-    quantized = made(model, tmp_path, batch=batch)
-    found = kernels(quantized, tmp_path, batch[:1])
-    assert found.count("QLinearConv") == 4
-    assert "Conv" not in found
+    quantized = quantize_by(model, tmp_path, batch=batch)
+    operators = kernels(quantized, tmp_path, batch[:1])
+    assert operators.count("QLinearConv") == 4
+    assert "Conv" not in operators
     np.testing.assert_allclose(
         networks.run(quantized, batch, "onnxruntime:cpu:int8"), networks.run(model, batch), atol=0.05
     )
@@ -318,11 +318,13 @@ def test_a_head_that_is_a_convolution_stays_in_float_unless_told(tmp_path: Path)
     batch = rng.normal(size=(4, 3, 8, 8)).astype(np.float32)
     heads = [
         next(
-            one
-            for one in onnx.load(made(model, tmp_path, StaticOptions(float_heads=kept), batch=batch).path).graph.node
-            if one.name == "head"
+            node
+            for node in onnx.load(
+                quantize_by(model, tmp_path, StaticOptions(float_heads=in_float), batch=batch).path
+            ).graph.node
+            if node.name == "head"
         )
-        for kept in (True, False)
+        for in_float in (True, False)
     ]
     assert heads[0].input[1] == "b"
     assert heads[1].input[1] != "b"
@@ -339,7 +341,7 @@ def test_shared_weights_are_stored_once(tmp_path: Path) -> None:
         node("Conv", ["s", "b"], ["y"]),
     ]
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 8, 8], ["N", 4, 8, 8]], constants)
-    quantized = made(model, tmp_path, batch=rng.normal(size=(4, 3, 8, 8)).astype(np.float32))
+    quantized = quantize_by(model, tmp_path, batch=rng.normal(size=(4, 3, 8, 8)).astype(np.float32))
     assert sum(value.dtype == np.int8 and value.ndim == 4 for value in networks.stored(quantized).values()) == 1
 
 
@@ -377,12 +379,12 @@ def test_open_nsfw_runs_all_convolutions_in_int8(
     nsfw: Model, nsfw_table: quantize.Calibration, tensors: Array, tmp_path: Path
 ) -> None:
     quantized = quantize.static(nsfw, nsfw_table, tmp_path)
-    found = kernels(quantized, tmp_path, tensors[:1])
-    assert found.count("QLinearConv") == 53
-    assert found.count("QLinearAdd") == 16
-    assert found.count("Split") == 1
+    operators = kernels(quantized, tmp_path, tensors[:1])
+    assert operators.count("QLinearConv") == 53
+    assert operators.count("QLinearAdd") == 16
+    assert operators.count("Split") == 1
     assert not {"Conv", "FusedConv", "Relu", "MaxPool"} & set(
-        found
+        operators
     )  # MaxPool in NCHW is 30 times slower than NhwcMaxPool.
 
 
@@ -397,7 +399,9 @@ def test_open_nsfw_runs_all_convolutions_in_int8_in_openvino(
 
 
 def test_options_for_a_target_can_be_changed(model: Model, tmp_path: Path) -> None:
-    quantized = made(
+    quantized = quantize_by(
         model, tmp_path, replace(StaticOptions.for_target(Target("openvino", "cpu", "int8")), bias="int32")
     )
-    assert any(numpy_helper.to_array(one).dtype == np.int32 for one in onnx.load(quantized.path).graph.initializer)
+    assert any(
+        numpy_helper.to_array(tensor).dtype == np.int32 for tensor in onnx.load(quantized.path).graph.initializer
+    )

@@ -22,10 +22,10 @@ CARDS = ["open_nsfw", "open_nsfw_tf"]
 
 
 def card(name: str = "open_nsfw") -> dict[str, Any]:
-    found: dict[str, Any] = tomllib.loads(
+    data: dict[str, Any] = tomllib.loads(
         files("plimsoll").joinpath(f"zoo/cards/{name}.toml").read_text(encoding="utf-8")
     )["spec"]
-    return found
+    return data
 
 
 def with_steps(*steps: dict[str, Any]) -> dict[str, Any]:
@@ -250,20 +250,20 @@ def test_a_name_is_a_name(name: str) -> None:
 
 
 def test_schema_is_a_json_schema_that_describes_the_cards() -> None:
-    found = schema()
-    assert found["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert json.loads(json.dumps(found)) == found
-    _follow(found, found)
-    assert set(found["properties"]) == set(Spec.model_fields)
+    document = schema()
+    assert document["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert json.loads(json.dumps(document)) == document
+    _follow(document, document)
+    assert set(document["properties"]) == set(Spec.model_fields)
     for name in CARDS:
-        assert _accepts(found, found, card(name)), name
+        assert _accepts(document, document, card(name)), name
     for wrong in (
         {**card(), "extra": 1},
         {**card(), "name": 5},
         {**card(), "input": {"steps": []}},
         with_steps({"step": "blur"}),
     ):
-        assert not _accepts(found, found, wrong)
+        assert not _accepts(document, document, wrong)
 
 
 def _follow(node: Any, root: dict[str, Any]) -> None:

@@ -36,21 +36,21 @@ def spec(head: str, **output: Any) -> Spec:
 
 
 def task(head: str, **output: Any) -> DetectTask:
-    made = decoder(spec(head, **output))
-    assert isinstance(made, DetectTask)
-    return made
+    detect = decoder(spec(head, **output))
+    assert isinstance(detect, DetectTask)
+    return detect
 
 
 def listed(answer: Any) -> Found:
     assert isinstance(answer, Detection)
-    return [(one.label, one.score, list(one.box)) for one in answer.boxes]
+    return [(box.label, box.score, list(box.box)) for box in answer.boxes]
 
 
-def same(found: Found, expected: Found) -> None:
-    assert [one[0] for one in found] == [one[0] for one in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one[1] == pytest.approx(other[1], rel=1e-5)
-        assert one[2] == pytest.approx(other[2], abs=1e-2)
+def same(boxes: Found, expected: Found) -> None:
+    assert [box[0] for box in boxes] == [box[0] for box in expected]
+    for box, expected_box in zip(boxes, expected, strict=True):
+        assert box[1] == pytest.approx(expected_box[1], rel=1e-5)
+        assert box[2] == pytest.approx(expected_box[2], abs=1e-2)
 
 
 def ultralytics(prediction: Array, confidence: float, iou: float, most: int, *, objectness: bool) -> Found:
@@ -67,16 +67,16 @@ def ultralytics(prediction: Array, confidence: float, iou: float, most: int, *, 
     order = confidences.argsort()[::-1]
     boxes, confidences, classes = boxes[order], confidences[order], classes[order]
     apart = boxes + classes[:, None] * 7680.0
-    kept: list[int] = []
-    for place in range(len(apart)):
-        corners = [np.maximum(apart[place, :2], apart[other, :2]) for other in kept]
-        ends = [np.minimum(apart[place, 2:], apart[other, 2:]) for other in kept]
+    chosen: list[int] = []
+    for index in range(len(apart)):
+        corners = [np.maximum(apart[index, :2], apart[other, :2]) for other in chosen]
+        ends = [np.minimum(apart[index, 2:], apart[other, 2:]) for other in chosen]
         shared = [np.prod(np.clip(end - start, 0, None)) for start, end in zip(corners, ends, strict=True)]
-        own = np.prod(apart[place, 2:] - apart[place, :2])
-        others = [np.prod(apart[other, 2:] - apart[other, :2]) for other in kept]
-        if all(one / (own + other - one) <= iou for one, other in zip(shared, others, strict=True)):
-            kept.append(place)
-    return [(LABELS[classes[place]], float(confidences[place]), boxes[place].tolist()) for place in kept[:most]]
+        own = np.prod(apart[index, 2:] - apart[index, :2])
+        others = [np.prod(apart[other, 2:] - apart[other, :2]) for other in chosen]
+        if all(box / (own + other - box) <= iou for box, other in zip(shared, others, strict=True)):
+            chosen.append(index)
+    return [(LABELS[classes[index]], float(confidences[index]), boxes[index].tolist()) for index in chosen[:most]]
 
 
 def predictions(seed: int, boxes: int = 200) -> Array:
@@ -114,18 +114,18 @@ def test_yolov8_is_ultralytics_procedure(seed: int, confidence: float, iou: floa
 
 def test_the_caller_s_threshold_replaces_the_spec_s() -> None:
     batch = predictions(1)
-    made = task("yolov5", confidence=0.9)
-    assert len(made.decode({"x": batch}, 0.1)[0].boxes) > len(made.decode({"x": batch})[0].boxes)
-    assert made.threshold == 0.9
+    detector = task("yolov5", confidence=0.9)
+    assert len(detector.decode({"x": batch}, 0.1)[0].boxes) > len(detector.decode({"x": batch})[0].boxes)
+    assert detector.threshold == 0.9
     exact = np.array([[[10, 10, 4, 4, 1, 0.5, 0, 0]]], np.float32)
     assert len(task("yolov5", confidence=0.5).decode({"x": exact})[0].boxes) == 1, "from the threshold on"
 
 
 def test_half_precision_is_read_as_well() -> None:
     batch = predictions(2)[:, :50]
-    found = task("yolov5").decode({"x": batch.astype(np.float16)})[0].boxes
-    assert found
-    assert found[0].score == pytest.approx(task("yolov5").decode({"x": batch})[0].boxes[0].score, abs=0.01)
+    boxes = task("yolov5").decode({"x": batch.astype(np.float16)})[0].boxes
+    assert boxes
+    assert boxes[0].score == pytest.approx(task("yolov5").decode({"x": batch})[0].boxes[0].score, abs=0.01)
 
 
 def test_boxes_come_into_the_picture_and_are_clipped_to_it() -> None:
@@ -166,7 +166,7 @@ def test_a_second_suppression_looks_across_labels() -> None:
     raw = {"x": np.ascontiguousarray(rows.T[np.newaxis])}
 
     def labels(**output: Any) -> list[str]:
-        return [one.label for one in task("yolov8", iou=0.3, **output).decode(raw)[0].boxes]
+        return [box.label for box in task("yolov8", iou=0.3, **output).decode(raw)[0].boxes]
 
     assert labels() == ["cat", "dog", "bird"]
     assert labels(class_agnostic_iou=0.7) == ["cat", "bird"]
@@ -202,8 +202,8 @@ def test_the_box_coder_undoes_its_encoding(seed: int) -> None:
 
 
 def test_the_box_coder_by_hand() -> None:
-    found = decode_boxes(np.array([[1.0, -2.0, 5 * np.log(2), 0.0]]), np.array([[0.5, 0.4, 0.2, 0.1]]), (10, 10, 5, 5))
-    np.testing.assert_allclose(found, [[0.38 - 0.05, 0.52 - 0.2, 0.38 + 0.05, 0.52 + 0.2]])
+    boxes = decode_boxes(np.array([[1.0, -2.0, 5 * np.log(2), 0.0]]), np.array([[0.5, 0.4, 0.2, 0.1]]), (10, 10, 5, 5))
+    np.testing.assert_allclose(boxes, [[0.38 - 0.05, 0.52 - 0.2, 0.38 + 0.05, 0.52 + 0.2]])
     caffe = decode_boxes(np.array([[1.0, -2.0, 0.0, 0.0]]), np.array([[0.5, 0.4, 0.2, 0.1]]), (10, 10, 5, 5))
     np.testing.assert_allclose(
         (caffe[0, :2] + caffe[0, 2:]) / 2, [0.4 - 0.1 * 2 * 0.1, 0.5 + 0.1 * 1 * 0.2]
@@ -228,7 +228,7 @@ def test_ssd(background: bool, activation: str, named: bool) -> None:
         "sigmoid": np.log(np.maximum(scores, 1e-9) / np.maximum(1 - scores, 1e-9)),
     }[activation]
     outputs = {"scores": given_.astype(np.float32), "boxes": np.zeros((1, 3, 1, 4), np.float32)}
-    made = task(
+    detector = task(
         "ssd",
         anchors=ANCHORS,
         normalized=True,
@@ -237,17 +237,19 @@ def test_ssd(background: bool, activation: str, named: bool) -> None:
     )
     if background and not named:
         with pytest.raises(ModelError, match="which one has the locations"):
-            made.decode(outputs, geometries=[GEOMETRY])
+            detector.decode(outputs, geometries=[GEOMETRY])
         return
-    answer = made.decode(outputs, geometries=[GEOMETRY])[0]
+    answer = detector.decode(outputs, geometries=[GEOMETRY])[0]
     same(listed(answer), [("dog", 0.9, [192, 0, 448, 168]), ("cat", 0.8, [832, 552, 1088, 720])])
 
 
 def test_ssd_takes_the_offsets_of_each_anchor() -> None:
     boxes = np.array([[0.1, 0.1, 0.5, 0.3], [0.4, 0.4, 0.6, 0.6], [0.6, 0.5, 0.9, 1.0]])
     locations = np.array([[encode(*pair) for pair in zip(boxes, np.array(ANCHORS), strict=True)]], np.float32)
-    made = task("ssd", anchors=[[value * 640 for value in anchor] for anchor in ANCHORS], tensors=["boxes", "scores"])
-    answer = made.decode({"boxes": locations, "scores": PROBABILITIES})[0]
+    detector = task(
+        "ssd", anchors=[[value * 640 for value in anchor] for anchor in ANCHORS], tensors=["boxes", "scores"]
+    )
+    answer = detector.decode({"boxes": locations, "scores": PROBABILITIES})[0]
     same(listed(answer), [("dog", 0.9, [64, 64, 192, 320]), ("cat", 0.8, [320, 384, 640, 576])])
 
 
@@ -383,11 +385,11 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Array], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("head", "output", "outputs", "told"), BAD)
+@pytest.mark.parametrize(("head", "output", "outputs", "words"), BAD)
 def test_outputs_that_do_not_fit_are_refused_in_words(
-    head: str, output: dict[str, Any], outputs: dict[str, Array], told: str
+    head: str, output: dict[str, Any], outputs: dict[str, Array], words: str
 ) -> None:
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=words) as caught:
         task(head, **output).decode(outputs)
     assert caught.value.hint
 
@@ -395,7 +397,7 @@ def test_outputs_that_do_not_fit_are_refused_in_words(
 @pytest.mark.parametrize("head", ["yolov5", "yolov8"])
 def test_no_boxes_at_all(head: str) -> None:
     empty = np.zeros((2, 0, 8) if head == "yolov5" else (2, 7, 0), np.float32)
-    assert [one.boxes for one in task(head).decode({"x": empty}, geometries=[GEOMETRY, GEOMETRY])] == [(), ()]
+    assert [box.boxes for box in task(head).decode({"x": empty}, geometries=[GEOMETRY, GEOMETRY])] == [(), ()]
 
 
 def test_an_ssd_needs_anchors() -> None:

@@ -18,7 +18,7 @@ GEOMETRY = ImageGeometry(1280, 720, 640, 640, (2.0, 1.5), (0.0, -280.0), (0.0, 0
 
 
 def task(**output: Any) -> LandmarksTask:
-    made = decoder(
+    landmarks = decoder(
         validate(
             {
                 "name": "it",
@@ -27,8 +27,8 @@ def task(**output: Any) -> LandmarksTask:
             }
         )
     )
-    assert isinstance(made, LandmarksTask)
-    return made
+    assert isinstance(landmarks, LandmarksTask)
+    return landmarks
 
 
 @pytest.mark.parametrize("shape", [(1, 4), (1, 2, 2), (1, 1, 1, 4)])
@@ -54,13 +54,13 @@ def test_depth_is_on_the_scale_of_x(normalized: bool) -> None:
 
 def test_presence() -> None:
     outputs = {"points": np.zeros((2, 4), np.float32), "there": np.array([[0.1], [0.9]], np.float32)}
-    made = task(tensor="points", presence="there")
-    both = made.decode(outputs)
-    assert [one.presence for one in both] == [0.1, 0.9]
-    assert [len(one.points) for one in both] == [2, 2], "the Spec has no threshold; the caller may give one"
-    assert [one.row()["points"] for one in made.decode(outputs, 0.5)] == [[], [[0.0, 0.0], [0.0, 0.0]]]
+    landmarks = task(tensor="points", presence="there")
+    both = landmarks.decode(outputs)
+    assert [answer.presence for answer in both] == [0.1, 0.9]
+    assert [len(answer.points) for answer in both] == [2, 2], "the Spec has no threshold; the caller may give one"
+    assert [answer.row()["points"] for answer in landmarks.decode(outputs, 0.5)] == [[], [[0.0, 0.0], [0.0, 0.0]]]
     assert both[1].brief() == "2 points, presence 0.9000"
-    assert made.empty_row() == {"points": None, "presence": None}
+    assert landmarks.empty_row() == {"points": None, "presence": None}
 
 
 GOOD = np.zeros((1, 4), np.float32)
@@ -86,10 +86,10 @@ BAD: list[tuple[dict[str, Any], dict[str, NDArray[Any]], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("output", "outputs", "told"), BAD)
+@pytest.mark.parametrize(("output", "outputs", "words"), BAD)
 def test_outputs_that_do_not_fit_are_refused_in_words(
-    output: dict[str, Any], outputs: dict[str, NDArray[Any]], told: str
+    output: dict[str, Any], outputs: dict[str, NDArray[Any]], words: str
 ) -> None:
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=words) as caught:
         task(**output).decode(outputs)
     assert caught.value.hint

@@ -66,10 +66,10 @@ def opened(tmp_path: Path) -> Open:
 def box(predictor: Predictor, data: bytes) -> tuple[float, float, float, float]:
     answer = predictor.predict(data)
     assert isinstance(answer, Detection)
-    (found,) = answer.boxes
-    assert found.label == "white"
-    assert found.score == pytest.approx(1.0, abs=1e-4)
-    return found.box
+    (box,) = answer.boxes
+    assert box.label == "white"
+    assert box.score == pytest.approx(1.0, abs=1e-4)
+    return box.box
 
 
 @pytest.mark.parametrize("steps", EXACT.values(), ids=EXACT)
@@ -91,14 +91,14 @@ def test_every_head(opened: Open, example_photos: list[Path], head: str) -> None
         )
 
 
-@pytest.mark.parametrize("place", range(2, 10))
-def test_photographs_of_any_size(opened: Open, example_photos: list[Path], place: int) -> None:
+@pytest.mark.parametrize("index", range(2, 10))
+def test_photographs_of_any_size(opened: Open, example_photos: list[Path], index: int) -> None:
     """No edge lies on a pixel's of the input: one of the input's pixels is as near as it gets, and with an enlarged
     picture one of the picture's."""
-    with Image.open(example_photos[place]) as photo:
+    with Image.open(example_photos[index]) as photo:
         size = photo.size
     rectangle = (size[0] // 3 + 5, size[1] // 4 + 3, size[0] // 3 + 92, size[1] // 4 + 71)
-    data = encoded(picture(example_photos[place], size, rectangle), "JPEG")
+    data = encoded(picture(example_photos[index], size, rectangle), "JPEG")
     for side in (320, 640):
         with opened("yolov8", [{"step": "resize", "fit": "letterbox", "width": side, "height": side}]) as predictor:
             assert box(predictor, data) == pytest.approx(rectangle, abs=max(1.0, max(size) / side))
@@ -147,30 +147,30 @@ def test_masks(opened: Open, example_photos: list[Path], kind: str, orientation:
     with opened("segment", EXACT[kind], exif_orientation=True) as predictor:
         answer = predictor.predict(encoded(picture(example_photos[3], SIZE, RECTANGLE), "JPEG", orientation))
     assert isinstance(answer, Segmentation)
-    found = answer.pixels()
-    assert found.shape == SIZE[::-1]
+    pixels = answer.pixels()
+    assert pixels.shape == SIZE[::-1]
     x0, y0, x1, y1 = RECTANGLE
-    drawn = np.zeros(found.shape, bool)
+    drawn = np.zeros(pixels.shape, bool)
     drawn[y0:y1, x0:x1] = True
-    assert ((found == 1) != drawn).sum() <= 4, "interpolation may round the four corners by a pixel"
-    assert set(np.unique(found[~drawn]).tolist()) == ({0, 65_535} if "crop" in kind else {0})
+    assert ((pixels == 1) != drawn).sum() <= 4, "interpolation may round the four corners by a pixel"
+    assert set(np.unique(pixels[~drawn]).tolist()) == ({0, 65_535} if "crop" in kind else {0})
     if "crop" in kind:
-        across, down = (found == 65_535).all(axis=0), (found == 65_535).all(axis=1)
+        across, down = (pixels == 65_535).all(axis=0), (pixels == 65_535).all(axis=1)
         assert (across.sum(), down.sum()) == (512 - 320, 352 - 320), "the crop sees 320 x 320 of the picture's pixels"
 
 
 def test_streams_tell_every_picture_its_own_place(opened: Open, example_photos: list[Path], tmp_path: Path) -> None:
     """Pictures of different sizes in one batch: each box in its own picture's pixels."""
     drawn, paths = [], []
-    for place, photo in enumerate(example_photos[:7]):
-        size = (512 + 64 * place, 320 + 32 * (place % 3))
-        rectangle = (64 + 32 * place, 96, 224 + 32 * place, 192)
-        path = tmp_path / f"{place}.png"
+    for index, photo in enumerate(example_photos[:7]):
+        size = (512 + 64 * index, 320 + 32 * (index % 3))
+        rectangle = (64 + 32 * index, 96, 224 + 32 * index, 192)
+        path = tmp_path / f"{index}.png"
         path.write_bytes(encoded(picture(photo, size, rectangle)))
         drawn.append(rectangle)
         paths.append(path)
     with opened("yolov8", [{"step": "resize", "fit": "letterbox", "width": 448, "height": 448}]) as predictor:
-        answers = [one.answer for one in predictor.predict_many(paths, batch=3)]
+        answers = [result.answer for result in predictor.predict_many(paths, batch=3)]
     for answer, rectangle, path in zip(answers, drawn, paths, strict=True):
         assert isinstance(answer, Detection)
         with Image.open(path) as image:
@@ -188,5 +188,5 @@ def test_classification_looks_at_no_picture_twice(monkeypatch: pytest.MonkeyPatc
     """Where no positions are asked for, none are worked out."""
     with slow(tmp_path) as predictor:
         monkeypatch.setattr("plimsoll.preprocessing.preprocessor.geometry_of", None)
-        assert all(one.error is None for one in predictor.predict_many(pictures(tmp_path)))
+        assert all(result.error is None for result in predictor.predict_many(pictures(tmp_path)))
         assert predictor.prepare(Path(pictures(tmp_path)[0]))[1] is None

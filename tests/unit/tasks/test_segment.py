@@ -25,7 +25,7 @@ LABELS = ["sky", "sea", "sand"]
 
 
 def task(**output: Any) -> SegmentTask:
-    made = decoder(
+    segmenter = decoder(
         validate(
             {
                 "name": "it",
@@ -34,8 +34,8 @@ def task(**output: Any) -> SegmentTask:
             }
         )
     )
-    assert isinstance(made, SegmentTask)
-    return made
+    assert isinstance(segmenter, SegmentTask)
+    return segmenter
 
 
 def geometry(width: int, height: int) -> ImageGeometry:
@@ -72,19 +72,22 @@ def test_labels_are_decided_on_interpolated_values(
     plain = bilinear(values.astype(np.float64), *size)
     if planes == 1:
         expected, sure = (plain[:, :, 0] >= 0.1).astype(int), np.abs(plain[:, :, 0] - 0.1) > 1e-5
-        found = labels_at(
+        labels = labels_at(
             values,
             _at(size[0], cells[1]),
             _at(size[1], cells[0]),
-            lambda one: (one[..., 0] >= np.float32(0.1)).astype(np.uint16),
+            lambda scores: (scores[..., 0] >= np.float32(0.1)).astype(np.uint16),
         )
     else:
         best = np.sort(plain, axis=2)
         expected, sure = plain.argmax(axis=2), best[:, :, -1] - best[:, :, -2] > 1e-5
-        found = labels_at(
-            values, _at(size[0], cells[1]), _at(size[1], cells[0]), lambda one: one.argmax(axis=-1).astype(np.uint16)
+        labels = labels_at(
+            values,
+            _at(size[0], cells[1]),
+            _at(size[1], cells[0]),
+            lambda scores: scores.argmax(axis=-1).astype(np.uint16),
         )
-    np.testing.assert_array_equal(found[sure], expected[sure])
+    np.testing.assert_array_equal(labels[sure], expected[sure])
 
 
 def _at(pixels: int, cells: int) -> Array:
@@ -97,8 +100,8 @@ def test_the_largest_plane_is_the_label(layout: str, activation: str) -> None:
     planes = np.random.default_rng(3).normal(size=(2, 15, 20, 3)).astype(np.float32)
     raw = planes if layout == "NHWC" else planes.transpose(0, 3, 1, 2)
     answers = task(layout=layout, activation=activation).decode({"x": raw}, geometries=[geometry(80, 60)] * 2)
-    for answer, one in zip(answers, planes, strict=True):
-        np.testing.assert_array_equal(answer.pixels(), bilinear(one, 80, 60).argmax(axis=2))
+    for answer, plane in zip(answers, planes, strict=True):
+        np.testing.assert_array_equal(answer.pixels(), bilinear(plane, 80, 60).argmax(axis=2))
     alone = task(layout=layout).decode({"x": raw})[0]
     np.testing.assert_array_equal(alone.pixels(), planes[0].argmax(axis=2))
 
@@ -108,9 +111,9 @@ def test_a_single_plane_has_a_threshold(shape: tuple[int, ...]) -> None:
     logits = np.random.default_rng(4).normal(size=shape).astype(np.float32)
     there = logits.reshape(15, 20) >= 1.0986123  # logit of 0.75
     for labels, below, above in ((["object"], NO_LABEL, 0), (["nothing", "object"], 0, 1)):
-        made = task(labels=labels, activation="sigmoid", threshold=0.75)
-        np.testing.assert_array_equal(made.decode({"x": logits})[0].pixels(), np.where(there, above, below))
-        assert made.decode({"x": logits}, 0.0)[0].shares == {"object": 1.0}
+        segmenter = task(labels=labels, activation="sigmoid", threshold=0.75)
+        np.testing.assert_array_equal(segmenter.decode({"x": logits})[0].pixels(), np.where(there, above, below))
+        assert segmenter.decode({"x": logits}, 0.0)[0].shares == {"object": 1.0}
     row = task(labels=["object"], activation="sigmoid").decode({"x": np.full(shape, -5, np.float32)})[0]
     assert row.row() == {"mask": {"size": [15, 20], "labels": [], "rle": {}}}
     assert row.brief() == "no label"
@@ -120,13 +123,13 @@ def test_a_single_plane_has_a_threshold(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("shape", [(1, 15, 20), (1, 1, 15, 20), (1, 15, 20, 1)])
 def test_a_network_that_gives_labels_itself(shape: tuple[int, ...]) -> None:
     labels = np.random.default_rng(5).integers(0, 3, shape)
-    found = task().decode({"x": labels}, geometries=[geometry(80, 60)])[0].pixels()
-    np.testing.assert_array_equal(found, labels.reshape(15, 20).repeat(4, axis=0).repeat(4, axis=1))
+    pixels = task().decode({"x": labels}, geometries=[geometry(80, 60)])[0].pixels()
+    np.testing.assert_array_equal(pixels, labels.reshape(15, 20).repeat(4, axis=0).repeat(4, axis=1))
 
 
 def decoded(counts: list[int], size: list[int]) -> Array:
     """Read COCO's uncompressed run lengths: columns one after another, first those without."""
-    flat = np.concatenate([np.full(count, place % 2) for place, count in enumerate(counts)])
+    flat = np.concatenate([np.full(count, index % 2) for index, count in enumerate(counts)])
     return flat.reshape(size[1], size[0]).T.astype(bool)
 
 
@@ -137,16 +140,16 @@ def test_runs_say_what_the_pixels_say(seed: int, height: int, width: int) -> Non
         .choice([0, 1, 2, NO_LABEL], (height, width), p=[0.5, 0.3, 0.1, 0.1])
         .astype(np.uint16)
     )
-    found = LabelMap.of(pixels)
-    np.testing.assert_array_equal(found.pixels(), pixels)
-    assert found.areas() == {label: int((pixels == label).sum()) for label in found.areas()}
-    assert set(found.areas()) == set(np.unique(pixels).tolist()) - {NO_LABEL}
-    assert list(found.areas().values()) == sorted(found.areas().values(), reverse=True)
+    label_map = LabelMap.of(pixels)
+    np.testing.assert_array_equal(label_map.pixels(), pixels)
+    assert label_map.areas() == {label: int((pixels == label).sum()) for label in label_map.areas()}
+    assert set(label_map.areas()) == set(np.unique(pixels).tolist()) - {NO_LABEL}
+    assert list(label_map.areas().values()) == sorted(label_map.areas().values(), reverse=True)
     for label in (0, 1, 2):
-        counts = found.counts(label)
+        counts = label_map.counts(label)
         np.testing.assert_array_equal(decoded(counts, [height, width]), pixels == label)
         assert all(counts[1:]), "only the first run may be empty"
-    shown = np.asarray(Image.open(io.BytesIO(found.png())))
+    shown = np.asarray(Image.open(io.BytesIO(label_map.png())))
     np.testing.assert_array_equal(shown, np.where(pixels == NO_LABEL, 255, pixels))
 
 
@@ -169,13 +172,13 @@ def test_a_row_and_its_picture() -> None:
     assert answer.row(1)["mask"]["labels"] == [{"label": "sea", "share": 0.625}]
     assert answer.row(1)["mask"]["rle"].keys() == {"sea"}
     assert answer.brief() == "sea 62.5 %, sky 25.0 %, sand 12.5 %"
-    asked = answer.row(masks="png")["mask"]
-    assert asked.keys() == {"size", "labels", "png"}
-    image = Image.open(io.BytesIO(base64.b64decode(asked["png"])))
+    mask = answer.row(masks="png")["mask"]
+    assert mask.keys() == {"size", "labels", "png"}
+    image = Image.open(io.BytesIO(base64.b64decode(mask["png"])))
     assert (image.mode, image.size) == ("P", (4, 2))
     np.testing.assert_array_equal(np.asarray(image), [[0, 1, 1, 1], [0, 1, 1, 2]])
     # PASCAL VOC's colours: background, aeroplane, bicycle … void.
-    assert [image.getpalette()[3 * place : 3 * place + 3] for place in (0, 1, 2, 8, 255)] == [  # type: ignore[index]
+    assert [image.getpalette()[3 * index : 3 * index + 3] for index in (0, 1, 2, 8, 255)] == [  # type: ignore[index]
         [0, 0, 0],
         [128, 0, 0],
         [0, 128, 0],
@@ -211,8 +214,8 @@ BAD: list[tuple[dict[str, Any], Array, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("output", "raw", "told"), BAD)
-def test_outputs_that_do_not_fit_are_refused_in_words(output: dict[str, Any], raw: Array, told: str) -> None:
-    with pytest.raises(ModelError, match=told) as caught:
+@pytest.mark.parametrize(("output", "raw", "words"), BAD)
+def test_outputs_that_do_not_fit_are_refused_in_words(output: dict[str, Any], raw: Array, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
         task(**output).decode({"x": raw})
     assert caught.value.hint

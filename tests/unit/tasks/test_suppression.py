@@ -20,21 +20,28 @@ def slow(boxes: Boxes, scores: list[float], labels: list[int] | None, iou: float
     def area(box: tuple[float, ...]) -> float:
         return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
-    def overlap(one: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float]:
-        shared = area((max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3])))
-        return shared, area(one) + area(other) - shared
+    def overlap(candidate: tuple[float, ...], other: tuple[float, ...]) -> tuple[float, float]:
+        shared = area(
+            (
+                max(candidate[0], other[0]),
+                max(candidate[1], other[1]),
+                min(candidate[2], other[2]),
+                min(candidate[3], other[3]),
+            )
+        )
+        return shared, area(candidate) + area(other) - shared
 
     left = list(range(len(boxes)))
-    kept: list[int] = []
-    while left and (most is None or len(kept) < most):
-        best = max(left, key=lambda place: (scores[place], -place))
-        kept.append(best)
+    chosen: list[int] = []
+    while left and (most is None or len(chosen) < most):
+        best = max(left, key=lambda index: (scores[index], -index))
+        chosen.append(best)
         left.remove(best)
-        for place in list(left):
-            shared, union = overlap(boxes[best], boxes[place])
-            if (labels is None or labels[place] == labels[best]) and shared > iou * union:
-                left.remove(place)
-    return kept
+        for index in list(left):
+            shared, union = overlap(boxes[best], boxes[index])
+            if (labels is None or labels[index] == labels[best]) and shared > iou * union:
+                left.remove(index)
+    return chosen
 
 
 corner = st.integers(0, 12).map(float)
@@ -49,18 +56,22 @@ candidate = st.tuples(box, st.sampled_from([0.1, 0.25, 0.5, 0.5, 0.75, 1.0]), st
     st.none() | st.integers(1, 5),
 )
 def test_it_is_the_greedy_definition(
-    found: list[tuple[Any, float, int]], iou: float, by_label: bool, most: int | None
+    candidates: list[tuple[Any, float, int]], iou: float, by_label: bool, most: int | None
 ) -> None:
     """Also for boxes without an area, turned inside out, or equal, and for equal scores."""
-    boxes, scores, labels = [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
-    kept = suppress(
+    boxes, scores, labels = (
+        [candidate[0] for candidate in candidates],
+        [candidate[1] for candidate in candidates],
+        [candidate[2] for candidate in candidates],
+    )
+    chosen = suppress(
         np.array(boxes, np.float64).reshape(-1, 4),
         np.array(scores, np.float32),
         np.array(labels, np.intp) if by_label else None,
         iou,
         most,
     )
-    assert kept.tolist() == slow(boxes, scores, labels if by_label else None, iou, most)
+    assert chosen.tolist() == slow(boxes, scores, labels if by_label else None, iou, most)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -69,9 +80,11 @@ def test_many_random_boxes(seed: int) -> None:
     corners = rng.uniform(0, 300, (300, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(5, 120, (300, 2))], axis=1)
     scores, labels = rng.uniform(size=300).astype(np.float32), rng.integers(0, 4, 300)
-    kept = suppress(boxes, scores, labels, 0.45)
-    assert kept.tolist() == slow([tuple(one) for one in boxes.tolist()], scores.tolist(), labels.tolist(), 0.45, None)
-    assert 0 < len(kept) < 300
+    chosen = suppress(boxes, scores, labels, 0.45)
+    assert chosen.tolist() == slow(
+        [tuple(candidate) for candidate in boxes.tolist()], scores.tolist(), labels.tolist(), 0.45, None
+    )
+    assert 0 < len(chosen) < 300
 
 
 def test_an_overlap_of_exactly_the_limit_stays() -> None:
