@@ -103,3 +103,14 @@ def test_a_batch_that_hangs_is_ended(
         assert answer.status_code == 500
         assert "hung" in answer.json()["results"][0]["error"]["message"]
         assert running.score(example_photos[0]) == score
+
+
+def test_a_worker_that_holds_too_much_memory_is_replaced_and_nobody_notices(
+    tmp_path: Path, example_photos: list[Path]
+) -> None:
+    config = tmp_path / "settings.toml"
+    config.write_text("worker_bytes = 1_048_576\n")  # any worker holds more
+    with start("open_nsfw", "--workers", "1", "--config", str(config), "--grace", "0") as running:
+        until(lambda: running.metric("plimsoll_worker_restarts_total", reason="memory") >= 1, "a replacement")
+        answer = running.post("/v1/predict", content=example_photos[0].read_bytes())
+        assert answer.status_code == 200, answer.text
