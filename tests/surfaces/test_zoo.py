@@ -82,7 +82,7 @@ def test_a_damaged_cached_file_is_noticed_and_mended(cache: Path, tmp_path: Path
 
 def test_a_network_that_was_not_fetched_is_said(cache: Path) -> None:
     del cache
-    with pytest.raises(ModelError, match="not on this machine") as caught:
+    with pytest.raises(ModelError, match="have not been fetched") as caught:
         fetch.path("open_nsfw")
     assert "plimsoll zoo fetch open_nsfw" in caught.value.hint
 

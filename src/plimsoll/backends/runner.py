@@ -1,7 +1,7 @@
 """`Runner`: everything around a session that is the same for every runtime.
 
-It checks names, shapes and dtypes, cuts a batch to what the network takes, times each call, and closes. A session only
-computes.
+It checks names, shapes and dtypes, splits batches for networks with a fixed batch size, times each call, and closes. A
+session only computes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array = NDArray[Any]
 
 @dataclass
 class Timing:
-    """What the calls of a runner took, added up; seconds are wall time inside the runtime."""
+    """The calls of a runner, added up; seconds are wall time inside the runtime."""
 
     calls: int = 0
     items: int = 0
@@ -137,7 +137,7 @@ class Runner:
     def _check(self, feeds: Mapping[str, Array]) -> int:
         """Return the batch size; raise InputError for feeds that don't fit the network."""
         if feeds.keys() != self._inputs.keys():
-            raise InputError(f"{self._name}: fed {_listed(feeds)}, the network takes {_listed(self._inputs)}")
+            raise InputError(f"{self._name}: fed {_listed(feeds)}, expected {_listed(self._inputs)}")
         sizes = set()
         for name, value in feeds.items():
             info = self._inputs[name]
@@ -148,7 +148,7 @@ class Runner:
             if str(value.dtype) != info.dtype or not fits:
                 actual = f"{value.dtype} {_shape(value.shape)}"
                 raise InputError(
-                    f"{self._name}: input '{name}' is {actual}, the network takes {expected}",
+                    f"{self._name}: input '{name}' is {actual}, expected {expected}",
                     "Check the input steps of the Spec.",
                 )
             sizes.add(value.shape[0] if value.shape else 1)
@@ -159,7 +159,7 @@ class Runner:
         return int(sizes.pop())
 
     def close(self) -> None:
-        """Give the session back; twice is harmless."""
+        """Release the session; calling it twice is harmless."""
         self._closed = True
         self._session.close()
 

@@ -68,7 +68,7 @@ def import_(  # noqa: PLR0913 - each parameter is an option of the command
     ] = None,
     force: options.Force = False,
 ) -> None:
-    """Convert a model of another framework to ONNX, and prove that it answers as its own framework does."""
+    """Convert a model of another framework to ONNX, and verify that it gives the same answers."""
     import tempfile
 
     from plimsoll.errors import InputError
@@ -132,7 +132,7 @@ def _print_summary(source: Path, imported: ImportedModel, keep: Path | None) -> 
     for note in imported.notes:
         table.add_row("note", escape(note))
     if keep is not None:
-        table.add_row("kept", escape(str(keep)))
+        table.add_row("intermediate", escape(str(keep)))
     Console(stderr=True).print(table)
 
 

@@ -59,10 +59,10 @@ def _show_graph(path: Path) -> None:
 
 
 def _confine_pages() -> None:
-    """Let pages that this process serves reach this process alone.
+    """Restrict the pages that this process serves to connecting to this process.
 
     Netron's page looks up the reader's country and then reports to Google Analytics, with its address and title. The
-    cookie stands for having been asked.
+    cookie marks the consent dialog as answered.
     """
     from http.server import BaseHTTPRequestHandler  # It would slow every start down.
 

@@ -1,4 +1,12 @@
-"""The kinds of model files: every file or folder in this folder reads or converts one, found by a path's looks."""
+"""Importers: what reads a trained network of any framework, or converts it to ONNX.
+
+base        what an importer provides: `Converter`, `ImportOptions`, `Probe`, `Conversion`
+registry    every format that is known here, recognised from a path
+conversion  `import_model` and `from_torch`: convert, then compare with the framework's own answers
+onnx        ONNX files, read as they are
+tflite      TFLite files, converted (backends.litert reads them as they are)
+caffe, tensorflow, tfjs, torch, wts    one framework each
+"""
 
 from __future__ import annotations
 

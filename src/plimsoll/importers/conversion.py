@@ -1,4 +1,4 @@
-"""Import a model of any framework: convert it to ONNX, and prove that the ONNX network answers as the framework does."""
+"""Import a model of any framework: convert it to ONNX, then verify that ONNX Runtime answers as the framework does."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OutputParity:
-    """How far one output of the ONNX network lies from the framework's."""
+    """How far one output of the ONNX network is from the framework's."""
 
     name: str
     relative: float
     """The largest |ONNX - framework| / max(|framework|, floor); the floor is the output's root mean square, since
-    float32 rounds in proportion to what was summed up and a value near zero is the rest of larger ones."""
+    float32 rounds in proportion to the terms of a sum, and a value near zero is what remains of larger ones."""
     absolute: float
     """The largest absolute difference."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """What ONNX Runtime and the source's framework answered to the same tensors, compared."""
+    """ONNX Runtime's answers to a probe, compared with the framework's."""
 
     framework: str
     outputs: tuple[OutputParity, ...]
@@ -50,12 +50,12 @@ class Parity:
 
     @property
     def worst(self) -> OutputParity:
-        """The output that lies furthest off."""
+        """The output with the largest relative error."""
         return max(self.outputs, key=lambda output: output.relative)
 
     @property
     def holds(self) -> bool:
-        """Whether every output lies within the tolerance."""
+        """Whether every output is within the tolerance."""
         return self.worst.relative <= self.tolerance
 
     def __str__(self) -> str:
@@ -69,24 +69,24 @@ class Parity:
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A model that was converted, and the proof."""
+    """A converted model, and the evidence that it is right."""
 
     model: Model
     """The ONNX network, checked."""
     source: str
-    """The kind of file that it came from."""
+    """The format that it was converted from."""
     parity: Parity | None
-    """None where the framework can't answer here; a note says why."""
+    """None where the framework can't run here; a note says why."""
     notes: tuple[str, ...]
 
 
 def import_model(
     path: Path, folder: Path, options: ImportOptions | None = None, spec: Spec | None = None
 ) -> ImportedModel:
-    """Convert a model file or folder of any known kind to ONNX in `folder`.
+    """Convert a model file or folder of any known format to ONNX in `folder`.
 
     Raises ModelError or InputError for what was given, BackendMissingError or BuildError where the conversion fails,
-    and CheckError where the ONNX network answers otherwise than its framework: such a file is not to be used.
+    and CheckError where the ONNX network's answers differ from the framework's: don't use such a file.
     """
     kind = importers.converter_for(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,11 +101,11 @@ def from_torch(
     spec: Spec | None = None,
     batch: int | None = None,
 ) -> ImportedModel:
-    """Convert a network that is alive in this process to ONNX, in evaluation mode, with the PyTorch that is installed
-    here.
+    """Convert a PyTorch module of this process to ONNX, in evaluation mode, with the PyTorch that is installed here.
 
-    `example`: what forward takes, the batch first; its values don't matter, its dtypes and sizes do. The batch stays
-    free where the network allows it, or is fixed to `batch`. Without `folder` the file is kept until this process ends.
+    `example` is what forward takes, with the batch as its first axis; its dtypes and sizes matter, its values don't. The
+    batch stays free where the network allows it, or is fixed to `batch`. Without `folder`, the file is deleted when this
+    process ends.
     Raises as `import_model`, and BackendMissingError where torch or onnxscript is not installed.
 
     >>> import plimsoll
@@ -122,14 +122,14 @@ def from_torch(
 
 
 def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> ImportedModel:
-    """Check a converted network as any stranger's, give it its Spec, and hold it against its framework's answers;
-    raises as `import_model`."""
+    """Check a converted network as any untrusted file, attach its Spec, and compare it with the framework's answers;
+    raises as `import_model` does."""
     model = importers.read(conversion.path, spec)
     parity = compare(model, conversion.probe) if conversion.probe is not None else None
     if parity is not None and not parity.holds:
         raise CheckError(
-            f"{source}: the ONNX network answers otherwise than the network that it was made from: {parity}",
-            "Please report this with the model, if you may; until then, export it to ONNX with its own framework.",
+            f"{source}: the ONNX network's answers differ from the original's: {parity}",
+            "Please report this, with the model if you can; meanwhile, export it to ONNX with its own framework.",
         )
     return ImportedModel(model, source, parity, conversion.notes)
 
@@ -141,7 +141,7 @@ def compare(model: Model, probe: Probe) -> Parity:
     missing = [name for name in probe.answers if name not in answers]
     if missing or not probe.answers:
         raise CheckError(
-            f"the ONNX network has no output {', '.join(missing) or 'at all'}; it has: {', '.join(answers)}"
+            f"the ONNX network has no output {', '.join(missing) or 'to compare'}; it has: {', '.join(answers)}"
         )
     outputs = tuple(_compare(name, reference, answers[name]) for name, reference in probe.answers.items())
     items = max((len(feed) if feed.ndim else 1 for feed in probe.feeds.values()), default=0)

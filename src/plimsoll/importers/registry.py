@@ -1,4 +1,4 @@
-"""The formats of model files: those that this folder reads or converts, and those of the runtimes' own."""
+"""Every model format that is known: those of this folder, of other packages, and of the runtimes."""
 
 from __future__ import annotations
 
@@ -27,62 +27,64 @@ def _own_formats() -> tuple[ModelFormat, ...]:
     )
     own = [module.IMPORTER for module in modules if hasattr(module, "IMPORTER")]
     given = [*own, *(point.load() for point in entry_points(group=ENTRY_POINTS))]
-    return tuple(kind for provided in given for kind in (provided if isinstance(provided, tuple) else (provided,)))
+    return tuple(model_format for entry in given for model_format in (entry if isinstance(entry, tuple) else (entry,)))
 
 
 def _in_order() -> Iterator[ModelFormat]:
     """Yield every format: readers before the converters of the same files, and ONNX before the runtimes are asked."""
     own = _own_formats()
-    yield from (kind for kind in own if isinstance(kind, Reader))
-    yield from (kind for name in backends.names() for kind in backends.get(name).formats)
-    yield from (kind for kind in own if not isinstance(kind, Reader))
+    yield from (model_format for model_format in own if isinstance(model_format, Reader))
+    yield from (model_format for name in backends.names() for model_format in backends.get(name).formats)
+    yield from (model_format for model_format in own if not isinstance(model_format, Reader))
 
 
 def formats() -> tuple[ModelFormat, ...]:
-    """Return every format of model files that is known here."""
+    """Return every known model format."""
     return tuple(_in_order())
 
 
 def readers() -> tuple[Reader, ...]:
     """Return the formats that are read as they are."""
-    return tuple(kind for kind in formats() if isinstance(kind, Reader))
+    return tuple(model_format for model_format in formats() if isinstance(model_format, Reader))
 
 
 def format_of(path: Path) -> ModelFormat:
-    """Return the format of a model file or folder, by a quick look; raises ModelError."""
-    for kind in _in_order():
-        if kind.recognises(path):
-            return kind
-    for kind in formats():
-        if path.suffix.lower() in kind.suffixes:  # Its reader says best what is wrong with it.
-            return kind
+    """Return the format of a model file or folder after a quick look; raises ModelError."""
+    for model_format in _in_order():
+        if model_format.recognises(path):
+            return model_format
+    for model_format in formats():
+        if path.suffix.lower() in model_format.suffixes:  # Its reader knows best what is wrong with it.
+            return model_format
     if not path.exists():
-        raise ModelError(f"{path}: there is no such file or folder")
-    known = ", ".join(f"{kind.name} ({', '.join(kind.suffixes)})" if kind.suffixes else kind.name for kind in formats())
+        raise ModelError(f"{path}: no such file or folder")
+    known = ", ".join(
+        f"{model_format.name} ({', '.join(model_format.suffixes)})" if model_format.suffixes else model_format.name
+        for model_format in formats()
+    )
     what = "a folder" if path.is_dir() else f"'{path.suffix or 'no suffix'}'"
-    raise ModelError(f"{path}: a model of an unknown kind ({what})", f"Known are: {known}.")
+    raise ModelError(f"{path}: unknown model format ({what})", f"Known formats: {known}.")
 
 
 def read(path: Path, spec: Spec | None = None) -> Model:
-    """Read a model file of any kind that is read as it is; raises ModelError, which for others says how they are
-    imported."""
-    kind = format_of(path)
-    if isinstance(kind, Reader):
-        return kind.read(path, spec)
+    """Read a model file that needs no conversion; raises ModelError, which says how to import the others."""
+    model_format = format_of(path)
+    if isinstance(model_format, Reader):
+        return model_format.read(path, spec)
     raise ModelError(
-        f"{path}: {kind.name} has to be converted to ONNX first",
+        f"{path}: {model_format.name} has to be converted to ONNX first",
         f"Convert it: plimsoll import {path} --out {path.stem}.onnx",
     )
 
 
 def converter_for(path: Path) -> Converter:
-    """Return what converts a model file or folder; raises ModelError where nothing does or nothing has to."""
-    for kind in _own_formats():
-        if isinstance(kind, Converter) and kind.recognises(path):  # Before a source that reads the same file as it is.
-            return kind
-    if isinstance(kind := format_of(path), Converter):
-        return kind
+    """Return the converter for a model file or folder; raises ModelError where there is none or none is needed."""
+    for model_format in _own_formats():
+        if isinstance(model_format, Converter) and model_format.recognises(path):  # Before a reader of the same file.
+            return model_format
+    if isinstance(model_format := format_of(path), Converter):
+        return model_format
     raise ModelError(
-        f"{path}: {kind.name} is read as it is and needs no import",
+        f"{path}: {model_format.name} is read as it is and needs no import",
         "Give it to `plimsoll predict` or `plimsoll ship` directly.",
     )

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 _TOLERANCE = 1e-4
 _SPREADS = 4
-"""The ONNX network may lie so many times as far off as TensorFlow Lite's kernels do among themselves."""
+"""The tolerance, as a multiple of how far TensorFlow Lite's own kernels disagree."""
 _MOST = 0.02
-"""But never further: a network that was misread lies 0.5 or more away."""
+"""The largest tolerance: a misread network is 0.5 or more off."""
 
 
 class TfliteToOnnx(Converter):
-    """A TFLite file that becomes ONNX."""
+    """TFLite files, converted to ONNX."""
 
     name = "TFLite file"
     suffixes = (".tflite", ".lite")
@@ -28,8 +28,8 @@ class TfliteToOnnx(Converter):
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert in the toolchain `tensorflow`; names and layouts (NHWC) are the file's.
 
-        A quantized file becomes float32, its ends too, as Plimsoll presents them for the file as it is. The probe's
-        answers are then those of TensorFlow Lite in float32; a note says how far its integers lie off.
+        A quantized file becomes float32, inputs and outputs too, as Plimsoll presents them when LiteRT runs the file.
+        The probe's answers are then TensorFlow Lite's in float32; a note says how far the quantized ones are off.
         """
         from plimsoll.backends.litert import tflite_file  # Here, since reading any model loads every importer.
 
@@ -63,8 +63,8 @@ def _refuse(path: Path, options: ImportOptions) -> None:
     }
     if named := [name for name, value in given.items() if value]:
         raise InputError(
-            f"{path}: a TFLite file says itself what it takes and gives, and is converted as it is",
-            f"Leave {', '.join(named)} out.",
+            f"{path}: a TFLite file declares its own inputs and outputs, and is converted as it is",
+            f"Omit {', '.join(named)}.",
         )
 
 
@@ -73,15 +73,15 @@ def _notes(file: TfliteFile, result: dict[str, Any], tolerance: float) -> tuple[
     if file.quantized:
         apart = ", ".join(f"'{name}' by up to {far:.2g}" for name, far in result["rounding"].items())
         notes.append(
-            f"The file is quantized ({file.precision}); the ONNX network has its weights in float32 and rounds nothing"
-            f" on the way. To random tensors they answer otherwise: {apart}."
+            f"The file is quantized ({file.precision}); the ONNX network has float32 weights and no rounding. On random"
+            f" tensors their answers differ: {apart}."
         )
     if ends := [tensor.name for tensor in (*file.inputs, *file.outputs) if tensor.quantized]:
-        notes.append(f"Integers in the file, float32 in ONNX: {', '.join(ends)}.")
+        notes.append(f"Integers in the file, float32 in the ONNX network: {', '.join(ends)}.")
     if tolerance > _TOLERANCE:
         notes.append(
-            f"TensorFlow Lite's own kernels differ among themselves by {result['spread']:.1e} relative: "
-            "float32 doesn't hold what this network computes more exactly."
+            f"TensorFlow Lite's own kernels disagree by {result['spread']:.1e} relative: float32 can't represent what this"
+            " network computes more exactly."
         )
     return tuple(notes)
 

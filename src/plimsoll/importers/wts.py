@@ -1,4 +1,4 @@
-"""tensorrtx's `.wts` files: weights without a network, for the networks that Plimsoll can name.
+"""tensorrtx's `.wts` files: weights without a network, for networks that Plimsoll knows.
 
 A file is a line with the number of tensors, then a line each: name, count, and every float32 as hex digits. LeNet-5 is
 tensorrtx's own; the ResNets are torchvision's, whose names tensorrtx keeps (`layer1.0.conv1.weight` …; the stride of a
@@ -52,29 +52,27 @@ class Wts(Converter):
     suffixes = (".wts",)
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
-        """Convert weights of a network that `options.architecture` names, or that their names give away.
+        """Convert weights of the network that `options.architecture` names, or that the tensors' names imply.
 
-        Input `data`, NCHW, output `prob`, as tensorrtx calls them. There is no probe: the file holds numbers, no
-        program.
+        The input is `data` (NCHW) and the output `prob`, tensorrtx's names. There is no probe: the file holds weights
+        alone.
         """
         tensors = read_tensors(path)
         name = options.architecture or recognise(tensors)
         known = ", ".join(NAMES)
         if not name:
             raise ModelError(
-                f"{path}: its tensors are of no network that Plimsoll knows: {', '.join(list(tensors)[:6])} …",
-                f"Known are: {known}.",
+                f"{path}: its tensors match no known network: {', '.join(list(tensors)[:6])} …",
+                f"Known networks: {known}.",
             )
         if name not in NAMES:
-            raise InputError(
-                f"{path}: Plimsoll doesn't know the architecture '{name}'", f"For .wts files it knows: {known}."
-            )
+            raise InputError(f"{path}: unknown architecture '{name}'", f"Choose from {known}.")
         require_names([*options.inputs, *options.input_shapes], ["data"], "input", str(path))
         require_names(options.outputs, ["prob"], "output", str(path))
         graph = GraphWriter(path.name, options.batch)
         _write(name, Weights(tensors, str(path)), graph, _size(options, path))
-        chosen = f"as {name}" if options.architecture else f"taken for {name} by the names of its tensors"
-        notes = (chosen, "not compared with the network that it was written from: the file holds weights alone")
+        chosen = f"as {name}" if options.architecture else f"recognised as {name} by the names of its tensors"
+        notes = (chosen, "not compared with the original network: the file holds weights alone")
         return Conversion(graph.save(folder / f"{path.stem}.onnx"), None, notes=notes)
 
 
@@ -108,7 +106,7 @@ def read_tensors(path: Path) -> Tensors:
     except OSError as error:
         raise ModelError(f"{path}: can't read the file: {error.strerror or error}", "Check the path.") from error
     if len(tensors) != int(first):
-        raise ModelError(f"{path}: its first line says {int(first)} tensors, {len(tensors)} are there", _HINT)
+        raise ModelError(f"{path}: its first line declares {int(first)} tensors, found {len(tensors)}", _HINT)
     return tensors
 
 
@@ -131,7 +129,7 @@ def _lines(stream: Iterator[bytes], path: Path) -> Iterator[tuple[str, NDArray[n
             ) from error
         if int(words[1][:20]) != values.size:
             raise ModelError(
-                f"{where}: the tensor '{name}' has {values.size:,} numbers, its count says {_shown(words[1])}", _HINT
+                f"{where}: the tensor '{name}' has {values.size:,} numbers, but declares {_shown(words[1])}", _HINT
             )
         yield name, values
 
@@ -160,7 +158,7 @@ def _shown(data: bytes) -> str:
 
 @dataclass
 class Weights:
-    """Tensors that are taken one by one, each in the shape that the network gives it."""
+    """Tensors that are taken one at a time, each in the shape that the network defines."""
 
     tensors: Tensors
     where: str
@@ -169,13 +167,12 @@ class Weights:
         self._left = {name for name in self.tensors if not name.endswith(_NOT_READ)}
 
     def take(self, name: str, *shape: int) -> NDArray[Any]:
-        """Return a tensor; -1 stands for one size that its count decides. Raises ModelError where it is missing or of
-        another size."""
+        """Return a tensor; -1 is a size to infer. Raises ModelError where it is missing or of another size."""
         values = self.tensors.get(name)
         if values is None:
             raise ModelError(
-                f"{self.where}: it has no tensor '{name}'",
-                f"Is it of another network? It has: {', '.join(list(self.tensors)[:8])} …",
+                f"{self.where}: no tensor '{name}'",
+                f"Does it belong to another network? Its tensors: {', '.join(list(self.tensors)[:8])} …",
             )
         self._left.discard(name)
         try:
@@ -188,16 +185,16 @@ class Weights:
         raise ModelError(f"{self.where}: the tensor '{name}' is empty, expected the shape {list(shape)}")
 
     def require_all_read(self) -> None:
-        """Raise ModelError where tensors are left over: then it is another network."""
+        """Raise ModelError for tensors left over: then it is another network."""
         if self._left:
             raise ModelError(
-                f"{self.where}: the network has no place for {len(self._left)} of its tensors:"
+                f"{self.where}: {len(self._left)} of its tensors are not the network's:"
                 f" {', '.join(sorted(self._left)[:8])}"
             )
 
 
 def recognise(tensors: Tensors) -> str:
-    """Return the network whose tensors these are, by their names; nothing where it is none of `NAMES`."""
+    """Return which of `NAMES` has tensors with these names; empty for none."""
     if "layer1.0.conv1.weight" in tensors:
         stages = tuple(
             len({name.split(".")[1] for name in tensors if name.startswith(f"layer{stage}.")}) for stage in (1, 2, 3, 4)

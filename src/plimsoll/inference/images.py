@@ -10,7 +10,7 @@ from pathlib import Path
 from plimsoll.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Endings by which a folder's pictures are known. A file named outright, or by a pattern or list, is taken as it is."""
+"""Suffixes of the pictures in a folder. A file that is named outright, by a pattern or a list, may have any."""
 
 _CHUNK = 1 << 16
 _MAX_LINE = 1 << 16

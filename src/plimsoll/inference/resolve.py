@@ -1,4 +1,4 @@
-"""Find what MODEL means on the command line and in `plimsoll.load`: a zoo name, a bundle, or a model file."""
+"""`open_model`: what MODEL means on the command line and in `plimsoll.load`: a zoo name, a bundle, or a model file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class ResolvedModel:
-    """A model and how it is meant to be run. Use it in a `with` block: a zipped bundle is unpacked until then."""
+    """A model and how to run it. Use it in a `with` block: a zipped bundle is unpacked until its end."""
 
     model: Model
     target: Target = REFERENCE_TARGET
     preprocessing: Preprocessing = "reference"
     origin: Mapping[str, Any] | None = None
-    """Licence, authors and source, where they are known."""
+    """Licence, authors and source, where known."""
     bundle: Bundle | None = None
 
     def close(self) -> None:
@@ -114,10 +114,10 @@ def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
         bundle.close()
         raise SpecError(
             f"{path}: a bundle has its own Spec",
-            "Leave --spec out; unpack the bundle to use its model with another one.",
+            "Omit --spec; to use its model with another Spec, unpack the bundle.",
         )
     try:
-        # The hashes say that a file is the one that was packed, not that it is harmless: its reader checks that.
+        # The hashes prove that this is the file that was packed, not that it is harmless: its reader checks that.
         model = importers.read(bundle.model.path, bundle.spec)
     except PlimsollError:
         bundle.close()

@@ -32,17 +32,16 @@ Picture = str | os.PathLike[str] | bytes
 """A picture file's path, or its bytes."""
 
 Observer = Callable[[str, float], None]
-"""Told a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
+"""Called with a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
 
 _DEFAULT_BATCH = 8
 _IDLE_S = 0.02
-"""How long a batch waits for more pictures while nothing else arrives, before it goes as it is."""
+"""How long an incomplete batch waits for more pictures."""
 
 
 _SLOW_READ_S = 0.002
 _FIRST_FILES = 16
-"""Files that take longer than this on average, after so many, don't come from memory but from a slow disk or over a
-network."""
+"""Files that take longer than this on average, after so many, come from a slow disk or over a network."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Prediction:
     error: str | None = None
 
 
-class Serving(Protocol):
+class PictureModel(Protocol):
     """What a stream needs of a `plimsoll.inference.predictor.Predictor`."""
 
     model: Model
@@ -91,7 +90,7 @@ class _Waiting:
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count a file. A sum that two threads spoil now and then is good enough."""
+        """Count a file. A sum that two threads may garble now and then is good enough."""
         self._count += 1
         self._seconds += seconds
 
@@ -107,15 +106,14 @@ _Answers = dict[int, Prediction]
 class Stream:
     """Answers pictures in several threads and hands the answers out in the pictures' order.
 
-    A thread takes a picture from its bytes to its answer, so tensors are computed on while they lie in its core's cache
-    and nothing but the picture and its answer goes from thread to thread. There are as many threads as cores, since
-    more that take turns cost a tenth of the speed; and as many again once it shows that they wait: for files, for their
-    turn at the runtime, or for another device. What is under way is bounded, so memory is the same for 250 pictures and
-    for millions.
+    A thread takes a picture from its bytes to its answer, so a tensor is used while it is in that core's cache, and only
+    pictures and answers pass between threads. There are as many threads as cores, since more of them cost a tenth of
+    the speed; and as many again once they turn out to wait: for files, for the runtime, or for another device. The
+    pictures in flight are bounded, so memory is the same for 250 pictures and for millions.
     """
 
     def __init__(
-        self, predictor: Serving, cores: int, batch: int | None, threshold: float | None, observe: Observer | None
+        self, predictor: PictureModel, cores: int, batch: int | None, threshold: float | None, observe: Observer | None
     ) -> None:
         self._predictor = predictor
         self._cores = cores
@@ -134,7 +132,7 @@ class Stream:
         self._broken: BaseException | None = None
 
     def run(self, pictures: Iterable[Picture]) -> Iterator[Prediction]:
-        """Answer pictures; once for each stream."""
+        """Answer pictures; call it once."""
         threading.Thread(target=self._feed, args=(pictures,), daemon=True).start()
         self._start_workers()
         try:
@@ -182,8 +180,7 @@ class Stream:
             raise self._broken
 
     def _feed(self, pictures: Iterable[Picture]) -> None:
-        """Hand pictures to the threads as there is room, in a thread of its own since the iterable may block (a list on
-        stdin)."""
+        """Hand pictures to the threads as there is room; in a thread of its own, since the iterable may block (stdin)."""
         try:
             for index, picture in enumerate(pictures):
                 while not self._room.acquire(timeout=0.2):
@@ -225,7 +222,7 @@ class Stream:
         return False
 
     def _finish_gathered(self) -> None:
-        """Answer what has been gathered, also where that fills no batch."""
+        """Answer what has been gathered, even if it doesn't fill a batch."""
         self._runner.result()
         while not self._stop and (rest := self._pop(rest=True)):
             self._answer(rest)

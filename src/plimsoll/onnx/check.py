@@ -1,4 +1,4 @@
-"""Let a converted network answer what its ONNX original does: converters that mix up a layout say nothing of it."""
+"""Compare a converted network with its ONNX original: a converter that mixes up a layout doesn't say so."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx.signature import Signature
 
 LEAST_SNR_DB = 20.0
-"""Below that a converted network computes something else: layouts that were mixed up leave a few dB, int8 weights more
-than 30."""
+"""Below this, a converted network computes something else: mixed-up layouts leave a few dB, int8 weights over 30."""
 
 Array = NDArray[Any]
 Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
-    """Return random tensors for all inputs, one picture; None where a size isn't known. Pixel values where the network
-    takes bytes."""
+    """Return random tensors for all inputs, for one picture; None where a size isn't known. Integers are pixel values."""
     feeds = {info.name: _random(model, info, len(signature.inputs)) for info in signature.inputs}
     return (
         None
@@ -51,10 +49,7 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
     if feeds is None:
         return
     answers = answer(feeds)
-    hint = (
-        f"This is a fault of {converter}; please report it with the model, if you may. Other runtimes take the network"
-        " as it is."
-    )
+    hint = f"This is a bug in {converter}; please report it, with the model if you can. Other runtimes can run the network."
     for name, reference in reference_answers(model, feeds, [info.name for info in signature.outputs]).items():
         other = answers[name]
         if other.shape != reference.shape:
@@ -63,8 +58,8 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
             )
         if np.any(reference) and (snr := deviation(reference, other).snr_db) < LEAST_SNR_DB:
             raise BuildError(
-                f"{model.path}: the converted network answers otherwise: its output '{name}' keeps {snr:.0f} dB of the"
-                " signal",
+                f"{model.path}: the converted network's answers differ: its output '{name}' has a signal-to-noise ratio of"
+                f" {snr:.0f} dB",
                 hint,
             )
 

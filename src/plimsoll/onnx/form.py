@@ -1,4 +1,4 @@
-"""In which form the numbers of an ONNX file stand, read from its bytes alone.
+"""Which number format an ONNX file computes in, read from its bytes alone.
 
 A runtime computes what the file says, whatever the target is called: an int8 file would run as `float32`, and a float32
 file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading
@@ -19,14 +19,14 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 
 OnnxForm = Literal["float32", "float16", "qdq", "dynamic"]
-"""How the numbers stand in an ONNX file: all in float32; in float16; QuantizeLinear and DequantizeLinear around each
-quantized operator (explicit int8); int8 weights with operators that quantize what comes (DynamicQuantizeLinear)."""
+"""All in float32; in float16; QuantizeLinear and DequantizeLinear around each quantized operator (explicit int8); int8
+weights with operators that quantize activations as they come (DynamicQuantizeLinear)."""
 
 _MEANINGS: dict[OnnxForm, str] = {
     "float32": "float32 throughout",
     "float16": "weights or inputs in float16",
     "qdq": "QuantizeLinear and DequantizeLinear around its operators",
-    "dynamic": "int8 weights and operators that quantize what comes",
+    "dynamic": "int8 weights and operators that quantize activations as they come",
 }
 
 _PRECISIONS: dict[OnnxForm, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
@@ -85,7 +85,7 @@ def form_of(path: Path) -> OnnxForm:
             else:
                 half = half or ((kind, number) in _ELEMENT_TYPES and value == _FLOAT16)
     if not operators:
-        raise BuildError(f"{doing}: it holds no operator", "Check the file with `plimsoll inspect`.")
+        raise BuildError(f"{doing}: no operators", "Check the file with `plimsoll inspect`.")
     if any(name == b"QuantizeLinear" or name.startswith(b"QLinear") for name in operators):
         return "qdq"
     if operators & _DYNAMIC:
@@ -138,19 +138,19 @@ def _fields(data: mmap.mmap, where: slice) -> Iterator[tuple[int, _Value]]:
             yield tag >> 3, value
             continue
         if wire not in _WIRE_SIZES:
-            raise ValueError(f"no field can have the wire type {wire}")
+            raise ValueError(f"invalid wire type {wire}")
         size = _WIRE_SIZES[wire]
         if size is None:
             size, position = _varint(data, position)
         if position + size > end:
-            raise ValueError("it ends in the middle of a field")
+            raise ValueError("ends in the middle of a field")
         if wire == 2:
             yield tag >> 3, slice(position, position + size)
         position += size
 
 
 def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
-    """Return the number that starts at `position`, and where the next thing starts; raises ValueError."""
+    """Return the number that starts at `position`, and where the next field starts; raises ValueError."""
     result = 0
     for shift in range(0, 70, 7):
         if position >= len(data):
@@ -160,4 +160,4 @@ def _varint(data: mmap.mmap, position: int) -> tuple[int, int]:
         result |= (byte & 0x7F) << shift
         if byte < 0x80:
             return result, position
-    raise ValueError("a number is cut off or too long")
+    raise ValueError("a number is truncated or too long")

@@ -132,7 +132,7 @@ class Graph:
         return name
 
     def replace_nodes(self, nodes: list[NodeProto]) -> None:
-        """Take these nodes, in this order, instead of the present ones; drop constants that nobody reads any more."""
+        """Replace all nodes by these, in this order; drop constants that are no longer read."""
         from onnx import NodeProto
 
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -167,7 +167,7 @@ def set_attributes(node: NodeProto, **values: Any) -> None:
 
 
 def unique(taken: set[str], base: str) -> str:
-    """Return `base`, or `base` with a number, such that nobody in `taken` has it; and take it."""
+    """Return `base`, or `base` with a number, so that it is not in `taken`; and add it there."""
     name = base
     number = 2
     while name in taken:
@@ -183,7 +183,7 @@ def load(model: Model) -> ModelProto:
 
     if model.format != "onnx":
         raise ModelError(
-            f"{model.path}: this needs an ONNX file, it is {model.format}", "Use the ONNX model that it was made from."
+            f"{model.path}: expected an ONNX file, it is {model.format}", "Use the ONNX model that it was made from."
         )
     proto = onnx_load.read(model.path).proto
     with translate(BuildError, f"{model.path}: can't load its external weights"):
@@ -192,7 +192,7 @@ def load(model: Model) -> ModelProto:
 
 
 def sort(proto: ModelProto) -> None:
-    """Put each node after what it reads: converters append their casts at the end."""
+    """Sort the nodes topologically: converters append their casts at the end."""
     graph = proto.graph
     makers = {name: node for node in graph.node for name in node.output}
     done: set[int] = set()

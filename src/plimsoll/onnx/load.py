@@ -1,4 +1,4 @@
-"""ONNX files: read what strangers wrote without trusting it, raise the opset, infer the shapes.
+"""ONNX files: read them without trusting them, raise the opset, infer shapes.
 
 A model file can name further files that hold its weights. onnx and the runtimes open those by themselves, so a hostile
 file could have any file of this machine read. Here they are confined to the model's own folder before anything opens
@@ -29,8 +29,8 @@ MAX_BYTES = 2**31 - 1
 
 MAX_CALLED_NODES = 1_000_000
 MAX_CALL_DEPTH = 64
-"""Model-local functions may call one another. 26 that each call the next twice are 67 million nodes, which keep the
-checker busy for ever."""
+"""Model-local functions may call one another: 26 that each call the next twice are 67 million nodes, which the checker
+would never finish."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
 
@@ -71,13 +71,11 @@ def _parse(path: Path) -> ModelProto:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
             raise ModelError(f"{path}: this is {kind}, expected an ONNX file", "Give the .onnx file itself.")
         if not 0 < status.st_size <= MAX_BYTES:
             hint = "Store its weights as external data." if status.st_size else _DAMAGED
-            raise ModelError(
-                f"{path}: the file has {status.st_size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}", hint
-            )
+            raise ModelError(f"{path}: {status.st_size:,} bytes; an ONNX file has 1 to {MAX_BYTES:,}", hint)
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
@@ -148,7 +146,7 @@ def _limit_calls(path: Path, proto: ModelProto) -> None:
 
     if functions and (total := weigh(proto.graph, 0)) > MAX_CALLED_NODES:
         raise ModelError(
-            f"{path}: its functions stand for {total:,} nodes; at most {MAX_CALLED_NODES:,} are read",
+            f"{path}: its functions expand to {total:,} nodes; the limit is {MAX_CALLED_NODES:,}",
             "Export the model without functions.",
         )
 
@@ -173,7 +171,7 @@ def _external_file(path: Path, tensor: TensorProto) -> Path:
     short."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    where = f"{path}: the weights of {tensor.name!r} lie in {location!r}"
+    where = f"{path}: the weights of {tensor.name!r} are in {location!r}"
     if len(entries) != len(tensor.external_data):
         raise ModelError(f"{where}: duplicate key", _EXTERNAL)
     if reason := _unsafe_name(location):
@@ -223,7 +221,7 @@ def _unsafe_file(file: Path, folder: Path) -> str:
     if not stat.S_ISREG(status.st_mode):
         return "not a regular file"
     if status.st_nlink > 1:
-        return "a hard link to a file that has another name elsewhere"
+        return "a hard link"
     return "" if file.resolve().is_relative_to(folder.resolve()) else "outside the model's folder"
 
 
@@ -304,9 +302,7 @@ def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
         (node for node in messages(file.proto, "NodeProto") if _loses_meaning(node, file.proto.graph, before, minimum)),
         None,
     ):
-        raise BuildError(
-            f"{doing}: the converter would change what the operator {wrong.op_type} ({wrong.name!r}) computes", hint
-        )
+        raise BuildError(f"{doing}: ONNX's converter would change what {wrong.op_type} ({wrong.name!r}) computes", hint)
     try:
         with translate(BuildError, doing):
             proto = inliner.inline_local_functions(file.proto) if file.proto.functions else file.proto

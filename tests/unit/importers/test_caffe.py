@@ -393,12 +393,12 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
     [
         (
             layer("l", "DetectionOutput", "data", "l") + layer("m", "PriorBox", "data", "m"),
-            "kinds of layers: DetectionOutput, PriorBox",
+            "unsupported layers: DetectionOutput, PriorBox",
         ),
         (layer("l", "ReLU", "other", "l"), "reads the blob 'other', which no layer before it makes"),
         (
             layer("l", "Convolution", "data", "l", "convolution_param { num_output: 8 kernel_size: 3 }"),
-            "weights are not in the .caffemodel",
+            "caffemodel lacks its weights",
         ),
         (
             layer("l", "InnerProduct", "data", "l", "inner_product_param { num_output: 5 }"),
@@ -406,15 +406,15 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
         ),
         (
             layer("l", "Pooling", "data", "l", "pooling_param { pool: STOCHASTIC kernel_size: 2 }"),
-            "pools by 'STOCHASTIC'",
+            "pooling method 'STOCHASTIC'",
         ),
-        (layer("l", "ReLU", "data", "l", "relu_param { slope: 0.1 }"), 'not known: line 2: .*"slope"'),
-        (layer("l", "ReLU", "data", "l", "prelu_param { }"), "settings prelu_param are not known"),
+        (layer("l", "ReLU", "data", "l", "relu_param { slope: 0.1 }"), 'unknown setting: line 2: .*"slope"'),
+        (layer("l", "ReLU", "data", "l", "prelu_param { }"), "unsupported settings: prelu_param"),
         (
             layer("l", "BatchNorm", "data", "l", "batch_norm_param { use_global_stats: false }"),
             "statistics of the batch",
         ),
-        (layer("l", "Softmax", "data", "l", "softmax_param { axis: 0 }"), "keeps the first for the batch"),
+        (layer("l", "Softmax", "data", "l", "softmax_param { axis: 0 }"), "the first is the batch"),
         (layer("l", "Convolution", "data", "l", "convolution_param { num_output: many }"), "layer 'l', line 2: .*many"),
     ],
 )
@@ -468,6 +468,6 @@ def test_the_other_half_of_a_pair_is_found_or_asked_for(tmp_path: Path) -> None:
     assert import_model(weights, tmp_path / "out").model.path.name == "net.onnx"  # deploy.prototxt is preferred
     (tmp_path / "more.caffemodel").write_bytes(caffemodel({"l": []}))
     with pytest.raises(
-        ModelError, match=r"which \.caffemodel belongs to it\? In its folder: more.caffemodel, net.caffemodel"
+        ModelError, match=r"which \.caffemodel belongs to it; its folder has: more.caffemodel, net.caffemodel"
     ):
         import_model(prototxt, tmp_path / "out")

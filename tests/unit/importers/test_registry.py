@@ -42,7 +42,7 @@ def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind:
     [
         ([], "nothing.keras", "can't be read"),
         ([], "nothing", "no such file or folder"),
-        (["a.txt"], "a.txt", "unknown kind"),
+        (["a.txt"], "a.txt", "unknown model format"),
         (["f/a.txt"], "f", "a folder"),
         (["m.keras"], "m.keras", "neither a .keras nor an HDF5 file"),
         (["m.ckpt.index", "m.ckpt.data-00000-of-00001"], "m.ckpt.index", "m.ckpt.meta is missing"),

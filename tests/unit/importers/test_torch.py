@@ -87,7 +87,7 @@ def test_torchscript(mobilenet: Path, tmp_path: Path) -> None:
 @heavy
 def test_weights_with_the_code_of_their_network(mobilenet: Path, tmp_path: Path) -> None:
     weights = mobilenet / "weights.pt"
-    with pytest.raises(ModelError, match=r"weights alone .*, and nobody said of which network") as caught:
+    with pytest.raises(ModelError, match=r"weights without their network .*: .* not named") as caught:
         import_model(weights, tmp_path)
     assert "--architecture module:callable --trust" in caught.value.hint
     with pytest.raises(ModelError, match="the code of its network would have to run"):
@@ -303,7 +303,7 @@ def test_compiled_code_and_strange_archives_are_refused(tmp_path: Path) -> None:
         )
     with pytest.raises(ModelError, match="a zip archive, but not PyTorch's"):
         import_model(archive(tmp_path / "net.pt", {"word/document.xml": b""}), tmp_path / "out")
-    with pytest.raises(InputError, match=r"Leave --architecture out|carries its network itself"):
+    with pytest.raises(InputError, match=r"contains its network"):
         import_model(
             archive(tmp_path / "script.pt", {"constants.pkl": pickle.dumps(()), "data.pkl": pickle.dumps(())}),
             tmp_path,

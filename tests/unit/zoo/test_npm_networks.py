@@ -70,5 +70,5 @@ def test_without_npm_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendMissingError) as caught:
         fetch.fetch(NAME)
     assert "npm" in caught.value.hint
-    with pytest.raises(ModelError, match="not on this machine"):
+    with pytest.raises(ModelError, match="have not been fetched"):
         fetch.path(NAME)

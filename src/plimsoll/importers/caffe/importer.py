@@ -12,7 +12,7 @@ from plimsoll.importers.caffe.weights import Weights
 from plimsoll.system import files
 
 MAX_TEXT = 8_000_000
-"""Bytes of a .prototxt. The longest known has below a million."""
+"""Bytes of a .prototxt; the longest known has under a million."""
 
 
 class Caffe(Converter):
@@ -24,19 +24,17 @@ class Caffe(Converter):
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
         """Convert the pair that `path` is one of; names, NCHW layout and channel order stay Caffe's.
 
-        There is no probe: Caffe can't be installed any more. What each layer computes is tested against Caffe's
-        definitions.
+        There is no probe, since Caffe can't be installed any more; each layer is tested against Caffe's definition.
         """
         prototxt, caffemodel = pair(path)
         out = folder / f"{path.stem}.onnx"
         unused = to_onnx(prototxt, caffemodel, out, options)
         notes = [
-            "not compared with Caffe itself, which can't be installed here; compare a few answers with those that you"
-            " have from Caffe"
+            "not compared with Caffe, which can't be installed any more; compare with answers that you have from Caffe"
         ]
         if unused:
             notes.append(
-                f"the weights file has layers that {prototxt.name} has not:"
+                f"the weights file has layers that {prototxt.name} doesn't have:"
                 f" {', '.join(unused[:10])}{' …' if len(unused) > 10 else ''}"
             )
         return Conversion(out, None, notes=tuple(notes))
@@ -67,7 +65,8 @@ def pair(path: Path) -> tuple[Path, Path]:
         if len(chosen) != 1:
             names = ", ".join(file.name for file in candidates[:10]) or "none"
             raise ModelError(
-                f"{path}: which {other} belongs to it? In its folder: {names}", f"Give it the same name: {beside.name}."
+                f"{path}: can't tell which {other} belongs to it; its folder has: {names}",
+                f"Rename it to {beside.name}.",
             )
         beside = chosen[0]
     return (path, beside) if other == ".caffemodel" else (beside, path)

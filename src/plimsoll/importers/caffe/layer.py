@@ -1,4 +1,4 @@
-"""A Caffe layer on its way into ONNX: what it reads, its settings, its weights, and where it writes."""
+"""A Caffe layer to convert: what it reads, its settings, its weights, and the graph it is written to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plimsoll.importers.caffe.weights import Blob
 from plimsoll.onnx.writer import GraphWriter, Size
 
 MAX_ELEMENTS = 2**31
-"""A value of more elements a picture is refused: no network has one, and a hostile file would ask for all memory."""
+"""The largest value per picture: no network has more, and a hostile file would claim all memory."""
 
 ANY = -1
 """The batch axis: always the first."""
@@ -52,12 +52,10 @@ class Layer:
     def bottom(self) -> Value:
         """What the layer reads, where that is one blob; raises ModelError where it isn't."""
         if len(self.bottoms) != 1:
-            self.fail(f"it reads {len(self.bottoms)} blobs, expected one")
+            self.fail(f"it reads {len(self.bottoms)} blobs, expected 1")
         return self.bottoms[0]
 
-    def fail(
-        self, reason: str, hint: str = "Correct the .prototxt, or write the layer in terms of others."
-    ) -> NoReturn:
+    def fail(self, reason: str, hint: str = "Correct the .prototxt, or replace the layer.") -> NoReturn:
         """Raise ModelError for this layer."""
         raise ModelError(f"{self.graph.name}: the layer '{self.name}' ({self.kind}): {reason}", hint)
 
@@ -85,7 +83,7 @@ class Layer:
         if index >= len(self.blobs):
             hint = "Is this the .caffemodel that belongs to the .prototxt?"
             self.fail(
-                f"its weights are not in the .caffemodel: it needs {index + 1} blobs, found {len(self.blobs)}", hint
+                f"the .caffemodel lacks its weights: expected at least {index + 1} blobs, found {len(self.blobs)}", hint
             )
         blob = self.blobs[index]
         if blob.values.size != math.prod(shape):
@@ -99,11 +97,11 @@ class Layer:
         """Return an axis counted from the front; raises ModelError where there is no such axis, or it is the batch."""
         axis = value + rank if value < 0 else value
         if not 0 < axis < rank:
-            self.fail(f"it works on axis {value} of a blob with {rank} axes; Plimsoll keeps the first for the batch")
+            self.fail(f"axis {value} of a blob with {rank} axes; the first is the batch")
         return axis
 
     def value(self, name: str, shape: tuple[int, ...]) -> Value:
         """Return a value of this layer; raises ModelError for an impossible shape."""
         if any(size < 1 for size in shape[1:]) or math.prod(shape[1:]) > MAX_ELEMENTS:
-            self.fail(f"it makes a blob of the shape {['N', *shape[1:]]}", "Check the sizes in the .prototxt.")
+            self.fail(f"its output would have the shape {['N', *shape[1:]]}", "Check the sizes in the .prototxt.")
         return Value(name, shape)

@@ -44,7 +44,7 @@ CONVERTERS: dict[str, Callable[[Layer], list[Value]]] = {
     "Split": pointwise.same,
     "TanH": pointwise.simple("Tanh"),
 }
-"""How each kind of layer is written in ONNX."""
+"""How each type of layer is written in ONNX."""
 
 _LEGACY_KINDS = {name.upper(): name for name in [*CONVERTERS, "Silence"]} | {"INNER_PRODUCT": "InnerProduct"}
 """Before 2015 the kinds were written in capitals."""
@@ -71,7 +71,7 @@ class _Step:
 
 @dataclass
 class Network:
-    """A network description in the order in which it runs; every blob that is written anew is a value of its own."""
+    """A network description in execution order; each time a blob is overwritten, that is a new value."""
 
     where: str
     options: ImportOptions
@@ -100,14 +100,13 @@ class Network:
             missing = "inputs" if not network.inputs else "layers"
             network.fail(
                 f"it has no {missing}",
-                "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input"
-                " layer.",
+                "Give the deploy .prototxt: it has an Input layer, the one for training reads a database.",
             )
         unknown = sorted({step.kind for step in network.steps if step.kind not in CONVERTERS})
         if unknown:
             network.fail(
-                f"Plimsoll doesn't know these kinds of layers: {', '.join(unknown)}",
-                f"Known are: {', '.join(CONVERTERS)}.",
+                f"unsupported layers: {', '.join(unknown)}",
+                f"Supported: {', '.join(CONVERTERS)}.",
             )
         names = [value.name for value in network.inputs.values()]
         require_names([*options.inputs, *options.input_shapes], names, "input", where)
@@ -115,7 +114,7 @@ class Network:
         return network
 
     def outputs(self) -> dict[int, str]:
-        """Return the values that nobody reads, or those of the blobs that were asked for, with their blobs' names."""
+        """Return the values that no layer reads, or those of the chosen blobs, with their blobs' names."""
         if self.options.outputs:
             return {self._current[blob]: blob for blob in self.options.outputs}
         return {
@@ -140,7 +139,7 @@ class Network:
         flat = net.integers("input_dim")
         shapes = shapes or [flat[start : start + 4] for start in range(0, len(flat), 4)]
         if len(names) != len(shapes):
-            self.fail(f"it has {len(names)} inputs and {len(shapes)} shapes for them")
+            self.fail(f"{len(names)} inputs, but {len(shapes)} input shapes")
         for name, shape in zip(names, shapes, strict=True):
             self._add_input(name, shape)
 
@@ -175,10 +174,7 @@ class Network:
                 self.fail(f"the layer '{name}' ({kind}) reads the blob '{bottom}', which no layer before it makes")
             reads.append(self._current[bottom])
         if not reads or not tops:
-            hint = (
-                "Give the deploy .prototxt: the one for training reads a database, the one for deployment has an Input"
-                " layer."
-            )
+            hint = "Give the deploy .prototxt: it has an Input layer, the one for training reads a database."
             self.fail(
                 f"the layer '{name}' ({kind}) reads {len(reads)} blobs and writes {len(tops)}; expected one or more"
                 " each",
@@ -215,7 +211,7 @@ def _is_for_test(settings: LayerSettings) -> bool:
 
 
 def write(network: Network, weights: Weights) -> tuple[GraphWriter, list[str]]:
-    """Return the network as a graph, and the layers that had weights in the file but no place in it; raises ModelError."""
+    """Return the network as a graph, and the layers in the weights file that it doesn't have; raises ModelError."""
     graph = GraphWriter(network.where, network.options.batch)
     values = dict(network.inputs)
     for value in network.inputs.values():
@@ -268,11 +264,11 @@ def _check_settings(layer: Layer) -> None:
     layer.settings.ignore(*_HARMLESS)
     if unknown := layer.settings.unknown():
         layer.fail(
-            f"it has a setting that is not known: {unknown}",
-            "Remove it where it makes no difference, else this layer can't be converted.",
+            f"unknown setting: {unknown}",
+            "Remove it if it makes no difference; otherwise this layer can't be converted.",
         )
     if unread := layer.settings.unread():
         layer.fail(
-            f"its settings {', '.join(unread)} are not known",
-            "Remove them where they make no difference, else this layer can't be converted.",
+            f"unsupported settings: {', '.join(unread)}",
+            "Remove them if they make no difference; otherwise this layer can't be converted.",
         )

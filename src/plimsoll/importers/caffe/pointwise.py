@@ -134,7 +134,7 @@ def scale(layer: Layer) -> list[Value]:
     if len(layer.bottoms) == 1:
         params = layer.params("scale_param")
         if params.integer("axis") != 1 or params.integer("num_axes") != 1:
-            layer.fail("it scales by more than one number a channel")
+            layer.fail("unsupported scale: more than one number per channel")
         gain, shift = _gain_and_shift(layer, value.shape[1])
         biased = bool(shift.any())
         name = layer.emit(
@@ -155,7 +155,7 @@ def bias(layer: Layer) -> list[Value]:
         return [_combined(layer, "bias_param", "Add")]
     params = layer.params("bias_param")
     if params.integer("axis") != 1 or params.integer("num_axes") != 1:
-        layer.fail("it adds more than one number a channel")
+        layer.fail("unsupported bias: more than one number per channel")
     shift = layer.constant("bias", _channels(layer.weights(0, (value.shape[1],)), value))
     return [layer.value(layer.emit("Add", [value.name, shift]), value.shape)]
 
@@ -168,7 +168,9 @@ def eltwise(layer: Layer) -> list[Value]:
     shapes = {value.shape for value in layer.bottoms}
     coefficients = params.numbers("coeff")
     if len(shapes) != 1 or len(layer.bottoms) < 2:
-        layer.fail(f"it joins {len(layer.bottoms)} blobs of the shapes {sorted(shapes)}, expected several of one shape")
+        layer.fail(
+            f"it combines {len(layer.bottoms)} blobs of the shapes {sorted(shapes)}, expected at least two of one shape"
+        )
     if coefficients and (len(coefficients) != len(layer.bottoms) or method != "SUM"):
         layer.fail(
             f"it has {len(coefficients)} coefficients for {len(layer.bottoms)} blobs; expected one each, with"
@@ -192,7 +194,7 @@ def _combined(layer: Layer, params: str, operator: str) -> Value:
         layer.fail(f"it reads {len(layer.bottoms)} blobs, expected 1 or 2")
     settings = layer.params(params)
     if settings.has("bias_term") and settings.flag("bias_term"):
-        layer.fail("a bias beside a second blob is not known")
+        layer.fail("unsupported bias in addition to a second blob")
     settings.ignore("num_axes")
     value, other = layer.bottoms
     axis = settings.integer("axis")

@@ -19,7 +19,7 @@ def inner_product(layer: Layer) -> list[Value]:
     params = layer.params("inner_product_param")
     outputs, value = params.integer("num_output"), layer.bottom
     if outputs < 1 or layer.axis(params.integer("axis"), len(value.shape)) != 1:
-        layer.fail("it multiplies by something other than all axes but the batch, or num_output is missing")
+        layer.fail("unsupported axis (expected all but the batch), or missing num_output")
     size = math.prod(value.shape[1:])
     transposed = params.flag("transpose")
     weights = layer.constant("weights", layer.weights(0, (size, outputs) if transposed else (outputs, size)))
@@ -42,7 +42,9 @@ def concat(layer: Layer) -> list[Value]:
     axis = layer.axis(params.integer("axis", params.integer("concat_dim")), len(first.shape))
     rests = {(*value.shape[:axis], 0, *value.shape[axis + 1 :]) for value in layer.bottoms}
     if len(rests) != 1:
-        layer.fail(f"it joins blobs of the shapes {[list(value.shape) for value in layer.bottoms]} along axis {axis}")
+        layer.fail(
+            f"it concatenates blobs of the shapes {[list(value.shape) for value in layer.bottoms]} along axis {axis}"
+        )
     shape = (*first.shape[:axis], sum(value.shape[axis] for value in layer.bottoms), *first.shape[axis + 1 :])
     return [layer.value(layer.emit("Concat", [value.name for value in layer.bottoms], axis=axis), shape)]
 
@@ -110,7 +112,7 @@ def reshape(layer: Layer) -> list[Value]:
     """Give a blob another shape: 0 keeps a size, -1 is what is left over. The batch stays as it is."""
     params = layer.params("reshape_param")
     if params.integer("axis") != 0 or params.integer("num_axes") != -1:
-        layer.fail("it reshapes some axes only (axis, num_axes); give the whole shape")
+        layer.fail("unsupported axis or num_axes; give the whole shape")
     value = layer.bottom
     target = params.message("shape").integers("dim")
     size = math.prod(value.shape[1:])

@@ -28,12 +28,11 @@ class Window:
     dilation: Pair = (1, 1)
 
     def check(self, layer: Layer) -> None:
-        """Raise ModelError for a window that can't be."""
+        """Raise ModelError for an invalid window."""
         sizes = (*self.kernel, *self.stride, *self.dilation)
         if min(sizes) < 1 or min(self.pad) < 0 or max(*sizes, *self.pad) > 65_535:
             layer.fail(
-                f"its window is impossible: kernel {self.kernel}, stride {self.stride}, pad {self.pad}, dilation"
-                f" {self.dilation}"
+                f"invalid window: kernel {self.kernel}, stride {self.stride}, pad {self.pad}, dilation {self.dilation}"
             )
 
 
@@ -88,7 +87,7 @@ def pooling(layer: Layer) -> list[Value]:
         layer.fail(f"it pools a blob with {len(value.shape)} axes, expected 4")
     method = params.choice("pool")
     if method not in ("MAX", "AVE"):
-        layer.fail(f"it pools by '{method}'; Plimsoll knows MAX and AVE")
+        layer.fail(f"unsupported pooling method '{method}'; choose MAX or AVE")
     average = method == "AVE"
     if params.flag("global_pooling"):
         params.ignore("stride", "pad", "kernel_size")
@@ -173,9 +172,7 @@ def _settings(layer: Layer) -> tuple[Settings, Window, int, int]:
     params = layer.params("convolution_param")
     group, outputs = params.integer("group"), params.integer("num_output")
     if len(layer.bottom.shape) != 4 or params.integer("axis") != 1:
-        layer.fail(
-            f"it works on a blob with {len(layer.bottom.shape)} axes, expected pictures: 4 axes, channels second"
-        )
+        layer.fail(f"it reads a blob with {len(layer.bottom.shape)} axes, expected 4, with the channels second")
     if outputs < 1 or group < 1 or outputs % group:
         layer.fail(f"num_output is {outputs} in {group} groups")
     return params, _window(layer, params), outputs, group

@@ -1,7 +1,7 @@
 """TensorFlow and Keras: Keras files, SavedModels, frozen graphs and checkpoints of TensorFlow 1.
 
-All of them are read in the toolchain `tensorflow`, where each becomes a frozen graph first; see `tensorflow_to_onnx.py`
-among its jobs.
+All are read in the toolchain `tensorflow`, which turns each into a frozen graph first: see its job
+`tensorflow_to_onnx.py`.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
 class _TensorFlow(Converter):
-    """What the kinds of TensorFlow have in common."""
+    """What TensorFlow's formats have in common."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def files(self, path: Path) -> Path | list[Path]:
-        """Return what belongs to a model: a folder, or the main file and those beside it; raises ModelError."""
+        """Return a model's files: a folder, or the main file and those beside it; raises ModelError."""
 
     def convert(self, path: Path, folder: Path, options: ImportOptions) -> Conversion:
-        """Convert in the toolchain; names are those of the source, `:0` left out. Layouts stay: pictures are mostly
-        NHWC."""
+        """Convert in the toolchain; names are the source's without `:0`, and layouts stay (mostly NHWC)."""
         if options.architecture:
-            raise InputError(f"{path}: a {self.name} carries its architecture itself", "Leave --architecture out.")
+            raise InputError(f"{path}: a {self.name} contains its architecture", "Omit --architecture.")
         request = {
             "kind": self.kind,
             "inputs": list(options.inputs),
@@ -57,14 +56,14 @@ class _TensorFlow(Converter):
 
 
 class Keras(_TensorFlow):
-    """A network that Keras saved whole: `.keras`, or `.h5` of Keras 3 or tf.keras."""
+    """A whole model saved by Keras: `.keras`, or `.h5` of Keras 3 or tf.keras."""
 
     name = "Keras file"
     suffixes = (".keras", ".h5", ".hdf5")
     kind = "keras"
 
     def files(self, path: Path) -> Path | list[Path]:
-        """Return the file, after a look at its first bytes."""
+        """Return the file after checking its first bytes."""
         if path.is_dir():
             raise ModelError(f"{path}: a folder, expected the file that model.save('NAME.keras') writes")
         try:
@@ -103,13 +102,13 @@ class FrozenGraph(_TensorFlow):
     kind = "frozen"
 
     def recognises(self, path: Path) -> bool:
-        """Tell whether it is a .pb file but that of a SavedModel."""
+        """Tell whether it is a .pb file, other than a SavedModel's."""
         return path.suffix.lower() == ".pb" and path.is_file() and path.name != "saved_model.pb"
 
     def files(self, path: Path) -> Path | list[Path]:
         """Return the file."""
         if not path.is_file():
-            raise ModelError(f"{path}: there is no such file")
+            raise ModelError(f"{path}: no such file")
         return path
 
 
@@ -121,16 +120,16 @@ class Checkpoint(_TensorFlow):
     kind = "checkpoint"
 
     def recognises(self, path: Path) -> bool:
-        """Tell whether it is one of the files, their common beginning, or a folder with one checkpoint."""
+        """Tell whether it is one of the files, their common prefix, or a folder with one checkpoint."""
         return self._meta(path) is not None or (path.suffix == ".index" and path.is_file())
 
     def files(self, path: Path) -> Path | list[Path]:
-        """Return the graph's file and those of the weights."""
+        """Return the file of the graph and those of the weights."""
         meta = self._meta(path)
         if meta is None:
             raise ModelError(
-                f"{path}: it has weights but no graph: {path.stem}.meta is missing",
-                "A checkpoint of TensorFlow 1 has one. Of a Keras network, save the whole: model.save('NAME.keras').",
+                f"{path}: weights without a graph: {path.stem}.meta is missing",
+                "A TensorFlow 1 checkpoint has one. For a Keras network, save the whole model: model.save('NAME.keras').",
             )
         weights = sorted(
             file for file in meta.parent.glob("*") if file.name.startswith((f"{meta.stem}.index", f"{meta.stem}.data-"))
@@ -142,8 +141,8 @@ class Checkpoint(_TensorFlow):
         return [meta, *weights]
 
     def _meta(self, path: Path) -> Path | None:
-        """Return the .meta file that a path means: itself, beside a file of the weights, after a prefix, or alone in a
-        folder."""
+        """Return the .meta file that a path means: itself, the one beside the weights, with this prefix, or the only one
+        in a folder."""
         beginning = (
             path.with_suffix("") if path.suffix in {".meta", ".index"} or path.suffix.startswith(".data-") else path
         )

@@ -25,7 +25,7 @@ MAX_TEXT = 512_000_000
 """Bytes of model.json or a module."""
 
 _DTYPES = {"float32": "<f4", "int32": "<i4", "bool": "?", "uint8": "u1", "uint16": "<u2", "float16": "<f2"}
-_WHICH = "Give the model.json that lies beside the shards."
+_WHICH = "Give the model.json beside the shards."
 _HINT = "Was it copied completely, with all shards beside it?"
 
 Weights = dict[str, NDArray[Any]]
@@ -54,8 +54,8 @@ def read(path: Path) -> Stored:
     topology, manifest = document.get("modelTopology"), document.get("weightsManifest")
     if not isinstance(topology, dict) or not isinstance(manifest, list):
         raise ModelError(
-            f"{path}: not a TensorFlow.js model: it has no modelTopology with a weightsManifest",
-            "Give the model.json that lies beside the shards.",
+            f"{path}: not a TensorFlow.js model: no modelTopology with a weightsManifest",
+            "Give the model.json beside the shards.",
         )
     try:
         groups = [
@@ -113,8 +113,8 @@ def _weights(group: _Group, path: Path) -> Iterator[tuple[str, NDArray[Any]]]:
         dtype = str((quantization or entry)["dtype"])
         if dtype not in _DTYPES or min(shape, default=1) < 0:
             raise ModelError(
-                f"{path}: the weights '{name}' are {dtype} {list(shape)}, which is not known",
-                f"Known are: {', '.join(_DTYPES)}.",
+                f"{path}: the weights '{name}' are {dtype} {list(shape)}, which is not supported",
+                f"Supported: {', '.join(_DTYPES)}.",
             )
         size = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
         if start + size > len(data):
@@ -150,7 +150,7 @@ def _shard(name: Any, path: Path) -> bytes:
         or ":" in str(name)
     ):
         raise ModelError(
-            f"{path}: its shard {name!r} does not lie in its folder",
+            f"{path}: its shard {name!r} is outside its folder",
             "Download the shards beside model.json and name them by their file names.",
         )
     file = path.parent / location
@@ -163,7 +163,7 @@ def _shard(name: Any, path: Path) -> bytes:
         except OSError as error:
             raise ModelError(f"{file}: can't be read: {error.strerror or error}", _HINT) from error
     if not module.is_file():
-        raise ModelError(f"{path}: its shard {name!r} is not there", _HINT)
+        raise ModelError(f"{path}: its shard {name!r} is missing", _HINT)
     text = javascript.exported(_text(module), str(module))
     try:
         return base64.b64decode(text if isinstance(text, str) else "", validate=True)

@@ -62,7 +62,7 @@ class _Network:
                 inputs = [self.values[read] for read in _read_by(document)]
                 self.values[name] = CONVERTERS[op](Node(name, op, attributes, inputs, self.writer))
             else:
-                raise ValueError(f"this kind of node is not known; known are {', '.join(sorted(CONVERTERS))}")
+                raise ValueError(f"unknown operation; choose from {', '.join(sorted(CONVERTERS))}")
         except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise fail(self._where, f"the node '{name}'", op, reason) from error
@@ -85,7 +85,7 @@ def _ordered(nodes: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str
         while path:
             name = path[-1]
             if name not in nodes:
-                raise ModelError(f"{where}: a node reads '{name}', which is not there", "Is model.json complete?")
+                raise ModelError(f"{where}: a node reads '{name}', which is missing", "Is model.json complete?")
             first = name not in done
             done.setdefault(name, False)
             ahead = [read for read in _read_by(nodes[name]) if not done.get(read, False)] if not done[name] else []
@@ -99,7 +99,7 @@ def _ordered(nodes: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str
             else:
                 raise ModelError(
                     f"{where}: the nodes '{name}' and '{ahead[0]}' read each other",
-                    "Only graphs without loops can be converted.",
+                    "Only graphs without cycles can be converted.",
                 )
 
 

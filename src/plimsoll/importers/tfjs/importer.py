@@ -31,7 +31,7 @@ class Tfjs(Converter):
 
 
 def write(stored: files.Stored, where: str, options: ImportOptions) -> ConvertedGraph:
-    """Return a model that was read as a graph of ONNX; `where` names it in errors. Raises ModelError or InputError."""
+    """Write a model that was read as an ONNX graph; `where` names it in errors. Raises ModelError or InputError."""
     if stored.is_graph:
         return graph_model.write(stored.topology, stored.weights, stored.signature, options, where)
     return layers_model.write(stored.topology, stored.weights, where, options)

@@ -71,7 +71,8 @@ class _Network:
         kind = document["class_name"]
         if depth > MAX_DEPTH or kind not in _MODELS:
             raise ModelError(
-                f"{self._where}: a model of the kind '{kind}', {depth} models deep", f"Known are {', '.join(_MODELS)}."
+                f"{self._where}: unsupported model '{kind}', {depth} models deep",
+                f"Supported: {', '.join(_MODELS)}, up to {MAX_DEPTH} deep.",
             )
         config = document["config"]
         if kind == "Sequential":
@@ -136,7 +137,7 @@ class _Network:
             elif kind in ONE or kind in MANY:
                 raise ValueError(f"it reads {len(values)} values")
             else:
-                raise ValueError(f"this kind of layer is not known; known are {', '.join(sorted([*ONE, *MANY]))}")
+                raise ValueError(f"unknown layer; choose from {', '.join(sorted([*ONE, *MANY]))}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             reason = (
                 str(error)
@@ -192,6 +193,6 @@ def _keys(listed: Sequence[Any]) -> list[Key]:
     """Return the values that a list names: `[name, call, output, …]` each, or one of these alone; raises ValueError for
     another form."""
     if isinstance(listed, Mapping):
-        raise ValueError("it is of Keras 3, expected the form of Keras 2")
+        raise ValueError("written by Keras 3, expected the format of Keras 2")
     entries = [listed] if listed and isinstance(listed[0], str) else listed
     return [(str(entry[0]), int(entry[1]), int(entry[2])) for entry in entries]

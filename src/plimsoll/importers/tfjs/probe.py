@@ -1,4 +1,4 @@
-"""Let TensorFlow.js itself answer a few tensors, in Node.js, where that is installed."""
+"""Have TensorFlow.js itself answer a few tensors, in Node.js, where that is installed."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe
     """
     node = shutil.which("node")
     if node is None:
-        return None, "not compared with TensorFlow.js itself: Node.js is not installed"
+        return None, "not compared with TensorFlow.js: Node.js is not installed"
     try:
         library = npm.fetch(LIBRARY)[_BUNDLE]
     except BackendMissingError as error:
-        return None, f"not compared with TensorFlow.js itself: {error.message}"
+        return None, f"not compared with TensorFlow.js: {error.message}"
     with (
         tempfile.TemporaryDirectory(prefix="plimsoll-tfjs-") as name,
         as_file(files(__package__).joinpath("probe.cjs")) as script,

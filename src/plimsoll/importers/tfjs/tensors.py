@@ -112,7 +112,7 @@ def fail(where: str, what: str, kind: str, reason: str) -> ModelError:
     """Return the error for a layer or node that can't be converted."""
     return ModelError(
         f"{where}: {what} ({kind}): {reason}",
-        "Export the model to ONNX with its own framework, or leave that layer out.",
+        "Export the model to ONNX with its own framework, or remove that layer.",
     )
 
 

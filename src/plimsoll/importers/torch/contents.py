@@ -68,17 +68,17 @@ _CALL_TARGET = re.compile(
 
 @dataclass(frozen=True)
 class Contents:
-    """What was found."""
+    """What a PyTorch file holds."""
 
     kind: FileKind
     suspicious: tuple[str, ...] = ()
-    """What would run, or reach outside, when the file is used; in words or as `module.name`."""
+    """What would run, or reach outside the network, when the file is used; in words or as `module.name`."""
     tensors: tuple[str, ...] = field(default=())
     """Names that look like those of weights; some, where there are many."""
 
 
 def look(path: Path) -> Contents:
-    """Tell what a file holds; raises ModelError for what is no PyTorch file."""
+    """Tell what a file holds; raises ModelError for anything but a PyTorch file."""
     try:
         with path.open("rb") as stream:
             begin = stream.read(16)

@@ -12,7 +12,7 @@ from plimsoll.importers.base import Conversion, Converter, ImportOptions, Probe
 from plimsoll.importers.torch import contents
 from plimsoll.system import toolchains
 
-_FROM_TORCH = "Or convert the network where it lives, in Python: plimsoll.from_torch(module, example)."
+_FROM_TORCH = "Or convert the live module in Python: plimsoll.from_torch(module, example)."
 _MAX_CODE = 20_000_000
 """Bytes of Python files that go along with weights."""
 
@@ -54,7 +54,7 @@ class Torch(Converter):
 
 
 def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
-    """Raise ModelError for what must not be loaded, InputError where the architecture is missing or not wanted."""
+    """Raise ModelError for what must not be loaded, InputError where the architecture is missing or pointless."""
     names = ", ".join(held.suspicious[:6]) + (" …" if len(held.suspicious) > 6 else "")
     if held.suspicious and not options.trust:
         what = {
@@ -66,20 +66,20 @@ def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
             ),
         }.get(held.kind, "a pickle")
         hint = "Save the weights alone (torch.save(model.state_dict(), …)) or export the network (torch.export).\n"
-        hint += "  If you trust its author like that of a program: --trust."
+        hint += "  If you trust its author as you would a program's: --trust."
         raise ModelError(f"{path}: {what}: it names {names}", f"{hint}\n  {_FROM_TORCH}")
     if held.kind in ("exported", "torchscript") and options.architecture:
-        raise InputError(f"{path}: this file carries its network itself", "Leave --architecture out.")
+        raise InputError(f"{path}: this file contains its network", "Omit --architecture.")
     if held.kind == "weights" and not (options.architecture and options.trust):
         some = f" ({', '.join(held.tensors[:4])} …)" if held.tensors else ""
         missing = (
-            "nobody said of which network" if not options.architecture else "the code of its network would have to run"
+            "their network was not named" if not options.architecture else "the code of their network would have to run"
         )
         hint = (
-            "Name the network, and say that its code may run: --architecture module:callable --trust; the .py file lies"
-            " beside the weights, or give its path."
+            "Name the network, and allow its code to run: --architecture module:callable --trust; put the .py file beside"
+            " the weights, or give its path."
         )
-        raise ModelError(f"{path}: weights alone{some}, and {missing}", f"{hint}\n  {_FROM_TORCH}")
+        raise ModelError(f"{path}: weights without their network{some}: {missing}", f"{hint}\n  {_FROM_TORCH}")
     if options.architecture and ":" not in options.architecture:
         raise InputError(
             f"--architecture {options.architecture}",
@@ -93,7 +93,7 @@ def _code(path: Path, architecture: str, target: Path) -> Path:
     module = architecture.partition(":")[0]
     given = Path(module) if module.endswith(".py") else None
     if given is not None and not given.is_file():
-        raise InputError(f"--architecture {architecture}: there is no file {given}")
+        raise InputError(f"--architecture {architecture}: no such file: {given}")
     folders = [given.parent] if given is not None else [path.parent, Path()]
     top = module.partition(".")[0]
     home = next(
@@ -127,7 +127,7 @@ def _require_names(path: Path, options: ImportOptions, inputs: list[str], output
         if names and set(names) != set(there):
             raise InputError(
                 f"{path}: its {side}s are {', '.join(there)}, not {', '.join(names)}",
-                "Leave the names out: a PyTorch network has the ones of its forward.",
+                "Omit the names: a PyTorch network has those of its forward().",
             )
 
 

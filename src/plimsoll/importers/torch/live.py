@@ -1,4 +1,4 @@
-"""Convert a network that is alive in this process: `plimsoll.from_torch`."""
+"""Convert a module of this process: `plimsoll.from_torch`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _INSTALL = "pip install torch onnxscript"
 def convert(
     module: torch.nn.Module, example: torch.Tensor | Sequence[torch.Tensor], folder: Path, batch: int | None
 ) -> Conversion:
-    """Write an nn.Module as ONNX into `folder`, in evaluation mode, and let it answer a probe; the module's mode is put
-    back.
+    """Write an nn.Module as ONNX into `folder`, in evaluation mode, and let it answer a probe; the module's mode is
+    restored.
 
-    `example` is what forward takes, pictures first axis the batch; its values don't matter. Raises InputError,
+    `example` is what forward takes, with the batch as its first axis; its values don't matter. Raises InputError,
     ModelError or BackendMissingError.
     """
     torch = require("torch", _INSTALL)
@@ -36,7 +36,7 @@ def convert(
         or not examples
         or not all(isinstance(tensor, torch.Tensor) for tensor in examples)
     ):
-        raise InputError(f"from_torch of a {type(module).__name__}, expected an nn.Module and tensors as examples")
+        raise InputError(f"from_torch: found a {type(module).__name__}, expected an nn.Module and example tensors")
     export = _exporter()
     modes = {part: part.training for part in module.modules()}
     path = folder / "model.onnx"
@@ -68,8 +68,7 @@ def _names(module: Any, count: int) -> list[str]:
 
 
 def _exporter() -> Any:
-    """Import the part of the toolchain's job that writes a network: a toolchain's scripts are no package, and need
-    nothing but torch."""
+    """Import the part of the toolchain's job that writes a network: its scripts are not a package, and need only torch."""
     name = "plimsoll_torch_export"
     if name not in sys.modules:
         sys.modules.setdefault("plimsoll_job", plimsoll_job)
