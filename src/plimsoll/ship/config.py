@@ -48,23 +48,25 @@ class SearchConfig:
 def default_targets() -> tuple[Target, ...]:
     """Return the targets that are tried unless the user names others: those that this machine has and that need nothing
     to be installed."""
-    return tuple(offer.target for offer in _available() if not offer.toolchain or _is_installed(offer.toolchain))
+    return tuple(
+        available.target for available in _available() if not available.toolchain or _is_installed(available.toolchain)
+    )
 
 
 def all_targets() -> tuple[Target, ...]:
     """Return every target whose runtime this machine has, including those that need a toolchain not installed yet."""
-    return tuple(offer.target for offer in _available())
+    return tuple(available.target for available in _available())
 
 
 def missing_toolchains(targets: tuple[Target, ...]) -> tuple[str, ...]:
     """Return the toolchains that the targets need and that are not installed yet, each once."""
-    needed = (offer.toolchain for offer in _available() if offer.target in targets and offer.toolchain)
+    needed = (available.toolchain for available in _available() if available.target in targets and available.toolchain)
     return tuple(name for name in dict.fromkeys(needed) if not _is_installed(name))
 
 
 def _available() -> list[AvailableTarget]:
     deployable = (backend for backend in map(backends.get, backends.names()) if backend.deployable)
-    return [offer for backend in deployable for offer in backend.targets() if not offer.missing]
+    return [available for backend in deployable for available in backend.targets() if not available.missing]
 
 
 def _is_installed(toolchain: str) -> bool:

@@ -34,7 +34,7 @@ _MAX_ROW_BYTES = 256_000_000
 class StoredJob(BaseModel):
     """What a job found, or why it failed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
     environment: str
     error: str = ""

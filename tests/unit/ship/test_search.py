@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -20,7 +21,9 @@ from PIL import Image
 from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
 from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.report.ship_result import LayerSnr
 from plimsoll.ship import REFERENCE, Search, SearchConfig, ShipResult, Trial
+from plimsoll.ship.jobs import LayerComparison
 from plimsoll.ship.split import split
 from plimsoll.ship.store import WorkFolder
 from plimsoll.spec import files as spec_files
@@ -182,6 +185,20 @@ def test_a_work_folder_of_an_older_layout_is_not_read_and_the_user_is_told(
     assert sorted(path.name for path in older.rglob("*")) == ["reference.json", "rows"]
     again, _ = shipped(opened, photos, tmp_path / "other", config(HONEST[0], seconds=0.0))
     assert not any("older version" in note for note in again.notes)
+
+
+def test_figures_without_a_finite_value_are_stored_as_they_are(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path
+) -> None:
+    work = WorkFolder.of(tmp_path, opened.model, split(photos, 2000))
+    layers = [LayerSnr(name="equal", snr_db=math.inf), LayerSnr(name="unknown"), LayerSnr(name="third", snr_db=1 / 3)]
+    work.save("layers", LayerComparison(layers=tuple(layers)))
+    stored = work.load("layers")
+    assert stored is not None
+    read = LayerComparison.model_validate(stored.result).layers
+    assert read[0] == layers[0]
+    assert math.isnan(read[1].snr_db)
+    assert read[2] == layers[2]
 
 
 @pytest.mark.parametrize(
