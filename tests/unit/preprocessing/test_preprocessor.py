@@ -27,11 +27,11 @@ Steps = list[dict[str, Any]]
 
 def steps(text: str) -> Steps:
     """Read `resize width=4 height=4 | channels order="BGR"`: a line a Spec is easier to compare than a page of TOML."""
-    steps: Steps = [{"step": "decode"}]
+    listed: Steps = [{"step": "decode"}]
     for part in filter(None, (part.strip() for part in text.split("|"))):
         name, *pairs = part.split(" ")
-        steps.append({"step": name, **tomllib.loads("\n".join(pairs))})
-    return steps
+        listed.append({"step": name, **tomllib.loads("\n".join(pairs))})
+    return listed
 
 
 def card(name: str) -> Input:
@@ -54,6 +54,8 @@ EXACT = [
     'channels order="BGR" | jpeg | channels order="RGB" | crop width=50 height=50',
     'crop width=64 height=48 | mean values=[1,2,3] | channels order="BGR" | mean values=[4,5,6] | layout order="NCHW"',
     'dtype to="float32" | dtype to="uint8"',
+    'scale factor=1.7 | dtype to="uint8" | mean values=[9.5] | std values=[3]',
+    'scale divisor=255 | dtype to="float16" | mean values=[0.5] | layout order="NCHW"',
 ]
 """The fast preprocessor gives the same bits: no rounding happens, or the same."""
 
@@ -109,24 +111,24 @@ def checked(preprocessor: Preprocessor, path: Path) -> Array:
 def test_the_fast_preprocessor_equals_the_reference(text: str, decode: dict[str, Any]) -> None:
     if decode.get("colour") == "grey" and ("channels" in text or "," in text):
         pytest.skip("needs a colour picture")
-    reference, fast_preprocessor = both(text, **decode)
+    reference, fast = both(text, **decode)
     for path in PHOTOS[:4]:
-        assert np.array_equal(checked(reference, path), checked(fast_preprocessor, path))
+        assert np.array_equal(checked(reference, path), checked(fast, path))
 
 
 @pytest.mark.parametrize("text", CLOSE)
 def test_the_fast_preprocessor_is_as_near_as_float32_allows(text: str) -> None:
-    reference, fast_preprocessor = both(text)
+    reference, fast = both(text)
     relative = 2e-3 if "float16" in text else 5e-5 if "tensorflow" in text else 1e-5
     for path in PHOTOS[:4]:
-        a, b = checked(reference, path), checked(fast_preprocessor, path)
+        a, b = checked(reference, path), checked(fast, path)
         assert np.abs(a.astype(np.float64) - b).max() <= relative * np.abs(a).max()
 
 
 @pytest.mark.parametrize("text", [text for text in CLOSE if text.count(",") == 0 and "channels" not in text])
 def test_the_same_for_grey(text: str) -> None:
-    reference, fast_preprocessor = both(text, colour="grey")
-    a, b = checked(reference, PHOTOS[0]), checked(fast_preprocessor, PHOTOS[0])
+    reference, fast = both(text, colour="grey")
+    a, b = checked(reference, PHOTOS[0]), checked(fast, PHOTOS[0])
     assert 1 in a.shape
     assert np.abs(a.astype(np.float64) - b).max() <= (2e-3 if "float16" in text else 1e-5) * np.abs(a).max()
 
@@ -167,7 +169,7 @@ def test_open_nsfw_is_yahoos_definition_bit_for_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
 @pytest.mark.parametrize("name", ["open_nsfw", "open_nsfw_tf"])
-def test_a_plan_is_shared_by_threads(name: str, preprocessing: Any) -> None:
+def test_a_preprocessor_is_shared_by_threads(name: str, preprocessing: Any) -> None:
     preprocessor = Preprocessor(card(name), preprocessing)
     paths = PHOTOS[:6] * 4
     alone = [preprocessor(path) for path in PHOTOS[:6]] * 4
@@ -177,10 +179,10 @@ def test_a_plan_is_shared_by_threads(name: str, preprocessing: Any) -> None:
 
 
 def test_stages_are_named_and_compose() -> None:
-    reference, fast_preprocessor = Preprocessor(card("open_nsfw")), Preprocessor(card("open_nsfw"), "fast")
+    reference, fast = Preprocessor(card("open_nsfw")), Preprocessor(card("open_nsfw"), "fast")
     assert [name for name, _ in reference.stages] == ["decode", "resize", "jpeg", "crop", "channels", "mean"]
-    assert [name for name, _ in fast_preprocessor.stages] == ["decode", "resize", "jpeg", "crop", "normalize"]
-    for preprocessor in (reference, fast_preprocessor):
+    assert [name for name, _ in fast.stages] == ["decode", "resize", "jpeg", "crop", "normalize"]
+    for preprocessor in (reference, fast):
         pixels: Any = PHOTOS[0].read_bytes()
         for _, stage in preprocessor.stages:
             pixels = stage(pixels)
@@ -200,7 +202,7 @@ def test_the_fast_preprocessor_says_how_to_install_opencv(monkeypatch: pytest.Mo
     assert "pip install 'plimsoll-line[fast]'" in caught.value.hint
 
 
-def test_a_plan_refuses_what_is_too_small_for_its_crop() -> None:
+def test_a_preprocessor_refuses_what_is_too_small_for_its_crop() -> None:
     for preprocessor in both("crop width=5000 height=10"):
         with pytest.raises(ImageError, match="does not fit"):
             preprocessor(PHOTOS[0])
