@@ -147,7 +147,7 @@ def test_what_ship_and_prove_do_with_them(plimsoll: Run, tmp_path: Path, example
     done = plimsoll("ship", network, *spec, "--images", example_photos[0].parent, "--out", tmp_path / "x.plimsoll")
     assert done.returncode == 2
     assert (
-        "ship judges classifiers so far; the task of this Spec is"
+        "ship supports classifiers only; the task of this Spec is"
         f" '{model(tmp_path, form, STEPS).contract().output.task}'" in done.stderr
     )
     compared = ["prove", network, network, "--spec-a", spec[1], "--images", example_photos[0]]

@@ -1,4 +1,4 @@
-"""A progress bar for long work: how many pictures, how many a second, how long it will still take."""
+"""A progress bar for long runs: how many pictures, how many per second, how much time is left."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Shows itself on a terminal only, once the work has taken a while. The total is counted beside the work."""
+    """Appears on a terminal only, once the run has taken a while. The total is counted while the run goes on."""
 
     def __init__(self, console: Console | None, paths: list[str], after_s: float) -> None:
         # A table goes to standard output: the bar must be drawn by the same console, which keeps it below the rows.
@@ -32,10 +32,10 @@ class Progress:
         try:
             self._total = images.count_images(paths)
         except (PlimsollError, OSError):
-            self._total = None  # The run itself meets the same trouble, and says so.
+            self._total = None  # The run itself meets the same error, and reports it.
 
     def advance(self) -> None:
-        """One picture more."""
+        """Count one more picture."""
         self._done += 1
         if self._bar is None:
             if not sys.stderr.isatty() or time.perf_counter() < self._due:
@@ -52,7 +52,7 @@ class Progress:
         class Rate(ProgressColumn):
             def render(self, task: object) -> Text:
                 speed = getattr(task, "finished_speed", None) or getattr(task, "speed", None)
-                return Text("" if speed is None else f"{speed:,.0f} a second", style="dim")
+                return Text("" if speed is None else f"{speed:,.0f} per second", style="dim")
 
         bar = RichProgress(
             TextColumn("pictures"),
@@ -68,7 +68,7 @@ class Progress:
         return bar
 
     def close(self) -> None:
-        """Take the bar away; twice is harmless."""
+        """Remove the bar; calling it twice is harmless."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""Write predictions as they come: a table, JSON lines, CSV or Parquet. Nothing that was answered is held back."""
+"""Write predictions as they come, as a table, JSON lines, CSV or Parquet: none is held back."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _MASK_GROUP = 100
 
 
 class Writer(ABC):
-    """Takes predictions one by one."""
+    """Writes one prediction after another."""
 
     @abstractmethod
     def write(self, prediction: Prediction) -> None: ...
 
     def close(self) -> None:  # noqa: B027 - most formats have nothing to finish
-        """Finish what was begun; also called after an interruption."""
+        """Finish the output; also called after an interruption."""
 
 
 def row(prediction: Prediction, task: Task, top: int | None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class JsonLines(Writer):
         self._stream, self._task, self._top = stream, task, top
 
     def write(self, prediction: Prediction) -> None:
-        # Paths that are no valid text are escaped, so that every line is valid UTF-8.
+        # Paths that are not valid text are escaped, so that every line is valid UTF-8.
         text = (
             json.dumps(row(prediction, self._task, self._top), ensure_ascii=False)
             .encode("utf-8", "backslashreplace")
@@ -161,25 +161,25 @@ class Table(Writer):
         self.console, self._task, self._top, self._text = console, task, top, Text
         self._folder = folder
         self._path_width = max(24, min(48, console.width - 52))
-        self._begun = False
+        self._heading_shown = False
         self._readings: Counter[str] = Counter()
 
     def write(self, prediction: Prediction) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self._heading_shown:
+            self._heading_shown = True
             score = "score" if isinstance(self._task, ClassifyTask) else "answer"
             positive = self._task.spec.positive if isinstance(self._task, ClassifyTask) else None
             heading = (
                 f"{'picture':<{self._path_width}}  {positive + ' score' if positive else score:<{self._BAR + 7}}  label"
             )
-            self.console.print(self._text(heading, style="bold"), soft_wrap=True)
+            self.console.print(self._text(printable(heading), style="bold"), soft_wrap=True)
         self.console.print(self._line(prediction), soft_wrap=True)
 
     def close(self) -> None:
-        """End with how many pictures got which reading."""
-        if self._begun:
+        """End with how many pictures had which result."""
+        if self._heading_shown:
             counts = [f"{count:,} {reading}" for reading, count in self._readings.most_common(6)]
-            self.console.print(self._text(", ".join(counts), style="bold"), soft_wrap=True)
+            self.console.print(self._text(printable(", ".join(counts)), style="bold"), soft_wrap=True)
 
     def _line(self, prediction: Prediction) -> Any:
         path = prediction.path.removeprefix(self._folder).lstrip(os.sep)
@@ -191,23 +191,23 @@ class Table(Writer):
             line.append("━" * filled, style=style)
             line.append("─" * (self._BAR - filled), style="dim")
             line.append(f" {answer.score:6.4f}  ")
-            line.append(answer.label or "(none)", style=style)
+            line.append(printable(answer.label or "(none)"), style=style)
             self._readings[answer.band or answer.label or "(none)"] += 1
             if answer.band is not None:
-                line.append(f" · {answer.band}", style="dim")
+                line.append(printable(f" · {answer.band}"), style="dim")
             if self._top is not None and self._top > 1:
                 others = [
                     f"{label} {score:.4f}"
                     for label, score in list(answer.scores.items())[: self._top]
                     if label != answer.label
                 ]
-                line.append(f"  {', '.join(others)}", style="dim")
+                line.append(printable(f"  {', '.join(others)}"), style="dim")
         elif answer is not None:
             self._readings.update(answer.readings())
-            line.append(answer.brief()[: max(20, self.console.width - self._path_width - 2)])
+            line.append(printable(answer.brief())[: max(20, self.console.width - self._path_width - 2)])
         else:
             self._readings["failed"] += 1
-            line.append(f"✗ {prediction.error}", style="red")
+            line.append(printable(f"✗ {prediction.error}"), style="red")
         return line
 
     def _style(self, answer: Classification) -> str:
@@ -221,6 +221,6 @@ class Table(Writer):
 
 
 def _shortened(path: str, width: int) -> str:
-    """Cut a long path at its front: its end tells more."""
+    """Cut a long path at its front: its end says more."""
     clean = printable(path)
     return clean if len(clean) <= width else "…" + clean[-(width - 1) :]
