@@ -41,10 +41,9 @@ class _TensorFlow(Converter):
             "trust": options.trust,
             "keep": options.keep is not None,
         }
+        inputs = {"model": self.files(path)}
         try:
-            result = toolchains.run(
-                "tensorflow", "tensorflow_to_onnx", request, folder, inputs={"model": self.files(path)}
-            )
+            result = toolchains.run("tensorflow", "tensorflow_to_onnx", request, folder, inputs=inputs)
         except ModelError as error:
             raise ModelError(f"{path}: {error.message}", error.hint) from error
         if options.keep is not None:
