@@ -51,7 +51,9 @@ class GrpcClient:
             answer, call = self.channel.unary_unary(path).with_call(body, timeout=60, metadata=named)
         except grpc.RpcError as error:
             call, answer = error, b""
-        return Reply(call.code().name, answer, call.details(), {one.key: one.value for one in call.trailing_metadata()})
+        return Reply(
+            call.code().name, answer, call.details(), {entry.key: entry.value for entry in call.trailing_metadata()}
+        )
 
     @property
     def line(self) -> dict[str, Any]:
@@ -97,9 +99,9 @@ def served(
         if tracing is None:
             return []
         tracing.flush()
-        found = list(exporter.get_finished_spans())
+        finished = list(exporter.get_finished_spans())
         exporter.clear()
-        return found
+        return finished
 
     with (
         serving(

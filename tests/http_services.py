@@ -162,7 +162,7 @@ class Standin:
                 pictures = [await part.read() for part in parts if isinstance(part, UploadFile)]
         if self.seconds:
             await asyncio.sleep(self.seconds)
-        results = [_result(place, data) for place, data in enumerate(pictures)]
+        results = [_result(index, data) for index, data in enumerate(pictures)]
         status = 415 if len(results) == 1 and results[0]["error"] else 200  # a lone picture's problem is the request's
         return JSONResponse({"model": "standin", "version": "3", "results": results}, status)
 
@@ -178,14 +178,14 @@ class Standin:
         return self.before(request, len(self.seen)) or Response()
 
 
-def _result(place: int, data: bytes) -> dict[str, Any]:
+def _result(index: int, data: bytes) -> dict[str, Any]:
     times = {"queue": 0.5, "decode": 1.0, "infer": 2.0, "answer": 0.1}
     if data.startswith(b"bad"):
         problem = {"kind": "image", "message": "not a picture", "hint": "Send a JPEG."}
-        return {"name": str(place), "answer": None, "error": problem, "milliseconds": {"queue": 0.5}, "batch": 1}
+        return {"name": str(index), "answer": None, "error": problem, "milliseconds": {"queue": 0.5}, "batch": 1}
     score = float(len(data))
     return {
-        "name": str(place),
+        "name": str(index),
         "answer": {"label": None, "score": score, "scores": {"nsfw": score}},
         "error": None,
         "milliseconds": times,

@@ -26,7 +26,7 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     return asyncio.run(coroutine)
 
 
-def made(file: Path, **named: Terms) -> dict[str, str]:
+def write_keys(file: Path, **named: Terms) -> dict[str, str]:
     """Write a file with these keys; return the keys themselves by their names."""
     tokens: dict[str, str] = {}
     entries: list[Key] = []

@@ -60,7 +60,7 @@ def serving(settings: Settings, *models: ModelConfig, **parts: Any) -> Iterator[
     """Serve these models in a thread of this process; over gRPC too where that is installed, its pipeline with these
     `parts`: an `authorizer`, `lines`, `tracing`."""
     started = threading.Event()
-    found: dict[str, Any] = {}
+    running: dict[str, Any] = {}
 
     def pipeline(service: Service) -> Pipeline:
         return Pipeline(service.metrics, settings.log, **parts)
@@ -83,7 +83,7 @@ def serving(settings: Settings, *models: ModelConfig, **parts: Any) -> Iterator[
         listening = asyncio.create_task(server.serve())
         while not server.started:
             await asyncio.sleep(0.005)
-        found.update(
+        running.update(
             service=service,
             loop=asyncio.get_running_loop(),
             server=server,
@@ -102,12 +102,18 @@ def serving(settings: Settings, *models: ModelConfig, **parts: Any) -> Iterator[
     thread.start()
     while not started.wait(0.05):
         assert thread.is_alive(), "the service didn't start"
-    http = f"127.0.0.1:{found['port']}"
+    http = f"127.0.0.1:{running['port']}"
     try:
         with httpx.Client(base_url=f"http://{http}", timeout=60) as client:
-            yield ServedProtocols(found["service"], found["loop"], http, f"127.0.0.1:{found['grpc']}", client)
+            yield ServedProtocols(
+                running["service"],
+                running["loop"],
+                http,
+                f"127.0.0.1:{running['grpc']}",
+                client,
+            )
     finally:
-        found["server"].should_exit = True
+        running["server"].should_exit = True
         thread.join()
 
 
@@ -199,12 +205,12 @@ def tensors(reply: httpx.Response) -> dict[str, NDArray[Any]]:
     """Return the outputs, whichever way each was sent."""
     assert reply.status_code == 200, reply.text
     at = int(reply.headers.get(LENGTH, len(reply.content)))
-    found = {}
+    outputs = {}
     for output in json.loads(reply.content[:at])["outputs"]:
         dtype = {"FP16": "<f2", "FP32": "<f4", "INT64": "<i8", "BOOL": "?"}[output["datatype"]]
         size = output.get("parameters", {}).get("binary_data_size")
         data = np.array(output["data"], dtype) if size is None else np.frombuffer(reply.content[at : at + size], dtype)
-        found[output["name"]] = data.reshape(output["shape"])
+        outputs[output["name"]] = data.reshape(output["shape"])
         at += size or 0
     assert at == len(reply.content)
-    return found
+    return outputs

@@ -146,13 +146,13 @@ SHAPES: list[Any] = [
 def test_a_shape_that_can_t_be(oip: ServedProtocols, shape: object) -> None:
     refused(oip.post(BARE, bare({"shape": shape})), "shape")
     if not (isinstance(shape, list) and shape in ([12], [1] * 1000, [])):
-        told = {
+        request = {
             "inputs": [
                 tensor("pixels", shape, "FP32", parameters={"binary_data_size": 48}),
                 tensor("gain", [1, 1], "INT64", data=[1]),
             ]
         }
-        body, length = with_tensors(told, bytes(48))
+        body, length = with_tensors(request, bytes(48))
         refused(oip.post(BARE, body, Inference_Header_Content_Length=length), "shape")
 
 
@@ -164,8 +164,8 @@ def test_a_shape_that_can_t_be(oip: ServedProtocols, shape: object) -> None:
 def test_a_shape_of_pictures_that_can_t_be(oip: ServedProtocols, shape: list[int]) -> None:
     refused(oip.post(PICTURES, picture(shape, ["AAAA"])), "shape")
     for elements in (element(b"x"), element(b""), b""):
-        told = {"inputs": [tensor("image", shape, "BYTES", parameters={"binary_data_size": len(elements)})]}
-        body, length = with_tensors(told, elements)
+        request = {"inputs": [tensor("image", shape, "BYTES", parameters={"binary_data_size": len(elements)})]}
+        body, length = with_tensors(request, elements)
         refused(oip.post(PICTURES, body, Inference_Header_Content_Length=length), "shape")
 
 
@@ -427,8 +427,8 @@ def test_two_thousand_mutated_requests_get_one_answer_each(oip: ServedProtocols)
     body, length = with_tensors(
         {"inputs": [tensor("gain", [1, 1], "INT64", data=[1]), pixels]}, np.ones(12, "<f4").tobytes()
     )
-    told = tensor("image", [2], "BYTES", parameters={"binary_data_size": 16})
-    other, other_length = with_tensors({"inputs": [told], "outputs": [{"name": "mean"}]}, element(b"abcd") * 2)
+    image = tensor("image", [2], "BYTES", parameters={"binary_data_size": 16})
+    other, other_length = with_tensors({"inputs": [image], "outputs": [{"name": "mean"}]}, element(b"abcd") * 2)
     for _ in range(1000):
         for path, original, where in ((BARE, body, length), (PICTURES, other, other_length)):
             mutated = bytearray(original)

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
 from http_services import endpoint, http_app, running
-from key_files import made
+from key_files import write_keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.http.app import endpoints
@@ -95,21 +95,21 @@ class AccessCase:
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, AccessCase]:
     file = tmp_path_factory.mktemp("cases") / "keys.toml"
-    tokens = made(file, asks=Terms(), looks=Terms("metrics"), rules=Terms("admin"))
+    tokens = write_keys(file, asks=Terms(), looks=Terms("metrics"), rules=Terms("admin"))
     keys = AccessSettings(keys=file)
     open_metrics = AccessSettings(keys=file, open_metrics=True)
     nobody = AccessSettings(control="nobody")
     everybody: frozenset[Right | None] = frozenset({None, "predict", "metrics"})
-    shown = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
+    bearing = {name: {"Authorization": f"Bearer {token}"} for name, token in tokens.items()}
     return {
         "a page, no keys": AccessCase(AccessSettings(), OTHERS_PAGE, everybody),
         "a proxy, no keys": AccessCase(AccessSettings(), {"X-Forwarded-For": "127.0.0.1"}, everybody),
         "nobody controls": AccessCase(nobody, {}, everybody),
         "no key": AccessCase(keys, {}, frozenset({None})),
         "no key, open metrics": AccessCase(open_metrics, {}, frozenset({None, "metrics"})),
-        "a predict key": AccessCase(keys, shown["asks"], frozenset({None, "predict"})),
-        "a metrics key": AccessCase(keys, shown["looks"], frozenset({None, "metrics"})),
-        "an admin key": AccessCase(keys, shown["rules"], frozenset({None, "predict", "metrics", "control"})),
+        "a predict key": AccessCase(keys, bearing["asks"], frozenset({None, "predict"})),
+        "a metrics key": AccessCase(keys, bearing["looks"], frozenset({None, "metrics"})),
+        "an admin key": AccessCase(keys, bearing["rules"], frozenset({None, "predict", "metrics", "control"})),
     }
 
 
@@ -258,11 +258,11 @@ def test_every_route_answers_who_may_and_nobody_else(
 ) -> None:
     app, caller = guarded(reached, service, cases[case].access), cases[case]
     for (method, route), need in RIGHTS.items():
-        for asked in (method, "HEAD") if method == "GET" else (method,):
+        for used in (method, "HEAD") if method == "GET" else (method,):
             reached.clear()
-            status, _ = asyncio.run(ask(app, asked, target_of(route), caller.headers))
-            assert reached == ([(method, route)] if need in caller.may else []), (asked, route)
-            assert status == 200 if need in caller.may else status in (401, 403), (asked, route)
+            status, _ = asyncio.run(ask(app, used, target_of(route), caller.headers))
+            assert reached == ([(method, route)] if need in caller.may else []), (used, route)
+            assert status == 200 if need in caller.may else status in (401, 403), (used, route)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -305,10 +305,10 @@ def test_a_path_that_is_no_text_is_refused_before_anything_else(
 def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(
     service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]]
 ) -> None:
-    found = {}
+    statuses = {}
     for name in ("a page, no keys", "no key", "a predict key"):
         app = guarded(reached, service, cases[name].access)
-        found[name] = [
+        statuses[name] = [
             asyncio.run(ask(app, method, path, cases[name].headers))[0]
             for method, path in (
                 ("GET", "/nothing"),
@@ -317,7 +317,7 @@ def test_a_path_that_leads_nowhere_is_404_to_who_may_ask(
                 ("GET", "/favicon.ico"),
             )
         ]
-    assert found == {"a page, no keys": [404] * 4, "no key": [401] * 3 + [404], "a predict key": [404] * 4}
+    assert statuses == {"a page, no keys": [404] * 4, "no key": [401] * 3 + [404], "a predict key": [404] * 4}
 
 
 def test_a_route_that_nobody_classified_needs_the_most(

@@ -96,14 +96,14 @@ def test_an_allowed_name_that_leads_inside_is_not_asked(addresses: tuple[str, ..
 def test_no_way_of_writing_this_machine_helps_even_if_it_is_allowed(host: str) -> None:
     """With the real resolver, which reads all of these."""
 
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(PNG)) as server:
             settings = UrlSettings(hosts=(f"{host}:{server.port}",), http=True)
             with pytest.raises(RequestError, match=r"not public|can't be fetched"):
                 await fetch(f"http://{host}:{server.port}/", settings, PUBLIC)
             assert not server.heads
 
-    asyncio.run(one())
+    asyncio.run(fetching())
 
 
 @pytest.mark.parametrize(
@@ -180,13 +180,13 @@ async def _from(what: bytes | Handler, **settings: object) -> bytes:
     ],
 )
 def test_no_redirect_is_followed(status: str) -> None:
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(PNG)) as inside:
             with pytest.raises(RequestError, match="redirects are not followed"):
                 await _from(answer(b"", status, f"Location: http://127.0.0.1:{inside.port}/", "Content-Length: 0"))
             assert not inside.heads
 
-    asyncio.run(one())
+    asyncio.run(fetching())
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_a_name_is_looked_up_once_and_the_checked_address_is_asked() -> None:
     """A second look could lead elsewhere (DNS rebinding)."""
     looks = 0
 
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(PNG)) as server:
 
             async def resolve(host: str, port: int) -> Sequence[str]:
@@ -270,5 +270,5 @@ def test_a_name_is_looked_up_once_and_the_checked_address_is_asked() -> None:
             settings = UrlSettings(hosts=(f"media.example.org:{server.port}",), http=True)
             assert await fetch(f"http://media.example.org:{server.port}/", settings, network) == PNG
 
-    asyncio.run(one())
+    asyncio.run(fetching())
     assert looks == 1

@@ -63,17 +63,17 @@ def test_misskey_finds_its_five_classes_in_the_order_of_its_parts(
     photos = example_photos[:3]
     answer = detect(
         served,
-        *[(f"image{place}", (f"{place}.png", photo.read_bytes(), "image/png")) for place, photo in enumerate(photos)],
+        *[(f"image{index}", (f"{index}.png", photo.read_bytes(), "image/png")) for index, photo in enumerate(photos)],
     )
     assert answer.status_code == 200
     assert answer.json()["success"] is True
     for photo, result in zip(photos, answer.json()["result"]["results"], strict=True):
-        predictions = {one["className"]: one["probability"] for one in result["predictions"]}
+        predictions = {prediction["className"]: prediction["probability"] for prediction in result["predictions"]}
         assert result["success"] is True
         assert predictions.keys() == CLASSES
         assert predictions["Porn"] == pytest.approx(scores[photo.name], abs=1e-6)
         assert predictions["Neutral"] == pytest.approx(1 - scores[photo.name], abs=1e-5)
-        probabilities = [one["probability"] for one in result["predictions"]]
+        probabilities = [prediction["probability"] for prediction in result["predictions"]]
         assert probabilities == sorted(probabilities, reverse=True)
 
 
@@ -89,10 +89,10 @@ def test_misskeys_failing_parts_fail_inside_a_200(served: Running, example_photo
     )
     assert answer.status_code == 200
     results = answer.json()["result"]["results"]
-    assert [one["success"] for one in results] == [False, True, False, False, False]
-    codes = [one["error"]["code"] for one in results if not one["success"]]
+    assert [result["success"] for result in results] == [False, True, False, False, False]
+    codes = [result["error"]["code"] for result in results if not result["success"]]
     assert codes == ["IMAGE_DECODE_FAILED", "INVALID_REQUEST", "UNSUPPORTED_MEDIA_TYPE", "INVALID_REQUEST"]
-    assert not any("predictions" in one for one in results if not one["success"])
+    assert not any("predictions" in result for result in results if not result["success"])
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,10 @@ def test_a_line_says_what_one_of_http_does(client: GrpcClient) -> None:
 @pytest.mark.parametrize("given", ["", "a b", "a" * 129, "-x", "<script>", '"}', "x,y"])
 def test_an_id_that_is_not_sane_is_replaced(client: GrpcClient, given: str) -> None:
     reply = client.call(rows(), x_request_id=given)
-    made = client.line["request_id"]
-    assert len(made) == 32
-    assert int(made, 16)
-    assert reply.trailer["x-request-id"] == made
+    new_id = client.line["request_id"]
+    assert len(new_id) == 32
+    assert int(new_id, 16)
+    assert reply.trailer["x-request-id"] == new_id
 
 
 def test_an_error_has_its_line_count_and_id(client: GrpcClient) -> None:
@@ -62,7 +62,7 @@ def test_an_error_has_its_line_count_and_id(client: GrpcClient) -> None:
 
 
 def test_all_calls_are_counted_and_timed_under_their_status(client: GrpcClient) -> None:
-    seen = {
+    calls = {
         "OK": ("/inference.GRPCInferenceService/RepositoryIndex", b""),
         "NOT_FOUND": (INFER, b"\x0a\x04none"),
         "UNIMPLEMENTED": (f"{INFER}s", b""),
@@ -70,12 +70,12 @@ def test_all_calls_are_counted_and_timed_under_their_status(client: GrpcClient) 
     registry = client.service.service.metrics.registry
     labels = {"model": "", "interface": "grpc"}
     timed = registry.get_sample_value("plimsoll_request_seconds_count", labels) or 0
-    for status, (path, body) in seen.items():
+    for status, (path, body) in calls.items():
         before = client.counted(status)
         assert client.call(body, path).code == status
         assert client.counted(status) == before + 1
         assert (client.line["status"], client.lines) == (status, [])
-    assert registry.get_sample_value("plimsoll_request_seconds_count", labels) == timed + len(seen)
+    assert registry.get_sample_value("plimsoll_request_seconds_count", labels) == timed + len(calls)
 
 
 def test_what_cannot_be_parsed_is_the_caller_s_fault(client: GrpcClient) -> None:

@@ -72,7 +72,7 @@ def test_failures_of_the_service_are_marked(client: GrpcClient, timeout: int, bo
     request = oip_pb2.ModelInferRequest.FromString(body)
     request.parameters["timeout"].int64_param = timeout
     reply = client.call(request.SerializeToString())
-    [span] = [one for one in client.spans() if one.name == INFER[1:]]
+    [span] = [span for span in client.spans() if span.name == INFER[1:]]
     assert (span.attributes or {})["rpc.grpc.status_code"] == getattr(grpc.StatusCode, reply.code).value[0]
     assert (span.status.status_code.name == "ERROR") is error
 
@@ -103,7 +103,7 @@ def test_the_command_hands_its_log_and_its_traces_to_grpc(tmp_path: Path) -> Non
         "0",
     )
     with running(collector) as url, start(*arguments, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": url}) as service:
-        port = next(found[1] for line in service.log if (found := re.search(r"gRPC on port (\d+)", line)))
+        port = next(match[1] for line in service.log if (match := re.search(r"gRPC on port (\d+)", line)))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             channel.unary_unary(INFER)(rows(), timeout=60, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")])
         assert service.metric("plimsoll_requests_total", interface="grpc", status="OK") == 1

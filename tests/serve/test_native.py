@@ -64,7 +64,7 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "status", "words"),
     [
         ({"content": b""}, 400, "no picture"),
         ({"content": b"GIF89a"}, 415, "it begins like a picture"),
@@ -86,12 +86,12 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
     ],
 )
 def test_what_is_wrong_with_a_request_is_said(
-    served: Running, arguments: dict[str, object], status: int, told: str
+    served: Running, arguments: dict[str, object], status: int, words: str
 ) -> None:
     answer = served.post("/v1/predict", **arguments)
     assert answer.status_code == status, answer.text
     error = answer.json().get("error") or answer.json()["results"][0]["error"]
-    assert told in error["message"]
+    assert words in error["message"]
     assert error["kind"] in ("input", "image")
 
 

@@ -78,7 +78,7 @@ def test_a_model_takes_pictures_and_its_network_stands_beside_it(oip: ServedProt
     bare = oip.get(f"/v2/models/open_nsfw.tensor/versions/{version}").json()
     assert bare["inputs"] == [{"name": "input:0", "datatype": "FP32", "shape": [-1, 224, 224, 3]}]
     assert bare["outputs"] == model["outputs"]
-    assert {one["name"]: one["datatype"] for one in oip.get("/v2/models/mixed").json()["outputs"]} == {
+    assert {output["name"]: output["datatype"] for output in oip.get("/v2/models/mixed").json()["outputs"]} == {
         "mean": "FP32",
         "half": "FP16",
         "whole": "INT64",
@@ -106,8 +106,8 @@ def test_each_way_of_sending_a_picture_gives_the_network_s_answer(
     oip: ServedProtocols, photos: list[bytes], expected: NDArray[np.float32]
 ) -> None:
     text = base64.b64encode(photos[0]).decode()
-    told = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photos[0]) + 4}}
-    body, length = with_tensors({"inputs": [told]}, element(photos[0]))
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photos[0]) + 4}}
+    body, length = with_tensors({"inputs": [image]}, element(photos[0]))
     wrapped = "\n".join(text[at : at + 76] for at in range(0, len(text), 76))
     ways = {
         "whole body": oip.post(INFER, photos[0], Inference_Header_Content_Length="0"),
@@ -139,9 +139,9 @@ def test_several_pictures_are_answered_in_their_order(
 ) -> None:
     size = sum(len(photo) + 4 for photo in photos)
     for shape in ([4], [2, 2]):
-        told = {"name": "image", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": size}}
+        image = {"name": "image", "shape": shape, "datatype": "BYTES", "parameters": {"binary_data_size": size}}
         body, length = with_tensors(
-            {"id": "a1", "inputs": [told], "parameters": {"binary_data_output": True}}, *map(element, photos)
+            {"id": "a1", "inputs": [image], "parameters": {"binary_data_output": True}}, *map(element, photos)
         )
         reply = oip.post(INFER, body, Inference_Header_Content_Length=length)
         np.testing.assert_allclose(tensors(reply)["outputs"], expected, atol=1e-6)
@@ -159,7 +159,7 @@ def test_classification_gives_the_best_labels(
     assert (output["datatype"], output["shape"]) == ("BYTES", [1, 2])
     order = np.argsort(-expected[0])
     parts = [text.split(":") for text in output["data"]]
-    assert [(int(index), label) for _, index, label in parts] == [(place, ("sfw", "nsfw")[place]) for place in order]
+    assert [(int(index), label) for _, index, label in parts] == [(rank, ("sfw", "nsfw")[rank]) for rank in order]
     assert [float(value) for value, _, _ in parts] == pytest.approx(expected[0][order], abs=1e-5)
 
 
@@ -168,21 +168,21 @@ def test_the_bare_network_answers_what_it_answers_behind_the_input_steps(
 ) -> None:
     with plimsoll.load("open_nsfw") as model:
         rows = np.stack([model.preprocessor(photo) for photo in photos[:3]])
-    told = {"name": "input:0", "shape": rows.shape, "datatype": "FP32"}
+    tensor = {"name": "input:0", "shape": rows.shape, "datatype": "FP32"}
     binary, length = with_tensors(
-        {"inputs": [told | {"parameters": {"binary_data_size": rows.nbytes}}]}, rows.tobytes()
+        {"inputs": [tensor | {"parameters": {"binary_data_size": rows.nbytes}}]}, rows.tobytes()
     )
     np.testing.assert_allclose(
         tensors(oip.post(BARE, binary, Inference_Header_Content_Length=length))["outputs"], expected[:3], atol=1e-6
     )
-    one = {"inputs": [told | {"shape": [1, 224, 224, 3], "data": rows[0].astype(float).round(3).tolist()}]}
-    wrong = oip.post(BARE, one)
+    request = {"inputs": [tensor | {"shape": [1, 224, 224, 3], "data": rows[0].astype(float).round(3).tolist()}]}
+    wrong = oip.post(BARE, request)
     assert (wrong.status_code, wrong.json()["error"][:15]) == (
         400,
         "input 'input:0'",
     ), "the data is nested otherwise than its shape"
-    one["inputs"][0]["data"] = [one["inputs"][0]["data"]]
-    np.testing.assert_allclose(tensors(oip.post(BARE, one))["outputs"], expected[:1], atol=1e-3)
+    request["inputs"][0]["data"] = [request["inputs"][0]["data"]]
+    np.testing.assert_allclose(tensors(oip.post(BARE, request))["outputs"], expected[:1], atol=1e-3)
     whole = oip.post(BARE, rows[1].tobytes(), Inference_Header_Content_Length="0")
     np.testing.assert_allclose(tensors(whole)["outputs"], expected[1:2], atol=1e-6)
 
@@ -198,22 +198,22 @@ def test_each_output_goes_as_it_is_asked_for(oip: ServedProtocols) -> None:
             "parameters": {"binary_data_size": pixels.nbytes},
         },
     ]
-    wanted = [
+    requested = [
         {"name": "whole"},
         {"name": "bright", "parameters": {"binary_data": False}},
         {"name": "half", "parameters": {"classification": 0}},
     ]
     body, length = with_tensors(
-        {"inputs": inputs, "outputs": wanted, "parameters": {"binary_data_output": True}}, pixels.tobytes()
+        {"inputs": inputs, "outputs": requested, "parameters": {"binary_data_output": True}}, pixels.tobytes()
     )
     reply = oip.post("/v2/models/mixed.tensor/infer", body, Inference_Header_Content_Length=length)
-    found = tensors(reply)
-    assert list(found) == ["whole", "bright", "half"]
-    assert found["whole"].tolist() == [[4], [1 - 2**40]]
-    assert found["bright"].tolist() == [[False], [True]]
-    assert found["half"].tolist() == [[4.5], [-math.inf]]
-    told = httpx.Response(200, content=reply.content[: int(reply.headers[LENGTH])]).json()["outputs"]
-    assert [("data" in one, one.get("parameters")) for one in told] == [
+    outputs = tensors(reply)
+    assert list(outputs) == ["whole", "bright", "half"]
+    assert outputs["whole"].tolist() == [[4], [1 - 2**40]]
+    assert outputs["bright"].tolist() == [[False], [True]]
+    assert outputs["half"].tolist() == [[4.5], [-math.inf]]
+    described = httpx.Response(200, content=reply.content[: int(reply.headers[LENGTH])]).json()["outputs"]
+    assert [("data" in output, output.get("parameters")) for output in described] == [
         (False, {"binary_data_size": 16}),
         (True, None),
         (False, {"binary_data_size": 4}),
@@ -235,13 +235,13 @@ def test_json_has_no_nan_so_it_is_null_there_and_itself_as_bytes(oip: ServedProt
 
 
 def test_a_picture_that_can_t_be_read_is_named(oip: ServedProtocols, photos: list[bytes]) -> None:
-    told = {
+    image = {
         "name": "image",
         "shape": [2],
         "datatype": "BYTES",
-        "data": [base64.b64encode(one).decode() for one in (photos[0], photos[1][:300])],
+        "data": [base64.b64encode(photo).decode() for photo in (photos[0], photos[1][:300])],
     }
-    reply = oip.post(INFER, {"inputs": [told]})
+    reply = oip.post(INFER, {"inputs": [image]})
     assert reply.status_code == 415
     assert "picture 2 of 2" in reply.json()["error"]
 
@@ -255,9 +255,9 @@ def test_a_timeout_in_microseconds_is_kept(oip: ServedProtocols, photos: list[by
 
 def test_statistics_count_what_was_done(oip: ServedProtocols, photos: list[bytes]) -> None:
     def read() -> dict[str, Any]:
-        (found,) = oip.get("/v2/models/open_nsfw/stats").json()["model_stats"]
-        assert isinstance(found, dict)
-        return found
+        (statistics,) = oip.get("/v2/models/open_nsfw/stats").json()["model_stats"]
+        assert isinstance(statistics, dict)
+        return statistics
 
     before = read()
     oip.post(INFER, photos[0], Inference_Header_Content_Length="0")
@@ -268,7 +268,7 @@ def test_statistics_count_what_was_done(oip: ServedProtocols, photos: list[bytes
         assert new["count"] == old["count"] + 1
         assert new["ns"] > old["ns"]
     assert after["last_inference"] >= before["last_inference"]
-    assert {one["name"] for one in oip.get("/v2/models/stats").json()["model_stats"]} == {
+    assert {model["name"] for model in oip.get("/v2/models/stats").json()["model_stats"]} == {
         "open_nsfw",
         "open_nsfw.tensor",
         "mixed",
@@ -279,14 +279,14 @@ def test_statistics_count_what_was_done(oip: ServedProtocols, photos: list[bytes
 def test_unloading_and_loading(oip: ServedProtocols, photos: list[bytes]) -> None:
     version = int(oip.service.find("open_nsfw").version)
     assert oip.post("/v2/repository/models/open_nsfw.tensor/unload", b"").status_code == 200
-    states = {one["name"]: one["state"] for one in oip.post("/v2/repository/index", b"").json()}
+    states = {entry["name"]: entry["state"] for entry in oip.post("/v2/repository/index", b"").json()}
     assert states == {
         "open_nsfw": "UNAVAILABLE",
         "open_nsfw.tensor": "UNAVAILABLE",
         "mixed": "READY",
         "mixed.tensor": "READY",
     }
-    assert [one["name"] for one in oip.post("/v2/repository/index", {"ready": True}).json()] == [
+    assert [entry["name"] for entry in oip.post("/v2/repository/index", {"ready": True}).json()] == [
         "mixed",
         "mixed.tensor",
     ]

@@ -55,7 +55,7 @@ def expected(photos: list[Path]) -> NDArray[np.float32]:
         return np.array([list(model.predict(photo).scores.values()) for photo in photos], np.float32)  # type: ignore[attr-defined]
 
 
-def said(python: Path, program: str, *arguments: str | Path) -> dict[str, Any]:
+def run_client(python: Path, program: str, *arguments: str | Path) -> dict[str, Any]:
     done = subprocess.run(
         [python, "-B", TESTS / "programs" / program, *map(str, arguments)],
         capture_output=True,
@@ -64,8 +64,8 @@ def said(python: Path, program: str, *arguments: str | Path) -> dict[str, Any]:
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    answers: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answers
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])
@@ -74,44 +74,50 @@ def test_tritonclient(
 ) -> None:
     if protocol == "grpc":
         pytest.importorskip("grpc")
-    found = said(client_python, "oip_triton.py", protocol, oip.http if protocol == "http" else oip.grpc, *photos)
-    assert found["alive"] == [True] * 4
-    assert found["server"] == "plimsoll"
-    assert [one["name"] for one in found["model"]] == ["image"]
-    for way in (found["outputs"], *found["compressed"], found["stream"][0] if protocol == "grpc" else found["as JSON"]):
+    answers = run_client(
+        client_python, "oip_triton.py", protocol, oip.http if protocol == "http" else oip.grpc, *photos
+    )
+    assert answers["alive"] == [True] * 4
+    assert answers["server"] == "plimsoll"
+    assert [tensor["name"] for tensor in answers["model"]] == ["image"]
+    for way in (
+        answers["outputs"],
+        *answers["compressed"],
+        answers["stream"][0] if protocol == "grpc" else answers["as JSON"],
+    ):
         np.testing.assert_allclose(way, expected, atol=1e-6)
-    assert [text.split(":")[2] for text in found["best"]] == [("sfw", "nsfw")[place] for place in expected.argmax(1)]
-    assert np.shape(found["bare"]) == (1, 2)
-    assert "nobody" in found["unknown"][1]
-    assert "input 'input:0'" in found["misfit"][1] or "unknown input 'image'" in found["misfit"][1]
-    assert found["unloaded"][0] is False
-    assert "unloaded" in found["unloaded"][1][1]
-    assert found["loaded"] is True
+    assert [text.split(":")[2] for text in answers["best"]] == [("sfw", "nsfw")[index] for index in expected.argmax(1)]
+    assert np.shape(answers["bare"]) == (1, 2)
+    assert "nobody" in answers["unknown"][1]
+    assert "input 'input:0'" in answers["misfit"][1] or "unknown input 'image'" in answers["misfit"][1]
+    assert answers["unloaded"][0] is False
+    assert "unloaded" in answers["unloaded"][1][1]
+    assert answers["loaded"] is True
     if protocol == "grpc":
-        assert "nobody" in found["stream"][1]
-        assert [found[case][0] for case in ("unknown", "misfit")] == [
+        assert "nobody" in answers["stream"][1]
+        assert [answers[case][0] for case in ("unknown", "misfit")] == [
             "StatusCode.NOT_FOUND",
             "StatusCode.INVALID_ARGUMENT",
         ]
     else:
-        assert [found[case][0] for case in ("unknown", "misfit")] == ["404", "400"]
+        assert [answers[case][0] for case in ("unknown", "misfit")] == ["404", "400"]
 
 
 def test_kserve_s_client(
     client_python: Path, oip: ServedProtocols, photos: list[Path], expected: NDArray[np.float32]
 ) -> None:
-    found = said(client_python, "oip_kserve.py", f"http://{oip.http}", photos[0])
-    assert [found[name] for name in ("live", "ready", "model ready", "unknown model ready")] == [
+    answers = run_client(client_python, "oip_kserve.py", f"http://{oip.http}", photos[0])
+    assert [answers[name] for name in ("live", "ready", "model ready", "unknown model ready")] == [
         True,
         True,
         True,
         False,
     ]
     for way in ("raw", "json"):
-        assert found[way][0] == way, "the request's id"
-        np.testing.assert_allclose(found[way][1], expected[:1], atol=1e-6)
-    assert np.shape(found["tensor"]) == (1, 2)
-    assert "nobody" in found["refusal"]
+        assert answers[way][0] == way, "the request's id"
+        np.testing.assert_allclose(answers[way][1], expected[:1], atol=1e-6)
+    assert np.shape(answers["tensor"]) == (1, 2)
+    assert "nobody" in answers["refusal"]
 
 
 @pytest.mark.parametrize("protocol", ["http", "grpc"])

@@ -122,7 +122,7 @@ def test_the_bare_network_takes_typed_contents_and_gives_what_is_asked_for(stub:
     request.outputs.add(name="whole")
     request.outputs.add(name="mean").parameters["classification"].int64_param = 1
     answer = stub("ModelInfer", request)
-    assert [(one.name, one.datatype) for one in answer.outputs] == [("whole", "INT64"), ("mean", "BYTES")]
+    assert [(output.name, output.datatype) for output in answer.outputs] == [("whole", "INT64"), ("mean", "BYTES")]
     assert np.frombuffer(answer.raw_output_contents[0], "<i8").tolist() == [-4]
     assert answer.raw_output_contents[1] == element(b"-10.000000:0")
 
@@ -154,14 +154,16 @@ def test_the_server_and_its_models_describe_themselves(oip: ServedProtocols, stu
     assert "statistics" in stub("ServerMetadata").extensions
     assert stub("ModelReady", oip_pb2.ModelReadyRequest(name="open_nsfw.tensor")).ready
     metadata = stub("ModelMetadata", oip_pb2.ModelMetadataRequest(name="open_nsfw"))
-    assert [(one.name, one.datatype, list(one.shape)) for one in metadata.inputs] == [("image", "BYTES", [-1])]
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in metadata.inputs] == [
+        ("image", "BYTES", [-1])
+    ]
     config = stub("ModelConfig", oip_pb2.ModelConfigRequest(name="open_nsfw.tensor")).config
     assert (config.max_batch_size, config.input[0].data_type, list(config.input[0].dims)) == (
         8,
         oip_pb2.DataType.TYPE_FP32,
         [224, 224, 3],
     )
-    assert [one.state for one in stub("RepositoryIndex").models] == ["READY"] * 4
+    assert [model.state for model in stub("RepositoryIndex").models] == ["READY"] * 4
     counted = stub("ModelStatistics", oip_pb2.ModelStatisticsRequest(name="open_nsfw")).model_stats[0]
     assert counted.inference_stats.success.count == oip.service.find("open_nsfw").statistics.success.count
     health = {"service": "grpc.health.v1.Health"}
@@ -315,7 +317,7 @@ def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -
     ):
         path = "/inference.GRPCInferenceService/RepositoryModelUnload"
         names = ("", "/", "%0A", "%00", "%20", "?", "#", "/x", "x")
-        for asked, metadata, expected in (
+        for called, metadata, expected in (
             (path, ((header, "http://127.0.0.1"),), "PERMISSION_DENIED"),
             *((path + end, (), "UNIMPLEMENTED") for end in names[1:]),
             *(
@@ -330,8 +332,8 @@ def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -
             ),
         ):
             with pytest.raises(grpc.RpcError) as raised:
-                channel.unary_unary(asked)(unload.SerializeToString(), timeout=60, metadata=metadata)
-            assert raised.value.code().name == expected, asked
+                channel.unary_unary(called)(unload.SerializeToString(), timeout=60, metadata=metadata)
+            assert raised.value.code().name == expected, called
         for name in ("mixed\n", "mixed\0", "mixed\t", "mixed ", "MIXED", "mixed/", "mixed.tensor\n", "./mixed"):
             with pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary(path)(

@@ -35,14 +35,17 @@ class Operation:
 
     path: str
     method: str
-    said: Mapping[str, Any]
+    description: Mapping[str, Any]
 
     def paths(self, known: bool = True) -> Iterator[str]:
         """Yield its path with every value that its parameters allow, or with values that nothing has."""
-        placed = [one for one in self.said.get("parameters", ()) if one["in"] == "path"]
-        values = [(one["schema"].get("enum") or [one["example"]]) if known else ["nobody"] for one in placed]
+        in_path = [parameter for parameter in self.description.get("parameters", ()) if parameter["in"] == "path"]
+        values = [
+            (parameter["schema"].get("enum") or [parameter["example"]]) if known else ["nobody"]
+            for parameter in in_path
+        ]
         for chosen in itertools.product(*values):
-            yield self.path.format(**dict(zip((one["name"] for one in placed), chosen, strict=True)))
+            yield self.path.format(**dict(zip((parameter["name"] for parameter in in_path), chosen, strict=True)))
 
 
 class Described:
@@ -52,9 +55,9 @@ class Described:
         self.client = client
         self.document = self.client.get("/openapi.json").json()
         self.operations = [
-            Operation(path, method, said)
+            Operation(path, method, description)
             for path, methods in self.document["paths"].items()
-            for method, said in methods.items()
+            for method, description in methods.items()
             if not path.endswith("load")
         ]
         """All but those that load and unload a model."""
@@ -66,8 +69,8 @@ class Described:
         """Send a request; fails where its answer has a status, a media type or a body that isn't described."""
         reply = self.client.request(operation.method.upper(), path, **sent)
         where = f"{operation.method} {path} {str(sent)[:200]} → {reply.status_code} {reply.text[:200]}"
-        assert str(reply.status_code) in operation.said["responses"], where
-        described = operation.said["responses"][str(reply.status_code)]
+        assert str(reply.status_code) in operation.description["responses"], where
+        described = operation.description["responses"][str(reply.status_code)]
         media = reply.headers.get("content-type", "").partition(";")[0]
         assert media in described.get("content", {"": None}), where
         if media == "application/json":
@@ -135,64 +138,64 @@ def bodies(photo: bytes) -> Iterator[dict[str, Any]]:
 
 
 def test_every_example_is_answered(described: Described) -> None:
-    asked = 0
-    for one in described.operations:
-        for media, content in one.said.get("requestBody", {}).get("content", {}).items():
+    count = 0
+    for operation in described.operations:
+        for media, content in operation.description.get("requestBody", {}).get("content", {}).items():
             for example in content.get("examples", {}).values():
-                for path in one.paths():
+                for path in operation.paths():
                     reply = described.ask(
-                        one, path, content=json.dumps(example["value"]), headers={"Content-Type": media}
+                        operation, path, content=json.dumps(example["value"]), headers={"Content-Type": media}
                     )
                     # The bare network has other inputs than `image`.
                     assert reply.status_code == (400 if ".tensor" in path else 200), reply.text
-                    asked += 1
-    assert asked >= 6
+                    count += 1
+    assert count >= 6
 
 
 def test_everything_that_can_be_read_is_as_described(described: Described) -> None:
     statuses = {
-        path: described.ask(one, path).status_code
-        for one in described.operations
-        if one.method == "get"
-        for path in one.paths()
+        path: described.ask(operation, path).status_code
+        for operation in described.operations
+        if operation.method == "get"
+        for path in operation.paths()
     }
     assert {path for path, status in statuses.items() if status != 200} == {
         f"/v1/models/open_nsfw/{what}" for what in ("proof", "report")
     }
-    for one in described.operations:
-        if one.method == "get" and "{" in one.path:
-            assert all(described.ask(one, path).status_code == 404 for path in one.paths(known=False))
+    for operation in described.operations:
+        if operation.method == "get" and "{" in operation.path:
+            assert all(described.ask(operation, path).status_code == 404 for path in operation.paths(known=False))
 
 
 def test_whatever_is_sent_the_answer_is_a_described_one(described: Described, photo: bytes) -> None:
     """The description is of every interface, so each is sent what is meant for the others, too."""
     statuses: dict[str, set[int]] = {}
-    for one in described.operations:
-        if one.method == "post":
-            for path, body in itertools.product([*one.paths(), *one.paths(known=False)], bodies(photo)):
-                statuses.setdefault(one.path, set()).add(described.ask(one, path, **body).status_code)
+    for operation in described.operations:
+        if operation.method == "post":
+            for path, body in itertools.product([*operation.paths(), *operation.paths(known=False)], bodies(photo)):
+                statuses.setdefault(operation.path, set()).add(described.ask(operation, path, **body).status_code)
     assert statuses.pop("/v1/validate") == {200, 503}
     assert statuses["/v1/predict"] == {200, 400, 404, 413, 415, 422}
     assert statuses["/v1/detect-images"] == {200, 400, 413, 415}
     assert statuses["/v2/models/{name}/infer"] == {200, 400, 404, 413, 415}
-    assert not any(status >= 500 for found in statuses.values() for status in found)
+    assert not any(status >= 500 for by_path in statuses.values() for status in by_path)
 
 
 def test_tensors_as_bytes_are_described(described: Described, photo: bytes) -> None:
-    told = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photo) + 4}}
-    body, length = with_tensors({"inputs": [told], "parameters": {"binary_data_output": True}}, element(photo))
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": len(photo) + 4}}
+    body, length = with_tensors({"inputs": [image], "parameters": {"binary_data_output": True}}, element(photo))
     infer = described.operation("/v2/models/{name}/infer")
     reply = described.ask(infer, "/v2/models/open_nsfw/infer", content=body, headers=OCTETS | {LENGTH: length})
     assert reply.headers["content-type"] == "application/octet-stream"
     late = {
-        "inputs": [{**told, "data": [base64.b64encode(photo).decode()], "parameters": {}}],
+        "inputs": [{**image, "data": [base64.b64encode(photo).decode()], "parameters": {}}],
         "parameters": {"timeout": 1},
     }
     assert described.ask(infer, "/v2/models/open_nsfw/infer", json=late).status_code == 504
 
 
 def test_models_that_are_loaded_and_gone_are_described(described: Described, photo: bytes) -> None:
-    """The last one: no model answers after it."""
+    """The last operation: no model answers after it."""
     load, unload = (described.operation(f"/v2/repository/models/{{name}}/{verb}") for verb in ("load", "unload"))
     assert (
         described.ask(load, "/v2/repository/models/spots/load", json={"parameters": {"config": "{}"}}).status_code
@@ -203,9 +206,9 @@ def test_models_that_are_loaded_and_gone_are_described(described: Described, pho
     assert described.ask(unload, "/v2/repository/models/nobody/unload").status_code == 404
     for name in ("open_nsfw", "spots.tensor"):
         assert described.ask(unload, f"/v2/repository/models/{name}/unload", json={}).status_code == 200
-    for one in described.operations:
-        for path in one.paths():
-            described.ask(one, path, **({"content": photo} if one.method == "post" else {}))
+    for operation in described.operations:
+        for path in operation.paths():
+            described.ask(operation, path, **({"content": photo} if operation.method == "post" else {}))
     assert described.ask(described.operation("/v1/validate"), "/v1/validate", content=photo).status_code == 503
     predict = described.operation("/v1/predict")
     assert described.ask(predict, "/v1/predict?model=open_nsfw", content=photo).status_code == 503

@@ -15,7 +15,7 @@ import plimsoll
 import ship_reports
 import spotting_networks as spotting
 from browser import Browser, browser
-from key_files import made
+from key_files import write_keys
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
 from plimsoll.export.web import chromium
@@ -52,8 +52,8 @@ def opened(page: Browser, served: Running) -> Browser:
 def cards(page: Browser, count: int) -> list[str]:
     """Wait until so many pictures have an outcome, and return what is said of them, the latest first."""
     page.until(f"document.querySelectorAll('#answers .timing, #answers .unknown').length === {count}")
-    found: list[str] = page.evaluate("[...document.querySelectorAll('#answers > li')].map((one) => one.innerText)")
-    return found
+    texts: list[str] = page.evaluate("[...document.querySelectorAll('#answers > li')].map((one) => one.innerText)")
+    return texts
 
 
 @needs_chromium
@@ -154,13 +154,13 @@ def keyed(
     """Two models behind keys: a detector in a bundle with a report, and open_nsfw without one."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("keyed")
-    found = ship_reports.report(ship_reports.details(example_photos[:3]))
+    report = ship_reports.report(ship_reports.details(example_photos[:3]))
     checks = {"checks": [{"name": "flips <b>at 0.5", "measured": 2.5, "limit": 4.0, "unit": "%", "detail": "0 of 125"}]}
-    found = type(found).model_validate({**found.model_dump(), **checks})
-    extras = {"report/report.json": found.to_json().encode(), "report/index.html": render(found).encode()}
+    report = type(report).model_validate({**report.model_dump(), **checks})
+    extras = {"report/report.json": report.to_json().encode(), "report/index.html": render(report).encode()}
     detector = spotting.model(folder, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
     bundle = pack(detector, Target("onnxruntime"), folder / "spots", extras=extras)
-    token = made(folder / "keys.json", visitor=Terms())["visitor"]
+    token = write_keys(folder / "keys.json", visitor=Terms())["visitor"]
     (folder / "serve.toml").write_text(f'[access]\nkeys = "{folder / "keys.json"}"\n')
     with start(
         f"spots={bundle}", "open_nsfw", "--workers", "1", "--grace", "0", "--config", str(folder / "serve.toml")
@@ -239,7 +239,7 @@ def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(
     page.said.clear()
     page.drop(tmp_path / "turned1.jpg", tmp_path / "turned6.jpg")
     cards(page, 2)
-    straight, turned = (_box(page, place) for place in (0, 1))
+    straight, turned = (_box(page, index) for index in (0, 1))
     assert straight == pytest.approx([100 / 640, 150 / 480, 300 / 640, 260 / 480], abs=0.02)
     assert turned == pytest.approx([1 - 260 / 480, 100 / 640, 1 - 150 / 480, 300 / 640], abs=0.02), (
         "the browser turns the photo, and the box with it"
@@ -247,15 +247,15 @@ def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(
     assert page.said == []
 
 
-def _box(page: Browser, place: int) -> list[float]:
+def _box(page: Browser, index: int) -> list[float]:
     """Return where a box is drawn, as shares of its picture."""
-    found: dict[str, Any] = page.evaluate(f"""(() => {{
-          const card = document.querySelectorAll("#answers > li")[{place}];
+    rectangles: dict[str, Any] = page.evaluate(f"""(() => {{
+          const card = document.querySelectorAll("#answers > li")[{index}];
           const [box, image] = [card.querySelector("rect.box"), card.querySelector("img")]
             .map((element) => element.getBoundingClientRect().toJSON());
           return {{ box, image }};
         }})()""")
-    box, image = found["box"], found["image"]
+    box, image = rectangles["box"], rectangles["image"]
     across = [(box[side] - image["left"]) / image["width"] for side in ("left", "right")]
     down = [(box[side] - image["top"]) / image["height"] for side in ("top", "bottom")]
     return [across[0], down[0], across[1], down[1]]

@@ -42,8 +42,8 @@ class RecordedLines:
 
     @property
     def only(self) -> dict[str, Any]:
-        [one] = self.fields
-        return one
+        [line] = self.fields
+        return line
 
 
 def scope(
@@ -158,10 +158,10 @@ def test_the_id_comes_back_in_the_answer() -> None:
 )
 def test_an_id_that_is_not_sane_is_replaced(given: bytes) -> None:
     lines, sent = logged(answering, scope(headers=((b"x-request-id", given),)))
-    made = lines.only["request_id"]
-    assert len(made) == 32
-    assert int(made, 16)
-    assert dict(sent[0]["headers"])[b"x-request-id"] == made.encode()
+    new_id = lines.only["request_id"]
+    assert len(new_id) == 32
+    assert int(new_id, 16)
+    assert dict(sent[0]["headers"])[b"x-request-id"] == new_id.encode()
 
 
 def test_requests_have_ids_where_nothing_is_logged() -> None:

@@ -174,7 +174,7 @@ def test_failures_are_marked(status: int, error: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "environment", "asked"),
+    ("settings", "environment", "enabled"),
     [
         ({}, {}, False),
         ({"endpoint": "http://localhost:4318"}, {}, True),
@@ -184,8 +184,8 @@ def test_failures_are_marked(status: int, error: bool) -> None:
         ({}, {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x", "OTEL_TRACES_EXPORTER": "none"}, False),
     ],
 )
-def test_when_traces_are_asked_for(settings: dict[str, Any], environment: dict[str, str], asked: bool) -> None:
-    assert is_enabled(TracingSettings(**settings), environment) is asked
+def test_when_traces_are_asked_for(settings: dict[str, Any], environment: dict[str, str], enabled: bool) -> None:
+    assert is_enabled(TracingSettings(**settings), environment) is enabled
 
 
 def test_nothing_is_imported_until_then() -> None:
@@ -208,7 +208,7 @@ def test_spans_reach_a_collector() -> None:
     """Over HTTP, in OTLP, at the path that collectors have."""
     from http_services import running
 
-    seen: list[tuple[str, bytes, bytes]] = []
+    received: list[tuple[str, bytes, bytes]] = []
 
     async def collector(scope: Any, receive: Any, send: Any) -> None:
         body = b""
@@ -217,7 +217,7 @@ def test_spans_reach_a_collector() -> None:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        seen.append((scope["path"], dict(scope["headers"])[b"content-type"], body))
+        received.append((scope["path"], dict(scope["headers"])[b"content-type"], body))
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
@@ -228,7 +228,7 @@ def test_spans_reach_a_collector() -> None:
         span.end()
         tracing.flush()
         asyncio.run(tracing.close())
-    [(path, kind, body)] = seen
+    [(path, kind, body)] = received
     assert (path, kind) == ("/v1/traces", b"application/x-protobuf")
     assert b"guardian" in body
     assert b"infer" in body

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
-from key_files import Clock, made, run
+from key_files import Clock, run, write_keys
 from plimsoll.serve.access.authorizer import AccessSettings, Admission, Authorizer, Caller, Right, loopback, network
 from plimsoll.serve.access.keys import Role, Terms
 from plimsoll.serve.access.rate import Rate
@@ -41,7 +41,7 @@ def keyed(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
         "over": Terms(expires=past),
         "ends": Terms(expires=soon),
     }
-    tokens = made(tmp_path / "keys.toml", **terms)
+    tokens = write_keys(tmp_path / "keys.toml", **terms)
     return Authorizer(AccessSettings(keys=tmp_path / "keys.toml"), clock=clock, now=clock), tokens, clock
 
 
@@ -134,9 +134,10 @@ def test_without_settings_everybody_may_ask() -> None:
 
 
 def test_addresses() -> None:
-    assert [network(one) for one in ("", "/run/socket", "fe80::1%eth0")] == ["", "/run/socket", "fe80::/64"]
+    assert [network(address) for address in ("", "/run/socket", "fe80::1%eth0")] == ["", "/run/socket", "fe80::/64"]
     assert [
-        loopback(one) for one in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "", "localhost")
+        loopback(address)
+        for address in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.0.0.1", "", "localhost")
     ] == [True] * 4 + [False] * 3
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from key_files import Clock, made, run
+from key_files import Clock, run, write_keys
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.keys import KeyStore, Terms
@@ -20,34 +20,34 @@ from plimsoll.serve.access.rate import Limit, Rate
 
 def test_a_key_has_256_random_bits_and_the_file_only_its_hash(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    token = made(file, misskey=Terms())["misskey"]
+    token = write_keys(file, misskey=Terms())["misskey"]
     prefix, name, secret = token.split("_", 2)
     assert (prefix, len(name), len(secret)) == ("plm", 8, 43)
     text = file.read_text()
     assert secret not in text
     assert hashlib.sha256(token.encode()).hexdigest() in text
     assert name in text
-    assert made(tmp_path / "other.toml", misskey=Terms())["misskey"] != token
+    assert write_keys(tmp_path / "other.toml", misskey=Terms())["misskey"] != token
 
 
 def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     end = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
-    made(file, one=Terms("admin", Rate.parse("600/m"), 7, "pictures", end), two=Terms())
-    one, two = keys.read(file)
-    assert (one.name, one.role, one.limit, one.counts, one.expires) == (
+    write_keys(file, one=Terms("admin", Rate.parse("600/m"), 7, "pictures", end), two=Terms())
+    first, second = keys.read(file)
+    assert (first.name, first.role, first.limit, first.counts, first.expires) == (
         "one",
         "admin",
         Limit(Rate.parse("600/m"), 7),
         "pictures",
         end,
     )
-    assert (two.role, two.limit, two.counts, two.expires) == ("predict", None, "requests", None)
+    assert (second.role, second.limit, second.counts, second.expires) == ("predict", None, "requests", None)
 
 
 def test_a_new_file_is_its_owners_alone_and_an_old_one_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    made(file, one=Terms())
+    write_keys(file, one=Terms())
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.chmod(0o640)
     keys.write(file, [])
@@ -57,26 +57,26 @@ def test_a_new_file_is_its_owners_alone_and_an_old_one_stays_as_it_is(tmp_path: 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    made(file, one=Terms())
+    write_keys(file, one=Terms())
     with pytest.raises(InputError, match="duplicate key name 'one'"):
         keys.issue("one", Terms(), keys.read(file))
 
 
 def test_a_file_that_names_a_key_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
-    made(file, one=Terms())
+    write_keys(file, one=Terms())
     file.write_text(file.read_text() + file.read_text())
     with pytest.raises(InputError, match="duplicate name: one"):
         keys.read(file)
 
 
 def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
-    token = made(tmp_path / "k", one=Terms())["one"]
+    token = write_keys(tmp_path / "k", one=Terms())["one"]
     ring = KeyStore(tmp_path / "k")
-    found = ring.find(token.encode())
-    assert found is not None
-    assert found.name == "one"
-    other = made(tmp_path / "o", one=Terms())["one"]
+    key = ring.find(token.encode())
+    assert key is not None
+    assert key.name == "one"
+    other = write_keys(tmp_path / "o", one=Terms())["one"]
     changed = token[:-1] + ("A" if token[-1] != "A" else "B")
     for wrong in (
         other,
@@ -95,9 +95,9 @@ def test_a_good_key_is_found_and_no_other(tmp_path: Path) -> None:
 
 def test_a_key_works_and_ends_without_a_restart(tmp_path: Path) -> None:
     file, clock = tmp_path / "keys.toml", Clock()
-    old = made(file, old=Terms())["old"]
+    old = write_keys(file, old=Terms())["old"]
     ring = KeyStore(file, clock=clock)
-    new = made(file, new=Terms())["new"]
+    new = write_keys(file, new=Terms())["new"]
     run(ring.refresh())
     assert ring.find(old.encode()), "looked at most once a second"
     clock.now += 1.0
@@ -113,7 +113,7 @@ def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str | None
 ) -> None:
     file, clock = tmp_path / "keys.toml", Clock()
-    token = made(file, one=Terms())["one"].encode()
+    token = write_keys(file, one=Terms())["one"].encode()
     ring = KeyStore(file, clock=clock)
     if text is None:
         file.unlink()
@@ -128,7 +128,7 @@ def test_a_bad_file_keeps_the_last_good_keys_and_is_logged(
         clock.now += 1.0
         run(ring.refresh())
         assert not caplog.text, "told once, not each second"
-    again = made(file, two=Terms())["two"].encode()
+    again = write_keys(file, two=Terms())["two"].encode()
     clock.now += 1.0
     run(ring.refresh())
     assert ring.find(again)
@@ -147,7 +147,7 @@ def test_a_file_replaced_by_a_link_is_noticed(tmp_path: Path) -> None:
     """Kubernetes changes a mounted secret by pointing a link elsewhere."""
     clock = Clock()
     first, second, link = tmp_path / "1", tmp_path / "2", tmp_path / "keys.toml"
-    old, new = made(first, one=Terms())["one"].encode(), made(second, one=Terms())["one"].encode()
+    old, new = write_keys(first, one=Terms())["one"].encode(), write_keys(second, one=Terms())["one"].encode()
     os.utime(first, (100, 100))
     os.utime(second, (100, 100))
     link.symlink_to(first)

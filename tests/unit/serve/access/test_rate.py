@@ -81,8 +81,8 @@ def test_a_new_limit_keeps_what_was_used() -> None:
 
 def test_callers_without_end_take_no_memory_without_end() -> None:
     buckets = TokenBuckets(100)
-    kept = buckets.of("regular", Limit(Rate.parse("1/h"), 1))
-    assert kept.take() == 0.0
+    bucket = buckets.of("regular", Limit(Rate.parse("1/h"), 1))
+    assert bucket.take() == 0.0
     for number in range(1000):
         buckets.of(number, Limit(Rate.parse("1/h"), 1))
         assert buckets.of("regular", Limit(Rate.parse("1/h"), 1)).take() > 0, (

@@ -20,19 +20,19 @@ def metadata(*labels: str, positive: str | None = None, task: str = "classify") 
 def test_open_nsfw_needs_no_settings() -> None:
     meaning = meanings(metadata("sfw", "nsfw", positive="nsfw"), {})
     assert meaning == {"sfw": "Neutral", "nsfw": "Porn"}
-    seen = read_scores({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
-    assert seen.classes == {"Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.3, "Porn": 0.7, "Sexy": 0.0}
-    assert seen.score == 0.7
-    assert seen.is_safe(0.71)
-    assert not seen.is_safe(0.7), "what reaches the threshold is not safe"
+    outcome = read_scores({"nsfw": 0.7, "sfw": 0.3}, meaning, "nsfw")
+    assert outcome.classes == {"Drawing": 0.0, "Hentai": 0.0, "Neutral": 0.3, "Porn": 0.7, "Sexy": 0.0}
+    assert outcome.score == 0.7
+    assert outcome.is_safe(0.71)
+    assert not outcome.is_safe(0.7), "what reaches the threshold is not safe"
 
 
 def test_nsfwjss_five_classes_are_themselves_and_the_largest_unsafe_one_counts() -> None:
     labels = ("drawing", "hentai", "neutral", "porn", "sexy")
     meaning = meanings(metadata(*labels), {})
     assert {label: name.lower() for label, name in meaning.items()} == {label: label for label in labels}
-    seen = read_scores({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
-    assert seen.score == 0.4
+    outcome = read_scores({"drawing": 0.1, "hentai": 0.25, "neutral": 0.1, "porn": 0.15, "sexy": 0.4}, meaning, None)
+    assert outcome.score == 0.4
 
 
 def test_every_moderation_network_of_the_zoo_has_a_meaning() -> None:
@@ -43,13 +43,13 @@ def test_every_moderation_network_of_the_zoo_has_a_meaning() -> None:
 
 
 def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None:
-    found = metadata("gore", "swimwear", "Safe For Work", "beach")
+    unknown = metadata("gore", "swimwear", "Safe For Work", "beach")
     with pytest.raises(RequestError, match="gore, swimwear, beach"):
-        meanings(found, {})
-    meaning = meanings(found, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
-    seen = read_scores({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
-    assert seen.classes["Neutral"] == pytest.approx(0.7)
-    assert seen.score == 0.2
+        meanings(unknown, {})
+    meaning = meanings(unknown, {"gore": "Porn", "swimwear": "Sexy", "beach": "Neutral"})
+    outcome = read_scores({"gore": 0.1, "swimwear": 0.2, "Safe For Work": 0.3, "beach": 0.4}, meaning, None)
+    assert outcome.classes["Neutral"] == pytest.approx(0.7)
+    assert outcome.score == 0.2
 
 
 def test_a_model_that_calls_everything_safe_is_not_asked() -> None:

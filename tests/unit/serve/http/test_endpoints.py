@@ -69,7 +69,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def tokens(file: Path) -> dict[str, str]:
     """A file with three keys."""
-    made: dict[str, str] = {}
+    issued: dict[str, str] = {}
     entries: list[Key] = []
     for name, terms in {
         "asks": Terms(),
@@ -77,10 +77,10 @@ def tokens(file: Path) -> dict[str, str]:
         "rules": Terms("admin"),
         "slow": Terms(rate=Rate.parse("1/h"), burst=2),
     }.items():
-        made[name], entry = keys.issue(name, terms, entries)
+        issued[name], entry = keys.issue(name, terms, entries)
         entries.append(entry)
     keys.write(file, entries)
-    return made
+    return issued
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -43,32 +43,32 @@ def described_of(service: Service) -> dict[str, Any]:
 @contextmanager
 def service(settings: dict[str, Any]) -> Iterator[Service]:
     """Return a service of two models that was not started."""
-    made = Service(
+    unstarted = Service(
         Settings.model_validate(settings), [ModelConfig("spots", "spots"), ModelConfig("open_nsfw", "open_nsfw")]
     )
     try:
-        yield made
+        yield unstarted
     finally:
-        made.memory.arena.close()
+        unstarted.memory.arena.close()
 
 
 @pytest.fixture(params=[{}, ELSEWHERE, OFF], ids=["as it is", "elsewhere", "off"])
 def described(request: pytest.FixtureRequest) -> Iterator[tuple[Service, dict[str, Any]]]:
-    with service(request.param) as made:
-        yield made, described_of(made)
+    with service(request.param) as unstarted:
+        yield unstarted, described_of(unstarted)
 
 
 def document_of(settings: dict[str, Any]) -> dict[str, Any]:
-    with service(settings) as made:
-        return described_of(made)
+    with service(settings) as unstarted:
+        return described_of(unstarted)
 
 
 def inside(value: Any) -> Iterator[dict[str, Any]]:
     """Yield every object in a document."""
     if isinstance(value, dict):
         yield value
-    for one in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        yield from inside(one)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from inside(item)
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -80,8 +80,8 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 def test_every_route_of_the_application_is_described_and_nothing_else(
     described: tuple[Service, dict[str, Any]],
 ) -> None:
-    made, document = described
-    served = {(row.path, row.method.lower()) for row in application(made).table.endpoints}
+    unstarted, document = described
+    served = {(row.path, row.method.lower()) for row in application(unstarted).table.endpoints}
     assert {(path, method) for path, method, _ in operations(document)} == served
 
 
@@ -100,8 +100,8 @@ def answered_by(row: Endpoint) -> set[type[BaseModel]]:
 def test_the_described_models_are_those_that_the_handlers_answer_with() -> None:
     """Each handler that returns models returns described ones, and nothing but them is described beside errors."""
     checked = 0
-    with service({}) as made:
-        for row in endpoints(made):
+    with service({}) as unstarted:
+        for row in endpoints(unstarted):
             assert row.description is not None
             contents = [content for answer in row.description.answers for content in answer.contents]
             described = {content.shape for content in contents if isinstance(content.shape, type)}
@@ -123,31 +123,31 @@ def test_the_document_is_right_in_itself(described: tuple[Service, dict[str, Any
     _, document = described
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(set(names)) == len(names)
-    for one in inside(document):
-        if isinstance(one.get("$ref"), str):
-            resolved(one["$ref"], document)
+    for item in inside(document):
+        if isinstance(item.get("$ref"), str):
+            resolved(item["$ref"], document)
     for path, _, operation in operations(document):
-        placed = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
-        assert placed == set(re.findall(r"{(\w+)}", path))
+        in_path = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "path"}
+        assert in_path == set(re.findall(r"{(\w+)}", path))
         assert operation["tags"][0] in {tag["name"] for tag in document["tags"]}
         assert operation["responses"].keys() & {"200"}
 
 
 def test_every_example_is_as_its_schema_says(described: tuple[Service, dict[str, Any]]) -> None:
     _, document = described
-    seen = 0
-    for one in inside(document["paths"]):
-        shown = (
-            [example["value"] for example in one["examples"].values()]
-            if "examples" in one
-            else [one["example"]]
-            if "example" in one
+    count = 0
+    for content in inside(document["paths"]):
+        values = (
+            [example["value"] for example in content["examples"].values()]
+            if "examples" in content
+            else [content["example"]]
+            if "example" in content
             else []
         )
-        for value in shown:
-            assert not list(problems(value, one["schema"], document))
-            seen += 1
-    assert seen >= 5
+        for value in values:
+            assert not list(problems(value, content["schema"], document))
+            count += 1
+    assert count >= 5
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> Non
     shapes = keyed["paths"]["/v1/validate"]["post"]["responses"]["429"]["content"]["application/json"]["schema"][
         "anyOf"
     ]
-    assert [one["$ref"].rpartition("/")[2] for one in shapes] == ["Unknown", "ErrorResponse"], (
+    assert [shape["$ref"].rpartition("/")[2] for shape in shapes] == ["Unknown", "ErrorResponse"], (
         "both pict-rs's interface and the authorizer answer 429"
     )
 

@@ -21,7 +21,7 @@ def http(port: int, **more: object) -> UrlSettings:
 def test_a_picture_is_fetched_from_the_address_that_was_looked_up(example_photos: list[Path]) -> None:
     data = example_photos[0].read_bytes()
 
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(data)) as server:
             got = await fetch(f"http://media.example.org:{server.port}/a/b.jpg?x=1#part", http(server.port), here())
             assert got == data
@@ -30,7 +30,7 @@ def test_a_picture_is_fetched_from_the_address_that_was_looked_up(example_photos
             assert f"Host: media.example.org:{server.port}\r\n".lower().encode() in head.lower()
             assert b"accept-encoding: identity" in head.lower()
 
-    asyncio.run(one())
+    asyncio.run(fetching())
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command is not installed")
@@ -41,7 +41,7 @@ def test_tls_is_spoken_with_the_name_though_the_address_is_connected(
     server_side, client_side = certificate(tmp_path, "media.example.org")
     _, stranger = certificate(tmp_path, "other.example.org")
 
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(data), server_side) as server:
             url = f"https://media.example.org:{server.port}/a.jpg"
             settings = UrlSettings(hosts=(f"*.example.org:{server.port}",))
@@ -52,19 +52,19 @@ def test_tls_is_spoken_with_the_name_though_the_address_is_connected(
             with pytest.raises(RequestError, match="certificate is not valid"):
                 await fetch(url.replace("media", "evil"), settings, here(client_side))
 
-    asyncio.run(one())
+    asyncio.run(fetching())
 
 
 def test_each_url_of_a_request_has_its_own_outcome_in_its_place(example_photos: list[Path]) -> None:
     data = example_photos[0].read_bytes()
 
-    async def one() -> None:
+    async def fetching() -> None:
         async with listening(answer(data)) as server:
             good = f"http://media.example.org:{server.port}/a.jpg"
-            found = await fetch_all([good, "http://elsewhere.example.org/a.jpg", good], http(server.port), here())
-            assert found[0] == found[2] == data
-            assert isinstance(found[1], Problem)
-            assert "may not be fetched" in found[1].message
+            outcomes = await fetch_all([good, "http://elsewhere.example.org/a.jpg", good], http(server.port), here())
+            assert outcomes[0] == outcomes[2] == data
+            assert isinstance(outcomes[1], Problem)
+            assert "may not be fetched" in outcomes[1].message
             small = await fetch_all(
                 [good, good], http(server.port, max_request_bytes=len(data) + 10, at_once=1), here()
             )
@@ -72,7 +72,7 @@ def test_each_url_of_a_request_has_its_own_outcome_in_its_place(example_photos: 
             assert isinstance(small[1], Problem)
             assert small[1].status == 413
 
-    asyncio.run(one())
+    asyncio.run(fetching())
 
 
 def test_urls_are_off_by_default_and_nothing_is_asked() -> None:

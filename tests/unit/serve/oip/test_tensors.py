@@ -89,12 +89,12 @@ def test_what_is_big_endian_or_not_contiguous_goes_little_endian_and_row_major()
 )
 def test_values_that_a_datatype_can_t_hold_are_refused(datatype: str, value: object, fits: bool) -> None:
     sent = tensor(datatype, (1,), [value])
-    wanted = TensorInfo("x", (None,), DTYPES[datatype].name)
+    info = TensorInfo("x", (None,), DTYPES[datatype].name)
     if fits:
-        assert array(sent, wanted, 1).dtype == DTYPES[datatype]
+        assert array(sent, info, 1).dtype == DTYPES[datatype]
     else:
         with pytest.raises(RequestError, match="input 'x'"):
-            array(sent, wanted, 1)
+            array(sent, info, 1)
 
 
 def test_a_bool_is_0_or_1() -> None:
@@ -104,8 +104,8 @@ def test_a_bool_is_0_or_1() -> None:
 
 @given(st.lists(st.binary(max_size=9), min_size=1, max_size=5))
 def test_elements_of_bytes_are_found(parts: list[bytes]) -> None:
-    found = pictures(tensor("BYTES", (len(parts),)).with_raw(b"".join(map(element, parts))), 5)
-    assert found == parts
+    elements = pictures(tensor("BYTES", (len(parts),)).with_raw(b"".join(map(element, parts))), 5)
+    assert elements == parts
     assert to_bytes(np.array([*parts, None], object)[:-1]) == b"".join(map(element, parts))
 
 
