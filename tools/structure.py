@@ -129,7 +129,16 @@ if _folder:
 """
 
 PHOTO = "examples/photos/astronaut.jpg"
-PREDICT = f"import plimsoll; model = plimsoll.load('open_nsfw'); model.predict('{PHOTO}'); model.close()"
+LOAD = "import plimsoll; model = plimsoll.load('open_nsfw')"
+PREDICT = f"""
+import pathlib, sys, time
+{LOAD}
+model.predict('{PHOTO}')
+folder = pathlib.Path(sys.argv[1])
+(folder / 'begin').touch(); time.sleep(0.5)
+model.predict('{PHOTO}')
+(folder / 'end').touch(); time.sleep(0.5)
+"""
 SHIP = ("--targets", "onnxruntime:cpu:int8", "--calibrators", "percentile", "--time", "20s", "--force")
 
 
@@ -169,9 +178,15 @@ class Trace:
         ]
 
 
+def files_of_load(trace: Trace) -> set[str]:
+    """Return the files behind `plimsoll.load(…)`."""
+    trace.start("-c", LOAD).communicate()
+    return set().union(*trace.processes())
+
+
 def files_of_predict(trace: Trace) -> set[str]:
-    """Return the files behind `plimsoll.load(…).predict(…)`."""
-    trace.start("-c", PREDICT).communicate()
+    """Return the files behind `model.predict(…)`, once the model is loaded and has answered a picture."""
+    trace.start("-c", PREDICT, str(trace.folder)).communicate()
     return set().union(*trace.processes())
 
 
@@ -216,6 +231,7 @@ def _is_ready(address: str) -> bool:
 
 
 PATHS = {
+    "load": files_of_load,
     "predict": files_of_predict,
     "one POST /v1/predict": files_of_a_post,
     "one int8 candidate of ship": files_of_a_candidate,
