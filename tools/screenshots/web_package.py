@@ -1,6 +1,6 @@
 """Take the screenshots in docs/screenshots of a web package's page, with headless Chromium.
 
-    python tools/screenshots/web.py PACKAGE [PICTURES …]
+    python tools/screenshots/web_package.py PACKAGE [PICTURES …]
 
 writes web-desktop-light.png, web-desktop-dark.png, web-phone-light.png and web-phone-dark.png, each within 250 kB.
 """
