@@ -11,12 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from plimsoll.serve.batching import Item
 from plimsoll.serve.ipc import Arena
 from plimsoll.serve.messages import ModelMetadata, RequestError
 from plimsoll.serve.plan import WorkerPlan
 from plimsoll.serve.settings import MEBIBYTE, Settings
-from plimsoll.serve.worker_handle import Batch, WorkerHandle
+from plimsoll.serve.worker_handle import Batch, Item, WorkerHandle
 
 _WATCH_S = 0.25
 _FIRST_BACKOFF_S = 0.1

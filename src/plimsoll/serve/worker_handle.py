@@ -1,4 +1,4 @@
-"""`WorkerHandle`: one worker process, as the web process sees it."""
+"""`WorkerHandle`: one worker process, as the web process sees it; and `Item`, of which its batches consist."""
 
 from __future__ import annotations
 
@@ -14,18 +14,46 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plimsoll.serve import ipc
-from plimsoll.serve.batching import Item
 from plimsoll.serve.ipc import Arena, Array, TensorRef
-from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
+from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, RequestOptions
 from plimsoll.system import host
 
 _MAX_IN_FLIGHT = 2
 """Batches that a worker has at once: the next one is there when one is done."""
 
 _log = logging.getLogger("plimsoll.serve")
+
+ItemKind = Literal["answer", "raw", "tensors"]
+"""What is computed: an answer from a picture, the network's outputs from a picture, or its outputs from tensors."""
+
+
+@dataclass(eq=False)
+class Item:
+    """A picture, or rows of tensors, on its way to exactly one result."""
+
+    kind: ItemKind
+    frame: Mapping[str, Any]
+    """What the worker gets: where the bytes lie, and what to return."""
+    blocks: tuple[int, ...]
+    """What it occupies in shared memory."""
+    rows: int
+    options: RequestOptions
+    future: asyncio.Future[Any]
+    """An `InferenceResult`, or for `raw` and `tensors` a `RawOutputs`."""
+    arrived: float
+    attempts: int = 0
+    """How many workers died or hung while they had it."""
+    queued: bool = False
+    waited: float = 0.0
+    """Seconds in the queue before it was sent."""
+
+    def settle(self, result: object) -> None:
+        """Set the result, unless nobody waits for it any more."""
+        if not self.future.done():
+            self.future.set_result(result)
 
 
 @dataclass

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from plimsoll.serve.batching import Item, Queue
 from plimsoll.serve.messages import RequestError, RequestOptions
+from plimsoll.serve.scheduler import Queue
+from plimsoll.serve.worker_handle import Item
 
 
 class Clock:
