@@ -33,7 +33,7 @@ from plimsoll.backends.tensorrt import calibration, context, runtime
 
 log = runtime.logger()
 log.log(tensorrt_bindings.ILogger.Severity.ERROR, "as it was")
-assert runtime.said(log) == ": as it was"
+assert runtime.recent_errors(log) == ": as it was"
 assert isinstance(log, tensorrt_bindings.ILogger)
 allocator = context._allocator(None)
 allocator.notify_shape("out", tensorrt_bindings.Dims([2, 3]))

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from plimsoll.core.model import Model, Reader, TensorInfo, Tensors
 from plimsoll.core.target import Target
 from plimsoll.core.wording import explain
-from plimsoll.errors import BackendMissingError, TargetError
+from plimsoll.errors import BackendMissingError, BuildError, TargetError
 from plimsoll.onnx.form import OnnxForm
 from plimsoll.system import host
 
@@ -62,6 +62,13 @@ class CalibrationData:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """For each tensor of the ONNX network, by its name, the range that Plimsoll's calibrator chose; empty where the
     runtime's own tool calibrates."""
+
+
+def calibration_missing(model: Model, target: Target) -> BuildError:
+    """Return the error of a build without the CalibrationData that it needs."""
+    return BuildError(
+        f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images."
+    )
 
 
 @dataclass(frozen=True)

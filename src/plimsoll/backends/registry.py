@@ -1,4 +1,4 @@
-"""The runtimes: every folder in this one is one, found by its name; other packages add theirs by entry point."""
+"""Finds the runtimes: each folder here is one, by its name; other packages add theirs by entry point."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def get(name: str) -> Backend:
     else:
         points = [point for point in entry_points(group=ENTRY_POINTS) if point.name == name]
         if not points:
-            raise TargetError(f"no runtime is called '{name}'", f"There are: {', '.join(names())}.")
+            raise TargetError(f"unknown runtime '{name}'", f"Choose from: {', '.join(names())}.")
         try:
             backend = points[0].load()
         except Exception as error:

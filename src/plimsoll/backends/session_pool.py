@@ -53,6 +53,6 @@ class SessionPool:
                     self._free.append(session)
 
     def close(self) -> None:
-        """Give the interpreters' memory back; those in use are given back when they are done."""
+        """Release the interpreters; those in use are released when their calls end."""
         self._closed = True
         self._free.clear()

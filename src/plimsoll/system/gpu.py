@@ -1,4 +1,4 @@
-"""NVIDIA GPUs: which there are, asked without waking one, and their memory, through the driver's own libraries.
+"""NVIDIA GPUs: which ones this machine has, found without initializing one, and their memory, through the driver's libraries.
 
 `gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later.
 `Device` is CUDA's driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are
@@ -40,7 +40,7 @@ class Gpu:
 
 @cache
 def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that the driver lists; none where there is no driver. CUDA_VISIBLE_DEVICES is not looked at."""
+    """Return the GPUs that the driver lists; none without a driver. CUDA_VISIBLE_DEVICES doesn't matter."""
     try:
         nvml = ctypes.CDLL(_NVML)
     except OSError:
@@ -184,9 +184,9 @@ def _call(name: str, *arguments: Any) -> None:
         return
     text = ctypes.c_char_p()
     cuda.cuGetErrorName(code, ctypes.byref(text))
-    said = (text.value or b"").decode() or f"CUDA error {code}"
-    hint = "Try smaller batches, or close what else uses the GPU." if "OUT_OF_MEMORY" in said else ""
-    raise RunError(f"the GPU refused {name.removesuffix('_v2')}: {said}", hint)
+    reason = (text.value or b"").decode() or f"CUDA error {code}"
+    hint = "Try smaller batches, or close what else uses the GPU." if "OUT_OF_MEMORY" in reason else ""
+    raise RunError(f"the GPU refused {name.removesuffix('_v2')}: {reason}", hint)
 
 
 @cache

@@ -100,7 +100,7 @@ ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a
         ("n.param", PARAM.replace("7767517", "7767518"), "not an ncnn network"),
         ("n.param", PARAM.replace("2 2", "3 2"), "says 3 layers, 2 are there"),
         ("n.param", PARAM.replace("2 2", "999999999999 2"), "not an ncnn network"),
-        ("n.param", b"\xdd\x85\x76\x00\x02\x00\xff", "no UTF-8 text"),
+        ("n.param", b"\xdd\x85\x76\x00\x02\x00\xff", "not UTF-8"),
         ("n.mnn", b"\xff\xff\xff\xff", "doesn't begin as a FlatBuffer"),
         ("n.mnn", struct.pack("<Ii", 4, 2**30) + b"\0" * 8, "doesn't begin as a FlatBuffer"),
         ("n.mnn", b"abc", "doesn't begin as a FlatBuffer"),

@@ -28,8 +28,8 @@ class LiteRtOptions(Options):
     xnnpack: bool = True
     """Compute with XNNPACK where it has the operators; without it, with LiteRT's own kernels, mostly far slower."""
     io: conversion.Io = "float32"
-    """What an int8 or int16x8 file that is built takes and gives itself, for those who run it elsewhere: a session
-    presents float32 in any case."""
+    """The type of the inputs and outputs of an int8 or int16x8 file that is built, for use elsewhere: a session takes
+    and returns float32 in any case."""
 
 
 class LiteRt(Backend):

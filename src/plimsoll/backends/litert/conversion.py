@@ -1,5 +1,4 @@
-"""Make TFLite files: convert a float32 ONNX network, quantize what was converted; the work is done in the toolchain
-onnx2tf."""
+"""Make TFLite files: convert a float32 ONNX network and quantize the result, in the toolchain onnx2tf."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import CalibrationData
+from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.litert.tflite_file import TfliteFile
 from plimsoll.core.foreign import require, translate
@@ -33,14 +32,14 @@ CALIBRATED = ("int8", "int16x8")
 INSTALL = "pip install 'plimsoll-line[litert]'"
 
 Io = Literal["float32", "integer"]
-"""What an int8 or int16x8 file takes and gives itself."""
+"""The type of an int8 or int16x8 file's own inputs and outputs."""
 
 _GAPS = 32
-"""So many items fill the ranges that Plimsoll's calibrator doesn't know."""
+"""How many items are enough to find the ranges that Plimsoll's calibrator doesn't know."""
 
 
 def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None, io: Io) -> Model:
-    """Return the TFLite file for a target, in `folder`; the model itself where it is one already. Raises BuildError."""
+    """Return the TFLite file for a target, in `folder`; `model` itself where it is one already. Raises BuildError."""
     if model.format != "tflite":
         require_form(model, target, "float32")
     file = _read(model.path) if model.format == "tflite" else None
@@ -52,10 +51,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
             f"Run it as {target.runtime}:{target.device}:{file.precision}.",
         )
     if target.precision in CALIBRATED and calibration is None:
-        raise BuildError(
-            f"{model.path}: {target} needs calibration pictures",
-            "Give some: `plimsoll convert` takes them with --images.",
-        )
+        raise calibration_missing(model, target)
     path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
         converted, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
@@ -139,7 +135,7 @@ def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
 
 
 def _check_answers(model: Model, plain: Path, converted: Path) -> None:
-    """Let the converted network and the ONNX file that it was made from answer the same random tensors."""
+    """Compare what the converted network and the ONNX file that it was made from compute from the same random tensors."""
     litert = require("ai_edge_litert.interpreter", INSTALL)
     source = Model(plain, "onnx", model.spec)
     signature = Signature.of(source)
@@ -158,12 +154,12 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
 
 
 _REPORT = (
-    "This is a fault of onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
+    "This is a bug in onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
 )
 
 
 def _request(precision: str, tensors: Mapping[str, str], calibration: CalibrationData | None, io: Io) -> dict[str, Any]:
-    """Say what is to be quantized. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX
+    """Return the request for the quantizing job. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX
     values were fused, the last one's."""
     ranges = calibration.ranges if calibration is not None and precision in CALIBRATED else {}
     return {

@@ -46,8 +46,8 @@ class _Normalization:
 
 
 def export(model: Model, out: Path) -> tuple[str, ...]:
-    """Write a built TFLite model to `out`, with metadata where its Spec can be said in it; returns what the user should
-    know, a sentence each.
+    """Write a built TFLite model to `out`, with metadata where it can express its Spec; returns notes for the user, a
+    sentence each.
 
     MediaPipe Tasks' ImageClassifier loads a file with metadata. One without runs wherever TFLite files do, behind input
     steps of the caller's own; the note then says what stood in the way. Raises ModelError for a damaged file,

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 class LiteRtSession(SessionPool):
     """A network that is loaded once for each stream.
 
-    Where the file takes or gives quantized integers, the session takes and gives float32 all the same: it rounds to the
+    Where the file's inputs or outputs are quantized integers, the session's are float32 all the same: it rounds to the
     file's steps, and multiplies back.
     """
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import CalibrationData
+from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.mnn import grids
 from plimsoll.backends.mnn.graph import Graph
 from plimsoll.backends.mnn.session import MnnInterpreter, muted
@@ -63,10 +63,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibration is None:
-        raise BuildError(
-            f"{model.path}: {target} needs calibration pictures",
-            "Give some: `plimsoll convert` takes them with --images.",
-        )
+        raise calibration_missing(model, target)
     signature = Signature.of(model)
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
@@ -152,7 +149,7 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
             "Use mnn:cpu:int8_weights.",
         )
     if len(calibration.tensors) == 0:
-        raise BuildError(f"{model.path}: there is no calibration picture", "Give some.")
+        raise BuildError(f"{model.path}: no calibration pictures", "Give at least one.")
     tool = _Quantizer(model, converted, signature.inputs[0].name, calibration.tensors, work)
     if calibration.ranges:
         return _with_ranges(tool, calibration.ranges)

@@ -69,7 +69,7 @@ class MnnInterpreter:
             f"'{info.name}' {info.dtype}" for info in (*signature.inputs, *signature.outputs) if info.dtype not in KINDS
         ]:
             raise BuildError(
-                f"{path}: MNN takes and gives {', '.join(KINDS)} here; the network has {', '.join(foreign)}",
+                f"{path}: MNN's inputs and outputs are {', '.join(KINDS)} here; the network has {', '.join(foreign)}",
                 "Choose another runtime.",
             )
 

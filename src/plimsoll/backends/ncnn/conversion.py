@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.base import CalibrationData
+from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric
 from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes
@@ -86,10 +86,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         return model
     require_form(model, target, "float32")
     if target.precision == "int8" and calibration is None:
-        raise BuildError(
-            f"{model.path}: {target} needs calibration pictures",
-            "Give some: `plimsoll convert` takes them with --images.",
-        )
+        raise calibration_missing(model, target)
     param, weights = (folder / f"{model.path.stem}.{target.precision}.ncnn.{kind}" for kind in ("param", "bin"))
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
         converted = convert(model, Path(temporary))
@@ -220,7 +217,7 @@ def _check(model: Model, converted: Converted) -> None:
         with translate(BuildError, f"{model.path}: ncnn can't run what was converted"):
             return NcnnSession(loaded(ncnn, converted.files), converted.signature, 1).run(feeds)
 
-    # A batch that is fixed to more than one picture, the original can't be asked for one.
+    # An original whose batch is fixed to more than one picture can't compute one.
     alone = all(info.shape[:1] in ((None,), (1,)) for info in converted.signature.inputs)
     check_answers(model if alone else converted.onnx, converted.signature if alone else converted.read, answer, "pnnx")
 

@@ -44,7 +44,7 @@ class NcnnFiles(Reader):
             lines = path.read_text(encoding="utf-8").splitlines()
         except ValueError as error:
             raise ModelError(
-                f"{path}: not ncnn's text form: it is no UTF-8 text", "Give the .param, not the .param.bin."
+                f"{path}: not ncnn's text form: it is not UTF-8", "Give the .param, not the .param.bin."
             ) from error
         counts = lines[1].split() if len(lines) > 1 and lines[0].strip() == MAGIC else []
         if len(counts) != 2 or not all(count.isdecimal() and int(count) <= _MAX_LAYERS for count in counts):

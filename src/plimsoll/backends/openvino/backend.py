@@ -30,7 +30,7 @@ from plimsoll.system import host
 
 _INSTALL = "pip install 'plimsoll-line[openvino]'"
 _COMPUTES_IN = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
-"""What each target's floating-point operators compute in. Unless told, OpenVINO takes bfloat16 wherever the processor
+"""What each target's floating-point operators compute in. By default OpenVINO takes bfloat16 wherever the processor
 has it."""
 
 
@@ -145,8 +145,8 @@ def _require_ir_form(model: Model, target: Target) -> None:
 
 
 def _lacking(precision: str) -> str:
-    """Return what this processor lacks for a precision, or nothing. OpenVINO itself would emulate it, or ignore the
-    wish."""
+    """Return what this processor lacks for a precision, or nothing. OpenVINO itself would emulate or ignore
+    it."""
     processor = host.capabilities()
     if precision == "bfloat16" and not processor.bfloat16:
         return (

@@ -42,7 +42,7 @@ class Compiler:
         )
         if actual != requested:
             raise BuildError(
-                f"OpenVINO was told to compute in {requested}, but computes in {actual} on this processor",
+                f"OpenVINO computes in {actual} on this processor, not in {requested} as requested",
                 "Use the target of that precision.",
             )
         return CompiledNetwork(compiled, max(self._streams, compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))

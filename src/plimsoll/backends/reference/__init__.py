@@ -1,4 +1,4 @@
-"""ONNX's own evaluator in NumPy: slow, plain, and the judge of what a graph means. For tests."""
+"""ONNX's own evaluator in NumPy: slow, simple, and authoritative on what a graph means. For tests."""
 
 from __future__ import annotations
 

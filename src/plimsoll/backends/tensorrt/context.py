@@ -51,7 +51,7 @@ class _Buffer:
         self._device.download(self._here, self.there, size)
 
     def close(self) -> None:
-        """Give both sides back."""
+        """Release both sides."""
         if self._size:
             self._size = 0
             self._device.free(self.there)
@@ -69,7 +69,7 @@ class ExecutionContext:
         if self._context is None:
             self._device.close()
             raise RunError(
-                f"the GPU has no room for a context{runtime.said(log)}",
+                f"the GPU has no room for a context{runtime.recent_errors(log)}",
                 "Fewer contexts or a smaller max_batch need less.",
             )
         self._allocator = _allocator(self._buffer)
@@ -82,7 +82,9 @@ class ExecutionContext:
         for info in inputs:
             self._put(info.name, feeds[info.name])
         if unknown := self._context.infer_shapes():
-            raise RunError(f"TensorRT wants to know more about {', '.join(unknown)}{runtime.said(self._log)}")
+            raise RunError(
+                f"TensorRT needs more than the shapes of {', '.join(unknown)}{runtime.recent_errors(self._log)}"
+            )
         for info in outputs:
             self._prepare(info)
         self._require(self._context.execute_async_v3(self._device.stream), "compute")
@@ -118,10 +120,10 @@ class ExecutionContext:
 
     def _require(self, done: bool, doing: str) -> None:
         if not done:
-            raise RunError(f"TensorRT can't {doing}{runtime.said(self._log)}")
+            raise RunError(f"TensorRT can't {doing}{runtime.recent_errors(self._log)}")
 
     def close(self) -> None:
-        """Give context and memory back."""
+        """Release the context and its memory."""
         self._context = self._allocator = None
         for buffer in self._buffers.values():
             buffer.close()

@@ -66,11 +66,11 @@ class _Build:
         return runtime.generation() == runtime.WEAKLY_TYPED
 
     def _typing(self) -> int:
-        """Return the flags of the network. TensorRT 10 chooses types itself unless told otherwise; 11 never does."""
+        """Return the flags of the network. TensorRT 10 chooses types itself by default; 11 never does."""
         return 0 if self._weakly_typed else 1 << int(self._tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
 
     def content(self, out: Path) -> bytes:
-        """Return the engine; raises BuildError with what TensorRT said."""
+        """Return the engine; raises BuildError with TensorRT's errors."""
         self._parse()
         self._configure()
         self._profile()
@@ -80,7 +80,7 @@ class _Build:
         plan = self._builder.build_serialized_network(self._network, self._config)
         if plan is None:
             raise BuildError(
-                f"it can't build this network{runtime.said(self._log)}",
+                f"it can't build this network{runtime.recent_errors(self._log)}",
                 "The whole log: set the logger plimsoll.tensorrt to DEBUG.",
             )
         if calibrator is not None:
@@ -97,7 +97,7 @@ class _Build:
             f"{error.node_operator() or 'the graph'} '{error.node_name()}': {error.desc()}" for error in errors
         )
         raise BuildError(
-            f"its parser refuses the network: {reasons or runtime.said(self._log)}",
+            f"its parser refuses the network: {reasons or runtime.recent_errors(self._log)}",
             "An operator that it lacks can come from a plugin: --set plugins=…",
         )
 
@@ -137,7 +137,7 @@ class _Build:
             profile.set_shape(tensor.name, *shapes)
         if self._config.add_optimization_profile(profile) < 0:
             raise BuildError(
-                f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.said(self._log)}"
+                f"it refuses batches from {options.min_batch} to {options.max_batch}{runtime.recent_errors(self._log)}"
             )
 
     def _calibrate(self, out: Path) -> calibration.Feeder | None:

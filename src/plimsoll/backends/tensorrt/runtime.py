@@ -1,4 +1,4 @@
-"""TensorRT's Python package: which generation it is, what it says in its log, its plugins."""
+"""TensorRT's Python package: its generation, its log, its plugins."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def logger() -> Any:
     return Log()
 
 
-def said(log: Any) -> str:
+def recent_errors(log: Any) -> str:
     """Return the last errors of a logger, as the end of a sentence; empty where there were none."""
     text = "; ".join(log.errors)
     return f": {text[:600]}" if text else ""
@@ -97,16 +97,16 @@ def load_plugins(log: Any, libraries: Iterable[Path]) -> None:
     registry = tensorrt.get_plugin_registry()
     for library in libraries:
         if not library.is_file():
-            raise BuildError(f"{library}: there is no such plugin library", "Check the option `plugins`.")
+            raise BuildError(f"{library}: no such plugin library", "Check the option `plugins`.")
         try:
             handle = registry.load_library(str(library))
         except RuntimeError as error:
             raise BuildError(
-                f"{library}: TensorRT can't load the plugin library: {error}{said(log)}",
+                f"{library}: TensorRT can't load the plugin library: {error}{recent_errors(log)}",
                 "Was it built for this version?",
             ) from error
         if handle is None and log.errors:
             raise BuildError(
-                f"{library}: TensorRT can't load the plugin library{said(log)}",
+                f"{library}: TensorRT can't load the plugin library{recent_errors(log)}",
                 "Was it built for this version of TensorRT?",
             )

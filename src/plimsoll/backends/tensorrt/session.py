@@ -110,7 +110,7 @@ class TensorRtSession:
             for _ in self._owners:  # until each has ended its call
                 self._free.get()
             _give_back(self._owners, self._engine)
-            for owner in self._owners:  # whoever still calls is told so
+            for owner in self._owners:  # so that later calls fail instead of waiting
                 self._free.put(owner)
 
 
@@ -145,7 +145,7 @@ def _pieces(
 
 
 class _Engine:
-    """An engine in memory, and what it takes and gives. It belongs to one thread too; others make contexts of it."""
+    """An engine in memory, with its inputs and outputs. It belongs to one thread too; others create contexts of it."""
 
     def __init__(self, device_index: int) -> None:
         self.inputs: tuple[TensorInfo, ...] = ()
@@ -159,7 +159,7 @@ class _Engine:
         self._runtime: Any = None
 
     def read(self, name: str, content: bytes, options: TensorRtOptions) -> None:
-        """Deserialize an engine; raises BuildError with what TensorRT said."""
+        """Deserialize an engine; raises BuildError with TensorRT's errors."""
         tensorrt = runtime.load()
         self.log = runtime.logger()
         self._device = Device(self._place)
@@ -167,7 +167,7 @@ class _Engine:
         self._runtime = tensorrt.Runtime(self.log)
         self.engine = self._runtime.deserialize_cuda_engine(content)
         if self.engine is None:
-            messages = runtime.said(self.log)
+            messages = runtime.recent_errors(self.log)
             raise BuildError(
                 f"TensorRT {tensorrt.__version__} can't load {name}{messages}",
                 "An engine fits one GPU and one version: build it here.",
@@ -182,7 +182,7 @@ class _Engine:
         self.batches = _batches(self.engine, infos[True])
 
     def close(self) -> None:
-        """Give it back, in the thread that read it."""
+        """Release it, in the thread that read it."""
         if self._device is not None:
             self._device.activate()
             self.engine = self._runtime = None

@@ -160,7 +160,7 @@ def _example(torch: Any, info: TensorInfo, payload: dict[str, Any]) -> Any:
 
 
 def interface(model: Model) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
-    """Return what an ONNX network takes and gives; raises ModelError."""
+    """Return the inputs and outputs of an ONNX network; raises ModelError."""
     graph = onnx_load.read(model.path).proto.graph
     sides = (onnx_load.inputs(graph), list(graph.output))
     inputs, outputs = (tuple(_info(value) for value in side) for side in sides)

@@ -86,7 +86,7 @@ class _NodeProcess:
         }
 
     def head(self) -> dict[str, Any]:
-        """Return the next message's line: after the start, what the network takes and gives; raises RunError."""
+        """Return the next message's line; the first describes the network's inputs and outputs. Raises RunError."""
         line = self._from.readline()
         if not line:
             raise RunError(self._last_words())
@@ -104,7 +104,7 @@ class _NodeProcess:
 
     def end(self) -> None:
         """End the process; twice is harmless."""
-        with contextlib.suppress(OSError):  # What was left to write has nobody to read it.
+        with contextlib.suppress(OSError):  # The process may be gone already.
             self._to.close()
         self._from.close()
         try:

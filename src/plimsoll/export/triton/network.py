@@ -24,7 +24,7 @@ PYTHON = "python"
 
 
 class TritonOptions(BaseModel):
-    """How Triton is told to run a model. On the command line: `--set name=value`."""
+    """How Triton is to run a model. On the command line: `--set name=value`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,7 +106,7 @@ class TritonNetwork:
 
 
 def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetwork:
-    """Choose the backend and find out what the network takes and gives, for which it is opened here once.
+    """Choose the backend and find the network's inputs and outputs, for which it is opened once.
 
     Raises ModelError for a network that can't be served so, BuildError where its form isn't the target's, and what else
     `Runner.open` raises.
@@ -158,7 +158,7 @@ def _check(model: Model, network: TritonNetwork) -> None:
     unknown = [info.name for info in (*network.inputs, *network.outputs) if not info.shape]
     if unknown:
         raise ModelError(
-            f"{model.name}: the network doesn't say which shape {', '.join(unknown)} has, and Triton has to be told"
+            f"{model.name}: the network leaves the shape of {', '.join(unknown)} open, and Triton needs it"
         )
     batch = network.inputs[0].shape[0]
     if not network.free and batch not in (None, 1):

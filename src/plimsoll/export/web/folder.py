@@ -65,7 +65,7 @@ def _checked(model: Model, target: Target) -> Spec:
         raise ModelError(f"{target} is not the target of a web package", f"It has: {', '.join(map(str, targets))}.")
     if model.format != "onnx":
         raise ModelError(
-            f"{model.path}: {model.format}; a web package is made of ONNX networks",
+            f"{model.path}: a web package needs an ONNX network, this one is {model.format}",
             "Give the ONNX network that it was made from.",
         )
     spec = model.contract()

@@ -1,4 +1,4 @@
-"""Golden pictures of a web package: what Python made of them and answered, for the page to check itself by."""
+"""Golden pictures of a web package: their tensors and outputs as Python computes them, by which the page checks itself."""
 
 from __future__ import annotations
 
