@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,8 +90,8 @@ def _axis(size: int, out: int, step: Resize, both_shrink: bool) -> Taps:
         # TensorFlow looks its cubic weights up in a table of 1,024 fractions.
         position = np.floor(position) + np.rint((position - np.floor(position)) * 1024) / 1024
         if step.coordinates == "half_pixel":
-            return _replicated(position, size, _cubic(-0.5), 2, border_counts=False)
-        return _replicated(position, size, _cubic(-0.75), 2)
+            return _replicated(position, size, partial(_cubic, a=-0.5), 2, border_counts=False)
+        return _replicated(position, size, partial(_cubic, a=-0.75), 2)
     return _replicated(position, size, _triangle, 1)
 
 
@@ -172,31 +173,24 @@ def _triangle(distance: Floats) -> Floats:
     return np.clip(1.0 - distance, 0.0, None)
 
 
-def _cubic(a: float) -> Kernel:
+def _cubic(distance: Floats, a: float) -> Floats:
     """Keys' cubic convolution (IEEE Trans. ASSP 29, 1981) with free parameter `a`."""
-
-    def kernel(distance: Floats) -> Floats:
-        near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
-        far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
-        return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
-
-    return kernel
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0.0))
 
 
-def _lanczos(radius: int) -> Kernel:
-    def kernel(distance: Floats) -> Floats:
-        return np.where(distance < radius, np.sinc(distance) * np.sinc(distance / radius), 0.0)
-
-    return kernel
+def _lanczos(distance: Floats, radius: int) -> Floats:
+    return np.where(distance < radius, np.sinc(distance) * np.sinc(distance / radius), 0.0)
 
 
 _OPENCV: dict[str, tuple[Kernel, int]] = {
     "bilinear": (_triangle, 1),
-    "bicubic": (_cubic(-0.75), 2),
-    "lanczos": (_lanczos(4), 4),
+    "bicubic": (partial(_cubic, a=-0.75), 2),
+    "lanczos": (partial(_lanczos, radius=4), 4),
 }
 _TENSORFLOW_EXACT: dict[str, tuple[Kernel, int]] = {
     "bilinear": (_triangle, 1),
-    "bicubic": (_cubic(-0.5), 2),
-    "lanczos": (_lanczos(3), 3),
+    "bicubic": (partial(_cubic, a=-0.5), 2),
+    "lanczos": (partial(_lanczos, radius=3), 3),
 }
