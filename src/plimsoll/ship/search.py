@@ -133,8 +133,9 @@ class Search:
             }
         )
 
-    def _result(self, trials: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
+    def _result(self, tried: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
         split = self.split
+        trials = results.final_trials(tried, reference, decision.winner, decision.outcome)
         scores = results.picture_scores(self._output, decision.pairs)
         return ShipResult(
             winner=decision.winner.key,
@@ -149,7 +150,7 @@ class Search:
                 duplicates=split.duplicates,
             ),
             budget=BudgetFacts.of(self.config.budget),
-            trials=results.final_trials(trials, reference, decision.winner, decision.outcome),
+            trials=trials,
             test=decision.evaluation,
             symbols=results.symbols(trials),
             scores=scores,
@@ -221,12 +222,12 @@ class Search:
 
     def _trial(self, candidate: Candidate, result: TryResult) -> Trial:
         comparison, _ = self._compare(_renamed(result.answers, self.split.validation))
-        # The few pictures of the validation part sort out; on the test part the bounds decide.
-        seen = {
+        # On the few pictures of the validation part the figures count as they are; on the test part, their bounds.
+        evidence = {
             metric: [replace(figure, bound=figure.value) for figure in figures]
             for metric, figures in comparison.evidence().items()
         }
-        evaluation = results.evaluation(comparison, self.config.budget.verdict(seen))
+        evaluation = results.evaluation(comparison, self.config.budget.verdict(evidence))
         return Trial(
             candidate=candidate,
             status="ok",
