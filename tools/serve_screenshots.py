@@ -1,7 +1,7 @@
 """Take the screenshots in docs/screenshots of the page of a service that runs, with headless Chromium.
 
     plimsoll serve open_nsfw.plimsoll &
-    python tools/screenshots/serve.py http://localhost:8000 PICTURES …
+    python tools/serve_screenshots.py http://localhost:8000 PICTURES …
 
 writes serve-desktop.png and serve-phone.png, each within 250 kB.
 """
@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from PIL import Image
-from report import FOLDER, write
+from report_screenshots import FOLDER, write
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import Browser, browser
 
 VIEWS = {"desktop": (1280, 900, 1.0, 1420), "phone": (390, 844, 1.5, 2000)}

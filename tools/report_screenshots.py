@@ -1,6 +1,6 @@
 """Take the screenshots in docs/screenshots of the page of a `ship`, with headless Chromium.
 
-    python tools/screenshots/report.py report.json
+    python tools/report_screenshots.py report.json
 
 writes ship-desktop-light.png, ship-desktop-dark.png, ship-phone-light.png and ship-phone-dark.png, and of what stands
 further below ship-pictures-light.jpg and ship-pictures-dark.jpg, each within 250 kB.
@@ -21,7 +21,7 @@ from PIL import Image
 from plimsoll.report.page import render
 from plimsoll.report.report import Report
 
-FOLDER = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+FOLDER = Path(__file__).resolve().parents[1] / "docs" / "screenshots"
 LARGEST = 250_000
 VIEWS = {
     "desktop": (1280, 2400, 1.0, ""),
