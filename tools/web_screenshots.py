@@ -1,6 +1,6 @@
 """Take the screenshots in docs/screenshots of a web package's page, with headless Chromium.
 
-    python tools/screenshots/web_package.py PACKAGE [PICTURES …]
+    python tools/web_screenshots.py PACKAGE [PICTURES …]
 
 writes web-desktop-light.png, web-desktop-dark.png, web-phone-light.png and web-phone-dark.png, each within 250 kB.
 """
@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from report import FOLDER, SCHEMES, write
+from report_screenshots import FOLDER, SCHEMES, write
 
 from plimsoll.export.web import chromium
 
