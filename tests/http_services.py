@@ -31,7 +31,7 @@ from plimsoll.serve.settings import CorsSettings
 from plimsoll.serve.tracing import Tracing
 
 
-class _Stage:
+class _SharedServer:
     """One server for all tests, with the application that is on now: starting and ending a server takes half a
     second."""
 
@@ -40,34 +40,39 @@ class _Stage:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         config = uvicorn.Config(
-            self._play, interface="asgi3", log_level="error", lifespan="off", access_log=False, proxy_headers=False
+            self._answer_with_app,
+            interface="asgi3",
+            log_level="error",
+            lifespan="off",
+            access_log=False,
+            proxy_headers=False,
         )
         server = uvicorn.Server(config)
         threading.Thread(
-            target=server.run, kwargs={"sockets": [self._listener]}, daemon=True, name="http-stage"
+            target=server.run, kwargs={"sockets": [self._listener]}, daemon=True, name="http-server"
         ).start()
         while not server.started:
             time.sleep(0.005)
 
-    async def _play(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_with_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
         assert app is not None, f"nobody serves {scope['path']}"
         await app(scope, receive, send)
 
 
-_stage = cache(_Stage)
+_shared_server = cache(_SharedServer)
 
 
 @contextmanager
 def running(app: ASGIApp) -> Iterator[str]:
     """Serve an application over HTTP, one at a time; give its address."""
-    stage = _stage()
-    assert stage.app is None, "one application at a time"
-    stage.app = app
+    server = _shared_server()
+    assert server.app is None, "one application at a time"
+    server.app = app
     try:
-        yield stage.url
+        yield server.url
     finally:
-        stage.app = None
+        server.app = None
 
 
 def http_app(

@@ -17,8 +17,8 @@ Handler = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
-class Asked:
-    """What came to a server."""
+class ServerRecord:
+    """What a server received."""
 
     port: int = 0
     heads: list[bytes] = field(default_factory=list)
@@ -27,14 +27,14 @@ class Asked:
 
 
 @asynccontextmanager
-async def listening(answer: bytes | Handler, secure: ssl.SSLContext | None = None) -> AsyncIterator[Asked]:
+async def listening(answer: bytes | Handler, secure: ssl.SSLContext | None = None) -> AsyncIterator[ServerRecord]:
     """Answer every request with the same bytes, or as a handler does, until the block ends."""
-    asked = Asked()
+    record = ServerRecord()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
-            asked.heads.append(head)
+            record.heads.append(head)
             if isinstance(answer, bytes):
                 writer.write(answer)
                 await writer.drain()
@@ -46,11 +46,11 @@ async def listening(answer: bytes | Handler, secure: ssl.SSLContext | None = Non
             writer.close()
 
     if secure is not None:
-        secure.sni_callback = lambda _object, name, _context: asked.names.append(name)
+        secure.sni_callback = lambda _object, name, _context: record.names.append(name)
     server = await asyncio.start_server(talk, "127.0.0.1", 0, ssl=secure)
-    asked.port = server.sockets[0].getsockname()[1]
+    record.port = server.sockets[0].getsockname()[1]
     try:
-        yield asked
+        yield record
     finally:
         server.close()
 
@@ -62,7 +62,7 @@ def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 
 def here(trust: ssl.SSLContext | None = None, addresses: Sequence[str] = ("127.0.0.1",)) -> Network:
-    """Return the way to this machine: every name leads to `addresses`, and they may be asked."""
+    """Return the way to this machine: every name leads to `addresses`, and they may be record."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:
         del host, port

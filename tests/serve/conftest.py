@@ -13,7 +13,7 @@ from fragile_runtime import installed
 from running import Running, start
 
 if TYPE_CHECKING:
-    from grpc_place import GrpcClient
+    from grpc_client import GrpcClient
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcClient]:
     """A service that is asked over gRPC, which is an extra."""
-    from grpc_place import served
+    from grpc_client import served
 
     with served(tmp_path_factory.mktemp("requests")) as client:
         yield client

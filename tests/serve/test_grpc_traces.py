@@ -15,7 +15,7 @@ from oip_service import write_mixed
 from running import start
 
 grpc = pytest.importorskip("grpc")
-from grpc_place import INFER, GrpcClient, photo, rows  # noqa: E402
+from grpc_client import INFER, GrpcClient, photo, rows  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
 
 if TYPE_CHECKING:
