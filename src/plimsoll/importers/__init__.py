@@ -4,7 +4,7 @@ base        what an importer provides: `Converter`, `ImportOptions`, `Probe`, `C
 registry    every format that is known here, recognised from a path
 conversion  `import_model` and `from_torch`: convert, then compare with the framework's own answers
 onnx        ONNX files, read as they are
-tflite      TFLite files, converted (backends.litert reads them as they are)
+tflite      TFLite files, converted (their runtime reads them as they are)
 caffe, tensorflow, tfjs, torch, wts    one framework each
 """
 
