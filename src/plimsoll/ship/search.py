@@ -299,7 +299,7 @@ class Search:
     def _test(self, best_first: Sequence[Trial], reference: Trial) -> _Decision:
         """Let the finalists answer the test part, the best first, until one keeps the budget there too."""
         for trial in best_first:
-            if not gain(trial, reference, self.config.objective) >= self.config.min_gain:  # NaN is no gain.
+            if gain(trial, reference, self.config.objective) < self.config.min_gain:
                 continue
             candidate = trial.candidate
             activity = f"testing {candidate.name}"

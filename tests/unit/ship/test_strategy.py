@@ -141,6 +141,8 @@ def test_the_gain_is_that_of_the_objective() -> None:
     reference, smaller = make_trial(REFERENCE, 1.0, 0.0, 4.0), make_trial(WHOLE, 1.5, 0.0, 1.0)
     assert gain(smaller, reference, "size") == pytest.approx(0.75)
     assert gain(smaller, reference, "throughput") == pytest.approx(0.45), "the lower end of the interval counts"
+    unmeasured = make_trial(WHOLE, math.nan, 0.0, math.nan)
+    assert gain(unmeasured, reference, "size") == gain(unmeasured, reference, "throughput") == -math.inf
 
 
 def test_the_best_in_float_is_a_finalist_too_for_the_others_may_fail_the_test() -> None:
