@@ -145,8 +145,6 @@ def simplest_first(benchmarked: Sequence[Trial]) -> list[Trial]:
 def gain(trial: Trial, reference: Trial, objective: Objective) -> float:
     """Return by which share a trial is better than the reference: surely faster (the lower end of its interval), or
     smaller on disk; minus infinity where that was not measured."""
-    if objective == "size":
-        share = 1 - trial.measured.size_bytes / reference.measured.size_bytes
-    else:
-        share = trial.measured.speed.low - 1
+    smaller, faster = 1 - trial.measured.size_bytes / reference.measured.size_bytes, trial.measured.speed.low - 1
+    share = smaller if objective == "size" else faster
     return -math.inf if math.isnan(share) else share

@@ -3,6 +3,7 @@ figures alone."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
