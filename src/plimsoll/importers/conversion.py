@@ -103,9 +103,9 @@ def from_torch(
 ) -> ImportedModel:
     """Convert a PyTorch module of this process to ONNX, in evaluation mode, with the PyTorch that is installed here.
 
-    `example` is what forward takes, with the batch as its first axis; its dtypes and sizes matter, its values don't. The
-    batch stays free where the network allows it, or is fixed to `batch`. Without `folder`, the file is deleted when this
-    process ends.
+    `example` is what forward takes, with the batch as its first axis; its dtypes and sizes matter, its values don't.
+    The batch stays free where the network allows it, or is fixed to `batch`. Without `folder`, the file is deleted when
+    this process ends.
     Raises as `import_model`, and BackendMissingError where torch or onnxscript is not installed.
 
     >>> import plimsoll
@@ -135,7 +135,8 @@ def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imp
 
 
 def compare(model: Model, probe: Probe) -> Parity:
-    """Answer a probe with ONNX Runtime and compare; raises CheckError where an output is missing or has another shape."""
+    """Answer a probe with ONNX Runtime and compare; raises CheckError where an output is missing or has another
+    shape."""
     with Runner.open(model, REFERENCE_TARGET) as runner:
         answers = runner.run(probe.feeds)
     missing = [name for name in probe.answers if name not in answers]

@@ -80,8 +80,8 @@ def _notes(file: TfliteFile, result: dict[str, Any], tolerance: float) -> tuple[
         notes.append(f"Integers in the file, float32 in the ONNX network: {', '.join(ends)}.")
     if tolerance > _TOLERANCE:
         notes.append(
-            f"TensorFlow Lite's own kernels disagree by {result['spread']:.1e} relative: float32 can't represent what this"
-            " network computes more exactly."
+            f"TensorFlow Lite's own kernels disagree by {result['spread']:.1e} relative: float32 can't represent what"
+            " this network computes more exactly."
         )
     return tuple(notes)
 

@@ -99,7 +99,8 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _has_converter(path: Path) -> bool:
-    """Tell whether a path, which may be the beginning of a checkpoint's names, means a model that becomes ONNX first."""
+    """Tell whether a path, which may be the beginning of a checkpoint's names, means a model that becomes ONNX
+    first."""
     try:
         return isinstance(importers.format_of(path), Converter)
     except ModelError:

@@ -32,7 +32,8 @@ Picture = str | os.PathLike[str] | bytes
 """A picture file's path, or its bytes."""
 
 Observer = Callable[[str, float], None]
-"""Called with a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at once."""
+"""Called with a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at
+once."""
 
 _DEFAULT_BATCH = 8
 _IDLE_S = 0.02
@@ -106,9 +107,9 @@ _Answers = dict[int, Prediction]
 class Stream:
     """Answers pictures in several threads and hands the answers out in the pictures' order.
 
-    A thread takes a picture from its bytes to its answer, so a tensor is used while it is in that core's cache, and only
-    pictures and answers pass between threads. There are as many threads as cores, since more of them cost a tenth of
-    the speed; and as many again once they turn out to wait: for files, for the runtime, or for another device. The
+    A thread takes a picture from its bytes to its answer, so a tensor is used while it is in that core's cache, and
+    only pictures and answers pass between threads. There are as many threads as cores, since more of them cost a tenth
+    of the speed; and as many again once they turn out to wait: for files, for the runtime, or for another device. The
     pictures in flight are bounded, so memory is the same for 250 pictures and for millions.
     """
 
@@ -180,7 +181,8 @@ class Stream:
             raise self._broken
 
     def _feed(self, pictures: Iterable[Picture]) -> None:
-        """Hand pictures to the threads as there is room; in a thread of its own, since the iterable may block (stdin)."""
+        """Hand pictures to the threads as there is room; in a thread of its own, since the iterable may block
+        (stdin)."""
         try:
             for index, picture in enumerate(pictures):
                 while not self._room.acquire(timeout=0.2):

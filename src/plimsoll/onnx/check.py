@@ -23,7 +23,8 @@ Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
-    """Return random tensors for all inputs, for one picture; None where a size isn't known. Integers are pixel values."""
+    """Return random tensors for all inputs, for one picture; None where a size isn't known. Integers are pixel
+    values."""
     feeds = {info.name: _random(model, info, len(signature.inputs)) for info in signature.inputs}
     return (
         None
@@ -49,7 +50,7 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
     if feeds is None:
         return
     answers = answer(feeds)
-    hint = f"This is a bug in {converter}; please report it, with the model if you can. Other runtimes can run the network."
+    hint = f"This is a bug in {converter}; please report it, with the model if you can. Other runtimes may do better."
     for name, reference in reference_answers(model, feeds, [info.name for info in signature.outputs]).items():
         other = answers[name]
         if other.shape != reference.shape:
@@ -58,8 +59,8 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
             )
         if np.any(reference) and (snr := deviation(reference, other).snr_db) < LEAST_SNR_DB:
             raise BuildError(
-                f"{model.path}: the converted network's answers differ: its output '{name}' has a signal-to-noise ratio of"
-                f" {snr:.0f} dB",
+                f"{model.path}: the converted network's answers differ: its output '{name}' has a signal-to-noise ratio"
+                f" of {snr:.0f} dB",
                 hint,
             )
 

@@ -115,7 +115,8 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
 
 
 def _walk(data: mmap.mmap, where: slice, kind: str, depth: int) -> Iterator[tuple[str, int, _Value]]:
-    """Yield every field of the message and of the messages within it that matter, as (kind of message, number, value)."""
+    """Yield every field of the message and of the messages within it that matter, as (kind of message, number,
+    value)."""
     if depth > _MAX_DEPTH:
         raise ValueError(f"messages lie more than {_MAX_DEPTH} deep")
     inner = _NESTED.get(kind, {})

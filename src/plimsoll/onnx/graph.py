@@ -1,4 +1,5 @@
-"""`Graph`: an ONNX network with its edges indexed; and loading, sorting and writing it, with values inside given out."""
+"""`Graph`: an ONNX network with its edges indexed; and loading, sorting and writing it, with values inside
+given out."""
 
 from __future__ import annotations
 

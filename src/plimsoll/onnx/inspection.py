@@ -261,13 +261,21 @@ def _nothing(operator: _Operator) -> Cost:
     return 0, 0
 
 
-_MOVES = """Cast CastLike Concat Constant ConstantOfShape DepthToSpace Dropout EyeLike Expand Flatten Gather GatherElements GatherND Identity OneHot Pad
-    Range Reshape Scatter ScatterElements ScatterND Shape Size Slice SpaceToDepth Split Squeeze Tile Transpose Unsqueeze"""
-_ELEMENTWISE = """Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Clip Cos Cosh Div Elu Equal Erf Exp Floor
-    Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round
-    Selu Sigmoid Sign Sin Sinh Softplus Softsign Sqrt Sub Swish Tan Tanh ThresholdedRelu Where Xor"""
-_REDUCTIONS = """ArgMax ArgMin CumSum GlobalAveragePool GlobalLpPool GlobalMaxPool ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare"""
+_MOVES = """
+    Cast CastLike Concat Constant ConstantOfShape DepthToSpace Dropout EyeLike Expand Flatten Gather GatherElements
+    GatherND Identity OneHot Pad Range Reshape Scatter ScatterElements ScatterND Shape Size Slice SpaceToDepth Split
+    Squeeze Tile Transpose Unsqueeze
+"""
+_ELEMENTWISE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Ceil Celu Clip Cos Cosh
+    Div Elu Equal Erf Exp Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less
+    LessOrEqual Log Mish Mod Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softplus
+    Softsign Sqrt Sub Swish Tan Tanh ThresholdedRelu Where Xor
+"""
+_REDUCTIONS = """
+    ArgMax ArgMin CumSum GlobalAveragePool GlobalLpPool GlobalMaxPool ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare
+"""
 _NORMALIZATIONS = (
     "GroupNormalization InstanceNormalization LayerNormalization LpNormalization MeanVarianceNormalization"
     " RMSNormalization"

@@ -252,7 +252,8 @@ def inputs_and_outputs(proto: ModelProto) -> tuple[tuple[Value, ...], tuple[Valu
 
 
 def opset(proto: ModelProto) -> int:
-    """Return the version of ONNX's own operators that the model uses; files without one (before 2017) have version 1."""
+    """Return the version of ONNX's own operators that the model uses; files without one (before 2017) have
+    version 1."""
     return max((entry.version for entry in proto.opset_import if entry.domain in DEFAULT_DOMAINS), default=1)
 
 

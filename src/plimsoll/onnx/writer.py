@@ -1,4 +1,5 @@
-"""Write a network as ONNX, operator by operator: shared by the importers that read other frameworks' files themselves."""
+"""Write a network as ONNX, operator by operator: shared by the importers that read other frameworks' files
+themselves."""
 
 from __future__ import annotations
 

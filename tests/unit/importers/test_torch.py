@@ -1,4 +1,5 @@
-"""PyTorch: exported programs, TorchScript, weights with code and live modules; what runs code when loaded is refused."""
+"""PyTorch: exported programs, TorchScript, weights with code and live modules; what runs code when loaded is
+refused."""
 
 from __future__ import annotations
 

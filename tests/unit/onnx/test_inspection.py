@@ -60,7 +60,8 @@ def test_a_trained_network(nsfw_model_path: Path) -> None:
 
 
 def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path) -> None:
-    """Count products from the sizes that the activations really have when it runs, and the weights as they are stored."""
+    """Count products from the sizes that the activations really have when it runs, and the weights as they are
+    stored."""
     proto = onnx.load(nsfw_model_path)
     stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
     products = [node for node in proto.graph.node if node.op_type in {"Conv", "MatMul"}]

@@ -50,8 +50,8 @@ _LEGACY_KINDS = {name.upper(): name for name in [*CONVERTERS, "Silence"]} | {"IN
 """Before 2015 the kinds were written in capitals."""
 
 _HARMLESS = (
-    "param", "propagate_down", "blobs_lr", "weight_decay", "include", "exclude", "phase", "top", "bottom", "name", "type", "loss_weight",
-    "blob_share_mode",
+    "param", "propagate_down", "blobs_lr", "weight_decay", "include", "exclude", "phase", "top", "bottom", "name",
+    "type", "loss_weight", "blob_share_mode",
 )  # fmt: skip
 
 

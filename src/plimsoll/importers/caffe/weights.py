@@ -43,7 +43,8 @@ class Weights:
             raise ModelError(f"{path}: not a Caffe weights file: it holds no layer with a name", _HINT)
 
     def blobs(self, layer: str) -> list[Blob]:
-        """Return a layer's blobs, none where the file doesn't have the layer; raises ModelError where one is damaged."""
+        """Return a layer's blobs, none where the file doesn't have the layer; raises ModelError where one is
+        damaged."""
         if layer not in self._layers:
             return []
         try:

@@ -128,7 +128,7 @@ class Checkpoint(_TensorFlow):
         if meta is None:
             raise ModelError(
                 f"{path}: weights without a graph: {path.stem}.meta is missing",
-                "A TensorFlow 1 checkpoint has one. For a Keras network, save the whole model: model.save('NAME.keras').",
+                "A TensorFlow 1 checkpoint has one. Save a Keras network as a whole: model.save('NAME.keras').",
             )
         weights = sorted(
             file for file in meta.parent.glob("*") if file.name.startswith((f"{meta.stem}.index", f"{meta.stem}.data-"))
@@ -140,8 +140,8 @@ class Checkpoint(_TensorFlow):
         return [meta, *weights]
 
     def _meta(self, path: Path) -> Path | None:
-        """Return the .meta file that a path means: itself, the one beside the weights, with this prefix, or the only one
-        in a folder."""
+        """Return the .meta file that a path means: itself, the one beside the weights, with this prefix, or the only
+        one in a folder."""
         beginning = (
             path.with_suffix("") if path.suffix in {".meta", ".index"} or path.suffix.startswith(".data-") else path
         )

@@ -78,7 +78,8 @@ class _Network:
 
 
 def _ordered(nodes: Mapping[str, Mapping[str, Any]], where: str) -> Iterator[str]:
-    """Yield the nodes so that each comes after those that it reads; raises ModelError for a circle or a missing node."""
+    """Yield the nodes so that each comes after those that it reads; raises ModelError for a circle or a missing
+    node."""
     done: dict[str, bool] = {}
     for start in nodes:
         path = [start]

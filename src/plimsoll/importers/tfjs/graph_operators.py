@@ -332,7 +332,8 @@ def _bias(node: Node) -> Operand:
 
 _Exact = Callable[[Array, Array], Array]
 _ARITHMETIC: Mapping[str, tuple[str, _Exact]] = {
-    "Add": ("Add", np.add), "AddV2": ("Add", np.add), "Sub": ("Sub", np.subtract), "Mul": ("Mul", np.multiply), "RealDiv": ("Div", np.divide),
+    "Add": ("Add", np.add), "AddV2": ("Add", np.add), "Sub": ("Sub", np.subtract), "Mul": ("Mul", np.multiply),
+    "RealDiv": ("Div", np.divide),
     "Maximum": ("Max", np.maximum), "Minimum": ("Min", np.minimum), "Pow": ("Pow", np.power),
 }  # fmt: skip
 _REDUCTIONS: Sequence[tuple[str, str]] = (

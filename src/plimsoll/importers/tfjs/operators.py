@@ -135,9 +135,8 @@ class TensorFlowWriter:
         if len(value.shape) not in (2, 4) or any(
             statistic.shape != (value.shape[-1],) for statistic in statistics.values()
         ):
-            raise ValueError(
-                f"batch normalization of {list(value.shape)} by {[list(statistic.shape) for statistic in statistics.values()]}"
-            )
+            shapes = [list(statistic.shape) for statistic in statistics.values()]
+            raise ValueError(f"batch normalization of {list(value.shape)} by {shapes}")
         inputs += [
             self.constant(f"{name}/{part}", statistics[part].astype(np.float32))
             for part in ("scale", "bias", "mean", "variance")

@@ -117,7 +117,8 @@ def fail(where: str, what: str, kind: str, reason: str) -> ModelError:
 
 
 def free_shape(shape: Sequence[Any]) -> Shape:
-    """Return a shape with None for free sizes (-1 in TensorFlow) and for the batch; raises ValueError for what is none."""
+    """Return a shape with None for free sizes (-1 in TensorFlow) and for the batch; raises ValueError for what is
+    none."""
     sizes = [None if size is None else int(size) for size in shape]
     if not sizes or any(size is not None and size < -1 for size in sizes):
         raise ValueError(f"the shape {list(shape)}")

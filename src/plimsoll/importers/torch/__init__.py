@@ -1,4 +1,5 @@
-"""PyTorch: exported programs, TorchScript, and weights with the code of their network; read in the toolchain `torch`."""
+"""PyTorch: exported programs, TorchScript, and weights with the code of their network; read in the toolchain
+`torch`."""
 
 from __future__ import annotations
 

@@ -50,7 +50,10 @@ _FUNCTIONS = (
     "StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|sqrt|ceiling|floor"
 )
 """What an expression may call: SymPy's numbers, arithmetic and comparisons, and PyTorch's own functions of sizes."""
-_FLAGS = "integer|positive|nonnegative|negative|nonpositive|nonzero|zero|real|finite|precision|evaluate|True|False|true|false"
+_FLAGS = (
+    "integer|positive|nonnegative|negative|nonpositive|nonzero|zero|real|finite|precision|evaluate|"
+    "True|False|true|false"
+)
 _SIZE_TOKEN = re.compile(
     rf"\s+|[-+*/%(),<>=!&|~]|(?:{_FUNCTIONS}|{_FLAGS})\b(?!')|[a-z]{{1,3}}\d+\b|\d+(?:\.\d+)?(?:e[-+]?\d+)?\b"
     r"|'(?!__)[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*'|'-?\d+(?:\.\d*)?(?:e[-+]?\d+)?'"

@@ -1,4 +1,5 @@
-"""PyTorch: exported programs, TorchScript, and weights with the code of their network; read in the toolchain `torch`."""
+"""PyTorch: exported programs, TorchScript, and weights with the code of their network; read in the toolchain
+`torch`."""
 
 from __future__ import annotations
 
@@ -76,8 +77,8 @@ def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
             "their network was not named" if not options.architecture else "the code of their network would have to run"
         )
         hint = (
-            "Name the network, and allow its code to run: --architecture module:callable --trust; put the .py file beside"
-            " the weights, or give its path."
+            "Name the network, and allow its code to run: --architecture module:callable --trust; put the .py file"
+            " beside the weights, or give its path."
         )
         raise ModelError(f"{path}: weights without their network{some}: {missing}", f"{hint}\n  {_FROM_TORCH}")
     if options.architecture and ":" not in options.architecture:

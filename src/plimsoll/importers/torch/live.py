@@ -68,7 +68,8 @@ def _names(module: Any, count: int) -> list[str]:
 
 
 def _exporter() -> Any:
-    """Import the part of the toolchain's job that writes a network: its scripts are not a package, and need only torch."""
+    """Import the part of the toolchain's job that writes a network: its scripts are not a package, and need only
+    torch."""
     name = "plimsoll_torch_export"
     if name not in sys.modules:
         sys.modules.setdefault("plimsoll_job", plimsoll_job)

@@ -226,7 +226,8 @@ def _types(graph: Any, inputs: list[str]) -> dict[str, int] | int:
 
 
 def _fix_switches(graph: Any) -> tuple[Any, list[str]]:
-    """Set the switches of training (a single truth value, the share that dropout keeps) to what they are for answers."""
+    """Set the switches of training (a single truth value, the share that dropout keeps) to what they are for
+    answers."""
     notes, keeps_all, fixed = [], False, tf.compat.v1.GraphDef()
     fixed.CopyFrom(graph)
     for node in fixed.node:

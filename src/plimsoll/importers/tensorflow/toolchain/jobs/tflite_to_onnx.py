@@ -121,7 +121,8 @@ def _feeds(interpreter: Any) -> Tensors:
 
 
 def _answer(interpreter: Any, feeds: Tensors) -> Tensors:
-    """Answer item after item, in real values: what a file takes and gives in integers is rounded and multiplied back."""
+    """Answer item after item, in real values: what a file takes and gives in integers is rounded and multiplied
+    back."""
     details = interpreter.get_input_details()
     items = (
         len(next(iter(feeds.values())))

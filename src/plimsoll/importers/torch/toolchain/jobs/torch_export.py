@@ -149,8 +149,8 @@ def probe(module: Any, examples: Sequence[torch.Tensor], exported: Exported, fre
 
 
 def flat(answer: Any) -> list[tuple[str, torch.Tensor]]:
-    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises RefusedError
-    for anything else."""
+    """Return the tensors of an answer with their keys, in the order in which the exporters give them; raises
+    RefusedError for anything else."""
     if isinstance(answer, torch.Tensor):
         return [("", answer)]
     if isinstance(answer, dict):

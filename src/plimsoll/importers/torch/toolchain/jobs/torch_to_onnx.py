@@ -26,7 +26,8 @@ _SIDE = 224
 """Pixels, where nobody says how large the pictures are and the file doesn't either."""
 _MAX_HEADER = 100_000_000
 _KINDS = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64, "I32": torch.int32, "BOOL": torch.bool,
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "BOOL": torch.bool,
 }  # fmt: skip
 """The dtypes of a safetensors file."""
 
@@ -168,8 +169,8 @@ def _module(request: Mapping[str, Any], file: Path) -> torch.nn.Module:
 
 
 def _filled(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> torch.nn.Module:
-    """Load weights into a network; raises RefusedError, naming what doesn't fit. Names may begin with `module.`, as parallel
-    training leaves them."""
+    """Load weights into a network; raises RefusedError, naming what doesn't fit. Names may begin with `module.`, as
+    parallel training leaves them."""
     if weights and all(name.startswith("module.") for name in weights):
         weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     try:
