@@ -41,7 +41,7 @@ from plimsoll.tasks import decoder
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "web.md"
 sys.path.insert(0, str(ROOT / "tests"))
-from web_node import tensors  # noqa: E402 - the tests' way to run the JavaScript in Node
+from helpers.javascript import tensors  # noqa: E402 - the tests' way to run the JavaScript in Node
 
 _PROGRAM = """
 import { Model } from "/plimsoll.js";

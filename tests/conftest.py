@@ -15,7 +15,7 @@ from plimsoll.system import host
 from plimsoll.zoo import fetch
 
 if TYPE_CHECKING:
-    from digits import Digits
+    from helpers.digits_model import Digits
 
 os.environ.update(host.TELEMETRY_OFF)  # Test modules import ONNX Runtime themselves.
 
@@ -55,6 +55,6 @@ def nsfw_model_path() -> Path:
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Digits:
     """A small network trained on scikit-learn's digits, and 1,100 digits that it has not seen, one folder a class."""
-    from digits import make  # scikit-learn takes a second to import, and few tests need it.
+    from helpers.digits_model import make  # scikit-learn takes a second to import, and few tests need it.
 
     return make(tmp_path_factory.mktemp("digits"))

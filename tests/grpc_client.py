@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from oip_service import ServedProtocols, element, patient, serving, write_mixed
+from helpers.oip_service import ServedProtocols, element, patient, serving, write_mixed
 from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.grpc import oip_pb2
 from plimsoll.serve.settings import Settings

@@ -17,7 +17,7 @@ from PIL import Image
 from report_screenshots import FOLDER, write
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from browser import Browser, browser
+from helpers.browser import Browser, browser
 
 VIEWS = {"desktop": (1280, 900, 1.0, 1420), "phone": (390, 844, 1.5, 2000)}
 """Width and height in CSS pixels, how many pixels each has, and how far down the picture goes."""

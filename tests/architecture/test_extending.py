@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from small_models import TENSOR_SPEC, brightness
+from helpers.small_models import TENSOR_SPEC, brightness
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ROOT / "docs" / "extending"

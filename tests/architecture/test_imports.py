@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from small_models import small_model
+from helpers.small_models import small_model
 
 RUNTIMES = {
     "onnx",

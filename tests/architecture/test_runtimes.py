@@ -20,8 +20,8 @@ import pytest
 from PIL import Image
 
 import plimsoll
+from helpers.small_models import SPEC, small_model
 from plimsoll import backends
-from small_models import SPEC, small_model
 
 SOURCE = Path(plimsoll.__file__).parent
 

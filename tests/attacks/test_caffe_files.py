@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_files import blob, caffemodel, delimited, inputs, layer, varint
+from helpers.caffe_writer import blob, caffemodel, delimited, inputs, layer, varint
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import import_model

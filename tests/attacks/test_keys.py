@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from http_services import endpoint, http_app, running
+from helpers.asgi_servers import endpoint, http_app, running
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, caller_of

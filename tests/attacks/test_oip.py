@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from oip_service import LENGTH, ServedProtocols, element, patient, serving, tensors, with_tensors, write_mixed
+from helpers.oip_service import LENGTH, ServedProtocols, element, patient, serving, tensors, with_tensors, write_mixed
 from plimsoll.serve.api_models import MAX_JSON_VALUES
 
 BODY_LIMIT = 6_000_000

@@ -18,8 +18,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
-from http_services import endpoint, http_app, running
-from key_files import write_keys
+from helpers.access_keys import write_keys
+from helpers.asgi_servers import endpoint, http_app, running
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.http.app import endpoints

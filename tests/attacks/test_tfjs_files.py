@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from helpers.tfjs_writer import functional, graph, input_layer, keras, layer, node, normal, placeholder, write
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.conversion import import_model
 from plimsoll.importers.tfjs import javascript
-from tfjs_files import functional, graph, input_layer, keras, layer, node, normal, placeholder, write
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.tflite_writer import network
 from plimsoll.backends.litert import tflite_file
 from plimsoll.errors import ModelError
-from tflite_networks import network
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from helpers.picture_servers import Handler, answer, here, listening
 from plimsoll.serve.http.urls import PUBLIC, Network, UrlSettings, fetch, is_public
 from plimsoll.serve.messages import RequestError
-from url_servers import Handler, answer, here, listening
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(2000)
 NOT_PUBLIC = [

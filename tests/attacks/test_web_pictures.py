@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from helpers.javascript import HAS_NODE, tensors
 from plimsoll.spec import Input
-from web_node import HAS_NODE, tensors
 
 pytestmark = pytest.mark.skipif(not HAS_NODE, reason="Node.js is not installed")
 

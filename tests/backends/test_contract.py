@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backends.networks import expected, network, two_inputs
+from helpers.contract_networks import expected, network, two_inputs
+from helpers.toolchain_required import need
 from plimsoll import backends
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
@@ -18,7 +19,6 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BackendError, BuildError, InputError, RunError, TargetError
 from plimsoll.onnx.form import OnnxForm
-from toolchains_made import need
 
 Array = NDArray[np.float32]
 Pictures = Callable[[int], Array]

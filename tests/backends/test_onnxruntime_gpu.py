@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.networks import network, save
+from helpers.contract_networks import network, save
 from plimsoll import backends
 from plimsoll.backends.onnxruntime import nvidia
 from plimsoll.backends.runner import Runner

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.networks import network
+from helpers.contract_networks import network
 from plimsoll import backends
 from plimsoll.backends.base import Backend
 from plimsoll.backends.runner import Runner

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.networks import expected, network, save
+from helpers.contract_networks import expected, network, save
 from plimsoll import backends
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner

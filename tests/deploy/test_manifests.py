@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from deploy_files import DEPLOY, ROOT, documents, seconds, tool
+from helpers.deploy_checks import DEPLOY, ROOT, documents, seconds, tool
 from plimsoll.serve.settings import Settings, read
 
 KUBERNETES = DEPLOY / "kubernetes"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy_files import DEPLOY, dashboard, documents, expressions, selectors
+from helpers.deploy_checks import DEPLOY, dashboard, documents, expressions, selectors
 
 NAMES = re.compile(r"\bplimsoll_[a-z_0-9]+\b")
 SCRAPED = {"instance", "job", "namespace", "pod"}

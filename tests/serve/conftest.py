@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fragile_runtime import installed
-from running import Running, start
+from helpers.crashing_runtime import installed
+from helpers.service_process import Running, start
 
 if TYPE_CHECKING:
     from grpc_client import GrpcClient

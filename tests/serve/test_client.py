@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 
 import plimsoll
+from helpers.service_process import Running, start, until
 from plimsoll.client import BusyError, RejectedError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
@@ -28,7 +29,6 @@ from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.served_model import ModelConfig
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
-from running import Running, start, until
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 import plimsoll
-import spotting_networks as spotting
+from helpers import detection_networks as spotting
+from helpers.service_process import Running, start
 from plimsoll.spec import files
-from running import Running, start
 
 CLASSES = {"Drawing", "Hentai", "Neutral", "Porn", "Sexy"}
 

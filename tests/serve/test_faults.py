@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fragile_runtime import HANGS, KILLS, picture
-from running import Running, start, until
+from helpers.crashing_runtime import HANGS, KILLS, picture
+from helpers.service_process import Running, start, until
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from oip_service import patient
+from helpers.oip_service import patient
+from helpers.service_process import children, until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.settings import Settings
-from running import children, until
 
 grpc = pytest.importorskip("grpc")
 from grpc_client import INFER, MOST, STREAM, GrpcClient, photo, rows, served  # noqa: E402

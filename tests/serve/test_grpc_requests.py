@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from oip_service import patient
+from helpers.oip_service import patient
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.oip import models
 

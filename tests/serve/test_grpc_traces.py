@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from http_services import running
-from oip_service import write_mixed
-from running import start
+from helpers.asgi_servers import running
+from helpers.oip_service import write_mixed
+from helpers.service_process import start
 
 grpc = pytest.importorskip("grpc")
 from grpc_client import INFER, GrpcClient, photo, rows  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import plimsoll
-from running import Running
+from helpers.service_process import Running
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,17 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import LENGTH, ServedProtocols, alone, element, patient, serving, tensors, with_tensors, write_mixed
+from helpers.oip_service import (
+    LENGTH,
+    ServedProtocols,
+    alone,
+    element,
+    patient,
+    serving,
+    tensors,
+    with_tensors,
+    write_mixed,
+)
 
 INFER = "/v2/models/open_nsfw/infer"
 BARE = "/v2/models/open_nsfw.tensor/infer"

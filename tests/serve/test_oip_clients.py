@@ -21,7 +21,7 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import ServedProtocols, alone, element, patient, serving
+from helpers.oip_service import ServedProtocols, alone, element, patient, serving
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
 

@@ -14,14 +14,14 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-from oip_service import ServedProtocols, alone, element, patient, serving, write_mixed
+from helpers.oip_service import ServedProtocols, alone, element, patient, serving, write_mixed
+from helpers.service_process import children, until
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.messages import RequestError
 from plimsoll.serve.pipeline import Pipeline
-from running import children, until
 
 grpc = pytest.importorskip("grpc")
 from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402

@@ -14,14 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-import ship_reports
-import spotting_networks as spotting
-from json_schema import problems
-from oip_service import LENGTH, element, with_tensors
+from helpers import detection_networks as spotting
+from helpers import sample_ship_report
+from helpers.json_schema import problems
+from helpers.oip_service import LENGTH, element, with_tensors
+from helpers.service_process import start
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
 from plimsoll.report.page import render
-from running import start
 
 JSON = {"Content-Type": "application/json"}
 OCTETS = {"Content-Type": "application/octet-stream"}
@@ -87,7 +87,7 @@ def described(
     """open_nsfw, and a detector in a bundle with a report."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("described")
-    report = ship_reports.report(ship_reports.details(example_photos[:3]))
+    report = sample_ship_report.report(sample_ship_report.details(example_photos[:3]))
     extras = {"report/report.json": report.to_json().encode(), "report/index.html": render(report).encode()}
     detector = spotting.model(folder, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
     bundle = pack(detector, Target("onnxruntime"), folder / "spots", extras=extras)

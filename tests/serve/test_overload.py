@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fragile_runtime import picture
-from running import Running, start, until
+from helpers.crashing_runtime import picture
+from helpers.service_process import Running, start, until
 
 
 def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: Path, tmp_path: Path) -> None:

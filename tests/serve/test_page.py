@@ -12,16 +12,16 @@ import httpx
 import pytest
 
 import plimsoll
-import ship_reports
-import spotting_networks as spotting
-from browser import Browser, browser
-from key_files import write_keys
+from helpers import detection_networks as spotting
+from helpers import sample_ship_report
+from helpers.access_keys import write_keys
+from helpers.browser import Browser, browser
+from helpers.service_process import Running, start
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
 from plimsoll.export.web import chromium
 from plimsoll.report.page import render
 from plimsoll.serve.access.keys import Terms
-from running import Running, start
 
 needs_chromium = pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed")
 
@@ -154,7 +154,7 @@ def keyed(
     """Two models behind keys: a detector in a bundle with a report, and open_nsfw without one."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("keyed")
-    report = ship_reports.report(ship_reports.details(example_photos[:3]))
+    report = sample_ship_report.report(sample_ship_report.details(example_photos[:3]))
     checks = {"checks": [{"name": "flips <b>at 0.5", "measured": 2.5, "limit": 4.0, "unit": "%", "detail": "0 of 125"}]}
     report = type(report).model_validate({**report.model_dump(), **checks})
     extras = {"report/report.json": report.to_json().encode(), "report/index.html": render(report).encode()}

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.minimal_bundle import put
+from helpers.service_process import start, until
 from plimsoll.bundle import Bundle, tensor_file
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
 from plimsoll.inference.resolve import open_model
-from running import start, until
-from small_bundles import put
 
 
 @pytest.fixture

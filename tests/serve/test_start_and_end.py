@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from running import start, until
+from helpers.service_process import start, until
 
 
 def test_sigterm_finishes_what_was_accepted_and_ends_well(nsfw_model_path: Path, example_photos: list[Path]) -> None:

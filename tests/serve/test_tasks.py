@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.detection_networks import encoded, model, picture
+from helpers.service_process import start
 from plimsoll.spec import files
-from running import start
-from spotting_networks import encoded, model, picture
 
 SIZE, RECTANGLE = (512, 352), (200, 104, 280, 224)
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import tfjs_files
-from caffe_files import inputs as caffe_inputs
-from caffe_files import layer, write_pair
+from helpers import tfjs_writer
+from helpers.caffe_writer import inputs as caffe_inputs
+from helpers.caffe_writer import layer, write_pair
+from helpers.toolchain_required import program
+from helpers.wts_writer import resnet_tensors, write_wts
 from plimsoll import backends, importers, quantize
 from plimsoll.backends.base import AvailableTarget
 from plimsoll.backends.runner import Runner
@@ -27,8 +29,6 @@ from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts, network
 from plimsoll.ship.candidate import calibrators_of
 from plimsoll.spec import Spec
-from toolchains_made import program
-from wts_files import resnet_tensors, write_wts
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("PLIMSOLL_SUPPORT"), reason="takes many minutes: make support"),
@@ -84,20 +84,20 @@ def torch(form: str, file: str) -> Written:
 
 def tfjs(folder: Path) -> Path:
     layers = [
-        tfjs_files.input_layer("x", SIDE, SIDE, 3),
-        tfjs_files.layer(
+        tfjs_writer.input_layer("x", SIDE, SIDE, 3),
+        tfjs_writer.layer(
             "conv", "Conv2D", "x", filters=8, kernel_size=[3, 3], padding="same", activation="relu", use_bias=True
         ),
-        tfjs_files.layer("pool", "GlobalAveragePooling2D", "conv"),
-        tfjs_files.layer("dense", "Dense", "pool", units=5, activation="softmax"),
+        tfjs_writer.layer("pool", "GlobalAveragePooling2D", "conv"),
+        tfjs_writer.layer("dense", "Dense", "pool", units=5, activation="softmax"),
     ]
     weights = {
-        "conv/kernel": tfjs_files.normal(3, 3, 3, 8),
-        "conv/bias": tfjs_files.normal(8),
-        "dense/kernel": tfjs_files.normal(8, 5),
-        "dense/bias": tfjs_files.normal(5),
+        "conv/kernel": tfjs_writer.normal(3, 3, 3, 8),
+        "conv/bias": tfjs_writer.normal(8),
+        "dense/kernel": tfjs_writer.normal(8, 5),
+        "dense/bias": tfjs_writer.normal(5),
     }
-    return tfjs_files.write(folder, tfjs_files.keras(tfjs_files.functional(layers, ["x"], ["dense"])), weights)
+    return tfjs_writer.write(folder, tfjs_writer.keras(tfjs_writer.functional(layers, ["x"], ["dense"])), weights)
 
 
 def onnx(folder: Path) -> Path:

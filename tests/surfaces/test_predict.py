@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import plimsoll as api
-from running import until
+from helpers.service_process import until
 from surfaces.conftest import COMMAND, Run
 
 pytestmark = pytest.mark.usefixtures("nsfw_model_path")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.detection_networks import ANCHOR, Rectangle, encoded, model, picture
 from plimsoll.core.target import Target
 from plimsoll.errors import SpecError
 from plimsoll.export.web import package
 from plimsoll.spec.files import dumps
-from spotting_networks import ANCHOR, Rectangle, encoded, model, picture
 from surfaces.conftest import Run
 
 RECTANGLE: Rectangle = (200, 104, 280, 224)

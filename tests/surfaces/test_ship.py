@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from digits import Digits
-from small_bundles import edit
+from helpers.digits_model import Digits
+from helpers.minimal_bundle import edit
 from surfaces.conftest import Run
 
 TARGETS = "onnxruntime:cpu:float32,onnxruntime:cpu:int8"

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
+from helpers.service_process import start
+from helpers.small_models import SPEC, TENSOR_SPEC, brightness, small_model
 from plimsoll.cli import inspect
 from plimsoll.system import host, subprocesses
 from plimsoll.system.subprocesses import ProcessLimits
-from running import start
-from small_models import SPEC, TENSOR_SPEC, brightness, small_model
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.minimal_bundle import small
 from plimsoll.bundle import Bundle
 from plimsoll.bundle.archive import Limits
 from plimsoll.errors import BundleError
-from small_bundles import small
 
 RequestError = Callable[..., None]
 

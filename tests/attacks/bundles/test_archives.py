@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from attacks.bundles.conftest import RequestError
+from helpers.minimal_bundle import entries, entry, put, zipped
 from plimsoll.bundle import Bundle
 from plimsoll.bundle.archive import Limits
 from plimsoll.errors import BundleError
-from small_bundles import entries, entry, put, zipped
 
 
 def test_nul_in_a_zip_name(folder: Path, out: Path, refused: RequestError) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from attacks.bundles.conftest import RequestError
+from helpers.minimal_bundle import edit, entries, entry, put, zipped
 from plimsoll.bundle import Bundle
-from small_bundles import edit, entries, entry, put, zipped
 
 
 def test_the_undamaged_bundle_opens_both_ways(folder: Path, out: Path, temporary: Path) -> None:

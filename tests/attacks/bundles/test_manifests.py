@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from attacks.bundles.conftest import RequestError
+from helpers.minimal_bundle import edit, entries, put, zipped
 from plimsoll.bundle import Bundle
-from small_bundles import edit, entries, put, zipped
 
 
 def test_missing_manifest(folder: Path, refused: RequestError) -> None:

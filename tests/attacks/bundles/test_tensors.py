@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.minimal_bundle import put
 from plimsoll.bundle import Bundle
 from plimsoll.errors import BundleError
-from small_bundles import put
 
 
 class Bomb:

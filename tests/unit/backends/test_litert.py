@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
+from helpers.toolchain_required import need, program
 from plimsoll import backends, zoo
 from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.litert import tflite_file
@@ -24,8 +26,6 @@ from plimsoll.errors import BuildError, RunError, TargetError
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify, Tensors
-from tflite_networks import STEPS, Kind, expected, network, pictures
-from toolchains_made import need, program
 
 pytest.importorskip("ai_edge_litert")
 from plimsoll.backends.litert import LiteRtOptions, conversion, export
@@ -279,7 +279,7 @@ def test_a_converter_that_computes_something_else_is_caught(tmp_path: Path) -> N
 
 
 def network_weights() -> Array:
-    from tflite_networks import WEIGHTS
+    from helpers.tflite_writer import WEIGHTS
 
     return WEIGHTS
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backends.networks import network
+from helpers.contract_networks import network
+from helpers.residual_network import pictures, residual
 from plimsoll import backends, quantize
 from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.runner import Runner
@@ -21,7 +22,6 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.zoo import card
-from quantized_networks import pictures, residual
 
 pytest.importorskip("MNN")
 

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from helpers.residual_network import pictures, residual
+from helpers.toolchain_required import need
 from plimsoll import backends, quantize
 from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.ncnn.conversion import convert, ranges_of, table_of
@@ -19,8 +21,6 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.zoo import card
-from quantized_networks import pictures, residual
-from toolchains_made import need
 
 pytest.importorskip("ncnn")
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.networks import expected, network
+from helpers.contract_networks import expected, network
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.onnxruntime import backend
 from plimsoll.backends.runner import Runner

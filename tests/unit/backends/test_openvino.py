@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from backends.networks import expected, network, save
+from helpers.contract_networks import expected, network, save
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.openvino import backend as backend
 from plimsoll.backends.openvino import session

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tflite_writer import STEPS, Kind, network
 from plimsoll.backends.litert import tflite_file
 from plimsoll.errors import ModelError
-from tflite_networks import STEPS, Kind, network
 
 
 def test_what_goes_in_and_out_is_told(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from backends.networks import network, save
+from helpers.contract_networks import network, save
 from plimsoll import backends
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner

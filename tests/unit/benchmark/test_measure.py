@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from helpers.slow_predictor import pictures, slow
 from plimsoll.benchmark import (
     Offline,
     RoundResult,
@@ -28,7 +29,6 @@ from plimsoll.benchmark.conditions import Conditions, snapshot
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
 from plimsoll.report.report import Report
-from slow_models import pictures, slow
 
 
 @pytest.fixture

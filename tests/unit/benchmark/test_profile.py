@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from helpers.slow_predictor import pictures, slow
 from plimsoll.benchmark import SystemUnderTest, profile
 from plimsoll.errors import InputError, RunError
 from plimsoll.inference.predictor import load
-from slow_models import pictures, slow
 
 
 def test_stages_and_shares(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.slow_predictor import pictures, slow
 from plimsoll.benchmark import Offline, Server, SingleStream, arrivals, max_rate
 from plimsoll.benchmark.scenarios import LateLimit, answer_arrivals
 from plimsoll.core.model import Tensors
 from plimsoll.errors import InputError
-from slow_models import pictures, slow
 
 
 def test_arrivals_are_a_poisson_process() -> None:

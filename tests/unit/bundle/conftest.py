@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.small_models import HERE, small_model
 from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
-from small_models import HERE, small_model
 
 
 @pytest.fixture

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.minimal_bundle import SPEC, TENSOR, contents, edit, facts, small
 from plimsoll.bundle import Bundle, archive, check_destination, tensor_file, write
 from plimsoll.bundle.manifest import schema
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BundleError
 from plimsoll.spec.files import loads
-from small_bundles import SPEC, TENSOR, contents, edit, facts, small
 
 
 @pytest.fixture(params=["bundle", "bundle.zip", "small.plimsoll.zip", "BUNDLE.ZIP"])

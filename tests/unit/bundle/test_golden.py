@@ -6,11 +6,11 @@ import math
 
 import pytest
 
+from helpers.small_models import HERE, SPEC
 from plimsoll.bundle import golden
 from plimsoll.bundle.golden import Difference, level, tolerance_for, worst
 from plimsoll.core.target import Target
 from plimsoll.spec.files import loads
-from small_models import HERE, SPEC
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-from backends.networks import save
+from helpers.contract_networks import save
+from helpers.small_models import HERE, SPEC, TENSOR_SPEC
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle
 from plimsoll.bundle.golden import MAX_PICTURES
@@ -25,7 +26,6 @@ from plimsoll.core.model import Model
 from plimsoll.errors import BundleError, CheckError, ImageError, ModelError, SpecError
 from plimsoll.preprocessing.preprocessor import Preprocessor
 from plimsoll.spec.files import loads
-from small_models import HERE, SPEC, TENSOR_SPEC
 
 
 def test_the_stored_tensors_are_those_of_the_pictures(bundle: Path, model: Model) -> None:

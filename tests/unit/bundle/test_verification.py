@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.minimal_bundle import edit, put
+from helpers.small_models import HERE, SPEC
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, tensor_file
 from plimsoll.bundle.packing import pack
@@ -18,8 +20,6 @@ from plimsoll.bundle.verification import verify
 from plimsoll.core.model import Model
 from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.report.report import Report
-from small_bundles import edit, put
-from small_models import HERE, SPEC
 
 CHECKS = ("preprocessing, worst value", "preprocessing, mean", "network", "end to end")
 

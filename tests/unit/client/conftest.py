@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from both_clients import Do, asynchronous, blocking
+from helpers.client_calls import Do, asynchronous, blocking
 
 
 @pytest.fixture(params=[blocking, asynchronous], ids=["Client", "AsyncClient"])

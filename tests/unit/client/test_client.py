@@ -17,8 +17,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import plimsoll
-from both_clients import Do, asynchronous, blocking
-from http_services import Standin, problem, running, silent_port
+from helpers.asgi_servers import Standin, problem, running, silent_port
+from helpers.client_calls import Do, asynchronous, blocking
 from plimsoll.client import Answer, AsyncClient, Client, ItemError, RejectedError, Result, ServiceError
 from plimsoll.errors import BackendMissingError, InputError
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from both_clients import Do, blocking
-from http_services import Standin, problem, read_request, running, silent_port
+from helpers.asgi_servers import Standin, problem, read_request, running, silent_port
+from helpers.client_calls import Do, blocking
 from plimsoll.client import AsyncClient, BusyError, Client, DeadlineError, RejectedError, ServiceError, UnreachableError
 
 _ANSWER = (

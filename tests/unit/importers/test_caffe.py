@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from caffe_files import caffemodel, inputs, layer, write_pair
+from helpers.caffe_writer import caffemodel, inputs, layer, write_pair
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET

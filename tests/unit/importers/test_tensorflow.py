@@ -16,13 +16,13 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from helpers.toolchain_required import need_time, program
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import CheckError, InputError, ModelError
 from plimsoll.importers.base import Conversion, ImportOptions, Probe
 from plimsoll.importers.conversion import ImportedModel, finish, import_model
-from toolchains_made import need_time, program
 
 pytestmark = [pytest.mark.toolchain, pytest.mark.timeout(1200)]
 WAYS = ("network.keras", "network.h5", "savedmodel", "frozen.pb", "checkpoint", "network.tflite")

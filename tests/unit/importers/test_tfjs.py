@@ -13,17 +13,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from plimsoll import zoo
-from plimsoll.backends.runner import Runner
-from plimsoll.core.model import Model
-from plimsoll.core.target import REFERENCE_TARGET
-from plimsoll.errors import BackendMissingError, InputError, ModelError
-from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.conversion import ImportedModel, import_model
-from plimsoll.importers.tfjs import files, probe
-from plimsoll.system import npm
-from plimsoll.zoo import fetch
-from tfjs_files import (
+from helpers.tfjs_writer import (
     CHANCE,
     functional,
     graph,
@@ -37,6 +27,16 @@ from tfjs_files import (
     text,
     write,
 )
+from plimsoll import zoo
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.errors import BackendMissingError, InputError, ModelError
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.conversion import ImportedModel, import_model
+from plimsoll.importers.tfjs import files, probe
+from plimsoll.system import npm
+from plimsoll.zoo import fetch
 
 
 @pytest.fixture(scope="module")

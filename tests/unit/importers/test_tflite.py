@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
+from helpers.toolchain_required import need
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import Target
@@ -17,8 +19,6 @@ from plimsoll.importers.conversion import import_model
 from plimsoll.onnx.form import form_of
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.output import Classify
-from tflite_networks import STEPS, Kind, expected, network, pictures
-from toolchains_made import need
 
 
 def spec(side: int = 2, labels: int = 4, tensor: str | None = None) -> Spec:

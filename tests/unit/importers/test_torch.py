@@ -17,6 +17,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from helpers.toolchain_required import PROGRAMS, need, need_time, program
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
@@ -25,7 +26,6 @@ from plimsoll.importers.conversion import ImportedModel, import_model
 from plimsoll.importers.torch import contents
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
-from toolchains_made import PROGRAMS, need, need_time, program
 
 heavy = pytest.mark.toolchain
 pytestmark = pytest.mark.timeout(1800)

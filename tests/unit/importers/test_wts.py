@@ -11,12 +11,12 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from helpers.wts_writer import Tensors, resnet_tensors, write_wts
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import ImportedModel, import_model
-from wts_files import Tensors, resnet_tensors, write_wts
 
 Array = NDArray[Any]
 CHANCE = np.random.default_rng(3)

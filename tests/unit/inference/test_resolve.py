@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backends.networks import network
+from helpers.contract_networks import network
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError

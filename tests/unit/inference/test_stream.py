@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from numpy.typing import NDArray
 
+from helpers.service_process import until
+from helpers.slow_predictor import SlowPredictor, pictures, slow
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Tensors
 from plimsoll.errors import BuildError
 from plimsoll.preprocessing import decode
-from running import until
-from slow_models import SlowPredictor, pictures, slow
 
 
 def threads() -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.networks import network, save
+from helpers.contract_networks import network, save
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError

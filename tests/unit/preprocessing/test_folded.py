@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.foldable_networks import convolution, spec
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -19,7 +20,6 @@ from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
-from unit.preprocessing.folding import convolution, spec
 
 RESIZE: dict[str, Any] = {"step": "resize", "width": 40, "height": 32}
 BGR: dict[str, Any] = {"step": "channels", "order": "BGR"}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pillow_resizes
+from helpers import pillow_reference
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor, fast
 from plimsoll.preprocessing.decode import Array, as_array, as_image
@@ -132,28 +132,28 @@ def test_pillow(name: str, size: tuple[int, int]) -> None:
     assert np.array_equal(by_step(PICTURE[:, :, :1], **options)[:, :, 0], horizontally_first(grey))
 
 
-@pytest.mark.parametrize("filter_", pillow_resizes.FILTERS)
-@pytest.mark.parametrize("mode", pillow_resizes.MODES)
-@pytest.mark.parametrize("size", pillow_resizes.SIZES)
+@pytest.mark.parametrize("filter_", pillow_reference.FILTERS)
+@pytest.mark.parametrize("mode", pillow_reference.MODES)
+@pytest.mark.parametrize("size", pillow_reference.SIZES)
 def test_tall_pictures_are_resized_horizontally_first(size: str, mode: str, filter_: str) -> None:
     """The bytes are those of Pillow 12.3, whichever version is installed: Pillow 13 resizes tall pictures vertically
     first."""
-    before, (width, height) = pillow_resizes.SIZES[size]
-    image = pillow_resizes.picture(mode, before)
+    before, (width, height) = pillow_reference.SIZES[size]
+    image = pillow_reference.picture(mode, before)
     expected = PILLOW[f"{mode} {filter_}"][size]
-    assert pillow_resizes.digest(resize_image(image, width, height, pillow_resizes.FILTERS[filter_])) == expected
+    assert pillow_reference.digest(resize_image(image, width, height, pillow_reference.FILTERS[filter_])) == expected
     if mode in {"L", "RGB"}:
         step = {"width": width, "height": height, "filter": filter_}
-        assert pillow_resizes.digest(as_image(by_step(image, **step))) == expected
-        assert pillow_resizes.digest(as_image(by_step(as_array(image), **step))) == expected
+        assert pillow_reference.digest(as_image(by_step(image, **step))) == expected
+        assert pillow_reference.digest(as_image(by_step(as_array(image), **step))) == expected
 
 
 @pytest.mark.parametrize("filter_", ["bicubic", "lanczos", "area"])
 def test_fast_preprocessing_resizes_what_opencv_cannot_as_the_reference_does(filter_: str) -> None:
-    image = pillow_resizes.picture("RGB", (333, 500))
+    image = pillow_reference.picture("RGB", (333, 500))
     step: dict[str, Any] = {"width": 256, "height": 256, "filter": filter_}
     result = as_image(fast.resize(as_array(image), Resize(**step), ImageSpec()))
-    assert pillow_resizes.digest(result) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
+    assert pillow_reference.digest(result) == PILLOW[f"RGB {filter_}"]["333x500 to 256x256"]
 
 
 def test_rounding() -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnxruntime import quantization
 
+from helpers.brightness_network import BUDGET, brightness, classify
+from helpers.foldable_networks import convolution, spec
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -21,8 +23,6 @@ from plimsoll.onnx import graph
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import compare_layers, prove
-from unit.preprocessing.folding import convolution, spec
-from unit.prove.subjects import BUDGET, brightness, classify
 
 
 def test_layers_show_where_the_drift_enters(nsfw: ResolvedModel, photos: list[Path], tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from helpers.brightness_network import BUDGET
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
 from plimsoll.spec import Input
-from unit.prove.subjects import BUDGET
 
 Change = Callable[[dict[str, Any]], dict[str, Any] | None]
 

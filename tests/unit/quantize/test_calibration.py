@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, ModelError

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import node
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
-from quantize_networks import node
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import node
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.quantize import Calibration, Finding
 from plimsoll.system import host
-from quantize_networks import node
 
 
 def codes(findings: tuple[Finding, ...]) -> set[str]:

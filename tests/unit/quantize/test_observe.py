@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import Array, node
 from plimsoll import quantize
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -19,7 +20,6 @@ from plimsoll.core.target import Target
 from plimsoll.errors import InputError, ModelError
 from plimsoll.onnx import graph
 from plimsoll.quantize.calibrators import TensorStatistics
-from quantize_networks import Array, node
 
 observe = importlib.import_module("plimsoll.quantize.observe")  # The package has a verb of that name.
 

@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import Array, node
 from plimsoll import quantize, zoo
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing import folded as fold
 from plimsoll.quantize import Calibration, StaticOptions
-from quantize_networks import Array, node
 
 MEAN = np.array([104, 117, 123], np.float32)
 

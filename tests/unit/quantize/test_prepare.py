@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import node
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
-from quantize_networks import node
 
 
 def strides(model: Model) -> dict[str, list[int]]:

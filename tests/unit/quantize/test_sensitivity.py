@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError

@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.networks_to_quantize import Array, node
 from plimsoll import quantize, zoo
 from plimsoll.core.foreign import require
 from plimsoll.core.model import Model
@@ -22,7 +23,6 @@ from plimsoll.preprocessing import Preprocessor
 from plimsoll.quantize import StaticOptions
 from plimsoll.quantize.parameters import ActivationType
 from plimsoll.system import host
-from quantize_networks import Array, node
 
 RUNTIMES = [
     "onnxruntime",

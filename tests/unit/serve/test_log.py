@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from http_services import endpoint, http_app
+from helpers.asgi_servers import endpoint, http_app
 from plimsoll.serve import log
 from plimsoll.serve.http.app import logged_options
 from plimsoll.serve.http.endpoints import context_of

@@ -13,7 +13,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from http_services import endpoint, http_app
+from helpers.asgi_servers import endpoint, http_app
 from plimsoll.errors import BackendMissingError
 from plimsoll.serve.http.endpoints import context_of
 from plimsoll.serve.pipeline import Operation, RequestContext
@@ -206,7 +206,7 @@ def test_without_opentelemetry_the_command_is_told(monkeypatch: pytest.MonkeyPat
 @needs_sdk
 def test_spans_reach_a_collector() -> None:
     """Over HTTP, in OTLP, at the path that collectors have."""
-    from http_services import running
+    from helpers.asgi_servers import running
 
     received: list[tuple[str, bytes, bytes]] = []
 

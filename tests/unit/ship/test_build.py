@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-import quantize_networks as networks
+from helpers import networks_to_quantize as networks
+from helpers.foldable_networks import spec
+from helpers.networks_to_quantize import Array, node
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -16,8 +18,6 @@ from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
-from quantize_networks import Array, node
-from unit.preprocessing.folding import spec
 
 RESIZE: dict[str, Any] = {"step": "resize", "width": 24, "height": 16}
 IMAGENET: list[dict[str, Any]] = [

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from helpers.small_models import small_model
 from plimsoll.errors import InputError
 from plimsoll.report.trial import Candidate
 from plimsoll.ship import REFERENCE
@@ -15,7 +16,6 @@ from plimsoll.ship.build import Artifacts
 from plimsoll.ship.job_runner import JobRequest, run
 from plimsoll.ship.jobs import AnswerJob, FinalBenchmarkJob, JobContext, TryJob
 from plimsoll.ship.preparation import CalibrateJob, LintJob, RankLayersJob, WriteTensorsJob
-from small_models import small_model
 
 INT8 = Candidate("fast", True, REFERENCE.target, "minmax", 3)
 JOBS = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from digits import Digits
+from helpers.digits_model import Digits
 from plimsoll import backends, quantize
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.service_process import until
+from helpers.small_models import small_model
 from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
 from plimsoll.inference.resolve import ResolvedModel
@@ -28,8 +30,6 @@ from plimsoll.ship.split import split
 from plimsoll.ship.store import WorkFolder
 from plimsoll.spec import files as spec_files
 from plimsoll.system import subprocesses
-from running import until
-from small_models import small_model
 
 PLANTED = '''
 """Backends that go wrong in every way."""
@@ -226,7 +226,7 @@ sys.path.insert(0, sys.argv[1])
 from plimsoll.core.model import Model
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.spec.files import loads
-from small_models import SPEC
+from helpers.small_models import SPEC
 from unit.ship import test_search as tests
 model = ResolvedModel(Model(Path(sys.argv[2]), "onnx", loads(SPEC)))
 tests.shipped(model, json.loads(sys.argv[3]), Path(sys.argv[4]), tests.config(*tests.HONEST))

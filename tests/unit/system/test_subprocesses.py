@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.service_process import until
 from plimsoll.system import subprocesses
 from plimsoll.system.subprocesses import JobError, ProcessLimits
-from running import until
 
 AMPLE = ProcessLimits(120)
 

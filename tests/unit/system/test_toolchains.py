@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.service_process import until
 from plimsoll.errors import BackendMissingError, BuildError, InputError, ModelError
 from plimsoll.system import toolchains
 from plimsoll.system.subprocesses import ProcessLimits
 from plimsoll.system.toolchains import job as jobs
-from running import until
 
 LINUX = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="signals, memory and namespaces are told otherwise there"

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from helpers.detection_networks import Rectangle, encoded, model, picture
+from helpers.slow_predictor import pictures, slow
 from plimsoll.inference.predictor import Predictor
 from plimsoll.inference.resolve import ResolvedModel
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.landmarks import Points
 from plimsoll.tasks.segment import Segmentation
-from slow_models import pictures, slow
-from spotting_networks import Rectangle, encoded, model, picture
 
 Open = Callable[..., Predictor]
 SIZE = (512, 352)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
+from helpers.small_models import SPEC, small_model
 from plimsoll.core.model import TensorInfo
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import ModelError
@@ -15,7 +16,6 @@ from plimsoll.export.triton import TritonOptions, config
 from plimsoll.export.triton.model_config_pb2 import ModelConfig
 from plimsoll.export.triton.network import TritonNetwork, describe
 from plimsoll.spec.files import loads
-from small_models import SPEC, small_model
 
 
 def parsed(text: str) -> Any:

@@ -13,7 +13,9 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from backends.networks import two_inputs
+from helpers.contract_networks import two_inputs
+from helpers.small_models import HERE, SPEC, brightness, small_model
+from helpers.triton_server import ask
 from plimsoll import importers
 from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
@@ -24,8 +26,6 @@ from plimsoll.inference.resolve import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing import folded as fold
 from plimsoll.spec.files import loads
-from small_models import HERE, SPEC, brightness, small_model
-from triton_server import ask
 
 NAMED = SPEC.replace('labels = ["a", "b"', 'tensor = "scores"\nlabels = ["a \\"b\\"", "é"')
 """The output by its name, and labels that are easily written wrong."""

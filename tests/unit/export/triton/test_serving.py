@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 
 import plimsoll
-import triton_standin as triton
-from backends.networks import expected, network
+from helpers import fake_triton_backend as triton
+from helpers.contract_networks import expected, network
+from helpers.small_models import HERE, TENSOR_SPEC, brightness, small_model
+from helpers.triton_server import ask, running
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import RunError
@@ -22,8 +24,6 @@ from plimsoll.export.triton import TritonOptions, export
 from plimsoll.export.triton.serving import NetworkModel, PreprocessingModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec.files import loads
-from small_models import HERE, TENSOR_SPEC, brightness, small_model
-from triton_server import ask, running
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.networks import expected
+from helpers.contract_networks import expected
+from helpers.small_models import SPEC, small_model
 from plimsoll import backends
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -18,7 +19,6 @@ from plimsoll.errors import BuildError, BundleError, ImageError, ModelError
 from plimsoll.export import web
 from plimsoll.onnx.form import OnnxForm
 from plimsoll.spec import files
-from small_models import SPEC, small_model
 
 pytestmark = pytest.mark.skipif(
     any(offer.missing for offer in backends.get("web").targets()), reason="Node.js or npm is not installed"

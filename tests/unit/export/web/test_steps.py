@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.javascript import HAS_NODE, tensors
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.spec import Input
-from web_node import HAS_NODE, tensors
 
 pytestmark = pytest.mark.skipif(not HAS_NODE, reason="Node.js is not installed")
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import ValidationError
 
-from key_files import Clock, run, write_keys
+from helpers.access_keys import Clock, run, write_keys
 from plimsoll.serve.access.authorizer import AccessSettings, Admission, Authorizer, Caller, Right, loopback, network
 from plimsoll.serve.access.keys import Role, Terms
 from plimsoll.serve.access.rate import Rate

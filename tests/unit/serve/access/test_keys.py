@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from key_files import Clock, run, write_keys
+from helpers.access_keys import Clock, run, write_keys
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.keys import KeyStore, Terms

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from key_files import Clock
+from helpers.access_keys import Clock
 from plimsoll.serve.access.rate import Limit, Rate, TokenBucket, TokenBuckets
 
 

@@ -12,7 +12,8 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from http_services import endpoint, http_app, running
+from helpers.asgi_servers import endpoint, http_app, running
+from helpers.service_process import until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Key, Terms
@@ -21,7 +22,6 @@ from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse, Method, Repl
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.pipeline import Interface, Operation
 from plimsoll.serve.settings import CorsSettings
-from running import until
 
 
 async def anything(request: Request) -> Response:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from json_schema import problems, resolved
+from helpers.json_schema import problems, resolved
 from plimsoll.serve.http.app import application, endpoints
 from plimsoll.serve.http.endpoints import Endpoint
 from plimsoll.serve.http.openapi import describe

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from helpers.picture_servers import answer, certificate, here, listening
 from plimsoll.serve.http.urls import UrlSettings, fetch, fetch_all
 from plimsoll.serve.messages import Problem, RequestError
-from url_servers import answer, certificate, here, listening
 
 
 def http(port: int, **more: object) -> UrlSettings:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from oip_service import element
+from helpers.oip_service import element
 from plimsoll.core.model import TensorInfo
 from plimsoll.serve.messages import RequestError, RequestOptions
 from plimsoll.serve.oip.datatypes import DTYPES, datatype_of

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from backends.networks import network, save
+from helpers.contract_networks import network, save
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.spec.files import loads

@@ -12,7 +12,7 @@ import pytest
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
 
-PROGRAMS = Path(__file__).resolve().parent / "programs"
+PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 
 def need(name: str) -> None:

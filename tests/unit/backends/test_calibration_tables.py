@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers.residual_network import pictures, residual
+from helpers.toolchain_required import need
 from plimsoll import quantize
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -14,8 +16,6 @@ from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.quantize import Calibration
 from plimsoll.quantize.calibration import read_table, table_names, write_table
-from quantized_networks import pictures, residual
-from toolchains_made import need
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from helpers.brightness_network import BUDGET, brightness, classify
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
@@ -19,7 +20,6 @@ from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
 from plimsoll.report.report import Report
 from plimsoll.spec.output import Tensors
-from unit.prove.subjects import BUDGET, brightness, classify
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from helpers.toolchain_required import need
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
-from toolchains_made import need
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-TOOLCHAINS = Path(__file__).resolve().parent / "toolchains"
+TOOLCHAINS = Path(__file__).resolve().parents[1] / "toolchains"
 NAME = "deploy"
-_PROGRAMS = Path(__file__).resolve().parent / "programs"
+_PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
-import ship_reports
+from helpers import sample_ship_report
 from plimsoll.core.check import Check
 from plimsoll.report.page import pareto_plot, stages
 from plimsoll.report.page.axes import Decades, LogOdds, covering
@@ -61,7 +61,7 @@ def test_no_point_of_the_front_is_beaten(example: dict[str, Any]) -> None:
 @pytest.mark.parametrize("wide", [True, False], ids=["desktop", "phone"])
 @pytest.mark.parametrize("seed", range(4))
 def test_labels_cover_neither_each_other_nor_a_mark(example_photos: list[Any], seed: int, wide: bool) -> None:
-    details = ShipResult.model_validate(ship_reports.details(example_photos, seed))
+    details = ShipResult.model_validate(sample_ship_report.details(example_photos, seed))
     plot = pareto_plot.layout(details, pareto_plot.WIDE if wide else pareto_plot.NARROW)
     placed = [label for _, label in pareto_plot.labels(plot)]
     assert len(placed) == len(plot.points) == 12

@@ -66,10 +66,10 @@ BACKEND = Fragile()
 
 def installed(folder: Path) -> dict[str, str]:
     """Install this file into a folder as a package of its own; returns the environment in which it is found."""
-    facts = folder / "fragile_runtime-1.0.dist-info"
+    facts = folder / "crashing_runtime-1.0.dist-info"
     facts.mkdir()
     shutil.copy(__file__, folder)
-    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile_runtime\nVersion: 1.0\n")
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing_runtime\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(f"[plimsoll.backends]\nfragile = {Path(__file__).stem}:BACKEND\n")
     return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 

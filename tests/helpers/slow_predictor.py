@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-import small_models
-from backends.networks import network
+from helpers import small_models
+from helpers.contract_networks import network
 from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model, TensorInfo, Tensors

@@ -18,26 +18,26 @@ from pathlib import Path
 
 import pytest
 
+from helpers.toolchain_required import need
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.recipe import python_of
-from toolchains_made import need
 
 TOOLCHAIN = "triton"
 _SERVER = "pytriton/tritonserver"
-SOURCE = Path(__file__).resolve().parent.parent / "src"
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 
 
 def client_python() -> Path:
     """Return the Python that has tritonclient; skips where the toolchain isn't made."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parent / "toolchains"))
+        patch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parents[1] / "toolchains"))
         need(TOOLCHAIN)
         return python_of(toolchains.make(TOOLCHAIN))
 
 
 def ask(program: str, *arguments: str | Path, timeout: float = 120) -> str:
     """Run a program of `tests/programs` with tritonclient and return what it printed."""
-    script = Path(__file__).resolve().parent / "programs" / program
+    script = Path(__file__).resolve().parents[1] / "programs" / program
     done = subprocess.run(
         [client_python(), "-B", script, *map(str, arguments)],
         capture_output=True,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from helpers.javascript import HAS_NODE, SITE, node
 from plimsoll.spec.output import Classify, Tensors
 from plimsoll.tasks.classify import ClassifyTask
 from plimsoll.tasks.tensor import TensorTask
-from web_node import HAS_NODE, SITE, node
 
 pytestmark = pytest.mark.skipif(not HAS_NODE, reason="Node.js is not installed")
 

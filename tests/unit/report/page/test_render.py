@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import ship_reports
-from html_pages import Page
+from helpers import sample_ship_report
+from helpers.html_parser import Page
 from plimsoll.errors import InputError
 from plimsoll.report.page import render
 from plimsoll.report.report import Report
@@ -27,7 +27,7 @@ BARE = {"winner": "a", "reference": "a", "outcome": "not_better"}
 
 
 def rendered(details: dict[str, Any]) -> Page:
-    return Page(render(ship_reports.report(details)))
+    return Page(render(sample_ship_report.report(details)))
 
 
 def references(page: Page) -> list[str]:
@@ -77,8 +77,8 @@ def test_the_page_shows_every_candidate_with_its_reason(page: str, example: dict
     read = Page(page)
     for trial in example["trials"]:
         assert any(trial["name"] == head.get("title") for head in read.all("th")), trial["name"]
-    assert ship_reports.FAILED in read.text
-    assert ship_reports.SKIPPED in read.text
+    assert sample_ship_report.FAILED in read.text
+    assert sample_ship_report.SKIPPED in read.text
     assert "mean deviation, upper 95 % bound 0.0164, limit 0.01" in read.text
     assert sum(attributes.get("class") == "winner" for attributes in read.all("tr")) == 1
     assert "4.8× faster, 0 of 125 decisions flipped" in read.text
@@ -115,7 +115,7 @@ def test_nothing_passed_does_not_claim_a_kept_budget(example: dict[str, Any]) ->
 
 def test_a_failed_check_of_the_test_pictures_is_shown(example: dict[str, Any]) -> None:
     details = copy.deepcopy(example)
-    details["test"]["checks"].append(ship_reports.check("largest deviation", 0.3, 0.1))
+    details["test"]["checks"].append(sample_ship_report.check("largest deviation", 0.3, 0.1))
     assert "Budget not kept" in rendered(details).text
 
 
@@ -162,7 +162,7 @@ def test_hostile_text_stays_text(example: dict[str, Any], page: str, where: str)
     details["test"]["labelled"] = {}
     for keys in TEXTS[where]:
         plant(details, keys)
-    assert_harmless(render(ship_reports.report(details)), page)
+    assert_harmless(render(sample_ship_report.report(details)), page)
 
 
 @pytest.mark.parametrize("key", ["target", "preprocessing", "folded", "float_layers"])
@@ -187,7 +187,7 @@ def test_a_trial_does_not_claim_to_pass_a_budget_that_its_checks_failed(example:
 
 
 def test_hostile_facts_of_the_report_stay_text(example: dict[str, Any], page: str) -> None:
-    report = ship_reports.report(example)
+    report = sample_ship_report.report(example)
     assert_harmless(render(report.model_copy(update={"subject": HOSTILE})), page)
     assert_harmless(
         render(report.model_copy(update={"environment": {HOSTILE: HOSTILE, "versions": {HOSTILE: HOSTILE}}})), page
@@ -219,7 +219,7 @@ def test_text_that_no_file_can_hold_is_replaced(example: dict[str, Any]) -> None
     details = copy.deepcopy(example)
     details["worst"][0]["path"] = "photos/\udcff\x00\x1b[31m\u202egpj.exe"
     result = ShipResult.model_validate(details)
-    report = ship_reports.report(example).model_copy(
+    report = sample_ship_report.report(example).model_copy(
         update={"details": {**details, "worst": [result.worst[0].model_dump()]}}
     )
     source = render(report)
@@ -256,7 +256,7 @@ def test_figures_that_were_not_measured_break_nothing(example: dict[str, Any], m
             }
         return [put(item) for item in value] if isinstance(value, list) else value
 
-    source = render(ship_reports.report(put(strip(example))))
+    source = render(sample_ship_report.report(put(strip(example))))
     read = Page(source)
     assert read.wrong == []
     assert not re.search(r"\bnan\b|\binf\b", source.partition("</style>")[2].rpartition("<script>")[0], re.IGNORECASE)
@@ -347,7 +347,7 @@ def test_labelled_metrics_are_shown(example: dict[str, Any]) -> None:
 
 
 def test_another_kind_of_report_is_refused(example: dict[str, Any]) -> None:
-    report = ship_reports.report(example)
+    report = sample_ship_report.report(example)
     with pytest.raises(InputError, match="kind 'verify', expected 'ship'"):
         render(report.model_copy(update={"kind": "verify"}))
     with pytest.raises(InputError, match="winner: missing"):

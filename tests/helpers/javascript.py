@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from plimsoll.spec import Input
 
 SITE = Path(str(files("plimsoll.export.web").joinpath("site")))
-_PROGRAMS = Path(__file__).parent / "programs"
+_PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 HAS_NODE = shutil.which("node") is not None
 
 
