@@ -26,7 +26,7 @@ from plimsoll import backends
 SOURCE = Path(plimsoll.__file__).parent
 
 ELSEWHERE = {
-    "importers/tflite.py": "converts TFLite files, and so reads their outline with the reader of the runtime that runs them",
+    "importers/tflite.py": "converts TFLite files, whose outline the runtime's own reader reads",
     "importers/tensorflow/toolchain": "its jobs advise to run a TFLite file as it is",
     "quantize/calibrators.py": "cites a talk by its title",
     "serve/http/openapi": "names a product whose clients speak the protocol",
@@ -37,7 +37,8 @@ COMMON = {"reference", "web"}
 FRAMEWORKS = {"torch", "pytorch"}
 """A runtime that is also a framework whose files are imported."""
 EVALUATOR = {"onnxruntime", "onnx runtime", "onnx runtime web"}
-"""ONNX Runtime is a dependency too: it answers for the reference (`REFERENCE_TARGET`), folds constants, and quantizes."""
+"""ONNX Runtime is a dependency too: it answers for the reference (`REFERENCE_TARGET`), folds constants, and
+quantizes."""
 EVALUATOR_IN_CODE = {
     "core/target.py": "REFERENCE_TARGET, and the examples in messages",
     "cli/options.py": "the help says what the default target is",

@@ -179,7 +179,7 @@ def test_many_threads_get_each_their_own_answer(
     assert runner.timing.seconds > 0
 
 
-def test_a_lane_for_each_thread_and_many_calls_of_the_same_size(
+def test_a_stream_for_each_thread_and_many_calls_of_the_same_size(
     target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
 ) -> None:
     batches = np.split(pictures(200), 200)

@@ -30,7 +30,8 @@ class CalibrationTable(ABC):
 
     @abstractmethod
     def recognises(self, data: bytes) -> bool:
-        """Tell whether a file's bytes look like this format; formats are asked in the order of their runtimes' names."""
+        """Tell whether a file's bytes look like this format; formats are asked in the order of their runtimes'
+        names."""
 
     @abstractmethod
     def read(self, data: bytes, where: str, model: Model) -> dict[str, Range]:

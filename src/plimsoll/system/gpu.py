@@ -1,4 +1,5 @@
-"""NVIDIA GPUs: which ones this machine has, found without initializing one, and their memory, through the driver's libraries.
+"""NVIDIA GPUs: which ones this machine has, found without initializing one, and their memory, through the driver's
+libraries.
 
 `gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later.
 `Device` is CUDA's driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are

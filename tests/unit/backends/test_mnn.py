@@ -157,7 +157,8 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 from plimsoll.backends.mnn.conversion import run
 source, made = {str(tmp_path / "net.onnx")!r}, {str(tmp_path / "net.mnn")!r}
-run({{"tool": "mnnconvert", "result": made, "arguments": ["-f", "ONNX", "--modelFile", source, "--MNNModel", made, "--bizCode", "x"]}})
+run({{"tool": "mnnconvert", "result": made, "arguments": ["-f", "ONNX", "--modelFile", source, "--MNNModel", made,
+"--bizCode", "x"]}})
 assert not any("log" == name.rpartition(".")[2] and "MNN" in name for name in sys.modules), "its telemetry was imported"
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

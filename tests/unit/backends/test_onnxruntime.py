@@ -91,7 +91,7 @@ def test_int8_is_kept_from_saturating_where_the_processor_would(
     assert settings(ThreadPlan(1, 1), exact_int8=False).get_session_config_entry(entry) == "0"
 
 
-def test_a_lane_of_one_thread_starts_no_thread_of_its_own(tmp_path: Path) -> None:
+def test_a_stream_of_one_thread_starts_no_thread_of_its_own(tmp_path: Path) -> None:
     """Threads beyond the streams would fight with the decoders for the cores."""
     tasks = Path("/proc/self/task")
     if not tasks.exists():

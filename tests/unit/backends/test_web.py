@@ -35,7 +35,7 @@ def streams() -> list[int]:
 
 
 @needs_node
-def test_a_process_for_each_lane_and_none_is_left(tmp_path: Path) -> None:
+def test_a_process_for_each_stream_and_none_is_left(tmp_path: Path) -> None:
     runner = Runner.open(network(tmp_path / "net.onnx"), WEB, plan=ThreadPlan(streams=2, threads=1))
     assert len(streams()) == 2
     runner.close()

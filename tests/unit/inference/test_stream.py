@@ -146,7 +146,7 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
 
 
-def test_a_session_with_fewer_lanes_than_cores_leaves_the_cores_to_others(
+def test_a_session_with_fewer_streams_than_cores_leaves_the_cores_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits for the session needs no core: on two cores, more than two pictures get as far as the session."""

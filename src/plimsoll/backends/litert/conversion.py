@@ -135,7 +135,8 @@ def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
 
 
 def _check_answers(model: Model, plain: Path, converted: Path) -> None:
-    """Compare what the converted network and the ONNX file that it was made from compute from the same random tensors."""
+    """Compare what the converted network and the ONNX file that it was made from compute from the same random
+    tensors."""
     litert = require("ai_edge_litert.interpreter", INSTALL)
     source = Model(plain, "onnx", model.spec)
     signature = Signature.of(source)
@@ -159,8 +160,8 @@ _REPORT = (
 
 
 def _request(precision: str, tensors: Mapping[str, str], calibration: CalibrationData | None, io: Io) -> dict[str, Any]:
-    """Return the request for the quantizing job. The ranges of Plimsoll's calibrator hold wherever it knows the value; where ONNX
-    values were fused, the last one's."""
+    """Return the request for the quantizing job. The ranges of Plimsoll's calibrator hold wherever it knows the value;
+    where ONNX values were fused, the last one's."""
     ranges = calibration.ranges if calibration is not None and precision in CALIBRATED else {}
     return {
         "precision": precision,

@@ -28,8 +28,8 @@ MARK = "PLIMSOLL_"
 """How the metadata begins that says which precision Plimsoll made a file for."""
 
 _DTYPES = (
-    "float32", "float16", "int32", "uint8", "int64", "object", "bool", "int16", "complex64", "int8", "float64", "complex128",
-    "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
+    "float32", "float16", "int32", "uint8", "int64", "object", "bool", "int16", "complex64", "int8", "float64",
+    "complex128", "uint64", "resource", "variant", "uint32", "uint16", "int4", "bfloat16", "int2", "uint4",
 )  # fmt: skip
 """By `TensorType`; text is `object`, and what NumPy doesn't know has the schema's name."""
 _CUSTOM = 32

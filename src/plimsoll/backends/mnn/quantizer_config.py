@@ -198,7 +198,8 @@ def _follow(step: Step, work: _Affine) -> None:
     if isinstance(step, Jpeg):
         work.warnings.append("the Spec stores the picture as JPEG and reads it again; MNN's tool does not")
     elif isinstance(step, Channels):
-        work.factor.reverse()  # `channels` to the order that it has already would be no step at all; RGB and BGR are each other's reverse.
+        # RGB and BGR are each other's reverse, and a Spec has no step to the order that there is already.
+        work.factor.reverse()
         work.offset.reverse()
     elif isinstance(step, Scale):
         work.scale([step.factor if step.factor is not None else 1 / (step.divisor or 1.0)] * count)

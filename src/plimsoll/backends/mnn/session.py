@@ -28,7 +28,8 @@ _muting = threading.Lock()
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """Keep MNN from printing: when it is loaded it tells standard output, where answers go, what the processor can do."""
+    """Keep MNN from printing: when it is loaded it tells standard output, where answers go, what the processor can
+    do."""
     with _muting:
         sys.stdout.flush()
         stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)

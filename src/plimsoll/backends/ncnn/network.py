@@ -113,8 +113,8 @@ class NcnnNetwork:
         if position != len(data):
             kinds = ", ".join(sorted({unread.kind for unread in layers if unread.kind not in _BLOCKS}))
             raise BuildError(
-                f"{weights.name}: {len(data) - position:,} bytes belong to layers whose weights can't be rewritten, among"
-                f" {kinds}"
+                f"{weights.name}: {len(data) - position:,} bytes belong to layers whose weights can't be rewritten,"
+                f" among {kinds}"
             )
         return cls(tuple(layers), blobs)
 

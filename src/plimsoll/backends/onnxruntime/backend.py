@@ -39,8 +39,8 @@ _ON_GPUS = ("float32", "float16", "int8")
 _TRITON_NOTES = """
 ## What differs from Plimsoll's own session
 
-Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without VNNI an int8 network
-may answer otherwise than it was proven. There, export it with `--set network=python`.
+Triton's ONNX Runtime backend can't be told to keep sums of int8 products from saturating: on x86 processors without
+VNNI an int8 network may answer otherwise than it was proven. There, export it with `--set network=python`.
 """
 
 

@@ -37,9 +37,9 @@ has it."""
 _TRITON_NOTES = """
 ## What differs from Plimsoll's own session
 
-Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at once instead. It
-can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may answer otherwise than it was proven.
-There, export it with `--set network=python`.
+Triton's OpenVINO backend fixes the batch to the largest one, so requests are not batched here: several are computed at
+once instead. It can't be told to stay in float32: on processors with bfloat16 it computes floats in that, and may
+answer otherwise than it was proven. There, export it with `--set network=python`.
 """
 
 

@@ -30,7 +30,8 @@ _CAPABILITIES = {"float32": _TURING, "float16": _TURING, "bfloat16": _AMPERE, "i
 _TRITON_NOTES = """
 ## Where it runs
 
-An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that version.
+An engine runs on the kind of GPU and the version of TensorRT that it was built with: choose the container of that
+version.
 """
 
 
@@ -42,8 +43,8 @@ class TensorRt(Backend):
 
     - TensorRT 11 computes in the types that the network has: float16 ones are converted, int8 and fp8 ones carry Q/DQ.
     - TensorRT 10 takes the float32 network and picks the fastest kernels among the types that it is allowed; int8 and
-      fp8 as above, and int8 also by TensorRT's own calibrators: give `build` a float32 network and `CalibrationData` with
-      the method `entropy` or `minmax`, or with ranges, which become a calibration cache.
+      fp8 as above, and int8 also by TensorRT's own calibrators: give `build` a float32 network and `CalibrationData`
+      with the method `entropy` or `minmax`, or with ranges, which become a calibration cache.
     """
 
     name = "tensorrt"

@@ -166,7 +166,8 @@ class _Build:
         return feeder
 
     def _read_timings(self, file: Path) -> None:
-        """Start from the kernels' timings of earlier builds; from none where they can't be read or are another GPU's."""
+        """Start from the kernels' timings of earlier builds; from none where they can't be read or are another
+        GPU's."""
         content = b""
         with contextlib.suppress(OSError):
             content = file.read_bytes()

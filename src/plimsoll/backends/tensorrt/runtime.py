@@ -47,7 +47,8 @@ def version() -> str:
 
 @cache
 def generation() -> int:
-    """Return the generation that is installed, without loading it where its package says so; the newest where none is."""
+    """Return the generation that is installed, without loading it where its package says so; the newest where none
+    is."""
     for name in _DISTRIBUTIONS:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return _major(importlib.metadata.version(name))

@@ -25,7 +25,8 @@ HEADER = "# Written by `plimsoll pack --for triton`; a further export replaces i
 LABELS = "labels.txt"
 
 _TYPES = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8", "int16": "INT16", "int32": "INT32",
+    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
+    "int16": "INT16", "int32": "INT32",
     "int64": "INT64", "float16": "FP16", "float32": "FP32", "float64": "FP64", "bfloat16": "BF16", "object": "STRING",
 }  # fmt: skip
 _PREFERRED = {"cpu": (4, 8), "gpu": (8, 16, 32)}

@@ -11,8 +11,8 @@ _TEXT = """# {name} in Triton
 
 Written by Plimsoll {version} for the target {target}. The folder above this one is a model repository:
 
-- `{name}` takes picture files and answers with the network's outputs. Input: `image`, BYTES `[N]`, each element the bytes of a file
-  ({formats}). Outputs: {outputs}.
+- `{name}` takes picture files and answers with the network's outputs. Input: `image`, BYTES `[N]`, each element the
+  bytes of a file ({formats}). Outputs: {outputs}.
 - `{name}.steps` turns pictures into tensors with Plimsoll's own input steps, in Triton's Python backend.
 - `{name}.tensor` is the network alone ({backend}).
 

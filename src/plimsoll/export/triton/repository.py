@@ -20,7 +20,10 @@ from plimsoll.spec import files as spec_files
 from plimsoll.spec.output import Classify
 
 _CONFIG = "config.pbtxt"
-_MODEL_PY = '''"""{purpose} of {name}, inside Triton. Written by Plimsoll {version}, which has to be installed in the Python that Triton runs."""
+_MODEL_PY = '''"""{purpose} of {name}, inside Triton.
+
+Written by Plimsoll {version}, which has to be installed in the Python that Triton runs.
+"""
 
 from plimsoll.export.triton.serving import {served} as TritonPythonModel
 

@@ -28,7 +28,8 @@ _TYPES = {".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "applica
 _REPORT_LIMIT = 500_000_000
 # The picture arrives with the report: until then the page counts as loading, so that a screenshot shows what the
 # program did.
-_PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>Plimsoll</title><style>body {{ margin: 0 }}</style><img src="{hold}" hidden><script type="module">
+_PAGE = """<!DOCTYPE html><meta charset="utf-8"><title>Plimsoll</title><style>body {{ margin: 0 }}</style>
+<img src="{hold}" hidden><script type="module">
 const report = (body) => fetch("{report}", {{ method: "POST", body: JSON.stringify(body) }});
 try {{
   const {{ default: run }} = await import("{program}");
@@ -68,8 +69,10 @@ def run(
         tempfile.TemporaryDirectory(prefix="plimsoll-chromium-", ignore_cleanup_errors=True) as profile,
     ):
         command = [
-            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-            "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader", "--mute-audio", "--hide-scrollbars", *flags,
+            chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader",
+            "--mute-audio", "--hide-scrollbars", *flags,
             *([f"--screenshot={screenshot}"] if screenshot else []), f"--user-data-dir={profile}", f"http://127.0.0.1:{server.port}{server.start}",
         ]  # fmt: skip
         with _started(command, Path(profile) / "log.txt") as process:

@@ -1,4 +1,5 @@
-"""Golden pictures of a web package: their tensors and outputs as Python computes them, by which the page checks itself."""
+"""Golden pictures of a web package: their tensors and outputs as Python computes them, by which the page checks
+itself."""
 
 from __future__ import annotations
 

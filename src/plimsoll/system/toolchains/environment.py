@@ -1,7 +1,7 @@
 """Create, repair and remove the environments of toolchains.
 
-An environment is created where it stays, since it can't be moved, and its marker is written last: one without a marker is
-incomplete and is created again. A file lock lets one process create it while others wait.
+An environment is created where it stays, since it can't be moved, and its marker is written last: one without a marker
+is incomplete and is created again. A file lock lets one process create it while others wait.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def _python(toolchain: Recipe) -> str:
         if python is not None and _runs(python, minor):
             return python
     raise BackendMissingError(
-        f"the toolchain '{toolchain.name}' needs Python {toolchain.python}, this is {sys.version_info[0]}.{sys.version_info[1]},"
-        " and none is on the PATH",
+        f"the toolchain '{toolchain.name}' needs Python {toolchain.python}, which is not on the PATH; this is"
+        f" {sys.version_info[0]}.{sys.version_info[1]}",
         "Install such a Python beside this one.",
     )
 

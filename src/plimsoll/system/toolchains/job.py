@@ -106,7 +106,8 @@ def run(
 
 
 def _limits() -> ProcessLimits:
-    """Return the default limits of a job: half an hour, and memory for a large network, but not all of the machine's."""
+    """Return the default limits of a job: half an hour, and memory for a large network, but not all of the
+    machine's."""
     return ProcessLimits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
 
 

@@ -1,4 +1,5 @@
-"""A model repository for Triton: read by Triton's own schema, and computed by ONNX Runtime as its configuration says."""
+"""A model repository for Triton: read by Triton's own schema, and computed by ONNX Runtime as its configuration
+says."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def test_the_three_models_lie_where_triton_looks(tmp_path: Path) -> None:
     assert export(small_model(tmp_path / "in", NAMED), HERE, tmp_path / "out") == tmp_path / "out"
     found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert found == {
-        "small/config.pbtxt", "small/README.md", "small/1/spec.toml", "small.steps/config.pbtxt", "small.steps/1/model.py", "small.steps/1/spec.toml",
+        "small/config.pbtxt", "small/README.md", "small/1/spec.toml", "small.steps/config.pbtxt",
+        "small.steps/1/model.py", "small.steps/1/spec.toml",
         "small.tensor/config.pbtxt", "small.tensor/labels.txt", "small.tensor/1/model.onnx", "small.tensor/1/spec.toml",
     }  # fmt: skip
     assert (tmp_path / "out/small.tensor/labels.txt").read_text().splitlines() == ['a "b"', "é", "c", "d"]
@@ -86,7 +88,8 @@ def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
     ("form", "precision"), [("float32", "float32"), ("qdq", "int8"), ("float16", "float16"), ("dynamic", "dynamic")]
 )
 def test_the_network_computes_what_its_configuration_says(form: Any, precision: str, tmp_path: Path) -> None:
-    """As Triton's backend does: the file it names, with the names, types and sizes that it names, the batch in front."""
+    """As Triton's backend does: the file it names, with the names, types and sizes that it names, the batch in
+    front."""
     export(small_model(tmp_path / "in", form=form), Target("onnxruntime", "cpu", precision), tmp_path / "out")
     tensor = configs(tmp_path / "out")["small.tensor"]
     session = onnxruntime.InferenceSession(

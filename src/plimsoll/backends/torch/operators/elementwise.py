@@ -13,8 +13,8 @@ import torch.nn.functional as functions
 from plimsoll.backends.torch.operators.values import Node, Operator, Value, is_known, known, tensor, wide
 
 _TYPES = {
-    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16,
-    11: torch.float64, 16: torch.bfloat16,
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float16, 11: torch.float64, 16: torch.bfloat16,
 }  # fmt: skip
 """PyTorch's types by ONNX's TensorProto.DataType."""
 _ABOUT_PRECISION = {1, 10, 16}
@@ -162,13 +162,16 @@ OPERATORS: dict[str, Operator] = {
     "Equal": _binary(operator.eq), "Greater": _binary(operator.gt), "Less": _binary(operator.lt),
     "GreaterOrEqual": _binary(operator.ge), "LessOrEqual": _binary(operator.le),
     "And": _binary(operator.and_), "Or": _binary(operator.or_), "Xor": _binary(operator.xor),
-    "Max": _fold(torch.maximum), "Min": _fold(torch.minimum), "Sum": _fold(torch.add), "Mean": _mean, "Pow": _pow, "Mod": _mod,
+    "Max": _fold(torch.maximum), "Min": _fold(torch.minimum), "Sum": _fold(torch.add), "Mean": _mean, "Pow": _pow,
+    "Mod": _mod,
     "Abs": _unary(torch.abs), "Neg": _unary(torch.neg), "Floor": _unary(torch.floor), "Ceil": _unary(torch.ceil),
-    "Round": _unary(torch.round), "Sign": _unary(torch.sign), "Not": _unary(torch.logical_not), "Sqrt": _unary(torch.sqrt),
+    "Round": _unary(torch.round), "Sign": _unary(torch.sign), "Not": _unary(torch.logical_not),
+    "Sqrt": _unary(torch.sqrt),
     "Sin": _unary(torch.sin), "Cos": _unary(torch.cos), "Tanh": _unary(torch.tanh), "Atan": _unary(torch.atan),
     "Exp": _wide(torch.exp), "Log": _wide(torch.log), "Reciprocal": _wide(torch.reciprocal), "Erf": _unary(torch.erf),
     "Softplus": _wide(functions.softplus), "Relu": _unary(torch.relu), "Sigmoid": _unary(torch.sigmoid),
     "HardSwish": _unary(functions.hardswish), "Mish": _unary(functions.mish), "Softsign": _unary(functions.softsign),
     "LeakyRelu": _leaky_relu, "PRelu": _prelu, "Elu": _elu, "Selu": _selu, "Gelu": _gelu, "HardSigmoid": _hard_sigmoid,
-    "ThresholdedRelu": _thresholded_relu, "Clip": _clip, "Cast": _cast, "Where": _where, "Identity": _identity, "Dropout": _dropout,
+    "ThresholdedRelu": _thresholded_relu, "Clip": _clip, "Cast": _cast, "Where": _where, "Identity": _identity,
+    "Dropout": _dropout,
 }  # fmt: skip

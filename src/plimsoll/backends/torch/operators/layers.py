@@ -237,10 +237,14 @@ def _lp_normalization(node: Node, x: Value) -> Value:
 
 
 OPERATORS: dict[str, Operator] = {
-    "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul, "MaxPool": _max_pool, "AveragePool": _average_pool,
+    "Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul, "MaxPool": _max_pool,
+    "AveragePool": _average_pool,
     "GlobalAveragePool": _global(torch.mean), "GlobalMaxPool": _global(torch.amax), "BatchNormalization": _batch_norm,
-    "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm, "GroupNormalization": _group_norm, "LRN": _lrn,
+    "InstanceNormalization": _instance_norm, "LayerNormalization": _layer_norm, "GroupNormalization": _group_norm,
+    "LRN": _lrn,
     "LpNormalization": _lp_normalization, "Softmax": _softmax(torch.softmax), "LogSoftmax": _softmax(torch.log_softmax),
-    "ReduceMean": _reduce(torch.mean), "ReduceSum": _reduce(torch.sum), "ReduceMax": _reduce(torch.amax), "ReduceMin": _reduce(torch.amin),
-    "ReduceSumSquare": _reduce(_squares), "ReduceL1": _reduce(_l1), "ReduceL2": _reduce(_l2), "ReduceLogSumExp": _reduce(torch.logsumexp),
+    "ReduceMean": _reduce(torch.mean), "ReduceSum": _reduce(torch.sum), "ReduceMax": _reduce(torch.amax),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceSumSquare": _reduce(_squares), "ReduceL1": _reduce(_l1), "ReduceL2": _reduce(_l2),
+    "ReduceLogSumExp": _reduce(torch.logsumexp),
 }  # fmt: skip

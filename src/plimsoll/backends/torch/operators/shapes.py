@@ -325,8 +325,12 @@ def _top_k(node: Node, x: Value, count: Value | None = None) -> Sequence[Value]:
 
 
 OPERATORS: dict[str, Operator] = {
-    "Shape": _shape, "Size": _size, "Constant": _constant, "ConstantOfShape": _constant_of_shape, "Range": _range, "Reshape": _reshape,
-    "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Concat": _concat, "Split": _split,
-    "Slice": _slice, "Gather": _gather, "Expand": _expand, "Tile": _tile, "Pad": _pad, "Resize": _resize, "Upsample": _resize,
-    "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "ArgMax": _arg(True), "ArgMin": _arg(False), "TopK": _top_k,
+    "Shape": _shape, "Size": _size, "Constant": _constant, "ConstantOfShape": _constant_of_shape, "Range": _range,
+    "Reshape": _reshape,
+    "Flatten": _flatten, "Transpose": _transpose, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Concat": _concat,
+    "Split": _split,
+    "Slice": _slice, "Gather": _gather, "Expand": _expand, "Tile": _tile, "Pad": _pad, "Resize": _resize,
+    "Upsample": _resize,
+    "DepthToSpace": _depth_to_space, "SpaceToDepth": _space_to_depth, "ArgMax": _arg(True), "ArgMin": _arg(False),
+    "TopK": _top_k,
 }  # fmt: skip
