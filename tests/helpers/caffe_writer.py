@@ -31,17 +31,17 @@ def blob(values: NDArray[Any], *, legacy: bool = False) -> bytes:
     data = delimited(5, np.ascontiguousarray(values, "<f4").tobytes())
     if legacy:
         sizes = [1] * (4 - values.ndim) + list(values.shape)
-        return b"".join(varint(place << 3) + varint(size) for place, size in enumerate(sizes, 1)) + data
+        return b"".join(varint(index << 3) + varint(size) for index, size in enumerate(sizes, 1)) + data
     return delimited(7, delimited(1, b"".join(map(varint, values.shape)))) + data
 
 
 def caffemodel(blobs: Blobs, *, legacy: bool = False) -> bytes:
     """NetParameter with a name and a layer for each entry; `legacy`: in the form of before 2015."""
-    layer, name, place = (2, 4, 6) if legacy else (100, 1, 7)
+    layer, name, index = (2, 4, 6) if legacy else (100, 1, 7)
     out = delimited(1, b"a network")
     for title, values in blobs.items():
         inside = delimited(name, title.encode()) + b"".join(
-            delimited(place, blob(one, legacy=legacy)) for one in values
+            delimited(index, blob(one, legacy=legacy)) for one in values
         )
         # Fields that readers have to step over: a phase, a loss weight (fixed 32 bits).
         out += delimited(layer, inside + varint(10 << 3) + varint(1) + varint(5 << 3 | 5) + struct.pack("<f", 1.0))

@@ -47,8 +47,8 @@ def resnet_tensors(blocks: tuple[int, ...], *, bottleneck: bool, classes: int, s
                 if bottleneck
                 else [(width, channels, 3), (width, width, 3)]
             )
-            for place, (given, taken, kernel) in enumerate(sizes, 1):
-                convolution(f"{name}.conv{place}", f"{name}.bn{place}", given, taken, kernel)
+            for index, (given, taken, kernel) in enumerate(sizes, 1):
+                convolution(f"{name}.conv{index}", f"{name}.bn{index}", given, taken, kernel)
             if block == 0 and (stage > 1 or channels != outputs):
                 convolution(f"{name}.downsample.0", f"{name}.downsample.1", outputs, channels, 1)
             channels = outputs

@@ -117,10 +117,10 @@ def test_deconvolution_is_the_transpose_of_convolution(tmp_path: Path) -> None:
     """<deconv(x), y> = <x, conv(y)> for every y, with the same weights."""
     x, w = normal(2, 6, 5, 4), normal(6, 3, 4, 4)
     settings = "convolution_param { num_output: 3 kernel_size: 4 stride: 2 pad: 1 bias_term: false }"
-    found = run(tmp_path, inputs(1, 6, 5, 4) + layer("d", "Deconvolution", "data", "d", settings), {"d": [w]}, x)
-    assert found.shape == (2, 3, 10, 8)
+    actual = run(tmp_path, inputs(1, 6, 5, 4) + layer("d", "Deconvolution", "data", "d", settings), {"d": [w]}, x)
+    assert actual.shape == (2, 3, 10, 8)
     y = normal(2, 3, 10, 8)
-    assert (found * y).sum() == pytest.approx((x * convolved(y, w, np.zeros(6), stride=2, pad=1)).sum(), rel=1e-4)
+    assert (actual * y).sum() == pytest.approx((x * convolved(y, w, np.zeros(6), stride=2, pad=1)).sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["MAX", "AVE"])
@@ -153,13 +153,13 @@ def test_pooling_rounds_up_and_clips_as_caffe_does(
 
 def test_global_pooling(tmp_path: Path) -> None:
     x = normal(2, 3, 5, 6)
-    found = run(
+    actual = run(
         tmp_path,
         inputs(1, 3, 5, 6) + layer("p", "Pooling", "data", "p", "pooling_param { pool: AVE global_pooling: true }"),
         {"p": []},
         x,
     )
-    np.testing.assert_allclose(found, x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(actual, x.mean(axis=(2, 3), keepdims=True), rtol=1e-5, atol=1e-6)
 
 
 def test_batch_norm_and_scale_in_place_are_one_operator(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def windowed(x: Array, size: int, axes: int) -> Array:
     margin = size // 2
     if axes == 1:
         padded = np.pad(x**2, ((0, 0), (margin, margin), (0, 0), (0, 0)))
-        return np.asarray(sum(padded[:, place : place + x.shape[1]] for place in range(size)))
+        return np.asarray(sum(padded[:, index : index + x.shape[1]] for index in range(size)))
     padded = np.pad(x**2, ((0, 0), (0, 0), (margin, margin), (margin, margin)))
     return np.asarray(
         sum(padded[:, :, a : a + x.shape[2], b : b + x.shape[3]] for a in range(size) for b in range(size))
@@ -256,8 +256,8 @@ POINTWISE: dict[str, tuple[str, str, list[Array], Array]] = {
 @pytest.mark.parametrize("name", POINTWISE)
 def test_layers_that_read_one_blob(tmp_path: Path, name: str) -> None:
     kind, settings, blobs, expected = POINTWISE[name]
-    found = run(tmp_path, inputs(1, 4, 5, 6) + layer("l", kind, "data", "l", settings), {"l": blobs}, X)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    actual = run(tmp_path, inputs(1, 4, 5, 6) + layer("l", kind, "data", "l", settings), {"l": blobs}, X)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-6)
 
 
 TWO: dict[str, tuple[str, str, Array]] = {
@@ -315,8 +315,8 @@ def test_the_form_of_before_2015(tmp_path: Path) -> None:
     )
     text += 'layers { name: "loss" type: SOFTMAX_LOSS bottom: "ip" top: "loss" include: { phase: TRAIN } }'
     prototxt, _ = write_pair(tmp_path, text, {"ip": [w, b]}, legacy=True)
-    (found,) = answer(import_model(prototxt, tmp_path / "out").model, data=x).values()
-    np.testing.assert_allclose(found, x.reshape(2, -1) @ w.T + b, rtol=1e-4, atol=1e-5)
+    (actual,) = answer(import_model(prototxt, tmp_path / "out").model, data=x).values()
+    np.testing.assert_allclose(actual, x.reshape(2, -1) @ w.T + b, rtol=1e-4, atol=1e-5)
 
 
 def test_options_choose_outputs_batch_and_shapes(tmp_path: Path) -> None:
@@ -337,10 +337,10 @@ def as_caffe(graph: Any) -> tuple[str, dict[str, list[Array]]]:
     again."""
     stored = {one.name: numpy_helper.to_array(one).astype(np.float64) for one in graph.initializer}
     text, blobs, names = inputs(1, 3, 224, 224), {}, {"conv_1/Conv2D__7:0": "data"}
-    for place, node in enumerate(graph.node):
+    for index, node in enumerate(graph.node):
         settings = {one.name: helper.get_attribute_value(one) for one in node.attribute}
         bottoms = [names[name] for name in node.input if name in names]
-        top = f"l{place}"
+        top = f"l{index}"
         if node.op_type == "Conv":
             w, b = stored[node.input[1]], stored[node.input[2]]
             geometry = (
@@ -351,14 +351,14 @@ def as_caffe(graph: Any) -> tuple[str, dict[str, list[Array]]]:
             text += layer(top, "Convolution", bottoms[0], top, f"convolution_param {{ {geometry} bias_term: false }}")
             mean, variance, gain = normal(len(w)), RANDOM.uniform(0.5, 2, len(w)), RANDOM.uniform(0.5, 2, len(w))
             blobs[top] = [w * (np.sqrt(variance + 1e-5) / gain).reshape(-1, 1, 1, 1)]
-            blobs[f"bn{place}"] = [mean * 999.98, variance * 999.98, np.array([999.98])]
-            blobs[f"s{place}"] = [gain, b + mean * gain / np.sqrt(variance + 1e-5)]
-            text += layer(f"bn{place}", "BatchNorm", top, top) + layer(
-                f"s{place}", "Scale", top, top, "scale_param { bias_term: true }"
+            blobs[f"bn{index}"] = [mean * 999.98, variance * 999.98, np.array([999.98])]
+            blobs[f"s{index}"] = [gain, b + mean * gain / np.sqrt(variance + 1e-5)]
+            text += layer(f"bn{index}", "BatchNorm", top, top) + layer(
+                f"s{index}", "Scale", top, top, "scale_param { bias_term: true }"
             )
         elif node.op_type == "Relu":
             top = bottoms[0]
-            text += layer(f"l{place}", "ReLU", top, top)
+            text += layer(f"l{index}", "ReLU", top, top)
         elif node.op_type == "MaxPool":
             text += layer(top, "Pooling", bottoms[0], top, "pooling_param { pool: MAX kernel_size: 3 stride: 2 }")
         elif node.op_type == "AveragePool":
@@ -384,12 +384,12 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
     assert any("not compared with Caffe" in note for note in imported.notes)
     pictures = RANDOM.uniform(-120, 150, (3, 224, 224, 3))
     expected = answer(Model(nsfw_model_path, "onnx"), **{"input:0": pictures})["outputs"]
-    found = answer(imported.model, data=pictures.transpose(0, 3, 1, 2))["prob"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    actual = answer(imported.model, data=pictures.transpose(0, 3, 1, 2))["prob"]
+    np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
             layer("l", "DetectionOutput", "data", "l") + layer("m", "PriorBox", "data", "m"),
@@ -418,13 +418,13 @@ def test_open_nsfw_as_a_caffe_pair(tmp_path: Path, nsfw_model_path: Path) -> Non
         (layer("l", "Convolution", "data", "l", "convolution_param { num_output: many }"), "layer 'l', line 2: .*many"),
     ],
 )
-def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, text: str, told: str) -> None:
+def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, text: str, message: str) -> None:
     prototxt, _ = write_pair(
         tmp_path,
         inputs(1, 4, 5, 6) + text,
         {"l": [normal(5, 7), normal(5), np.array([1.0])] if "Inner" in text else []},
     )
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         import_model(prototxt, tmp_path / "out")
 
 
@@ -446,8 +446,8 @@ def test_a_setting_that_is_not_known_is_named_with_its_line_wherever_the_layer_s
     odd += ' top: "l"\n\n relu_param < negative_slope: 0.5, engine: CAFFE; >}],\n'
     text = "name: '{' # a comment {\n" + inputs(1, 4, 5, 6) + odd
     prototxt, _ = write_pair(tmp_path, text, {"l": []})
-    (found,) = answer(import_model(prototxt, tmp_path / "out").model, data=X).values()
-    np.testing.assert_allclose(found, np.maximum(X, 0), rtol=1e-6)
+    (actual,) = answer(import_model(prototxt, tmp_path / "out").model, data=X).values()
+    np.testing.assert_allclose(actual, np.maximum(X, 0), rtol=1e-6)
     prototxt.write_text(text.replace("engine: CAFFE", "speed: 2"))
     with pytest.raises(ModelError, match=r'line 7: .*"speed"'):
         import_model(prototxt, tmp_path / "out")

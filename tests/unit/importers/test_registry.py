@@ -38,7 +38,7 @@ def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind:
 
 
 @pytest.mark.parametrize(
-    ("there", "given", "told"),
+    ("there", "given", "message"),
     [
         ([], "nothing.keras", "can't be read"),
         ([], "nothing", "no such file or folder"),
@@ -51,10 +51,10 @@ def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind:
     ],
 )
 def test_what_can_t_be_imported_is_said_before_a_toolchain_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], given: str, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], given: str, message: str
 ) -> None:
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         import_model(touch(tmp_path, *there) / given, tmp_path / "out")
     assert not (tmp_path / "cache").exists()
 

@@ -62,9 +62,9 @@ def held(folder: Path, way: str, out: Path, options: ImportOptions | None = None
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_small_network_answers_as_keras_does(small: Path, tmp_path: Path, way: str) -> None:
-    found = held(small, way, tmp_path)
+    actual = held(small, way, tmp_path)
     with np.load(small / "answers.npz") as arrays:
-        np.testing.assert_allclose(found, arrays["answer"], atol=1e-6)
+        np.testing.assert_allclose(actual, arrays["answer"], atol=1e-6)
 
 
 @pytest.mark.large
@@ -76,36 +76,36 @@ def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: P
     )
     with np.load(tmp_path / "answers.npz") as arrays:
         feed, expected = arrays["feed"], arrays["answer"]
-    found = [held(tmp_path, way, tmp_path / "imported") for way in WAYS]
+    actual = [held(tmp_path, way, tmp_path / "imported") for way in WAYS]
     if network == "open_nsfw":
         with Runner.open(importers.read(nsfw_model_path), REFERENCE_TARGET) as runner:
-            found += runner.infer(feed).values()
+            actual += runner.infer(feed).values()
     else:
         assert np.ptp(expected, axis=0).max() > 0.02  # Else a network that answers all pictures alike would pass.
-    for one in (expected, *found):
-        assert max(float(np.abs(one - other).max()) for other in found) < 1e-5
+    for one in (expected, *actual):
+        assert max(float(np.abs(one - other).max()) for other in actual) < 1e-5
 
 
 @pytest.fixture(scope="module")
-def kept(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImportedModel, Path]:
+def saved(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ImportedModel, Path]:
     """The checkpoint, imported, and the frozen graph that was kept."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = tmp_path_factory.mktemp("saved")
     file = folder / "below" / "frozen.pb"
     return import_model(small / "checkpoint" / "network.ckpt", folder, ImportOptions(keep=file)), file
 
 
 def test_the_frozen_graph_that_is_kept_is_folded_and_is_the_network(
-    small: Path, kept: tuple[ImportedModel, Path], tmp_path: Path
+    small: Path, saved: tuple[ImportedModel, Path], tmp_path: Path
 ) -> None:
-    first, file = kept
+    first, file = saved
     assert any("18 nodes" in note for note in first.notes)  # No batch normalization is left.
     again = import_model(file, tmp_path)
     with np.load(small / "answers.npz") as arrays:
         np.testing.assert_allclose(answers(again, arrays["feed"]), arrays["answer"], atol=1e-6)
 
 
-def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, kept: tuple[ImportedModel, Path]) -> None:
-    path = kept[0].model.path
+def test_an_answer_that_isn_t_the_framework_s_is_refused(small: Path, saved: tuple[ImportedModel, Path]) -> None:
+    path = saved[0].model.path
     graph = onnx.load(path).graph
     with np.load(small / "answers.npz") as arrays:
         feed, answer = arrays["feed"], arrays["answer"]
@@ -152,7 +152,7 @@ def test_a_network_of_keras_2_is_read_by_keras_2(odd: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("file", "told", "hint"),
+    ("file", "message", "hint"),
     [
         ("lambda.keras", "Lambda layer", "--trust"),
         ("lambda.h5", "Lambda layer", "--trust"),
@@ -163,9 +163,9 @@ def test_a_network_of_keras_2_is_read_by_keras_2(odd: Path, tmp_path: Path) -> N
     ],
 )
 def test_what_runs_code_or_lacks_something_is_refused(
-    odd: Path, tmp_path: Path, file: str, told: str, hint: str
+    odd: Path, tmp_path: Path, file: str, message: str, hint: str
 ) -> None:
-    with pytest.raises(ModelError, match=told) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         import_model(odd / file, tmp_path)
     assert hint in caught.value.hint
 
@@ -197,8 +197,8 @@ def test_the_command_says_what_it_chose(small: Path, tmp_path: Path) -> None:
         env=os.environ | {"COLUMNS": "240"},
     )
     assert done.returncode == 0, done.stderr
-    for told in ("TensorFlow 1 checkpoint", "picture: float32 [N, 32, 32, 3]", "opset", "relative", "kept.pb"):
-        assert told in done.stderr
+    for message in ("TensorFlow 1 checkpoint", "picture: float32 [N, 32, 32, 3]", "opset", "relative", "kept.pb"):
+        assert message in done.stderr
     assert importers.read(tmp_path / "out.onnx").format == "onnx"
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 2

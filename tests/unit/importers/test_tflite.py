@@ -41,7 +41,7 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         (spec(side=3), r"float32 \[3, 3, 3\].*takes float32 \[1, 2, 2, 3\]"),
         (spec(labels=3), "3 labels"),
@@ -49,8 +49,8 @@ def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
     ],
     ids=["size", "labels", "name"],
 )
-def test_a_spec_for_another_network_is_refused(tmp_path: Path, given: Spec, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_a_spec_for_another_network_is_refused(tmp_path: Path, given: Spec, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         importers.read(network(tmp_path / "net.tflite"), given)
 
 
@@ -80,8 +80,8 @@ def test_every_precision_becomes_the_same_network_in_float32(tmp_path: Path, kin
     np.testing.assert_allclose(scores, expected(pictures(5)), atol=1e-5 if kind == "float32" else STEPS["scores"][0])
 
 
-@pytest.mark.parametrize(("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", "Betainc")])
-def test_operators_without_onnx_are_named(tmp_path: Path, kind: Kind, told: str) -> None:
+@pytest.mark.parametrize(("kind", "message"), [("custom", "custom operators Frobnicate"), ("select", "Betainc")])
+def test_operators_without_onnx_are_named(tmp_path: Path, kind: Kind, message: str) -> None:
     need("tensorflow")
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         import_model(network(tmp_path / "net.tflite", kind), tmp_path / "out")

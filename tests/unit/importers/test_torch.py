@@ -45,9 +45,9 @@ def check(imported: ImportedModel, folder: Path) -> None:
     assert imported.parity.worst.relative < 1e-4, str(imported.parity)
     with np.load(folder / "answers.npz") as arrays:
         pictures, expected = arrays["pictures"], arrays["answer"]
-    found = answers(imported, np.concatenate([pictures, pictures[:1]]))
+    actual = answers(imported, np.concatenate([pictures, pictures[:1]]))
     scale = float(np.sqrt(np.mean(expected**2)))
-    np.testing.assert_allclose(found, np.concatenate([expected, expected[:1]]), rtol=1e-4, atol=1e-4 * scale)
+    np.testing.assert_allclose(actual, np.concatenate([expected, expected[:1]]), rtol=1e-4, atol=1e-4 * scale)
 
 
 @pytest.fixture(scope="module")

@@ -43,13 +43,13 @@ def lenet_tensors() -> Tensors:
 
 
 def lenet(t: Tensors, x: Array) -> Array:
-    for place in ("1", "2"):
-        x = np.maximum(convolved(x, t[f"conv{place}.weight"]) + t[f"conv{place}.bias"].reshape(-1, 1, 1), 0)
+    for index in ("1", "2"):
+        x = np.maximum(convolved(x, t[f"conv{index}.weight"]) + t[f"conv{index}.bias"].reshape(-1, 1, 1), 0)
         x = x.reshape(*x.shape[:2], x.shape[2] // 2, 2, x.shape[3] // 2, 2).mean(axis=(3, 5))
     x = x.reshape(len(x), -1)
-    for place in ("1", "2", "3"):
-        x = x @ t[f"fc{place}.weight"].T + t[f"fc{place}.bias"]
-        x = np.maximum(x, 0) if place != "3" else x
+    for index in ("1", "2", "3"):
+        x = x @ t[f"fc{index}.weight"].T + t[f"fc{index}.bias"]
+        x = np.maximum(x, 0) if index != "3" else x
     powers = np.exp(x - x.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
@@ -72,9 +72,9 @@ def resnet(t: Tensors, x: Array, blocks: tuple[int, ...], *, bottleneck: bool) -
             name, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
             strides = [1, stride, 1] if bottleneck else [stride, 1]
             y = x
-            for place, step in enumerate(strides, 1):
-                y = normed(y, f"{name}.conv{place}", f"{name}.bn{place}", step)
-                y = np.maximum(y, 0) if place < len(strides) else y
+            for index, step in enumerate(strides, 1):
+                y = normed(y, f"{name}.conv{index}", f"{name}.bn{index}", step)
+                y = np.maximum(y, 0) if index < len(strides) else y
             beside = (
                 normed(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
                 if f"{name}.downsample.0.weight" in t
@@ -120,7 +120,7 @@ GOOD = "2\na 2 3f800000 40000000\nb 1 00000000\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "its first line is '', expected the number of tensors"),
         ("a 2 3f800000", "expected the number of tensors"),
@@ -136,9 +136,9 @@ GOOD = "2\na 2 3f800000 40000000\nb 1 00000000\n"
         (GOOD, "match no known network: a, b"),
     ],
 )
-def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str, told: str) -> None:
+def test_a_damaged_file_is_told_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "net.wts").write_text(text, encoding="latin-1")
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         import_model(tmp_path / "net.wts", tmp_path / "out")
 
 

@@ -31,10 +31,10 @@ def threads() -> list[str]:
 def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, batch: int | None) -> None:
     listed = pictures(tmp_path, 10) * 3
     with slow(tmp_path, {0: 0.1, 3: 0.05}, cores=cores) as predictor:
-        found = list(predictor.predict_many(listed, batch=batch))
+        actual = list(predictor.predict_many(listed, batch=batch))
         alone = [predictor.predict(path) for path in listed[:10]] * 3
-    assert [one.path for one in found] == listed
-    for one, expected in zip(found, alone, strict=True):
+    assert [one.path for one in actual] == listed
+    for one, expected in zip(actual, alone, strict=True):
         assert one.answer is not None
         assert one.answer.row()["scores"] == pytest.approx(expected.row()["scores"], abs=1e-6)
     assert not threads()
@@ -51,8 +51,8 @@ def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_failed_batch_is_tried_picture_by_picture(tmp_path: Path) -> None:
     with slow(tmp_path, cores=1, failing=frozenset({0, 2})) as predictor:
-        found = list(predictor.predict_many(pictures(tmp_path, 4), batch=4))
-    assert sorted(one.error or "" for one in found) == ["", "", "", "a planted failure"]
+        actual = list(predictor.predict_many(pictures(tmp_path, 4), batch=4))
+    assert sorted(one.error or "" for one in actual) == ["", "", "", "a planted failure"]
 
 
 def test_the_caller_s_error_comes_after_the_answers(tmp_path: Path) -> None:
@@ -70,9 +70,9 @@ def test_the_caller_s_error_comes_after_the_answers(tmp_path: Path) -> None:
 def test_a_mistake_in_a_thread_is_raised_in_the_caller_s(tmp_path: Path) -> None:
     class Mistaken(SlowPredictor):
         def runner(self, objective: Objective) -> Runner:
-            made = super().runner(objective)
+            result = super().runner(objective)
             self.session._inner = None  # type: ignore[assignment]  # The next call finds nothing to call.
-            return made
+            return result
 
     with slow(tmp_path) as predictor:
         predictor.__class__ = Mistaken
@@ -141,8 +141,8 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
 
     with slow(tmp_path) as predictor:
         predictor.__class__ = Late
-        found = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
-    assert all(one.answer is not None for one in found)
+        actual = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
+    assert all(one.answer is not None for one in actual)
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
 
 
@@ -168,8 +168,8 @@ def test_a_session_with_fewer_streams_than_cores_leaves_the_cores_to_others(
 
         monkeypatch.setattr(runner, "infer", arriving)
         monkeypatch.setattr(predictor.session, "run", held)
-        found = list(predictor.predict_many(pictures(tmp_path, 4), batch=1))
-    assert [one.error for one in found] == [None] * 4
+        actual = list(predictor.predict_many(pictures(tmp_path, 4), batch=1))
+    assert [one.error for one in actual] == [None] * 4
 
 
 @pytest.mark.parametrize(("slow_from", "at_once"), [(0.002, range(3, 5)), (10.0, range(1, 3))])

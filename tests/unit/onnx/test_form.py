@@ -103,10 +103,10 @@ def test_no_damage_gets_through_as_another_error(tmp_path: Path) -> None:
     file = tmp_path / "damaged.onnx"
     chance = random.Random(0)
     answers: set[str] = set()
-    for place in range(0, len(whole), 7):
+    for index in range(0, len(whole), 7):
         damaged = bytearray(whole)
-        damaged[place] = chance.randrange(256)
-        for content in (bytes(damaged), whole[:place]):
+        damaged[index] = chance.randrange(256)
+        for content in (bytes(damaged), whole[:index]):
             file.write_bytes(content)
             try:
                 answers.add(form_of(file))

@@ -81,10 +81,10 @@ def test_the_first_convolution_is_found_behind_a_quantized_picture() -> None:
         helper.make_node("DequantizeLinear", ["x_q", "scale", "zero"], ["x_dq"]),
         helper.make_node("Conv", ["x_dq", "w"], ["y"]),
     ]
-    found = first_convolution(network(nodes, constants), "x")
-    assert found is not None
-    assert found.source == "x"
-    np.testing.assert_array_equal(found.weights, constants["w"])
+    actual = first_convolution(network(nodes, constants), "x")
+    assert actual is not None
+    assert actual.source == "x"
+    np.testing.assert_array_equal(actual.weights, constants["w"])
     assert first_convolution(network(nodes, constants), "other") is None
 
 

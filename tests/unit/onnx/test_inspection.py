@@ -50,13 +50,13 @@ def look(
 
 
 def test_a_trained_network(nsfw_model_path: Path) -> None:
-    found = inspect(read(nsfw_model_path))
-    assert found.inputs == (Value("input:0", "float32", ("unk__653", 224, 224, 3)),)
-    assert found.outputs == (Value("outputs", "float32", ("unk__654", 2)),)
-    assert (found.opsets, found.ir_version, found.producer) == ({"ai.onnx": 9}, 4, "tf2onnx 1.8.4")
-    assert list(found.operators.items())[:3] == [("Conv", 53), ("Relu", 49), ("Add", 17)]
-    assert found.bytes == nsfw_model_path.stat().st_size
-    assert found.uncounted == {}
+    actual = inspect(read(nsfw_model_path))
+    assert actual.inputs == (Value("input:0", "float32", ("unk__653", 224, 224, 3)),)
+    assert actual.outputs == (Value("outputs", "float32", ("unk__654", 2)),)
+    assert (actual.opsets, actual.ir_version, actual.producer) == ({"ai.onnx": 9}, 4, "tf2onnx 1.8.4")
+    assert list(actual.operators.items())[:3] == [("Conv", 53), ("Relu", 49), ("Add", 17)]
+    assert actual.bytes == nsfw_model_path.stat().st_size
+    assert actual.uncounted == {}
 
 
 def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path) -> None:
@@ -83,12 +83,12 @@ def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path
         stored[node.input[1]].size * (math.prod(outputs[node.output[0]].shape[2:]) if node.op_type == "Conv" else 1)
         for node in products
     )
-    found = inspect(read(nsfw_model_path))
-    assert found.macs == macs
+    actual = inspect(read(nsfw_model_path))
+    assert actual.macs == macs
     assert macs == pytest.approx(1.07e9, rel=0.01)
-    assert 2.0 * macs < found.flops < 2.02 * macs
-    assert found.parameters == sum(one.size for one in stored.values())
-    assert found.parameter_bytes == {
+    assert 2.0 * macs < actual.flops < 2.02 * macs
+    assert actual.parameters == sum(one.size for one in stored.values())
+    assert actual.parameter_bytes == {
         "float32": sum(one.nbytes for one in stored.values() if one.dtype == np.float32),
         "int64": 48,
     }
@@ -112,17 +112,17 @@ def test_a_small_network_by_hand(tmp_path: Path) -> None:
         weights("w3", 10, 8),
         weights("b3", 10),
     ]
-    found = look(tmp_path / "m.onnx", nodes, stored, gives=2)
+    actual = look(tmp_path / "m.onnx", nodes, stored, gives=2)
     conv1 = 16 * 16 * 8 * (3 * 3 * 3)
     depthwise = 16 * 16 * 8 * (3 * 3)
     gemm = 10 * 8
-    assert found.macs == conv1 + depthwise + gemm
+    assert actual.macs == conv1 + depthwise + gemm
     simple = (
         (16 * 16 * 8) + (16 * 16 * 8) + (8 * 8 * 8 * 4) + (8 * 8 * 8) + 10 + 5 * 10
     )  # bias, ReLU, max, mean, bias, softmax
-    assert found.flops == 2 * found.macs + simple
-    assert found.parameters == 8 * 27 + 8 + 8 * 9 + 80 + 10
-    assert found.uncounted == {}
+    assert actual.flops == 2 * actual.macs + simple
+    assert actual.parameters == 8 * 27 + 8 + 8 * 9 + 80 + 10
+    assert actual.uncounted == {}
 
 
 @pytest.mark.parametrize(
@@ -139,16 +139,16 @@ def test_a_small_network_by_hand(tmp_path: Path) -> None:
 def test_each_kind_of_arithmetic(
     tmp_path: Path, nodes: Sequence[Any], stored: Sequence[Any], macs: int, others: int
 ) -> None:
-    found = look(tmp_path / "m.onnx", nodes, stored)
-    assert (found.macs, found.flops, found.uncounted) == (macs, 2 * macs + others, {})
+    actual = look(tmp_path / "m.onnx", nodes, stored)
+    assert (actual.macs, actual.flops, actual.uncounted) == (macs, 2 * macs + others, {})
 
 
 def test_what_cannot_be_counted_is_listed_and_never_silently_nothing(tmp_path: Path) -> None:
-    found = look(
+    actual = look(
         tmp_path / "m.onnx", [helper.make_node("LRN", ["x"], ["l"], size=3), helper.make_node("Relu", ["l"], ["y"])]
     )
-    assert found.uncounted == {"LRN": 1}
-    assert found.flops == 3 * 32 * 32
+    assert actual.uncounted == {"LRN": 1}
+    assert actual.flops == 3 * 32 * 32
     free = look(
         tmp_path / "m.onnx",
         [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Relu", ["c"], ["y"])],
@@ -168,28 +168,28 @@ def test_the_arithmetic_inside_functions_is_counted(tmp_path: Path) -> None:
     proto = onnx.load(tmp_path / "m.onnx")
     proto.functions.append(function)
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
-    found = inspect(read(tmp_path / "m.onnx"))
-    assert (found.flops, found.uncounted) == (3 * 32 * 32, {})
+    actual = inspect(read(tmp_path / "m.onnx"))
+    assert (actual.flops, actual.uncounted) == (3 * 32 * 32, {})
 
 
 def test_parameters_of_narrow_dtypes_and_constants_are_counted(tmp_path: Path) -> None:
     four_bits = helper.make_tensor("q", TensorProto.INT4, [5], [1, 2, 3, 4, 5])
     constant = helper.make_node("Constant", [], ["k"], value=weights("k", 3, 1, 1))
-    found = look(tmp_path / "m.onnx", [constant, helper.make_node("Mul", ["x", "k"], ["y"])], [four_bits], opset=21)
-    assert found.parameter_counts == {"int4": 5, "float32": 3}
-    assert found.parameter_bytes == {"float32": 12, "int4": 3}
-    assert found.parameters == 8
+    actual = look(tmp_path / "m.onnx", [constant, helper.make_node("Mul", ["x", "k"], ["y"])], [four_bits], opset=21)
+    assert actual.parameter_counts == {"int4": 5, "float32": 3}
+    assert actual.parameter_bytes == {"float32": 12, "int4": 3}
+    assert actual.parameters == 8
 
 
 def test_external_files_and_json(tmp_path: Path) -> None:
     look(tmp_path / "m.onnx", [helper.make_node("Conv", ["x", "w"], ["y"])], [weights("w", 4, 3, 3, 3)])
     proto = onnx.load(tmp_path / "m.onnx")
     onnx.save_model(proto, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
-    found = inspect(read(tmp_path / "m.onnx"))
-    assert found.external_files == ("w.bin",)
-    assert found.bytes == (tmp_path / "m.onnx").stat().st_size + 4 * 27 * 4
-    assert found.macs == 30 * 30 * 4 * 27
-    plain = json.loads(json.dumps(found.to_dict()))
+    actual = inspect(read(tmp_path / "m.onnx"))
+    assert actual.external_files == ("w.bin",)
+    assert actual.bytes == (tmp_path / "m.onnx").stat().st_size + 4 * 27 * 4
+    assert actual.macs == 30 * 30 * 4 * 27
+    plain = json.loads(json.dumps(actual.to_dict()))
     assert plain["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 3, 32, 32]}]
     assert plain["operators"] == {"Conv": 1}
 

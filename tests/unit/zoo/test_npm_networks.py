@@ -36,21 +36,21 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_damaged_network_is_noticed_and_made_again(nsfwjs: Path, cache: Path) -> None:
-    kept = zoo.cached_file(zoo.card(NAME).source)
-    assert kept.is_relative_to(cache)
-    shutil.copytree(nsfwjs.parent, kept.parent)
+    saved = zoo.cached_file(zoo.card(NAME).source)
+    assert saved.is_relative_to(cache)
+    shutil.copytree(nsfwjs.parent, saved.parent)
     originals = Path(str(nsfwjs).partition(f"{os.sep}models{os.sep}")[0]) / "npm"
     shutil.copytree(originals / "nsfwjs-4.3.0", cache / "npm" / "nsfwjs-4.3.0")
-    assert fetch.path(NAME) == kept
-    damaged = bytearray(kept.read_bytes())
+    assert fetch.path(NAME) == saved
+    damaged = bytearray(saved.read_bytes())
     damaged[5000] ^= 1
-    kept.write_bytes(damaged)
+    saved.write_bytes(damaged)
     with pytest.raises(ModelError, match="damaged: its SHA-256"):
         fetch.path(NAME)
     assert (
         fetch.fetch(NAME).read_bytes() == nsfwjs.read_bytes()
     )  # out of the files that npm gave, which are still there
-    assert fetch.path(NAME) == kept
+    assert fetch.path(NAME) == saved
 
 
 def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
