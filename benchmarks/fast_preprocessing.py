@@ -66,8 +66,8 @@ class Row:
 
 def cases() -> list[Case]:
     """Return all rows, in the order of the table."""
-    found = [Case(f"decode {name}", [], name.lower()) for name in ("JPEG", "PNG", "WebP")]
-    found.append(
+    listed = [Case(f"decode {name}", [], name.lower()) for name in ("JPEG", "PNG", "WebP")]
+    listed.append(
         Case(
             "decode JPEG, dct fast, plain upsampling",
             [{"step": "decode", "dct": "fast", "upsampling": "plain"}],
@@ -78,8 +78,8 @@ def cases() -> list[Case]:
         for size, word in ((256, "shrink"), (700, "grow")):
             step = {"step": "resize", "convention": convention, "filter": name, "width": size, "height": size, **more}
             noted = "".join(f", {value if key == 'coordinates' else 'anti-aliased'}" for key, value in more.items())
-            found.append(Case(f"resize, {convention} {name}{noted}, {word}", [step]))
-    found += [
+            listed.append(Case(f"resize, {convention} {name}{noted}, {word}", [step]))
+    listed += [
         Case(f"jpeg {subsampling}", [{"step": "jpeg", "subsampling": subsampling}], "small")
         for subsampling in ("4:4:4", "4:2:2", "4:2:0")
     ]
@@ -90,7 +90,7 @@ def cases() -> list[Case]:
         {"step": "mean", "values": [0.485, 0.456, 0.406]},
         {"step": "std", "values": [0.229, 0.224, 0.225]},
     ]
-    found += [
+    listed += [
         Case("jpeg 4:2:0, in BGR", [{"step": "jpeg"}, bgr], "small"),
         Case("crop", [crop], "small"),
         Case("tail: BGR, mean", [bgr, mean], "small"),
@@ -98,21 +98,21 @@ def cases() -> list[Case]:
         Case("open_nsfw, end to end", _card("open_nsfw"), "jpeg"),
         Case("open_nsfw_tf, end to end", _card("open_nsfw_tf"), "jpeg"),
     ]
-    return found
+    return listed
 
 
 def _resizes() -> list[tuple[str, str, dict[str, Any]]]:
     filters = ("nearest", "bilinear", "bicubic", "lanczos", "area")
-    found: list[tuple[str, str, dict[str, Any]]] = [
+    result: list[tuple[str, str, dict[str, Any]]] = [
         (convention, name, {}) for convention in ("pillow", "opencv", "tensorflow") for name in filters
     ]
-    found += [("tensorflow", "bilinear", {"antialias": True})]
-    found += [
+    result += [("tensorflow", "bilinear", {"antialias": True})]
+    result += [
         ("tensorflow", name, {"coordinates": kind})
         for name in ("nearest", "bilinear")
         for kind in ("align_corners", "asymmetric")
     ]
-    return found
+    return result
 
 
 def _card(name: str) -> Steps:
@@ -128,13 +128,13 @@ def measure(case: Case, photos: Sequence[bytes], rounds: int) -> Row:
     largest = 0.0
     means: list[float] = []
     ratios: list[float] = []
-    for place, photo in enumerate(photos):
+    for index, photo in enumerate(photos):
         given = _inputs(case.starts, photo, preprocessors[1])
         runs = [_runner(preprocessor, value) for preprocessor, value in zip(preprocessors, given, strict=True)]
         difference = np.abs(as_array(runs[0]()).astype(np.float64) - as_array(runs[1]()))
         largest = max(largest, float(difference.max()))
         means.append(float(difference.mean()))
-        if place < TIMED and rounds:
+        if index < TIMED and rounds:
             ratios.append(_ratio(runs[0], runs[1], rounds))
     return Row(case.name, largest, float(np.mean(means)), float(np.median(ratios)) if ratios else float("nan"))
 
@@ -173,22 +173,22 @@ def _ratio(reference: Callable[[], Array], fast: Callable[[], Array], rounds: in
     """Return the reference's time over the fast one's: the best of some rounds each, measured in turns."""
     best = [float("inf"), float("inf")]
     for _ in range(rounds):
-        for place, run in enumerate((reference, fast)):
+        for index, run in enumerate((reference, fast)):
             start = time.perf_counter()
             run()
-            best[place] = min(best[place], time.perf_counter() - start)
+            best[index] = min(best[index], time.perf_counter() - start)
     return best[0] / best[1]
 
 
 def load(folder: Path, limit: int) -> list[bytes]:
     """Return the folder's colour JPEG files, by name."""
-    found = []
+    result = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in {".jpg", ".jpeg"}:
             with Image.open(path) as image:
                 if image.format == "JPEG" and image.mode == "RGB":
-                    found.append(path.read_bytes())
-    return found[:limit]
+                    result.append(path.read_bytes())
+    return result[:limit]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -208,7 +208,7 @@ def write(page: Path, name: str, text: str) -> None:
     old = page.read_text(encoding="utf-8")
     if not pattern.search(old):
         raise SystemExit(f"{page} has no markers for '{name}'")
-    page.write_text(pattern.sub(lambda found: f"{found[1]}{text}\n{found[2]}", old), encoding="utf-8")
+    page.write_text(pattern.sub(lambda result: f"{result[1]}{text}\n{result[2]}", old), encoding="utf-8")
 
 
 def main() -> None:

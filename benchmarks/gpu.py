@@ -77,7 +77,7 @@ def main() -> None:
     tensors = np.stack([preprocessor(read(Path(path))) for path in find_images([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]
     with Runner.open(model, Target("onnxruntime")) as runner:
-        wanted = next(iter(runner.infer(judge).values()))
+        expected = next(iter(runner.infer(judge).values()))
     rows = []
     with tempfile.TemporaryDirectory(prefix="plimsoll-gpu-") as folder:
         for offer in (
@@ -88,7 +88,7 @@ def main() -> None:
             row = (
                 Row(str(offer.target), "not run", offer.missing)
                 if offer.missing
-                else measured(model, offer.target, calibrate, (judge, wanted), Path(folder))
+                else measured(model, offer.target, calibrate, (judge, expected), Path(folder))
             )
             rows.append(row)
             print(
@@ -96,7 +96,7 @@ def main() -> None:
                 flush=True,
             )
     facts = {
-        "gpus": [str(one) for one in gpu.gpus()],
+        "gpus": [str(device) for device in gpu.gpus()],
         "machine": host.describe(),
         "versions": versions(),
         "images": len(judge),
@@ -113,15 +113,15 @@ def main() -> None:
 def measured(model: Model, target: Target, calibrate: Pictures, judged: tuple[Pictures, Pictures], folder: Path) -> Row:
     """Build, compare and time one target."""
     row = Row(str(target), "failed")
-    place = folder / str(target).replace(":", "-")
-    place.mkdir()
+    target_folder = folder / str(target).replace(":", "-")
+    target_folder.mkdir()
     started = time.perf_counter()
     try:
-        built = prepared(model, target, calibrate, place)
+        built = prepared(model, target, calibrate, target_folder)
         with Runner.open(built, target, plan=PLAN) as runner:
             row.build_s = round(time.perf_counter() - started, 1)
-            found = np.concatenate([next(iter(runner.infer(part).values())) for part in np.array_split(judged[0], 3)])
-            row.deviation = float(np.abs(found - judged[1]).max())
+            outputs = np.concatenate([next(iter(runner.infer(part).values())) for part in np.array_split(judged[0], 3)])
+            row.deviation = float(np.abs(outputs - judged[1]).max())
             row.milliseconds = {batch: round(1000 * milliseconds(runner, judged[0], batch), 3) for batch in BATCHES}
     except PlimsollError as error:
         row.reason = str(error)
@@ -192,13 +192,13 @@ def versions() -> dict[str, str]:
     """Return the runtimes' versions, of those that are installed."""
     from importlib import metadata
 
-    found = {}
+    result = {}
     for name in ("torch", "triton", "onnxruntime-gpu", "onnxruntime", "tensorrt", "tensorrt-cu13", "tensorrt-cu12"):
         try:
-            found[name] = metadata.version(name)
+            result[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return result
 
 
 def table(rows: list[Row]) -> str:

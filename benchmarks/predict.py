@@ -54,7 +54,7 @@ def run(command: list[str], listed: Path, out: Path) -> Run:
 def listing(photos: list[Path], count: int, folder: Path) -> Path:
     """Write a list of `count` photos, repeating them as needed."""
     file = folder / f"{count}.txt"
-    file.write_text("".join(f"{photos[place % len(photos)]}\n" for place in range(count)))
+    file.write_text("".join(f"{photos[index % len(photos)]}\n" for index in range(count)))
     return file
 
 
@@ -83,9 +83,9 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
             abs(float(str(a["score"])) - float(str(b["score"])))
             for a, b in zip(runs["plain loop"][0].rows, mine[0].rows, strict=True)
         )
-        rate = len(photos) / statistics.median(one.seconds for one in mine)
+        rate = len(photos) / statistics.median(measured.seconds for measured in mine)
         ratio = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})"
-        print(f"{name:12} {rate:9.1f}  {ratio:44} {max(one.peak_mb for one in mine):8.0f}  {deviation:.2g}")
+        print(f"{name:12} {rate:9.1f}  {ratio:44} {max(measured.peak_mb for measured in mine):8.0f}  {deviation:.2g}")
 
 
 def memory(photos: list[Path], folder: Path) -> None:

@@ -80,7 +80,7 @@ class Candidate:
     def scores(self) -> Array:
         """Return every judged picture's score."""
         return np.array(
-            [self.answer(self.pictures[place : place + 1])[0, 1] for place in range(len(self.pictures))], np.float64
+            [self.answer(self.pictures[index : index + 1])[0, 1] for index in range(len(self.pictures))], np.float64
         )
 
     def measure(self, seconds: float) -> Round:
@@ -92,8 +92,8 @@ class Candidate:
 
 def _endless(pictures: Array) -> Iterator[Array]:
     while True:
-        for place in range(len(pictures)):
-            yield pictures[place : place + 1]
+        for index in range(len(pictures)):
+            yield pictures[index : index + 1]
 
 
 def in_lanes(name: str, model: Model, target: str, pictures: Array, streams: int) -> Candidate:
@@ -107,14 +107,14 @@ def in_lanes(name: str, model: Model, target: str, pictures: Array, streams: int
     def serve(source: Iterator[Array], stop: Callable[[], bool]) -> int:
         counts, lock = [0] * streams, threading.Lock()
 
-        def lane(place: int) -> None:
+        def stream(number: int) -> None:
             while not stop():
                 with lock:
                     batch = next(source)
                 answer(batch)
-                counts[place] += 1
+                counts[number] += 1
 
-        threads = [threading.Thread(target=lane, args=(place,)) for place in range(streams)]
+        threads = [threading.Thread(target=stream, args=(index,)) for index in range(streams)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -163,7 +163,7 @@ class Bench:
     folder: Path
     streams: int
 
-    def place(self, name: str) -> Path:
+    def subfolder(self, name: str) -> Path:
         """Return a new folder."""
         path = self.folder / name
         path.mkdir()
@@ -175,10 +175,10 @@ class Bench:
         for runtime in ("onnxruntime", "openvino"):
             target = Target(runtime, "cpu", "int8")
             for word, model, pictures in (("", self.model, self.pictures), (", folded", self.whole, self.bytes)):
-                made = quantize.static(
-                    model, table, self.place(f"ours-{runtime}{word}"), StaticOptions.for_target(target)
+                quantized = quantize.static(
+                    model, table, self.subfolder(f"ours-{runtime}{word}"), StaticOptions.for_target(target)
                 )
-                yield in_lanes(f"Plimsoll, {runtime}{word}", made, str(target), pictures, self.streams)
+                yield in_lanes(f"Plimsoll, {runtime}{word}", quantized, str(target), pictures, self.streams)
 
     def onnx_runtimes(self) -> Iterator[Candidate]:
         """Quantize with ONNX Runtime's quantizer, as its documentation has it."""
@@ -188,12 +188,12 @@ class Bench:
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
             def __init__(self, pictures: Array) -> None:
-                self.source = iter([pictures[place : place + 1] for place in range(len(pictures))])
+                self.source = iter([pictures[index : index + 1] for index in range(len(pictures))])
 
             def get_next(self) -> dict[str, Array] | None:
                 return {INPUT: picture} if (picture := next(self.source, None)) is not None else None
 
-        folder = self.place("onnxruntime")
+        folder = self.subfolder("onnxruntime")
         raised = load.raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
         quant_pre_process(
             str(raised.path),
@@ -218,7 +218,7 @@ class Bench:
 
         for word, preset in (("", None), (", mixed", nncf.QuantizationPreset.MIXED)):
             source = nncf.Dataset(
-                [self.calibration[place : place + 1] for place in range(len(self.calibration))],
+                [self.calibration[index : index + 1] for index in range(len(self.calibration))],
                 lambda picture: {INPUT: picture},
             )
             network = nncf.quantize(openvino.Core().read_model(str(self.model.path)), source, preset=preset)
@@ -265,15 +265,18 @@ def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], trut
         " | logit, rms |"
     )
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    rates = {name: [one.rate for one in row] for name, row in rounds.items()}
-    times = {name: [one.processor for one in row] for name, row in rounds.items()}
-    for one in candidates:
-        cells = [f"{estimate(rates[one.name]).median:.0f}", *(_ratio(rates, other, one.name) for other in OURS)]
-        cells += [f"{1e3 * estimate(times[one.name]).median:.2f}", _ratio(times, OURS[1], one.name)]
-        scores = one.scores()
+    rates = {name: [run.rate for run in row] for name, row in rounds.items()}
+    times = {name: [run.processor for run in row] for name, row in rounds.items()}
+    for candidate in candidates:
+        cells = [
+            f"{estimate(rates[candidate.name]).median:.0f}",
+            *(_ratio(rates, other, candidate.name) for other in OURS),
+        ]
+        cells += [f"{1e3 * estimate(times[candidate.name]).median:.2f}", _ratio(times, OURS[1], candidate.name)]
+        scores = candidate.scores()
         deviation, logit = np.abs(scores - truth), _logits(scores) - _logits(truth)
         cells += [f"{deviation.max():.4f}", f"{deviation.mean():.5f}", f"{np.sqrt(np.square(logit).mean()):.3f}"]
-        print(f"| {one.name} | {' | '.join(cells)} |", flush=True)
+        print(f"| {candidate.name} | {' | '.join(cells)} |", flush=True)
 
 
 def _ratio(values: dict[str, list[float]], other: str, name: str) -> str:
@@ -296,8 +299,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="plimsoll-quantizers-") as temporary:
         bench = prepared(options, Path(temporary))
         candidates = [
-            in_lanes(f"float32, {one}", bench.model, f"{one}:cpu:float32", bench.pictures, options.streams)
-            for one in ("onnxruntime", "openvino")
+            in_lanes(f"float32, {run}", bench.model, f"{run}:cpu:float32", bench.pictures, options.streams)
+            for run in ("onnxruntime", "openvino")
         ]
         truth = candidates[0].scores()
         # OpenVINO was imported by Plimsoll first, without its telemetry.
@@ -306,13 +309,13 @@ def main() -> None:
             candidates += bench.nncfs()
         else:
             print("NNCF is left out: it is not installed (pip install nncf)", file=sys.stderr)
-        for one in candidates:
-            one.measure(options.seconds)
-        rounds: dict[str, list[Round]] = {one.name: [] for one in candidates}
+        for candidate in candidates:
+            candidate.measure(options.seconds)
+        rounds: dict[str, list[Round]] = {candidate.name: [] for candidate in candidates}
         order = np.random.default_rng(1)
         for _ in range(options.rounds):
-            for place in order.permutation(len(candidates)):
-                rounds[candidates[place].name].append(candidates[place].measure(options.seconds))
+            for index in order.permutation(len(candidates)):
+                rounds[candidates[index].name].append(candidates[index].measure(options.seconds))
         print(
             f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs"
             f" calibrated ({options.calibrator}),"

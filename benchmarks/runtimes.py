@@ -52,19 +52,21 @@ class Candidate:
 
 def candidates(int8: Path | None, settings: list[str]) -> list[Candidate]:
     """List what is compared, the one that all are compared with first."""
-    found = [("float32", Model(fetch.fetch("open_nsfw"), "onnx"))] + ([("int8", Model(int8, "onnx"))] if int8 else [])
+    networks = [("float32", Model(fetch.fetch("open_nsfw"), "onnx"))] + (
+        [("int8", Model(int8, "onnx"))] if int8 else []
+    )
     plain = [
         Candidate(Target(runtime, "cpu", precision), model)
-        for precision, model in found
+        for precision, model in networks
         for runtime in ("onnxruntime", "openvino")
     ]
     extra = []
     for setting in settings:
         runtime, _, rest = setting.partition(":")
         extra += [
-            Candidate(one.target, one.model, dict([rest.split("=", 1)]))
-            for one in plain
-            if one.target.runtime == runtime
+            Candidate(case.target, case.model, dict([rest.split("=", 1)]))
+            for case in plain
+            if case.target.runtime == runtime
         ]
     return plain + extra
 
@@ -90,16 +92,16 @@ def milliseconds(runner: Runner, batch: int, streams: int, seconds: float) -> fl
 
 def compare(compared: list[Candidate], plan: ThreadPlan, batches: list[int], rounds: int, seconds: float) -> None:
     """Measure every batch size under one plan and print a line for each candidate."""
-    runners = [Runner.open(one.model, one.target, plan=plan, options=one.options) for one in compared]
+    runners = [Runner.open(case.model, case.target, plan=plan, options=case.options) for case in compared]
     for batch in batches:
         for runner in runners:
             milliseconds(runner, batch, plan.streams, seconds / 2)
         times = [[milliseconds(runner, batch, plan.streams, seconds) for runner in runners] for _ in range(rounds)]
-        for place, one in enumerate(compared):
-            mine = [row[place] for row in times]
-            ratios = sorted(row[0] / row[place] for row in times)
+        for index, case in enumerate(compared):
+            mine = [row[index] for row in times]
+            ratios = sorted(row[0] / row[index] for row in times)
             print(
-                f"{plan.streams} x {plan.threads:<4} {batch:>5}  {one.name:36} {statistics.median(mine):7.2f}"
+                f"{plan.streams} x {plan.threads:<4} {batch:>5}  {case.name:36} {statistics.median(mine):7.2f}"
                 f" {min(mine):7.2f}   {statistics.median(ratios):5.2f} ({ratios[0]:.2f} … {ratios[-1]:.2f})",
                 flush=True,
             )

@@ -71,16 +71,16 @@ def main() -> None:
     arguments = parser.parse_args()
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
     tensorflow = importlib.import_module("tensorflow")
-    found: dict[str, dict[str, str]] = {}
+    hashes: dict[str, dict[str, str]] = {}
     for path in sorted(arguments.photos.glob("*.jpg")):
         arrays = stages(tensorflow, path.read_bytes())
-        found[path.name] = digests(arrays)
+        hashes[path.name] = digests(arrays)
         if arguments.arrays:
             arguments.arrays.mkdir(parents=True, exist_ok=True)
             np.savez_compressed(arguments.arrays / f"{path.stem}.npz", **arrays)
-    text = json.dumps({"made_with": f"TensorFlow {tensorflow.__version__}", "photos": found}, indent=1)
+    text = json.dumps({"made_with": f"TensorFlow {tensorflow.__version__}", "photos": hashes}, indent=1)
     arguments.out.write_text(text + "\n", encoding="utf-8")
-    print(f"TensorFlow {tensorflow.__version__}: {len(found)} photos")
+    print(f"TensorFlow {tensorflow.__version__}: {len(hashes)} photos")
 
 
 if __name__ == "__main__":

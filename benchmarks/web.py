@@ -82,12 +82,15 @@ def step_rows(photos: Sequence[Path], folder: Path) -> Iterator[str]:
         )
         files = [_given(case, photo, folder) for photo in photos]
         differences = []
-        for file, found in zip(files, tensors([(spec, file) for file in files], folder), strict=True):
-            assert not isinstance(found, str), f"{case.name}, {file.name}: {found}"
-            differences.append(np.abs(Preprocessor(spec)(file).astype(np.float64) - found))
-        largest, mean = max(one.max() for one in differences), np.mean([one.mean() for one in differences])
+        for file, answer in zip(files, tensors([(spec, file) for file in files], folder), strict=True):
+            assert not isinstance(answer, str), f"{case.name}, {file.name}: {answer}"
+            differences.append(np.abs(Preprocessor(spec)(file).astype(np.float64) - answer))
+        largest, mean = (
+            max(difference.max() for difference in differences),
+            np.mean([difference.mean() for difference in differences]),
+        )
         yield (
-            f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(one.any()) for one in differences)} of"
+            f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(difference.any()) for difference in differences)} of"
             f" {len(photos)} |"
         )
 
@@ -126,14 +129,14 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
     files: dict[str, Path] = {}
     outputs, scores = [], []
     with Runner.open(model, Target("onnxruntime", "cpu", precision)) as runner:
-        for place, photo in enumerate(photos):
+        for index, photo in enumerate(photos):
             tensor = preprocessor(photo)
-            tensor.tofile(str(folder / f"{place}.bin"))
-            found = runner.infer(tensor[np.newaxis])
-            outputs.append(list(found.values()))
-            scores.append(task.decode(found)[0].row()["score"])
-            files |= {f"_pictures/{place}": photo, f"_tensors/{place}": folder / f"{place}.bin"}
-    named = [[f"/_pictures/{place}", f"/_tensors/{place}"] for place in range(len(photos))]
+            tensor.tofile(str(folder / f"{index}.bin"))
+            answer = runner.infer(tensor[np.newaxis])
+            outputs.append(list(answer.values()))
+            scores.append(task.decode(answer)[0].row()["score"])
+            files |= {f"_pictures/{index}": photo, f"_tensors/{index}": folder / f"{index}.bin"}
+    named = [[f"/_pictures/{index}", f"/_tensors/{index}"] for index in range(len(photos))]
     rows: list[dict[str, Any]] = chromium.run(
         _PROGRAM.replace("PICTURES", json.dumps(named)), package, files, seconds=900
     )
@@ -143,8 +146,8 @@ def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -
             score,
             row["largest"],
             max(
-                float(np.abs(np.ravel(wanted) - np.asarray(given, np.float64)).max())
-                for wanted, given in zip(output, row["network"], strict=True)
+                float(np.abs(np.ravel(expected) - np.asarray(given, np.float64)).max())
+                for expected, given in zip(output, row["network"], strict=True)
             ),
             abs(score - row["score"]),
             sum(row["milliseconds"].values()),
@@ -160,9 +163,9 @@ def score_rows(float32: Sequence[Scored], int8: Sequence[Scored]) -> Iterator[st
         " end |"
     )
     yield "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    for one, other in zip(float32, int8, strict=True):
-        cells = [f"{row.python:.4f} | {row.network:.1g} | {row.end_to_end:.1g}" for row in (one, other)]
-        yield f"| {one.name} | {cells[0]} | {cells[1]} |"
+    for first, other in zip(float32, int8, strict=True):
+        cells = [f"{row.python:.4f} | {row.network:.1g} | {row.end_to_end:.1g}" for row in (first, other)]
+        yield f"| {first.name} | {cells[0]} | {cells[1]} |"
     worst = [max(getattr(row, name) for row in rows) for rows in (float32, int8) for name in ("network", "end_to_end")]
     yield f"| **the largest** | | **{worst[0]:.1g}** | **{worst[1]:.1g}** | | **{worst[2]:.1g}** | **{worst[3]:.1g}** |"
 
@@ -206,13 +209,13 @@ def main() -> None:
         quantized = replace(
             convert(opened.model, candidate, [str(photo) for photo in photos], folder / "int8"), spec=opened.model.spec
         )
-        found = [scored(opened.model, "float32", photos, folder), scored(quantized, "int8", photos, folder)]
+        answer = [scored(opened.model, "float32", photos, folder), scored(quantized, "int8", photos, folder)]
         tables = {
-            "scores": score_rows(*found),
+            "scores": score_rows(*answer),
             "formats": other_formats(opened.model, photos, folder),
             "steps": step_rows(photos, folder),
         }
-        for rows, precision in zip(found, ("float32", "int8"), strict=True):
+        for rows, precision in zip(answer, ("float32", "int8"), strict=True):
             differing = sum(row.largest > 0 for row in rows)
             print(
                 f"{precision}: {statistics.median(row.milliseconds for row in rows):.0f} ms a photograph (median),"

@@ -97,18 +97,18 @@ def shown(default: object) -> str:
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"
     if isinstance(default, (list, tuple)):
-        return "`[" + ", ".join(f'"{one}"' if isinstance(one, str) else f"{one:g}" for one in default) + "]`"
+        return "`[" + ", ".join(f'"{item}"' if isinstance(item, str) else f"{item:g}" for item in default) + "]`"
     return f'`"{default}"`' if isinstance(default, str) else f"`{default:g}`"
 
 
 def kind(value: dict[str, Any]) -> str:
     """Return in a few words what a key takes."""
     if "anyOf" in value:
-        return " or ".join(kind(one) for one in value["anyOf"] if one.get("type") != "null")
+        return " or ".join(kind(item) for item in value["anyOf"] if item.get("type") != "null")
     if "const" in value:
         return shown(value["const"])
     if "enum" in value:
-        return " ".join(shown(one) for one in value["enum"])
+        return " ".join(shown(item) for item in value["enum"])
     if value.get("type") == "array":
         if "prefixItems" in value:
             return f"list of {len(value['prefixItems'])}: {kind(value['prefixItems'][0])}"

@@ -37,12 +37,12 @@ _SMALLEST_WINDOW = 500
 
 def browser() -> str:
     """Return the path of Chromium; exits with a hint where there is none."""
-    found = next(
+    executable = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
-    if found is None:
+    if executable is None:
         sys.exit("Chromium is not installed; on Debian: apt-get install chromium")
-    return found
+    return executable
 
 
 def chromium(page: Path, scheme: str, *options: str) -> None:

@@ -33,8 +33,8 @@ def main() -> None:
 def outcome(case: ElementTree.Element) -> tuple[str, str]:
     """Return `ok`, `failed` or `not run`, and why."""
     for kind, word in (("skipped", "not run"), ("failure", "failed"), ("error", "failed")):
-        if (found := case.find(kind)) is not None:
-            text = found.get("message", "")
+        if (match := case.find(kind)) is not None:
+            text = match.get("message", "")
             return word, re.sub(r"(?<=\s)/\S+/", "", " ".join(text.split()))[:300]
     return "ok", ""
 
@@ -56,7 +56,9 @@ def page(results: dict[tuple[str, str], tuple[str, str]]) -> str:
                 cells.append("ok" if word == "ok" else "–")
                 if word == "not run":
                     missing.setdefault(
-                        target if len({results.get((one, target), ("", ""))[0] for one in sources}) == 1 else source,
+                        target
+                        if len({results.get((reader, target), ("", ""))[0] for reader in sources}) == 1
+                        else source,
                         why,
                     )
         rows.append(f"| `{target}` | {' | '.join(cells)} |")

@@ -42,7 +42,7 @@ export default async function run() {
 def shoot(package: Path, pictures: list[Path], scheme: str, view: tuple[int, int, float]) -> Image.Image:
     """Return a picture of the package's page after it has answered the pictures."""
     width, height, scale = view
-    files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
+    files = {f"_pictures/{index}": picture for index, picture in enumerate(pictures)}
     named = [[f"/{address}", picture.name] for address, picture in files.items()]
     program = (
         _DROP.replace("WIDTH", str(width))

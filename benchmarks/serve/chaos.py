@@ -80,7 +80,7 @@ async def run_scenario(testbed: Testbed, scenario: Scenario, amount: float) -> d
     ]
     result = {
         "seconds": round(took, 1),
-        "answers_a_second": round(testbed.outcome.asked / took, 1),
+        "answers_a_second": round(testbed.outcome.requests / took, 1),
         "traffic": testbed.outcome.to_dict(),
         "details": details,
     }

@@ -107,7 +107,7 @@ def _in_parts(pictures: Sequence[bytes]) -> bytes:
 class Outcome:
     """What came of many questions."""
 
-    asked: int = 0
+    requests: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
     """Answers by status, and requests without one by `unanswered` or `late`."""
     problems: Counter[str] = field(default_factory=Counter)
@@ -179,7 +179,7 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data; of what is wrong the first twenty."""
         return {
-            "asked": self.asked,
+            "requests": self.requests,
             "statuses": dict(self.statuses),
             "problems": dict(self.problems),
             "pictures": self.pictures,

@@ -123,7 +123,7 @@ async def drain(testbed: Testbed, seconds: float) -> dict[str, Any]:
     readiness: list[int] = []
     async with testbed.load():
         await asyncio.sleep(seconds)
-        asked_before, terminated = testbed.outcome.asked, time.monotonic()
+        requests_before, terminated = testbed.outcome.requests, time.monotonic()
         os.kill(testbed.web, signal.SIGTERM)
         while testbed.running.process.poll() is None and time.monotonic() < terminated + 60:
             try:
@@ -139,8 +139,8 @@ async def drain(testbed: Testbed, seconds: float) -> dict[str, Any]:
     if first_not_ready is None:
         testbed.outcome.wrong.append("readiness was never off before the end")
     return {
-        "asked_before": asked_before,
-        "asked_after_sigterm": testbed.outcome.asked - asked_before,
+        "requests_before": requests_before,
+        "requests_after_sigterm": testbed.outcome.requests - requests_before,
         "seconds_to_the_end": round(took, 1),
         "exit_code": code,
         "not_ready_answers": readiness.count(503),

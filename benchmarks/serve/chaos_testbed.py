@@ -104,7 +104,7 @@ class Testbed:
 
     async def ask(self, connection: Connection, question: Question) -> None:
         """Ask a question and judge its answer."""
-        self.outcome.asked += 1
+        self.outcome.requests += 1
         sent = time.monotonic()
         try:
             response = await patiently(connection.ask(question.request), PATIENCE)

@@ -93,12 +93,12 @@ class Generator:
         while (due := due + draw.expovariate(rate)) < started + seconds:
             if (wait := due - time.perf_counter()) > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(self._one(due, free))
+            task = asyncio.create_task(self._send(due, free))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
 
-    async def _one(self, due: float, free: asyncio.Semaphore) -> None:
+    async def _send(self, due: float, free: asyncio.Semaphore) -> None:
         async with free:
             self.traffic.late = max(self.traffic.late, 1e3 * (time.perf_counter() - due))
             await self.ask(due)

@@ -96,8 +96,12 @@ def test_the_errors_docstring_draws_the_whole_tree() -> None:
 
     lines = [line.strip("│├└─ ").split() for line in (errors.__doc__ or "").splitlines()]
     drawn = {line[0].partition("(")[0]: line[-2:] for line in lines if len(line) >= 3}
-    classes = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, errors.PlimsollError)]
+    classes = [
+        member
+        for member in vars(errors).values()
+        if isinstance(member, type) and issubclass(member, errors.PlimsollError)
+    ]
     assert len(classes) >= 12
-    for one in classes:
-        if one is not errors.PlimsollError:
-            assert drawn[one.__name__] == [str(one.exit_code), str(one.http_status)]
+    for error_class in classes:
+        if error_class is not errors.PlimsollError:
+            assert drawn[error_class.__name__] == [str(error_class.exit_code), str(error_class.http_status)]

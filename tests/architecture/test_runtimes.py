@@ -300,28 +300,28 @@ def test_no_runtime_is_named_outside_its_folder() -> None:
     names = names_of_runtimes() - COMMON - FRAMEWORKS - EVALUATOR
     assert {"openvino", "litert", "mnn", "ncnn", "tensorrt"} <= names
     pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
-    found = {name: line.strip() for name, line in lines_elsewhere() if pattern.search(line)}
-    assert {name: line for name, line in found.items() if not name.startswith(tuple(ELSEWHERE))} == {}
-    unused = [allowed for allowed in ELSEWHERE if not any(name.startswith(allowed) for name in found)]
+    lines = {name: line.strip() for name, line in lines_elsewhere() if pattern.search(line)}
+    assert {name: line for name, line in lines.items() if not name.startswith(tuple(ELSEWHERE))} == {}
+    unused = [allowed for allowed in ELSEWHERE if not any(name.startswith(allowed) for name in lines)]
     assert not unused, "allowed for nothing"
 
 
 def test_the_evaluator_of_the_reference_is_named_in_code_only_where_it_evaluates() -> None:
     """Its name in targets, in strings and imports; prose may explain what was measured with it."""
     pattern = re.compile(r"\bonnxruntime\b")
-    found = {
+    lines = {
         name: line.strip()
         for name, line in lines_elsewhere()
         if pattern.search(line) and re.search(r'(?<!")"(?!"")', line)
     }
-    assert {name: line for name, line in found.items() if name not in EVALUATOR_IN_CODE} == {}
-    assert EVALUATOR_IN_CODE.keys() <= found.keys(), "allowed for nothing"
+    assert {name: line for name, line in lines.items() if name not in EVALUATOR_IN_CODE} == {}
+    assert EVALUATOR_IN_CODE.keys() <= lines.keys(), "allowed for nothing"
 
 
 def test_the_reference_s_target_is_written_once() -> None:
     pattern = re.compile(r'Target\(\s*"onnxruntime"')
-    found = [(name, line) for name, line in lines_elsewhere() if pattern.search(line) and ">>>" not in line]
-    assert [name for name, _ in found] == ["core/target.py"]
+    lines = [(name, line) for name, line in lines_elsewhere() if pattern.search(line) and ">>>" not in line]
+    assert [name for name, _ in lines] == ["core/target.py"]
 
 
 def facts(name: str) -> dict[str, Any]:

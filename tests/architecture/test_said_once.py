@@ -32,7 +32,7 @@ def test_it_stands_in_one_place(fact: str) -> None:
 
 
 def test_the_patterns_find_what_they_are_for() -> None:
-    found = {
+    examples = {
         "a file is read within a limit": "data = stream.read(MAX_BYTES + 1)",
         "a file is hashed": 'hashlib.file_digest(stream, "sha256")',
         "pydantic's errors become words": "error.errors(include_url=False)",
@@ -41,5 +41,5 @@ def test_the_patterns_find_what_they_are_for() -> None:
         "an option takes a target": 'typer.Option("--target", help="…")',
         "an option takes the preprocessing": 'typer.Option(\n    "--preprocessing-a")',
     }
-    assert found.keys() == PLACES.keys()
-    assert all(re.search(PLACES[fact][0], text) for fact, text in found.items())
+    assert examples.keys() == PLACES.keys()
+    assert all(re.search(PLACES[fact][0], text) for fact, text in examples.items())

@@ -76,14 +76,14 @@ def test_a_hostile_description_is_refused(tmp_path: Path, text: str | bytes) -> 
 
 
 def test_a_chain_of_layers_takes_time_in_proportion(tmp_path: Path) -> None:
-    text = TEXT + "".join(layer(f"n{place}", "ReLU", "c", "c") for place in range(5000))
+    text = TEXT + "".join(layer(f"n{index}", "ReLU", "c", "c") for index in range(5000))
     started = time.perf_counter()
     attempt(tmp_path, text)
     assert time.perf_counter() - started < 60
 
 
 def test_layers_that_multiply_sizes_end(tmp_path: Path) -> None:
-    doubling = "".join(layer(f"d{place}", "Concat", "c c", "c") for place in range(64))
+    doubling = "".join(layer(f"d{index}", "Concat", "c c", "c") for index in range(64))
     with pytest.raises(ModelError, match="its output would have the shape"):
         attempt(tmp_path, TEXT + doubling)
 
@@ -121,9 +121,9 @@ def test_hostile_weights_are_refused(tmp_path: Path, weights: bytes) -> None:
 
 def test_damaged_bytes_anywhere_end_in_words(tmp_path: Path) -> None:
     chance = random.Random(5)
-    for place in range(300):
+    for index in range(300):
         text, weights = bytearray(TEXT.encode()), bytearray(WEIGHTS)
-        damaged = text if place % 2 else weights
+        damaged = text if index % 2 else weights
         for _ in range(chance.randint(1, 4)):
             damaged[chance.randrange(len(damaged))] = chance.randrange(256)
         try:

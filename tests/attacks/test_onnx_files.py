@@ -185,18 +185,18 @@ def _in_subgraph(tensor: Any) -> Any:
     return helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch)
 
 
-def _hide(model: Any, place: str, tensor: Any) -> None:
+def _hide(model: Any, where: str, tensor: Any) -> None:
     graph = model.graph
-    if place == "attribute":
+    if where == "attribute":
         graph.node.append(_in_attribute(tensor))
-    elif place == "subgraph":
+    elif where == "subgraph":
         graph.node.append(_in_subgraph(tensor))
-    elif place == "subgraph of a subgraph":
+    elif where == "subgraph of a subgraph":
         inner = helper.make_graph([_in_subgraph(tensor)], "i", [], [])
         graph.node.append(helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=inner))
-    elif place == "sparse":
+    elif where == "sparse":
         graph.sparse_initializer.add(values=tensor, dims=[4])
-    elif place == "function":
+    elif where == "function":
         model.functions.append(
             helper.make_function("own", "F", ["a"], ["k"], [_in_attribute(tensor)], [helper.make_opsetid("", 17)])
         )
@@ -204,14 +204,14 @@ def _hide(model: Any, place: str, tensor: Any) -> None:
         model.training_info.add().algorithm.initializer.append(tensor)
 
 
-@pytest.mark.parametrize("place", ["attribute", "subgraph", "subgraph of a subgraph", "sparse", "function", "training"])
+@pytest.mark.parametrize("where", ["attribute", "subgraph", "subgraph of a subgraph", "sparse", "function", "training"])
 @pytest.mark.parametrize("marked", [True, False], ids=["external", "entries alone"])
-def test_a_path_outside_is_found_wherever_it_hides(folder: Path, place: str, marked: bool) -> None:
+def test_a_path_outside_is_found_wherever_it_hides(folder: Path, where: str, marked: bool) -> None:
     tensor = external("../secret.bin")
     if not marked:
         tensor.ClearField("data_location")
     model = build(numpy_helper.from_array(np.zeros(4, np.float32), "w"))
-    _hide(model, place, tensor)
+    _hide(model, where, tensor)
     (folder / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"the weights of 'w' are in '\.\./secret\.bin'"):
         read(folder / "m.onnx")
@@ -257,16 +257,16 @@ def look(path: Path, data: bytes) -> bool:
 def mutated(data: bytes, random_: random.Random) -> bytes:
     out = bytearray(data)
     for _ in range(random_.choice([1, 1, 2, 4])):
-        place = random_.randrange(len(out))
+        index = random_.randrange(len(out))
         match random_.randrange(4):
             case 0:
-                out[place] ^= 1 << random_.randrange(8)
+                out[index] ^= 1 << random_.randrange(8)
             case 1:
-                out[place] = random_.randrange(256)
+                out[index] = random_.randrange(256)
             case 2:
-                del out[place : place + random_.randrange(1, 9)]
+                del out[index : index + random_.randrange(1, 9)]
             case _:
-                out[place:place] = random_.randbytes(random_.randrange(1, 9))
+                out[index:index] = random_.randbytes(random_.randrange(1, 9))
     return bytes(out)
 
 
@@ -319,15 +319,15 @@ def functions(count: int, calls: Sequence[int]) -> Any:
     model = ModelProto()
     model.CopyFrom(build(numpy_helper.from_array(np.zeros(4, np.float32), "w")))
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
-    for place in range(count):
+    for index in range(count):
         names = ["a", *(f"t{number}" for number in range(len(calls) - 1)), "z"]
         nodes = [
             helper.make_node("Relu", [before], [after])
-            if place + step >= count
-            else helper.make_node(f"F{place + step}", [before], [after], domain="own")
+            if index + step >= count
+            else helper.make_node(f"F{index + step}", [before], [after], domain="own")
             for step, before, after in zip(calls, names, names[1:], strict=False)
         ]
-        model.functions.append(helper.make_function("own", f"F{place}", ["a"], ["z"], nodes, opsets))
+        model.functions.append(helper.make_function("own", f"F{index}", ["a"], ["z"], nodes, opsets))
     model.graph.node[0].CopyFrom(helper.make_node("F0", ["x"], ["y"], domain="own"))
     model.opset_import.append(helper.make_opsetid("own", 1))
     return model

@@ -45,10 +45,10 @@ def half_open(source: str) -> Iterator[str]:
 
 
 def test_no_pattern_leaves_out_a_newline_at_the_end() -> None:
-    found = {
+    result = {
         file.name: list(half_open(file.read_text("utf-8"))) for file in Path(plimsoll.__file__).parent.rglob("*.py")
     }
-    assert {name: patterns for name, patterns in found.items() if patterns} == {}
+    assert {name: patterns for name, patterns in result.items() if patterns} == {}
 
 
 @pytest.mark.parametrize(

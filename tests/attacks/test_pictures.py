@@ -226,40 +226,40 @@ def run_attack(name: str, argument: str) -> dict[str, Any]:
     command = [sys.executable, __file__, name, argument]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, f"{' '.join(command[1:])} ended with {done.returncode}\n{done.stderr[-3000:]}"
-    found: dict[str, Any] = json.loads(done.stdout)
-    assert found["peak"] < GIGABYTE, f"{found['peak'] / 1e6:.0f} MB"
-    return found
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert result["peak"] < GIGABYTE, f"{result['peak'] / 1e6:.0f} MB"
+    return result
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_mutated_pictures(name: str) -> None:
-    found = run_attack("mutate", name)
-    assert found["answered"] + found["refused"] == MUTATIONS * 6
-    assert found["answered"] > 20, "the mutations hit nothing but headers"
-    assert found["refused"] > 100
-    assert found["slowest"] < 60
-    assert found["peak"] < GIGABYTE / 2
+    outcome = run_attack("mutate", name)
+    assert outcome["answered"] + outcome["refused"] == MUTATIONS * 6
+    assert outcome["answered"] > 20, "the mutations hit nothing but headers"
+    assert outcome["refused"] > 100
+    assert outcome["slowest"] < 60
+    assert outcome["peak"] < GIGABYTE / 2
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_truncated_pictures(name: str) -> None:
-    found = run_attack("truncate", name)
-    assert found["refused"] > 200
-    assert found["answered"] > 0 or name in {"webp", "webp_lossless", "tiff"}
-    assert found["peak"] < GIGABYTE / 4
+    outcome = run_attack("truncate", name)
+    assert outcome["refused"] > 200
+    assert outcome["answered"] > 0 or name in {"webp", "webp_lossless", "tiff"}
+    assert outcome["peak"] < GIGABYTE / 4
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_claim_of_more_pixels_than_the_limit(name: str) -> None:
-    found = run_attack("claim", name)
-    assert found["refused"] == 2
-    assert found["peak"] < GIGABYTE / 4
+    outcome = run_attack("claim", name)
+    assert outcome["refused"] == 2
+    assert outcome["peak"] < GIGABYTE / 4
 
 
 def test_bombs_in_png_chunks() -> None:
-    found = run_attack("bombs", "")
-    assert found["slowest"] < 60
-    assert found["peak"] < GIGABYTE / 2
+    outcome = run_attack("bombs", "")
+    assert outcome["slowest"] < 60
+    assert outcome["peak"] < GIGABYTE / 2
 
 
 @pytest.fixture(scope="module")
@@ -294,8 +294,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     ],
 )
 def test_fifty_megapixels_stay_below_a_gigabyte(name: str, preprocessing: str, large: dict[str, Path]) -> None:
-    found = run_attack("decoded", f"{preprocessing}:{large[name]}")
-    assert found["answered"] == 1
+    outcome = run_attack("decoded", f"{preprocessing}:{large[name]}")
+    assert outcome["answered"] == 1
 
 
 if __name__ == "__main__":

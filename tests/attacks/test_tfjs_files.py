@@ -38,8 +38,8 @@ def changed(folder: Path, change: Any) -> Path:
 
 def test_what_minifiers_write_is_read() -> None:
     text = 'var a;m.exports={a:!0,b:!1,"c":[.5,-1e3,0x10,1.,],d:void 0,\'e\':"x\\u0041\\n\\\'",f:`t`,1:-Infinity,};//'
-    found = javascript.exported(text, "m")
-    assert found == {
+    result = javascript.exported(text, "m")
+    assert result == {
         "a": True,
         "b": False,
         "c": [0.5, -1000.0, 16, 1.0],
@@ -137,14 +137,14 @@ def test_models_within_models_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [3, 20_000])
 def test_a_graph_that_reads_itself_is_refused(tmp_path: Path, size: int) -> None:
-    nodes = [placeholder("x", -1, 4), *(node(f"n{place}", "Relu", f"n{(place + 1) % size}") for place in range(size))]
+    nodes = [placeholder("x", -1, 4), *(node(f"n{index}", "Relu", f"n{(index + 1) % size}") for index in range(size))]
     with pytest.raises(ModelError, match="read each other"):
         import_model(write(tmp_path, graph(nodes, {}), {"a": normal(1)}, "graph-model"), tmp_path / "out")
 
 
 def test_a_long_chain_that_is_listed_backwards_is_read_in_time(tmp_path: Path) -> None:
     size = 3000
-    chain = [node(f"n{place}", "Relu", f"n{place - 1}" if place else "x") for place in reversed(range(size))]
+    chain = [node(f"n{index}", "Relu", f"n{index - 1}" if index else "x") for index in reversed(range(size))]
     started = time.perf_counter()
     import_model(
         write(tmp_path, graph([*chain, placeholder("x", -1, 4)], {}), {"a": normal(1)}, "graph-model"), tmp_path / "out"

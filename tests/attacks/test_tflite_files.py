@@ -35,8 +35,8 @@ def attempt(folder: Path, content: bytes) -> str:
 
 
 def test_a_file_that_was_cut_off_anywhere_is_refused_or_read(tmp_path: Path, honest: bytes) -> None:
-    told = {attempt(tmp_path, honest[:length]) for length in range(0, len(honest), 3)}
-    assert any("damaged" in one for one in told)
+    messages = {attempt(tmp_path, honest[:length]) for length in range(0, len(honest), 3)}
+    assert any("damaged" in message for message in messages)
 
 
 def test_bytes_changed_at_random_are_refused_or_read(tmp_path: Path, honest: bytes) -> None:
@@ -79,7 +79,7 @@ def _vector(builder: Any, offsets: list[int]) -> int:
 
 
 def test_a_list_that_claims_to_be_longer_than_the_file_is_refused(tmp_path: Path, honest: bytes) -> None:
-    for place in range(8, len(honest) - 4, 4):
+    for index in range(8, len(honest) - 4, 4):
         content = bytearray(honest)
-        content[place : place + 4] = struct.pack("<I", 0x7FFFFFF0)
+        content[index : index + 4] = struct.pack("<I", 0x7FFFFFF0)
         attempt(tmp_path, bytes(content))

@@ -36,8 +36,8 @@ def test_random_damage_is_decoded_or_refused(awkward: Path, tmp_path: Path) -> N
         file = tmp_path / f"{number}"
         file.write_bytes(data)
         jobs.append((decode(truncated=chance.choice(("error", "fill"))), file))
-    found = tensors(jobs, tmp_path)
-    refused = [one for one in found if isinstance(one, str)]
+    answers = tensors(jobs, tmp_path)
+    refused = [answer for answer in answers if isinstance(answer, str)]
     assert 40 < len(refused) < 200
     assert all(len(words) < 300 for words in refused)
 

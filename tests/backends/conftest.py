@@ -34,26 +34,26 @@ def pictures() -> Callable[[int], NDArray[np.float32]]:
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     """Build a network for a target, with a calibration where that needs one; each network once, since a conversion
     takes seconds."""
-    kept: dict[tuple[str, Target], Model] = {}
+    stored: dict[tuple[str, Target], Model] = {}
 
-    def made(model: Model, target: Target) -> Model:
+    def build_cached(model: Model, target: Target) -> Model:
         backend = backends.get(target.runtime)
         key = (model.sha256, target)
-        if key not in kept:
+        if key not in stored:
             folder = tmp_path_factory.mktemp(target.runtime)
             calibrated = _calibrated(model, folder) if backend.takes_calibration(target) else None
             built = backend.build(model, target, folder, calibrated)
             if built is model:
                 return model
-            kept[key] = built
-        return kept[key]
+            stored[key] = built
+        return stored[key]
 
-    return made
+    return build_cached
 
 
 def _calibrated(model: Model, folder: Path) -> CalibrationData:
     """Calibrate a network that takes pictures `[N, 5, 6, 3]`."""
-    if [one.name for one in load.inputs(load.read(model.path).proto.graph)] != ["picture"]:
+    if [tensor.name for tensor in load.inputs(load.read(model.path).proto.graph)] != ["picture"]:
         pytest.skip("networks of one input are calibrated")
     random = np.random.default_rng(11)
     tensors = 1 - random.random((200, 1, 1, 3), np.float32) * random.random((200, 5, 6, 3), np.float32)

@@ -54,7 +54,9 @@ FORMS: tuple[OnnxForm, ...] = ("float32", "float16", "qdq", "dynamic")
 @pytest.fixture(params=TARGETS, ids=str)
 def target(request: pytest.FixtureRequest) -> Target:
     assert isinstance(request.param, Target)
-    offer = next(one for one in backends.get(request.param.runtime).targets() if one.target == request.param)
+    offer = next(
+        available for available in backends.get(request.param.runtime).targets() if available.target == request.param
+    )
     if offer.toolchain:
         need(offer.toolchain)
     return request.param
@@ -130,9 +132,9 @@ def test_an_output_outlives_the_next_call_and_the_session(
     batch = pictures(2)
     with Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner:
         first = runner.infer(batch)["scores"]
-        kept = first.copy()
+        stored = first.copy()
         runner.infer(1 - batch)
-    np.testing.assert_array_equal(first, kept)
+    np.testing.assert_array_equal(first, stored)
 
 
 def test_a_view_that_is_not_contiguous_counts_like_its_copy(
@@ -199,10 +201,10 @@ def test_it_is_loaded_in_one_thread_and_used_and_closed_in_others(
     target: Target, form: OnnxForm, built: Built, tmp_path: Path, pictures: Pictures
 ) -> None:
     batch = pictures(2)
-    with ThreadPoolExecutor(1) as one, ThreadPoolExecutor(1) as other:
-        runner = one.submit(Runner.open, built(network(tmp_path / "net.onnx", form=form)), target).result()
+    with ThreadPoolExecutor(1) as loading, ThreadPoolExecutor(1) as other:
+        runner = loading.submit(Runner.open, built(network(tmp_path / "net.onnx", form=form)), target).result()
         answer = other.submit(runner.infer, batch).result()
-        one.submit(runner.close).result()
+        loading.submit(runner.close).result()
     np.testing.assert_allclose(answer["scores"], expected(batch), atol=tolerance(target))
 
 
@@ -223,7 +225,7 @@ def test_not_a_number_stays_not_a_number(target: Target, form: OnnxForm, built: 
 
 
 @pytest.mark.parametrize(
-    ("feeds", "told"),
+    ("feeds", "message"),
     [
         ({"picture": np.zeros((1, 5, 6, 3), np.uint8)}, "uint8"),
         ({"picture": np.zeros((1, 3, 5, 6), np.float32)}, r"\[[N1], 5, 6, 3\]"),
@@ -235,11 +237,11 @@ def test_not_a_number_stays_not_a_number(target: Target, form: OnnxForm, built: 
     ids=["dtype", "shape", "rank", "empty", "name", "none"],
 )
 def test_what_does_not_fit_is_said(
-    target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], told: str
+    target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], message: str
 ) -> None:
     with (
         Runner.open(built(network(tmp_path / "net.onnx", form=form)), target) as runner,
-        pytest.raises(InputError, match=told),
+        pytest.raises(InputError, match=message),
     ):
         runner.run(feeds)
 

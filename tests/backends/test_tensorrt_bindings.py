@@ -86,8 +86,8 @@ def run(environment: dict[str, str], *command: str) -> str:
 
 
 def test_the_list_is_what_the_bindings_have(generation: int, bindings: dict[str, str]) -> None:
-    found = json.loads(run(bindings, str(STANDIN / "surface.py")))
-    assert found == json.loads((STANDIN / f"{generation}.json").read_text())
+    outputs = json.loads(run(bindings, str(STANDIN / "surface.py")))
+    assert outputs == json.loads((STANDIN / f"{generation}.json").read_text())
 
 
 def test_our_subclasses_are_accepted(bindings: dict[str, str]) -> None:

@@ -53,17 +53,17 @@ def test_every_operator_does_what_onnx_says() -> None:
 
     passed: Counter[str] = Counter()
     failed, refused = [], []
-    for name, model, given, wanted in _cases(set(OPERATORS)):
+    for name, model, given, answers in _cases(set(OPERATORS)):
         kinds = {node.op_type for node in model.graph.node}
         try:
-            _check(model, kinds, given, wanted)
+            _check(model, kinds, given, answers)
         except BuildError:
             refused.append(name)
         except (AssertionError, RuntimeError, TypeError, KeyError, IndexError) as error:
             failed.append(f"{name}: {error}"[:300])
         else:
             passed.update(kinds)
-    assert [one for one in failed if not KNOWN_GAPS.search(one.partition(":")[0])] == []
+    assert [failure for failure in failed if not KNOWN_GAPS.search(failure.partition(":")[0])] == []
     assert set(OPERATORS) - set(passed) == set()
     assert len(refused) < sum(passed.values()) / 10
 
@@ -79,18 +79,19 @@ def _cases(known: set[str]) -> Any:
         model = case.model if case.model is not None else onnx.load(Path(case.model_dir) / "model.onnx")
         if any(node.domain or node.op_type not in known for node in model.graph.node):
             continue
-        for given, wanted in case.data_sets or _stored(Path(case.model_dir), model):
-            values = [*given, *wanted]
+        for given, answers in case.data_sets or _stored(Path(case.model_dir), model):
+            values = [*given, *answers]
             if all(
-                isinstance(one, (np.ndarray, np.generic)) and np.asarray(one).dtype.kind not in "OUSc" for one in values
+                isinstance(value, (np.ndarray, np.generic)) and np.asarray(value).dtype.kind not in "OUSc"
+                for value in values
             ):
-                yield case.name, model, given, wanted
+                yield case.name, model, given, answers
 
 
 def _stored(folder: Path, model: Any) -> Any:
     for data in sorted(folder.glob("test_data_set_*")):
         sides = (("input", model.graph.input), ("output", model.graph.output))
-        yield tuple([_read(data / f"{side}_{place}.pb") for place in range(len(values))] for side, values in sides)
+        yield tuple([_read(data / f"{side}_{index}.pb") for index in range(len(values))] for side, values in sides)
 
 
 def _read(file: Path) -> Any:
@@ -102,24 +103,24 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _check(model: Any, kinds: set[str], given: list[Any], wanted: list[Any]) -> None:
+def _check(model: Any, kinds: set[str], given: list[Any], answers: list[Any]) -> None:
     import torch
 
     from plimsoll.backends.torch.graph import OnnxModule
 
     proto = onnx.ModelProto.FromString(model.SerializeToString())
     fed = []
-    for place, (value, info) in enumerate(zip(given, proto.graph.input, strict=False)):
+    for index, (value, info) in enumerate(zip(given, proto.graph.input, strict=False)):
         array = np.asarray(value)
-        if kinds & FROM_NUMBERS_ALONE or (place and (array.dtype.kind in "iu" or kinds & DECIDES_BY_FLOATS)):
+        if kinds & FROM_NUMBERS_ALONE or (index and (array.dtype.kind in "iu" or kinds & DECIDES_BY_FLOATS)):
             proto.graph.initializer.append(numpy_helper.from_array(array, info.name))
         else:
             fed.append(torch.from_numpy(np.array(array)))
     module = OnnxModule(proto)
     module.eval()
-    for found, right in zip(module(*fed), wanted, strict=True):
-        assert tuple(found.shape) == right.shape
-        np.testing.assert_allclose(found.float().numpy(), np.asarray(right, np.float32), rtol=1e-3, atol=1e-4)
+    for output, right in zip(module(*fed), answers, strict=True):
+        assert tuple(output.shape) == right.shape
+        np.testing.assert_allclose(output.float().numpy(), np.asarray(right, np.float32), rtol=1e-3, atol=1e-4)
 
 
 @needs_torch
@@ -134,7 +135,7 @@ def test_half_precision_keeps_inputs_and_outputs_as_they_are(tmp_path: Path, pre
     (scores,) = module(torch.from_numpy(batch))
     assert scores.dtype == torch.float32
     np.testing.assert_allclose(scores.numpy(), expected(batch), atol=tolerance)
-    assert {one.dtype for one in module.buffers()} == {getattr(torch, precision)}
+    assert {buffer.dtype for buffer in module.buffers()} == {getattr(torch, precision)}
 
 
 @needs_torch

@@ -59,8 +59,8 @@ def rendered(overlay: str, work: Path) -> list[dict[str, Any]]:
     return documents(file)
 
 
-def one(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    matching = [document for document in found if document["kind"] == kind]
+def only(documents_: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    matching = [document for document in documents_ if document["kind"] == kind]
     assert len(matching) == 1, kind
     return matching[0]
 
@@ -133,10 +133,10 @@ def test_the_image_is_no_root_and_is_told_to_stop_as_it_understands() -> None:
 def test_the_health_check_asks_what_is_served() -> None:
     check = value_of(DEPLOY / "docker" / "Dockerfile", "HEALTHCHECK")
     command = json.loads(check[check.index("CMD ") + 4 :])
-    found = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", command[-1])
-    assert found
-    assert found[2] in endpoints()
-    assert found[1] in value_of(DEPLOY / "docker" / "Dockerfile", "EXPOSE").split()
+    match = re.search(r"http://127\.0\.0\.1:(\d+)(/\w+)", command[-1])
+    assert match
+    assert match[2] in endpoints()
+    assert match[1] in value_of(DEPLOY / "docker" / "Dockerfile", "EXPOSE").split()
     compile(command[-1], "health check", "exec")
 
 
@@ -151,7 +151,7 @@ def test_compose_waits_for_the_drain_and_locks_the_service_in() -> None:
     assert seconds(service["stop_grace_period"]) >= settings.grace + settings.drain_timeout + SPARE_S
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    assert any(place.startswith("/tmp") for place in service["tmpfs"])
+    assert any(mount.startswith("/tmp") for mount in service["tmpfs"])
     assert all(volume.startswith("./") or "$" in volume or ":" in volume for volume in service["volumes"])
     assert all(port.startswith("127.0.0.1:") for port in service["ports"]), (
         "nothing listens on other interfaces unasked"
@@ -177,7 +177,7 @@ def test_kubernetes_takes_the_manifests(overlay: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_pods_are_restricted(overlay: str, tmp_path: Path) -> None:
     """The Pod Security Standard `restricted`, and a root file system that can't be written."""
-    pod = one(rendered(overlay, tmp_path), "Deployment")["spec"]["template"]["spec"]
+    pod = only(rendered(overlay, tmp_path), "Deployment")["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
     assert str(pod["securityContext"]["runAsUser"]) == value_of(DEPLOY / "docker" / "Dockerfile", "USER").split(":")[0]
@@ -193,9 +193,9 @@ def test_pods_are_restricted(overlay: str, tmp_path: Path) -> None:
 
 
 def test_the_pod_outlives_its_drain_and_its_settings_are_read(tmp_path: Path) -> None:
-    found = rendered("queue-time", tmp_path)
-    pod = one(found, "Deployment")["spec"]["template"]["spec"]
-    text = one(found, "ConfigMap")["data"]["plimsoll.toml"]
+    manifests = rendered("queue-time", tmp_path)
+    pod = only(manifests, "Deployment")["spec"]["template"]["spec"]
+    text = only(manifests, "ConfigMap")["data"]["plimsoll.toml"]
     (tmp_path / "plimsoll.toml").write_text(text)
     settings = read(tmp_path / "plimsoll.toml", {})
     assert settings.grace >= 5
@@ -206,7 +206,7 @@ def test_the_pod_outlives_its_drain_and_its_settings_are_read(tmp_path: Path) ->
 
 
 def test_probes_ask_what_is_served_and_liveness_is_not_readiness(tmp_path: Path) -> None:
-    containers = [*one(rendered("cpu", tmp_path), "Deployment")["spec"]["template"]["spec"]["containers"]]
+    containers = [*only(rendered("cpu", tmp_path), "Deployment")["spec"]["template"]["spec"]["containers"]]
     containers += documents(DEPLOY / "kserve" / "runtime.yaml")[0]["spec"]["containers"]
     for container in containers:
         probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
@@ -215,7 +215,7 @@ def test_probes_ask_what_is_served_and_liveness_is_not_readiness(tmp_path: Path)
 
 
 def test_options_in_the_manifests_are_options_of_the_command(tmp_path: Path) -> None:
-    used = [one(rendered("cpu", tmp_path), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]]
+    used = [only(rendered("cpu", tmp_path), "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"]]
     used += [container["args"] for container in documents(DEPLOY / "kserve" / "runtime.yaml")[0]["spec"]["containers"]]
     for arguments in used:
         assert {word for word in arguments if word.startswith("--")} <= options()
@@ -223,26 +223,26 @@ def test_options_in_the_manifests_are_options_of_the_command(tmp_path: Path) -> 
 
 def test_selectors_meet(tmp_path: Path) -> None:
     """A label that is written otherwise in one place leaves a Service without pods, in silence."""
-    found = rendered("queue-time", tmp_path)
-    labels = one(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    for wanted in (
-        one(found, "Deployment")["spec"]["selector"]["matchLabels"], one(found, "Service")["spec"]["selector"],
-        one(found, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], one(found, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+    manifests = rendered("queue-time", tmp_path)
+    labels = only(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    for key in (
+        only(manifests, "Deployment")["spec"]["selector"]["matchLabels"], only(manifests, "Service")["spec"]["selector"],
+        only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], only(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
     ):  # fmt: skip
-        assert wanted.items() <= labels.items()
-    monitor = one(found, "ServiceMonitor")["spec"]
-    assert monitor["selector"]["matchLabels"].items() <= one(found, "Service")["metadata"]["labels"].items()
+        assert key.items() <= labels.items()
+    monitor = only(manifests, "ServiceMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= only(manifests, "Service")["metadata"]["labels"].items()
     assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= {
-        port["name"] for port in one(found, "Service")["spec"]["ports"]
+        port["name"] for port in only(manifests, "Service")["spec"]["ports"]
     }
 
 
 def test_the_autoscaler_reads_the_metric_that_the_adapter_makes(tmp_path: Path) -> None:
-    made = documents(KUBERNETES / "prometheus-adapter" / "values.yaml")[0]["rules"]["custom"][0]["name"]["as"]
-    scaler = one(rendered("queue-time", tmp_path), "HorizontalPodAutoscaler")["spec"]
-    assert [metric["pods"]["metric"]["name"] for metric in scaler["metrics"]] == [made]
-    assert scaler["scaleTargetRef"]["name"] == one(rendered("queue-time", tmp_path), "Deployment")["metadata"]["name"]
-    assert "replicas" not in one(rendered("queue-time", tmp_path), "Deployment")["spec"]
+    exported = documents(KUBERNETES / "prometheus-adapter" / "values.yaml")[0]["rules"]["custom"][0]["name"]["as"]
+    scaler = only(rendered("queue-time", tmp_path), "HorizontalPodAutoscaler")["spec"]
+    assert [metric["pods"]["metric"]["name"] for metric in scaler["metrics"]] == [exported]
+    assert scaler["scaleTargetRef"]["name"] == only(rendered("queue-time", tmp_path), "Deployment")["metadata"]["name"]
+    assert "replicas" not in only(rendered("queue-time", tmp_path), "Deployment")["spec"]
 
 
 def test_kserve_offers_both_protocols_under_the_services_name() -> None:
@@ -251,7 +251,7 @@ def test_kserve_offers_both_protocols_under_the_services_name() -> None:
     (container,) = runtime["spec"]["containers"]
     assert container["name"] == "kserve-container"
     assert "{{.Name}}=/mnt/models" in container["args"]
-    formats = {one["name"] for one in runtime["spec"]["supportedModelFormats"]}
+    formats = {entry["name"] for entry in runtime["spec"]["supportedModelFormats"]}
     for service in documents(DEPLOY / "kserve" / "service.yaml"):
         model = service["spec"]["predictor"]["model"]
         assert model["modelFormat"]["name"] in formats

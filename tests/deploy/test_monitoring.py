@@ -72,8 +72,8 @@ def _serving(work: Path) -> Iterator[str]:
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     for _ in range(600):
-        if found := re.search(r"https?://[\d.]+:\d+", log.read_text()):
-            return found[0]
+        if match := re.search(r"https?://[\d.]+:\d+", log.read_text()):
+            return match[0]
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.2)
@@ -94,16 +94,16 @@ def _post(url: str, data: bytes) -> None:
 
 def _series(page: str) -> Series:
     """Read Prometheus' text; a family that has no series yet counts with its name alone."""
-    found: Series = {}
+    result: Series = {}
     for line in page.splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split()
             for suffix in ("_bucket", "_sum", "_count") if kind == "histogram" else ("",):
-                found.setdefault(name + suffix, set())
+                result.setdefault(name + suffix, set())
         elif line and not line.startswith("#"):
             name, _, rest = line.partition("{")
-            found.setdefault(name.split()[0], set()).update(re.findall(r'(\w+)="', rest))
-    return found
+            result.setdefault(name.split()[0], set()).update(re.findall(r'(\w+)="', rest))
+    return result
 
 
 @pytest.mark.parametrize("file", MONITORING)
@@ -145,17 +145,17 @@ def test_every_expression_parses_and_names_labels_that_there_are(exported: Serie
 
 
 def test_every_panel_says_what_it_shows_and_has_its_place() -> None:
-    found = dashboard()
+    board = dashboard()
     cells: set[tuple[int, int]] = set()
-    for panel in found["panels"]:
+    for panel in board["panels"]:
         at = panel["gridPos"]
         own = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not own & cells, f"{panel['title']} lies over another panel"
         assert at["x"] + at["w"] <= 24
         cells |= own
         assert panel["title"]
-        assert panel["type"] == "row" or all(one["refId"] and one["expr"] for one in panel["targets"])
-    assert len({panel["id"] for panel in found["panels"]}) == len(found["panels"])
+        assert panel["type"] == "row" or all(target["refId"] and target["expr"] for target in panel["targets"])
+    assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
 
 
 @pytest.mark.toolchain

@@ -70,12 +70,12 @@ class Browser:
             assert more, "Chromium has ended"
             self._left += more
         message, _, self._left = self._left.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        if told.get("method") == "Runtime.exceptionThrown" or (
-            told.get("method") == "Log.entryAdded" and told["params"]["entry"]["level"] == "error"
+        event: dict[str, Any] = json.loads(message)
+        if event.get("method") == "Runtime.exceptionThrown" or (
+            event.get("method") == "Log.entryAdded" and event["params"]["entry"]["level"] == "error"
         ):
-            self.said.append(told["params"])
-        return told
+            self.said.append(event["params"])
+        return event
 
     def view(self, width: int, height: int, scale: float = 1.0, *, dark: bool = False) -> None:
         """Set the size of the page in CSS pixels, and its colours."""
@@ -147,8 +147,8 @@ class Browser:
 @contextmanager
 def browser(*flags: str) -> Iterator[Browser]:
     """Run Chromium until the block ends."""
-    found = chromium.find()
-    assert found is not None
+    executable = chromium.find()
+    assert executable is not None
     to_child, from_parent = (_high(end) for end in os.pipe())
     to_parent, from_child = (_high(end) for end in os.pipe())
 
@@ -158,7 +158,7 @@ def browser(*flags: str) -> Iterator[Browser]:
 
     with tempfile.TemporaryDirectory(prefix="plimsoll-chromium-", ignore_cleanup_errors=True) as profile:
         command = [
-            found, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            executable, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}",
         ]  # fmt: skip
         silent = subprocess.DEVNULL

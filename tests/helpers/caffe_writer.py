@@ -41,7 +41,7 @@ def caffemodel(blobs: Blobs, *, legacy: bool = False) -> bytes:
     out = delimited(1, b"a network")
     for title, values in blobs.items():
         inside = delimited(name, title.encode()) + b"".join(
-            delimited(index, blob(one, legacy=legacy)) for one in values
+            delimited(index, blob(value, legacy=legacy)) for value in values
         )
         # Fields that readers have to step over: a phase, a loss weight (fixed 32 bits).
         out += delimited(layer, inside + varint(10 << 3) + varint(1) + varint(5 << 3 | 5) + struct.pack("<f", 1.0))
@@ -58,13 +58,13 @@ def write_pair(folder: Path, text: str, blobs: Blobs, *, legacy: bool = False) -
 
 def layer(name: str, kind: str, bottoms: str, tops: str, settings: str = "") -> str:
     """The text of a layer; several bottoms or tops stand with spaces between."""
-    reads = " ".join(f'bottom: "{one}"' for one in bottoms.split())
-    writes = " ".join(f'top: "{one}"' for one in tops.split())
+    reads = " ".join(f'bottom: "{blob_name}"' for blob_name in bottoms.split())
+    writes = " ".join(f'top: "{blob_name}"' for blob_name in tops.split())
     return f'layer {{ name: "{name}" type: "{kind}" {reads} {writes} {settings} }}\n'
 
 
 def inputs(*shape: int, name: str = "data") -> str:
     return (
         f'layer {{ name: "{name}" type: "Input" top: "{name}" input_param {{ shape {{'
-        f" {' '.join(f'dim: {one}' for one in shape)} }} }} }}\n"
+        f" {' '.join(f'dim: {size}' for size in shape)} }} }} }}\n"
     )

@@ -37,37 +37,37 @@ def documents(file: Path) -> list[dict[str, Any]]:
     """Return the documents of a YAML file."""
     done = tool("python", "-B", _PROGRAMS / "yaml_documents.py", file)
     assert done.returncode == 0, done.stderr[-2000:]
-    found: list[dict[str, Any]] = json.loads(done.stdout)[0]
-    return found
+    loaded: list[dict[str, Any]] = json.loads(done.stdout)[0]
+    return loaded
 
 
 def selectors(expressions: list[str], work: Path) -> list[list[tuple[str, list[str]]]]:
     """Parse PromQL; returns for each expression the series that it reads, with the labels that it names."""
     listed = work / "expressions.json"
-    listed.write_text(json.dumps([one.replace("$__rate_interval", "5m") for one in expressions]))
+    listed.write_text(json.dumps([expression.replace("$__rate_interval", "5m") for expression in expressions]))
     done = tool("python", "-B", _PROGRAMS / "promql_selectors.py", listed)
     assert done.returncode == 0, done.stderr[-2000:]
-    found: list[list[tuple[str, list[str]]]] = json.loads(done.stdout)
-    return found
+    selected: list[list[tuple[str, list[str]]]] = json.loads(done.stdout)
+    return selected
 
 
 def dashboard() -> dict[str, Any]:
     """Return the Grafana dashboard."""
-    found: dict[str, Any] = json.loads(
+    board: dict[str, Any] = json.loads(
         (DEPLOY / "compose" / "grafana" / "dashboards" / "plimsoll.json").read_text(encoding="utf-8")
     )
-    return found
+    return board
 
 
 def expressions() -> Iterator[tuple[str, str]]:
     """Yield every PromQL expression of the dashboard, with its panel's title."""
     for panel in dashboard()["panels"]:
-        for one in panel.get("targets", ()):
-            yield panel["title"], one["expr"]
+        for target in panel.get("targets", ()):
+            yield panel["title"], target["expr"]
 
 
 def seconds(text: str) -> float:
     """Read a duration as Compose writes it."""
-    found = re.fullmatch(r"(\d+)(ms|s|m)", text)
-    assert found, text
-    return int(found[1]) * {"ms": 0.001, "s": 1, "m": 60}[found[2]]
+    match = re.fullmatch(r"(\d+)(ms|s|m)", text)
+    assert match, text
+    return int(match[1]) * {"ms": 0.001, "s": 1, "m": 60}[match[2]]

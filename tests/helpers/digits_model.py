@@ -71,12 +71,12 @@ def make(folder: Path) -> Digits:
     model, spec, images = folder / "digits.onnx", folder / "digits.toml", folder / "digits"
     _export(weights, model)
     spec.write_text(SPEC)
-    for place in unseen:
-        of_class = images / LABELS[loaded.target[place]]
+    for index in unseen:
+        of_class = images / LABELS[loaded.target[index]]
         of_class.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[place]).save(of_class / f"{place}.png")
-    found = _forward(weights, _tensors(pixels[unseen]))[-1].argmax(axis=1)
-    return Digits(model, spec, images, float((found == loaded.target[unseen]).mean()))
+        Image.fromarray(pixels[index]).save(of_class / f"{index}.png")
+    predicted = _forward(weights, _tensors(pixels[unseen]))[-1].argmax(axis=1)
+    return Digits(model, spec, images, float((predicted == loaded.target[unseen]).mean()))
 
 
 def _tensors(pixels: Array) -> Array:
@@ -95,17 +95,17 @@ def _patches(x: Array, stride: int) -> Array:
 def _forward(weights: list[Array], x: Array) -> list[Array]:
     """Return what the backward pass needs, and the logits `[N, 10]` last."""
     first, first_bias, second, second_bias, last, last_bias = weights
-    one = _patches(x, 1)
-    first_out = np.maximum(one @ first + first_bias, 0)
+    patches = _patches(x, 1)
+    first_out = np.maximum(patches @ first + first_bias, 0)
     two = _patches(first_out.transpose(0, 3, 1, 2), 2)
     second_out = np.maximum(two @ second + second_bias, 0)
     flat = second_out.transpose(0, 3, 1, 2).reshape(len(x), -1)
-    return [one, first_out, two, second_out, flat, flat @ last + last_bias]
+    return [patches, first_out, two, second_out, flat, flat @ last + last_bias]
 
 
 def _gradients(weights: list[Array], x: Array, labels: Array) -> list[Array]:
     _, _, second, _, last, _ = weights
-    one, first_out, two, second_out, flat, logits = _forward(weights, x)
+    first, first_out, two, second_out, flat, logits = _forward(weights, x)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     wrong = powers / powers.sum(axis=1, keepdims=True)
     wrong[np.arange(len(x)), labels] -= 1
@@ -121,7 +121,7 @@ def _gradients(weights: list[Array], x: Array, labels: Array) -> list[Array]:
                 0, 3, 1, 2
             )
     earlier = spread[:, :, 1:-1, 1:-1].transpose(0, 2, 3, 1) * (first_out > 0)
-    columns = [one.reshape(-1, one.shape[-1]), two.reshape(-1, two.shape[-1])]
+    columns = [first.reshape(-1, first.shape[-1]), two.reshape(-1, two.shape[-1])]
     outs = [earlier.reshape(-1, earlier.shape[-1]), back.reshape(-1, back.shape[-1])]
     return [
         columns[0].T @ outs[0],
@@ -141,16 +141,16 @@ def _train(x: Array, labels: Array) -> list[Array]:
     weights: list[Array] = [
         (rng.normal(size=shape) * (len(shape) - 1) * np.sqrt(2 / shape[0])).astype(np.float32) for shape in shapes
     ]
-    means, squares = [np.zeros_like(one) for one in weights], [np.zeros_like(one) for one in weights]
+    means, squares = [np.zeros_like(weight) for weight in weights], [np.zeros_like(weight) for weight in weights]
     step = 0
     for _ in range(_EPOCHS):
         for batch in np.array_split(rng.permutation(len(x)), len(x) // _BATCH):
             step += 1
-            for place, gradient in enumerate(_gradients(weights, x[batch], labels[batch])):
-                means[place] = 0.9 * means[place] + 0.1 * gradient
-                squares[place] = 0.999 * squares[place] + 0.001 * gradient**2
-                unbiased = means[place] / (1 - 0.9**step), squares[place] / (1 - 0.999**step)
-                weights[place] = (weights[place] - _RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)).astype(
+            for index, gradient in enumerate(_gradients(weights, x[batch], labels[batch])):
+                means[index] = 0.9 * means[index] + 0.1 * gradient
+                squares[index] = 0.999 * squares[index] + 0.001 * gradient**2
+                unbiased = means[index] / (1 - 0.9**step), squares[index] / (1 - 0.999**step)
+                weights[index] = (weights[index] - _RATE * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)).astype(
                     np.float32
                 )
     return weights

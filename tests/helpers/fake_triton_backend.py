@@ -60,7 +60,7 @@ class InferenceResponse:
 
 
 def get_input_tensor_by_name(request: InferenceRequest, name: str) -> Tensor | None:
-    return next((one for one in request.tensors if one.name() == name), None)
+    return next((tensor for tensor in request.tensors if tensor.name() == name), None)
 
 
 def pictures(*files: bytes) -> InferenceRequest:

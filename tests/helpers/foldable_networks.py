@@ -75,7 +75,10 @@ def convolution(
         outputs.append(helper.make_tensor_value_info("brightest", DTYPES[form.dtype], ["N", 1, 1, 1]))
     inputs = [helper.make_tensor_value_info(name, DTYPES[form.dtype], sizes)]
     if ir < 4:
-        inputs += [helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)) for one in constants]
+        inputs += [
+            helper.make_tensor_value_info(constant.name, constant.data_type, list(constant.dims))
+            for constant in constants
+        ]
     graph = helper.make_graph(nodes, "small", inputs, outputs, constants)
     path = folder / "small.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir), path)

@@ -33,16 +33,16 @@ def tensors(jobs: Sequence[tuple[Input, Path]], folder: Path) -> list[NDArray[An
     """Return for each Spec's input and picture file the tensor that the JavaScript steps make, or their refusal in
     words."""
     request = [
-        [spec.model_dump(mode="json"), str(file), str(folder / f"{place}.bin")]
-        for place, (spec, file) in enumerate(jobs)
+        [spec.model_dump(mode="json"), str(file), str(folder / f"{index}.bin")]
+        for index, (spec, file) in enumerate(jobs)
     ]
     (folder / "request.json").write_text(json.dumps(request))
     answers: list[dict[str, Any]] = node("web_steps.mjs", str(folder / "request.json"), str(SITE / "steps.js"))
-    found: list[NDArray[Any] | str] = []
+    values: list[NDArray[Any] | str] = []
     for (_, _, out), answer in zip(request, answers, strict=True):
-        found.append(
+        values.append(
             answer["error"]
             if "error" in answer
             else np.fromfile(str(out), np.dtype(str(answer["dtype"]))).reshape(answer["shape"])
         )
-    return found
+    return values

@@ -39,12 +39,12 @@ def problems(value: Any, schema: Mapping[str, Any], document: Document, at: str 
         if keyword == "$ref":
             yield from problems(value, resolved(said, document), document, at)
         elif keyword == "anyOf":
-            found = [list(problems(value, one, document, at)) for one in said]
-            if all(found):
-                yield f"{at}: none of {len(said)} fits: {min(found, key=len)}"
+            branches = [list(problems(value, item, document, at)) for item in said]
+            if all(branches):
+                yield f"{at}: none of {len(said)} fits: {min(branches, key=len)}"
         elif keyword == "items":
-            for place, one in enumerate(value if isinstance(value, list) else ()):
-                yield from problems(one, said, document, f"{at}[{place}]")
+            for index, item in enumerate(value if isinstance(value, list) else ()):
+                yield from problems(item, said, document, f"{at}[{index}]")
         elif keyword not in (*_SAYS_NOTHING, "properties") and not _KEYWORDS[keyword](value, said):
             yield f"{at}: {keyword} {said!r}, and it is {str(value)[:100]!r}"
     if isinstance(value, dict):
@@ -53,10 +53,10 @@ def problems(value: Any, schema: Mapping[str, Any], document: Document, at: str 
 
 def resolved(reference: str, document: Document) -> Mapping[str, Any]:
     """Return what a reference within a document means; raises KeyError."""
-    found: Any = document
+    node: Any = document
     for step in reference.removeprefix("#/").split("/"):
-        found = found[step]
-    return found  # type: ignore[no-any-return]
+        node = node[step]
+    return node  # type: ignore[no-any-return]
 
 
 def _members(value: dict[str, Any], schema: Mapping[str, Any], document: Document, at: str) -> Iterator[str]:
@@ -64,13 +64,13 @@ def _members(value: dict[str, Any], schema: Mapping[str, Any], document: Documen
     for name in schema.get("required", ()):
         if name not in value:
             yield f"{at}: {name!r} is missing"
-    for name, one in value.items():
+    for name, member in value.items():
         if name in known:
-            yield from problems(one, known[name], document, f"{at}.{name}")
+            yield from problems(member, known[name], document, f"{at}.{name}")
         elif rest is False:
             yield f"{at}: {name!r} is not known"
         elif isinstance(rest, dict):
-            yield from problems(one, rest, document, f"{at}.{name}")
+            yield from problems(member, rest, document, f"{at}.{name}")
 
 
 def _is(value: Any, name: str) -> bool:

@@ -101,9 +101,9 @@ def run(model: Model, batch: Array, target: str = "onnxruntime:cpu:float32") -> 
 
 def operators(model: Model) -> list[str]:
     """Return the kinds of a network's operators."""
-    return [one.op_type for one in onnx.load(model.path).graph.node]
+    return [node.op_type for node in onnx.load(model.path).graph.node]
 
 
 def stored(model: Model) -> dict[str, Array]:
     """Return the tensors in the file."""
-    return {one.name: numpy_helper.to_array(one) for one in onnx.load(model.path).graph.initializer}
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(model.path).graph.initializer}

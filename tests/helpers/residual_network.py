@@ -53,7 +53,7 @@ def residual(path: Path, *, name: str = "picture", small: float = 1.0) -> Model:
         node("Softmax", ["logits"], "scores", axis=1),
     ]
     if small == 1.0:
-        nodes = [one for one in nodes if one.op_type != "Mul"]
+        nodes = [item for item in nodes if item.op_type != "Mul"]
         nodes[2].input[0] = "first"
     infos = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", SIDE, SIDE, 3]),

@@ -55,13 +55,13 @@ class Running:
                     answers.append(asking.post("/v1/predict", content=photo.read_bytes()))
 
         with ThreadPoolExecutor(clients) as pool:
-            asked = [pool.submit(client) for _ in range(clients)]
+            futures = [pool.submit(client) for _ in range(clients)]
             try:
                 yield answers
             finally:
                 over.set()
-            for one in asked:
-                one.result()
+            for future in futures:
+                future.result()
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric's samples that have these labels; fails where there is no such metric, whose sum
@@ -70,11 +70,11 @@ class Running:
         assert re.search(rf"^# TYPE {re.sub('_(sum|count)$', '', name)} ", text, re.MULTILINE), (
             f"there is no metric {name}"
         )
-        found = 0.0
+        total = 0.0
         for line in text.splitlines():
             if re.match(rf"{name}[ {{]", line) and all(f'{label}="{value}"' in line for label, value in labels.items()):
-                found += float(line.rpartition(" ")[2])
-        return found
+                total += float(line.rpartition(" ")[2])
+        return total
 
     def workers(self) -> list[int]:
         """Return the worker processes."""
@@ -117,8 +117,8 @@ def _listen(running: Running) -> None:
     assert running.process.stdout is not None
     for line in running.process.stdout:
         running.log.append(line.rstrip())
-        if found := re.match(r"plimsoll: .* at (https?://[^\s,]+)", line):
-            running.url = found[1]
+        if match := re.match(r"plimsoll: .* at (https?://[^\s,]+)", line):
+            running.url = match[1]
 
 
 def children(process: int | None = None) -> list[int]:

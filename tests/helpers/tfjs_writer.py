@@ -22,10 +22,12 @@ def normal(*shape: int) -> NDArray[np.float32]:
 def write(folder: Path, topology: Mapping[str, Any], weights: Weights, kind: str = "layers-model", **more: Any) -> Path:
     """Write model.json and two shards, which cut the weights anywhere."""
     folder.mkdir(parents=True, exist_ok=True)
-    data = b"".join(np.ascontiguousarray(one).tobytes() for one in weights.values())
+    data = b"".join(np.ascontiguousarray(weight).tobytes() for weight in weights.values())
     (folder / "group1-shard1of2.bin").write_bytes(data[: len(data) // 2 + 1])
     (folder / "group1-shard2of2.bin").write_bytes(data[len(data) // 2 + 1 :])
-    entries = [{"name": name, "shape": list(one.shape), "dtype": str(one.dtype)} for name, one in weights.items()]
+    entries = [
+        {"name": name, "shape": list(weight.shape), "dtype": str(weight.dtype)} for name, weight in weights.items()
+    ]
     manifest = [{"paths": ["group1-shard1of2.bin", "group1-shard2of2.bin"], "weights": entries}]
     (folder / "model.json").write_text(
         json.dumps({"format": kind, "modelTopology": topology, "weightsManifest": manifest, **more})
@@ -34,7 +36,7 @@ def write(folder: Path, topology: Mapping[str, Any], weights: Weights, kind: str
 
 
 def layer(name: str, kind: str, *reads: str, **config: Any) -> dict[str, Any]:
-    nodes = [[[one, 0, 0, {}] for one in reads]] if reads else []
+    nodes = [[[read, 0, 0, {}] for read in reads]] if reads else []
     return {"name": name, "class_name": kind, "config": {"name": name, **config}, "inbound_nodes": nodes}
 
 
@@ -48,8 +50,8 @@ def functional(
     config = {
         "name": name,
         "layers": list(layers),
-        "input_layers": [[one, 0, 0] for one in inputs],
-        "output_layers": [[one, 0, 0] for one in outputs],
+        "input_layers": [[tensor, 0, 0] for tensor in inputs],
+        "output_layers": [[tensor, 0, 0] for tensor in outputs],
     }
     return {"class_name": "Model", "config": config}
 
@@ -63,7 +65,7 @@ def text(value: str) -> dict[str, str]:
 
 
 def listed(*values: int) -> dict[str, Any]:
-    return {"list": {"i": [str(one) for one in values]}}
+    return {"list": {"i": [str(value) for value in values]}}
 
 
 def node(name: str, op: str, *reads: str, **attributes: Any) -> dict[str, Any]:
@@ -72,13 +74,16 @@ def node(name: str, op: str, *reads: str, **attributes: Any) -> dict[str, Any]:
 
 def placeholder(name: str, *sizes: int) -> dict[str, Any]:
     return node(
-        name, "Placeholder", dtype={"type": "DT_FLOAT"}, shape={"shape": {"dim": [{"size": str(one)} for one in sizes]}}
+        name,
+        "Placeholder",
+        dtype={"type": "DT_FLOAT"},
+        shape={"shape": {"dim": [{"size": str(size)} for size in sizes]}},
     )
 
 
 def graph(nodes: Sequence[Mapping[str, Any]], weights: Weights) -> dict[str, Any]:
     constants = [
-        node(name, "Const", dtype={"type": "DT_FLOAT" if one.dtype == np.float32 else "DT_INT32"})
-        for name, one in weights.items()
+        node(name, "Const", dtype={"type": "DT_FLOAT" if weight.dtype == np.float32 else "DT_INT32"})
+        for name, weight in weights.items()
     ]
     return {"node": [*constants, *nodes], "library": {}, "versions": {}}

@@ -106,20 +106,20 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     for _ in range(600):
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=1):
             return
-        assert process.poll() is None, _told(log)
+        assert process.poll() is None, _log_text(log)
         time.sleep(0.2)
-    raise AssertionError(_told(log))
+    raise AssertionError(_log_text(log))
 
 
 def _free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in sockets]
 
 
-def _told(log: Path) -> str:
+def _log_text(log: Path) -> str:
     """Return what the server said, without the tables that it draws."""
     return "\n".join(line for line in log.read_text(errors="replace").splitlines() if line[:1] not in ("+", "|"))[
         -5000:

@@ -21,8 +21,8 @@ def main(model: str, pictures: str, labels: str, scores: str) -> None:
     ) as classifier:
         rows = []
         for picture in np.load(pictures):
-            found = classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=picture))
-            by_label = {one.category_name: one.score for one in found.classifications[0].categories}
+            classified = classifier.classify(mp.Image(image_format=mp.ImageFormat.SRGB, data=picture))
+            by_label = {category.category_name: category.score for category in classified.classifications[0].categories}
             rows.append([by_label[label] for label in labels.split(",")])
     np.save(scores, np.asarray(rows, np.float32))
 

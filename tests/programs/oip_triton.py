@@ -23,7 +23,7 @@ def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
     bare = kind.InferInput("input:0", [1, 224, 224, 3], "FP32")
     bare.set_data_from_numpy(np.zeros([1, 224, 224, 3], np.float32))
     best = kind.InferRequestedOutput("outputs", class_count=2)
-    found = {
+    results = {
         "alive": [
             client.is_server_live(),
             client.is_server_ready(),
@@ -45,18 +45,18 @@ def main(protocol: str, address: str, photos: list[bytes]) -> dict[str, Any]:
         "misfit": refusal(client.infer, "open_nsfw.tensor", [picture]),
     }
     client.unload_model("open_nsfw")
-    found["unloaded"] = [client.is_model_ready("open_nsfw"), refusal(client.infer, "open_nsfw", [picture])]
+    results["unloaded"] = [client.is_model_ready("open_nsfw"), refusal(client.infer, "open_nsfw", [picture])]
     client.load_model("open_nsfw")
-    found["loaded"] = client.is_model_ready("open_nsfw")
+    results["loaded"] = client.is_model_ready("open_nsfw")
     if protocol == "grpc":
-        found["stream"] = stream(client, picture)
+        results["stream"] = stream(client, picture)
     else:
         given = client.async_infer(
             "open_nsfw", [picture], outputs=[kind.InferRequestedOutput("outputs", binary_data=False)]
         )
-        found["as JSON"] = given.get_result().as_numpy("outputs").tolist()
+        results["as JSON"] = given.get_result().as_numpy("outputs").tolist()
     client.close()
-    return found
+    return results
 
 
 def plain(answer: Any) -> Any:
@@ -91,9 +91,9 @@ def stream(client: Any, picture: Any) -> list[Any]:
     )
     client.async_stream_infer("open_nsfw", [picture])
     client.async_stream_infer("nobody", [picture])
-    found = [answers.get(timeout=60), answers.get(timeout=60)]
+    results = [answers.get(timeout=60), answers.get(timeout=60)]
     client.stop_stream()
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -15,27 +15,29 @@ import promql_parser as promql
 
 
 def selectors(expression: str) -> list[tuple[str, list[str]]]:
-    found: list[tuple[str, set[str]]] = []
-    _read(promql.parse(expression), frozenset(), found)
-    return [(name, sorted(labels)) for name, labels in found]
+    selected: list[tuple[str, set[str]]] = []
+    _read(promql.parse(expression), frozenset(), selected)
+    return [(name, sorted(labels)) for name, labels in selected]
 
 
-def _read(node: Any, grouped: frozenset[str], found: list[tuple[str, set[str]]]) -> None:
+def _read(node: Any, grouped: frozenset[str], selected: list[tuple[str, set[str]]]) -> None:
     if isinstance(node, promql.MatrixSelector):
         node = node.vector_selector
     if isinstance(node, promql.VectorSelector):
-        found.append((node.name, {one.name for one in node.matchers.matchers} | grouped))
+        selected.append((node.name, {matcher.name for matcher in node.matchers.matchers} | grouped))
     elif isinstance(node, promql.AggregateExpr):
-        _read(node.expr, grouped | set(node.modifier.labels if node.modifier else ()), found)
+        _read(node.expr, grouped | set(node.modifier.labels if node.modifier else ()), selected)
     elif isinstance(node, promql.BinaryExpr):
-        _read(node.lhs, grouped, found)
-        _read(node.rhs, grouped, found)
+        _read(node.lhs, grouped, selected)
+        _read(node.rhs, grouped, selected)
     elif isinstance(node, promql.Call):
-        for one in node.args:
-            _read(one, grouped, found)
+        for arg in node.args:
+            _read(arg, grouped, selected)
     elif isinstance(node, (promql.ParenExpr, promql.UnaryExpr, promql.SubqueryExpr)):
-        _read(node.expr, grouped, found)
+        _read(node.expr, grouped, selected)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps([selectors(one) for one in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))]))
+    sys.stdout.write(
+        json.dumps([selectors(expression) for expression in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))])
+    )

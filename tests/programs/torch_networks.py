@@ -133,9 +133,9 @@ class MobileNetV2(nn.Module):
             (6, 160, 3, 2),
             (6, 320, 1, 1),
         ):
-            for place in range(count):
+            for index in range(count):
                 parts.append(
-                    Inverted(inputs, inputs * factor, outputs, 3, stride if place == 0 else 1, nn.ReLU6, squeeze=False)
+                    Inverted(inputs, inputs * factor, outputs, 3, stride if index == 0 else 1, nn.ReLU6, squeeze=False)
                 )
                 inputs = outputs
         self.features = nn.Sequential(*parts, _cbr(320, 1280, 1))
@@ -174,7 +174,7 @@ class UNet(nn.Module):
 
     def __init__(self, classes: int = 2, width: int = 32) -> None:
         super().__init__()
-        sizes = [width << place for place in range(5)]
+        sizes = [width << index for index in range(5)]
         self.down = nn.ModuleList(self._twice(before, after) for before, after in zip([3, *sizes], sizes, strict=False))
         self.up = nn.ModuleList(nn.ConvTranspose2d(size, size // 2, 2, 2) for size in reversed(sizes[1:]))
         self.join = nn.ModuleList(self._twice(size, size // 2) for size in reversed(sizes[1:]))
@@ -185,11 +185,11 @@ class UNet(nn.Module):
         return nn.Sequential(_cbr(inputs, outputs, 3, act=nn.ReLU), _cbr(outputs, outputs, 3, act=nn.ReLU))
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = []
-        for place, stage in enumerate(self.down):
-            x = stage(functional.max_pool2d(x, 2) if place else x)
-            kept.append(x)
-        for up, join, beside in zip(self.up, self.join, reversed(kept[:-1]), strict=True):
+        skips = []
+        for index, stage in enumerate(self.down):
+            x = stage(functional.max_pool2d(x, 2) if index else x)
+            skips.append(x)
+        for up, join, beside in zip(self.up, self.join, reversed(skips[:-1]), strict=True):
             x = join(torch.cat([beside, up(x)], 1))
         out: Tensor = self.last(x)
         return out
@@ -239,8 +239,8 @@ class C2f(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts = list(self.one(x).chunk(2, 1))
-        for one in self.chain:
-            parts.append(one(parts[-1]))
+        for feature in self.chain:
+            parts.append(feature(parts[-1]))
         out: Tensor = self.two(torch.cat(parts, 1))
         return out
 
@@ -268,19 +268,19 @@ class Detect5(nn.Module):
     def __init__(self, channels: list[int], classes: int) -> None:
         super().__init__()
         self.width = classes + 5
-        self.heads = nn.ModuleList(nn.Conv2d(one, 3 * self.width, 1) for one in channels)
+        self.heads = nn.ModuleList(nn.Conv2d(channel, 3 * self.width, 1) for channel in channels)
         self.register_buffer("anchors", torch.tensor(ANCHORS, dtype=torch.float32))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         out = []
-        for place, (head, one) in enumerate(zip(self.heads, maps, strict=True)):
-            x = head(one)
+        for index, (head, feature) in enumerate(zip(self.heads, maps, strict=True)):
+            x = head(feature)
             count, _, height, width = x.shape
             x = x.view(count, 3, self.width, height, width).permute(0, 1, 3, 4, 2).sigmoid()
             rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
             grid = torch.stack([columns, rows], 2).float() - 0.5
-            xy = (x[..., :2] * 2 + grid) * STRIDES[place]
-            wh = (x[..., 2:4] * 2) ** 2 * self.anchors[place].view(1, 3, 1, 1, 2)
+            xy = (x[..., :2] * 2 + grid) * STRIDES[index]
+            wh = (x[..., 2:4] * 2) ** 2 * self.anchors[index].view(1, 3, 1, 1, 2)
             out.append(torch.cat([xy, wh, x[..., 4:]], 4).reshape(count, -1, self.width))
         return torch.cat(out, 1)
 
@@ -292,23 +292,24 @@ class Detect8(nn.Module):
         super().__init__()
         boxes, scores = max(16, channels[0] // 4, 64), max(channels[0], min(classes, 100))
         self.boxes = nn.ModuleList(
-            nn.Sequential(Conv(one, boxes, 3), Conv(boxes, boxes, 3), nn.Conv2d(boxes, 64, 1)) for one in channels
+            nn.Sequential(Conv(channel, boxes, 3), Conv(boxes, boxes, 3), nn.Conv2d(boxes, 64, 1))
+            for channel in channels
         )
         self.scores = nn.ModuleList(
-            nn.Sequential(Conv(one, scores, 3), Conv(scores, scores, 3), nn.Conv2d(scores, classes, 1))
-            for one in channels
+            nn.Sequential(Conv(channel, scores, 3), Conv(scores, scores, 3), nn.Conv2d(scores, classes, 1))
+            for channel in channels
         )
         self.register_buffer("steps", torch.arange(16, dtype=torch.float32).view(1, 16, 1, 1))
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         boxes, scores, points, strides = [], [], [], []
-        for place, one in enumerate(maps):
-            count, _, height, width = one.shape
-            boxes.append(self.boxes[place](one).view(count, 64, -1))
-            scores.append(self.scores[place](one).view(count, -1, height * width))
+        for index, feature in enumerate(maps):
+            count, _, height, width = feature.shape
+            boxes.append(self.boxes[index](feature).view(count, 64, -1))
+            scores.append(self.scores[index](feature).view(count, -1, height * width))
             rows, columns = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
             points.append(torch.stack([columns, rows]).view(2, -1))
-            strides.append(torch.full((1, height * width), float(STRIDES[place])))
+            strides.append(torch.full((1, height * width), float(STRIDES[index])))
         box = torch.cat(boxes, 2)
         shares = box.view(box.shape[0], 4, 16, -1).transpose(1, 2).softmax(1)
         sides = (shares * self.steps).sum(1)
@@ -350,11 +351,11 @@ class Yolo(nn.Module):
         self.head = Detect5([p3, p4, p5], classes) if version == 5 else Detect8([p3, p4, p5], classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = []
+        skips = []
         for stage in self.backbone:
             x = stage(x)
-            kept.append(x)
-        p3, p4, p5 = kept[2:]
+            skips.append(x)
+        p3, p4, p5 = skips[2:]
         five = self.lateral5(p5)
         four = self.lateral4(self.up4(torch.cat([functional.interpolate(five, scale_factor=2.0), p4], 1)))
         three = self.up3(torch.cat([functional.interpolate(four, scale_factor=2.0), p3], 1))

@@ -23,14 +23,15 @@ def main(address: str, requests: list[tuple[str, list[str]]]) -> None:
         try:
             answer = client.infer(model, [image])
         except InferenceServerException as error:
-            found = {"error": error.message(), "status": error.status()}
+            result = {"error": error.message(), "status": error.status()}
         else:
-            found = {
+            result = {
                 "outputs": {
-                    one["name"]: answer.as_numpy(one["name"]).tolist() for one in answer.get_response()["outputs"]
+                    output["name"]: answer.as_numpy(output["name"]).tolist()
+                    for output in answer.get_response()["outputs"]
                 }
             }
-        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from tritonclient.grpc import model_config_pb2
 
 
 def main(repository: Path) -> None:
-    found = {}
+    result = {}
     for file in sorted(repository.glob("*/config.pbtxt")):
         message = text_format.Parse(file.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
-        found[file.parent.name] = json_format.MessageToDict(message, preserving_proto_field_name=True)
-    sys.stdout.write(json.dumps(found))
+        result[file.parent.name] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    sys.stdout.write(json.dumps(result))
 
 
 if __name__ == "__main__":

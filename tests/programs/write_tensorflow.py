@@ -66,7 +66,7 @@ def pictures(count: int, side: int) -> Any:
 def open_nsfw(file: str) -> Any:
     """open_nsfw, rebuilt layer by layer from its ONNX file."""
     graph = onnx.load(file).graph
-    stored = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     first = layers.Input((224, 224, 3), name="input")
     values: dict[str, Any] = {graph.input[0].name: first}
     builders: dict[str, Callable[..., Any]] = {
@@ -85,7 +85,7 @@ def open_nsfw(file: str) -> Any:
         "Softmax": lambda x, **_: layers.Softmax(name="outputs")(x),
     }
     for node in graph.node:
-        attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+        attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
         given = [values[name] if name in values else stored[name] for name in node.input]
         values[node.output[0]] = builders[node.op_type](*given, **attributes)
     return keras.Model(first, values[graph.output[0].name])
@@ -97,16 +97,16 @@ def _convolution(
     top, left, bottom, right = pads
     if any(pads):
         x = layers.ZeroPadding2D(((top, bottom), (left, right)))(x)
-    made = layers.Conv2D(weights.shape[0], weights.shape[2:], strides=strides, use_bias=bias is not None)
-    result = made(x)
-    made.set_weights([weights.transpose(2, 3, 1, 0), *([] if bias is None else [bias])])
+    built = layers.Conv2D(weights.shape[0], weights.shape[2:], strides=strides, use_bias=bias is not None)
+    result = built(x)
+    built.set_weights([weights.transpose(2, 3, 1, 0), *([] if bias is None else [bias])])
     return result
 
 
 def _dense(x: Any, weights: Any) -> Any:
-    made = layers.Dense(weights.shape[1], use_bias=False)
-    result = made(x)
-    made.set_weights([weights])
+    built = layers.Dense(weights.shape[1], use_bias=False)
+    result = built(x)
+    built.set_weights([weights])
     return result
 
 
@@ -120,7 +120,7 @@ def trained(model: Any) -> Any:
             layer.set_weights(
                 [
                     *scale,
-                    *(random.normal(0, 0.1, one.shape) for one in old[-3:-1]),
+                    *(random.normal(0, 0.1, weight.shape) for weight in old[-3:-1]),
                     random.uniform(0.5, 1.5, old[-1].shape),
                 ]
             )
@@ -135,7 +135,7 @@ def save_all(model: Any, folder: Path) -> None:
     (folder / "network.tflite").write_bytes(
         tf.lite.TFLiteConverter.from_saved_model(str(folder / "savedmodel")).convert()
     )
-    (name,) = (one.name for one in model.inputs)
+    (name,) = (tensor.name for tensor in model.inputs)
     signature = [tf.TensorSpec((None, *model.inputs[0].shape[1:]), tf.float32, name=name)]
     function = tf.function(lambda x: model(x, training=False), input_signature=signature).get_concrete_function()
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False).graph.as_graph_def()
@@ -158,8 +158,8 @@ def save_checkpoint(frozen: Any, prefix: Path) -> None:
                 weights[f"{node.name}:0"] = v1.get_variable(
                     f"weights/{node.name.replace('/', '_')}", initializer=value, use_resource=False
                 )
-        kept = {name: v1.identity(variable, name=f"read/{name[:-2]}") for name, variable in weights.items()}
-        tf.import_graph_def(frozen, input_map=kept, name="")
+        read = {name: v1.identity(variable, name=f"read/{name[:-2]}") for name, variable in weights.items()}
+        tf.import_graph_def(frozen, input_map=read, name="")
         _save(prefix)
 
 

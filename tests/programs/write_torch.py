@@ -22,19 +22,19 @@ from torch import Tensor, nn
 def save(folder: Path, form: str, name: str) -> None:
     build, side = torch_networks.NETWORKS[name]
     network = torch_networks.seeded(build())
-    place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    parts = folder / name
+    parts.mkdir(parents=True, exist_ok=True)
     pictures = torch.rand(2, 3, side, side)
     with torch.no_grad():
-        np.savez(place / "answers.npz", pictures=pictures.numpy(), answer=network(pictures).numpy())
+        np.savez(parts / "answers.npz", pictures=pictures.numpy(), answer=network(pictures).numpy())
     if form in ("pt2", "all"):
         program = torch.export.export(network, (pictures,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-        torch.export.save(program, str(place / "network.pt2"))
+        torch.export.save(program, str(parts / "network.pt2"))
     if form in ("torchscript", "all"):
-        torch.jit.trace(network, pictures, check_trace=False).save(str(place / "network.torchscript"))
+        torch.jit.trace(network, pictures, check_trace=False).save(str(parts / "network.torchscript"))
     if form in ("weights", "all"):
-        torch.save(network.state_dict(), place / "weights.pt")
-        shutil.copyfile(Path(__file__).parent / "torch_networks.py", place / "torch_networks.py")
+        torch.save(network.state_dict(), parts / "weights.pt")
+        shutil.copyfile(Path(__file__).parent / "torch_networks.py", parts / "torch_networks.py")
 
 
 class Small(nn.Module):
@@ -72,7 +72,7 @@ def odd(folder: Path) -> None:
     torch.jit.trace(Fixed(), torch.rand(2, 4)).save(str(folder / "fixed.pt"))
     torch.save(small, folder / "module.pt")
     torch.save(
-        {"epoch": 3, "state_dict": {f"module.{name}": one for name, one in small.state_dict().items()}},
+        {"epoch": 3, "state_dict": {f"module.{name}": weight for name, weight in small.state_dict().items()}},
         folder / "checkpoint.pth",
     )
     torch.save(small.state_dict(), folder / "old.pth", _use_new_zipfile_serialization=False)

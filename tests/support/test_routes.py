@@ -159,11 +159,11 @@ def test_a_route(
         pytest.skip(offer.missing)
     model, pictures, answers = imported
     candidate = Candidate("reference", False, offer.target, next(iter(calibrators_of(offer.target, ("minmax",))), None))
-    made = network(model, candidate, tmp_path / "built", artifacts(model, pictures, tmp_path))
-    with Runner.open(made, offer.target) as runner:
-        (found,) = runner.infer(pictures[:5]).values()
+    built = network(model, candidate, tmp_path / "built", artifacts(model, pictures, tmp_path))
+    with Runner.open(built, offer.target) as runner:
+        (output,) = runner.infer(pictures[:5]).values()
     largest = float(np.abs(answers).max())
-    np.testing.assert_allclose(found, answers[:5], atol=largest * TOLERANCE.get(offer.target.precision, 0.1), rtol=0)
+    np.testing.assert_allclose(output, answers[:5], atol=largest * TOLERANCE.get(offer.target.precision, 0.1), rtol=0)
 
 
 def artifacts(model: Model, pictures: NDArray[np.float32], folder: Path) -> Artifacts:

@@ -35,7 +35,7 @@ def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ([], "either --images"),
         (["--images", "x", "--from", "y"], "either --images"),
@@ -45,10 +45,10 @@ def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path)
     ],
     ids=["neither", "both", "format", "missing", "no pictures"],
 )
-def test_what_is_wrong_is_said(plimsoll: Run, tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_what_is_wrong_is_said(plimsoll: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = plimsoll("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert not (tmp_path / "table").exists()
 
 

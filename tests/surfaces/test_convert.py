@@ -51,7 +51,7 @@ def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         (["--target", "onnxruntime:cpu:int8", "--calibrator", "kl"], "percentile"),
         (["--target", "onnxruntime:cpu:float32", "--calibrator", "minmax"], "no calibrator 'minmax'"),
@@ -59,10 +59,10 @@ def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> Non
         (["--target", "onnxruntime:cpu:float32", "--preprocessing", "quick"], "reference, fast"),
     ],
 )
-def test_wrong_wishes_are_refused_in_words(plimsoll: Run, tmp_path: Path, options: list[str], told: str) -> None:
+def test_wrong_wishes_are_refused_in_words(plimsoll: Run, tmp_path: Path, options: list[str], message: str) -> None:
     done = plimsoll("convert", "open_nsfw", *options, "--out", tmp_path / "x")
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -40,9 +40,9 @@ def test_a_key_is_printed_once_and_works(file: Path) -> None:
     """The key alone goes to standard output, so that a script can take it."""
     done = good("add", "misskey", "--file", file, "--rate", "10/s", "--burst", "20", "--expires", "90d")
     token = done.stdout.strip()
-    found = KeyStore(file).find(token.encode())
-    assert found is not None
-    assert (found.name, found.role, found.limit and found.limit.burst) == ("misskey", "predict", 20)
+    entry = KeyStore(file).find(token.encode())
+    assert entry is not None
+    assert (entry.name, entry.role, entry.limit and entry.limit.burst) == ("misskey", "predict", 20)
     assert "copy it now" in done.stderr
     assert token not in done.stderr
     assert token not in file.read_text()

@@ -74,9 +74,9 @@ def test_python_gives_what_the_command_gives(plimsoll: Run, example_photos: list
         single = [model.predict(photo).row() for photo in example_photos[:3]]
         from_bytes = model.predict(example_photos[0].read_bytes()).row()
         many = [prediction.answer.row() for prediction in model.predict_many(example_photos[:3]) if prediction.answer]
-    for row, one, among in zip(listed, single, many, strict=True):
-        assert row["label"] == one["label"] == among["label"]
-        assert row["score"] == pytest.approx(one["score"], abs=1e-6)
+    for row, alone, among in zip(listed, single, many, strict=True):
+        assert row["label"] == alone["label"] == among["label"]
+        assert row["score"] == pytest.approx(alone["score"], abs=1e-6)
         assert row["score"] == pytest.approx(among["score"], abs=1e-6)
     assert from_bytes == single[0]
 
@@ -118,7 +118,7 @@ def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["open_nsfv", "x.jpg"], "did you mean 'open_nsfw'?"),
         (["open_nsfw", "x.jpg", "--target", "a:b:c:d"], "runtime:device:precision"),
@@ -129,10 +129,10 @@ def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) ->
         (["open_nsfw", "nothing-*.jpg"], "no file matches"),
     ],
 )
-def test_what_is_wrong_is_said_without_a_traceback(plimsoll: Run, arguments: list[str], told: str) -> None:
+def test_what_is_wrong_is_said_without_a_traceback(plimsoll: Run, arguments: list[str], message: str) -> None:
     done = plimsoll("predict", *arguments)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -195,10 +195,10 @@ def test_every_batch_size_gives_the_same_answers_in_order(
     plimsoll: Run, example_photos: list[Path], awkward: Path
 ) -> None:
     paths = [*example_photos[:6], awkward / "empty.jpg", *example_photos[6:11]]
-    one = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "1").stdout)
+    alone = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "1").stdout)
     five = rows(plimsoll("predict", "open_nsfw", *paths, "--batch", "5").stdout)
-    assert [row["path"] for row in one] == [row["path"] for row in five] == [str(path) for path in paths]
-    scores = [[row["score"] for row in answered if row["error"] is None] for answered in (one, five)]
+    assert [row["path"] for row in alone] == [row["path"] for row in five] == [str(path) for path in paths]
+    scores = [[row["score"] for row in answered if row["error"] is None] for answered in (alone, five)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 

@@ -35,10 +35,10 @@ def drawn(tmp_path: Path, example_photos: list[Path]) -> list[Path]:
 
 def written(folder: Path, form: str) -> list[Path | str]:
     """Write a network and its Spec; return what the command line takes for it."""
-    made = model(folder, form, STEPS)
+    drawn_model = model(folder, form, STEPS)
     spec = folder / f"{form}.toml"
-    spec.write_text(dumps(made.contract()))
-    return [made.path, "--spec", spec]
+    spec.write_text(dumps(drawn_model.contract()))
+    return [drawn_model.path, "--spec", spec]
 
 
 ANSWERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -71,7 +71,7 @@ def test_masks(plimsoll: Run, tmp_path: Path, drawn: list[Path]) -> None:
     assert bad["mask"] is None
     mask = good["mask"]
     assert mask["size"] == [352, 512]
-    assert [one["label"] for one in mask["labels"]] == ["dark", "white"]
+    assert [label["label"] for label in mask["labels"]] == ["dark", "white"]
     assert mask["labels"][1]["share"] == pytest.approx(80 * 120 / (512 * 352), abs=1e-4)
     counts = np.array(mask["rle"]["white"])
     assert counts[1::2].sum() == pytest.approx(80 * 120, abs=4)
@@ -94,14 +94,14 @@ def test_parquet(plimsoll: Run, tmp_path: Path, drawn: list[Path]) -> None:
 
 
 def test_the_table_says_it_in_words(plimsoll: Run, tmp_path: Path, drawn: list[Path]) -> None:
-    for form, told, summed in (
+    for form, message, summed in (
         ("yolov8", "1 box: white 1.00", "1 white"),
         ("landmarks", "2 points, presence 1.0000", "1 with points"),
         ("segment", "dark 94.7 %, white 5.3 %", "1 dark"),
     ):
         done = plimsoll("predict", *written(tmp_path, form), *drawn, "--format", "table")
         lines = done.stdout.splitlines()
-        assert told in lines[1]
+        assert message in lines[1]
         assert "✗" in lines[2]
         assert summed in lines[-1]
         assert "1 failed" in lines[-1]
@@ -119,19 +119,19 @@ def test_thresholds_and_top(plimsoll: Run, tmp_path: Path, drawn: list[Path]) ->
 
 def test_a_bundle_carries_its_anchors(plimsoll: Run, tmp_path: Path, drawn: list[Path]) -> None:
     """The Spec names a file beside it; the bundle needs none."""
-    made = model(tmp_path, "ssd", STEPS)
+    drawn_model = model(tmp_path, "ssd", STEPS)
     folder = tmp_path / "mine"
     folder.mkdir()
     np.save(folder / "anchors.npy", np.array([ANCHOR], np.float32))
-    text = dumps(made.contract())
+    text = dumps(drawn_model.contract())
     start, end = text.index("anchors = ["), text.index("]\n]") + 3 if "]\n]" in text else text.rindex("]") + 1
     (folder / "spec.toml").write_text(text[:start] + 'anchors_file = "anchors.npy"\n' + text[end:])
     bundle = tmp_path / "ssd.plimsoll.zip"
-    done = plimsoll("pack", made.path, "--spec", folder / "spec.toml", "--out", bundle, "--images", drawn[0])
+    done = plimsoll("pack", drawn_model.path, "--spec", folder / "spec.toml", "--out", bundle, "--images", drawn[0])
     assert done.returncode == 0, done.stderr
     assert plimsoll("verify", bundle).returncode == 0
-    found = json.loads(plimsoll("predict", bundle, drawn[0]).stdout)["boxes"]
-    assert found[0]["box"] == pytest.approx(RECTANGLE, abs=0.01)
+    boxes = json.loads(plimsoll("predict", bundle, drawn[0]).stdout)["boxes"]
+    assert boxes[0]["box"] == pytest.approx(RECTANGLE, abs=0.01)
     assert "anchors_file" not in plimsoll("spec", "show", bundle).stdout
 
 

@@ -63,12 +63,12 @@ export default async function run() {
 
 def use(package: Path, how: str, pictures: list[Path], flags: tuple[str, ...] = ()) -> dict[str, Any]:
     """Open the package's page and give it pictures; returns what it shows."""
-    files = {f"_pictures/{place}": picture for place, picture in enumerate(pictures)}
+    files = {f"_pictures/{index}": picture for index, picture in enumerate(pictures)}
     named = json.dumps([[f"/{address}", picture.name] for address, picture in zip(files, pictures, strict=True)])
-    found: dict[str, Any] = chromium.run(
+    answers: dict[str, Any] = chromium.run(
         _PAGE.replace("PICTURES", named).replace("HOW", json.dumps(how)), package, files, flags=flags
     )
-    return found
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -90,16 +90,16 @@ def test_it_answers_as_python_does(package: Path, example_photos: list[Path], aw
         ),
     ]
     refused = [awkward / "truncated.jpg", awkward / "not_an_image.jpg", awkward / "photo.tiff", awkward / "empty.jpg"]
-    found = web.browse(package, [*photos, *refused])
+    answers = web.browse(package, [*photos, *refused])
     with plimsoll.load("open_nsfw") as model:
-        for photo, row in zip(photos, found.rows, strict=False):
-            wanted = model.predict(photo).row()
-            assert row is not None, found.errors
-            assert row["label"] == wanted["label"]
-            assert row["scores"] == pytest.approx(wanted["scores"], abs=2e-6), photo.name
-    assert [error for error in found.errors if error] == list(found.errors)[len(photos) :]
-    assert all(check.passed for check in found.checks)
-    assert len(found.checks) == 8
+        for photo, row in zip(photos, answers.rows, strict=False):
+            expected = model.predict(photo).row()
+            assert row is not None, answers.errors
+            assert row["label"] == expected["label"]
+            assert row["scores"] == pytest.approx(expected["scores"], abs=2e-6), photo.name
+    assert [error for error in answers.errors if error] == list(answers.errors)[len(photos) :]
+    assert all(check.passed for check in answers.checks)
+    assert len(answers.checks) == 8
 
 
 def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(

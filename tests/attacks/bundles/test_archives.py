@@ -176,7 +176,7 @@ def test_random_damage_never_raises_anything_else(folder: Path, out: Path, tempo
         out, [(entry(info.filename, method=zipfile.ZIP_DEFLATED), content) for info, content in entries(folder)]
     ).read_bytes()
     chance = random.Random(20261121)
-    found = set()
+    names = set()
     for _ in range(1500):
         damaged = bytearray(data)
         for _ in range(chance.choice((1, 1, 2, 8))):
@@ -185,6 +185,6 @@ def test_random_damage_never_raises_anything_else(folder: Path, out: Path, tempo
         try:
             Bundle.open(out).close()
         except BundleError as error:
-            found.add(error.message[-20:])
+            names.add(error.message[-20:])
         assert not list(temporary.iterdir())
-    assert len(found) > 20
+    assert len(names) > 20

@@ -65,11 +65,11 @@ def test_unsafe_name_in_a_zip(folder: Path, out: Path, refused: RequestError, na
     assert not list(out.parent.rglob("*outside*"))
 
 
-@pytest.mark.parametrize("place", ["model/small.onnx", "spec.toml", "golden/a.0.npy"])
-def test_manifest_uses_a_file_outside(folder: Path, refused: RequestError, place: str) -> None:
-    text = (folder / "manifest.json").read_text().replace(f'"{place}"', '"../../outside"')
+@pytest.mark.parametrize("path", ["model/small.onnx", "spec.toml", "golden/a.0.npy"])
+def test_manifest_uses_a_file_outside(folder: Path, refused: RequestError, path: str) -> None:
+    text = (folder / "manifest.json").read_text().replace(f'"{path}"', '"../../outside"')
     data = json.loads(text)
-    data["files"][place] = data["files"].pop("../../outside")
+    data["files"][path] = data["files"].pop("../../outside")
     (folder / "manifest.json").write_text(json.dumps(data))
     refused(folder, "'../../outside'", "not among its files")
 
@@ -113,11 +113,11 @@ def test_endless_folders_in_a_folder(folder: Path, refused: RequestError) -> Non
 
 
 def test_wrong_hash(folder: Path, out: Path, refused: RequestError) -> None:
-    found = hashlib.sha256(b"no Network").hexdigest()
+    digest = hashlib.sha256(b"no Network").hexdigest()
     expected = hashlib.sha256(b"no network").hexdigest()
     (folder / "model/small.onnx").write_bytes(b"no Network")
-    refused(folder, "model/small.onnx", found, expected)
-    refused(zipped(out, entries(folder)), "model/small.onnx", found, expected)
+    refused(folder, "model/small.onnx", digest, expected)
+    refused(zipped(out, entries(folder)), "model/small.onnx", digest, expected)
 
 
 def test_wrong_size(folder: Path, refused: RequestError) -> None:

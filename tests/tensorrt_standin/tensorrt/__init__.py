@@ -38,7 +38,7 @@ def _fill() -> None:
 def get_plugin_registry() -> Checked:
     from tensorrt import behaviour
 
-    return behaviour.made("IPluginRegistry")
+    return behaviour.instance_of("IPluginRegistry")
 
 
 def init_libnvinfer_plugins(logger: Any, namespace: str) -> bool:

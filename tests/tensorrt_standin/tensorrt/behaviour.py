@@ -24,12 +24,12 @@ MAGIC = b"stand-in plan "
 _CALIBRATOR_TAG = {"IInt8EntropyCalibrator2": "EntropyCalibration2", "IInt8MinMaxCalibrator": "MinMaxCalibration"}
 
 
-def made(name: str, real: Any = None) -> Any:
+def instance_of(name: str, real: Any = None) -> Any:
     """Return an object that nobody constructs, but a method returns."""
     kind = getattr(tensorrt, name)
-    one = object.__new__(kind)
-    object.__setattr__(one, "_real", real if real is not None else kind._behaviour())
-    return one
+    instance = object.__new__(kind)
+    object.__setattr__(instance, "_real", real if real is not None else kind._behaviour())
+    return instance
 
 
 def _complain(logger: Any, text: str) -> None:
@@ -51,8 +51,8 @@ class INetworkDefinition:
 
     @property
     def _inputs(self) -> list[Any]:
-        stored = {one.name for one in self.proto.graph.initializer}
-        return [one for one in self.proto.graph.input if one.name not in stored]
+        stored = {tensor.name for tensor in self.proto.graph.initializer}
+        return [tensor for tensor in self.proto.graph.input if tensor.name not in stored]
 
     @property
     def num_inputs(self) -> int:
@@ -61,7 +61,7 @@ class INetworkDefinition:
     def get_input(self, index: int) -> Any:
         value = self._inputs[index]
         shape = tuple(dim.dim_value if dim.HasField("dim_value") else -1 for dim in value.type.tensor_type.shape.dim)
-        return made("ITensor", ITensor(name=value.name, shape=shape))
+        return instance_of("ITensor", ITensor(name=value.name, shape=shape))
 
 
 class IOptimizationProfile:
@@ -77,7 +77,7 @@ class ITimingCache:
         self.content = content
 
     def serialize(self) -> Any:
-        return made("IHostMemory", IHostMemory(self.content + b"+"))
+        return instance_of("IHostMemory", IHostMemory(self.content + b"+"))
 
 
 class IHostMemory:
@@ -115,7 +115,7 @@ class IBuilderConfig:
         return True
 
     def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
-        return made("ITimingCache", ITimingCache(bytes(serialized_timing_cache)))
+        return instance_of("ITimingCache", ITimingCache(bytes(serialized_timing_cache)))
 
     def set_timing_cache(self, cache: Any, ignore_mismatch: bool) -> bool:
         if cache._real.content.startswith(b"foreign") and not ignore_mismatch:
@@ -134,20 +134,20 @@ class Builder:
     def create_network(self, flags: int = 0) -> Any:
         if tensorrt.__version__.startswith("10"):
             assert flags in (0, 1 << tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-        return made("INetworkDefinition")
+        return instance_of("INetworkDefinition")
 
     def create_builder_config(self) -> Any:
-        return made("IBuilderConfig")
+        return instance_of("IBuilderConfig")
 
     def create_optimization_profile(self) -> Any:
-        return made("IOptimizationProfile")
+        return instance_of("IOptimizationProfile")
 
     def build_serialized_network(self, network: Any, config: Any) -> Any:
         network, config = network._real, config._real
         if "crash" in network.proto.graph.name:
             ctypes.string_at(0)
-        free = [network.get_input(place) for place in range(network.num_inputs)]
-        if any(-1 in one.shape for one in free) and not config.profiles:
+        free = [network.get_input(index) for index in range(network.num_inputs)]
+        if any(-1 in instance.shape for instance in free) and not config.profiles:
             _complain(self.logger, "Network has dynamic or shape inputs, but no optimization profile has been defined.")
             return None
         cache = self._calibrate(network, config) if config.int8_calibrator is not None else ""
@@ -161,7 +161,7 @@ class Builder:
             "timings": len(config.cache._real.content),
             "calibration": cache,
         }
-        return made("IHostMemory", IHostMemory(MAGIC + json.dumps(facts).encode()))
+        return instance_of("IHostMemory", IHostMemory(MAGIC + json.dumps(facts).encode()))
 
     def _calibrate(self, network: INetworkDefinition, config: IBuilderConfig) -> str:
         calibrator, picture = config.int8_calibrator, network.get_input(0)
@@ -198,7 +198,7 @@ class OnnxParser:
         for node in proto.graph.node:
             if node.op_type not in {"Loop"}:
                 continue
-            self.errors.append(made("ParserError", ParserError(node)))
+            self.errors.append(instance_of("ParserError", ParserError(node)))
         self.network._real.proto = proto
         return not self.errors
 
@@ -228,7 +228,7 @@ class Runtime:
         if not bytes(serialized_engine).startswith(MAGIC):
             _complain(self.logger, "Serialization assertion plan->header.magicTag == kPLAN_MAGIC_TAG failed.")
             return None
-        return made("ICudaEngine", ICudaEngine(json.loads(serialized_engine[len(MAGIC) :]), self.logger))
+        return instance_of("ICudaEngine", ICudaEngine(json.loads(serialized_engine[len(MAGIC) :]), self.logger))
 
 
 class ICudaEngine:
@@ -236,10 +236,10 @@ class ICudaEngine:
         self.facts, self.logger = facts, logger
         self.proto = onnx.ModelProto.FromString(base64.b64decode(facts["onnx"]))
         self.compute = _computer(self.proto)
-        stored = {one.name for one in self.proto.graph.initializer}
-        inputs = [one for one in self.proto.graph.input if one.name not in stored]
-        self.values = {one.name: (one, tensorrt.TensorIOMode.INPUT) for one in inputs} | {
-            one.name: (one, tensorrt.TensorIOMode.OUTPUT) for one in self.proto.graph.output
+        stored = {tensor.name for tensor in self.proto.graph.initializer}
+        inputs = [tensor for tensor in self.proto.graph.input if tensor.name not in stored]
+        self.values = {tensor.name: (tensor, tensorrt.TensorIOMode.INPUT) for tensor in inputs} | {
+            tensor.name: (tensor, tensorrt.TensorIOMode.OUTPUT) for tensor in self.proto.graph.output
         }
 
     @property
@@ -273,7 +273,7 @@ class ICudaEngine:
         return [tuple(shape) for shape in self.facts["profile"][name]]
 
     def create_execution_context(self) -> Any:
-        return made("IExecutionContext", IExecutionContext(self))
+        return instance_of("IExecutionContext", IExecutionContext(self))
 
 
 class IExecutionContext:
@@ -293,8 +293,8 @@ class IExecutionContext:
 
     def set_input_shape(self, name: str, shape: Any) -> bool:
         profile = self.engine.facts["profile"].get(name)
-        wanted = self.engine.get_tensor_shape(name)
-        fits = all(want in (-1, have) for want, have in zip(wanted, shape, strict=True))
+        declared = self.engine.get_tensor_shape(name)
+        fits = all(want in (-1, have) for want, have in zip(declared, shape, strict=True))
         if not fits or (
             profile
             and not all(low <= have <= high for low, have, high in zip(profile[0], shape, profile[2], strict=True))
@@ -317,8 +317,8 @@ class IExecutionContext:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         known = {
             free: size
-            for one, shape in self.shapes.items()
-            for free, size in zip(self.engine.dims(one), shape, strict=True)
+            for instance, shape in self.shapes.items()
+            for free, size in zip(self.engine.dims(instance), shape, strict=True)
         }
         return tuple(size if isinstance(size, int) else known.get(size, -1) for size in self.engine.dims(name))
 
@@ -368,9 +368,11 @@ def _memory(address: int, shape: Any, dtype: str) -> NDArray[Any]:
 
 def _computer(proto: Any) -> Any:
     """Return what computes all outputs of a network."""
-    names = [one.name for one in proto.graph.output]
+    names = [tensor.name for tensor in proto.graph.output]
     if any(
-        one.name == "to" and one.i == onnx.TensorProto.BFLOAT16 for node in proto.graph.node for one in node.attribute
+        attribute.name == "to" and attribute.i == onnx.TensorProto.BFLOAT16
+        for node in proto.graph.node
+        for attribute in node.attribute
     ):
         evaluator = ReferenceEvaluator(proto)
         return lambda feeds: dict(zip(names, map(np.asarray, evaluator.run(None, feeds)), strict=True))

@@ -16,7 +16,7 @@ Signature = list[tuple[str, str, bool]]
 
 def enum_of(name: str, members: list[str]) -> Any:
     """Make an enumeration; its members have names and turn into integers, as pybind11's do."""
-    return enum.IntEnum(name, [(member, place) for place, member in enumerate(members)])
+    return enum.IntEnum(name, [(member, index) for index, member in enumerate(members)])
 
 
 class Checked:
@@ -77,9 +77,9 @@ def subclassable(name: str, surface: dict[str, Any]) -> type:
     def check(cls: type) -> None:
         for method, function in vars(cls).items():
             if method in known and method != "__init__":
-                found = list(inspect.signature(function).parameters)
-                if found != known[method]:
-                    raise TypeError(f"{name}.{method} takes {known[method]}, this override {found}")
+                parameters = list(inspect.signature(function).parameters)
+                if parameters != known[method]:
+                    raise TypeError(f"{name}.{method} takes {known[method]}, this override {parameters}")
             elif inspect.isfunction(function) and not method.startswith("_"):
                 raise TypeError(f"TensorRT {tensorrt.__version__}: nobody calls {name}.{method}")
 
@@ -126,20 +126,20 @@ def _parameters(line: str) -> tuple[Signature, str]:
 def _fits(value: Any, kind: str) -> bool:
     """Tell whether pybind11 would take a value for a parameter of this type."""
     plain: dict[str, Callable[[Any], bool]] = {
-        "str": lambda one: isinstance(one, str),
-        "bool": lambda one: isinstance(one, bool),
-        "int": lambda one: isinstance(one, int),
-        "typing.SupportsInt": lambda one: isinstance(one, int) and not isinstance(one, bool),
-        "typing_extensions.Buffer": lambda one: isinstance(one, (bytes, memoryview)),
-        "tuple": lambda one: isinstance(one, tuple),
-        "list": lambda one: isinstance(one, list),
+        "str": lambda argument: isinstance(argument, str),
+        "bool": lambda argument: isinstance(argument, bool),
+        "int": lambda argument: isinstance(argument, int),
+        "typing.SupportsInt": lambda argument: isinstance(argument, int) and not isinstance(argument, bool),
+        "typing_extensions.Buffer": lambda argument: isinstance(argument, (bytes, memoryview)),
+        "tuple": lambda argument: isinstance(argument, tuple),
+        "list": lambda argument: isinstance(argument, list),
         "Dims": _is_dims,
-        "list[str]": lambda one: isinstance(one, list),
-        "list[Dims]": lambda one: isinstance(one, list) and all(map(_is_dims, one)),
+        "list[str]": lambda argument: isinstance(argument, list),
+        "list[Dims]": lambda argument: isinstance(argument, list) and all(map(_is_dims, argument)),
         "object": lambda _: True,
-        "None": lambda one: one is None,
-        "typing_extensions.CapsuleType": lambda one: one is not None,
-        "nvonnxparser::IParserError": lambda one: type(one).__name__ == "ParserError",
+        "None": lambda argument: argument is None,
+        "typing_extensions.CapsuleType": lambda argument: argument is not None,
+        "nvonnxparser::IParserError": lambda argument: type(argument).__name__ == "ParserError",
     }
     if kind in plain:
         return plain[kind](value)

@@ -49,8 +49,8 @@ def test_openvino_ir_answers_as_the_network_that_it_was_made_from(
         Runner.open(model, Target("openvino", "cpu", "float32")) as own,
         Runner.open(Model(nsfw_model_path, "onnx", spec), REFERENCE_TARGET) as reference,
     ):
-        found, expected = own.infer(picture), reference.infer(picture)
-    np.testing.assert_allclose(found["outputs"], expected["outputs"], atol=1e-5)
+        actual, expected = own.infer(picture), reference.infer(picture)
+    np.testing.assert_allclose(actual["outputs"], expected["outputs"], atol=1e-5)
     assert resolve.open_model(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
 
 
@@ -87,7 +87,7 @@ ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("n.xml", IR.replace('size="16"', 'size="17"'), "its weights reach to byte 17; n.bin has 16 bytes"),
         ("n.xml", IR.replace('offset="0"', 'offset="-1"'), "weights at offset '-1'"),
@@ -106,8 +106,8 @@ ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a
         ("n.mnn", b"abc", "doesn't begin as a FlatBuffer"),
     ],
 )
-def test_damaged_and_hostile_files_are_refused(tmp_path: Path, name: str, text: str | bytes, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
+def test_damaged_and_hostile_files_are_refused(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
         importers.read(written(tmp_path, name, text))
 
 

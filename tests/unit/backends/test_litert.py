@@ -91,10 +91,10 @@ def test_its_own_kernels_compute_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")]
+    ("kind", "message"), [("custom", "custom operators Frobnicate"), ("select", r"\(Select\) operators Betainc")]
 )
-def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, told: str) -> None:
-    with pytest.raises(BuildError, match=told):
+def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, message: str) -> None:
+    with pytest.raises(BuildError, match=message):
         Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
 
 
@@ -125,7 +125,7 @@ def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_pa
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
     file = tflite_file.read_file(built.path)
-    assert [one.dtype for one in (*file.inputs, *file.outputs)] == ["int8", "int8"]
+    assert [tensor.dtype for tensor in (*file.inputs, *file.outputs)] == ["int8", "int8"]
     with Runner.open(built, target("int8")) as runner:
         assert runner.inputs[0].dtype == "float32"
         np.testing.assert_allclose(runner.infer(pictures(4))["scores"], expected(pictures(4)), atol=0.15)
@@ -337,7 +337,7 @@ def test_metadata_are_replaced_and_not_added_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "steps", "output", "told"),
+    ("kind", "steps", "output", "message"),
     [
         ("float32", [{"step": "channels", "order": "BGR"}, {"step": "scale", "divisor": 255}], {}, "takes BGR"),
         ("float32", [{"step": "mean", "values": [1.0, 2.0, 3.0]}], {}, "'mean' has a value a channel"),
@@ -348,11 +348,11 @@ def test_metadata_are_replaced_and_not_added_twice(tmp_path: Path) -> None:
     ids=["bgr", "per channel", "softmax", "int8", "uint8"],
 )
 def test_what_metadata_have_no_words_for_is_said_and_the_file_stays_as_it_is(
-    tmp_path: Path, kind: Kind, steps: list[dict[str, Any]], output: dict[str, Any], told: str
+    tmp_path: Path, kind: Kind, steps: list[dict[str, Any]], output: dict[str, Any], message: str
 ) -> None:
     model = classifier(tmp_path / "net.tflite", kind, *steps, **output)
     (note,) = export(model, tmp_path / "out.tflite")
-    assert told in note
+    assert message in note
     assert (tmp_path / "out.tflite").read_bytes() == model.path.read_bytes()
 
 

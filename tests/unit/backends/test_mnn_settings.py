@@ -33,12 +33,12 @@ def spec(*steps: dict[str, Any], colour: str = "RGB") -> Spec:
     )
 
 
-def tensor(one: Spec) -> np.ndarray[Any, Any]:
+def tensor(spec: Spec) -> np.ndarray[Any, Any]:
     """What the steps make of a picture of random pixels at their size, so that the resize changes nothing."""
     pixels = np.random.default_rng(4).integers(0, 256, (48, 64, 3), np.uint8)
     held = io.BytesIO()
     Image.fromarray(pixels).save(held, "png")
-    return np.asarray(Preprocessor(one.input)(held.getvalue()), np.float32)
+    return np.asarray(Preprocessor(spec.input)(held.getvalue()), np.float32)
 
 
 def as_mnn_does(quantization: Quantization) -> np.ndarray[Any, Any]:
@@ -102,14 +102,14 @@ def test_open_nsfw_says_what_mnn_does_otherwise() -> None:
         0.875,
     )
     assert quantization.feature_quantize_method == "EMA"
-    told = " ".join(warnings)
-    assert "anti-aliased" in told
-    assert "JPEG" in told
-    assert "[N, C, H, W]" in told
+    message = " ".join(warnings)
+    assert "anti-aliased" in message
+    assert "JPEG" in message
+    assert "[N, C, H, W]" in message
 
 
 @pytest.mark.parametrize(
-    ("steps", "told"),
+    ("steps", "message"),
     [
         ([{"step": "resize", "fit": "letterbox", "width": 64, "height": 64}, NCHW], "letterbox"),
         (
@@ -124,8 +124,8 @@ def test_open_nsfw_says_what_mnn_does_otherwise() -> None:
     ],
     ids=["letterbox", "short edge", "open size", "crop alone", "corner", "twice", "bytes"],
 )
-def test_what_the_file_can_not_say_is_refused(steps: list[dict[str, Any]], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_the_file_can_not_say_is_refused(steps: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         export(spec(*steps), "images/")
 
 
@@ -146,7 +146,7 @@ def test_what_is_written_is_read_again(data: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "JSON"),
         ("[]", "object"),
@@ -158,8 +158,8 @@ def test_what_is_written_is_read_again(data: dict[str, Any]) -> None:
         ('{"path": "x", "width": 1, "height": 1, "mean": [NaN]}', "mean"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_wrong_is_said(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Quantization.loads(text, "a file")
 
 

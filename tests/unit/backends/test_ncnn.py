@@ -108,9 +108,9 @@ def test_bytes_are_taken_where_the_network_casts_them(tmp_path: Path) -> None:
 def test_a_table_finds_its_tensors_again(tmp_path: Path) -> None:
     model = residual(tmp_path / "net.onnx")
     ranges = quantize.calibrate(model, [pictures(20)], "minmax").ranges
-    made = convert(model, tmp_path)
-    table = table_of(made, ranges, pictures(1))
-    again = ranges_of(made, table)
+    converted = convert(model, tmp_path)
+    table = table_of(converted, ranges, pictures(1))
+    again = ranges_of(converted, table)
     assert set(again) == {"picture", "first_relu", "left_relu", "sum_relu"}
     for name, (low, high) in again.items():
         assert high == -low == pytest.approx(max(-ranges[name][0], ranges[name][1]), rel=1e-6)
@@ -151,13 +151,13 @@ def test_a_network_is_written_as_it_was_read(tmp_path: Path) -> None:
     read.write(tmp_path / "again.param", tmp_path / "again.bin")
     assert (tmp_path / "again.bin").read_bytes() == (tmp_path / "net.bin").read_bytes()
     again = NcnnNetwork.read(tmp_path / "again.param", tmp_path / "again.bin")
-    assert [(one.kind, one.name, one.inputs, one.outputs, one.parameters) for one in again.layers] == [
-        (one.kind, one.name, one.inputs, one.outputs, one.parameters) for one in read.layers
+    assert [(layer.kind, layer.name, layer.inputs, layer.outputs, layer.parameters) for layer in again.layers] == [
+        (layer.kind, layer.name, layer.inputs, layer.outputs, layer.parameters) for layer in read.layers
     ]
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers", "told"),
+    ("text", "numbers", "message"),
     [
         ("", 8, "7767517"),
         ("7767517\n", 8, "can't be read"),
@@ -170,8 +170,8 @@ def test_a_network_is_written_as_it_was_read(tmp_path: Path) -> None:
     ],
     ids=["empty", "headless", "long", "negative", "text", "unknown", "rest", "short"],
 )
-def test_a_damaged_network_is_build_failed(tmp_path: Path, text: str, numbers: int, told: str) -> None:
-    with pytest.raises(BuildError, match=told):
+def test_a_damaged_network_is_build_failed(tmp_path: Path, text: str, numbers: int, message: str) -> None:
+    with pytest.raises(BuildError, match=message):
         NcnnNetwork.read(*files(tmp_path, text, numbers))
 
 

@@ -20,12 +20,12 @@ layers = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), mi
 
 @given(st.dictionaries(layers, st.tuples(st.lists(scales, min_size=1, max_size=5), scales), min_size=1, max_size=10))
 def test_what_is_written_is_read_again(table: dict[str, tuple[list[float], float]]) -> None:
-    made = Table(
+    original = Table(
         {name: tuple(weights) for name, (weights, _) in table.items()},
         {name: scale for name, (_, scale) in table.items()},
     )
-    again = Table.loads(made.dumps())
-    assert list(again.weights) == list(made.weights)
+    again = Table.loads(original.dumps())
+    assert list(again.weights) == list(original.weights)
     for name, (weights, scale) in table.items():
         np.testing.assert_allclose(again.weights[name], weights, rtol=1e-7)
         assert again.activations[name] == pytest.approx(scale, rel=1e-7)
@@ -39,7 +39,7 @@ def test_a_layer_that_is_commented_out_stays_in_float() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "no line"),
         ("conv1_param_0 1 2\n", "no line"),
@@ -54,8 +54,8 @@ def test_a_layer_that_is_commented_out_stays_in_float() -> None:
         ("lstm_param_1 1\nlstm 1\n", "one set of weights"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_wrong_is_said(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Table.loads(text, "a table")
 
 

@@ -51,7 +51,7 @@ def test_onnx_runtimes_own_reader_takes_our_flatbuffers(table: dict[str, tuple[f
     from onnxruntime.quantization.CalTableFlatBuffers.TrtTable import TrtTable
 
     read: Any = TrtTable.GetRootAs(calibration_table.dumps(table), 0)
-    pairs = {read.Dict(place).Key().decode(): float(read.Dict(place).Value()) for place in range(read.DictLength())}
+    pairs = {read.Dict(index).Key().decode(): float(read.Dict(index).Value()) for index in range(read.DictLength())}
     assert pairs == {name: max(-low, high, 0.0) for name, (low, high) in table.items()}
 
 
@@ -110,7 +110,7 @@ def test_a_name_with_a_space_can_not_stand_in_the_cache() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         (b"", "no tensor"),
         (b"x", "line 1"),
@@ -130,8 +130,8 @@ def test_a_name_with_a_space_can_not_stand_in_the_cache() -> None:
         (b"\x04\x00\x00\x00\xff\xff\xff\x7f" * 8, "leads out"),
     ],
 )
-def test_what_is_wrong_is_said(data: bytes, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_wrong_is_said(data: bytes, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         calibration_table.loads(data, "a table")
 
 

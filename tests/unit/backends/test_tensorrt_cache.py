@@ -49,7 +49,7 @@ def test_the_hexadecimal_digits_are_big_endian() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "first line"),
         ("input: 3c010a14\n", "first line"),
@@ -64,8 +64,8 @@ def test_the_hexadecimal_digits_are_big_endian() -> None:
         ("TRT-8205-EntropyCalibration2\nx: 3f800000\nx: 3f800000\n", "duplicate"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_what_is_wrong_is_said(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
         Cache.loads(text, "a cache")
 
 

@@ -40,12 +40,12 @@ def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"", "0 bytes"), (b"not a network at all", "not a TFLite file"), (b"\0\0\0\0TFL3" + b"\xff" * 90, "damaged")],
 )
-def test_what_is_no_such_file_is_said(tmp_path: Path, content: bytes, told: str) -> None:
+def test_what_is_no_such_file_is_said(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "net.tflite").write_bytes(content)
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         tflite_file.read_file(tmp_path / "net.tflite")
     with pytest.raises(ModelError, match="can't read"):
         tflite_file.read_file(tmp_path / "missing.tflite")

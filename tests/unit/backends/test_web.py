@@ -86,10 +86,10 @@ def test_integers_of_all_sizes_pass(tmp_path: Path) -> None:
         "in_bool": np.array([[True, False]]),
     }
     with Runner.open(model, WEB) as runner:
-        found = runner.run(feeds)
+        outputs = runner.run(feeds)
     for name, value in feeds.items():
-        np.testing.assert_array_equal(found[name.replace("in_", "out_")], value)
-        assert found[name.replace("in_", "out_")].dtype == value.dtype
+        np.testing.assert_array_equal(outputs[name.replace("in_", "out_")], value)
+        assert outputs[name.replace("in_", "out_")].dtype == value.dtype
 
 
 def test_without_node_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

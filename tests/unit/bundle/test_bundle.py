@@ -180,9 +180,9 @@ def test_a_failure_keeps_the_bundle_that_was_there(out: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     places: list[tuple[Any, str]] = [(Path, "write_bytes")] + ([(archive, "write")] if out.is_file() else [])
-    for place in places:
+    for path in places:
         with monkeypatch.context() as patch:
-            patch.setattr(*place, full)
+            patch.setattr(*path, full)
             with pytest.raises(BundleError, match="No space left"):
                 write(out, contents(), facts(), overwrite=True)
         assert list(out.parent.iterdir()) == [out]

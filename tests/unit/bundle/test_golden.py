@@ -57,8 +57,8 @@ def test_tolerances_follow_precision_and_jpeg_steps() -> None:
     ],
 )
 def test_worst(values: list[float], expected: float) -> None:
-    found = worst(Difference(value, str(value)) for value in values).value
-    assert found == expected or (math.isnan(found) and math.isnan(expected))
+    actual = worst(Difference(value, str(value)) for value in values).value
+    assert actual == expected or (math.isnan(actual) and math.isnan(expected))
 
 
 def test_the_file_says_where_its_figures_are_from() -> None:

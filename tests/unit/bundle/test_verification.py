@@ -50,7 +50,8 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, prepro
         assert opened.preprocessing == preprocessing
         assert opened.manifest.origin == {"licence": "CC0-1.0", "authors": ["nobody"]}
         assert [vector.picture for vector in opened.manifest.golden] == [
-            f"golden/{one}" for one in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg")
+            f"golden/{file_name}"
+            for file_name in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg")
         ]
     assert tuple(check.name for check in report.checks) == CHECKS
     assert [check.measured for check in report.checks] == [0.0] * 4

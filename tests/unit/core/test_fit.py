@@ -131,11 +131,11 @@ PLACES: dict[str, Callable[[Model, Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_what_feeds_pictures_alone_says_so_once(tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("where", PLACES)
+def test_what_feeds_pictures_alone_says_so_once(tmp_path: Path, where: str) -> None:
     model = importers.read(network(tmp_path), spec("x"))
     with pytest.raises(SpecError, match="more than a picture: it also takes 'size'"):
-        PLACES[place](model, tmp_path)
+        PLACES[where](model, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -335,10 +335,10 @@ def test_options_choose_outputs_batch_and_shapes(tmp_path: Path) -> None:
 def as_caffe(graph: Any) -> tuple[str, dict[str, list[Array]]]:
     """open_nsfw's ONNX graph as a Caffe pair: NCHW, names of layers as its blobs, half of the batch norms taken apart
     again."""
-    stored = {one.name: numpy_helper.to_array(one).astype(np.float64) for one in graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor).astype(np.float64) for tensor in graph.initializer}
     text, blobs, names = inputs(1, 3, 224, 224), {}, {"conv_1/Conv2D__7:0": "data"}
     for index, node in enumerate(graph.node):
-        settings = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+        settings = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         bottoms = [names[name] for name in node.input if name in names]
         top = f"l{index}"
         if node.op_type == "Conv":

@@ -82,8 +82,8 @@ def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: P
             actual += runner.infer(feed).values()
     else:
         assert np.ptp(expected, axis=0).max() > 0.02  # Else a network that answers all pictures alike would pass.
-    for one in (expected, *actual):
-        assert max(float(np.abs(one - other).max()) for other in actual) < 1e-5
+    for output in (expected, *actual):
+        assert max(float(np.abs(output - other).max()) for other in actual) < 1e-5
 
 
 @pytest.fixture(scope="module")

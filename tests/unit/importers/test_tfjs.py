@@ -62,7 +62,7 @@ def compared(imported: ImportedModel, within: float = 1e-5) -> None:
 
 def statistics(name: str, channels: int) -> dict[str, NDArray[Any]]:
     parts = {part: normal(channels) for part in ("gamma", "beta", "moving_mean")}
-    return {f"{name}/{part}": one for part, one in parts.items()} | {
+    return {f"{name}/{part}": entry for part, entry in parts.items()} | {
         f"{name}/moving_variance": CHANCE.uniform(0.5, 2, channels).astype(np.float32)
     }
 
@@ -160,11 +160,11 @@ def test_layers_of_all_kinds(tmp_path: Path) -> None:
         "prelu/alpha": normal(1, 1, 8), "dense/kernel": normal(flat, 6), "dense/bias": normal(6),
         "dense_rows/kernel": normal(4, 3), "dense_rows/bias": normal(3),
     }  # fmt: skip
-    outputs = [one["name"] for one in chain]
+    outputs = [entry["name"] for entry in chain]
     model = write(tmp_path, keras(functional([input_layer("x", 15, 14, 3), *chain], ["x"], outputs)), weights)
     imported = import_model(model, tmp_path / "out")
     compared(imported)
-    assert [one.name for one in onnx.load(imported.model.path).graph.output] == outputs
+    assert [tensor.name for tensor in onnx.load(imported.model.path).graph.output] == outputs
 
 
 @pytest.mark.usefixtures("tensorflow_js")
@@ -202,7 +202,7 @@ def test_sequences_models_within_models_and_shared_layers(tmp_path: Path) -> Non
         "d/bias": normal(2),
     }
     # TensorFlow.js knows the weights of a nested layer by the layer's name alone.
-    weights = {name.removeprefix("inner/"): one for name, one in weights.items()}
+    weights = {name.removeprefix("inner/"): weight for name, weight in weights.items()}
     compared(
         import_model(
             write(tmp_path / "nested", keras(functional(layers, ["b", "a"], ["d"])), weights), tmp_path / "out"
@@ -269,11 +269,11 @@ def test_nodes_of_all_kinds(tmp_path: Path) -> None:
         node("thin", "Squeeze", "kept", squeeze_dims=listed(1, 2)),
         node("wide", "ExpandDims", "mean", "one"),
     ]  # fmt: skip
-    outputs = [one["name"] for one in nodes if one["op"] not in ("Placeholder", "Shape", "StridedSlice", "Pack")]
+    outputs = [entry["name"] for entry in nodes if entry["op"] not in ("Placeholder", "Shape", "StridedSlice", "Pack")]
     model = write(tmp_path, graph(nodes, weights), weights, "graph-model")
     imported = import_model(model, tmp_path / "out", ImportOptions(outputs=tuple(outputs)))
     compared(imported)
-    assert [one.name for one in onnx.load(imported.model.path).graph.output] == outputs
+    assert [tensor.name for tensor in onnx.load(imported.model.path).graph.output] == outputs
 
 
 ANSWERS = {
@@ -368,14 +368,14 @@ def test_options_choose_outputs_and_sizes(tmp_path: Path) -> None:
     options = ImportOptions(outputs=("c",), batch=2, input_shapes={"x": (None, 8, 6, 3)})
     given = onnx.load(import_model(model, tmp_path / "out", options).model.path).graph
     assert [axis.dim_value for axis in given.input[0].type.tensor_type.shape.dim] == [2, 8, 6, 3]
-    assert [one.name for one in given.output] == ["c"]
+    assert [tensor.name for tensor in given.output] == ["c"]
     with pytest.raises(InputError, match="no layer q"):
         import_model(model, tmp_path / "out", ImportOptions(outputs=("q",)))
 
 
 @pytest.mark.usefixtures("without_node")
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"class_name": "Lambda"}, r"the layer 'c' \(Lambda\): unknown layer"),
         ({"config": {"padding": "causal"}}, r"the layer 'c' \(Conv2D\): its padding is 'causal'"),
@@ -387,11 +387,11 @@ def test_options_choose_outputs_and_sizes(tmp_path: Path) -> None:
         ({"inbound_nodes": [{"args": []}]}, "Keras 3"),
     ],
 )
-def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_converted_names_the_layer(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     model = simple(tmp_path)
     document = json.loads(model.read_text())
     changed = document["modelTopology"]["model_config"]["config"]["layers"][1]
     changed.update(change | {"config": changed["config"] | change.get("config", {})})
     model.write_text(json.dumps(document))
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         import_model(model, tmp_path / "out")

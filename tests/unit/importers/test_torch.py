@@ -69,7 +69,9 @@ def test_an_exported_program(mobilenet: Path, tmp_path: Path) -> None:
     imported = import_model(mobilenet / "network.pt2", tmp_path)
     check(imported, mobilenet)
     graph = onnx.load(imported.model.path).graph
-    assert [(one.name, one.type.tensor_type.shape.dim[0].dim_param) for one in (*graph.input, *graph.output)] == [
+    assert [
+        (tensor.name, tensor.type.tensor_type.shape.dim[0].dim_param) for tensor in (*graph.input, *graph.output)
+    ] == [
         ("x", "N"),
         ("output", "N"),
     ]
@@ -110,10 +112,10 @@ def test_several_inputs_and_named_outputs(odd: Path, tmp_path: Path) -> None:
     )
     assert imported.parity is not None
     graph = onnx.load(imported.model.path).graph
-    assert [one.name for one in graph.input] == ["picture", "scale"]
-    assert [one.name for one in graph.output] == ["output_0", "output_1"]
+    assert [tensor.name for tensor in graph.input] == ["picture", "scale"]
+    assert [tensor.name for tensor in graph.output] == ["output_0", "output_1"]
     named = onnx.load(import_model(odd / "named.pt2", tmp_path).model.path).graph
-    assert [one.name for one in named.output] == ["map", "mean"]
+    assert [tensor.name for tensor in named.output] == ["map", "mean"]
     with pytest.raises(ModelError, match="no input image"):
         import_model(odd / "scripted.pt", tmp_path, ImportOptions(input_shapes={"image": (1, 3, 8, 8)}))
 

@@ -33,10 +33,10 @@ def test_answers_come_in_order_whatever_takes_long(tmp_path: Path, cores: int, b
     with slow(tmp_path, {0: 0.1, 3: 0.05}, cores=cores) as predictor:
         actual = list(predictor.predict_many(listed, batch=batch))
         alone = [predictor.predict(path) for path in listed[:10]] * 3
-    assert [one.path for one in actual] == listed
-    for one, expected in zip(actual, alone, strict=True):
-        assert one.answer is not None
-        assert one.answer.row()["scores"] == pytest.approx(expected.row()["scores"], abs=1e-6)
+    assert [prediction.path for prediction in actual] == listed
+    for prediction, expected in zip(actual, alone, strict=True):
+        assert prediction.answer is not None
+        assert prediction.answer.row()["scores"] == pytest.approx(expected.row()["scores"], abs=1e-6)
     assert not threads()
 
 
@@ -52,7 +52,7 @@ def test_batches_are_filled_across_threads(tmp_path: Path, monkeypatch: pytest.M
 def test_a_failed_batch_is_tried_picture_by_picture(tmp_path: Path) -> None:
     with slow(tmp_path, cores=1, failing=frozenset({0, 2})) as predictor:
         actual = list(predictor.predict_many(pictures(tmp_path, 4), batch=4))
-    assert sorted(one.error or "" for one in actual) == ["", "", "", "a planted failure"]
+    assert sorted(prediction.error or "" for prediction in actual) == ["", "", "", "a planted failure"]
 
 
 def test_the_caller_s_error_comes_after_the_answers(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_the_caller_s_error_comes_after_the_answers(tmp_path: Path) -> None:
 
     answered = list[str | None]()
     with slow(tmp_path, 0.02) as predictor, pytest.raises(KeyError, match="the list is broken"):
-        answered.extend(one.error for one in predictor.predict_many(broken()))
+        answered.extend(prediction.error for prediction in predictor.predict_many(broken()))
     assert answered == [None] * 3
     assert not threads()
 
@@ -142,7 +142,7 @@ def test_pictures_are_prepared_while_the_runtime_is_loaded(tmp_path: Path) -> No
     with slow(tmp_path) as predictor:
         predictor.__class__ = Late
         actual = list(predictor.predict_many(pictures(tmp_path), observe=lambda stage, _: seen.update([stage])))
-    assert all(one.answer is not None for one in actual)
+    assert all(prediction.answer is not None for prediction in actual)
     assert seen["read"] == seen["prepare"] == seen["inference"] == seen["output"] == 3
 
 
@@ -169,7 +169,7 @@ def test_a_session_with_fewer_streams_than_cores_leaves_the_cores_to_others(
         monkeypatch.setattr(runner, "infer", arriving)
         monkeypatch.setattr(predictor.session, "run", held)
         actual = list(predictor.predict_many(pictures(tmp_path, 4), batch=1))
-    assert [one.error for one in actual] == [None] * 4
+    assert [prediction.error for prediction in actual] == [None] * 4
 
 
 @pytest.mark.parametrize(("slow_from", "at_once"), [(0.002, range(3, 5)), (10.0, range(1, 3))])

@@ -42,7 +42,7 @@ def look(
     domains = {"", *(node.domain for node in nodes)}
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid(one, opset if not one else 1) for one in sorted(domains)],
+        opset_imports=[helper.make_opsetid(domain, opset if not domain else 1) for domain in sorted(domains)],
         ir_version=8,
     )
     path.write_bytes(model.SerializeToString())
@@ -63,7 +63,7 @@ def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path
     """Count products from the sizes that the activations really have when it runs, and the weights as they are
     stored."""
     proto = onnx.load(nsfw_model_path)
-    stored = {one.name: numpy_helper.to_array(one) for one in proto.graph.initializer}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     products = [node for node in proto.graph.node if node.op_type in {"Conv", "MatMul"}]
     proto.graph.output.extend(
         helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None) for node in products
@@ -73,7 +73,7 @@ def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     outputs = dict(
         zip(
-            [one.name for one in session.get_outputs()],
+            [tensor.name for tensor in session.get_outputs()],
             session.run(None, {"input:0": np.zeros((1, 224, 224, 3), np.float32)}),
             strict=True,
         )
@@ -87,9 +87,9 @@ def test_the_arithmetic_of_a_trained_network_by_running_it(nsfw_model_path: Path
     assert actual.macs == macs
     assert macs == pytest.approx(1.07e9, rel=0.01)
     assert 2.0 * macs < actual.flops < 2.02 * macs
-    assert actual.parameters == sum(one.size for one in stored.values())
+    assert actual.parameters == sum(weight.size for weight in stored.values())
     assert actual.parameter_bytes == {
-        "float32": sum(one.nbytes for one in stored.values() if one.dtype == np.float32),
+        "float32": sum(weight.nbytes for weight in stored.values() if weight.dtype == np.float32),
         "int64": 48,
     }
 

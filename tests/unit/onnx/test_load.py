@@ -210,7 +210,7 @@ def test_a_trained_network_computes_the_same_at_opset_13(nsfw_model_path: Path, 
     raised = raise_opset(model, tmp_path)
     assert (raised.parent, raised.spec, raised.format, raised.path.parent) == (model, model.spec, "onnx", tmp_path)
     proto = onnx.load(raised.path)
-    assert [(one.domain, one.version) for one in proto.opset_import] == [("", 13)]
+    assert [(tensor.domain, tensor.version) for tensor in proto.opset_import] == [("", 13)]
     pictures = np.random.default_rng(3).uniform(-123, 151, (4, 224, 224, 3)).astype(np.float32)
     before, after = run(model.path, pictures, "input:0"), run(raised.path, pictures, "input:0")
     assert np.ptp(before) > 0.5
@@ -313,7 +313,7 @@ def test_functions_and_external_weights_come_along(tmp_path: Path) -> None:
 
 def test_shapes_of_a_trained_network_are_all_known_for_one_picture(nsfw_model_path: Path) -> None:
     graph = infer_shapes(read(nsfw_model_path), batch=1).graph
-    shapes = {one.name: shape_of(one) for one in (*graph.input, *graph.value_info, *graph.output)}
+    shapes = {tensor.name: shape_of(tensor) for tensor in (*graph.input, *graph.value_info, *graph.output)}
     assert len(shapes) == len(graph.node) + 1
     assert all(isinstance(size, int) for shape in shapes.values() for size in shape or (None,))
     assert (shapes["input:0"], shapes["pool/AvgPool:0"], shapes["outputs"]) == (

@@ -132,7 +132,10 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
 
 def test_fast_preprocessing_takes_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
     folded = fold(convolution(tmp_path, spec(RESIZE, BGR, MEAN)), tmp_path)
-    fast, reference = (Preprocessor(folded.contract().input, one)(example_photos[0]) for one in ("fast", "reference"))
+    fast, reference = (
+        Preprocessor(folded.contract().input, preprocessing)(example_photos[0])
+        for preprocessing in ("fast", "reference")
+    )
     assert (fast.shape, str(fast.dtype)) == ((32, 40, 3), "uint8")
     assert np.abs(fast.astype(int) - reference).mean() < 8
 
@@ -152,7 +155,8 @@ def test_an_input_that_is_read_twice_keeps_its_name_and_weights(tmp_path: Path, 
     model = convolution(tmp_path, spec(RESIZE, BGR, MEAN, NCHW), front="both", opset=12)
     folded = assert_folds(model, example_photos[:2], tmp_path)
     weights = [
-        next(one for one in onnx.load(each.path).graph.initializer if one.name == "weights") for each in (model, folded)
+        next(tensor for tensor in onnx.load(each.path).graph.initializer if tensor.name == "weights")
+        for each in (model, folded)
     ]
     assert weights[0] == weights[1]
 

@@ -56,24 +56,24 @@ def differences(processor: Preprocessor) -> NDArray[np.float64]:
 SIZES = [(126, 90), (84, 36), (100, 77), (504, 360), (333, 201), (300, 60)]
 SMOOTH = [
     *(
-        {"convention": "opencv", "filter": one, "rounding": "none"}
-        for one in ("bilinear", "bicubic", "lanczos", "area")
+        {"convention": "opencv", "filter": filter_, "rounding": "none"}
+        for filter_ in ("bilinear", "bicubic", "lanczos", "area")
     ),
     *(
-        {"convention": "tensorflow", "filter": one, "rounding": "none", "coordinates": where}
-        for one in ("bilinear", "bicubic")
+        {"convention": "tensorflow", "filter": filter_, "rounding": "none", "coordinates": where}
+        for filter_ in ("bilinear", "bicubic")
         for where in ("half_pixel", "align_corners", "asymmetric")
     ),
     *(
-        {"convention": "tensorflow", "filter": one, "rounding": "none", "antialias": True}
-        for one in ("bilinear", "lanczos")
+        {"convention": "tensorflow", "filter": filter_, "rounding": "none", "antialias": True}
+        for filter_ in ("bilinear", "lanczos")
     ),
     {"convention": "tensorflow", "filter": "area", "rounding": "none"},
 ]
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("resize", SMOOTH, ids=lambda one: "-".join(map(str, one.values())))
+@pytest.mark.parametrize("resize", SMOOTH, ids=lambda case: "-".join(map(str, case.values())))
 def test_every_convention_of_a_resize(resize: dict[str, Any], size: tuple[int, int]) -> None:
     offsets = differences(preprocessor({"step": "resize", "width": size[0], "height": size[1], **resize}))
     if resize["filter"] == "area" and (size[0] > WIDTH or size[1] > HEIGHT):
@@ -97,7 +97,7 @@ def test_pillow_s_resize(filter_: str, size: tuple[int, int]) -> None:
     [
         {},
         {"convention": "opencv"},
-        *({"convention": "tensorflow", "coordinates": one} for one in ("half_pixel", "align_corners", "asymmetric")),
+        *({"convention": "tensorflow", "coordinates": case} for case in ("half_pixel", "align_corners", "asymmetric")),
     ],
 )
 def test_a_resize_to_the_nearest_pixel(resize: dict[str, Any], size: tuple[int, int], preprocessing: str) -> None:

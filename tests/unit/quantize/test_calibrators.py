@@ -86,8 +86,8 @@ def naive_divergence(values: Values, low: float, high: float, step: float) -> fl
         filled = [bin_ for bin_ in range(start, end) if truth[bin_] > 0]
         for bin_ in filled:
             other[bin_] = inside[start:end].sum() / len(filled)
-    one, two = (np.maximum(row, 1e-4) / np.maximum(row, 1e-4).sum() for row in (truth, other))
-    return float((one * np.log(one / two)).sum())
+    exact, two = (np.maximum(row, 1e-4) / np.maximum(row, 1e-4).sum() for row in (truth, other))
+    return float((exact * np.log(exact / two)).sum())
 
 
 @pytest.mark.parametrize("symmetry", ["auto", "always"])

@@ -28,7 +28,7 @@ def test_answers_stay_close_and_inputs_and_outputs_float32(
     assert not caplog.records
     onnx.checker.check_model(str(smaller.path), full_check=True)
     graph = onnx.load(smaller.path).graph
-    assert [one.type.tensor_type.elem_type for one in (*graph.input, *graph.output)] == [1, 1]
+    assert [tensor.type.tensor_type.elem_type for tensor in (*graph.input, *graph.output)] == [1, 1]
     batch = networks.pictures()
     difference = np.abs(networks.run(smaller, batch, f"onnxruntime:cpu:{target}") - networks.run(model, batch)).max()
     assert 0 < difference < bound

@@ -45,15 +45,15 @@ def test_ranges_are_those_of_the_float_networks_tensors(model: Model, tmp_path: 
 
 def test_how_the_pictures_are_batched_changes_nothing(model: Model) -> None:
     batch = networks.pictures(7)
-    one = quantize.observe(model, [batch])
+    whole = quantize.observe(model, [batch])
     other = quantize.observe(model, [batch[:1], batch[1:5], batch[5:]], cores=1)
     digest = hashlib.sha256()
     for picture in batch:
         digest.update(b"<f4(16, 16, 3)" + picture.tobytes())
-    assert one.digest == other.digest == digest.hexdigest()
-    assert one.images == other.images == 7
+    assert whole.digest == other.digest == digest.hexdigest()
+    assert whole.images == other.images == 7
     for method in quantize.METHODS:
-        first, second = one.ranges(method), other.ranges(method)
+        first, second = whole.ranges(method), other.ranges(method)
         assert first.keys() == second.keys()
         for name, ends in first.items():
             assert ends == pytest.approx(second[name], rel=1e-6), (method, name)
@@ -110,7 +110,7 @@ def test_wrong_batches_are_refused(model: Model) -> None:
         quantize.observe(model, [])
     with pytest.raises(InputError, match="expected a NumPy array"):
         quantize.observe(model, [[1, 2]])  # type: ignore[list-item]
-    with pytest.raises(InputError, match="the network takes float32"):
+    with pytest.raises(InputError, match="expected float32"):
         quantize.observe(model, [networks.pictures(2, 8)])
 
 

@@ -101,7 +101,7 @@ def test_batch_norms_and_constants_are_folded_and_the_opset_is_raised(tmp_path: 
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 8, 8], ["N", 4, 6, 6]], constants, opset=11)
     prepared = quantize.prepare(model, tmp_path)
     assert networks.operators(prepared) == ["Conv", "Relu"]
-    assert {one.domain for one in onnx.load(prepared.path).opset_import} == {""}
+    assert {opset.domain for opset in onnx.load(prepared.path).opset_import} == {""}
     batch = rng.normal(size=(2, 3, 8, 8)).astype(np.float32)
     np.testing.assert_allclose(networks.run(prepared, batch), networks.run(model, batch), atol=1e-5)
     assert quantize.prepare(prepared, tmp_path) is prepared

@@ -69,7 +69,7 @@ def test_a_report_passes_where_all_checks_do() -> None:
 
 
 def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
-    made = report(
+    example = report(
         checks=(
             Check(name="a", measured=NAN, limit=1.0, unit="levels", detail="where"),
             Check(name="b", measured=-INF, limit=INF),
@@ -79,8 +79,8 @@ def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
         environment={"odd": [NAN, {"deep": INF}]},
     )
     path = tmp_path / "report.json"
-    path.write_text(made.to_json())
-    data = strict(made.to_json())
+    path.write_text(example.to_json())
+    data = strict(example.to_json())
     assert data["checks"][0] == {
         "name": "a",
         "measured": "NaN",
@@ -101,22 +101,22 @@ def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
     read = Report.read(path)
     assert math.isnan(read.checks[0].measured)
     assert not read.checks[0].passed
-    assert read.checks[1:] == made.checks[1:]
+    assert read.checks[1:] == example.checks[1:]
     assert math.isnan(float(read.measurements["nan"]))
     assert (read.measurements["inf"], read.measurements["minus"]) == (INF, -INF)
     assert isinstance(read.measurements["count"], int)
-    assert read.to_json() == made.to_json()
+    assert read.to_json() == example.to_json()
 
 
 def test_a_report_says_when_by_what_and_where() -> None:
-    made = report()
-    assert made.created.tzinfo is UTC
-    assert strict(made.to_json())["created"].endswith("Z")
-    assert made.plimsoll == plimsoll.__version__
-    assert made.environment == environment()
-    versions: Any = made.environment["versions"]
+    example = report()
+    assert example.created.tzinfo is UTC
+    assert strict(example.to_json())["created"].endswith("Z")
+    assert example.plimsoll == plimsoll.__version__
+    assert example.environment == environment()
+    versions: Any = example.environment["versions"]
     assert {"plimsoll", "numpy", "onnxruntime", "pillow"} <= versions.keys()
-    assert made.environment["architecture"]
+    assert example.environment["architecture"]
 
 
 def test_a_time_without_zone_is_refused() -> None:

@@ -42,38 +42,38 @@ def pinned(tarball: Path) -> NpmFiles:
 
 
 def test_only_the_named_files_are_kept(tarball: Path) -> None:
-    wanted = pinned(tarball)
-    assert not npm.is_cached(wanted)
-    paths = npm.fetch(wanted, tarball)
+    expected = pinned(tarball)
+    assert not npm.is_cached(expected)
+    paths = npm.fetch(expected, tarball)
     assert paths["dist/a.js"].read_bytes() == b"export default 1;"
-    assert sorted(path.relative_to(wanted.folder).as_posix() for path in wanted.folder.rglob("*.*")) == [
+    assert sorted(path.relative_to(expected.folder).as_posix() for path in expected.folder.rglob("*.*")) == [
         "dist/a.js",
         "dist/b.wasm",
     ]
-    assert npm.is_cached(wanted)
-    assert npm.fetch(wanted) == paths
+    assert npm.is_cached(expected)
+    assert npm.fetch(expected) == paths
 
 
 def test_a_file_that_was_damaged_meanwhile_is_taken_anew(tarball: Path) -> None:
-    wanted = pinned(tarball)
-    npm.fetch(wanted, tarball)["dist/a.js"].write_bytes(b"export default 2;")
-    assert npm.fetch(wanted, tarball)["dist/a.js"].read_bytes() == b"export default 1;"
+    expected = pinned(tarball)
+    npm.fetch(expected, tarball)["dist/a.js"].write_bytes(b"export default 2;")
+    assert npm.fetch(expected, tarball)["dist/a.js"].read_bytes() == b"export default 1;"
 
 
 def test_another_package_is_refused(tarball: Path) -> None:
-    wanted = pinned(tarball)
+    expected = pinned(tarball)
     tarball.write_bytes(tarball.read_bytes() + b"\0")
     with pytest.raises(BackendMissingError, match="integrity"):
-        npm.fetch(wanted, tarball)
-    assert not npm.is_cached(wanted)
+        npm.fetch(expected, tarball)
+    assert not npm.is_cached(expected)
 
 
 def test_a_pin_that_is_wrong_keeps_nothing(tarball: Path) -> None:
     good = pinned(tarball)
-    wanted = NpmFiles(good.package, good.version, good.integrity, {**good.files, "dist/b.wasm": "0" * 64})
+    expected = NpmFiles(good.package, good.version, good.integrity, {**good.files, "dist/b.wasm": "0" * 64})
     with pytest.raises(BackendMissingError, match=r"dist/b\.wasm"):
-        npm.fetch(wanted, tarball)
-    assert not list(wanted.folder.iterdir())
+        npm.fetch(expected, tarball)
+    assert not list(expected.folder.iterdir())
 
 
 def test_without_npm_it_says_how_to_get_it(tarball: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

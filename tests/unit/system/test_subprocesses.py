@@ -66,7 +66,7 @@ def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("kind", "limits", "told"),
+    ("kind", "limits", "message"),
     [
         ("segfault", AMPLE, "a segmentation fault"),
         ("exit", AMPLE, "exit code 7: the last words"),
@@ -77,8 +77,10 @@ def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) ->
     ],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and memory are told otherwise there")
-def test_what_ends_it_early_is_said(module: str, tmp_path: Path, kind: str, limits: ProcessLimits, told: str) -> None:
-    with pytest.raises(JobError, match=told) as caught:
+def test_what_ends_it_early_is_said(
+    module: str, tmp_path: Path, kind: str, limits: ProcessLimits, message: str
+) -> None:
+    with pytest.raises(JobError, match=message) as caught:
         subprocesses.run_job(module, {"kind": kind}, tmp_path / "job", limits)
     assert "log.txt" in caught.value.hint or kind == "ours"
 

@@ -151,7 +151,7 @@ def test_a_job_that_passed_leaves_nothing_in_the_cache(ready: Path, tmp_path: Pa
 @LINUX
 @pytest.mark.usefixtures("ready")
 @pytest.mark.parametrize(
-    ("kind", "limits", "told"),
+    ("kind", "limits", "message"),
     [
         ("segfault", ProcessLimits(120), "faults: fault: it was killed by a segmentation fault"),
         ("abort", ProcessLimits(120), "its own abort"),
@@ -161,8 +161,8 @@ def test_a_job_that_passed_leaves_nothing_in_the_cache(ready: Path, tmp_path: Pa
         ("network", ProcessLimits(120), "no network"),
     ],
 )
-def test_a_planted_fault_is_contained_and_named(tmp_path: Path, kind: str, limits: ProcessLimits, told: str) -> None:
-    with pytest.raises(BuildError, match=told) as caught:
+def test_a_planted_fault_is_contained_and_named(tmp_path: Path, kind: str, limits: ProcessLimits, message: str) -> None:
+    with pytest.raises(BuildError, match=message) as caught:
         fault(kind, tmp_path, limits)
     log = Path(caught.value.hint.partition("Its log: ")[2].partition(";")[0])
     assert "begun" in log.read_text()
@@ -266,8 +266,8 @@ def test_a_half_made_environment_is_made_again_by_one_of_two_while_the_other_wai
     ]
     said = [maker.communicate(timeout=200)[0] for maker in makers]
     assert [maker.returncode for maker in makers] == [0, 0]
-    for told in ("incomplete: creating it again", "creating the toolchain 'faults', once"):
-        assert sum(told in text for text in said) == 1
+    for message in ("incomplete: creating it again", "creating the toolchain 'faults', once"):
+        assert sum(message in text for text in said) == 1
     assert said[0].splitlines()[-1] == said[1].splitlines()[-1] == str(folder)
     assert toolchains.is_ready("faults")
     assert (folder / "env" / "pyvenv.cfg").exists()

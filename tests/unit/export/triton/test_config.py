@@ -34,9 +34,9 @@ def configurations(network: TritonNetwork, spec: str = SPEC, **options: Any) -> 
 
 
 def test_fields_of_every_kind_are_read_again(network: TritonNetwork) -> None:
-    found = configurations(network, max_batch=16, queue=9, threads=3)
-    assert list(found) == ["small", "small.steps", "small.tensor"]
-    tensor = found["small.tensor"]
+    configs = configurations(network, max_batch=16, queue=9, threads=3)
+    assert list(configs) == ["small", "small.steps", "small.tensor"]
+    tensor = configs["small.tensor"]
     assert (tensor.name, tensor.backend, tensor.max_batch_size) == ("small.tensor", "onnxruntime", 16)
     assert list(tensor.input[0].dims) == [5, 6, 3]
     assert list(tensor.dynamic_batching.preferred_batch_size) == [4, 8]
@@ -45,17 +45,17 @@ def test_fields_of_every_kind_are_read_again(network: TritonNetwork) -> None:
     assert tensor.instance_group[0].kind == tensor.instance_group[0].KIND_CPU
     assert tensor.parameters["intra_op_thread_count"].string_value == "3"
     assert tensor.model_warmup[0].inputs["picture"].zero_data
-    step = found["small"].ensemble_scheduling.step[0]
+    step = configs["small"].ensemble_scheduling.step[0]
     assert (step.model_name, step.model_version, dict(step.input_map)) == ("small.steps", -1, {"image": "image"})
 
 
 def test_a_field_that_is_not_given_is_not_there(network: TritonNetwork) -> None:
-    found = configurations(network)
-    assert not found["small"].HasField("dynamic_batching")
-    assert not found["small"].HasField("backend")
-    assert not found["small.tensor"].HasField("optimization")
-    assert found["small"].HasField("max_batch_size")
-    assert found["small"].max_batch_size == 0
+    configs = configurations(network)
+    assert not configs["small"].HasField("dynamic_batching")
+    assert not configs["small"].HasField("backend")
+    assert not configs["small.tensor"].HasField("optimization")
+    assert configs["small"].HasField("max_batch_size")
+    assert configs["small"].max_batch_size == 0
 
 
 @pytest.mark.parametrize(
@@ -71,9 +71,9 @@ def test_texts_are_escaped(network: TritonNetwork, name: str) -> None:
         network.target,
         network.picture_input,
     )
-    found = configurations(renamed)
-    assert found["small.tensor"].output[0].name == found["small"].output[0].name == name
-    assert dict(found["small"].ensemble_scheduling.step[1].output_map) == {name: name}
+    configs = configurations(renamed)
+    assert configs["small.tensor"].output[0].name == configs["small"].output[0].name == name
+    assert dict(configs["small"].ensemble_scheduling.step[1].output_map) == {name: name}
 
 
 def test_a_type_that_triton_lacks_is_refused(network: TritonNetwork) -> None:

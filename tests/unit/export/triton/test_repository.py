@@ -35,8 +35,8 @@ _DTYPES = {"TYPE_FP32": np.float32, "TYPE_UINT8": np.uint8, "TYPE_FP16": np.floa
 
 def configs(repository: Path) -> dict[str, dict[str, Any]]:
     """Return every configuration as Triton's own protobuf schema reads it."""
-    found: dict[str, dict[str, Any]] = json.loads(ask("triton_configs.py", repository))
-    return found
+    result: dict[str, dict[str, Any]] = json.loads(ask("triton_configs.py", repository))
+    return result
 
 
 def text(repository: Path, name: str) -> str:
@@ -45,8 +45,8 @@ def text(repository: Path, name: str) -> str:
 
 def test_the_three_models_lie_where_triton_looks(tmp_path: Path) -> None:
     assert export(small_model(tmp_path / "in", NAMED), HERE, tmp_path / "out") == tmp_path / "out"
-    found = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert found == {
+    result = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert result == {
         "small/config.pbtxt", "small/README.md", "small/1/spec.toml", "small.steps/config.pbtxt",
         "small.steps/1/model.py", "small.steps/1/spec.toml",
         "small.tensor/config.pbtxt", "small.tensor/labels.txt", "small.tensor/1/model.onnx", "small.tensor/1/spec.toml",
@@ -59,9 +59,9 @@ def test_the_three_models_lie_where_triton_looks(tmp_path: Path) -> None:
 def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
     options = TritonOptions(max_batch=16, delay_us=500, queue=7, instances=2, threads=3, decoders=5)
     export(small_model(tmp_path / "in", NAMED), HERE, tmp_path / "out", options=options)
-    found = configs(tmp_path / "out")
-    assert found.keys() == {"small", "small.steps", "small.tensor"}
-    tensor = found["small.tensor"]
+    configurations = configs(tmp_path / "out")
+    assert configurations.keys() == {"small", "small.steps", "small.tensor"}
+    tensor = configurations["small.tensor"]
     assert (tensor["backend"], tensor["default_model_filename"], tensor["max_batch_size"]) == (
         "onnxruntime",
         "model.onnx",
@@ -76,11 +76,11 @@ def test_tritons_schema_reads_the_configurations(tmp_path: Path) -> None:
     assert tensor["dynamic_batching"]["default_queue_policy"]["max_queue_size"] == 7
     assert tensor["instance_group"] == [{"count": 2, "kind": "KIND_CPU"}]
     assert tensor["parameters"] == {"intra_op_thread_count": {"string_value": "3"}}
-    assert [one["batch_size"] for one in tensor["model_warmup"]] == [1, 16]
-    assert found["small.steps"]["instance_group"][0]["count"] == 5
-    assert found["small"]["platform"] == "ensemble"
-    assert found["small"]["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": ["-1"]}]
-    assert found["small"]["output"] == [{"name": "scores", "data_type": "TYPE_FP32", "dims": ["-1", "4"]}]
+    assert [entry["batch_size"] for entry in tensor["model_warmup"]] == [1, 16]
+    assert configurations["small.steps"]["instance_group"][0]["count"] == 5
+    assert configurations["small"]["platform"] == "ensemble"
+    assert configurations["small"]["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": ["-1"]}]
+    assert configurations["small"]["output"] == [{"name": "scores", "data_type": "TYPE_FP32", "dims": ["-1", "4"]}]
 
 
 @pytest.mark.toolchain
@@ -96,33 +96,34 @@ def test_the_network_computes_what_its_configuration_says(form: Any, precision: 
         tmp_path / "out/small.tensor/1" / tensor["default_model_filename"], providers=["CPUExecutionProvider"]
     )
     given = {
-        one.name: [size if isinstance(size, int) else -1 for size in one.shape]
-        for one in (*session.get_inputs(), *session.get_outputs())
+        entry.name: [size if isinstance(size, int) else -1 for size in entry.shape]
+        for entry in (*session.get_inputs(), *session.get_outputs())
     }
-    for one in (*tensor["input"], *tensor["output"]):
-        assert given[one["name"]] == [-1, *map(int, one["dims"])], "the backend compares every size"
+    for entry in (*tensor["input"], *tensor["output"]):
+        assert given[entry["name"]] == [-1, *map(int, entry["dims"])], "the backend compares every size"
     for batch in (1, tensor["max_batch_size"]):
         feeds = {
-            one["name"]: np.zeros((batch, *map(int, one["dims"])), _DTYPES[one["data_type"]]) for one in tensor["input"]
+            entry["name"]: np.zeros((batch, *map(int, entry["dims"])), _DTYPES[entry["data_type"]])
+            for entry in tensor["input"]
         }
-        for one, value in zip(
-            tensor["output"], session.run([one["name"] for one in tensor["output"]], feeds), strict=True
+        for entry, value in zip(
+            tensor["output"], session.run([entry["name"] for entry in tensor["output"]], feeds), strict=True
         ):
-            assert value.shape == (batch, *map(int, one["dims"]))
-            assert value.dtype == _DTYPES[one["data_type"]]
+            assert value.shape == (batch, *map(int, entry["dims"]))
+            assert value.dtype == _DTYPES[entry["data_type"]]
 
 
 @pytest.mark.toolchain
 def test_the_tensors_between_the_steps_fit(tmp_path: Path) -> None:
     export(small_model(tmp_path / "in"), HERE, tmp_path / "out")
-    found = configs(tmp_path / "out")
-    first, second = found["small"]["ensemble_scheduling"]["step"]
-    steps, tensor = found[first["model_name"]], found[second["model_name"]]
+    configurations = configs(tmp_path / "out")
+    first, second = configurations["small"]["ensemble_scheduling"]["step"]
+    steps, tensor = configurations[first["model_name"]], configurations[second["model_name"]]
     assert first["input_map"] == {"image": "image"}
-    (made,) = first["output_map"].items()
+    (mapped,) = first["output_map"].items()
     (taken,) = second["input_map"].items()
-    assert made[1] == taken[1]
-    assert (made[0], taken[0]) == (steps["output"][0]["name"], tensor["input"][0]["name"])
+    assert mapped[1] == taken[1]
+    assert (mapped[0], taken[0]) == (steps["output"][0]["name"], tensor["input"][0]["name"])
     assert steps["output"][0]["dims"] == ["-1", *tensor["input"][0]["dims"]]
     assert steps["output"][0]["data_type"] == tensor["input"][0]["data_type"]
 
@@ -132,9 +133,9 @@ def test_a_folded_network_takes_bytes(nsfw_model_path: Path, tmp_path: Path) -> 
     del nsfw_model_path
     folded = fold.fold(open_model("open_nsfw").model, tmp_path)
     export(folded, HERE, tmp_path / "out")
-    found = configs(tmp_path / "out")
-    assert found["open_nsfw.tensor"]["input"][0]["data_type"] == "TYPE_UINT8"
-    assert found["open_nsfw.steps"]["output"][0]["data_type"] == "TYPE_UINT8"
+    configurations = configs(tmp_path / "out")
+    assert configurations["open_nsfw.tensor"]["input"][0]["data_type"] == "TYPE_UINT8"
+    assert configurations["open_nsfw.steps"]["output"][0]["data_type"] == "TYPE_UINT8"
 
 
 def test_weights_beside_the_network_come_along(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_another_version_is_added_where_only_weights_differ(tmp_path: Path) -> N
     export(small_model(tmp_path / "in"), HERE, out)
     retrained = small_model(tmp_path / "retrained")
     proto = onnx.load(retrained.path)
-    next(one for one in proto.graph.initializer if one.name == "weights").CopyFrom(
+    next(tensor for tensor in proto.graph.initializer if tensor.name == "weights").CopyFrom(
         numpy_helper.from_array(np.ones((4, 3), np.float32), "weights")
     )
     onnx.save(proto, retrained.path)
@@ -199,7 +200,7 @@ def test_other_models_are_left_alone_and_nobody_elses_are_overwritten(tmp_path: 
 
 @pytest.mark.toolchain
 def test_on_a_gpu_onnx_runtime_is_told_what_plimsoll_tells_it(tmp_path: Path) -> None:
-    for precision, form, wanted in (
+    for precision, form, expected in (
         ("float32", "float32", [{"name": "cuda", "parameters": {"use_tf32": "0"}}]),
         (
             "int8",
@@ -216,7 +217,7 @@ def test_on_a_gpu_onnx_runtime_is_told_what_plimsoll_tells_it(tmp_path: Path) ->
             tmp_path / f"{precision}.out",
         )
         tensor = configs(tmp_path / f"{precision}.out")["small.tensor"]
-        assert tensor["optimization"]["execution_accelerators"]["gpu_execution_accelerator"] == wanted
+        assert tensor["optimization"]["execution_accelerators"]["gpu_execution_accelerator"] == expected
         assert tensor["instance_group"] == [{"count": 1, "kind": "KIND_GPU"}]
         assert tensor["dynamic_batching"]["preferred_batch_size"] == [8, 16, 32]
 
@@ -314,6 +315,6 @@ def test_a_bundles_steps_are_kept(example_photos: list[Path], tmp_path: Path) ->
         bundle = opened.bundle
         assert bundle is not None
         shutil.copy(bundle.file(bundle.manifest.golden[0].picture), tmp_path / "picture")
-        kept = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())
-        tensor = Preprocessor(kept.input)(tmp_path / "picture")
+        spec = loads((tmp_path / "out/small.steps/1/spec.toml").read_text())
+        tensor = Preprocessor(spec.input)(tmp_path / "picture")
         assert np.array_equal(tensor, bundle.tensor(bundle.manifest.golden[0].tensor))

@@ -53,17 +53,17 @@ def arguments(repository: Path, name: str, parameters: dict[str, str], tensors: 
 
 @pytest.fixture
 def steps(repository: Path) -> PreprocessingModel:
-    made = PreprocessingModel()
-    made.initialize(
+    built = PreprocessingModel()
+    built.initialize(
         arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
-    return made
+    return built
 
 
 @pytest.fixture
 def net(repository: Path) -> NetworkModel:
-    made = NetworkModel()
-    made.initialize(
+    built = NetworkModel()
+    built.initialize(
         arguments(
             repository,
             "small.tensor",
@@ -71,7 +71,7 @@ def net(repository: Path) -> NetworkModel:
             ("picture", "scores"),
         )
     )
-    return made
+    return built
 
 
 def tensor(array: NDArray[Any]) -> triton.InferenceRequest:
@@ -87,11 +87,11 @@ def test_the_repositorys_programs_name_what_is_served(repository: Path) -> None:
 
 def test_pictures_become_what_the_input_steps_make(steps: PreprocessingModel, example_photos: list[Path]) -> None:
     files = [photo.read_bytes() for photo in example_photos[:3]]
-    one, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
+    batch, two = steps.execute([triton.pictures(*files[:1]), triton.pictures(*files[1:])])
     preprocessor = Preprocessor(loads(TENSOR_SPEC).input)
-    made = np.concatenate([one.output_tensors[0].as_numpy(), two.output_tensors[0].as_numpy()])
-    assert np.array_equal(made, np.stack([preprocessor(data) for data in files]))
-    assert one.output_tensors[0].name() == "picture"
+    built = np.concatenate([batch.output_tensors[0].as_numpy(), two.output_tensors[0].as_numpy()])
+    assert np.array_equal(built, np.stack([preprocessor(data) for data in files]))
+    assert batch.output_tensors[0].name() == "picture"
 
 
 def test_a_bad_picture_fails_its_own_request_alone(steps: PreprocessingModel, example_photos: list[Path]) -> None:
@@ -111,19 +111,19 @@ def test_pictures_that_become_tensors_of_different_sizes_are_refused(
 ) -> None:
     whole = TENSOR_SPEC.replace("width = 6\nheight = 5", 'fit = "short_edge"\nsize = 6')
     (repository / "small.steps" / "1" / "spec.toml").write_text(whole)
-    made = PreprocessingModel()
-    made.initialize(
+    built = PreprocessingModel()
+    built.initialize(
         arguments(repository, "small.steps", {"preprocessing": "reference", "max_pictures": "4"}, ("image", "picture"))
     )
     shapes = {Preprocessor(loads(whole).input)(photo).shape: photo for photo in example_photos}
     assert len(shapes) > 1
-    (answer,) = made.execute([triton.pictures(*(photo.read_bytes() for photo in list(shapes.values())[:2]))])
+    (answer,) = built.execute([triton.pictures(*(photo.read_bytes() for photo in list(shapes.values())[:2]))])
     assert "different sizes" in answer.error.message()
 
 
 def test_requests_are_computed_together_and_answered_apart(net: NetworkModel, monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(0)
-    asked = [chance.random((count, 5, 6, 3)).astype(np.float32) for count in (1, 3, 2)]
+    requests = [chance.random((count, 5, 6, 3)).astype(np.float32) for count in (1, 3, 2)]
     calls: list[int] = []
     infer = net.runner.infer
 
@@ -132,10 +132,10 @@ def test_requests_are_computed_together_and_answered_apart(net: NetworkModel, mo
         return infer(batch)
 
     monkeypatch.setattr(net.runner, "infer", counting)
-    answers = net.execute([tensor(one) for one in asked])
+    answers = net.execute([tensor(request) for request in requests])
     assert calls == [6]
-    for one, answer in zip(asked, answers, strict=True):
-        assert answer.output_tensors[0].as_numpy() == pytest.approx(expected(one), abs=1e-6)
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.output_tensors[0].as_numpy() == pytest.approx(expected(request), abs=1e-6)
 
 
 def test_a_request_that_fails_fails_alone(net: NetworkModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_triton_itself_answers_as_plimsoll_does(
             tmp_path / "models",
             options=TritonOptions(max_batch=4, network="python", decoders=2),
         )
-        wanted = [model.predict(photo) for photo in photos]
+        expected = [model.predict(photo) for photo in photos]
     requests = [
         ["open_nsfw", photos[:4]],
         ["open_nsfw", photos[4:]],
@@ -192,7 +192,7 @@ def test_triton_itself_answers_as_plimsoll_does(
             json.loads(line) for line in ask("triton_ask.py", address, json.dumps(requests)).splitlines()
         )
     rows = first["outputs"]["outputs"] + second["outputs"]["outputs"]
-    assert [row[1] for row in rows] == pytest.approx([answer.score for answer in wanted], abs=1e-4)  # type: ignore[attr-defined]  # it classifies
+    assert [row[1] for row in rows] == pytest.approx([answer.score for answer in expected], abs=1e-4)  # type: ignore[attr-defined]  # it classifies
     assert bad["status"] == "400"
     assert "picture 1" in bad["error"]
     assert "1 to 4 are taken" in many["error"]
@@ -221,13 +221,13 @@ def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Pa
         network(tmp_path / "fixed.onnx", batch=1),
         brightness(tmp_path / "lone.onnx"),
     )
-    made = [
+    built = [
         ("batched", free, HERE, 3),
         ("unbatched", free, Target("openvino"), 3),
         ("single", fixed, HERE, 1),
         ("lone", lone, HERE, 3),
     ]
-    for name, model, target, _ in made:
+    for name, model, target, _ in built:
         spec = loads(TENSOR_SPEC.replace("small", name))
         export(
             Model(model.path, "onnx", spec), target, tmp_path / "models", options=TritonOptions(max_batch=4, decoders=1)
@@ -238,11 +238,11 @@ def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Pa
         answers = [
             json.loads(line)
             for line in ask(
-                "triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in made])
+                "triton_ask.py", address, json.dumps([[name, photos[:count]] for name, _, _, count in built])
             ).splitlines()
         ]
     pictures = np.stack([Preprocessor(loads(TENSOR_SPEC).input)(Path(photo)) for photo in photos])
-    for (name, _, _, count), answer in zip(made[:3], answers, strict=False):
+    for (name, _, _, count), answer in zip(built[:3], answers, strict=False):
         assert np.array(answer["outputs"]["scores"]) == pytest.approx(expected(pictures[:count]), abs=1e-5), name
     assert np.array(answers[3]["outputs"]["brightness"]) == pytest.approx(
         pictures.mean(axis=(1, 2, 3))[:, np.newaxis], abs=1e-5

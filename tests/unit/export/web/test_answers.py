@@ -31,8 +31,8 @@ def answers(
         for output, outputs, threshold in cases
     ]
     (folder / "request.json").write_text(json.dumps(request))
-    found: list[dict[str, Any]] = node("web_answers.mjs", str(folder / "request.json"), str(SITE / "answer.js"))
-    return found
+    result: list[dict[str, Any]] = node("web_answers.mjs", str(folder / "request.json"), str(SITE / "answer.js"))
+    return result
 
 
 def test_classifications_have_pythons_rows(tmp_path: Path) -> None:
@@ -54,15 +54,15 @@ def test_classifications_have_pythons_rows(tmp_path: Path) -> None:
         ]
         for threshold in (None, 0.25)
     ]
-    for (output, given, threshold), found in zip(cases, answers(list(cases), tmp_path), strict=True):
-        wanted = ClassifyTask(output).decode(given, threshold)[0]
-        assert found["row"]["label"] == wanted.label
-        assert list(found["row"]["scores"]) == list(wanted.scores)
-        assert found["row"]["scores"] == pytest.approx(dict(wanted.scores), abs=1e-7)
-        assert found["row"]["score"] == pytest.approx(wanted.score, abs=1e-7)
-        assert found["band"] == wanted.band
+    for (output, given, threshold), actual in zip(cases, answers(list(cases), tmp_path), strict=True):
+        expected = ClassifyTask(output).decode(given, threshold)[0]
+        assert actual["row"]["label"] == expected.label
+        assert list(actual["row"]["scores"]) == list(expected.scores)
+        assert actual["row"]["scores"] == pytest.approx(dict(expected.scores), abs=1e-7)
+        assert actual["row"]["score"] == pytest.approx(expected.score, abs=1e-7)
+        assert actual["band"] == expected.band
         if output.activation == "none":
-            assert found["row"] == wanted.row()
+            assert actual["row"] == expected.row()
 
 
 def test_what_is_no_score_is_refused(tmp_path: Path) -> None:

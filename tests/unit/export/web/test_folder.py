@@ -59,8 +59,8 @@ def test_everything_a_page_needs_is_in_the_folder_and_nothing_else_is_asked_for(
 
 @pytest.mark.parametrize(("target", "form"), [(FLOAT, "float32"), (INT8, "qdq")])
 def test_golden_outputs_are_pythons(tmp_path: Path, target: Target, form: OnnxForm) -> None:
-    one = model(tmp_path / "m", form)
-    out = web.package(one, target, tmp_path / "page")
+    small = model(tmp_path / "m", form)
+    out = web.package(small, target, tmp_path / "page")
     golden = json.loads((out / "golden.json").read_text())
     assert len(golden["pictures"]) == 2
     assert golden["tolerance"]["input_max"] == 0
@@ -71,17 +71,17 @@ def test_golden_outputs_are_pythons(tmp_path: Path, target: Target, form: OnnxFo
         stored = np.fromfile(out / picture["outputs"]["scores"]["file"], np.float32).reshape(
             picture["outputs"]["scores"]["shape"]
         )
-        with Runner.open(one, Target("onnxruntime", "cpu", target.precision)) as runner:
+        with Runner.open(small, Target("onnxruntime", "cpu", target.precision)) as runner:
             np.testing.assert_array_equal(runner.infer(tensor[np.newaxis])["scores"], stored)
 
 
 def test_external_weights_come_along(tmp_path: Path) -> None:
     import onnx
 
-    one = model(tmp_path / "m")
-    loaded = onnx.load(one.path)
-    onnx.save(loaded, one.path, save_as_external_data=True, location="weights.data", size_threshold=70)
-    given = Model(one.path, "onnx", one.spec, files=(tmp_path / "m" / "weights.data",))
+    small = model(tmp_path / "m")
+    loaded = onnx.load(small.path)
+    onnx.save(loaded, small.path, save_as_external_data=True, location="weights.data", size_threshold=70)
+    given = Model(small.path, "onnx", small.spec, files=(tmp_path / "m" / "weights.data",))
     out = web.package(given, FLOAT, tmp_path / "page")
     (entry,) = json.loads((out / "model.json").read_text())["model"]["external"]
     assert entry["path"] == "weights.data"
@@ -96,7 +96,7 @@ def test_own_golden_pictures(tmp_path: Path, example_photos: list[Path], awkward
         model(tmp_path / "m"), FLOAT, tmp_path / "page", images=[example_photos[0], awkward / "photo.webp"]
     )
     golden = json.loads((out / "golden.json").read_text())
-    assert [one["picture"] for one in golden["pictures"]] == ["golden/1-astronaut.jpg", "golden/2-photo.webp"]
+    assert [small["picture"] for small in golden["pictures"]] == ["golden/1-astronaut.jpg", "golden/2-photo.webp"]
     assert golden["tolerance"]["input_max"] > 0, "a browser decodes WebP itself"
     with pytest.raises(ImageError, match="tiff"):
         web.package(model(tmp_path / "m"), FLOAT, tmp_path / "other", images=[awkward / "photo.tiff"])
@@ -106,28 +106,28 @@ def test_own_golden_pictures(tmp_path: Path, example_photos: list[Path], awkward
 
 
 def test_only_a_web_package_is_replaced_and_only_when_asked(tmp_path: Path) -> None:
-    one = model(tmp_path / "m")
-    out = web.package(one, FLOAT, tmp_path / "page")
+    small = model(tmp_path / "m")
+    out = web.package(small, FLOAT, tmp_path / "page")
     (out / "stale.txt").write_text("old")
     with pytest.raises(BundleError, match="exists already"):
-        web.package(one, FLOAT, out)
-    web.package(one, FLOAT, out, force=True)
+        web.package(small, FLOAT, out)
+    web.package(small, FLOAT, out, force=True)
     assert not (out / "stale.txt").exists()
     with pytest.raises(BundleError, match="not a web package"):
-        web.package(one, FLOAT, tmp_path / "m", force=True)
+        web.package(small, FLOAT, tmp_path / "m", force=True)
     assert (tmp_path / "m" / "small.onnx").exists()
     with pytest.raises(BundleError, match="a folder"):
-        web.package(one, FLOAT, tmp_path / "page.zip")
+        web.package(small, FLOAT, tmp_path / "page.zip")
 
 
 def test_what_can_not_become_a_package_is_told(tmp_path: Path) -> None:
-    one = model(tmp_path / "m")
+    small = model(tmp_path / "m")
     with pytest.raises(ModelError, match="no Spec"):
-        web.package(Model(one.path, "onnx"), FLOAT, tmp_path / "page")
+        web.package(Model(small.path, "onnx"), FLOAT, tmp_path / "page")
     with pytest.raises(ModelError, match="tflite"):
-        web.package(Model(one.path, "tflite", one.spec), FLOAT, tmp_path / "page")
+        web.package(Model(small.path, "tflite", small.spec), FLOAT, tmp_path / "page")
     with pytest.raises(ModelError, match="onnxruntime:cpu:float32"):
-        web.package(one, Target("onnxruntime"), tmp_path / "page")
+        web.package(small, Target("onnxruntime"), tmp_path / "page")
     with pytest.raises(BuildError, match="web:wasm:int8 needs"):
-        web.package(one, INT8, tmp_path / "page")
+        web.package(small, INT8, tmp_path / "page")
     assert not (tmp_path / "page").exists()

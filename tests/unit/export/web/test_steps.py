@@ -30,36 +30,37 @@ def spec(*steps: dict[str, Any], **decode: Any) -> Input:
 def check(jobs: list[tuple[Input, Path]], folder: Path) -> None:
     """Compare all tensors, and refusals: where one side refuses, the other has to."""
     wrong = []
-    for (one, file), found in zip(jobs, tensors(jobs, folder), strict=True):
+    for (job, file), actual in zip(jobs, tensors(jobs, folder), strict=True):
         try:
-            wanted = Preprocessor(one)(file)
+            expected = Preprocessor(job)(file)
         except ImageError as error:
-            if not isinstance(found, str):
-                wrong.append(f"{file.name} {one.steps}: Python refuses it ({error.message}), JavaScript doesn't")
+            if not isinstance(actual, str):
+                wrong.append(f"{file.name} {job.steps}: Python refuses it ({error.message}), JavaScript doesn't")
             continue
-        if isinstance(found, str):
-            wrong.append(f"{file.name} {one.steps}: JavaScript refuses it ({found})")
-        elif (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
+        if isinstance(actual, str):
+            wrong.append(f"{file.name} {job.steps}: JavaScript refuses it ({actual})")
+        elif (actual.shape, actual.dtype) != (expected.shape, expected.dtype):
             wrong.append(
-                f"{file.name} {one.steps}: {found.dtype} {found.shape}, expected {wanted.dtype} {wanted.shape}"
+                f"{file.name} {job.steps}: {actual.dtype} {actual.shape}, expected {expected.dtype} {expected.shape}"
             )
-        elif not np.array_equal(found, wanted):
-            apart = np.abs(found.astype(np.float64) - wanted)
-            wrong.append(f"{file.name} {one.steps}: {np.count_nonzero(apart)} values differ, by up to {apart.max()}")
+        elif not np.array_equal(actual, expected):
+            apart = np.abs(actual.astype(np.float64) - expected)
+            wrong.append(f"{file.name} {job.steps}: {np.count_nonzero(apart)} values differ, by up to {apart.max()}")
     assert not wrong, "\n".join(wrong[:10])
 
 
 def resizes() -> Iterator[dict[str, Any]]:
     kinds: list[dict[str, Any]] = [
-        {"convention": name, "filter": one} for name in ("pillow", "opencv", "tensorflow") for one in FILTERS
+        {"convention": name, "filter": filter_} for name in ("pillow", "opencv", "tensorflow") for filter_ in FILTERS
     ]
     kinds += [
-        {"convention": "tensorflow", "filter": one, "antialias": True} for one in ("bilinear", "bicubic", "lanczos")
+        {"convention": "tensorflow", "filter": filter_, "antialias": True}
+        for filter_ in ("bilinear", "bicubic", "lanczos")
     ]
     for coordinates in ("align_corners", "asymmetric"):
         kinds += [
-            {"convention": "tensorflow", "filter": one, "coordinates": coordinates}
-            for one in ("nearest", "bilinear", "bicubic")
+            {"convention": "tensorflow", "filter": filter_, "coordinates": coordinates}
+            for filter_ in ("nearest", "bilinear", "bicubic")
         ]
     for kind in kinds:
         for width, height in ((64, 48), (131, 140), (60, 140), (140, 60), (119, 20), (140, 40)):
@@ -110,8 +111,8 @@ def test_a_fit_by_the_short_edge_and_letterboxes(small: Path, tmp_path: Path) ->
 @pytest.mark.parametrize("colour", ["RGB", "BGR", "grey"])
 def test_the_jpeg_round_trip(small: Path, tmp_path: Path, colour: str) -> None:
     before: Steps = [{"step": "channels", "order": "BGR"}] if colour == "BGR" else []
-    options: list[dict[str, Any]] = [{"subsampling": one} for one in ("4:4:4", "4:2:2", "4:2:0")]
-    options += [{"quality": one} for one in (1, 30, 49, 50, 90, 100)]
+    options: list[dict[str, Any]] = [{"subsampling": filter_} for filter_ in ("4:4:4", "4:2:2", "4:2:0")]
+    options += [{"quality": filter_} for filter_ in (1, 30, 49, 50, 90, 100)]
     options += [
         {"dct": "fast"},
         {"upsampling": "plain"},
@@ -120,8 +121,11 @@ def test_the_jpeg_round_trip(small: Path, tmp_path: Path, colour: str) -> None:
     sizes = [(121, 97), (1, 1), (3, 2), (16, 17), (5, 40)]
     decode = {"colour": "grey"} if colour == "grey" else {}
     jobs = [
-        (spec({"step": "resize", "width": width, "height": height}, *before, {"step": "jpeg", **one}, **decode), small)
-        for one in options
+        (
+            spec({"step": "resize", "width": width, "height": height}, *before, {"step": "jpeg", **option}, **decode),
+            small,
+        )
+        for option in options
         for width, height in sizes
     ]
     check(jobs, tmp_path)
@@ -156,57 +160,57 @@ def written(folder: Path, small: Path) -> list[Path]:
     grey, few = image.convert("L"), image.convert("P", palette=Image.Palette.ADAPTIVE, colors=20)
     clear = image.convert("RGBA")
     clear.putalpha(grey)
-    made: list[tuple[str, Image.Image, dict[str, Any]]] = []
+    cases: list[tuple[str, Image.Image, dict[str, Any]]] = []
     for subsampling in (0, 1, 2):
         for progressive in (False, True):
-            made.append(
+            cases.append(
                 (f"{subsampling}{progressive}.jpg", image, {"subsampling": subsampling, "progressive": progressive})
             )
     for size in ((1, 1), (2, 3), (7, 5), (33, 17)):
-        made.append((f"{size}.jpg", image.resize(size), {"progressive": size[0] > 5}))
-    made += [
+        cases.append((f"{size}.jpg", image.resize(size), {"progressive": size[0] > 5}))
+    cases += [
         ("q1.jpg", image, {"quality": 1}),
         ("q100.jpg", image, {"quality": 100}),
         ("grey.jpg", grey, {}),
         ("cmyk.jpg", image.convert("CMYK"), {}),
     ]
-    made += [
+    cases += [
         ("rgb.jpg", image, {"keep_rgb": True}),
         ("restart.jpg", image, {"restart_marker_blocks": 3, "progressive": True}),
     ]
     for orientation in range(1, 9):
         exif = Image.Exif()
         exif[0x0112] = orientation
-        made += [
+        cases += [
             (f"turned{orientation}.jpg", image, {"exif": exif}),
             (f"turned{orientation}.png", image, {"exif": exif}),
         ]
     deep = Image.fromarray((np.arange(97 * 121, dtype=np.uint16) * 5).reshape(97, 121))
-    made += [
+    cases += [
         ("1.png", image.convert("1"), {}),
         ("grey.png", grey, {}),
         ("few.png", few, {}),
         ("four.png", few, {"bits": 8}),
         ("rgba.png", clear, {}),
     ]
-    made += [("la.png", clear.convert("LA"), {}), ("deep.png", deep, {}), ("clear.png", few, {"transparency": 3})]
-    made += [
+    cases += [("la.png", clear.convert("LA"), {}), ("deep.png", deep, {}), ("clear.png", few, {"transparency": 3})]
+    cases += [
         ("clears.png", few, {"transparency": bytes(range(0, 200, 10))}),
         ("clear_grey.png", grey, {"transparency": 100}),
     ]
-    made += [
+    cases += [
         ("rgb_clear.png", image, {"transparency": image.getpixel((5, 5))}),
         ("two.png", image.convert("P", palette=Image.Palette.ADAPTIVE, colors=3), {"bits": 2}),
     ]
-    made += [
+    cases += [
         ("few.gif", few, {}),
         ("grey.gif", grey, {}),
         ("clear.gif", few, {"transparency": 3}),
         ("rows.gif", few, {"interlace": 1}),
     ]
-    made += [("two.gif", few, {"save_all": True, "append_images": [few.rotate(90)]})]
-    for name, one, options in made:
-        one.save(folder / name, **options)
+    cases += [("two.gif", few, {"save_all": True, "append_images": [few.rotate(90)]})]
+    for name, filter_, options in cases:
+        filter_.save(folder / name, **options)
     whole = (folder / "1True.jpg").read_bytes()
     for name, data in {
         "short.jpg": whole[: len(whole) // 2],

@@ -230,10 +230,10 @@ def test_text_that_no_file_can_hold_is_replaced(example: dict[str, Any]) -> None
 def strip(value: Any) -> Any:
     """Return the same report with nothing measured: every figure null."""
     if isinstance(value, dict):
-        kept = ("count", "flipped", "failed", "calibration", "validation", "test", "unreadable", "duplicates")
+        shown = ("count", "flipped", "failed", "calibration", "validation", "test", "unreadable", "duplicates")
         return {
             key: item
-            if key in kept and isinstance(item, int)
+            if key in shown and isinstance(item, int)
             else []
             if key in ("checks", "thresholds")
             else strip(item)
@@ -318,7 +318,7 @@ def test_one_candidate_has_a_page(ratio: float, deviation: float, limit: float |
         for key in ("x1", "y1", "x2", "y2")
         if (value := attributes.get(key)) and not value.endswith("%")
     ]
-    assert all(-10 <= place <= 1010 for place in places)
+    assert all(-10 <= number <= 1010 for number in places)
 
 
 def test_scores_that_are_no_shares_have_a_plot(example: dict[str, Any]) -> None:
