@@ -36,7 +36,7 @@ from plimsoll.inference.images import find_images
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read
 from plimsoll.system import gpu, host
-from plimsoll.zoo import card, fetch
+from plimsoll.zoo import card, catalog
 
 ROOT = Path(__file__).parents[1]
 BATCHES = (1, 8, 32)
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     parser.add_argument("--no-tests", action="store_true", help="leave the contract suite out")
     given = parser.parse_args()
-    model = Model(fetch.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
+    model = Model(catalog.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
     preprocessor = Preprocessor(model.contract().input, "reference")
     tensors = np.stack([preprocessor(read(Path(path))) for path in find_images([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]

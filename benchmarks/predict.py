@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 HERE = Path(__file__).parent
 PLIMSOLL = [sys.executable, "-m", "plimsoll", "--quiet", "predict", "open_nsfw", "-", "--format", "jsonl"]
@@ -62,7 +62,7 @@ def compare(photos: list[Path], rounds: int, folder: Path) -> None:
     """Run the three commands in turn and print their paired ratios."""
     listed = listing(photos, len(photos), folder)
     commands = {
-        "plain loop": [sys.executable, str(HERE / "plain_loop.py"), str(fetch.fetch("open_nsfw")), str(listed)],
+        "plain loop": [sys.executable, str(HERE / "plain_loop.py"), str(catalog.fetch("open_nsfw")), str(listed)],
         "reference": [*PLIMSOLL, "--preprocessing", "reference"],
         "fast": [*PLIMSOLL, "--preprocessing", "fast"],
     }

@@ -45,7 +45,7 @@ from plimsoll.onnx import load
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.quantize import StaticOptions
 from plimsoll.system import host
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 Array = NDArray[Any]
 Serve = Callable[[Iterator[Array], Callable[[], bool]], int]
@@ -234,7 +234,7 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
             f"{options.photos} has {len(photos)} photographs; {options.calibrate} are to calibrate, and others to be"
             " judged"
         )
-    model = Model(fetch.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
+    model = Model(catalog.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
     whole = folded.fold(model, folder)
     plain, outside = Preprocessor(model.contract().input), Preprocessor(whole.contract().input)
     calibration, judged = photos[: options.calibrate], photos[options.calibrate :]

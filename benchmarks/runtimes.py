@@ -25,7 +25,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.system import host
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 SHAPE = (224, 224, 3)
 INPUT = "input:0"
@@ -52,7 +52,7 @@ class Candidate:
 
 def candidates(int8: Path | None, settings: list[str]) -> list[Candidate]:
     """List what is compared, the one that all are compared with first."""
-    networks = [("float32", Model(fetch.fetch("open_nsfw"), "onnx"))] + (
+    networks = [("float32", Model(catalog.fetch("open_nsfw"), "onnx"))] + (
         [("int8", Model(int8, "onnx"))] if int8 else []
     )
     plain = [

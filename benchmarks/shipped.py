@@ -27,7 +27,7 @@ import plimsoll
 from plimsoll.preprocessing.decode import read
 from plimsoll.system import host
 from plimsoll.tasks.classify import Classification
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 os.environ.update(host.TELEMETRY_OFF)
 import onnxruntime
@@ -57,7 +57,7 @@ def spread(work: Callable[[Any], object], items: Sequence[Any], threads: int) ->
 
 def interleaved(photos: list[Path], bundles: dict[str, plimsoll.Predictor], rounds: int, each: int) -> None:
     """Print the answers a second of the plain loop and of each bundle, and their paired ratios."""
-    session = onnxruntime.InferenceSession(str(fetch.fetch("open_nsfw")))
+    session = onnxruntime.InferenceSession(str(catalog.fetch("open_nsfw")))
     random.Random(0).shuffle(photos)
     times: dict[str, list[float]] = {"plain loop": [], **{name: [] for name in bundles}}
     apart: dict[str, list[float]] = {name: [] for name in bundles}

@@ -30,7 +30,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.export import web
 from plimsoll.export.web import chromium
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.candidate import calibrator_for

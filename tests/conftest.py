@@ -12,7 +12,7 @@ from hypothesis import settings
 from plimsoll import zoo
 from plimsoll.errors import ModelError
 from plimsoll.system import host
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 if TYPE_CHECKING:
     from helpers.digits_model import Digits
@@ -45,7 +45,7 @@ def nsfw_model_path() -> Path:
     """The trained open_nsfw network. `make test` fetches it; without a network the tests that need it are skipped, but
     never in CI."""
     try:
-        return fetch.fetch("open_nsfw")
+        return catalog.fetch("open_nsfw")
     except ModelError as error:
         if os.environ.get("CI"):
             raise

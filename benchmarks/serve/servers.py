@@ -21,7 +21,7 @@ from processes import memory_mb, processor_seconds, tree
 from request_formats import INFER_BINARY, INFER_JSON, PLAIN, PLIMSOLL, ROOT, RequestFormat
 from set_up import HERE, peers_folder
 
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 PORT = "{port}"
 """Stands for the port in commands and environments."""
@@ -72,7 +72,7 @@ def _peer(
 ) -> Server:
     programs = peers_folder() / folder / "bin"
     usual = {
-        "NETWORK": str(fetch.fetch("open_nsfw")),
+        "NETWORK": str(catalog.fetch("open_nsfw")),
         "THREADS": "1",
         "OMP_NUM_THREADS": "1",
         "PORT": PORT,

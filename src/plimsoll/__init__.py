@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from plimsoll.backends.runner import Runner
     from plimsoll.bundle import Bundle
+    from plimsoll.bundle.golden import verify
     from plimsoll.bundle.packing import pack
-    from plimsoll.bundle.verification import verify
     from plimsoll.client import AsyncClient, Client
     from plimsoll.core.model import Model
     from plimsoll.core.target import Target
@@ -45,8 +45,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "backends.runner": ["Runner"],
     "bundle": ["Bundle"],
+    "bundle.golden": ["verify"],
     "bundle.packing": ["pack"],
-    "bundle.verification": ["verify"],
     "client": ["AsyncClient", "Client"],
     "core.model": ["Model"],
     "core.target": ["Target"],

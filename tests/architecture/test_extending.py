@@ -77,9 +77,9 @@ def test_the_task_is_decoded_by_predict(tmp_path: Path, example_photos: list[Pat
     package = tmp_path / "plimsoll"
     shutil.copytree(ROOT / "src" / "plimsoll", package, ignore=shutil.ignore_patterns("__pycache__"))
     files = files_of("task.md")
-    outputs = (package / "spec" / "output.py").read_text()
+    outputs = (package / "spec" / "spec.py").read_text()
     head, union, tail = outputs.partition("Output = Annotated[")
-    (package / "spec" / "output.py").write_text(f"{head}{files['spec/output.py']}\n\n{union}Regress | {tail}")
+    (package / "spec" / "spec.py").write_text(f"{head}{files['spec/spec.py']}\n\n{union}Regress | {tail}")
     (package / "tasks" / "regress.py").write_text(files["tasks/regress.py"])
     network = brightness(tmp_path / "brightness.onnx").path
     spec = TENSOR_SPEC.replace('task = "tensor"', 'task = "regress"\nunit = "lux"\nscale = 100.0')

@@ -14,7 +14,7 @@ import pytest
 from helpers.tfjs_writer import functional, graph, input_layer, keras, layer, node, normal, placeholder, write
 from plimsoll.errors import InputError, ModelError
 from plimsoll.importers.conversion import import_model
-from plimsoll.importers.tfjs import javascript
+from plimsoll.importers.tfjs import files
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def changed(folder: Path, change: Any) -> Path:
 
 def test_what_minifiers_write_is_read() -> None:
     text = 'var a;m.exports={a:!0,b:!1,"c":[.5,-1e3,0x10,1.,],d:void 0,\'e\':"x\\u0041\\n\\\'",f:`t`,1:-Infinity,};//'
-    result = javascript.exported(text, "m")
+    result = files.exported(text, "m")
     assert result == {
         "a": True,
         "b": False,
@@ -48,7 +48,7 @@ def test_what_minifiers_write_is_read() -> None:
         "f": "t",
         "1": float("-inf"),
     }
-    assert javascript.exported('export default "abc"', "m") == "abc"
+    assert files.exported('export default "abc"', "m") == "abc"
 
 
 @pytest.mark.parametrize(

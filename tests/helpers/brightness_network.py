@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.spec import Input, Spec
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Step
 
 BUDGET = Budget.parse("flips=40%,deviation=0.02")

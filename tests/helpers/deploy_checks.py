@@ -13,7 +13,7 @@ import pytest
 
 from helpers.toolchain_required import need
 from plimsoll.system import toolchains
-from plimsoll.system.toolchains.recipe import python_of
+from plimsoll.system.toolchains.environment import python_of
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from plimsoll.core.model import Model
 from plimsoll.spec import Input, Spec
-from plimsoll.spec.output import Tensors
+from plimsoll.spec.spec import Tensors
 
 DTYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "uint8": TensorProto.UINT8}
 

@@ -19,8 +19,7 @@ from plimsoll.backends.base import Objective
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.errors import RunError
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.spec import files
 
 _AGAIN = '[[input.steps]]\nstep = "resize"\nwidth = 6\nheight = 5\nfilter = "nearest"\n'

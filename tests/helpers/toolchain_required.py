@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plimsoll.system import toolchains
-from plimsoll.system.toolchains.recipe import python_of
+from plimsoll.system.toolchains.environment import python_of
 
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 

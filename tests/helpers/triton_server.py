@@ -20,7 +20,7 @@ import pytest
 
 from helpers.toolchain_required import need
 from plimsoll.system import toolchains
-from plimsoll.system.toolchains.recipe import python_of
+from plimsoll.system.toolchains.environment import python_of
 
 TOOLCHAIN = "triton"
 _SERVER = "pytriton/tritonserver"

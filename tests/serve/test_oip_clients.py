@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import plimsoll
 from helpers.oip_service import ServedProtocols, alone, element, patient, serving
 from plimsoll.system import toolchains
-from plimsoll.system.toolchains.recipe import python_of
+from plimsoll.system.toolchains.environment import python_of
 
 TESTS = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ from helpers.service_process import start, until
 from plimsoll.bundle import Bundle, tensor_file
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import RunError
 from plimsoll.export import web
 from plimsoll.export.web import chromium
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 
 pytestmark = [
     pytest.mark.skipif(chromium.find() is None, reason="Chromium is not installed"),

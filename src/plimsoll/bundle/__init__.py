@@ -1,9 +1,9 @@
 """Bundles: a folder or one .zip that holds a network, its Spec, and golden pictures with their answers.
 
-- `bundle`: `Bundle`, opened and checked; `writing`: a bundle is written whole or not at all
+- `bundle`: `Bundle`, opened and checked; `write`: a bundle is written whole or not at all
 - `manifest`: `manifest.json`; `archive`: zip files and names from strangers; `tensor_file`: `.npy`, read without trust
-- `golden`: golden pictures, their answers, and how far others may deviate from them
-- `packing`: `pack`; `verification`: `verify`
+- `golden`: golden pictures, their answers, how far others may deviate from them; `verify`
+- `packing`: `pack`
 
 ```
 manifest.json            what there is, with the size and SHA-256 of every other file
@@ -17,7 +17,6 @@ golden/NAME.0.npy …      what the network answered, an output a file
 
 from __future__ import annotations
 
-from plimsoll.bundle.bundle import Bundle
-from plimsoll.bundle.writing import Content, check_destination, write
+from plimsoll.bundle.bundle import Bundle, Content, check_destination, write
 
 __all__ = ["Bundle", "Content", "check_destination", "write"]

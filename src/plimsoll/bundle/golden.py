@@ -13,15 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll import importers
 from plimsoll.backends.runner import Runner
+from plimsoll.bundle.bundle import Bundle, Content
 from plimsoll.bundle.manifest import GoldenVector, Tolerance
-from plimsoll.bundle.writing import Content
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, RunError
 from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read, sniff
+from plimsoll.report.report import Report, environment
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Decode, Jpeg, Scale, Std
 
@@ -241,3 +243,84 @@ def checks_of(pictures: Sequence[PictureDifferences], tolerance: Tolerance) -> t
         for name, differences, limit, unit in stages
         for largest in [worst(differences)]
     )
+
+
+PROOF = "report/report.json"
+"""Where the report of a shipped bundle lies."""
+
+
+def verify(bundle: Bundle) -> Report:
+    """Run the golden pictures on this machine and compare with what was stored; opening has checked the hashes already.
+
+    Four checks: preprocessing (worst and mean difference, in picture levels of 255), the network (on the stored
+    tensors), and the whole way (pictures to outputs). NaN, infinity, another shape or a picture that is refused here
+    fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and
+    what was proven there.
+
+    Raises BackendMissingError or BuildError where the bundle can't run here at all, BundleError for a damaged tensor,
+    ModelError or SpecError where network and Spec don't fit.
+    """
+    preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing)
+    with Runner.open(importers.reread(bundle.model), bundle.target) as runner:
+        differences = []
+        for vector in bundle.manifest.golden:
+            outputs = {name: bundle.tensor(file) for name, file in vector.outputs.items()}
+            answer = GoldenAnswer(bundle.tensor(vector.tensor), outputs)
+            differences.append(compare(answer, bundle.file(vector.picture), preprocessor, runner))
+    here = environment()
+    measurements = {"pictures": len(differences), "outputs": len(bundle.manifest.golden[0].outputs)}
+    return Report(
+        kind="verify",
+        subject=f"{bundle.name} on {bundle.target} with {bundle.preprocessing} preprocessing",
+        environment=here,
+        checks=checks_of(differences, bundle.manifest.tolerance),
+        measurements={**measurements, **_proven(bundle), **_same_machine(bundle.manifest.environment, here)},
+    )
+
+
+ROUNDING = ("architecture", "instruction_sets", "versions")
+"""What changes how networks are computed: where these are the same, most kernels round alike and a proof carries over.
+"""
+SPEED = ("processor", "cores", "system", "python")
+"""What changes how fast that is."""
+
+
+def _proven(bundle: Bundle) -> dict[str, str]:
+    """Return what the report in a shipped bundle is about and what it showed; nothing if it has none."""
+    if PROOF not in bundle.manifest.files:
+        return {}
+    try:
+        report = Report.read(bundle.file(PROOF))
+    except InputError:
+        return {"proof": f"{PROOF} can't be read by this version"}
+    passed = sum(check.passed for check in report.checks)
+    pictures = report.measurements.get("test pictures")
+    sample = f" on {pictures:,} pictures" if isinstance(pictures, int) else ""
+    kept = f"{passed} of {len(report.checks)} limits of the budget kept{sample}"
+    return {"proof": f"{report.kind} of {report.subject}: {kept}"}
+
+
+def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Say for each fact about the machine whether it is the same here as where the bundle was packed, and of all
+    together first."""
+    facts = {fact.replace("_", " "): _difference(packed.get(fact), here.get(fact)) for fact in (*ROUNDING, *SPEED)}
+    other = [name for name, same in facts.items() if same != "yes"]
+    return {
+        "as it was packed": f"no, other {', '.join(other)}" if other else "yes",
+        **{f"same {name}": same for name, same in facts.items()},
+    }
+
+
+def _difference(packed: Any, here: Any) -> str:
+    if packed == here:
+        return "yes"
+    if isinstance(packed, list) and isinstance(here, list):
+        before, now = set(map(str, packed)), set(map(str, here))
+        parts = [("only where packed", before - now), ("only here", now - before)]
+        return "no: " + "; ".join(f"{where} {', '.join(sorted(names))}" for where, names in parts if names)
+    if isinstance(packed, dict) and isinstance(here, dict):
+        changed = [name for name in sorted(packed.keys() | here.keys()) if packed.get(name) != here.get(name)]
+        return "no: " + "; ".join(
+            f"{name} {packed.get(name, 'absent')}, here {here.get(name, 'absent')}" for name in changed
+        )
+    return f"no: packed on {packed}, here {here}"

@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from plimsoll import __version__, importers
 from plimsoll.backends.runner import Runner
+from plimsoll.bundle.bundle import Content, check_destination, write
 from plimsoll.bundle.golden import golden_answer, golden_pictures, store, tolerance_for
 from plimsoll.bundle.manifest import Manifest, ModelFiles
-from plimsoll.bundle.writing import Content, check_destination, write
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.core.wording import explain
@@ -47,7 +47,7 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     what `Runner` raises.
     """
     spec = model.contract()
-    model = checked_model(model)
+    model = importers.reread(model)
     check_destination(out, overwrite=force)
     pictures = list(golden_pictures(images, spec.input.decode))
     preprocessor = Preprocessor(spec.input, preprocessing)
@@ -75,15 +75,6 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
     except ValidationError as error:
         raise BundleError(f"can't be packed: {explain(error)}") from error
     return write(out, contents, facts, overwrite=force)
-
-
-def checked_model(model: Model) -> Model:
-    """Read the model's file again where its kind is known: that finds external weights, and refuses those that lie
-    elsewhere."""
-    for source in importers.readers():
-        if source.name == model.format:
-            return source.read(model.path, model.spec)
-    return model
 
 
 def _described(model: Model) -> ModelFiles:

@@ -12,7 +12,7 @@ import typer
 from plimsoll.cli import options
 
 if TYPE_CHECKING:
-    from plimsoll.inference.resolve import ResolvedModel
+    from plimsoll.inference.predictor import ResolvedModel
     from plimsoll.quantize import Calibration
 
 
@@ -64,7 +64,7 @@ def calibrate(  # noqa: PLR0913 - each parameter is an option of the command
     """Find the ranges of a network's tensors and write them as a table for quantizing, here or in another tool."""
     from plimsoll.errors import InputError
     from plimsoll.inference.images import list_images
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
     from plimsoll.quantize.calibration import read_table, write_table
 
     if (images is None) == (from_ is None):

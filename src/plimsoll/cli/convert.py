@@ -41,7 +41,7 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle import check_destination
     from plimsoll.bundle.packing import pack
     from plimsoll.inference.images import list_images
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
     from plimsoll.report.trial import Candidate
     from plimsoll.ship.candidate import calibrator_for
     from plimsoll.ship.preparation import convert as build

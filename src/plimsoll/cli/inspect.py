@@ -35,7 +35,7 @@ def inspect(
     """Show what a network consists of: inputs, outputs, operators, parameters, and the arithmetic for one picture."""
     from rich.console import Console
 
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
     from plimsoll.onnx.inspection import inspect as look_into
 
     with open_model(model, spec) as opened:

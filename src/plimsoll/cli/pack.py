@@ -11,7 +11,7 @@ import typer
 from plimsoll.cli import options
 
 if TYPE_CHECKING:
-    from plimsoll.inference.resolve import ResolvedModel
+    from plimsoll.inference.predictor import ResolvedModel
 
 
 def pack(  # noqa: PLR0913 - each parameter is an option of the command
@@ -39,7 +39,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
     """Pack a network, its Spec and golden answers into a bundle that runs and can be verified anywhere."""
     from plimsoll.bundle.packing import pack as pack_bundle
     from plimsoll.errors import InputError
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
 
     if for_ is not None and images:
         raise InputError(f"--images doesn't go with --for {for_}", "Golden pictures belong to bundles.")

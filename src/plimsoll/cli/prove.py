@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from plimsoll.core.check import Check
+    from plimsoll.core.budget import Check
     from plimsoll.prove import Layer, Proof
 
 _SHOW_AFTER_S = 0.5
@@ -83,7 +83,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
     from plimsoll.inference.images import find_images
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
     from plimsoll.prove import prove as run
 
     limits = Budget.parse(budget) if budget else None

@@ -94,7 +94,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     """
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import find_images
-    from plimsoll.inference.resolve import open_model
+    from plimsoll.inference.predictor import open_model
     from plimsoll.ship import Search
     from plimsoll.ship.split import split
     from plimsoll.ship.store import WorkFolder

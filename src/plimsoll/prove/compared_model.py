@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Tensors
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import Pixels, as_array, read, translate_errors
 from plimsoll.preprocessing.preprocessor import ImageSource

@@ -14,7 +14,7 @@ from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.bootstrap import Floats
 from plimsoll.metrics.decisions import Flips, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 
 Scores = Mapping[str, float]
 Pair = tuple[Scores, Scores | None]

@@ -8,8 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import BoundedFigure, Budget, Evidence
-from plimsoll.core.check import Check
+from plimsoll.core.budget import BoundedFigure, Budget, Check, Evidence
 from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.comparison import Comparison, too_few

@@ -13,7 +13,7 @@ import numpy as np
 from plimsoll.backends.runner import Runner
 from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, BoundedFigure, Budget, limit_kind
 from plimsoll.errors import InputError
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
 from plimsoll.metrics.bootstrap import Floats, bounds
 from plimsoll.metrics.decisions import CONFIDENCE, score_deviation
@@ -25,7 +25,7 @@ from plimsoll.prove.layers import InputPair, compare_layers
 from plimsoll.prove.normalization import Mismatch, Normalization, agree, mismatches, normalization_of
 from plimsoll.prove.paired_answers import Exchange, PairedAnswers, PictureAnswers, Scores, answer_pictures
 from plimsoll.prove.proof import PartialDeviation, Proof
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.system import host
 
 SNR_MOST = 200.0

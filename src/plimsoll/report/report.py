@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from plimsoll import __version__
-from plimsoll.core.check import Check, parse_nonfinite
+from plimsoll.core.budget import Check, parse_nonfinite
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.system import files, host

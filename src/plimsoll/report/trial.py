@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from plimsoll.core.check import Check, parse_nonfinite
+from plimsoll.core.budget import Check, parse_nonfinite
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import TargetError
 from plimsoll.preprocessing import Preprocessing

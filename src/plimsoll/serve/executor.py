@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, PlimsollError
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel, open_model
+from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.serve.messages import Problem
 from plimsoll.tasks import Answer
@@ -225,7 +224,7 @@ def _verify(opened: ResolvedModel) -> None:
     """Raise CheckError where a bundle doesn't answer here as it did where it was packed."""
     if opened.bundle is None:
         return
-    from plimsoll.bundle.verification import verify
+    from plimsoll.bundle.golden import verify
 
     report = verify(opened.bundle)
     if not report.passed:

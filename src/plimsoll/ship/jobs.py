@@ -25,8 +25,7 @@ from plimsoll import backends
 from plimsoll.benchmark import BenchmarkResult, Offline, SingleStream, SystemUnderTest, bench, profile
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove import compare_layers
 from plimsoll.report.ship_result import LayerSnr, Objective, StageTimes

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import get_args
 
 from plimsoll import backends
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import as_image, decode, read, sniff
@@ -23,7 +23,7 @@ from plimsoll.report.trial import Deviations, Evaluation, FlippedDecisions, Labe
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.jobs import Answer
 from plimsoll.ship.strategy import SIMPLER_WITHIN
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Decode
 
 GOLDEN_PICTURES = 8

@@ -11,7 +11,7 @@ from pathlib import Path
 from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds
 from plimsoll.prove.labels import label_of
 from plimsoll.report.page import render
@@ -36,7 +36,7 @@ from plimsoll.ship.results import AnswerPair
 from plimsoll.ship.split import Split, unprovable
 from plimsoll.ship.store import WorkFolder
 from plimsoll.ship.strategy import explore, finalists, gain, simplest_first
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.system.subprocesses import JobError
 
 

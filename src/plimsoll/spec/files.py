@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from plimsoll.core.wording import explain_item, shown
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
-from plimsoll.spec.output import MAX_ANCHORS, Anchor, Detect
+from plimsoll.spec.spec import MAX_ANCHORS, Anchor, Detect
 from plimsoll.system import files
 
 MAX_BYTES = 8_000_000

@@ -1,4 +1,4 @@
-"""What outputs mean: every file or folder but `base` decodes one task, found by its name.
+"""What outputs mean: every file but `base` decodes one task, found by its name.
 
 base        `Task` and `Answer`; finds the decoder of a Spec
 classify    one score a label

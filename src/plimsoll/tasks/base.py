@@ -1,5 +1,5 @@
-"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture. Every other file or folder beside
-this one decodes one task, found by its name; its `DECODER` is a `Task`.
+"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture. Every other module of
+this package decodes one task, found by its name; its `DECODER` is a `Task`.
 
 Also here: what several tasks do with numbers.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.tasks.base import Answer, Outputs, Task, activate, decimal, output, require_finite
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.spec.output import Landmarks
+from plimsoll.spec.spec import Landmarks
 from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, output, position, require_finite
 
 if TYPE_CHECKING:

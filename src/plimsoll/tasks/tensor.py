@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from plimsoll.spec.output import Tensors
+from plimsoll.spec.spec import Tensors
 from plimsoll.tasks.base import Answer, Outputs, Task, output
 
 if TYPE_CHECKING:

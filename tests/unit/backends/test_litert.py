@@ -25,7 +25,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError, TargetError
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
-from plimsoll.spec.output import Classify, Tensors
+from plimsoll.spec.spec import Classify, Tensors
 
 pytest.importorskip("ai_edge_litert")
 from plimsoll.backends.litert import LiteRtOptions, conversion, export

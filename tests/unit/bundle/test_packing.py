@@ -19,9 +19,8 @@ from helpers.contract_networks import save
 from helpers.small_models import HERE, SPEC, TENSOR_SPEC
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle
-from plimsoll.bundle.golden import MAX_PICTURES
+from plimsoll.bundle.golden import MAX_PICTURES, verify
 from plimsoll.bundle.packing import pack
-from plimsoll.bundle.verification import verify
 from plimsoll.core.model import Model
 from plimsoll.errors import BundleError, CheckError, ImageError, ModelError, SpecError
 from plimsoll.preprocessing.preprocessor import Preprocessor

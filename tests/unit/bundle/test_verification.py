@@ -15,8 +15,8 @@ from helpers.minimal_bundle import edit, put
 from helpers.small_models import HERE, SPEC
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, tensor_file
+from plimsoll.bundle.golden import verify
 from plimsoll.bundle.packing import pack
-from plimsoll.bundle.verification import verify
 from plimsoll.core.model import Model
 from plimsoll.errors import BackendMissingError, InputError
 from plimsoll.report.report import Report

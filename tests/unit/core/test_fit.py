@@ -18,8 +18,7 @@ from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import SpecError
 from plimsoll.export.triton.repository import export
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.spec import Spec
 

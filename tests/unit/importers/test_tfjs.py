@@ -34,9 +34,9 @@ from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BackendMissingError, InputError, ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import ImportedModel, import_model
-from plimsoll.importers.tfjs import files, probe
+from plimsoll.importers.tfjs import files, importer
 from plimsoll.system import npm
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def tensorflow_js() -> None:
     reason = "Node.js is not installed" if shutil.which("node") is None else ""
     try:
         if not reason:
-            npm.fetch(probe.LIBRARY)
+            npm.fetch(importer.LIBRARY)
     except BackendMissingError as error:
         reason = error.message
     if reason and os.environ.get("CI"):
@@ -306,7 +306,7 @@ below."""
 @pytest.mark.parametrize("name", ANSWERS)
 def test_the_networks_of_nsfwjs(name: str) -> None:
     try:
-        file = fetch.fetch(name)
+        file = catalog.fetch(name)
     except (BackendMissingError, ModelError) as error:
         if os.environ.get("CI"):
             raise

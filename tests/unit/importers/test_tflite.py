@@ -18,7 +18,7 @@ from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import import_model
 from plimsoll.onnx.form import form_of
 from plimsoll.spec import Input, Spec
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 
 
 def spec(side: int = 2, labels: int = 4, tensor: str | None = None) -> Spec:

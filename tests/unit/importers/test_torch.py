@@ -25,7 +25,7 @@ from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import ImportedModel, import_model
 from plimsoll.importers.torch import contents
 from plimsoll.system import toolchains
-from plimsoll.system.toolchains.recipe import python_of
+from plimsoll.system.toolchains.environment import python_of
 
 heavy = pytest.mark.toolchain
 pytestmark = pytest.mark.timeout(1800)

@@ -12,7 +12,7 @@ from helpers.contract_networks import network
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 
 
 @pytest.fixture

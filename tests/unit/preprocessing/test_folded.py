@@ -15,7 +15,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ModelError, SpecError
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
 from plimsoll.preprocessing import Preprocessor

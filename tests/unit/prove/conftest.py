@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plimsoll.inference.resolve import ResolvedModel, open_model
+from plimsoll.inference.predictor import ResolvedModel, open_model
 
 
 @pytest.fixture

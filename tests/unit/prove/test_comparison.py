@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from plimsoll.prove import compare, default_thresholds
-from plimsoll.spec.output import Band, Classify
+from plimsoll.spec.spec import Band, Classify
 
 POSITIVE = Classify(
     labels=("no", "yes"),

@@ -18,7 +18,7 @@ from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import ModelError
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.onnx import graph
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold

@@ -12,7 +12,7 @@ from PIL import Image
 from helpers.brightness_network import BUDGET
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
 from plimsoll.spec import Input

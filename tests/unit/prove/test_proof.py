@@ -15,11 +15,11 @@ from helpers.brightness_network import BUDGET, brightness, classify
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
 from plimsoll.report.report import Report
-from plimsoll.spec.output import Tensors
+from plimsoll.spec.spec import Tensors
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 import plimsoll
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.errors import InputError
 from plimsoll.report.report import Report, environment, schema
 

@@ -7,7 +7,7 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
 from plimsoll.report.trial import Candidate, Deviations, Evaluation, FlippedDecisions, Measurements, Speed, Trial
 

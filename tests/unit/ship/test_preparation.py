@@ -19,8 +19,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.importers import read
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.ship import Candidate, Search, SearchConfig, ShipResult, Trial
 from plimsoll.ship.candidate import calibrators_of
 from plimsoll.ship.split import Split, split

@@ -22,7 +22,7 @@ from helpers.service_process import until
 from helpers.small_models import small_model
 from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.report.ship_result import LayerSnr
 from plimsoll.ship import REFERENCE, Search, SearchConfig, ShipResult, Trial
 from plimsoll.ship.jobs import LayerComparison
@@ -224,7 +224,7 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from plimsoll.core.model import Model
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.spec.files import loads
 from helpers.small_models import SPEC
 from unit.ship import test_search as tests

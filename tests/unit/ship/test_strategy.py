@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.report.ship_result import Objective

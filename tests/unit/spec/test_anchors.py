@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import SpecError
 from plimsoll.spec.files import dumps, loads, read
-from plimsoll.spec.output import MAX_ANCHORS, Detect
+from plimsoll.spec.spec import MAX_ANCHORS, Detect
 
 SPEC = """
 name = "it"

@@ -15,8 +15,7 @@ from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
-from plimsoll.tasks.detect import Detection, DetectTask
-from plimsoll.tasks.detect.heads import decode_boxes
+from plimsoll.tasks.detect import Detection, DetectTask, decode_boxes
 
 Array = NDArray[Any]
 LABELS = ["cat", "dog", "bird"]

@@ -14,8 +14,7 @@ from PIL import Image, ImageOps
 
 from helpers.detection_networks import Rectangle, encoded, model, picture
 from helpers.slow_predictor import pictures, slow
-from plimsoll.inference.predictor import Predictor
-from plimsoll.inference.resolve import ResolvedModel
+from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.tasks.detect import Detection
 from plimsoll.tasks.landmarks import Points

@@ -17,8 +17,7 @@ from plimsoll.errors import InputError, ModelError
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
-from plimsoll.tasks.segment import SegmentTask
-from plimsoll.tasks.segment.label_map import NO_LABEL, LabelMap, labels_at
+from plimsoll.tasks.segment import NO_LABEL, LabelMap, SegmentTask, labels_at
 
 Array = NDArray[Any]
 LABELS = ["sky", "sea", "sand"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plimsoll.tasks.detect.task import MAX_CANDIDATES, suppress
+from plimsoll.tasks.detect import MAX_CANDIDATES, suppress
 
 Boxes = list[tuple[float, float, float, float]]
 

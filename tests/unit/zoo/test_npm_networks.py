@@ -12,7 +12,7 @@ import pytest
 
 from plimsoll import zoo
 from plimsoll.errors import BackendMissingError, ModelError
-from plimsoll.zoo import fetch
+from plimsoll.zoo import catalog
 
 NAME = "nsfwjs_mobilenet"
 
@@ -21,7 +21,7 @@ NAME = "nsfwjs_mobilenet"
 def nsfwjs() -> Path:
     """The converted network in the user's cache, fetched once."""
     try:
-        return fetch.fetch(NAME)
+        return catalog.fetch(NAME)
     except (BackendMissingError, ModelError) as error:
         if os.environ.get("CI"):
             raise
@@ -41,16 +41,16 @@ def test_a_damaged_network_is_noticed_and_made_again(nsfwjs: Path, cache: Path) 
     shutil.copytree(nsfwjs.parent, saved.parent)
     originals = Path(str(nsfwjs).partition(f"{os.sep}models{os.sep}")[0]) / "npm"
     shutil.copytree(originals / "nsfwjs-4.3.0", cache / "npm" / "nsfwjs-4.3.0")
-    assert fetch.path(NAME) == saved
+    assert catalog.path(NAME) == saved
     damaged = bytearray(saved.read_bytes())
     damaged[5000] ^= 1
     saved.write_bytes(damaged)
     with pytest.raises(ModelError, match="damaged: its SHA-256"):
-        fetch.path(NAME)
+        catalog.path(NAME)
     assert (
-        fetch.fetch(NAME).read_bytes() == nsfwjs.read_bytes()
+        catalog.fetch(NAME).read_bytes() == nsfwjs.read_bytes()
     )  # out of the files that npm gave, which are still there
-    assert fetch.path(NAME) == saved
+    assert catalog.path(NAME) == saved
 
 
 def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
         entry.size = 4
         archive.addfile(entry, io.BytesIO(b"evil"))
     with pytest.raises(BackendMissingError, match=r"not nsfwjs@4\.3\.0: its integrity is"):
-        fetch.fetch(NAME, package)
+        catalog.fetch(NAME, package)
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
@@ -68,7 +68,7 @@ def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
 def test_without_npm_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     with pytest.raises(BackendMissingError) as caught:
-        fetch.fetch(NAME)
+        catalog.fetch(NAME)
     assert "npm" in caught.value.hint
     with pytest.raises(ModelError, match="have not been fetched"):
-        fetch.path(NAME)
+        catalog.path(NAME)

@@ -23,7 +23,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.spec import Spec
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Channels, Crop, Decode, Jpeg, Layout, Mean, Resize, Scale, Std
 from plimsoll.system.flatbuffer import Field, Writer
 

@@ -18,7 +18,7 @@ from plimsoll.export.triton.model_config_pb2 import ModelConfig
 from plimsoll.export.triton.network import IMAGE, PYTHON, TritonNetwork, TritonOptions
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 
 HEADER = "# Written by `plimsoll pack --for triton`; a further export replaces it with --force.\n"
 """The first line of every configuration that is ours."""

@@ -17,7 +17,7 @@ from plimsoll.export.triton.network import PYTHON, TritonNetwork, TritonOptions,
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
-from plimsoll.spec.output import Classify
+from plimsoll.spec.spec import Classify
 
 _CONFIG = "config.pbtxt"
 _MODEL_PY = '''"""{purpose} of {name}, inside Triton.

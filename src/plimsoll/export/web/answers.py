@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.export.web import chromium
 
 _PROGRAM = """

@@ -43,9 +43,8 @@ def to_onnx(prototxt: Path, caffemodel: Path, path: Path, options: ImportOptions
     Names of inputs and outputs are Caffe's; the layout is NCHW; the batch is free. Raises ModelError, naming the layer.
     """
     # Every importer is imported to recognise a file; protobuf is loaded only where it is Caffe's.
+    from plimsoll.importers.caffe.files import Description, Weights
     from plimsoll.importers.caffe.network import Network, write
-    from plimsoll.importers.caffe.prototxt import Description
-    from plimsoll.importers.caffe.weights import Weights
 
     network = Network.of(Description(_text(prototxt), str(prototxt)), prototxt.name, options or ImportOptions())
     graph, unused = write(network, Weights(caffemodel))

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
-from plimsoll.importers.caffe.prototxt import LayerSettings, Settings
-from plimsoll.importers.caffe.weights import Blob
+from plimsoll.importers.caffe.files import Blob, LayerSettings, Settings
 from plimsoll.onnx.writer import GraphWriter, Size
 
 MAX_ELEMENTS = 2**31

@@ -8,41 +8,40 @@ from typing import NoReturn
 
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
-from plimsoll.importers.caffe import pointwise, shapes, window
+from plimsoll.importers.caffe import layers, window
+from plimsoll.importers.caffe.files import Description, LayerSettings, Settings, Weights
 from plimsoll.importers.caffe.layer import ANY, MAX_ELEMENTS, Layer, Value
-from plimsoll.importers.caffe.prototxt import Description, LayerSettings, Settings
-from plimsoll.importers.caffe.weights import Weights
 from plimsoll.onnx.writer import GraphWriter, require_names
 
 CONVERTERS: dict[str, Callable[[Layer], list[Value]]] = {
-    "AbsVal": pointwise.simple("Abs"),
-    "BatchNorm": pointwise.batch_norm,
-    "Bias": pointwise.bias,
-    "Concat": shapes.concat,
+    "AbsVal": layers.simple("Abs"),
+    "BatchNorm": layers.batch_norm,
+    "Bias": layers.bias,
+    "Concat": layers.concat,
     "Convolution": window.convolution,
     "ConvolutionDepthwise": window.convolution,
-    "Crop": shapes.crop,
+    "Crop": layers.crop,
     "Deconvolution": window.deconvolution,
     "DepthwiseConvolution": window.convolution,
-    "Dropout": pointwise.same,
-    "ELU": pointwise.elu,
-    "Eltwise": pointwise.eltwise,
-    "Flatten": shapes.flatten,
-    "InnerProduct": shapes.inner_product,
+    "Dropout": layers.same,
+    "ELU": layers.elu,
+    "Eltwise": layers.eltwise,
+    "Flatten": layers.flatten,
+    "InnerProduct": layers.inner_product,
     "LRN": window.lrn,
-    "PReLU": pointwise.prelu,
-    "Permute": shapes.permute,
+    "PReLU": layers.prelu,
+    "Permute": layers.permute,
     "Pooling": window.pooling,
-    "Power": pointwise.power,
-    "ReLU": pointwise.relu,
-    "ReLU6": pointwise.relu6,
-    "Reshape": shapes.reshape,
-    "Scale": pointwise.scale,
-    "Sigmoid": pointwise.simple("Sigmoid"),
-    "Slice": shapes.slices,
-    "Softmax": shapes.softmax,
-    "Split": pointwise.same,
-    "TanH": pointwise.simple("Tanh"),
+    "Power": layers.power,
+    "ReLU": layers.relu,
+    "ReLU6": layers.relu6,
+    "Reshape": layers.reshape,
+    "Scale": layers.scale,
+    "Sigmoid": layers.simple("Sigmoid"),
+    "Slice": layers.slices,
+    "Softmax": layers.softmax,
+    "Split": layers.same,
+    "TanH": layers.simple("Tanh"),
 }
 """How each type of layer is written in ONNX."""
 
@@ -236,8 +235,8 @@ def _convert(
         _layer(network, follower, graph, values, weights) if follower is not None and follower.kind == "Scale" else None
     )
     try:
-        if scale is not None and follower is not None and pointwise.can_join(scale):
-            outputs = pointwise.normalized(layer, scale)
+        if scale is not None and follower is not None and layers.can_join(scale):
+            outputs = layers.normalized(layer, scale)
             _check_settings(scale)
             values[follower.writes[0]] = outputs[0]
         else:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.importers.caffe.files import Settings
 from plimsoll.importers.caffe.layer import Layer, Value
-from plimsoll.importers.caffe.prototxt import Settings
 
 Pair = tuple[int, int]
 _MAX_MAP = 1 << 20

@@ -6,7 +6,7 @@ import math
 
 from markupsafe import Markup
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.report import figures
 from plimsoll.report.page import svg
 from plimsoll.report.page.svg import Frame, element, line, text

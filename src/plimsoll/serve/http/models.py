@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.errors import PlimsollError
 from plimsoll.report.report import Measurement, Report
 from plimsoll.serve.api_models import ReplyModel

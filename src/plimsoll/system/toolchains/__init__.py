@@ -12,16 +12,14 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
 A job imports the toolchain's packages, the standard library and `plimsoll_job`, never Plimsoll. It raises
 `plimsoll_job.RefusedError` for a model that can't be converted. Request and result are JSON; files are left in `out`.
 
-- `recipe`: what a toolchain consists of, and where its environment lies
-- `environment`: create, repair and remove environments
+- `environment`: what a toolchain consists of; create, repair and remove its environment
 - `job`: run a job from Plimsoll's side; `plimsoll_job` is the other side
 """
 
 from __future__ import annotations
 
 from plimsoll.system.subprocesses import ProcessLimits
-from plimsoll.system.toolchains.environment import is_ready, make, remove
+from plimsoll.system.toolchains.environment import Description, describe, is_ready, make, names, remove
 from plimsoll.system.toolchains.job import run
-from plimsoll.system.toolchains.recipe import Description, describe, names
 
 __all__ = ["Description", "ProcessLimits", "describe", "is_ready", "make", "names", "remove", "run"]

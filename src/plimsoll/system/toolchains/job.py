@@ -20,8 +20,7 @@ from plimsoll.system import host, subprocesses
 from plimsoll.system.cache import cache_folder
 from plimsoll.system.subprocesses import JobError, ProcessLimits
 from plimsoll.system.toolchains import plimsoll_job
-from plimsoll.system.toolchains.environment import make
-from plimsoll.system.toolchains.recipe import Recipe, python_of, recipe
+from plimsoll.system.toolchains.environment import Recipe, make, python_of, recipe
 
 _log = logging.getLogger(__name__)
 _SECONDS = 1800

@@ -23,7 +23,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, BundleError, InputError, ModelError, SpecError
 from plimsoll.export.triton import TritonOptions, export
-from plimsoll.inference.resolve import open_model
+from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing import folded as fold
 from plimsoll.spec.files import loads

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.javascript import HAS_NODE, SITE, node
-from plimsoll.spec.output import Classify, Tensors
+from plimsoll.spec.spec import Classify, Tensors
 from plimsoll.tasks.classify import ClassifyTask
 from plimsoll.tasks.tensor import TensorTask
 

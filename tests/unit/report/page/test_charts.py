@@ -12,7 +12,7 @@ import pytest
 from markupsafe import Markup
 
 from helpers import sample_ship_report
-from plimsoll.core.check import Check
+from plimsoll.core.budget import Check
 from plimsoll.report.page import pareto_plot, stages
 from plimsoll.report.page.axes import Decades, LogOdds, covering
 from plimsoll.report.page.gauge import nearest_check
