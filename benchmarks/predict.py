@@ -2,8 +2,9 @@
 
     python benchmarks/predict.py PHOTOS [--rounds 7] [--memory]
 
-Each round runs the plain loop, then `predict` with reference preprocessing, then with fast preprocessing, on the same photos in
-the same order, from the start of the process to its end. A ratio is the plain loop's time over ours within one round.
+Each round runs the plain loop, then `predict` with reference preprocessing, then with fast preprocessing, on the same
+photos in the same order, from the start of the process to its end. A ratio is the plain loop's time over ours within
+one round.
 `--memory` adds peak memory (maximum resident set) for 250 and for 5,000 inputs.
 """
 
@@ -98,9 +99,8 @@ def memory(photos: list[Path], folder: Path) -> None:
             ).peak_mb
             for count in (250, 5000)
         ]
-        print(
-            f"{preprocessing:12} 250 inputs: {peaks[0]:.0f}   5,000 inputs: {peaks[1]:.0f}   ratio {peaks[1] / peaks[0]:.3f}"
-        )
+        ratio = peaks[1] / peaks[0]
+        print(f"{preprocessing:12} 250 inputs: {peaks[0]:.0f}   5,000 inputs: {peaks[1]:.0f}   ratio {ratio:.3f}")
 
 
 def main() -> None:

@@ -53,7 +53,8 @@ def command(given: argparse.Namespace, name: str) -> list[str]:
     """Return the command of a run with a work folder and a bundle of its own."""
     folder = given.work / name
     return [
-        sys.executable, "-m", "plimsoll", "ship", given.model, "--images", given.images, "--out", str(folder / "bundle"), "--force",
+        sys.executable, "-m", "plimsoll", "ship", given.model, "--images", given.images, "--out",
+        str(folder / "bundle"), "--force",
         "--work", str(folder / "work"), *given.rest,
     ]  # fmt: skip
 

@@ -117,9 +117,8 @@ def main() -> None:
     bundles = {path.name: plimsoll.load(path) for path in given.bundles}
     interleaved(list(photos), bundles, given.rounds, given.each)
     for name, predictor in bundles.items():
-        print(
-            f"\n{name}: {predictor.target} behind {predictor.preprocessor.preprocessing} preprocessing, each stage alone"
-        )
+        preprocessing = predictor.preprocessor.preprocessing
+        print(f"\n{name}: {predictor.target} behind {preprocessing} preprocessing, each stage alone")
         stages(photos[:200], predictor, predictor.cores)
 
 

@@ -12,7 +12,8 @@ import sys
 
 
 def best_of(command: list[str], runs: int) -> float:
-    """Return the least processor time of several runs, in seconds: what it takes on a machine that does nothing else."""
+    """Return the least processor time of several runs, in seconds: what it takes on a machine that does nothing
+    else."""
     times = []
     for _ in range(runs):
         before = os.times()

@@ -49,11 +49,16 @@ export default async function run() {
   const model = await Model.load("/");
   const rows = [];
   for (const [picture, tensor] of PICTURES) {
-    const [file, stored] = [await (await fetch(picture)).blob(), new Float32Array(await (await fetch(tensor)).arrayBuffer())];
-    const made = await model.preprocessor.tensor(file);
+    const file = await (await fetch(picture)).blob();
+    const stored = new Float32Array(await (await fetch(tensor)).arrayBuffer());
+    const computed = await model.preprocessor.tensor(file);
     let [largest, sum] = [0, 0];
-    stored.forEach((value, at) => { const apart = Math.abs(value - made.data[at]); largest = Math.max(largest, apart); sum += apart; });
-    const outputs = await model.run({ data: stored, dtype: made.dtype, shape: made.shape });
+    stored.forEach((value, index) => {
+      const difference = Math.abs(value - computed.data[index]);
+      largest = Math.max(largest, difference);
+      sum += difference;
+    });
+    const outputs = await model.run({ data: stored, dtype: computed.dtype, shape: computed.shape });
     const { row, milliseconds } = await model.answer(file);
     const network = Object.values(outputs).map((output) => [...output.data]);
     rows.push({ largest, mean: sum / stored.length, network, score: row.score, milliseconds });
@@ -89,10 +94,8 @@ def step_rows(photos: Sequence[Path], folder: Path) -> Iterator[str]:
             max(difference.max() for difference in differences),
             np.mean([difference.mean() for difference in differences]),
         )
-        yield (
-            f"| {case.name} | {largest:.3g} | {mean:.2g} | {sum(bool(difference.any()) for difference in differences)} of"
-            f" {len(photos)} |"
-        )
+        differing = sum(bool(difference.any()) for difference in differences)
+        yield f"| {case.name} | {largest:.3g} | {mean:.2g} | {differing} of {len(photos)} |"
 
 
 def _given(case: Case, photo: Path, folder: Path) -> Path:

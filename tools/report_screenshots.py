@@ -49,7 +49,8 @@ def chromium(page: Path, scheme: str, *options: str) -> None:
     """Let headless Chromium open a local page, with no other connection to anywhere."""
     with tempfile.TemporaryDirectory() as profile:
         command = [
-            browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+            browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+            "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={profile}",
             f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", *options, page.as_uri(),
         ]  # fmt: skip

@@ -1,11 +1,12 @@
-"""Measure the shape of the package: entries, layers, arrows between rooms, files, lines, and the files behind three paths.
+"""Measure the shape of the package: entries, layers, arrows between rooms, files, lines, and the files behind three
+paths.
 
     python tools/structure.py [--paths] [--root CHECKOUT]
 
 A room is an entry at the top of src/plimsoll: a folder or a module. An arrow leads from a room to another that it
-imports anywhere, in functions and for types too. `--paths` runs open_nsfw on an example photograph and counts the files of
-the package in which a function runs (comprehensions and class bodies do not count): `predict`, one `POST /v1/predict`,
-and one int8 candidate of `ship`. It needs the weights (`plimsoll zoo fetch open_nsfw`).
+imports anywhere, in functions and for types too. `--paths` runs open_nsfw on an example photograph and counts the
+files of the package in which a function runs (comprehensions and class bodies do not count): `predict`, one `POST
+/v1/predict`, and one int8 candidate of `ship`. It needs the weights (`plimsoll zoo fetch open_nsfw`).
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ class House:
         return {path: len(path.read_text(encoding="utf-8").splitlines()) for path in self.files}
 
     def faces_with_code(self) -> list[Path]:
-        """Return the `__init__.py` files that hold more than a docstring, imports and `__all__`; the top one loads lazily."""
+        """Return the `__init__.py` files that hold more than a docstring, imports and `__all__`; the top one loads
+        lazily."""
         top = self.folder / "__init__.py"
         return [path for path in self.files if path.name == "__init__.py" and path != top and not _is_face(path)]
 

@@ -31,7 +31,9 @@ export default async function run() {
   const until = async (ready) => { while (!ready()) await new Promise((resolve) => setTimeout(resolve, 50)); };
   await until(() => page.documentElement.dataset.checked);
   const files = new frame.contentWindow.DataTransfer();
-  for (const [address, name] of PICTURES) files.items.add(new frame.contentWindow.File([await (await fetch(address)).blob()], name));
+  for (const [address, name] of PICTURES) {
+    files.items.add(new frame.contentWindow.File([await (await fetch(address)).blob()], name));
+  }
   frame.contentWindow.dispatchEvent(new frame.contentWindow.DragEvent("drop", { dataTransfer: files }));
   await until(() => page.querySelectorAll(".time").length === PICTURES.length);
   await Promise.all([...page.images].map((image) => image.decode().catch(() => {})));

@@ -390,7 +390,8 @@ KINDS: dict[str, Build] = {
     build.__name__.replace("_", " "): build
     for build in (
         flipped, flipped_head, cut, noise, bomb, active, empty, wrong_type, bad_length, two_lengths, bad_chunks,
-        too_short, no_http, odd_path, odd_parameters, many_headers, too_large, bad_parts, deep_json, bad_json, tensor_lie,
+        too_short, no_http, odd_path, odd_parameters, many_headers, too_large, bad_parts, deep_json, bad_json,
+        tensor_lie,
         tensor_json, squeezed,
     )
 }  # fmt: skip

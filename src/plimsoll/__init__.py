@@ -51,7 +51,8 @@ _HOMES = {
     "core.model": ["Model"],
     "core.target": ["Target"],
     "errors": [
-        "BackendError", "BackendMissingError", "BuildError", "BundleError", "CheckError", "ImageError", "InputError", "ModelError",
+        "BackendError", "BackendMissingError", "BuildError", "BundleError", "CheckError", "ImageError", "InputError",
+        "ModelError",
         "PlimsollError", "RunError", "SpecError", "TargetError",
     ],
     "importers.conversion": ["ImportedModel", "from_torch", "import_model"],

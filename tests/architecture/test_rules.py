@@ -61,7 +61,8 @@ def test_the_package_keeps_its_rules() -> None:
         ("newcomer.py", "import plimsoll.errors", "Upper layers import lower ones"),
     ],
     ids=[
-        "spec uses runner", "errors use core", "preprocessing uses zoo", "metrics use inference", "runner uses cli", "backend uses backend",
+        "spec uses runner", "errors use core", "preprocessing uses zoo", "metrics use inference", "runner uses cli",
+        "backend uses backend",
         "task uses task", "inference uses a runtime", "cli uses a framework", "module in no layer",
     ],
 )  # fmt: skip

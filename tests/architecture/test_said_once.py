@@ -1,4 +1,5 @@
-"""What has one place is not written a second time: reading within a limit, hashing a file, pydantic's errors in words."""
+"""What has one place is not written a second time: reading within a limit, hashing a file, pydantic's errors in
+words."""
 
 from __future__ import annotations
 

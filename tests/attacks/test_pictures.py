@@ -218,7 +218,7 @@ ATTACKS: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------- the tests
+# The tests
 
 
 def run_attack(name: str, argument: str) -> dict[str, Any]:

@@ -226,8 +226,10 @@ def test_selectors_meet(tmp_path: Path) -> None:
     manifests = rendered("queue-time", tmp_path)
     labels = only(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
     for key in (
-        only(manifests, "Deployment")["spec"]["selector"]["matchLabels"], only(manifests, "Service")["spec"]["selector"],
-        only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"], only(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        only(manifests, "Deployment")["spec"]["selector"]["matchLabels"],
+        only(manifests, "Service")["spec"]["selector"],
+        only(manifests, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        only(manifests, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
     ):  # fmt: skip
         assert key.items() <= labels.items()
     monitor = only(manifests, "ServiceMonitor")["spec"]

@@ -21,7 +21,8 @@ NAMES = re.compile(r"\bplimsoll_[a-z_0-9]+\b")
 SCRAPED = {"instance", "job", "namespace", "pod"}
 """Labels that Prometheus adds to what it scrapes."""
 MONITORING = (
-    "compose/grafana/dashboards/plimsoll.json", "compose/prometheus/plimsoll.rules.yml", "kubernetes/prometheus-adapter/values.yaml",
+    "compose/grafana/dashboards/plimsoll.json", "compose/prometheus/plimsoll.rules.yml",
+    "kubernetes/prometheus-adapter/values.yaml",
 )  # fmt: skip
 
 Series = dict[str, set[str]]

@@ -158,8 +158,10 @@ def browser(*flags: str) -> Iterator[Browser]:
 
     with tempfile.TemporaryDirectory(prefix="plimsoll-chromium-", ignore_cleanup_errors=True) as profile:
         command = [
-            executable, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-            "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", *flags, "--remote-debugging-pipe", f"--user-data-dir={profile}",
+            executable, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
+            "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--disable-extensions", "--mute-audio", "--hide-scrollbars", *flags,
+            "--remote-debugging-pipe", f"--user-data-dir={profile}",
         ]  # fmt: skip
         silent = subprocess.DEVNULL
         process = subprocess.Popen(

@@ -181,7 +181,8 @@ OUTPUTS: dict[str, dict[str, Any]] = {
 
 
 def model(folder: Path, form: str, steps: list[dict[str, Any]]) -> Model:
-    """Write a network of a form, and return it with its Spec; `steps` are the input steps between decoding and scaling."""
+    """Write a network of a form, and return it with its Spec; `steps` are the input steps between decoding and
+    scaling."""
     decode, *others = steps
     listed = [decode, *others, {"step": "scale", "divisor": 255}]
     spec = validate({"name": form.replace("_", "-"), "input": {"steps": listed}, "output": OUTPUTS[form]})

@@ -159,7 +159,8 @@ def _train(x: Array, labels: Array) -> list[Array]:
 def _export(weights: list[Array], path: Path) -> None:
     first, first_bias, second, second_bias, last, last_bias = weights
     constants = {
-        "first": first.T.reshape(12, 1, 3, 3), "first_bias": first_bias, "second": second.T.reshape(24, 12, 3, 3), "second_bias": second_bias,
+        "first": first.T.reshape(12, 1, 3, 3), "first_bias": first_bias, "second": second.T.reshape(24, 12, 3, 3),
+        "second_bias": second_bias,
         "last": last, "last_bias": last_bias,
     }  # fmt: skip
     nodes = [

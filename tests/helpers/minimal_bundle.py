@@ -1,4 +1,5 @@
-"""A bundle that holds no real network, and the means to damage it. For tests of what is refused before anything runs."""
+"""A bundle that holds no real network, and the means to damage it. For tests of what is refused before anything
+runs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/preprocessing/data/pillow_resize.json`, and how
-that file is written.
+"""Pillow's resize as Pillow 12.3 did it: the pictures and sizes behind `unit/preprocessing/data/pillow_resize.json`,
+and how that file is written.
 
 With Pillow 12.3, whose single call resizes horizontally first: `python tests/helpers/pillow_reference.py >
 tests/unit/preprocessing/data/pillow_resize.json`

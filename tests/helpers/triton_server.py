@@ -72,9 +72,12 @@ def running(repository: Path, work: Path) -> Iterator[str]:
     ports = _free_ports(2)
     shared = f"plimsoll-triton-{uuid.uuid4().hex}"
     command = [
-        str(server / "bin" / "tritonserver"), "--model-repository", str(repository), "--backend-directory", str(server / "backends"),
-        "--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1", "--http-port", str(ports[0]), "--grpc-port", str(ports[1]),
-        "--allow-metrics", "false", "--exit-timeout-secs", "2", "--backend-config", f"python,shm-region-prefix-name={shared}",
+        str(server / "bin" / "tritonserver"), "--model-repository", str(repository), "--backend-directory",
+        str(server / "backends"),
+        "--http-address", "127.0.0.1", "--grpc-address", "127.0.0.1", "--http-port", str(ports[0]), "--grpc-port",
+        str(ports[1]),
+        "--allow-metrics", "false", "--exit-timeout-secs", "2", "--backend-config",
+        f"python,shm-region-prefix-name={shared}",
     ]  # fmt: skip
     environment = {
         **os.environ,

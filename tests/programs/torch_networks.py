@@ -151,9 +151,12 @@ class MobileNetV3(nn.Module):
         super().__init__()
         hard = nn.Hardswish
         rows: list[tuple[int, int, int, bool, type[nn.Module], int]] = [
-            (3, 16, 16, False, nn.ReLU, 1), (3, 64, 24, False, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 1), (5, 72, 40, True, nn.ReLU, 2),
-            (5, 120, 40, True, nn.ReLU, 1), (5, 120, 40, True, nn.ReLU, 1), (3, 240, 80, False, hard, 2), (3, 200, 80, False, hard, 1),
-            (3, 184, 80, False, hard, 1), (3, 184, 80, False, hard, 1), (3, 480, 112, True, hard, 1), (3, 672, 112, True, hard, 1),
+            (3, 16, 16, False, nn.ReLU, 1), (3, 64, 24, False, nn.ReLU, 2), (3, 72, 24, False, nn.ReLU, 1),
+            (5, 72, 40, True, nn.ReLU, 2),
+            (5, 120, 40, True, nn.ReLU, 1), (5, 120, 40, True, nn.ReLU, 1), (3, 240, 80, False, hard, 2),
+            (3, 200, 80, False, hard, 1),
+            (3, 184, 80, False, hard, 1), (3, 184, 80, False, hard, 1), (3, 480, 112, True, hard, 1),
+            (3, 672, 112, True, hard, 1),
             (5, 672, 160, True, hard, 2), (5, 960, 160, True, hard, 1), (5, 960, 160, True, hard, 1),
         ]  # fmt: skip
         parts: list[nn.Module] = [_cbr(3, 16, 3, 2, act=hard)]

@@ -146,7 +146,8 @@ def save_all(model: Any, folder: Path) -> None:
 
 
 def save_checkpoint(frozen: Any, prefix: Path) -> None:
-    """Save a frozen graph as TensorFlow 1 saved what it trained: every weight a variable, with the saver's own nodes."""
+    """Save a frozen graph as TensorFlow 1 saved what it trained: every weight a variable, with the saver's own
+    nodes."""
     with tf.Graph().as_default():
         weights = {}
         for node in frozen.node:

@@ -13,7 +13,7 @@ from helpers.crashing_runtime import installed
 from helpers.service_process import Running, start
 
 if TYPE_CHECKING:
-    from grpc_client import GrpcClient
+    from helpers.grpc_client import GrpcClient
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def shared_client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GrpcClient]:
     """A service that is asked over gRPC, which is an extra."""
-    from grpc_client import served
+    from helpers.grpc_client import served
 
     with served(tmp_path_factory.mktemp("requests")) as client:
         yield client

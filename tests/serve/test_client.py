@@ -138,7 +138,7 @@ async def guarded(access: AccessSettings, lines: _Kept) -> AsyncIterator[str]:
     """The real service behind its pipeline."""
     service = Service(Settings(), [ModelConfig("open_nsfw", "open_nsfw")])
     await service.start()
-    pipeline = Pipeline(service.metrics, LogSettings(), Authorizer(access), lines)  # type: ignore[arg-type]  # takes the lines in index of the thread
+    pipeline = Pipeline(service.metrics, LogSettings(), Authorizer(access), lines)  # type: ignore[arg-type]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
             uvicorn.Config(application(service, pipeline), log_level="error", lifespan="off", access_log=False)

@@ -21,7 +21,7 @@ from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.settings import Settings
 
 grpc = pytest.importorskip("grpc")
-from grpc_client import INFER, MOST, STREAM, GrpcClient, photo, rows, served  # noqa: E402
+from helpers.grpc_client import INFER, MOST, STREAM, GrpcClient, photo, rows, served  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
 from plimsoll.serve.grpc.status import Outcome  # noqa: E402
 

@@ -12,7 +12,7 @@ from plimsoll.serve.log import LogSettings
 from plimsoll.serve.oip import models
 
 grpc = pytest.importorskip("grpc")
-from grpc_client import INFER, STREAM, GrpcClient, photo, rows, served  # noqa: E402
+from helpers.grpc_client import INFER, STREAM, GrpcClient, photo, rows, served  # noqa: E402
 
 
 def test_a_line_says_what_one_of_http_does(client: GrpcClient) -> None:

@@ -15,7 +15,7 @@ from helpers.oip_service import write_mixed
 from helpers.service_process import start
 
 grpc = pytest.importorskip("grpc")
-from grpc_client import INFER, GrpcClient, photo, rows  # noqa: E402
+from helpers.grpc_client import INFER, GrpcClient, photo, rows  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ export default async function run() {
   await new Promise((resolve) => frame.addEventListener("load", resolve));
   const [page, view] = [frame.contentDocument, frame.contentWindow];
   const until = async (ready) => { while (!ready()) await new Promise((resolve) => setTimeout(resolve, 30)); };
-  await until(() => page.documentElement.dataset.checked || page.getElementById("state").textContent.startsWith("It can't"));
+  const failed = () => page.getElementById("state").textContent.startsWith("It can't");
+  await until(() => page.documentElement.dataset.checked || failed());
   const files = new view.DataTransfer();
   for (const [address, name] of PICTURES) files.items.add(new view.File([await (await fetch(address)).blob()], name));
   if (HOW === "drop") view.dispatchEvent(new view.DragEvent("drop", { dataTransfer: files }));
@@ -47,15 +48,19 @@ export default async function run() {
     page.getElementById("shoot").click();
     page.getElementById("stop").click();
   }
-  await until(() => cards().length === (HOW === "camera" ? 1 : PICTURES.length) && cards().every((card) => card.querySelector(".time, .no")));
-  const focusable = [...page.querySelectorAll("button, input, a[href], [tabindex]")].filter((one) => !one.hidden && one.checkVisibility());
-  const named = (one) => one.textContent.trim() || one.labels?.length || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby");
-  const unnamed = focusable.filter((one) => !named(one));
+  const pictures = HOW === "camera" ? 1 : PICTURES.length;
+  await until(() => cards().length === pictures && cards().every((card) => card.querySelector(".time, .no")));
+  const interactive = [...page.querySelectorAll("button, input, a[href], [tabindex]")];
+  const focusable = interactive.filter((element) => !element.hidden && element.checkVisibility());
+  const label = (element) => element.getAttribute("aria-label") || element.getAttribute("aria-labelledby");
+  const named = (element) => element.textContent.trim() || element.labels?.length || label(element);
+  const unnamed = focusable.filter((element) => !named(element));
+  const origins = view.performance.getEntriesByType("resource").map((entry) => new URL(entry.name).origin);
   const text = (id) => page.getElementById(id).textContent;
   return {
     title: page.title, state: text("state"), checked: page.documentElement.dataset.checked, spoken: text("spoken"),
-    cards: cards().map((card) => card.innerText), unnamed: unnamed.map((one) => one.outerHTML), wide: page.documentElement.scrollWidth,
-    asked: [...new Set(view.performance.getEntriesByType("resource").map((one) => new URL(one.name).origin))], own: location.origin,
+    cards: cards().map((card) => card.innerText), unnamed: unnamed.map((element) => element.outerHTML),
+    wide: page.documentElement.scrollWidth, origins: [...new Set(origins)], own: location.origin,
   };
 }
 """
@@ -114,7 +119,7 @@ def test_the_page_takes_pictures_shows_answers_and_asks_nobody_else(
     assert "0.972" in answered
     assert "truncated" in refused
     assert "truncated" in shown["spoken"], "the last answer is told to those who listen"
-    assert shown["asked"] == [shown["own"]]
+    assert shown["origins"] == [shown["own"]]
     assert not shown["unnamed"], "everything that can be reached by keyboard has a name"
     assert shown["wide"] <= 400, "nothing is wider than a phone"
 

@@ -17,8 +17,10 @@ import sys
 from typing import Any
 
 CLASSES = (
-    "Builder", "IBuilderConfig", "INetworkDefinition", "ITensor", "OnnxParser", "ParserError", "Runtime", "ICudaEngine", "IExecutionContext",
-    "IOptimizationProfile", "ITimingCache", "IHostMemory", "ILogger", "IOutputAllocator", "IPluginRegistry", "IInt8EntropyCalibrator2",
+    "Builder", "IBuilderConfig", "INetworkDefinition", "ITensor", "OnnxParser", "ParserError", "Runtime", "ICudaEngine",
+    "IExecutionContext",
+    "IOptimizationProfile", "ITimingCache", "IHostMemory", "ILogger", "IOutputAllocator", "IPluginRegistry",
+    "IInt8EntropyCalibrator2",
     "IInt8MinMaxCalibrator",
 )  # fmt: skip
 ENUMS = (

@@ -141,7 +141,8 @@ def _translated() -> Iterator[None]:
 
 
 def _directory_start(stream: BinaryIO) -> int:
-    """Return where the central directory starts; raises BundleError where that is ambiguous, or it is too large to read.
+    """Return where the central directory starts; raises BundleError where that is ambiguous, or it is too large to
+    read.
 
     Layouts: APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16.
     """

@@ -296,8 +296,8 @@ def _proven(bundle: Bundle) -> dict[str, str]:
     passed = sum(check.passed for check in report.checks)
     pictures = report.measurements.get("test pictures")
     sample = f" on {pictures:,} pictures" if isinstance(pictures, int) else ""
-    kept = f"{passed} of {len(report.checks)} limits of the budget kept{sample}"
-    return {"proof": f"{report.kind} of {report.subject}: {kept}"}
+    outcome = f"{passed} of {len(report.checks)} limits of the budget kept{sample}"
+    return {"proof": f"{report.kind} of {report.subject}: {outcome}"}
 
 
 def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:

@@ -101,7 +101,7 @@ def open_async_client(config: ClientConfig) -> httpx.AsyncClient:
 
 
 def send(client: httpx.Client, exchange: Exchange) -> Reply:
-    """Attempt a call once; raises AttemptError."""
+    """Make a call once; raises AttemptError."""
     import httpx
 
     left = exchange.remaining()
@@ -121,7 +121,7 @@ def send(client: httpx.Client, exchange: Exchange) -> Reply:
 
 
 async def send_async(client: httpx.AsyncClient, exchange: Exchange) -> Reply:
-    """Attempt a call once; raises AttemptError."""
+    """Make a call once; raises AttemptError."""
     import httpx
 
     left = exchange.remaining()

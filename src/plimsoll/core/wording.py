@@ -52,7 +52,7 @@ def explain(
 def explain_item(item: Any, *, values: bool) -> str:
     """Say what one of pydantic's mistakes is: what was found, where `values` allows that, and what is allowed."""
     kind, context = item["type"], item.get("ctx", {})
-    found = f"found {shown(item['input'])}, " if values else ""
+    seen = f"found {shown(item['input'])}, " if values else ""
     if kind == "extra_forbidden":
         return "unknown key"
     if kind == "missing":
@@ -60,9 +60,9 @@ def explain_item(item: Any, *, values: bool) -> str:
     if kind == "value_error":
         return str(context["error"])
     if kind == "literal_error":
-        return f"{found}allowed: {context['expected']}"
+        return f"{seen}allowed: {context['expected']}"
     text = item["msg"].removeprefix("Input should be ").removeprefix("Input should ")
-    return f"{found}expected {text[:1].lower()}{text[1:]}" if text != item["msg"] else found + text
+    return f"{seen}expected {text[:1].lower()}{text[1:]}" if text != item["msg"] else seen + text
 
 
 def location(parts: Iterable[str | int]) -> str:

@@ -1,5 +1,5 @@
-"""`open_model`: what MODEL means on the command line: a zoo name, a bundle, or a model file; `load`: a `Predictor` of it,
-which answers pictures one at a time or as a stream."""
+"""`open_model`: what MODEL means on the command line: a zoo name, a bundle, or a model file; `load`: a `Predictor` of
+it, which answers pictures one at a time or as a stream."""
 
 from __future__ import annotations
 

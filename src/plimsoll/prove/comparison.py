@@ -30,7 +30,7 @@ class Comparison:
     """How the other model's answers differ from the reference's."""
 
     pictures: int
-    """Answered by the reference."""
+    """The pictures that the reference answered."""
     failed: int
     """Of these, how many the other has no answer to: each counts as a flipped decision."""
     flips: tuple[tuple[float | None, Flips], ...]

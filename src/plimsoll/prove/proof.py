@@ -52,7 +52,7 @@ class Proof:
     comparison: Comparison | None
     """None where the task gives no scores."""
     pictures: int
-    """Answered by both."""
+    """The pictures that both answered."""
     failures: tuple[Failure, ...]
     outputs: dict[str, TensorDeviation]
     """By the reference's output names, over all pictures."""

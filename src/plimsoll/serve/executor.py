@@ -150,7 +150,7 @@ class ModelExecutor:
             else:
                 groups.setdefault(item.prepared.tensor.shape, []).append(item)
         for group in groups.values():
-            _run_or_isolate(group, lambda items: self._run_pictures(items, seconds))
+            _run_or_split(group, lambda items: self._run_pictures(items, seconds))
         return seconds
 
     def _run_pictures(self, group: Sequence[PictureItem], seconds: StageSeconds) -> None:
@@ -179,7 +179,7 @@ class ModelExecutor:
             key = tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(item.feeds.items()))
             groups.setdefault(key, []).append(item)
         for group in groups.values():
-            _run_or_isolate(group, lambda items: self._run_tensors(items, seconds))
+            _run_or_split(group, lambda items: self._run_tensors(items, seconds))
         return seconds
 
     def _run_tensors(self, group: Sequence[TensorItem], seconds: StageSeconds) -> None:
@@ -204,7 +204,7 @@ class ModelExecutor:
 _Item = TypeVar("_Item", bound=BatchItem)
 
 
-def _run_or_isolate(group: Sequence[_Item], run: Callable[[Sequence[_Item]], None]) -> None:
+def _run_or_split(group: Sequence[_Item], run: Callable[[Sequence[_Item]], None]) -> None:
     """Run a group; where that fails, its members one by one, so that one bad input harms no other."""
     try:
         run(group)
@@ -213,7 +213,7 @@ def _run_or_isolate(group: Sequence[_Item], run: Callable[[Sequence[_Item]], Non
             group[0].fail(Problem.of(error))
             return
         for item in group:
-            _run_or_isolate([item], run)
+            _run_or_split([item], run)
 
 
 def _row(answer: Answer, item: PictureItem) -> dict[str, Any]:

@@ -59,7 +59,8 @@ class JobRequest(BaseModel):
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run the job of a `JobRequest`, in this process; `plimsoll.system.subprocesses` calls it in a process of its own."""
+    """Run the job of a `JobRequest`, in this process; `plimsoll.system.subprocesses` calls it in a process of its
+    own."""
     request = JobRequest.model_validate(payload)
     return request.job.run(request.context).model_dump(mode="json")
 

@@ -1,5 +1,5 @@
-"""The jobs of a `ship`, each of which runs in a process of its own: answer pictures with a candidate, measure it, compare
-its layers.
+"""The jobs of a `ship`, each of which runs in a process of its own: answer pictures with a candidate, measure it,
+compare its layers.
 
 A job is a model that says what to do, its result one that says what was found; `plimsoll.ship.job_runner` runs them.
 Those that prepare what candidates are built from are in `plimsoll.ship.preparation`.
@@ -255,7 +255,8 @@ class LayerComparison(ResultModel):
 
 
 class CompareLayersJob(Job[LayerComparison]):
-    """Compare every value that a candidate's unfolded network shares with the reference's; none where it is the same."""
+    """Compare every value that a candidate's unfolded network shares with the reference's; none where it is the
+    same."""
 
     result_model = LayerComparison
 

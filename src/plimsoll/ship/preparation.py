@@ -1,5 +1,5 @@
-"""The jobs that prepare what candidates are built from: calibration tables, tensors for a runtime's own calibration, the
-ranking of the layers; and `convert`, which builds one candidate without a search."""
+"""The jobs that prepare what candidates are built from: calibration tables, tensors for a runtime's own calibration,
+the ranking of the layers; and `convert`, which builds one candidate without a search."""
 
 from __future__ import annotations
 

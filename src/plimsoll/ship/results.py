@@ -181,7 +181,8 @@ def _format(path: Path) -> str | None:
 
 
 def repeat_commands(command: Sequence[str], out: Path, table: Path | None) -> tuple[str, ...]:
-    """Return what repeats the work: `command`, which started it; the proof on another machine; the same ranges again."""
+    """Return what repeats the work: `command`, which started it; the proof on another machine; the same ranges
+    again."""
     commands = [shlex.join(command)] if command else []
     commands.append(f"plimsoll verify {shlex.quote(str(out))}")
     if table is not None and command and not _option(command, "--calibration"):

@@ -1,5 +1,5 @@
-"""`Search`, the main job: build candidate deployments, prove and measure each on the user's images, and pack the fastest
-inside the budget."""
+"""`Search`, the main job: build candidate deployments, prove and measure each on the user's images, and pack the
+fastest inside the budget."""
 
 from __future__ import annotations
 
@@ -197,7 +197,8 @@ class Search:
         return Export(out, out / "report" / "index.html" if out.is_dir() else stored, report)
 
     def network(self, candidate: Candidate) -> Model:
-        """Return a candidate's network, built now if it isn't stored; raises JobError or what `build.network` raises."""
+        """Return a candidate's network, built now if it isn't stored; raises JobError or what `build.network`
+        raises."""
         self._runner.prepare(candidate)
         return build.network(self.resolved.model, candidate, self.work.built, self._runner.artifacts)
 
@@ -255,7 +256,8 @@ class Search:
         return _renamed(self._runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
 
     def _compare(self, answers: Sequence[Answer]) -> tuple[Comparison, list[AnswerPair]]:
-        """Compare a candidate's answers with the reference's; pictures that the reference can't answer prove nothing."""
+        """Compare a candidate's answers with the reference's; pictures that the reference can't answer prove
+        nothing."""
         both = [(self._reference[answer.path], answer) for answer in answers]
         both = [(reference, answer) for reference, answer in both if reference.error is None]
         pairs: list[Pair] = [

@@ -116,8 +116,8 @@ def _key(layout: int, *parts: str) -> str:
 
 
 def get_or_build(folder: Path, parent: Model, build: Callable[[Path], Model]) -> Model:
-    """Return the network stored in `folder`, or build it beside it and move it there in one step, so that all candidates
-    that need it share it.
+    """Return the network stored in `folder`, or build it beside it and move it there in one step, so that all
+    candidates that need it share it.
 
     Where `build` returns `parent` itself, nothing had to be built and nothing is stored. Raises what `build` raises.
     """

@@ -51,16 +51,16 @@ def gpus() -> tuple[Gpu, ...]:
     try:
         count = ctypes.c_uint()
         nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-        return tuple(gpu for place in range(count.value) if (gpu := _listed(nvml, place)) is not None)
+        return tuple(gpu for index in range(count.value) if (gpu := _listed(nvml, index)) is not None)
     finally:
         nvml.nvmlShutdown()
 
 
-def _listed(nvml: ctypes.CDLL, place: int) -> Gpu | None:
+def _listed(nvml: ctypes.CDLL, index: int) -> Gpu | None:
     handle, name = ctypes.c_void_p(), ctypes.create_string_buffer(_NAME_BYTES)
     major, minor = ctypes.c_int(), ctypes.c_int()
     failed = (
-        nvml.nvmlDeviceGetHandleByIndex_v2(place, ctypes.byref(handle))
+        nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
         or nvml.nvmlDeviceGetName(handle, name, _NAME_BYTES)
         or nvml.nvmlDeviceGetCudaComputeCapability(handle, ctypes.byref(major), ctypes.byref(minor))
     )
@@ -69,18 +69,20 @@ def _listed(nvml: ctypes.CDLL, place: int) -> Gpu | None:
 
 def missing(capability: tuple[int, int] = (0, 0), why: str = "") -> str:
     """Return what this machine lacks to compute on a GPU of at least this capability; empty if nothing."""
-    found = gpus()
-    if not found:
+    present = gpus()
+    if not present:
         return _NO_GPU
-    if all(gpu.capability < capability for gpu in found):
-        return f"{why} needs compute capability {capability[0]}.{capability[1]}; here is {', '.join(map(str, found))}."
+    if all(gpu.capability < capability for gpu in present):
+        return (
+            f"{why} needs compute capability {capability[0]}.{capability[1]}; here is {', '.join(map(str, present))}."
+        )
     return ""
 
 
-def at(place: int = 0) -> Gpu:
-    """Return the GPU that CUDA has at this place, as CUDA_VISIBLE_DEVICES leaves them; makes no context. Raises
+def at(index: int = 0) -> Gpu:
+    """Return the GPU that CUDA has at this index, as CUDA_VISIBLE_DEVICES leaves them; makes no context. Raises
     BackendMissingError or RunError."""
-    handle = _handle(place)
+    handle = _handle(index)
     name = ctypes.create_string_buffer(_NAME_BYTES)
     _call("cuDeviceGetName", name, _NAME_BYTES, handle)
     parts = []
@@ -98,9 +100,9 @@ class Device:
     where there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
     """
 
-    def __init__(self, place: int = 0) -> None:
+    def __init__(self, index: int = 0) -> None:
         self._closed = True
-        self._handle = _handle(place)
+        self._handle = _handle(index)
         self._context = ctypes.c_void_p()
         _call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), self._handle)
         self.activate()
@@ -169,11 +171,11 @@ class Device:
         _call("cuDevicePrimaryCtxRelease_v2", self._handle)
 
 
-def _handle(place: int) -> ctypes.c_int:
+def _handle(index: int) -> ctypes.c_int:
     handle = ctypes.c_int()
     cuda = _driver()
-    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(handle), place) != 0:
-        raise BackendMissingError(f"CUDA has no GPU {place} on this machine", _NO_GPU)
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGet(ctypes.byref(handle), index) != 0:
+        raise BackendMissingError(f"CUDA has no GPU {index} on this machine", _NO_GPU)
     return handle
 
 

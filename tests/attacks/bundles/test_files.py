@@ -1,4 +1,5 @@
-"""Unsafe names, links, and files that are missing, too many or not those of the manifest, in folders and zip archives."""
+"""Unsafe names, links, and files that are missing, too many or not those of the manifest, in folders and zip
+archives."""
 
 from __future__ import annotations
 

@@ -80,7 +80,8 @@ def test_pickle_in_a_tensor_never_runs(folder: Path, tmp_path: Path) -> None:
         (npy(plain("|S4", "(1,)"), bytes(4)), "type '|S4'"),
         (npy(plain("<M8", "(1,)"), bytes(8)), "type '<M8'"),
         (npy(plain("|V8", "(1,)"), bytes(8)), "type '|V8'"),
-        (npy(b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }\n", bytes(4)), "what numpy.save writes"),
+        (npy(b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1,), }\n", bytes(4)),
+            "what numpy.save writes"),
     ],
 )  # fmt: skip
 def test_hostile_tensor(folder: Path, data: bytes, words: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plimsoll.backends.onnxruntime import calibration_table
-from plimsoll.backends.onnxruntime.calibration_table import Form
+from plimsoll.backends.onnxruntime.calibration_table import TableFormat
 from plimsoll.errors import InputError
 
 ends = st.floats(-1e30, 1e30, allow_nan=False)
@@ -99,7 +99,7 @@ def test_the_end_further_from_zero_counts() -> None:
 
 
 @pytest.mark.parametrize("kind", ["cache", "flatbuffers"])
-def test_a_range_that_is_not_finite_is_refused(kind: Form) -> None:
+def test_a_range_that_is_not_finite_is_refused(kind: TableFormat) -> None:
     with pytest.raises(InputError, match="inf"):
         calibration_table.dumps({"x": (0.0, float("inf"))}, kind)
 

@@ -128,11 +128,13 @@ def test_a_small_network_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "stored", "macs", "others"),
     [
-        ([helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])], [weights("w", 3, 5, 2, 2)], 32 * 32 * 3 * 5 * 4, 0),
+        ([helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2])], [weights("w", 3, 5, 2, 2)],
+            32 * 32 * 3 * 5 * 4, 0),
         ([helper.make_node("MatMul", ["x", "w"], ["y"])], [weights("w", 32, 7)], 3 * 32 * 32 * 7, 0),
         ([helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest")], [DOUBLE], 0, 0),
         ([helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear")], [DOUBLE], 0, 3 * 64 * 64 * 8),
-        ([helper.make_node("BatchNormalization", ["x", "w", "w", "w", "w"], ["y"])], [weights("w", 3)], 0, 2 * 3 * 32 * 32),
+        ([helper.make_node("BatchNormalization", ["x", "w", "w", "w", "w"], ["y"])], [weights("w", 3)], 0,
+            2 * 3 * 32 * 32),
     ],
     ids=["ConvTranspose", "MatMul", "nearest", "linear", "BatchNormalization"],
 )  # fmt: skip

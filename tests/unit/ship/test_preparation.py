@@ -40,7 +40,9 @@ from plimsoll.core.target import Target
 
 class Planted(Backend):
     def __init__(self, name, own): self.name, self.own = name, own
-    def targets(self): return (AvailableTarget(Target(self.name, "cpu", "int8"), toolchain="" if self.own else "nobody_made_this"),)
+    def targets(self):
+        toolchain = "" if self.own else "nobody_made_this"
+        return (AvailableTarget(Target(self.name, "cpu", "int8"), toolchain=toolchain),)
     def takes_calibration(self, target): return True
     def calibrators(self, target): return self.own
     def build(self, model, target, folder, calibrated=None):
@@ -49,7 +51,8 @@ class Planted(Backend):
         path = folder / "was built.onnx"
         path.write_bytes(model.path.read_bytes())
         facts = {"method": calibrated.method, "shape": calibrated.tensors.shape, "dtype": str(calibrated.tensors.dtype),
-                 "largest": float(calibrated.tensors.max()), "ranges": sorted(calibrated.ranges), "mapped": isinstance(calibrated.tensors, np.memmap)}
+                 "largest": float(calibrated.tensors.max()), "ranges": sorted(calibrated.ranges),
+                 "mapped": isinstance(calibrated.tensors, np.memmap)}
         (folder / "got.json").write_text(json.dumps(facts))
         return Model(path, "onnx", model.spec, parent=model)
     def load(self, model, target, options, plan): return HONEST.load(model, Target("onnxruntime"), None, plan)

@@ -44,7 +44,8 @@ def tried(
 def layered(
     deviation_of: Callable[[int], float], ratio_of: Callable[[int], float] = lambda count: 4.0 - 0.1 * count
 ) -> Callable[[Candidate], Trial]:
-    """Float with fast preprocessing is twice as fast and keeps the budget; int8 as the functions of its layers in float say."""
+    """Float with fast preprocessing is twice as fast and keeps the budget; int8 as the functions of its layers in
+    float say."""
 
     def measured(candidate: Candidate) -> Trial:
         if candidate.target == FLOAT:

@@ -32,7 +32,8 @@ def run(request, inputs, out):
         (out / "made.txt").write_text(inputs["model"].read_text().upper())
         (out / "more").mkdir()
         (out / "more" / "beside.txt").write_text((inputs["model"].parent / "weights" / "beside.txt").read_text())
-        return {"environment": dict(os.environ), "prefix": sys.prefix, "home": str(pathlib.Path.home()), "modules": sorted(sys.modules)}
+        return {"environment": dict(os.environ), "prefix": sys.prefix, "home": str(pathlib.Path.home()),
+                "modules": sorted(sys.modules)}
     if fault == "segfault":
         ctypes.string_at(0)
     if fault == "abort":

@@ -23,7 +23,7 @@ from plimsoll.core.model import Model
 from plimsoll.errors import InputError
 from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Writer
 
-Form = Literal["flatbuffers", "cache", "json"]
+TableFormat = Literal["flatbuffers", "cache", "json"]
 
 _HINT = "ONNX Runtime's write_calibration_table makes calibration.flatbuffers, calibration.cache and calibration.json."
 _CACHE_LINE = re.compile(rb"[^\r\n]+ -?[0-9][0-9.e+-]*\s*$", re.MULTILINE)
@@ -37,7 +37,7 @@ def loads(data: bytes, where: str = "table") -> dict[str, Range]:
     return _from_cache(data, where) if _is_text(data) else _from_flatbuffers(data, where)
 
 
-def dumps(ranges: Ranges, form: Form = "flatbuffers") -> bytes:
+def dumps(ranges: Ranges, form: TableFormat = "flatbuffers") -> bytes:
     """Return a table; raises InputError for names that its form can't hold."""
     thresholds = {name: _finite(threshold(low, high), f"'{name}'") for name, (low, high) in sorted(ranges.items())}
     if form == "cache":
@@ -57,7 +57,7 @@ def dumps(ranges: Ranges, form: Form = "flatbuffers") -> bytes:
 class OnnxRuntimeTable(CalibrationTable):
     """One of the three forms."""
 
-    def __init__(self, name: str, form: Form) -> None:
+    def __init__(self, name: str, form: TableFormat) -> None:
         self.name = name  # type: ignore[misc]  # one class for three formats
         self._form = form
 
@@ -73,7 +73,7 @@ class OnnxRuntimeTable(CalibrationTable):
         return dumps(ranges, self._form)
 
 
-def _form_of(data: bytes) -> Form | None:
+def _form_of(data: bytes) -> TableFormat | None:
     """Return the form of a file, by a quick look; None for other tools' tables."""
     if not _is_text(data):
         return "flatbuffers"

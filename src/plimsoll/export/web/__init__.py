@@ -6,7 +6,7 @@ answers again to check itself. `package` writes one; `browse` lets one answer pi
 
 from __future__ import annotations
 
-from plimsoll.export.web.answers import Answered, browse
+from plimsoll.export.web.answers import BrowserAnswers, browse
 from plimsoll.export.web.folder import package
 
-__all__ = ["Answered", "browse", "package"]
+__all__ = ["BrowserAnswers", "browse", "package"]

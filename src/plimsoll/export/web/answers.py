@@ -38,7 +38,7 @@ export default async function run() {{
 
 
 @dataclass(frozen=True)
-class Answered:
+class BrowserAnswers:
     """What a package answered in a browser."""
 
     rows: tuple[dict[str, Any] | None, ...]
@@ -51,7 +51,7 @@ class Answered:
     """The package's self-check on its golden pictures."""
 
 
-def browse(folder: Path, pictures: Sequence[Path] = (), *, seconds: float = 600) -> Answered:
+def browse(folder: Path, pictures: Sequence[Path] = (), *, seconds: float = 600) -> BrowserAnswers:
     """Open a web package in headless Chromium, let it answer the pictures one after another, and check itself.
 
     Raises BackendMissingError where Chromium is not installed, RunError where the package can't be loaded or fails.
@@ -70,7 +70,7 @@ def browse(folder: Path, pictures: Sequence[Path] = (), *, seconds: float = 600)
         for picture_checks in answer["checks"]
         for check in picture_checks["checks"]
     ]
-    return Answered(
+    return BrowserAnswers(
         tuple(row.get("row") for row in rows),
         tuple(row.get("error") for row in rows),
         tuple(row.get("milliseconds", {}) for row in rows),

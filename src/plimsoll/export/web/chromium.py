@@ -73,7 +73,8 @@ def run(
             "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--disable-extensions", "--enable-unsafe-swiftshader",
             "--mute-audio", "--hide-scrollbars", *flags,
-            *([f"--screenshot={screenshot}"] if screenshot else []), f"--user-data-dir={profile}", f"http://127.0.0.1:{server.port}{server.start}",
+            *([f"--screenshot={screenshot}"] if screenshot else []), f"--user-data-dir={profile}",
+            f"http://127.0.0.1:{server.port}{server.start}",
         ]  # fmt: skip
         with _started(command, Path(profile) / "log.txt") as process:
             if not server.answered.wait(seconds):

@@ -32,8 +32,10 @@ _TEXTS = ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "STRING", 
 _HINT = "Was it copied completely?"
 
 _TENSORS = re.compile(
-    r"collections\.OrderedDict|torch\.(Size|storage\.(Typed|Untyped)Storage|_utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
-    r"|\w+Storage|(b?float|double|half|int|long|short|uint|bool|complex)\w*|device|dtype|serialization\._get_layout|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)"
+    r"collections\.OrderedDict|torch\.(Size|storage\.(Typed|Untyped)Storage"
+    r"|_utils\._rebuild_(tensor|tensor_v2|tensor_v3|parameter)"
+    r"|\w+Storage|(b?float|double|half|int|long|short|uint|bool|complex)\w*|device|dtype"
+    r"|serialization\._get_layout|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)"
     r"|numpy(\._?core\.multiarray)?\.(scalar|dtype|_reconstruct|ndarray)|_codecs\.encode"
 )
 """What the pickle of a state dict names; PyTorch's own `weights_only` loading knows about the same."""
@@ -44,10 +46,11 @@ _REACHES_OUT = re.compile(
 """TorchScript that reads or writes files, or calls operators of libraries that are not PyTorch's."""
 
 _FUNCTIONS = (
-    "Symbol|Integer|Float|Rational|Half|One|Zero|NegativeOne|Infinity|NegativeInfinity|Mul|Add|Pow|Abs|Max|Min|Mod|PythonMod|FloorDiv|CleanDiv|"
-    "ModularIndexing|Where|IntTrueDiv|FloatTrueDiv|FloatPow|PowByNatural|LShift|RShift|ToFloat|TruncToInt|TruncToFloat|CeilToInt|FloorToInt|"
-    "RoundToInt|RoundDecimal|IsNonOverlappingAndDenseIndicator|Identity|And|Or|Not|Xor|ITE|Piecewise|ExprCondPair|Equality|Unequality|"
-    "StrictLessThan|LessThan|StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|sqrt|ceiling|floor"
+    "Symbol|Integer|Float|Rational|Half|One|Zero|NegativeOne|Infinity|NegativeInfinity|Mul|Add|Pow|Abs|Max|Min|Mod|"
+    "PythonMod|FloorDiv|CleanDiv|ModularIndexing|Where|IntTrueDiv|FloatTrueDiv|FloatPow|PowByNatural|LShift|RShift|"
+    "ToFloat|TruncToInt|TruncToFloat|CeilToInt|FloorToInt|RoundToInt|RoundDecimal|IsNonOverlappingAndDenseIndicator|"
+    "Identity|And|Or|Not|Xor|ITE|Piecewise|ExprCondPair|Equality|Unequality|StrictLessThan|LessThan|"
+    "StrictGreaterThan|GreaterThan|Eq|Ne|Lt|Le|Gt|Ge|sqrt|ceiling|floor"
 )
 """What an expression may call: SymPy's numbers, arithmetic and comparisons, and PyTorch's own functions of sizes."""
 _FLAGS = (

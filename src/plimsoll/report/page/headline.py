@@ -95,8 +95,8 @@ def verdict(result: ShipResult) -> tuple[str, bool]:
         return f"No candidate kept the budget{stated}", False
     if not result.test.checks:
         return f"Budget not tested{stated}", False
-    kept = budget_kept(result)
-    return f"Budget {'kept' if kept else 'not kept'}{stated}", kept
+    inside = budget_kept(result)
+    return f"Budget {'kept' if inside else 'not kept'}{stated}", inside
 
 
 def plate(result: ShipResult) -> list[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """API keys, the TOML file that they are kept in, and the keys of a running service.
 
 A key is `plm_`, eight hexadecimal digits that name it (they may be shown), `_`, and 256 random bits. The file holds its
-SHA-256 alone, so whoever reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords, which
-people choose and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B, 5.1.2.2:
-salt and stretching are for look-up secrets of less than 112 bits), and a slow hash would let anybody keep the service
-busy with wrong keys. That holds only for random keys, so keys are made here and never chosen.
+SHA-256 alone, so whoever reads the file can't use the keys. A slow, salted hash (scrypt, argon2) is for passwords,
+which people choose and which can be guessed; 256 random bits can't be, however fast the hash is (NIST SP 800-63B,
+5.1.2.2: salt and stretching are for look-up secrets of less than 112 bits), and a slow hash would let anybody keep the
+service busy with wrong keys. That holds only for random keys, so keys are made here and never chosen.
 """
 
 from __future__ import annotations

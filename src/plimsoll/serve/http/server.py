@@ -48,8 +48,8 @@ class Address:
 
 
 async def serve(service: Service, address: Address, on_ready: Callable[[str], None]) -> None:
-    """Start the service, answer until SIGTERM or Ctrl-C, then drain: report that it isn't ready, wait, and finish what was
-    accepted."""
+    """Start the service, answer until SIGTERM or Ctrl-C, then drain: report that it isn't ready, wait, and finish what
+    was accepted."""
     settings = service.settings
     lines = log.start(settings.log)
     tracing = Tracing(settings.tracing) if is_enabled(settings.tracing) else None

@@ -41,7 +41,7 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     notes = list(loaded.notes)
     if request["keep"]:
         (out / "frozen.pb").write_bytes(folded.SerializeToString())
-        notes.append(_kept(folded, loaded, feeds, answers))
+        notes.append(_check_frozen(folded, loaded, feeds, answers))
     _write(graph, loaded, shapes, out / "model.onnx")
     return {"framework": loaded.framework, "notes": notes}
 
@@ -101,7 +101,7 @@ def _fold(graph: Any, loaded: Loaded) -> Any:
     return optimize_for_inference_lib.fold_batch_norms(folded)
 
 
-def _kept(graph: Any, loaded: Loaded, feeds: dict[str, Any], answers: dict[str, Any]) -> str:
+def _check_frozen(graph: Any, loaded: Loaded, feeds: dict[str, Any], answers: dict[str, Any]) -> str:
     """Hold the frozen graph that is kept against the network that it was made from, and say how far it lies off."""
     stored = answer(graph, loaded.inputs, loaded.outputs, feeds)
     apart = max(

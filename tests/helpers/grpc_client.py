@@ -75,7 +75,7 @@ class GrpcClient:
 
 @dataclass
 class RecordedLines:
-    """Takes the lines as they are put, in client of the thread that writes them."""
+    """Takes the lines as they are put, by the thread that writes them."""
 
     fields: list[dict[str, Any]] = field(default_factory=list)
 
