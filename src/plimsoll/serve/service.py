@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from plimsoll.errors import PlimsollError
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.pipeline import ReceiveLimit
@@ -36,15 +37,17 @@ class Service:
         self.metrics.add_gauges(self._gauges)
 
     async def start(self) -> None:
-        """Load all models; raises RequestError where one can't be loaded."""
+        """Load all models; where one can't be loaded, raises the error that says why, or RequestError."""
         loads = [asyncio.create_task(model.load()) for model in self.models.values()]
         try:
             await asyncio.gather(*loads)
-        except BaseException:
+        except BaseException as error:
             for load in loads:
                 load.cancel()
             await asyncio.gather(*loads, return_exceptions=True)
             await self.close()
+            if isinstance(error.__cause__, PlimsollError):
+                raise error.__cause__ from None
             raise
 
     @property

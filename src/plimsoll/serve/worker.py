@@ -67,7 +67,7 @@ class Worker:
             self._executor = ModelExecutor.open(self._config)
             self._executor.warm_up(1)
         except PlimsollError as error:
-            self._send({"failed": {"message": error.message, "hint": error.hint}})
+            self._send({"failed": {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}})
             return
         self._send({"ready": self._executor.metadata(), "resident": host.resident_bytes(os.getpid()) or 0})
         threading.Thread(target=self._read_frames, daemon=True).start()

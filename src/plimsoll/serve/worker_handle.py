@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from plimsoll.errors import BackendError
 from plimsoll.serve import ipc
 from plimsoll.serve.ipc import Arena, Array, TensorRef
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError, RequestOptions
@@ -143,7 +144,8 @@ class WorkerHandle:
             if message is None:
                 raise _start_error(f"the worker ended while it opened the model: {await self.end()}")
             if "failed" in message:
-                raise _start_error(message["failed"]["message"], message["failed"]["hint"])
+                failed = message["failed"]
+                raise _start_error(failed["message"], failed["hint"], failed["exit_code"])
             now = time.monotonic()
             self.longest_silence = max(self.longest_silence, now - self.last_heard)
             self.last_heard = now
@@ -249,8 +251,12 @@ def _environment(threads: int, scratch: str) -> dict[str, str]:
     }
 
 
-def _start_error(reason: str, hint: str = "") -> RequestError:
-    return RequestError(Problem("unavailable", reason, hint, 503))
+def _start_error(reason: str, hint: str = "", exit_code: int = BackendError.exit_code) -> RequestError:
+    """Return the error for a worker that didn't start; `exit_code` is that of its own error, where `plimsoll serve` ends
+    with it."""
+    error = RequestError(Problem("unavailable", reason, hint, 503))
+    error.exit_code = exit_code  # type: ignore[misc]  # known only now
+    return error
 
 
 def _exit_reason(code: int, last_line: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from plimsoll.errors import InputError
 from plimsoll.serve import log
 from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.app import application
@@ -51,6 +53,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
     """Start the service, answer until SIGTERM or Ctrl-C, then drain: report that it isn't ready, wait, and finish what
     was accepted."""
     settings = service.settings
+    _check_certificate(address)
     lines = log.start(settings.log)
     tracing = Tracing(settings.tracing) if is_enabled(settings.tracing) else None
     try:
@@ -74,6 +77,24 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         if tracing is not None:
             await tracing.close()
         lines.close()
+
+
+def _check_certificate(address: Address) -> None:
+    """Raise InputError where TLS is asked for with half of a pair, or with files that aren't one."""
+    if (address.certificate is None) != (address.key is None):
+        raise InputError("TLS needs both a certificate and its private key", "Give both: --certificate and --key.")
+    if address.certificate is None or address.key is None:
+        return
+    for file in (address.certificate, address.key):
+        if not file.is_file():
+            raise InputError(f"{file}: no such file", "TLS needs a certificate and its private key, as PEM files.")
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(address.certificate, address.key)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{address.certificate} and {address.key} are not a certificate and its private key: {error}",
+            "Both are PEM files; the key is not encrypted.",
+        ) from error
 
 
 async def _start_grpc(service: Service, address: Address, pipeline: Pipeline) -> GrpcServer | None:
