@@ -33,7 +33,8 @@ def gauge(check: Check | None) -> Markup:
         return svg.chart("gauge", "The Plimsoll mark", description, _FRAME, *mark)
     surface = max(24.0, _KEEL_Y - check.measured / check.limit * (_KEEL_Y - _LINE_Y))
     limit, measured = (figures.with_unit(value, check.unit) for value in (check.limit, check.measured))
-    limit_baseline = _LINE_Y + 5 if abs(surface - _LINE_Y) > 18 else _LINE_Y - 12
+    # Above its line, or below it where the water's surface would run through the text.
+    limit_baseline = _LINE_Y + 24 if 4 < _LINE_Y - surface < 32 else _LINE_Y - 12
     return svg.chart(
         "gauge",
         "How much of the budget is used",
@@ -42,8 +43,8 @@ def gauge(check: Check | None) -> Markup:
         *mark,
         *_water(surface),
         *_draught_marks(surface),
-        text(f"limit {limit}", _CENTRE + 108, limit_baseline, "start", "gauge-limit"),
-        text(measured, _CENTRE + 108, _measured_baseline(surface), "start", "gauge-measured"),
+        text(f"limit {limit}", _FRAME.width - 8, limit_baseline, "end", "gauge-limit"),
+        text(measured, _FRAME.width - 8, _measured_baseline(surface), "end", "gauge-measured"),
     )
 
 
@@ -58,10 +59,10 @@ def _draught_marks(surface: float) -> list[Markup]:
 
 
 def _measured_baseline(surface: float) -> float:
-    """Return the baseline of the measured figure: above its water, but clear of the limit's text."""
+    """Return the baseline of the measured figure: above its water, but clear of the limit's text and line."""
     baseline = surface - 9
-    if abs(baseline - (_LINE_Y + 5)) < 22:
-        baseline = _LINE_Y + 29 if surface >= _LINE_Y else _LINE_Y - 19
+    if abs(baseline - (_LINE_Y - 6)) < 22:
+        baseline = _LINE_Y + 29 if surface >= _LINE_Y else _LINE_Y - 34
     return baseline
 
 
