@@ -54,12 +54,14 @@ def test_what_is_calibrated_needs_pictures(plimsoll: Run, tmp_path: Path) -> Non
     ("options", "message"),
     [
         (["--target", "onnxruntime:cpu:int8", "--calibrator", "kl"], "percentile"),
-        (["--target", "onnxruntime:cpu:float32", "--calibrator", "minmax"], "no calibrator 'minmax'"),
+        (["--target", "onnxruntime:cpu:float32", "--calibrator", "minmax"], "unknown calibrator 'minmax'"),
         (["--target", "nowhere:cpu:float32"], "nowhere"),
         (["--target", "onnxruntime:cpu:float32", "--preprocessing", "quick"], "reference, fast"),
     ],
 )
-def test_wrong_wishes_are_refused_in_words(plimsoll: Run, tmp_path: Path, options: list[str], message: str) -> None:
+def test_wrong_options_are_refused_with_the_choices(
+    plimsoll: Run, tmp_path: Path, options: list[str], message: str
+) -> None:
     done = plimsoll("convert", "open_nsfw", *options, "--out", tmp_path / "x")
     assert done.returncode == 2
     assert message in done.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +15,21 @@ from plimsoll.cli import options
 from plimsoll.core.target import Target
 
 if TYPE_CHECKING:
-    from plimsoll.benchmark import Footprint, Scenario, Server, SystemUnderTest
+    from rich.console import Console
+    from rich.table import Table
+
+    from plimsoll.benchmark import (
+        BenchmarkResult,
+        Estimate,
+        Footprint,
+        MaxRate,
+        Profile,
+        RateTrial,
+        Scenario,
+        Server,
+        SystemUnderTest,
+    )
+
 
 _SCENARIOS = {"offline": "offline", "single": "single_stream", "server": "server"}
 
@@ -118,10 +134,9 @@ def _measure(
     systems: list[SystemUnderTest], photos: list[str], settings: _Settings, *, with_profile: bool, with_footprint: bool
 ) -> None:
     from plimsoll import benchmark
-    from plimsoll.cli import bench_view
     from plimsoll.errors import CheckError
 
-    with bench_view.progress(enabled=not settings.json) as progress:
+    with _progress(enabled=not settings.json) as progress:
         result = benchmark.bench(
             systems,
             photos,
@@ -139,7 +154,7 @@ def _measure(
     if settings.json:
         typer.echo(report.to_json())
     else:
-        bench_view.show(result, profiles, footprints, notes)
+        _show(result, profiles, footprints, notes)
     if failed := [check.name for check in report.checks if not check.passed]:
         raise CheckError(
             f"the latency bound of {1e3 * settings.latency_bound:g} ms is exceeded: {', '.join(failed)}",
@@ -163,7 +178,6 @@ def _footprints(systems: list[SystemUnderTest], photos: list[str]) -> tuple[dict
 
 def _search_rates(systems: list[SystemUnderTest], photos: list[str], settings: _Settings) -> None:
     from plimsoll import benchmark
-    from plimsoll.cli import bench_view
 
     rates = {
         system.name: benchmark.max_rate(
@@ -172,14 +186,14 @@ def _search_rates(systems: list[SystemUnderTest], photos: list[str], settings: _
             _server(settings),
             min_seconds=min(2.0, settings.seconds),
             min_count=settings.min_count,
-            progress=None if settings.json else bench_view.trial_printer(system.name),
+            progress=None if settings.json else _trial_printer(system.name),
         )
         for system in systems
     }
     if settings.json:
         typer.echo(benchmark.rates_report(rates).to_json())
     else:
-        bench_view.show_rates(rates)
+        _show_rates(rates)
 
 
 def _scenario(settings: _Settings) -> Scenario:
@@ -224,3 +238,143 @@ def _system(
     return SystemUnderTest(
         name, stack.enter_context(load(model, spec=bare, target=target, preprocessing=preprocessing))
     )
+
+
+_STYLES = {"faster": "bold green", "slower": "bold red", "no difference": "bold yellow"}
+_BAR = 32
+
+
+@contextmanager
+def _progress(*, enabled: bool) -> Iterator[Callable[[float], None] | None]:
+    """Show a bar on the terminal's standard error; yields what to call with the share that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not enabled or not console.is_terminal:
+        yield None
+        return
+    with Progress(TextColumn("measuring"), BarColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("measuring", total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def _show(
+    result: BenchmarkResult, profiles: Sequence[Profile], footprints: Mapping[str, Footprint], notes: Sequence[str]
+) -> None:
+    """Print everything about a finished benchmark."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for comparison in result.comparisons:
+        console.print(Text(comparison.sentence(), style=_STYLES[comparison.verdict]), soft_wrap=True)
+    if result.comparisons:
+        console.print()
+    console.print(_table(result, footprints))
+    counts = (
+        f"{result.images:,} pictures, {len(result.systems[0].rounds)} rounds in turns, {result.cores} cores, from"
+        " file to answer"
+    )
+    console.print(Text(counts, style="dim"), soft_wrap=True)
+    for profile in profiles:
+        console.print()
+        _show_profile(console, profile)
+    for warning in [*result.warnings, *notes]:
+        console.print(Text(f"! {warning}", style="yellow"), soft_wrap=True)
+
+
+def _table(result: BenchmarkResult, footprints: Mapping[str, Footprint]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    ranks = sorted({name for system in result.systems for name in system.percentiles}, key=lambda name: float(name[1:]))
+    table.add_column(
+        "candidate", overflow="fold", min_width=min(24, max(len(system.name) for system in result.systems))
+    )
+    figures = ["images/s", *(f"{name.upper()} ms" for name in ranks)]
+    cost_headings = ["MB on disk", "load s", "peak MB", "threads"] if footprints else []
+    for heading in [*figures, *cost_headings, "answers"]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for system in result.systems:
+        times = [f"{1e3 * system.percentiles[name]:.1f}" if name in system.percentiles else "–" for name in ranks]
+        failed = f" ({system.failed:,} failed)" if system.failed else ""
+        costs = _costs(footprints.get(system.name)) if footprints else []
+        table.add_row(Text(system.name), _interval(system.rate), *times, *costs, f"{system.answered:,}{failed}")
+    return table
+
+
+def _interval(rate: Estimate) -> str:
+    known = math.isfinite(rate.uncertainty)
+    return f"{rate.median:,.1f} ± {rate.uncertainty:.0%}" if known else f"{rate.median:,.1f}"
+
+
+def _costs(footprint: Footprint | None) -> list[str]:
+    if footprint is None:
+        return ["–"] * 4
+    peak = f"{footprint.peak_bytes / 1e6:,.0f}" if math.isfinite(footprint.peak_bytes) else "–"
+    return [
+        f"{footprint.disk_bytes / 1e6:.1f}",
+        f"{footprint.load_seconds:.2f}",
+        peak,
+        f"{footprint.threads.streams} × {footprint.threads.threads}",
+    ]
+
+
+def _show_profile(console: Console, profile: Profile) -> None:
+    from rich.text import Text
+
+    total = sum(stage.seconds for stage in profile.stages)
+    console.print(Text(f"{profile.name}: {1e3 * total:.2f} ms of work a picture", style="bold"), soft_wrap=True)
+    widest = max(len(stage.name) for stage in profile.stages)
+    for stage in profile.stages:
+        filled = round(_BAR * stage.share)
+        line = Text(f"  {stage.name:<{widest}}  ")
+        line.append("█" * filled, style="cyan")
+        line.append("·" * (_BAR - filled), style="dim")
+        line.append(f" {1e3 * stage.seconds:7.2f} ms {stage.share:6.1%}")
+        console.print(line)
+    console.print(
+        Text(
+            f"  {'queue':<{widest}}  {'':{_BAR}} {1e3 * profile.queue:7.2f} ms of waiting while all cores are busy",
+            style="dim",
+        ),
+        soft_wrap=True,
+    )
+    console.print(
+        Text(
+            f"  with an infinitely fast network: {profile.infinite_network_rate:,.0f} images/s; with infinitely fast"
+            f" preprocessing: {profile.infinite_preprocessing_rate:,.0f} images/s"
+        )
+    )
+
+
+def _trial_printer(name: str) -> Callable[[RateTrial], None]:
+    """Return what prints each trial of a search, on standard error."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+
+    def show_trial(trial: RateTrial) -> None:
+        latency = f"{1e3 * trial.latency:,.1f} ms" if math.isfinite(trial.latency) else "too many too late"
+        console.print(Text(f"{name}: {trial.rate:,.1f} a second: {latency}", style="dim"), soft_wrap=True)
+
+    return show_trial
+
+
+def _show_rates(rates: Mapping[str, MaxRate]) -> None:
+    """Print the highest rate of each candidate."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    for name, highest in rates.items():
+        bound = f"P{highest.rank:g} ≤ {1e3 * highest.latency_bound:g} ms"
+        text = (
+            f"{name} keeps {bound} up to {highest.rate:,.1f} pictures a second"
+            if highest.rate
+            else f"{name} keeps {bound} at no rate that was tried"
+        )
+        console.print(Text(text, style="bold"), soft_wrap=True)

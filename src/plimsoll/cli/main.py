@@ -1,4 +1,4 @@
-"""The command line: one file a command. Each imports what it needs when it runs, so that `--help` is quick."""
+"""The command line: a file for each command or group of commands. Each imports what it needs when it runs, so that `--help` is quick."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ import typer
 import plimsoll
 from plimsoll.cli import (
     bench,
+    bundles,
     calibrate,
-    convert,
     import_,
     inspect,
     keys,
-    pack,
     predict,
     prove,
     serve,
     ship,
     spec,
     targets,
-    toolchains,
-    verify,
     zoo,
 )
 from plimsoll.errors import PlimsollError
@@ -51,14 +48,14 @@ app.command()(ship.ship)
 app.command()(serve.serve)
 app.command()(prove.prove)
 app.command()(bench.bench)
-app.command()(convert.convert)
+app.command()(bundles.convert)
 app.command()(calibrate.calibrate)
-app.command()(pack.pack)
-app.command()(verify.verify)
+app.command()(bundles.pack)
+app.command()(bundles.verify)
 app.command()(targets.targets)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(spec.app, name="spec")
-app.add_typer(toolchains.app, name="toolchains")
+app.add_typer(targets.toolchains, name="toolchains")
 app.add_typer(keys.app, name="keys")
 
 

@@ -16,7 +16,7 @@ from plimsoll.cli import options
 from plimsoll.errors import InputError
 
 if TYPE_CHECKING:
-    from plimsoll.cli.rows import Writer
+    from plimsoll.cli.output import Writer
     from plimsoll.tasks.base import Task
 
 FORMATS = ("table", "jsonl", "csv", "parquet")
@@ -95,7 +95,7 @@ def predict(  # noqa: PLR0913 - each parameter is an option of the command
 
 def _write_all(predictions: Any, writer: Writer, paths: list[str]) -> _Tally:
     """Write every row; after Ctrl-C keep the rows so far, say how many they are, and exit with 130."""
-    from plimsoll.cli.progress import Progress
+    from plimsoll.cli.output import Progress
     from plimsoll.inference.images import no_pictures
 
     tally = _Tally()
@@ -138,20 +138,20 @@ def _format(chosen: str | None, out: Path | None) -> str:
 
 
 def _writer(stack: ExitStack, format_: str, out: Path | None, task: Task, top: int | None, paths: list[str]) -> Writer:
-    from plimsoll.cli import rows
+    from plimsoll.cli import output
 
     writer: Writer
     if format_ == "parquet":
         assert out is not None  # noqa: S101 - _format has refused it
-        writer = rows.Parquet(out, task, top)
+        writer = output.Parquet(out, task, top)
     elif format_ == "table":
         from rich.console import Console
 
         # With a single folder, paths are shown relative to it.
         folder = paths[0] if len(paths) == 1 and Path(paths[0]).is_dir() else ""
-        writer = rows.Table(Console(file=_stream(stack, out), highlight=False), task, top, folder)
+        writer = output.Table(Console(file=_stream(stack, out), highlight=False), task, top, folder)
     else:
-        writer = (rows.JsonLines if format_ == "jsonl" else rows.Csv)(_stream(stack, out), task, top)
+        writer = (output.JsonLines if format_ == "jsonl" else output.Csv)(_stream(stack, out), task, top)
     stack.callback(writer.close)
     return writer
 

@@ -79,7 +79,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
 
     Exits with code 1 if the budget is exceeded.
     """
-    from plimsoll.cli.progress import Progress
+    from plimsoll.cli.output import Progress
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
     from plimsoll.inference.images import find_images

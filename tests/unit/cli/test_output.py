@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from plimsoll.cli import rows
+from plimsoll.cli import output
 from plimsoll.inference.predictor import Prediction
 from plimsoll.spec.files import validate
 from plimsoll.tasks import decoder
@@ -26,7 +26,7 @@ def test_a_table_shows_hostile_paths_labels_and_errors_as_text() -> None:
         )
     )
     stream = io.StringIO()
-    table = rows.Table(Console(file=stream, width=200), task, top=2)
+    table = output.Table(Console(file=stream, width=200), task, top=2)
     answer = Classification(f"cat{ESCAPE}", 0.75, {f"cat{ESCAPE}": 0.75, f"dog{ESCAPE}": 0.25}, f"sure{ESCAPE}")
     table.write(Prediction(f"a{ESCAPE}.jpg", answer, None))
     table.write(Prediction("b.jpg", None, f"refused{ESCAPE}"))
