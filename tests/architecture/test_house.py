@@ -88,7 +88,7 @@ OLD_MODULES = {
     "looking": "moderation",
     "machine": "host",
     "materials": "artifacts",
-    "opener": "resolve",
+    "opener": "predictor",
     "reception": "handler",
     "ring": "keys",
     "variant": "candidate",
@@ -106,7 +106,7 @@ OLD_WORDS = {
     "JUDGE": "REFERENCE_TARGET",
     "judging": "test",
     "lane": "stream or session pool",
-    "opener": "resolve",
+    "opener": "predictor",
     "isolate": "subprocess jobs",
     **{
         name: OLD_CLASSES[name]

@@ -1,7 +1,8 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` is quick.
 
-`main` puts the commands together; `options` are those that several commands share; `output` writes predictions and shows
-progress; `bundles` has `convert`, `pack` and `verify`; every other file is named after its command or group of commands.
+`main` puts the commands together; `options` are those that several commands share; `output` writes predictions and
+shows progress; `bundles` has `convert`, `pack` and `verify`; every other file is named after its command, or its group
+of commands.
 """
 
 from __future__ import annotations

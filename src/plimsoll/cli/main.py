@@ -1,4 +1,4 @@
-"""The command line: a file for each command or group of commands. Each imports what it needs when it runs, so that `--help` is quick."""
+"""All commands put together, and how the program ends: exit codes, errors, tracebacks."""
 
 from __future__ import annotations
 
