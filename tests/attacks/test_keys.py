@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.responses import Response
 
-from helpers.asgi_servers import endpoint, http_app, running
+from helpers.asgi_servers import endpoint, http_app, serve_app
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, caller_of
@@ -40,7 +40,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
     token, entry = keys.issue("one", Terms())
     keys.write(file, [entry])
     access = AccessSettings(keys=file)
-    with running(http_app(HOUSE, access)) as url:
+    with serve_app(http_app(HOUSE, access)) as url:
         yield url, token
 
 
@@ -196,7 +196,7 @@ def test_a_key_pasted_into_the_file_is_not_repeated(tmp_path: Path) -> None:
     assert token not in str(raised.value)
 
 
-def test_a_folder_and_a_missing_file_are_told(tmp_path: Path) -> None:
+def test_a_folder_and_a_missing_file_are_reported(tmp_path: Path) -> None:
     for file in (tmp_path, tmp_path / "missing.toml", tmp_path / "no" / "folder.toml"):
         with pytest.raises(InputError, match="can't read the keys"):
             keys.read(file)

@@ -68,7 +68,7 @@ HEADERS = ["x", "-1", "+5", "1e3", "0x10", "", "9" * 18, "9" * 400, "1_0", "٣",
 
 
 @pytest.mark.parametrize("value", HEADERS)
-def test_a_length_of_the_json_that_is_none(oip: ServedProtocols, value: str) -> None:
+def test_a_length_of_the_json_that_is_invalid(oip: ServedProtocols, value: str) -> None:
     body = json.dumps(bare()).encode()
     reply = oip.client.post(BARE, content=body, headers=[(LENGTH.encode(), value.encode())])
     refused(reply, LENGTH)
@@ -206,7 +206,7 @@ def test_data_that_doesn_t_fit(oip: ServedProtocols, datatype: object, more: dic
 @pytest.mark.parametrize(
     "value", [2**63, -(2**63) - 1, 1.5, 1e400, "1", True, None, 10**4000], ids=lambda value: str(value)[:20]
 )
-def test_whole_numbers_that_are_none_or_too_large(oip: ServedProtocols, value: object) -> None:
+def test_whole_numbers_that_are_invalid_or_too_large(oip: ServedProtocols, value: object) -> None:
     refused(oip.post(BARE, json.dumps(bare(gain={"data": [value]}))))
 
 
@@ -227,7 +227,7 @@ def test_whole_numbers_that_are_none_or_too_large(oip: ServedProtocols, value: o
     ],
     ids=str,
 )
-def test_pictures_that_are_none(oip: ServedProtocols, data: object) -> None:
+def test_pictures_that_are_invalid(oip: ServedProtocols, data: object) -> None:
     reply = oip.post(PICTURES, picture([1], [data]))
     assert reply.status_code in (400, 415)
     assert list(reply.json()) == ["error"]
@@ -321,7 +321,7 @@ def test_requests_that_contradict_themselves(oip: ServedProtocols, name: str) ->
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_bodies_that_are_no_requests(oip: ServedProtocols, body: bytes) -> None:
+def test_bodies_that_are_not_requests(oip: ServedProtocols, body: bytes) -> None:
     refused(oip.post(BARE, body))
 
 
@@ -388,7 +388,7 @@ def test_a_bare_tensor_of_another_size(oip: ServedProtocols, size: int) -> None:
     refused(oip.post(BARE, bytes(size), Inference_Header_Content_Length="0"), "input")
 
 
-def test_names_and_versions_that_are_none(oip: ServedProtocols) -> None:
+def test_names_and_versions_that_are_invalid(oip: ServedProtocols) -> None:
     for name in (
         "..",
         "%2e%2e%2fetc",

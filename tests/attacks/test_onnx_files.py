@@ -293,7 +293,7 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
     assert not any(look(tmp_path / "m.onnx", random_.randbytes(random_.randrange(1, 2000))) for _ in range(200))
 
 
-def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_text_is_refused(tmp_path: Path) -> None:
     data = network().SerializeToString()
     assert data.count(b"Softmax") == 1
     (tmp_path / "m.onnx").write_bytes(data.replace(b"Softmax", b"Soft\xffax"))

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message
 
 from helpers.access_keys import write_keys
-from helpers.asgi_servers import endpoint, http_app, running
+from helpers.asgi_servers import endpoint, http_app, serve_app
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.http.app import endpoints
@@ -284,7 +284,7 @@ def test_no_way_of_writing_a_path_gives_more_rights(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_path_that_is_no_text_is_refused_before_anything_else(
+def test_a_path_that_is_not_text_is_refused_before_anything_else(
     service: Service, cases: Mapping[str, AccessCase], reached: list[tuple[str, str]], case: str
 ) -> None:
     app, caller = guarded(reached, service, cases[case].access), cases[case]
@@ -375,7 +375,7 @@ def test_bytes_over_a_connection_do_not_unload_a_model(
 ) -> None:
     caller = cases[case]
     unload = target_of(UNLOAD)
-    with running(guarded(reached, service, caller.access)) as url:
+    with serve_app(guarded(reached, service, caller.access)) as url:
         assert raw(url, b"/v1/predict", caller.headers) == 200
         reached.clear()
         assert raw(url, unload.encode(), caller.headers) == 403

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from helpers.picture_servers import Handler, answer, here, listening
+from helpers.picture_servers import Handler, answer, local_network, serve_pictures
 from plimsoll.serve.http.urls import PUBLIC, Network, UrlSettings, fetch, is_public
 from plimsoll.serve.messages import RequestError
 
@@ -97,7 +97,7 @@ def test_no_way_of_writing_this_machine_helps_even_if_it_is_allowed(host: str) -
     """With the real resolver, which reads all of these."""
 
     async def fetching() -> None:
-        async with listening(answer(PNG)) as server:
+        async with serve_pictures(answer(PNG)) as server:
             settings = UrlSettings(hosts=(f"{host}:{server.port}",), http=True)
             with pytest.raises(RequestError, match=r"not public|can't be fetched"):
                 await fetch(f"http://{host}:{server.port}/", settings, PUBLIC)
@@ -160,11 +160,11 @@ def test_urls_that_are_not_among_the_allowed(url: str) -> None:
 
 
 async def _from(what: bytes | Handler, **settings: object) -> bytes:
-    async with listening(what) as server:
+    async with serve_pictures(what) as server:
         given = UrlSettings.model_validate(
             {"hosts": (f"media.example.org:{server.port}",), "http": True, "timeout": 20.0, **settings}
         )
-        return await fetch(f"http://media.example.org:{server.port}/a.png", given, here())
+        return await fetch(f"http://media.example.org:{server.port}/a.png", given, local_network())
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def _from(what: bytes | Handler, **settings: object) -> bytes:
 )
 def test_no_redirect_is_followed(status: str) -> None:
     async def fetching() -> None:
-        async with listening(answer(PNG)) as inside:
+        async with serve_pictures(answer(PNG)) as inside:
             with pytest.raises(RequestError, match="redirects are not followed"):
                 await _from(answer(b"", status, f"Location: http://127.0.0.1:{inside.port}/", "Content-Length: 0"))
             assert not inside.heads
@@ -214,7 +214,7 @@ def test_no_redirect_is_followed(status: str) -> None:
         (b"", "HTTP as it should"),
     ],
 )
-def test_what_is_no_honest_picture_is_told_in_words_and_never_shown(what: bytes, words: str) -> None:
+def test_what_is_not_an_honest_picture_is_reported_in_words_and_never_shown(what: bytes, words: str) -> None:
     with pytest.raises(RequestError, match=words) as refused:
         asyncio.run(_from(what, max_bytes=4096))
     assert "hunter2" not in str(refused.value)
@@ -258,7 +258,7 @@ def test_a_name_is_looked_up_once_and_the_checked_address_is_asked() -> None:
     looks = 0
 
     async def fetching() -> None:
-        async with listening(answer(PNG)) as server:
+        async with serve_pictures(answer(PNG)) as server:
 
             async def resolve(host: str, port: int) -> Sequence[str]:
                 nonlocal looks

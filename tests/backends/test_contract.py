@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.contract_networks import expected, network, two_inputs
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll import backends
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
@@ -58,7 +58,7 @@ def target(request: pytest.FixtureRequest) -> Target:
         available for available in backends.get(request.param.runtime).targets() if available.target == request.param
     )
     if offer.toolchain:
-        need(offer.toolchain)
+        require(offer.toolchain)
     return request.param
 
 
@@ -236,7 +236,7 @@ def test_not_a_number_stays_not_a_number(target: Target, form: OnnxForm, built: 
     ],
     ids=["dtype", "shape", "rank", "empty", "name", "none"],
 )
-def test_what_does_not_fit_is_said(
+def test_what_does_not_fit_is_reported(
     target: Target, form: OnnxForm, built: Built, tmp_path: Path, feeds: dict[str, Array], message: str
 ) -> None:
     with (

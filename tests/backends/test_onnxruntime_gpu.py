@@ -44,7 +44,7 @@ class Claimed:
 
 
 @no_provider
-def test_without_the_provider_the_command_is_said() -> None:
+def test_without_the_provider_the_command_is_reported() -> None:
     with pytest.raises(BackendMissingError, match="onnxruntime:gpu:float32 can't be used") as caught:
         backends.for_target(FLOAT32)
     assert "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'" in caught.value.hint

@@ -43,7 +43,7 @@ def test_a_missing_runtime_carries_the_command_that_installs_it() -> None:
     assert "pip install no-such-runtime" in caught.value.hint
 
 
-def test_a_runtime_that_is_there_but_broken_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_runtime_that_is_there_but_broken_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken_runtime.py").write_text(
         "raise ImportError('libsomething.so.3: cannot open shared object file')"
     )

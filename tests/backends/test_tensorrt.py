@@ -79,7 +79,7 @@ def test_against_the_stand_in(driver: Path, tmp_path: Path, generation: int) -> 
 
 
 @here
-def test_without_tensorrt_the_command_that_installs_it_is_said() -> None:
+def test_without_tensorrt_the_command_that_installs_it_is_reported() -> None:
     with pytest.raises(BackendMissingError, match="tensorrt:gpu:float16 can't be used") as caught:
         backends.for_target(Target("tensorrt", "gpu", "float16"))
     assert "pip install tensorrt-cu13" in caught.value.hint

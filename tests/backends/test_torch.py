@@ -39,7 +39,7 @@ FROM_NUMBERS_ALONE = {"Range", "ConstantOfShape"}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is here")
-def test_without_torch_the_command_is_said() -> None:
+def test_without_torch_the_command_is_reported() -> None:
     with pytest.raises(BackendMissingError, match="torch:gpu:float16 can't be used") as caught:
         backends.for_target(Target("torch", "gpu", "float16"))
     assert "pip install 'plimsoll-line[torch]'" in caught.value.hint
@@ -189,7 +189,7 @@ def _built() -> set[Path]:
 
 
 @needs_torch
-def test_free_sizes_besides_the_batch_are_said(tmp_path: Path) -> None:
+def test_free_sizes_besides_the_batch_are_reported(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H"]) for name in ("a", "b")]
     model = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["a"], ["b"])], infos[:1], infos[1:], [])
     with pytest.raises(BuildError, match="free sizes besides the batch"):

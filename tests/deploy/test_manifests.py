@@ -119,7 +119,7 @@ def test_the_image_has_all_that_building_the_package_reads() -> None:
     assert arguments["VERSION"] == project["project"]["version"]
 
 
-def test_the_image_is_no_root_and_is_told_to_stop_as_it_understands() -> None:
+def test_the_image_is_not_root_and_is_told_to_stop_as_it_understands() -> None:
     file = DEPLOY / "docker" / "Dockerfile"
     user = value_of(file, "USER")
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user), "Kubernetes knows by a number alone that it isn't root"

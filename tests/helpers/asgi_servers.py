@@ -64,7 +64,7 @@ _shared_server = cache(_SharedServer)
 
 
 @contextmanager
-def running(app: ASGIApp) -> Iterator[str]:
+def serve_app(app: ASGIApp) -> Iterator[str]:
     """Serve an application over HTTP, one at a time; give its address."""
     server = _shared_server()
     assert server.app is None, "one application at a time"
@@ -120,7 +120,7 @@ def silent_port() -> Iterator[tuple[socket.socket, str]]:
 
 
 @dataclass
-class Standin:
+class FakeService:
     """Answers each picture with its length as the score; what comes before that, a test decides."""
 
     before: Callable[[Request, int], Response | None] = lambda _request, _number: None

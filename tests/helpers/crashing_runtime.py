@@ -64,7 +64,7 @@ class Fragile(Backend):
 BACKEND = Fragile()
 
 
-def installed(folder: Path) -> dict[str, str]:
+def install(folder: Path) -> dict[str, str]:
     """Install this file into a folder as a package of its own; returns the environment in which it is found."""
     facts = folder / "crashing_runtime-1.0.dist-info"
     facts.mkdir()

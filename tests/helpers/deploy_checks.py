@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.environment import python_of
 
@@ -26,7 +26,7 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a program of the toolchain (`python` too); skips where that isn't made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(TOOLCHAINS))
-        need(NAME)
+        require(NAME)
         folder = python_of(toolchains.make(NAME)).parent
     return subprocess.run(
         [folder / name, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120, cwd=ROOT

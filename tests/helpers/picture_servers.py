@@ -27,7 +27,7 @@ class ServerRecord:
 
 
 @asynccontextmanager
-async def listening(answer: bytes | Handler, secure: ssl.SSLContext | None = None) -> AsyncIterator[ServerRecord]:
+async def serve_pictures(answer: bytes | Handler, secure: ssl.SSLContext | None = None) -> AsyncIterator[ServerRecord]:
     """Answer every request with the same bytes, or as a handler does, until the block ends."""
     record = ServerRecord()
 
@@ -61,7 +61,7 @@ def answer(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-def here(trust: ssl.SSLContext | None = None, addresses: Sequence[str] = ("127.0.0.1",)) -> Network:
+def local_network(trust: ssl.SSLContext | None = None, addresses: Sequence[str] = ("127.0.0.1",)) -> Network:
     """Return the way to this machine: every name leads to `addresses`, and they may be record."""
 
     async def resolve(host: str, port: int) -> Sequence[str]:

@@ -22,7 +22,7 @@ _PATIENCE_S = 90.0
 
 
 @dataclass
-class Running:
+class ServiceProcess:
     """A service that runs."""
 
     process: subprocess.Popen[str]
@@ -87,13 +87,13 @@ class Running:
 
 
 @contextmanager
-def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[Running]:
+def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterator[ServiceProcess]:
     """Run `plimsoll serve` on a port that the system chooses, until the block ends."""
     command = [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
     )
-    running = Running(process)
+    running = ServiceProcess(process)
     listener = threading.Thread(target=_listen, args=(running,), daemon=True)
     listener.start()
     try:
@@ -113,7 +113,7 @@ def start(*arguments: str, environment: dict[str, str] | None = None) -> Iterato
         process.stdout.close()
 
 
-def _listen(running: Running) -> None:
+def _listen(running: ServiceProcess) -> None:
     assert running.process.stdout is not None
     for line in running.process.stdout:
         running.log.append(line.rstrip())

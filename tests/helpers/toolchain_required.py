@@ -15,13 +15,13 @@ from plimsoll.system.toolchains.environment import python_of
 PROGRAMS = Path(__file__).resolve().parents[1] / "programs"
 
 
-def need(name: str) -> None:
+def require(name: str) -> None:
     """Skip the test where a toolchain isn't made."""
     if not toolchains.is_ready(name):
         pytest.skip(f"the toolchain isn't made: plimsoll toolchains make {name}")
 
 
-def need_time() -> None:
+def require_time() -> None:
     """Skip the test unless tests that take minutes are wanted."""
     if not os.environ.get("PLIMSOLL_LARGE"):
         pytest.skip("takes minutes: set PLIMSOLL_LARGE")
@@ -29,7 +29,7 @@ def need_time() -> None:
 
 def program(name: str, script: str, *arguments: str | Path) -> None:
     """Run a script of `tests/programs` with a toolchain's Python; for what only its packages can write."""
-    need(name)
+    require(name)
     command = [str(python_of(toolchains.make(name))), "-B", str(PROGRAMS / script), *map(str, arguments)]
     done = subprocess.run(
         command,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll.system import toolchains
 from plimsoll.system.toolchains.environment import python_of
 
@@ -31,7 +31,7 @@ def client_python() -> Path:
     """Return the Python that has tritonclient; skips where the toolchain isn't made."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parents[1] / "toolchains"))
-        need(TOOLCHAIN)
+        require(TOOLCHAIN)
         return python_of(toolchains.make(TOOLCHAIN))
 
 
@@ -50,7 +50,7 @@ def ask(program: str, *arguments: str | Path, timeout: float = 120) -> str:
 
 
 @contextlib.contextmanager
-def running(repository: Path, work: Path) -> Iterator[str]:
+def serve_repository(repository: Path, work: Path) -> Iterator[str]:
     """Serve a model repository; yields the address of its HTTP port. Its Python backend has the toolchain's packages
     and Plimsoll's source."""
     packages = next(client_python().parents[1].glob("lib/python*/site-packages"))

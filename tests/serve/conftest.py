@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from helpers.crashing_runtime import installed
-from helpers.service_process import Running, start
+from helpers.crashing_runtime import install
+from helpers.service_process import ServiceProcess, start
 
 if TYPE_CHECKING:
     from helpers.grpc_client import GrpcClient
 
 
 @pytest.fixture(scope="session")
-def served(nsfw_model_path: Path) -> Iterator[Running]:
+def served(nsfw_model_path: Path) -> Iterator[ServiceProcess]:
     """open_nsfw behind reference preprocessing, on two workers; shared by tests that don't harm it."""
     del nsfw_model_path
     with start("open_nsfw", "--workers", "2", "--grace", "0") as running:
@@ -27,7 +27,7 @@ def served(nsfw_model_path: Path) -> Iterator[Running]:
 @pytest.fixture(scope="session")
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which the runtime `fragile` is installed."""
-    return installed(tmp_path_factory.mktemp("packages"))
+    return install(tmp_path_factory.mktemp("packages"))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 
 import plimsoll
-from helpers.service_process import Running, start, until
+from helpers.service_process import ServiceProcess, start, until
 from plimsoll.client import BusyError, RejectedError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
@@ -39,7 +39,7 @@ def scores(example_photos: list[Path]) -> list[float]:
 
 
 def test_the_client_answers_as_the_library_does(
-    served: Running, example_photos: list[Path], scores: list[float]
+    served: ServiceProcess, example_photos: list[Path], scores: list[float]
 ) -> None:
     with plimsoll.Client(served.url) as client:
         client.wait_until_ready(5)
@@ -55,7 +55,7 @@ def test_the_client_answers_as_the_library_does(
         assert (model.name, model.ready, sorted(model.labels)) == ("open_nsfw", True, ["nsfw", "sfw"])
 
 
-def test_so_does_the_asynchronous_one(served: Running, example_photos: list[Path], scores: list[float]) -> None:
+def test_so_does_the_asynchronous_one(served: ServiceProcess, example_photos: list[Path], scores: list[float]) -> None:
     async def ask() -> list[float]:
         async with plimsoll.AsyncClient(served.url) as client:
             assert await client.ready()
@@ -65,8 +65,8 @@ def test_so_does_the_asynchronous_one(served: Running, example_photos: list[Path
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_a_picture_that_is_none_fails_alone(
-    served: Running, example_photos: list[Path], scores: list[float], batch: int
+def test_a_picture_that_is_invalid_fails_alone(
+    served: ServiceProcess, example_photos: list[Path], scores: list[float], batch: int
 ) -> None:
     pictures: list[Path | bytes] = [
         example_photos[0],
@@ -83,7 +83,7 @@ def test_a_picture_that_is_none_fails_alone(
     assert [result.error and result.error.kind for result in results] == [None, "image", "input", None, "image"]
 
 
-def test_mistakes_come_back_in_words(served: Running, example_photos: list[Path]) -> None:
+def test_mistakes_come_back_in_words(served: ServiceProcess, example_photos: list[Path]) -> None:
     with plimsoll.Client(served.url) as client:
         with pytest.raises(RejectedError, match="unknown model 'other'"):
             client.predict(example_photos[0], model="other")

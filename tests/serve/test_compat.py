@@ -12,7 +12,7 @@ import pytest
 
 import plimsoll
 from helpers import detection_networks as spotting
-from helpers.service_process import Running, start
+from helpers.service_process import ServiceProcess, start
 from plimsoll.spec import files
 
 CLASSES = {"Drawing", "Hentai", "Neutral", "Porn", "Sexy"}
@@ -25,7 +25,7 @@ def scores(example_photos: list[Path]) -> dict[str, float]:
 
 
 @pytest.fixture(scope="module")
-def strict(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> Iterator[Running]:
+def strict(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> Iterator[ServiceProcess]:
     """A service that calls everything unsafe, for which the thresholds are 0; with paths and a status of its own."""
     del nsfw_model_path
     config = tmp_path_factory.mktemp("strict") / "serve.toml"
@@ -39,7 +39,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path) -> I
 
 
 @pytest.fixture(scope="module")
-def unfit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def unfit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]:
     """A detector, which can't say what is safe."""
     folder = tmp_path_factory.mktemp("unfit")
     detector = spotting.model(folder, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
@@ -53,12 +53,12 @@ def data_url(photo: Path) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(photo.read_bytes()).decode()}"
 
 
-def detect(running: Running, *parts: tuple[str, tuple[str | None, bytes, str]]) -> httpx.Response:
+def detect(running: ServiceProcess, *parts: tuple[str, tuple[str | None, bytes, str]]) -> httpx.Response:
     return running.post("/v1/detect-images", files=list(parts))
 
 
 def test_misskey_finds_its_five_classes_in_the_order_of_its_parts(
-    served: Running, example_photos: list[Path], scores: dict[str, float]
+    served: ServiceProcess, example_photos: list[Path], scores: dict[str, float]
 ) -> None:
     photos = example_photos[:3]
     answer = detect(
@@ -77,7 +77,7 @@ def test_misskey_finds_its_five_classes_in_the_order_of_its_parts(
         assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_misskeys_failing_parts_fail_inside_a_200(served: Running, example_photos: list[Path]) -> None:
+def test_misskeys_failing_parts_fail_inside_a_200(served: ServiceProcess, example_photos: list[Path]) -> None:
     good = example_photos[0].read_bytes()
     answer = detect(
         served,
@@ -107,7 +107,7 @@ def test_misskeys_failing_parts_fail_inside_a_200(served: Running, example_photo
     ],
 )
 def test_misskeys_whole_requests_that_cant_be_read(
-    served: Running, body: bytes, kind: str, status: int, code: str
+    served: ServiceProcess, body: bytes, kind: str, status: int, code: str
 ) -> None:
     answer = served.post("/v1/detect-images", content=body, headers={"Content-Type": kind})
     assert answer.status_code == status
@@ -116,7 +116,9 @@ def test_misskeys_whole_requests_that_cant_be_read(
     assert "result" not in answer.json()
 
 
-def photoprism(running: Running, images: list[str], path: str = "/v1/vision/nsfw", **more: Any) -> httpx.Response:
+def photoprism(
+    running: ServiceProcess, images: list[str], path: str = "/v1/vision/nsfw", **more: Any
+) -> httpx.Response:
     """Ask as PhotoPrism's client does, with the fields that it sends whatever it asks."""
     return running.post(
         path, json={"id": "6ba7b810", "model": "nsfw", "suffix": "", "stream": False, "images": images, **more}
@@ -124,7 +126,7 @@ def photoprism(running: Running, images: list[str], path: str = "/v1/vision/nsfw
 
 
 def test_photoprism_gets_a_status_a_score_and_its_classes(
-    served: Running, example_photos: list[Path], scores: dict[str, float]
+    served: ServiceProcess, example_photos: list[Path], scores: dict[str, float]
 ) -> None:
     photos = example_photos[:3]
     answer = photoprism(served, [data_url(photo) for photo in photos])
@@ -137,14 +139,14 @@ def test_photoprism_gets_a_status_a_score_and_its_classes(
         assert entry.keys() >= CLASSES
 
 
-def test_photoprism_is_told_unsafe_under_each_prefix(strict: Running, example_photos: list[Path]) -> None:
+def test_photoprism_is_answered_unsafe_under_each_prefix(strict: ServiceProcess, example_photos: list[Path]) -> None:
     for path in ("/v1/vision/nsfw", "/api/v1/vision/nsfw"):
         (entry,) = photoprism(strict, [data_url(example_photos[0])], path).json()["result"]["nsfw"]
         assert entry["status"] == "unsafe"
 
 
 def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else(
-    served: Running, example_photos: list[Path], awkward: Path
+    served: ServiceProcess, example_photos: list[Path], awkward: Path
 ) -> None:
     """PhotoPrism decides again wherever there is a score or a class, so there must be none."""
     broken = [
@@ -167,7 +169,7 @@ def test_what_photoprism_gets_no_answer_for_is_unavailable_and_says_nothing_else
 
 
 def test_photoprisms_bad_requests_hold_no_result_that_could_be_taken_for_one(
-    strict: Running, example_photos: list[Path]
+    strict: ServiceProcess, example_photos: list[Path]
 ) -> None:
     nothing = photoprism(strict, [])
     much = photoprism(strict, [data_url(example_photos[0])] * 5)
@@ -181,7 +183,7 @@ def test_photoprisms_bad_requests_hold_no_result_that_could_be_taken_for_one(
 
 
 def test_pictrs_accepts_what_was_looked_at_and_is_safe(
-    served: Running, example_photos: list[Path], scores: dict[str, float]
+    served: ServiceProcess, example_photos: list[Path], scores: dict[str, float]
 ) -> None:
     answer = served.post("/v1/validate", content=example_photos[0].read_bytes(), headers={"Content-Type": "image/jpeg"})
     assert answer.status_code == 200
@@ -189,7 +191,7 @@ def test_pictrs_accepts_what_was_looked_at_and_is_safe(
 
 
 def test_pictrs_is_refused_what_is_unsafe_and_what_is_unknown_each_in_its_way(
-    served: Running, strict: Running, example_photos: list[Path]
+    served: ServiceProcess, strict: ServiceProcess, example_photos: list[Path]
 ) -> None:
     photo = example_photos[0].read_bytes()
     unsafe = strict.post("/hooks/pictrs", content=photo, headers={"Content-Type": "image/jpeg"})
@@ -202,12 +204,12 @@ def test_pictrs_is_refused_what_is_unsafe_and_what_is_unknown_each_in_its_way(
             assert "score" not in answer.json()
 
 
-def test_a_contract_that_is_off_is_not_there(strict: Running) -> None:
+def test_a_contract_that_is_off_is_not_there(strict: ServiceProcess) -> None:
     assert strict.post("/v1/detect-images", content=b"").status_code == 404
     assert strict.post("/v1/validate", content=b"").status_code == 404
 
 
-def test_a_model_that_cant_say_what_is_safe_never_does(unfit: Running, example_photos: list[Path]) -> None:
+def test_a_model_that_cant_say_what_is_safe_never_does(unfit: ServiceProcess, example_photos: list[Path]) -> None:
     photo = example_photos[0]
     (part,) = detect(unfit, ("a", ("a.png", photo.read_bytes(), "image/png"))).json()["result"]["results"]
     assert part["error"]["code"] == "MODEL_UNAVAILABLE"

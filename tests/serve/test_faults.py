@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from helpers.crashing_runtime import HANGS, KILLS, picture
-from helpers.service_process import Running, start, until
+from helpers.service_process import ServiceProcess, start, until
 
 
 @pytest.fixture
-def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[Running]:
+def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[ServiceProcess]:
     """Two workers, which may be silent for longer than by default: a crowded machine holds the others up, too."""
     del nsfw_model_path
     config = tmp_path / "settings.toml"
@@ -26,7 +26,7 @@ def service(nsfw_model_path: Path, tmp_path: Path) -> Iterator[Running]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_workers_that_are_killed_or_stopped_cost_nobody_an_answer(
-    service: Running, example_photos: list[Path], number: signal.Signals
+    service: ServiceProcess, example_photos: list[Path], number: signal.Signals
 ) -> None:
     expected = service.score(example_photos[0])
     before = set(service.workers())

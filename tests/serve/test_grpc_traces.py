@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from helpers.asgi_servers import running
+from helpers.asgi_servers import serve_app
 from helpers.oip_service import write_mixed
 from helpers.service_process import start
 
@@ -102,7 +102,7 @@ def test_the_command_hands_its_log_and_its_traces_to_grpc(tmp_path: Path) -> Non
         "--grpc-port",
         "0",
     )
-    with running(collector) as url, start(*arguments, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": url}) as service:
+    with serve_app(collector) as url, start(*arguments, environment={"OTEL_EXPORTER_OTLP_ENDPOINT": url}) as service:
         port = next(match[1] for line in service.log if (match := re.search(r"gRPC on port (\d+)", line)))
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             channel.unary_unary(INFER)(rows(), timeout=60, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")])

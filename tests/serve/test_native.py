@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import plimsoll
-from helpers.service_process import Running
+from helpers.service_process import ServiceProcess
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def scores(example_photos: list[Path]) -> dict[str, float]:
 
 
 def test_each_way_of_sending_a_picture_gives_the_answer_of_predict(
-    served: Running, example_photos: list[Path], scores: dict[str, float]
+    served: ServiceProcess, example_photos: list[Path], scores: dict[str, float]
 ) -> None:
     photo = example_photos[0]
     data = photo.read_bytes()
@@ -37,7 +37,7 @@ def test_each_way_of_sending_a_picture_gives_the_answer_of_predict(
 
 
 def test_many_pictures_are_answered_in_their_order_and_a_bad_one_is_an_entry(
-    served: Running, example_photos: list[Path], scores: dict[str, float]
+    served: ServiceProcess, example_photos: list[Path], scores: dict[str, float]
 ) -> None:
     photos = example_photos[:6]
     files = [("file", (photo.name, photo.read_bytes(), "image/jpeg")) for photo in photos]
@@ -54,7 +54,7 @@ def test_many_pictures_are_answered_in_their_order_and_a_bad_one_is_an_entry(
         assert result["answer"]["score"] == pytest.approx(scores[photo.name], abs=1e-6)
 
 
-def test_top_and_threshold_are_kept_for_each_request(served: Running, example_photos: list[Path]) -> None:
+def test_top_and_threshold_are_kept_for_each_request(served: ServiceProcess, example_photos: list[Path]) -> None:
     data = example_photos[0].read_bytes()
     low, high = (
         served.post(f"/v1/predict?threshold={at}&top=1", content=data).json()["results"][0]["answer"] for at in (0, 1)
@@ -85,8 +85,8 @@ def test_top_and_threshold_are_kept_for_each_request(served: Running, example_ph
         ),
     ],
 )
-def test_what_is_wrong_with_a_request_is_said(
-    served: Running, arguments: dict[str, object], status: int, words: str
+def test_mistakes_in_a_request_are_reported(
+    served: ServiceProcess, arguments: dict[str, object], status: int, words: str
 ) -> None:
     answer = served.post("/v1/predict", **arguments)
     assert answer.status_code == status, answer.text
@@ -95,21 +95,21 @@ def test_what_is_wrong_with_a_request_is_said(
     assert error["kind"] in ("input", "image")
 
 
-def test_models_tells_what_they_are(served: Running) -> None:
+def test_models_tells_what_they_are(served: ServiceProcess) -> None:
     (model,) = served.get("/v1/models").json()["models"]
     assert (model["name"], model["version"], model["state"], model["task"]) == ("open_nsfw", "1", "ready", "classify")
     assert model["labels"] == ["sfw", "nsfw"]
     assert [band["label"] for band in model["bands"]] == ["safe", "review", "not safe"]
 
 
-def test_unknown_paths_and_methods_are_said(served: Running) -> None:
+def test_unknown_paths_and_methods_are_reported(served: ServiceProcess) -> None:
     assert "nothing at /nix" in served.get("/nix").json()["error"]["message"]
     wrong = served.get("/v1/predict")
     assert wrong.status_code == 405
     assert wrong.headers["allow"] == "POST"
 
 
-def test_metrics_count_what_happened(served: Running, example_photos: list[Path]) -> None:
+def test_metrics_count_what_happened(served: ServiceProcess, example_photos: list[Path]) -> None:
     def now() -> tuple[float, float, float]:
         answered = served.metric("plimsoll_requests_total", interface="native", model="open_nsfw", status="200")
         return answered, served.metric("plimsoll_batch_size_sum"), served.metric("plimsoll_queue_seconds_count")

@@ -344,7 +344,7 @@ def test_without_keys_nobody_else_controls_models(tmp_path: Path, header: str) -
         assert service.service.models["mixed"].state == "ready"
 
 
-def test_a_port_that_is_taken_is_said_so(oip: ServedProtocols) -> None:
+def test_a_port_that_is_taken_is_reported(oip: ServedProtocols) -> None:
     port = int(oip.grpc.rpartition(":")[2])
     starting = server.start(oip.service, server.GrpcAddress(port=port), Pipeline(oip.service.metrics, LogSettings()))
     with pytest.raises(InputError, match="another port"):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from helpers.crashing_runtime import picture
-from helpers.service_process import Running, start, until
+from helpers.service_process import ServiceProcess, start, until
 
 
 def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: Path, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_too_much_is_refused_at_once_and_the_service_recovers(nsfw_model_path: P
 @pytest.fixture
 def stopped(
     nsfw_model_path: Path, tmp_path: Path
-) -> Iterator[tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]]:
+) -> Iterator[tuple[ServiceProcess, list[Future[httpx.Response]], ThreadPoolExecutor]]:
     """A service whose only worker is stopped, with two batches that it has, so that what comes now waits until the
     worker goes on."""
     del nsfw_model_path
@@ -71,7 +71,7 @@ def stopped(
 
 
 def test_who_waits_too_long_or_hangs_up_is_dropped(
-    stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor],
+    stopped: tuple[ServiceProcess, list[Future[httpx.Response]], ThreadPoolExecutor],
 ) -> None:
     running, busy, _ = stopped
     late = running.post("/v1/predict?timeout=0.2", content=picture(30))
@@ -86,7 +86,7 @@ def test_who_waits_too_long_or_hangs_up_is_dropped(
     assert running.metric("plimsoll_shared_memory_bytes") == 0
 
 
-def test_priorities_go_first(stopped: tuple[Running, list[Future[httpx.Response]], ThreadPoolExecutor]) -> None:
+def test_priorities_go_first(stopped: tuple[ServiceProcess, list[Future[httpx.Response]], ThreadPoolExecutor]) -> None:
     running, busy, pool = stopped
     ends: list[int] = []
 

@@ -16,7 +16,7 @@ from helpers import detection_networks as spotting
 from helpers import sample_ship_report
 from helpers.access_keys import write_keys
 from helpers.browser import Browser, browser
-from helpers.service_process import Running, start
+from helpers.service_process import ServiceProcess, start
 from plimsoll.bundle.packing import pack
 from plimsoll.core.target import Target
 from plimsoll.export.web import chromium
@@ -41,7 +41,7 @@ def page() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def opened(page: Browser, served: Running) -> Browser:
+def opened(page: Browser, served: ServiceProcess) -> Browser:
     """The page of open_nsfw, on a phone."""
     page.said.clear()
     page.view(390, 844)
@@ -58,7 +58,7 @@ def cards(page: Browser, count: int) -> list[str]:
 
 @needs_chromium
 def test_dropped_photos_show_the_score_that_python_gives(
-    opened: Browser, served: Running, example_photos: list[Path]
+    opened: Browser, served: ServiceProcess, example_photos: list[Path]
 ) -> None:
     opened.drop(*example_photos[:2])
     first, second = cards(opened, 2)
@@ -150,7 +150,7 @@ def test_the_camera_gives_a_picture_and_live_answers(opened: Browser) -> None:
 @pytest.fixture(scope="module")
 def keyed(
     tmp_path_factory: pytest.TempPathFactory, nsfw_model_path: Path, example_photos: list[Path]
-) -> Iterator[tuple[Running, str]]:
+) -> Iterator[tuple[ServiceProcess, str]]:
     """Two models behind keys: a detector in a bundle with a report, and open_nsfw without one."""
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("keyed")
@@ -168,7 +168,7 @@ def keyed(
         yield running, token
 
 
-def test_reports_are_shut_in(keyed: tuple[Running, str]) -> None:
+def test_reports_are_shut_in(keyed: tuple[ServiceProcess, str]) -> None:
     running, token = keyed
     with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {token}"}) as client:
         report = client.get("/v1/models/spots/report")
@@ -198,13 +198,13 @@ def test_reports_are_shut_in(keyed: tuple[Running, str]) -> None:
         "/page/index.html/x",
     ],
 )
-def test_only_the_pages_own_files_are_handed_out(served: Running, path: str) -> None:
+def test_only_the_pages_own_files_are_handed_out(served: ServiceProcess, path: str) -> None:
     with closing(HTTPConnection(served.url.removeprefix("http://"))) as connection:  # sends a path as it is
         connection.request("GET", path)
         assert connection.getresponse().status == 404
 
 
-def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: Running) -> None:
+def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: ServiceProcess) -> None:
     first = served.get("/")
     policy = first.headers["content-security-policy"]
     assert "unsafe" not in policy
@@ -217,7 +217,7 @@ def test_the_page_has_a_strict_policy_and_is_not_sent_twice(served: Running) -> 
 
 @needs_chromium
 def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(
-    page: Browser, keyed: tuple[Running, str], example_photos: list[Path], tmp_path: Path
+    page: Browser, keyed: tuple[ServiceProcess, str], example_photos: list[Path], tmp_path: Path
 ) -> None:
     running, token = keyed
     image = spotting.picture(example_photos[0], (640, 480), (100, 150, 300, 260))

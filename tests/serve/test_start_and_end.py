@@ -60,7 +60,7 @@ def _alive(process: int) -> bool:
         (["open_nsfw", "--certificate", __file__, "--key", __file__], "private key"),
     ],
 )
-def test_what_is_wrong_with_the_command_is_said(arguments: list[str], message: str) -> None:
+def test_mistakes_in_the_command_are_reported(arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "plimsoll", "serve", *arguments, "--port", "0"],
         capture_output=True,

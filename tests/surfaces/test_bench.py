@@ -87,7 +87,7 @@ def test_a_server_that_can_not_keep_its_bound_exits_with_1(plimsoll: Run, few: l
         (["--vs", "open_nsfw@quick:quick"], "quick"),
     ],
 )
-def test_what_is_wrong_is_said(plimsoll: Run, few: list[str | Path], arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported(plimsoll: Run, few: list[str | Path], arguments: list[str], message: str) -> None:
     done = plimsoll("bench", "open_nsfw", *few, *arguments)
     assert done.returncode == 2
     assert message in done.stderr

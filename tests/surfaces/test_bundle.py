@@ -61,7 +61,7 @@ def test_a_changed_file_is_refused_and_named(plimsoll: Run, example_photos: list
         assert "Traceback" not in done.stderr
 
 
-def test_a_network_that_answers_otherwise_fails_its_golden_pictures(plimsoll: Run, tmp_path: Path) -> None:
+def test_a_network_that_answers_differently_fails_its_golden_pictures(plimsoll: Run, tmp_path: Path) -> None:
     """Hashes that were made to fit don't help: the golden pictures find another Spec behind the same network."""
     import hashlib
 

@@ -45,7 +45,7 @@ def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path)
     ],
     ids=["neither", "both", "format", "missing", "no pictures"],
 )
-def test_what_is_wrong_is_said(plimsoll: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported(plimsoll: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = plimsoll("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)
     assert done.returncode == 2
     assert message in done.stderr

@@ -82,12 +82,12 @@ def test_a_key_is_removed(file: Path) -> None:
         (["--expires", "2001-01-01"], "has passed"),
     ],
 )
-def test_mistakes_are_told_and_change_nothing(file: Path, arguments: list[str], said: str) -> None:
+def test_mistakes_are_reported_and_change_nothing(file: Path, arguments: list[str], said: str) -> None:
     assert said in error_of("add", "x", "--file", file, *arguments)
     assert not file.exists()
 
 
-def test_a_name_that_is_taken_or_odd_is_told(file: Path) -> None:
+def test_a_name_that_is_taken_or_odd_is_reported(file: Path) -> None:
     good("add", "x", "--file", file)
     assert "duplicate key name 'x'" in error_of("add", "x", "--file", file)
     assert "name" in error_of("add", "x\ny", "--file", file)

@@ -129,7 +129,7 @@ def test_exit_codes(plimsoll: Run, example_photos: list[Path], awkward: Path) ->
         (["open_nsfw", "nothing-*.jpg"], "no file matches"),
     ],
 )
-def test_what_is_wrong_is_said_without_a_traceback(plimsoll: Run, arguments: list[str], message: str) -> None:
+def test_mistakes_are_reported_without_a_traceback(plimsoll: Run, arguments: list[str], message: str) -> None:
     done = plimsoll("predict", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -247,7 +247,7 @@ def test_an_interruption_keeps_what_was_answered(example_photos: list[Path], tmp
     assert "Traceback" not in messages
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(example_photos: list[Path]) -> None:
+def test_a_reader_that_has_seen_enough_is_not_an_error(example_photos: list[Path]) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{COMMAND[0]} predict open_nsfw {example_photos[0].parent} --format jsonl | head -n 2"],
         capture_output=True,
@@ -259,7 +259,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(example_photos: list[Path]) -
     assert "Traceback" not in done.stderr
 
 
-def test_a_zoo_network_without_a_network_is_said(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
+def test_a_zoo_network_without_a_network_is_reported(plimsoll: Run, example_photos: list[Path], tmp_path: Path) -> None:
     env = {
         "PLIMSOLL_CACHE": str(tmp_path / "none"),
         "PIP_INDEX_URL": "http://127.0.0.1:9/simple",

@@ -109,7 +109,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
     assert "✓ this machine is like the one where it was proven" in here.stdout
 
 
-def test_too_few_labels_for_a_budget_are_told_and_what_ships_is_verified_elsewhere(
+def test_too_few_labels_for_a_budget_are_reported_and_what_ships_is_verified_elsewhere(
     plimsoll: Run, digits: Digits, tmp_path: Path
 ) -> None:
     shipment = ship(

@@ -101,7 +101,9 @@ def test_a_service_and_its_workers_leave_nothing_in_the_home_folder(home: Path, 
     assert not files_in(home)
 
 
-def test_jobs_are_told_before_they_import_anything(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_are_configured_before_they_import_anything(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "importing_job.py").write_text(
         "import os\nimport onnxruntime\ndef run(payload):\n    return {'value':"
         " os.environ.get('ORT_DISABLE_TELEMETRY'), 'version': onnxruntime.__version__}\n"

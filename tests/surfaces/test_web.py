@@ -138,7 +138,7 @@ def test_a_picture_from_the_camera(package: Path) -> None:
     assert "nsfw" in card
 
 
-def test_a_damaged_package_is_told_and_not_silently_wrong(package: Path, tmp_path: Path) -> None:
+def test_a_damaged_package_is_reported_and_not_silently_wrong(package: Path, tmp_path: Path) -> None:
     import shutil
 
     broken = Path(shutil.copytree(package, tmp_path / "broken"))

@@ -80,7 +80,7 @@ def test_a_damaged_cached_file_is_noticed_and_mended(cache: Path, tmp_path: Path
     shutil.rmtree(cache)
 
 
-def test_a_network_that_was_not_fetched_is_said(cache: Path) -> None:
+def test_a_network_that_was_not_fetched_is_reported(cache: Path) -> None:
     del cache
     with pytest.raises(ModelError, match="have not been fetched") as caught:
         catalog.path("open_nsfw")

@@ -160,7 +160,7 @@ def test_an_engine_for_all_from_ampere_on_runs_on_a_newer_gpu(tmp_path: Path) ->
     Runner.open(built, FLOAT32).close()
 
 
-def test_a_plan_of_somebody_else_runs_and_one_that_tensorrt_refuses_is_said_so(tmp_path: Path) -> None:
+def test_a_plan_of_somebody_else_runs_and_one_that_tensorrt_refuses_is_reported(tmp_path: Path) -> None:
     built = build(network(tmp_path / "net.onnx"), FLOAT32, tmp_path)
     plan = built.path.rename(tmp_path / "theirs.plan")
     with Runner.open(Model(plan, "tensorrt"), FLOAT32) as runner:
@@ -186,7 +186,7 @@ def test_what_the_parser_lacks_is_named(tmp_path: Path) -> None:
         Runner.open(model, FLOAT32)
 
 
-def test_a_builder_that_crashes_is_said_in_words(tmp_path: Path) -> None:
+def test_a_builder_that_crashes_is_reported_in_words(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx")
     proto = onnx.load(model.path)
     proto.graph.name = "crash"
@@ -207,7 +207,7 @@ def test_a_gpu_without_room_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(runner.infer(pictures(2))["scores"], expected(pictures(2)), atol=1e-5)
 
 
-def test_a_free_size_that_the_spec_does_not_fix_is_said(tmp_path: Path) -> None:
+def test_a_free_size_that_the_spec_does_not_fix_is_reported(tmp_path: Path) -> None:
     infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, "H", 8]) for name in ("a", "b")]
     model = save(tmp_path / "net.onnx", [helper.make_node("Relu", ["a"], ["b"])], infos[:1], infos[1:], [])
     with pytest.raises(BuildError, match="free along axis 2"):

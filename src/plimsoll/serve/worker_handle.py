@@ -252,8 +252,8 @@ def _environment(threads: int, scratch: str) -> dict[str, str]:
 
 
 def _start_error(reason: str, hint: str = "", exit_code: int = BackendError.exit_code) -> RequestError:
-    """Return the error for a worker that didn't start; `exit_code` is that of its own error, where `plimsoll serve` ends
-    with it."""
+    """Return the error for a worker that didn't start; `exit_code` is that of its own error, where `plimsoll serve`
+    ends with it."""
     error = RequestError(Problem("unavailable", reason, hint, 503))
     error.exit_code = exit_code  # type: ignore[misc]  # known only now
     return error

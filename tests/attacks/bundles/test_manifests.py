@@ -66,7 +66,7 @@ def test_manifest_that_is_not_one(
 
 
 @pytest.mark.parametrize("text", ["NaN", '{"format": NaN}', "", "null", "\xff", "1" * 5000])
-def test_manifest_that_is_no_json(folder: Path, refused: RequestError, text: str) -> None:
+def test_manifest_that_is_not_json(folder: Path, refused: RequestError, text: str) -> None:
     (folder / "manifest.json").write_bytes(text.encode("latin-1"))
     refused(folder, "manifest.json")
 

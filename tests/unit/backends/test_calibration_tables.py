@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from helpers.residual_network import pictures, residual
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll import quantize
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -50,7 +50,7 @@ def test_every_format_is_known_again_and_quantizes(
 
 def test_ncnns_table_is_of_layers(tmp_path: Path, model: Model, table: Calibration) -> None:
     pytest.importorskip("ncnn")
-    need("pnnx")
+    require("pnnx")
     write_table(table, tmp_path / "table", "ncnn", model, pictures(1))
     again = read_table(tmp_path / "table", model)
     assert set(again.ranges) < set(table.ranges)
@@ -68,17 +68,17 @@ def test_an_unknown_format_is_named(tmp_path: Path, model: Model, table: Calibra
 @pytest.mark.parametrize(
     "content", [b"", b"TRT-", b"{}", b'{"kind": "calibration"}', b"nonsense", b"\xff\xfe\xfd", b"TRT-1-\xff"]
 )
-def test_what_is_no_table_is_refused(tmp_path: Path, model: Model, content: bytes) -> None:
+def test_what_is_not_a_table_is_refused(tmp_path: Path, model: Model, content: bytes) -> None:
     (tmp_path / "table").write_bytes(content)
     with pytest.raises(InputError, match="table"):
         read_table(tmp_path / "table", model)
 
 
-def test_a_missing_table_is_said(tmp_path: Path, model: Model) -> None:
+def test_a_missing_table_is_reported(tmp_path: Path, model: Model) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_table(tmp_path / "absent", model)
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path, model: Model, table: Calibration) -> None:
+def test_a_folder_that_is_not_there_is_reported(tmp_path: Path, model: Model, table: Calibration) -> None:
     with pytest.raises(InputError, match="can't write"):
         write_table(table, tmp_path / "absent" / "table", "tensorrt", model)

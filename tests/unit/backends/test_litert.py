@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
-from helpers.toolchain_required import need, program
+from helpers.toolchain_required import program, require
 from plimsoll import backends, zoo
 from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.litert import tflite_file
@@ -120,7 +120,7 @@ def test_an_unknown_kind_of_ends_is_refused() -> None:
 
 
 def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_path: Path) -> None:
-    need("onnx2tf")
+    require("onnx2tf")
     calibrated = CalibrationData("minmax", pictures(64))
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     built = LITERT.configured(LiteRtOptions(io="integer")).build(model, target("int8"), tmp_path, calibrated)
@@ -132,7 +132,7 @@ def test_a_float_file_is_quantized_with_integer_ends_where_that_is_wanted(tmp_pa
 
 
 def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
-    need("onnx2tf")
+    require("onnx2tf")
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     narrow = CalibrationData("percentile", pictures(64), {"picture": (-0.25, 0.25), "scores": (-1.0, 1.0)})
     with Runner.open(LITERT.build(model, target("int8"), tmp_path, narrow), target("int8")) as runner:
@@ -181,7 +181,7 @@ def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9), end: 
     [("float32", 1e-5), ("float16", 1e-3), ("dynamic", 0.01), ("int8", 0.03), ("int16x8", 0.01)],
 )
 def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precision: str, tolerance: float) -> None:
-    need("onnx2tf")
+    require("onnx2tf")
     model = convolutional(tmp_path / "net.onnx")
     batch = np.random.default_rng(4).uniform(-1, 1, (6, 3, 9, 9)).astype(np.float32)
     with Runner.open(model, Target("onnxruntime")) as runner:
@@ -201,7 +201,7 @@ def test_channels_stay_first_and_names_stay_as_they_were(tmp_path: Path, precisi
 def test_whatever_ends_a_network_it_gives_what_onnx_gives(tmp_path: Path, end: str) -> None:
     """onnx2tf turned a last convolution's channels to the end, and had no operator for a Gemm behind a mean whose shape
     was not written down."""
-    need("onnx2tf")
+    require("onnx2tf")
     model = convolutional(tmp_path / "net.onnx", end=end)
     batch = np.random.default_rng(4).uniform(-1, 1, (2, 3, 9, 9)).astype(np.float32)
     with Runner.open(model, Target("onnxruntime")) as runner:
@@ -212,7 +212,7 @@ def test_whatever_ends_a_network_it_gives_what_onnx_gives(tmp_path: Path, end: s
 
 def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
     """The quantizer gave it a scale a channel, with which the runtime computes nonsense."""
-    need("onnx2tf")
+    require("onnx2tf")
     random = np.random.default_rng(6)
     weights = (random.normal(size=(16, 5)) * [0.01, 0.1, 1, 3, 10]).astype(np.float32)
     ends = [
@@ -243,7 +243,7 @@ def test_a_free_side_is_named(tmp_path: Path) -> None:
 
 
 def test_an_operator_without_a_counterpart_is_named(tmp_path: Path) -> None:
-    need("onnx2tf")
+    require("onnx2tf")
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Unique", ["r"], ["y"])]
     ends = [
         helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4]),
@@ -297,7 +297,7 @@ def test_open_nsfw_in_every_precision(
     deviation: float,
 ) -> None:
     """Sizes and score differences as docs/on-device.md has them, with some room."""
-    need("onnx2tf")
+    require("onnx2tf")
     model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
     preprocessor = Preprocessor(model.contract().input, "reference")
     batch = np.stack([preprocessor(photo) for photo in example_photos[::2]])
@@ -347,7 +347,7 @@ def test_metadata_are_replaced_and_not_added_twice(tmp_path: Path) -> None:
     ],
     ids=["bgr", "per channel", "softmax", "int8", "uint8"],
 )
-def test_what_metadata_have_no_words_for_is_said_and_the_file_stays_as_it_is(
+def test_what_metadata_have_no_words_for_is_reported_and_the_file_stays_as_it_is(
     tmp_path: Path, kind: Kind, steps: list[dict[str, Any]], output: dict[str, Any], message: str
 ) -> None:
     model = classifier(tmp_path / "net.tflite", kind, *steps, **output)
@@ -356,7 +356,7 @@ def test_what_metadata_have_no_words_for_is_said_and_the_file_stays_as_it_is(
     assert (tmp_path / "out.tflite").read_bytes() == model.path.read_bytes()
 
 
-def test_bytes_that_stand_for_what_the_steps_make_are_said(tmp_path: Path) -> None:
+def test_bytes_that_stand_for_what_the_steps_make_are_reported(tmp_path: Path) -> None:
     scale, zero = STEPS["picture"]
     steps: list[dict[str, Any]] = [{"step": "mean", "values": [zero + 128.0]}, {"step": "std", "values": [1 / scale]}]
     export(classifier(tmp_path / "net.tflite", "uint8", *steps), tmp_path / "out.tflite")
@@ -374,8 +374,8 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
 ) -> None:
     """The third-party client itself, in its own environment; see tests/toolchains."""
     monkeypatch.setenv("PLIMSOLL_TOOLCHAINS", str(Path(__file__).resolve().parents[2] / "toolchains"))
-    need("mediapipe")
-    need("onnx2tf")
+    require("mediapipe")
+    require("onnx2tf")
     model = folded.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
     preprocessor = Preprocessor(model.contract().input, "reference")
     batch = np.stack([preprocessor(photo) for photo in example_photos[:20]])

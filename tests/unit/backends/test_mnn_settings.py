@@ -93,7 +93,7 @@ def test_a_spec_comes_back_from_the_file(steps: list[dict[str, Any]]) -> None:
     np.testing.assert_allclose(tensor(back), tensor(given_), rtol=1e-4, atol=1e-4)
 
 
-def test_open_nsfw_says_what_mnn_does_otherwise() -> None:
+def test_open_nsfw_says_what_mnn_does_differently() -> None:
     quantization, warnings = export(card("open_nsfw").spec, "images/", "EMA")
     assert (quantization.format, quantization.mean, quantization.width, quantization.center_crop_h) == (
         "BGR",
@@ -158,7 +158,7 @@ def test_what_is_written_is_read_again(data: dict[str, Any]) -> None:
         ('{"path": "x", "width": 1, "height": 1, "mean": [NaN]}', "mean"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, message: str) -> None:
+def test_mistakes_are_reported(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Quantization.loads(text, "a file")
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from helpers.residual_network import pictures, residual
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll import backends, quantize
 from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.ncnn.conversion import convert, ranges_of, table_of
@@ -37,7 +37,7 @@ Softmax soft 1 1 mid out0 0=0 1=1
 
 @pytest.fixture(autouse=True)
 def pnnx() -> None:
-    need("pnnx")
+    require("pnnx")
 
 
 def answers(model: Model, target: Target, tensors: Floats) -> Floats:

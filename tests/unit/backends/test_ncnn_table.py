@@ -54,7 +54,7 @@ def test_a_layer_that_is_commented_out_stays_in_float() -> None:
         ("lstm_param_1 1\nlstm 1\n", "one set of weights"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, message: str) -> None:
+def test_mistakes_are_reported(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Table.loads(text, "a table")
 

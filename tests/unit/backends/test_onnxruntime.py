@@ -41,7 +41,7 @@ def test_no_option_changes_the_answers(tmp_path: Path, options: dict[str, str]) 
 @pytest.mark.parametrize(
     "options", [{"threads": "0"}, {"threads": "many"}, {"arena": "perhaps"}, {"graph_optimization": "most"}], ids=str
 )
-def test_a_value_that_is_none_is_named(options: dict[str, str]) -> None:
+def test_a_value_that_is_invalid_is_named(options: dict[str, str]) -> None:
     (name,) = options
     with pytest.raises(TargetError, match=name):
         backend.BACKEND.read_options(options)
@@ -107,7 +107,7 @@ def test_a_stream_of_one_thread_starts_no_thread_of_its_own(tmp_path: Path) -> N
             assert len({task.name for task in tasks.iterdir()} - before) == 3
 
 
-def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for offer in backend.BACKEND.targets():
         assert ("pip install onnxruntime" if offer.target.device == "cpu" else "onnxruntime-gpu") in offer.missing

@@ -130,7 +130,7 @@ def test_a_name_with_a_space_can_not_stand_in_the_cache() -> None:
         (b"\x04\x00\x00\x00\xff\xff\xff\x7f" * 8, "leads out"),
     ],
 )
-def test_what_is_wrong_is_said(data: bytes, message: str) -> None:
+def test_mistakes_are_reported(data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
         calibration_table.loads(data, "a table")
 

@@ -76,7 +76,7 @@ assert ("openvino_telemetry" in sys.modules) == {bool(preloaded)}
     assert list(home.rglob("*")) == []
 
 
-def test_what_is_not_installed_is_said_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_installed_is_reported_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert all("pip install 'plimsoll-line[openvino]'" in offer.missing for offer in backend.BACKEND.targets())
 

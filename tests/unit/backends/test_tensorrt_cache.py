@@ -64,7 +64,7 @@ def test_the_hexadecimal_digits_are_big_endian() -> None:
         ("TRT-8205-EntropyCalibration2\nx: 3f800000\nx: 3f800000\n", "duplicate"),
     ],
 )
-def test_what_is_wrong_is_said(text: str, message: str) -> None:
+def test_mistakes_are_reported(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Cache.loads(text, "a cache")
 

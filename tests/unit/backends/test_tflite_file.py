@@ -11,7 +11,7 @@ from plimsoll.backends.litert import tflite_file
 from plimsoll.errors import ModelError
 
 
-def test_what_goes_in_and_out_is_told(tmp_path: Path) -> None:
+def test_what_goes_in_and_out_is_reported(tmp_path: Path) -> None:
     file = tflite_file.read_file(network(tmp_path / "net.tflite", "uint8", batch=-1))
     (taken,), (given,) = file.inputs, file.outputs
     assert (taken.name, taken.shape, taken.dtype, taken.quantized) == ("picture", (None, 2, 2, 3), "uint8", True)
@@ -31,7 +31,7 @@ def test_the_precision_is_what_the_file_computes_in(tmp_path: Path, kind: Kind, 
     assert file.quantized == (kind != "float32")
 
 
-def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> None:
+def test_operators_that_a_runtime_may_lack_are_distinguished(tmp_path: Path) -> None:
     custom = tflite_file.read_file(network(tmp_path / "custom.tflite", "custom"))
     select = tflite_file.read_file(network(tmp_path / "select.tflite", "select"))
     assert (custom.custom, custom.select) == (("Frobnicate",), ())
@@ -43,7 +43,7 @@ def test_operators_that_a_runtime_may_lack_are_told_apart(tmp_path: Path) -> Non
     ("content", "message"),
     [(b"", "0 bytes"), (b"not a network at all", "not a TFLite file"), (b"\0\0\0\0TFL3" + b"\xff" * 90, "damaged")],
 )
-def test_what_is_no_such_file_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+def test_what_is_not_such_a_file_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "net.tflite").write_bytes(content)
     with pytest.raises(ModelError, match=message):
         tflite_file.read_file(tmp_path / "net.tflite")

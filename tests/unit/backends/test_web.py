@@ -43,7 +43,7 @@ def test_a_process_for_each_stream_and_none_is_left(tmp_path: Path) -> None:
 
 
 @needs_node
-def test_a_process_that_dies_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+def test_a_process_that_dies_is_reported_and_the_others_go_on(tmp_path: Path) -> None:
     picture = np.ones((1, 5, 6, 3), np.float32)
     with Runner.open(network(tmp_path / "net.onnx"), WEB) as runner:
         runner.infer(picture)

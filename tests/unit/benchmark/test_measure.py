@@ -114,7 +114,7 @@ def test_a_session_that_sleeps_is_slower_by_what_it_sleeps(
     assert all(system.answered >= 8 and not system.failed for system in result.systems)
 
 
-def test_what_was_failed_is_told(stack: ExitStack, tmp_path: Path) -> None:
+def test_what_was_failed_is_reported(stack: ExitStack, tmp_path: Path) -> None:
     (candidate, _) = pair(stack, tmp_path, 0.01)
     (tmp_path / "none.png").write_bytes(b"no picture")
     result = bench([candidate], [*pictures(tmp_path), str(tmp_path / "none.png")], min_seconds=0.3, min_count=8)

@@ -44,7 +44,7 @@ def test_a_picture_that_can_not_be_read_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [0, 3, 5])
-def test_a_failing_runtime_is_told(tmp_path: Path, call: int) -> None:
+def test_a_failing_runtime_is_reported(tmp_path: Path, call: int) -> None:
     with (
         slow(tmp_path, failing=frozenset(range(call, 500))) as predictor,
         pytest.raises(RunError, match="a planted failure"),

@@ -82,7 +82,7 @@ def test_few_rounds_tell_nothing() -> None:
     assert math.isnan(estimate([]).median)
 
 
-def test_a_real_difference_within_the_margin_is_none() -> None:
+def test_a_real_difference_within_the_margin_does_not_count() -> None:
     assert compare_speeds("A", "B", [100.0] * 20, [100.5] * 20).verdict == "no difference"
     assert compare_speeds("A", "B", [100.0] * 20, [99.5] * 20).verdict == "no difference"
     assert compare_speeds("A", "B", [100.0] * 20, [102.0] * 20).verdict == "faster"

@@ -219,7 +219,7 @@ def test_folders_above_are_made(tmp_path: Path) -> None:
     Bundle.open(small(tmp_path / "a" / "b" / "bundle.zip")).close()
 
 
-def test_the_error_about_a_folder_that_is_no_bundle_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_about_a_folder_that_is_not_a_bundle_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no manifest.json\n.*plimsoll pack"):
         Bundle.open(tmp_path)
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import plimsoll
-from helpers.asgi_servers import Standin, problem, running, silent_port
+from helpers.asgi_servers import FakeService, problem, serve_app, silent_port
 from helpers.client_calls import Do, asynchronous, blocking
 from plimsoll.client import Answer, AsyncClient, Client, ItemError, RejectedError, Result, ServiceError
 from plimsoll.errors import BackendMissingError, InputError
@@ -26,7 +26,7 @@ from plimsoll.errors import BackendMissingError, InputError
 def test_one_picture_however_it_is_given(use: Do, tmp_path: Path) -> None:
     path = tmp_path / "a photo ü.jpg"
     path.write_bytes(b"x" * 1000)
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         for picture in (
             path,
             str(path),
@@ -47,8 +47,8 @@ def test_one_picture_however_it_is_given(use: Do, tmp_path: Path) -> None:
 
 
 def test_what_is_asked_arrives(use: Do) -> None:
-    service = Standin()
-    with running(service.app()) as url:
+    service = FakeService()
+    with serve_app(service.app()) as url:
         use(
             url,
             lambda client: client.predict(b"x", model="open_nsfw", top=2, threshold=0.25, priority=-1, timeout=900),
@@ -63,8 +63,8 @@ def test_what_is_asked_arrives(use: Do) -> None:
 
 
 def test_a_threshold_of_zero_is_sent(use: Do) -> None:
-    service = Standin()
-    with running(service.app()) as url:
+    service = FakeService()
+    with serve_app(service.app()) as url:
         use(url, lambda client: client.predict(b"x", threshold=0.0))
     assert service.seen[0].query_params["threshold"] == "0.0"
 
@@ -79,7 +79,7 @@ def test_file_names_stay_here(use: Do, tmp_path: Path) -> None:
     paths = [tmp_path / f"patient-{number}.jpg" for number in range(2)]
     for path in paths:
         path.write_bytes(b"x")
-    with running(app) as url, pytest.raises(RejectedError):
+    with serve_app(app) as url, pytest.raises(RejectedError):
         use(url, lambda client: client.predict(paths))
     assert bodies
     assert b"patient" not in b"".join(bodies)
@@ -96,7 +96,7 @@ def test_several_pictures_keep_their_order_and_fail_alone(use: Do, tmp_path: Pat
         tmp_path,
         io.StringIO("text"),
     ]
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         results = use(url, lambda client: client.predict(pictures))
     scores = [result.answer.score if result.answer else result.error and result.error.kind for result in results]
     assert scores == [1.0, "input", "image", 5.0, 3.0, "input", "input"]
@@ -118,7 +118,7 @@ def test_several_pictures_keep_their_order_and_fail_alone(use: Do, tmp_path: Pat
 
 
 def test_a_single_picture_without_an_answer_raises(use: Do) -> None:
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         with pytest.raises(ItemError, match="not a picture"):
             use(url, lambda client: client.predict(b"bad"))
         with pytest.raises(ItemError, match="can't read the picture"):
@@ -127,7 +127,7 @@ def test_a_single_picture_without_an_answer_raises(use: Do) -> None:
 
 def test_a_lone_picture_that_fails_ends_no_stream(use: Do) -> None:
     """The last request of a stream may have a single picture; its failure is not the stream's."""
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         results = use(url, lambda client: client.predict([b"1", b"bad", b"333"]))
         alone = use(url, lambda client: client.predict([b"bad"]))
     assert [result.answer and result.answer.score for result in results] == [1.0, None, 3.0]
@@ -135,8 +135,8 @@ def test_a_lone_picture_that_fails_ends_no_stream(use: Do) -> None:
 
 
 def test_many_pictures_go_out_in_bounded_requests_at_once(use: Do) -> None:
-    service = Standin(seconds=0.3)
-    with running(service.app()) as url:
+    service = FakeService(seconds=0.3)
+    with serve_app(service.app()) as url:
         results = use(url, lambda client: client.predict([bytes(size) for size in range(1, 101)]), connections=3)
     assert [result.answer.score for result in results] == [float(size) for size in range(1, 101)]
     assert len(service.seen) == 7
@@ -144,9 +144,9 @@ def test_many_pictures_go_out_in_bounded_requests_at_once(use: Do) -> None:
 
 
 def test_large_pictures_share_no_request(use: Do) -> None:
-    service = Standin()
+    service = FakeService()
     large = bytes(5 * 1024 * 1024)
-    with running(service.app()) as url:
+    with serve_app(service.app()) as url:
         results = use(url, lambda client: client.predict([large, large, b"1", b"22"]))
     assert [result.answer.score for result in results] == [len(large), len(large), 1.0, 2.0]
     assert len(service.bodies) == 2
@@ -178,7 +178,7 @@ def test_a_stream_has_few_pictures_in_memory(use: Do) -> None:
             answered += 1
         return answered
 
-    with running(Standin(seconds=0.002).app()) as url:
+    with serve_app(FakeService(seconds=0.002).app()) as url:
         assert use(url, watch if use is blocking else watch_async, connections=2) == 400
     assert gap <= 4 * (2 * 2 + 1) + 4 + 1
 
@@ -189,13 +189,13 @@ def test_an_asynchronous_stream_of_pictures() -> None:
             await asyncio.sleep(0)
             yield bytes(size)
 
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         results = asynchronous(url, lambda client: client.predict_many(pictures(), batch=3))
     assert [result.answer.score for result in results] == [float(size) for size in range(1, 21)]
 
 
 def test_leaving_a_stream_early_stops_it(use: Do) -> None:
-    service = Standin(seconds=0.2)
+    service = FakeService(seconds=0.2)
     seen: list[int] = []
 
     def first(client: Client) -> Result:
@@ -216,13 +216,13 @@ def test_leaving_a_stream_early_stops_it(use: Do) -> None:
             seen.append(len(service.seen))
         return result
 
-    with running(service.app()) as url:
+    with serve_app(service.app()) as url:
         assert use(url, first if use is blocking else first_async).answer
     assert seen[0] == seen[1] < 30, "the client is still open, and nothing more is sent"
 
 
 def test_models_and_readiness(use: Do) -> None:
-    with running(Standin().app()) as url:
+    with serve_app(FakeService().app()) as url:
         models = use(url, lambda client: client.models())
         assert [(model.name, model.state, model.ready, list(model.labels)) for model in models] == [
             ("standin", "ready", True, ["sfw", "nsfw"]),
@@ -233,8 +233,8 @@ def test_models_and_readiness(use: Do) -> None:
 
 
 def test_waiting_for_readiness(use: Do) -> None:
-    service = Standin(before=lambda _, number: Response(status_code=503) if number < 4 else None)
-    with running(service.app()) as url:
+    service = FakeService(before=lambda _, number: Response(status_code=503) if number < 4 else None)
+    with serve_app(service.app()) as url:
         use(url, lambda client: client.wait_until_ready(60))
         assert len(service.seen) == 4
     with silent_port() as (_, url), pytest.raises(ServiceError, match="not ready after"):
@@ -242,7 +242,7 @@ def test_waiting_for_readiness(use: Do) -> None:
 
 
 def test_threads_share_a_client() -> None:
-    with running(Standin(seconds=0.01).app()) as url, Client(url, connections=3) as client:
+    with serve_app(FakeService(seconds=0.01).app()) as url, Client(url, connections=3) as client:
         scores: dict[int, float] = {}
 
         def ask(size: int) -> None:
@@ -272,15 +272,15 @@ def test_threads_share_a_client() -> None:
         ("https://localhost", {"verify": "/no/such/file.pem"}),
     ],
 )
-def test_mistakes_are_told_before_anything_is_sent(url: str, options: dict[str, Any]) -> None:
+def test_mistakes_are_reported_before_anything_is_sent(url: str, options: dict[str, Any]) -> None:
     with pytest.raises(InputError):
         Client(url, **options)
     with pytest.raises(InputError):
         AsyncClient(url, **options)
 
 
-def test_what_is_no_picture_is_told(use: Do) -> None:
-    with running(Standin().app()) as url, pytest.raises(InputError, match="predict_many"):
+def test_what_is_not_a_picture_is_reported(use: Do) -> None:
+    with serve_app(FakeService().app()) as url, pytest.raises(InputError, match="predict_many"):
         use(url, lambda client: client.predict(iter([b"x"])))
 
 
@@ -313,7 +313,7 @@ def test_both_clients_are_made_and_asked_alike() -> None:
         assert parameters(getattr(Client, verb)) == parameters(getattr(AsyncClient, verb)), verb
 
 
-def test_without_httpx_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_httpx_the_command_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(BackendMissingError, match="httpx is not installed") as raised:
         plimsoll.Client("http://localhost")

@@ -131,7 +131,7 @@ def test_nor_is_anything_else(status: int, kind: type[ServiceError]) -> None:
     assert "\x1b" not in str(raised.value)
 
 
-def test_no_connection_is_tried_again_and_then_told() -> None:
+def test_no_connection_is_tried_again_and_then_reported() -> None:
     exchange = Turned(retries=2).exchange()
     assert [exchange.after_failure(AttemptError("refused", "unsent")) for _ in range(2)] == [0.1, 0.2]
     with pytest.raises(UnreachableError, match="refused"):

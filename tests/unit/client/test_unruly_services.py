@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, Response
 
-from helpers.asgi_servers import Standin, problem, read_request, running, silent_port
+from helpers.asgi_servers import FakeService, problem, read_request, serve_app, silent_port
 from helpers.client_calls import Do, blocking
 from plimsoll.client import AsyncClient, BusyError, Client, DeadlineError, RejectedError, ServiceError, UnreachableError
 
@@ -23,12 +23,12 @@ _ANSWER = (
 
 def test_it_comes_back_when_the_service_says(use: Do) -> None:
     """The queue is full twice; the answer comes at the third try, not before the time that the service asked for."""
-    service = Standin(
+    service = FakeService(
         before=lambda _, number: (
             problem(503 if number == 1 else 429, "the queue is full", Retry_After="0.3") if number < 3 else None
         )
     )
-    with running(service.app()) as url:
+    with serve_app(service.app()) as url:
         began = time.monotonic()
         assert use(url, lambda client: client.predict(b"xyz")).score == 3.0
         assert time.monotonic() - began >= 0.6
@@ -37,8 +37,8 @@ def test_it_comes_back_when_the_service_says(use: Do) -> None:
 
 
 def test_it_gives_up_in_time(use: Do) -> None:
-    service = Standin(before=lambda _, __: problem(503, "the queue is full", Retry_After="60"))
-    with running(service.app()) as url:
+    service = FakeService(before=lambda _, __: problem(503, "the queue is full", Retry_After="60"))
+    with serve_app(service.app()) as url:
         began = time.monotonic()
         with pytest.raises(BusyError, match="the queue is full"):
             use(url, lambda client: client.predict(b"x", timeout=50))
@@ -47,8 +47,8 @@ def test_it_gives_up_in_time(use: Do) -> None:
 
 
 def test_a_refusal_is_not_repeated(use: Do) -> None:
-    service = Standin(before=lambda _, __: problem(401, "this needs a key", "input"))
-    with running(service.app()) as url, pytest.raises(RejectedError, match="this needs a key") as raised:
+    service = FakeService(before=lambda _, __: problem(401, "this needs a key", "input"))
+    with serve_app(service.app()) as url, pytest.raises(RejectedError, match="this needs a key") as raised:
         use(url, lambda client: client.predict(b"x"))
     assert raised.value.status == 401
     assert len(service.seen) == 1
@@ -56,15 +56,15 @@ def test_a_refusal_is_not_repeated(use: Do) -> None:
 
 def test_too_large_together_is_sent_apart(use: Do) -> None:
     """The service takes less than the client thinks: what fits alone is answered, what doesn't fails alone."""
-    service = Standin(limit=1000)
-    with running(service.app()) as url:
+    service = FakeService(limit=1000)
+    with serve_app(service.app()) as url:
         results = use(url, lambda client: client.predict([bytes(800), bytes(2000), bytes(700)]))
     assert [result.answer and result.answer.score for result in results] == [800.0, None, 700.0]
     assert results[1].error.status == 413
 
 
 def test_a_slow_answer_is_given_up(use: Do) -> None:
-    with running(Standin(seconds=5.0).app()) as url, pytest.raises(DeadlineError, match=r"within 0\.2 s"):
+    with serve_app(FakeService(seconds=5.0).app()) as url, pytest.raises(DeadlineError, match=r"within 0\.2 s"):
         use(url, lambda client: client.predict(b"x", timeout=0.2))
 
 
@@ -81,7 +81,7 @@ def test_an_answer_in_drops_is_given_up(use: Do) -> None:
             await asyncio.sleep(0.05)
         await send({"type": "http.response.body", "body": b"{}"})
 
-    with running(app) as url:
+    with serve_app(app) as url:
         try:
             with pytest.raises(DeadlineError):
                 use(url, lambda client: client.predict(b"x", timeout=0.3))
@@ -169,26 +169,26 @@ def test_a_connection_closed_between_two_calls_goes_unnoticed(use: Do) -> None:
         None,
     ],
 )
-def test_an_answer_that_is_none_is_an_error(body: Any) -> None:
+def test_an_answer_that_is_invalid_is_an_error(body: Any) -> None:
     """Unknown is never an answer: too few, too many, empty or of another shape."""
-    service = Standin(before=lambda _, __: JSONResponse(body))
-    with running(service.app()) as url, Client(url) as client, pytest.raises(ServiceError):
+    service = FakeService(before=lambda _, __: JSONResponse(body))
+    with serve_app(service.app()) as url, Client(url) as client, pytest.raises(ServiceError):
         client.predict(b"x")
 
 
 def test_another_kind_of_server_is_named(use: Do) -> None:
-    service = Standin(before=lambda _, __: Response("<html>It works!</html>", media_type="text/html"))
-    with running(service.app()) as url, pytest.raises(ServiceError, match="It works!"):
+    service = FakeService(before=lambda _, __: Response("<html>It works!</html>", media_type="text/html"))
+    with serve_app(service.app()) as url, pytest.raises(ServiceError, match="It works!"):
         use(url, lambda client: client.predict(b"x"))
 
 
 def test_redirects_are_not_followed(use: Do) -> None:
     """The key would go along."""
-    service = Standin(
+    service = FakeService(
         before=lambda _, __: Response(status_code=307, headers={"location": "http://127.0.0.1:1/v1/predict"})
     )
     with (
-        running(service.app()) as url,
+        serve_app(service.app()) as url,
         pytest.raises(ServiceError, match=r"redirects to http://127\.0\.0\.1:1/v1/predict"),
     ):
         use(url, lambda client: client.predict(b"x"), key="plm_secret")

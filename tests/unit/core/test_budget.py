@@ -91,7 +91,7 @@ def test_the_bound_is_judged_and_not_the_figure() -> None:
     assert passed("snr=38") == [True]
 
 
-def test_checks_are_told_in_their_own_units() -> None:
+def test_checks_are_reported_in_their_own_units() -> None:
     flips, *_ = Budget.parse("flips=3%").verdict(EVIDENCE)
     assert (flips.name, flips.unit) == ("flips at 0.2", "%")
     assert (flips.measured, flips.limit) == pytest.approx((2.37, 3.0))

@@ -22,7 +22,7 @@ def test_a_target_is_read_and_written(text: str, full: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a:b:c:d", "onnxruntime:cpu:int3", "Onnx Runtime", "onnxruntime::int8", "../x"])
-def test_what_is_no_target_is_said(text: str) -> None:
+def test_what_is_not_a_target_is_reported(text: str) -> None:
     with pytest.raises(TargetError) as caught:
         Target.parse(text)
     assert "onnxruntime:cpu:float32" in caught.value.hint

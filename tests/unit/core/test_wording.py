@@ -76,7 +76,7 @@ def test_values_are_shown_only_where_they_may_be() -> None:
     assert "secret" in _refusal(data, values=True)
 
 
-def test_five_mistakes_are_told_and_none_of_them_is_long_or_unprintable() -> None:
+def test_five_mistakes_are_reported_and_none_of_them_is_long_or_unprintable() -> None:
     text = _refusal({"steps": [{"\x1b[2J" + "x" * 9000: 1}] * 8})
     assert text.endswith("; and 3 more")
     assert len(text) < 2000

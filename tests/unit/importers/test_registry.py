@@ -50,7 +50,7 @@ def test_a_path_means_a_kind(tmp_path: Path, there: list[str], given: str, kind:
         (["m.onnx"], "m.onnx", "needs no import"),
     ],
 )
-def test_what_can_t_be_imported_is_said_before_a_toolchain_is_made(
+def test_what_can_t_be_imported_is_reported_before_a_toolchain_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], given: str, message: str
 ) -> None:
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))

@@ -16,7 +16,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from helpers.toolchain_required import need_time, program
+from helpers.toolchain_required import program, require_time
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import REFERENCE_TARGET
@@ -70,7 +70,7 @@ def test_a_small_network_answers_as_keras_does(small: Path, tmp_path: Path, way:
 @pytest.mark.large
 @pytest.mark.parametrize("network", ["inception", "open_nsfw"])
 def test_six_ways_in_one_answer(network: str, tmp_path: Path, nsfw_model_path: Path) -> None:
-    need_time()
+    require_time()
     program(
         "tensorflow", "write_tensorflow.py", network, tmp_path, *([nsfw_model_path] if network == "open_nsfw" else [])
     )
@@ -127,7 +127,7 @@ def test_the_toolchain_asks_nothing_of_the_network(
     assert [axis.dim_param or axis.dim_value for axis in axes] == ["N", 32, 32, 3]
 
 
-def test_switches_of_training_are_set_and_told(odd: Path, tmp_path: Path) -> None:
+def test_switches_of_training_are_set_and_reported(odd: Path, tmp_path: Path) -> None:
     imported = import_model(odd / "switches.meta", tmp_path, ImportOptions(outputs=("scores",)))
     assert {"the input 'is_training' is set to False", "the input 'keep_prob' is set to 1.0"} <= set(imported.notes)
     operators = Counter(node.op_type for node in onnx.load(imported.model.path).graph.node)

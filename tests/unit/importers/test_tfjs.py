@@ -344,7 +344,7 @@ def without_node(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_node")
-def test_without_node_the_model_is_converted_and_that_is_said(tmp_path: Path) -> None:
+def test_without_node_the_model_is_converted_and_that_is_reported(tmp_path: Path) -> None:
     imported = import_model(simple(tmp_path), tmp_path / "out")
     assert imported.parity is None
     assert imported.notes == ("not compared with TensorFlow.js: Node.js is not installed",)

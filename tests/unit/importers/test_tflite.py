@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
-from helpers.toolchain_required import need
+from helpers.toolchain_required import require
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import Target
@@ -62,7 +62,7 @@ def test_options_that_have_no_meaning_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["float32", "int8", "uint8", "dynamic"])
 def test_every_precision_becomes_the_same_network_in_float32(tmp_path: Path, kind: Kind) -> None:
-    need("tensorflow")
+    require("tensorflow")
     imported = import_model(network(tmp_path / "net.tflite", kind, batch=-1), tmp_path / "out")
     assert imported.parity is not None
     assert imported.parity.holds
@@ -82,6 +82,6 @@ def test_every_precision_becomes_the_same_network_in_float32(tmp_path: Path, kin
 
 @pytest.mark.parametrize(("kind", "message"), [("custom", "custom operators Frobnicate"), ("select", "Betainc")])
 def test_operators_without_onnx_are_named(tmp_path: Path, kind: Kind, message: str) -> None:
-    need("tensorflow")
+    require("tensorflow")
     with pytest.raises(ModelError, match=message):
         import_model(network(tmp_path / "net.tflite", kind), tmp_path / "out")

@@ -17,7 +17,7 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from helpers.toolchain_required import PROGRAMS, need, need_time, program
+from helpers.toolchain_required import PROGRAMS, program, require, require_time
 from plimsoll.backends.runner import Runner
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import InputError, ModelError
@@ -164,8 +164,8 @@ def test_pickles_are_refused_by_what_they_name(odd: Path, tmp_path: Path) -> Non
 @heavy
 @pytest.mark.parametrize("name", ["resnet50", "mobilenet_v3", "unet", "yolov5n", "yolov5s", "yolov8n", "yolov8s"])
 def test_networks_that_people_train(name: str, tmp_path: Path) -> None:
-    need("torch")
-    need_time()
+    require("torch")
+    require_time()
     program("torch", "write_torch.py", tmp_path, "pt2", name)
     imported = import_model(tmp_path / name / "network.pt2", tmp_path / "out")
     check(imported, tmp_path / name)
@@ -175,7 +175,7 @@ def test_networks_that_people_train(name: str, tmp_path: Path) -> None:
 @heavy
 def test_a_live_module(tmp_path: Path) -> None:
     """Run in the toolchain's own Python, with this Plimsoll on its path: there torch is installed."""
-    need("torch")
+    require("torch")
     script = (
         "import sys; sys.path[:0] = [sys.argv[1], *sys.argv[3].split('|')]\n"
         "import torch, torch_networks\n"

@@ -88,7 +88,7 @@ def test_flips_by_hand() -> None:
     assert flipped.share == 0.5
 
 
-def test_a_score_that_is_no_number_on_one_side_has_flipped() -> None:
+def test_a_score_that_is_not_a_number_on_one_side_has_flipped() -> None:
     assert flips(np.array([0.1, 0.9, NAN, NAN]), np.array([NAN, NAN, 0.4, NAN]), 0.5).count == 3
     assert math.isnan(flips(np.zeros(0), np.zeros(0), 0.5).share)
     with pytest.raises(InputError, match="1 scores against 2"):
@@ -104,7 +104,7 @@ def test_score_drift_by_hand() -> None:
 
 
 @pytest.mark.parametrize("odd", [NAN, INF, -INF])
-def test_drift_to_what_is_no_number_is_infinite(odd: float) -> None:
+def test_deviation_to_what_is_not_a_number_is_infinite(odd: float) -> None:
     moved = score_deviation(np.array([0.1, 0.2]), np.array([0.1, odd]))
     assert (moved.maximum, moved.mean, moved.mean_upper) == (INF, INF, INF)
     same = score_deviation(np.array([0.1, odd]), np.array([0.1, odd]))
@@ -135,7 +135,7 @@ def test_spearman() -> None:
 
 
 @pytest.mark.parametrize("other", [[0.5, 0.5, 0.5], [0.1, NAN, 0.3], [0.1, INF, 0.3]])
-def test_spearman_is_not_defined_for_constants_and_what_is_no_number(other: list[float]) -> None:
+def test_spearman_is_not_defined_for_constants_and_what_is_not_a_number(other: list[float]) -> None:
     assert spearman(np.array([0.1, 0.2, 0.3]), np.array(other)) is None
     assert spearman(np.array(other), np.array([0.1, 0.2, 0.3])) is None
 

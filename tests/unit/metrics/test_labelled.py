@@ -58,7 +58,7 @@ def test_precision_is_not_defined_where_nothing_is_flagged() -> None:
 
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
-def test_a_score_that_is_no_number_has_no_auc_and_is_not_flagged(odd: float) -> None:
+def test_a_score_that_is_not_a_number_has_no_auc_and_is_not_flagged(odd: float) -> None:
     changes = by_name(
         binary(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.8, 0.2]), np.array([odd, 0.1, 0.8, 0.2]), 0.5)
     )

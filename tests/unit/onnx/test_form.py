@@ -87,7 +87,7 @@ def test_quantizing_within_a_branch_or_a_function_counts(tmp_path: Path) -> None
     assert form_of(tmp_path / "function.onnx") == "qdq"
 
 
-def test_what_does_not_fit_is_said_with_what_to_do(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_reported_with_what_to_do(tmp_path: Path) -> None:
     model = network(tmp_path / "net.onnx", form="qdq")
     with pytest.raises(
         BuildError, match=r"net\.onnx: onnxruntime:cpu:float32 needs .*; this one has QuantizeLinear"
@@ -122,7 +122,7 @@ def wrapped(field: int, content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "endless"])
-def test_what_is_no_file_or_has_no_end_is_refused(tmp_path: Path, kind: str) -> None:
+def test_what_is_not_a_file_or_has_no_end_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "m.onnx"
     if kind == "folder":
         path.mkdir()

@@ -98,7 +98,7 @@ def test_a_trained_network_is_read_with_its_spec(nsfw_model_path: Path) -> None:
     ],
     ids=["missing", "folder", "empty", "not protobuf"],
 )
-def test_what_is_no_model_is_refused_in_words(tmp_path: Path, make: Any, says: str) -> None:
+def test_what_is_not_a_model_is_refused_in_words(tmp_path: Path, make: Any, says: str) -> None:
     path = tmp_path / "m.onnx"
     make(path)
     with pytest.raises(ModelError, match=says) as caught:
@@ -182,7 +182,7 @@ def test_a_spec_for_another_network_is_refused(tmp_path: Path, contract: Spec, s
     assert hint in caught.value.hint
 
 
-def test_an_input_that_is_no_picture_is_refused(tmp_path: Path) -> None:
+def test_an_input_that_is_not_a_picture_is_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", [helper.make_node("Relu", ["x"], ["y"])], takes=("N", 2), gives=("N", 2))
     with pytest.raises(SpecError, match=r"takes float32 \[N, 2\]") as caught:
         read(path, spec(dtype="float32"))

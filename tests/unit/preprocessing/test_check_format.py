@@ -190,12 +190,12 @@ def test_scans_are_counted_in_the_picture_not_in_what_follows_it_or_its_metadata
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_the_format_is_told_by_content(kind: str) -> None:
+def test_the_format_is_recognized_by_content(kind: str) -> None:
     assert sniff(photo(kind)) == kind.lower()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"RIFF", b"<svg/>", b"%PDF-1.7", b"\0" * 64])
-def test_anything_else_is_no_format(data: bytes) -> None:
+def test_anything_else_is_not_a_format(data: bytes) -> None:
     assert sniff(data) is None
 
 

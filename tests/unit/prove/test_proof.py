@@ -45,7 +45,7 @@ def test_the_headline_states_the_sample(nsfw: ResolvedModel, photos: list[Path])
     assert proof.comparison.rank_correlation == 1.0
 
 
-def test_too_few_pictures_are_told_apart_from_a_bad_model(nsfw: ResolvedModel, photos: list[Path]) -> None:
+def test_too_few_pictures_are_distinguished_from_a_bad_model(nsfw: ResolvedModel, photos: list[Path]) -> None:
     message, hint = prove(nsfw, nsfw, photos).refusal()
     assert "flips at 0.5 22.1 % (limit 4)" in message
     assert hint == "12 pictures are too few to prove 4 %: with 0 flipped it takes 74"
@@ -80,7 +80,7 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
     assert "non-finite" in proof.refusal()[1]
 
 
-def test_pictures_that_neither_can_read_are_told_and_hold_nothing_against_the_other(
+def test_pictures_that_neither_can_read_are_reported_and_hold_nothing_against_the_other(
     tmp_path: Path, greys: list[Path], awkward: Path
 ) -> None:
     model = ResolvedModel(brightness(tmp_path / "good.onnx", classify(positive="bright")))

@@ -149,7 +149,7 @@ def test_a_callers_trace_goes_on() -> None:
         b"ff-" + TRACE.encode() + b"-" + PARENT.encode() + b"-01",
     ],
 )
-def test_a_trace_that_is_none_begins_a_new_one(header: bytes) -> None:
+def test_a_trace_that_is_invalid_begins_a_new_one(header: bytes) -> None:
     spans, _ = spans_of(headers=[(b"traceparent", header)])
     assert named(spans)["POST /v1/predict"].parent is None
 
@@ -196,7 +196,7 @@ def test_nothing_is_imported_until_then() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_opentelemetry_the_command_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opentelemetry_the_command_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(BackendMissingError) as raised:
         Tracing(TracingSettings())
@@ -206,7 +206,7 @@ def test_without_opentelemetry_the_command_is_told(monkeypatch: pytest.MonkeyPat
 @needs_sdk
 def test_spans_reach_a_collector() -> None:
     """Over HTTP, in OTLP, at the path that collectors have."""
-    from helpers.asgi_servers import running
+    from helpers.asgi_servers import serve_app
 
     received: list[tuple[str, bytes, bytes]] = []
 
@@ -221,7 +221,7 @@ def test_spans_reach_a_collector() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    with running(collector) as url:
+    with serve_app(collector) as url:
         tracing = Tracing(TracingSettings(endpoint=url, name="guardian"))
         span = tracing.begin(RequestContext(Operation("/", "native"), "POST", "/", []))
         tracing.add_pictures(span, [{"infer": 1.0}], 10**18)

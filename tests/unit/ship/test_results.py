@@ -19,7 +19,7 @@ def test_the_table_can_be_used_again(calibrators: list[str]) -> None:
     assert again.endswith("\nplimsoll ship net --images 'my photos' --force --calibration work/mse.json")
 
 
-def test_nothing_is_said_of_a_table_where_there_is_none_or_it_was_given() -> None:
+def test_nothing_is_reported_about_a_table_where_there_is_none_or_it_was_given() -> None:
     assert len(repeat_commands(SHIP, Path("out"), None)) == 2
     assert len(repeat_commands([*SHIP, "--calibration", "t.json"], Path("out"), Path("work/given.json"))) == 2
     assert repeat_commands([], Path("out"), Path("t.json")) == ("plimsoll verify out",)

@@ -79,7 +79,7 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path: Path, name: str) -> Non
         read(spec(folder, name))
 
 
-def test_what_is_no_table_of_anchors_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_table_of_anchors_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "anchors.npy"
     path = spec(tmp_path)
     with pytest.raises(SpecError, match="no such file beside the Spec"):

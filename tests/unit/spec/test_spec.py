@@ -337,7 +337,7 @@ def test_hostile_text_is_a_spec_error(text: str) -> None:
         loads(text)
 
 
-def test_files_that_are_no_specs(tmp_path: Path) -> None:
+def test_files_that_are_not_specs(tmp_path: Path) -> None:
     contents = {"binary": bytes(range(256)), "huge": b"#" * (MAX_BYTES + 1), "utf16": "name = 'a'".encode("utf-16")}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)

@@ -84,7 +84,9 @@ def test_without_npm_it_says_how_to_get_it(tarball: Path, monkeypatch: pytest.Mo
     assert "Node.js" in caught.value.hint
 
 
-def test_what_npm_says_when_it_fails_is_told(tarball: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_npm_says_when_it_fails_is_reported(
+    tarball: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "npm").write_text("#!/bin/sh\necho 'npm error code ENOTFOUND' >&2\nexit 1\n")

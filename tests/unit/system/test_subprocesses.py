@@ -77,7 +77,7 @@ def test_a_result_comes_back_and_the_log_is_kept(module: str, tmp_path: Path) ->
     ],
 )
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="signals and memory are told otherwise there")
-def test_what_ends_it_early_is_said(
+def test_what_ends_it_early_is_reported(
     module: str, tmp_path: Path, kind: str, limits: ProcessLimits, message: str
 ) -> None:
     with pytest.raises(JobError, match=message) as caught:

@@ -211,7 +211,7 @@ def test_nobody_is_left_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("ready")
-def test_an_attempt_to_reach_the_network_that_is_swallowed_is_told(
+def test_an_attempt_to_reach_the_network_that_is_swallowed_is_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "plimsoll"):
@@ -221,7 +221,7 @@ def test_an_attempt_to_reach_the_network_that_is_swallowed_is_told(
 
 @LINUX
 @pytest.mark.usefixtures("ready")
-def test_an_attempt_of_native_code_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_attempt_of_native_code_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     if not jobs._without_network():
         pytest.skip("this system lets nobody make a network namespace")
     with caplog.at_level(logging.WARNING, "plimsoll"):
@@ -301,7 +301,7 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lock: str, python: 
     monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
 
 
-def test_what_can_t_be_installed_is_said_in_the_installer_s_words(
+def test_what_can_t_be_installed_is_reported_in_the_installer_s_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted(tmp_path, monkeypatch, f"plimsoll-no-such-package==1.0 --hash=sha256:{'0' * 64}\n")

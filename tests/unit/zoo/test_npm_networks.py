@@ -65,7 +65,7 @@ def test_another_package_leaves_nothing(cache: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cache")
-def test_without_npm_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_npm_that_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     with pytest.raises(BackendMissingError) as caught:
         catalog.fetch(NAME)

@@ -16,7 +16,7 @@ import plimsoll
 from helpers import fake_triton_backend as triton
 from helpers.contract_networks import expected, network
 from helpers.small_models import HERE, TENSOR_SPEC, brightness, small_model
-from helpers.triton_server import ask, running
+from helpers.triton_server import ask, serve_repository
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import RunError
@@ -187,7 +187,7 @@ def test_triton_itself_answers_as_plimsoll_does(
         ["open_nsfw", [photos[0], str(tmp_path / "nonsense.jpg")]],
         ["open_nsfw", photos],
     ]
-    with running(tmp_path / "models", tmp_path) as address:
+    with serve_repository(tmp_path / "models", tmp_path) as address:
         first, second, bad, many = (
             json.loads(line) for line in ask("triton_ask.py", address, json.dumps(requests)).splitlines()
         )
@@ -234,7 +234,7 @@ def test_triton_itself_takes_every_kind_of_configuration(example_photos: list[Pa
         )
         in_python(tmp_path / "models", name)
     photos = [str(photo) for photo in example_photos[:3]]
-    with running(tmp_path / "models", tmp_path) as address:
+    with serve_repository(tmp_path / "models", tmp_path) as address:
         answers = [
             json.loads(line)
             for line in ask(

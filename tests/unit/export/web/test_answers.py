@@ -65,7 +65,7 @@ def test_classifications_have_pythons_rows(tmp_path: Path) -> None:
             assert actual["row"] == expected.row()
 
 
-def test_what_is_no_score_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_score_is_refused(tmp_path: Path) -> None:
     output = Classify(labels=("a", "b"))
     few, none = answers(
         [

@@ -120,7 +120,7 @@ def test_only_a_web_package_is_replaced_and_only_when_asked(tmp_path: Path) -> N
         web.package(small, FLOAT, tmp_path / "page.zip")
 
 
-def test_what_can_not_become_a_package_is_told(tmp_path: Path) -> None:
+def test_what_can_not_become_a_package_is_reported(tmp_path: Path) -> None:
     small = model(tmp_path / "m")
     with pytest.raises(ModelError, match="no Spec"):
         web.package(Model(small.path, "onnx"), FLOAT, tmp_path / "page")

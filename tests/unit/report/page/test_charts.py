@@ -234,7 +234,7 @@ def test_text_can_be_read_on_its_ground(scheme: str, text: str, ground: str) -> 
 
 @pytest.mark.parametrize("scheme", ["light", "dark", "print"])
 @pytest.mark.parametrize("mark", ["float32", "float16", "bfloat16", "int8", "dynamic", "other", "line"])
-def test_marks_can_be_told_from_paper_and_water(scheme: str, mark: str) -> None:
+def test_marks_can_be_distinguished_from_paper_and_water(scheme: str, mark: str) -> None:
     assert min(contrast(colours(scheme)[mark], colours(scheme)[ground]) for ground in ("paper", "sea")) >= 3.0
 
 

@@ -321,7 +321,7 @@ def test_one_candidate_has_a_page(ratio: float, deviation: float, limit: float |
     assert all(-10 <= number <= 1010 for number in places)
 
 
-def test_scores_that_are_no_shares_have_a_plot(example: dict[str, Any]) -> None:
+def test_scores_that_are_not_shares_have_a_plot(example: dict[str, Any]) -> None:
     scores = [{"path": "a.jpg", "reference": 12.5, "winner": -3.25}, {"path": "b.jpg", "reference": 4.0, "winner": 4.0}]
     read = rendered(copy.deepcopy(example) | {"scores": scores, "worst": scores, "thresholds": []})
     assert read.wrong == []

@@ -22,7 +22,7 @@ def test_a_rate_is_read(text: str, per_second: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "10", "10/w", "-1/s", "0/s", "nan/s", "1e9/s", "inf/s", "١/s", "10/s\n10/s", "9" * 5000 + "/s"]
 )
-def test_what_is_no_rate_is_told(text: str) -> None:
+def test_what_is_not_a_rate_is_reported(text: str) -> None:
     with pytest.raises(ValueError, match="is not a rate"):
         Rate.parse(text)
 

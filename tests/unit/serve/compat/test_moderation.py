@@ -52,7 +52,7 @@ def test_settings_say_what_other_labels_mean_and_the_like_are_added_up() -> None
     assert outcome.score == 0.2
 
 
-def test_a_model_that_calls_everything_safe_is_not_asked() -> None:
+def test_a_model_that_calls_everything_safe_is_not_used() -> None:
     with pytest.raises(RequestError, match="no label of the model means"):
         meanings(metadata("safe", "drawing"), {})
     with pytest.raises(RequestError, match="segment"):

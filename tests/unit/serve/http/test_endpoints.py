@@ -12,7 +12,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from helpers.asgi_servers import endpoint, http_app, running
+from helpers.asgi_servers import endpoint, http_app, serve_app
 from helpers.service_process import until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
@@ -57,7 +57,7 @@ def service(access: AccessSettings, cors: CorsSettings | None = None) -> Iterato
     """Serve something that the pipeline guards."""
     rows = [endpoint(Operation(path, interface, right), anything, method) for method, path, interface, right in ROUTES]
     rows += [endpoint(Operation(path.replace("/x/", "/{name}/"), "oip"), anything, "POST") for path in CONTROL]
-    with running(http_app(rows, access, cors)) as url, httpx.Client(base_url=url) as client:
+    with serve_app(http_app(rows, access, cors)) as url, httpx.Client(base_url=url) as client:
         yield client
 
 
@@ -224,7 +224,7 @@ def test_retry_after_is_rounded_up_whoever_answers(seconds: float, waits: int) -
 
     rows = [endpoint(Operation("/v1/predict", "native"), overloaded), endpoint(Operation("/v2", "oip"), overloaded)]
     rows.append(endpoint(Operation("/v1/validate", "compat"), other_shape))
-    with running(http_app(rows)) as url, httpx.Client(base_url=url) as client:
+    with serve_app(http_app(rows)) as url, httpx.Client(base_url=url) as client:
         answers = [client.get(row.path) for row in rows]
     assert [answer.headers["retry-after"] for answer in answers] == [str(waits)] * 3
     assert [answer.status_code for answer in answers] == [503, 503, 422]

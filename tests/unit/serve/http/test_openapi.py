@@ -177,7 +177,7 @@ def test_other_products_interfaces_stand_where_they_are_configured() -> None:
     assert "compat" not in {tag["name"] for tag in document_of(OFF)["tags"]}
 
 
-def test_keys_and_rates_are_told_where_they_are_asked_for(tmp_path: Path) -> None:
+def test_keys_and_rates_are_reported_where_they_are_asked_for(tmp_path: Path) -> None:
     keyed = document_of({"access": {"keys": str(tmp_path / "keys.toml")}, "compat": {"pictrs": {"error_status": 429}}})
     turned_away = {"401", "403", "429"}
     assert keyed["components"]["securitySchemes"].keys() == {"bearer", "key"}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from helpers.picture_servers import answer, certificate, here, listening
+from helpers.picture_servers import answer, certificate, local_network, serve_pictures
 from plimsoll.serve.http.urls import UrlSettings, fetch, fetch_all
 from plimsoll.serve.messages import Problem, RequestError
 
@@ -22,8 +22,10 @@ def test_a_picture_is_fetched_from_the_address_that_was_looked_up(example_photos
     data = example_photos[0].read_bytes()
 
     async def fetching() -> None:
-        async with listening(answer(data)) as server:
-            got = await fetch(f"http://media.example.org:{server.port}/a/b.jpg?x=1#part", http(server.port), here())
+        async with serve_pictures(answer(data)) as server:
+            got = await fetch(
+                f"http://media.example.org:{server.port}/a/b.jpg?x=1#part", http(server.port), local_network()
+            )
             assert got == data
             head = server.heads[0]
             assert head.startswith(b"GET /a/b.jpg?x=1 HTTP/1.1\r\n")
@@ -42,15 +44,15 @@ def test_tls_is_spoken_with_the_name_though_the_address_is_connected(
     _, stranger = certificate(tmp_path, "other.example.org")
 
     async def fetching() -> None:
-        async with listening(answer(data), server_side) as server:
+        async with serve_pictures(answer(data), server_side) as server:
             url = f"https://media.example.org:{server.port}/a.jpg"
             settings = UrlSettings(hosts=(f"*.example.org:{server.port}",))
-            assert await fetch(url, settings, here(client_side)) == data
+            assert await fetch(url, settings, local_network(client_side)) == data
             assert server.names == ["media.example.org"]
             with pytest.raises(RequestError, match="certificate is not valid"):
-                await fetch(url, settings, here(stranger))
+                await fetch(url, settings, local_network(stranger))
             with pytest.raises(RequestError, match="certificate is not valid"):
-                await fetch(url.replace("media", "evil"), settings, here(client_side))
+                await fetch(url.replace("media", "evil"), settings, local_network(client_side))
 
     asyncio.run(fetching())
 
@@ -59,14 +61,16 @@ def test_each_url_of_a_request_has_its_own_outcome_in_its_place(example_photos: 
     data = example_photos[0].read_bytes()
 
     async def fetching() -> None:
-        async with listening(answer(data)) as server:
+        async with serve_pictures(answer(data)) as server:
             good = f"http://media.example.org:{server.port}/a.jpg"
-            outcomes = await fetch_all([good, "http://elsewhere.example.org/a.jpg", good], http(server.port), here())
+            outcomes = await fetch_all(
+                [good, "http://elsewhere.example.org/a.jpg", good], http(server.port), local_network()
+            )
             assert outcomes[0] == outcomes[2] == data
             assert isinstance(outcomes[1], Problem)
             assert "may not be fetched" in outcomes[1].message
             small = await fetch_all(
-                [good, good], http(server.port, max_request_bytes=len(data) + 10, at_once=1), here()
+                [good, good], http(server.port, max_request_bytes=len(data) + 10, at_once=1), local_network()
             )
             assert small[0] == data
             assert isinstance(small[1], Problem)
@@ -95,6 +99,6 @@ def test_urls_are_off_by_default_and_nothing_is_asked() -> None:
         "ex*mple.org",
     ],
 )
-def test_what_is_no_host_is_no_setting(host: str) -> None:
+def test_what_is_not_a_host_is_not_a_setting(host: str) -> None:
     with pytest.raises(ValidationError):
         UrlSettings(hosts=(host,))
