@@ -1,7 +1,7 @@
 """Bundles: a folder or one .zip that holds a network, its Spec, and golden pictures with their answers.
 
 - `bundle`: `Bundle`, opened and checked; `write`: a bundle is written whole or not at all
-- `manifest`: `manifest.json`; `archive`: zip files and names from strangers; `tensor_file`: `.npy`, read without trust
+- `manifest`: `manifest.json`; `archive`: untrusted zip files and names; `tensor_file`: untrusted `.npy` files
 - `golden`: golden pictures, their answers, how far others may deviate from them; `verify`
 - `packing`: `pack`
 

@@ -1,7 +1,7 @@
-"""Zip archives from strangers: read within bounds, and written so that equal contents give equal bytes.
+"""Untrusted zip archives, read within limits; and zip archives written so that equal contents give equal bytes.
 
-Everything in a zip file is a claim: names, sizes, where entries lie. All claims are checked against one another before
-the first byte is inflated, and what is really inflated is counted. The archive must be one plain zip and nothing else:
+Everything in a zip file is a claim: names, sizes, offsets. All claims are checked against one another before the first
+byte is inflated, and the inflated bytes are counted. The archive must be one plain zip and nothing else:
 no bytes before, between directory and end, or after, because readers disagree about what those mean.
 """
 
@@ -24,11 +24,10 @@ from typing import BinaryIO
 from plimsoll.errors import BundleError
 
 MAX_DIRECTORY_BYTES = 8 * 2**20
-"""Python reads the central directory whole before anybody can count its entries; 10,000 of them take about 1 MB."""
+"""Python reads the whole central directory before its entries can be counted; 10,000 of them take about 1 MB."""
 
 RATIO_FROM_BYTES = 2**20
-"""The compression ratio is judged for entries larger than this: a small blank tensor may shrink by 1,000 and harms
-nobody."""
+"""Only larger entries are checked for their compression ratio: a small blank tensor may well shrink 1,000-fold."""
 
 MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
@@ -39,18 +38,18 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9�
 
 @dataclass(frozen=True)
 class Limits:
-    """How much is read of an archive, whatever it says about itself."""
+    """How much of an archive is read, whatever it declares."""
 
     total_bytes: int = 4 * 2**30
     """All files together, inflated."""
     entries: int = 10_000
     ratio: float = 200.0
-    """How often larger an entry may be inflated than stored; deflate reaches 1,032 with zeros, 3 with weights."""
+    """Largest ratio of inflated to stored size of an entry; deflate reaches 1,032 with zeros, 3 with weights."""
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise BundleError unless all names are relative, stay inside, mean the same file on every system, and exclude no
-    other.
+    """Raise BundleError unless all names are relative, stay inside, mean the same file on every system, and don't
+    collide.
 
     Names that differ only by case or by how accents are composed are one file on macOS and Windows.
     """
@@ -86,7 +85,7 @@ def _check_name(name: str) -> None:
 
 
 def _problem_of(part: str) -> str:
-    """Say what is wrong with one part of a path; empty where nothing is."""
+    """Return what is wrong with one part of a path, or an empty string."""
     if part == "":
         return "is absolute or has an empty part"
     if part in {".", ".."}:
@@ -107,14 +106,14 @@ def _shown(name: str) -> str:
 
 
 def unpack(archive: Path, folder: Path, limits: Limits) -> None:
-    """Extract a zip into an existing, empty folder; raises BundleError before anything is written for every false claim
-    that can be seen."""
+    """Extract a zip into an existing, empty folder; raises BundleError for a false claim, before anything is written
+    wherever it can be detected up front."""
     with _translated(), archive.open("rb") as stream:
         start = _directory_start(stream)
         with zipfile.ZipFile(stream) as opened:
             entries = opened.infolist()
             _check_entries(entries, limits)
-            _check_places(entries, start)
+            _check_overlaps(entries, start)
             files = [entry for entry in entries if not entry.is_dir()]
             check_names(entry.filename for entry in files)
             for entry in files:
@@ -141,7 +140,7 @@ def _translated() -> Iterator[None]:
 
 
 def _directory_start(stream: BinaryIO) -> int:
-    """Return where the central directory starts; raises BundleError where that is ambiguous, or it is too large to
+    """Return where the central directory starts; raises BundleError if that is ambiguous, or it is too large to
     read.
 
     Layouts: APPNOTE.TXT 6.3.10, sections 4.3.14 to 4.3.16.
@@ -196,7 +195,7 @@ def _problem_of_entry(entry: zipfile.ZipInfo, limits: Limits) -> str:
     return ""
 
 
-def _check_places(entries: Sequence[zipfile.ZipInfo], directory: int) -> None:
+def _check_overlaps(entries: Sequence[zipfile.ZipInfo], directory: int) -> None:
     """Refuse entries whose data overlap: how bombs inflate one kernel many times (D. Fifield, WOOT 2019)."""
     end = directory
     for entry in sorted(entries, key=lambda entry: entry.header_offset, reverse=True):

@@ -1,7 +1,7 @@
 """`Bundle`: a bundle that was opened, every file of it checked.
 
-Opening checks names, sizes, hashes, nothing missing and nothing more. That finds damage and accidents. It doesn't tell
-who made a bundle: whoever can change a file can change the manifest too.
+Opening checks that exactly the listed files exist, with their sizes and hashes. That detects damage, not forgery: whoever
+can change a file can change the manifest too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bundle:
         self.path = path
         """The folder or .zip that was opened."""
         self.folder = folder
-        """Where its files are."""
+        """The folder of its files; a temporary one for a .zip."""
         self._unpacked = unpacked
         self.manifest: Manifest = _check_files(folder)
         self.spec: Spec = _read_spec(folder, self.manifest.spec)
@@ -75,16 +75,16 @@ class Bundle:
 
     @property
     def target(self) -> Target:
-        """Where the network is meant to run."""
+        """The target that it was packed for."""
         return Target.parse(self.manifest.target)
 
     @property
     def preprocessing(self) -> Literal["reference", "fast"]:
-        """The preprocessing that it is meant to run behind."""
+        """The preprocessing that it was packed with."""
         return self.manifest.preprocessing
 
     def file(self, name: str) -> Path:
-        """Return where a file of the bundle is."""
+        """Return the path of a file by its name in the bundle."""
         return self.folder.joinpath(*name.split("/"))
 
     def tensor(self, name: str) -> NDArray[Any]:
@@ -93,7 +93,7 @@ class Bundle:
             return tensor_file.read(self.file(name))
 
     def close(self) -> None:
-        """Remove what was unpacked; twice is harmless."""
+        """Remove the unpacked files; may be called twice."""
         if self._unpacked is not None:
             self._unpacked.cleanup()
 
@@ -118,7 +118,7 @@ def errors_about(path: Path) -> Iterator[None]:
 
 
 def _check_files(folder: Path) -> Manifest:
-    """Return the manifest after checking that the folder holds what it lists, byte for byte, and nothing else."""
+    """Return the manifest after checking that the folder holds the listed files, byte for byte, and no others."""
     sizes = file_sizes(folder)
     if manifest.FILE not in sizes:
         raise BundleError(f"it has no {manifest.FILE}", "Is this a bundle? `plimsoll pack` makes one.")
@@ -128,7 +128,7 @@ def _check_files(folder: Path) -> Manifest:
     if missing:
         raise BundleError(f"missing: {_few(missing)}", "Copy or download it again.")
     if unknown:
-        raise BundleError(f"not in its manifest: {_few(unknown)}", "Remove what does not belong to the bundle.")
+        raise BundleError(f"not in its manifest: {_few(unknown)}", "Remove the files that do not belong to the bundle.")
     for name, record in content.files.items():
         if sizes[name] != record.size:
             raise BundleError(
@@ -177,16 +177,16 @@ def _few(names: list[str]) -> str:
 
 
 Content = Path | bytes | NDArray[Any]
-"""What a file of a bundle is made of: a file to copy, bytes, or a tensor."""
+"""The content of a file in a bundle: a file to copy, bytes, or a tensor."""
 
 
 def _is_zip(out: Path) -> bool:
-    """Return whether a bundle of this name is written as one zip."""
+    """Tell whether a bundle of this name is written as one zip."""
     return out.suffix.lower() == ".zip"
 
 
 def check_destination(out: Path, *, overwrite: bool) -> None:
-    """Raise BundleError where a bundle can't be written to `out`.
+    """Raise BundleError if a bundle can't be written to `out`.
 
     Only a bundle is ever overwritten: a mistyped folder of photos must not vanish.
     """
@@ -205,7 +205,7 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
 
 
 def _is_bundle(folder: Path) -> bool:
-    """Return whether a folder holds the files of a bundle and none of anybody else's."""
+    """Tell whether a folder holds the files of a bundle and no others."""
     try:
         return file_sizes(folder).keys() <= {manifest.FILE, *manifest.read(folder).files}
     except (OSError, BundleError):

@@ -1,4 +1,4 @@
-"""Golden pictures: what the network answered to them where the bundle was packed, and what it answers here."""
+"""Golden pictures: packed into a bundle with the network's answers, and verified by comparing the answers here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ sums that saturate made it 0.034 to 0.065, which has to be caught."""
 
 @dataclass(frozen=True)
 class GoldenPicture:
-    """A picture file that comes into a bundle."""
+    """A picture file to pack."""
 
     name: str
     data: bytes
@@ -73,7 +73,7 @@ class GoldenAnswer:
 
 @dataclass(frozen=True)
 class Difference:
-    """A measured difference and where it was; NaN where there could be none, and `where` says why."""
+    """A measured difference and where it occurred; NaN if it could not be measured, and `where` says why."""
 
     value: float
     where: str
@@ -120,7 +120,7 @@ def golden_pictures(images: Sequence[Path], step: Decode) -> Iterator[GoldenPict
 
 
 def golden_answer(picture: GoldenPicture, preprocessor: Preprocessor, runner: Runner) -> GoldenAnswer:
-    """Return what a picture becomes and what the network answers to it, here."""
+    """Return a picture's tensor and the network's answer, computed here."""
     try:
         tensor = preprocessor(picture.data)
     except ImageError as error:
@@ -132,13 +132,13 @@ def golden_answer(picture: GoldenPicture, preprocessor: Preprocessor, runner: Ru
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise CheckError(
                 f"golden picture {picture.name}: the output '{name}' has values that are NaN or infinite",
-                "A bundle could prove nothing with them.",
+                "A bundle with such values could not be verified.",
             )
     return GoldenAnswer(tensor, outputs)
 
 
 def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Content]) -> GoldenVector:
-    """Put a picture and its tensors among the contents, under a name that no other has."""
+    """Add a picture and its tensors to the contents, under an unused name."""
     plain = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(picture.name).stem)[:60].strip("_") or "picture"
     taken = {name.lower() for name in contents}
     candidates = (plain, *(f"{plain}-{number}" for number in range(2, MAX_PICTURES + 2)))
@@ -157,14 +157,14 @@ def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Cont
 
 
 def tolerance_for(spec: Input, target: Target) -> Tolerance:
-    """Return the tolerances that a new bundle states."""
+    """Return the tolerances for a new bundle."""
     input_max, input_mean = _INPUT_THROUGH_JPEG if any(isinstance(step, Jpeg) for step in spec.steps) else _INPUT
     network = _NETWORK.get(target.precision, _NETWORK_QUANTIZED)
     return Tolerance(input_max=input_max, input_mean=input_mean, network=network, end_to_end=max(network, _END_TO_END))
 
 
 def level(spec: Input) -> float:
-    """Return what one level of an 8-bit picture is in the tensor's unit; with a std a channel, where it is the most."""
+    """Return the size of one level of an 8-bit picture in the tensor's unit; with one std per channel, the largest."""
     size = 1.0
     for step in spec.steps:
         if isinstance(step, Scale):
@@ -175,7 +175,7 @@ def level(spec: Input) -> float:
 
 
 def compare(golden: GoldenAnswer, picture: Path, preprocessor: Preprocessor, runner: Runner) -> PictureDifferences:
-    """Compute a golden picture's tensor and outputs here and return how far they lie from the stored ones."""
+    """Compute a golden picture's tensor and outputs here and return how far they are from the stored ones."""
     name = picture.name
     network = _outputs(golden, golden.tensor, runner, name)
     try:
@@ -191,7 +191,7 @@ def compare(golden: GoldenAnswer, picture: Path, preprocessor: Preprocessor, run
 
 
 def _outputs(golden: GoldenAnswer, tensor: NDArray[Any], runner: Runner, name: str) -> Difference:
-    """Run a tensor and return the largest difference of any output, as a share of its largest value where that is above
+    """Run a tensor and return the largest difference of any output, as a share of its largest value if that is above
     1."""
     try:
         outputs = runner.infer(tensor[np.newaxis])
@@ -215,12 +215,12 @@ def _outputs(golden: GoldenAnswer, tensor: NDArray[Any], runner: Runner, name: s
 
 
 def _usable(measured: TensorDeviation, stored: NDArray[Any], value: float) -> float:
-    """Return NaN where the stored tensor is itself not finite: equal NaN prove nothing."""
+    """Return the value, or NaN if the stored tensor is not finite itself: equal NaNs prove nothing."""
     return value if measured.finite and np.isfinite(stored.astype(np.float64)).all() else math.nan
 
 
 def worst(differences: Iterable[Difference]) -> Difference:
-    """Return the first difference that is NaN or infinite, else the largest; NaN where there is none."""
+    """Return the first difference that is NaN or infinite, else the largest; NaN if there is none."""
     largest = Difference(math.nan, "nothing was compared")
     for difference in differences:
         if not math.isfinite(difference.value):
@@ -246,18 +246,18 @@ def checks_of(pictures: Sequence[PictureDifferences], tolerance: Tolerance) -> t
 
 
 PROOF = "report/report.json"
-"""Where the report of a shipped bundle lies."""
+"""The report in a shipped bundle."""
 
 
 def verify(bundle: Bundle) -> Report:
-    """Run the golden pictures on this machine and compare with what was stored; opening has checked the hashes already.
+    """Run the golden pictures on this machine and compare with the stored tensors; opening has checked the hashes.
 
     Four checks: preprocessing (worst and mean difference, in picture levels of 255), the network (on the stored
     tensors), and the whole way (pictures to outputs). NaN, infinity, another shape or a picture that is refused here
     fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and
     what was proven there.
 
-    Raises BackendMissingError or BuildError where the bundle can't run here at all, BundleError for a damaged tensor,
+    Raises BackendMissingError or BuildError if the bundle can't run here at all, BundleError for a damaged tensor,
     ModelError or SpecError where network and Spec don't fit.
     """
     preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing)
@@ -274,19 +274,19 @@ def verify(bundle: Bundle) -> Report:
         subject=f"{bundle.name} on {bundle.target} with {bundle.preprocessing} preprocessing",
         environment=here,
         checks=checks_of(differences, bundle.manifest.tolerance),
-        measurements={**measurements, **_proven(bundle), **_same_machine(bundle.manifest.environment, here)},
+        measurements={**measurements, **_proof(bundle), **_machine_differences(bundle.manifest.environment, here)},
     )
 
 
 ROUNDING = ("architecture", "instruction_sets", "versions")
-"""What changes how networks are computed: where these are the same, most kernels round alike and a proof carries over.
+"""What changes how networks are computed: if these are the same, most kernels round alike and a proof carries over.
 """
 SPEED = ("processor", "cores", "system", "python")
-"""What changes how fast that is."""
+"""What changes the speed."""
 
 
-def _proven(bundle: Bundle) -> dict[str, str]:
-    """Return what the report in a shipped bundle is about and what it showed; nothing if it has none."""
+def _proof(bundle: Bundle) -> dict[str, str]:
+    """Summarize the report in a shipped bundle; empty if it has none."""
     if PROOF not in bundle.manifest.files:
         return {}
     try:
@@ -300,9 +300,8 @@ def _proven(bundle: Bundle) -> dict[str, str]:
     return {"proof": f"{report.kind} of {report.subject}: {outcome}"}
 
 
-def _same_machine(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
-    """Say for each fact about the machine whether it is the same here as where the bundle was packed, and of all
-    together first."""
+def _machine_differences(packed: Mapping[str, Any], here: Mapping[str, Any]) -> dict[str, str]:
+    """Compare each fact about this machine with the one where the bundle was packed; the first entry is the summary."""
     facts = {fact.replace("_", " "): _difference(packed.get(fact), here.get(fact)) for fact in (*ROUNDING, *SPEED)}
     other = [name for name, same in facts.items() if same != "yes"]
     return {

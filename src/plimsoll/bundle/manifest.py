@@ -34,17 +34,17 @@ class FileRecord(_Part):
 
 
 class ModelFiles(_Part):
-    """Where the network is."""
+    """The network's files."""
 
     path: str
     """The main file."""
     format: Name
     files: tuple[str, ...] = ()
-    """Further files that belong to it, in the main file's folder or below."""
+    """Its other files, in the main file's folder or below."""
 
 
 class GoldenVector(_Part):
-    """A picture, the tensor that it became, and what the network answered, where the bundle was packed."""
+    """A picture, its tensor, and the network's answer where the bundle was packed."""
 
     picture: str
     tensor: str
@@ -61,10 +61,10 @@ class Tolerance(_Part):
     input_mean: _Limit
     """Mean difference of an input tensor, in the same levels."""
     network: _Limit
-    """Largest difference of an output for the stored tensor, as a share of the output's largest value where that is
+    """Largest difference of an output for the stored tensor, as a share of the output's largest value if that is
     above 1."""
     end_to_end: _Limit
-    """The same for the whole way from the picture."""
+    """The same, from the picture to the output."""
 
 
 class Manifest(_Part):
@@ -79,7 +79,7 @@ class Manifest(_Part):
     target: str
     """`runtime:device:precision`"""
     preprocessing: Literal["reference", "fast"] = "reference"
-    """The preprocessing behind the golden tensors, and the one to answer with."""
+    """The preprocessing of the golden tensors, and the one to run with."""
     model: ModelFiles
     spec: str = "spec.toml"
     golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]
@@ -106,7 +106,7 @@ class Manifest(_Part):
         return (self.spec, self.model.path, *self.model.files, *golden)
 
     def check(self) -> None:
-        """Raise BundleError unless all names are safe, all that are used are listed, and the model's lie together."""
+        """Raise BundleError unless all names are safe, all used files are listed, and the model's are in one folder."""
         check_names((FILE, *self.files))
         for name in self.used_files:
             if name not in self.files:
@@ -126,14 +126,14 @@ def read(folder: Path) -> Manifest:
     except ValueError as error:
         raise BundleError(f"{FILE}: not valid JSON: {error}") from error
     try:
-        manifest = Manifest.model_validate(_of_this_version(content))
+        manifest = Manifest.model_validate(_upgraded(content))
     except ValidationError as error:
         raise BundleError(f"{FILE}: {explain(error)}") from error
     manifest.check()
     return manifest
 
 
-def _of_this_version(content: Any) -> dict[str, Any]:
+def _upgraded(content: Any) -> dict[str, Any]:
     """Return a manifest's content in the keys of this version; raises BundleError for a version that can't be read."""
     if not isinstance(content, dict) or content.get("format") != "plimsoll-bundle":
         raise BundleError(f'{FILE}: not the manifest of a bundle; expected "format": "plimsoll-bundle"')

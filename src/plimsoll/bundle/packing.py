@@ -25,7 +25,7 @@ from plimsoll.spec import files as spec_files
 _SPEC = "spec.toml"
 
 
-def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be said about it
+def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     model: Model,
     target: Target,
     out: Path,
@@ -38,12 +38,12 @@ def pack(  # noqa: PLR0913 - the three that say what is packed, and what may be 
 ) -> Path:
     """Write a bundle of the model, its Spec, and what it answers here to golden pictures; returns `out`.
 
-    `out` becomes one zip where it ends in .zip, else a folder. `images` (at most 16) replace the golden pictures that
-    Plimsoll brings along; they become part of the bundle, metadata and all. `origin` says where the network is from.
+    `out` becomes one zip if it ends in .zip, else a folder. `images` (at most 16) replace Plimsoll's golden pictures; they
+    become part of the bundle, metadata included. `origin` says where the network is from.
     `extras` are further files, by their names in the bundle: a proof, a report.
 
     Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError
-    where `out` exists (unless `force`) or can't be written, CheckError where the network answers NaN or infinity, and
+    where `out` exists (unless `force`) or can't be written, CheckError if the network answers NaN or infinity, and
     what `Runner` raises.
     """
     spec = model.contract()
@@ -83,8 +83,8 @@ def _described(model: Model) -> ModelFiles:
 
 
 def _model_files(model: Model) -> dict[str, Path]:
-    """Return the model's files by their names in the bundle, the main one first; they keep their places beside one
-    another."""
+    """Return the model's files by their names in the bundle, the main one first; their relative positions
+    are preserved."""
     folder = model.path.parent
     try:
         return {f"model/{file.relative_to(folder).as_posix()}": file for file in (model.path, *model.files)}

@@ -1,7 +1,7 @@
-"""One tensor in one `.npy` file, the plainest form there is, read without trusting it.
+"""One tensor in one `.npy` file, read without trusting it.
 
-`numpy.load` parses the header as Python and can unpickle. Here the header must be, letter by letter, what `numpy.save`
-writes for an array of plain numbers; its size must be that of the file; only then is memory taken.
+`numpy.load` parses the header as Python and can unpickle. Here the header must be exactly what `numpy.save` writes for
+an array of plain numbers, and its size that of the file, before memory is allocated.
 Format: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
@@ -22,7 +22,7 @@ from plimsoll.errors import BundleError
 MAX_HEADER_BYTES = 10_000
 MAX_DIMENSIONS = 32
 DTYPES = frozenset({"|b1", "|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f2", "<f4", "<f8"})
-"""NumPy's names of the types that are stored: numbers and truth values, little-endian."""
+"""NumPy's names of the stored dtypes: numbers and booleans, little-endian."""
 
 _HEADER = re.compile(
     r"\{'descr': '([^']{1,8})', 'fortran_order': False, 'shape': \((|[0-9]+,|[0-9]+(?:, [0-9]+)+)\), \} *\n"
@@ -50,7 +50,7 @@ def read(path: Path) -> NDArray[Any]:
                 raise BundleError(f"its header says {claimed:,} bytes of values, the file has {present:,}")
             return np.frombuffer(stream.read(claimed), dtype).reshape(shape)
     except BundleError as error:
-        raise BundleError(f"{path.name}: not a tensor that is read here: {error.message}", error.hint) from error
+        raise BundleError(f"{path.name}: unsupported tensor file: {error.message}", error.hint) from error
     except (OSError, ValueError, MemoryError) as error:
         raise BundleError(f"{path.name}: can't read the tensor: {error}") from error
 

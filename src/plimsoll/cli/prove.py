@@ -75,7 +75,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         Path | None, typer.Option("--spec-b", metavar="FILE", help="The Spec of B, a bare model file.")
     ] = None,
 ) -> None:
-    """Prove that B answers as A does on your pictures, and say which stage differs where it doesn't.
+    """Prove that B answers as A does on your pictures, and say which stage differs if it doesn't.
 
     Exits with code 1 if the budget is exceeded.
     """

@@ -1,4 +1,4 @@
-"""The nouns that everything else is made of.
+"""What every other room builds on: models, targets, budgets, and how errors and text are worded.
 
 - `model`: `Model`, `TensorInfo`; `target`: `Target`; `budget`: `Budget`, `Check`
 - `fit`: whether a Spec fits a network

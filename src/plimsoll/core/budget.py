@@ -27,8 +27,8 @@ Figure = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum":
 class Check(BaseModel):
     """A measured figure against its limit.
 
-    Whether it passed follows from the figures and can't be claimed otherwise: NaN never passes, nor does any figure
-    against a limit that is itself not finite.
+    `passed` follows from the figures and can't be set: NaN never passes, nor does any figure against a limit that is
+    not finite.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
@@ -37,15 +37,15 @@ class Check(BaseModel):
     measured: Figure
     limit: Figure
     bound: Literal["at_most", "at_least"] = "at_most"
-    """Whether the limit is the most or the least that passes; the limit itself passes."""
+    """Whether the limit is an upper or a lower one; the limit itself passes."""
     unit: str = ""
     detail: str = ""
-    """What a reader needs beside the figure: where the worst case was, or why there is no figure."""
+    """Where the worst case was, or why there is no figure."""
 
     @model_validator(mode="wrap")
     @classmethod
-    def _as_stated(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Accept the `passed` of a written report only where it is what the figures say."""
+    def _verify_passed(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Accept the `passed` of a stored report only if it follows from the figures."""
         if not isinstance(data, dict) or "passed" not in data:
             return handler(data)
         check = handler({key: value for key, value in data.items() if key != "passed"})
@@ -88,17 +88,17 @@ _EXAMPLE = "For example deviation=0.01, flips=0.5%, top1=-0.5%, auc=-0.01, snr=3
 
 @dataclass(frozen=True)
 class BoundedFigure:
-    """A measured figure with the bound that a budget is judged by; NaN where there is none, and `detail` says why."""
+    """A measured figure with the bound that a budget is judged by; NaN if it can't be computed; `detail` says why."""
 
     name: str
-    """In words, with what a reader needs to tell it from its like: `flips at 0.8`."""
+    """In words, and unique: `flips at 0.8`."""
     value: float
     bound: float
     detail: str = ""
 
 
 Evidence = Mapping[str, Sequence[BoundedFigure]]
-"""Metric → its figures: flips has one a threshold."""
+"""Metric → its figures: flips has one for each threshold."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Limit:
 
 
 def limit_kind(metric: str) -> LimitKind | None:
-    """Return what kind of limit a metric has; None for one that doesn't exist."""
+    """Return what kind of limit a metric has; None for an unknown metric."""
     entry = METRICS.get("top1" if _TOP.fullmatch(metric) else metric)
     return entry[0] if entry is not None else None
 
@@ -181,7 +181,7 @@ class Budget:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The metrics that it limits, in order."""
+        """The limited metrics, in order."""
         return tuple(limit.metric for limit in self.limits)
 
     def verdict(self, evidence: Evidence) -> tuple[Check, ...]:
@@ -192,15 +192,12 @@ class Budget:
         return tuple(
             _check(limit, figure)
             for limit in self.limits
-            for figure in evidence.get(limit.metric) or (_unmeasured(limit.metric),)
+            for figure in evidence.get(limit.metric)
+            or [BoundedFigure(limit.metric, math.nan, math.nan, "not measured")]
         )
 
     def __str__(self) -> str:
         return " ".join(map(str, self.limits))
-
-
-def _unmeasured(metric: str) -> BoundedFigure:
-    return BoundedFigure(metric, math.nan, math.nan, "not measured")
 
 
 def _check(limit: Limit, figure: BoundedFigure) -> Check:

@@ -13,7 +13,7 @@ _EXPECTED = "a number and one of ms, s, m, h, d, for example 500ms, 30s or 2m"
 
 
 def parse(text: str, *, plain_number: bool = False) -> float:
-    """Return the seconds of a duration; with `plain_number`, a number without a unit is seconds. A 0
+    """Return the seconds of a duration; with `plain_number`, a number without a unit is in seconds. 0
     needs no unit.
 
     Raises InputError.
@@ -45,7 +45,7 @@ def describe(seconds: float) -> str:
 
 
 class _FromText:
-    """Has pydantic read text with `parse` before a field's own limits apply, without importing pydantic here."""
+    """Makes pydantic read text with `parse` before it checks a field's limits, without importing pydantic here."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema

@@ -1,5 +1,5 @@
-"""Whether a Spec fits a network, and which input takes the picture: asked of what a network of any format says that it
-takes and gives."""
+"""Whether a Spec fits a network, and which input takes the picture: by the inputs and outputs of a network of any
+format."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def describe(dtype: str, shape: Shape | None) -> str:
 
 
 def takes_picture(spec: Spec | None, name: str, inputs: int) -> bool:
-    """Tell whether an input, of so many, takes the picture: the one that the Spec names, or the only one."""
+    """Tell whether an input takes the picture: the one that the Spec names, or the only one of `inputs`."""
     return spec is not None and (inputs == 1 or name == spec.input.tensor)
 
 
 def picture_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError, which calls the network `network`."""
-    return _chosen(spec, spec.input.tensor, inputs, network, "input")
+    return _select(spec, spec.input.tensor, inputs, network, "input")
 
 
 def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
@@ -62,21 +62,21 @@ def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
 
 
 def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], network: str) -> None:
-    """Raise SpecError where the Spec's tensors, size, dtype or number of labels are not those of `network`."""
+    """Raise SpecError if the Spec's tensors, size, dtype or number of labels are not those of `network`."""
     _check_input(spec, picture_input(spec, inputs, network), network)
     output = spec.output
     if isinstance(output, (Detect, Tensors)):
         for name in output.tensors:
-            _chosen(spec, name, outputs, network, "output")
+            _select(spec, name, outputs, network, "output")
         return
-    answer = _chosen(spec, output.tensor, outputs, network, "output")
+    answer = _select(spec, output.tensor, outputs, network, "output")
     if isinstance(output, Landmarks) and output.presence is not None:
-        _chosen(spec, output.presence, outputs, network, "output")
+        _select(spec, output.presence, outputs, network, "output")
     if isinstance(output, Classify):
         _check_labels(spec, output, answer, network)
 
 
-def _chosen(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, side: str) -> _T:
+def _select(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, side: str) -> _T:
     where = f"{network} and the Spec '{spec.name}'"
     names = ", ".join(repr(tensor.name) for tensor in tensors) or "none"
     if name is None and len(tensors) != 1:
@@ -108,7 +108,7 @@ def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
 
 
 def _remedy(produced: tuple[int | None, ...], layout: str, shape: Shape | None) -> str:
-    """Say which step would make the Spec fit, where one would."""
+    """Name the step that would make the Spec fit, if there is one."""
     if shape is None or len(shape) != 4:
         return PICTURES
     height_first = layout == "NHWC"
@@ -119,7 +119,7 @@ def _remedy(produced: tuple[int | None, ...], layout: str, shape: Shape | None) 
 
 
 def _agree(produced: tuple[int | None, ...], expected: Shape) -> bool:
-    """Tell whether sizes are equal wherever both are known."""
+    """Tell whether all sizes known on both sides are equal."""
     return all(
         size is None or not isinstance(needed, int) or size == needed
         for size, needed in zip(produced, expected, strict=True)

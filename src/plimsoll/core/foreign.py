@@ -1,4 +1,4 @@
-"""Foreign code: imported when it is used, and whatever it raises translated once."""
+"""Optional libraries: imported on use, their exceptions translated into Plimsoll's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def require(module: str, install: str) -> ModuleType:
     """Import a runtime at the moment of its use, with telemetry off; raises BackendMissingError with the command that
     installs it.
 
-    A runtime that is installed but can't be loaded (a missing system library) has an error of its own.
+    The message tells a runtime that is not installed from one that can't be loaded (a missing system library).
     """
     os.environ.update(host.TELEMETRY_OFF)
     try:
@@ -32,7 +32,7 @@ def require(module: str, install: str) -> ModuleType:
 
 @contextmanager
 def translate(failure: type[BackendError], doing: str) -> Iterator[None]:
-    """Turn whatever a runtime raises into `failure`, once, with its cause kept and its first line quoted."""
+    """Turn whatever a runtime raises into `failure`, chained, with its text on one line."""
     try:
         yield
     except PlimsollError:

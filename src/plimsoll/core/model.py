@@ -22,7 +22,7 @@ from plimsoll.system import files
 Tensors = dict[str, NDArray[Any]]
 
 INCOMPLETE = "Was it copied completely, with the files that belong to it?"
-"""The hint for a damaged model file."""
+"""Hint for a damaged model file."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Model:
     format: str
     """`onnx`, `tflite`, … : which reader understands it."""
     spec: Spec | None = None
-    """The contract; None for a bare network that is only inspected or fed tensors."""
+    """None for a bare network that is only inspected or fed tensors."""
     parent: Model | None = None
-    """What this was made from."""
+    """The model that this one was converted from."""
     files: tuple[Path, ...] = ()
-    """Further files that belong to it (external weights), in the main file's folder or below."""
+    """Its other files (external weights), in the main file's folder or below."""
 
     @property
     def name(self) -> str:
@@ -59,11 +59,10 @@ class Model:
         return digest.hexdigest()
 
     def contract(self) -> Spec:
-        """Return the Spec; raises ModelError where there is none."""
+        """Return the Spec; raises ModelError if there is none."""
         if self.spec is None:
             raise ModelError(
-                f"{self.path}: this network has no Spec, so nobody knows which input steps it needs or what its outputs"
-                " mean",
+                f"{self.path}: it has no Spec, which says how pictures become its input and what its outputs mean",
                 "Give one with --spec FILE (in Python: spec=...); `plimsoll spec show open_nsfw` prints an example.",
             )
         return self.spec
@@ -75,7 +74,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int | None, ...]
-    """`None` where the size is free, as the batch axis mostly is."""
+    """`None` where the size is free, as the batch axis usually is."""
     dtype: str
     """NumPy's name, for example float32."""
 
@@ -92,7 +91,7 @@ class ModelFormat(ABC):
         """Tell whether a path is of this format, by a quick look: a file by its suffix, a folder or a prefix by its
         contents.
 
-        Two formats with one suffix look into the file. `path` may not exist where the format has no file of that very
+        Formats that share a suffix look into the file. `path` need not exist if the format has no file of exactly that
         name (a TensorFlow checkpoint's prefix).
         """
         return path.suffix.lower() in self.suffixes and path.is_file()
@@ -103,11 +102,11 @@ class Reader(ModelFormat):
 
     @abstractmethod
     def read(self, path: Path, spec: Spec | None = None) -> Model:
-        """Check the file and those that belong to it, and return the Model; raises ModelError. Runs nothing in it."""
+        """Check the file and its external files, and return the Model; raises ModelError. Runs no code of the model."""
 
 
 def model_file_size(path: Path, limit: int | None = None) -> int:
-    """Return the size of a model file; raises ModelError where it is missing, a link, empty or larger than `limit`."""
+    """Return the size of a model file; raises ModelError if it is missing, a link, empty or larger than `limit`."""
     try:
         status = path.lstat()
     except OSError as error:

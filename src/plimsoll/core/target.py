@@ -9,7 +9,7 @@ from typing import Self
 from plimsoll.errors import TargetError
 
 PRECISIONS = ("float32", "float16", "bfloat16", "int8", "dynamic", "int8_weights", "int16x8", "fp8")
-"""The precisions that Plimsoll knows. `dynamic`: int8 weights, activations quantized as they come."""
+"""`dynamic`: int8 weights, activations quantized at run time."""
 
 _WORD = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -40,7 +40,7 @@ class Target:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read `runtime[:device[:precision]]`; device is `cpu` and precision `float32` where they are left out."""
+        """Read `runtime[:device[:precision]]`; device is `cpu` and precision `float32` if they are left out."""
         parts = text.strip().split(":")
         if not 1 <= len(parts) <= 3 or not all(parts):
             raise TargetError(f"'{text}' is not a target: expected runtime:device:precision", _EXAMPLE)
@@ -53,4 +53,4 @@ class Target:
 _EXAMPLE = "For example onnxruntime:cpu:float32."
 
 REFERENCE_TARGET = Target("onnxruntime", "cpu", "float32")
-"""What every other target is compared with, and what a bare ONNX file runs on where no target is given."""
+"""What every other target is compared with, and where a bare ONNX file runs by default."""

@@ -1,4 +1,4 @@
-"""Text that strangers chose, made safe to print, and pydantic's errors in words."""
+"""Untrusted text made safe to print, and pydantic's errors in words."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, limit: int | None = None, *, keep: str = "", replacement: str = "?") -> str:
-    """Return text that a terminal, a log or a page can't take for anything but text.
+    """Return text that no terminal, log or page can mistake for control codes or markup.
 
     Control and format characters (among them those that turn the writing direction), lone surrogates and line breaks
-    become `replacement`, but for those in `keep`. What is longer than `limit` ends in " …".
+    become `replacement`, except those in `keep`. Text longer than `limit` is cut and ends in " …".
     """
     short = text if limit is None or len(text) <= limit else text[:limit] + " …"
     if short.isprintable():
@@ -37,10 +37,10 @@ def explain(
     values: bool = False,
     locate: Callable[[tuple[str | int, ...]], str] | None = None,
 ) -> str:
-    """Say in one line what pydantic refuses: the first five mistakes, each with its key (or `whole`).
+    """Describe in one line what pydantic refuses: the first five mistakes, each with its key (or `whole`).
 
-    `values` shows the refused values too: not for a file in which somebody may have pasted a secret. `locate` writes
-    where a mistake is; by default `location` does.
+    `values` also shows the refused values; leave it off for files that may contain a secret. `locate` formats the
+    location of a mistake; default `location`.
     """
     items = error.errors(include_url=False)
     where = locate or location
@@ -50,7 +50,7 @@ def explain(
 
 
 def explain_item(item: Any, *, values: bool) -> str:
-    """Say what one of pydantic's mistakes is: what was found, where `values` allows that, and what is allowed."""
+    """Describe one of pydantic's mistakes: what was found (only with `values`), and what is allowed."""
     kind, context = item["type"], item.get("ctx", {})
     seen = f"found {shown(item['input'])}, " if values else ""
     if kind == "extra_forbidden":
@@ -66,7 +66,7 @@ def explain_item(item: Any, *, values: bool) -> str:
 
 
 def location(parts: Iterable[str | int]) -> str:
-    """Write a place in nested data as `input.steps[2].width`."""
+    """Format a location in nested data as `input.steps[2].width`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
@@ -82,7 +82,7 @@ def shown(value: Any) -> str:
 
 
 def _beginning(value: Any, depth: int = 3) -> Any:
-    """Return as much of a value as 60 characters can show: writing all of what a stranger sent may take seconds."""
+    """Return as much of a value as 60 characters can show: formatting all of untrusted input may take seconds."""
     if isinstance(value, str):
         return value[:60]
     if isinstance(value, (list, tuple)):
@@ -93,5 +93,5 @@ def _beginning(value: Any, depth: int = 3) -> Any:
 
 
 def unknown(noun: str, value: str, choices: Iterable[str]) -> str:
-    """Say that a name is not among its choices: "unknown calibrator 'magic'; choose from minmax, entropy"."""
+    """Return the message for an unknown name: "unknown calibrator 'magic'; choose from minmax, entropy"."""
     return f"unknown {noun} '{printable(value, 60)}'; choose from {', '.join(choices)}"

@@ -98,7 +98,7 @@ class Converter(ModelFormat):
         """Write the network as ONNX into `folder` (and nowhere else, except `options.keep`), in inference mode, and
         let the framework answer a probe.
 
-        Inputs and outputs keep the source's names and layouts. The batch is free where the source allows it. The source
+        Inputs and outputs keep the source's names and layouts. The batch is free if the source allows it. The source
         is not modified. Raises ModelError for the file, InputError for options that don't fit it (naming the choices),
         BackendMissingError or BuildError for the framework.
         """

@@ -76,7 +76,7 @@ class ImportedModel:
     source: str
     """The format that it was converted from."""
     parity: Parity | None
-    """None where the framework can't run here; a note says why."""
+    """None if the framework can't run here; a note says why."""
     notes: tuple[str, ...]
 
 
@@ -85,8 +85,8 @@ def import_model(
 ) -> ImportedModel:
     """Convert a model file or folder of any known format to ONNX in `folder`.
 
-    Raises ModelError or InputError for what was given, BackendMissingError or BuildError where the conversion fails,
-    and CheckError where the ONNX network's answers differ from the framework's: don't use such a file.
+    Raises ModelError or InputError for what was given, BackendMissingError or BuildError if the conversion fails,
+    and CheckError if the ONNX network's answers differ from the framework's: don't use such a file.
     """
     kind = importers.converter_for(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,9 @@ def from_torch(
     """Convert a PyTorch module of this process to ONNX, in evaluation mode, with the PyTorch that is installed here.
 
     `example` is what forward takes, with the batch as its first axis; its dtypes and sizes matter, its values don't.
-    The batch stays free where the network allows it, or is fixed to `batch`. Without `folder`, the file is deleted when
+    The batch stays free if the network allows it, or is fixed to `batch`. Without `folder`, the file is deleted when
     this process ends.
-    Raises as `import_model`, and BackendMissingError where torch or onnxscript is not installed.
+    Raises as `import_model`, and BackendMissingError if torch or onnxscript is not installed.
 
     >>> import plimsoll
     >>> imported = plimsoll.from_torch(network, torch.zeros(1, 3, 224, 224))  # doctest: +SKIP
@@ -135,7 +135,7 @@ def finish(source: str, conversion: Conversion, spec: Spec | None = None) -> Imp
 
 
 def compare(model: Model, probe: Probe) -> Parity:
-    """Answer a probe with ONNX Runtime and compare; raises CheckError where an output is missing or has another
+    """Answer a probe with ONNX Runtime and compare; raises CheckError if an output is missing or has another
     shape."""
     with Runner.open(model, REFERENCE_TARGET) as runner:
         answers = runner.run(probe.feeds)

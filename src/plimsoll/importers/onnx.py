@@ -19,7 +19,7 @@ class Onnx(Reader):
     def read(self, path: Path, spec: Spec | None = None) -> Model:
         """Check the file, its external weights and whether the Spec fits, and return the Model.
 
-        Raises ModelError for the file, SpecError where the Spec is for another network. Runs nothing in the file.
+        Raises ModelError for the file, SpecError if the Spec is for another network. Runs nothing in the file.
         """
         file = load.read(path)
         if spec is not None:

@@ -85,7 +85,7 @@ def reread(model: Model) -> Model:
 
 
 def converter_for(path: Path) -> Converter:
-    """Return the converter for a model file or folder; raises ModelError where there is none or none is needed."""
+    """Return the converter for a model file or folder; raises ModelError if there is none or none is needed."""
     for model_format in _own_formats():
         if isinstance(model_format, Converter) and model_format.recognises(path):  # Before a reader of the same file.
             return model_format

@@ -167,7 +167,7 @@ class Weights:
         self._left = {name for name in self.tensors if not name.endswith(_NOT_READ)}
 
     def take(self, name: str, *shape: int) -> NDArray[Any]:
-        """Return a tensor; -1 is a size to infer. Raises ModelError where it is missing or of another size."""
+        """Return a tensor; -1 is a size to infer. Raises ModelError if it is missing or of another size."""
         values = self.tensors.get(name)
         if values is None:
             raise ModelError(

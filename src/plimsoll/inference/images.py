@@ -53,7 +53,7 @@ def no_pictures(paths: Sequence[str]) -> InputError:
 
 
 def count_images(paths: Iterable[str]) -> int | None:
-    """Return how many pictures `paths` mean, or None where a list on standard input can't be counted beforehand."""
+    """Return how many pictures `paths` mean, or None if a list on standard input can't be counted beforehand."""
     listed = list(paths)
     return None if "-" in listed else sum(1 for _ in find_images(listed))
 

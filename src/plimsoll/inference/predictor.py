@@ -67,7 +67,7 @@ def open_model(
     preprocessing: Preprocessing | None = None,
     import_folder: Path | None = None,
 ) -> ResolvedModel:
-    """Open a zoo name (its weights are fetched where they are missing), a bundle (folder or .zip) or a model file.
+    """Open a zoo name (its weights are fetched if they are missing), a bundle (folder or .zip) or a model file.
 
     `spec` is the Spec of a model file; `target` and `preprocessing` replace what the bundle says. A model that has to
     become ONNX first is converted in `import_folder`, and refused without one. Raises ModelError, BundleError or
@@ -173,7 +173,7 @@ class Predictor:
             return self._runners[objective]
 
     def predict(self, picture: Picture, *, threshold: float | None = None, objective: Objective = "latency") -> Answer:
-        """Answer one picture; raises ImageError where it can't be read and RunError where the runtime fails.
+        """Answer one picture; raises ImageError if it can't be read and RunError if the runtime fails.
 
         Where several threads call at once, `objective="throughput"` lets each compute on a core of its own.
         """

@@ -63,7 +63,7 @@ class PictureModel(Protocol):
     target: Target
 
     def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], ImageGeometry | None]:
-        """Return a picture's tensor, and its geometry where the task needs it."""
+        """Return a picture's tensor, and its geometry if the task needs it."""
         ...
 
     def runner(self, objective: Objective) -> Runner:

@@ -23,7 +23,7 @@ Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
-    """Return random tensors for all inputs, for one picture; None where a size isn't known. Integers are pixel
+    """Return random tensors for all inputs, for one picture; None if a size isn't known. Integers are pixel
     values."""
     feeds = {info.name: _random(model, info, len(signature.inputs)) for info in signature.inputs}
     return (

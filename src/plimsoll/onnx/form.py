@@ -61,11 +61,11 @@ _Value = int | slice
 """A whole number, or where a field's bytes lie."""
 
 _WIRE_SIZES = {1: 8, 2: None, 5: 4}
-"""Bytes of a field by its wire type; None where the length stands before it."""
+"""Bytes of a field by its wire type; None if the length stands before it."""
 
 
 def form_of(path: Path) -> OnnxForm:
-    """Return the form of an ONNX file; raises BuildError where the file can't be read or is no ONNX file.
+    """Return the form of an ONNX file; raises BuildError if the file can't be read or is no ONNX file.
 
     A file that quantizes anything counts as quantized, wherever the rest is float. Weights that are only stored in int8
     (DequantizeLinear alone) count as float32, since that is what they compute in.
@@ -94,7 +94,7 @@ def form_of(path: Path) -> OnnxForm:
 
 
 def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
-    """Raise BuildError where the model is no ONNX file, or not in the form that the target's runtime needs."""
+    """Raise BuildError if the model is no ONNX file, or not in the form that the target's runtime needs."""
     if model.format != "onnx":
         raise BuildError(
             f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first."

@@ -64,7 +64,7 @@ class Graph:
         return array(self._constants[name])
 
     def stored(self, name: str) -> TensorProto | None:
-        """Return the message of a stored tensor, which may be changed in place; None where it is not stored."""
+        """Return the message of a stored tensor, which may be changed in place; None if it is not stored."""
         return self._constants.get(name)
 
     def is_float_constant(self, name: str) -> bool:
@@ -80,7 +80,7 @@ class Graph:
         return tuple(self._constants[name].dims)
 
     def sole_reader(self, name: str) -> NodeProto | None:
-        """Return the only node that reads a tensor; None where several do, a subgraph or the caller of the network."""
+        """Return the only node that reads a tensor; None if several do, a subgraph or the caller of the network."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._read_inside and name not in self.outputs else None
 
@@ -101,7 +101,7 @@ class Graph:
         return self._dequantized(node) if node.op_type == "DequantizeLinear" else None
 
     def _dequantized(self, node: NodeProto) -> NDArray[Any] | None:
-        """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None where any of them is
+        """Return what a DequantizeLinear of stored values gives, per tensor or per axis; None if any of them is
         computed."""
         parts = [np.asarray(part, np.float64) for name in node.input if name and (part := self.value(name)) is not None]
         if len(parts) != sum(map(bool, node.input)):
@@ -115,7 +115,7 @@ class Graph:
         return np.asarray((values - zero) * scale, np.float32)
 
     def before_quantization(self, name: str) -> str:
-        """Go back over the pair that quantizes and dequantizes a tensor, where there is one."""
+        """Go back over the pair that quantizes and dequantizes a tensor, if there is one."""
         last = self.maker.get(name)
         before = self.maker.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
         return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
@@ -271,7 +271,7 @@ class FirstConvolution:
 
 
 def first_convolution(proto: ModelProto, picture: str) -> FirstConvolution | None:
-    """Return the first convolution that depends on the input `picture`; None where there is none, or its weights are
+    """Return the first convolution that depends on the input `picture`; None if there is none, or its weights are
     computed."""
     graph = Graph(proto)
     reached = {picture}

@@ -167,7 +167,7 @@ def _external_files(path: Path, proto: ModelProto) -> tuple[Path, ...]:
 
 
 def _external_file(path: Path, tensor: TensorProto) -> Path:
-    """Return the file that holds a tensor; raises ModelError where it is not a plain file in the model's folder, or too
+    """Return the file that holds a tensor; raises ModelError if it is not a plain file in the model's folder, or too
     short."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
@@ -213,7 +213,7 @@ def _unsafe_name(location: str) -> str:
 
 
 def _unsafe_file(file: Path, folder: Path) -> str:
-    """Return why a file is refused, or nothing; raises OSError where it isn't there."""
+    """Return why a file is refused, or nothing; raises OSError if it isn't there."""
     below = [part for part in (file, *file.parents) if part != folder and part.is_relative_to(folder)]
     if any(part.is_symlink() for part in below):
         return "a symbolic link is in the way"
@@ -284,7 +284,7 @@ def dtype_name(element_type: int) -> str:
 
 
 def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
-    """Return the model with opset `minimum` or later: itself where it has that, else a new file in `folder`, weights
+    """Return the model with opset `minimum` or later: itself if it has that, else a new file in `folder`, weights
     inside.
 
     Raises BuildError, naming the operator, where onnx's converter can't do it or is known to change the meaning.

@@ -79,7 +79,7 @@ def signature_files(path: Path) -> tuple[Path, ...]:
 
 
 def signature_of(model: Model) -> Signature:
-    """Return the signature that was written beside a converted network; raises BuildError where there is none."""
+    """Return the signature that was written beside a converted network; raises BuildError if there is none."""
     beside = next((file for file in model.files if file.name.endswith(SUFFIX)), None)
     if beside is None:
         raise BuildError(

@@ -49,7 +49,7 @@ class GraphWriter:
         return free
 
     def input(self, name: str, shape: Sequence[Size], dtype: str = "float32") -> str:
-        """Add an input of the graph; raises ModelError where the name is taken."""
+        """Add an input of the graph; raises ModelError if the name is taken."""
         if name in self._taken:
             raise ModelError(f"{self.name}: duplicate input {name!r}", "Give every input a name of its own.")
         self._taken.add(name)
@@ -90,7 +90,7 @@ class GraphWriter:
         self._outputs.append(_info(name, shape, dtype))
 
     def proto(self) -> ModelProto:
-        """Return the checked model; raises BuildError where what was written is no valid ONNX."""
+        """Return the checked model; raises BuildError if what was written is no valid ONNX."""
         from onnx import checker, helper
 
         nodes, constants = self._with_final_names()

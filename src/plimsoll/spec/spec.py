@@ -74,10 +74,10 @@ class Classify(_Output):
 
     task: Literal["classify"] = "classify"
     tensor: str | None = None
-    """The output's name; needed only where the network has several."""
+    """The output's name; needed only if the network has several."""
     labels: Labels
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    """What turns the output into scores; `none` where the network has applied it already."""
+    """What turns the output into scores; `none` if the network has applied it already."""
     positive: str | None = None
     """The label whose score is *the* score of a picture (moderation, defect …). Without one, the best label's."""
     threshold: Probability | None = None
@@ -105,7 +105,7 @@ class Detect(_Output):
     head: Literal["yolov5", "yolov8", "ssd", "tflite_postprocess"]
     """How the output tensors hold boxes: see docs/tasks.md."""
     tensors: tuple[str, ...] = ()
-    """The outputs that the head reads, in its order; all of the network's where none is named."""
+    """The outputs that the head reads, in its order; all of the network's if none is named."""
     labels: Labels
     confidence: Probability = 0.25
     iou: Probability = 0.45
@@ -116,7 +116,7 @@ class Detect(_Output):
     normalized: bool = False
     """Whether coordinates are fractions of the network's input size (always so for `tflite_postprocess`)."""
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    """SSD: what turns the network's scores into probabilities; `none` where the network has applied it already."""
+    """SSD: what turns the network's scores into probabilities; `none` if the network has applied it already."""
     anchors_file: str | None = None
     """SSD: a file of anchors `[N, 4]` (centre y, centre x, h, w) beside the Spec, .npy or text. It becomes `anchors`
     when the Spec's file is read."""
@@ -142,7 +142,7 @@ class Landmarks(_Output):
 
     task: Literal["landmarks"] = "landmarks"
     tensor: str | None = None
-    """The output's name; needed only where the network has several."""
+    """The output's name; needed only if the network has several."""
     points: Annotated[int, Field(ge=1)]
     dimensions: Literal[2, 3] = 2
     """x, y; or x, y, z, with z on the scale of x."""
@@ -157,14 +157,14 @@ class Segment(_Output):
 
     task: Literal["segment"] = "segment"
     tensor: str | None = None
-    """The output's name; needed only where the network has several."""
+    """The output's name; needed only if the network has several."""
     labels: Labels
     """One a plane, in their order. A single plane goes with one label (what reaches the threshold) or two (below it,
     and from it on)."""
     layout: Literal["NHWC", "NCHW"] = "NCHW"
     """Where the planes are in the output."""
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    """What turns the output into probabilities; `none` where the network has applied it already. It matters for a
+    """What turns the output into probabilities; `none` if the network has applied it already. It matters for a
     single plane alone."""
     threshold: Probability = 0.5
     """For a single sigmoid plane: foreground from this value on."""
@@ -175,7 +175,7 @@ class Tensors(_Output):
 
     task: Literal["tensor"] = "tensor"
     tensors: tuple[str, ...] = ()
-    """Which outputs to give; all where none is named."""
+    """Which outputs to give; all if none is named."""
 
 
 Output = Annotated[Classify | Detect | Landmarks | Segment | Tensors, Field(discriminator="task")]
@@ -190,7 +190,7 @@ class Input(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tensor: str | None = None
-    """The input's name; needed only where the network has several."""
+    """The input's name; needed only if the network has several."""
     steps: Annotated[tuple[Step, ...], Field(min_length=1)]
     """From the file's bytes to the tensor, in order; the first is `decode`."""
 

@@ -216,7 +216,7 @@ class Crop(_Step):
         return self
 
     def origin(self, width: int, height: int) -> tuple[int, int]:
-        """Return (x, y) of the crop's corner in a picture of width x height; raises ValueError where it doesn't fit."""
+        """Return (x, y) of the crop's corner in a picture of width x height; raises ValueError if it doesn't fit."""
         if self.x is not None and self.y is not None:
             x, y = self.x, self.y
         elif self.centre == "round":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 def read_bytes(path: Path, limit: int, *, regular: bool = False) -> bytes:
-    """Return a file's content; raises OSError where it can't be read or is larger than `limit` bytes.
+    """Return a file's content; raises OSError if it can't be read or is larger than `limit` bytes.
 
     With `regular`, a pipe or a device raises too, before it is opened: reading one may wait for ever.
     """
@@ -35,7 +35,7 @@ def read_bytes(path: Path, limit: int, *, regular: bool = False) -> bytes:
 
 
 def read_text(path: Path, limit: int, *, regular: bool = False) -> str:
-    """Return the content of a UTF-8 file as `read_bytes` reads it; raises OSError also where it is not UTF-8."""
+    """Return the content of a UTF-8 file as `read_bytes` reads it; raises OSError also if it is not UTF-8."""
     try:
         return read_bytes(path, limit, regular=regular).decode("utf-8")
     except UnicodeDecodeError as error:

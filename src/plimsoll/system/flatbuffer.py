@@ -82,7 +82,7 @@ class Table:
         self.has(0)  # the table of its fields lies in the file
 
     def _offset(self, field: int) -> int:
-        """Return where a field's value lies, from the table's start; 0 where it is absent."""
+        """Return where a field's value lies, from the table's start; 0 if it is absent."""
         self._buffer.spend(8)
         return int(self._raw.Offset(4 + 2 * field))
 
@@ -98,7 +98,7 @@ class Table:
             return self._raw.Get(_FLAGS[kind], self._raw.Pos + offset) if offset else default
 
     def put(self, field: int, value: float, kind: Number = "float32") -> None:
-        """Change a number in place; raises FlatBufferError where the file doesn't store it."""
+        """Change a number in place; raises FlatBufferError if the file doesn't store it."""
         if not self.has(field):
             raise FlatBufferError(f"field {field} is not stored")
         with self._buffer.checked():
@@ -113,7 +113,7 @@ class Table:
             return self._buffer.table_at(self._raw.Pos + offset) if offset else None
 
     def length(self, field: int) -> int:
-        """Return how many items a vector has; 0 where it is absent."""
+        """Return how many items a vector has; 0 if it is absent."""
         return self._vector(field)[1]
 
     def numbers(self, field: int, kind: Literal["int32", "int64", "float32"] = "int32") -> tuple[Any, ...]:
@@ -131,7 +131,7 @@ class Table:
             yield self._buffer.table_at(position)
 
     def text(self, field: int, errors: Literal["strict", "replace"] = "replace") -> str:
-        """Return a text, empty where it is absent; raises UnicodeDecodeError with `errors="strict"`."""
+        """Return a text, empty if it is absent; raises UnicodeDecodeError with `errors="strict"`."""
         return self._text(*self._vector(field), errors)
 
     def texts(self, field: int) -> list[str]:

@@ -97,7 +97,7 @@ class Device:
     """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
 
     The context is the one that CUDA's runtime and every library on top of it use too. Raises BackendMissingError
-    where there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
+    if there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
     """
 
     def __init__(self, index: int = 0) -> None:

@@ -96,7 +96,7 @@ def processor() -> str:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Return the instruction sets that change how networks are computed, sorted; empty where the system doesn't tell.
+    """Return the instruction sets that change how networks are computed, sorted; empty if the system doesn't tell.
 
     Two machines with the same sets round alike in most kernels, so a proof carries over between them.
     """
@@ -134,7 +134,7 @@ class Capabilities:
     """Whether sums of uint8 × int8 products may be cut off: x86 without VNNI adds pairs of them in 16 bits.
 
     AMX alone doesn't help: only products of matrices use its tiles, other kernels (depthwise convolutions) still add in
-    16 bits. False where the instruction sets are unknown.
+    16 bits. False if the instruction sets are unknown.
     """
 
 
@@ -168,7 +168,7 @@ def describe() -> dict[str, object]:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Return how much memory a process holds, without what its children hold; None where the system doesn't tell."""
+    """Return how much memory a process holds, without what its children hold; None if the system doesn't tell."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -177,7 +177,7 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def tree_bytes(pid: int) -> int | None:
-    """Return how much memory a process and all that it started hold, what they share counted once; None where the
+    """Return how much memory a process and all that it started hold, what they share counted once; None if the
     system doesn't tell."""
     own = resident_bytes(pid)
     return None if own is None else own + sum(_own_bytes(child) for child in _descendants(pid))
@@ -218,7 +218,7 @@ def memory_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """Return the most memory that this process has held so far; None where the system doesn't tell.
+    """Return the most memory that this process has held so far; None if the system doesn't tell.
 
     On Linux from VmHWM: `ru_maxrss` there begins with what the process that started this one held.
     """

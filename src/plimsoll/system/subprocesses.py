@@ -43,7 +43,7 @@ class ProcessLimits:
 
     seconds: float
     memory_bytes: int | None = None
-    """Resident memory of the process and of all that it starts; not watched where the system doesn't tell."""
+    """Resident memory of the process and of all that it starts; not watched if the system doesn't tell."""
 
 
 class JobError(PlimsollError):
@@ -82,7 +82,7 @@ def run_for_result(command: Sequence[str], folder: Path, limits: ProcessLimits) 
 def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> None:
     """Run a command, and all that it starts, to its end, with its output in `log`.
 
-    Raises JobError where it ends with a signal or an exit code other than 0, or takes more than it may; the hint says
+    Raises JobError if it ends with a signal or an exit code other than 0, or takes more than it may; the hint says
     where the log is and which command repeats it.
     """
     with log.open("wb") as output:
@@ -103,7 +103,7 @@ def _hint(command: Sequence[str], log: Path) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
-    """Wait for the end; return why the process has to be ended, or nothing where it ended by itself."""
+    """Wait for the end; return why the process has to be ended, or nothing if it ended by itself."""
     deadline = time.monotonic() + limits.seconds
     while process.poll() is None:
         if time.monotonic() > deadline:

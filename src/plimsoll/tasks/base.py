@@ -113,7 +113,7 @@ def require_finite(values: NDArray[Any], what: str) -> None:
 
 
 def geometry_at(geometries: Sequence[ImageGeometry | None] | None, index: int) -> ImageGeometry | None:
-    """Return the geometry of one picture of a batch, where there is one."""
+    """Return the geometry of one picture of a batch, if there is one."""
     return geometries[index] if geometries is not None else None
 
 

@@ -23,13 +23,13 @@ class Classification(Answer):
     """The scores of one picture."""
 
     label: str | None
-    """The decision; None where no score reaches the threshold."""
+    """The decision; None if no score reaches the threshold."""
     score: float
     """The score of the Spec's positive label, or of the best one."""
     scores: Mapping[str, float]
     """Label → score, best first; as float32 rounds to decimals and back."""
     band: str | None = None
-    """How people read the score, where the Spec says so."""
+    """How people read the score, if the Spec says so."""
 
     def row(self, top: int | None = None) -> dict[str, Any]:
         return {"label": self.label, "score": self.score, "scores": dict(list(self.scores.items())[:top])}

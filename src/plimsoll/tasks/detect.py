@@ -208,7 +208,7 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
 
 
 def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
-    """Return the outputs that the head reads, in the Spec's order, or the network's own where the Spec names none."""
+    """Return the outputs that the head reads, in the Spec's order, or the network's own if the Spec names none."""
     names = spec.tensors or tuple(outputs)
     missing = [name for name in names if name not in outputs]
     if missing or len(names) != count:
@@ -324,7 +324,7 @@ class DetectTask(Task):
         ]
 
     def _suppress(self, candidates: Candidates) -> Candidates:
-        """Return what suppression leaves, best first: within each label, then across labels where the Spec says so."""
+        """Return what suppression leaves, best first: within each label, then across labels if the Spec says so."""
         spec, most = self.spec, self.spec.max_boxes
         if spec.head == "tflite_postprocess":
             order = np.argsort(-candidates.scores, kind="stable")  # Its operator has suppressed already.

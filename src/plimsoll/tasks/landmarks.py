@@ -23,9 +23,9 @@ class Points(Answer):
 
     points: tuple[tuple[float, ...], ...]
     """(x, y) or (x, y, z) in the picture's pixels; z on the scale of x, its zero the network's own. They may lie
-    outside of the picture. Empty where the presence stays below the threshold."""
+    outside of the picture. Empty if the presence stays below the threshold."""
     presence: float | None
-    """The network's confidence that the object is there; None where the Spec names no such output."""
+    """The network's confidence that the object is there; None if the Spec names no such output."""
 
     def row(self, top: int | None = None) -> dict[str, Any]:
         del top

@@ -84,9 +84,9 @@ class LabelMap:
 
     def png(self) -> bytes:
         """Return a PNG file of 8 bits a pixel with PASCAL VOC's colours: the pixel's value is the label's index, 255
-        where it has none.
+        if it has none.
 
-        Raises ValueError where a label's index is above 254.
+        Raises ValueError if a label's index is above 254.
         """
         from PIL import Image
 
@@ -137,7 +137,7 @@ class _Axis:
 def labels_at(
     values: NDArray[np.float32], x: NDArray[np.float64], y: NDArray[np.float64], decide: Decide
 ) -> NDArray[np.uint16]:
-    """Return `[len(y), len(x)]`: the label at each position, NO_LABEL where a position is NaN.
+    """Return `[len(y), len(x)]`: the label at each position, NO_LABEL if a position is NaN.
 
     `values` is `[height, width, planes]`; x and y are in its cells, counted from its outer left and top edge.
     """
@@ -223,7 +223,7 @@ class Segmentation(Answer):
         """Return a PNG file, 8 bits a pixel: the index of the label in the Spec, 255 for none; the palette is
         PASCAL VOC's.
 
-        Raises InputError where a label's index is above 254.
+        Raises InputError if a label's index is above 254.
         """
         try:
             return self.map.png()

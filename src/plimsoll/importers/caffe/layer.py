@@ -49,7 +49,7 @@ class Layer:
 
     @property
     def bottom(self) -> Value:
-        """What the layer reads, where that is one blob; raises ModelError where it isn't."""
+        """What the layer reads, where that is one blob; raises ModelError if it isn't."""
         if len(self.bottoms) != 1:
             self.fail(f"it reads {len(self.bottoms)} blobs, expected 1")
         return self.bottoms[0]
@@ -77,7 +77,7 @@ class Layer:
         return f"{self.name}.{what}"
 
     def weights(self, index: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """Return a blob in the shape that the settings give it; raises ModelError where it is missing or of another
+        """Return a blob in the shape that the settings give it; raises ModelError if it is missing or of another
         size."""
         if index >= len(self.blobs):
             hint = "Is this the .caffemodel that belongs to the .prototxt?"
@@ -93,7 +93,7 @@ class Layer:
         return blob.values.reshape(shape)
 
     def axis(self, value: int, rank: int) -> int:
-        """Return an axis counted from the front; raises ModelError where there is no such axis, or it is the batch."""
+        """Return an axis counted from the front; raises ModelError if there is no such axis, or it is the batch."""
         axis = value + rank if value < 0 else value
         if not 0 < axis < rank:
             self.fail(f"axis {value} of a blob with {rank} axes; the first is the batch")

@@ -132,7 +132,7 @@ def can_join(scale: Layer) -> bool:
 
 
 def scale(layer: Layer) -> list[Value]:
-    """Multiply by stored values, or by a second blob, and add a bias where there is one."""
+    """Multiply by stored values, or by a second blob, and add a bias if there is one."""
     value = layer.bottoms[0]
     if len(layer.bottoms) == 1:
         params = layer.params("scale_param")
@@ -243,7 +243,7 @@ def inner_product(layer: Layer) -> list[Value]:
 
 
 def softmax(layer: Layer) -> list[Value]:
-    """Softmax over one axis, the channels where none is named."""
+    """Softmax over one axis, the channels if none is named."""
     value = layer.bottom
     axis = layer.axis(layer.params("softmax_param").integer("axis"), len(value.shape))
     return [layer.value(layer.emit("Softmax", [value.name], axis=axis), value.shape)]

@@ -123,7 +123,7 @@ class Network:
         }
 
     def lone_reader(self, step: _Step) -> _Step | None:
-        """Return the step that alone reads what this one writes; None where there are several, or the value is an
+        """Return the step that alone reads what this one writes; None if there are several, or the value is an
         output."""
         readers = [reader for number in step.writes for reader in self._readers.get(number, [])]
         return readers[0] if len(readers) == 1 and len(step.writes) == 1 and len(readers[0].reads) == 1 else None

@@ -23,7 +23,7 @@ class Layer:
     name: str
     config: Mapping[str, Any]
     weights: Callable[[str], Array | None]
-    """The layer's weights by their short names (`kernel`, `bias` …), None where there are none."""
+    """The layer's weights by their short names (`kernel`, `bias` …), None if there are none."""
     writer: TensorFlowWriter
 
     def weight(self, name: str) -> Array:

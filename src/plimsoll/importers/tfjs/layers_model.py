@@ -177,7 +177,7 @@ def _by_last_parts(weights: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _calls(config: Mapping[str, Any]) -> Iterator[_Call]:
-    """Yield the layers' calls. A model within a model counts its calls from 1, or from 0 where it was built without a
+    """Yield the layers' calls. A model within a model counts its calls from 1, or from 0 if it was built without a
     size of its own."""
     listed = [(layer, [_keys(node) for node in layer.get("inbound_nodes") or [[]]]) for layer in config["layers"]]
     read = {key[:2] for _, nodes in listed for keys in nodes for key in keys} | {

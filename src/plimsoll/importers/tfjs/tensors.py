@@ -89,7 +89,7 @@ class Window:
 
 
 def broadcast(*shapes: Sequence[int | None]) -> Shape:
-    """Return the shape of operands of these shapes combined; raises ValueError where they don't fit."""
+    """Return the shape of operands of these shapes combined; raises ValueError if they don't fit."""
     rank = max(map(len, shapes))
     out: list[int | None] = []
     for sizes in zip(*((*[1] * (rank - len(shape)), *shape) for shape in shapes), strict=True):

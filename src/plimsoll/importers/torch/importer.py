@@ -65,7 +65,7 @@ class Torch(Converter):
 
 
 def _check(path: Path, held: contents.Contents, options: ImportOptions) -> None:
-    """Raise ModelError for what must not be loaded, InputError where the architecture is missing or pointless."""
+    """Raise ModelError for what must not be loaded, InputError if the architecture is missing or pointless."""
     names = ", ".join(held.suspicious[:6]) + (" …" if len(held.suspicious) > 6 else "")
     if held.suspicious and not options.trust:
         what = {

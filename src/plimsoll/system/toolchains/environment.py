@@ -198,9 +198,9 @@ def is_ready(name: str) -> bool:
 
 
 def make(name: str) -> Path:
-    """Return the folder of a toolchain's environment, creating it where it is missing or incomplete.
+    """Return the folder of a toolchain's environment, creating it if it is missing or incomplete.
 
-    Raises BackendMissingError where it can't be created: no network, no suitable Python, no packages for this system.
+    Raises BackendMissingError if it can't be created: no network, no suitable Python, no packages for this system.
     """
     toolchain = recipe(name)
     folder = toolchain.folder()

@@ -52,14 +52,14 @@ def run(
     inputs: Mapping[str, Input] | None = None,
     limits: ProcessLimits | None = None,
 ) -> dict[str, Any]:
-    """Run `jobs/<job>.py` of a toolchain, creating the environment where it is missing, and return the job's result.
+    """Run `jobs/<job>.py` of a toolchain, creating the environment if it is missing, and return the job's result.
 
     Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
     place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved
     to `folder`, its log too, as `<job>.log`. A script that tries to
     reach the network fails, and a warning names the attempt.
 
-    Raises BackendMissingError where the toolchain can't be created, ModelError for what the job refuses, BuildError for
+    Raises BackendMissingError if the toolchain can't be created, ModelError for what the job refuses, BuildError for
     every other failure; the hint says where the log is and which command repeats the job.
     """
     toolchain = recipe(name)
@@ -184,7 +184,7 @@ def _copy(given: Input, folder: Path) -> Path:
 
 @functools.cache
 def _without_network() -> tuple[str, ...]:
-    """Return the prefix that runs a command without a network, or nothing where this system doesn't allow that."""
+    """Return the prefix that runs a command without a network, or nothing if this system doesn't allow that."""
     unshare = shutil.which("unshare") if sys.platform.startswith("linux") else None
     if unshare is None:
         return ()

@@ -55,7 +55,7 @@ def full(name: str) -> str:
 
 
 def short(tensor: str) -> str:
-    """Return a tensor's name as people write it: without the number where that is 0."""
+    """Return a tensor's name as people write it: without the number if that is 0."""
     return tensor.removesuffix(":0")
 
 

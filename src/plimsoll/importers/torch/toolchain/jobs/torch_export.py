@@ -178,7 +178,7 @@ def output_names(answer: Any) -> list[str]:
 
 
 def refuse_training(reasons: Iterator[str]) -> None:
-    """Raise RefusedError where any operator behaves as in training."""
+    """Raise RefusedError if any operator behaves as in training."""
     if first := next(reasons, ""):
         raise RefusedError(
             f"the network was saved in training mode: {first}",
