@@ -42,8 +42,10 @@ def test_a_table_for_tensorrt_and_back(plimsoll: Run, tmp_path: Path, few: Path)
         (["--images", "x", "--for", "excel"], "excel"),
         (["--from", "absent"], "absent"),
         (["--images", "*.none"], "*.none"),
+        (["--images", "absent.jpg"], "absent.jpg"),
+        (["--images", __file__], Path(__file__).name),
     ],
-    ids=["neither", "both", "format", "missing", "no pictures"],
+    ids=["neither", "both", "format", "missing", "no pictures", "missing picture", "no picture"],
 )
 def test_mistakes_are_reported(plimsoll: Run, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = plimsoll("calibrate", "open_nsfw", "--out", tmp_path / "table", *arguments)

@@ -59,6 +59,14 @@ def test_keys_are_listed_without_themselves(file: Path) -> None:
     assert "admin" in listed
 
 
+def test_a_narrow_terminal_cuts_no_name(file: Path) -> None:
+    good("add", "the_moderation_queue", "--file", file, "--rate", "600/m", "--expires", "90d")
+    listed = CliRunner(env={"COLUMNS": "80"}).invoke(app, ["list", "--file", str(file)]).output
+    column = "".join(line.split("  ")[0].strip() for line in listed.splitlines()[1:])
+    assert column == "the_moderation_queue"
+    assert "…" not in listed
+
+
 def test_a_key_is_removed(file: Path) -> None:
     token = good("add", "old", "--file", file).stdout.strip()
     good("add", "new", "--file", file)

@@ -107,6 +107,9 @@ def test_spec_show_gives_a_spec_that_check_accepts(plimsoll: Run, tmp_path: Path
 
 
 def test_spec_check_names_every_mistake(plimsoll: Run, tmp_path: Path) -> None:
+    unknown = plimsoll("spec", "show", "open_nsfv")
+    assert unknown.returncode == 2
+    assert "the zoo" in unknown.stderr
     text = plimsoll("spec", "show", "open_nsfw").stdout
     (tmp_path / "my.toml").write_text(
         text.replace('step = "jpeg"', 'step = "jpeg"\nquality = 750').replace("width = 256", "widht = 256")

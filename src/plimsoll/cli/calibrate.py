@@ -87,9 +87,17 @@ def _calibrated(
     import numpy as np
 
     from plimsoll import quantize
+    from plimsoll.errors import ImageError
     from plimsoll.preprocessing import Preprocessor
 
     preprocessor = Preprocessor(opened.model.contract().input, opened.preprocessing)
-    batches: Iterator[Any] = (preprocessor(Path(picture))[np.newaxis] for picture in pictures)
+
+    def tensor(picture: str) -> Any:
+        try:
+            return preprocessor(Path(picture))[np.newaxis]
+        except ImageError as error:
+            raise ImageError(f"{picture}: {error.message}", error.hint) from error
+
+    batches: Iterator[Any] = map(tensor, pictures)
     first = next(batches)
     return quantize.calibrate(opened.model, chain([first], batches), method, parameter=parameter), first

@@ -79,7 +79,7 @@ def list_(file: File = _DEFAULT) -> None:
 
     table = Table(box=None, pad_edge=False)
     for heading in ("name", "prefix", "role", "rate", "created", "expires"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for key in keys.read(file):
         end = "" if key.expires is None else f"{key.expires:%Y-%m-%d %H:%M}"
         created = "" if key.created is None else f"{key.created:%Y-%m-%d}"

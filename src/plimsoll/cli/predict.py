@@ -123,7 +123,12 @@ def _write_all(predictions: Any, writer: Writer, paths: list[str]) -> _Tally:
 def _sum_up(tally: _Tally, seconds: float) -> None:
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     logging.getLogger("plimsoll").info(
-        "%s pictures in %.1f s (%.0f per second)%s", f"{tally.done:,}", seconds, tally.done / max(seconds, 1e-9), failed
+        "%s picture%s in %.1f s (%.0f per second)%s",
+        f"{tally.done:,}",
+        "" if tally.done == 1 else "s",
+        seconds,
+        tally.done / max(seconds, 1e-9),
+        failed,
     )
 
 

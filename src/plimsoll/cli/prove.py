@@ -82,11 +82,12 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.cli.output import Progress
     from plimsoll.core.budget import Budget
     from plimsoll.errors import CheckError
-    from plimsoll.inference.images import find_images
+    from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.prove import prove as run
 
     limits = Budget.parse(budget) if budget else None
+    check_exist(images)
     with ExitStack() as stack:
         first = stack.enter_context(open_model(reference, spec_a, target=target_a, preprocessing=preprocessing_a))
         second = stack.enter_context(open_model(other, spec_b, target=target_b, preprocessing=preprocessing_b))

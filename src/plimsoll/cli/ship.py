@@ -96,7 +96,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     its own. The winner is tested on pictures that nothing has seen before. If nothing passes, the reference ships.
     """
     from plimsoll.bundle import check_destination
-    from plimsoll.inference.images import find_images
+    from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.ship import Search
     from plimsoll.ship.split import split
@@ -104,6 +104,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.system.cache import cache_folder
 
     check_destination(out, overwrite=force)
+    check_exist(images)
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_model(model, spec) as resolved:
         truths = options.labels_of(labels, resolved.model.contract(), images)
@@ -227,6 +228,8 @@ def _verdict(result: ShipResult) -> str:
 
 _LEFT_OUT = 8
 """Lines of the terminal that the table leaves to what is above and below it."""
+_TARGET_WIDTH = 25
+"""Characters of the first column at least: so long are targets, and they are not broken."""
 
 
 class ResultsTable:
@@ -275,7 +278,7 @@ class ResultsTable:
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("candidate", overflow="fold")
+        table.add_column("candidate", overflow="fold", min_width=_TARGET_WIDTH)
         for heading in ("speed", "on disk", "deviation", "flips"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("", overflow="fold")

@@ -34,12 +34,18 @@ def _read(model: str) -> Spec:
     """Return the Spec of a zoo name, a bundle or a Spec file."""
     from plimsoll import zoo
     from plimsoll.bundle import Bundle
+    from plimsoll.errors import InputError
     from plimsoll.spec import files
 
     if model in zoo.names():
         return zoo.card(model).spec
     if Path(model).suffix.lower() == ".toml":
         return files.read(Path(model))
+    if not Path(model).exists():
+        raise InputError(
+            f"'{model}' is neither a bundle nor a Spec file (.toml) nor a network of the zoo",
+            f"The zoo has: {', '.join(zoo.names())}.",
+        )
     with Bundle.open(Path(model)) as bundle:
         return bundle.spec
 

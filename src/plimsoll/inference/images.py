@@ -35,7 +35,9 @@ def find_images(paths: Iterable[str]) -> Iterator[str]:
 
 
 def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
-    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none."""
+    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none, and for
+    a path that leads nowhere."""
+    check_exist(paths)
     listed = list(find_images(paths))
     if not listed:
         raise no_pictures(paths)
@@ -44,10 +46,17 @@ def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
     return [listed[index * len(listed) // limit] for index in range(limit)]
 
 
+def check_exist(paths: Iterable[str]) -> None:
+    """Raise InputError where a path is neither a file, a folder nor a pattern."""
+    for path in paths:
+        if path != "-" and not glob.has_magic(path) and not Path(path).exists():
+            raise InputError(f"{path}: no such file or folder", "Pictures are given as files, folders or patterns.")
+
+
 def no_pictures(paths: Sequence[str]) -> InputError:
     """Return the error for paths that mean no picture at all."""
     return InputError(
-        f"no pictures in {', '.join(paths)}",
+        f"no pictures in {', '.join('standard input' if path == '-' else path for path in paths)}",
         f"In a folder, pictures are the files whose names end in {', '.join(sorted(SUFFIXES))}.",
     )
 

@@ -49,7 +49,7 @@ def split(paths: Iterable[str], limit: int, seed: int = 0) -> Split:
     contents, unreadable = _distinct(chosen)
     if len(contents) < MINIMUM:
         raise InputError(
-            f"{len(contents)} different pictures; at least {MINIMUM} are needed to calibrate, validate and test",
+            f"only {len(contents)} different pictures; at least {MINIMUM} are needed to calibrate, validate and test",
             "A proof needs a few hundred pictures of the kind that the model will meet.",
         )
     # Shuffled by content: the order does not change when a file is renamed or one is added.
