@@ -35,8 +35,8 @@ def find_images(paths: Iterable[str]) -> Iterator[str]:
 
 
 def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
-    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none, and for
-    a path that leads nowhere."""
+    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none, and
+    for a path that leads nowhere."""
     check_exist(paths)
     listed = list(find_images(paths))
     if not listed:
