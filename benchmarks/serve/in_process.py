@@ -32,8 +32,7 @@ from plimsoll.serve.http.endpoints import respond
 from plimsoll.serve.http.predict import PredictResponse
 from plimsoll.serve.messages import InferenceResult, RequestOptions
 from plimsoll.serve.pipeline import Pipeline
-from plimsoll.serve.served_model import ModelConfig
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
 
 ROW = {"label": "sfw", "score": 0.028, "scores": {"sfw": 0.972, "nsfw": 0.028}}

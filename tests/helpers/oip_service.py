@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 
 from plimsoll.serve.http.app import application
 from plimsoll.serve.pipeline import Pipeline
-from plimsoll.serve.plan import PlanOptions
-from plimsoll.serve.served_model import ModelConfig
-from plimsoll.serve.service import Service
+from plimsoll.serve.pool import PlanOptions
+from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
 
 if TYPE_CHECKING:

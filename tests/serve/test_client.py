@@ -26,8 +26,7 @@ from plimsoll.serve.access.rate import Rate
 from plimsoll.serve.http.app import application
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.pipeline import Pipeline
-from plimsoll.serve.served_model import ModelConfig
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
 
 

@@ -2,12 +2,9 @@
 MLPerf LoadGen's scenarios.
 
     measure       bench(): systems measured round by round, A B A B …
-    scenarios     offline, single stream, server
-    rates         the highest arrival rate at which a server keeps its latency bound
+    scenarios     offline, single stream, server, and the highest rate that a server sustains
     statistics    percentiles, intervals, verdicts
-    profile       where a picture's time goes
-    footprint     bytes on disk, time to load, peak memory
-    conditions    what else the machine was doing
+    profile       where a picture's time goes; bytes on disk, time to load, peak memory
     results       all of it as a Report
 
 >>> from plimsoll.benchmark import SystemUnderTest, bench
@@ -17,12 +14,20 @@ MLPerf LoadGen's scenarios.
 >>> print(result.comparisons[0].sentence())  # doctest: +SKIP
 """
 
-from plimsoll.benchmark.footprint import Footprint, footprint
 from plimsoll.benchmark.measure import BenchmarkResult, SystemResult, SystemUnderTest, bench
-from plimsoll.benchmark.profile import Profile, Stage, profile
-from plimsoll.benchmark.rates import MaxRate, RateTrial, max_rate
+from plimsoll.benchmark.profile import Footprint, Profile, Stage, footprint, profile
 from plimsoll.benchmark.results import rates_report, report
-from plimsoll.benchmark.scenarios import Offline, RoundResult, Scenario, Server, SingleStream, arrivals
+from plimsoll.benchmark.scenarios import (
+    MaxRate,
+    Offline,
+    RateTrial,
+    RoundResult,
+    Scenario,
+    Server,
+    SingleStream,
+    arrivals,
+    max_rate,
+)
 from plimsoll.benchmark.statistics import Estimate, SpeedComparison, compare_speeds, estimate, percentile, percentiles
 
 __all__ = [

@@ -8,11 +8,9 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.benchmark.footprint import Footprint
 from plimsoll.benchmark.measure import BenchmarkResult, SystemResult
-from plimsoll.benchmark.profile import Profile
-from plimsoll.benchmark.rates import MaxRate
-from plimsoll.benchmark.scenarios import Server
+from plimsoll.benchmark.profile import Footprint, Profile
+from plimsoll.benchmark.scenarios import MaxRate, Server
 from plimsoll.benchmark.statistics import Estimate, SpeedComparison, percentile
 from plimsoll.core.budget import Check
 from plimsoll.metrics.decisions import MINIMUM_COUNTS

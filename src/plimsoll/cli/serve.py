@@ -12,8 +12,8 @@ from plimsoll.cli import options
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.serve.plan import PlanOptions
-    from plimsoll.serve.served_model import ModelConfig
+    from plimsoll.serve.pool import PlanOptions
+    from plimsoll.serve.service import ModelConfig
 
 
 def serve(  # noqa: PLR0913 - each parameter is an option of the command
@@ -75,7 +75,7 @@ def serve(  # noqa: PLR0913 - each parameter is an option of the command
     Try them in a browser at /; the API is described at /openapi.json. Each model has its own worker processes; one that
     dies or hangs is replaced. SIGTERM drains, SIGHUP reloads the models.
     """
-    from plimsoll.serve.plan import PlanOptions
+    from plimsoll.serve.pool import PlanOptions
 
     _check_installed(grpc=grpc_port is not None)
     plan_options = PlanOptions(workers, threads, max_batch, max_delay, objective)
@@ -134,7 +134,7 @@ def _model_configs(
     plan_options: PlanOptions,
 ) -> list[ModelConfig]:
     from plimsoll.errors import InputError
-    from plimsoll.serve.served_model import ModelConfig
+    from plimsoll.serve.service import ModelConfig
 
     configs: dict[str, ModelConfig] = {}
     for text in models:

@@ -7,23 +7,20 @@
 ```
 errors        the exceptions
 answers       what the service answers, typed
-uploads       paths, bytes and file objects, grouped into requests of bounded size
 exchange      one call until it is answered: what to send, when to retry, when to give up (no I/O)
-prediction    one request for predictions: its body, and results from the reply
+prediction    one request for predictions: from pictures to its body, from the reply to results
 transport     httpx, imported when a client is created
-blocking      Client
-asynchronous  AsyncClient
+clients       Client and AsyncClient
 ```
 """
 
 from __future__ import annotations
 
 from plimsoll.client.answers import Answer, Box, ModelInfo, Result
-from plimsoll.client.asynchronous import AsyncClient
-from plimsoll.client.blocking import Client
+from plimsoll.client.clients import AsyncClient, Client
 from plimsoll.client.errors import BusyError, DeadlineError, ItemError, RejectedError, ServiceError, UnreachableError
 from plimsoll.client.exchange import PredictOptions
-from plimsoll.client.uploads import Picture
+from plimsoll.client.prediction import Picture
 
 __all__ = [
     "Answer",

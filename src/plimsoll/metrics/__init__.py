@@ -1,9 +1,8 @@
 """What comparisons measure, with NumPy only.
 
 tensors      how far tensors lie apart: largest and mean difference, cosine, signal to noise
-decisions    flips with exact bounds, the deviation of scores, rank correlation
+decisions    flips with exact bounds, the deviation of scores, rank correlation, bootstrapped bounds
 labelled     accuracy, precision, recall, AUC and top-k of two models on labelled pictures
-bootstrap    bounds for figures that have no exact one
 """
 
 from __future__ import annotations

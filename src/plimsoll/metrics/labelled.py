@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.errors import InputError
-from plimsoll.metrics.bootstrap import Floats, Statistic, bounds
-from plimsoll.metrics.decisions import CONFIDENCE, upper_bound
+from plimsoll.metrics.decisions import CONFIDENCE, Floats, Statistic, bounds, upper_bound
 
 Truths = NDArray[np.bool_]
 

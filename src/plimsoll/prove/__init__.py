@@ -3,11 +3,9 @@ differs.
 
     run               prove(): from two models and pictures to a Proof
     proof             Proof: what was measured, the verdict, the cause
-    compared_model    one of the two models, its preprocessing cut where pixels become numbers
     paired_answers    both models' answers to every picture, also with preprocessing and network exchanged
     comparison        what changed in the decisions, and what the sample says of all other pictures
-    stages            preprocessing step by step
-    normalization     channel order, mean and scale as the first convolution sees them
+    stages            preprocessing step by step, and the normalization as the first convolution sees it
     layers            the networks layer by layer
     labels            the right labels of pictures
 """

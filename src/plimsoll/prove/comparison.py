@@ -11,8 +11,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence
-from plimsoll.metrics.bootstrap import Floats
-from plimsoll.metrics.decisions import Flips, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
+from plimsoll.metrics.decisions import Flips, Floats, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
 from plimsoll.spec.spec import Classify
 

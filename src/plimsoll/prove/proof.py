@@ -13,9 +13,8 @@ from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.comparison import Comparison, too_few
 from plimsoll.prove.layers import Layer
-from plimsoll.prove.normalization import Mismatch
 from plimsoll.prove.paired_answers import Exchange, Failure
-from plimsoll.prove.stages import StageDifference
+from plimsoll.prove.stages import Mismatch, StageDifference
 from plimsoll.report.report import Measurement, Report
 
 MISMATCH_DEVIATION = 1e-4

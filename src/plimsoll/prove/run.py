@@ -15,16 +15,21 @@ from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, BoundedF
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
-from plimsoll.metrics.bootstrap import Floats, bounds
-from plimsoll.metrics.decisions import CONFIDENCE, score_deviation
+from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, score_deviation
 from plimsoll.prove import stages
-from plimsoll.prove.compared_model import ComparedModel
 from plimsoll.prove.comparison import Comparison, Pair, compare, compared_scores
 from plimsoll.prove.labels import label_of
 from plimsoll.prove.layers import InputPair, compare_layers
-from plimsoll.prove.normalization import Mismatch, Normalization, agree, mismatches, normalization_of
-from plimsoll.prove.paired_answers import Exchange, PairedAnswers, PictureAnswers, Scores, answer_pictures
+from plimsoll.prove.paired_answers import (
+    ComparedModel,
+    Exchange,
+    PairedAnswers,
+    PictureAnswers,
+    Scores,
+    answer_pictures,
+)
 from plimsoll.prove.proof import PartialDeviation, Proof
+from plimsoll.prove.stages import Mismatch, Normalization, agree, mismatches, normalization_of
 from plimsoll.spec.spec import Classify
 from plimsoll.system import host
 

@@ -9,8 +9,7 @@ The way of a request, file by file:
 ```
 http/ grpc/    adapters of the protocols, with oip/ (Open Inference Protocol), compat/ (other products)
 pipeline       authorize, limit, trace, handle, log and measure, for every protocol; access/ knows keys and rates
-service        all models by name
-served_model   one model: loaded, reloaded without losing a request, unloaded
+service        all models by name; each is loaded, reloaded without losing a request, unloaded
 scheduler      its requests: queued by priority, handed to workers in batches, each item given its result
 worker_handle  one worker process, as the web process sees it
 ipc            frames over a pipe, and shared memory
@@ -23,8 +22,7 @@ Around it:
 ```
 messages       what was requested, what came of it, what failed
 settings       limits and timeouts
-plan           how many workers and threads a model gets on this machine, and why
-pool           the workers of one version: started, watched, replaced
+pool           the workers of one version: how many and why; started, watched, replaced
 metrics        counters, for Prometheus and for the Open Inference Protocol
 log tracing    what operators see
 ```

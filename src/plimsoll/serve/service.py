@@ -1,22 +1,282 @@
-"""`Service`: all models that are served, their shared memory, and whether it is ready."""
+"""`ServedModel`: one model, loaded, reloaded without losing a request, unloaded; `Service`: all of them, their shared
+memory, and whether the service is ready."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
+from plimsoll.bundle import Bundle
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.metrics import Metrics
+from plimsoll.serve.ipc import Array
+from plimsoll.serve.messages import (
+    InferenceResult,
+    ModelMetadata,
+    Problem,
+    RawOutputs,
+    RequestError,
+    RequestOptions,
+    unavailable,
+)
+from plimsoll.serve.metrics import Metrics, ModelStatistics
 from plimsoll.serve.pipeline import ReceiveLimit
-from plimsoll.serve.scheduler import InboundMemory
-from plimsoll.serve.served_model import ModelConfig, ServedModel
+from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
+from plimsoll.serve.scheduler import InboundMemory, Scheduler
 from plimsoll.serve.settings import Settings
+from plimsoll.serve.worker_handle import WorkerHandle
 from plimsoll.system import host
+
+State = Literal["loading", "ready", "unavailable", "unloaded"]
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A model to be served."""
+
+    name: str
+    reference: str
+    """A zoo name, a bundle, or a model file."""
+    spec: Path | None = None
+    target: Target | None = None
+    preprocessing: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Of the runtime."""
+    plan_options: PlanOptions = field(default_factory=PlanOptions)
+
+    def plan(self) -> WorkerPlan:
+        """Return how the model would share this machine."""
+        snapshot = Snapshot.take(self.reference, None)
+        try:
+            return WorkerPlan.of(self.target or snapshot.target(), snapshot.size, self.plan_options)
+        finally:
+            snapshot.remove()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A bundle's files as they were when it was loaded: a worker that starts later must find the same."""
+
+    reference: str
+    """What workers open: a zoo name, a model file, or the folder of the bundle's copy."""
+    size: int
+    """Bytes of the network's files, as far as they are known."""
+    _folder: str | None = None
+
+    @classmethod
+    def take(cls, reference: str, parent: Path | None) -> Snapshot:
+        """Copy a bundle into a folder of its own below `parent`, every file checked; anything else is used where it is.
+        Raises BundleError."""
+        path = Path(reference)
+        if not (path.is_dir() or path.suffix.lower() == ".zip"):
+            return cls(reference, path.stat().st_size if path.is_file() else 0)
+        with Bundle.open(path) as bundle:
+            copy = tempfile.mkdtemp(prefix="plimsoll-served-", dir=parent)
+            try:
+                shutil.copytree(bundle.folder, copy, dirs_exist_ok=True)
+            except BaseException:
+                shutil.rmtree(copy, ignore_errors=True)
+                raise
+            return cls(copy, bundle.model.size, copy)
+
+    def target(self) -> Target:
+        """Return the target that a bundle was packed for; anything else runs on the reference target by
+        default."""
+        if not Path(self.reference).is_dir():
+            return REFERENCE_TARGET
+        with Bundle.open(Path(self.reference)) as bundle:
+            return bundle.target
+
+    def remove(self) -> None:
+        """Remove the copy."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class ServedModel:
+    """A model by its name."""
+
+    def __init__(self, config: ModelConfig, settings: Settings, memory: InboundMemory, metrics: Metrics) -> None:
+        self.name = config.name
+        self.config = config
+        self.plan: WorkerPlan | None = None
+        self.metadata: ModelMetadata | None = None
+        self.state: State = "loading"
+        self.reason = "the model is loading"
+        """Why the state is not ready."""
+        self.scheduler = Scheduler(config.name, settings, memory, metrics)
+        self._settings, self._memory, self._metrics = settings, memory, metrics
+        self._loads = 0
+        self._snapshot: Snapshot | None = None
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._load_lock = asyncio.Lock()
+
+    @property
+    def version(self) -> str:
+        """Which load of the model answers now: 1, 2 …; 0 before the first."""
+        return str(self._loads)
+
+    @property
+    def statistics(self) -> ModelStatistics:
+        """Statistics since the service began."""
+        return self.scheduler.statistics
+
+    @property
+    def workers(self) -> Sequence[WorkerHandle]:
+        """The workers of the current version."""
+        return self.scheduler.pool.workers if self.scheduler.pool is not None else ()
+
+    async def load(self) -> None:
+        """Load it, or load it again from where it came from. The current version goes on serving until the golden
+        vectors of the new one have passed.
+
+        Raises RequestError where it can't be loaded; then the current version stays.
+        """
+        async with self._load_lock:
+            try:
+                snapshot = await asyncio.to_thread(Snapshot.take, self.config.reference, self._settings.folder)
+            except PlimsollError as error:
+                self._load_failed(error)
+                raise unavailable(f"{self.name}: {error.message}") from error
+            try:
+                pool, metadata = await self._start_pool(snapshot)
+            except PlimsollError as error:
+                await asyncio.to_thread(snapshot.remove)
+                self._load_failed(error)
+                if isinstance(error, RequestError):
+                    raise
+                raise unavailable(f"{self.name}: {error.message}") from error
+            old_pool, self.scheduler.pool = self.scheduler.pool, pool
+            old_snapshot, self._snapshot = self._snapshot, snapshot
+            self.metadata, self.plan = metadata, pool.plan
+            self._loads += 1
+            self._pool_changed()
+            if old_pool is not None:
+                self._retire(old_pool, old_snapshot)
+
+    async def unload(self) -> None:
+        """Stop serving it; what was accepted is finished."""
+        async with self._load_lock:
+            pool, self.scheduler.pool = self.scheduler.pool, None
+            snapshot, self._snapshot = self._snapshot, None
+            self._stop("the model was unloaded")
+            if pool is not None:
+                self._retire(pool, snapshot)
+                await asyncio.gather(*self._retiring, return_exceptions=True)
+
+    async def close(self) -> None:
+        """End all workers at once."""
+        self._stop("the service is closing")
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self.scheduler.pool is not None:
+            await self.scheduler.pool.close()
+        if self._snapshot is not None:
+            self._snapshot.remove()
+
+    async def predict(self, pictures: Sequence[bytes], options: RequestOptions) -> list[InferenceResult]:
+        """Return what came of each picture, in order; raises RequestError for the request as a whole."""
+        results: list[InferenceResult] = await self.scheduler.submit("answer", pictures, options)
+        return results
+
+    async def raw_outputs(self, pictures: Sequence[bytes], options: RequestOptions) -> list[RawOutputs]:
+        """Return the network's outputs for each picture; raises RequestError, which names the picture that has none."""
+        results = await self.scheduler.submit("raw", pictures, options)
+        for number, result in enumerate(results, 1):
+            if isinstance(result, InferenceResult) and (problem := result.problem) is not None:
+                which = f"picture {number} of {len(results)}: " if len(results) > 1 else ""
+                raise RequestError(
+                    Problem(problem.kind, which + problem.message, problem.hint, problem.status, problem.retry_after)
+                )
+        return results
+
+    async def infer(self, feeds: Mapping[str, Array], options: RequestOptions) -> list[RawOutputs]:
+        """Run the bare network, in parts where the rows are too many for a batch; all feeds have the same number of
+        rows along their first axis. Raises RequestError."""
+        sizes = {value.shape[0] if value.ndim else 0 for value in feeds.values()}
+        if len(sizes) != 1 or 0 in sizes:
+            message = f"the inputs have {sorted(sizes)} rows; all need the same number, at least 1"
+            raise RequestError(Problem("input", message, status=400))
+        (rows,) = sizes
+        step = self.plan.max_batch if self.plan is not None else 1
+        parts = [{name: value[start : start + step] for name, value in feeds.items()} for start in range(0, rows, step)]
+        results = await self.scheduler.submit("tensors", parts, options)
+        for result in results:
+            if isinstance(result, InferenceResult) and result.problem is not None:
+                raise RequestError(result.problem)
+        return results
+
+    async def _start_pool(self, snapshot: Snapshot) -> tuple[Pool, ModelMetadata]:
+        config = self.config
+        target = config.target if config.target is not None else await asyncio.to_thread(snapshot.target)
+        plan = WorkerPlan.of(target, snapshot.size, config.plan_options)
+        worker_config = {
+            "model": snapshot.reference,
+            "spec": str(config.spec) if config.spec is not None else None,
+            "target": str(config.target) if config.target is not None else None,
+            "preprocessing": config.preprocessing,
+            "options": dict(config.options),
+            "threads": plan.threads,
+            "decoders": plan.decoders,
+            "max_batch": plan.max_batch,
+        }
+        scheduler = self.scheduler
+        callbacks = PoolCallbacks(scheduler.on_result, scheduler.on_lost, self._pool_changed, self._count_restart)
+        pool = Pool(self.name, worker_config, plan, self._settings, self._memory.arena, callbacks)
+        return pool, await pool.start()
+
+    def _stop(self, reason: str) -> None:
+        self.state = "unloaded"
+        self.reason = self.scheduler.closed_because = reason
+        self.scheduler.fail_waiting(reason)
+
+    def _load_failed(self, error: PlimsollError) -> None:
+        if self.scheduler.pool is None:
+            self.state = "unavailable"
+            self.reason = self.scheduler.closed_because = error.message
+
+    def _pool_changed(self) -> None:
+        """Update the state, and use what has become free."""
+        pool = self.scheduler.pool
+        if pool is None:
+            return
+        if pool.ready:
+            self.state, self.reason = "ready", ""
+        else:
+            failure = f": {pool.start_failure}" if pool.start_failure else ""
+            self.state, self.reason = "unavailable", f"no worker is ready{failure}"
+            if failure:
+                self.scheduler.fail_waiting(self.reason, pool.backoff + 1)
+        self.scheduler.dispatch()
+
+    def _count_restart(self, reason: str) -> None:
+        self._metrics.restarts.labels(self.name, reason).inc()
+
+    def _retire(self, pool: Pool, snapshot: Snapshot | None) -> None:
+        """Let an old version finish what it has, in the background."""
+
+        async def finish() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await pool.retire()
+            await pool.close()
+            if snapshot is not None:
+                await asyncio.to_thread(snapshot.remove)
+
+        task = asyncio.create_task(finish())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
 
 _log = logging.getLogger("plimsoll.serve")
 

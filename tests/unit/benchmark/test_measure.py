@@ -25,7 +25,7 @@ from plimsoll.benchmark import (
     footprint,
     report,
 )
-from plimsoll.benchmark.conditions import Conditions, snapshot
+from plimsoll.benchmark.measure import Conditions, snapshot
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import Picture, Predictor
 from plimsoll.report.report import Report

@@ -103,7 +103,7 @@ def test_an_impossible_server_is_refused() -> None:
 def test_the_highest_rate_lies_between_none_and_the_capacity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores with 10 ms a picture answer at most 200 a second; what comes in one second need not show that it is a
     little more."""
-    monkeypatch.setattr("plimsoll.benchmark.rates.PRECISION", 1.25)
+    monkeypatch.setattr("plimsoll.benchmark.scenarios.PRECISION", 1.25)
     with slow(tmp_path, 0.01, cores=2) as predictor:
         highest = max_rate(predictor, pictures(tmp_path), Server(rate=1, latency_bound=0.25, rank=50.0))
         assert 0 < highest.rate <= 400

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from plimsoll.errors import InputError
-from plimsoll.metrics.bootstrap import bounds, mean_upper_bound
-from plimsoll.metrics.decisions import upper_bound
+from plimsoll.metrics.decisions import bounds, mean_upper_bound, upper_bound
 from plimsoll.metrics.labelled import MetricChange, Ranking, binary, multiclass
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
-from plimsoll.serve.plan import PlanOptions, WorkerPlan
+from plimsoll.serve.pool import PlanOptions, WorkerPlan
 from plimsoll.system import host
 
 FLOAT, INT8, GPU = Target("onnxruntime"), Target("openvino", "cpu", "int8"), Target("onnxruntime", "gpu", "float16")

@@ -6,8 +6,7 @@ import pytest
 
 from plimsoll.core.target import Target
 from plimsoll.serve.ipc import Arena
-from plimsoll.serve.plan import PlanOptions, WorkerPlan
-from plimsoll.serve.pool import Pool, PoolCallbacks
+from plimsoll.serve.pool import PlanOptions, Pool, PoolCallbacks, WorkerPlan
 from plimsoll.serve.settings import MEBIBYTE, Settings
 from plimsoll.serve.worker_handle import Batch, WorkerHandle
 

@@ -1,11 +1,10 @@
 """The HTML page of a `ship`: one file that shows everything, loads nothing, and can be mailed.
 
-render                        the page, from templates/ with Jinja2
-data                          what a report of kind "ship" holds
-headline, stages              what the page says, and its bars
-pareto_plot, score_plots,
-layer_plot, gauge             the charts
-svg, axes, label_placement    what the charts are drawn with
+render                     the page, from templates/ with Jinja2
+headline                   what the page says first, and the gauge
+pareto_plot, proof_plots   speed against deviation; scores and layers against the reference's
+stages                     bars of where the time goes
+svg, label_placement       what the charts are drawn with: elements, axes, labels that don't overlap
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from plimsoll.report import figures
 from plimsoll.report.page import svg
-from plimsoll.report.page.axes import Decades, Linear, covering
 from plimsoll.report.page.label_placement import Box, Label, LabelRequest, place_labels
-from plimsoll.report.page.svg import Frame, element, line, text
+from plimsoll.report.page.svg import Decades, Frame, Linear, covering, element, line, text
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
 

@@ -19,8 +19,8 @@ from markupsafe import Markup
 from pydantic import JsonValue
 
 from plimsoll.report import figures
-from plimsoll.report.page import headline, layer_plot, pareto_plot, score_plots, stages, svg
-from plimsoll.report.page.gauge import gauge, nearest_check
+from plimsoll.report.page import headline, pareto_plot, proof_plots, stages, svg
+from plimsoll.report.page.headline import gauge, nearest_check
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
@@ -68,9 +68,8 @@ def _environment() -> Environment:
         "gauge": gauge,
         "nearest_check": nearest_check,
         "headline": headline,
-        "layer_plot": layer_plot,
         "pareto_plot": pareto_plot,
-        "score_plots": score_plots,
+        "proof_plots": proof_plots,
         "stages": stages,
     }
     environment.tests["known"] = math.isfinite

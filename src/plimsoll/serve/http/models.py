@@ -21,8 +21,7 @@ from plimsoll.serve.api_models import ReplyModel
 from plimsoll.serve.http.description import TEXT, Description, errors, ok, parameter
 from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorResponse
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.served_model import ServedModel, State
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ServedModel, Service, State
 from plimsoll.system import files
 
 _REPORT = ("report", "report.json")

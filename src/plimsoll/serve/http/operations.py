@@ -10,8 +10,7 @@ from starlette.responses import Response
 from plimsoll.serve.api_models import ReplyModel
 from plimsoll.serve.http.description import TEXT, Answer, Content, Description, ok
 from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
-from plimsoll.serve.served_model import State
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import Service, State
 
 
 class Alive(ReplyModel):

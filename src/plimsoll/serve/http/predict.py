@@ -25,8 +25,7 @@ from plimsoll.serve.http.description import (
 )
 from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorInfo, ErrorResponse, Reply, context_of
 from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
-from plimsoll.serve.served_model import ServedModel
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ServedModel, Service
 
 
 class PredictOptions(BaseModel):

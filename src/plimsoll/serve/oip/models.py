@@ -31,8 +31,7 @@ from plimsoll.serve.oip.schema import (
     TensorConfiguration,
     TensorMetadata,
 )
-from plimsoll.serve.served_model import ServedModel
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ServedModel, Service
 
 EXTENSIONS = (
     "binary_tensor_data",

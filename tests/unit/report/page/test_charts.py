@@ -14,12 +14,10 @@ from markupsafe import Markup
 from helpers import sample_ship_report
 from plimsoll.core.budget import Check
 from plimsoll.report.page import pareto_plot, stages
-from plimsoll.report.page.axes import Decades, LogOdds, covering
-from plimsoll.report.page.gauge import nearest_check
-from plimsoll.report.page.headline import title
+from plimsoll.report.page.headline import nearest_check, title
 from plimsoll.report.page.label_placement import Box, LabelRequest, place_labels
 from plimsoll.report.page.pareto_plot import pareto_front
-from plimsoll.report.page.svg import element, runtime_symbols
+from plimsoll.report.page.svg import Decades, LogOdds, covering, element, runtime_symbols
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
 

@@ -17,8 +17,7 @@ from plimsoll.serve.http.app import application, endpoints
 from plimsoll.serve.http.endpoints import Endpoint
 from plimsoll.serve.http.openapi import describe
 from plimsoll.serve.oip.schema import InferResponse
-from plimsoll.serve.served_model import ModelConfig
-from plimsoll.serve.service import Service
+from plimsoll.serve.service import ModelConfig, Service
 from plimsoll.serve.settings import Settings
 
 ELSEWHERE = {

@@ -1,4 +1,5 @@
-"""Scores, picture by picture: the winner's against the reference's, and the pictures that moved most."""
+"""The winner against the reference: scores picture by picture, the pictures that moved most, and signal and noise of
+every tensor, in the order in which the network computes them."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ from markupsafe import Markup
 
 from plimsoll.report import figures
 from plimsoll.report.page import svg
-from plimsoll.report.page.axes import Linear, LogOdds, covering
-from plimsoll.report.page.svg import Frame, element, line, text
-from plimsoll.report.ship_result import PictureScore, ShipResult, WorstPicture
+from plimsoll.report.page.label_placement import Anchor, Box
+from plimsoll.report.page.svg import Frame, Linear, LogOdds, covering, element, line, text
+from plimsoll.report.ship_result import LayerSnr, PictureScore, ShipResult, WorstPicture
 
 _FRAME = Frame(460, 430, 52, 30, 14, 50)
+_WIDE = Frame(1000, 310, 56, 34, 16, 42)
+_NARROW = Frame(390, 270, 40, 44, 8, 40)
 
 _NEAR_AN_END = 0.02
 
@@ -60,7 +63,7 @@ def score_plots(result: ShipResult) -> list[Markup]:
     return [_against(result, pairs), _difference(result, pairs)] if pairs else []
 
 
-def summary(result: ShipResult) -> str:
+def score_summary(result: ShipResult) -> str:
     """Return what the plots say."""
     pairs = score_pairs(result)
     flipped = sum(pair.flipped for pair in pairs)
@@ -108,7 +111,7 @@ def _against(result: ShipResult, pairs: list[ScorePair]) -> Markup:
     return svg.chart(
         "scatter",
         f"{result.score_label}: the shipped candidate's score against the reference's",
-        summary(result),
+        score_summary(result),
         _FRAME,
         *grid,
         line(x(x.low), y(x.low), x(x.high), y(x.high), "diagonal"),
@@ -170,3 +173,89 @@ def worst_pictures(result: ShipResult) -> list[tuple[WorstPicture, ScorePair | N
 def _moved(picture: PictureScore) -> float:
     moved = abs(picture.winner - picture.reference)
     return -1.0 if math.isnan(moved) else moved
+
+
+def layer_plot(result: ShipResult) -> Markup:
+    """Return the chart, drawn for a desktop and for a phone; nothing where no layer was measured."""
+    if all(math.isnan(layer.snr_db) for layer in result.layers):
+        return Markup("")
+    return svg.both_widths(_draw_layers(result, _WIDE, "layers-wide"), _draw_layers(result, _NARROW, "layers-narrow"))
+
+
+def noisiest_layers(result: ShipResult) -> list[tuple[int, LayerSnr]]:
+    """Return number (from 1) and layer of those with a figure, the noisiest first."""
+    noisy = [(number, layer) for number, layer in enumerate(result.layers, 1) if layer.snr_db < math.inf]
+    return sorted(noisy, key=lambda pair: pair[1].snr_db)
+
+
+def layer_summary(result: ShipResult) -> str:
+    """Return what the chart says."""
+    ranked = noisiest_layers(result)
+    if not ranked:
+        return "Every tensor is equal to the reference's."
+    number, layer = ranked[0]
+    return (
+        f"Signal-to-noise ratio of {figures.counted(len(result.layers), 'tensor')}, in the order in which they are"
+        f" computed; at 20 dB the noise is a tenth of the signal. The noisiest is {layer.name}"
+        f" ({layer.operator or 'no operator'}), number {number}, at {figures.decibels(layer.snr_db)}."
+    )
+
+
+def _draw_layers(result: ShipResult, frame: Frame, name: str) -> Markup:
+    """Return the chart: a stem a tensor, from the bottom up to its ratio."""
+    area = frame.area
+    known = [layer.snr_db for layer in result.layers if math.isfinite(layer.snr_db)]
+    y = covering([*known, 0.0, 40.0], area.bottom, area.top)
+    step = (area.right - area.left) / max(1, len(result.layers))
+    centres = [area.left + (index + 0.5) * step for index in range(len(result.layers))]
+    grid = [
+        mark
+        for tick in y.ticks(4)
+        for mark in (
+            line(area.left, y(tick), area.right, y(tick), "grid"),
+            text(figures.number(tick), area.left - 8, y(tick) + 4, "end", "tick"),
+        )
+    ]
+    profile = [
+        (x, y(min(layer.snr_db, y.high)))
+        for x, layer in zip(centres, result.layers, strict=True)
+        if layer.snr_db > -math.inf
+    ]
+    return svg.chart(
+        name,
+        "Signal-to-noise ratio, layer by layer",
+        layer_summary(result),
+        frame,
+        *grid,
+        *(_stem(layer, x, step, y, area) for x, layer in zip(centres, result.layers, strict=True)),
+        element("path", d=svg.path(profile), class_="profile") if len(profile) > 1 else "",
+        *(
+            mark
+            for number, layer in noisiest_layers(result)[:1]
+            for mark in _noisiest_stem(layer, centres[number - 1], y, area)
+        ),
+        text("dB", area.left - 8, area.top - 15, "end", "axis-name"),
+        text("first layer", area.left, frame.height - 14, "start", "axis-name"),
+        text("last →", area.right, frame.height - 14, "end", "axis-name"),
+        line(area.left, area.bottom, area.right, area.bottom, "axis"),
+    )
+
+
+def _stem(layer: LayerSnr, x: float, step: float, y: Linear, area: Box) -> Markup:
+    tooltip = element("title", f"{layer.name} ({layer.operator}): {figures.decibels(layer.snr_db)}")
+    half = max(0.5, min(step * 0.36, 12))
+    if math.isnan(layer.snr_db):
+        return svg.rectangle(Box(x - half, area.top, x + half, area.bottom), "stem unknown", tooltip)
+    return svg.rectangle(Box(x - half, y(min(layer.snr_db, y.high)), x + half, area.bottom), "stem", tooltip)
+
+
+def _noisiest_stem(layer: LayerSnr, x: float, y: Linear, area: Box) -> list[Markup]:
+    top = y(layer.snr_db)
+    third = (area.right - area.left) / 3
+    anchor: Anchor = "start" if x < area.left + third else "end" if x > area.right - third else "middle"
+    name = layer.name if len(layer.name) <= 28 else f"{layer.name[:13]}…{layer.name[-13:]}"
+    return [
+        line(x, area.top - 3, x, top - 5, "leader"),
+        svg.circle(x, top, 5, "worst-ring"),
+        text(f"{name}: {figures.decibels(layer.snr_db)}", x, area.top - 8, anchor, "label worst-name"),
+    ]

@@ -1,11 +1,12 @@
-"""`Client`: for programs without asyncio; many threads may share it."""
+"""`Client`, for programs without asyncio (many threads may share it), and `AsyncClient`, for those that run on it."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar, Unpack, overload
@@ -14,8 +15,16 @@ from plimsoll.client import transport
 from plimsoll.client.answers import Answer, ModelInfo, Result
 from plimsoll.client.errors import ServiceError
 from plimsoll.client.exchange import AttemptError, Call, Exchange, PredictOptions, Reply
-from plimsoll.client.prediction import TOO_LARGE, PredictionRequest, never_ready, read_models
-from plimsoll.client.uploads import Batcher, Picture, Upload, prepare_upload
+from plimsoll.client.prediction import (
+    TOO_LARGE,
+    Batcher,
+    Picture,
+    PredictionRequest,
+    Upload,
+    never_ready,
+    prepare_upload,
+    read_models,
+)
 
 PictureT = TypeVar("PictureT", bound=Picture)
 
@@ -159,3 +168,153 @@ class Client:
                 raise ServiceError(
                     "the call was cancelled: its client or its stream was closed", request_id=exchange.request_id
                 )
+
+
+class AsyncClient:
+    """`Client` for asyncio: the same verbs, to be awaited. Use it in an `async with` block or close it.
+
+    >>> async with AsyncClient("http://localhost:8000") as client:  # doctest: +SKIP
+    ...     (await client.predict("photo.jpg")).score
+    ...     async for result in client.predict_many(pictures):
+    ...         print(result.name, result.answer)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        *,
+        timeout: float = 60.0,
+        retries: int = 4,
+        connections: int = 8,
+        verify: str | bool = True,
+    ) -> None:
+        self._config = transport.ClientConfig(url, key, timeout, retries, connections, verify).validated()
+        self._http = transport.open_async_client(self._config)
+
+    @overload
+    async def predict(self, picture: Picture, **options: Unpack[PredictOptions]) -> Answer: ...
+
+    @overload
+    async def predict(
+        self, picture: list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
+    ) -> list[Result]: ...
+
+    async def predict(
+        self, picture: Picture | list[PictureT] | tuple[PictureT, ...], **options: Unpack[PredictOptions]
+    ) -> Answer | list[Result]:
+        """Answer one picture, or several; as `Client.predict`."""
+        if isinstance(picture, list | tuple):
+            return [result async for result in self.predict_many(picture, **options)]
+        return (await self._predict_group([await asyncio.to_thread(prepare_upload, picture, 0)], options))[0].unwrap()
+
+    async def predict_many(
+        self,
+        pictures: Iterable[Picture] | AsyncIterable[Picture],
+        *,
+        batch: int = 16,
+        **options: Unpack[PredictOptions],
+    ) -> AsyncIterator[Result]:
+        """Answer pictures in their order, however many there are; as `Client.predict_many`."""
+        waiting: deque[asyncio.Task[list[Result]]] = deque()
+        turns = asyncio.Semaphore(self._config.connections)
+        try:
+            async for group in _groups(pictures, Batcher(batch)):
+                waiting.append(asyncio.create_task(self._in_turn(turns, group, options)))
+                while waiting and (waiting[0].done() or len(waiting) > 2 * self._config.connections):
+                    for result in await waiting.popleft():
+                        yield result
+            while waiting:
+                for result in await waiting.popleft():
+                    yield result
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def models(self) -> list[ModelInfo]:
+        """Return the models that the service has."""
+        return read_models(await self._call(Call("GET", "/v1/models"), self._config.timeout))
+
+    async def ready(self) -> bool:
+        """Whether the service answers pictures now; False too where there is no connection."""
+        try:
+            reply = await transport.send_async(self._http, Exchange(Call("GET", "/readyz"), 0, self._config.timeout))
+        except AttemptError:
+            return False
+        return reply.status == 200
+
+    async def wait_until_ready(self, timeout: float = 60.0) -> None:
+        """Return as soon as the service answers pictures; raises ServiceError where it doesn't in time."""
+        deadline = time.monotonic() + timeout
+        while not await self.ready():
+            if time.monotonic() > deadline:
+                raise never_ready(self._config.url, timeout)
+            await asyncio.sleep(0.1)
+
+    async def close(self) -> None:
+        """Close the connections; calling it twice is harmless."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._config.url!r})"
+
+    async def _in_turn(
+        self, turns: asyncio.Semaphore, group: Sequence[Upload], options: PredictOptions
+    ) -> list[Result]:
+        async with turns:  # reads its pictures only then
+            return await self._predict_group(group, options)
+
+    async def _predict_group(self, group: Sequence[Upload], options: PredictOptions) -> list[Result]:
+        request = await asyncio.to_thread(PredictionRequest, group, options)
+        if not request.pictures:
+            return request.results(None)
+        try:
+            reply = await self._call(request.call(), options.get("timeout") or self._config.timeout)
+        except ServiceError as error:
+            if len(request.pictures) == 1 or error.status != TOO_LARGE:
+                return request.failed(error)
+            # Together they are too large for this service; apart they mostly aren't.
+            return [result for upload in group for result in await self._predict_group([upload], options)]
+        return request.results(reply)
+
+    async def _call(self, call: Call, timeout: float) -> Reply:
+        exchange = Exchange(call, self._config.retries, timeout)
+        while True:
+            try:
+                reply = await transport.send_async(self._http, exchange)
+                pause = exchange.after_reply(reply)
+            except AttemptError as failure:
+                pause = exchange.after_failure(failure)
+            if pause is None:
+                return reply
+            await asyncio.sleep(pause)
+
+
+async def _groups(
+    pictures: Iterable[Picture] | AsyncIterable[Picture], batcher: Batcher
+) -> AsyncIterator[list[Upload]]:
+    number = 0
+    async for picture in _each(pictures):
+        if group := batcher.add(await asyncio.to_thread(prepare_upload, picture, number)):
+            yield group
+        number += 1
+    if group := batcher.flush():
+        yield group
+
+
+async def _each(pictures: Iterable[Picture] | AsyncIterable[Picture]) -> AsyncIterator[Picture]:
+    if isinstance(pictures, AsyncIterable):
+        async for picture in pictures:
+            yield picture
+    else:
+        for picture in pictures:
+            yield picture
