@@ -127,7 +127,7 @@ CASES = (
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    """A service that serves no model, with all contracts on."""
+    """A service that serves no model, with all interfaces of other products on."""
     unstarted = Service(Settings.model_validate({"compat": CONTRACTS}), [])
     yield unstarted
     unstarted.memory.arena.close()

@@ -1,4 +1,4 @@
-"""The contracts of Misskey, PhotoPrism and pict-rs, asked as these applications ask."""
+"""The interfaces of Misskey, PhotoPrism and pict-rs, asked as these applications ask."""
 
 from __future__ import annotations
 

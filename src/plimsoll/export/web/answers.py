@@ -30,7 +30,7 @@ export default async function run() {{
     }}
   }}
   const checks = [];
-  for (let place = 0; place < await goldenCount(model); place += 1) checks.push(await check(model, place));
+  for (let index = 0; index < await goldenCount(model); index += 1) checks.push(await check(model, index));
   await model.close();
   return {{ rows, checks }};
 }}

@@ -1,4 +1,4 @@
-"""What a model's labels mean to the contracts."""
+"""What a model's labels mean to the interfaces of other products."""
 
 from __future__ import annotations
 

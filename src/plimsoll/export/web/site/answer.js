@@ -16,15 +16,15 @@ function classification(output, outputs, threshold) {
   const values = activated(Float32Array.from(named(outputs, output.tensor).data, Number), output.activation);
   if (values.length !== labels.length) throw new Error(`the network gives ${values.length} scores a picture, the Spec has ${labels.length} labels`);
   if (!values.every(Number.isFinite)) throw new Error("non-finite scores in the network's output");
-  const order = labels.map((_, place) => place).sort((a, b) => values[b] - values[a] || a - b);
-  const scores = Object.fromEntries(order.map((place) => [labels[place], decimal(values[place])]));
+  const order = labels.map((_, index) => index).sort((a, b) => values[b] - values[a] || a - b);
+  const scores = Object.fromEntries(order.map((index) => [labels[index], decimal(values[index])]));
   const at = threshold ?? output.threshold;
   if (positive === null) {
     const best = labels[order[0]];
     return { label: at === null || scores[best] >= at ? best : null, score: scores[best], scores };
   }
   const score = scores[positive];
-  const other = labels[order.find((place) => labels[place] !== positive)] ?? null;
+  const other = labels[order.find((index) => labels[index] !== positive)] ?? null;
   return { label: score >= (at ?? 0.5) ? positive : other, score, scores };
 }
 
@@ -57,7 +57,7 @@ function nested(values, dims) {
   if (dims.length === 0) return values[0];
   if (dims.length === 1) return values;
   const size = values.length / dims[0];
-  return Array.from({ length: dims[0] }, (_, place) => nested(values.slice(place * size, (place + 1) * size), dims.slice(1)));
+  return Array.from({ length: dims[0] }, (_, index) => nested(values.slice(index * size, (index + 1) * size), dims.slice(1)));
 }
 
 function named(outputs, name) {

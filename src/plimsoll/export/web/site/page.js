@@ -173,9 +173,9 @@ function bars({ scores }) {
   const all = Object.entries(scores).sort(([, a], [, b]) => b - a); // An object keeps labels that are numbers in their own order.
   const table = element("table", { className: "bars" }, element("caption", { className: "visually-hidden", textContent: "Scores" }));
   const rows = element("tbody");
-  all.forEach(([label, score], place) => {
+  all.forEach(([label, score], index) => {
     const bar = element("div", { className: "bar", ariaHidden: "true" }, placed(element("span"), { width: Math.min(Math.max(score, 0), 1) }));
-    const line = element("tr", { hidden: place >= SHOWN }, element("th", { scope: "row", textContent: label }), element("td", { className: "bar-cell" }, bar), element("td", { className: "number", textContent: score.toFixed(3) }));
+    const line = element("tr", { hidden: index >= SHOWN }, element("th", { scope: "row", textContent: label }), element("td", { className: "bar-cell" }, bar), element("td", { className: "number", textContent: score.toFixed(3) }));
     rows.append(line);
   });
   table.append(rows);
@@ -196,18 +196,18 @@ function tensors(outputs) {
 
 async function selfCheck(count) {
   const results = [];
-  for (let place = 0; place < count; place += 1) {
-    byId("checked").textContent = `Answering golden picture ${place + 1} of ${count} …`;
+  for (let index = 0; index < count; index += 1) {
+    byId("checked").textContent = `Answering golden picture ${index + 1} of ${count} …`;
     try {
-      results.push(await ask("check", { place }));
+      results.push(await ask("check", { index }));
     } catch (error) {
-      results.push({ picture: `golden picture ${place + 1}`, checks: [{ name: error.message, measured: NaN, limit: NaN, passed: false }] });
+      results.push({ picture: `golden picture ${index + 1}`, checks: [{ name: error.message, measured: NaN, limit: NaN, passed: false }] });
     }
   }
   const body = byId("checks").tBodies[0];
   for (const { picture, checks } of results) {
     for (const one of checks) {
-      const cells = [one.name, figure(one.measured), figure(one.limit)].map((text, place) => element("td", { className: place ? "number" : "", textContent: text }));
+      const cells = [one.name, figure(one.measured), figure(one.limit)].map((text, index) => element("td", { className: index ? "number" : "", textContent: text }));
       const verdict = element("td", { className: one.passed ? "yes" : "no", textContent: one.passed ? "as in Python" : "too far" });
       body.append(element("tr", {}, element("th", { scope: "row", textContent: picture.replace("golden/", "") }), ...cells, verdict));
     }

@@ -25,7 +25,7 @@ export class Model {
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary = binary;
     if (threads) ort.env.wasm.numThreads = threads;
-    const externalData = facts.model.external.map((file, place) => ({ path: file.path, data: external[place] }));
+    const externalData = facts.model.external.map((file, index) => ({ path: file.path, data: external[index] }));
     const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"], externalData });
     return new Model(base, facts, spec, ort, session);
   }

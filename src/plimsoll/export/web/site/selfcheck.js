@@ -15,9 +15,9 @@ export async function goldenCount(model) {
  * Check one golden picture. Returns {picture, checks: [{name, measured, limit, passed}]}: how far its tensor lies from the stored one
  * (in levels of 255: at worst, and on the mean), and how far the outputs do, for the stored tensor and for the whole way.
  */
-export async function check(model, place) {
+export async function check(model, index) {
   const { pictures, tolerance, level } = await golden(model);
-  const one = pictures[place];
+  const one = pictures[index];
   const file = (name) => fetched(new URL(name, model.base));
   const stored = array(await file(one.tensor.file), one.tensor.dtype);
   const wanted = {};

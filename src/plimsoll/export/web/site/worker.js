@@ -11,7 +11,7 @@ const calls = {
     return { facts: model.facts, spec: model.spec, golden: await goldenCount(model) };
   },
   answer: ({ picture }) => model.answer(picture),
-  check: ({ place }) => check(model, place),
+  check: ({ index }) => check(model, index),
 };
 
 onmessage = async ({ data }) => {

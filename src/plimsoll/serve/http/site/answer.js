@@ -74,10 +74,10 @@ function ruler(model, row, threshold) {
 function bars({ scores }) {
   const all = Object.entries(scores).sort(([, a], [, b]) => b - a); // An object keeps labels that are numbers in their own order.
   const rows = element("tbody");
-  all.forEach(([label, value], place) => {
+  all.forEach(([label, value], index) => {
     const bar = element("div", { className: "bar", ariaHidden: "true" }, placed(element("span"), { width: Math.min(Math.max(value, 0), 1) }));
     const cells = [element("th", { scope: "row", textContent: label, title: label }), element("td", { className: "bar-cell" }, bar), element("td", { className: "number", textContent: score(value) })];
-    rows.append(element("tr", { hidden: place >= SHOWN }, ...cells));
+    rows.append(element("tr", { hidden: index >= SHOWN }, ...cells));
   });
   const table = element("table", { className: "bars wide" }, element("caption", { className: "visually-hidden", textContent: "Scores" }), rows);
   if (all.length <= SHOWN) return table;

@@ -39,9 +39,9 @@ function inExif(view, start) {
   const little = view.getUint16(start) === 0x4949;
   const table = start + view.getUint32(start + 4, little);
   for (let entry = 0; entry < view.getUint16(table, little); entry += 1) {
-    const place = table + 2 + 12 * entry;
-    if (view.getUint16(place, little) !== 0x0112) continue;
-    const value = view.getUint16(place + 8, little);
+    const index = table + 2 + 12 * entry;
+    if (view.getUint16(index, little) !== 0x0112) continue;
+    const value = view.getUint16(index + 8, little);
     return value >= 1 && value <= 8 ? value : 1;
   }
   return 1;
@@ -62,7 +62,7 @@ export function overlay(row, shown, turn, threshold = null) {
   return svg;
 }
 
-export const colour = (place) => `c${place % COLOURS}`;
+export const colour = (index) => `c${index % COLOURS}`;
 
 function boxes(found, { group, names, unit, stored, turn }) {
   const labels = [...new Set(found.map((one) => one.label))];
@@ -87,9 +87,9 @@ function mask({ size: [height, width], labels, rle }, [storedWidth, storedHeight
   const context = canvas.getContext("2d");
   const picture = context.createImageData(width, height);
   const palette = getComputedStyle(document.documentElement);
-  Object.keys(rle ?? {}).forEach((label, place) => {
-    const [red, green, blue] = palette.getPropertyValue(`--mask${place % COLOURS}`).trim().split(" ").map(Number);
-    fill(picture.data, rle[label], { width, height }, [red, green, blue, labels.length > 1 && place === 0 ? 0 : 150]);
+  Object.keys(rle ?? {}).forEach((label, index) => {
+    const [red, green, blue] = palette.getPropertyValue(`--mask${index % COLOURS}`).trim().split(" ").map(Number);
+    fill(picture.data, rle[label], { width, height }, [red, green, blue, labels.length > 1 && index === 0 ? 0 : 150]);
   });
   context.putImageData(picture, 0, 0);
   return drawn("image", { href: canvas.toDataURL(), width: storedWidth, height: storedHeight, preserveAspectRatio: "none" });
@@ -97,8 +97,8 @@ function mask({ size: [height, width], labels, rle }, [storedWidth, storedHeight
 
 function fill(data, counts, { width, height }, rgba) {
   let at = 0;
-  counts.forEach((count, place) => {
-    if (place % 2) {
+  counts.forEach((count, index) => {
+    if (index % 2) {
       for (let pixel = at; pixel < at + count; pixel += 1) data.set(rgba, 4 * ((pixel % height) * width + Math.floor(pixel / height)));
     }
     at += count;

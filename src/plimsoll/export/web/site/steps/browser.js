@@ -48,7 +48,7 @@ function bare(data, step) {
     const whole = data.subarray(at, at + 8 + length + (length & 1));
     if (kind === "EXIF") found.orientation = orientationOf(whole.subarray(8));
     else if (kind === "VP8X") {
-      const size = (place) => 1 + (data[place] | (data[place + 1] << 8) | (data[place + 2] << 16));
+      const size = (index) => 1 + (data[index] | (data[index + 1] << 8) | (data[index + 2] << 16));
       checkSize(size(at + 12), size(at + 15), step);
       found.transparent = Boolean(data[at + 8] & 0x10);
       const flags = whole.slice();

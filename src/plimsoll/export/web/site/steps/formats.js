@@ -21,7 +21,7 @@ function code(letter) {
 
 /** The format that the first bytes announce, or null. */
 export function sniff(data) {
-  const found = SIGNATURES.find(([, bytes]) => bytes.every((byte, place) => data[place] === byte));
+  const found = SIGNATURES.find(([, bytes]) => bytes.every((byte, index) => data[index] === byte));
   if (found) return found[0];
   return text(data, 0, 4) === "RIFF" && text(data, 8, 4) === "WEBP" ? "webp" : null;
 }

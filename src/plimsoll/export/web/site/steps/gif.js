@@ -81,9 +81,9 @@ function unpacked(bytes, size, wanted) {
         next += 1;
         if (next === 1 << width && width < 12) width += 1;
       }
-      let place = count + length[code] - 1;
+      let index = count + length[code] - 1;
       count += length[code];
-      for (let one = code; place >= count - length[code]; one = before[one], place -= 1) if (place < wanted) out[place] = last[one];
+      for (let one = code; index >= count - length[code]; one = before[one], index -= 1) if (index < wanted) out[index] = last[one];
       previous = code;
     }
   }
@@ -101,7 +101,7 @@ function painted(screen, frame, pixels, palette, clear) {
   const [width, height] = [Math.max(screen.width, frame.x + frame.width), Math.max(screen.height, frame.y + frame.height)];
   const channels = clear >= 0 ? 4 : 3;
   const entries = new Uint8Array(width * height).fill(Math.max(clear, 0));
-  rows(frame).forEach((row, place) => entries.set(pixels.subarray(place * frame.width, (place + 1) * frame.width), (frame.y + row) * width + frame.x));
+  rows(frame).forEach((row, index) => entries.set(pixels.subarray(index * frame.width, (index + 1) * frame.width), (frame.y + row) * width + frame.x));
   const data = new Uint8Array(entries.length * channels);
   for (let at = 0, to = 0; at < entries.length; at += 1, to += channels) {
     const entry = entries[at];
@@ -113,5 +113,5 @@ function painted(screen, frame, pixels, palette, clear) {
 
 function rows({ height, interlaced }) {
   const passes = interlaced ? [[0, 8], [4, 8], [2, 4], [1, 2]] : [[0, 1]];
-  return passes.flatMap(([first, step]) => Array.from({ length: Math.max(0, Math.ceil((height - first) / step)) }, (_, place) => first + place * step));
+  return passes.flatMap(([first, step]) => Array.from({ length: Math.max(0, Math.ceil((height - first) / step)) }, (_, index) => first + index * step));
 }

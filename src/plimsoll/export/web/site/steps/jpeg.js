@@ -16,9 +16,9 @@ export function jpeg(picture, step) {
   }
   const [across, down] = SAMPLING[step.subsampling];
   const swap = picture.colour === "BGR" ? swapped : (data) => data;
-  const planes = rgbToYcc(swap(picture.data), width, height).map((plane, place) => {
-    const [h, v] = place === 0 ? [1, 1] : [across, down];
-    const kept = stored(plane, h, v, place === 0 ? luminance : chrominance, step.dct);
+  const planes = rgbToYcc(swap(picture.data), width, height).map((plane, index) => {
+    const [h, v] = index === 0 ? [1, 1] : [across, down];
+    const kept = stored(plane, h, v, index === 0 ? luminance : chrominance, step.dct);
     return upsampled(kept, h, v, width, height, step.upsampling === "fancy");
   });
   return { ...picture, data: swap(yccToRgb(...planes)) };
@@ -33,7 +33,7 @@ function stored(plane, horizontal, vertical, table, dct) {
   const [inverse, multipliers] = dct === "fast" ? [inverseFast, fastMultipliers(table)] : [inverseAccurate, Int32Array.from(table)];
   for (let top = 0; top < data.length; top += 8 * stride) {
     for (let left = 0; left < stride; left += 8) {
-      for (let place = 0; place < 64; place += 1) block[place] = samples.data[top + left + (place >> 3) * stride + (place & 7)] - 128;
+      for (let index = 0; index < 64; index += 1) block[index] = samples.data[top + left + (index >> 3) * stride + (index & 7)] - 128;
       forward(block);
       quantize(block, table);
       inverse(block, 0, multipliers, data, top + left, stride);
@@ -44,10 +44,10 @@ function stored(plane, horizontal, vertical, table, dct) {
 
 /** Divide by the table and by the 8 that `forward` leaves in, halves away from zero. */
 function quantize(block, table) {
-  for (let place = 0; place < 64; place += 1) {
-    const divisor = 8 * table[place];
-    const size = Math.trunc((Math.abs(block[place]) + divisor / 2) / divisor);
-    block[place] = block[place] < 0 ? -size : size;
+  for (let index = 0; index < 64; index += 1) {
+    const divisor = 8 * table[index];
+    const size = Math.trunc((Math.abs(block[index]) + divisor / 2) / divisor);
+    block[index] = block[index] < 0 ? -size : size;
   }
 }
 

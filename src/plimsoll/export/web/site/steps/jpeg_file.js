@@ -56,14 +56,14 @@ function read(file, marker, segment, step) {
 
 function readTables(file, segment) {
   for (let at = 0; at < segment.length; ) {
-    const [wide, place] = [segment[at] >> 4, segment[at] & 15];
+    const [wide, index] = [segment[at] >> 4, segment[at] & 15];
     const table = new Uint16Array(64);
     at += 1;
     for (let k = 0; k < 64; k += 1) {
       table[ZIGZAG[k]] = wide ? (segment[at] << 8) | segment[at + 1] : segment[at];
       at += wide ? 2 : 1;
     }
-    file.tables[place] = table;
+    file.tables[index] = table;
   }
 }
 
@@ -111,9 +111,9 @@ function scan(file, segment, at) {
   if (!frame) throw new PictureError("can't be decoded: a damaged JPEG file (a scan before its frame)");
   const count = segment[0];
   const components = [];
-  for (let place = 1; place < 1 + 2 * count; place += 2) {
-    const component = frame.components.find((one) => one.id === segment[place]);
-    const [dc, ac] = [file.dc[segment[place + 1] >> 4], file.ac[segment[place + 1] & 15]];
+  for (let index = 1; index < 1 + 2 * count; index += 2) {
+    const component = frame.components.find((one) => one.id === segment[index]);
+    const [dc, ac] = [file.dc[segment[index + 1] >> 4], file.ac[segment[index + 1] & 15]];
     if (!component) throw new PictureError("can't be decoded: a damaged JPEG file (a scan of an unknown component)");
     component.quantization ??= file.tables[component.table]; // The table of its first scan holds.
     component.seen = true;

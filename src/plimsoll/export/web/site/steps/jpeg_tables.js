@@ -38,7 +38,7 @@ const AAN_ROWS = [
 
 /** What the fast inverse transform multiplies coefficients with: the quantization table with those factors in it, times 4. */
 export function fastMultipliers(table) {
-  return Int32Array.from(table, (value, place) => (value * AAN_ROWS[place] + 2048) >> 12);
+  return Int32Array.from(table, (value, index) => (value * AAN_ROWS[index] + 2048) >> 12);
 }
 
 /** Annex K.3.3: what files without Huffman tables of their own (motion JPEG) mean. Counts of codes by length, then the symbols. */

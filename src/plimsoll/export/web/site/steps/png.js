@@ -64,7 +64,7 @@ function checkSum(data, at, length, kind, view, step) {
     return;
   }
   let sum = 0xffffffff;
-  for (let place = at; place < at + 4 + length; place += 1) sum = CRC[(sum ^ data[place]) & 255] ^ (sum >>> 8);
+  for (let index = at; index < at + 4 + length; index += 1) sum = CRC[(sum ^ data[index]) & 255] ^ (sum >>> 8);
   if ((sum ^ 0xffffffff) >>> 0 !== view.getUint32(at + 4 + length) && step.truncated === "error") {
     throw new PictureError(`can't be decoded: a damaged PNG file (the check sum of ${kind} is wrong)`);
   }
@@ -98,7 +98,7 @@ function passes({ width, height, depth, type, interlaced }) {
     .map((pass) => ({ ...pass, bytes: Math.ceil((pass.width * bits) / 8) }));
 }
 
-/** All samples, one a place, in the file's own depth (16-bit ones whole). */
+/** All samples, one per element, in the file's own depth (16-bit ones whole). */
 function unpacked(file, raw) {
   const count = SAMPLES[file.type];
   const out = file.depth === 16 ? new Uint16Array(file.width * file.height * count) : new Uint8Array(file.width * file.height * count);
@@ -140,11 +140,11 @@ function spread({ width, depth }, line, pass, y, count, out) {
   for (let x = 0; x < pass.width; x += 1) {
     const to = (row + pass.x + x * pass.dx) * count;
     for (let sample = 0; sample < count; sample += 1) {
-      const place = x * count + sample;
-      if (depth === 8) out[to + sample] = line[place];
-      else if (depth === 16) out[to + sample] = (line[2 * place] << 8) | line[2 * place + 1];
+      const index = x * count + sample;
+      if (depth === 8) out[to + sample] = line[index];
+      else if (depth === 16) out[to + sample] = (line[2 * index] << 8) | line[2 * index + 1];
       else {
-        const bit = place * depth;
+        const bit = index * depth;
         out[to + sample] = (line[bit >> 3] >> (8 - depth - (bit & 7))) & ((1 << depth) - 1);
       }
     }
