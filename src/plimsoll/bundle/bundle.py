@@ -1,7 +1,7 @@
 """`Bundle`: a bundle that was opened, every file of it checked.
 
-Opening checks that exactly the listed files exist, with their sizes and hashes. That detects damage, not forgery: whoever
-can change a file can change the manifest too.
+Opening checks that exactly the listed files exist, with their sizes and hashes. That detects damage, not forgery:
+whoever can change a file can change the manifest too.
 """
 
 from __future__ import annotations

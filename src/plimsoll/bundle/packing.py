@@ -38,8 +38,8 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
 ) -> Path:
     """Write a bundle of the model, its Spec, and what it answers here to golden pictures; returns `out`.
 
-    `out` becomes one zip if it ends in .zip, else a folder. `images` (at most 16) replace Plimsoll's golden pictures; they
-    become part of the bundle, metadata included. `origin` says where the network is from.
+    `out` becomes one zip if it ends in .zip, else a folder. `images` (at most 16) replace Plimsoll's golden pictures;
+    they become part of the bundle, metadata included. `origin` says where the network is from.
     `extras` are further files, by their names in the bundle: a proof, a report.
 
     Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError
