@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from helpers.oip_service import LENGTH, ServedProtocols, element, patient, serving, tensors, with_tensors, write_mixed
-from plimsoll.serve.api_models import MAX_JSON_VALUES
+from plimsoll.serve.messages import MAX_JSON_VALUES
 
 BODY_LIMIT = 6_000_000
 PICTURES = "/v2/models/mixed/infer"

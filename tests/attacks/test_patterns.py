@@ -11,8 +11,7 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 import plimsoll
-from plimsoll.serve.access.keys import TOKEN, Key
-from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.keys import TOKEN, Key, Rate
 from plimsoll.serve.compat.settings import PhotoPrismSettings, PictrsSettings
 from plimsoll.serve.http.urls import UrlSettings
 from plimsoll.serve.pipeline import request_id

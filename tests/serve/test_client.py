@@ -21,8 +21,7 @@ from helpers.service_process import ServiceProcess, start, until
 from plimsoll.client import BusyError, RejectedError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
-from plimsoll.serve.access.keys import Key, Terms
-from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.keys import Key, Rate, Terms
 from plimsoll.serve.http.app import application
 from plimsoll.serve.log import LogSettings
 from plimsoll.serve.pipeline import Pipeline

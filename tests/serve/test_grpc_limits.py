@@ -16,14 +16,14 @@ from helpers.oip_service import patient
 from helpers.service_process import children, until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
-from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.keys import Rate
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.settings import Settings
 
 grpc = pytest.importorskip("grpc")
 from helpers.grpc_client import INFER, MOST, STREAM, GrpcClient, photo, rows, served  # noqa: E402
 from plimsoll.serve.grpc import oip_pb2  # noqa: E402
-from plimsoll.serve.grpc.status import Outcome  # noqa: E402
+from plimsoll.serve.grpc.handler import Outcome  # noqa: E402
 
 
 def test_a_message_that_is_too_large_is_refused_and_told(client: GrpcClient) -> None:

@@ -26,7 +26,7 @@ from plimsoll.serve.pipeline import Pipeline
 grpc = pytest.importorskip("grpc")
 from plimsoll.serve.grpc import oip_pb2, server  # noqa: E402
 from plimsoll.serve.grpc.handler import GrpcRequest, address_of  # noqa: E402
-from plimsoll.serve.grpc.service import Procedures  # noqa: E402
+from plimsoll.serve.grpc.server import Procedures  # noqa: E402
 
 
 class Stub:

@@ -27,7 +27,7 @@ from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.importers.conversion import import_model
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts, network
-from plimsoll.ship.candidate import calibrators_of
+from plimsoll.ship.strategy import calibrators_of
 from plimsoll.spec import Spec
 
 pytestmark = [

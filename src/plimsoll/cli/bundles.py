@@ -52,8 +52,8 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.inference.images import list_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.report.trial import Candidate
-    from plimsoll.ship.candidate import calibrator_for
     from plimsoll.ship.preparation import convert as build
+    from plimsoll.ship.strategy import calibrator_for
 
     check_destination(out, overwrite=force)
     backends.for_target(target)  # refuses a target that this machine can't build for before any work is done

@@ -138,8 +138,7 @@ def _terms(
     expires: str | None,
 ) -> Terms:
     from plimsoll.errors import InputError
-    from plimsoll.serve.access.keys import Terms
-    from plimsoll.serve.access.rate import Rate
+    from plimsoll.serve.access.keys import Rate, Terms
 
     if burst is not None and rate is None:
         raise InputError("--burst needs --rate", "Add --rate, for example --rate 10/s.")

@@ -1,19 +1,170 @@
-"""`Preprocessor`: a Spec's input steps, ready to run on one picture after another in any thread."""
+"""`Preprocessor`: a Spec's input steps, ready to run on one picture after another in any thread; and `ImageGeometry`: what
+part of a picture the network sees, and where each of its pixels lies in the picture as it was sent.
+
+Positions are continuous and count from the outer corner of the first pixel: pixel 0 covers 0 … 1 and its centre lies at
+0.5; a picture of W x H pixels covers 0 … W and 0 … H. A resize that keeps the borders in place (half-pixel centres:
+Pillow, OpenCV, TensorFlow's `half_pixel`) is then a plain product; TensorFlow's older coordinates shift it by a part of
+a pixel, and so does a `nearest` that takes the first pixel of those it could take. The real sizes count, not the ratio
+that was asked for: a letterbox of 427 / 640 rounds its sides, and the two axes differ in the last digits.
+
+The picture *as it was sent* is what the file stores, before its EXIF orientation. `ImageGeometry.upright` serves
+drawing on the picture as a browser shows it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plimsoll.preprocessing import fast, reference
 from plimsoll.preprocessing.decode import Array, Pixels, as_array, decode, orientation, read, size_of, translate_errors
-from plimsoll.preprocessing.geometry import ImageGeometry, geometry_of
+from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Channels, Crop, ImageSpec, Jpeg, Resize, Step
+
+Positions = NDArray[np.float64]
+
+_SWAPPED = frozenset({5, 6, 7, 8})
+_FLIPPED_X = frozenset({2, 3, 7, 8})
+_FLIPPED_Y = frozenset({3, 4, 6, 7})
+"""Which EXIF orientations exchange the axes, and then mirror the stored columns and rows (Exif 2.32, tag 0x0112)."""
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis: position in the picture = `scale` * position in the input + `origin`."""
+
+    scale: float = 1.0
+    origin: float = 0.0
+
+    def after(self, scale: float, origin: float) -> _Axis:
+        """Return this axis behind another step, for which `position before = scale * position after + origin`."""
+        return _Axis(self.scale * scale, self.scale * origin + self.origin)
+
+
+@dataclass(frozen=True)
+class ImageGeometry:
+    """The way back from a network's input to one picture. All positions are (x, y), in pixels."""
+
+    width: int
+    height: int
+    """The picture's size as it was sent."""
+    input_width: int
+    input_height: int
+    """The size of the network's input."""
+    scale: tuple[float, float]
+    """How many of the upright picture's pixels one pixel of the input is, along x and along y."""
+    origin: tuple[float, float]
+    """Where the input's corner (0, 0) lies in the upright picture; negative where padding begins there."""
+    visible: tuple[float, float, float, float]
+    """What the network sees of the upright picture: x0, y0, x1, y1; the rest was cropped away."""
+    orientation: int = 1
+    """The EXIF orientation that the input steps have followed, 1 to 8; 1 also where they follow none."""
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(width, height) of the picture after its orientation was followed."""
+        return (self.height, self.width) if self.orientation in _SWAPPED else (self.width, self.height)
+
+    def upright(self) -> ImageGeometry:
+        """Return the same geometry for the picture as it is shown, turned by its orientation."""
+        width, height = self.upright_size
+        return replace(self, width=width, height=height, orientation=1)
+
+    def points(self, points: Positions) -> Positions:
+        """Return where positions `[…, 2]` in the input's pixels lie in the picture; they may lie outside of it."""
+        x, y = np.moveaxis(np.asarray(points, np.float64) * self.scale + self.origin, -1, 0)
+        first, second = (y, x) if self.orientation in _SWAPPED else (x, y)
+        return np.stack(
+            [
+                self.width - first if self.orientation in _FLIPPED_X else first,
+                self.height - second if self.orientation in _FLIPPED_Y else second,
+            ],
+            axis=-1,
+        )
+
+    def boxes(self, boxes: Positions) -> Positions:
+        """Return boxes `[N, 4]` (x0, y0, x1, y1) in the input's pixels as boxes in the picture, clipped to it."""
+        corners = self.points(np.asarray(boxes, np.float64).reshape(-1, 2, 2))
+        limits = np.array([self.width, self.height], np.float64)
+        return np.asarray(
+            np.clip(np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1), 0.0, np.tile(limits, 2))
+        )
+
+    def pixel_centres(self) -> tuple[Positions, Positions]:
+        """Return where the centres of the upright picture's columns and rows lie in the input, in its pixels; NaN for
+        what was cropped away."""
+        x, y = (
+            np.where((first <= at) & (at <= last), (at - origin) / scale, np.nan)
+            for at, scale, origin, first, last in zip(
+                (np.arange(size) + 0.5 for size in self.upright_size),
+                self.scale,
+                self.origin,
+                self.visible[:2],
+                self.visible[2:],
+                strict=True,
+            )
+        )
+        return x, y
+
+    def as_sent(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Turn an array [height, width] that lies over the upright picture back to lie over the picture as it was sent;
+        no copy."""
+        turned = pixels.T if self.orientation in _SWAPPED else pixels
+        return turned[:: -1 if self.orientation in _FLIPPED_Y else 1, :: -1 if self.orientation in _FLIPPED_X else 1]
+
+
+def geometry_of(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeometry:
+    """Return the geometry that the input steps give a picture.
+
+    `size` is (width, height) after decoding, with the orientation followed where the steps follow it; `orientation` is
+    the one they have followed. Raises ImageError where the steps refuse such a size.
+    """
+    width, height = size
+    x, y = _Axis(), _Axis()
+    visible = (0.0, 0.0, float(width), float(height))
+    for step in spec.steps[1:]:
+        if isinstance(step, Resize):
+            across, down = resized_size(width, height, step)
+            x, y = x.after(*_resize_axis(width, across, step)), y.after(*_resize_axis(height, down, step))
+            left, top, width, height = padding(across, down, step)
+            x, y = x.after(1.0, -left), y.after(1.0, -top)
+        elif isinstance(step, Crop):
+            left, top = step.origin(width, height)
+            x, y = x.after(1.0, left), y.after(1.0, top)
+            width, height = step.width, step.height
+            last_x, last_y = x.scale * width + x.origin, y.scale * height + y.origin
+            visible = (
+                max(visible[0], x.origin),
+                max(visible[1], y.origin),
+                min(visible[2], last_x),
+                min(visible[3], last_y),
+            )
+    sent = (size[1], size[0]) if orientation in _SWAPPED else size
+    return ImageGeometry(*sent, width, height, (x.scale, y.scale), (x.origin, y.origin), visible, orientation)
+
+
+def _resize_axis(before: int, after: int, step: Resize) -> tuple[float, float]:
+    """Return (scale, origin) of a resize along one axis: position before = scale * position after + origin.
+
+    With `nearest`, where the first of several pixels is taken (OpenCV; TensorFlow's asymmetric), every one that is left
+    stands for what follows it; when such a resize enlarges, pixels are repeated and the borders stay in place.
+    """
+    scale = before / after
+    first_taken = step.filter == "nearest" and (step.convention == "opencv" or step.coordinates == "asymmetric")
+    if first_taken:
+        return scale, 0.5 - 0.5 * max(scale, 1.0)
+    if step.coordinates == "half_pixel":
+        return scale, 0.0
+    if step.coordinates == "align_corners" and before > 1 and after > 1:
+        scale = (before - 1) / (after - 1)
+    return scale, 0.0 if step.filter == "area" else 0.5 - 0.5 * scale
+
 
 Preprocessing = Literal["reference", "fast"]
 ImageSource = bytes | Path

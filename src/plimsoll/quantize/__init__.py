@@ -2,8 +2,7 @@
 
 static          int8 with calibrated ranges, as explicit Q/DQ; its options
 data_free       `dynamic` (int8 as it comes) and `float16`: no calibration
-calibration     `Calibration`: a table of ranges; also in the formats of the runtimes' tools
-observe         one pass of pictures through the float network; serves several methods
+calibration     `Calibration`: a table of ranges, also in the formats of the runtimes' tools; `observe`, which measures them
 calibrators     statistics of a tensor, and five methods that make a range of them
 parameters      scales, zero points, int8 weights and biases
 prepare         the network's form that quantizes best; strides moved up
@@ -16,11 +15,10 @@ lint            what is likely to go wrong, said beforehand
 
 from __future__ import annotations
 
-from plimsoll.quantize.calibration import Calibration
+from plimsoll.quantize.calibration import Calibration, Statistics, calibrate, observe
 from plimsoll.quantize.calibrators import METHODS
 from plimsoll.quantize.data_free import dynamic, float16
 from plimsoll.quantize.lint import Finding, before_float16, lint
-from plimsoll.quantize.observe import Statistics, calibrate, observe
 from plimsoll.quantize.prepare import prepare
 from plimsoll.quantize.sensitivity import OperatorDeviation, sensitivity
 from plimsoll.quantize.static import StaticOptions, reads_bytes, static

@@ -3,8 +3,7 @@ budget.
 
 search      `Search`, one run: explore, final benchmark, test, result, export
 config      `SearchConfig`: what the user asks; default targets
-candidate   the search space: which candidates a target has
-strategy    which candidates are tried in which order, and which wins
+strategy    the search space; which candidates are tried in which order, and which wins
 split       calibration, validation and test part of the images
 job_runner  `JobRunner`: runs jobs in processes of their own, and prepares what candidates are built from
 jobs        jobs that answer pictures with candidates and measure them

@@ -16,9 +16,9 @@ from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.preprocessing import folded as fold
 from plimsoll.report.trial import Candidate
-from plimsoll.ship.candidate import needs_table
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.store import get_or_build
+from plimsoll.ship.strategy import needs_table
 
 
 class Artifacts(BaseModel):

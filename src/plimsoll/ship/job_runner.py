@@ -14,7 +14,6 @@ from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts
-from plimsoll.ship.candidate import needs_table, needs_tensors
 from plimsoll.ship.config import SearchConfig
 from plimsoll.ship.jobs import AnswerJob, CompareLayersJob, FinalBenchmarkJob, Job, JobContext, ProfileJob, TryJob
 from plimsoll.ship.preparation import (
@@ -27,6 +26,7 @@ from plimsoll.ship.preparation import (
 )
 from plimsoll.ship.split import Split
 from plimsoll.ship.store import StoredJob, WorkFolder
+from plimsoll.ship.strategy import needs_table, needs_tensors
 from plimsoll.system import files, host, subprocesses
 from plimsoll.system.subprocesses import JobError, ProcessLimits
 

@@ -17,9 +17,9 @@ from plimsoll.errors import InputError
 from plimsoll.report.trial import Candidate, Figure, ResultModel
 from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
-from plimsoll.ship.candidate import needs_table, needs_tensors
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.jobs import Job, JobContext, batches
+from plimsoll.ship.strategy import needs_table, needs_tensors
 from plimsoll.system import files
 
 RANKING_PICTURES = 16

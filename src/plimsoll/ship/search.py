@@ -19,7 +19,6 @@ from plimsoll.report.report import Report
 from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
 from plimsoll.report.trial import Candidate, Evaluation, Trial
 from plimsoll.ship import build, results
-from plimsoll.ship.candidate import needs_table, takes_table
 from plimsoll.ship.config import REFERENCE, SearchConfig
 from plimsoll.ship.job_runner import JobRunner
 from plimsoll.ship.jobs import (
@@ -35,7 +34,7 @@ from plimsoll.ship.jobs import (
 from plimsoll.ship.results import AnswerPair
 from plimsoll.ship.split import Split, unprovable
 from plimsoll.ship.store import WorkFolder
-from plimsoll.ship.strategy import explore, finalists, gain, simplest_first
+from plimsoll.ship.strategy import explore, finalists, gain, needs_table, simplest_first, takes_table
 from plimsoll.spec.spec import Classify
 from plimsoll.system.subprocesses import JobError
 

@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import ImageGeometry, Preprocessor
-from plimsoll.preprocessing.geometry import geometry_of
+from plimsoll.preprocessing.preprocessor import geometry_of
 from plimsoll.spec import Input
 
 WIDTH, HEIGHT = 252, 180

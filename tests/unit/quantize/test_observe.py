@@ -21,7 +21,7 @@ from plimsoll.errors import InputError, ModelError
 from plimsoll.onnx import graph
 from plimsoll.quantize.calibrators import TensorStatistics
 
-observe = importlib.import_module("plimsoll.quantize.observe")  # The package has a verb of that name.
+observe = importlib.import_module("plimsoll.quantize.calibration")  # The package has a verb of that name.
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ from plimsoll.errors import InputError
 from plimsoll.importers import read
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.ship import Candidate, Search, SearchConfig, ShipResult, Trial
-from plimsoll.ship.candidate import calibrators_of
 from plimsoll.ship.split import Split, split
 from plimsoll.ship.store import WorkFolder
+from plimsoll.ship.strategy import calibrators_of
 from plimsoll.spec import files as spec_files
 
 FLOAT, INT8 = Target("onnxruntime"), Target("onnxruntime", "cpu", "int8")

@@ -1,8 +1,7 @@
-"""Who may ask for what, and how often: the same for HTTP and gRPC.
+"""Who may do what, and how often: the same for HTTP and gRPC.
 
 ```
-keys        API keys, the file that they are kept in, and the keys of a running service
-rate        token buckets
+keys        API keys, their file, the keys of a running service, and their rates
 authorizer  admits a caller, or says why not; what can be set
 ```
 """

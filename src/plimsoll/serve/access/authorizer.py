@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plimsoll.serve.access.keys import Key, KeyStore, Role
-from plimsoll.serve.access.rate import Limit, RateText, TokenBucket, TokenBuckets
+from plimsoll.serve.access.keys import Key, KeyStore, Limit, RateText, Role, TokenBucket, TokenBuckets
 from plimsoll.serve.messages import Problem, RequestError, whole_seconds
 
 Right = Literal["predict", "metrics", "control"]

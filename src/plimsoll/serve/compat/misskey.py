@@ -13,13 +13,11 @@ from typing import Literal
 from pydantic import Field
 from starlette.requests import Request
 
-from plimsoll.serve.api_models import ReplyModel
 from plimsoll.serve.compat.moderation import Moderation, Probability, moderate
 from plimsoll.serve.compat.settings import MISSKEY_PATH, Class
 from plimsoll.serve.http.body import Part, check_count, media_type, read_body, read_parts
-from plimsoll.serve.http.description import Description, errors, ok, picture_parts
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.http.endpoints import Description, Endpoint, Endpoints, Reply, errors, ok, picture_parts
+from plimsoll.serve.messages import Problem, ReplyModel, RequestError
 from plimsoll.serve.service import Service
 
 Code = Literal[

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field
 from starlette.requests import Request
 
-from plimsoll.serve.api_models import DescribedAs
 from plimsoll.serve.compat.settings import CLASSES, KNOWN, UNSAFE, Class
 from plimsoll.serve.http.body import while_connected
 from plimsoll.serve.http.endpoints import context_of
-from plimsoll.serve.messages import InferenceResult, ModelMetadata, Problem, RequestError, RequestOptions
+from plimsoll.serve.messages import DescribedAs, InferenceResult, ModelMetadata, Problem, RequestError, RequestOptions
 from plimsoll.serve.service import Service
 
 Probability = Annotated[float, DescribedAs(Annotated[float, Field(ge=0, le=1)])]

@@ -17,13 +17,11 @@ from typing import Literal
 from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from plimsoll.serve.api_models import ReplyModel, read_json, validated
 from plimsoll.serve.compat.moderation import Moderated, Moderation, Probability, moderate
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, read_body, while_connected
-from plimsoll.serve.http.description import PNG, Content, Description, errors, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.http.endpoints import PNG, Content, Description, Endpoint, Endpoints, Reply, errors, ok
+from plimsoll.serve.messages import Problem, ReplyModel, RequestError, read_json, validated
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 

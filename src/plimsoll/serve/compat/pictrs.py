@@ -11,13 +11,21 @@ from typing import Literal
 
 from starlette.requests import Request
 
-from plimsoll.serve.api_models import ReplyModel
 from plimsoll.serve.compat.moderation import Probability, moderate
 from plimsoll.serve.compat.settings import PictrsSettings
 from plimsoll.serve.http.body import check_count, read_body
-from plimsoll.serve.http.description import PICTURE_AS_BODY, RETRY, Answer, Content, Description, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.http.endpoints import (
+    PICTURE_AS_BODY,
+    RETRY,
+    Answer,
+    Content,
+    Description,
+    Endpoint,
+    Endpoints,
+    Reply,
+    ok,
+)
+from plimsoll.serve.messages import Problem, ReplyModel, RequestError
 from plimsoll.serve.service import Service
 
 

@@ -2,11 +2,9 @@
 check.
 
 ```
-server      listens, and stops
-handler     the pipeline's adapter: a call, or a message of a stream, from its arrival to its end
-service     the procedures, and the right that each needs
+server      the procedures, the right that each needs, and the server that listens
+handler     the pipeline's adapter: a call, or a message of a stream, from its arrival to its end; status codes
 conversion  messages, and the models of plimsoll.serve.oip
-status      problems as gRPC's status codes
 oip_pb2     generated from oip.proto, which says how
 ```
 

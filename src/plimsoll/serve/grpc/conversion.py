@@ -7,9 +7,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from plimsoll.serve.api_models import validated
 from plimsoll.serve.grpc import oip_pb2
-from plimsoll.serve.messages import RequestError
+from plimsoll.serve.messages import RequestError, validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
 from plimsoll.serve.oip.inference import Inference
 from plimsoll.serve.oip.schema import InferInput, InferRequest

@@ -1,17 +1,175 @@
-"""Listen for gRPC beside HTTP, in the same event loop."""
+"""Serves `inference.GRPCInferenceService` and gRPC's health check beside HTTP, in the same event loop: the procedures,
+the right that each needs, and the server that listens."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf import json_format
+from pydantic import BaseModel
 
 from plimsoll.errors import InputError
-from plimsoll.serve.grpc.handler import GrpcHandler
-from plimsoll.serve.grpc.service import procedures
+from plimsoll.serve.access.authorizer import Right
+from plimsoll.serve.grpc import conversion, oip_pb2
+from plimsoll.serve.grpc.handler import GrpcHandler, GrpcRequest, Outcome, Procedure
+from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.oip import models
+from plimsoll.serve.oip.datatypes import quoted
+from plimsoll.serve.oip.inference import infer
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
+
+INFERENCE = "inference.GRPCInferenceService"
+HEALTH = "grpc.health.v1.Health"
+
+_Message = TypeVar("_Message")
+_Act = Callable[[Any, GrpcRequest], Awaitable[Any]]
+
+
+class Procedures:
+    """What callers may call; each method takes a request and returns the response, or raises PlimsollError."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def server_live(self, _: oip_pb2.ServerLiveRequest, __: GrpcRequest) -> oip_pb2.ServerLiveResponse:
+        """Whether it answers at all."""
+        return oip_pb2.ServerLiveResponse(live=True)
+
+    async def server_ready(self, _: oip_pb2.ServerReadyRequest, __: GrpcRequest) -> oip_pb2.ServerReadyResponse:
+        """Whether all models answer, and the service isn't about to end."""
+        return oip_pb2.ServerReadyResponse(ready=self._service.ready)
+
+    async def model_ready(self, request: oip_pb2.ModelReadyRequest, _: GrpcRequest) -> oip_pb2.ModelReadyResponse:
+        """Whether a model answers."""
+        return oip_pb2.ModelReadyResponse(ready=models.find_model(self._service, request.name, request.version).ready)
+
+    async def server_metadata(
+        self, _: oip_pb2.ServerMetadataRequest, __: GrpcRequest
+    ) -> oip_pb2.ServerMetadataResponse:
+        """What server this is."""
+        return oip_pb2.ServerMetadataResponse(**models.server_metadata().model_dump())
+
+    async def model_metadata(
+        self, request: oip_pb2.ModelMetadataRequest, _: GrpcRequest
+    ) -> oip_pb2.ModelMetadataResponse:
+        """What a model takes and gives."""
+        return _filled(
+            oip_pb2.ModelMetadataResponse(),
+            models.describe(models.find_model(self._service, request.name, request.version)),
+        )
+
+    async def model_config(self, request: oip_pb2.ModelConfigRequest, _: GrpcRequest) -> oip_pb2.ModelConfigResponse:
+        """A model's configuration as Triton writes it."""
+        config = models.configuration(
+            models.find_model(self._service, request.name, request.version), self._service.settings.max_items
+        )
+        return _filled(oip_pb2.ModelConfigResponse(), config, "config")
+
+    async def model_statistics(
+        self, request: oip_pb2.ModelStatisticsRequest, _: GrpcRequest
+    ) -> oip_pb2.ModelStatisticsResponse:
+        """What a model did, or for an empty name all of them."""
+        named = (
+            [models.find_model(self._service, request.name, request.version)]
+            if request.name
+            else models.all_models(self._service)
+        )
+        return _filled(oip_pb2.ModelStatisticsResponse(), models.statistics(named))
+
+    async def repository_index(
+        self, request: oip_pb2.RepositoryIndexRequest, _: GrpcRequest
+    ) -> oip_pb2.RepositoryIndexResponse:
+        """All models and their states."""
+        return _filled(oip_pb2.RepositoryIndexResponse(), models.index(self._service, ready=request.ready), "models")
+
+    async def repository_model_load(
+        self, request: oip_pb2.RepositoryModelLoadRequest, _: GrpcRequest
+    ) -> oip_pb2.RepositoryModelLoadResponse:
+        """Load a model again."""
+        await models.load(self._service, request.model_name, request.parameters)
+        return oip_pb2.RepositoryModelLoadResponse()
+
+    async def repository_model_unload(
+        self, request: oip_pb2.RepositoryModelUnloadRequest, _: GrpcRequest
+    ) -> oip_pb2.RepositoryModelUnloadResponse:
+        """Unload a model."""
+        await models.unload(self._service, request.model_name)
+        return oip_pb2.RepositoryModelUnloadResponse()
+
+    async def model_infer(self, request: oip_pb2.ModelInferRequest, call: GrpcRequest) -> oip_pb2.ModelInferResponse:
+        """Run a model. The call's own deadline limits the wait as the parameter `timeout` does."""
+        named = models.find_model(self._service, request.model_name, request.model_version)
+        call.model = named.model.name
+        question = conversion.read_request(request)
+        limit = self._service.settings.max_items
+        call.pictures = question.rows(limit)
+        result = await infer(named, question, question.options(call.time_remaining()), limit)
+        call.milliseconds = result.milliseconds
+        return conversion.write_response(result)
+
+    async def health(self, request: oip_pb2.HealthCheckRequest, _: GrpcRequest) -> oip_pb2.HealthCheckResponse:
+        """Readiness, for Kubernetes' gRPC probe. It says nothing of models, since it needs no key."""
+        if request.service not in ("", INFERENCE):
+            raise RequestError(
+                Problem("input", f"there is no service {quoted(request.service)}", f"There is {INFERENCE}.", 404)
+            )
+        return oip_pb2.HealthCheckResponse(status="SERVING" if self._service.ready else "NOT_SERVING")
+
+
+def procedures(service: Service) -> dict[str, Procedure]:
+    """Return what can be called, by its path. Liveness, readiness and health are open to everybody, as probes have no
+    key."""
+    own = Procedures(service)
+    acts: Mapping[str, tuple[_Act, Right | None]] = {
+        "ServerLive": (own.server_live, None),
+        "ServerReady": (own.server_ready, None),
+        "ModelReady": (own.model_ready, "predict"),
+        "ServerMetadata": (own.server_metadata, "predict"),
+        "ModelMetadata": (own.model_metadata, "predict"),
+        "ModelConfig": (own.model_config, "predict"),
+        "ModelStatistics": (own.model_statistics, "predict"),
+        "RepositoryIndex": (own.repository_index, "predict"),
+        "RepositoryModelLoad": (own.repository_model_load, "control"),
+        "RepositoryModelUnload": (own.repository_model_unload, "control"),
+    }
+    rows = [
+        _procedure(f"/{INFERENCE}/{name}", right, act=act, read=getattr(oip_pb2, f"{name}Request").FromString)
+        for name, (act, right) in acts.items()
+    ]
+    infer = {"act": own.model_infer, "read": conversion.parse}
+    rows += [
+        _procedure(f"/{INFERENCE}/ModelInfer", "predict", **infer),
+        _procedure(f"/{INFERENCE}/ModelStreamInfer", "predict", **infer, in_stream=_in_stream),
+        _procedure(f"/{HEALTH}/Check", None, act=own.health, read=oip_pb2.HealthCheckRequest.FromString),
+    ]
+    return {row.path: row for row in rows}
+
+
+def _procedure(path: str, right: Right | None, **parts: Any) -> Procedure:
+    return Procedure(path, "grpc", right, probe=right is None, **parts)
+
+
+def _in_stream(
+    message: bytes, response: oip_pb2.ModelInferResponse | None, outcome: Outcome
+) -> oip_pb2.ModelStreamInferResponse:
+    """Return what a stream answers to a request: its response, or its error beside its id."""
+    if response is not None:
+        return oip_pb2.ModelStreamInferResponse(infer_response=response)
+    unanswered = oip_pb2.ModelInferResponse(id=conversion.identity(message))
+    return oip_pb2.ModelStreamInferResponse(error_message=outcome.details, infer_response=unanswered)
+
+
+def _filled(message: _Message, model: BaseModel, field: str | None = None) -> _Message:
+    """Fill a message, or a field of it, with the JSON that HTTP would answer."""
+    data = model.model_dump(mode="json")
+    json_format.ParseDict(data if field is None else {field: data}, message)
+    return message
+
 
 INSTALL = "pip install 'plimsoll-line[grpc]'"
 

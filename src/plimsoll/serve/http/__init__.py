@@ -3,10 +3,10 @@
 ```
 server       listens, and drains on SIGTERM
 app          the pipeline's adapter: finds what answers a request, sends its answer or error
-endpoints    the table of what is served: paths, methods, rights, probes; what handlers answer with
+endpoints    the table of what is served: paths, methods, rights, probes, descriptions; what handlers answer with
 predict, models, operations, page: the native interface, what operators ask, the page
 oip          the Open Inference Protocol                                                     oip_body
 body, urls   read what a request holds, or names
-description  what endpoints say of themselves                                                openapi
+openapi      the document at /openapi.json, from the table
 ```
 """

@@ -17,10 +17,8 @@ from starlette.responses import Response
 from plimsoll.core.budget import Check
 from plimsoll.errors import PlimsollError
 from plimsoll.report.report import Measurement, Report
-from plimsoll.serve.api_models import ReplyModel
-from plimsoll.serve.http.description import TEXT, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorResponse
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.http.endpoints import TEXT, Description, Endpoint, Endpoints, ErrorResponse, errors, ok, parameter
+from plimsoll.serve.messages import Problem, ReplyModel, RequestError
 from plimsoll.serve.service import ServedModel, Service, State
 from plimsoll.system import files
 

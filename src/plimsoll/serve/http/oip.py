@@ -16,8 +16,21 @@ from starlette.responses import Response
 
 from plimsoll.serve.http import oip_body
 from plimsoll.serve.http.body import read_body, while_connected
-from plimsoll.serve.http.description import FILE, PNG, Answer, Content, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, OipError, Reply, context_of
+from plimsoll.serve.http.endpoints import (
+    FILE,
+    PNG,
+    Answer,
+    Content,
+    Description,
+    Endpoint,
+    Endpoints,
+    OipError,
+    Reply,
+    context_of,
+    errors,
+    ok,
+    parameter,
+)
 from plimsoll.serve.http.oip_body import LENGTH_HEADER
 from plimsoll.serve.oip import models, schema
 from plimsoll.serve.oip.inference import infer, whole_body

@@ -18,8 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from plimsoll.core.wording import location
-from plimsoll.serve.api_models import read_json, validated
-from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.messages import Problem, RequestError, read_json, validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
 from plimsoll.serve.oip.inference import Inference
 from plimsoll.serve.oip.schema import BinarySize, InferInput, InferOutput, InferRequest, InferResponse

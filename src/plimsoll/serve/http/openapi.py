@@ -13,8 +13,19 @@ from starlette.responses import Response
 
 from plimsoll import __version__
 from plimsoll.serve.access.authorizer import AccessSettings, Right
-from plimsoll.serve.http.description import Answer, Content, Description, Schema, errors, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, EndpointTable, ErrorResponse, OipError
+from plimsoll.serve.http.endpoints import (
+    Answer,
+    Content,
+    Description,
+    Endpoint,
+    Endpoints,
+    EndpointTable,
+    ErrorResponse,
+    OipError,
+    Schema,
+    errors,
+    ok,
+)
 
 Mode = Literal["validation", "serialization"]
 References = Mapping[tuple[Any, Mode], Schema]

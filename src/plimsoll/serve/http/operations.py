@@ -7,9 +7,8 @@ from typing import Literal
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plimsoll.serve.api_models import ReplyModel
-from plimsoll.serve.http.description import TEXT, Answer, Content, Description, ok
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, Reply
+from plimsoll.serve.http.endpoints import TEXT, Answer, Content, Description, Endpoint, Endpoints, Reply, ok
+from plimsoll.serve.messages import ReplyModel
 from plimsoll.serve.service import Service, State
 
 

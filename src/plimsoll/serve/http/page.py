@@ -14,8 +14,18 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plimsoll.serve.http.description import TEXT, Answer, Content, Description, errors, ok, parameter
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorResponse
+from plimsoll.serve.http.endpoints import (
+    TEXT,
+    Answer,
+    Content,
+    Description,
+    Endpoint,
+    Endpoints,
+    ErrorResponse,
+    errors,
+    ok,
+    parameter,
+)
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.service import Service
 

@@ -10,21 +10,35 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.requests import Request
 
 from plimsoll.core.wording import explain
-from plimsoll.serve.api_models import BASE64, DescribedAs, ReplyModel, read_json, validated
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts, while_connected
-from plimsoll.serve.http.description import (
+from plimsoll.serve.http.endpoints import (
     PICTURE_AS_BODY,
     PNG,
     Content,
     Description,
+    Endpoint,
+    Endpoints,
+    ErrorInfo,
+    ErrorResponse,
+    Reply,
+    context_of,
     errors,
     ok,
     parameter,
     picture_parts,
 )
-from plimsoll.serve.http.endpoints import Endpoint, Endpoints, ErrorInfo, ErrorResponse, Reply, context_of
-from plimsoll.serve.messages import InferenceResult, Problem, RequestError, RequestOptions
+from plimsoll.serve.messages import (
+    BASE64,
+    DescribedAs,
+    InferenceResult,
+    Problem,
+    ReplyModel,
+    RequestError,
+    RequestOptions,
+    read_json,
+    validated,
+)
 from plimsoll.serve.service import ServedModel, Service
 
 

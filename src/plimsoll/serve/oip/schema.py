@@ -11,8 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr, RootModel, model_validator
 
-from plimsoll.serve.api_models import DescribedAs, ReplyModel
-from plimsoll.serve.messages import RequestOptions
+from plimsoll.serve.messages import DescribedAs, ReplyModel, RequestOptions
 from plimsoll.serve.oip.datatypes import DTYPES, quoted
 
 MAX_AXES = 32

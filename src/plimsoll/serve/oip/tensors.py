@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from plimsoll.core.model import TensorInfo
-from plimsoll.serve.api_models import BASE64
+from plimsoll.serve.messages import BASE64
 from plimsoll.serve.oip.datatypes import DATATYPES, bad_request, datatype_of, dtype_of, listed, quoted, short
 from plimsoll.serve.oip.schema import InferInput
 

@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from helpers.access_keys import Clock, run, write_keys
 from plimsoll.serve.access.authorizer import AccessSettings, Admission, Authorizer, Caller, Right, loopback, network
-from plimsoll.serve.access.keys import Role, Terms
-from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.keys import Rate, Role, Terms
 from plimsoll.serve.messages import Problem, RequestError
 
 

@@ -14,8 +14,7 @@ import pytest
 from helpers.access_keys import Clock, run, write_keys
 from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
-from plimsoll.serve.access.keys import KeyStore, Terms
-from plimsoll.serve.access.rate import Limit, Rate
+from plimsoll.serve.access.keys import KeyStore, Limit, Rate, Terms
 
 
 def test_a_key_has_256_random_bits_and_the_file_only_its_hash(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.access_keys import Clock
-from plimsoll.serve.access.rate import Limit, Rate, TokenBucket, TokenBuckets
+from plimsoll.serve.access.keys import Limit, Rate, TokenBucket, TokenBuckets
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from helpers.asgi_servers import endpoint, http_app, serve_app
 from helpers.service_process import until
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, Right
-from plimsoll.serve.access.keys import Key, Terms
-from plimsoll.serve.access.rate import Rate
+from plimsoll.serve.access.keys import Key, Rate, Terms
 from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse, Method, Reply, context_of
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.pipeline import Interface, Operation
