@@ -111,7 +111,7 @@ noise."""
 
 @dataclass(frozen=True)
 class SystemUnderTest:
-    """One deployment, with its name in the results. Whoever opened the predictor closes it."""
+    """One deployment, with its name in the results. The predictor stays the caller's to close."""
 
     name: str
     predictor: Predictor
@@ -128,7 +128,7 @@ class SystemResult:
 
     @property
     def seconds(self) -> float:
-        """SystemResult wall time."""
+        """Measured wall time."""
         return sum(result.seconds for result in self.rounds)
 
     @property
@@ -262,7 +262,7 @@ def _check(systems: Sequence[SystemUnderTest], images: Sequence[Picture], min_se
 
 
 def _warm_up(system: SystemUnderTest, images: Sequence[Picture], scenario: Scenario, min_seconds: float) -> float:
-    """Load the network, run for WARM_UP_S, and return answers a second; raises InputError where there is none."""
+    """Load the network, run for WARM_UP_S, and return answers a second; raises InputError if no picture is answered."""
     warm_up, predictor = scenario.warm_up(), system.predictor
     last = warm_up.run(predictor, images[: 2 * predictor.cores], 0)  # It also loads: its speed says nothing.
     seconds = 0.0

@@ -234,7 +234,7 @@ class _OpenLoopRun:
         self.start = time.perf_counter()
 
     def work(self) -> None:
-        """Take the next picture, wait until it is due, answer it; until none is left."""
+        """Take the next picture, wait until it is due, answer it; until all are answered."""
         while (index := self._next()) is not None:
             due = self.start + float(self.due[index])
             time.sleep(max(0.0, due - time.perf_counter()))

@@ -105,7 +105,7 @@ class Result:
     error: ItemError | None = None
 
     def unwrap(self) -> Answer:
-        """Return the answer; raises the error where there is none."""
+        """Return the answer; raises the error if there is no answer."""
         if self.answer is None:
             raise self.error or ItemError(f"{self.name}: no answer")
         return self.answer

@@ -48,8 +48,8 @@ class PredictOptions(TypedDict, total=False):
     priority: Literal[-1, 0, 1]
     """1 goes before 0, 0 before -1."""
     timeout: float | None
-    """Seconds for each request with all its attempts; replaces the client's. The service drops what nobody waits for
-    any more."""
+    """Seconds for each request with all its attempts; replaces the client's. The service drops requests whose client
+    has given up."""
 
 
 @dataclass(frozen=True)

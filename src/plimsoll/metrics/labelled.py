@@ -148,12 +148,12 @@ def accuracy(truth: Truths, decided: Truths, weights: Floats) -> float:
 
 
 def precision(truth: Truths, decided: Truths, weights: Floats) -> float:
-    """Return the share of true ones among those flagged; NaN where none is."""
+    """Return the share of flagged pictures that are positive; NaN if none is flagged."""
     return _ratio(float(weights[truth & decided].sum()), float(weights[decided].sum()))
 
 
 def recall(truth: Truths, decided: Truths, weights: Floats) -> float:
-    """Return the share of those flagged among the true ones; NaN where there is none."""
+    """Return the share of positive pictures that are flagged; NaN if none is positive."""
     return _ratio(float(weights[truth & decided].sum()), float(weights[truth].sum()))
 
 

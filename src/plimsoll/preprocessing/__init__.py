@@ -1,6 +1,6 @@
 """From a picture file to the tensor that a network takes.
 
-preprocessor   `Preprocessor`: a Spec's input steps, ready to run; `ImageGeometry`: where a tensor's pixels lie in the picture
+preprocessor   `Preprocessor`: a Spec's input steps, ready to run; `ImageGeometry`: where its pixels lie in the picture
 decode         file formats, size limits, Pillow's decoding; what pixels are between steps
 reference      the steps in Pillow and NumPy: the truth
 resample       resizing as OpenCV and TensorFlow define it, in NumPy

@@ -1,5 +1,5 @@
-"""`Preprocessor`: a Spec's input steps, ready to run on one picture after another in any thread; and `ImageGeometry`: what
-part of a picture the network sees, and where each of its pixels lies in the picture as it was sent.
+"""`Preprocessor`: a Spec's input steps, ready to run on one picture after another in any thread; and `ImageGeometry`:
+what part of a picture the network sees, and where each of its pixels lies in the picture as it was sent.
 
 Positions are continuous and count from the outer corner of the first pixel: pixel 0 covers 0 … 1 and its centre lies at
 0.5; a picture of W x H pixels covers 0 … W and 0 … H. A resize that keeps the borders in place (half-pixel centres:

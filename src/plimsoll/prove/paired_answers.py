@@ -266,7 +266,7 @@ class _PairedInference:
         return self._compare(picture, (preprocessed, other_preprocessed), outputs, other_outputs)
 
     def _preprocess(self, model: ComparedModel, picture: str) -> tuple[_Preprocessed | None, str]:
-        """Return the network's input, or why there is none."""
+        """Return the network's input, or why it can't be computed."""
         try:
             pixels = model.pixels(Path(picture))
             return _Preprocessed(pixels, model.tensor(pixels)), ""

@@ -38,9 +38,8 @@ def prepare(model: Model, folder: Path) -> Model:
     returned as it is.
 
     Its opset is 13 or later; constants are folded and batch norms are part of their convolutions (by ONNX Runtime's
-    basic optimizations); pixels that nobody reads are not computed
-    (`move_strides_up`). It is of use in float32 too: ONNX
-    Runtime takes 9 % less time for open_nsfw.
+    basic optimizations); pixels that no operator reads are not computed (`move_strides_up`). It helps in float32 too:
+    ONNX Runtime takes 9 % less time for open_nsfw.
 
     Raises ModelError for a file that is damaged or quantized already, BuildError where the opset can't be raised.
     """

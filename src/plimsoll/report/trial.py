@@ -38,7 +38,7 @@ def _target(value: Any) -> Target:
 
 
 Figure = Annotated[float, BeforeValidator(_number)]
-"""A measured figure; NaN where there is none. A missing one may also be written as null."""
+"""A measured figure; NaN if it was not measured. A missing one may also be written as null."""
 
 
 class ResultModel(BaseModel):

@@ -1,7 +1,7 @@
 """The log of a service: JSON for machines, text for a terminal, written by a thread of its own.
 
-A full pipe behind standard error (a stalled collector, a paused terminal) blocks whoever writes to it. That must not
-be the event loop, so lines pass through a bounded queue; when the thread can't keep up, lines are dropped and counted,
+A full pipe behind standard error (a stalled collector, a paused terminal) blocks its writer. That must not be the
+event loop, so lines pass through a bounded queue; when the thread can't keep up, lines are dropped and counted,
 and the count is logged.
 """
 

@@ -80,8 +80,7 @@ class Problem:
 
 
 def whole_seconds(wait: float) -> int:
-    """Return a wait as callers are told it, at least 1: rounded up, since whoever comes a moment too early is turned
-    away once more."""
+    """Return a wait in whole seconds, at least 1: rounded up, since a retry a moment too early is rejected again."""
     return max(1, math.ceil(wait))
 
 
@@ -171,7 +170,7 @@ class ReplyModel(BaseModel):
 
 @dataclass(frozen=True)
 class DescribedAs:
-    """Annotates a value that is written as it stands, without being checked, and described as another type.
+    """Annotates a value that is written unchanged and unchecked, and described as another type.
 
     For what our own code computed, where checking each number would take longer than all else.
     """
@@ -186,8 +185,8 @@ class DescribedAs:
 
 
 def read_json(body: bytes, hint: str = "") -> Any:
-    """Return what a body holds as JSON; raises RequestError: 400 where it is none, 413 where it has more values than
-    anybody needs."""
+    """Return what a body holds as JSON; raises RequestError: 400 if it is not JSON, 413 if it has more than
+    MAX_JSON_VALUES values."""
     if len(body) > 2 * MAX_JSON_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
         raise RequestError(Problem("input", f"the body's JSON has more than {MAX_JSON_VALUES:,} values", hint, 413))
     try:

@@ -35,7 +35,7 @@ class Queue:
     limit: int
     clock: Callable[[], float]
     rows: int = 0
-    """How many wait, without those that nobody waits for any more."""
+    """How many wait, without those whose request is over."""
     _waiting: dict[int, deque[Item]] = field(default_factory=lambda: {1: deque(), 0: deque(), -1: deque()})
     _gap: float = math.inf
     """Moving average of the seconds between arrivals."""
@@ -68,7 +68,7 @@ class Queue:
         self.rows += item.rows
 
     def discard(self, item: Item) -> bool:
-        """Stop counting an item that nobody waits for; returns whether it was waiting here."""
+        """Stop counting an item whose request is over; returns whether it was waiting here."""
         if item.queued:
             item.queued = False
             self.rows -= item.rows
@@ -156,9 +156,9 @@ class Scheduler:
         self.name = name
         self.statistics = ModelStatistics()
         self.pool: Pool | None = None
-        """The workers of the version that answers now; None while there is none."""
+        """The workers of the current version; None if no version is loaded."""
         self.closed_because = "the model is loading"
-        """Why there is no pool, where there is none."""
+        """Why `pool` is None."""
         self._settings, self._memory, self._metrics = settings, memory, metrics
         self._queue = Queue(settings.max_queue, time.monotonic)
         self._timer: asyncio.TimerHandle | None = None
@@ -192,7 +192,7 @@ class Scheduler:
         finally:
             expiry.cancel()
             for item in items:
-                item.future.cancel()  # where the request was cancelled, nobody waits for the others either
+                item.future.cancel()  # a cancelled request needs none of the others either
                 if self._queue.discard(item):
                     self._release(item)
         failed = any(isinstance(result, InferenceResult) and result.problem is not None for result in results)

@@ -77,8 +77,7 @@ class Worker:
         self._executor.close()
 
     def _next_batch(self, cold_sizes: deque[int]) -> _Batch | None:
-        """Return the next batch; while there is none, and now and then where there always is one, warm up a batch
-        size."""
+        """Return the next batch; warm up batch sizes while none is waiting, and every so often under constant load."""
         self._taken += 1
         if self._taken % _WARM_UP_EVERY == 0:
             self._warm_up_next(cold_sizes)
@@ -113,7 +112,7 @@ class Worker:
                 pictures = [threads.submit(call).result for call in prepare] if decoders else prepare
                 self._batches.put(_Batch(message["batch"], message["items"], pictures))
             else:
-                os._exit(0)  # nobody is there to read the results
+                os._exit(0)  # the process that reads the results is gone
         self._batches.put(None)
 
     def _prepare(self, picture: BytesRef) -> PreparedPicture:
@@ -193,8 +192,8 @@ def _no_room(size: int) -> Problem:
 
 
 def _warm_up_sizes(largest: int) -> deque[int]:
-    """Return the batch sizes above 1 that are warmed up before anybody's batch has that size: a runtime may compile
-    for a second when it meets a new one."""
+    """Return the batch sizes above 1 that are warmed up before a batch of that size is needed: a runtime may
+    compile for a second at a new size."""
     small = range(2, min(largest, _SMALL_BATCH) + 1)
     powers = (1 << power for power in range(1, largest.bit_length()))
     return deque(sorted({*small, *powers, largest} - {1}))

@@ -35,7 +35,7 @@ class Artifacts(BaseModel):
     """Folded or not → `.npy` `[N, …]`: what the network reads for N calibration pictures."""
 
     def table(self, candidate: Candidate) -> Path:
-        """Return the calibration table that a candidate is quantized with; raises BuildError where there is none."""
+        """Return the calibration table that a candidate is quantized with; raises BuildError if it has no table."""
         if candidate.calibrator is None or candidate.calibrator not in self.tables:
             raise BuildError(f"{candidate.name}: there is no calibration table for it")
         return self.tables[candidate.calibrator]

@@ -1,6 +1,6 @@
 """SVG for the page's charts: elements that escape their text and attributes, a titled chart, the marks of candidates.
 
-A report holds paths, reasons and labels that anybody may have chosen. Only `Markup` is taken as it stands, and only
+A report holds paths, reasons and labels from untrusted sources. Only `Markup` is written unescaped, and only
 this module and the page's own style and script make it from a string.
 """
 

@@ -26,8 +26,8 @@ _RIGHTS: dict[Role, frozenset[Right]] = {
 _MAX_CALLERS = 65_536
 _MAX_KEY_BYTES = 256
 _FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via", b"origin"})
-"""A proxy adds these headers, or a browser sends them: then the program that asks isn't certainly one of this
-machine."""
+"""A proxy adds these headers, or a browser sends them: then the caller may not be a program on
+this machine."""
 
 
 class AccessSettings(BaseModel):
@@ -36,17 +36,17 @@ class AccessSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     keys: Path | None = None
-    """The file of API keys (`plimsoll keys`). Without one everybody who reaches the port may ask."""
+    """The file of API keys (`plimsoll keys`). Without it, anyone who reaches the port may send requests."""
     control: Literal["local", "anybody", "nobody"] = "local"
     """Who may load, unload and reload models where there are no keys: by default programs on this machine (not web
-    pages, not what a proxy passes on). With keys, those of the role `admin` may, and nobody else."""
+    pages, not what a proxy passes on). With keys, those of the role `admin` may, and no one else."""
     open_metrics: bool = False
     """Whether /metrics needs no key."""
     open_paths: tuple[Annotated[str, Field(pattern="^/")], ...] = ()
     """Further paths that need no key, whatever the method; one that ends in `/*` means all below it."""
     address_rate: RateText | None = None
-    """How often one address may ask without a key, for example `5/s`. An IPv6 address counts by its /64 network, since
-    a household has one."""
+    """The rate of requests from one address without a key, for example `5/s`. An IPv6 address counts by its /64
+    network, since a household has one."""
     address_burst: int | None = Field(None, ge=1, le=1_000_000)
     """How many requests of an address may come at once after a quiet time; by default as many as in a second."""
 
@@ -85,7 +85,7 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]], address: str) -> Caller:
 
 @dataclass(frozen=True)
 class Admission:
-    """A caller that was admitted: its key, and what is left of its rate; neither where none is needed."""
+    """A caller that was admitted: its key, and what is left of its rate; neither if no key is needed."""
 
     key: Key | None = None
     bucket: TokenBucket | None = None

@@ -153,7 +153,7 @@ async def _read_parts(request: Request, service: Service) -> list[Part]:
 
 
 def _failure_of(part: Part) -> DetectionFailure | None:
-    """Return what is wrong with a part, before anybody looks at its picture."""
+    """Return what is wrong with a part, before its picture is decoded."""
     if part.filename is None:
         return _failure("INVALID_REQUEST", "the part is not a file")
     if not part.data:

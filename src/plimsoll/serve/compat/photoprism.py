@@ -100,7 +100,7 @@ class VisionNothing(ReplyModel):
 
 
 class VisionError(ReplyModel):
-    """The answer to PhotoPrism where there is none for the whole request."""
+    """The answer to PhotoPrism when the whole request failed."""
 
     id: str
     code: int = Field(description="The status.")

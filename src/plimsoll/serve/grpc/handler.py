@@ -123,7 +123,7 @@ class Context(Protocol):
         ...
 
     async def read(self) -> Any:
-        """Wait for the next message; `grpc.aio.EOF` where there is none any more."""
+        """Wait for the next message; `grpc.aio.EOF` at the end."""
         ...
 
     async def write(self, message: bytes) -> None:
@@ -255,7 +255,7 @@ class GrpcHandler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no 
     async def _answer(
         self, request: GrpcRequest, receive: Callable[[], Awaitable[bytes]], admission: Admission | None = None
     ) -> Any:
-        """Return the response to a request, None where there is none; `request.outcome` says why."""
+        """Return the response to a request, None if there is none to send; `request.outcome` says why."""
 
         async def handle() -> Any:
             with request.noting_cancellation():

@@ -81,8 +81,8 @@ def endpoints(service: Service, interfaces: Sequence[str] = INTERFACES) -> list[
 
 
 def application(service: Service, pipeline: Pipeline | None = None) -> HttpApp:
-    """Return the application of a service that is started and closed by whoever runs it; without a pipeline everybody
-    may ask, and nothing is logged."""
+    """Return the application of a service, which the caller starts and closes; without a pipeline no key is needed, and
+    nothing is logged."""
     return HttpApp(
         endpoints(service),
         pipeline or Pipeline(service.metrics, service.settings.log),

@@ -41,7 +41,7 @@ RETRY: Mapping[str, Any] = {
 }
 TEXT: Schema = {"type": "string"}
 FILE: Schema = {"type": "string", "format": "binary"}
-"""Any bytes: OpenAPI has no better word for a file."""
+"""Any bytes: OpenAPI's closest type for a file."""
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mOsWHCCARtgYsABBqcEAHoHAfCY5IuSAAAAAElFTkSuQmCC"
 """A PNG of 8 × 8 blue pixels in base64: examples hold a picture that a service really answers."""
 
@@ -123,7 +123,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel, covariant=True)
 Method = Literal["GET", "POST"]
 _H = TypeVar("_H", bound=Callable[[Request], Awaitable[Any]])
 _FAVICON = "/favicon.ico"
-"""Browsers request it without a key; there is none (404)."""
+"""Browsers request it without a key; the answer is 404."""
 
 
 class ErrorInfo(ReplyModel):
@@ -249,7 +249,7 @@ class Match:
     parameters: Mapping[str, str]
     """Those in its path."""
     right: Right | None
-    """What the caller needs; None where everybody may."""
+    """What the caller needs; None if no key is needed."""
 
 
 class EndpointTable:
@@ -263,7 +263,7 @@ class EndpointTable:
         self._open_below = tuple(path[:-1] for path in access.open_paths if path.endswith("/*"))
 
     def find(self, method: str, path: str) -> Match:
-        """Return what answers a request: an endpoint, or a stand-in that says why there is none.
+        """Return what answers a request: an endpoint, or a stand-in that says why no endpoint matches.
 
         Learning that a path leads nowhere needs a key.
         """

@@ -105,7 +105,7 @@ def endpoints(service: Service) -> list[Endpoint]:
 
 
 def report_policy() -> str:
-    """Return what a report may do that came in a bundle, which anybody may have made.
+    """Return the policy for a report from a bundle, whose author is not trusted.
 
     It has an origin of its own, so that it can neither ask this service with a visitor's rights nor read what it
     answers; of scripts it may run the one that this version's reports have.
@@ -137,7 +137,7 @@ def _info(model: ServedModel) -> ModelInfo:
 
 
 def _in_bundle(service: Service, name: str, parts: tuple[str, ...]) -> Path:
-    """Return the path of a file in a model's bundle; raises RequestError (404) where there is none."""
+    """Return the path of a file in a model's bundle; raises RequestError (404) if it does not exist."""
     metadata = service.find(name).metadata
     if metadata is None or metadata.bundle is None:
         raise _no_report(f"{name} does not come from a bundle, so it has no report", "`plimsoll ship` makes one.")

@@ -121,7 +121,7 @@ def write_response(inference: Inference) -> tuple[bytes, int | None]:
 async def inflated(body: bytes, encoding: str, limit: int) -> bytes:
     """Return the body of a request with this `Content-Encoding`: gzip or deflate (RFC 9110: zlib's format), or none.
 
-    It is inflated in a thread, as a bomb of 60 kB would hold up everybody else for a tenth of a second. Raises
+    It is inflated in a thread, because a bomb of 60 kB would block all other requests for a tenth of a second. Raises
     RequestError: 415 for another encoding, 413 where it is larger than `limit` bytes, 400 where it is damaged.
     """
     name = encoding.strip().lower()

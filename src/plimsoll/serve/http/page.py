@@ -1,7 +1,7 @@
 """The page at `/` and its files.
 
-The page is what lies in `site/`, served as it is: change a file, and reload. It speaks with the native interface like
-anybody else.
+The files in `site/` are served unchanged: edit one, and reload. The page uses the native interface like any other
+client.
 """
 
 from __future__ import annotations
