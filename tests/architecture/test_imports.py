@@ -130,3 +130,18 @@ print([name for name in sys.modules if name.startswith("plimsoll.backends.") and
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_runtimes_own_format_asks_no_other_backend(tmp_path: Path) -> None:
+    """A bundle says which runtime its file is for; those of all the others need not be imported."""
+    path = tmp_path / "net.xml"
+    path.write_text('<?xml version="1.0"?>\n<net name="net" version="11"/>')
+    program = f"""
+import sys
+from pathlib import Path
+from plimsoll import importers
+assert importers.format_of(Path({str(path)!r}), "openvino").name == "openvino"
+print(sorted({{name.split(".")[2] for name in sys.modules if name.count(".") > 2 and ".backends." in name}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['openvino']"

@@ -30,8 +30,11 @@ def _own_formats() -> tuple[ModelFormat, ...]:
     return tuple(model_format for entry in given for model_format in (entry if isinstance(entry, tuple) else (entry,)))
 
 
-def _in_order() -> Iterator[ModelFormat]:
-    """Yield every format: readers before the converters of the same files, and ONNX before the runtimes are asked."""
+def _in_order(runtime: str = "") -> Iterator[ModelFormat]:
+    """Yield every format: those of the runtime that will load the file, then readers before the converters of the same
+    files, and ONNX before the other runtimes are asked."""
+    if runtime:
+        yield from backends.get(runtime).formats
     own = _own_formats()
     yield from (model_format for model_format in own if isinstance(model_format, Reader))
     yield from (model_format for name in backends.names() for model_format in backends.get(name).formats)
@@ -48,9 +51,12 @@ def readers() -> tuple[Reader, ...]:
     return tuple(model_format for model_format in formats() if isinstance(model_format, Reader))
 
 
-def format_of(path: Path) -> ModelFormat:
-    """Return the format of a model file or folder after a quick look; raises ModelError."""
-    for model_format in _in_order():
+def format_of(path: Path, runtime: str = "") -> ModelFormat:
+    """Return the format of a model file or folder after a quick look; raises ModelError.
+
+    The formats of `runtime` are tried first, so that no other runtime's code is imported for its files.
+    """
+    for model_format in _in_order(runtime):
         if model_format.recognises(path):
             return model_format
     for model_format in formats():
@@ -66,9 +72,10 @@ def format_of(path: Path) -> ModelFormat:
     raise ModelError(f"{path}: unknown model format ({what})", f"Known formats: {known}.")
 
 
-def read(path: Path, spec: Spec | None = None) -> Model:
-    """Read a model file that needs no conversion; raises ModelError, which says how to import the others."""
-    model_format = format_of(path)
+def read(path: Path, spec: Spec | None = None, runtime: str = "") -> Model:
+    """Read a model file that needs no conversion, for `runtime` if that is known; raises ModelError, which says how to
+    import the others."""
+    model_format = format_of(path, runtime)
     if isinstance(model_format, Reader):
         return model_format.read(path, spec)
     raise ModelError(

@@ -130,7 +130,7 @@ def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
         )
     try:
         # The hashes prove that this is the file that was packed, not that it is harmless: its reader checks that.
-        model = importers.read(bundle.model.path, bundle.spec)
+        model = importers.read(bundle.model.path, bundle.spec, bundle.target.runtime)
     except PlimsollError:
         bundle.close()
         raise
