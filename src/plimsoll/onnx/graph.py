@@ -303,6 +303,18 @@ def expose(model: Model, names: Sequence[str], path: Path) -> Model:
     return Model(path, "onnx", None, parent=model)
 
 
+def without_quantization(model: Model, path: Path) -> Model:
+    """Return the model, written to `path`, with every value read as it is before a pair quantizes and dequantizes it.
+    It has no Spec. Weights stay as they are. Raises ModelError or BuildError."""
+    proto = load(model)
+    graph = Graph(proto)
+    for node in proto.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = graph.before_quantization(name)
+    save(proto, path)
+    return Model(path, "onnx", None, parent=model)
+
+
 def computed_values(proto: ModelProto) -> Iterator[tuple[str, str]]:
     """Yield (name, name to read it by) of every value that a node of the main graph computes, in topological order.
 

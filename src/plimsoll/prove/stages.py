@@ -247,11 +247,11 @@ def _measure(model: ComparedModel) -> tuple[Matrix, Matrix, NDArray[Any] | None]
     if convolution.source == name:
         seen = tensors
     else:
-        with (
-            TemporaryDirectory(prefix="plimsoll-normalization-") as folder,
-            open_with_outputs(source, [convolution.source], Path(folder) / "exposed.onnx") as runner,
-        ):
-            seen = [runner.run({name: tensor[np.newaxis]})[convolution.source][0] for tensor in tensors]
+        with TemporaryDirectory(prefix="plimsoll-normalization-") as folder:
+            # A quantized input is rounded to whole steps, which is no other mean.
+            exact = graph.without_quantization(source, Path(folder) / "exact.onnx")
+            with open_with_outputs(exact, [convolution.source], Path(folder) / "exposed.onnx") as runner:
+                seen = [runner.run({name: tensor[np.newaxis]})[convolution.source][0] for tensor in tensors]
     return (
         colours,
         np.array([image[:, image.shape[1] // 2, image.shape[2] // 2] for image in seen], np.float64),

@@ -12,9 +12,12 @@ from PIL import Image
 from helpers.brightness_network import BUDGET
 from plimsoll.core.budget import Budget
 from plimsoll.core.model import Model
+from plimsoll.core.target import Target
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.preparation import convert
 from plimsoll.spec import Input
 
 Change = Callable[[dict[str, Any]], dict[str, Any] | None]
@@ -98,6 +101,20 @@ def test_a_wrong_normalization_is_refused_and_named(
         (proof.network_only, proof.preprocessing_only) if folded else (proof.preprocessing_only, proof.network_only)
     )
     assert guilty.mean > 1e-5 > innocent.mean
+
+
+def test_a_quantized_input_is_no_other_normalization(nsfw: ResolvedModel, photos: list[Path], tmp_path: Path) -> None:
+    """It is rounded to whole steps, of about a level each."""
+    target = Target.parse("openvino:cpu:int8")
+    candidate = Candidate("reference", False, target, "minmax")
+    quantized = convert(nsfw.model, candidate, [str(photo) for photo in photos], tmp_path, None)
+    other = ResolvedModel(quantized, target=target)
+    proof = prove(nsfw, other, photos[:6], budget=Budget.parse("flips=99%,deviation=0.9"))
+    assert proof.mismatches == ()
+    assert proof.passed
+    assert proof.comparison is not None
+    assert proof.comparison.deviation is not None
+    assert proof.comparison.deviation.maximum > 1e-4, "enough to refuse a wrong normalization"
 
 
 STAGES: dict[str, tuple[Change, str]] = {
