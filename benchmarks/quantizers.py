@@ -4,11 +4,11 @@ deviation.
     pip install nncf          (to be installed for this alone: Plimsoll doesn't need it) python benchmarks/quantizers.py
     PHOTOS [--calibrate 100] [--calibrator percentile] [--streams 4] [--rounds 15] [--seconds 0.5]
 
-The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others are judged:
+The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others test:
 the deviation is the difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes
 0.002 deviates by 0.001, its logit by 0.7).
 
-Each quantizer is served as its makers have it. Ours: one thread a lane, as `plimsoll` runs them; `folded` reads the
+Each quantizer is served as its makers have it. Ours: one thread a stream, as `plimsoll` runs them; `folded` reads the
 picture's bytes. ONNX Runtime's: `quant_pre_process` and `quantize_static` with their defaults, and once more with uint8
 activations and a scale for each channel, which suit x86 better; in as many streams. NNCF's: `nncf.quantize` with its
 default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the optimal number of requests and the hint
@@ -72,13 +72,13 @@ class Candidate:
 
     name: str
     pictures: Array
-    """What it reads of the pictures that are judged, `[N, …]`."""
+    """What it reads of the test pictures, `[N, …]`."""
     answer: Callable[[Array], Array]
     """From `[1, …]` to the scores `[1, 2]`."""
     serve: Serve
 
     def scores(self) -> Array:
-        """Return every judged picture's score."""
+        """Return every test picture's score."""
         return np.array(
             [self.answer(self.pictures[index : index + 1])[0, 1] for index in range(len(self.pictures))], np.float64
         )
@@ -97,7 +97,7 @@ def _endless(pictures: Array) -> Iterator[Array]:
 
 
 def in_lanes(name: str, model: Model, target: str, pictures: Array, streams: int) -> Candidate:
-    """Serve a network by a Runner, a thread a lane."""
+    """Serve a network by a Runner, a thread a stream."""
     runner = Runner.open(model, Target.parse(target), plan=ThreadPlan(streams, 1))
 
     def answer(batch: Array) -> Array:
@@ -231,18 +231,17 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
     np.random.default_rng(0).shuffle(photos)
     if len(photos) <= options.calibrate:
         sys.exit(
-            f"{options.photos} has {len(photos)} photographs; {options.calibrate} are to calibrate, and others to be"
-            " judged"
+            f"{options.photos} has {len(photos)} photographs; {options.calibrate} calibrate, and others have to test"
         )
     model = Model(catalog.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
     whole = folded.fold(model, folder)
     plain, outside = Preprocessor(model.contract().input), Preprocessor(whole.contract().input)
-    calibration, judged = photos[: options.calibrate], photos[options.calibrate :]
+    calibration, test_photos = photos[: options.calibrate], photos[options.calibrate :]
     return Bench(
         model,
         _stack(plain, calibration),
-        _stack(plain, judged),
-        _stack(outside, judged),
+        _stack(plain, test_photos),
+        _stack(outside, test_photos),
         whole,
         folder,
         options.streams,
@@ -320,7 +319,7 @@ def main() -> None:
             f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs"
             f" calibrated ({options.calibrator}),"
         )
-        print(f"{len(truth)} are judged; {options.rounds} rounds of {options.seconds} s each")
+        print(f"{len(truth)} test; {options.rounds} rounds of {options.seconds} s each")
         report(candidates, rounds, truth)
 
 

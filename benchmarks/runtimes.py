@@ -77,12 +77,12 @@ def milliseconds(runner: Runner, batch: int, streams: int, seconds: float) -> fl
     calls = [0] * streams
     started = time.perf_counter()
 
-    def call(lane: int) -> None:
-        while calls[lane] == 0 or time.perf_counter() - started < seconds:
-            runner.run({INPUT: pictures[lane]})
-            calls[lane] += 1
+    def call(stream: int) -> None:
+        while calls[stream] == 0 or time.perf_counter() - started < seconds:
+            runner.run({INPUT: pictures[stream]})
+            calls[stream] += 1
 
-    threads = [threading.Thread(target=call, args=(lane,)) for lane in range(streams)]
+    threads = [threading.Thread(target=call, args=(stream,)) for stream in range(streams)]
     for thread in threads:
         thread.start()
     for thread in threads:
