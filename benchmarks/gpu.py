@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--no-tests", action="store_true", help="leave the contract suite out")
     given = parser.parse_args()
     model = Model(catalog.fetch("open_nsfw"), "onnx", card("open_nsfw").spec)
-    preprocessor = Preprocessor(model.contract().input, "reference")
+    preprocessor = Preprocessor(model.require_spec().input, "reference")
     tensors = np.stack([preprocessor(read(Path(path))) for path in find_images([given.images])])
     calibrate, judge = tensors[::2], tensors[1::2]
     with Runner.open(model, Target("onnxruntime")) as runner:

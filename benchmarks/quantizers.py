@@ -235,7 +235,7 @@ def prepared(options: argparse.Namespace, folder: Path) -> Bench:
         )
     model = Model(catalog.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
     whole = folded.fold(model, folder)
-    plain, outside = Preprocessor(model.contract().input), Preprocessor(whole.contract().input)
+    plain, outside = Preprocessor(model.require_spec().input), Preprocessor(whole.require_spec().input)
     calibration, test_photos = photos[: options.calibrate], photos[options.calibrate :]
     return Bench(
         model,

@@ -126,7 +126,7 @@ class Scored:
 
 def scored(model: Model, precision: str, photos: Sequence[Path], folder: Path) -> list[Scored]:
     """Answer photographs in Python and by a web package in Chromium."""
-    spec = model.contract()
+    spec = model.require_spec()
     package = web.package(model, Target("web", "wasm", precision), folder / f"package-{precision}")
     preprocessor, task = Preprocessor(spec.input), decoder(spec)
     files: dict[str, Path] = {}

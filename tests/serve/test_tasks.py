@@ -26,7 +26,7 @@ def test_positions_are_those_of_the_picture_as_it_was_sent(
         tmp_path, kind, [{"step": "decode"}, {"step": "resize", "fit": "letterbox", "width": 256, "height": 256}]
     )
     spec = tmp_path / "spec.toml"
-    spec.write_text(files.dumps(network.contract()))
+    spec.write_text(files.dumps(network.require_spec()))
     data = encoded(picture(example_photos[0], SIZE, RECTANGLE))
     with start(
         f"spots={network.path}", "--spec", str(spec), "--workers", "1", "--max-batch", "2", "--grace", "0"

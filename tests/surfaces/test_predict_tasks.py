@@ -37,7 +37,7 @@ def written(folder: Path, form: str) -> list[Path | str]:
     """Write a network and its Spec; return what the command line takes for it."""
     drawn_model = model(folder, form, STEPS)
     spec = folder / f"{form}.toml"
-    spec.write_text(dumps(drawn_model.contract()))
+    spec.write_text(dumps(drawn_model.require_spec()))
     return [drawn_model.path, "--spec", spec]
 
 
@@ -123,7 +123,7 @@ def test_a_bundle_carries_its_anchors(plimsoll: Run, tmp_path: Path, drawn: list
     folder = tmp_path / "mine"
     folder.mkdir()
     np.save(folder / "anchors.npy", np.array([ANCHOR], np.float32))
-    text = dumps(drawn_model.contract())
+    text = dumps(drawn_model.require_spec())
     start, end = text.index("anchors = ["), text.index("]\n]") + 3 if "]\n]" in text else text.rindex("]") + 1
     (folder / "spec.toml").write_text(text[:start] + 'anchors_file = "anchors.npy"\n' + text[end:])
     bundle = tmp_path / "ssd.plimsoll.zip"
@@ -148,7 +148,7 @@ def test_what_ship_and_prove_do_with_them(plimsoll: Run, tmp_path: Path, example
     assert done.returncode == 2
     assert (
         "ship supports classifiers only; the task of this Spec is"
-        f" '{model(tmp_path, form, STEPS).contract().output.task}'" in done.stderr
+        f" '{model(tmp_path, form, STEPS).require_spec().output.task}'" in done.stderr
     )
     compared = ["prove", network, network, "--spec-a", spec[1], "--images", example_photos[0]]
     done = plimsoll(*compared, "--budget", "flips=4%")

@@ -46,7 +46,7 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     where `out` exists (unless `force`) or can't be written, CheckError if the network answers NaN or infinity, and
     what `Runner` raises.
     """
-    spec = model.contract()
+    spec = model.require_spec()
     model = importers.reread(model)
     check_destination(out, overwrite=force)
     pictures = list(golden_pictures(images, spec.input.decode))

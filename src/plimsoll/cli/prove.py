@@ -92,8 +92,8 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         first = stack.enter_context(open_model(reference, spec_a, target=target_a, preprocessing=preprocessing_a))
         second = stack.enter_context(open_model(other, spec_b, target=target_b, preprocessing=preprocessing_b))
         if second.model.spec is None:
-            second.model = replace(second.model, spec=first.model.contract())
-        truths = options.labels_of(labels, first.model.contract(), images)
+            second.model = replace(second.model, spec=first.model.require_spec())
+        truths = options.labels_of(labels, first.model.require_spec(), images)
         progress = Progress(None, images, _SHOW_AFTER_S)
         stack.callback(progress.close)
         proof = run(

@@ -107,7 +107,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     check_exist(images)
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
     with open_model(model, spec) as resolved:
-        truths = options.labels_of(labels, resolved.model.contract(), images)
+        truths = options.labels_of(labels, resolved.model.require_spec(), images)
         parts = split(find_images(images), max_images)
         folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
         with folder.locked():

@@ -58,7 +58,7 @@ class Model:
             digest.update(bytes.fromhex(files.sha256(file)))
         return digest.hexdigest()
 
-    def contract(self) -> Spec:
+    def require_spec(self) -> Spec:
         """Return the Spec; raises ModelError if there is none."""
         if self.spec is None:
             raise ModelError(

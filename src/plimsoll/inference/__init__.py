@@ -1,6 +1,6 @@
 """Answer pictures with a model.
 
-predictor  `open_model`: what MODEL means; `load`, `Predictor`: answers one picture, or a stream of them
+predictor  `open_model`: what MODEL means; `load`, `Predictor`: answer one picture, or a stream of them
 stream     many pictures in several threads, answered in order
 images     `find_images`: which pictures the paths of a command mean
 """

@@ -1,4 +1,4 @@
-"""Which pictures the paths of a command mean: files, folders, patterns, and a list on standard input."""
+"""Find the pictures that a command's paths refer to: files, folders, patterns, or a list on standard input."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from plimsoll.errors import InputError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Suffixes of the pictures in a folder. A file that is named outright, by a pattern or a list, may have any."""
+"""Suffixes of the pictures in a folder. A file named explicitly, by a pattern or in a list may have any."""
 
 _CHUNK = 1 << 16
 _MAX_LINE = 1 << 16
 
 
 def find_images(paths: Iterable[str]) -> Iterator[str]:
-    """Yield the picture paths that `paths` mean, one after another, without holding more than one folder's names.
+    """Yield the picture paths that `paths` refer to, one by one, holding at most one folder's names.
 
-    A folder is walked in sorted order, below it too, without following links to folders; hidden names are left out.
-    `-` is a list on standard input, a path a line. A path that isn't there is yielded as it is, so that it becomes a
-    row with its error.
+    A folder is walked recursively, in sorted order, without following links to folders and without hidden names. `-` is
+    a list on standard input, one path per line. A missing path is yielded as it is, so that it becomes a row with an
+    error.
     """
     for path in paths:
         if path == "-":
@@ -35,8 +35,8 @@ def find_images(paths: Iterable[str]) -> Iterator[str]:
 
 
 def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
-    """Return the pictures that `paths` mean, at most `limit` of them, evenly spread; raises InputError for none, and
-    for a path that leads nowhere."""
+    """Return the pictures that `paths` refer to, at most `limit` of them, evenly spread; raises InputError for none,
+    and for a missing path."""
     check_exist(paths)
     listed = list(find_images(paths))
     if not listed:
@@ -47,14 +47,14 @@ def list_images(paths: Sequence[str], limit: int | None = None) -> list[str]:
 
 
 def check_exist(paths: Iterable[str]) -> None:
-    """Raise InputError where a path is neither a file, a folder nor a pattern."""
+    """Raise InputError if a path is neither a file, a folder nor a pattern."""
     for path in paths:
         if path != "-" and not glob.has_magic(path) and not Path(path).exists():
             raise InputError(f"{path}: no such file or folder", "Pictures are given as files, folders or patterns.")
 
 
 def no_pictures(paths: Sequence[str]) -> InputError:
-    """Return the error for paths that mean no picture at all."""
+    """Return the error for paths without any picture."""
     return InputError(
         f"no pictures in {', '.join('standard input' if path == '-' else path for path in paths)}",
         f"In a folder, pictures are the files whose names end in {', '.join(sorted(SUFFIXES))}.",
@@ -62,7 +62,7 @@ def no_pictures(paths: Sequence[str]) -> InputError:
 
 
 def count_images(paths: Iterable[str]) -> int | None:
-    """Return how many pictures `paths` mean, or None if a list on standard input can't be counted beforehand."""
+    """Return how many pictures `paths` refer to, or None for a list on standard input."""
     listed = list(paths)
     return None if "-" in listed else sum(1 for _ in find_images(listed))
 
@@ -89,9 +89,9 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _lines(descriptor: int) -> Iterator[str]:
-    """Yield the lines of a file descriptor as they come.
+    """Yield the lines of a file descriptor as they arrive.
 
-    Not through sys.stdin: a thread that waits in its buffer would keep the interpreter from ending.
+    Not through sys.stdin: a thread blocked in its buffer would keep the interpreter from exiting.
     """
     rest = b""
     while chunk := os.read(descriptor, _CHUNK):
@@ -99,7 +99,7 @@ def _lines(descriptor: int) -> Iterator[str]:
         yield from (os.fsdecode(line.rstrip(b"\r")) for line in lines if line.strip())
         if len(rest) > _MAX_LINE:
             raise InputError(
-                "the list on standard input has a line of more than 65,536 bytes", "It takes one path a line."
+                "the list on standard input has a line of more than 65,536 bytes", "Write one path per line."
             )
     if rest.strip():
         yield os.fsdecode(rest.rstrip(b"\r"))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ResolvedModel:
-    """A model and how to run it. Use it in a `with` block: a zipped bundle is unpacked until its end."""
+    """A model and how to run it. Use it in a `with` block: a zipped bundle stays unpacked until its end."""
 
     model: Model
     target: Target = REFERENCE_TARGET
@@ -46,7 +46,7 @@ class ResolvedModel:
     bundle: Bundle | None = None
 
     def close(self) -> None:
-        """Remove what a zipped bundle was unpacked to."""
+        """Remove the unpacked files of a zipped bundle."""
         if self.bundle is not None:
             self.bundle.close()
 
@@ -69,8 +69,8 @@ def open_model(
 ) -> ResolvedModel:
     """Open a zoo name (its weights are fetched if they are missing), a bundle (folder or .zip) or a model file.
 
-    `spec` is the Spec of a model file; `target` and `preprocessing` replace what the bundle says. A model that has to
-    become ONNX first is converted in `import_folder`, and refused without one. Raises ModelError, BundleError or
+    `spec` is the Spec of a model file; `target` and `preprocessing` override the bundle's. A model of another framework
+    is converted in `import_folder`, and refused without one. Raises ModelError, BundleError or
     SpecError.
     """
     given = spec_files.read(spec) if spec is not None else None
@@ -110,7 +110,7 @@ def _is_bundle(path: Path) -> bool:
 
 
 def _has_converter(path: Path) -> bool:
-    """Tell whether a path, which may be the beginning of a checkpoint's names, means a model that becomes ONNX
+    """Tell whether a path, which may be a checkpoint's prefix, is a model that has to be converted to ONNX
     first."""
     try:
         return isinstance(importers.format_of(path), Converter)
@@ -119,7 +119,7 @@ def _has_converter(path: Path) -> bool:
 
 
 def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
-    from plimsoll.bundle import Bundle  # Most calls open no bundle, and start sooner without it.
+    from plimsoll.bundle import Bundle  # Most calls open no bundle and start faster without this import.
 
     bundle = Bundle.open(path)
     if given is not None:
@@ -143,10 +143,10 @@ def _near(reference: str) -> str:
 
 
 class Predictor:
-    """A model that answers pictures. `plimsoll.load` makes one; use it in a `with` block or close it.
+    """A model that answers pictures, made by `plimsoll.load`. Use it in a `with` block or close it.
 
-    Sessions are opened on first use: one that gives a single answer soonest for `predict`, one that gives the most
-    answers a second for `predict_many`.
+    Sessions are opened on first use: one with the lowest latency for `predict`, one with the highest throughput for
+    `predict_many`.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class Predictor:
         self.cores = cores or host.cores()
         self._runners: dict[Objective, Runner] = {}
         self._lock = threading.Lock()
-        self.spec: Spec = opened.model.contract()
+        self.spec: Spec = opened.model.require_spec()
         self.model = opened.model
         self.target = opened.target
         self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing)
@@ -175,17 +175,15 @@ class Predictor:
     def predict(self, picture: Picture, *, threshold: float | None = None, objective: Objective = "latency") -> Answer:
         """Answer one picture; raises ImageError if it can't be read and RunError if the runtime fails.
 
-        Where several threads call at once, `objective="throughput"` lets each compute on a core of its own.
+        With `objective="throughput"`, several threads that call at once each compute on a core of their own.
         """
         tensor, geometry = self.prepare(source(picture))
         return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [geometry])[0]
 
     def prepare(self, source: ImageSource) -> tuple[NDArray[Any], ImageGeometry | None]:
-        """Return a picture's tensor, without its batch axis, and where its pixels lie in the picture if the task needs
-        that.
+        """Return a picture's tensor, without its batch axis, and its geometry if the task needs it.
 
-        `task.decode(outputs, threshold, geometries)` takes those of a batch's pictures. Any thread may call. Raises
-        ImageError.
+        `task.decode(outputs, threshold, geometries)` takes the geometries of a batch. Thread-safe. Raises ImageError.
         """
         return (
             self.preprocessor.with_geometry(source) if self.task.needs_geometry else (self.preprocessor(source), None)
@@ -199,17 +197,17 @@ class Predictor:
         batch: int | None = None,
         observe: Observer | None = None,
     ) -> Iterator[Prediction]:
-        """Answer pictures in their order, as soon as they are known; memory stays bounded however many there are.
+        """Answer pictures in order, as soon as answers are ready, in bounded memory.
 
-        A picture that can't be read, or that the runtime fails on, is a Prediction with an error. `batch` is how many
-        pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several streams,
-        else 8). `observe` is told how long each stage takes; `queue` is the waiting for a core and for the other
-        pictures of a batch.
+        A picture that can't be read, or that the runtime fails on, yields a Prediction with an error. `batch` is how
+        many pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several
+        streams, else 8). `observe` is called with the duration of each stage; `queue` is the wait for a core and for
+        the rest of a batch.
         """
         return Stream(self, self.cores, batch, threshold, observe).run(pictures)
 
     def close(self) -> None:
-        """Give sessions back and remove what was unpacked."""
+        """Close the sessions and remove unpacked files."""
         for runner in self._runners.values():
             runner.close()
         self._opened.close()
@@ -233,8 +231,8 @@ def load(
 ) -> Predictor:
     """Open a zoo name, a bundle or a model file for answering pictures.
 
-    `spec` is a Spec file for a bare model file; `target` and `preprocessing` replace what a bundle says (default
-    onnxruntime:cpu:float32 and the reference preprocessing).
+    `spec` is a Spec file for a bare model file; `target` and `preprocessing` override a bundle's (default
+    onnxruntime:cpu:float32 and reference preprocessing).
 
     >>> with load("open_nsfw") as model:  # doctest: +SKIP
     ...     model.predict("photo.jpg").score

@@ -1,5 +1,4 @@
-"""A stream of pictures of any length, answered in several threads: decoding and inference overlap, answers leave in
-order."""
+"""Answer any number of pictures in several threads: decoding and inference overlap, answers come out in order."""
 
 from __future__ import annotations
 
@@ -42,12 +41,12 @@ _IDLE_S = 0.02
 
 _SLOW_READ_S = 0.002
 _FIRST_FILES = 16
-"""Files that take longer than this on average, after so many, come from a slow disk or over a network."""
+"""Storage is slow (a disk, a network) if the first files take longer than this on average."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One picture's row: its answer, or why there is none."""
+    """The answer to one picture, or the error."""
 
     path: str
     answer: Answer | None
@@ -55,7 +54,7 @@ class Prediction:
 
 
 class PictureModel(Protocol):
-    """What a stream needs of a `plimsoll.inference.predictor.Predictor`."""
+    """The part of `plimsoll.inference.predictor.Predictor` that a stream uses."""
 
     model: Model
     spec: Spec
@@ -83,20 +82,20 @@ class _Prepared:
     """When it was ready, on `time.perf_counter`."""
 
 
-class _Waiting:
-    """How long reading a file takes."""
+class _ReadTimes:
+    """Mean time to read a file."""
 
     def __init__(self) -> None:
         self._count = 0
         self._seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count a file. A sum that two threads may garble now and then is good enough."""
+        """Add a file. Races between threads may lose a few; that is good enough."""
         self._count += 1
         self._seconds += seconds
 
-    def long(self) -> bool:
-        """Whether it takes so long that threads which read leave cores idle."""
+    def slow(self) -> bool:
+        """Tell whether reading is so slow that it leaves cores idle."""
         return self._count >= _FIRST_FILES and self._seconds > _SLOW_READ_S * self._count
 
 
@@ -105,12 +104,12 @@ _Answers = dict[int, Prediction]
 
 
 class Stream:
-    """Answers pictures in several threads and hands the answers out in the pictures' order.
+    """Answers pictures in several threads and yields the answers in the pictures' order.
 
-    A thread takes a picture from its bytes to its answer, so a tensor is used while it is in that core's cache, and
-    only pictures and answers pass between threads. There are as many threads as cores, since more of them cost a tenth
-    of the speed; and as many again once they turn out to wait: for files, for the runtime, or for another device. The
-    pictures in flight are bounded, so memory is the same for 250 pictures and for millions.
+    Each thread takes a picture from bytes to answer, so a tensor is used while it is in that core's cache, and only
+    pictures and answers pass between threads. There is one thread per core, since more cost a tenth of the speed; and
+    twice as many if they turn out to wait for files, for the runtime, or for another device. The number of pictures in
+    flight is bounded, so memory is the same for 250 pictures and for millions.
     """
 
     def __init__(
@@ -125,10 +124,10 @@ class Stream:
         self._room = threading.Semaphore(2 * cores * ((batch or _DEFAULT_BATCH) + 1))
         self._todo = queue.SimpleQueue[_Taken | None]()
         self._done = queue.SimpleQueue[_Answers | BaseException | None]()
-        self._gathered: deque[_Prepared] = deque()
+        self._ready: deque[_Prepared] = deque()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
-        self._waiting = _Waiting()
+        self._read_times = _ReadTimes()
         self._stop = False
         self._broken: BaseException | None = None
 
@@ -137,7 +136,7 @@ class Stream:
         threading.Thread(target=self._feed, args=(pictures,), daemon=True).start()
         self._start_workers()
         try:
-            # The runtime is loaded while the first pictures are being prepared.
+            # The runtime loads while the first pictures are being prepared.
             runner = self._predictor.runner("throughput")
             only_input(self._predictor.spec, runner.inputs, self._predictor.model.path.name)
             if runner.streams < self._cores or self._predictor.target.device != "cpu":
@@ -148,13 +147,13 @@ class Stream:
                 yield prediction
         finally:
             self._stop = True
-            self._runner.cancel()  # For threads that wait for a runtime which could not be loaded.
+            self._runner.cancel()  # For threads waiting for a runtime that could not be loaded.
             self._todo.put(None)
             for thread in self._threads:
                 thread.join()
 
     def _start_workers(self) -> None:
-        """Start as many threads as there are cores, unless there are twice as many already."""
+        """Start one more thread per core, up to two."""
         if len(self._threads) < 2 * self._cores:
             fresh = [threading.Thread(target=self._work, name="plimsoll", daemon=True) for _ in range(self._cores)]
             self._threads += fresh
@@ -175,13 +174,13 @@ class Stream:
                 while index in early:
                     yield early.pop(index)
                     index += 1
-                if not ended and self._waiting.long():
+                if not ended and self._read_times.slow():
                     self._start_workers()
         if self._broken is not None:
             raise self._broken
 
     def _feed(self, pictures: Iterable[Picture]) -> None:
-        """Hand pictures to the threads as there is room; in a thread of its own, since the iterable may block
+        """Pass pictures to the threads while there is room; runs in its own thread, since the iterable may block
         (stdin)."""
         try:
             for index, picture in enumerate(pictures):
@@ -191,7 +190,7 @@ class Stream:
                 if self._stop:
                     return
                 self._todo.put((index, picture))
-        except BaseException as error:  # noqa: BLE001 - whatever the caller's iterable raises is raised again in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - an error of the caller's iterable is raised again in the caller's thread
             self._broken = error
         self._todo.put(None)
 
@@ -201,36 +200,36 @@ class Stream:
                 pass
         except CancelledError:
             self._done.put(None)
-        except BaseException as error:  # noqa: BLE001 - what nobody foresaw is raised again in the caller's thread
+        except BaseException as error:  # noqa: BLE001 - an unforeseen error is raised again in the caller's thread
             self._done.put(error)
         else:
             self._done.put(None)
 
     def _step(self) -> bool:
-        """Answer what has been gathered, or else prepare a picture and answer it; False at the end."""
+        """Answer a full batch, or else prepare a picture; return False at the end."""
         if full := self._pop():
             self._answer(full)
             return True
         try:
-            taken = self._todo.get(timeout=_IDLE_S if self._gathered else None)
+            taken = self._todo.get(timeout=_IDLE_S if self._ready else None)
         except queue.Empty:
-            self._finish_gathered()
+            self._finish()
             return True
         if taken is not None and not self._stop:
             self._prepare(*taken)
             return True
         self._todo.put(None)  # For the other threads.
-        self._finish_gathered()
+        self._finish()
         return False
 
-    def _finish_gathered(self) -> None:
-        """Answer what has been gathered, even if it doesn't fill a batch."""
+    def _finish(self) -> None:
+        """Answer all prepared pictures, even if they don't fill a batch."""
         self._runner.result()
         while not self._stop and (rest := self._pop(rest=True)):
             self._answer(rest)
 
     def _prepare(self, index: int, picture: Picture) -> None:
-        """Read a picture and run its input steps; answer at once where that completes a batch."""
+        """Read a picture and run its input steps; if that completes a batch, answer it."""
         name = _name(picture)
         started = time.perf_counter()
         try:
@@ -241,14 +240,14 @@ class Stream:
             self._done.put({index: Prediction(name, None, error.message)})
             return
         ready = time.perf_counter()
-        self._waiting.add(loaded - started)
+        self._read_times.add(loaded - started)
         self._report(read=loaded - started, prepare=ready - loaded)
         with self._lock:
-            self._gathered.append(_Prepared(index, name, tensor, geometry, ready))
+            self._ready.append(_Prepared(index, name, tensor, geometry, ready))
         self._answer(self._pop())
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
-        """Take a full batch of one shape from what has been gathered, or with `rest` whatever there is; else nothing.
+        """Take a full batch of one shape from the prepared pictures, or with `rest` a partial one; else nothing.
 
         While the runtime is being loaded no batch is full, so that pictures are prepared in the meantime.
         """
@@ -257,12 +256,12 @@ class Stream:
         runner = self._runner.result()
         size = self._batch or (runner.stream_batch if runner.streams > 1 else _DEFAULT_BATCH)
         with self._lock:
-            if len(self._gathered) < (1 if rest else size):
+            if len(self._ready) < (1 if rest else size):
                 return []
-            shape = self._gathered[0].tensor.shape
-            batch = [self._gathered.popleft()]
-            while self._gathered and len(batch) < size and self._gathered[0].tensor.shape == shape:
-                batch.append(self._gathered.popleft())
+            shape = self._ready[0].tensor.shape
+            batch = [self._ready.popleft()]
+            while self._ready and len(batch) < size and self._ready[0].tensor.shape == shape:
+                batch.append(self._ready.popleft())
             return batch
 
     def _answer(self, batch: Sequence[_Prepared]) -> None:
@@ -275,7 +274,7 @@ class Stream:
             )
 
     def _infer(self, batch: Sequence[_Prepared]) -> Sequence[Answer | str]:
-        """Return an answer or an error text for each picture; where a batch fails, each picture is tried alone."""
+        """Return an answer or an error text for each picture; if a batch fails, each picture is tried alone."""
         try:
             started = time.perf_counter()
             tensor = batch[0].tensor[np.newaxis] if len(batch) == 1 else np.stack([item.tensor for item in batch])

@@ -66,7 +66,7 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
 
 
 def _random(model: Model, info: TensorInfo, inputs: int) -> Array | None:
-    form = model.contract().input.tensor_spec if takes_picture(model.spec, info.name, inputs) else None
+    form = model.require_spec().input.tensor_spec if takes_picture(model.spec, info.name, inputs) else None
     known = (
         (1, *form.shape)
         if form is not None and len(form.shape) + 1 == len(info.shape)

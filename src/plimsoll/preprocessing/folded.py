@@ -48,7 +48,7 @@ def fold(model: Model, folder: Path) -> Model:
     rounding. Raises ModelError, naming the steps that are left outside, where values are no longer 8-bit pixels at the
     last step on pixels, or where there is nothing to fold; BuildError where the graph can't be written.
     """
-    spec = model.contract()
+    spec = model.require_spec()
     pixel_steps, normalization = split(spec)
     raised = load.raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
     proto = onnx_graph.load(raised)

@@ -61,7 +61,7 @@ def compare_layers(reference: Model, other: Model, inputs: Iterable[InputPair]) 
             file = Path(folder) / f"{index}.onnx"
             runners.append(stack.enter_context(open_with_outputs(model, [names[name] for name in shared], file)))
         input_names = [
-            picture_input(model.contract(), load.inputs_and_outputs(proto)[0], model.path.name).name
+            picture_input(model.require_spec(), load.inputs_and_outputs(proto)[0], model.path.name).name
             for model, proto in zip((reference, other), protos, strict=True)
         ]
         for pair in inputs:

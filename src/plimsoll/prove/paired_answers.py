@@ -53,7 +53,7 @@ class ComparedModel:
     def __init__(self, resolved: ResolvedModel, runner: Runner) -> None:
         self.resolved = resolved
         self.runner = runner
-        self.spec = resolved.model.contract()
+        self.spec = resolved.model.require_spec()
         self.preprocessor = Preprocessor(self.spec.input, resolved.preprocessing)
         self.task: Task = decoder(self.spec)
         self.pixel_stages, self._arithmetic, self._order = _cut(self.preprocessor)

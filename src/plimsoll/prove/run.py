@@ -65,7 +65,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     pictures; and what `Runner.open` raises.
     """
     pictures = [str(image) for image in images]
-    output = reference.model.contract().output
+    output = reference.model.require_spec().output
     _require_same_question(reference, other)
     options = _Options(
         budget or (DEFAULT_BUDGET if isinstance(output, Classify) else DEFAULT_TENSOR_BUDGET),
@@ -100,7 +100,7 @@ class _Options:
 
 
 def _require_same_question(reference: ResolvedModel, other: ResolvedModel) -> None:
-    first, second = reference.model.contract().output, other.model.contract().output
+    first, second = reference.model.require_spec().output, other.model.require_spec().output
     if type(first) is not type(second):
         raise InputError(f"the reference's task is '{first.task}', the other's '{second.task}': they can't be compared")
     if (

@@ -65,7 +65,7 @@ class JobContext(BaseModel):
             path=model.path.resolve(),
             format=model.format,
             files=tuple(file.resolve() for file in model.files),
-            spec=spec_files.dumps(model.contract()),
+            spec=spec_files.dumps(model.require_spec()),
             built=built,
             artifacts=artifacts or Artifacts(),
             objective=objective,
@@ -308,7 +308,7 @@ def _answers(predictor: Predictor, pictures: Sequence[str]) -> tuple[Answer, ...
 def batches(model: Model, pictures: Sequence[str]) -> Iterator[NDArray[Any]]:
     """Yield pictures `[N, …]` as the network reads them behind the reference preprocessing, N up to 8; a picture that
     can't be read is left out."""
-    preprocessor = Preprocessor(model.contract().input, "reference")
+    preprocessor = Preprocessor(model.require_spec().input, "reference")
     batch: list[NDArray[Any]] = []
     for picture in pictures:
         try:

@@ -72,7 +72,7 @@ class Search:
     ) -> None:
         """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a task or a budget
         that can't be evaluated."""
-        output = resolved.model.contract().output
+        output = resolved.model.require_spec().output
         if not isinstance(output, Classify):
             raise InputError(
                 f"ship supports classifiers only; the task of this Spec is '{output.task}'",
@@ -180,7 +180,7 @@ class Search:
         extras = {"report/report.json": report.to_json().encode(), "report/index.html": page.encode()}
         if table is not None:
             extras["report/calibration.json"] = table.read_bytes()
-        formats = self.resolved.model.contract().input.decode.formats
+        formats = self.resolved.model.require_spec().input.decode.formats
         pack(
             network,
             candidate.target,

@@ -52,7 +52,7 @@ class WorkFolder:
     @classmethod
     def of(cls, root: Path, model: Model, split: Split) -> WorkFolder:
         """Return the folder under `root` for this work; create it if need be."""
-        spec = spec_files.dumps(model.contract())
+        spec = spec_files.dumps(model.require_spec())
         path, outdated = (
             root / f"{model.name}-{_key(layout, model.sha256, spec, split.digest)}" for layout in (LAYOUT, LAYOUT - 1)
         )
@@ -141,4 +141,4 @@ def get_or_build(folder: Path, parent: Model, build: Callable[[Path], Model]) ->
 def _describe(model: Model, folder: Path) -> None:
     names = [file.relative_to(folder).as_posix() for file in (model.path, *model.files)]
     (folder / "model.json").write_text(json.dumps({"format": model.format, "files": names}), encoding="utf-8")
-    (folder / "spec.toml").write_text(spec_files.dumps(model.contract()), encoding="utf-8")
+    (folder / "spec.toml").write_text(spec_files.dumps(model.require_spec()), encoding="utf-8")

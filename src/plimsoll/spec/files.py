@@ -1,8 +1,7 @@
-"""Specs as TOML files: read with errors that name the key, the value and what is allowed; written; and their JSON
-Schema.
+"""Specs as TOML files: reading, with errors that name the key, the value and what is allowed; writing; JSON Schema.
 
-The anchors beside a Spec's file are read with it, so that the Spec holds them itself and travels in one piece: into
-bundles, jobs and web packages.
+An anchors file named by a Spec is read with it, so that the Spec contains the anchors wherever it goes: into bundles,
+jobs and web packages.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ MAX_BYTES = 8_000_000
 """A Spec with 20,000 labels, or with 40,000 anchors, stays below this."""
 
 MAX_MISTAKES = 50
-"""So many are reported in full."""
+"""At most this many are listed."""
 
 _HEADER = re.compile(r"\{'descr': '(<f[48])', 'fortran_order': False, 'shape': \(([0-9]{1,9}), 4\), \} *\n")
 _HINT = (
@@ -80,7 +79,7 @@ def validate(data: dict[str, Any], where: str = "Spec") -> Spec:
 
 
 def dumps(spec: Spec) -> str:
-    """Return the Spec as TOML text; keys at their default are left out, except for each step's and task's name."""
+    """Return the Spec as TOML text; keys at their default are omitted, except each step's and task's name."""
     return tomli_w.dumps(_plain(spec))
 
 
@@ -98,7 +97,7 @@ def schema() -> dict[str, Any]:
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstring under each field of a model, in one line each.
 
-    pydantic could read these itself, but would do so at every import; here they are read on demand.
+    pydantic can do this too, but at every import; here they are read on demand.
     """
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
@@ -137,14 +136,14 @@ def _plain_item(item: Any) -> Any:
 
 
 def _causes(error: ValidationError) -> list[Any]:
-    """Leave out that a list is "too short" where that is only because an item of it was refused."""
+    """Return the mistakes, without "too short" for a list that is short only because an item was refused."""
     mistakes: list[Any] = list(error.errors(include_url=False))
     inside = {item["loc"][:length] for item in mistakes for length in range(len(item["loc"]))}
     return [item for item in mistakes if item["type"] != "too_short" or item["loc"] not in inside]
 
 
 def _explain(item: Any, data: dict[str, Any]) -> str:
-    """Say in one line which key is wrong, what was found there, and what is allowed."""
+    """Describe a mistake in one line: the key, what was found there, and what is allowed."""
     where = _location(item["loc"], data)
     kind: str = item["type"]
     if kind == "extra_forbidden":
@@ -170,7 +169,7 @@ def _tags(discriminator: str) -> str:
 
 
 def _location(location: tuple[int | str, ...], data: Any) -> str:
-    """Write a location as `input.steps[2].width`, without the union tags that pydantic puts into it."""
+    """Format a location as `input.steps[2].width`, without the union tags that pydantic adds."""
     text = ""
     here = data
     for part in location:
@@ -191,14 +190,14 @@ def _known_keys() -> frozenset[str]:
 
 
 def _did_you_mean(key: str) -> str:
-    """Suggest the nearest key that the schema knows anywhere."""
+    """Suggest the most similar key of the schema."""
     near = difflib.get_close_matches(key[:100], _known_keys(), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _with_anchors(spec: Spec, folder: Path) -> Spec:
-    """Return the Spec with its `anchors_file` read from its folder or below; raises SpecError. A Spec that names none
-    is returned as it is."""
+    """Return the Spec with its `anchors_file` read from its folder or below; raises SpecError. A Spec without one
+    is returned unchanged."""
     output = spec.output
     if not isinstance(output, Detect) or output.anchors_file is None:
         return spec
@@ -229,7 +228,7 @@ def _read_anchors(folder: Path, name: str) -> tuple[Anchor, ...]:
 
 
 def _from_npy(data: bytes, where: str) -> tuple[Anchor, ...]:
-    """Read what `numpy.save` writes; its header is matched letter by letter, since NumPy would read it as Python."""
+    """Read what `numpy.save` writes; its header is matched exactly, since NumPy would parse it as Python."""
     import numpy as np
 
     wide = 2 if data[6:7] == b"\x01" else 4

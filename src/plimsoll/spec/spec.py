@@ -47,7 +47,7 @@ def _no_repeats(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 
 MAX_ANCHORS = 40_000
-"""A Spec's file has room for so many."""
+"""As many as fit into a Spec file."""
 
 Anchor = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 CoderScale = Annotated[FiniteFloat, Field(gt=0.0)]
@@ -196,15 +196,15 @@ class Input(BaseModel):
 
     @field_validator("steps")
     @classmethod
-    def _possible(cls, steps: tuple[Step, ...], info: ValidationInfo) -> tuple[Step, ...]:
+    def _check_order(cls, steps: tuple[Step, ...], info: ValidationInfo) -> tuple[Step, ...]:
         del info
-        _follow(steps)
+        _result_of(steps)
         return steps
 
     @property
     def tensor_spec(self) -> ImageSpec:
         """What the tensor of one picture looks like after the last step."""
-        return _follow(self.steps)
+        return _result_of(self.steps)
 
     @property
     def decode(self) -> Decode:
@@ -213,8 +213,8 @@ class Input(BaseModel):
         return first
 
 
-def _follow(steps: tuple[Step, ...]) -> ImageSpec:
-    """Return what the steps make; raise ValueError, naming the step, where one can't follow the others."""
+def _result_of(steps: tuple[Step, ...]) -> ImageSpec:
+    """Return the result of the steps; raises ValueError, naming the step, if one can't follow those before it."""
     image = ImageSpec()
     for number, step in enumerate(steps, start=1):
         if isinstance(step, Decode) != (number == 1):

@@ -1,7 +1,7 @@
 """The input steps that a Spec can name, each with its parameters and what it does to the picture.
 
-A step is a value: it says what happens, not how. `plimsoll.preprocessing` holds two implementations of each, the
-reference (Pillow + NumPy, which defines the truth) and the fast one.
+A step is a value: it says what happens, not how. `plimsoll.preprocessing` implements each twice: the reference (Pillow
+and NumPy, which defines the correct result) and the fast one.
 
 `ImageSpec` follows a picture through the steps (its size, channels, value type …), so that an impossible
 sequence is refused when the Spec is read and not at the first photo.
@@ -49,7 +49,7 @@ class ImageSpec:
         return (self.height, self.width, self.channels)
 
     def need_picture(self, step: str) -> None:
-        """Refuse a step that works on rows and columns of pixels once the layout is channels-first."""
+        """Refuse a step that works on rows and columns of pixels if the layout is channels-first."""
         if self.layout != "NHWC":
             raise StepOrderError(f"'{step}' works on height x width x channels; put it before the 'layout' step")
 
@@ -77,7 +77,7 @@ class Decode(_Step):
     exif_orientation: bool = False
     """Whether to turn the picture as its EXIF orientation says."""
     formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp", "bmp", "gif")
-    """The accepted file formats; all others are refused without a look inside."""
+    """The accepted file formats; others are refused without decoding."""
     max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
     """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
     178)."""
@@ -132,7 +132,7 @@ class Resize(_Step):
         elif self.width is None or self.height is None or self.size is not None:
             raise ValueError(f"fit = '{self.fit}' takes 'width' and 'height', not 'size'")
         if self.fit != "letterbox":
-            # A key at its default does no harm, and a Spec dumped with all its defaults must be readable again.
+            # A key at its default is harmless, and a Spec dumped with all defaults must be readable.
             only = {
                 key
                 for key in ("pad_value", "pad_position", "stride", "enlarge")
@@ -274,13 +274,13 @@ class Scale(_Step):
 def _per_channel(step: str, values: tuple[float, ...], image: ImageSpec) -> None:
     if len(values) not in (1, image.channels):
         raise StepOrderError(
-            f"'{step}' has {len(values)} values, expected 1 or {image.channels} (in the channel order at this place,"
+            f"'{step}' has {len(values)} values, expected 1 or {image.channels} (in the current channel order,"
             f" {image.colour})"
         )
 
 
 class Mean(_Step):
-    """Subtract a mean from every value: one for all, or one a channel in the channel order at this place."""
+    """Subtract a mean from every value: one for all channels, or one per channel in the current order."""
 
     step: Literal["mean"] = "mean"
     values: Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=3)]
@@ -291,7 +291,7 @@ class Mean(_Step):
 
 
 class Std(_Step):
-    """Divide every value by a standard deviation: one for all, or one a channel in the channel order at this place."""
+    """Divide every value by a standard deviation: one for all channels, or one per channel in the current order."""
 
     step: Literal["std"] = "std"
     values: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=3)]

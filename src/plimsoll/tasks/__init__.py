@@ -1,7 +1,7 @@
 """What outputs mean: every file but `base` decodes one task, found by its name.
 
 base        `Task` and `Answer`; finds the decoder of a Spec
-classify    one score a label
+classify    one score per label
 detect      boxes: heads (how networks write them), suppression
 landmarks   named points
 segment     a label for every pixel

@@ -1,7 +1,7 @@
-"""The seam of the tasks: `Task` turns a batch of outputs into one `Answer` a picture. Every other module of
+"""The interface of tasks: a `Task` decodes a batch of outputs into one `Answer` per picture. Every other module of
 this package decodes one task, found by its name; its `DECODER` is a `Task`.
 
-Also here: what several tasks do with numbers.
+Numerics shared by several tasks are here too.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ Outputs = Mapping[str, NDArray[Any]]
 
 
 class Answer(ABC):
-    """What the network says of one picture."""
+    """The decoded outputs for one picture."""
 
     @abstractmethod
     def row(self, top: int | None = None) -> dict[str, Any]:
-        """Return the answer as plain data for JSON; `top` limits it to the best so many labels."""
+        """Return the answer as plain data for JSON; `top` limits it to the best labels."""
 
     def brief(self) -> str:
-        """Return the answer in a few words, for a person."""
+        """Return the answer in a few words, for display."""
         return json.dumps(self.row())
 
     def readings(self) -> Sequence[str]:
-        """Return what is counted over many pictures."""
+        """Return the categories that this answer is counted under in a summary."""
         return ("answered",)
 
 
@@ -49,7 +49,7 @@ class Task(ABC):
 
     threshold: float | None = None
     needs_geometry: ClassVar[bool] = False
-    """Whether answers hold positions, so that `decode` should get each picture's geometry."""
+    """Whether answers hold positions, so that `decode` needs each picture's geometry."""
 
     @abstractmethod
     def decode(
@@ -86,7 +86,7 @@ def decoder(spec: Spec) -> Task:
             "With task = 'tensor' you get the raw outputs.",
         )
     instance = importlib.import_module(f"plimsoll.tasks.{task}").DECODER(spec.output)
-    assert isinstance(instance, Task)  # noqa: S101 - every file of this folder keeps this promise
+    assert isinstance(instance, Task)  # noqa: S101 - every module of this package does so
     return instance
 
 

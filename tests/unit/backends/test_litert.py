@@ -299,7 +299,7 @@ def test_open_nsfw_in_every_precision(
     """Sizes and score differences as docs/on-device.md has them, with some room."""
     require("onnx2tf")
     model = Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec)
-    preprocessor = Preprocessor(model.contract().input, "reference")
+    preprocessor = Preprocessor(model.require_spec().input, "reference")
     batch = np.stack([preprocessor(photo) for photo in example_photos[::2]])
     calibrated = CalibrationData("minmax", batch[::2]) if precision == "int8" else None
     with Runner.open(model, Target("onnxruntime")) as runner:
@@ -377,7 +377,7 @@ def test_mediapipe_tasks_scores_prepared_pictures_as_onnx_does(
     require("mediapipe")
     require("onnx2tf")
     model = folded.fold(Model(nsfw_model_path, "onnx", zoo.card("open_nsfw").spec), tmp_path)
-    preprocessor = Preprocessor(model.contract().input, "reference")
+    preprocessor = Preprocessor(model.require_spec().input, "reference")
     batch = np.stack([preprocessor(photo) for photo in example_photos[:20]])
     with Runner.open(model, Target("onnxruntime")) as runner:
         reference = runner.infer(batch)["outputs"]

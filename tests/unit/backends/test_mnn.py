@@ -70,7 +70,7 @@ def test_every_calibrator_that_it_offers_is_known() -> None:
 def test_open_nsfw_in_int8_keeps_its_scores(tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]) -> None:
     """The facts of MNN's own tool: 0.233 with KL, 0.224 with EMA."""
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     tensors = np.stack([preprocessor(photo) for photo in example_photos[:24]])
     ranges = quantize.calibrate(model, [tensors[::2]], "percentile").ranges
     built = int8(model, tmp_path / "int8", "percentile", tensors[::2], ranges)
@@ -84,7 +84,7 @@ def test_int8_weights_take_a_quarter_and_keep_the_answers(
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
     target = Target("mnn", "cpu", "int8_weights")
     built = MNN.build(model, target, tmp_path)
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     tensors = np.stack([preprocessor(photo) for photo in example_photos[:8]])
     assert built.size < 6.1e6
     np.testing.assert_allclose(answers(built, target, tensors), answers(model, FLOAT, tensors), atol=0.005)

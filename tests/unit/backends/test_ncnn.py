@@ -79,7 +79,7 @@ def test_open_nsfw_is_no_worse_than_the_facts(
     tmp_path: Path, nsfw_model_path: Path, example_photos: list[Path]
 ) -> None:
     model = Model(nsfw_model_path, "onnx", card("open_nsfw").spec)
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     tensors = np.stack([preprocessor(photo) for photo in example_photos[:24]])
     expected = answers(model, FLOAT, tensors)
     ranges = quantize.calibrate(model, [tensors[::2]], "percentile").ranges

@@ -28,7 +28,7 @@ from plimsoll.spec.files import loads
 
 
 def test_the_stored_tensors_are_those_of_the_pictures(bundle: Path, model: Model) -> None:
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     with Bundle.open(bundle) as opened, Runner.open(model, HERE) as runner:
         for vector in opened.manifest.golden:
             tensor = preprocessor(opened.file(vector.picture))

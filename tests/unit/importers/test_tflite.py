@@ -37,7 +37,7 @@ def spec(side: int = 2, labels: int = 4, tensor: str | None = None) -> Spec:
 @pytest.mark.parametrize("kind", ["float32", "int8"])
 def test_a_file_is_read_as_it_is(tmp_path: Path, kind: Kind) -> None:
     model = importers.read(network(tmp_path / "net.tflite", kind), spec())
-    assert (model.format, model.contract().name) == ("tflite", "small")
+    assert (model.format, model.require_spec().name) == ("tflite", "small")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ STEPS: dict[str, list[dict[str, Any]]] = {
 
 
 def outputs(model: Model, photos: list[Path]) -> list[dict[str, Any]]:
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     with Runner.open(model, Target("onnxruntime", "cpu", form_of(model.path))) as runner:
         return [runner.infer(preprocessor(photo)[np.newaxis]) for photo in photos]
 
@@ -71,9 +71,9 @@ def assert_folds(model: Model, photos: list[Path], folder: Path) -> Model:
     before = model.path.read_bytes()
     folded = fold(model, folder)
     assert model.path.read_bytes() == before
-    contract = folded.contract()
+    contract = folded.require_spec()
     assert {step.step for step in contract.input.steps} <= {"decode", "resize", "jpeg", "crop"}
-    assert contract.output == model.contract().output
+    assert contract.output == model.require_spec().output
     assert contract.input.tensor_spec.dtype == "uint8"
     importers.read(folded.path, contract)  # Spec and graph fit one another.
     for mine, its in zip(outputs(model, photos), outputs(folded, photos), strict=True):
@@ -106,7 +106,7 @@ def test_grey(tmp_path: Path, example_photos: list[Path]) -> None:
         }
     )
     folded = assert_folds(convolution(tmp_path, grey), example_photos[:2], tmp_path)
-    assert folded.contract().input.tensor_spec.channels == 1
+    assert folded.require_spec().input.tensor_spec.channels == 1
 
 
 def test_free_height_and_width(tmp_path: Path, example_photos: list[Path]) -> None:
@@ -133,7 +133,7 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
 def test_fast_preprocessing_takes_the_folded_spec(tmp_path: Path, example_photos: list[Path]) -> None:
     folded = fold(convolution(tmp_path, spec(RESIZE, BGR, MEAN)), tmp_path)
     fast, reference = (
-        Preprocessor(folded.contract().input, preprocessing)(example_photos[0])
+        Preprocessor(folded.require_spec().input, preprocessing)(example_photos[0])
         for preprocessing in ("fast", "reference")
     )
     assert (fast.shape, str(fast.dtype)) == ((32, 40, 3), "uint8")

@@ -55,7 +55,7 @@ class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]  #
 
 def quantized(model: Model, path: Path, photos: list[Path]) -> Model:
     """Return the model in explicit Q/DQ, weights per channel, as ONNX Runtime's quantizer makes it."""
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     feeds = _Calibration(onnx.load(model.path).graph.input[0].name, [preprocessor(photo) for photo in photos])
     quantization.quantize_static(
         str(model.path), str(path), feeds, quant_format=quantization.QuantFormat.QDQ, per_channel=True

@@ -25,7 +25,7 @@ Change = Callable[[dict[str, Any]], dict[str, Any] | None]
 
 def changed(model: Model, change: Change, *more: dict[str, Any]) -> Model:
     """Return the model with another Spec: `change` maps each input step to another, or to None to leave it out."""
-    contract = model.contract()
+    contract = model.require_spec()
     steps = [
         altered
         for step in contract.input.steps
@@ -163,12 +163,12 @@ def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
     nsfw: ResolvedModel, photos: list[Path], preprocessing: Any
 ) -> None:
     early = changed(nsfw.model, without("channels"))
-    steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.contract().input.steps]
+    steps_ = [step.model_dump(exclude_unset=True) | {"step": step.step} for step in early.require_spec().input.steps]
     at = next(index for index, step in enumerate(steps_) if step["step"] == "jpeg")
     order = Input.model_validate(
         {"tensor": "input:0", "steps": [*steps_[:at], {"step": "channels", "order": "BGR"}, *steps_[at:]]}
     )
-    other = Model(nsfw.model.path, "onnx", nsfw.model.contract().model_copy(update={"input": order}))
+    other = Model(nsfw.model.path, "onnx", nsfw.model.require_spec().model_copy(update={"input": order}))
     proof = prove(
         ResolvedModel(nsfw.model, preprocessing=preprocessing),
         ResolvedModel(other, preprocessing=preprocessing),

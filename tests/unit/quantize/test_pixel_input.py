@@ -178,7 +178,7 @@ def test_open_nsfw_folded_takes_the_table_of_the_network_that_it_was_folded_from
     tensors = np.stack([preprocessor(photo) for photo in example_photos[:8]])
     table = quantize.calibrate(model, [tensors], "percentile")
     whole = fold.fold(model, tmp_path)
-    pictures = np.stack([Preprocessor(whole.contract().input)(photo) for photo in example_photos[:8]])
+    pictures = np.stack([Preprocessor(whole.require_spec().input)(photo) for photo in example_photos[:8]])
     for runtime in ("onnxruntime", "openvino"):
         pytest.importorskip(runtime)
         target = Target(runtime, "cpu", "int8")

@@ -47,7 +47,7 @@ def network(path: Path, steps: list[dict[str, Any]]) -> Model:
 
 
 def tensors(model: Model, photos: list[Path]) -> Array:
-    preprocessor = Preprocessor(model.contract().input)
+    preprocessor = Preprocessor(model.require_spec().input)
     return np.stack([preprocessor(photo) for photo in photos])
 
 

@@ -55,11 +55,11 @@ def export(model: Model, out: Path) -> tuple[str, ...]:
     """
     file = tflite_file.read_file(model.path)
     try:
-        normalization = _plan(model.contract(), file)
+        normalization = _plan(model.require_spec(), file)
     except _UnsupportedError as reason:
         out.write_bytes(model.path.read_bytes())
         return (f"It has no metadata for MediaPipe Tasks: {reason}.",)
-    spec = model.contract()
+    spec = model.require_spec()
     assert isinstance(spec.output, Classify)  # noqa: S101 - as _plan has found
     with translate(BuildError, f"{out}: can't be written"):
         described = _describe(spec, file, normalization)

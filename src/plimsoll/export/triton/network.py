@@ -111,7 +111,7 @@ def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetw
     Raises ModelError for a network that can't be served so, BuildError where its form isn't the target's, and what else
     `Runner.open` raises.
     """
-    spec = model.contract()
+    spec = model.require_spec()
     runtime = backends.get(target.runtime)
     if runtime.in_browser:
         raise ModelError(f"{target} runs in browsers", "Give another target with --target.")

@@ -52,7 +52,7 @@ def export(
     written, and what `Runner.open` raises.
     """
     chosen = options or TritonOptions()
-    spec = model.contract()
+    spec = model.require_spec()
     network = describe(model, target, chosen)
     configs = config.configurations(spec, network, preprocessing, chosen)
     adding = _adds(out, configs, chosen.version, force=force)

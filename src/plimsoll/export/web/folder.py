@@ -68,7 +68,7 @@ def _checked(model: Model, target: Target) -> Spec:
             f"{model.path}: a web package needs an ONNX network, this one is {model.format}",
             "Give the ONNX network that it was made from.",
         )
-    spec = model.contract()
+    spec = model.require_spec()
     if spec.output.task not in _TASKS:
         raise SpecError(
             f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
