@@ -105,8 +105,14 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
 
 
 def _is_bundle(path: Path) -> bool:
-    """Tell whether a path is a .zip, or a folder that no importer knows."""
-    return (path.suffix.lower() == ".zip" and path.exists()) or (path.is_dir() and not _has_converter(path))
+    """Tell whether a path is a .zip, or a folder with a manifest or that no importer knows."""
+    if path.suffix.lower() == ".zip":
+        return path.exists()
+    if not path.is_dir():
+        return False
+    from plimsoll.bundle import manifest  # only bundles need it: most starts are quicker without
+
+    return (path / manifest.FILE).is_file() or not _has_converter(path)
 
 
 def _has_converter(path: Path) -> bool:
