@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from helpers.small_models import small_model
+from plimsoll.bundle.packing import pack
+from plimsoll.core.target import Target
 
 RUNTIMES = {
     "onnx",
@@ -145,3 +147,15 @@ print(sorted({{name.split(".")[2] for name in sys.modules if name.count(".") > 2
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "['openvino']"
+
+
+def test_opening_a_bundle_asks_only_its_own_runtime(tmp_path: Path) -> None:
+    bundle = pack(small_model(tmp_path / "small"), Target("onnxruntime"), tmp_path / "small.plimsoll")
+    program = f"""
+import sys
+import plimsoll
+plimsoll.load({str(bundle)!r}).close()
+print(sorted({{name.split(".")[2] for name in sys.modules if name.count(".") > 2 and ".backends." in name}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['onnxruntime']")
