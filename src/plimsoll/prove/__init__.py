@@ -4,16 +4,14 @@ differs.
     run               prove(): from two models and pictures to a Proof
     proof             Proof: what was measured, the verdict, the cause
     paired_answers    both models' answers to every picture, also with preprocessing and network exchanged
-    comparison        what changed in the decisions, and what the sample says of all other pictures
+    comparison        what changed in the decisions, what the sample says of all other pictures; right labels
     stages            preprocessing step by step, and the normalization as the first convolution sees it
     layers            the networks layer by layer
-    labels            the right labels of pictures
 """
 
 from __future__ import annotations
 
-from plimsoll.prove.comparison import compare, default_thresholds
-from plimsoll.prove.labels import read_labels
+from plimsoll.prove.comparison import compare, default_thresholds, read_labels
 from plimsoll.prove.layers import Layer, compare_layers
 from plimsoll.prove.proof import Proof
 from plimsoll.prove.run import prove

@@ -17,8 +17,7 @@ from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, score_deviation
 from plimsoll.prove import stages
-from plimsoll.prove.comparison import Comparison, Pair, compare, compared_scores
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.comparison import Comparison, Pair, compare, compared_scores, label_of
 from plimsoll.prove.layers import InputPair, compare_layers
 from plimsoll.prove.paired_answers import (
     ComparedModel,

@@ -9,8 +9,7 @@ prepare         the network's form that quantizes best; strides moved up
 placement       which operators and tensors are quantized
 pixel_input     a folded network's first convolution on the picture's bytes
 space_to_depth  a first convolution with stride 2 on fewer, deeper pixels
-sensitivity     which operators deviate most when quantized
-lint            what is likely to go wrong, said beforehand
+diagnosis       which operators deviate most when quantized; what is likely to go wrong
 """
 
 from __future__ import annotations
@@ -18,9 +17,8 @@ from __future__ import annotations
 from plimsoll.quantize.calibration import Calibration, Statistics, calibrate, observe
 from plimsoll.quantize.calibrators import METHODS
 from plimsoll.quantize.data_free import dynamic, float16
-from plimsoll.quantize.lint import Finding, before_float16, lint
+from plimsoll.quantize.diagnosis import Finding, OperatorDeviation, before_float16, lint, sensitivity
 from plimsoll.quantize.prepare import prepare
-from plimsoll.quantize.sensitivity import OperatorDeviation, sensitivity
 from plimsoll.quantize.static import StaticOptions, reads_bytes, static
 
 __all__ = [

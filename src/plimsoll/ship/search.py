@@ -12,8 +12,7 @@ from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
-from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds
-from plimsoll.prove.labels import label_of
+from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds, label_of
 from plimsoll.report.page import render
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes

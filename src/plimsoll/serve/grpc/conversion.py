@@ -10,9 +10,8 @@ from google.protobuf.message import DecodeError
 from plimsoll.serve.grpc import oip_pb2
 from plimsoll.serve.messages import RequestError, validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
-from plimsoll.serve.oip.inference import Inference
+from plimsoll.serve.oip.inference import Inference, to_bytes
 from plimsoll.serve.oip.schema import InferInput, InferRequest
-from plimsoll.serve.oip.tensors import to_bytes
 
 _FIELDS = {
     "BOOL": "bool_contents",

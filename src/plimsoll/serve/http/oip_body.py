@@ -20,9 +20,8 @@ from pydantic import BaseModel
 from plimsoll.core.wording import location
 from plimsoll.serve.messages import Problem, RequestError, read_json, validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
-from plimsoll.serve.oip.inference import Inference
+from plimsoll.serve.oip.inference import Inference, to_bytes, to_values
 from plimsoll.serve.oip.schema import BinarySize, InferInput, InferOutput, InferRequest, InferResponse
-from plimsoll.serve.oip.tensors import to_bytes, to_values
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
 MAX_JSON_BYTES = 64 * 1024 * 1024

@@ -4,7 +4,6 @@
 schema     requests and answers, as models
 datatypes  the protocol's datatypes and NumPy's; refusals
 models     models by their two names: pictures by its own, the bare network by `<name>.tensor`; what is said of them
-tensors    what a caller sent, as pictures or arrays; and answers as bytes or JSON
-inference  run a request
+inference  run a request: pictures or arrays in, bytes or JSON out
 ```
 """

@@ -1,21 +1,214 @@
-"""Run a request, and the classification extension."""
+"""Run a request: pictures or arrays from the caller, outputs as bytes or JSON; and the classification extension."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from plimsoll.serve.messages import RequestOptions
-from plimsoll.serve.oip.datatypes import DATATYPES, bad_request, datatype_of, dtype_of, quoted
+from plimsoll.core.model import TensorInfo
+from plimsoll.serve.messages import BASE64, RequestOptions
+from plimsoll.serve.oip.datatypes import DATATYPES, bad_request, datatype_of, dtype_of, listed, quoted, short
 from plimsoll.serve.oip.models import NamedModel
 from plimsoll.serve.oip.schema import InferInput, InferRequest, OutputParameters, RequestedOutput, RequestParameters
-from plimsoll.serve.oip.tensors import array, pictures
 
 Array = NDArray[Any]
+
+_LENGTH = struct.Struct("<I")
+_BLANKS = {ord(blank): None for blank in " \t\r\n"}
+
+
+def pictures(tensor: InferInput, limit: int) -> list[bytes]:
+    """Return the picture files of a BYTES tensor of any shape, 1 to `limit` of them, in row-major order; raises
+    RequestError.
+
+    In JSON each is text in base64, or `{"b64": text}`.
+    """
+    where = f"input '{tensor.name}'"
+    if tensor.datatype != "BYTES":
+        raise bad_request(
+            f"{where} is {quoted(tensor.datatype)}; expected BYTES: files of pictures",
+            "The bare network is served under `<name>.tensor`.",
+        )
+    count = math.prod(tensor.shape)
+    if not 1 <= count <= limit:
+        raise bad_request(
+            f"{where} has the shape {listed(tensor.shape)}: {short(count)} pictures; expected 1 to {limit}"
+        )
+    if tensor.raw is not None:
+        return list(_elements(tensor.raw, count, where))
+    files = [_picture(value, where) for value in _flat(tensor.data or (), count)]
+    if len(files) != count:
+        raise bad_request(f"{where} holds {len(files)} elements; its shape {listed(tensor.shape)} says {count}")
+    return files
+
+
+def array(tensor: InferInput, info: TensorInfo, limit: int) -> Array:
+    """Return the tensor for the network's input `info`, read-only where it was sent as bytes; raises RequestError.
+
+    Its first axis counts rows, 1 to `limit`.
+    """
+    where = f"input '{tensor.name}'"
+    dtype = dtype_of(tensor.datatype, where)
+    expected = datatype_of(info.dtype)
+    if tensor.datatype != expected:
+        raise bad_request(f"{where} is {tensor.datatype}; the network takes {expected}")
+    _check_shape(tensor.shape, info, limit, where)
+    count = math.prod(tensor.shape)
+    flat = (
+        _from_raw(tensor.raw, dtype, count, where)
+        if tensor.raw is not None
+        else _from_values(tensor.data or (), dtype, tensor.shape, where)
+    )
+    return flat.reshape(tensor.shape)
+
+
+def to_bytes(value: Array) -> bytes:
+    """Return a tensor of numbers or of `bytes` (dtype object) row-major and little-endian, as it goes behind the JSON
+    or in a gRPC message."""
+    if value.dtype == object:
+        return b"".join(part for element in value.flat for part in (_LENGTH.pack(len(element)), element))
+    return (value if value.dtype in DATATYPES else value.astype(value.dtype.newbyteorder("<"))).tobytes()
+
+
+def to_values(value: Array) -> list[Any]:
+    """Return a tensor's elements for JSON, flat; `bytes` as text."""
+    return (
+        [element.decode("utf-8", "replace") for element in value.flat]
+        if value.dtype == object
+        else value.ravel().tolist()
+    )
+
+
+def _check_shape(shape: Sequence[int], info: TensorInfo, limit: int, where: str) -> None:
+    fits = len(shape) == len(info.shape) and all(
+        expected in (None, size) for size, expected in zip(shape[1:], info.shape[1:], strict=True)
+    )
+    if not fits or 0 in shape:
+        expected = listed([-1, *(-1 if size is None else size for size in info.shape[1:])])
+        raise bad_request(f"{where} has the shape {listed(shape)}; the network takes {expected}, where -1 is 1 or more")
+    if shape and shape[0] > limit:
+        raise bad_request(
+            f"{where} has the shape {listed(shape)}: {short(shape[0])} rows; at most {limit} go into one request"
+        )
+
+
+def _elements(raw: memoryview | bytes, count: int, where: str) -> Iterator[bytes]:
+    """Yield the elements of a BYTES tensor, at most `count`; raises RequestError where the lengths don't add up."""
+    view = memoryview(raw)
+    at = 0
+    for index in range(count):
+        if at + _LENGTH.size > len(view):
+            raise bad_request(
+                f"{where} ends after {index} elements; its shape says {count}",
+                "Before each element stands its length: 4 bytes, little-endian.",
+            )
+        (length,) = _LENGTH.unpack_from(view, at)
+        at += _LENGTH.size
+        if length > len(view) - at:
+            raise bad_request(
+                f"{where}: element {index} is said to have {length:,} bytes, and {len(view) - at:,} follow",
+                "Before each element stands its length: 4 bytes, little-endian.",
+            )
+        yield bytes(view[at : at + length])
+        at += length
+    if at != len(view):
+        raise bad_request(f"{where}: {len(view) - at:,} bytes follow after its {count} elements")
+
+
+def _flat(values: Sequence[object], count: int) -> list[object]:
+    """Return nested lists flat, breadth first; stops once there are more than `count`."""
+    level = list(values[: count + 1])
+    while any(isinstance(value, list) for value in level):
+        level = [inner for value in level for inner in (value[: count + 1] if isinstance(value, list) else [value])][
+            : count + 1
+        ]
+    return level
+
+
+def _picture(value: object, where: str) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    text = value.get("b64") if isinstance(value, dict) and len(value) == 1 else value
+    if not isinstance(text, str):
+        raise bad_request(
+            f"{where} holds {quoted(value)}; expected a picture's file as text in base64",
+            "Or send it as bytes: the binary tensor extension.",
+        )
+    try:
+        return _decoded(text)
+    except ValueError as error:
+        raise bad_request(
+            f"{where} holds text that is not base64: {error}",
+            "In JSON a picture's file is written in base64; or send it as bytes: the binary tensor extension.",
+        ) from error
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return BASE64.validate_strings(text)
+    except ValidationError:
+        return BASE64.validate_strings(text.translate(_BLANKS))
+
+
+def _from_raw(raw: memoryview | bytes, dtype: np.dtype[Any], count: int, where: str) -> Array:
+    if len(raw) != count * dtype.itemsize:
+        raise bad_request(f"{where} has {len(raw):,} bytes; its shape and datatype say {short(count * dtype.itemsize)}")
+    if dtype == np.bool_ and np.frombuffer(raw, np.uint8).max(initial=0) > 1:
+        raise bad_request(f"{where} is BOOL and holds a byte that is neither 0 nor 1")
+    return np.frombuffer(raw, dtype)
+
+
+def _from_values(values: Sequence[object], dtype: np.dtype[Any], shape: Sequence[int], where: str) -> Array:
+    try:
+        numbers = _numbers(values, dtype)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise bad_request(
+            f"{where}: its data is not a list of numbers, flat or nested as its shape {listed(shape)}"
+        ) from error
+    count = math.prod(shape)
+    if numbers.size != count or (numbers.ndim != 1 and numbers.shape != tuple(shape)):
+        size = numbers.shape if numbers.ndim != 1 else (numbers.size,)
+        raise bad_request(
+            f"{where}: its data is {listed(size)}, its shape {listed(shape)}",
+            "Give the data flat, or nested as the shape says.",
+        )
+    kinds = "b" if dtype.kind == "b" else "iu" if dtype.kind in "iu" else "iuf"
+    if numbers.dtype.kind not in kinds:
+        raise bad_request(f"{where} is {datatype_of(dtype.name)}, and its data holds something else")
+    return _fitted(numbers, dtype, where)
+
+
+def _numbers(values: Sequence[object], dtype: np.dtype[Any]) -> Array:
+    numbers = np.asarray(values)
+    if (
+        dtype == np.uint64 and numbers.dtype.kind == "f"
+    ):  # NumPy before 2 reads small and very large whole numbers together as floats.
+        exact = np.asarray(values, object)
+        if all(type(value) is int and 0 <= value < 2**64 for value in exact.flat):
+            return exact.astype(dtype)
+    return numbers
+
+
+def _fitted(numbers: Array, dtype: np.dtype[Any], where: str) -> Array:
+    """Convert to `dtype` where every value has a place in it."""
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        outside = int(numbers.min()) < limits.min or int(numbers.max()) > limits.max
+        converted = numbers.astype(dtype) if not outside else numbers
+    else:
+        with np.errstate(over="ignore"):
+            converted = numbers.astype(dtype)
+        outside = dtype.kind == "f" and bool((np.isinf(converted) & np.isfinite(numbers)).any())
+    if outside:
+        raise bad_request(f"{where}: its data holds numbers that {datatype_of(dtype.name)} can't hold")
+    return converted
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ from helpers.oip_service import element
 from plimsoll.core.model import TensorInfo
 from plimsoll.serve.messages import RequestError, RequestOptions
 from plimsoll.serve.oip.datatypes import DTYPES, datatype_of
-from plimsoll.serve.oip.inference import best
+from plimsoll.serve.oip.inference import array, best, pictures, to_bytes, to_values
 from plimsoll.serve.oip.schema import InferInput, InferRequest, RequestParameters
-from plimsoll.serve.oip.tensors import array, pictures, to_bytes, to_values
 
 ANY = st.sampled_from(sorted(DTYPES)).flatmap(
     lambda name: arrays.arrays(DTYPES[name], arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
