@@ -1,4 +1,4 @@
-"""Compare a converted network with its ONNX original: a converter that mixes up a layout doesn't say so."""
+"""Compare a converted network with its ONNX original: converters mix up layouts without an error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx.signature import Signature
 
 LEAST_SNR_DB = 20.0
-"""Below this, a converted network computes something else: mixed-up layouts leave a few dB, int8 weights over 30."""
+"""A converted network below this is wrong: mixed-up layouts leave a few dB, int8 weights over 30."""
 
 Array = NDArray[Any]
 Answer = Callable[[Mapping[str, Array]], Mapping[str, Array]]
@@ -34,7 +34,7 @@ def random_feeds(model: Model, signature: Signature) -> dict[str, Array] | None:
 
 
 def reference_answers(model: Model, feeds: Mapping[str, Array], names: list[str]) -> dict[str, Array]:
-    """Return what an ONNX network gives in ONNX Runtime; raises BuildError."""
+    """Return an ONNX network's outputs in ONNX Runtime; raises BuildError."""
     runtime = require("onnxruntime", "pip install onnxruntime")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4

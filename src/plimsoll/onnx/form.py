@@ -1,8 +1,8 @@
 """Which number format an ONNX file computes in, read from its bytes alone.
 
 A runtime computes what the file says, whatever the target is called: an int8 file would run as `float32`, and a float32
-file as `int8`. So each backend asks here first. The walk needs neither onnx, whose import takes longer than loading
-most networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's
+file as `int8`. So each backend checks the file first. The walk needs neither onnx, whose import takes longer than
+loading most networks, nor the weights: it reads field headers and skips the rest. Field numbers are those of ONNX's
 `onnx.proto`.
 """
 
@@ -20,13 +20,13 @@ from plimsoll.errors import BuildError
 
 OnnxForm = Literal["float32", "float16", "qdq", "dynamic"]
 """All in float32; in float16; QuantizeLinear and DequantizeLinear around each quantized operator (explicit int8); int8
-weights with operators that quantize activations as they come (DynamicQuantizeLinear)."""
+weights with operators that quantize activations at run time (DynamicQuantizeLinear)."""
 
 _MEANINGS: dict[OnnxForm, str] = {
     "float32": "float32 throughout",
     "float16": "weights or inputs in float16",
     "qdq": "QuantizeLinear and DequantizeLinear around its operators",
-    "dynamic": "int8 weights and operators that quantize activations as they come",
+    "dynamic": "int8 weights and operators that quantize activations at run time",
 }
 
 _PRECISIONS: dict[OnnxForm, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
@@ -61,7 +61,7 @@ _Value = int | slice
 """A whole number, or where a field's bytes lie."""
 
 _WIRE_SIZES = {1: 8, 2: None, 5: 4}
-"""Bytes of a field by its wire type; None if the length stands before it."""
+"""Bytes of a field by its wire type; None if it is length-delimited."""
 
 
 def form_of(path: Path) -> OnnxForm:

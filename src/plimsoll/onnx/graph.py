@@ -1,5 +1,4 @@
-"""`Graph`: an ONNX network with its edges indexed; and loading, sorting and writing it, with values inside
-given out."""
+"""`Graph`: an ONNX network with its edges indexed; loading, sorting, writing, and exposing inner values as outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +23,7 @@ _SUBGRAPHS = (5, 10)
 
 
 class Graph:
-    """An index over a ModelProto. After nodes or their inputs were changed, call `index` again."""
+    """An index over a ModelProto. Call `index` again after changing nodes or their inputs."""
 
     def __init__(self, proto: ModelProto) -> None:
         self.proto = proto
@@ -34,7 +33,7 @@ class Graph:
         self.index()
 
     def index(self) -> None:
-        """Read the edges anew."""
+        """Rebuild the index."""
         self.nodes: list[NodeProto] = list(self.proto.graph.node)
         self.maker: dict[str, NodeProto] = {name: node for node in self.nodes for name in node.output if name}
         self.readers: dict[str, list[NodeProto]] = {}
@@ -80,7 +79,8 @@ class Graph:
         return tuple(self._constants[name].dims)
 
     def sole_reader(self, name: str) -> NodeProto | None:
-        """Return the only node that reads a tensor; None if several do, a subgraph or the caller of the network."""
+        """Return the only node that reads a tensor; None if several do, or a subgraph, or it is an output of the
+        network."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._read_inside and name not in self.outputs else None
 
@@ -89,7 +89,7 @@ class Graph:
         return [node for node in onnx_load.messages(self.proto.graph, "NodeProto") if name in node.input]
 
     def value(self, name: str) -> NDArray[Any] | None:
-        """Return what a tensor is where it is stored, or dequantized from what is stored; else None."""
+        """Return a tensor's value if it is stored, or dequantized from stored values; else None."""
         if self.is_constant(name):
             return self.constant(name)
         node = self.maker.get(name)
@@ -115,7 +115,7 @@ class Graph:
         return np.asarray((values - zero) * scale, np.float32)
 
     def before_quantization(self, name: str) -> str:
-        """Go back over the pair that quantizes and dequantizes a tensor, if there is one."""
+        """Return the tensor before a QuantizeLinear/DequantizeLinear pair, or the tensor itself if there is none."""
         last = self.maker.get(name)
         before = self.maker.get(last.input[0]) if last is not None and last.op_type == "DequantizeLinear" else None
         return str(before.input[0]) if before is not None and before.op_type == "QuantizeLinear" else name
@@ -262,7 +262,7 @@ def array(tensor: TensorProto) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class FirstConvolution:
-    """The first convolution that a picture meets."""
+    """The first convolution applied to a picture."""
 
     source: str
     """The float value `[N, C, H, W]` that it reads, before it is quantized."""
@@ -318,8 +318,7 @@ def without_quantization(model: Model, path: Path) -> Model:
 def computed_values(proto: ModelProto) -> Iterator[tuple[str, str]]:
     """Yield (name, name to read it by) of every value that a node of the main graph computes, in topological order.
 
-    Where a value is quantized and dequantized before others read it, it is read by the dequantized name: that is what
-    counts.
+    A value that is quantized and dequantized before it is used is read by the dequantized name.
     """
     graph = Graph(proto)
     for node in proto.graph.node:

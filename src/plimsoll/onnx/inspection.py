@@ -40,7 +40,7 @@ Sizes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` found."""
+    """The result of `inspect`."""
 
     name: str
     path: str
@@ -56,7 +56,7 @@ class Inspection:
     inputs: tuple[load.Value, ...]
     outputs: tuple[load.Value, ...]
     operators: dict[str, int]
-    """Operator → how often it stands in the graph and its subgraphs, the most frequent first."""
+    """Operator → its count in the graph and its subgraphs, the most frequent first."""
     parameters: int
     """Stored numbers, of all dtypes."""
     parameter_counts: dict[str, int]
@@ -67,7 +67,7 @@ class Inspection:
     flops: int
     """2 × MACs + all simpler arithmetic, for one picture."""
     uncounted: dict[str, int]
-    """Operators whose arithmetic is not in `macs` and `flops`, and how many of each. Empty: the figures are complete.
+    """Operators whose arithmetic is not in `macs` and `flops`, and their counts; empty if the figures are complete.
     """
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Inspection:
 
 
 def inspect(model: Model) -> Inspection:
-    """Look into a network without running it; raises ModelError."""
+    """Inspect a network without running it; raises ModelError."""
     if model.format != "onnx":
         raise ModelError(
             f"{model.path}: only ONNX files can be inspected, this one is {model.format}",
@@ -135,7 +135,7 @@ def _bits(dtype: str) -> int:
 
 
 class _NotCountedError(Exception):
-    """A shape is missing, or nobody knows how to count the operator."""
+    """A shape is missing, or the operator's arithmetic is unknown."""
 
 
 @dataclass(frozen=True)

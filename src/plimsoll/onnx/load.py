@@ -1,8 +1,7 @@
 """ONNX files: read them without trusting them, raise the opset, infer shapes.
 
-A model file can name further files that hold its weights. onnx and the runtimes open those by themselves, so a hostile
-file could have any file of this machine read. Here they are confined to the model's own folder before anything opens
-them.
+A model file can name further files that hold its weights. onnx and the runtimes open those without asking, so a hostile
+file could read any file of this machine. Here they are confined to the model's own folder before anything opens them.
 """
 
 from __future__ import annotations
@@ -93,7 +92,7 @@ def _translated(path: Path, problem: str) -> Iterator[None]:
         yield
     except PlimsollError:
         raise
-    except Exception as error:  # On hostile bytes they raise nearly every built-in exception, and their own.
+    except Exception as error:  # On hostile bytes they raise almost any built-in exception, and their own.
         raise ModelError(f"{path}: {problem}: {_first_line(error)}", _DAMAGED) from error
 
 
@@ -103,7 +102,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _require_text(proto: ModelProto) -> None:
-    """Refuse names that are no UTF-8: protobuf returns them as bytes, which no code after it expects."""
+    """Refuse names that are no UTF-8: protobuf returns them as bytes, which later code doesn't expect."""
     for message in messages(proto):
         for field, value in message.ListFields():
             if field.type == field.TYPE_STRING:
@@ -243,7 +242,7 @@ class Value:
 
 
 def inputs_and_outputs(proto: ModelProto) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
-    """Return what a network takes, and what it gives."""
+    """Return a network's inputs and outputs."""
     inside, outside = (
         tuple(Value(info.name, dtype_of(info), shape_of(info)) for info in infos)
         for infos in (inputs(proto.graph), proto.graph.output)
@@ -349,7 +348,7 @@ def _keep_coordinates(proto: ModelProto, before: int) -> None:
 
 
 def _blame(proto: ModelProto, reason: str) -> str:
-    """Name the operators that the converter's reason speaks of."""
+    """Name the operator that the converter's reason mentions."""
     kinds = sorted({node.op_type for node in messages(proto, "NodeProto")}, key=len, reverse=True)
     named = [kind for kind in kinds if kind in reason]
     return f" (operator {named[0]})" if named else ""

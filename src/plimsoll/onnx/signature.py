@@ -1,4 +1,4 @@
-"""`Signature`: what a network takes and gives, kept beside files that don't say it themselves."""
+"""`Signature`: a network's inputs and outputs, stored beside files of formats that lack them."""
 
 from __future__ import annotations
 

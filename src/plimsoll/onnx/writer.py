@@ -40,7 +40,7 @@ class GraphWriter:
         self._renamed: dict[str, str] = {}
 
     def unique(self, name: str) -> str:
-        """Return `name`, or the next free one like it, and reserve it."""
+        """Return `name`, with a number if it is taken, and reserve it."""
         free, count = name, 1
         while free in self._taken:
             count += 1
@@ -62,7 +62,7 @@ class GraphWriter:
         return tuple(axis.dim_value or None for axis in value.type.tensor_type.shape.dim)
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
-        """Store values under `name` or the next free one like it."""
+        """Store values under `name`, with a number if it is taken."""
         from onnx import numpy_helper
 
         name = self.unique(name)
@@ -83,14 +83,14 @@ class GraphWriter:
         return names
 
     def output(self, value: str, name: str, shape: Sequence[Size], dtype: str = "float32") -> None:
-        """Make a value an output of the graph, called `name` in the end; another value of that name is renamed then."""
+        """Make a value an output of the graph under `name`; another value of that name is renamed."""
         if value in self._renamed or any(info.name == value for info in self._inputs):
             value = self.add("Identity", [value], f"{name}.output")
         self._renamed[value] = name
         self._outputs.append(_info(name, shape, dtype))
 
     def proto(self) -> ModelProto:
-        """Return the checked model; raises BuildError if what was written is no valid ONNX."""
+        """Return the checked model; raises BuildError if it is not valid ONNX."""
         from onnx import checker, helper
 
         nodes, constants = self._with_final_names()

@@ -1,7 +1,7 @@
-"""The user's cache: what is made or fetched once (weights, toolchains, work folders), and what runtimes built here.
+"""The user's cache: weights, toolchains, work folders, and the runtimes' builds.
 
-A build (an engine, a compiled program) has a folder named after all that it depends on. The builds of one runtime are
-kept within bounds; the least recently used go first.
+A build (an engine, a compiled program) has a folder named after a hash of everything that it depends on. The builds of
+one runtime are limited in size; the least recently used are removed first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import platformdirs
 
 MAX_BUILD_BYTES = 4_000_000_000
-"""How much the builds of one runtime may take together."""
+"""Limit for the builds of one runtime together."""
 
 
 def cache_folder() -> Path:
@@ -28,23 +28,23 @@ def cache_folder() -> Path:
 
 
 def runtime_folder(runtime: str) -> Path:
-    """Return the folder of a runtime's builds and of what else it keeps."""
+    """Return the folder of a runtime's builds and other cached files."""
     return cache_folder() / runtime
 
 
 def build_key(inputs: Mapping[str, Any]) -> str:
-    """Return a name for what is built from these inputs (network, options, device, versions), the same for the same."""
+    """Return a hash of a build's inputs (network, options, device, versions)."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def build_folder(runtime: str, inputs: Mapping[str, Any]) -> Path:
-    """Return the folder of what was or will be built from these inputs."""
+    """Return the folder of the build with these inputs; it may not exist yet."""
     return runtime_folder(runtime) / "built" / build_key(inputs)
 
 
 @contextmanager
 def locked(build: Path) -> Iterator[None]:
-    """Keep other processes from building the same meanwhile."""
+    """Keep other processes from making the same build meanwhile."""
     from filelock import FileLock
 
     build.parent.mkdir(parents=True, exist_ok=True)
@@ -54,9 +54,9 @@ def locked(build: Path) -> Iterator[None]:
 
 @contextmanager
 def building(build: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield an empty folder to build into, which becomes `build` if all goes well, and one to work in.
+    """Yield an empty folder to build into, which becomes `build` on success, and a work folder.
 
-    The folder to work in, with its logs, stays where something goes wrong.
+    After a failure the work folder, with its logs, is left behind.
     """
     part, work = build.with_name(f"{build.name}.part"), build.with_name(f"{build.name}.work")
     for folder in (part, work):
@@ -73,7 +73,7 @@ def building(build: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def mark_used(build: Path) -> None:
-    """Note that a build was used now."""
+    """Mark a build as just used."""
     os.utime(build)
 
 

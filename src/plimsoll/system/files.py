@@ -1,6 +1,6 @@
 """Files: read within a limit, replaced in one step, and identified by their SHA-256.
 
-Whatever goes wrong is an OSError whose `strerror` says why, so that a caller has one exception to put into words.
+Every failure is an OSError whose `strerror` says why, so that callers have one exception to report.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pathlib import Path
 def read_bytes(path: Path, limit: int, *, regular: bool = False) -> bytes:
     """Return a file's content; raises OSError if it can't be read or is larger than `limit` bytes.
 
-    With `regular`, a pipe or a device raises too, before it is opened: reading one may wait for ever.
+    With `regular`, a pipe or a device raises too, before it is opened: reading one may block for ever.
     """
     try:
         if regular and not stat.S_ISREG(path.stat().st_mode):
             raise OSError(errno.EINVAL, "not a regular file", str(path))
         with path.open("rb") as stream:
-            # A buffer as large as the limit would be mapped first, which is three times as slow in four threads.
+            # Reading up to the limit would map a buffer of that size first: three times as slow in four threads.
             size = os.fstat(stream.fileno()).st_size or limit
             data = stream.read(min(size, limit) + 1)
     except ValueError as error:  # a NUL in the path
@@ -44,7 +44,7 @@ def read_text(path: Path, limit: int, *, regular: bool = False) -> str:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a path in the same folder to write to: it replaces `path` in one step, or is removed after an exception."""
+    """Yield a path in the same folder to write to: it replaces `path` atomically, or is removed after an exception."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield temporary
@@ -54,9 +54,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write(path: Path, content: bytes | str, *, mode: int | None = None) -> None:
-    """Replace a file in one step, so that no reader and no crash sees half of it; text is written as UTF-8.
+    """Replace a file atomically, so that neither a reader nor a crash leaves it half written; text is written as UTF-8.
 
-    With `mode`, the file has these permissions from its first byte on; else those that a new file gets.
+    With `mode`, the file has these permissions from its first byte on.
     """
     data = content.encode("utf-8") if isinstance(content, str) else content
     with replacing(path) as temporary:

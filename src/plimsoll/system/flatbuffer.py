@@ -1,7 +1,7 @@
-"""FlatBuffers, read without a compiled schema and without trust, and written, on the tables of `flatbuffers`.
+"""Read untrusted FlatBuffers without a compiled schema, and write FlatBuffers; based on the library `flatbuffers`.
 
-A field is named by its number in the schema (a union takes two). Whatever leads out of the file, or makes a small file
-be read without end, is a FlatBufferError.
+A field is identified by its number in the schema (a union takes two). An offset out of the file, or a small file that
+would be read endlessly, is a FlatBufferError.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ class FlatBufferError(ValueError):
 
 
 class FlatBuffer:
-    """A file's bytes, and how many of them may still be read: a small file's million tables can share one vector."""
+    """A file's bytes, and a budget of bytes to read: in a small file, a million tables can share one vector."""
 
     def __init__(self, data: bytes | bytearray) -> None:
         self.data = data
-        self._left = 8 * len(data) + 100_000
+        self._budget = 8 * len(data) + 100_000
 
     def root(self) -> Table:
         """Return the root table."""
         return self.table_at(0)
 
     def table_at(self, position: int) -> Table:
-        """Return the table that the offset at a position leads to."""
+        """Return the table that the offset at a position refers to."""
         self.spend(_OFFSET_BYTES)
         with self.checked():
             target = int(RawTable(self.data, 0).Indirect(position))
@@ -57,14 +57,14 @@ class FlatBuffer:
             return Table(self, target)
 
     def spend(self, size: int) -> None:
-        """Count what is read."""
-        self._left -= size
-        if self._left < 0:
+        """Take bytes from the budget."""
+        self._budget -= size
+        if self._budget < 0:
             raise FlatBufferError("its parts refer to one another without end")
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Turn what the library raises for an offset out of the file into FlatBufferError."""
+        """Turn the library's exceptions for offsets out of the file into FlatBufferError."""
         try:
             yield
         except FlatBufferError:
@@ -79,10 +79,10 @@ class Table:
     def __init__(self, buffer: FlatBuffer, position: int) -> None:
         self._buffer = buffer
         self._raw = RawTable(buffer.data, position)
-        self.has(0)  # the table of its fields lies in the file
+        self.has(0)  # checks that the vtable is inside the file
 
     def _offset(self, field: int) -> int:
-        """Return where a field's value lies, from the table's start; 0 if it is absent."""
+        """Return a field's offset from the table's start; 0 if it is absent."""
         self._buffer.spend(8)
         return int(self._raw.Offset(4 + 2 * field))
 
@@ -107,7 +107,7 @@ class Table:
             encode.Write(flags.packer_type, self._buffer.data, self._raw.Pos + self._offset(field), number)
 
     def table(self, field: int) -> Table | None:
-        """Return the table that a field leads to."""
+        """Return the table in a field."""
         with self._buffer.checked():
             offset = self._offset(field)
             return self._buffer.table_at(self._raw.Pos + offset) if offset else None

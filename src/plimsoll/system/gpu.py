@@ -1,5 +1,4 @@
-"""NVIDIA GPUs: which ones this machine has, found without initializing one, and their memory, through the driver's
-libraries.
+"""NVIDIA GPUs through the driver's libraries: which ones exist, found without initializing them, and their memory.
 
 `gpus` asks NVML (`libnvidia-ml`), which starts no CUDA context: cheap, and harmless to a process that forks later.
 `Device` is CUDA's driver API (`libcuda`). Both come with every driver and need no Python package; names and numbers are
@@ -28,7 +27,7 @@ _NO_GPU = "No NVIDIA GPU answers on this machine. It needs one, and NVIDIA's dri
 
 @dataclass(frozen=True)
 class Gpu:
-    """What a GPU is called, and what it can do."""
+    """A GPU's name and compute capability."""
 
     name: str
     """As NVIDIA's driver names it, for example `NVIDIA H100 80GB HBM3`."""
@@ -41,7 +40,7 @@ class Gpu:
 
 @cache
 def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs that the driver lists; none without a driver. CUDA_VISIBLE_DEVICES doesn't matter."""
+    """Return the GPUs that the driver lists, regardless of CUDA_VISIBLE_DEVICES; none without a driver."""
     try:
         nvml = ctypes.CDLL(_NVML)
     except OSError:
@@ -94,10 +93,10 @@ def at(index: int = 0) -> Gpu:
 
 
 class Device:
-    """One GPU's memory and a stream, for the thread that makes it: its context is current there and nowhere else.
+    """One GPU's memory and a stream, for the thread that creates it: its context is current only there.
 
-    The context is the one that CUDA's runtime and every library on top of it use too. Raises BackendMissingError
-    if there is no such GPU, RunError (with CUDA's own name for what happened) for all that fails later.
+    The context is the primary one, shared with CUDA's runtime and all libraries on top of it. Raises
+    BackendMissingError if there is no such GPU, RunError with CUDA's error name for later failures.
     """
 
     def __init__(self, index: int = 0) -> None:
@@ -123,7 +122,7 @@ class Device:
         return address.value
 
     def free(self, address: int) -> None:
-        """Give memory of the GPU back."""
+        """Free memory of the GPU."""
         _call("cuMemFree_v2", ctypes.c_uint64(address))
 
     def allocate_host(self, size: int) -> int:
@@ -134,11 +133,11 @@ class Device:
         return address.value or 0
 
     def free_host(self, address: int) -> None:
-        """Give page-locked memory back."""
+        """Free page-locked memory."""
         _call("cuMemFreeHost", ctypes.c_void_p(address))
 
     def upload(self, target: int, source: int, size: int) -> None:
-        """Start copying to the GPU, in the stream's order."""
+        """Enqueue a copy to the GPU in the stream."""
         _call(
             "cuMemcpyHtoDAsync_v2",
             ctypes.c_uint64(target),
@@ -148,7 +147,7 @@ class Device:
         )
 
     def download(self, target: int, source: int, size: int) -> None:
-        """Start copying from the GPU, in the stream's order."""
+        """Enqueue a copy from the GPU in the stream."""
         _call(
             "cuMemcpyDtoHAsync_v2",
             ctypes.c_void_p(target),
@@ -158,11 +157,11 @@ class Device:
         )
 
     def wait(self) -> None:
-        """Wait until all that was started in the stream is done."""
+        """Wait until the stream is idle."""
         _call("cuStreamSynchronize", ctypes.c_void_p(self.stream))
 
     def close(self) -> None:
-        """Give the stream and the context back; twice is harmless."""
+        """Release the stream and the context; may be called twice."""
         if self._closed:
             return
         self._closed = True

@@ -1,4 +1,4 @@
-"""What this machine really has: its share of the cores, its memory, its processor and what that computes natively.
+"""What this process may use of the machine: cores, memory, and what the processor computes natively.
 
 A container or a batch system often grants less than the hardware has. Sizing thread pools by the core
 count then makes threads fight for a quota, which is slower than using fewer.
@@ -27,7 +27,7 @@ _PROC_SELF_CGROUP = Path("/proc/self/cgroup")
 
 
 def cores() -> int:
-    """Return how many threads can really run at once: the affinity mask, cut by the cgroup's CPU quota.
+    """Return how many threads can run at once: the affinity mask, limited by the cgroup's CPU quota.
 
     A quota of 2.5 cores counts as 2 (at least 1), since a third thread would be throttled.
     """
@@ -96,7 +96,7 @@ def processor() -> str:
 
 
 def instruction_sets() -> tuple[str, ...]:
-    """Return the instruction sets that change how networks are computed, sorted; empty if the system doesn't tell.
+    """Return the instruction sets that affect how networks are computed, sorted; empty if unknown.
 
     Two machines with the same sets round alike in most kernels, so a proof carries over between them.
     """
@@ -118,7 +118,7 @@ def instruction_sets() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What this processor computes natively, as far as the system tells: no runtime finds that out for itself."""
+    """What this processor computes natively, as far as the system reports it; the one place that detects it."""
 
     x86: bool
     """Whether it is an x86 processor."""
@@ -156,7 +156,7 @@ def capabilities() -> Capabilities:
 
 
 def describe() -> dict[str, object]:
-    """Return the facts about this machine that a report keeps beside its figures."""
+    """Return the facts about this machine for a report."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
@@ -168,7 +168,7 @@ def describe() -> dict[str, object]:
 
 
 def resident_bytes(pid: int) -> int | None:
-    """Return how much memory a process holds, without what its children hold; None if the system doesn't tell."""
+    """Return a process's resident memory, without its children's; None if unknown."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):
@@ -177,14 +177,13 @@ def resident_bytes(pid: int) -> int | None:
 
 
 def tree_bytes(pid: int) -> int | None:
-    """Return how much memory a process and all that it started hold, what they share counted once; None if the
-    system doesn't tell."""
+    """Return the resident memory of a process and its descendants, shared memory counted once; None if unknown."""
     own = resident_bytes(pid)
     return None if own is None else own + sum(_own_bytes(child) for child in _descendants(pid))
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    """Yield the processes below one, as far as the kernel lists them; one that ended meanwhile is left out."""
+    """Yield a process's descendants, as far as the kernel lists them."""
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in listed.read_text().split()]
@@ -218,9 +217,9 @@ def memory_bytes() -> int | None:
 
 
 def peak_bytes() -> int | None:
-    """Return the most memory that this process has held so far; None if the system doesn't tell.
+    """Return this process's peak resident memory; None if unknown.
 
-    On Linux from VmHWM: `ru_maxrss` there begins with what the process that started this one held.
+    On Linux from VmHWM: `ru_maxrss` there starts from the parent's memory.
     """
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -236,7 +235,7 @@ def peak_bytes() -> int | None:
 
 
 def keep_memory_level() -> None:
-    """Tell glibc how to keep memory in a process that answers pictures without end. Elsewhere nothing happens.
+    """Tune glibc's allocator for a process that answers pictures without end; does nothing elsewhere.
 
     Blocks from 4 MB on are mapped, and given back when they are freed. By itself glibc raises that size, up to 32 MB,
     and the freed pictures of many threads then fragment its arenas: 5,000 pictures held 1.4 times the memory of 250;

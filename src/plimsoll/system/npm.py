@@ -1,8 +1,7 @@
 """Single, pinned files from packages of the npm registry: what browsers need and Python's package index doesn't have.
 
-The package is downloaded with the machine's own `npm` (so its registry and proxy settings hold), checked against the
-pinned integrity, and never installed: only the files that are named are kept, in the cache folder, each checked by its
-SHA-256.
+The package is downloaded with the machine's own `npm` (so its registry and proxy settings apply), checked against the
+pinned integrity, and never installed: only the named files are stored in the cache folder, each checked by its SHA-256.
 """
 
 from __future__ import annotations
@@ -40,16 +39,16 @@ class NpmFiles:
 
     @property
     def requirement(self) -> str:
-        """What npm is asked for."""
+        """The requirement for npm."""
         return f"{self.package}@{self.version}"
 
     @property
     def folder(self) -> Path:
-        """Where the files are kept, as they lie in the package."""
+        """The cache folder of the files, laid out as in the package."""
         return cache_folder() / "npm" / f"{self.package.replace('/', '+')}-{self.version}"
 
     def paths(self) -> dict[str, Path]:
-        """Return where each file is, by its path inside the package."""
+        """Return each file's path in the cache, by its path inside the package."""
         return {name: self.folder / name for name in self.files}
 
 
@@ -59,7 +58,7 @@ def is_cached(source: NpmFiles) -> bool:
 
 
 def missing(source: NpmFiles) -> str:
-    """Say what is needed to fetch the files, or nothing; uses no network."""
+    """Return what is missing to fetch the files, or an empty string; uses no network."""
     if is_cached(source) or shutil.which("npm"):
         return ""
     return (
@@ -69,7 +68,7 @@ def missing(source: NpmFiles) -> str:
 
 
 def fetch(source: NpmFiles, tarball: Path | None = None) -> dict[str, Path]:
-    """Return where each file is, by its path inside the package; fetches and checks them if necessary.
+    """Return each file's path in the cache, by its path inside the package; fetches and checks them if necessary.
 
     `tarball` is a copy of the package file (`npm pack`), for machines without a network. Raises BackendMissingError,
     and leaves nothing behind then.
@@ -146,7 +145,7 @@ def _extract(source: NpmFiles, tarball: Path) -> None:
     if digest != source.integrity:
         raise BackendMissingError(
             f"{tarball.name}: not {source.requirement}: its integrity is {digest}, expected {source.integrity}",
-            "Nothing of it was kept.",
+            "Nothing was stored.",
         )
     source.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=source.folder, prefix=".fetching-") as folder:

@@ -1,7 +1,7 @@
-"""Run work in a process of its own, so that a crash, a hang or a memory hog becomes an error instead of the end.
+"""Run work in a separate process, so that a crash, a hang or excessive memory use becomes an error.
 
-A job is a module with `run(payload) -> result`, both JSON. Its process is watched: it is ended at its timeout, when it
-holds more memory than it may, and when the process that started it is gone. What it printed is kept in a log.
+A job is a module with `run(payload) -> result`, both JSON. Its process is killed at its timeout, when it exceeds its
+memory limit, and when its parent is gone. Its output goes to a log.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _SIGNALS = {
 
 @dataclass(frozen=True)
 class ProcessLimits:
-    """What a process may take."""
+    """Time and memory that a process may use."""
 
     seconds: float
     memory_bytes: int | None = None
-    """Resident memory of the process and of all that it starts; not watched if the system doesn't tell."""
+    """Resident memory of the process and its descendants; not enforced where the system doesn't report it."""
 
 
 class JobError(PlimsollError):
@@ -51,10 +51,10 @@ class JobError(PlimsollError):
 
 
 def run_job(module: str, payload: dict[str, Any], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
-    """Run `module.run(payload)` in a process of its own and return its result.
+    """Run `module.run(payload)` in a separate process and return its result.
 
     `folder` keeps `job.json` (which repeats the job: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and
-    `result.json`. Raises JobError, in words, for whatever ends it early.
+    `result.json`. Raises JobError if it ends early.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "job.json").write_text(
@@ -80,9 +80,9 @@ def run_for_result(command: Sequence[str], folder: Path, limits: ProcessLimits) 
 
 
 def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> None:
-    """Run a command, and all that it starts, to its end, with its output in `log`.
+    """Run a command to its end, with its output in `log`.
 
-    Raises JobError if it ends with a signal or an exit code other than 0, or takes more than it may; the hint says
+    Raises JobError if it ends with a signal or an exit code other than 0, or exceeds its limits; the hint says
     where the log is and which command repeats it.
     """
     with log.open("wb") as output:
@@ -103,7 +103,7 @@ def _hint(command: Sequence[str], log: Path) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
-    """Wait for the end; return why the process has to be ended, or nothing if it ended by itself."""
+    """Wait for the end; return why the process must be killed, or an empty string if it ended by itself."""
     deadline = time.monotonic() + limits.seconds
     while process.poll() is None:
         if time.monotonic() > deadline:
@@ -116,7 +116,7 @@ def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started; what it left behind when it ended by itself, too."""
+    """Kill the process and its descendants, also those that outlived it."""
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left (macOS says the latter)
             os.killpg(process.pid, signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 A toolchain is a file `NAME.toml` (purpose, Python versions) and a file `NAME.lock` (pinned requirements with hashes) in
 the folder `toolchain` of the backend or importer that uses it, or in a folder listed in `$PLIMSOLL_TOOLCHAINS`. Its
-environment is created on first use and kept in the cache folder. Its jobs are scripts in the folder `jobs` beside those
+environment is created on first use in the cache folder. Its jobs are scripts in the folder `jobs` beside those
 files. A job runs with the toolchain's Python in a supervised process, without a network, on copies of its inputs:
 
 ```python

@@ -80,7 +80,7 @@ class Recipe:
         return bounds is not None and int(bounds[1]) <= minor < int(bounds[2])
 
     def folder(self) -> Path:
-        """Return the folder of its environment: another lock, Python or system has another one."""
+        """Return the folder of its environment: it depends on the lock, the Python and the system."""
         python = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
         key = hashlib.sha256(
             f"{python}\n{sysconfig.get_platform()} {platform.machine()}\n{self.python}\n".encode()
@@ -153,7 +153,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _files() -> dict[str, Path]:
-    """Return each toolchain's TOML file by its name; a folder of the user's replaces one of the same name."""
+    """Return each toolchain's TOML file by its name; the user's folders take precedence."""
     own = sorted(_PACKAGE.glob("*/*/toolchain/*.toml"))
     further = [Path(folder) for folder in os.environ.get("PLIMSOLL_TOOLCHAINS", "").split(os.pathsep) if folder]
     return {
@@ -207,7 +207,7 @@ def make(name: str) -> Path:
     if is_complete(folder):
         return folder
     with _locked(folder, name):
-        if is_complete(folder):  # Another run made it while this one waited.
+        if is_complete(folder):  # Another process created it meanwhile.
             return folder
         if folder.exists():
             _log.info("the toolchain '%s' is incomplete: creating it again", name)
@@ -252,7 +252,7 @@ def _fill(toolchain: Recipe, folder: Path) -> None:
     python, uv = (
         _python(toolchain),
         None if toolchain.any_python else shutil.which("uv"),
-    )  # uv minds what packages say of Python, always.
+    )  # uv always enforces the packages' Python ranges.
     common = ["--quiet", "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(toolchain.lock)]
     tolerant = ["--ignore-requires-python"] if toolchain.any_python else []
     if uv is not None:
@@ -309,7 +309,7 @@ def _python(toolchain: Recipe) -> str:
 
 
 def _runs(python: str, minor: int) -> bool:
-    """Tell whether a command is that Python: version switchers leave commands that only say that it isn't installed."""
+    """Tell whether a command is that Python: version managers leave commands that only report it as not installed."""
     program = f"import sys, ensurepip, venv; sys.exit(sys.version_info[1] != {minor})"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return (

@@ -1,4 +1,4 @@
-"""Run a toolchain's job: copies of the inputs go in, files and a JSON result come out, nothing else is touched."""
+"""Run a toolchain's job: it gets copies of the inputs and returns files and a JSON result."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def run(
     """Run `jobs/<job>.py` of a toolchain, creating the environment if it is missing, and return the job's result.
 
     Each input is a file, a folder, or several files: the main one and others in its folder or below, which keep their
-    place beside it; the script gets the path of a copy (of the main one). What the script leaves in its `out` is moved
-    to `folder`, its log too, as `<job>.log`. A script that tries to
-    reach the network fails, and a warning names the attempt.
+    relative positions; the script gets the path of a copy (of the main one). The files in the script's `out` are moved
+    to `folder`, and its log as `<job>.log`. A script that tries to reach the network fails, and a warning names the
+    attempt.
 
     Raises BackendMissingError if the toolchain can't be created, ModelError for what the job refuses, BuildError for
     every other failure; the hint says where the log is and which command repeats the job.
@@ -105,13 +105,12 @@ def run(
 
 
 def _limits() -> ProcessLimits:
-    """Return the default limits of a job: half an hour, and memory for a large network, but not all of the
-    machine's."""
+    """Return the default limits of a job: half an hour, and 8 GB or three quarters of the machine's memory."""
     return ProcessLimits(_SECONDS, min(_MEMORY_BYTES, int(0.75 * (host.memory_bytes() or _MEMORY_BYTES))))
 
 
 def _fresh(label: str) -> Path:
-    """Return a new folder for a job; only the last few failed ones are kept."""
+    """Return a new folder for a job; removes all but the last few failed ones."""
     jobs = cache_folder() / "toolchains" / "jobs"
     jobs.mkdir(parents=True, exist_ok=True)
     aged = sorted((folder for folder in jobs.iterdir() if not _is_running(folder)), key=lambda folder: folder.name)

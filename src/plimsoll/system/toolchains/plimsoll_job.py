@@ -57,7 +57,7 @@ def _answer(work: dict[str, Any], folder: Path) -> dict[str, Any]:
         return {"result": _load(Path(work["script"])).run(work["request"], inputs, folder / "out")}
     except RefusedError as refused:
         return {"refused": refused.message, "hint": refused.hint}
-    except Exception as error:  # noqa: BLE001 - a converter raises anything: said once, in the answer
+    except Exception as error:  # noqa: BLE001 - a converter raises anything: reported in the answer
         traceback.print_exc()
         text = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {text[:400]}{' …' if len(text) > 400 else ''}"}
@@ -75,8 +75,8 @@ def _load(script: Path) -> Any:
 
 
 def _forbid_network(record: Path) -> None:
-    """Block Python code from the network and record where it tried to go; native code is cut off where the system can
-    do that."""
+    """Block Python code from the network and record its attempts; native code is cut off by a network namespace, if
+    available."""
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
         host = _destination(event, arguments)
