@@ -136,7 +136,7 @@ def test_frozen() -> None:
         ("{}", "kind: missing"),
         ("[" * 100_000, "not a report"),
         ('{"kind": "verify", "subject": "x", "more": 1}', "more: unknown key"),
-        ('{"schema_version": 2, "kind": "verify", "subject": "x"}', "schema_version"),
+        ('{"schema_version": 3, "kind": "verify", "subject": "x"}', "schema_version"),
         (
             (
                 '{"kind": "verify", "subject": "x", "checks": [{"name": "a", "measured": "NaN", "limit": 1, "passed":'
@@ -164,3 +164,13 @@ def test_the_schema_is_of_what_is_written() -> None:
     properties = schema()["$defs"]["Check"]["properties"]
     assert {"passed", "measured", "limit"} <= properties.keys()
     assert {"enum": ["NaN", "Infinity", "-Infinity"]} in properties["measured"]["anyOf"]
+
+
+def test_the_checks_of_a_report_of_version_1_are_read(tmp_path: Path) -> None:
+    """Bundles that were shipped by version 0.1 hold one."""
+    path = tmp_path / "report.json"
+    check = '{"name": "flips", "measured": 0.0, "limit": 0.01, "passed": true}'
+    path.write_text(f'{{"schema_version": 1, "kind": "ship", "subject": "x", "checks": [{check}]}}')
+    report = Report.read(path)
+    assert report.passed
+    assert report.schema_version == 1
