@@ -1,4 +1,4 @@
-"""Importers: what reads a trained network of any framework, or converts it to ONNX.
+"""Importers: read a trained network of any framework, or convert it to ONNX.
 
 base        what an importer provides: `Converter`, `ImportOptions`, `Probe`, `Conversion`
 registry    every format that is known here, recognised from a path

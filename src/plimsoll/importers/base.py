@@ -11,7 +11,7 @@ framework has a tuple of instances. There are two kinds:
 Other packages register theirs under the entry point group `plimsoll.importers`.
 
 A converter's framework runs in a toolchain (`plimsoll.system.toolchains.run`), or is imported in its methods through
-`plimsoll.backends.base.require`. A file that can run code when it is read (a pickle, a Lambda layer) is refused with a
+`plimsoll.core.foreign.require`. A file that can run code when it is read (a pickle, a Lambda layer) is refused with a
 ModelError that names `--trust`, unless `ImportOptions.trust` is set.
 """
 
@@ -32,7 +32,7 @@ from plimsoll.errors import BuildError
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What the user said about a model to convert; a converter that ignores an option says so in a note."""
+    """The user's options for a conversion; a converter that ignores one says so in a note."""
 
     inputs: tuple[str, ...] = ()
     """Input tensors by their names in the source; empty: detected."""
@@ -43,16 +43,16 @@ class ImportOptions:
     batch: int | None = None
     """A fixed batch size; None leaves it free wherever the source does."""
     trust: bool = False
-    """Whether the file may run code: its author is trusted as the author of a program would be."""
+    """Whether the file may run code, as a program of its author would."""
     architecture: str = ""
     """The network that bare weights belong to: a name the converter knows, or `module:callable` in Python."""
     keep: Path | None = None
-    """Where to put the converter's intermediate form (TensorFlow's frozen graph), if anywhere."""
+    """Where to write the converter's intermediate form (TensorFlow's frozen graph), if set."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the source's own framework answered, in float32 on this machine; the ONNX network must answer the same."""
+    """The framework's own answers, in float32 on this machine; the ONNX network must give the same."""
 
     framework: str
     """Name and version, for example `TensorFlow 2.21.0`."""
@@ -83,7 +83,7 @@ class Conversion:
     """The result of a converter."""
 
     path: Path
-    """The ONNX file; external weights lie beside it or below its folder."""
+    """The ONNX file; its external weights are in its folder or below."""
     probe: Probe | None
     """None only where the framework can't run here; a note says why."""
     notes: tuple[str, ...] = ()

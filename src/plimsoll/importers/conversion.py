@@ -33,7 +33,7 @@ class OutputParity:
     name: str
     relative: float
     """The largest |ONNX - framework| / max(|framework|, floor); the floor is the output's root mean square, since
-    float32 rounds in proportion to the terms of a sum, and a value near zero is what remains of larger ones."""
+    float32 rounds in proportion to the terms of a sum, and a value near zero is the difference of larger ones."""
     absolute: float
     """The largest absolute difference."""
 
@@ -45,7 +45,7 @@ class Parity:
     framework: str
     outputs: tuple[OutputParity, ...]
     items: int
-    """How many inputs were answered."""
+    """The number of inputs answered."""
     tolerance: float
 
     @property
@@ -60,9 +60,9 @@ class Parity:
 
     def __str__(self) -> str:
         worst = self.worst
-        among = f" (of {len(self.outputs)} outputs)" if len(self.outputs) > 1 else ""
+        count = f" (of {len(self.outputs)} outputs)" if len(self.outputs) > 1 else ""
         return (
-            f"{worst.name}{among} differs from {self.framework} by at most {worst.relative:.1e} relative,"
+            f"{worst.name}{count} differs from {self.framework} by at most {worst.relative:.1e} relative,"
             f" {worst.absolute:.1e} absolute, over {self.items} inputs; the limit is {self.tolerance:.0e}"
         )
 
@@ -85,12 +85,12 @@ def import_model(
 ) -> ImportedModel:
     """Convert a model file or folder of any known format to ONNX in `folder`.
 
-    Raises ModelError or InputError for what was given, BackendMissingError or BuildError if the conversion fails,
+    Raises ModelError or InputError for the arguments, BackendMissingError or BuildError if the conversion fails,
     and CheckError if the ONNX network's answers differ from the framework's: don't use such a file.
     """
-    kind = importers.converter_for(path)
+    converter = importers.converter_for(path)
     folder.mkdir(parents=True, exist_ok=True)
-    return finish(kind.name, kind.convert(path, folder, options or ImportOptions()), spec)
+    return finish(converter.name, converter.convert(path, folder, options or ImportOptions()), spec)
 
 
 def from_torch(

@@ -60,7 +60,7 @@ def format_of(path: Path, runtime: str = "") -> ModelFormat:
         if model_format.recognises(path):
             return model_format
     for model_format in formats():
-        if path.suffix.lower() in model_format.suffixes:  # Its reader knows best what is wrong with it.
+        if path.suffix.lower() in model_format.suffixes:  # Its reader reports best what is wrong with it.
             return model_format
     if not path.exists():
         raise ModelError(f"{path}: no such file or folder")

@@ -16,7 +16,7 @@ _TOLERANCE = 1e-4
 _SPREADS = 4
 """The tolerance, as a multiple of how far TensorFlow Lite's own kernels disagree."""
 _MOST = 0.02
-"""The largest tolerance: a misread network is 0.5 or more off."""
+"""The largest tolerance: the error of a misread network is 0.5 or more."""
 
 
 class TfliteToOnnx(Converter):
@@ -31,7 +31,7 @@ class TfliteToOnnx(Converter):
         A quantized file becomes float32, inputs and outputs too, as Plimsoll presents them when LiteRT runs the file.
         The probe's answers are then TensorFlow Lite's in float32; a note says how far the quantized ones are off.
         """
-        from plimsoll.backends.litert import tflite_file  # Here, since reading any model loads every importer.
+        from plimsoll.backends.litert import tflite_file  # Reading any model imports every importer.
 
         _refuse(path, options)
         file = tflite_file.read_file(path)

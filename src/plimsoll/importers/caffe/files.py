@@ -1,8 +1,8 @@
 """Read Caffe's `.prototxt` and `.caffemodel`: protobuf's text format and wire format, by the schema in `caffe.proto`.
 
-A setting that makes a difference must not be passed over in silence. So a layer that runs may have no field that the
-schema lacks (`LayerSettings.unknown`), and none that its converter has not read or called harmless (`Settings.unread`).
-Layers for training alone may say what they like.
+No relevant setting may be ignored silently. So a layer that runs must not have a field that the schema lacks
+(`LayerSettings.unknown`), nor one that its converter neither read nor declared harmless (`Settings.unread`). Layers
+used only for training are not checked.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Settings:
         self._harmless: set[str] = set()
 
     def has(self, name: str) -> bool:
-        """Tell whether a field is set; asking counts as no reading."""
+        """Tell whether a field is set, without marking it as read."""
         return any(field.name == name for field, _ in self._message.ListFields())
 
     def text(self, name: str) -> str:
@@ -94,11 +94,11 @@ class Settings:
         return self._parts(name, self._value(name))
 
     def ignore(self, *names: str) -> None:
-        """Say that these fields make no difference to what is computed."""
+        """Declare that these fields don't affect the result."""
         self._harmless.update(names)
 
     def unread(self) -> list[str]:
-        """Return the fields that are set and that nobody read, also in messages that were read."""
+        """Return the fields that are set but were not read, also in messages that were read."""
         names = [field.name for field, _ in self._message.ListFields() if field.name not in self._harmless]
         inside = [
             {f"{name}.{field}" for part in self._read[name] for field in part.unread()}
@@ -125,7 +125,7 @@ class LayerSettings(Settings):
 
     @property
     def is_legacy(self) -> bool:
-        """Whether this is a layer as they were before 2015."""
+        """Whether the layer has the format from before 2015."""
         return isinstance(self._message, V1LayerParameter)
 
     def unknown(self) -> str:

@@ -1,4 +1,4 @@
-"""A Caffe layer to convert: what it reads, its settings, its weights, and the graph it is written to."""
+"""A Caffe layer to convert: its inputs, settings and weights, and the graph that it is written to."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HARMLESS = ("engine", "weight_filler", "bias_filler", "filler", "force_nd_im2co
 
 @dataclass(frozen=True)
 class Value:
-    """A blob at one moment: its name in ONNX and its shape, of which the first axis is the batch (`ANY`)."""
+    """One version of a blob: its name in ONNX and its shape, whose first axis is the batch (`ANY`)."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Value:
 
 @dataclass
 class Layer:
-    """A layer with all that its conversion needs."""
+    """A layer, with everything needed to convert it."""
 
     name: str
     kind: str
@@ -49,7 +49,7 @@ class Layer:
 
     @property
     def bottom(self) -> Value:
-        """What the layer reads, where that is one blob; raises ModelError if it isn't."""
+        """The layer's only input; raises ModelError if it has several."""
         if len(self.bottoms) != 1:
             self.fail(f"it reads {len(self.bottoms)} blobs, expected 1")
         return self.bottoms[0]
@@ -65,7 +65,7 @@ class Layer:
         return message
 
     def constant(self, what: str, values: NDArray[Any]) -> str:
-        """Store values under a name made of the layer's and `what` they are."""
+        """Store values under the layer's name and `what` they are."""
         return self.graph.constant(f"{self.name}.{what}", values)
 
     def emit(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:

@@ -1,4 +1,4 @@
-"""Caffe's network description: which layers run once it is trained, what each reads, and the graph that comes of it."""
+"""Caffe's network description: which layers run at inference, what each reads, and the ONNX graph."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _HARMLESS = (
 
 @dataclass(eq=False)
 class _Step:
-    """A layer's place in the network: which versions of which blobs it reads and writes."""
+    """A layer in the network: which versions of which blobs it reads and writes."""
 
     name: str
     kind: str
@@ -70,7 +70,7 @@ class _Step:
 
 @dataclass
 class Network:
-    """A network description in execution order; each time a blob is overwritten, that is a new value."""
+    """A network description in execution order; overwriting a blob makes a new value."""
 
     where: str
     options: ImportOptions
@@ -191,7 +191,7 @@ class Network:
 
 
 def _kind(settings: LayerSettings) -> str:
-    """Return a layer's kind by today's name; layers of before 2015 have a number that stands for it."""
+    """Return a layer's kind by today's name; before 2015 it was a number."""
     if not settings.is_legacy:
         return settings.text("type")
     kind = settings.choice("type")
@@ -199,8 +199,7 @@ def _kind(settings: LayerSettings) -> str:
 
 
 def _is_for_test(settings: LayerSettings) -> bool:
-    """Tell whether a layer runs once the network is trained: by its `include` and `exclude` rules, which know phases
-    only here."""
+    """Tell whether a layer runs at inference, by its `include` and `exclude` rules; only phases are supported."""
 
     def for_test(name: str) -> list[bool]:
         return [not rule.has("phase") or rule.choice("phase") == "TEST" for rule in settings.messages(name)]
@@ -228,7 +227,7 @@ def write(network: Network, weights: Weights) -> tuple[GraphWriter, list[str]]:
 def _convert(
     network: Network, step: _Step, graph: GraphWriter, values: dict[int, Value], weights: Weights
 ) -> _Step | None:
-    """Write a layer, and the Scale behind a BatchNorm with it, which is then returned."""
+    """Write a layer; a BatchNorm together with the Scale behind it, which is then returned."""
     layer = _layer(network, step, graph, values, weights)
     follower = network.lone_reader(step) if step.kind == "BatchNorm" else None
     scale = (

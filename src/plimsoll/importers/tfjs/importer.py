@@ -32,16 +32,15 @@ LIBRARY = NpmFiles(
 
 _LIMITS = ProcessLimits(1200, 8_000_000_000)
 _FREE_SIDE = 64
-"""Pixels of a picture whose size the network leaves open."""
+"""Pixels per side of a picture whose size is free."""
 _FEW = 20_000_000
-"""Numbers: a network with more weights answers one picture instead of two, since JavaScript computes slowly."""
+"""A network with more weights answers one picture instead of two, since JavaScript is slow."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe | None, str]:
-    """Return what TensorFlow.js answers, or no probe and the reason in words; `chosen`: the outputs are not the model's
-    own.
+    """Return a probe answered by TensorFlow.js, or None and the reason; `chosen`: the outputs are not the model's own.
 
     Raises ModelError where TensorFlow.js refuses the model.
     """

@@ -1,7 +1,7 @@
-"""Tensors of TensorFlow on their way into ONNX, and the windows that slide over them.
+"""TensorFlow's tensors while they are written as ONNX, and sliding windows.
 
-Pictures are channels-last in TensorFlow; ONNX's convolutions take them channels-first. A value knows in which of the
-two orders it lies in the ONNX graph. Shapes are always TensorFlow's, the batch (None) first.
+Pictures are channels-last in TensorFlow; ONNX's convolutions take them channels-first. A value records which
+of the two orders it has in the ONNX graph. Shapes are always TensorFlow's, the batch (None) first.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Window:
 
     @property
     def spans(self) -> Pair:
-        """Pixels that a window reaches over."""
+        """Pixels that a window covers."""
         height, width = (
             (kernel - 1) * dilation + 1 for kernel, dilation in zip(self.kernel, self.dilations, strict=True)
         )

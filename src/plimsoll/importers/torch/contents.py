@@ -1,8 +1,8 @@
-"""What a PyTorch file holds, told without running anything of it and without PyTorch.
+"""Find out what a PyTorch file contains, without running any of it and without PyTorch.
 
 Pickles are walked opcode by opcode, never loaded. An exported program is no pickle, but its JSON is not inert either:
-`torch.export.load` has SymPy evaluate its sizes as Python, and looks the targets of calls up by their dotted names
-anywhere below `torch`. So both are held to what PyTorch itself writes.
+`torch.export.load` has SymPy evaluate its sizes as Python, and looks up the targets of calls by their dotted names
+anywhere below `torch`. So only what PyTorch itself writes is accepted in both.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _CALL_TARGET = re.compile(
 
 @dataclass(frozen=True)
 class Contents:
-    """What a PyTorch file holds."""
+    """The contents of a PyTorch file."""
 
     kind: FileKind
     suspicious: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class Contents:
 
 
 def look(path: Path) -> Contents:
-    """Tell what a file holds; raises ModelError for anything but a PyTorch file."""
+    """Return the contents of a file; raises ModelError for anything but a PyTorch file."""
     try:
         with path.open("rb") as stream:
             begin = stream.read(16)
@@ -224,7 +224,7 @@ def _read(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
 
 
 def _foreign_code(description: bytes) -> tuple[str, ...]:
-    """Return what in a program's JSON PyTorch would not have written itself, in words; each once."""
+    """Describe what in a program's JSON PyTorch would not have written itself, without duplicates."""
     try:
         program = json.loads(description)
     except (ValueError, RecursionError) as error:
@@ -237,7 +237,7 @@ def _foreign_code(description: bytes) -> tuple[str, ...]:
 
 
 def _texts(value: Any) -> Iterator[tuple[str, str]]:
-    """Yield every text below, with the key that it stands under."""
+    """Yield every text in nested data, with its key."""
     waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
         key, entry = waiting.pop()
@@ -250,8 +250,8 @@ def _texts(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _reason(key: str, text: str) -> str:
-    if (key == "expr_str" and not _consists(_SIZE_TOKEN, text)) or (
-        key == "guards_code" and not _consists(_GUARD_TOKEN, text)
+    if (key == "expr_str" and not _consists_of(_SIZE_TOKEN, text)) or (
+        key == "guards_code" and not _consists_of(_GUARD_TOKEN, text)
     ):
         return f"the expression {text[:80]!r}"
     if (
@@ -264,8 +264,8 @@ def _reason(key: str, text: str) -> str:
     return ""
 
 
-def _consists(token: re.Pattern[str], text: str) -> bool:
-    """Whether a text is a row of such tokens and nothing else."""
+def _consists_of(token: re.Pattern[str], text: str) -> bool:
+    """Tell whether a text consists of such tokens only."""
     at = 0
     while at < len(text):
         match = token.match(text, at)

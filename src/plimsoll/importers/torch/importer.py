@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FROM_TORCH = "Or convert the live module in Python: plimsoll.from_torch(module, example)."
 _MAX_CODE = 20_000_000
-"""Bytes of Python files that go along with weights."""
+"""Limit for the Python files copied along with weights, in bytes."""
 
 
 class Torch(Converter):
@@ -38,7 +38,7 @@ class Torch(Converter):
         """Convert in evaluation mode; inputs are called as forward calls them, outputs `output`, `output_0` … or by
         their keys.
 
-        What would run code when it is loaded is refused without `options.trust`. Bare weights need
+        A file that would run code when it is loaded is refused without `options.trust`. Bare weights need
         `options.architecture`.
         """
         held = contents.look(path)
