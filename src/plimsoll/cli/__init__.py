@@ -1,8 +1,7 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` is quick.
 
 `main` puts the commands together; `options` are those that several commands share; `output` writes predictions and
-shows progress; `bundles` has `convert`, `pack` and `verify`; every other file is named after its command, or its group
-of commands.
+shows progress; every other file is named after its command, or its group of commands.
 """
 
 from __future__ import annotations

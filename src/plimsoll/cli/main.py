@@ -16,17 +16,20 @@ import typer
 import plimsoll
 from plimsoll.cli import (
     bench,
-    bundles,
     calibrate,
+    convert,
     import_,
     inspect,
     keys,
+    pack,
     predict,
     prove,
     serve,
     ship,
     spec,
     targets,
+    toolchains,
+    verify,
     zoo,
 )
 from plimsoll.errors import PlimsollError
@@ -48,14 +51,14 @@ app.command()(ship.ship)
 app.command()(serve.serve)
 app.command()(prove.prove)
 app.command()(bench.bench)
-app.command()(bundles.convert)
+app.command()(convert.convert)
 app.command()(calibrate.calibrate)
-app.command()(bundles.pack)
-app.command()(bundles.verify)
+app.command()(pack.pack)
+app.command()(verify.verify)
 app.command()(targets.targets)
 app.add_typer(zoo.app, name="zoo")
 app.add_typer(spec.app, name="spec")
-app.add_typer(targets.toolchains, name="toolchains")
+app.add_typer(toolchains.app, name="toolchains")
 app.add_typer(keys.app, name="keys")
 
 
