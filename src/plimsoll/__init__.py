@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from plimsoll.core.version import __version__
+
 if TYPE_CHECKING:
     from plimsoll.backends.runner import Runner
     from plimsoll.bundle import Bundle
@@ -39,8 +41,6 @@ if TYPE_CHECKING:
     from plimsoll.preprocessing import Preprocessor
     from plimsoll.report.report import Report
     from plimsoll.spec import Spec
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "backends.runner": ["Runner"],

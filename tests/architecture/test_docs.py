@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import plimsoll
 from plimsoll.spec import files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,3 +57,9 @@ def test_every_command_is_documented() -> None:
     assert commands
     for name in commands + [str(group.name) for group in app.registered_groups]:
         assert f"## `plimsoll {name}`" in text, "run `make docs`"
+
+
+def test_the_version_stands_alike_in_the_package_and_its_metadata() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == plimsoll.__version__
+    assert f"## [{plimsoll.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -18,7 +18,7 @@ from plimsoll.errors import InputError
 from plimsoll.serve.access import keys
 from plimsoll.serve.access.authorizer import AccessSettings, caller_of
 from plimsoll.serve.access.keys import Key, KeyStore, Terms
-from plimsoll.serve.pipeline import Operation
+from plimsoll.serve.request import Operation
 
 
 async def open_house(_: Request) -> Response:

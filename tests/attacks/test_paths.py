@@ -24,7 +24,7 @@ from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Terms
 from plimsoll.serve.http.app import endpoints
 from plimsoll.serve.http.endpoints import Endpoint
-from plimsoll.serve.pipeline import Operation
+from plimsoll.serve.request import Operation
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 

@@ -14,7 +14,7 @@ import plimsoll
 from plimsoll.serve.access.keys import TOKEN, Key, Rate
 from plimsoll.serve.compat.settings import PhotoPrismSettings, PictrsSettings
 from plimsoll.serve.http.urls import UrlSettings
-from plimsoll.serve.pipeline import request_id
+from plimsoll.serve.request import request_id
 from plimsoll.serve.settings import CorsSettings
 from plimsoll.spec import Name
 

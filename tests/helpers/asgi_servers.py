@@ -26,7 +26,8 @@ from plimsoll.serve.http.app import HttpApp
 from plimsoll.serve.http.endpoints import Endpoint, Handler, Method
 from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.metrics import Metrics
-from plimsoll.serve.pipeline import Operation, Pipeline
+from plimsoll.serve.pipeline import Pipeline
+from plimsoll.serve.request import Operation
 from plimsoll.serve.settings import CorsSettings
 from plimsoll.serve.tracing import Tracing
 

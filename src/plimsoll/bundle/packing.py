@@ -9,13 +9,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from plimsoll import __version__, importers
+from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle.bundle import Content, check_destination, write
 from plimsoll.bundle.golden import golden_answer, golden_pictures, store, tolerance_for
 from plimsoll.bundle.manifest import Manifest, ModelFiles
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
+from plimsoll.core.version import __version__
 from plimsoll.core.wording import explain
 from plimsoll.errors import BundleError, ModelError
 from plimsoll.preprocessing import Preprocessing, Preprocessor

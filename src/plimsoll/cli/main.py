@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-import plimsoll
 from plimsoll.cli import (
     bench,
     calibrate,
@@ -32,6 +31,7 @@ from plimsoll.cli import (
     verify,
     zoo,
 )
+from plimsoll.core.version import __version__
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -64,7 +64,7 @@ app.add_typer(keys.app, name="keys")
 
 def _show_version(requested: bool) -> None:
     if requested:
-        typer.echo(f"plimsoll {plimsoll.__version__}")
+        typer.echo(f"plimsoll {__version__}")
         raise typer.Exit
 
 

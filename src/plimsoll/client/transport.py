@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from plimsoll.client.exchange import AttemptError, Exchange, Reply
 from plimsoll.core.foreign import require
+from plimsoll.core.version import __version__
 from plimsoll.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,9 +56,7 @@ class ClientConfig:
         """Return the arguments of httpx's clients; raises BackendMissingError where httpx is not installed."""
         httpx = require("httpx", "pip install 'plimsoll-line[client]'")
 
-        import plimsoll
-
-        headers = {"user-agent": f"plimsoll/{plimsoll.__version__}", "accept": "application/json"}
+        headers = {"user-agent": f"plimsoll/{__version__}", "accept": "application/json"}
         if self.key is not None:
             headers["authorization"] = f"Bearer {self.key}"
         limits = httpx.Limits(

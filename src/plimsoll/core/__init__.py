@@ -3,5 +3,5 @@
 - `model`: `Model`, `TensorInfo`; `target`: `Target`; `budget`: `Budget`, `Check`
 - `fit`: whether a Spec fits a network
 - `foreign`: importing optional libraries, translating their exceptions
-- `wording`: printable text, pydantic's errors in words; `duration`: `500ms`, `30s`, `2m`, `1h`
+- `wording`: printable text, pydantic's errors in words; `duration`: `500ms`, `30s`, `2m`, `1h`; `version`
 """

@@ -23,8 +23,8 @@ from pydantic import (
     ValidationError,
 )
 
-from plimsoll import __version__
 from plimsoll.core.budget import Check, parse_nonfinite
+from plimsoll.core.version import __version__
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
 from plimsoll.system import files, host

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from plimsoll.core.version import __version__
 from plimsoll.errors import BackendMissingError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span
 
-    from plimsoll.serve.pipeline import RequestContext
+    from plimsoll.serve.request import RequestContext
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _STAGES = ("queue", "decode", "infer", "answer")
@@ -78,15 +79,13 @@ class Tracing:
         from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        import plimsoll
-
-        about = {"service.version": plimsoll.__version__}
+        about = {"service.version": __version__}
         if settings.name or "OTEL_SERVICE_NAME" not in os.environ:
             about["service.name"] = settings.name or "plimsoll"
         sampler = ParentBased(TraceIdRatioBased(settings.share)) if settings.share is not None else None
         self._provider = TracerProvider(resource=Resource.create(about), sampler=sampler)
         self._provider.add_span_processor(BatchSpanProcessor(exporter or _exporter(settings)))
-        self._tracer = self._provider.get_tracer("plimsoll.serve", plimsoll.__version__)
+        self._tracer = self._provider.get_tracer("plimsoll.serve", __version__)
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self, context: RequestContext) -> Span:

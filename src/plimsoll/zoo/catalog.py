@@ -22,7 +22,7 @@ from typing import IO, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from plimsoll import __version__
+from plimsoll.core.version import __version__
 from plimsoll.core.wording import unknown
 from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions

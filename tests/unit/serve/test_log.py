@@ -26,7 +26,8 @@ from plimsoll.serve.http.app import logged_options
 from plimsoll.serve.http.endpoints import context_of
 from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.pipeline import Operation, longest, masked
+from plimsoll.serve.pipeline import longest, masked
+from plimsoll.serve.request import Operation
 
 Answer = Callable[[Request], Awaitable[Response]]
 

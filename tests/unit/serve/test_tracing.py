@@ -16,7 +16,7 @@ from starlette.responses import Response
 from helpers.asgi_servers import endpoint, http_app
 from plimsoll.errors import BackendMissingError
 from plimsoll.serve.http.endpoints import context_of
-from plimsoll.serve.pipeline import Operation, RequestContext
+from plimsoll.serve.request import Operation, RequestContext
 from plimsoll.serve.tracing import Tracing, TracingSettings, is_enabled
 
 if TYPE_CHECKING:

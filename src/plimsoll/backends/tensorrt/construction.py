@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from plimsoll import __version__
 from plimsoll.backends.base import CalibrationData
 from plimsoll.backends.tensorrt import bfloat16, engine, fp8, runtime
 from plimsoll.backends.tensorrt.options import TensorRtOptions
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
+from plimsoll.core.version import __version__
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.form import OnnxForm, form_of, require_form

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plimsoll import __version__
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import Target
+from plimsoll.core.version import __version__
 from plimsoll.errors import BuildError
 from plimsoll.onnx import load as onnx_load
 from plimsoll.system import cache, gpu, host, subprocesses

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from plimsoll import __version__, backends
+from plimsoll import backends
+from plimsoll.core.version import __version__
 from plimsoll.export.triton.network import PYTHON, TritonNetwork
 from plimsoll.preprocessing import Preprocessing
 from plimsoll.spec import Spec

@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from plimsoll import __version__
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
+from plimsoll.core.version import __version__
 from plimsoll.errors import BundleError
 from plimsoll.export.triton import config, readme
 from plimsoll.export.triton.network import PYTHON, TritonNetwork, TritonOptions, describe

@@ -10,10 +10,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from plimsoll import __version__
 from plimsoll.backends.web.backend import BACKEND, BINARY, RUNTIME, SCRIPT
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
+from plimsoll.core.version import __version__
 from plimsoll.errors import BundleError, ModelError, SpecError
 from plimsoll.export.web import golden
 from plimsoll.onnx.form import require_form

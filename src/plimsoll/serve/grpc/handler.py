@@ -22,15 +22,8 @@ from plimsoll.errors import PlimsollError
 from plimsoll.serve.access.authorizer import Admission
 from plimsoll.serve.messages import Problem, RequestError
 from plimsoll.serve.oip.datatypes import bad_request, quoted
-from plimsoll.serve.pipeline import (
-    MAX_PATH,
-    Operation,
-    Pipeline,
-    RequestContext,
-    TooMuchReceivedError,
-    problem_of,
-    too_slow,
-)
+from plimsoll.serve.pipeline import MAX_PATH, Pipeline, TooMuchReceivedError, problem_of, too_slow
+from plimsoll.serve.request import Operation, RequestContext
 from plimsoll.serve.service import Service
 
 _CODES = {

@@ -22,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from plimsoll.errors import PlimsollError
 from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match, error_reply, respond
 from plimsoll.serve.http.openapi import document_endpoint
-from plimsoll.serve.pipeline import MAX_PATH, Pipeline, RequestContext, problem_of
+from plimsoll.serve.pipeline import MAX_PATH, Pipeline, problem_of
+from plimsoll.serve.request import RequestContext
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import CorsSettings
 

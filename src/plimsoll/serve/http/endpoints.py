@@ -27,7 +27,7 @@ from starlette.responses import RedirectResponse, Response
 
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.messages import Problem, ProblemKind, ReplyModel, RequestError
-from plimsoll.serve.pipeline import Interface, Operation, RequestContext
+from plimsoll.serve.request import Interface, Operation, RequestContext
 
 Schema = Mapping[str, Any]
 Shape = type[BaseModel] | Schema

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 
-from plimsoll import __version__
+from plimsoll.core.version import __version__
 from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.http.endpoints import (
     Answer,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from pydantic_core import to_json
 
-import plimsoll
 from plimsoll.core.model import TensorInfo
+from plimsoll.core.version import __version__
 from plimsoll.serve.messages import ModelMetadata, Problem, RequestError
 from plimsoll.serve.metrics import DurationStatistics
 from plimsoll.serve.oip.datatypes import bad_request, datatype_of
@@ -118,7 +118,7 @@ def _free(fact: TensorInfo) -> TensorInfo:
 
 def server_metadata() -> ServerMetadata:
     """Return what the server is."""
-    return ServerMetadata(name="plimsoll", version=plimsoll.__version__, extensions=list(EXTENSIONS))
+    return ServerMetadata(name="plimsoll", version=__version__, extensions=list(EXTENSIONS))
 
 
 def describe(named: NamedModel) -> ModelDescription:

@@ -19,7 +19,7 @@ from plimsoll.serve.access.authorizer import AccessSettings, Right
 from plimsoll.serve.access.keys import Key, Rate, Terms
 from plimsoll.serve.http.endpoints import ErrorInfo, ErrorResponse, Method, Reply, context_of
 from plimsoll.serve.messages import Problem, RequestError
-from plimsoll.serve.pipeline import Interface, Operation
+from plimsoll.serve.request import Interface, Operation
 from plimsoll.serve.settings import CorsSettings
 
 
