@@ -5,6 +5,7 @@
 - An `__init__.py` is a face: a docstring, imports and `__all__`.
 - A file of the package has at most 400 lines; a line of Python anywhere has at most 120 columns.
 - Names say what they hold: none is called `one`, `found`, `place` …
+- A speed is "2.6 times as fast", never "2.6× faster": that is another claim, or none.
 - The words of the first version are gone; those of the field are in docs/glossary.md.
 """
 
@@ -233,6 +234,29 @@ def old_words_are_gone(house: House) -> list[str]:
     ]
 
 
+SPEEDS = re.compile(r"(times|[0-9.]\s?[×x]|×)\s(faster|slower|quicker)\b|[0-9.]\s?[×x] as (fast|quick)")
+"""Ratios of speeds in other words than "2.6 times as fast"."""
+
+
+@rule
+def speeds_have_a_single_wording(house: House) -> list[str]:
+    root = house.root
+    pages = [root / "README.md", root / "Makefile", *(root / "docs").rglob("*.md")]
+    sources = [
+        path for folder in ("src", "benchmarks", "tools", "deploy", "examples") for path in (root / folder).rglob("*")
+    ]
+    kinds = {".py", ".md", ".j2", ".js", ".html", ".toml", ".yml", ".yaml", ".sh"}
+    sources = [path for path in sources if path.suffix in kinds]
+    texts = [(path, path.read_text(encoding="utf-8")) for path in (*pages, *sources) if path.is_file()]
+    if (changelog := root / "CHANGELOG.md").is_file():
+        texts.append((changelog, changelog.read_text(encoding="utf-8").partition("\n## [0.1.0]")[0]))
+    return [
+        f"{path.relative_to(root)}: {match[0]}: say how many times as fast"
+        for path, text in texts
+        for match in SPEEDS.finditer(text)
+    ]
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_the_house_keeps_its_rules(name: str) -> None:
     violations = RULES[name](House(ROOT))
@@ -253,6 +277,7 @@ PLANTS = {
     "names_say_what_they_hold": [("tools/planted.py", "numbers = [one for one in range(3)]\n")],
     "old_classes_are_gone": [(f"{PACKAGE}/core/planted.py", "class Desk:\n    pass\n")],
     "old_modules_are_gone": [(f"{PACKAGE}/core/opener.py", "")],
+    "speeds_have_a_single_wording": [(f"{PACKAGE}/core/planted.py", "# This is 2.6× faster.\n")],
     "old_words_are_gone": [("docs/planted.md", "The drift of its scores stays small.\n")],
 }
 """For each rule, files that break it."""

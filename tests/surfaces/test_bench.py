@@ -25,7 +25,7 @@ def test_two_candidates_and_their_stages(plimsoll: Run, few: list[str | Path]) -
     assert done.returncode == 0, done.stderr
     first, *_ = done.stdout.splitlines()
     assert first.startswith("open_nsfw@fast is ")
-    assert "× as fast as open_nsfw (95 % interval" in first
+    assert " times as fast as open_nsfw (95 % interval" in first
     assert first.endswith((": faster", ": slower", ": no difference"))
     for word in (
         "images/s",

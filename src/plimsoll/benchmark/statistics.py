@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from plimsoll.errors import InputError
 from plimsoll.metrics import decisions as metrics
 from plimsoll.metrics.decisions import CONFIDENCE, MINIMUM_COUNTS
+from plimsoll.report import figures
 
 MARGIN = 0.01
 """A ratio nearer to 1 than this is no difference, however surely it is measured: nobody deploys for one percent."""
@@ -100,14 +101,14 @@ class SpeedComparison:
         return "no difference"
 
     def sentence(self) -> str:
-        """Return the headline, for example `B is 1.84× as fast as A (95 % interval 1.79 … 1.90): faster`."""
+        """Return the headline, for example `B is 1.84 times as fast as A (95 % interval 1.79 … 1.90): faster`."""
         if not math.isfinite(self.speed.low):
             return (
                 f"{self.candidate} against {self.baseline}: {len(self.ratios)} rounds are too few for a verdict, at"
                 f" least {MINIMUM_ROUNDS} are needed"
             )
-        interval = f"95 % interval {self.speed.low:.2f} … {self.speed.high:.2f}"
-        return f"{self.candidate} is {self.speed.median:.2f}× as fast as {self.baseline} ({interval}): {self.verdict}"
+        speed = figures.times_as_fast(self.speed.median, self.speed.low, self.speed.high, other=self.baseline)
+        return f"{self.candidate} is {speed}: {self.verdict}"
 
 
 def compare_speeds(baseline: str, candidate: str, before: Sequence[float], after: Sequence[float]) -> SpeedComparison:

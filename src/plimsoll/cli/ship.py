@@ -209,7 +209,7 @@ def _print_result(search: Search, result: ShipResult, export: Export, own_golden
 
 
 def _verdict(result: ShipResult) -> str:
-    from plimsoll.report.figures import ratio_rounded_down, reduction, size
+    from plimsoll.report.figures import reduction, size, times_as_fast
 
     winner, by_size = result.shipped, result.objective == "size"
     if result.outcome == "nothing_passed":
@@ -218,12 +218,12 @@ def _verdict(result: ShipResult) -> str:
         word = "smaller" if by_size else "faster"
         return f"[bold yellow]not {word}[/]: nothing within the budget is significantly {word}; the reference ships"
     speed = winner.measured.speed
-    interval = f"{speed.low:.2f} … {speed.high:.2f}"
+    faster = times_as_fast(speed.ratio, speed.low, speed.high)
     if by_size:
         now, before = winner.measured.size_bytes, result.baseline.measured.size_bytes
         sizes = f"{size(now)}, was {size(before)}"
-        return f"[bold green]{reduction(now, before)} smaller[/] ({sizes}): {winner.name} [dim]({interval}× as fast)[/]"
-    return f"[bold green]{ratio_rounded_down(speed.ratio)} as fast[/]: {winner.name} [dim](95 % interval {interval})[/]"
+        return f"[bold green]{reduction(now, before)} smaller[/] ({sizes}): {winner.name} [dim]({faster})[/]"
+    return f"[bold green]{faster}[/]: {winner.name}"
 
 
 _LEFT_OUT = 8
@@ -309,7 +309,7 @@ class ResultsTable:
 
 
 def _cells(trial: Trial) -> tuple[str, str, str, str, str, str]:
-    from plimsoll.report.figures import size
+    from plimsoll.report.figures import ratio, size
 
     if trial.status != "ok":
         return trial.name, "", "", "", "", f"{trial.status}: {trial.reason}"
@@ -319,7 +319,7 @@ def _cells(trial: Trial) -> tuple[str, str, str, str, str, str]:
     failed = [check.name for check in validation.checks if not check.passed]
     return (
         trial.name,
-        f"{trial.ratio:.2f}×",
+        ratio(trial.ratio),
         size(trial.measured.size_bytes),
         deviation,
         f"{flipped} of {validation.count}",

@@ -186,8 +186,8 @@ def _rearranged(values: NDArray[Any], rows: _AxisKernel, columns: _AxisKernel) -
 
 
 def _space_to_depth(graph: Graph, first: _FirstConvolution, height: int, width: int, channels: int) -> list[NodeProto]:
-    """Return the operators that gather squares. Rows are split and joined, which ONNX Runtime does five times faster
-    than a 5-D Transpose."""
+    """Return the operators that gather squares. Rows are split and joined, which takes ONNX Runtime a fifth of the
+    time of a 5-D Transpose."""
     from onnx import helper
 
     names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {

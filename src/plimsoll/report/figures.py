@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 
 MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -50,22 +51,42 @@ def score(value: float) -> str:
 
 def ratio(value: float) -> str:
     """Return a ratio: 4.83×, 0.62×, 12.4×."""
+    return f"{ratio_and_interval(value)[0]}×" if math.isfinite(value) else MISSING
+
+
+def ratio_and_interval(value: float, low: float = math.nan, high: float = math.nan) -> tuple[str, str]:
+    """Return a ratio and its interval with the same number of decimals: `("2.18", "2.15 … 2.21")`.
+
+    The ends are rounded outwards: the interval as written covers the true one, and the ratio as written lies in it. It
+    is empty where an end is unknown.
+    """
     if not math.isfinite(value):
-        return MISSING
-    return f"{value:.2f}×" if abs(value) < 10 else f"{number(value)}×"
+        return MISSING, ""
+    decimals = 2 if value == 0 or 0.1 <= abs(value) < 10 else max(0, 2 - math.floor(math.log10(abs(value))))
+    written = _rounded(value, decimals, ROUND_HALF_EVEN)
+    if not math.isfinite(low) or not math.isfinite(high):
+        return written, ""
+    ends = _rounded(min(low, value), decimals, ROUND_FLOOR), _rounded(max(high, value), decimals, ROUND_CEILING)
+    return written, " … ".join(ends)
 
 
-def ratio_interval(low: float, high: float) -> str:
-    """Return the interval of a ratio: 4.69–5.02."""
-    return f"{ratio(low).removesuffix('×')}–{ratio(high).removesuffix('×')}"
+def _rounded(value: float, decimals: int, direction: str) -> str:
+    # The shortest decimal that reads as this number: 2.3 is no 2.29999….
+    rounded = Decimal(repr(value)).quantize(Decimal(1).scaleb(-decimals), direction)
+    return f"{rounded:,}".replace("-", "−")
 
 
-def ratio_rounded_down(value: float) -> str:
-    """Return a ratio as a headline has it: 4.8×, 12×. It never claims more than was measured."""
-    if not math.isfinite(value):
-        return MISSING
-    # 4.8 is stored as 4.7999…: the smallest addition keeps rounding down from taking a tenth away.
-    return f"{math.floor(value * 10 + 1e-9) / 10:.1f}×" if value < 10 else f"{math.floor(value):,}×"
+def ratio_with_interval(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """Return a ratio with its interval, where it has one: 2.18× (2.15 … 2.21)."""
+    written, interval = ratio_and_interval(value, low, high)
+    return f"{written}× ({interval})" if interval else ratio(value)
+
+
+def times_as_fast(value: float, low: float = math.nan, high: float = math.nan, *, other: str = "") -> str:
+    """Return a ratio of speeds in words: `2.18 times as fast as A (95 % interval 2.15 … 2.21)`."""
+    written, interval = ratio_and_interval(value, low, high)
+    versus = f" as {other}" if other else ""
+    return f"{written} times as fast{versus}" + (f" (95 % interval {interval})" if interval else "")
 
 
 def percent(share: float) -> str:

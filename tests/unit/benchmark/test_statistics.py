@@ -90,7 +90,7 @@ def test_a_real_difference_within_the_margin_does_not_count() -> None:
 
 def test_the_headline() -> None:
     comparison = compare_speeds("A", "B", [1.0] * 10, [1.79, *[1.84] * 8, 1.90])
-    assert comparison.sentence() == "B is 1.84× as fast as A (95 % interval 1.84 … 1.84): faster"
+    assert comparison.sentence() == "B is 1.84 times as fast as A (95 % interval 1.84 … 1.84): faster"
 
 
 @pytest.mark.parametrize(("rank", "needed"), [(90, 64), (95, 130), (99, 662), (99.9, 6636)])

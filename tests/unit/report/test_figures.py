@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from plimsoll.report import figures
@@ -29,11 +30,39 @@ def test_numbers(value: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratio", "text"),
-    [(4.89, "4.8×"), (4.8, "4.8×"), (5.0, "5.0×"), (0.71, "0.7×"), (12.9, "12×"), (NAN, "–")],
+    ("ratio", "low", "high", "text"),
+    [
+        (2.18, 2.15, 2.2, "2.18× (2.15 … 2.20)"),
+        (2.1549, 2.1546, 2.2001, "2.15× (2.15 … 2.21)"),
+        (12.94, 12.91, 13.049, "12.9× (12.9 … 13.1)"),
+        (0.62, 0.6, 0.701, "0.62× (0.60 … 0.71)"),
+        (0.0314, 0.03, 0.0329, "0.0314× (0.0300 … 0.0329)"),
+        (1234.5, 1100.2, 1300.0, "1,234× (1,100 … 1,300)"),
+        (9.999, 9.9, 10.1, "10.00× (9.90 … 10.10)"),
+        (2.5, 2.6, 2.7, "2.50× (2.50 … 2.70)"),
+        (2.5, NAN, 2.7, "2.50×"),
+        (2.5, -INF, INF, "2.50×"),
+        (0.0, 0.0, 0.0, "0.00× (0.00 … 0.00)"),
+        (NAN, 1.0, 2.0, "–"),
+    ],
 )
-def test_a_headline_never_claims_more_than_was_measured(ratio: float, text: str) -> None:
-    assert figures.ratio_rounded_down(ratio) == text
+def test_a_ratio_and_its_interval_have_the_same_decimals(ratio: float, low: float, high: float, text: str) -> None:
+    assert figures.ratio_with_interval(ratio, low, high) == text
+
+
+def test_a_ratio_as_written_lies_in_its_interval_which_is_never_narrower_than_the_true_one() -> None:
+    rng = np.random.default_rng(12)
+    true = np.sort(
+        np.exp(rng.normal(0.0, 2.0, (10_000, 1)) + rng.normal(0.0, rng.choice([1e-4, 0.02, 0.5]), (10_000, 3)))
+    )
+    true[::3] = np.sort(true[::3].round(rng.integers(0, 4)))
+    for low, ratio, high in true.tolist():
+        written, interval = figures.ratio_and_interval(ratio, low, high)
+        shown_low, shown_high = (float(end.replace(",", "")) for end in interval.split(" … "))
+        assert shown_low <= low <= high <= shown_high
+        assert shown_low <= float(written.replace(",", "")) <= shown_high
+        words = figures.times_as_fast(ratio, low, high, other="A")
+        assert words == f"{written} times as fast as A (95 % interval {interval})"
 
 
 @pytest.mark.parametrize(

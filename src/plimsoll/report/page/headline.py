@@ -1,4 +1,4 @@
-"""The head of the page: how many times faster, at which loss, proven on how many pictures; and the gauge, the Plimsoll
+"""The head of the page: how many times as fast, at which loss, proven on how many pictures; and the gauge, the Plimsoll
 mark with the water as high as the budget is used."""
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def _better(result: ShipResult) -> str:
 
 
 def _gain(result: ShipResult) -> str:
-    """Return by how much the winner is better: 4.8× faster, 74 % smaller."""
+    """Return by how much the winner is better: 4.83 times as fast, 74 % smaller."""
     winner, reference = result.trial(result.winner), result.trial(result.reference)
     if result.objective == "size":
         sizes = [trial.measured.size_bytes if trial else math.nan for trial in (winner, reference)]
         return f"{figures.reduction(*sizes)} smaller" if all(map(math.isfinite, sizes)) else "Smaller"
     ratio = winner.measured.speed.ratio if winner else math.nan
-    return f"{figures.ratio_rounded_down(ratio)} faster" if math.isfinite(ratio) else "Faster"
+    return figures.times_as_fast(ratio) if math.isfinite(ratio) else "Faster"
 
 
 def _loss(result: ShipResult) -> str:
@@ -110,10 +110,11 @@ def plate(result: ShipResult) -> list[tuple[str, str]]:
     winner, reference = result.trial(result.winner), result.trial(result.reference)
     facts = [("ships", winner.name if winner else result.winner)]
     if winner and reference:
-        before, after = reference.measured.speed.images_per_second, winner.measured.speed.images_per_second
+        speed = winner.measured.speed
+        before, after = reference.measured.speed.images_per_second, speed.images_per_second
         facts += [
             ("images a second", _change(figures.rate(before), figures.rate(after))),
-            ("speed", _ratio_with_interval(winner)),
+            ("times as fast", figures.ratio_with_interval(speed.ratio, speed.low, speed.high)),
             ("on disk", _change(figures.size(reference.measured.size_bytes), figures.size(winner.measured.size_bytes))),
             (
                 "peak memory",
@@ -125,13 +126,6 @@ def plate(result: ShipResult) -> list[tuple[str, str]]:
 
 def _change(before: str, after: str) -> str:
     return after if figures.MISSING in (before, after) or before == after else f"{before} → {after}"
-
-
-def _ratio_with_interval(trial: Trial) -> str:
-    speed, ratio = trial.measured.speed, figures.ratio(trial.measured.speed.ratio)
-    if not math.isfinite(speed.low) or not math.isfinite(speed.high) or speed.low == speed.high:
-        return ratio
-    return f"{ratio} ({figures.ratio_interval(speed.low, speed.high)})"
 
 
 def outcome(trial: Trial) -> tuple[str, str]:

@@ -298,14 +298,10 @@ def _mark(plot: Plot, point: PlotPoint) -> Markup:
 
 def _tooltip(plot: Plot, point: PlotPoint) -> str:
     speed = point.trial.measured.speed
-    interval = (
-        f" ({figures.ratio(speed.low)} to {figures.ratio(speed.high)})"
-        if math.isfinite(speed.low) and math.isfinite(speed.high)
-        else ""
-    )
+    speed_words = figures.times_as_fast(point.ratio, speed.low, speed.high, other="the reference")
     verdict = {True: "inside the budget", False: "beyond the budget", None: "not evaluated"}[point.trial.passed]
     return (
-        f"{point.number}: {point.trial.name}. {figures.ratio(point.ratio)}{interval} the reference; {plot.measure}"
+        f"{point.number}: {point.trial.name}. {speed_words}; {plot.measure}"
         f" {figures.number(point.deviation, 2)}; {verdict}."
     )
 

@@ -63,7 +63,7 @@ def _environment() -> Environment:
         "MISSING": figures.MISSING,
         "nan": math.nan,
         "counted": figures.counted,
-        "ratio_interval": figures.ratio_interval,
+        "ratio_and_interval": figures.ratio_and_interval,
         "plimsoll_mark": svg.plimsoll_mark,
         "gauge": gauge,
         "nearest_check": nearest_check,
