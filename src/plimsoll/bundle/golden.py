@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, RunError
 from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import read, sniff
+from plimsoll.preprocessing.decode import read, sample_pictures, sniff
 from plimsoll.report.report import Report, environment
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Decode, Jpeg, Scale, Std
@@ -103,14 +102,7 @@ def golden_pictures(images: Sequence[Path], step: Decode) -> Iterator[GoldenPict
             raise ImageError(f"{image}: {error.message}", error.hint) from error
     if images:
         return
-    own = [
-        GoldenPicture(entry.name, entry.read_bytes())
-        for entry in files("plimsoll.bundle").joinpath("golden").iterdir()
-        if not entry.name.endswith(".md")
-    ]
-    accepted = [
-        picture for picture in sorted(own, key=lambda picture: picture.name) if sniff(picture.data) in step.formats
-    ]
+    accepted = [GoldenPicture(name, data) for name, data in sample_pictures(step)]
     if not accepted:
         raise ImageError(
             f"none of the golden pictures is of a format that the Spec accepts ({', '.join(step.formats)})",

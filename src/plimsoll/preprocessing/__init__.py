@@ -7,6 +7,7 @@ resample       resizing as OpenCV and TensorFlow define it, in NumPy
 fast           the steps in libjpeg-turbo and OpenCV
 affine         channels, scale, mean and std summed up as one affine map
 folded         these steps moved into the network
+samples        pictures for self-tests
 """
 
 from plimsoll.preprocessing.preprocessor import ImageGeometry, ImageSource, Preprocessing, Preprocessor

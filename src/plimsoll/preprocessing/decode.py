@@ -15,6 +15,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,15 @@ def sniff(data: bytes) -> ImageFormat | None:
     if data.startswith((b"II*\0", b"MM\0*")):
         return "tiff"
     return None
+
+
+def sample_pictures(step: Decode) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the bytes of each picture that comes with Plimsoll and whose format the Spec accepts, by name;
+    they are JPEG, PNG and WebP, CC0."""
+    entries = resources.files("plimsoll.preprocessing").joinpath("samples").iterdir()
+    for entry in sorted(entries, key=lambda entry: entry.name):
+        if not entry.name.endswith(".md") and sniff(data := entry.read_bytes()) in step.formats:
+            yield entry.name, data
 
 
 def check_format(data: bytes, step: Decode) -> ImageFormat:

@@ -162,7 +162,7 @@ def test_files_of_a_model_must_lie_below_it(model: Model, tmp_path: Path) -> Non
 
 def test_one_of_our_own_pictures_shrinks_both_ways_where_networks_take_299_pixels_or_fewer() -> None:
     """Else a machine that shrinks in another way would pass."""
-    folder = files("plimsoll.bundle").joinpath("golden")
+    folder = files("plimsoll.preprocessing").joinpath("samples")
     sizes = [
         Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")
     ]

@@ -16,7 +16,7 @@ from PIL import Image
 
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import decode, fast
-from plimsoll.preprocessing.decode import MAX_JPEG_SCANS, Pixels, as_array, check_format, read, sniff
+from plimsoll.preprocessing.decode import MAX_JPEG_SCANS, Pixels, as_array, check_format, read, sample_pictures, sniff
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.spec.steps import Decode
 
@@ -231,3 +231,12 @@ def test_read_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for source in (tmp_path / "large", b"x" * 11):
         with pytest.raises(ImageError, match="larger than"):
             read(source)
+
+
+def test_samples_are_those_whose_format_the_spec_accepts() -> None:
+    names = [name for name, _ in sample_pictures(Decode())]
+    assert len(names) == 5
+    assert names == sorted(names)
+    assert [name for name, _ in sample_pictures(Decode(formats=("png", "gif")))] == ["alpha.png"]
+    for _, data in sample_pictures(Decode()):
+        assert reference_decode(data, Decode())
