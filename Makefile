@@ -89,6 +89,8 @@ support: $(STAMP)/dev
 	@echo "== every source × every target (many minutes; toolchains that are made) =="
 	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support -q --junitxml=$(STAMP)/support.xml
 	@$(BIN)/python tools/support_table.py $(STAMP)/support.xml
+	@echo "== generated networks × targets × calibrators (hours; ends and goes on where it is ended) =="
+	@PYTHONPATH=tests $(BIN)/python -m support.conversions --out $(STAMP)/conversions.jsonl
 
 # The wheel and the source archive, and the proof that the wheel answers a photograph in an environment of its own.
 package: $(STAMP)/dev
