@@ -65,6 +65,15 @@ class Task(ABC):
         or infinity in them.
         """
 
+    def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+        """Return the quantities in a batch of outputs that must be compared apart, each with the batch axis first.
+
+        An output that holds one quantity is returned as it is, under its name. Where a head holds several (coordinates
+        in pixels beside scores from 0 to 1), each comes under a name that says what it is: `output0, x`,
+        `output0, score of 'cat'`. An output of another shape than the Spec's is returned whole: `decode` refuses it.
+        """
+        return dict(outputs)
+
     @abstractmethod
     def empty_row(self) -> dict[str, Any]:
         """Return the keys of `Answer.row` for a picture without an answer."""
@@ -100,6 +109,16 @@ def output(outputs: Outputs, name: str | None) -> NDArray[Any]:
             "Correct `output.tensor` in the Spec.",
         )
     return outputs[name]
+
+
+def along(values: NDArray[Any], axis: int, name: str, quantities: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Cut an axis into its quantities: `{"name, quantity": values without that axis}`."""
+    return {f"{name}, {what}": values.take(index, axis=axis) for index, what in enumerate(quantities)}
+
+
+def scores_of(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return how the columns of labels' scores are called."""
+    return tuple(f"score of {label!r}" for label in labels)
 
 
 def require_finite(values: NDArray[Any], what: str) -> None:

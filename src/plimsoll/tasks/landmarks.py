@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.spec import Landmarks
-from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, output, position, require_finite
+from plimsoll.tasks.base import Answer, Outputs, Task, along, decimal, geometry_at, output, position, require_finite
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -96,6 +96,16 @@ class LandmarksTask(Task):
         )
         scaled = points * size[: self.spec.dimensions]
         return np.concatenate([geometry.points(scaled[:, :2]), scaled[:, 2:] * geometry.scale[0]], axis=1)
+
+    def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+        columns: dict[str, NDArray[Any]] = {}
+        points, axes = output(outputs, self.spec.tensor), ("x", "y", "z")[: self.spec.dimensions]
+        for name, values in outputs.items():
+            if values is points and values[:1].size == self.spec.points * self.spec.dimensions:
+                columns |= along(values.reshape(len(values), self.spec.points, len(axes)), 2, name, axes)
+            else:
+                columns[f"{name}, presence" if name == self.spec.presence else name] = values
+        return columns
 
     def empty_row(self) -> dict[str, Any]:
         return {"points": None, "presence": None}

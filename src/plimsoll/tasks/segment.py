@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import InputError, ModelError, SpecError
 from plimsoll.spec.spec import Segment
-from plimsoll.tasks.base import Answer, Outputs, Task, activate, geometry_at, output, require_finite
+from plimsoll.tasks.base import Answer, Outputs, Task, activate, along, geometry_at, output, require_finite
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -323,6 +323,16 @@ class SegmentTask(Task):
             return np.asarray(np.where(scores >= threshold, np.uint16(above), np.uint16(below)))
 
         return _as_sent(labels_at(planes, x, y, decide), geometry)
+
+    def columns(self, outputs: Outputs) -> dict[str, NDArray[Any]]:
+        columns: dict[str, NDArray[Any]] = {}
+        planes, axis = output(outputs, self.spec.tensor), 1 if self.spec.layout == "NCHW" else 3
+        for name, values in outputs.items():
+            if values is planes and values.ndim == 4 and values.shape[axis] == len(self.spec.labels):
+                columns |= along(values, axis, name, [f"plane of {label!r}" for label in self.spec.labels])
+            else:
+                columns[name] = values
+        return columns
 
     def empty_row(self) -> dict[str, Any]:
         return {"mask": None}
