@@ -52,7 +52,7 @@ demo: $(STAMP)/user
 	@echo "== looking for the fastest deployment that answers alike (a minute; what is found is kept in .demo/work) =="
 	@echo "The 58 example photographs leave 29 to test: too few for the default budget, so more flips are allowed here."
 	@$(RUN) --quiet ship open_nsfw --images examples/photos --out .demo/open_nsfw.plimsoll --force --work .demo/work \
-	    --time 40s --calibrators percentile --budget flips=10%,deviation=0.01
+	    --time 40s --calibrators percentile --budget flips=10%,mean_deviation=0.01
 	@echo
 	@echo "Try your own: $(RUN) predict open_nsfw YOUR_FOLDER; $(RUN) ship open_nsfw --images YOUR_FOLDER --out my.plimsoll"
 

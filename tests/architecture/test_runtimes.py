@@ -249,8 +249,8 @@ def test_what_is_converted_for_it_answers_is_packed_and_verified(run: Commands, 
 def test_ship_tries_it_and_the_page_draws_its_symbol(run: Commands, given: Path, tmp_path: Path) -> None:
     run(
         "ship", *model(given), "--images", given / "photos", "--out", tmp_path / "out", "--work", tmp_path / "work",
-        "--targets", "planted:cpu:float32,planted:cpu:int8", "--budget", "flips=50%,deviation=0.5", "--time", "120s",
-        "--measure", "0.1s", "--calibrators", "minmax",
+        "--targets", "planted:cpu:float32,planted:cpu:int8", "--budget", "flips=50%,mean_deviation=0.5",
+        "--time", "120s", "--measure", "0.1s", "--calibrators", "minmax",
     )  # fmt: skip
     details = json.loads((tmp_path / "out" / "report" / "report.json").read_text())["details"]
     tried = {(trial["candidate"]["target"], trial["status"], trial.get("reason")) for trial in details["trials"]}

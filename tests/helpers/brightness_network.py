@@ -16,7 +16,7 @@ from plimsoll.spec import Input, Spec
 from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Step
 
-BUDGET = Budget.parse("flips=40%,deviation=0.02")
+BUDGET = Budget.parse("flips=40%,mean_deviation=0.02")
 """What a dozen photos can prove."""
 
 

@@ -182,7 +182,11 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
         "reference": "reference-plain-onnxruntime-cpu-float32",
         "outcome": "better",
         "split": {"calibration": 75, "validation": 50, "test": TEST, "unreadable": 1, "duplicates": 2},
-        "budget": {"texts": ["flips=4%", f"deviation={LIMIT}"], "deviation_limit": LIMIT, "deviation_measure": "mean"},
+        "budget": {
+            "texts": ["flips=4%", f"mean_deviation={LIMIT}"],
+            "deviation_limit": LIMIT,
+            "deviation_measure": "mean",
+        },
         "trials": trials,
         "symbols": {"onnxruntime": "circle", "openvino": "square"},
         "test": {

@@ -13,7 +13,7 @@ from surfaces.conftest import Run
 
 pytestmark = pytest.mark.usefixtures("nsfw_model_path")
 
-ENOUGH = ("--budget", "flips=6%", "--budget", "deviation=0.01")
+ENOUGH = ("--budget", "flips=6%", "--budget", "mean_deviation=0.01")
 """What the 58 example photos can prove."""
 
 

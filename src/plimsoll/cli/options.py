@@ -141,8 +141,8 @@ Budget = Annotated[
         "--budget",
         metavar="METRIC=LIMIT",
         help=(
-            "What the answers may lose, for example deviation=0.01,flips=0.5%; may be repeated. Default:"
-            " flips=4%,deviation=0.01."
+            "What the answers may lose, for example mean_deviation=0.01,flips=0.5%; may be repeated. Default:"
+            " flips=4%,mean_deviation=0.01,max_deviation=0.25."
         ),
     ),
 ]

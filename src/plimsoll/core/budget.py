@@ -72,7 +72,7 @@ LimitKind = Literal["share", "difference", "change", "decibel"]
 
 METRICS: dict[str, tuple[LimitKind, str]] = {
     "flips": ("share", "share of decisions that flip, at each threshold: exact upper 95 % bound"),
-    "deviation": ("difference", "mean absolute difference of the scores: upper 95 % bound"),
+    "mean_deviation": ("difference", "mean absolute difference of the scores: upper 95 % bound"),
     "max_deviation": ("difference", "largest absolute difference of a score, over all pictures"),
     "accuracy": ("change", "change of the accuracy at the threshold: lower 95 % bound"),
     "precision": ("change", "change of the precision: lower 95 % bound"),
@@ -83,7 +83,10 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
 }
 """Metric → what kind of limit it has, and what it measures."""
 
-_EXAMPLE = "For example deviation=0.01, flips=0.5%, top1=-0.5%, auc=-0.01, snr=30."
+_RENAMED = {"deviation": "mean_deviation"}
+"""Metrics by the names that they had in earlier versions."""
+
+_EXAMPLE = "For example mean_deviation=0.01, flips=0.5%, top1=-0.5%, auc=-0.01, snr=30."
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,11 @@ class Limit:
         if not equals:
             raise InputError(f"budget '{text}': expected metric=value", _EXAMPLE)
         kind = limit_kind(name)
+        if kind is None and (renamed := _RENAMED.get(name)):
+            raise InputError(
+                f"budget: unknown metric '{name}'; did you mean '{renamed}'?",
+                f"Write {renamed}=… for the mean over the pictures, max_{name}=… for the largest.",
+            )
         if kind is None:
             near = difflib.get_close_matches(name, METRICS, n=1)
             suggestion = f"; did you mean '{near[0]}'?" if near else ""
@@ -161,8 +169,8 @@ def _problem(kind: LimitKind, value: float, percent: bool) -> str:
 class Budget:
     """What the answers may lose, as limits on confidence bounds.
 
-    >>> str(Budget.parse(["flips=0.5%", "deviation=0.05"]))
-    'flips=0.5% deviation=0.05'
+    >>> str(Budget.parse(["flips=0.5%", "mean_deviation=0.05"]))
+    'flips=0.5% mean_deviation=0.05'
     """
 
     limits: tuple[Limit, ...]
@@ -213,7 +221,7 @@ def _check(limit: Limit, figure: BoundedFigure) -> Check:
     )
 
 
-DEFAULT_BUDGET = Budget((Limit("flips", 0.04), Limit("deviation", 0.01)))
+DEFAULT_BUDGET = Budget((Limit("flips", 0.04), Limit("mean_deviation", 0.01), Limit("max_deviation", 0.25)))
 """For tasks with scores: see docs/decisions/0007-budget.md."""
 
 DEFAULT_TENSOR_BUDGET = Budget((Limit("snr", 30.0),))

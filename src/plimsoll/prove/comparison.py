@@ -74,7 +74,7 @@ class Comparison:
             covered = 0.05 ** (1 / self.deviation.count)
             detail = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviate no more"
             largest = BoundedFigure("largest score deviation", self.deviation.maximum, self.deviation.maximum, detail)
-            evidence |= {"deviation": [mean], "max_deviation": [largest]}
+            evidence |= {"mean_deviation": [mean], "max_deviation": [largest]}
         for change in self.changes:
             figures = [_bounded_change(change)]
             evidence[change.name] = figures

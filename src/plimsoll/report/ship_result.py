@@ -7,7 +7,7 @@ import math
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from plimsoll.core.budget import Budget
 from plimsoll.core.wording import explain
@@ -45,14 +45,20 @@ class BudgetFacts(ResultModel):
     """The most that the score may move; None where the budget doesn't limit deviation."""
     deviation_measure: DeviationMeasure = "mean"
 
+    @field_validator("texts", mode="after")
+    @classmethod
+    def _current_names(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Read the reports of versions that called the mean deviation `deviation`."""
+        return tuple(f"mean_{text}" if text.startswith("deviation=") else text for text in texts)
+
     @classmethod
     def of(cls, budget: Budget) -> Self:
         """Return the facts of a budget."""
         limits = {limit.metric: limit.value for limit in budget.limits}
-        measure: DeviationMeasure = "max" if "max_deviation" in limits and "deviation" not in limits else "mean"
+        measure: DeviationMeasure = "max" if "max_deviation" in limits and "mean_deviation" not in limits else "mean"
         return cls(
             texts=tuple(map(str, budget.limits)),
-            deviation_limit=limits.get("max_deviation" if measure == "max" else "deviation"),
+            deviation_limit=limits.get("max_deviation" if measure == "max" else "mean_deviation"),
             deviation_measure=measure,
         )
 

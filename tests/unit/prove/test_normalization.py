@@ -88,7 +88,7 @@ def test_a_wrong_normalization_is_refused_and_named(
         nsfw,
         ResolvedModel(fold(wrong, tmp_path) if folded else wrong),
         photos[:6],
-        budget=Budget.parse("flips=99%,deviation=0.9"),
+        budget=Budget.parse("flips=99%,mean_deviation=0.9"),
     )
     assert not proof.passed
     assert cause in proof.cause
@@ -109,7 +109,7 @@ def test_a_quantized_input_is_no_other_normalization(nsfw: ResolvedModel, photos
     candidate = Candidate("reference", False, target, "minmax")
     quantized = convert(nsfw.model, candidate, [str(photo) for photo in photos], tmp_path, None)
     other = ResolvedModel(quantized, target=target)
-    proof = prove(nsfw, other, photos[:6], budget=Budget.parse("flips=99%,deviation=0.9"))
+    proof = prove(nsfw, other, photos[:6], budget=Budget.parse("flips=99%,mean_deviation=0.9"))
     assert proof.mismatches == ()
     assert proof.passed
     assert proof.comparison is not None
@@ -141,7 +141,7 @@ def test_a_step_on_pixels_that_differs_is_named(
         nsfw,
         ResolvedModel(changed(nsfw.model, change)),
         [turned, *photos[:4]],
-        budget=Budget.parse("deviation=0.000001"),
+        budget=Budget.parse("mean_deviation=0.000001"),
     )
     assert not proof.passed
     assert cause in proof.refusal()[1]
@@ -152,7 +152,10 @@ def test_a_step_on_pixels_that_differs_is_named(
 
 def test_a_step_that_only_the_other_has_is_named(nsfw: ResolvedModel, photos: list[Path]) -> None:
     proof = prove(
-        ResolvedModel(changed(nsfw.model, without("jpeg"))), nsfw, photos[:4], budget=Budget.parse("deviation=0.000001")
+        ResolvedModel(changed(nsfw.model, without("jpeg"))),
+        nsfw,
+        photos[:4],
+        budget=Budget.parse("mean_deviation=0.000001"),
     )
     assert "'jpeg': it has a 'jpeg' step here, the reference has none" in proof.refusal()[1]
     assert [stage.stage for stage in proof.stages if stage.mean_levels > 0] == ["jpeg"]

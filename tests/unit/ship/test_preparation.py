@@ -77,7 +77,7 @@ def config(*targets: Target) -> SearchConfig:
     return SearchConfig(
         targets,
         ("minmax",),
-        Budget.parse("deviation=0.05"),
+        Budget.parse("mean_deviation=0.05"),
         search_seconds=0.0,
         measure_seconds=0.1,
         candidate_seconds=300.0,

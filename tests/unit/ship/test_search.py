@@ -88,7 +88,7 @@ def shipped(
     return search.run(trials.append), trials
 
 
-def config(*targets: Target, budget: str = "flips=30%,deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
+def config(*targets: Target, budget: str = "flips=30%,mean_deviation=0.05", seconds: float = 1000.0) -> SearchConfig:
     limit = Budget.parse(budget)
     return SearchConfig(
         targets,

@@ -83,7 +83,7 @@ def test_the_page_shows_every_candidate_with_its_reason(page: str, example: dict
     assert sum(attributes.get("class") == "winner" for attributes in read.all("tr")) == 1
     assert "4.84 times as fast, 0 of 125 decisions flipped" in read.text
     assert "no more than 2.4 % of all decisions flip" in read.text
-    assert "Budget kept (flips=4%, deviation=0.01)" in read.text
+    assert "Budget kept (flips=4%, mean_deviation=0.01)" in read.text
     assert all(command in read.text for command in example["commands"])
 
 
