@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-Kind = Literal["float32", "int8", "uint8", "dynamic", "custom", "select"]
+Kind = Literal["float32", "int8", "uint8", "dynamic", "custom", "select", "recurrent", "random", "counter", "once"]
 Array = NDArray[np.float32]
 
 WEIGHTS: Array = np.random.default_rng(5).normal(size=(4, 12)).astype(np.float32)
@@ -32,7 +32,8 @@ def network(path: Path, kind: Kind = "float32", batch: int = 1) -> Path:
     """Write picture `[batch, 2, 2, 3]` → scores `[batch, 4]`; -1 for a free batch.
 
     `int8` and `uint8`: all of it is, its ends too. `dynamic`: the weights are int8. `custom`, `select`: an operator
-    follows that LiteRT has not.
+    follows that LiteRT has not. `recurrent`: a unit follows that adds its state, which is its last output. `random`: a
+    random number is drawn, `counter`: a resource is assigned to, `once`: the same where the network is prepared.
     """
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     files = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
@@ -64,8 +65,52 @@ def network(path: Path, kind: Kind = "float32", batch: int = 1) -> Path:
         )
         graph.outputs = [3]
     model.subgraphs = [graph]
+    if kind == "recurrent":
+        _add_recurrent(schema, model, graph)
+    elif kind in ("random", "counter", "once"):
+        _add_unsteady(schema, model, graph, kind)
     path.write_bytes(bytes(files.convert_object_to_bytearray(model)))
     return path
+
+
+def _add_recurrent(schema: Any, model: Any, graph: Any) -> None:
+    identity, zero = np.eye(4, dtype=np.float32), np.zeros(4, np.float32)
+    state = _tensor(schema, model, "state", [1, 4], "float32")
+    state.isVariable = True
+    stored = [
+        _tensor(schema, model, name, list(values.shape), "float32", values)
+        for name, values in (("scale", identity), ("feedback", identity), ("bias", zero))
+    ]
+    first = len(graph.tensors)
+    graph.tensors += [*stored, state, _tensor(schema, model, "sum", [1, 4], "float32")]
+    reads = [2, first, first + 1, first + 2, first + 3]
+    operator = _operator(schema, model, schema.BuiltinOperator.RNN, reads, [first + 4])
+    model.operatorCodes[-1].version = 1
+    operator.builtinOptionsType, operator.builtinOptions = schema.BuiltinOptions.RNNOptions, schema.RNNOptionsT()
+    graph.operators.append(operator)
+    graph.outputs = [first + 4]
+
+
+def _add_unsteady(schema: Any, model: Any, graph: Any, kind: Kind) -> None:
+    """Add operators that are read, and never run."""
+    codes = schema.BuiltinOperator
+    if kind == "random":
+        graph.operators.append(_operator(schema, model, codes.RANDOM_UNIFORM, [1], [2]))
+        return
+    assigned = _operator(schema, model, codes.ASSIGN_VARIABLE, [0, 1], [])
+    if kind == "counter":
+        graph.operators.append(assigned)
+        return
+    prepare = _operator(schema, model, codes.CALL_ONCE, [], [])
+    prepare.builtinOptionsType, prepare.builtinOptions = (
+        schema.BuiltinOptions.CallOnceOptions,
+        schema.CallOnceOptionsT(),
+    )
+    prepare.builtinOptions.initSubgraphIndex = 1
+    graph.operators.append(prepare)
+    inner = schema.SubGraphT()
+    inner.tensors, inner.inputs, inner.outputs, inner.operators = graph.tensors, [], [], [assigned]
+    model.subgraphs.append(inner)
 
 
 def _stored(kind: Kind) -> NDArray[Any]:
@@ -105,7 +150,7 @@ def _quantization(schema: Any, scale: float, zero: int) -> Any:
 
 def _operator(schema: Any, model: Any, code: int, inputs: list[int], outputs: list[int], custom: str = "") -> Any:
     entry, operator = schema.OperatorCodeT(), schema.OperatorT()
-    entry.builtinCode = entry.deprecatedBuiltinCode = code
+    entry.builtinCode, entry.deprecatedBuiltinCode = code, min(code, 127)
     entry.version, entry.customCode = (4, None) if not custom else (1, custom.encode())
     model.operatorCodes = [*(model.operatorCodes or []), entry]
     operator.opcodeIndex, operator.inputs, operator.outputs = len(model.operatorCodes) - 1, inputs, outputs

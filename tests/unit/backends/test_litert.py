@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
 from helpers.toolchain_required import program, require
 from plimsoll import backends, zoo
-from plimsoll.backends.base import CalibrationData
+from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
@@ -95,6 +95,22 @@ def test_its_own_kernels_compute_the_same(tmp_path: Path) -> None:
 )
 def test_operators_that_it_lacks_are_named(tmp_path: Path, kind: Kind, message: str) -> None:
     with pytest.raises(BuildError, match=message):
+        Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
+
+
+def test_a_state_is_forgotten_before_every_picture(tmp_path: Path) -> None:
+    batch = pictures(6)
+    plan = ThreadPlan(2, 1)
+    with Runner.open(
+        Model(network(tmp_path / "net.tflite", "recurrent"), "tflite"), target("float32"), plan=plan
+    ) as runner:
+        for order in (slice(None), slice(None, None, -1), slice(None)):
+            np.testing.assert_allclose(runner.infer(batch[order])["sum"], expected(batch[order]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "operator"), [("random", "RANDOM_UNIFORM"), ("counter", "ASSIGN_VARIABLE")])
+def test_a_network_that_answers_otherwise_each_time_is_refused(tmp_path: Path, kind: Kind, operator: str) -> None:
+    with pytest.raises(BuildError, match=f"the same picture differently each time: {operator}"):
         Runner.open(Model(network(tmp_path / "net.tflite", kind), "tflite"), target("float32"))
 
 
@@ -235,6 +251,57 @@ def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:
         target("int8"),
     ) as runner:
         np.testing.assert_allclose(runner.infer(batch)["y"], batch @ weights, atol=0.02 * np.abs(batch @ weights).max())
+
+
+def recurrent(path: Path, kind: str, direction: str, output: int) -> Model:
+    """x `[1, 3, 6, 4]`, six steps of 12 values → y: the output at every step (0), the last state (1), the cell (2)."""
+    random = np.random.default_rng(3)
+    gates, directions = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 2 if direction == "bidirectional" else 1
+    weights = {
+        "w": random.normal(size=(directions, gates * 5, 12)),
+        "r": random.normal(size=(directions, gates * 5, 5)),
+        "b": random.normal(size=(directions, gates * 10)),
+    }
+    stored = [numpy_helper.from_array((value / 3).astype(np.float32), name) for name, value in weights.items()]
+    stored.append(numpy_helper.from_array(np.array([1, 6, 12], np.int64), "steps"))
+    names = [name if index == output else "" for index, name in enumerate(("all", "last", "cell"))][: output + 1]
+    nodes = [
+        helper.make_node("Reshape", ["x", "steps"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["sequence"], perm=[1, 0, 2]),
+        helper.make_node(kind, ["sequence", "w", "r", "b"], names, hidden_size=5, direction=direction),
+        helper.make_node("Flatten", [names[output]], ["y"], axis=0),
+    ]
+    ends = [
+        helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 6, 4]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, (1 if output else 6) * directions * 5]),
+    ]
+    graph = helper.make_graph(nodes, "recurrent", ends[:1], ends[1:], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return Model(path, "onnx")
+
+
+@pytest.mark.parametrize(
+    ("kind", "direction", "output"),
+    [("LSTM", "bidirectional", 0), ("LSTM", "forward", 1), ("GRU", "reverse", 1), ("RNN", "bidirectional", 1)],
+)
+def test_recurrent_networks_answer_each_picture_by_itself(
+    tmp_path: Path, kind: str, direction: str, output: int
+) -> None:
+    """onnx2tf took the last state for the sequence, or read it from a variable, from which XNNPACK read the picture
+    before."""
+    require("onnx2tf")
+    model = recurrent(tmp_path / "net.onnx", kind, direction, output)
+    batch = np.random.default_rng(4).uniform(-1, 1, (4, 3, 6, 4)).astype(np.float32)
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["y"]
+    with Runner.open(LITERT.build(model, target("float32"), tmp_path), target("float32")) as runner:
+        np.testing.assert_allclose(runner.infer(batch)["y"], reference, atol=1e-5)
+        np.testing.assert_allclose(runner.infer(batch[::-1].copy())["y"][::-1], reference, atol=1e-5)
+
+
+def test_a_cell_state_that_is_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="can't return its cell state"):
+        LITERT.build(recurrent(tmp_path / "net.onnx", "LSTM", "forward", 2), target("float32"), tmp_path)
 
 
 def test_a_free_side_is_named(tmp_path: Path) -> None:

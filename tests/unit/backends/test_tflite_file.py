@@ -40,6 +40,23 @@ def test_operators_that_a_runtime_may_lack_are_distinguished(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
+    ("kind", "stateful", "unsteady"),
+    [
+        ("float32", False, ()),
+        ("recurrent", True, ()),
+        ("random", False, ("RANDOM_UNIFORM",)),
+        ("counter", False, ("ASSIGN_VARIABLE",)),
+        ("once", False, ()),
+    ],
+)
+def test_what_is_kept_between_calls_is_reported(
+    tmp_path: Path, kind: Kind, stateful: bool, unsteady: tuple[str, ...]
+) -> None:
+    file = tflite_file.read_file(network(tmp_path / "net.tflite", kind))
+    assert (file.stateful, file.shared_state, file.unsteady) == (stateful, False, unsteady)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [(b"", "0 bytes"), (b"not a network at all", "not a TFLite file"), (b"\0\0\0\0TFL3" + b"\xff" * 90, "damaged")],
 )

@@ -11,7 +11,7 @@ from pydantic import Field
 from plimsoll.backends.base import AvailableTarget, Backend, CalibrationData, Options, ThreadPlan
 from plimsoll.backends.litert import conversion, tflite_file
 from plimsoll.backends.litert.session import LiteRtSession
-from plimsoll.backends.litert.tflite_file import Tflite
+from plimsoll.backends.litert.tflite_file import Tflite, TfliteFile
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, Reader
 from plimsoll.core.target import Target
@@ -81,17 +81,24 @@ class LiteRt(Backend):
             content = model.path.read_bytes()
         except (ModelError, OSError) as error:
             raise BuildError(f"LiteRT can't load {model.path.name}: {error}") from error
+        if file.unsteady:
+            raise BuildError(
+                f"{model.path.name} can answer the same picture differently each time: {', '.join(file.unsteady)} keep"
+                " or draw values that LiteRT can't reset between pictures",
+                "Export the network for inference: without random layers, and with its states as inputs and outputs.",
+            )
         foreign = file.describe_custom()
         doing = f"LiteRT can't load {model.path.name}" + (f", which calls {foreign}" if foreign else "")
         with translate(BuildError, doing):
-            return LiteRtSession(file, [_interpreter(litert, content, chosen, plan) for _ in range(plan.streams)])
+            return LiteRtSession(file, [_interpreter(litert, content, chosen, plan, file) for _ in range(plan.streams)])
 
 
-def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan: ThreadPlan) -> Any:
+def _interpreter(litert: ModuleType, content: bytes, chosen: LiteRtOptions, plan: ThreadPlan, file: TfliteFile) -> Any:
     """Return an interpreter that is ready to compute. All share the file's bytes; what XNNPACK packs of them, each has
     for itself."""
     kinds = litert.OpResolverType
-    kind = kinds.AUTO if chosen.xnnpack else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    # XNNPACK may read a shared state before the operator that keeps it has run: an answer late by a picture.
+    kind = kinds.AUTO if chosen.xnnpack and not file.shared_state else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = litert.Interpreter(
         model_content=content, num_threads=chosen.threads or plan.threads, experimental_op_resolver_type=kind
     )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
-from plimsoll.backends.litert import tflite_file
+from plimsoll.backends.litert import recurrent, tflite_file
 from plimsoll.backends.litert.tflite_file import TfliteFile
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
@@ -107,6 +107,7 @@ def _fixed(model: Model, work: Path) -> ModelProto:
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
     del proto.graph.value_info[:]
+    recurrent.read_states_from_sequence(proto, str(model.path))
     fixed = work / "fixed.onnx"
     graph.save(proto, fixed)
     proto = graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")

@@ -33,6 +33,7 @@ class _Interpreter:
 
     def __init__(self, interpreter: Any, file: TfliteFile) -> None:
         self._interpreter = interpreter
+        self._stateful = file.stateful
         details = zip(interpreter.get_input_details(), file.inputs, strict=True)
         self._inputs = [(detail["index"], tensor, _encoder(tensor)) for detail, tensor in details]
         answers = zip(interpreter.get_output_details(), file.outputs, strict=True)
@@ -43,6 +44,8 @@ class _Interpreter:
         self._resize(feeds)
         for index, tensor, encode in self._inputs:
             self._interpreter.set_tensor(index, encode(feeds[tensor.name]))
+        if self._stateful:  # An answer must not depend on the pictures before.
+            self._interpreter.reset_all_variables()
         self._interpreter.invoke()
         return {tensor.name: decode(self._interpreter.get_tensor(index)) for index, tensor, decode in self._outputs}
 

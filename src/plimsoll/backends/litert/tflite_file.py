@@ -34,6 +34,15 @@ _DTYPES = (
 """By `TensorType`; text is `object`, and what NumPy doesn't know has the schema's name."""
 _CUSTOM = 32
 _DEQUANTIZE = 6
+_CALL_ONCE = 129
+_UNSTEADY = {
+    144: "ASSIGN_VARIABLE",
+    146: "RANDOM_STANDARD_NORMAL",
+    148: "RANDOM_UNIFORM",
+    149: "MULTINOMIAL",
+    204: "STABLEHLO_RNG_BIT_GENERATOR",
+}
+"""What assigns to a resource, or draws from a generator, both of which live as long as the interpreter."""
 _SELECT = "Flex"
 """How the names of TensorFlow's own ("Select") operators begin."""
 _DAMAGED = "Was it copied completely? Convert or download it again."
@@ -73,6 +82,12 @@ class TfliteFile:
     """The custom operators that it calls, sorted."""
     read_stored: frozenset[str]
     """Names of the stored tensors that operators other than DEQUANTIZE read."""
+    stateful: bool = False
+    """Whether operators keep values from call to call (an LSTM its state), which the runtime can reset."""
+    shared_state: bool = False
+    """Whether an operator reads the state that another one keeps: the order in which they run matters then."""
+    unsteady: tuple[str, ...] = ()
+    """The operators that make an answer depend on more than its picture, and that nothing resets, sorted."""
     metadata: tuple[str, ...] = ()
     """The names of the metadata in it, for example TFLITE_METADATA."""
 
@@ -142,10 +157,9 @@ def _outline(path: Path, model: Table) -> TfliteFile:
     codes = [(_operator(code), code.text(1)) for code in model.tables(1)]
     buffers = [bool(buffer.length(0) or buffer.number(1, "uint64")) for buffer in model.tables(4)]
     tensors = tuple(_tensor(table, buffers) for table in subgraphs[0].tables(0))
-    custom, operators, read_stored = set(), 0, set()
+    custom, read_stored = set(), set()
     for graph in subgraphs:
         for operator in graph.tables(3):
-            operators += graph is subgraphs[0]
             code, name = codes[operator.number(0, "uint32")]
             if code == _CUSTOM:
                 custom.add(name or "without a name")
@@ -155,9 +169,45 @@ def _outline(path: Path, model: Table) -> TfliteFile:
                 }
     inputs, outputs = (tuple(tensors[_checked_index(index)] for index in subgraphs[0].numbers(slot)) for slot in (1, 2))
     metadata = tuple(table.text(0) for table in model.tables(6))
+    readers = [count for graph in subgraphs for count in _state_readers(graph)]
     return TfliteFile(
-        path, tensors, inputs, outputs, operators, tuple(sorted(custom)), frozenset(read_stored), metadata
+        path,
+        tensors,
+        inputs,
+        outputs,
+        subgraphs[0].length(3),
+        tuple(sorted(custom)),
+        frozenset(read_stored),
+        bool(readers),
+        max(readers, default=0) > 1,
+        tuple(sorted(_unsteady(subgraphs, [code for code, _ in codes]))),
+        metadata,
     )
+
+
+def _state_readers(graph: Table) -> list[int]:
+    """Return for each variable tensor of a graph how many of its operators read it."""
+    readers = {index: 0 for index, table in enumerate(graph.tables(0)) if table.number(5, "uint8")}
+    for operator in graph.tables(3) if readers else ():
+        for index in set(operator.numbers(1)) & readers.keys():
+            readers[index] += 1
+    return list(readers.values())
+
+
+def _unsteady(subgraphs: list[Table], codes: list[int]) -> set[str]:
+    """Return what assigns to resources or draws numbers on every call: what CALL_ONCE runs is done once, before."""
+    named = {_UNSTEADY[code]: code for code in codes if code in _UNSTEADY}
+    if not named:
+        return set()
+    operators = [[(codes[entry.number(0, "uint32")], entry) for entry in graph.tables(3)] for graph in subgraphs]
+    once = {
+        options.number(0)
+        for entries in operators
+        for code, entry in entries
+        if code == _CALL_ONCE and (options := entry.table(4)) is not None
+    }
+    called = {code for index, entries in enumerate(operators) if index not in once for code, _ in entries}
+    return {name for name, code in named.items() if code in called}
 
 
 def _checked_index(index: int) -> int:
