@@ -57,11 +57,11 @@ class Network:
     def add(self, operator: str, *inputs: str | NDArray[Any], outputs: int = 1, **attributes: Any) -> str:
         """Add an operator; arrays among its inputs are stored. Returns its first output."""
         names = [value if isinstance(value, str) else self.store(value) for value in inputs]
-        made = [
+        names_out = [
             f"{operator.lower()}{len(self.nodes)}{'' if number == 0 else f'_{number}'}" for number in range(outputs)
         ]
-        self.nodes.append(helper.make_node(operator, names, made, made[0], **attributes))
-        return made[0]
+        self.nodes.append(helper.make_node(operator, names, names_out, names_out[0], **attributes))
+        return names_out[0]
 
     def store(self, values: NDArray[Any]) -> str:
         """Store an array; returns its name."""

@@ -106,6 +106,32 @@ class Table:
             number = float(value) if kind == "float32" else int(value)
             encode.Write(flags.packer_type, self._buffer.data, self._raw.Pos + self._offset(field), number)
 
+    def put_bytes(self, field: int, values: bytes) -> None:
+        """Change a vector of bytes in place; raises FlatBufferError if the file's has another length."""
+        start, length = self._vector(field)
+        if length != len(values):
+            raise FlatBufferError(f"field {field} holds {length} bytes, not {len(values)}")
+        self._writable()[start : start + length] = values
+
+    def leave_out(self, field: int) -> None:
+        """Take a field out. Tables share lists of fields, so this one gets its own, at the file's end."""
+        if not self.has(field):
+            return
+        data = self._writable()
+        with self._buffer.checked():
+            listed = self._raw.Pos - int(self._raw.Get(number_types.Int32Flags, self._raw.Pos))
+            (size,) = struct.unpack_from("<H", data, listed)
+            fields = bytearray(data[listed : listed + size])
+            struct.pack_into("<H", fields, _OFFSET_BYTES + 2 * field, 0)
+            data += bytes(-len(data) % _OFFSET_BYTES)
+            struct.pack_into("<i", data, self._raw.Pos, self._raw.Pos - len(data))
+            data += fields
+
+    def _writable(self) -> bytearray:
+        if not isinstance(self._buffer.data, bytearray):
+            raise FlatBufferError("it was read to be looked at alone")
+        return self._buffer.data
+
     def table(self, field: int) -> Table | None:
         """Return the table in a field."""
         with self._buffer.checked():

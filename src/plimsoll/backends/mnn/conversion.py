@@ -205,7 +205,7 @@ class _Quantizer:
             "feature_quantize_method": feature,
             "weight_quantize_method": weight,
             "batch_size": 1,
-            "skip_quant_op_names": [operator.name for operator in Graph.read(self.network).heads()[0]],
+            "skip_quant_op_names": [operator.name for operator in Graph.read(self.network).in_float()],
         }
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         quantized = folder / "network.mnn"

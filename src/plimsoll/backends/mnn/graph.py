@@ -23,12 +23,14 @@ PRODUCTS = (39, 106)  # MatMul, BatchMatMul
 MOVING = (28, 46, 73, 90, 100, 107, 129)
 """Flatten, Permute, Reshape, Squeeze, Transpose, Unsqueeze, ConvertTensor: what changes the layout alone."""
 REDUCTION = 68
+UNARY = 101
 MEASURING = (66, 80, 82)
 """Rank, Shape, Size: what reads of a tensor how large it is alone."""
 
 _INT8, _FLOAT = 6, 1
 _ADD, _SUB = 0, 1
 _SAME = 2
+_TABLE = 2
 
 
 class MnnFile(Reader):
@@ -67,6 +69,18 @@ class Operator:
     def computes(self) -> bool:
         """Whether it is a convolution or a product of matrices."""
         return self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *DECONVOLUTIONS, *PRODUCTS)
+
+    @property
+    def function(self) -> int | None:
+        """Which function of each value alone it computes (`UnaryOpOperation` in MNN's schema); None for all else."""
+        main = self._main if self.kind == UNARY else None
+        return None if main is None else int(main.number(0))
+
+    @property
+    def has_table(self) -> bool:
+        """Whether it looks up what it makes of each stored integer; then MNN computes it in int8, come what may."""
+        main = self._main if self.kind == UNARY else None
+        return main is not None and main.has(_TABLE)
 
     @property
     def is_average(self) -> bool:
@@ -108,8 +122,17 @@ class Operator:
         return (
             self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING)
             or added
+            or self.has_table
             or (self.kind == POOLING and not self.is_padded)
         )
+
+    def set_table(self, values: bytes | None) -> None:
+        """Change what it looks up: 255 stored integers, for −127 to 127; None: have it computed in float."""
+        main = self._main
+        if main is not None and values is not None:
+            main.put_bytes(_TABLE, values)
+        elif main is not None:
+            main.leave_out(_TABLE)
 
     def drop_relu(self) -> None:
         """Take a fused Relu out of a sum or the like."""
@@ -218,6 +241,11 @@ class Graph:
         return heads, after.union(
             *(operator.outputs for operator in heads), *(self._before(operator.inputs[0]) for operator in heads)
         )
+
+    def in_float(self) -> list[Operator]:
+        """Return the operators that are to stay in float."""
+        heads, tail = self.heads()
+        return [operator for operator in self.operators if operator in heads or not tail.isdisjoint(operator.outputs)]
 
     def _before(self, tensor: int) -> set[int]:
         before: set[int] = set()

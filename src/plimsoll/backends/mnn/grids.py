@@ -9,15 +9,44 @@ Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
 - Values after a Relu get half of the steps, since zero is stored as 0: here their grid begins at zero, where the
   kernels around it take an offset. A sum with a fused Relu does not: it cuts off at the stored 0, so its Relu is
   dropped (the grid's end does the same). A max pooling that reaches over the border does not either.
+- Functions of single values are looked up in a table that holds for the tool's grids alone, also where what they read
+  or make is in float: here it is computed for the grids that are chosen, or taken out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from plimsoll.backends.mnn.graph import MOVING, POOLING, Graph, Operator
 
 Range = tuple[float, float]
+Grid = tuple[float, int]
+"""Scale and zero point."""
+Values = NDArray[np.float64]
+
+
+def _sigmoid(values: Values) -> Values:
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * values)))
+
+
+def _gelu(values: Values) -> Values:
+    return np.array([0.5 * value * (1 + math.erf(value / math.sqrt(2))) for value in values])
+
+
+_FUNCTIONS: dict[int, Callable[[Values], Values]] = {
+    25: lambda values: np.array([math.erf(value) for value in values]),
+    29: _sigmoid,
+    30: np.tanh,
+    31: lambda values: values * np.clip(values + 3, 0, 6) / 6,
+    32: _gelu,
+    33: _gelu,
+    34: lambda values: values * _sigmoid(values),
+}
+"""Functions that 8 bits can hold, by MNN's numbers. Exponentials, logarithms, roots and quotients stay in float."""
 
 _INPUT = 34
 _STEPS = 127
@@ -42,6 +71,19 @@ def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
         operator.set_grids(grids.get(operator.inputs[0]), grids.get(operator.outputs[0]))
         if operator.has_relu and grids.get(operator.outputs[0], (0.0, 0))[1] != 0:
             operator.drop_relu()
+        if operator.has_table:
+            operator.set_table(_table(operator, grids.get(operator.inputs[0]), grids.get(operator.outputs[0])))
+
+
+def _table(operator: Operator, before: Grid | None, after: Grid | None) -> bytes | None:
+    """Return what a function of single values makes of each stored integer; None where it is better computed in
+    float."""
+    function = _FUNCTIONS.get(operator.function or 0)
+    if function is None or before is None or after is None:
+        return None
+    values = (np.arange(-_STEPS, _STEPS + 1) - before[1]) * before[0]
+    stored = np.rint(function(np.asarray(values, np.float64)) / after[0]) + after[1]
+    return bytes(np.clip(stored, -_STEPS, _STEPS).astype(np.int8).tobytes())
 
 
 def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
