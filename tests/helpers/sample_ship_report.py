@@ -69,7 +69,7 @@ def check(name: str, measured: float, limit: float, unit: str = "", detail: str 
         "name": name,
         "measured": measured,
         "limit": limit,
-        "bound": "at_most",
+        "direction": "at_most",
         "unit": unit,
         "detail": detail,
         "passed": measured <= limit,

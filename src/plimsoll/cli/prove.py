@@ -143,14 +143,17 @@ def _checks(checks: tuple[Check, ...]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("")
     table.add_column("budget", no_wrap=True)
+    table.add_column("measured", justify="right", no_wrap=True)
     table.add_column("95 % bound", justify="right", no_wrap=True)
     table.add_column("limit", justify="right", no_wrap=True)
     table.add_column("", style="dim")
     for check in checks:
         unit = f" {check.unit}" if check.unit else ""
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
-        limit = f"{'≤' if check.bound == 'at_most' else '≥'} {check.limit:g}{unit}"
-        table.add_row(mark, check.name, f"{check.measured:.3g}{unit}", limit, Text(printable(check.detail, 300)))
+        limit = f"{'≤' if check.direction == 'at_most' else '≥'} {check.limit:g}{unit}"
+        bound = "" if check.bound is None else f"{check.bound:.3g}{unit}"
+        measured = f"{check.measured:.3g}{unit}"
+        table.add_row(mark, check.name, measured, bound, limit, Text(printable(check.detail, 300)))
     return table
 
 

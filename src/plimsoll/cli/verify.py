@@ -101,4 +101,4 @@ def _machine(report: Report) -> list[Text]:
 
 def _figures(check: Check) -> tuple[str, str]:
     unit = f" {check.unit}" if check.unit else ""
-    return f"{check.measured:.3g}{unit}", f"{'≤' if check.bound == 'at_most' else '≥'} {check.limit:g}{unit}"
+    return f"{check.measured:.3g}{unit}", f"{'≤' if check.direction == 'at_most' else '≥'} {check.limit:g}{unit}"

@@ -1,4 +1,4 @@
-"""`Budget`: what the answers may lose, always on the confidence bound; `Check`: a measured figure against its limit."""
+"""`Budget`: what answers may lose, always on the confidence bound; `Check`: a figure and its bound against a limit."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ def parse_nonfinite(value: Any) -> Any:
 Figure = Annotated[float, WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": list(_NONFINITE)}]})]
 
 
+_BOUNDED = ("flips", "mean score deviation", "change of ", "signal to noise")
+"""How the checks begin whose only figure, in reports of schema 1 and 2, was the bound and not what was measured."""
+
+
 class Check(BaseModel):
-    """A measured figure against its limit.
+    """What was measured, the 95 % bound that it leaves possible, and the limit that the bound has to keep.
 
     `passed` follows from the figures and can't be set: NaN never passes, nor does any figure against a limit that is
     not finite.
@@ -35,8 +39,12 @@ class Check(BaseModel):
 
     name: str
     measured: Figure
+    """What was measured in the sample."""
+    bound: Figure | None = None
+    """The one-sided 95 % bound for all other pictures, which is held against the limit. None where the figure itself
+    is: a count, or a difference of stored tensors."""
     limit: Figure
-    bound: Literal["at_most", "at_least"] = "at_most"
+    direction: Literal["at_most", "at_least"] = "at_most"
     """Whether the limit is an upper or a lower one; the limit itself passes."""
     unit: str = ""
     detail: str = ""
@@ -46,23 +54,38 @@ class Check(BaseModel):
     @classmethod
     def _verify_passed(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Accept the `passed` of a stored report only if it follows from the figures."""
+        if isinstance(data, dict) and isinstance(data.get("bound"), str) and data["bound"].startswith("at_"):
+            data = _of_schema_2(data)
         if not isinstance(data, dict) or "passed" not in data:
             return handler(data)
         check = handler({key: value for key, value in data.items() if key != "passed"})
         if data["passed"] is not check.passed:
             raise ValueError(
-                f"passed: it says {data['passed']}, but measured {check.measured} and limit {check.limit} say"
-                f" {check.passed}"
+                f"passed: it says {data['passed']}, but measured {check.measured}, bound {check.bound} and limit"
+                f" {check.limit} say {check.passed}"
             )
         return check
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property
     def passed(self) -> bool:
-        """Whether the measured figure keeps the limit."""
-        if not math.isfinite(self.measured) or not math.isfinite(self.limit):
+        """Whether the judged figure keeps the limit."""
+        if not math.isfinite(self.judged) or not math.isfinite(self.limit):
             return False
-        return self.measured <= self.limit if self.bound == "at_most" else self.measured >= self.limit
+        return self.judged <= self.limit if self.direction == "at_most" else self.judged >= self.limit
+
+    @property
+    def judged(self) -> float:
+        """What is held against the limit: the bound, or the measured figure where there is none."""
+        return self.measured if self.bound is None else self.bound
+
+
+def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
+    """Read a check of a report of schema 1 or 2: `bound` was the direction, `measured` what was judged."""
+    check = {**data, "direction": data["bound"], "bound": None}
+    if str(data.get("name", "")).startswith(_BOUNDED):
+        check |= {"bound": data.get("measured"), "measured": "NaN"}
+    return check
 
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
@@ -211,11 +234,13 @@ class Budget:
 def _check(limit: Limit, figure: BoundedFigure) -> Check:
     kind = limit_kind(limit.metric)
     percent = str(limit).endswith("%")
+    factor = 100 if percent else 1
     return Check(
         name=figure.name,
-        measured=figure.bound * (100 if percent else 1),
-        limit=limit.value * (100 if percent else 1),
-        bound="at_least" if kind in ("change", "decibel") else "at_most",
+        measured=figure.value * factor,
+        bound=figure.bound * factor,
+        limit=limit.value * factor,
+        direction="at_least" if kind in ("change", "decibel") else "at_most",
         unit="%" if percent else "dB" if kind == "decibel" else "",
         detail=figure.detail,
     )

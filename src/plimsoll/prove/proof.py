@@ -146,7 +146,7 @@ class Proof:
         """Return what failed and why, as message and hint of an error."""
         failed = [check for check in self.checks if not check.passed]
         figures = "; ".join(
-            f"{check.name} {check.measured:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})" for check in failed
+            f"{check.name} {check.judged:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})" for check in failed
         )
         causes = [
             reason

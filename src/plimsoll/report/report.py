@@ -69,8 +69,9 @@ class Report(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
-    schema_version: Literal[1, 2] = 2
-    """1 named some measurements and details in other words; its checks read the same."""
+    schema_version: Literal[1, 2, 3] = 3
+    """1 named some measurements and details in other words. The checks of 1 and 2 had one figure: the bound, where one
+    was judged."""
     kind: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
     """The verb that measured: `verify`, `prove`, `benchmark` …"""
     subject: str

@@ -263,8 +263,8 @@ def _share_used(check: Check) -> float:
     """Return a figure as a share of its limit; infinite where it is none."""
     # A limit below zero is a loss that is allowed; the least signal to noise is above zero, and what is measured below
     # it.
-    least = check.bound == "at_least" and check.limit > 0
-    more, less = (check.limit, check.measured) if least else (check.measured, check.limit)
+    least = check.direction == "at_least" and check.limit > 0
+    more, less = (check.limit, check.judged) if least else (check.judged, check.limit)
     if check.passed and not less:
         return 0.0
     return more / less if math.isfinite(more) and less else math.inf

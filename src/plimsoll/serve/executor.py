@@ -229,7 +229,7 @@ def _verify(opened: ResolvedModel) -> None:
     report = verify(opened.bundle)
     if not report.passed:
         failed = [
-            f"{check.name} {check.measured:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed
+            f"{check.name} {check.judged:.3g} (limit {check.limit:g})" for check in report.checks if not check.passed
         ]
         raise CheckError(
             f"the bundle's golden vectors do not pass on this machine: {'; '.join(failed)}",

@@ -97,9 +97,9 @@ def test_the_bound_is_judged_and_not_the_figure() -> None:
 def test_checks_are_reported_in_their_own_units() -> None:
     flips, *_ = Budget.parse("flips=3%").verdict(EVIDENCE)
     assert (flips.name, flips.unit) == ("flips at 0.2", "%")
-    assert (flips.measured, flips.limit) == pytest.approx((2.37, 3.0))
+    assert (flips.measured, flips.bound, flips.limit) == pytest.approx((0.0, 2.37, 3.0))
     (auc,) = Budget.parse("auc=-0.01").verdict(EVIDENCE)
-    assert (auc.bound, auc.unit, auc.limit) == ("at_least", "", -0.01)
+    assert (auc.direction, auc.unit, auc.limit) == ("at_least", "", -0.01)
 
 
 def test_what_was_not_measured_is_not_proven() -> None:

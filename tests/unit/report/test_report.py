@@ -31,7 +31,7 @@ def strict(text: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("measured", "limit", "bound", "passed"),
+    ("judged", "limit", "direction", "passed"),
     [
         (0.5, 1.0, "at_most", True),
         (1.0, 1.0, "at_most", True),
@@ -49,15 +49,17 @@ def strict(text: str) -> Any:
         (0.0, 0.0, "at_most", True),
     ],
 )
-def test_passed_follows_from_the_figures(measured: float, limit: float, bound: Any, passed: bool) -> None:
-    assert Check(name="deviation", measured=measured, limit=limit, bound=bound).passed is passed
+def test_passed_follows_from_the_figures(judged: float, limit: float, direction: Any, passed: bool) -> None:
+    assert Check(name="deviation", measured=judged, limit=limit, direction=direction).passed is passed
+    bounded = Check(name="deviation", measured=limit, bound=judged, limit=limit, direction=direction)
+    assert bounded.passed is passed, "the bound is judged, not the sample"
 
 
 def test_passed_can_not_be_claimed() -> None:
     honest = {"name": "deviation", "measured": 2.0, "limit": 1.0, "passed": False}
     assert not Check.model_validate(honest).passed
     for claim in (True, 1, "yes", None):
-        with pytest.raises(ValidationError, match=r"measured 2\.0 and limit 1\.0 say False"):
+        with pytest.raises(ValidationError, match=r"measured 2\.0, bound None and limit 1\.0 say False"):
             Check.model_validate({**honest, "passed": claim})
 
 
@@ -84,8 +86,9 @@ def test_json_is_legal_and_comes_back(tmp_path: Path) -> None:
     assert data["checks"][0] == {
         "name": "a",
         "measured": "NaN",
+        "bound": None,
         "limit": 1.0,
-        "bound": "at_most",
+        "direction": "at_most",
         "unit": "levels",
         "detail": "where",
         "passed": False,
@@ -136,13 +139,13 @@ def test_frozen() -> None:
         ("{}", "kind: missing"),
         ("[" * 100_000, "not a report"),
         ('{"kind": "verify", "subject": "x", "more": 1}', "more: unknown key"),
-        ('{"schema_version": 3, "kind": "verify", "subject": "x"}', "schema_version"),
+        ('{"schema_version": 4, "kind": "verify", "subject": "x"}', "schema_version"),
         (
             (
                 '{"kind": "verify", "subject": "x", "checks": [{"name": "a", "measured": "NaN", "limit": 1, "passed":'
                 " true}]}"
             ),
-            "nan and limit 1.0 say False",
+            "bound None and limit 1.0 say False",
         ),
     ],
 )
@@ -174,3 +177,19 @@ def test_the_checks_of_a_report_of_version_1_are_read(tmp_path: Path) -> None:
     report = Report.read(path)
     assert report.passed
     assert report.schema_version == 1
+
+
+def test_the_checks_of_a_report_of_version_2_are_read(tmp_path: Path) -> None:
+    """Their only figure was the bound, where one was judged; it never appears as what was measured."""
+    flips = {"name": "flips at 0.5", "measured": 2.4, "limit": 4.0, "bound": "at_most", "passed": True}
+    change = {"name": "change of top1", "measured": -2.0, "limit": -1.0, "bound": "at_least", "passed": False}
+    network = {"name": "network", "measured": 0.5, "limit": 1.0, "bound": "at_most", "passed": True}
+    path = tmp_path / "report.json"
+    path.write_text(
+        json.dumps({"schema_version": 2, "kind": "ship", "subject": "x", "checks": [flips, change, network]})
+    )
+    read = Report.read(path).checks
+    assert [check.judged for check in read] == [2.4, -2.0, 0.5]
+    assert [check.bound for check in read] == [2.4, -2.0, None]
+    assert [check.passed for check in read] == [True, False, True]
+    assert [math.isnan(check.measured) for check in read] == [True, True, False]

@@ -53,8 +53,8 @@ def test_the_violation_is_that_of_the_worst_check_and_the_use_of_all() -> None:
     checks = (
         Check(name="deviation", measured=0.02, limit=0.01),
         Check(name="flips", measured=1.0, limit=4.0),
-        Check(name="change of top1", measured=-0.5, limit=-1.0, bound="at_least"),
-        Check(name="snr", measured=40.0, limit=20.0, bound="at_least"),
+        Check(name="change of top1", measured=-0.5, limit=-1.0, direction="at_least"),
+        Check(name="snr", measured=40.0, limit=20.0, direction="at_least"),
     )
     trial = Trial(candidate=INT8, status="ok", passed=False, validation=Evaluation(checks=checks))
     assert trial.violation == 2.0

@@ -137,7 +137,7 @@ def outcome(trial: Trial) -> tuple[str, str]:
     if trial.passed:
         return "passed", trial.reason
     missed = [
-        f"{check.name} {figures.with_unit(check.measured, check.unit)}, limit"
+        f"{check.name} {figures.with_unit(check.judged, check.unit)}, limit"
         f" {figures.with_unit(check.limit, check.unit)}"
         for check in trial.validation.checks
         if not check.passed
@@ -154,9 +154,9 @@ def nearest_check(checks: tuple[Check, ...]) -> Check | None:
     usable = [
         check
         for check in checks
-        if check.bound == "at_most" and 0 < check.limit < math.inf and math.isfinite(check.measured)
+        if check.direction == "at_most" and 0 < check.limit < math.inf and math.isfinite(check.judged)
     ]
-    return max(usable, key=lambda check: check.measured / check.limit, default=None)
+    return max(usable, key=lambda check: check.judged / check.limit, default=None)
 
 
 def gauge(check: Check | None) -> Markup:
@@ -165,8 +165,8 @@ def gauge(check: Check | None) -> Markup:
     if check is None:
         description = "No check was measured that would say how much of the budget is used."
         return svg.chart("gauge", "The Plimsoll mark", description, _FRAME, *mark)
-    surface = max(24.0, _KEEL_Y - check.measured / check.limit * (_KEEL_Y - _LINE_Y))
-    limit, measured = (figures.with_unit(value, check.unit) for value in (check.limit, check.measured))
+    surface = max(24.0, _KEEL_Y - check.judged / check.limit * (_KEEL_Y - _LINE_Y))
+    limit, measured = (figures.with_unit(value, check.unit) for value in (check.limit, check.judged))
     # Above its line, or below it where the water's surface would run through the text.
     limit_baseline = _LINE_Y + 24 if 4 < _LINE_Y - surface < 32 else _LINE_Y - 12
     return svg.chart(

@@ -166,7 +166,7 @@ def test_the_gauge_shows_the_check_nearest_its_limit() -> None:
     checks = (
         Check(name="a quarter", measured=1, limit=4),
         Check(name="three quarters", measured=3, limit=4),
-        Check(name="a lower limit", measured=99, limit=1, bound="at_least"),
+        Check(name="a lower limit", measured=99, limit=1, direction="at_least"),
         Check(name="unmeasured", measured=NAN, limit=1),
         Check(name="no room at all", measured=1, limit=0),
     )

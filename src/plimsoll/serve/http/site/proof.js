@@ -49,7 +49,7 @@ function link(model) {
 
 function table(checks) {
   const rows = checks.map((one) => {
-    const limit = `${one.bound === "at_least" ? "≥" : "≤"} ${figure(one.limit)}`;
+    const limit = `${one.direction === "at_least" ? "≥" : "≤"} ${figure(one.limit)}`;
     const cells = [figure(one.measured, one.unit), limit].map((text) => element("td", { className: "number", textContent: text }));
     const name = element("th", { scope: "row", textContent: one.name });
     if (one.detail) name.append(element("small", { textContent: one.detail }));
