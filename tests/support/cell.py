@@ -7,6 +7,7 @@ nothing of Plimsoll's takes part but the input steps.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,7 @@ Answers = dict[str, NDArray[Any]]
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Do what the payload's `action` says: `reference` writes the reference's answers, `cell` judges a target."""
-    action: str = payload.pop("action")
-    return {"reference": reference, "cell": cell}[action](**payload)
+    return reference(**payload) if payload.pop("action") == "reference" else cell(**payload)
 
 
 def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> d
         dict(zip(outputs, session.run(outputs, {name: tensor[None]}), strict=True))
         for tensor in tensors(contract, photos)
     ]
-    np.savez(answers, **stacked(rows))
+    np.savez(answers, **stacked(rows))  # type: ignore[arg-type]  # its first parameter is a flag
     return {"outputs": {output: list(row.shape) for output, row in rows[0].items()}}
 
 
@@ -89,13 +89,31 @@ def decibels(spec: Spec, reference: Answers, answers: Answers) -> dict[str, floa
         answers = dict(zip(reference, answers.values(), strict=True))
     if any(values.shape != answers[name].shape for name, values in reference.items()):
         return {name: float("-inf") for name, values in reference.items() if values.shape != answers[name].shape}
-    task, result = decoder(spec), {}
-    others = task.columns(batch(answers))
-    for name, values in task.columns(batch(reference)).items():
+    task = decoder(spec)
+    signals, others = task.columns(batch(reference)), task.columns(batch(answers))
+    loudest: dict[str, float] = {}
+    for name, values in signals.items():
+        loudest[siblings(name)] = max(loudest.get(siblings(name), 0.0), root_mean_square(values))
+    result = {}
+    for name, values in signals.items():
         running = RunningDeviation()
         running.add(values, others[name])
-        result[name] = running.deviation.snr_db
+        deviation, own = running.deviation, root_mean_square(values)
+        gain = 20 * math.log10(loudest[siblings(name)] / own) if own and deviation.finite else 0.0
+        result[name] = deviation.snr_db + gain
     return result
+
+
+def siblings(column: str) -> str:
+    """Return the name that columns share whose noise is judged against the loudest of them: the scores of a head, since
+    the scores of a label that no photograph shows are all but zero."""
+    output, _, quantity = column.partition(", ")
+    return f"{output}, score" if quantity.startswith("score of") else column
+
+
+def root_mean_square(values: NDArray[Any]) -> float:
+    """Return the root mean square."""
+    return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
 
 
 def batch(answers: Answers) -> Answers:

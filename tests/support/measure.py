@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -35,6 +35,7 @@ FLOORS = {"float32": 60.0, "float16": 30.0, "bfloat16": 20.0}
 """Decibels below which an answer is wrong; other precisions are of whole numbers."""
 WHOLE_NUMBERS = 10.0
 JUDGES, CALIBRATION = 16, 32
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -159,12 +160,14 @@ def main() -> None:
     for option in ("networks", "targets", "again"):
         parser.add_argument(f"--{option}", default="")
     arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("plimsoll").setLevel(logging.WARNING)
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     for name, network, left in list(pending(arguments)):
         try:
             measurement = Measurement(name, network, arguments.results.parent / "networks" / name)
         except PlimsollError as error:
-            print(f"{name}: {error.message}", file=sys.stderr)
+            log.warning("%s: %s", name, error.message)
             continue
         for target in left:
             started = time.perf_counter()
@@ -172,9 +175,7 @@ def main() -> None:
             with arguments.results.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(asdict(cell), ensure_ascii=False) + "\n")
             figure = f"{cell.worst:.1f} dB" if cell.decibels else cell.reason[:200]
-            print(
-                f"{name:20} {target:24} {cell.outcome:8} {figure}  [{time.perf_counter() - started:.0f} s]", flush=True
-            )
+            log.info("%-20s %-24s %-8s %s  [%.0f s]", name, target, cell.outcome, figure, time.perf_counter() - started)
 
 
 if __name__ == "__main__":
