@@ -16,13 +16,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
 from helpers.toolchain_required import program, require
-from plimsoll import backends, zoo
+from plimsoll import backends, quantize, zoo
 from plimsoll.backends.base import CalibrationData, ThreadPlan
 from plimsoll.backends.litert import tflite_file
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, RunError, TargetError
+from plimsoll.metrics.tensors import deviation
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.spec import Classify, Tensors
@@ -224,6 +225,41 @@ def test_whatever_ends_a_network_it_gives_what_onnx_gives(tmp_path: Path, end: s
         reference = runner.infer(batch)["out:0"]
     with Runner.open(LITERT.build(model, target("float32"), tmp_path), target("float32")) as runner:
         np.testing.assert_allclose(runner.infer(batch)["out:0"], reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("follows", "attributes"), [(["Relu", "Mul"], {}), (["HardSigmoid"], {"alpha": 1 / 6}), (["Sigmoid", "Mul"], {})]
+)
+def test_a_range_holds_for_the_tensor_that_has_these_values(
+    tmp_path: Path, follows: list[str], attributes: dict[str, float]
+) -> None:
+    """The converter fuses what follows a convolution, and the result got the range of the value before."""
+    require("onnx2tf")
+    random = np.random.default_rng(8)
+    stored = [
+        numpy_helper.from_array((random.normal(size=(4, 3, 3, 3)) * 2).astype(np.float32), "w"),
+        numpy_helper.from_array(random.normal(size=(5, 4, 3, 3)).astype(np.float32), "v"),
+        numpy_helper.from_array(np.float32(0.02), "small"),
+    ]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["0"], pads=[1, 1, 1, 1])]
+    for index, operator in enumerate(follows):
+        more = ["small"] if operator == "Mul" else []
+        nodes.append(helper.make_node(operator, [str(index), *more], [str(index + 1)], **attributes))
+    nodes.append(helper.make_node("Conv", [str(len(follows)), "v"], ["y"], pads=[1, 1, 1, 1]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", channels, 8, 8])
+        for name, channels in (("x", 3), ("y", 5))
+    ]
+    graph = helper.make_graph(nodes, "fused", ends[:1], ends[1:], stored)
+    model = Model(tmp_path / "net.onnx", "onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model.path)
+    batch = random.uniform(-1, 1, (8, 3, 8, 8)).astype(np.float32)
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["y"]
+    calibrated = quantize.observe(model, iter([batch])).calibration("minmax")
+    built = LITERT.build(model, target("int8"), tmp_path, CalibrationData("minmax", batch, calibrated.ranges))
+    with Runner.open(built, target("int8")) as runner:
+        assert deviation(reference, runner.infer(batch)["y"]).snr_db > 30
 
 
 def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class LiteRt(Backend):
     name = "litert"
     title = "LiteRT"
     module = "ai_edge_litert"
-    install = conversion.INSTALL
+    install = tflite_file.INSTALL
     extra = "litert"
     symbol = "diamond"
     options = LiteRtOptions
@@ -75,7 +75,7 @@ class LiteRt(Backend):
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> LiteRtSession:
         self.check(target)
         chosen = options or LiteRtOptions()
-        litert = require("ai_edge_litert.interpreter", conversion.INSTALL)
+        litert = require("ai_edge_litert.interpreter", tflite_file.INSTALL)
         try:
             file = tflite_file.read_file(model.path)
             content = model.path.read_bytes()

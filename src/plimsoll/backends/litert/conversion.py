@@ -8,12 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
-from plimsoll.backends.litert import recurrent, tflite_file
-from plimsoll.backends.litert.tflite_file import TfliteFile
+from plimsoll.backends.litert import ranges, recurrent, tflite_file
+from plimsoll.backends.litert.tflite_file import INSTALL, TfliteFile
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 TOOLCHAIN = "onnx2tf"
 CALIBRATED = ("int8", "int16x8")
-INSTALL = "pip install 'plimsoll-line[litert]'"
 
 Io = Literal["float32", "integer"]
 """The type of an int8 or int16x8 file's own inputs and outputs."""
@@ -54,10 +52,15 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         raise calibration_missing(model, target)
     path = folder / f"{model.path.stem}.{target.precision}{'.integer' if io == 'integer' else ''}.tflite"
     with TemporaryDirectory(dir=folder, prefix=".building-") as work:
-        converted, tensors = (model.path, _own_names(file)) if file is not None else _convert(model, Path(work))
+        source = None if file is not None else _fixed(model, Path(work))
+        converted = model.path if source is None else _convert(model, source, Path(work))
         if target.precision != "float32":
-            request = _request(target.precision, tensors, calibration, io)
-            converted = _quantize(converted, request, calibration, Path(work))
+            bounds = _ranges(source, _read(converted), target.precision, calibration)
+            request = {"precision": target.precision, "io": io, "ranges": bounds}
+            quantized = Path(work) / "quantized"
+            quantized.mkdir()
+            toolchains.run(TOOLCHAIN, "tflite_quantize", request, quantized, inputs={"model": converted})
+            converted = quantized / "network.tflite"
         shutil.move(converted, path)
     return Model(path, "tflite", model.spec, parent=model)
 
@@ -69,16 +72,31 @@ def _read(path: Path) -> TfliteFile:
         raise BuildError(error.message, error.hint) from error
 
 
-def _own_names(file: TfliteFile) -> Mapping[str, str]:
-    return {tensor.name: tensor.name for tensor in file.tensors}
+def _ranges(
+    source: Model | None, file: TfliteFile, precision: str, calibration: CalibrationData | None
+) -> dict[str, ranges.Range]:
+    """Return the range of every tensor of a float32 file: as Plimsoll's calibrator has it where it knows the value, as
+    observed elsewhere; none where the precision needs none."""
+    if calibration is None or precision not in CALIBRATED:
+        return {}
+    tensors = calibration.tensors[: _GAPS * ranges.batch_of(file)] if calibration.ranges else calibration.tensors
+    observed = ranges.observe(file, tensors)
+    if source is None:
+        return observed | {name: bounds for name, bounds in calibration.ranges.items() if name in observed}
+    return observed | (ranges.transfer(source, file, tensors, calibration.ranges) if calibration.ranges else {})
 
 
-def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
-    """Return the network as a float32 TFLite file, and what its values are called there, by their names in ONNX."""
-    proto = _fixed(model, work)
+def _convert(model: Model, source: Model, work: Path) -> Path:
+    """Return the network as a float32 TFLite file; `source`: the same with its sizes fixed. Raises BuildError."""
+    from onnx import shape_inference
+
+    proto = graph.optimized(source, work / "optimized.onnx")
+    with translate(BuildError, f"{model.path}: its shapes can't be inferred"):
+        # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
+        proto = shape_inference.infer_shapes(proto)
     plain = work / "plain.onnx"
     graph.save(proto, plain)
-    answer = toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
+    toolchains.run(TOOLCHAIN, "tflite_from_onnx", {}, work, inputs={"model": plain})
     converted = work / "network.tflite"
     file = _read(converted)
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
@@ -88,13 +106,12 @@ def _convert(model: Model, work: Path) -> tuple[Path, Mapping[str, str]]:
         )
     _check_ends(model, proto, file)
     _check_answers(model, plain, converted)
-    return converted, {name: name for name in (tensor.name for tensor in file.inputs)} | answer["tensors"]
+    return converted
 
 
-def _fixed(model: Model, work: Path) -> ModelProto:
-    """Return the network with a batch of one and all sizes fixed, simplified; raises BuildError where a size stays
-    free."""
-    from onnx import external_data_helper, shape_inference
+def _fixed(model: Model, work: Path) -> Model:
+    """Return the network with a batch of one and all sizes fixed; raises BuildError where a size stays free."""
+    from onnx import external_data_helper
 
     with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
         proto = load.infer_shapes(model, batch=1)
@@ -108,12 +125,8 @@ def _fixed(model: Model, work: Path) -> ModelProto:
             )
     del proto.graph.value_info[:]
     recurrent.read_states_from_sequence(proto, str(model.path))
-    fixed = work / "fixed.onnx"
-    graph.save(proto, fixed)
-    proto = graph.optimized(Model(fixed, "onnx"), work / "optimized.onnx")
-    with translate(BuildError, f"{model.path}: its shapes can't be inferred"):
-        # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
-        return shape_inference.infer_shapes(proto)
+    graph.save(proto, work / "fixed.onnx")
+    return Model(work / "fixed.onnx", "onnx", model.spec)
 
 
 def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
@@ -158,26 +171,3 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
 _REPORT = (
     "This is a bug in onnx2tf; please report it with the model, if you may. Other runtimes take the network as it is."
 )
-
-
-def _request(precision: str, tensors: Mapping[str, str], calibration: CalibrationData | None, io: Io) -> dict[str, Any]:
-    """Return the request for the quantizing job. The ranges of Plimsoll's calibrator hold wherever it knows the value;
-    where ONNX values were fused, the last one's."""
-    ranges = calibration.ranges if calibration is not None and precision in CALIBRATED else {}
-    return {
-        "precision": precision,
-        "io": io,
-        "ranges": {tensors[name]: list(ranges[name]) for name in tensors if name in ranges},
-    }
-
-
-def _quantize(path: Path, request: dict[str, Any], calibration: CalibrationData | None, work: Path) -> Path:
-    """Return the quantized file."""
-    inputs = {"model": path}
-    if calibration is not None and request["precision"] in CALIBRATED:
-        inputs["tensors"] = work / "calibration.npy"
-        np.save(inputs["tensors"], calibration.tensors[:_GAPS] if request["ranges"] else calibration.tensors)
-    quantized = work / "quantized"
-    quantized.mkdir()
-    toolchains.run(TOOLCHAIN, "tflite_quantize", request, quantized, inputs=inputs)
-    return quantized / "network.tflite"

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll.backends.litert import tflite_file
-from plimsoll.backends.litert.conversion import INSTALL
-from plimsoll.backends.litert.tflite_file import TfliteFile, TfliteTensor
+from plimsoll.backends.litert.tflite_file import INSTALL, TfliteFile, TfliteTensor
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError

@@ -17,6 +17,9 @@ from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
 from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Table
 
+INSTALL = "pip install 'plimsoll-line[litert]'"
+"""The command that installs LiteRT."""
+
 IDENTIFIER = b"TFL3"
 MAX_BYTES = 2**31 - 1
 """FlatBuffers' own limit."""

@@ -7,7 +7,6 @@ names of its own, and the old names are put back.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +36,6 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         not_use_opname_auto_generate=True,
         verbosity="error",
     )
-    report = json.loads((work / "network_tensor_correspondence_report.json").read_text(encoding="utf-8"))
-    became = {
-        record["onnx_output_name"]: record["resolved_tflite_tensor_name"]
-        for record in report["records"]
-        if record["exists_in_final_model"]
-    }
     before = {new: old for old, new in names.items()}
     rename(
         work / "network_float32.tflite",
@@ -50,7 +43,7 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         [before[value.name] for value in model.graph.input],
         [before[value.name] for value in model.graph.output],
     )
-    return {"tensors": {before[name]: before.get(tensor, tensor) for name, tensor in became.items() if name in before}}
+    return {}
 
 
 def _hold_layouts(graph: onnx.GraphProto) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
-from ai_edge_quantizer import calibrator, qtyping, quantizer
-from ai_edge_quantizer.utils import qsv_utils
+from ai_edge_quantizer import qtyping, quantizer
 from tflite_names import rename, sign, write
 
 _OPS = qtyping.TFLOperationName
@@ -41,9 +40,7 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         plan.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8)
     else:
         _plan_integers(plan, _ACTIVATION_BITS[request["precision"]], given, request["io"] == "float32")
-        ranges = _calibrate(plan, source, np.load(inputs["tensors"]))
-        own = {name: _range(*bounds) for name, bounds in request["ranges"].items() if name in ranges}
-        ranges |= own
+        ranges = {name: _range(*bounds) for name, bounds in request["ranges"].items()}
         _bound_padding(source, ranges)
     work = quantizer.Quantizer(str(source), plan.get_quantization_recipe())
     done = work.quantize(ranges, enable_progress_report=False)
@@ -79,19 +76,6 @@ def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], flo
     # Scores would have steps of 1/256.
     for last in (_OPS.SOFTMAX, _OPS.LOGISTIC):
         plan.update_quantization_recipe(f"^({'|'.join(map(re.escape, outputs))});?$", last, algorithm_key=_SKIP)
-
-
-def _calibrate(plan: quantizer.Quantizer, source: Path, tensors: Any) -> Ranges:
-    """Return the range of every tensor over all items: those that Plimsoll's calibrators don't know (padded,
-    rearranged) need one too."""
-    signature, names = next(iter(Interpreter(str(source)).get_signature_list().items()))
-    mode = calibrator.CalibrationMode.CALIBRATION_PROFILER_BASED
-    observer = calibrator.Calibrator(
-        source.read_bytes(), num_threads=1, mode=mode, qsv_update_func=qsv_utils.min_max_update
-    )
-    observer.calibrate({signature: [{names["inputs"][0]: item[None]} for item in tensors]}, plan._recipe_manager)
-    ranges: Ranges = observer.get_model_qsvs()
-    return ranges
 
 
 def _bound_padding(path: Path, ranges: Ranges) -> None:
