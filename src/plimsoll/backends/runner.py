@@ -1,15 +1,16 @@
 """`Runner`: everything around a session that is the same for every runtime.
 
-It checks names, shapes and dtypes, splits batches for networks with a fixed batch size, times each call, and closes. A
-session only computes.
+It checks names, shapes and dtypes, feeds the further inputs that a Spec gives, splits batches for networks with a fixed
+batch size or without an axis for pictures, brings that axis of every output to the front, times each call, and closes.
+A session only computes.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -20,10 +21,13 @@ from numpy.typing import NDArray
 
 from plimsoll import backends
 from plimsoll.backends.base import Objective, Session, ThreadPlan
-from plimsoll.core.fit import check_fit, picture_input
+from plimsoll.core.extra_inputs import extra_input
+from plimsoll.core.fit import axis_error, batch_axes, check_fit, outputs_read, picture_input
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import Target
-from plimsoll.errors import InputError, RunError, SpecError
+from plimsoll.errors import InputError, ModelError, RunError, SpecError
+from plimsoll.spec import Spec
+from plimsoll.spec.inputs import Extra
 
 Array = NDArray[Any]
 
@@ -52,6 +56,12 @@ class Runner:
         self._turn = threading.Semaphore(1) if not session.concurrent else None
         self._lock = threading.Lock()
         self._closed = False
+        self._spec: Spec | None = None
+        self._extra: dict[str, Extra] = {}
+        self._axes: dict[str, int | None] | None = None
+        self._read: set[str] = set()
+        self._unproven = False
+        """Whether it is still to be seen that the outputs' first axes hold the pictures."""
         self.streams = streams if session.concurrent else 1
         """How many threads may usefully call at once."""
         self.picture_input = session.inputs[0].name if session.inputs else ""
@@ -86,58 +96,176 @@ class Runner:
         runner.stream_batch = backend.stream_batch(target)
         if model.spec is not None:
             try:
-                check_fit(model.spec, runner.inputs, runner.outputs, model.path.name)
+                runner._follow(model.spec, model.path.name)
             except SpecError:
                 runner.close()
                 raise
-            runner.picture_input = picture_input(model.spec, runner.inputs, model.path.name).name
         return runner
+
+    def _follow(self, spec: Spec, network: str) -> None:
+        """Take from the Spec which input gets the picture, what the others get, and which axes hold the pictures."""
+        inputs, outputs = self._session.inputs, self._session.outputs
+        check_fit(spec, inputs, outputs, network)
+        picture = picture_input(spec, inputs, network)
+        self.picture_input = picture.name
+        self._spec = spec
+        self._extra = {extra.tensor: extra for extra in spec.input.extra if extra.tensor in self._inputs}
+        self._extra.pop(picture.name, None)
+        self._axes = batch_axes(spec, picture, outputs, network)
+        self._read = outputs_read(spec, outputs)
+        given = spec.output.batch_axis
+        self._unproven = given is None or (isinstance(given, dict) and not self._axes.keys() <= given.keys())
+        if not self.batches and (self._fixed or 1) > 1:
+            without = next(name for name, axis in self._axes.items() if axis is None)
+            raise SpecError(
+                f"{network} and the Spec '{spec.name}': one call takes {self._fixed} pictures, and the output"
+                f" {without!r} has no axis for them, so nobody can say whose answer it is",
+                "Export the network for one picture a call, or correct `batch_axis` under [output] of the Spec.",
+            )
 
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
-        """What the network takes."""
-        return self._session.inputs
+        """What callers feed: the network's inputs, without those that the Spec gives."""
+        return tuple(tensor for tensor in self._session.inputs if tensor.name not in self._extra)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
-        """What the network gives."""
-        return self._session.outputs
+        """What `run` returns, with the axis of the pictures first."""
+        if self._axes is None:
+            return self._session.outputs
+        return tuple(self._batch_first_info(tensor, self._axes[tensor.name]) for tensor in self._session.outputs)
+
+    def _batch_first_info(self, tensor: TensorInfo, axis: int | None) -> TensorInfo:
+        if axis is None:
+            return replace(tensor, shape=(self._fixed, *tensor.shape))
+        if axis == 0 or not tensor.shape:
+            return tensor
+        shape = list(tensor.shape)
+        return replace(tensor, shape=(shape.pop(axis), *shape))
+
+    @property
+    def batches(self) -> bool:
+        """Whether one call of the network takes several pictures; False where an output has no axis for them."""
+        return self._axes is None or None not in self._axes.values()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the network alone takes and gives what `run` does: nothing is fed beside, and no axis is moved."""
+        return not self._extra and (self._axes is None or all(axis == 0 for axis in self._axes.values()))
+
+    @property
+    def _fixed(self) -> int | None:
+        """How many pictures one call has to hold; None where that is free."""
+        return next((tensor.shape[0] for tensor in self.inputs if tensor.shape and tensor.shape[0] is not None), None)
 
     def infer(self, batch: Array) -> Tensors:
         """Run pictures `[N, …]` through the input that takes them; see `run`."""
         return self.run({self.picture_input: batch})
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
-        """Run tensors by name, all with the same batch size N along their first axis, N ≥ 1; returns all outputs.
+        """Run tensors by name, all with the same batch size N along their first axis, N ≥ 1; returns all outputs
+        `[N, …]`, whichever axis the network has for its pictures. Without a Spec they stay as the network gives them.
 
         A network with a fixed batch size gets its batches one after another, the last one filled up with repeats whose
-        outputs are cut off again. Raises InputError for wrong names, shapes or dtypes and RunError for what the runtime
-        refuses.
+        outputs are cut off again; one without an axis for pictures gets them one by one. Inputs that the Spec gives may
+        be left out. Raises InputError for wrong names, shapes or dtypes, ModelError for an output that doesn't hold N
+        pictures, and RunError for what the runtime refuses.
         """
         if self._closed:
             raise RunError(f"{self._name}: the runner is closed")
         count = self._check(feeds)
-        fixed = next((tensor.shape[0] for tensor in self.inputs if tensor.shape and tensor.shape[0] is not None), None)
-        if fixed is None or fixed == count:
+        if self._unproven and count > 1 and self._fixed is None:
+            self._prove(feeds)
+        size = self._fixed if self.batches else 1
+        if size is None or size == count:
             return self._call(feeds, count)
-        parts = [(self._call(part, size), size) for part, size in _batches(feeds, count, fixed)]
-        return {name: np.concatenate([part[name][:size] for part, size in parts]) for name in self._output_names}
+        parts = [(self._call(part, size), true) for part, true in _batches(feeds, count, size)]
+        if self._axes is None:
+            for part, _ in parts:
+                self._require_batch(part, size)
+        return {name: self._joined(name, [part[name][:true] for part, true in parts]) for name in self._output_names}
+
+    def _prove(self, feeds: Mapping[str, Array]) -> None:
+        """Run one picture alone: an axis that has the number of pictures by chance would give one the answer of
+        another."""
+        self._batch_first(self._session_run({name: value[:1] for name, value in feeds.items()}), 1)
+        self._unproven = False
+
+    def _joined(self, name: str, parts: Sequence[Array]) -> Array:
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise ModelError(
+                f"{self._name}: the output '{name}' has another shape for each picture, so a batch can't hold them:"
+                f" {', '.join(str(list(part.shape[1:])) for part in parts[:3])} …",
+                "Give it one picture at a time.",
+            )
+        return np.concatenate(parts)
+
+    def _batch_first(self, outputs: Tensors, count: int) -> Tensors:
+        """Bring the axis of the pictures to the front; raises ModelError where it holds another number than `count`."""
+        if self._axes is None:
+            return outputs
+        ordered = {}
+        for name, value in outputs.items():
+            axis = self._axes[name]
+            fits = axis is None or (value.ndim > axis and value.shape[axis] == count)
+            if not fits and name not in self._read and count == 1:
+                axis = self._axes[name] = None  # Nobody reads it: from now on one picture a call is enough.
+            elif not fits:
+                raise self._misfit(name, value, count, axis or 0)
+            if axis is None:
+                ordered[name] = np.asarray(value)[np.newaxis]
+            else:
+                ordered[name] = value if axis == 0 else np.ascontiguousarray(np.moveaxis(value, axis, 0))
+        return ordered
+
+    def _require_batch(self, outputs: Tensors, count: int) -> None:
+        for name, value in outputs.items():
+            if not value.ndim or len(value) != count:
+                raise self._misfit(name, value, count, 0)
+
+    def _misfit(self, name: str, value: Array, count: int, axis: int) -> ModelError:
+        tensor = TensorInfo(name, value.shape, str(value.dtype))
+        if self._spec is not None and self._spec.output.batch_axis is not None:
+            return ModelError(
+                f"{self._name}: the output '{name}' is {tensor.dtype} {list(value.shape)}; its axis {axis} should hold"
+                f" {count} picture{'s' if count > 1 else ''}",
+                "Correct `batch_axis` under [output] of the Spec.",
+            )
+        error = axis_error(self._name, tensor, (count,), len(self._output_names) > 1)
+        return ModelError(error.message, error.hint)
+
+    def _session_run(self, feeds: Mapping[str, Array]) -> Tensors:
+        if self._extra:
+            picture = feeds[self.picture_input]
+            channels_last = self._spec is None or self._spec.input.tensor_spec.layout == "NHWC"
+            given = {
+                name: picture
+                if extra.source == "picture"
+                else extra_input(extra, self._inputs[name], picture.shape, channels_last=channels_last)
+                for name, extra in self._extra.items()
+            }
+            feeds = {**feeds, **given}
+        return self._session.run(feeds)
 
     def _call(self, feeds: Mapping[str, Array], count: int) -> Tensors:
         with self._turn or _nothing:
             started = time.perf_counter()
-            outputs = self._session.run(feeds)
+            outputs = self._session_run(feeds)
             took = time.perf_counter() - started
         with self._lock:
             self.timing.calls += 1
             self.timing.items += count
             self.timing.seconds += took
-        return outputs
+        return self._batch_first(outputs, count)
 
     def _check(self, feeds: Mapping[str, Array]) -> int:
         """Return the batch size; raise InputError for feeds that don't fit the network."""
-        if feeds.keys() != self._inputs.keys():
-            raise InputError(f"{self._name}: fed {_listed(feeds)}, expected {_listed(self._inputs)}")
+        needed = self._inputs.keys() - self._extra.keys()
+        if feeds.keys() != needed:
+            raise InputError(
+                f"{self._name}: fed {_listed(feeds)}, expected {_listed([tensor.name for tensor in self.inputs])}",
+                "Inputs beside the picture are given in the Spec, under [[input.extra]]." if len(needed) > 1 else "",
+            )
         sizes = set()
         for name, value in feeds.items():
             info = self._inputs[name]
@@ -199,7 +327,7 @@ def _shape(shape: tuple[int | None, ...]) -> str:
     return "[" + ", ".join("N" if size is None else str(size) for size in shape) + "]"
 
 
-def _listed(names: Mapping[str, Any]) -> str:
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names) or "nothing"
 
 

@@ -1,5 +1,5 @@
-"""Whether a Spec fits a network, and which input takes the picture: by the inputs and outputs of a network of any
-format."""
+"""Whether a Spec fits a network, which input takes the picture, and which axis of an output holds the pictures: by the
+inputs and outputs of a network of any format."""
 
 from __future__ import annotations
 
@@ -40,30 +40,63 @@ def describe(dtype: str, shape: Shape | None) -> str:
 
 
 def takes_picture(spec: Spec | None, name: str, inputs: int) -> bool:
-    """Tell whether an input takes the picture: the one that the Spec names, or the only one of `inputs`."""
-    return spec is not None and (inputs == 1 or name == spec.input.tensor)
+    """Tell whether an input takes the picture: the one that the Spec names, or the only one of `inputs` that is no
+    further input of the Spec."""
+    if spec is None:
+        return False
+    extra = {further.tensor for further in spec.input.extra}
+    alone = spec.input.tensor is None and name not in extra and inputs == 1 + len(extra)
+    return inputs == 1 or name == spec.input.tensor or alone
 
 
 def picture_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError, which calls the network `network`."""
-    return _select(spec, spec.input.tensor, inputs, network, "input")
+    extra = {further.tensor for further in spec.input.extra}
+    if missing := extra - {tensor.name for tensor in inputs} if len(inputs) > 1 else set():
+        names = ", ".join(repr(tensor.name) for tensor in inputs)
+        raise SpecError(
+            f"{network} and the Spec '{spec.name}': the network has no input {', '.join(map(repr, sorted(missing)))};"
+            f" its inputs are: {names}",
+            "Correct `tensor` under [[input.extra]] of the Spec.",
+        )
+    own = [tensor for tensor in inputs if tensor.name not in extra] if len(inputs) > 1 else inputs
+    return _select(spec, spec.input.tensor, own, network, "input")
 
 
 def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError for a network that needs more than a picture, too."""
-    picture = picture_input(spec, inputs, network)
-    if len(inputs) > 1:
-        others = ", ".join(repr(tensor.name) for tensor in inputs if tensor is not picture)
+    extra = {further.tensor for further in spec.input.extra}
+    needed = [tensor for tensor in inputs if tensor.name not in extra and tensor.name != spec.input.tensor]
+    if len(inputs) > 1 and len(needed) > (spec.input.tensor is None):
+        pictures = [tensor for tensor in needed if tensor.shape is None or len(tensor.shape) == 4]
+        if spec.input.tensor is None and len(pictures) == 1:
+            needed.remove(pictures[0])
+        listed = ", ".join(f"{tensor.name!r} ({describe(tensor.dtype, tensor.shape)})" for tensor in needed)
+        name_it = "" if spec.input.tensor or len(pictures) == 1 else "Name the picture's: `tensor = …` under [input]. "
         raise SpecError(
-            f"{network} and the Spec '{spec.name}': the network needs more than a picture: it also takes {others}",
-            "Export it with these inputs fixed to constants.",
+            f"{network} and the Spec '{spec.name}': the network needs more than a picture: it also takes {listed}",
+            f"{name_it}Say in the Spec what the others get:\n" + "\n".join(map(_suggested, needed)),
         )
-    return picture
+    return picture_input(spec, inputs, network)
+
+
+def _suggested(tensor: NamedTensor) -> str:
+    """Return the lines of a Spec that would feed an input, as far as its name says what it is for."""
+    name = tensor.name.lower()
+    if "scale" in name:
+        value = "value = 1.0"
+    elif "size" in name or "shape" in name:
+        value = 'source = "input_size"' + (', order = "wh"' if "orig" in name else "")
+    else:
+        value = f"value = {'false' if tensor.dtype == 'bool' else '0.0'}"
+    return f'[[input.extra]] with tensor = "{tensor.name}", {value}'
 
 
 def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], network: str) -> None:
     """Raise SpecError if the Spec's tensors, size, dtype or number of labels are not those of `network`."""
-    _check_input(spec, picture_input(spec, inputs, network), network)
+    picture = picture_input(spec, inputs, network)
+    _check_input(spec, picture, network)
+    axes = batch_axes(spec, picture, outputs, network)
     output = spec.output
     if isinstance(output, (Detect, Tensors)):
         for name in output.tensors:
@@ -73,7 +106,71 @@ def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[Named
     if isinstance(output, Landmarks) and output.presence is not None:
         _select(spec, output.presence, outputs, network, "output")
     if isinstance(output, Classify):
-        _check_labels(spec, output, answer, network)
+        _check_labels(spec, output, answer, axes[answer.name], network)
+
+
+def batch_axes(spec: Spec, picture: NamedTensor, outputs: Sequence[NamedTensor], network: str) -> dict[str, int | None]:
+    """Return which axis of each output holds the pictures; None where none does, so that one call takes one picture.
+
+    Where the Spec says nothing it is the first, unless the shapes rule that out: SpecError for an output that the Spec
+    reads, None for others. Raises SpecError, too, for an axis that an output doesn't have.
+    """
+    given = spec.output.batch_axis
+    if isinstance(given, dict):
+        for name in given:
+            _select(spec, name, outputs, network, "output")
+    read = outputs_read(spec, outputs)
+    axes: dict[str, int | None] = {}
+    for tensor in outputs:
+        axis = given.get(tensor.name) if isinstance(given, dict) else given
+        if axis is None:
+            fits = _may_be_batch(picture.shape, tensor.shape)
+            if not fits and tensor.name in read:
+                raise axis_error(f"{network} and the Spec '{spec.name}'", tensor, picture.shape, len(outputs) > 1)
+            axes[tensor.name] = 0 if fits else None
+        else:
+            if axis != "none" and tensor.shape is not None and axis >= len(tensor.shape):
+                raise SpecError(
+                    f"{network} and the Spec '{spec.name}': batch_axis is {axis}, the output {tensor.name!r} is"
+                    f" {describe(tensor.dtype, tensor.shape)}",
+                    "Correct `batch_axis` under [output] of the Spec; a table says it for each output.",
+                )
+            axes[tensor.name] = None if axis == "none" else axis
+    return axes
+
+
+def axis_error(where: str, tensor: NamedTensor, picture: Shape | None, several: bool) -> SpecError:
+    """Return the error for an output whose first axis doesn't hold the pictures, with what to write."""
+    shape, batch = tensor.shape or (), picture[0] if picture else None
+    matching = [axis for axis, size in enumerate(shape) if size == batch or (batch is None and size is None)]
+    axis = str(matching[0]) if len(matching) == 1 and matching[0] else '"none"'
+    value = f'{{ "{tensor.name}" = {axis} }}' if several else axis
+    return SpecError(
+        f"{where}: the first axis of the output {tensor.name!r}, {describe(tensor.dtype, tensor.shape)}, doesn't hold"
+        f" the pictures{'' if batch is None else f', of which one call takes {batch}'}",
+        f'Write batch_axis = {value} under [output] of the Spec: the axis that holds the pictures, or "none" where the'
+        " network answers one picture a call.",
+    )
+
+
+def _may_be_batch(picture: Shape | None, shape: Shape | None) -> bool:
+    """Tell whether an output's first axis may hold the pictures, as far as names and sizes say."""
+    if not shape or not picture:  # Runtimes write no axes where they don't know them.
+        return True
+    batch, first = picture[0], shape[0]
+    if first == batch:
+        return True
+    if isinstance(batch, str) and batch in shape[1:]:
+        return False
+    # Exporters name the same size differently, and write 1 for a batch that is free: that proves nothing.
+    return not isinstance(first, int) or (not isinstance(batch, int) and first == 1)
+
+
+def outputs_read(spec: Spec, outputs: Sequence[NamedTensor]) -> set[str]:
+    """Return the names of the outputs that the Spec's task reads."""
+    output = spec.output
+    named = {*getattr(output, "tensors", ()), getattr(output, "tensor", None), getattr(output, "presence", None)}
+    return {name for name in named if name} or {tensor.name for tensor in outputs}
 
 
 def _select(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, side: str) -> _T:
@@ -126,12 +223,13 @@ def _agree(produced: tuple[int | None, ...], expected: Shape) -> bool:
     )
 
 
-def _check_labels(spec: Spec, output: Classify, tensor: NamedTensor, network: str) -> None:
+def _check_labels(spec: Spec, output: Classify, tensor: NamedTensor, axis: int | None, network: str) -> None:
     if not tensor.shape:
         return
-    sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+    own = [size for position, size in enumerate(tensor.shape) if position != axis]
+    sizes = [size for size in own if isinstance(size, int)]
     count = math.prod(sizes)
-    if not sizes or len(sizes) < len(tensor.shape) - 1 or count == len(output.labels):
+    if not sizes or len(sizes) < len(own) or count == len(output.labels):
         return
     raise SpecError(
         f"{network} and the Spec '{spec.name}': the Spec has {len(output.labels)} labels, the network's output"

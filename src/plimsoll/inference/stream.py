@@ -255,6 +255,7 @@ class Stream:
             return []
         runner = self._runner.result()
         size = self._batch or (runner.stream_batch if runner.streams > 1 else _DEFAULT_BATCH)
+        size = size if runner.batches else 1
         with self._lock:
             if len(self._ready) < (1 if rest else size):
                 return []

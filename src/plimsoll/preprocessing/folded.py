@@ -52,7 +52,13 @@ def fold(model: Model, folder: Path) -> Model:
     pixel_steps, normalization = split(spec)
     raised = load.raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
     proto = onnx_graph.load(raised)
-    taken = only_input(spec, load.inputs_and_outputs(proto)[0], model.path.name)
+    inputs = load.inputs_and_outputs(proto)[0]
+    taken = only_input(spec, inputs, model.path.name)
+    if len(inputs) > 1:
+        raise ModelError(
+            f"{model.name}: its further inputs depend on the size of each picture, so its input steps can't be folded",
+            "Give the resize step a fixed width and height.",
+        )
     old_input = next(value for value in proto.graph.input if value.name == taken.name)
     name = INPUT if old_input.name == INPUT else _unused(proto.graph, INPUT)
     with translate(BuildError, f"{model.path}: can't fold its input steps"):

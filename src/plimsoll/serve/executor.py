@@ -150,7 +150,8 @@ class ModelExecutor:
             else:
                 groups.setdefault(item.prepared.tensor.shape, []).append(item)
         for group in groups.values():
-            _run_or_split(group, lambda items: self._run_pictures(items, seconds))
+            for part in [group] if self._runner.batches else [[item] for item in group]:
+                _run_or_split(part, lambda items: self._run_pictures(items, seconds))
         return seconds
 
     def _run_pictures(self, group: Sequence[PictureItem], seconds: StageSeconds) -> None:
@@ -179,7 +180,8 @@ class ModelExecutor:
             key = tuple((name, value.dtype.str, value.shape[1:]) for name, value in sorted(item.feeds.items()))
             groups.setdefault(key, []).append(item)
         for group in groups.values():
-            _run_or_split(group, lambda items: self._run_tensors(items, seconds))
+            for part in [group] if self._runner.batches else [[item] for item in group]:
+                _run_or_split(part, lambda items: self._run_tensors(items, seconds))
         return seconds
 
     def _run_tensors(self, group: Sequence[TensorItem], seconds: StageSeconds) -> None:

@@ -1,8 +1,10 @@
 """`Spec`: the contract of a model, from the bytes of a picture to the meaning of the answer.
 
-spec   `Spec`: its input, and its output: the task with its parameters
-steps  the input steps, and what each does to a picture
-files  Specs as TOML files, and their JSON Schema
+spec    `Spec`: its input, and its output: the task with its parameters
+inputs  the input side: steps, and further inputs
+steps   the input steps, and what each does to a picture
+files   Specs as TOML files, and their JSON Schema
+beside  files that a Spec names
 """
 
 from __future__ import annotations

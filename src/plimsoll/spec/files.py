@@ -1,7 +1,6 @@
 """Specs as TOML files: reading, with errors that name the key, the value and what is allowed; writing; JSON Schema.
 
-An anchors file named by a Spec is read with it, so that the Spec contains the anchors wherever it goes: into bundles,
-jobs and web packages.
+Files that a Spec names are read with it (`plimsoll.spec.beside`).
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import re
 import textwrap
 import tomllib
 from functools import cache
@@ -21,8 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from plimsoll.core.wording import explain_item, shown
 from plimsoll.errors import SpecError
-from plimsoll.spec import Spec
-from plimsoll.spec.spec import MAX_ANCHORS, Anchor, Detect
+from plimsoll.spec import Spec, beside
 from plimsoll.system import files
 
 MAX_BYTES = 8_000_000
@@ -31,14 +28,9 @@ MAX_BYTES = 8_000_000
 MAX_MISTAKES = 50
 """At most this many are listed."""
 
-_HEADER = re.compile(r"\{'descr': '(<f[48])', 'fortran_order': False, 'shape': \(([0-9]{1,9}), 4\), \} *\n")
-_HINT = (
-    "It holds [N, 4]: centre y, centre x, height, width; as .npy (float32 or float64) or as text, four numbers a line."
-)
-
 
 def read(path: Path) -> Spec:
-    """Read a Spec from a TOML file, and the anchors file that it names; raises SpecError that lists every mistake."""
+    """Read a Spec from a TOML file, and the files that it names; raises SpecError that lists every mistake."""
     try:
         text = files.read_text(path, MAX_BYTES)
     except OSError as error:
@@ -46,7 +38,7 @@ def read(path: Path) -> Spec:
             f"{path}: can't read the Spec: {error.strerror}",
             "A Spec is a TOML file; `plimsoll spec show open_nsfw` prints one.",
         ) from error
-    return _with_anchors(loads(text, str(path)), path.parent)
+    return beside.resolved(loads(text, str(path)), path.parent)
 
 
 def loads(text: str, where: str = "Spec") -> Spec:
@@ -193,68 +185,3 @@ def _did_you_mean(key: str) -> str:
     """Suggest the most similar key of the schema."""
     near = difflib.get_close_matches(key[:100], _known_keys(), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _with_anchors(spec: Spec, folder: Path) -> Spec:
-    """Return the Spec with its `anchors_file` read from its folder or below; raises SpecError. A Spec without one
-    is returned unchanged."""
-    output = spec.output
-    if not isinstance(output, Detect) or output.anchors_file is None:
-        return spec
-    anchors = _read_anchors(folder, output.anchors_file)
-    return spec.model_copy(update={"output": output.model_copy(update={"anchors": anchors, "anchors_file": None})})
-
-
-def _read_anchors(folder: Path, name: str) -> tuple[Anchor, ...]:
-    """Return the anchors in a file of the folder or below; raises SpecError for a path that leads out of it, and for
-    every other content."""
-    where = f"output.anchors_file '{name}'"
-    try:
-        file = (folder / name).resolve()
-        if not file.is_relative_to(folder.resolve()):
-            raise SpecError(f"{where}: the path leads out of the Spec's folder", "Put the file beside the Spec.")
-        if not file.is_file():
-            raise SpecError(f"{where}: no such file beside the Spec", _HINT)
-        data = files.read_bytes(file, MAX_BYTES)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise SpecError(f"{where}: can't read it: {reason}", "The path is relative to the Spec's file.") from error
-    anchors = _from_npy(data, where) if data.startswith(b"\x93NUMPY") else _from_text(data, where)
-    if not 1 <= len(anchors) <= MAX_ANCHORS:
-        raise SpecError(f"{where}: {len(anchors):,} anchors, expected 1 to {MAX_ANCHORS:,}", _HINT)
-    if not all(abs(value) < float("inf") for anchor in anchors for value in anchor):
-        raise SpecError(f"{where}: some of its values are NaN or infinite", _HINT)
-    return anchors
-
-
-def _from_npy(data: bytes, where: str) -> tuple[Anchor, ...]:
-    """Read what `numpy.save` writes; its header is matched exactly, since NumPy would parse it as Python."""
-    import numpy as np
-
-    wide = 2 if data[6:7] == b"\x01" else 4
-    start = 8 + wide + int.from_bytes(data[8 : 8 + wide], "little")
-    match = _HEADER.fullmatch(data[8 + wide : start].decode("latin-1"))
-    if match is None:
-        raise SpecError(f"{where}: not a plain array of [N, 4]", _HINT)
-    dtype, count = np.dtype(match[1]), int(match[2])
-    if len(data) - start != count * 4 * dtype.itemsize:
-        raise SpecError(
-            f"{where}: its header says {count:,} anchors, it has {len(data) - start:,} bytes of them", _HINT
-        )
-    # The shortest decimals that read back as the same float32 keep the Spec's text short.
-    values = [float(str(value)) for value in np.frombuffer(data, dtype, offset=start)]
-    return tuple(zip(*[iter(values)] * 4, strict=True))
-
-
-def _from_text(data: bytes, where: str) -> tuple[Anchor, ...]:
-    anchors: list[Anchor] = []
-    for number, line in enumerate(data.decode("utf-8", "replace").splitlines(), start=1):
-        text = line.partition("#")[0].replace(",", " ").split()
-        if not text:
-            continue
-        try:
-            y, x, height, width = map(float, text)
-        except ValueError as error:
-            raise SpecError(f"{where}, line {number}: found {line[:60]!r}, expected four numbers", _HINT) from error
-        anchors.append((y, x, height, width))
-    return tuple(anchors)

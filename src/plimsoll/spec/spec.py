@@ -21,42 +21,38 @@ labels = ["sfw", "nsfw"]
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 
-from plimsoll.spec.steps import Decode, ImageSpec, Step, StepOrderError
-
-
-def _no_repeats(labels: tuple[str, ...]) -> tuple[str, ...]:
-    seen: set[str] = set()
-    for label in labels:
-        if label in seen:
-            raise ValueError(f"duplicate label '{label}'")
-        seen.add(label)
-    return labels
-
+from plimsoll.spec.inputs import BatchAxes, Extra, Input, no_repeats
 
 MAX_ANCHORS = 40_000
 """As many as fit into a Spec file."""
 
+MAX_SYMBOLS = 30_000
+
 Anchor = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 CoderScale = Annotated[FiniteFloat, Field(gt=0.0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
-Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_no_repeats)]
+Labels = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(lambda labels: no_repeats(labels))]
 
 
 class _Output(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    batch_axis: BatchAxes = None
+    """Which axis of the outputs holds the pictures: 0, the first, where nothing is said; 1 for `[T, N, C]`; `"none"`
+    where an output has no such axis, so that the network gets one picture a call. As a table by the outputs' names
+    where they differ: `{ boxes = "none", mask = 0 }`."""
 
 
 class Band(BaseModel):
@@ -98,43 +94,92 @@ class Classify(_Output):
         return self
 
 
+Column = Literal["x", "y", "w", "h", "x0", "y0", "x1", "y1", "score", "label", "objectness", "scores", "picture", "-"]
+_CORNERS, _CENTRE = {"x0", "y0", "x1", "y1"}, {"x", "y", "w", "h"}
+_END_TO_END: tuple[Column, ...] = ("x0", "y0", "x1", "y1", "score", "label")
+
+
 class Detect(_Output):
     """Boxes with a label and a score."""
 
     task: Literal["detect"] = "detect"
-    head: Literal["yolov5", "yolov8", "ssd", "tflite_postprocess"]
+    head: Literal["yolov5", "yolov8", "yolox", "ssd", "boxes", "rows", "tflite_postprocess"]
     """How the output tensors hold boxes: see docs/tasks.md."""
     tensors: tuple[str, ...] = ()
     """The outputs that the head reads, in its order; all of the network's if none is named."""
     labels: Labels
     confidence: Probability = 0.25
     iou: Probability = 0.45
-    """Boxes of one class that overlap more than this are one object."""
+    """Boxes of one class that overlap more than this are one object. At 1 nothing is suppressed."""
     class_agnostic_iou: Probability | None = None
     """A second suppression across classes."""
     max_boxes: Annotated[int, Field(ge=1)] = 300
     normalized: bool = False
     """Whether coordinates are fractions of the network's input size (always so for `tflite_postprocess`)."""
     activation: Literal["none", "softmax", "sigmoid"] = "none"
-    """SSD: what turns the network's scores into probabilities; `none` if the network has applied it already."""
+    """SSD, boxes: what turns the network's scores into probabilities; `none` if the network has applied it already."""
+    box_format: Literal["xywh", "yxhw", "xyxy", "yxyx"] | None = None
+    """The order of a box's four numbers: its centre and size, or two corners. Default: `yxhw` for `ssd`, `xyxy` for
+    `boxes`, `xywh` for the YOLO heads."""
+    background: Literal["first", "last", "none"] | None = None
+    """SSD, boxes, rows: where the scores have a column for "no object". Default: first, if there is a column more than
+    labels. A network that gives labels counts it too: with `first`, its label 1 is the Spec's first."""
+    columns: tuple[Column, ...] = _END_TO_END
+    """Rows: what stands in a row. `scores` is one column a label, `picture` the picture's index in the batch, `-` is
+    not read."""
+    strides: tuple[Annotated[int, Field(ge=1)], ...] = (8, 16, 32)
+    """YOLOX: the pixels between the cells of each grid, in the order of the output's boxes."""
     anchors_file: str | None = None
-    """SSD: a file of anchors `[N, 4]` (centre y, centre x, h, w) beside the Spec, .npy or text. It becomes `anchors`
-    when the Spec's file is read."""
+    """SSD: a file of anchors `[N, 4]` (in the order of `anchor_format`) beside the Spec, .npy or text. It becomes
+    `anchors` when the Spec's file is read."""
     anchors: Annotated[tuple[Anchor, ...], Field(max_length=MAX_ANCHORS)] = ()
     """SSD: the anchors themselves, so that a Spec travels in one piece. Fractions of the input where `normalized`, else
     its pixels."""
+    anchor_format: Literal["xywh", "yxhw", "xyxy", "yxyx"] | None = None
+    """SSD: the order of an anchor's four numbers; as `box_format` where nothing is said. Caffe's PriorBox gives
+    `xyxy`."""
     variances: tuple[CoderScale, CoderScale, CoderScale, CoderScale] = (10.0, 10.0, 5.0, 5.0)
-    """SSD: the box coder's scales (y, x, h, w), which divide the network's values (10 is Caffe's variance of 0.1)."""
+    """SSD: the box coder's variances in the order of `box_format`: 0.1, 0.1, 0.2, 0.2 as Caffe and PyTorch write them,
+    which multiply the network's values. Numbers of 1 and above are TensorFlow's scales, which divide them (10 is the
+    same as 0.1)."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.head != "ssd" and (self.anchors or self.anchors_file is not None or self.activation != "none"):
-            raise ValueError(
-                f"anchors, anchors_file, activation: allowed only with head = 'ssd', but head is '{self.head}'"
-            )
+        for keys, heads in _ONLY_WITH.items():
+            changed = [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+            if changed and self.head not in heads:
+                allowed = " or ".join(f"'{head}'" for head in heads)
+                raise ValueError(f"{', '.join(changed)}: allowed only with head = {allowed}, but head is '{self.head}'")
         if self.anchors and self.anchors_file is not None:
             raise ValueError("give either anchors or anchors_file, not both")
+        if self.head == "ssd" and self.box_format in ("xyxy", "yxyx"):
+            raise ValueError(
+                f"box_format = '{self.box_format}': an SSD's locations are offsets of centre and size, 'xywh' or 'yxhw'"
+            )
+        self._check_columns()
         return self
+
+    def _check_columns(self) -> None:
+        columns = [column for column in self.columns if column != "-"]
+        if len(set(columns)) < len(columns):
+            raise ValueError("columns: each may stand there once")
+        if {*columns} & (_CORNERS | _CENTRE) not in (_CORNERS, _CENTRE):
+            raise ValueError("columns: give x0, y0, x1 and y1, or x, y, w and h")
+        scores, label = "scores" in columns, {"score", "label"} & {*columns}
+        if scores == bool(label) or (label and label != {"score", "label"} and len(self.labels) > 1):
+            raise ValueError("columns: give scores, or score and label (score alone where there is one label)")
+        if "objectness" in columns and not scores:
+            raise ValueError("columns: objectness goes with scores")
+
+
+_ONLY_WITH: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("anchors", "anchors_file", "anchor_format"): ("ssd",),
+    ("activation",): ("ssd", "boxes"),
+    ("background",): ("ssd", "boxes", "rows"),
+    ("columns",): ("rows",),
+    ("strides",): ("yolox",),
+    ("box_format",): ("yolov5", "yolov8", "yolox", "ssd", "boxes"),
+}
 
 
 class Landmarks(_Output):
@@ -170,6 +215,46 @@ class Segment(_Output):
     """For a single sigmoid plane: foreground from this value on."""
 
 
+def _symbols(value: Any) -> Any:
+    return tuple(value) if isinstance(value, str) else value
+
+
+class Text(_Output):
+    """A line of text, read by connectionist temporal classification (CTC): for each of T steps one score a symbol, and
+    one of the blank. The network's output is `[N, T, symbols + 1]`, `[N, symbols + 1, T]`, with `batch_axis = 1`
+    `[T, N, symbols + 1]`, or whole numbers `[N, T]`."""
+
+    task: Literal["text"] = "text"
+    tensor: str | None = None
+    """The output's name; needed only if the network has several."""
+    alphabet: Annotated[tuple[str, ...], BeforeValidator(_symbols), Field(max_length=MAX_SYMBOLS)] = ()
+    """The symbols in the order of the output, without the blank: a text of single characters, or a list."""
+    alphabet_file: str | None = None
+    """A file of symbols beside the Spec, one a line, in UTF-8. It becomes `alphabet` when the Spec's file is read."""
+    space: bool = False
+    """Whether a space follows the alphabet (PP-OCR's `use_space_char`)."""
+    blank: Literal["first", "last"] = "first"
+    """Where the blank stands among the symbols."""
+    activation: Literal["none", "softmax"] = "none"
+    """What turns the output into probabilities: `softmax` for logits and for the logarithms of probabilities; `none` if
+    the network has applied it already."""
+    beam_width: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many texts are followed at once: 1 takes the best symbol of each step (greedy), more sums up all the ways in
+    which the steps can spell a text (prefix beam search)."""
+    score: Literal["mean", "probability"] = "mean"
+    """A text's score: the mean of its symbols' probabilities, or the probability of the whole text."""
+    threshold: Probability | None = None
+    """A text with a score below this is not given."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if bool(self.alphabet) == (self.alphabet_file is not None):
+            raise ValueError("give either alphabet or alphabet_file")
+        if "" in self.alphabet:
+            raise ValueError("alphabet: a symbol is empty; the blank isn't part of it")
+        return self
+
+
 class Tensors(_Output):
     """The raw output tensors."""
 
@@ -178,56 +263,10 @@ class Tensors(_Output):
     """Which outputs to give; all if none is named."""
 
 
-Output = Annotated[Classify | Detect | Landmarks | Segment | Tensors, Field(discriminator="task")]
+Output = Annotated[Classify | Detect | Landmarks | Segment | Tensors | Text, Field(discriminator="task")]
 
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
-
-
-class Input(BaseModel):
-    """How a picture becomes the network's input tensor."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    tensor: str | None = None
-    """The input's name; needed only if the network has several."""
-    steps: Annotated[tuple[Step, ...], Field(min_length=1)]
-    """From the file's bytes to the tensor, in order; the first is `decode`."""
-
-    @field_validator("steps")
-    @classmethod
-    def _check_order(cls, steps: tuple[Step, ...], info: ValidationInfo) -> tuple[Step, ...]:
-        del info
-        _result_of(steps)
-        return steps
-
-    @property
-    def tensor_spec(self) -> ImageSpec:
-        """What the tensor of one picture looks like after the last step."""
-        return _result_of(self.steps)
-
-    @property
-    def decode(self) -> Decode:
-        first = self.steps[0]
-        assert isinstance(first, Decode)  # noqa: S101 - _follow has refused every other Spec
-        return first
-
-
-def _result_of(steps: tuple[Step, ...]) -> ImageSpec:
-    """Return the result of the steps; raises ValueError, naming the step, if one can't follow those before it."""
-    image = ImageSpec()
-    for number, step in enumerate(steps, start=1):
-        if isinstance(step, Decode) != (number == 1):
-            raise ValueError(
-                "the first step, and only the first, must be 'decode'"
-                if number == 1
-                else f"step {number} is a second 'decode'"
-            )
-        try:
-            image = step.after(image)
-        except StepOrderError as error:
-            raise ValueError(f"step {number}: {error}") from error
-    return image
 
 
 class Spec(BaseModel):
@@ -246,4 +285,4 @@ class Spec(BaseModel):
         return self.model_copy(update={"name": name})
 
 
-__all__ = ["Input", "Spec"]
+__all__ = ["Extra", "Input", "Spec"]

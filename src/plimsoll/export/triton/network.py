@@ -125,7 +125,13 @@ def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetw
     seen = native.signature_target if native is not None else None
     with Runner.open(model, seen or target, plan=ThreadPlan(1, 1)) as runner:
         # As the runtime itself sees them: Triton's backends compare every size with that.
-        inputs, outputs = runner.inputs, runner.outputs
+        inputs, outputs, plain = runner.inputs, runner.outputs, runner.is_plain
+    if native is not None and not plain:
+        raise ModelError(
+            f"{model.name}: Triton's own {native.name} backend can't feed the Spec's further inputs, nor move the axis"
+            " of the pictures to the front",
+            "Let Plimsoll do it: --set network=python.",
+        )
     network = TritonNetwork(native, file, files, inputs, outputs, target, only_input(spec, inputs, model.name).name)
     _check(model, network)
     return network

@@ -69,6 +69,12 @@ def _checked(model: Model, target: Target) -> Spec:
             "Give the ONNX network that it was made from.",
         )
     spec = model.require_spec()
+    axes = spec.output.batch_axis
+    if any(axis not in (None, 0) for axis in (axes.values() if isinstance(axes, dict) else (axes,))):
+        raise SpecError(
+            f"{spec.name}: outputs whose first axis doesn't hold the pictures are not decoded in browsers",
+            "Export the network with the batch first.",
+        )
     if spec.output.task not in _TASKS:
         raise SpecError(
             f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",

@@ -1,0 +1,285 @@
+"""Whichever axis a network has for its pictures, and whatever it takes beside them: each picture gets its own answer,
+or words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from plimsoll import importers
+from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
+from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.errors import InputError, ModelError, SpecError
+from plimsoll.inference.predictor import Predictor, ResolvedModel
+from plimsoll.spec import Spec
+from plimsoll.spec.files import dumps, loads
+
+Array = NDArray[Any]
+T = 6
+"""The steps of the sequence: the picture's columns."""
+
+
+def spec(output: str = 'task = "tensor"', further: str = "") -> Spec:
+    return loads(
+        f'name = "lines"\n[[input.steps]]\nstep = "decode"\n[[input.steps]]\nstep = "resize"\nwidth = {T}\nheight = 4\n'
+        f'[[input.steps]]\nstep = "dtype"\nto = "float32"\n{further}\n[output]\n{output}\n'
+    )
+
+
+def save(path: Path, nodes: Sequence[Any], outputs: Sequence[Any], batch: Any = "N", more: Sequence[Any] = ()) -> Path:
+    """Write a network that reads pictures `x` of 4 x 6 pixels, and `more`."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 4, T, 3]), *more]
+    constants = [
+        numpy_helper.from_array(np.array(values, np.int64), name)
+        for name, values in {"rows": [1], "colours": [3], "pixels": [0, 1, 2, 3], "each": [1, 2], "start": [0]}.items()
+    ]
+    constants.append(numpy_helper.from_array(np.float32(128), "half"))
+    graph = helper.make_graph(nodes, "network", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    return path
+
+
+def sequence(path: Path, shape: Sequence[Any], batch: Any = "N") -> Path:
+    """Write a network to `[T, N, 3]`: the mean colour of each column."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "rows"], ["columns"], keepdims=0),
+        helper.make_node("Transpose", ["columns"], ["y"], perm=[1, 0, 2]),
+    ]
+    return save(path, nodes, [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(shape))], batch)
+
+
+def hidden_sequence(path: Path) -> Path:
+    """Write the same, but so that no runtime can tell how long its first axis is."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "rows"], ["columns"], keepdims=0),
+        helper.make_node("Transpose", ["columns"], ["turned"], perm=[1, 0, 2]),
+        helper.make_node("NonZero", ["x"], ["places"]),
+        helper.make_node("Shape", ["places"], ["long"], start=1),
+        helper.make_node("Slice", ["turned", "start", "long"], ["y"]),
+    ]
+    return save(path, nodes, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None, 3])])
+
+
+def bright_pixels(path: Path, batch: Any = "N") -> Path:
+    """Write a network to `[n, 3]`, as end-to-end detectors have it: picture, row and column of each bright pixel."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "colours"], ["grey"], keepdims=0),
+        helper.make_node("Greater", ["grey", "half"], ["bright"]),
+        helper.make_node("NonZero", ["bright"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["y"], perm=[1, 0]),
+    ]
+    return save(path, nodes, [helper.make_tensor_value_info("y", TensorProto.INT64, ["n", 3])], batch)
+
+
+def pictures(count: int) -> Array:
+    return np.random.default_rng(5).uniform(0, 255, (count, 4, T, 3)).astype(np.float32)
+
+
+def opened(path: Path, contract: Spec | None) -> Runner:
+    return Runner.open(Model(path, "onnx", contract), REFERENCE_TARGET)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 4])
+@pytest.mark.parametrize("count", [1, 3, T])
+def test_the_axis_that_the_spec_names_comes_first(tmp_path: Path, batch: Any, count: int) -> None:
+    path, given = sequence(tmp_path / "n.onnx", ["T", batch, 3], batch), pictures(count)
+    with opened(path, spec('task = "tensor"\nbatch_axis = 1')) as runner:
+        np.testing.assert_allclose(runner.infer(given)["y"], given.mean(axis=1), rtol=1e-5)
+        assert runner.outputs[0].shape == (None if batch == "N" else batch, T, 3)
+
+
+def test_a_table_says_it_for_each_output(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "rows"], ["first"], keepdims=0),
+        helper.make_node("Transpose", ["first"], ["second"], perm=[1, 0, 2]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * 3) for name in ("first", "second")]
+    path, given = save(tmp_path / "n.onnx", nodes, outputs), pictures(3)
+    with opened(path, spec('task = "tensor"\nbatch_axis = { second = 1 }')) as runner:
+        answers = runner.infer(given)
+    np.testing.assert_array_equal(answers["first"], answers["second"])
+    with pytest.raises(SpecError, match="the Spec's output is 'third'"):
+        opened(path, spec('task = "tensor"\nbatch_axis = { third = 1 }'))
+
+
+@pytest.mark.parametrize(
+    ("shape", "batch", "axis"),
+    [
+        ([T, "N", 3], "N", "1"),
+        (["T", "N", 3], "N", "1"),
+        ([T, 1, 3], 1, "1"),
+        ([T, 4, 3], 4, "1"),
+    ],
+)
+def test_what_the_shapes_rule_out_is_refused_with_the_line_to_write(
+    tmp_path: Path, shape: list[Any], batch: Any, axis: str
+) -> None:
+    path = sequence(tmp_path / "n.onnx", shape, batch)
+    with pytest.raises(SpecError, match=r"the first axis of the output 'y'.*doesn't hold the pictures") as caught:
+        importers.read(path, spec())
+    assert f"Write batch_axis = {axis} under [output]" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("count", [1, 2, T])
+def test_a_first_axis_that_nobody_described_is_seen_at_the_first_batch(tmp_path: Path, count: int) -> None:
+    """With T pictures the sizes agree by chance; the answers would be other pictures'."""
+    path = hidden_sequence(tmp_path / "n.onnx")
+    with (
+        opened(path, spec()) as runner,
+        pytest.raises(ModelError, match=r"output 'y', float32 \[6, .*hold the pict") as caught,
+    ):
+        runner.infer(pictures(count))
+    assert "batch_axis" in (caught.value.hint or "")
+
+
+def test_without_an_axis_for_pictures_each_gets_a_call_of_its_own(tmp_path: Path) -> None:
+    path, given = bright_pixels(tmp_path / "n.onnx"), pictures(3)
+    contract = spec('task = "tensor"\nbatch_axis = "none"')
+    with opened(path, contract) as runner:
+        assert not runner.batches
+        for picture in given:
+            expected = np.argwhere(picture.mean(axis=2) > 128)
+            np.testing.assert_array_equal(runner.infer(picture[np.newaxis])["y"][0][:, 1:], expected)
+        assert runner.infer(np.repeat(given[:1], 3, axis=0))["y"].shape[0] == 3
+        with pytest.raises(ModelError, match="another shape for each picture"):
+            runner.infer(given)
+    with opened(path, spec()) as runner, pytest.raises(ModelError, match="doesn't hold the pictures"):
+        runner.infer(given)
+    with pytest.raises(SpecError, match="one call takes 4 pictures, and the output 'y' has no axis for them"):
+        opened(bright_pixels(tmp_path / "four.onnx", 4), contract)
+
+
+def test_a_number_without_axes_is_one_a_picture(tmp_path: Path) -> None:
+    node = helper.make_node("ReduceMean", ["x", "pixels"], ["y"], keepdims=0)
+    path, given = (
+        save(tmp_path / "n.onnx", [node], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [])]),
+        pictures(3),
+    )
+    with opened(path, spec('task = "tensor"\nbatch_axis = "none"')) as runner:
+        np.testing.assert_allclose(runner.infer(given)["y"], given.mean(axis=(1, 2, 3)), rtol=1e-5)
+    with (
+        opened(path, spec()) as runner,
+        pytest.raises(ModelError, match="the output 'y', float32 \\[\\], doesn't hold"),
+    ):
+        runner.infer(given)
+
+
+def test_an_output_that_nobody_reads_may_be_as_it_likes(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "each"], ["scores"], keepdims=0),
+        helper.make_node("ReduceMean", ["x", "pixels"], ["number"], keepdims=0),
+    ]
+    outputs = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("scores", ["N", 3]), ("number", []))
+    ]
+    path, given = save(tmp_path / "n.onnx", nodes, outputs), pictures(3)
+    with opened(
+        path, spec('task = "classify"\ntensor = "scores"\nlabels = ["r", "g", "b"]\nactivation = "softmax"')
+    ) as runner:
+        np.testing.assert_allclose(runner.infer(given)["scores"], given.mean(axis=(1, 2)), rtol=1e-5)
+
+
+def test_every_picture_of_a_stream_gets_its_own_answer(tmp_path: Path, example_photos: list[Path]) -> None:
+    photos = example_photos[:5]
+    for path, axis in (
+        (bright_pixels(tmp_path / "a.onnx"), '"none"'),
+        (sequence(tmp_path / "b.onnx", ["T", "N", 3]), "1"),
+    ):
+        contract = spec(f'task = "tensor"\nbatch_axis = {axis}')
+        with Predictor(ResolvedModel(Model(path, "onnx", contract))) as predictor:
+            alone = [predictor.predict(photo).row() for photo in photos]
+            streamed = list(predictor.predict_many(photos, batch=4))
+        assert [prediction.answer and prediction.answer.row() for prediction in streamed] == alone
+
+
+def test_without_a_spec_outputs_stay_as_they_are_but_never_mix(tmp_path: Path) -> None:
+    with opened(sequence(tmp_path / "n.onnx", ["T", "N", 3]), None) as runner:
+        assert runner.infer(pictures(2))["y"].shape == (T, 2, 3)
+    with opened(sequence(tmp_path / "one.onnx", [T, 1, 3], 1), None) as runner:
+        assert runner.infer(pictures(1))["y"].shape == (T, 1, 3)
+        with pytest.raises(ModelError, match="doesn't hold the pictures"):
+            runner.infer(pictures(2))
+
+
+FURTHER = """
+[[input.extra]]
+tensor = "size"
+source = "input_size"
+[[input.extra]]
+tensor = "scale"
+value = 2
+[[input.extra]]
+tensor = "training"
+value = false
+[[input.extra]]
+tensor = "weights"
+values = [1, 2, 3]
+[[input.extra]]
+tensor = "again"
+source = "picture"
+"""
+
+
+def hungry(path: Path, batch: Any = "N") -> Path:
+    """Write y = (mean colour x scale x weights + sum of size + mean of the picture again), or 0 in training."""
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "each"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "scale"], ["scaled"]),
+        helper.make_node("Mul", ["scaled", "weights"], ["weighted"]),
+        helper.make_node("Cast", ["size"], ["sides"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["sides", "rows"], ["sum"], keepdims=1),
+        helper.make_node("Add", ["weighted", "sum"], ["sized"]),
+        helper.make_node("ReduceMean", ["again", "each"], ["other"], keepdims=0),
+        helper.make_node("Add", ["sized", "other"], ["full"]),
+        helper.make_node("Sub", ["full", "full"], ["nothing"]),
+        helper.make_node("Where", ["training", "nothing", "full"], ["y"]),
+    ]
+    more = [
+        helper.make_tensor_value_info("scale", TensorProto.FLOAT, [batch, 1]),
+        helper.make_tensor_value_info("size", TensorProto.INT64, [batch, 2]),
+        helper.make_tensor_value_info("training", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("weights", TensorProto.FLOAT, [3]),
+        helper.make_tensor_value_info("again", TensorProto.FLOAT, [batch, 4, T, 3]),
+    ]
+    return save(path, nodes, [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 3])], batch, more)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 2])
+def test_further_inputs_get_what_the_spec_says(tmp_path: Path, batch: Any) -> None:
+    path, given = hungry(tmp_path / "n.onnx", batch), pictures(3)
+    contract = spec(further=FURTHER)
+    assert loads(dumps(contract)) == contract
+    mean = given.mean(axis=(1, 2))
+    with opened(path, contract) as runner:
+        assert [tensor.name for tensor in runner.inputs] == ["x"]
+        np.testing.assert_allclose(runner.infer(given)["y"], mean * 2 * [1, 2, 3] + (4 + T) + mean, rtol=1e-5)
+
+
+def test_what_a_network_needs_more_is_refused_with_the_lines_to_write(tmp_path: Path) -> None:
+    path = hungry(tmp_path / "n.onnx")
+    lacking = spec(further=FURTHER.replace('"training"', '"mode"'))
+    with pytest.raises(SpecError, match="the network has no input 'mode'; its inputs are: 'x', 'scale'"):
+        importers.read(path, lacking)
+    with (
+        Predictor(
+            ResolvedModel(
+                Model(path, "onnx", spec(further=FURTHER.partition('[[input.extra]]\ntensor = "training')[0]))
+            )
+        ) as predictor,
+        pytest.raises(SpecError, match="doesn't say which one it means"),
+    ):
+        predictor.runner("latency")
+    with pytest.raises(
+        SpecError, match=r"\[\[input.extra\]\] 'weights': \[2\] values for the network's input, float32 \[3\]"
+    ):
+        opened(path, spec(further=FURTHER.replace("[1, 2, 3]", "[1, 2]"))).infer(pictures(1))
+    with opened(path, None) as runner, pytest.raises(InputError, match="expected 'x', 'scale', 'size'"):
+        runner.infer(pictures(1))
