@@ -77,7 +77,7 @@ def _chosen(images: Sequence[Path], step: Decode) -> list[tuple[str, bytes]]:
         )
     if images:
         return [(image.name, read(image)) for image in images]
-    own = [(name, files("plimsoll.bundle").joinpath("golden", name).read_bytes()) for name in _OWN]
+    own = [(name, files("plimsoll.preprocessing").joinpath("samples", name).read_bytes()) for name in _OWN]
     return [(name, data) for name, data in own if sniff(data) in step.formats]
 
 
