@@ -34,7 +34,7 @@ LIMITS = ProcessLimits(900, 8_000_000_000)
 FLOORS = {"float32": 60.0, "float16": 30.0, "bfloat16": 20.0}
 """Decibels below which an answer is wrong; other precisions are of whole numbers."""
 WHOLE_NUMBERS = 10.0
-JUDGES, CALIBRATION = 16, 32
+JUDGES, CALIBRATION = 12, 16
 log = logging.getLogger(__name__)
 
 
