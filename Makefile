@@ -21,7 +21,7 @@ help:
 	@echo "make bench  measure against the plain loop; PHOTOS=folder chooses the pictures"
 	@echo "make docs   write the generated pages of docs/ anew"
 	@echo "make package  build the wheel and the source archive, and try the wheel"
-	@echo "make support  build every source for every target, and write docs/support.md"
+	@echo "make support  real networks and every source on every target; writes docs/support.md"
 
 # Set-up: a virtual environment, remade when the dependencies change.
 $(STAMP)/user: pyproject.toml Makefile
@@ -85,12 +85,14 @@ docs: $(STAMP)/dev
 	@$(BIN)/python benchmarks/fast_preprocessing.py examples/photos --write
 	@$(BIN)/python tools/pages.py
 
+# Results stay in $(STAMP)/support: what was measured isn't measured again. PLIMSOLL_AGPL=1 adds networks under the AGPL.
 support: $(STAMP)/dev
+	@mkdir -p $(STAMP)/support
+	@echo "== real networks × every target of the processor (hours; toolchains and packages that can be fetched) =="
+	@PHOTOS=$(PHOTOS) PYTHONPATH=tests $(BIN)/python -m support.measure $(STAMP)/support/networks.jsonl
 	@echo "== every source × every target (many minutes; toolchains that are made) =="
-	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support -q --junitxml=$(STAMP)/support.xml
-	@$(BIN)/python tools/support_table.py $(STAMP)/support.xml
-	@echo "== generated networks × targets × calibrators (hours; ends and goes on where it is ended) =="
-	@PYTHONPATH=tests $(BIN)/python -m support.conversions --out $(STAMP)/conversions.jsonl
+	-@PLIMSOLL_SUPPORT=1 $(BIN)/python -m pytest tests/support/test_routes.py -q --junitxml=$(STAMP)/support/routes.xml
+	@$(BIN)/python tools/support_table.py --networks $(STAMP)/support/networks.jsonl --routes $(STAMP)/support/routes.xml
 
 # The wheel and the source archive, and the proof that the wheel answers a photograph in an environment of its own.
 package: $(STAMP)/dev

@@ -34,6 +34,8 @@ LIMITS = ProcessLimits(900, 8_000_000_000)
 FLOORS = {"float32": 60.0, "float16": 30.0, "bfloat16": 20.0}
 """Decibels below which an answer is wrong; other precisions are of whole numbers."""
 WHOLE_NUMBERS = 10.0
+SAME = 999.0
+"""How infinitely many decibels are written."""
 JUDGES, CALIBRATION = 12, 16
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Cell:
     """`right`, `wrong`, `refused`, or `broken` where the process ended without a word of Plimsoll's."""
     reason: str = ""
     decibels: dict[str, float] = field(default_factory=dict)
-    """Column → signal to noise; infinite is written as 999, minus infinity as -999."""
+    """Column → signal to noise."""
     answers: str = ""
     """What became of the decoded answers, where the task decodes any."""
     seconds: float = 0.0
@@ -115,16 +117,31 @@ class Measurement:
             return Cell(self.name, target, "broken", error.message, commit=commit())
         finally:
             shutil.rmtree(folder / "bundle", ignore_errors=True)
-        if "refused" in result:
+        if outcome(target, result) == "refused":
             return Cell(self.name, target, "refused", result["refused"], commit=commit())
-        decibels = {name: round(min(999.0, max(-999.0, value)), 1) for name, value in result["decibels"].items()}
-        floor = FLOORS.get(target.rpartition(":")[2], WHOLE_NUMBERS)
-        outcome = "right" if min(decibels.values()) >= floor else "wrong"
-        return Cell(self.name, target, outcome, "", decibels, result.get("answers", ""), result["seconds"], commit())
+        decibels = {name: round(min(SAME, max(-SAME, value)), 1) for name, value in result["decibels"].items()}
+        return Cell(
+            self.name,
+            target,
+            outcome(target, result),
+            "",
+            decibels,
+            result.get("answers", ""),
+            result["seconds"],
+            commit(),
+        )
 
     def _job(self, action: str, folder: Path, **payload: Any) -> dict[str, Any]:
         given = {"network": str(self.file), "spec": str(self.spec), "photos": self.photos, "answers": str(self.answers)}
         return run_job("support.cell", {"action": action, **given, **payload}, folder, LIMITS)
+
+
+def outcome(target: str, result: dict[str, Any]) -> str:
+    """Return what a job's result comes to."""
+    if "refused" in result:
+        return "refused"
+    floor = FLOORS.get(target.rpartition(":")[2], WHOLE_NUMBERS)
+    return "right" if min(result["decibels"].values()) >= floor else "wrong"
 
 
 def commit() -> str:

@@ -1,0 +1,101 @@
+"""A small core of docs/support.md's real networks, and what its table goes by.
+
+All networks on all targets take an hour: `make support`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plimsoll.errors import ModelError
+from plimsoll.spec import files as spec_files
+from support import catalogue, cell, measure
+
+CORE = "open_nsfw"
+"""`make test` has fetched it."""
+TARGETS = [
+    f"{runtime}:cpu:{precision}" for runtime in ("onnxruntime", "openvino", "mnn") for precision in ("float32", "int8")
+]
+DETECTOR = """
+name = "finder"
+
+[[input.steps]]
+step = "decode"
+
+[[input.steps]]
+step = "resize"
+width = 32
+height = 32
+
+[output]
+task = "detect"
+head = "yolov8"
+labels = ["cat", "dog"]
+"""
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> measure.Measurement:
+    try:
+        return measure.Measurement(CORE, catalogue.networks()[CORE], tmp_path_factory.mktemp("core"))
+    except ModelError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"it can't be fetched: {error.message}")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_real_network_answers_on_a_target_as_in_onnx_runtime(
+    core: measure.Measurement, target: str, tmp_path: Path
+) -> None:
+    files = {"network": str(core.file), "spec": str(core.spec), "answers": str(core.answers)}
+    if not core.answers.is_file():
+        cell.reference(photos=core.photos[:3], **files)
+    bundle, calibration = str(tmp_path / "bundle"), core.calibration[:4]
+    result = cell.cell(target=target, photos=core.photos[:3], calibration=calibration, bundle=bundle, **files)
+    assert measure.outcome(target, result) == "right", result
+
+
+def test_every_network_has_a_contract_and_a_licence() -> None:
+    networks = catalogue.networks()
+    assert len(networks) >= 20
+    for name, network in networks.items():
+        assert spec_files.loads(spec_files.dumps(network.contract_spec)).name == network.contract_spec.name, name
+        assert network.agpl == network.licence.startswith("AGPL"), name
+
+
+def test_networks_under_the_agpl_are_fetched_by_wish_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLIMSOLL_AGPL", raising=False)
+    with pytest.raises(ModelError, match="AGPL"):
+        catalogue.fetch("nudenet", catalogue.networks()["nudenet"], tmp_path)
+
+
+def test_scores_do_not_drown_in_coordinates() -> None:
+    spec = spec_files.loads(DETECTOR)
+    chance = np.random.default_rng(3)
+    head = np.concatenate([chance.uniform(0, 32, (4, 1, 4, 50)), chance.uniform(0, 1, (4, 1, 2, 50))], axis=2)
+    silenced = head.copy()
+    silenced[:, :, 4:] = 0
+    figures = cell.decibels(spec, {"output0": head}, {"output0": silenced})
+    assert min(figures.values()) < 1 < 60 < figures["output0, x"]
+
+
+def test_a_label_that_no_photograph_shows_is_judged_beside_the_others() -> None:
+    spec = spec_files.loads(DETECTOR)
+    chance = np.random.default_rng(3)
+    head = np.concatenate([chance.uniform(0, 32, (4, 1, 4, 50)), chance.uniform(0, 1, (4, 1, 2, 50))], axis=2)
+    head[:, :, 5] *= 1e-7
+    noisy = head.copy()
+    noisy[:, :, 5] *= 1.5
+    assert min(cell.decibels(spec, {"output0": head}, {"output0": noisy}).values()) > 60
+
+
+@pytest.mark.parametrize("other", [np.full((2, 1, 3), np.nan), np.ones((2, 1, 4)), np.zeros((2, 1, 3))])
+def test_nan_another_shape_and_silence_are_wrong(other: np.ndarray) -> None:  # type: ignore[type-arg]
+    spec = catalogue.networks()["captcha_crnn"].contract_spec
+    figures = cell.decibels(spec, {"logits": np.ones((2, 1, 3))}, {"logits": other})
+    assert measure.outcome("mnn:cpu:int8", {"decibels": figures}) == "wrong"
