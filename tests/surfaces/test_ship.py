@@ -109,9 +109,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
     assert "✓ this machine is like the one where it was proven" in here.stdout
 
 
-def test_too_few_labels_for_a_budget_are_reported_and_what_ships_is_verified_elsewhere(
-    plimsoll: Run, digits: Digits, tmp_path: Path
-) -> None:
+def test_what_ships_is_verified_elsewhere(plimsoll: Run, digits: Digits, tmp_path: Path) -> None:
     shipment = ship(
         plimsoll,
         digits,
@@ -119,16 +117,12 @@ def test_too_few_labels_for_a_budget_are_reported_and_what_ships_is_verified_els
         "--labels",
         str(digits.images),
         "--budget",
-        "top1=-0.1%",
+        "top1=-1%",
         "--time",
         "0s",
         "--golden-from-images",
     )
     assert shipment.report["details"]["winner"] == shipment.report["details"]["reference"]
-    assert (
-        "top1=-0.1% can't be proven on 580 labelled test pictures: even without a loss it takes 2,995"
-        in shipment.output
-    )
     golden = list((shipment.bundle / "golden").glob("*.png"))
     own = {path.read_bytes() for path in digits.images.rglob("*.png")}
     assert len(golden) == 8
@@ -148,6 +142,7 @@ def test_too_few_labels_for_a_budget_are_reported_and_what_ships_is_verified_els
     [
         (("--budget", "top1=-1%"), "the budget limits top1, which needs labelled pictures"),
         (("--labels", "nowhere.csv"), "can't read the labels"),
+        (("--budget", "flips=0.1%"), "and even without a flip it takes 2,995"),
         (("--objective", "beauty"), "choose from throughput, latency, size"),
         (("--min-gain", "much"), "is not a share"),
         (("--time", "soon"), "--time: invalid duration"),

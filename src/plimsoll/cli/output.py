@@ -10,6 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,11 +24,35 @@ from plimsoll.tasks.classify import Classification, ClassifyTask
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.table import Table as RichTable
+
+    from plimsoll.core.budget import Check
 
 
 _ROW_GROUP = 10_000
 _MASK_GROUP = 100
 """Rows in a group of a Parquet file; a mask is as large as many other rows together."""
+
+
+def checks_table(checks: Sequence[Check]) -> RichTable:
+    """Return checks as a table for the terminal, in the words of the report's page."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from plimsoll.report.figures import check_in_words
+
+    table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("check", no_wrap=True)
+    for heading in ("measured", "95 % bound", "limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("result", no_wrap=True)
+    table.add_column("", style="dim")
+    for check in checks:
+        words = check_in_words(check)
+        result = Text(words.result, style="green" if check.passed else "bold red")
+        figures = map(Text, (check.name, words.measured, words.bound, words.limit))
+        table.add_row(*figures, result, Text(printable(check.detail, 300)))
+    return table
 
 
 class Writer(ABC):

@@ -15,9 +15,7 @@ from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-    from plimsoll.core.budget import Check
     from plimsoll.prove import Layer, Proof
 
 _SHOW_AFTER_S = 0.5
@@ -119,6 +117,8 @@ def _show(proof: Proof) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from plimsoll.cli.output import checks_table
+
     console = Console(highlight=False)
     mark = Text("✓ proven  ", style="bold green") if proof.passed else Text("✗ not proven  ", style="bold red")
     console.print(mark + Text(proof.headline, style="bold"), soft_wrap=True)
@@ -126,7 +126,7 @@ def _show(proof: Proof) -> None:
         Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True
     )
     console.print()
-    console.print(_checks(proof.checks))
+    console.print(checks_table(proof.checks))
     if proof.comparison is not None and proof.comparison.deviation is not None:
         console.print(Text(_summary(proof)), soft_wrap=True)
     if proof.cause:
@@ -134,27 +134,6 @@ def _show(proof: Proof) -> None:
     _show_failures(console, proof)
     if proof.layers:
         _show_layers(console, proof.layers)
-
-
-def _checks(checks: tuple[Check, ...]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
-    table.add_column("budget", no_wrap=True)
-    table.add_column("measured", justify="right", no_wrap=True)
-    table.add_column("95 % bound", justify="right", no_wrap=True)
-    table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("", style="dim")
-    for check in checks:
-        unit = f" {check.unit}" if check.unit else ""
-        mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
-        limit = f"{'≤' if check.direction == 'at_most' else '≥'} {check.limit:g}{unit}"
-        bound = "" if check.bound is None else f"{check.bound:.3g}{unit}"
-        measured = f"{check.measured:.3g}{unit}"
-        table.add_row(mark, check.name, measured, bound, limit, Text(printable(check.detail, 300)))
-    return table
 
 
 def _summary(proof: Proof) -> str:

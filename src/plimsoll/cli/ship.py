@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -112,18 +113,19 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
         folder = WorkFolder.of(work or cache_folder() / "ship", resolved.model, parts)
         with folder.locked():
             search = Search(resolved, parts, folder, config, truths)
+            _make_toolchains(config.targets)
             result = _run(search, sys.stdout.isatty())
             command = ["plimsoll", *sys.argv[1:]]
             export = search.export(result, out, command, golden_from_images=golden_from_images, force=force)
-            _print_result(search, result, export, golden_from_images)
+            _print_result(result, export, golden_from_images)
 
 
 def _targets(text: str) -> tuple[Target, ...]:
-    """Return the targets to try; install the toolchains of those that were asked for."""
+    """Return the targets to try; raises for those that can't be tried here."""
     from plimsoll import backends
     from plimsoll.core.target import Target
     from plimsoll.errors import InputError
-    from plimsoll.ship import all_targets, default_targets, missing_toolchains
+    from plimsoll.ship import all_targets, default_targets
 
     if not text:
         return default_targets()
@@ -134,12 +136,18 @@ def _targets(text: str) -> tuple[Target, ...]:
         raise InputError(f"--targets '{text}' names no target", f"For example --targets {example}.")
     for target in targets:
         backends.for_target(target)  # Raises for what can't be tried here: whoever names it wants to know.
+    return targets
+
+
+def _make_toolchains(targets: tuple[Target, ...]) -> None:
+    """Install what targets that were asked for need and what is not there yet."""
+    from plimsoll.ship import missing_toolchains
+
     if missing := missing_toolchains(targets):
         from plimsoll.system.toolchains import make
 
         for name in missing:
             make(name)
-    return targets
 
 
 def _config(
@@ -180,50 +188,37 @@ def _run(search: Search, live: bool) -> ShipResult:
         return search.run(table.add, table.show_activity)
 
 
-def _print_result(search: Search, result: ShipResult, export: Export, own_golden: bool) -> None:
+def _print_result(result: ShipResult, export: Export, own_golden: bool) -> None:
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
+
+    from plimsoll.cli.output import checks_table
+    from plimsoll.report import summary
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"\n{_verdict(result)}")
-    test = result.test
-    deviation = (
-        f"; scores deviate by {test.deviation.mean:.2g} on average, at most {test.deviation.max:.2g}"
-        if test.count > test.failed
-        else ""
-    )
-    console.print(f"{test.headline}{deviation} [dim]({test.count:,} test pictures, never seen before)[/]")
-    for name, metric in test.labelled.items():
-        if name in search.config.budget.metrics and not math.isnan(metric.drop):
-            console.print(
-                f"{name}: {metric.reference:.4g} → {metric.candidate:.4g} [dim](on {test.labelled_count:,} labelled"
-                " pictures)[/]"
-            )
+    style = "bold green" if result.outcome == "better" else "bold yellow"
+    console.print()
+    Console(highlight=False).print(_table(result.ranked(), result.names))
+    console.print(Text(f"\n{summary.title(result)}", style=style))
+    for term, value in summary.plate(result):
+        console.print(Text(f"{term}: {value}"))
+    for sentence in summary.sentences(result):
+        console.print(Text(sentence))
+    for words in summary.nearest(result):
+        console.print(Text(f"nearest: {words}"))
+    if result.test.checks:
+        console.print(Text(summary.verdict(result)[0], style="bold"))
+        console.print(checks_table(result.test.checks))
+    for name, metric in result.test.labelled.items():
+        if not math.isnan(metric.drop):
+            console.print(Text(f"{name}: {metric.reference:.4g} → {metric.candidate:.4g}"))
     for note in result.notes:
-        console.print(f"[dim]note: {escape(note)}[/]")
+        console.print(Text(f"note: {note}", style="dim"))
     golden = "some of your test pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
     console.print(
-        f"bundle: {escape(str(export.bundle))} [dim](golden pictures for `plimsoll verify`: {golden})[/]\n"
-        f"report: {escape(str(export.page))}"
+        Text.assemble(f"bundle: {export.bundle} ", (f"(golden pictures for `plimsoll verify`: {golden})", "dim"))
     )
-
-
-def _verdict(result: ShipResult) -> str:
-    from plimsoll.report.figures import reduction, size, times_as_fast
-
-    winner, by_size = result.shipped, result.objective == "size"
-    if result.outcome == "nothing_passed":
-        return "[bold yellow]nothing passed[/]: no candidate stays within the budget; the reference ships"
-    if result.outcome == "not_better":
-        word = "smaller" if by_size else "faster"
-        return f"[bold yellow]not {word}[/]: nothing within the budget is significantly {word}; the reference ships"
-    speed = winner.measured.speed
-    faster = times_as_fast(speed.ratio, speed.low, speed.high)
-    if by_size:
-        now, before = winner.measured.size_bytes, result.baseline.measured.size_bytes
-        sizes = f"{size(now)}, was {size(before)}"
-        return f"[bold green]{reduction(now, before)} smaller[/] ({sizes}): {winner.name} [dim]({faster})[/]"
-    return f"[bold green]{faster}[/]: {winner.name}"
+    console.print(Text(f"report: {export.page}"))
 
 
 _LEFT_OUT = 8
@@ -271,23 +266,8 @@ class ResultsTable:
 
         seconds = time.monotonic() - self._since
         activity = Text(f"{self._activity} … {seconds:.0f} s", style="dim") if self._activity else Text("")
-        return Group(self._table(max(5, self._console.height - _LEFT_OUT)), activity)
-
-    def _table(self, limit: int | None = None) -> Any:
-        """Return the table with at most so many rows: the best stay, and a last line counts the others."""
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        table.add_column("candidate", overflow="fold", min_width=_TARGET_WIDTH)
-        for heading in ("speed", "on disk", "deviation", "flips"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("", overflow="fold")
         ranked = sorted(self._trials, key=self._rank)
-        for trial in ranked[:limit]:
-            table.add_row(*_cells(trial), style=_style(trial))
-        if limit is not None and len(ranked) > limit:
-            table.add_row(f"… and {len(ranked) - limit} more", style="dim")
-        return table
+        return Group(_table(ranked, {}, max(5, self._console.height - _LEFT_OUT)), activity)
 
     def _rank(self, trial: Trial) -> tuple[float, ...]:
         """The best by the objective first; what failed or was skipped last."""
@@ -305,35 +285,50 @@ class ResultsTable:
     ) -> None:
         if self._live is not None:
             self._live.stop()
-            self._console.print(self._table())
 
 
-def _cells(trial: Trial) -> tuple[str, str, str, str, str, str]:
-    from plimsoll.report.figures import ratio, size
+_COLUMNS = ("times as fast", "on disk", "mean deviation", "max deviation", "flips")
 
+
+def _table(ranked: Sequence[Trial], names: Mapping[str, str], limit: int | None = None) -> Any:
+    """Return the table with at most so many rows: the best stay, and a last line counts the others. `names`: key of a
+    candidate → its name."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("candidate", overflow="fold", min_width=_TARGET_WIDTH)
+    for heading in _COLUMNS:
+        table.add_column(heading, justify="right")
+    table.add_column("result", overflow="fold")
+    for trial in ranked[:limit]:
+        table.add_row(*map(Text, _cells(trial, names)), style=_style(trial))
+    if limit is not None and len(ranked) > limit:
+        table.add_row(f"… and {len(ranked) - limit} more", style="dim")
+    return table
+
+
+def _cells(trial: Trial, names: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the candidate, a figure for each of `_COLUMNS`, and the result."""
+    from plimsoll.report.summary import row
+
+    words = row(trial, names)
+    result = f"{words.verdict}: {words.reason}" if words.reason else words.verdict
     if trial.status != "ok":
-        return trial.name, "", "", "", "", f"{trial.status}: {trial.reason}"
-    validation = trial.validation
-    flipped = max((flips.flipped for flips in validation.flips), default=0)
-    deviation = f"{validation.deviation.mean:.4f}" if validation.count > validation.failed else "–"
-    failed = [check.name for check in validation.checks if not check.passed]
-    return (
-        trial.name,
-        ratio(trial.ratio),
-        size(trial.measured.size_bytes),
-        deviation,
-        f"{flipped} of {validation.count}",
-        f"✗ over budget: {', '.join(failed)}" if failed else "✓ within budget",
-    )
+        return (trial.name, *[""] * len(_COLUMNS), result)
+    mark = "✓" if trial.passed else "✗"
+    figures = (words.times_as_fast, words.size, words.mean_deviation, words.max_deviation, words.flips)
+    return (trial.name, *figures, f"{mark} {result}")
 
 
 def _line(trial: Trial) -> Any:
     from rich.text import Text
 
-    name, speed, size, deviation, flips, verdict = _cells(trial)
+    name, *figures, result = _cells(trial, {})
     if trial.status != "ok":
-        return Text(f"{name:<72} {verdict}")
-    return Text(f"{name:<72} {speed:>7} {size:>9}  deviation {deviation:<7} flips {flips:<9}  {verdict}")
+        return Text(f"{name:<72} {result}")
+    columns = "  ".join(f"{column} {figure:<8}" for column, figure in zip(_COLUMNS, figures, strict=True))
+    return Text(f"{name:<72} {columns}  {result}")
 
 
 def _style(trial: Trial) -> str | None:

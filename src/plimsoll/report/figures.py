@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
+
+from plimsoll.core.budget import Check
 
 MISSING = "–"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -34,7 +37,68 @@ def number(value: float, digits: int = 3) -> str:
 
 def with_unit(value: float, unit: str) -> str:
     """Return a figure and its unit, where it has one: 2.37 %."""
-    return f"{number(value)} {unit}" if unit else number(value)
+    return f"{number(value)}{_NO_BREAK}{unit}" if unit else number(value)
+
+
+def bound(value: float, unit: str = "", *, upper: bool = True) -> str:
+    """Return a bound with its unit, with three significant digits: an upper one rounded up, a lower one down, so that
+    what is written is still a bound: 1.26 %."""
+    if not math.isfinite(value) or value == 0:
+        return with_unit(value, unit) if math.isfinite(value) else number(value)
+    exact = Decimal(f"{value:.12g}")  # 100 × 0.07 is no more than 7.
+    step = Decimal(1).scaleb(exact.adjusted() - 2)
+    return with_unit(float(exact.quantize(step, ROUND_CEILING if upper else ROUND_FLOOR)), unit)
+
+
+@dataclass(frozen=True)
+class CheckInWords:
+    """A check as it is written everywhere: on the page, in the terminal, on the page of a service."""
+
+    name: str
+    measured: str
+    """In the sample; a dash where it is not known."""
+    bound: str
+    """The 95 % bound, which is judged; a dash where the measured figure is."""
+    limit: str
+    result: str
+
+    @property
+    def judged(self) -> str:
+        """What is held against the limit."""
+        return self.measured if self.bound == MISSING else self.bound
+
+    @property
+    def judged_name(self) -> str:
+        """What is held against the limit, by its name."""
+        return "the measured figure" if self.bound == MISSING else "the 95 % bound"
+
+    @property
+    def evidence(self) -> str:
+        """The figures by their names: `flips at 0.8: measured 0 %, 95 % bound 2.37 %`."""
+        figures = (("measured", self.measured), ("95 % bound", self.bound))
+        return f"{self.name}: " + ", ".join(f"{name} {text}" for name, text in figures if text != MISSING)
+
+
+def check_in_words(check: Check) -> CheckInWords:
+    """Return a check in words; its bound is rounded towards the limit, so that what is written is still a bound."""
+    upper = check.direction == "at_most"
+    return CheckInWords(
+        name=check.name,
+        measured=with_unit(check.measured, check.unit) if math.isfinite(check.measured) else number(check.measured),
+        bound=MISSING if check.bound is None else bound(check.bound, check.unit, upper=upper),
+        limit=f"{'≤' if upper else '≥'}{_NO_BREAK}{with_unit(check.limit, check.unit)}",
+        result="✓ passed" if check.passed else "✗ failed",
+    )
+
+
+def missed(check: Check) -> str:
+    """Return a failed check in words, with the limit that was missed, and by how much: `flips at 0.8: measured 1 %,
+    95 % bound 6.2 %; the limit is 4 %, missed by 2.2 %`."""
+    if not math.isfinite(check.judged):
+        return f"{check.name}: {check.detail or 'not measured'}"
+    by = with_unit(abs(check.judged - check.limit), check.unit)
+    limit = with_unit(check.limit, check.unit)
+    return f"{check_in_words(check).evidence}; the limit is {limit}, missed by {by}"
 
 
 def signed(value: float) -> str:
@@ -105,11 +169,7 @@ def reduction(value: float, baseline: float) -> str:
 
 def percent_at_most(share: float) -> str:
     """Return an upper bound in per cent, rounded up: what is written must still be a bound."""
-    if not math.isfinite(share):
-        return MISSING
-    per_cent = share * 100
-    step = 10 ** (math.floor(math.log10(per_cent)) - 1) if per_cent > 0 else 1.0
-    return f"{number(math.ceil(per_cent / step - 1e-9) * step, 2)}{_NO_BREAK}%"
+    return bound(100 * share, "%")
 
 
 def count(value: float) -> str:

@@ -12,10 +12,14 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from plimsoll.core.budget import Budget
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError
+from plimsoll.report.measurements import DeviationMeasure, Evaluation, Figure, ResultModel
+from plimsoll.report.reason import MissesBudget
 from plimsoll.report.report import Report
-from plimsoll.report.trial import DeviationMeasure, Evaluation, Figure, ResultModel, Trial
+from plimsoll.report.trial import Trial, violation
 
 _JPEG = re.compile(r"data:image/jpeg;base64,[A-Za-z0-9+/]+={0,2}")
+
+_NEAREST = 3
 
 Outcome = Literal["better", "not_better", "nothing_passed"]
 Objective = Literal["throughput", "latency", "size"]
@@ -153,6 +157,17 @@ class ShipResult(ResultModel):
     def trial(self, key: str) -> Trial | None:
         """Return the trial of the candidate with that key."""
         return next((trial for trial in self.trials if trial.key == key), None)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Each candidate's name by its key."""
+        return {trial.key: trial.name for trial in self.trials}
+
+    def nearest(self) -> list[tuple[Trial, MissesBudget]]:
+        """Return up to three candidates that missed the budget, and what they missed: the one first that missed it by
+        the least share."""
+        missing = [(trial, trial.reason) for trial in self.trials if isinstance(trial.reason, MissesBudget)]
+        return sorted(missing, key=lambda pair: (violation(pair[1].checks), -pair[0].ratio))[:_NEAREST]
 
     def ranked(self) -> list[Trial]:
         """Return the trials, the fastest first, those without a speed last: a trial's number is its place here, from

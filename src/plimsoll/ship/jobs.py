@@ -28,8 +28,9 @@ from plimsoll.errors import ImageError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.prove import compare_layers
+from plimsoll.report.measurements import Figure, Measurements, ResultModel, Speed
 from plimsoll.report.ship_result import LayerSnr, Objective, StageTimes
-from plimsoll.report.trial import Candidate, Figure, Measurements, ResultModel, Speed
+from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import REFERENCE

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
-from plimsoll.report.trial import Candidate, Figure, ResultModel
+from plimsoll.report.measurements import Figure, ResultModel
+from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import REFERENCE

@@ -17,12 +17,12 @@ from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import as_image, decode, read, sniff
 from plimsoll.prove.comparison import Comparison
+from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed
 from plimsoll.report.report import Report, environment
-from plimsoll.report.ship_result import Outcome, PictureScore, ShipResult, Symbol, WorstPicture
-from plimsoll.report.trial import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed, Trial
+from plimsoll.report.ship_result import PictureScore, ShipResult, Symbol, WorstPicture
+from plimsoll.report.trial import Trial
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.jobs import Answer
-from plimsoll.ship.strategy import SIMPLER_WITHIN
 from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Decode
 
@@ -82,8 +82,8 @@ def _figure(value: float | None) -> float:
     return math.nan if value is None else value
 
 
-def final_trials(trials: Sequence[Trial], reference: Trial, winner: Trial, outcome: Outcome) -> tuple[Trial, ...]:
-    """Return all trials, the reference first and once, with the reason why one that looks better does not ship.
+def final_trials(trials: Sequence[Trial], reference: Trial, winner: Trial) -> tuple[Trial, ...]:
+    """Return all trials, the reference first and once.
 
     Only ratios of speeds are measured side by side. What was measured at another time, when the machine had more or
     less to do, is stated at one and the same pace: the reference's in the winner's last measurement.
@@ -101,25 +101,10 @@ def final_trials(trials: Sequence[Trial], reference: Trial, winner: Trial, outco
                     reference_images_per_second=speed.reference_images_per_second,
                 )
             speed = speed.model_copy(update={"images_per_second": pace * speed.ratio})
-            reason = trial.reason or _why_not(trial, winner, outcome)
             measured = trial.measured.model_copy(update={"speed": speed})
-            trial = trial.model_copy(update={"measured": measured, "reason": reason})
+            trial = trial.model_copy(update={"measured": measured})
         stated.append(trial)
     return tuple(stated)
-
-
-def _why_not(trial: Trial, winner: Trial, outcome: Outcome) -> str:
-    """Say why a candidate that kept the budget and was measured faster than what ships does not ship; nothing for all
-    others."""
-    winner_ratio = 1.0 if winner.candidate == REFERENCE else winner.ratio
-    faster = trial.passed and trial.candidate != winner.candidate and trial.ratio > winner_ratio
-    if not faster or outcome == "nothing_passed":
-        return ""
-    if outcome == "not_better":
-        return "not surely better than the reference by the minimum gain"
-    if not trial.measured.in_final_benchmark:
-        return "not in the final benchmark: others did better in their first measurement"
-    return f"what ships is simpler, and as fast within {SIMPLER_WITHIN:.0%}"
 
 
 def symbols(trials: Sequence[Trial]) -> dict[str, Symbol]:

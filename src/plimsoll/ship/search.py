@@ -13,10 +13,12 @@ from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds, label_of
+from plimsoll.report.measurements import Evaluation
 from plimsoll.report.page import render
+from plimsoll.report.reason import Failed, GainTooSmall, IsReference, MissesBudget, Ships
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
-from plimsoll.report.trial import Candidate, Evaluation, Trial
+from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship import build, results
 from plimsoll.ship.config import REFERENCE, SearchConfig
 from plimsoll.ship.job_runner import JobRunner
@@ -31,9 +33,19 @@ from plimsoll.ship.jobs import (
     TryResult,
 )
 from plimsoll.ship.results import AnswerPair
-from plimsoll.ship.split import Split, unprovable
+from plimsoll.ship.split import Split, check_provable
 from plimsoll.ship.store import WorkFolder
-from plimsoll.ship.strategy import explore, finalists, gain, needs_table, simplest_first, takes_table
+from plimsoll.ship.strategy import (
+    Reasons,
+    explore,
+    finalists,
+    gain,
+    needs_table,
+    ranking_of,
+    runner_up,
+    simplest_first,
+    takes_table,
+)
 from plimsoll.spec.spec import Classify
 from plimsoll.system.subprocesses import JobError
 
@@ -70,7 +82,7 @@ class Search:
         truths: Mapping[str, str] | None = None,
     ) -> None:
         """Take what is given. `truths`: picture path (absolute) → right label. Raises InputError for a task or a budget
-        that can't be evaluated."""
+        that can't be evaluated, or not be proven on so few pictures."""
         output = resolved.model.require_spec().output
         if not isinstance(output, Classify):
             raise InputError(
@@ -81,7 +93,8 @@ class Search:
         self.split = split
         self.work = work
         self.config = config
-        self.notes = unprovable(config.budget, split, truths)
+        check_provable(config.budget, split, truths)
+        self.notes: list[str] = []
         if work.outdated is not None:
             self.notes.append(
                 f"{work.outdated} was written by an older version of Plimsoll and is not used; it can be removed"
@@ -91,8 +104,8 @@ class Search:
         self._runner = JobRunner(resolved.model, split, work, config, self.notes.append)
         self._reference: dict[str, Answer] = {}
         """The reference's answer to each picture."""
-        self._rejected: dict[Candidate, str] = {}
-        """Finalists that failed on the test part, and why."""
+        self._reasons: Reasons = {}
+        """Why candidates that were measured don't ship."""
         # What was measured for one objective says nothing about another.
         self._suffix = "-latency" if config.objective == "latency" else ""
 
@@ -111,8 +124,8 @@ class Search:
         activity = f"answering {len(pictures):,} pictures with the reference"
         self._reference = {answer.path: answer for answer in self._answers("reference", REFERENCE, pictures, activity)}
         trials = []
-        deadline = started + self.config.search_seconds
-        for trial in explore(self.config.targets, self._runner.calibrators, self.try_candidate, deadline):
+        seconds = max(0.0, started + self.config.search_seconds - time.monotonic())
+        for trial in explore(self.config.targets, self._runner.calibrators, self.try_candidate, seconds):
             trials.append(trial)
             watch(trial)
         reference = self._measure_reference(trials)
@@ -120,7 +133,7 @@ class Search:
         decision = self._test(best_first, reference)
         profile = self._profile(decision.winner, reference)
         layers = self._layers(decision.winner.candidate)
-        trials = [self._with_rejection(trial) for trial in trials]
+        trials = [self._with_reason(trial) for trial in trials]
         return self._result(trials, reference, decision).model_copy(
             update={
                 "layers": layers,
@@ -133,7 +146,7 @@ class Search:
 
     def _result(self, tried: Sequence[Trial], reference: Trial, decision: _Decision) -> ShipResult:
         split = self.split
-        trials = results.final_trials(tried, reference, decision.winner, decision.outcome)
+        trials = results.final_trials(tried, reference, decision.winner)
         scores = results.picture_scores(self._output, decision.pairs)
         return ShipResult(
             winner=decision.winner.key,
@@ -213,7 +226,7 @@ class Search:
         try:
             result = self._runner.get_or_run(name, job, f"trying {candidate.name}", [candidate], store_failure=True)
         except PlimsollError as error:
-            return Trial(candidate=candidate, status="failed", reason=error.message)
+            return Trial(candidate=candidate, status="failed", reason=Failed(message=error.message))
         return self._trial(candidate, result)
 
     def _try_job(self, candidate: Candidate) -> TryJob:
@@ -226,11 +239,13 @@ class Search:
             metric: [replace(figure, bound=figure.value) for figure in figures]
             for metric, figures in comparison.evidence().items()
         }
-        evaluation = results.evaluation(comparison, self.config.budget.verdict(evidence))
+        checks = [check.model_copy(update={"bound": None}) for check in self.config.budget.verdict(evidence)]
+        evaluation = results.evaluation(comparison, checks)
         return Trial(
             candidate=candidate,
             status="ok",
             passed=evaluation.passed,
+            reason=None if evaluation.passed else MissesBudget(part="validation", checks=evaluation.failed_checks),
             measured=result.measured,
             validation=evaluation,
         )
@@ -272,11 +287,12 @@ class Search:
             result = self._runner.get_or_run(name, self._try_job(REFERENCE), "measuring the reference", [REFERENCE])
             trial = self._trial(REFERENCE, result)
         validation = trial.validation.model_copy(update={"checks": ()})
-        return trial.model_copy(update={"passed": True, "validation": validation})
+        return trial.model_copy(update={"passed": True, "reason": IsReference(), "validation": validation})
 
     def _final_benchmark(self, trials: Sequence[Trial]) -> tuple[list[Trial], list[Trial]]:
         """Measure the best once more, longer and all in turns; return all trials and the finalists, best first."""
-        best = finalists([trial for trial in trials if trial.candidate != REFERENCE], self.config.objective)
+        candidates_tried = [trial for trial in trials if trial.candidate != REFERENCE]
+        best, self._reasons = finalists(candidates_tried, self.config.objective)
         if not best or self.config.objective == "size":
             return list(trials), best
         candidates = tuple(trial.candidate for trial in best)
@@ -298,23 +314,33 @@ class Search:
 
     def _test(self, best_first: Sequence[Trial], reference: Trial) -> _Decision:
         """Let the finalists answer the test part, the best first, until one keeps the budget there too."""
+        objective, winner, missed = self.config.objective, None, False
         for trial in best_first:
-            if gain(trial, reference, self.config.objective) < self.config.min_gain:
-                continue
             candidate = trial.candidate
+            if winner is not None:
+                self._reasons[candidate] = runner_up(trial, winner.winner, objective)
+                continue
+            gained, required = gain(trial, reference, objective), self.config.min_gain
+            if gained < required:
+                self._reasons[candidate] = GainTooSmall(ranking=ranking_of(objective), gain=gained, required=required)
+                continue
             activity = f"testing {candidate.name}"
             try:
                 answers = self._answers(f"test-{candidate.key}", candidate, self.split.test, activity)
             except JobError as error:
-                self._reject(candidate, f"it failed on the test pictures: {error.message}")
+                self._reasons[candidate] = Failed(message=error.message, on_test_part=True)
+                missed = True
                 continue
             decision = self._decision("better", trial, answers)
             if decision.evaluation.passed:
-                return decision
-            failed = [check for check in decision.evaluation.checks if not check.passed]
-            worst = "; ".join(f"{check.name}: {check.detail}" for check in failed)
-            self._reject(candidate, f"within the budget on the validation part but not on the test part ({worst})")
-        outcome: Outcome = "nothing_passed" if self._rejected or not best_first else "not_better"
+                winner = decision
+                self._reasons[candidate] = Ships()
+                continue
+            self._reasons[candidate] = MissesBudget(part="test", checks=decision.evaluation.failed_checks)
+            missed = True
+        if winner is not None:
+            return winner
+        outcome: Outcome = "nothing_passed" if missed or not best_first else "not_better"
         return self._decision(outcome, reference, [self._reference[path] for path in self.split.test])
 
     def _decision(self, outcome: Outcome, trial: Trial, answers: Sequence[Answer]) -> _Decision:
@@ -322,13 +348,12 @@ class Search:
         checks = self.config.budget.verdict(comparison.evidence())
         return _Decision(outcome, trial, results.evaluation(comparison, checks), pairs)
 
-    def _reject(self, candidate: Candidate, reason: str) -> None:
-        self._rejected[candidate] = reason
-        self.notes.append(f"{candidate.name}: {reason}")
-
-    def _with_rejection(self, trial: Trial) -> Trial:
-        reason = self._rejected.get(trial.candidate)
-        return trial if reason is None else trial.model_copy(update={"passed": False, "reason": reason})
+    def _with_reason(self, trial: Trial) -> Trial:
+        reason = self._reasons.get(trial.candidate)
+        if reason is None:
+            return trial
+        rejected = isinstance(reason, (Failed, MissesBudget))
+        return trial.model_copy(update={"passed": trial.passed and not rejected, "reason": reason})
 
     def _profile(self, winner: Trial, reference: Trial) -> StageProfile:
         """Measure stage by stage where a picture's time goes, the reference and the winner in turns."""

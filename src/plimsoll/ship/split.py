@@ -1,9 +1,11 @@
-"""Split the user's images into a calibration, a validation and a test part that share no picture; and say what the test
-part is too small to prove."""
+"""Split the user's images into a calibration, a validation and a test part that share no picture; and check that the
+test part is large enough to prove the budget."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from plimsoll.core.budget import Budget, Limit, limit_kind
 from plimsoll.errors import ImageError, InputError
-from plimsoll.metrics.decisions import pictures_needed
+from plimsoll.metrics.decisions import pictures_needed, upper_bound
 from plimsoll.preprocessing.decode import read
 from plimsoll.prove.comparison import label_of
 
@@ -37,15 +39,23 @@ class Split:
     duplicates: int = 0
     """Pictures left out because another has the same bytes: one that calibrates must not test under another name."""
 
+    left_out: int = 0
+    """Pictures beyond the limit."""
+
+    @property
+    def total(self) -> int:
+        """How many pictures are in the parts together."""
+        return len(self.calibration) + len(self.validation) + len(self.test)
+
 
 def split(paths: Iterable[str], limit: int, seed: int = 0) -> Split:
     """Split at most `limit` pictures, drawn at random but always alike for the same files and seed.
 
     Raises InputError where there are fewer than 12 different pictures.
     """
-    chosen = sorted(paths)
-    if len(chosen) > limit:
-        chosen = sorted(random.Random(seed).sample(chosen, limit))
+    given = chosen = sorted(paths)
+    if len(given) > limit:
+        chosen = sorted(random.Random(seed).sample(given, limit))
     contents, unreadable = _distinct(chosen)
     if len(contents) < MINIMUM:
         raise InputError(
@@ -54,12 +64,13 @@ def split(paths: Iterable[str], limit: int, seed: int = 0) -> Split:
         )
     # Shuffled by content: the order does not change when a file is renamed or one is added.
     order = sorted(contents, key=lambda digest: hashlib.sha256(f"{seed}:{digest}".encode()).hexdigest())
-    calibration = min(MAX_CALIBRATION, round(len(order) * CALIBRATION_SHARE))
-    validation = round(len(order) * VALIDATION_SHARE)
+    calibration, validation = _sizes(len(order))
     parts = order[:calibration], order[calibration : calibration + validation], order[calibration + validation :]
     total = hashlib.sha256("\n".join(" ".join(part) for part in parts).encode()).hexdigest()
     named = [tuple(contents[digest] for digest in part) for part in parts]
-    return Split(named[0], named[1], named[2], total, tuple(unreadable), len(chosen) - len(contents) - len(unreadable))
+    duplicates = len(chosen) - len(contents) - len(unreadable)
+    left_out = len(given) - len(chosen)
+    return Split(named[0], named[1], named[2], total, tuple(unreadable), duplicates, left_out)
 
 
 def _distinct(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -76,21 +87,20 @@ def _distinct(paths: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return contents, unreadable
 
 
-def unprovable(budget: Budget, parts: Split, truths: Mapping[str, str] | None) -> list[str]:
-    """Return a sentence for each limit that even a flawless candidate could not keep on so few test pictures.
+def check_provable(budget: Budget, parts: Split, truths: Mapping[str, str] | None) -> None:
+    """Check that the test part is large enough to prove each limit, if the candidate is flawless there.
 
-    Raises InputError for a limit on a labelled metric where no labels were given, or none of a test picture.
+    Raises InputError that says how many pictures it takes, and what so many as there are can prove; also for a limit on
+    a labelled metric where no labels were given, or none of a test picture.
     """
     count = len(parts.test)
     labelled = sum(label_of(truths, path) is not None for path in parts.test) if truths else 0
-    notes = []
     for limit in budget.limits:
         if limit_kind(limit.metric) == "change":
             _require_labels(limit, count, labelled, bool(truths))
-            notes += _too_few(limit, labelled, "labelled test pictures", "without a loss")
-        elif limit.metric == "flips":
-            notes += _too_few(limit, count, "test pictures", "without a flip")
-    return notes
+            _require(limit, parts, labelled, "with a label ", "even without a loss")
+        elif limit_kind(limit.metric) == "share":
+            _require(limit, parts, count, "", "even without a flip")
 
 
 def _require_labels(limit: Limit, count: int, labelled: int, given: bool) -> None:
@@ -104,9 +114,33 @@ def _require_labels(limit: Limit, count: int, labelled: int, given: bool) -> Non
         )
 
 
-def _too_few(limit: Limit, count: int, pictures: str, flawless: str) -> list[str]:
+def _require(limit: Limit, parts: Split, count: int, labelled: str, flawless: str) -> None:
     needed = pictures_needed(abs(limit.value))
     if needed <= count:
-        return []
-    advice = "give more, or allow more"
-    return [f"{limit} can't be proven on {count:,} {pictures}: even {flawless} it takes {needed:,}; {advice}"]
+        return
+    share = count / max(len(parts.test), 1)
+    total = _total_for(math.ceil(needed / share))
+    limited = f" (with --max-images: {parts.left_out:,} were left out)" if parts.left_out else ""
+    provable = Limit(limit.metric, math.copysign(_rounded_up(upper_bound(0, count)), limit.value))
+    raise InputError(
+        f"the budget {limit} can't be proven: {parts.total:,} pictures leave {count:,} {labelled}to test, and"
+        f" {flawless} it takes {needed:,}",
+        f"Give {total:,} pictures or more{limited}, or allow {provable}.",
+    )
+
+
+def _total_for(test: int) -> int:
+    """Return how many pictures leave so many for the test part."""
+    return next(total for total in itertools.count(test) if total - sum(_sizes(total)) >= test)
+
+
+def _sizes(count: int) -> tuple[int, int]:
+    """Return how many pictures calibrate and validate."""
+    return min(MAX_CALIBRATION, round(count * CALIBRATION_SHARE)), round(count * VALIDATION_SHARE)
+
+
+def _rounded_up(share: float) -> float:
+    """Return a share as people write it, and no less: 9.81 % → 10 %, 0.398 % → 0.4 %."""
+    step = 10.0 ** math.floor(math.log10(share))
+    step = step / 10 if share / step < 5 else step
+    return round(math.ceil(share / step - 1e-9) * step, 12)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from plimsoll import backends
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
+from plimsoll.report.reason import BetterShips, NotFinalist, OutOfTime, Ranking, Reason, SiblingUsesLess, SimplerShips
 from plimsoll.report.ship_result import Objective
 from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship.config import CALIBRATORS
@@ -68,9 +70,21 @@ def calibrator_for(target: Target, name: str | None) -> str | None:
 
 
 def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterator[Candidate]:
-    """Yield one candidate for each target, with fast preprocessing and its first calibrator, the most promising target
-    first."""
-    for target in sorted(targets, key=_priority):
+    """Yield one candidate for each target, with fast preprocessing and its first calibrator.
+
+    Precisions take turns, and runtimes among them, so that little time is not spent on one of them alone; of those with
+    equal turns the most promising comes first.
+    """
+    remaining = list(targets)
+    precisions: Counter[str] = Counter()
+    runtimes: Counter[str] = Counter()
+    while remaining:
+        target = min(
+            remaining, key=lambda target: (precisions[target.precision], runtimes[target.runtime], _priority(target))
+        )
+        remaining.remove(target)
+        precisions[target.precision] += 1
+        runtimes[target.runtime] += 1
         yield Candidate("fast", False, target, next(iter(calibrators_of(target, calibrators)), None))
 
 
@@ -108,14 +122,14 @@ TryCandidate = Callable[[Candidate], Trial]
 
 
 def explore(
-    targets: Sequence[Target], calibrators: Sequence[str], try_candidate: TryCandidate, deadline: float
+    targets: Sequence[Target], calibrators: Sequence[str], try_candidate: TryCandidate, seconds: float
 ) -> Iterator[Trial]:
     """Yield trials: every target once, then what is close to the best, then mixed precision, until there is nothing new
     to try or time is up.
 
-    What was not tried for lack of time is yielded as skipped, so that the table names it. `deadline` is on the clock of
-    time.monotonic.
+    What was not tried within `seconds` is yielded as skipped, so that the table names it.
     """
+    deadline = time.monotonic() + seconds
     trials: dict[Candidate, Trial] = {}
     queue = list(first_round(targets, calibrators))
     while queue:
@@ -123,7 +137,7 @@ def explore(
         if candidate in trials:
             continue
         if time.monotonic() >= deadline:
-            trial = Trial(candidate=candidate, status="skipped", reason="the time limit was reached before its turn")
+            trial = Trial(candidate=candidate, status="skipped", reason=OutOfTime(limit_seconds=seconds))
         else:
             trial = try_candidate(candidate)
         trials[candidate] = trial
@@ -202,21 +216,64 @@ def ranking_key(objective: Objective) -> Callable[[Trial], tuple[float, ...]]:
     return lambda trial: (-trial.ratio, trial.candidate.distance)
 
 
-def finalists(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Return the best of those that pass, best first, followed by the best in float32 if it is not among them.
+Reasons = dict[Candidate, Reason]
+"""Why candidates go no further."""
 
-    That one deviates least: it is what can ship where all others fail on the test pictures. Candidates that differ in
-    their calibrator alone compute the same with other constants, so what sets their speeds apart is noise: the one that
-    uses the least of the budget goes on.
+
+def finalists(trials: Sequence[Trial], objective: Objective) -> tuple[list[Trial], Reasons]:
+    """Return the best of those that pass, best first, followed by the best in float32 if it is not among them; and why
+    the others that pass are none.
+
+    The one in float32 deviates least: it is what can ship where all others fail on the test pictures. Candidates that
+    differ in their calibrator alone compute the same with other constants, so what sets their speeds apart is noise:
+    the one that uses the least of the budget goes on.
     """
     by_network: dict[Candidate, list[Trial]] = {}
     for trial in trials:
         if trial.passed:
             by_network.setdefault(replace(trial.candidate, calibrator=None), []).append(trial)
-    chosen = [min(group, key=lambda trial: trial.budget_used) for group in by_network.values()]
+    reasons: Reasons = {}
+    chosen = []
+    for group in by_network.values():
+        least = min(group, key=lambda trial: trial.budget_used)
+        chosen.append(least)
+        reasons |= {
+            trial.candidate: SiblingUsesLess(sibling=least.key, used=trial.budget_used, sibling_used=least.budget_used)
+            for trial in group
+            if trial is not least
+        }
     ranked = sorted(chosen, key=ranking_key(objective))
     best, others = ranked[:FINALISTS], ranked[FINALISTS:]
-    return best + [trial for trial in others if trial.precision == "float32"][:1]
+    in_float32 = [trial for trial in others if trial.precision == "float32"][:1]
+    reasons |= {
+        trial.candidate: NotFinalist(
+            ranking=ranking_of(objective),
+            figure=ranked_figure(trial, objective),
+            last_finalist=ranked_figure(best[-1], objective),
+            finalists=len(best),
+        )
+        for trial in others
+        if trial not in in_float32
+    }
+    return best + in_float32, reasons
+
+
+def ranking_of(objective: Objective) -> Ranking:
+    """Return by what candidates are ranked."""
+    return "size" if objective == "size" else "speed"
+
+
+def ranked_figure(trial: Trial, objective: Objective) -> float:
+    """Return the figure that candidates are ranked by: bytes on disk, or times as fast as the reference."""
+    return trial.measured.size_bytes if objective == "size" else trial.ratio
+
+
+def runner_up(trial: Trial, winner: Trial, objective: Objective) -> Reason:
+    """Return why a finalist that keeps the budget does not ship where another does, which came before it."""
+    figure, best = ranked_figure(trial, objective), ranked_figure(winner, objective)
+    if objective != "size" and figure > best:
+        return SimplerShips(winner=winner.key, figure=figure, winner_figure=best, within=SIMPLER_WITHIN)
+    return BetterShips(winner=winner.key, ranking=ranking_of(objective), figure=figure, winner_figure=best)
 
 
 def simplest_first(benchmarked: Sequence[Trial]) -> list[Trial]:

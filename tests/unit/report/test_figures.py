@@ -67,7 +67,17 @@ def test_a_ratio_as_written_lies_in_its_interval_which_is_never_narrower_than_th
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.02367, "2.4 %"), (0.02, "2 %"), (0.0201, "2.1 %"), (0.147, "15 %"), (1.0, "100 %"), (0.0, "0 %"), (NAN, "–")],
+    [
+        (0.02367, "2.37 %"),
+        (0.02, "2 %"),
+        (0.020101, "2.02 %"),
+        (0.0126015, "1.27 %"),
+        (0.07, "7 %"),
+        (0.147, "14.7 %"),
+        (1.0, "100 %"),
+        (0.0, "0 %"),
+        (NAN, "–"),
+    ],
 )
 def test_a_bound_is_rounded_up(share: float, text: str) -> None:
     assert plain(figures.percent_at_most(share)) == text

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
-from plimsoll.report.trial import Candidate, Deviations, Evaluation, FlippedDecisions, Measurements, Speed, Trial
+from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, Measurements, Speed
+from plimsoll.report.trial import Candidate, Trial
 
 INT8 = Candidate("fast", True, Target("openvino", "cpu", "int8"), "mse", 5)
 

@@ -20,6 +20,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import InputError
 from plimsoll.importers import read
 from plimsoll.inference.predictor import Predictor, ResolvedModel
+from plimsoll.report.reason import Failed
 from plimsoll.ship import Candidate, Search, SearchConfig, ShipResult, Trial
 from plimsoll.ship.split import Split, split
 from plimsoll.ship.store import WorkFolder
@@ -137,7 +138,7 @@ def test_a_mixture_is_a_row_like_others_and_one_without_int8_layers_says_why_not
     mixed, nothing_left = (search.try_candidate(replace(WHOLE, float_layers=count)) for count in (1, 2))
     assert mixed.passed, mixed.reason
     assert nothing_left.status == "failed"
-    assert nothing_left.reason == "only 2 of its layers can be quantized: nothing would be left in int8"
+    assert nothing_left.reason == Failed(message="only 2 of its layers can be quantized: nothing would be left in int8")
     assert (search.work.path / "rows" / f"try-{mixed.candidate.key}.json").exists()
 
 

@@ -22,7 +22,10 @@ from helpers.service_process import until
 from helpers.small_models import small_model
 from plimsoll.core.budget import Budget
 from plimsoll.core.target import Target
+from plimsoll.errors import InputError
 from plimsoll.inference.predictor import ResolvedModel
+from plimsoll.report import summary
+from plimsoll.report.reason import Failed
 from plimsoll.report.ship_result import LayerSnr
 from plimsoll.ship import REFERENCE, Search, SearchConfig, ShipResult, Trial
 from plimsoll.ship.jobs import LayerComparison
@@ -139,7 +142,9 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
     result, trials = shipped(
         opened, photos, tmp_path / "work", config(Target("onnxruntime"), *(Target(name) for name in names))
     )
-    reasons = {trial.candidate.target.runtime: trial.reason for trial in trials if trial.status == "failed"}
+    reasons = {
+        trial.candidate.target.runtime: trial.reason.message for trial in trials if isinstance(trial.reason, Failed)
+    }
     assert "a segmentation fault" in reasons["crashing"]
     assert "longer than its limit of 2 s" in reasons["hanging"]
     assert "GB of memory; its limit is" in reasons["hungry"]
@@ -152,10 +157,26 @@ def test_what_goes_wrong_is_a_row_with_its_reason(
 def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
     opened: ResolvedModel, photos: list[str], tmp_path: Path
 ) -> None:
-    result, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[1], budget="flips=0.1%"))
+    result, _ = shipped(opened, photos, tmp_path / "work", config(HONEST[0], budget="mean_deviation=1e-12"))
     assert result.outcome == "nothing_passed"
     assert result.shipped.candidate == REFERENCE
-    assert any("can't be proven on" in note for note in result.notes)
+    nearest, reason = result.nearest()[0]
+    assert nearest.candidate.target == HONEST[0]
+    assert [check.limit for check in reason.checks] == [1e-12]
+    missed = summary.nearest(result)[0]
+    assert missed.startswith(nearest.name)
+    assert "; the limit is 1·10⁻¹², missed by " in missed
+    assert all(trial.reason is not None for trial in result.trials), "a candidate ended without a reason"
+
+
+def test_a_budget_that_can_not_be_proven_on_so_few_pictures_is_refused_before_anything_is_tried(
+    opened: ResolvedModel, photos: list[str], tmp_path: Path, jobs: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(InputError, match="40 pictures leave 20 to test, and even without a flip it takes 74") as error:
+        shipped(opened, photos, tmp_path / "work", config(*HONEST, budget="flips=4%"))
+    assert error.value.hint == "Give 147 pictures or more, or allow flips=14%."
+    assert not jobs
+    shipped(opened, photos, tmp_path / "work", config(HONEST[0], budget="flips=14%", seconds=0.0))
 
 
 def test_a_second_run_repeats_nothing_and_finds_the_same(
@@ -224,7 +245,9 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from plimsoll.core.model import Model
+from plimsoll.errors import InputError
 from plimsoll.inference.predictor import ResolvedModel
+from plimsoll.report import summary
 from plimsoll.spec.files import loads
 from helpers.small_models import SPEC
 from unit.ship import test_search as tests

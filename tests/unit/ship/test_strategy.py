@@ -4,7 +4,6 @@ figures alone."""
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,10 +12,20 @@ import pytest
 from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
 from plimsoll.preprocessing import Preprocessing
+from plimsoll.report.measurements import Evaluation, Measurements, Speed
+from plimsoll.report.reason import BetterShips, Failed, NotFinalist, OutOfTime, SiblingUsesLess, SimplerShips, in_words
 from plimsoll.report.ship_result import Objective
-from plimsoll.report.trial import Evaluation, Measurements, Speed
 from plimsoll.ship import REFERENCE, Candidate, Trial
-from plimsoll.ship.strategy import explore, finalists, gain, mixed_precision, ranking_key, simplest_first
+from plimsoll.ship.strategy import (
+    explore,
+    finalists,
+    first_round,
+    gain,
+    mixed_precision,
+    ranking_key,
+    runner_up,
+    simplest_first,
+)
 
 FLOAT, INT8 = Target("onnxruntime"), Target("onnxruntime", "cpu", "int8")
 OTHER = Target("openvino", "cpu", "int8")
@@ -38,7 +47,7 @@ def make_trial(candidate: Candidate, ratio: float, deviation: float, size: float
 def tried(
     try_candidate: Callable[[Candidate], Trial], *targets: Target, calibrators: tuple[str, ...] = ("minmax",)
 ) -> list[Trial]:
-    return list(explore(targets, calibrators, try_candidate, time.monotonic() + 60))
+    return list(explore(targets, calibrators, try_candidate, 60.0))
 
 
 def layered(
@@ -61,11 +70,24 @@ def test_what_there_was_no_time_for_is_named() -> None:
             (FLOAT, INT8),
             ("minmax",),
             lambda candidate: Trial(candidate=candidate, status="ok"),
-            deadline=time.monotonic() - 1,
+            seconds=0.0,
         )
     )
     assert [trial.status for trial in trials] == ["skipped", "skipped"]
-    assert all("time limit" in trial.reason for trial in trials)
+    assert all(trial.reason == OutOfTime(limit_seconds=0.0) for trial in trials)
+
+
+def test_with_little_time_every_precision_and_every_runtime_has_a_turn_before_a_second_of_either() -> None:
+    precisions = ("int8", "float32", "float16")
+    runtimes = ("litert", "mnn", "openvino")
+    targets = [Target(runtime, "cpu", precision) for runtime in runtimes for precision in precisions]
+    order = list(first_round(targets, ("percentile", "mse")))
+    assert {candidate.target for candidate in order} == set(targets)
+    assert len(order) == len(targets), "a second calibrator came before another target"
+    for first in (0, 3, 6):
+        assert {candidate.target.precision for candidate in order[first : first + 3]} == set(precisions)
+    assert {candidate.target.runtime for candidate in order[:3]} == set(runtimes)
+    assert order[0].target.precision == "int8"
 
 
 def test_promising_targets_come_first_and_neighbours_of_the_best_follow() -> None:
@@ -125,7 +147,7 @@ def test_no_layer_goes_back_to_float_where_that_can_not_help() -> None:
     assert not mixed_precision([make_trial(WHOLE, 4.0, float("nan"))]), "its answers are no numbers"
     assert not mixed_precision([make_trial(WHOLE, 0.9, 0.05)]), "it is slower than the reference"
     assert not mixed_precision(
-        [whole, Trial(candidate=replace(WHOLE, float_layers=1), status="failed", reason="it crashed")]
+        [whole, Trial(candidate=replace(WHOLE, float_layers=1), status="failed", reason=Failed(message="it crashed"))]
     )
 
 
@@ -160,8 +182,13 @@ def test_the_best_in_float_is_a_finalist_too_for_the_others_may_fail_the_test() 
     ]
     floats = [make_trial(Candidate("fast", folded, FLOAT), ratio, 0.0) for folded, ratio in ((False, 2.0), (True, 2.2))]
     over = make_trial(Candidate("fast", False, OTHER, "mse"), 9.0, 0.5)
-    assert finalists([*floats, *int8, over], "throughput") == [int8[3], int8[2], int8[1], floats[1]]
-    assert finalists([*floats, over], "throughput") == [floats[1], floats[0]]
+    best, reasons = finalists([*floats, *int8, over], "throughput")
+    assert best == [int8[3], int8[2], int8[1], floats[1]]
+    assert reasons == {
+        trial.candidate: NotFinalist(ranking="speed", figure=trial.ratio, last_finalist=5.0, finalists=3)
+        for trial in (int8[0], floats[0])
+    }
+    assert finalists([*floats, over], "throughput") == ([floats[1], floats[0]], {})
 
 
 def test_of_calibrators_the_one_that_uses_the_least_budget_is_a_finalist_whatever_the_noise_in_their_speeds() -> None:
@@ -170,7 +197,26 @@ def test_of_calibrators_the_one_that_uses_the_least_budget_is_a_finalist_whateve
         for name, ratio, deviation in (("mse", 4.0, 0.002), ("minmax", 4.2, 0.005))
     }
     folded = make_trial(Candidate("fast", True, INT8, "minmax"), 3.9, 0.006)
-    assert finalists([*by_calibrator.values(), folded], "throughput") == [by_calibrator["mse"], folded]
+    best, reasons = finalists([*by_calibrator.values(), folded], "throughput")
+    assert best == [by_calibrator["mse"], folded]
+    reason = reasons[by_calibrator["minmax"].candidate]
+    assert reason == SiblingUsesLess(sibling=by_calibrator["mse"].key, used=0.5, sibling_used=0.2)
+    words = in_words(reason, {by_calibrator["mse"].key: "the other"})
+    assert words.replace("\u00a0", " ") == (
+        "set aside: the other is the same but for its calibrator, and uses less of the budget (20.0 %, this one 50.0 %)"
+    )
+
+
+def test_a_finalist_after_the_winner_says_whether_it_was_slower_or_less_simple() -> None:
+    winner = make_trial(Candidate("fast", False, INT8, "mse"), 4.0, 0.0, size=2.0)
+    slower, faster = (make_trial(Candidate("fast", True, INT8, "mse"), ratio, 0.0, size=3.0) for ratio in (3.9, 4.05))
+    assert runner_up(slower, winner, "throughput") == BetterShips(
+        winner=winner.key, ranking="speed", figure=3.9, winner_figure=4.0
+    )
+    assert isinstance(runner_up(faster, winner, "throughput"), SimplerShips)
+    assert runner_up(faster, winner, "size") == BetterShips(
+        winner=winner.key, ranking="size", figure=3.0, winner_figure=2.0
+    )
 
 
 def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:

@@ -1,7 +1,7 @@
 """The HTML page of a `ship`: one file that shows everything, loads nothing, and can be mailed.
 
 render                     the page, from templates/ with Jinja2
-headline                   what the page says first, and the gauge
+gauge                      the Plimsoll mark with the water as high as the budget is used
 pareto_plot, proof_plots   speed against deviation; scores and layers against the reference's
 stages                     bars of where the time goes
 svg, label_placement       what the charts are drawn with: elements, axes, labels that don't overlap

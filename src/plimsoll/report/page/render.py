@@ -18,9 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 
-from plimsoll.report import figures
-from plimsoll.report.page import headline, pareto_plot, proof_plots, stages, svg
-from plimsoll.report.page.headline import gauge, nearest_check
+from plimsoll.report import figures, summary
+from plimsoll.report.page import pareto_plot, proof_plots, stages, svg
+from plimsoll.report.page.gauge import gauge, nearest_check
 from plimsoll.report.report import Report
 from plimsoll.report.ship_result import ShipResult
 from plimsoll.report.trial import Trial
@@ -63,14 +63,13 @@ def _environment() -> Environment:
         "MISSING": figures.MISSING,
         "nan": math.nan,
         "counted": figures.counted,
-        "ratio_and_interval": figures.ratio_and_interval,
         "plimsoll_mark": svg.plimsoll_mark,
         "gauge": gauge,
         "nearest_check": nearest_check,
-        "headline": headline,
         "pareto_plot": pareto_plot,
         "proof_plots": proof_plots,
         "stages": stages,
+        "summary": summary,
     }
     environment.tests["known"] = math.isfinite
     environment.filters |= {
@@ -78,7 +77,7 @@ def _environment() -> Environment:
         for function in (
             *(figures.number, figures.with_unit, figures.signed, figures.score, figures.ratio, figures.percent),
             *(figures.percent_at_most, figures.count, figures.rate, figures.size, figures.milliseconds),
-            *(figures.duration, figures.decibels),
+            *(figures.duration, figures.decibels, figures.bound, figures.check_in_words),
         )
     }
     environment.filters |= {"file_name": _file_name, "phrases": _phrases, "sort_value": _sort_value, "words": _words}

@@ -14,11 +14,12 @@ from markupsafe import Markup
 from helpers import sample_ship_report
 from plimsoll.core.budget import Check
 from plimsoll.report.page import pareto_plot, stages
-from plimsoll.report.page.headline import nearest_check, title
+from plimsoll.report.page.gauge import nearest_check
 from plimsoll.report.page.label_placement import Box, LabelRequest, place_labels
 from plimsoll.report.page.pareto_plot import pareto_front
 from plimsoll.report.page.svg import Decades, LogOdds, covering, element, runtime_symbols
 from plimsoll.report.ship_result import ShipResult
+from plimsoll.report.summary import title
 from plimsoll.report.trial import Trial
 
 NAN, INF = math.nan, math.inf
@@ -245,4 +246,4 @@ def test_a_smaller_one_is_headed_by_its_size() -> None:
     details = {"winner": keys[1], "reference": keys[0], "outcome": "better", "objective": "size", "trials": trials}
     assert title(ShipResult.model_validate(details)).startswith("73\u00a0% smaller, ")
     not_smaller = {**details, "winner": keys[0], "outcome": "not_better"}
-    assert title(ShipResult.model_validate(not_smaller)) == "Not smaller: the simplest is kept"
+    assert title(ShipResult.model_validate(not_smaller)) == "Not smaller: the reference ships"

@@ -1,18 +1,19 @@
-"""The head of the page: how many times as fast, at which loss, proven on how many pictures; and the gauge, the Plimsoll
-mark with the water as high as the budget is used."""
+"""What a `ship` found, in words: the head of the page and the terminal say the same, from here.
+
+`Row` is a candidate in the results table.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from markupsafe import Markup
-
-from plimsoll.core.budget import Check
 from plimsoll.report import figures
-from plimsoll.report.page import svg
-from plimsoll.report.page.svg import Frame, element, line, text
+from plimsoll.report.measurements import FlippedDecisions
+from plimsoll.report.reason import Failed, IsReference, in_words
 from plimsoll.report.ship_result import ShipResult
-from plimsoll.report.trial import FlippedDecisions, Trial
+from plimsoll.report.trial import Trial
 
 
 def title(result: ShipResult) -> str:
@@ -20,7 +21,7 @@ def title(result: ShipResult) -> str:
     if result.outcome == "nothing_passed":
         return "Nothing passed: the reference ships"
     if result.outcome == "not_better":
-        return f"Not {_better(result)}: the simplest is kept"
+        return f"Not {_better(result)}: the reference ships"
     return f"{_gain(result)}, {_loss(result)}"
 
 
@@ -43,7 +44,7 @@ def _loss(result: ShipResult) -> str:
     if flips is not None:
         return f"{flips.flipped:,} of {flips.count:,} decisions flipped"
     if math.isfinite(result.test.deviation.max):
-        return f"deviation {figures.number(result.test.deviation.max, 2)} at most"
+        return f"largest deviation {figures.number(result.test.deviation.max)}"
     return "inside the budget" if budget_kept(result) else "beyond the budget"
 
 
@@ -62,7 +63,7 @@ def sentences(result: ShipResult) -> list[str]:
         noise = "" if result.objective == "size" else "the noise and "
         return [
             f"{tried}; none inside the budget was {_better(result)} by more than {noise}the required gain. So"
-            " the simplest one ships.",
+            " the reference ships.",
             *_proof(result),
         ]
     return _proof(result) or [
@@ -83,8 +84,13 @@ def _proof(result: ShipResult) -> list[str]:
             else ""
         )
         results.append(f"{_flips_in_words(flips)}{bound}")
-    if math.isfinite(test.deviation.max):
-        results.append(f"no score moved by more than {figures.number(test.deviation.max, 2)}")
+    if math.isfinite(test.deviation.mean):
+        upper = f" (with 95 % confidence at most {figures.bound(test.deviation.mean_upper)})"
+        results.append(
+            f"the mean deviation of the scores is {figures.number(test.deviation.mean)}"
+            f"{upper if math.isfinite(test.deviation.mean_upper) else ''}, the largest"
+            f" {figures.number(test.deviation.max)}"
+        )
     body = "; ".join(results) if results else "the budget's checks are below"
     return [f"On {figures.counted(test.count, 'picture')} never used before: {body}."]
 
@@ -124,82 +130,57 @@ def plate(result: ShipResult) -> list[tuple[str, str]]:
     return [(term, value) for term, value in facts if value != figures.MISSING]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A candidate in the results table, in words; a dash for what was not measured."""
+
+    times_as_fast: str
+    interval: str
+    """Of the ratio, with 95 % confidence; empty where it is unknown."""
+    size: str
+    mean_deviation: str
+    max_deviation: str
+    flips: str
+    """How many of how many decisions, at the threshold with the most."""
+    flips_bound: str
+    """The share that is not exceeded with 95 % confidence; empty where it is unknown."""
+    verdict: str
+    reason: str
+
+
+def row(trial: Trial, names: Mapping[str, str]) -> Row:
+    """Return a trial as it stands in the results table. `names`: key of a candidate → its name."""
+    speed, deviation, flips = trial.measured.speed, trial.validation.deviation, trial.validation.worst_flips
+    written, interval = figures.ratio_and_interval(speed.ratio, speed.low, speed.high)
+    return Row(
+        times_as_fast=f"{written}×" if written != figures.MISSING else written,
+        interval=interval,
+        size=figures.size(trial.measured.size_bytes),
+        mean_deviation=figures.number(deviation.mean),
+        max_deviation=figures.number(deviation.max),
+        flips=f"{flips.flipped:,} of {flips.count:,}" if flips else figures.MISSING,
+        flips_bound=f"≤ {figures.percent_at_most(flips.upper)}" if flips and math.isfinite(flips.upper) else "",
+        verdict=_verdict(trial),
+        reason=in_words(trial.reason, names),
+    )
+
+
+def _verdict(trial: Trial) -> str:
+    if trial.status == "skipped":
+        return "skipped"
+    if trial.status == "failed" or isinstance(trial.reason, Failed):
+        return "failed"
+    if isinstance(trial.reason, IsReference):
+        return "reference"
+    return {True: "passed", False: "beyond the budget", None: "not evaluated"}[trial.passed]
+
+
 def _change(before: str, after: str) -> str:
     return after if figures.MISSING in (before, after) or before == after else f"{before} → {after}"
 
 
-def outcome(trial: Trial) -> tuple[str, str]:
-    """Return the verdict on a candidate in a word or two, and the reason."""
-    if trial.status != "ok":
-        return trial.status, trial.reason
-    if trial.passed is None:
-        return "not evaluated", trial.reason
-    if trial.passed:
-        return "passed", trial.reason
-    missed = [
-        f"{check.name} {figures.with_unit(check.judged, check.unit)}, limit"
-        f" {figures.with_unit(check.limit, check.unit)}"
-        for check in trial.validation.checks
-        if not check.passed
-    ]
-    return "beyond the budget", "; ".join(filter(None, [trial.reason, *missed]))
-
-
-_FRAME = Frame(360, 380, 0, 0, 0, 0)
-_LINE_Y, _KEEL_Y, _CENTRE = 112.0, 306.0, 160.0
-
-
-def nearest_check(checks: tuple[Check, ...]) -> Check | None:
-    """Return the check that lies nearest its limit, of those whose limit is the most that passes."""
-    usable = [
-        check
-        for check in checks
-        if check.direction == "at_most" and 0 < check.limit < math.inf and math.isfinite(check.judged)
-    ]
-    return max(usable, key=lambda check: check.judged / check.limit, default=None)
-
-
-def gauge(check: Check | None) -> Markup:
-    """Return the mark with the water at what the check measured; the mark alone without a check."""
-    mark = (svg.circle(_CENTRE, _LINE_Y, 56, "ring"), line(_CENTRE - 98, _LINE_Y, _CENTRE + 98, _LINE_Y, "ring"))
-    if check is None:
-        description = "No check was measured that would say how much of the budget is used."
-        return svg.chart("gauge", "The Plimsoll mark", description, _FRAME, *mark)
-    surface = max(24.0, _KEEL_Y - check.judged / check.limit * (_KEEL_Y - _LINE_Y))
-    limit, measured = (figures.with_unit(value, check.unit) for value in (check.limit, check.judged))
-    # Above its line, or below it where the water's surface would run through the text.
-    limit_baseline = _LINE_Y + 24 if 4 < _LINE_Y - surface < 32 else _LINE_Y - 12
-    return svg.chart(
-        "gauge",
-        "How much of the budget is used",
-        f"{check.name}: {measured} of {limit}. The ring's line is the limit, the water stands at the measured figure.",
-        _FRAME,
-        *mark,
-        *_water(surface),
-        *_draught_marks(surface),
-        text(f"limit {limit}", _FRAME.width - 8, limit_baseline, "end", "gauge-limit"),
-        text(measured, _FRAME.width - 8, _measured_baseline(surface), "end", "gauge-measured"),
-    )
-
-
-def _draught_marks(surface: float) -> list[Markup]:
-    marks = []
-    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
-        y = _KEEL_Y - share * (_KEEL_Y - _LINE_Y)
-        marks.append(line(34, y, 46, y, "draught"))
-        if abs(y - surface) > 10:
-            marks.append(text(f"{share * 100:.0f}", 28, y + 4, "end", "draught-number"))
-    return marks
-
-
-def _measured_baseline(surface: float) -> float:
-    """Return the baseline of the measured figure: above its water, but clear of the limit's text and line."""
-    baseline = surface - 9
-    if abs(baseline - (_LINE_Y - 6)) < 22:
-        baseline = _LINE_Y + 29 if surface >= _LINE_Y else _LINE_Y - 34
-    return baseline
-
-
-def _water(surface: float) -> tuple[Markup, Markup]:
-    waves = f"M0 {surface:.1f}" + "q15 -7 30 0t30 0" * 6
-    return element("path", d=f"{waves}V380H0z", class_="water"), element("path", d=waves, class_="surface")
+def nearest(result: ShipResult) -> list[str]:
+    """Return, where nothing passed, which candidates came nearest, and which limits they missed by how much."""
+    if result.outcome != "nothing_passed":
+        return []
+    return [f"{trial.name}: {in_words(reason, result.names)}" for trial, reason in result.nearest()]
