@@ -45,13 +45,24 @@ This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their 
 
 {input}
 
+### A further input: `[[input.extra]]`
+
+{extra}
+
+Further inputs of an ONNX network become constants in it where they are the same for every picture, so that every runtime
+can take it. A picture's own size is never needed: Plimsoll maps positions back to the picture itself, so a network gets
+the size of its input, and a scale of 1 (see the table in [tasks.md](tasks.md)).
+
+### The steps' order
+
 The steps run in order. The first, and only the first, is `decode`. `resize`, `jpeg` and `crop` work on height × width ×
 channels, so they come before `layout`; `resize` and `jpeg` need 8-bit values, so they come before `scale`, `mean` and
 `std`.
 """
 
 STEPS = ["Decode", "Resize", "Jpeg", "Crop", "Channels", "Scale", "Mean", "Std", "Layout", "Cast"]
-TASKS = ["Classify", "Detect", "Landmarks", "Segment", "Tensors"]
+COMMON = ("batch_axis",)
+TASKS = ["Classify", "Detect", "Landmarks", "Segment", "Text", "Tensors"]
 
 
 def spec_page() -> str:
@@ -59,17 +70,26 @@ def spec_page() -> str:
     schema = files.schema()
     definitions = schema["$defs"]
     text = INTRODUCTION.format(
-        example=files.dumps(card("open_nsfw").spec), top=table(schema), input=table(definitions["Input"])
+        example=files.dumps(card("open_nsfw").spec),
+        top=table(schema),
+        input=table(definitions["Input"]),
+        extra=table(definitions["Extra"]),
     )
     text += "\n## The steps\n"
     for name in STEPS:
         text += section(definitions[name], "step")
     text += (
-        "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n"
+        "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n\n"
+        "Every task has this key:\n\n" + table(_common(definitions)) + "\n"
     )
     for name in TASKS:
         text += section(definitions[name], "task")
     return text + "\n### A band\n\n" + table(definitions["Band"]) + "\n"
+
+
+def _common(definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys that every task has."""
+    return {"properties": {key: definitions["Tensors"]["properties"][key] for key in COMMON}}
 
 
 def section(definition: dict[str, Any], tag: str) -> str:
@@ -83,7 +103,7 @@ def table(definition: dict[str, Any], leave_out: str = "") -> str:
     needed = set(definition.get("required", ()))
     rows = ["| key | value | default | |", "| --- | --- | --- | --- |"]
     for key, value in definition["properties"].items():
-        if key == leave_out:
+        if key == leave_out or (leave_out and key in COMMON):
             continue
         default = "required" if key in needed else shown(value.get("default"))
         rows.append(f"| `{key}` | {kind(value)} | {default} | {value.get('description', '')} |")

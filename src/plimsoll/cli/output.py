@@ -84,8 +84,15 @@ class JsonLines(Writer):
             .encode("utf-8", "backslashreplace")
             .decode()
         )
-        self._stream.write(text + "\n")
+        self._stream.write(text if text.isprintable() else "".join(map(_escaped, text)))
+        self._stream.write("\n")
         self._stream.flush()
+
+
+def _escaped(char: str) -> str:
+    """Return a character as JSON may write it, so that a terminal takes none that a picture or a model holds for a
+    control code."""
+    return char if char == printable(char) else json.dumps(char)[1:-1]
 
 
 class Csv(Writer):
@@ -173,6 +180,7 @@ def _parquet_types(arrow: Any) -> dict[str, Any]:
     return {
         "label": text,
         "score": number,
+        "text": text,
         "scores": arrow.map_(text, number),
         "boxes": arrow.list_(arrow.struct([("label", text), ("score", number), ("box", arrow.list_(number, 4))])),
         "points": arrow.list_(arrow.list_(number)),

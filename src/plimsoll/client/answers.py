@@ -31,7 +31,8 @@ class Answer:
 
     `row` is all of it, as plain data. The properties read from it what the model's task has: `label`, `score` and
     `scores` of a classification; `boxes` of a detection; `points` and `presence` of landmarks; `mask` of a
-    segmentation; `outputs` of a bare network. Another task's property is an AttributeError that says so.
+    segmentation; `text`, `score` and `symbols` of a line of text; `outputs` of a bare network. Another task's property
+    is an AttributeError that says so.
     """
 
     row: Mapping[str, Any]
@@ -87,6 +88,16 @@ class Answer:
         """The mask as the service writes it."""
         mask: Mapping[str, Any] = self._of("mask")
         return mask
+
+    @property
+    def text(self) -> str:
+        """The text that was read."""
+        return str(self._of("text"))
+
+    @property
+    def symbols(self) -> tuple[tuple[str, float | None], ...]:
+        """Each symbol of the text with its probability; None where the network gives none."""
+        return tuple((str(symbol), score) for symbol, score in self._of("symbols"))
 
     @property
     def outputs(self) -> Mapping[str, Any]:

@@ -87,10 +87,18 @@ def schema() -> dict[str, Any]:
 
 
 def field_docs(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstring under each field of a model, in one line each.
+    """Return the docstring under each field of a model and of those that it extends, in one line each.
 
     pydantic can do this too, but at every import; here they are read on demand.
     """
+    docs: dict[str, str] = {}
+    for part in reversed(model.__mro__):
+        if issubclass(part, BaseModel) and part is not BaseModel:
+            docs |= _own_field_docs(part)
+    return docs
+
+
+def _own_field_docs(model: type[BaseModel]) -> dict[str, str]:
     body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
     assert isinstance(body, ast.ClassDef)  # noqa: S101 - it is the source of a class
     docs = {}

@@ -405,7 +405,7 @@ def test_an_ssd_needs_anchors() -> None:
     with pytest.raises(SpecError, match=r"'a\.npy' was not read"):
         decoder(spec("ssd", anchors_file="a.npy"))
     for wrong in ({"anchors": ANCHORS}, {"anchors_file": "a.npy"}, {"activation": "sigmoid"}):
-        with pytest.raises(SpecError, match="only with head = 'ssd'( or 'boxes')?, but head is 'yolov8'"):
+        with pytest.raises(SpecError, match=r"only with head = 'ssd'( or 'boxes')?, but head is 'yolov8'"):
             spec("yolov8", **wrong)
     with pytest.raises(SpecError, match="give either anchors or anchors_file"):
         spec("ssd", anchors=ANCHORS, anchors_file="a.npy")

@@ -124,13 +124,21 @@ class SegmentAnswer(ReplyModel):
     mask: dict[str, Any]
 
 
+class TextAnswer(ReplyModel):
+    """Of a network that reads a line of text."""
+
+    text: str = Field(description="Empty where the score is below the threshold.")
+    score: float | None = Field(None, description="As the model's Spec says: of its symbols, or of the whole text.")
+    symbols: list[list[Any]] = Field(description="Each symbol with its probability.")
+
+
 class TensorAnswer(ReplyModel):
     """The raw outputs of a network without a task."""
 
     outputs: dict[str, Any]
 
 
-Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TensorAnswer | None
+Row = ClassifyAnswer | DetectAnswer | LandmarksAnswer | SegmentAnswer | TextAnswer | TensorAnswer | None
 
 
 class PictureResult(ReplyModel):

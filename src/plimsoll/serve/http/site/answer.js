@@ -19,6 +19,7 @@ export function told(model, row, threshold) {
   }
   if (row.points) return [row.points.length ? `${row.points.length} points` : "No points", typeof row.presence === "number" ? `presence ${score(row.presence)}` : ""];
   if (row.mask) return [row.mask.labels[0]?.label ?? "Nothing", row.mask.labels.map((one) => `${one.label} ${(100 * one.share).toFixed(0)} %`).slice(0, SHOWN).join(", ")];
+  if (typeof row.text === "string") return [row.text ? `“${row.text}”` : "No text", typeof row.score === "number" ? `score ${score(row.score)}` : ""];
   return ["Answered", Object.keys(row.outputs ?? {}).join(", ")];
 }
 

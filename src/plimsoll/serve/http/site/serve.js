@@ -61,7 +61,7 @@ function choose(model) {
   if (!another) return;
   showPlate(model);
   setThreshold(null);
-  byId("dial").hidden = !["classify", "detect", "landmarks"].includes(model.task);
+  byId("dial").hidden = !["classify", "detect", "landmarks", "text"].includes(model.task);
   showProof(model);
 }
 
