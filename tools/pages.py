@@ -49,9 +49,9 @@ This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their 
 
 {extra}
 
-Further inputs of an ONNX network become constants in it where they are the same for every picture, so that every runtime
-can take it. A picture's own size is never needed: Plimsoll maps positions back to the picture itself, so a network gets
-the size of its input, and a scale of 1 (see the table in [tasks.md](tasks.md)).
+Further inputs of an ONNX network become constants in it where they are the same for every picture, so that every
+runtime can take it. A picture's own size is never needed: Plimsoll maps positions back to the picture itself, so a
+network gets the size of its input, and a scale of 1 (the table in [tasks.md](tasks.md) shows which).
 
 ### The steps' order
 
@@ -79,8 +79,8 @@ def spec_page() -> str:
     for name in STEPS:
         text += section(definitions[name], "step")
     text += (
-        "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n\n"
-        "Every task has this key:\n\n" + table(_common(definitions)) + "\n"
+        "\n## `output`: the tasks\n\n[tasks.md](tasks.md) says how outputs are read, and what the answers look like.\n"
+        "\nEvery task has this key:\n\n" + table(_common(definitions)) + "\n"
     )
     for name in TASKS:
         text += section(definitions[name], "task")
