@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from helpers import generated_networks
 from helpers.tflite_writer import STEPS, Kind, expected, network, pictures
 from helpers.toolchain_required import program, require
 from plimsoll import backends, quantize, zoo
@@ -260,6 +261,38 @@ def test_a_range_holds_for_the_tensor_that_has_these_values(
     built = LITERT.build(model, target("int8"), tmp_path, CalibrationData("minmax", batch, calibrated.ranges))
     with Runner.open(built, target("int8")) as runner:
         assert deviation(reference, runner.infer(batch)["y"]).snr_db > 30
+
+
+@pytest.mark.parametrize(
+    ("part", "precision", "decibels"),
+    [
+        ("split", "float32", 100),
+        ("elu", "float32", 100),
+        ("softplus", "float32", 100),
+        ("layer_norm", "int8", 25),
+        ("attention", "int8", 20),
+        ("mish", "int8", 25),
+    ],
+)
+def test_parts_of_networks_that_were_wrong_or_refused(
+    tmp_path: Path, example_photos: list[Path], part: str, precision: str, decibels: float
+) -> None:
+    """Split: a free size was said behind it; Elu: its alpha was lost; Softplus: infinite from 89 on. In int8, a
+    variance near zero was refused, and a softmax over 400 tokens came out as zeros."""
+    require("onnx2tf")
+    model = generated_networks.Case.named(f"conv3x3-{part}-none").write(tmp_path / "net.onnx")
+    assert model is not None
+    preprocessor = Preprocessor(generated_networks.SPEC.input)
+    batch = np.stack([preprocessor(photo) for photo in example_photos[:12]])
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        (reference,) = runner.infer(batch[8:]).values()
+    calibrated = None
+    if precision == "int8":
+        ranges = quantize.observe(model, iter([batch[:8]])).calibration("minmax").ranges
+        calibrated = CalibrationData("minmax", batch[:8], ranges)
+    with Runner.open(LITERT.build(model, target(precision), tmp_path, calibrated), target(precision)) as runner:
+        (answer,) = runner.infer(batch[8:]).values()
+    assert deviation(reference, answer).snr_db > decibels
 
 
 def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
-from plimsoll.backends.litert import ranges, recurrent, tflite_file
+from plimsoll.backends.litert import dialect, ranges, tflite_file
 from plimsoll.backends.litert.tflite_file import INSTALL, TfliteFile
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
@@ -124,7 +124,7 @@ def _fixed(model: Model, work: Path) -> Model:
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
     del proto.graph.value_info[:]
-    recurrent.read_states_from_sequence(proto, str(model.path))
+    dialect.rewrite(proto, str(model.path))
     graph.save(proto, work / "fixed.onnx")
     return Model(work / "fixed.onnx", "onnx", model.spec)
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+from ai_edge_litert.tools import flatbuffer_utils
 from onnx import helper, numpy_helper
 from onnx2tf import convert
-from tflite_names import rename
+from tflite_names import rename, write
 
 
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -38,12 +39,23 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     )
     before = {new: old for old, new in names.items()}
     rename(
-        work / "network_float32.tflite",
+        _with_fixed_sizes(work / "network_float32.tflite"),
         out / "network.tflite",
         [before[value.name] for value in model.graph.input],
         [before[value.name] for value in model.graph.output],
     )
     return {}
+
+
+def _with_fixed_sizes(path: Path) -> Path:
+    """Take back what onnx2tf says of free sizes, behind a Split for example: there are none."""
+    model = flatbuffer_utils.read_model(str(path))
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.shape is not None and min(tensor.shape, default=1) > 0:
+                tensor.shapeSignature = None
+    write(model, path)
+    return path
 
 
 def _hold_layouts(graph: onnx.GraphProto) -> None:

@@ -11,6 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer
+from tflite_float import needing_float
 from tflite_names import rename, sign, write
 
 _OPS = qtyping.TFLOperationName
@@ -39,7 +40,9 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     elif request["precision"] == "dynamic":
         plan.add_dynamic_config(".*", _OPS.ALL_SUPPORTED, 8)
     else:
-        _plan_integers(plan, _ACTIVATION_BITS[request["precision"]], given, request["io"] == "float32")
+        bits = _ACTIVATION_BITS[request["precision"]]
+        _plan_integers(plan, bits, given, request["io"] == "float32")
+        _keep_in_float(plan, needing_float(source, request["ranges"], bits))
         ranges = {name: _range(*bounds) for name, bounds in request["ranges"].items()}
         _bound_padding(source, ranges)
     work = quantizer.Quantizer(str(source), plan.get_quantization_recipe())
@@ -73,9 +76,15 @@ def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], flo
         return
     for end in (_OPS.INPUT, _OPS.OUTPUT):
         plan.update_quantization_recipe(".*", end, algorithm_key=_SKIP)
-    # Scores would have steps of 1/256.
-    for last in (_OPS.SOFTMAX, _OPS.LOGISTIC):
-        plan.update_quantization_recipe(f"^({'|'.join(map(re.escape, outputs))});?$", last, algorithm_key=_SKIP)
+    _keep_in_float(plan, outputs, _OPS.SOFTMAX, _OPS.LOGISTIC)  # Scores would have steps of 1/256.
+
+
+def _keep_in_float(plan: quantizer.Quantizer, outputs: list[str], *kinds: str) -> None:
+    """Leave the operators that give these tensors in float, or those of these kinds among them."""
+    scopes = f"^({'|'.join(map(re.escape, outputs))});?$"
+    for kind in kinds or (_OPS.ALL_SUPPORTED,):
+        if outputs:
+            plan.update_quantization_recipe(scopes, kind, algorithm_key=_SKIP)
 
 
 def _bound_padding(path: Path, ranges: Ranges) -> None:
