@@ -41,7 +41,7 @@ from plimsoll.backends.runner import Runner
 from plimsoll.benchmark.statistics import compare_speeds, estimate
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.onnx import load
+from plimsoll.onnx.opset import raise_opset
 from plimsoll.preprocessing import Preprocessor, folded
 from plimsoll.quantize import StaticOptions
 from plimsoll.system import host
@@ -194,7 +194,7 @@ class Bench:
                 return {INPUT: picture} if (picture := next(self.source, None)) is not None else None
 
         folder = self.subfolder("onnxruntime")
-        raised = load.raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
+        raised = raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
         quant_pre_process(
             str(raised.path),
             str(folder / "prepared.onnx"),

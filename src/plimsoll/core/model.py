@@ -46,6 +46,11 @@ class Model:
         return self.spec.name if self.spec is not None else self.path.stem
 
     @property
+    def source(self) -> Model:
+        """The model that the user gave: this one, or the first of those that it was made from."""
+        return self if self.parent is None else self.parent.source
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in (self.path, *self.files))

@@ -7,6 +7,7 @@ from pathlib import Path
 from plimsoll.core.fit import check_fit
 from plimsoll.core.model import Model, Reader
 from plimsoll.onnx import load
+from plimsoll.onnx.normal_form import normal_form
 from plimsoll.spec import Spec
 
 
@@ -17,14 +18,17 @@ class Onnx(Reader):
     suffixes = (".onnx",)
 
     def read(self, path: Path, spec: Spec | None = None) -> Model:
-        """Check the file, its external weights and whether the Spec fits, and return the Model.
+        """Check the file, its external weights and whether the Spec fits, and return the Model in normal form: itself,
+        or a new one with it as its parent (`plimsoll.onnx.normal_form`).
 
-        Raises ModelError for the file, SpecError if the Spec is for another network. Runs nothing in the file.
+        Raises ModelError for the file, SpecError if the Spec is for another network.
         """
-        file = load.read(path)
+        file = load.parse(path)
+        ends = load.inputs_and_outputs(file.proto)
+        model = normal_form(Model(path, self.name, spec, files=file.files), file.proto)
         if spec is not None:
-            check_fit(spec, *load.inputs_and_outputs(file.proto), path.name)
-        return Model(path, self.name, spec, files=file.files)
+            check_fit(spec, *ends, path.name)
+        return model
 
 
 IMPORTER = Onnx()

@@ -192,34 +192,6 @@ def load(model: Model) -> ModelProto:
     return proto
 
 
-def sort(proto: ModelProto) -> None:
-    """Sort the nodes topologically: converters append their casts at the end."""
-    graph = proto.graph
-    makers = {name: node for node in graph.node for name in node.output}
-    done: set[int] = set()
-    ordered: list[NodeProto] = []
-
-    def reads(node: NodeProto) -> list[NodeProto]:
-        inner = [name for part in onnx_load.messages(node, "NodeProto") for name in part.input]
-        return [makers[name] for name in inner if name in makers and makers[name] is not node]
-
-    for start in graph.node:
-        stack = [start]
-        while stack:
-            node = stack[-1]
-            waiting = [] if id(node) in done else [before for before in reads(node) if id(before) not in done]
-            if waiting:
-                stack += waiting
-                continue
-            stack.pop()
-            if id(node) not in done:
-                done.add(id(node))
-                ordered.append(node)
-    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
 def save(proto: ModelProto, path: Path) -> None:
     """Write a model, weights inside; raises BuildError, also for one of more than 2 GB."""
     with translate(BuildError, f"{path.name}: can't be written as one ONNX file"):

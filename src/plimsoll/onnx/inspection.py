@@ -34,6 +34,7 @@ from typing import Any
 from plimsoll.core.model import Model
 from plimsoll.errors import ModelError
 from plimsoll.onnx import load
+from plimsoll.onnx.normal_form import original
 
 Sizes = tuple[int, ...]
 
@@ -76,18 +77,19 @@ class Inspection:
 
 
 def inspect(model: Model) -> Inspection:
-    """Inspect a network without running it; raises ModelError."""
+    """Inspect a network, as its file came; raises ModelError."""
     if model.format != "onnx":
         raise ModelError(
             f"{model.path}: only ONNX files can be inspected, this one is {model.format}",
             "Inspect the model that it was made from.",
         )
-    file = load.read(model.path)
+    macs, flops, uncounted = count_arithmetic(load.infer_shapes(model, batch=1).graph)
+    model = original(model)
+    file = load.parse(model.path)
     proto = file.proto
     kinds = Counter(_kind(node) for node in load.messages(proto.graph, "NodeProto"))
     counts, sizes = _parameters(proto.graph)
     inputs, outputs = load.inputs_and_outputs(proto)
-    macs, flops, uncounted = count_arithmetic(load.infer_shapes(model, batch=1).graph)
     return Inspection(
         name=model.name,
         path=str(model.path),

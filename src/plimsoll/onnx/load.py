@@ -1,4 +1,4 @@
-"""ONNX files: read them without trusting them, raise the opset, infer shapes.
+"""ONNX files: read them without trusting them, infer shapes.
 
 A model file can name further files that hold its weights. onnx and the runtimes open those without asking, so a hostile
 file could read any file of this machine. Here they are confined to the model's own folder before anything opens them.
@@ -15,13 +15,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 from plimsoll.core.fit import Shape, takes_picture
-from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
 from plimsoll.core.wording import printable
-from plimsoll.errors import BuildError, ModelError, PlimsollError
+from plimsoll.errors import ModelError, PlimsollError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+    from onnx import GraphProto, ModelProto, TensorProto
 
 MAX_BYTES = 2**31 - 1
 """Protobuf's limit for one message."""
@@ -53,15 +52,27 @@ class OnnxFile:
 
 def read(path: Path) -> OnnxFile:
     """Parse and check an ONNX file and confine its external weights; raises ModelError."""
-    from onnx import checker
+    file = parse(path)
+    check(path)
+    return file
 
+
+def parse(path: Path) -> OnnxFile:
+    """Parse an ONNX file and confine its external weights; raises ModelError. Whether it is valid ONNX, `check`
+    tells."""
     proto = _parse(path)
     with _translated(path, "can't be read as ONNX"):
         _limit_calls(path, proto)
         files = _external_files(path, proto)
-    with _translated(path, "not a valid ONNX model"):
-        checker.check_model(str(path), full_check=True)
     return OnnxFile(path, proto, files)
+
+
+def check(path: Path, source: Path | None = None) -> None:
+    """Raise ModelError, about `source` where that is given, if a parsed file is not valid ONNX."""
+    from onnx import checker
+
+    with _translated(source or path, "not a valid ONNX model"):
+        checker.check_model(str(path), full_check=True)
 
 
 def _parse(path: Path) -> ModelProto:
@@ -280,78 +291,6 @@ def dtype_name(element_type: int) -> str:
     from onnx import helper
 
     return str(helper.tensor_dtype_to_np_dtype(element_type).name)
-
-
-def raise_opset(model: Model, folder: Path, minimum: int = 13) -> Model:
-    """Return the model with opset `minimum` or later: itself if it has that, else a new file in `folder`, weights
-    inside.
-
-    Raises BuildError, naming the operator, where onnx's converter can't do it or is known to change the meaning.
-    """
-    from onnx import checker, external_data_helper, helper, inliner, version_converter
-
-    file = read(model.path)
-    before = opset(file.proto)
-    if before >= minimum:
-        return model
-    hint = f"Export the model again with opset {minimum} or later."
-    doing = f"{model.path}: can't raise its opset from {before} to {minimum}"
-    with translate(BuildError, doing):
-        external_data_helper.load_external_data_for_model(file.proto, str(model.path.parent))
-    if wrong := next(
-        (node for node in messages(file.proto, "NodeProto") if _loses_meaning(node, file.proto.graph, before, minimum)),
-        None,
-    ):
-        raise BuildError(f"{doing}: ONNX's converter would change what {wrong.op_type} ({wrong.name!r}) computes", hint)
-    try:
-        with translate(BuildError, doing):
-            proto = inliner.inline_local_functions(file.proto) if file.proto.functions else file.proto
-            proto = version_converter.convert_version(proto, minimum)
-            _keep_coordinates(proto, before)
-            proto.ir_version = max(
-                proto.ir_version, helper.find_min_ir_version_for(proto.opset_import, ignore_unknown=True)
-            )
-            checker.check_model(proto, full_check=True)
-            path = folder / f"{model.path.stem}.opset{minimum}.onnx"
-            path.write_bytes(proto.SerializeToString())
-    except BuildError as error:
-        raise BuildError(f"{error.message}{_blame(file.proto, error.message)}", hint) from error.__cause__
-    return Model(path, "onnx", model.spec, parent=model)
-
-
-def _loses_meaning(node: NodeProto, graph: GraphProto, before: int, minimum: int) -> bool:
-    """Tell whether onnx's converter (seen in 1.23) leaves an operator as it is although a later opset reads it
-    differently."""
-    from onnx import numpy_helper
-
-    if node.domain not in DEFAULT_DOMAINS:
-        return False
-    if node.op_type == "Hardmax":  # Until opset 12 over the flattened rest of the axes, from 13 over one axis.
-        return before < 13 <= minimum
-    if node.op_type == "Resize" and before == 10 and minimum > 10:
-        linear = any(attribute.name == "mode" and attribute.s == b"linear" for attribute in node.attribute)
-        scales = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name == node.input[1]]
-        # Opset 10 leaves open which pixel a reduction by nearest takes; runtimes differ from every mode of opset 11.
-        return not linear and not (scales and bool((scales[0] >= 1).all()))
-    return False
-
-
-def _keep_coordinates(proto: ModelProto, before: int) -> None:
-    """Give a Resize that was opset 10's, or an Upsample, their coordinates; the converter leaves it to opset 11's other
-    default."""
-    from onnx import helper
-
-    for node in messages(proto, "NodeProto") if before < 11 else ():
-        if node.op_type == "Resize" and node.domain in DEFAULT_DOMAINS:
-            node.attribute.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
-            node.attribute.append(helper.make_attribute("nearest_mode", "floor"))
-
-
-def _blame(proto: ModelProto, reason: str) -> str:
-    """Name the operator that the converter's reason mentions."""
-    kinds = sorted({node.op_type for node in messages(proto, "NodeProto")}, key=len, reverse=True)
-    named = [kind for kind in kinds if kind in reason]
-    return f" (operator {named[0]})" if named else ""
 
 
 def infer_shapes(model: Model, batch: int | None = None) -> ModelProto:

@@ -25,6 +25,7 @@ from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.onnx.graph import Graph, array, attribute
+from plimsoll.onnx.opset import raise_opset
 from plimsoll.preprocessing.affine import PIXEL_STEPS, Affine, Normalization
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.steps import Channels, ImageSpec, Step
@@ -50,7 +51,7 @@ def fold(model: Model, folder: Path) -> Model:
     """
     spec = model.require_spec()
     pixel_steps, normalization = split(spec)
-    raised = load.raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
+    raised = raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
     proto = onnx_graph.load(raised)
     inputs = load.inputs_and_outputs(proto)[0]
     taken = only_input(spec, inputs, model.path.name)

@@ -15,7 +15,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.onnx import load
+from plimsoll.onnx import load, structure
 from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.placement import computes_with_constants
 from plimsoll.quantize.prepare import prepare, write
@@ -108,7 +108,7 @@ def float16(model: Model, folder: Path) -> Model:
     with translate(BuildError, f"{model.path}: can't be converted to float16"):
         blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
-        onnx_graph.sort(converted)
+        structure.sort(converted.graph)
     path = folder / f"{model.path.stem}.float16.onnx"
     write(converted, path)
     return Model(path, "onnx", model.spec, parent=model)

@@ -20,6 +20,7 @@ from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
+from plimsoll.onnx.opset import raise_opset
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -54,7 +55,7 @@ def prepare(model: Model, folder: Path) -> Model:
             f"{model.path}: it is quantized already ({quantized.op_type} {quantized.name!r})",
             "Give the network as it was trained, in float32.",
         )
-    raised = load.raise_opset(model, folder, OPSET)
+    raised = raise_opset(model, folder, OPSET)
     try:
         optimized = onnx_graph.optimized(raised, folder / f"{model.path.stem}.optimized.onnx")
     finally:

@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from plimsoll.onnx.graph import Graph, first_convolution, sort
+from plimsoll.onnx.graph import Graph, first_convolution
+from plimsoll.onnx.structure import sort
 
 
 def network(nodes: list[object], constants: dict[str, NDArray[np.generic]] | None = None) -> ModelProto:
@@ -90,5 +91,5 @@ def test_the_first_convolution_is_found_behind_a_quantized_picture() -> None:
 
 def test_nodes_are_put_after_what_they_read() -> None:
     proto = network([helper.make_node("Neg", ["a"], ["y"]), helper.make_node("Relu", ["x"], ["a"])])
-    sort(proto)
+    sort(proto.graph)
     assert [node.op_type for node in proto.graph.node] == ["Relu", "Neg"]

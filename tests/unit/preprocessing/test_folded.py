@@ -18,6 +18,7 @@ from plimsoll.errors import ModelError, SpecError
 from plimsoll.inference.predictor import open_model
 from plimsoll.onnx import load
 from plimsoll.onnx.form import form_of
+from plimsoll.onnx.opset import raise_opset
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.folded import fold
 
@@ -124,7 +125,7 @@ def test_open_nsfw(tmp_path: Path, nsfw_model_path: Path, example_photos: list[P
     assert (proto.ir_version, proto.opset_import) == (parent.ir_version, parent.opset_import)
     assert [node.op_type for node in proto.graph.node[:5]] == ["Transpose", "Cast", "Sub", "Conv", "Relu"]
     assert folded.parent == model
-    raised = load.raise_opset(folded, tmp_path, 13)
+    raised = raise_opset(folded, tmp_path, 13)
     np.testing.assert_allclose(
         outputs(raised, example_photos[:1])[0]["outputs"], outputs(model, example_photos[:1])[0]["outputs"], atol=1e-4
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
-from plimsoll.onnx import graph, load
+from plimsoll.onnx import graph, load, structure
 
 if TYPE_CHECKING:
     from onnx import ModelProto, TensorProto
@@ -52,7 +52,7 @@ def converted(model: Model, folder: Path) -> Path:
         converted = half.convert_float_to_float16(
             proto, keep_io_types=True, op_block_list=[*half.DEFAULT_OP_BLOCK_LIST, *_KEEP_FLOAT32]
         )
-        graph.sort(converted)
+        structure.sort(converted.graph)
         _rename(converted, exact)
         path = folder / f"{model.path.stem}.bfloat16.onnx"
         graph.save(converted, path)

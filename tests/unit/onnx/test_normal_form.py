@@ -1,0 +1,233 @@
+"""The normal form of ONNX: whatever way a network is written, it comes out in one way and computes the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from plimsoll.importers import read
+from plimsoll.metrics.tensors import deviation
+from plimsoll.onnx import load, structure
+
+SIDE = 12
+Nodes = list[Any]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test writes its forms into a cache of its own."""
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def tensor(name: str, *shape: int, dtype: Any = np.float32) -> Any:
+    return numpy_helper.from_array(np.random.default_rng(len(name)).normal(0, 0.4, shape).astype(dtype), name)
+
+
+def numbers(name: str, values: Sequence[Any], dtype: Any = np.int64) -> Any:
+    return numpy_helper.from_array(np.array(values, dtype), name)
+
+
+def model(nodes: Sequence[Any], stored: Sequence[Any] = (), opset: int = 13, **more: Any) -> ModelProto:
+    """A network from `x` [N, 3, 12, 12] to `y`."""
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    inferred = helper.make_model(
+        helper.make_graph(list(nodes), "g", inputs, [helper.make_empty_tensor_value_info("y")], list(stored)),
+        opset_imports=[helper.make_opsetid("", opset)],
+    )
+    shapes = onnx.shape_inference.infer_shapes(inferred).graph.output[0]
+    outputs = [shapes if shapes.type.tensor_type.HasField("shape") else outputs[0]]
+    if not outputs[0].type.tensor_type.HasField("shape"):
+        outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * int(more.pop("rank", 4)))]
+    more.pop("rank", None)
+    graph = helper.make_graph(list(nodes), "g", inputs, outputs, list(stored))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=more.pop("ir", 7))
+
+
+def answers(path: Path) -> list[NDArray[Any]]:
+    settings_ = onnxruntime.SessionOptions()
+    settings_.log_severity_level = 4
+    settings_.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(str(path), settings_, providers=["CPUExecutionProvider"])
+    return [np.asarray(value) for value in session.run(None, {"x": PICTURE})]
+
+
+PICTURE = np.random.default_rng(7).uniform(-1, 1, (3, 3, SIDE, SIDE)).astype(np.float32)
+
+
+def normalized(path: Path, proto: ModelProto, truth: list[NDArray[Any]] | None = None) -> ModelProto:
+    """Read a network, require that its normal form answers as the file does (or `truth`), and return it."""
+    path.write_bytes(proto.SerializeToString())
+    result = read(path)
+    for before, after in zip(truth or answers(path), answers(result.path), strict=True):
+        assert deviation(before, after).snr_db > 100
+    form = onnx.load(result.path)
+    onnx.checker.check_model(form, full_check=True)
+    assert [value.name for value in form.graph.input] == ["x"]
+    assert all(structure.is_sorted(graph) for graph in structure.graphs(form))
+    assert not form.functions
+    assert "Constant" not in {node.op_type for node in load.messages(form, "NodeProto")}
+    assert load.opset(form) >= 13
+    again = read(result.path)
+    assert again is result or again.path == result.path  # A normal form's normal form is itself.
+    return form
+
+
+# --- layers, as (nodes, stored tensors) that take `a` and make `b` ------------------------------------------
+
+Layer = Callable[[str, str, int], tuple[Nodes, list[Any]]]
+
+
+def conv(padding: str, stride: int, kernel: int, dilation: int = 1) -> Layer:
+    def layer(a: str, b: str, _: int) -> tuple[Nodes, list[Any]]:
+        how = {"strides": [stride] * 2, "dilations": [dilation] * 2, "auto_pad": padding}
+        return [helper.make_node("Conv", [a, f"{b}w"], [b], **how)], [tensor(f"{b}w", 3, 3, kernel, kernel)]
+
+    return layer
+
+
+def pool(kind: str, padding: str, stride: int, kernel: int) -> Layer:
+    def layer(a: str, b: str, _: int) -> tuple[Nodes, list[Any]]:
+        return [helper.make_node(kind, [a], [b], kernel_shape=[kernel] * 2, strides=[stride] * 2, auto_pad=padding)], []
+
+    return layer
+
+
+def transposed(**how: Any) -> Layer:
+    def layer(a: str, b: str, _: int) -> tuple[Nodes, list[Any]]:
+        return [helper.make_node("ConvTranspose", [a, f"{b}w"], [b], **how)], [tensor(f"{b}w", 3, 3, 3, 3)]
+
+    return layer
+
+
+def plain(kind: str, **how: Any) -> Layer:
+    return lambda a, b, _: ([helper.make_node(kind, [a], [b], **how)], [])
+
+
+def clip(a: str, b: str, opset: int) -> tuple[Nodes, list[Any]]:
+    if opset < 11:
+        return [helper.make_node("Clip", [a], [b], min=-0.5, max=0.75)], []
+    bounds = [numbers(f"{b}min", -0.5, np.float32), numbers(f"{b}max", 0.75, np.float32)]  # type: ignore[arg-type]
+    return [helper.make_node("Clip", [a, f"{b}min", f"{b}max"], [b])], bounds
+
+
+def computed_weight(a: str, b: str, _: int) -> tuple[Nodes, list[Any]]:
+    nodes = [
+        helper.make_node("Transpose", [f"{b}w"], [f"{b}t"], perm=[1, 0, 2, 3]),
+        helper.make_node("Mul", [f"{b}t", f"{b}s"], [f"{b}m"]),
+        helper.make_node("Conv", [a, f"{b}m"], [b]),
+    ]
+    return nodes, [tensor(f"{b}w", 3, 3, 1, 1), tensor(f"{b}s", 1)]
+
+
+def half_weight(a: str, b: str, _: int) -> tuple[Nodes, list[Any]]:
+    nodes = [helper.make_node("Cast", [f"{b}h"], [f"{b}f"], to=1), helper.make_node("Conv", [a, f"{b}f"], [b])]
+    return nodes, [tensor(f"{b}h", 3, 3, 3, 3, dtype=np.float16)]
+
+
+LAYERS: list[Layer] = [
+    *(conv(padding, stride, kernel) for padding in ("SAME_UPPER", "SAME_LOWER") for stride, kernel in ((2, 4), (3, 2))),
+    conv("VALID", 1, 2),
+    *(pool("MaxPool", padding, 2, 3) for padding in ("SAME_UPPER", "SAME_LOWER")),
+    pool("AveragePool", "SAME_LOWER", 2, 2),
+    transposed(auto_pad="SAME_UPPER", strides=[2, 2]),
+    transposed(output_shape=[23, 24], strides=[2, 2]),
+    plain("Relu"),
+    plain("Identity"),
+    plain("Dropout"),
+    plain("Cast", to=1),
+    plain("Softmax", axis=1),
+    plain("LogSoftmax", axis=2),
+    plain("Hardmax", axis=1),
+    clip,
+    computed_weight,
+    half_weight,
+]
+
+
+# --- ways to write the same network -------------------------------------------------------------------------
+
+
+def shuffled(proto: ModelProto, _: Path) -> None:
+    nodes = [structure.copy_of(node) for node in proto.graph.node]
+    random.Random(len(nodes)).shuffle(nodes)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def listed(proto: ModelProto, _: Path) -> None:
+    proto.ir_version = 3
+    for stored in proto.graph.initializer:
+        proto.graph.input.append(helper.make_tensor_value_info(stored.name, stored.data_type, list(stored.dims)))
+
+
+def as_constants(proto: ModelProto, _: Path) -> None:
+    nodes = [helper.make_node("Constant", [], [stored.name], value=stored) for stored in proto.graph.initializer]
+    nodes += [structure.copy_of(node) for node in proto.graph.node]
+    del proto.graph.initializer[:]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def outside(proto: ModelProto, folder: Path) -> None:
+    onnx.external_data_helper.convert_model_to_external_data(proto, location="w.bin", size_threshold=0)
+    onnx.external_data_helper.write_external_data_tensors(proto, str(folder))
+
+
+def stale(proto: ModelProto, _: Path) -> None:
+    for node in proto.graph.node[:-1]:
+        proto.graph.value_info.append(helper.make_tensor_value_info(node.output[0], 1, ["N", 5, 7]))
+
+
+def in_a_function(proto: ModelProto, _: Path) -> None:
+    """The last node becomes a local function."""
+    last = structure.copy_of(proto.graph.node[-1])
+    call = helper.make_node("Last", [name for name in last.input if name], [last.output[0]], domain="own")
+    function = helper.make_function("own", "Last", list(call.input), list(call.output), [last], proto.opset_import)
+    proto.graph.node.pop()
+    proto.graph.node.append(call)
+    proto.functions.append(function)
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    proto.ir_version = 8
+
+
+WAYS: list[Callable[[ModelProto, Path], None]] = [shuffled, listed, as_constants, outside, stale, in_a_function]
+
+
+@settings(max_examples=25)
+@given(
+    layers=st.lists(st.sampled_from(LAYERS), min_size=1, max_size=4),
+    opset=st.sampled_from([9, 11, 12, 13, 17]),
+    way=st.sampled_from(WAYS),
+)
+def test_every_way_to_write_a_network_comes_out_in_one(
+    tmp_path_factory: pytest.TempPathFactory, layers: list[Layer], opset: int, way: Callable[[ModelProto, Path], None]
+) -> None:
+    folder = tmp_path_factory.mktemp("network")
+    nodes: Nodes = []
+    stored: list[Any] = []
+    value = "x"
+    for index, layer in enumerate(layers):
+        result = "y" if index == len(layers) - 1 else f"v{index}"
+        more, tensors = layer(value, result, opset)
+        nodes, stored, value = nodes + more, stored + tensors, result
+    proto = model(nodes, stored, opset)
+    plain = folder / "plain.onnx"
+    plain.write_bytes(proto.SerializeToString())
+    try:
+        truth = answers(plain)
+    except Exception:  # noqa: BLE001 - layers that don't fit one another
+        assume(False)
+    way(proto, folder)
+    normalized(folder / "m.onnx", proto, truth)
