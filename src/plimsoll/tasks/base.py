@@ -48,6 +48,8 @@ class Task(ABC):
     """Decodes the outputs of one Spec."""
 
     threshold: float | None = None
+    input_size: tuple[int | None, int | None] = (None, None)
+    """Height and width of the network's input, where the Spec fixes them."""
     needs_geometry: ClassVar[bool] = False
     """Whether answers hold positions, so that `decode` needs each picture's geometry."""
 
@@ -96,6 +98,8 @@ def decoder(spec: Spec) -> Task:
         )
     instance = importlib.import_module(f"plimsoll.tasks.{task}").DECODER(spec.output)
     assert isinstance(instance, Task)  # noqa: S101 - every module of this package does so
+    image = spec.input.tensor_spec
+    instance.input_size = (image.height, image.width)
     return instance
 
 

@@ -1,14 +1,16 @@
-"""Heads: how networks write boxes into their outputs. Each is a function from a batch of outputs to the candidates of
-each picture.
+"""Heads: how networks write boxes into their outputs, and how a batch of outputs becomes each picture's candidates.
 
-A box has one label, its best; it is a candidate from the threshold on. Sources: Ultralytics' `non_max_suppression`
-(YOLOv5, YOLOv8), TensorFlow's object detection API (`FasterRcnnBoxCoder`, used by its SSD networks), TensorFlow Lite's
-`TFLite_Detection_PostProcess`.
+All come down to three questions: in which columns the four numbers of a box stand, what they mean (its corners, its
+centre and size, offsets from anchors or from the cells of a grid), and whether its label is the best of some scores or
+a number of its own. A box has one label, its best; it is a candidate from the threshold on.
+
+Sources: Ultralytics' `non_max_suppression` (YOLOv5, YOLOv8), TensorFlow Lite's `TFLite_Detection_PostProcess`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -18,7 +20,9 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec.spec import Detect
-from plimsoll.tasks.base import Outputs, activate, along, require_finite, scores_of
+from plimsoll.tasks.base import Outputs, activate, require_finite
+from plimsoll.tasks.detect.coding import centred, coder_scales, corners, decode_boxes, decode_cells
+from plimsoll.tasks.detect.columns import box_format, row_columns
 
 Floats = NDArray[np.float32]
 _HINT = "Correct `output.head`, `output.tensors` or `output.labels` in the Spec."
@@ -38,143 +42,243 @@ class Candidates:
     """`[N]`, indices of the Spec's labels."""
 
 
-def yolov5(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read `[N, boxes, 5 + labels]`: centre x, centre y, width, height, objectness, scores; a box's score is objectness
-    x its label's."""
+@dataclass(frozen=True)
+class Query:
+    """What a head is asked for."""
+
+    spec: Detect
+    threshold: float
+    size: tuple[int | None, int | None]
+    """Height and width of the network's input, where they are known."""
+
+
+def rows(query: Query, outputs: Outputs) -> list[Candidates]:
+    """Read one output whose rows are boxes, as `row_columns` says: `[N, boxes, columns]`, for yolov8
+    `[N, columns, boxes]`."""
+    spec = query.spec
     (raw,) = _named(spec, outputs, 1)
-    columns = 5 + len(spec.labels)
-    if raw.ndim != 3 or raw.shape[2] != columns:
-        raise _misfit(raw, f"[N, boxes, {columns}]", f"5 + {len(spec.labels)} labels", "yolov5")
-    require_finite(raw, "boxes or scores")
-    _require_probabilities(raw[:, :, 4:])
-    return [
-        _by_centre(picture[:, :4], picture[:, 5:] * picture[:, 4:5], threshold)
-        for picture in (_reaching(boxes, threshold) for boxes in raw)
-    ]
+    table = _as_rows(spec, raw)
+    names, scores = row_columns(spec, table.shape[2])
+    require_finite(table, "boxes or scores")
+    at = {name: index for index, name in enumerate(names)}
+    for columns in (scores, *(slice(at[name], at[name] + 1) for name in ("objectness",) if name in at)):
+        _require_probabilities(table[:, :, columns])
+    if spec.head == "yolox":
+        table = table.astype(np.float32)
+        table[:, :, :4] = decode_cells(table[:, :, :4], spec.strides, *query.size)
+        require_finite(table[:, :, :4], "box sizes")
+    return [_from_rows(query, picture, index, at, scores) for index, picture in enumerate(table)]
 
 
-def _reaching(picture: NDArray[Any], threshold: float) -> Floats:
-    """Drop the boxes that can't reach the threshold: most of them."""
-    return picture[picture[:, 4] >= threshold / (1 + _SLACK)].astype(np.float32)
+def _as_rows(spec: Detect, raw: NDArray[Any]) -> NDArray[Any]:
+    """Return `[N, boxes, columns]`; raises ModelError for another shape."""
+    fixed, labels = len(row_columns(spec)[0]), len(spec.labels)
+    if spec.head == "yolov8":
+        if raw.ndim != 3 or raw.shape[1] != fixed + labels:
+            raise _misfit(raw, f"[N, {fixed + labels}, boxes]", f"{fixed} + {labels} labels", spec.head)
+        return np.moveaxis(raw, 1, 2)
+    if spec.head != "rows":
+        if raw.ndim != 3 or raw.shape[2] != fixed + labels:
+            raise _misfit(raw, f"[N, boxes, {fixed + labels}]", f"{fixed} + {labels} labels", spec.head)
+        return raw
+    counts = [fixed]
+    if "scores" in spec.columns:
+        counts = [fixed + labels + more for more in {None: (0, 1), "none": (0,)}.get(spec.background, (1,))]
+    if raw.ndim < 3 or raw.shape[-1] not in counts:
+        expected = " or ".join(map(str, counts))
+        raise ModelError(
+            f"the network's output is {list(raw.shape)}; head 'rows' reads [N, boxes, {expected}]"
+            f" ({', '.join(spec.columns)})",
+            "Correct `output.columns` or `output.labels` in the Spec; where the output has no axis for pictures, write"
+            ' batch_axis = "none".',
+        )
+    return raw.reshape(len(raw), math.prod(raw.shape[1:-1]), raw.shape[-1])
 
 
-def yolov8(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read `[N, 4 + labels, boxes]`: centre x, centre y, width, height, scores."""
-    (raw,) = _named(spec, outputs, 1)
-    rows = 4 + len(spec.labels)
-    if raw.ndim != 3 or raw.shape[1] != rows:
-        raise _misfit(raw, f"[N, {rows}, boxes]", f"4 + {len(spec.labels)} labels", "yolov8")
-    require_finite(raw, "boxes or scores")
-    _require_probabilities(raw[:, 4:])
-    candidates = []
-    for picture in raw:
-        reaching = picture[:, picture[4:].max(axis=0) >= threshold].T.astype(np.float32)
-        candidates.append(_by_centre(reaching[:, :4], reaching[:, 4:], threshold))
-    return candidates
+def _from_rows(query: Query, picture: NDArray[Any], index: int, at: Mapping[str, int], scores: slice) -> Candidates:
+    spec, threshold = query.spec, query.threshold
+    if "objectness" in at:  # Drop the boxes that can't reach the threshold: most of them.
+        reaching = picture[:, at["objectness"]] >= threshold / (1 + _SLACK)
+    elif "score" in at:
+        reaching = picture[:, at["score"]] >= threshold
+        for name in ("picture", "label"):  # Rows that fill up an output have -1 in one of these.
+            reaching &= picture[:, at[name]] >= 0 if name in at else True
+    else:
+        reaching = picture[:, _foreground(spec, scores)].max(axis=1, initial=0) >= threshold
+    chosen = picture[reaching].astype(np.float32)
+    order = ("x0", "y0", "x1", "y1") if "x0" in at else ("x", "y", "w", "h")
+    boxes = corners(chosen[:, [at[name] for name in order]], "xyxy" if "x0" in at else "xywh")
+    if "picture" in at and not np.isin(chosen[:, at["picture"]], (0, index)).all():
+        raise ModelError(
+            f"a row of picture {index} says that it belongs to picture {chosen[:, at['picture']].max():g}",
+            'Write batch_axis = "none" in the Spec: one picture a call.',
+        )
+    if "score" in at:
+        _require_probabilities(chosen[:, at["score"]])
+        numbers = chosen[:, at["label"]] if "label" in at else np.zeros(len(chosen))
+        return _labelled(spec, boxes, numbers, chosen[:, at["score"]])
+    shares = chosen[:, _foreground(spec, scores)]
+    if "objectness" in at:
+        shares = shares * chosen[:, at["objectness"], np.newaxis]
+    return _candidates(boxes, shares, threshold)
 
 
-def ssd(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
-    """Read locations `[N, anchors, 4]` (y, x, h, w against the anchors) and scores `[N, anchors, labels]`, or one more
-    with the background first."""
+def ssd(query: Query, outputs: Outputs) -> list[Candidates]:
+    """Read locations `[N, anchors, 4]` (offsets from the anchors, in the order of `box_format`) and scores
+    `[N, anchors, labels]`, or one more with the background."""
+    spec = query.spec
     locations, scores = _locations_and_scores(spec, outputs)
-    anchors = np.asarray(spec.anchors, np.float64)
+    anchors = centred(np.asarray(spec.anchors, np.float64), spec.anchor_format or box_format(spec))
     if locations.shape[1] != len(anchors):
         raise ModelError(
             f"the network gives {locations.shape[1]:,} locations, the Spec has {len(anchors):,} anchors",
             "Correct `output.anchors_file`.",
         )
+    order = [box_format(spec).index(letter) for letter in "yxhw"]
+    scales = coder_scales(spec.variances)[order]
+
+    def decoded(picture: NDArray[Any], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+        boxes = decode_boxes(picture[chosen][:, order], anchors[chosen], scales)
+        require_finite(boxes, "box sizes")
+        return boxes
+
+    return _scored(query, locations, scores, decoded)
+
+
+def boxes(query: Query, outputs: Outputs) -> list[Candidates]:
+    """Read decoded boxes `[N, boxes, 4]`, in the order of `box_format`, and scores `[N, boxes, labels]`, or one more
+    with the background; or, with a third output, the score and the label of each box, `[N, boxes]`."""
+    spec = query.spec
+    if (len(spec.tensors) or len(outputs)) == 3:
+        return _boxes_with_labels(query, outputs)
+    locations, scores = _locations_and_scores(spec, outputs)
+    return _scored(query, locations, scores, lambda picture, chosen: corners(picture[chosen], box_format(spec)))
+
+
+def _boxes_with_labels(query: Query, outputs: Outputs) -> list[Candidates]:
+    spec, threshold = query.spec, query.threshold
+    if not spec.tensors:
+        raise ModelError(
+            f"which of the outputs {', '.join(outputs)} has the boxes, which the scores and which the labels?",
+            "Name boxes, scores and labels in this order in `output.tensors`.",
+        )
+    places, scores, labels = _named(spec, outputs, 3)
+    number, most = places.shape[:2] if places.ndim == 3 else (0, 0)
+    scores, labels = (
+        array.reshape(number, most) if array.size == number * most else array for array in (scores, labels)
+    )
+    if places.ndim != 3 or places.shape[2] != 4 or not scores.shape == labels.shape == (number, most):
+        raise ModelError(
+            f"the network's outputs are {_shapes(places, scores, labels)}; head 'boxes' reads boxes [N, boxes, 4],"
+            " scores [N, boxes] and labels [N, boxes]",
+            "Name the three in this order in `output.tensors`; where they have no axis for pictures, write"
+            ' batch_axis = "none".',
+        )
+    require_finite(places, "boxes")
+    require_finite(scores, "scores")
+    shares = activate(scores.astype(np.float32), spec.activation)
+    _require_probabilities(shares)
+    candidates = []
+    for index in range(number):
+        chosen = (shares[index] >= threshold) & (labels[index] >= 0)
+        own = corners(places[index][chosen], box_format(spec))
+        candidates.append(_labelled(spec, own, labels[index][chosen], shares[index][chosen]))
+    return candidates
+
+
+def _scored(
+    query: Query,
+    locations: NDArray[Any],
+    scores: NDArray[Any],
+    decoded: Callable[[NDArray[Any], NDArray[np.bool_]], NDArray[np.float64]],
+) -> list[Candidates]:
+    spec, threshold = query.spec, query.threshold
     require_finite(locations, "locations")
     require_finite(scores, "scores")
     shares = activate(scores.astype(np.float32), spec.activation)
     _require_probabilities(shares)
-    shares = shares[:, :, -len(spec.labels) :]
+    shares = shares[:, :, _foreground(spec, slice(0, shares.shape[2]))]
     candidates = []
     for index in range(len(locations)):
         best = shares[index].max(axis=1) >= threshold
-        boxes = decode_boxes(locations[index][best], anchors[best], spec.variances)
-        require_finite(boxes, "box sizes")
-        candidates.append(_candidates(boxes, shares[index][best], threshold))
+        candidates.append(_candidates(decoded(locations[index], best), shares[index][best], threshold))
     return candidates
 
 
-def decode_boxes(locations: NDArray[Any], anchors: NDArray[np.float64], scales: Sequence[float]) -> NDArray[np.float64]:
-    """Return boxes `[N, 4]` (x0, y0, x1, y1) of locations `[N, 4]` (y, x, h, w) against anchors `[N, 4]` (centre y,
-    centre x, height, width).
-
-    TensorFlow's FasterRcnnBoxCoder: centre = t / scale x anchor size + anchor centre; size = exp(t / scale) x anchor
-    size.
-    """
-    with np.errstate(over="ignore"):
-        y, x, height, width = (np.asarray(locations, np.float64) / scales).T
-        anchor_y, anchor_x, anchor_height, anchor_width = anchors.T
-        centre_y, centre_x = y * anchor_height + anchor_y, x * anchor_width + anchor_x
-        half_height, half_width = np.exp(height) * anchor_height / 2, np.exp(width) * anchor_width / 2
-        return np.stack(
-            [centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height], axis=1
-        )
+def _foreground(spec: Detect, scores: slice) -> slice:
+    """Return the columns of the labels' scores, without the background's."""
+    if scores.stop - scores.start == len(spec.labels):
+        return scores
+    return slice(scores.start, scores.stop - 1) if spec.background == "last" else slice(scores.start + 1, scores.stop)
 
 
-def tflite_postprocess(spec: Detect, outputs: Outputs, threshold: float) -> list[Candidates]:
+def tflite_postprocess(query: Query, outputs: Outputs) -> list[Candidates]:
     """Read boxes `[N, most, 4]` (y0, x0, y1, x1 as fractions), labels `[N, most]`, scores `[N, most]` and counts `[N]`,
     in that order."""
-    boxes, labels, scores, counts = _named(spec, outputs, 4)
-    number, most = boxes.shape[:2] if boxes.ndim == 3 else (0, 0)
+    spec, threshold = query.spec, query.threshold
+    places, labels, scores, counts = _named(spec, outputs, 4)
+    number, most = places.shape[:2] if places.ndim == 3 else (0, 0)
     fits = (
-        boxes.ndim == 3
-        and boxes.shape[2] == 4
+        places.ndim == 3
+        and places.shape[2] == 4
         and labels.shape == scores.shape == (number, most)
         and counts.size == number
     )
     if not fits:
-        shapes = "; ".join(str(list(array.shape)) for array in (boxes, labels, scores, counts))
         raise ModelError(
-            f"the network's outputs are {shapes}; head 'tflite_postprocess' reads boxes [N, most, 4], labels [N, most],"
-            " scores [N, most], counts [N]",
+            f"the network's outputs are {_shapes(places, labels, scores, counts)}; head 'tflite_postprocess' reads"
+            " boxes [N, most, 4], labels [N, most], scores [N, most], counts [N]",
             "Name the four in this order in `output.tensors` of the Spec.",
         )
     return [
         _postprocessed(spec, *picture, threshold)
-        for picture in zip(boxes, labels, scores, counts.reshape(-1), strict=True)
+        for picture in zip(places, labels, scores, counts.reshape(-1), strict=True)
     ]
 
 
 def _postprocessed(
-    spec: Detect, boxes: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], count: Any, threshold: float
+    spec: Detect, places: NDArray[Any], labels: NDArray[Any], scores: NDArray[Any], count: Any, threshold: float
 ) -> Candidates:
     require_finite(np.asarray(count), "counts")
-    if not 0 <= count <= len(boxes) or count != int(count):
+    if not 0 <= count <= len(places) or count != int(count):
         raise ModelError(
-            f"the network counts {count:g} boxes, but its outputs hold {len(boxes)}",
+            f"the network counts {count:g} boxes, but its outputs hold {len(places)}",
             "Name boxes, labels, scores and counts in this order in `output.tensors`.",
         )
     used = slice(0, int(count))
-    boxes, labels, scores = boxes[used].astype(np.float64), labels[used], scores[used].astype(np.float32)
-    for values, what in ((boxes, "boxes"), (labels, "labels"), (scores, "scores")):
+    places, labels, scores = places[used].astype(np.float64), labels[used], scores[used].astype(np.float32)
+    for values, what in ((places, "boxes"), (labels, "labels"), (scores, "scores")):
         require_finite(values, what)
     _require_probabilities(scores)
     best = scores >= threshold
-    chosen = labels[best]
-    if chosen.size and (chosen.min() < 0 or chosen.max() >= len(spec.labels) or (chosen != np.floor(chosen)).any()):
+    return _labelled(spec, corners(places[best], "yxyx"), labels[best], scores[best])
+
+
+def _labelled(spec: Detect, places: NDArray[np.float64], numbers: NDArray[Any], scores: Floats) -> Candidates:
+    """Give each box the label of its number; what is the background's is dropped."""
+    require_finite(numbers, "labels")
+    count, shift = len(spec.labels), int(spec.background == "first")
+    top = count - 1 + int(spec.background in ("first", "last"))
+    if numbers.size and (numbers.min() < 0 or numbers.max() > top or (numbers != np.floor(numbers)).any()):
         raise ModelError(
-            f"the network gives labels from {chosen.min():g} to {chosen.max():g}, the Spec has {len(spec.labels)}"
-            f" (0 to {len(spec.labels) - 1})",
-            _HINT,
+            f"the network gives labels from {numbers.min():g} to {numbers.max():g}, the Spec has {count}"
+            f" ({shift} to {count - 1 + shift})",
+            _HINT
+            if shift or spec.head == "tflite_postprocess"
+            else f"{_HINT} Where it counts the background as 0, write background = 'first'.",
         )
-    return Candidates(boxes[best][:, [1, 0, 3, 2]], scores[best], chosen.astype(np.intp))
+    labels = numbers.astype(np.intp) - shift
+    own = (labels >= 0) & (labels < count)
+    return Candidates(places[own], scores[own], labels[own])
 
 
-def _by_centre(boxes: Floats, scores: Floats, threshold: float) -> Candidates:
-    centre, half = boxes[:, :2].astype(np.float64), boxes[:, 2:].astype(np.float64) / 2
-    return _candidates(np.concatenate([centre - half, centre + half], axis=1), scores, threshold)
-
-
-def _candidates(boxes: NDArray[np.float64], scores: Floats, threshold: float) -> Candidates:
+def _candidates(places: NDArray[np.float64], scores: Floats, threshold: float) -> Candidates:
     """Give each box its best label, and drop the boxes below the threshold; of equal scores the first label
     wins."""
     labels = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.intp)
     best = scores[np.arange(len(scores)), labels]
     reaching = best >= threshold
-    return Candidates(boxes[reaching], best[reaching], labels[reaching])
+    return Candidates(places[reaching], best[reaching], labels[reaching])
 
 
 def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -189,15 +293,22 @@ def _locations_and_scores(spec: Detect, outputs: Outputs) -> tuple[NDArray[Any],
     locations = (
         first[:, :, 0] if first.ndim == 4 and first.shape[2] == 1 else first
     )  # TensorFlow's box encodings: [N, anchors, 1, 4].
-    columns = len(spec.labels)
+    what, order = ("anchors", box_format(spec)) if spec.head == "ssd" else ("boxes", box_format(spec))
     if locations.ndim != 3 or locations.shape[2] != 4:
-        raise _misfit(first, "[N, anchors, 4]", "y, x, h, w", "ssd")
-    if second.ndim != 3 or second.shape[:2] != locations.shape[:2] or second.shape[2] not in (columns, columns + 1):
+        raise _misfit(first, f"[N, {what}, 4]", ", ".join(order), spec.head)
+    columns, count = len(spec.labels), locations.shape[1]
+    widths = {None: (columns, columns + 1), "none": (columns,)}.get(spec.background, (columns + 1,))
+    if second.ndim == 2 and 1 in widths:
+        second = second[:, :, np.newaxis]
+    if second.ndim == 3 and second.shape[2] not in widths and second.shape[1] in widths and second.shape[2] == count:
+        second = np.moveaxis(second, 1, 2)  # [N, labels, boxes], as ONNX's NonMaxSuppression takes them.
+    if second.ndim != 3 or second.shape[:2] != locations.shape[:2] or second.shape[2] not in widths:
+        where = {"last": "after", "first": "before"}.get(spec.background or "", "before")
         raise _misfit(
             second,
-            f"[N, {locations.shape[1]:,}, {columns} or {columns + 1}]",
-            f"{columns} labels, or the background before them",
-            "ssd",
+            f"[N, {count:,}, {' or '.join(map(str, widths))}]",
+            f"{columns} labels" + (f", or the background {where} them" if columns + 1 in widths else ""),
+            spec.head,
         )
     return locations, second
 
@@ -216,6 +327,10 @@ def _named(spec: Detect, outputs: Outputs, count: int) -> list[NDArray[Any]]:
     return [outputs[name] for name in names]
 
 
+def _shapes(*arrays: NDArray[Any]) -> str:
+    return "; ".join(str(list(array.shape)) for array in arrays)
+
+
 def _misfit(output: NDArray[Any], expected: str, why: str, head: str) -> ModelError:
     return ModelError(f"the network's output is {list(output.shape)}; head '{head}' reads {expected} ({why})", _HINT)
 
@@ -224,39 +339,19 @@ def _require_probabilities(scores: NDArray[Any]) -> None:
     if scores.size and (scores.min() < -_SLACK or scores.max() > 1 + _SLACK):
         raise ModelError(
             f"the network's scores go from {scores.min():.3g} to {scores.max():.3g}; expected probabilities, 0 to 1",
-            "Is the order of `output.tensors` right? For head = 'ssd', set `output.activation` to 'sigmoid' or"
-            " 'softmax' where the scores are logits.",
+            "Is the order of `output.tensors` right? For head = 'ssd' and 'boxes', set `output.activation` to 'sigmoid'"
+            " or 'softmax' where the scores are logits.",
         )
 
 
-HEADS: Mapping[str, Callable[[Detect, Outputs, float], list[Candidates]]] = MappingProxyType(
-    {"yolov5": yolov5, "yolov8": yolov8, "ssd": ssd, "tflite_postprocess": tflite_postprocess}
+HEADS: Mapping[str, Callable[[Query, Outputs], list[Candidates]]] = MappingProxyType(
+    {
+        "yolov5": rows,
+        "yolov8": rows,
+        "yolox": rows,
+        "rows": rows,
+        "ssd": ssd,
+        "boxes": boxes,
+        "tflite_postprocess": tflite_postprocess,
+    }
 )
-
-
-def columns(spec: Detect, outputs: Outputs) -> dict[str, NDArray[Any]]:
-    """Return the quantities that a head's outputs hold: each coordinate, the objectness, each label's scores, under
-    names such as `output0, x`."""
-    read = spec.tensors or tuple(outputs)
-    listed: dict[str, NDArray[Any]] = {}
-    for name, values in outputs.items():
-        forms = _forms(spec, read.index(name)) if name in read else ()
-        fitting = [form for form in forms if values.ndim >= 3 and values.shape[form[1]] == len(form[0])]
-        listed |= along(values, fitting[0][1], name, fitting[0][0]) if len(fitting) == 1 else {name: values}
-    return listed
-
-
-def _forms(spec: Detect, position: int) -> tuple[tuple[tuple[str, ...], int], ...]:
-    """Return what the output at a position in the head's order may hold along which axis."""
-    scores = scores_of(spec.labels)
-    if spec.head == "yolov5":
-        return ((("x", "y", "w", "h", "objectness", *scores), -1),)
-    if spec.head == "yolov8":
-        return ((("x", "y", "w", "h", *scores), 1),)
-    if spec.head == "tflite_postprocess":
-        return ((("y0", "x0", "y1", "x1"), -1),) if position == 0 else ()
-    locations = ((("y", "x", "h", "w"), -1),)
-    shares = ((scores, -1), (("score of the background", *scores), -1))
-    if spec.tensors:
-        return shares if position else locations
-    return (*locations, *shares)

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from plimsoll.errors import SpecError
 from plimsoll.spec.spec import Detect
 from plimsoll.tasks.base import Answer, Outputs, Task, decimal, geometry_at, position
-from plimsoll.tasks.detect.heads import HEADS, Candidates, columns
+from plimsoll.tasks.detect.columns import columns
+from plimsoll.tasks.detect.heads import HEADS, Candidates, Query
 
 if TYPE_CHECKING:
     from plimsoll.preprocessing import ImageGeometry
@@ -89,6 +90,12 @@ class DetectTask(Task):
         self._fractions = (
             spec.normalized or spec.head == "tflite_postprocess"
         )  # TensorFlow Lite's operator knows no pixels.
+        self._suppressed = (
+            spec.head == "tflite_postprocess"
+            or (spec.head == "rows" and "scores" not in spec.columns)
+            or (spec.head == "boxes" and len(spec.tensors) == 3)
+        )
+        """Whether the network has suppressed already: it gives labels, not the scores of all."""
 
     def decode(
         self,
@@ -96,8 +103,11 @@ class DetectTask(Task):
         threshold: float | None = None,
         geometries: Sequence[ImageGeometry | None] | None = None,
     ) -> list[Detection]:
-        head = HEADS[self.spec.head]
-        pictures = head(self.spec, outputs, self.spec.confidence if threshold is None else threshold)
+        size, geometry = self.input_size, geometry_at(geometries, 0)
+        if geometry is not None:
+            size = (geometry.input_height, geometry.input_width)
+        query = Query(self.spec, self.spec.confidence if threshold is None else threshold, size)
+        pictures = HEADS[self.spec.head](query, outputs)
         return [
             self._answer(self._suppress(candidates), geometry_at(geometries, index))
             for index, candidates in enumerate(pictures)
@@ -106,8 +116,8 @@ class DetectTask(Task):
     def _suppress(self, candidates: Candidates) -> Candidates:
         """Return what suppression leaves, best first: within each label, then across labels if the Spec says so."""
         spec, most = self.spec, self.spec.max_boxes
-        if spec.head == "tflite_postprocess":
-            order = np.argsort(-candidates.scores, kind="stable")  # Its operator has suppressed already.
+        if self._suppressed:
+            order = np.argsort(-candidates.scores, kind="stable")
         else:
             order = suppress(
                 candidates.boxes,
