@@ -36,7 +36,7 @@ def task(**output: Any) -> DetectTask:
     return detect
 
 
-def found(answer: Detection) -> list[tuple[str, float, list[float]]]:
+def read_back(answer: Detection) -> list[tuple[str, float, list[float]]]:
     return [(box.label, round(box.score, 3), [round(side, 2) for side in box.box]) for box in answer.boxes]
 
 
@@ -233,7 +233,7 @@ def test_every_family_s_boxes_are_read_back(family: Family, geometries: list[Ima
     detect = task(confidence=0.3, **spec)
     [answer] = detect.decode(outputs, geometries=geometries)
     scale = FRACTIONS if spec.get("normalized") and geometries is None else np.ones(4)
-    assert [box[:2] for box in found(answer)] == [box[:2] for box in EXPECTED]
+    assert [box[:2] for box in read_back(answer)] == [box[:2] for box in EXPECTED]
     for box, expected in zip(answer.boxes, BOXES, strict=True):
         np.testing.assert_allclose(np.array(box.box) * scale, expected, atol=2e-3)
 
@@ -306,7 +306,7 @@ def test_outputs_that_are_not_what_the_spec_says_are_refused() -> None:
 def test_a_label_of_background_is_no_object() -> None:
     spec, outputs = torchvision()
     outputs["labels"] = np.array([[0, 1, 2]])
-    assert [box[0] for box in found(task(**spec).decode(outputs)[0])] == ["cat", "dog"]
+    assert [box[0] for box in read_back(task(**spec).decode(outputs)[0])] == ["cat", "dog"]
 
 
 def test_nothing_found_is_an_empty_answer() -> None:
