@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,10 +18,13 @@ from plimsoll.errors import ModelError
 from plimsoll.importers.base import ImportOptions
 from plimsoll.importers.conversion import import_model
 from plimsoll.spec import Spec
+from plimsoll.spec.files import validate
 from plimsoll.system import npm
 from plimsoll.zoo import NpmSource, WheelSource, catalog
 
 FOLDER = Path(__file__).parent / "networks"
+_FIRST_SYMBOL = 0x4E00
+"""Numbered symbols are CJK characters: one code point each, all of them printable."""
 
 
 class ZooSource(BaseModel):
@@ -48,16 +51,18 @@ class Network(BaseModel):
     inputs: tuple[str, ...] = ()
     """Where the source is cut before it is imported; by the source's names."""
     outputs: tuple[str, ...] = ()
-    spec: Spec | None = None
+    symbols: int = 0
+    """How many symbols a recognizer of text knows: they are numbered here, since all that counts is whether a text
+    changes."""
+    spec: dict[str, Any] = {}
 
     @property
     def contract_spec(self) -> Spec:
         """The Spec: the network's own, or its zoo card's."""
         if isinstance(self.source, ZooSource):
             return zoo.card(self.source.name).spec
-        if self.spec is None:
-            raise ValueError(f"{self.title}: no Spec")
-        return self.spec
+        alphabet = {"alphabet": [chr(_FIRST_SYMBOL + number) for number in range(self.symbols)]} if self.symbols else {}
+        return validate({**self.spec, "output": {**self.spec["output"], **alphabet}}, self.title)
 
     @property
     def package(self) -> str:

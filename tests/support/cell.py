@@ -87,6 +87,7 @@ def decibels(spec: Spec, reference: Answers, answers: Answers) -> dict[str, floa
         return {"outputs": float("-inf")}
     if reference.keys() != answers.keys():  # A runtime's file may rename outputs; it keeps their order.
         answers = dict(zip(reference, answers.values(), strict=True))
+    reference = {name: _alike(values, answers[name]) for name, values in reference.items()}
     if any(values.shape != answers[name].shape for name, values in reference.items()):
         return {name: float("-inf") for name, values in reference.items() if values.shape != answers[name].shape}
     task = decoder(spec)
@@ -114,6 +115,13 @@ def siblings(column: str) -> str:
 def root_mean_square(values: NDArray[Any]) -> float:
     """Return the root mean square."""
     return float(np.sqrt(np.mean(np.square(values, dtype=np.float64))))
+
+
+def _alike(values: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """Return values in the others' shape where axes of one element are all that differs: an answer to one picture is
+    `[1, T, C]` or `[T, 1, C]`."""
+    same = values.squeeze().shape == others.squeeze().shape
+    return values.reshape(others.shape) if same else values
 
 
 def batch(answers: Answers) -> Answers:
