@@ -32,8 +32,8 @@ Answers = dict[str, NDArray[Any]]
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Do what the payload's `action` says: `reference` writes the reference's answers, `cell` judges a target."""
-    return reference(**payload) if payload.pop("action") == "reference" else cell(**payload)
+    """Do what the payload's `action` says: `reference` writes the reference's answers, `cells` judges targets."""
+    return reference(**payload) if payload.pop("action") == "reference" else cells(**payload)
 
 
 def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> dict[str, Any]:
@@ -50,6 +50,11 @@ def reference(network: str, spec: str, photos: Sequence[str], answers: str) -> d
     ]
     np.savez(answers, **stacked(rows))  # type: ignore[arg-type]  # its first parameter is a flag
     return {"outputs": {output: list(row.shape) for output, row in rows[0].items()}}
+
+
+def cells(bundles: dict[str, str], **given: Any) -> dict[str, Any]:
+    """Judge targets one after another; `bundles` says where the bundle of each is written."""
+    return {target: cell(target=target, bundle=bundle, **given) for target, bundle in bundles.items()}
 
 
 def cell(

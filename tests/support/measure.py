@@ -10,13 +10,13 @@ where it was; `--again` repeats cells by their outcome, a later line counts. $PH
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import math
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -95,44 +95,55 @@ def spread(photos: Sequence[str], count: int) -> list[str]:
 class Measurement:
     """A network's files and reference answers, in a folder of its own."""
 
-    def __init__(self, name: str, network: Network, folder: Path) -> None:
-        self.name, self.folder = name, folder
+    def __init__(
+        self, name: str, network: Network, folder: Path, photos: Sequence[str], calibration: Sequence[str]
+    ) -> None:
+        self.name, self.folder, self.photos, self.calibration = name, folder, photos, calibration
         folder.mkdir(parents=True, exist_ok=True)
         self.file = catalogue.fetch(name, network, folder)
         self.spec = folder / "spec.toml"
         self.spec.write_text(spec_files.dumps(network.contract_spec), encoding="utf-8")
-        self.photos, self.calibration = photographs()
         self.answers = folder / "answers.npz"
-
-    def cell(self, target: str) -> Cell:
-        """Measure a target."""
         if not self.answers.is_file():
-            self._job("reference", self.folder / "reference")
-        folder = self.folder / target.replace(":", "-")
+            self._job("reference", folder / "reference")
+
+    def cells(self, targets: Sequence[str]) -> Iterator[Cell]:
+        """Measure targets of one runtime in one process, which starts once; each in its own where that one dies."""
         try:
-            result = self._job(
-                "cell", folder, target=target, calibration=self.calibration, bundle=str(folder / "bundle")
-            )
+            results = self._results(targets)
         except JobError as error:
-            return Cell(self.name, target, "broken", error.message, commit=commit())
+            if len(targets) == 1:
+                yield Cell(self.name, targets[0], "broken", error.message, commit=commit())
+                return
+            for target in targets:
+                yield from self.cells([target])
+            return
+        for target, result in results.items():
+            yield self._cell(target, result)
+
+    def _results(self, targets: Sequence[str]) -> dict[str, dict[str, Any]]:
+        folder = self.folder / targets[0].replace(":", "-")
+        bundles = {target: str(folder / target.rpartition(":")[2]) for target in targets}
+        try:
+            return self._job("cells", folder, bundles=bundles, calibration=list(self.calibration))
         finally:
-            shutil.rmtree(folder / "bundle", ignore_errors=True)
+            for bundle in bundles.values():
+                shutil.rmtree(bundle, ignore_errors=True)
+
+    def _cell(self, target: str, result: dict[str, Any]) -> Cell:
         if outcome(target, result) == "refused":
             return Cell(self.name, target, "refused", result["refused"], commit=commit())
         decibels = {name: round(min(SAME, max(-SAME, value)), 1) for name, value in result["decibels"].items()}
-        return Cell(
-            self.name,
-            target,
-            outcome(target, result),
-            "",
-            decibels,
-            result.get("answers", ""),
-            result["seconds"],
-            commit(),
-        )
+        answers, seconds = result.get("answers", ""), round(result["seconds"], 1)
+        return Cell(self.name, target, outcome(target, result), "", decibels, answers, seconds, commit())
 
     def _job(self, action: str, folder: Path, **payload: Any) -> dict[str, Any]:
-        given = {"network": str(self.file), "spec": str(self.spec), "photos": self.photos, "answers": str(self.answers)}
+        given = {
+            "network": str(self.file),
+            "spec": str(self.spec),
+            "photos": list(self.photos),
+            "answers": str(self.answers),
+        }
         return run_job("support.cell", {"action": action, **given, **payload}, folder, LIMITS)
 
 
@@ -142,6 +153,11 @@ def outcome(target: str, result: dict[str, Any]) -> str:
         return "refused"
     floor = FLOORS.get(target.rpartition(":")[2], WHOLE_NUMBERS)
     return "right" if min(result["decibels"].values()) >= floor else "wrong"
+
+
+def python_path() -> str:
+    """Return the $PYTHONPATH with which a process of its own finds this package."""
+    return os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
 
 
 def commit() -> str:
@@ -179,20 +195,19 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("plimsoll").setLevel(logging.WARNING)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = python_path()
     for name, network, left in list(pending(arguments)):
         try:
-            measurement = Measurement(name, network, arguments.results.parent / "networks" / name)
+            measurement = Measurement(name, network, arguments.results.parent / "networks" / name, *photographs())
         except PlimsollError as error:
             log.warning("%s: %s", name, error.message)
             continue
-        for target in left:
-            started = time.perf_counter()
-            cell = measurement.cell(target)
-            with arguments.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(asdict(cell), ensure_ascii=False) + "\n")
-            figure = f"{cell.worst:.1f} dB" if cell.decibels else cell.reason[:200]
-            log.info("%-20s %-24s %-8s %s  [%.0f s]", name, target, cell.outcome, figure, time.perf_counter() - started)
+        for _, same in itertools.groupby(left, lambda target: target.partition(":")[0]):
+            for cell in measurement.cells(list(same)):
+                with arguments.results.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(asdict(cell), ensure_ascii=False) + "\n")
+                figure = f"{cell.worst:.1f} dB" if cell.decibels else cell.reason[:200]
+                log.info("%-20s %-24s %-8s %s", name, cell.target, cell.outcome, figure)
 
 
 if __name__ == "__main__":
