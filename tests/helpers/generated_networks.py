@@ -315,6 +315,15 @@ FOLLOWS: dict[str, Part] = {
     "prelu": lambda net, x: net.add("PRelu", x, net.normal(net.channels(x), 1, 1, mean=0.2, deviation=0.1)),
     "prelu_one": operator("PRelu", np.full((1, 1, 1), 0.2, np.float32)),
     "abs": operator("Abs"),
+    "neg": operator("Neg"),
+    "sub_two": lambda net, x: net.add("Sub", x, net.conv(x, net.channels(x))),
+    "div_two": lambda net, x: net.add(
+        "Div", x, net.add("Add", net.add("Abs", net.conv(x, net.channels(x))), scalar(1))
+    ),
+    "max_two": lambda net, x: net.add("Max", x, net.conv(x, net.channels(x))),
+    "min_two": lambda net, x: net.add("Min", x, net.conv(x, net.channels(x))),
+    "max_one": operator("Max", scalar(-0.5)),
+    "where": lambda net, x: net.add("Where", net.add("Greater", x, scalar(0)), x, net.add("Mul", x, scalar(0.3))),
     "square": lambda net, x: net.add("Mul", x, x),
     "pow": lambda net, x: net.add("Pow", net.add("Abs", x), scalar(0.5)),
     "batch_norm": batch_norm,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,7 +161,7 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
             )
         return _with_ranges(tool, ranges)
     feature, weight = CALIBRATORS[calibration.method]
-    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), {})
+    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), _names(model), {})
 
 
 def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
@@ -171,13 +171,19 @@ def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
         quantized = tool.run("KL", "MAX_ABS", _GAPS)
     except BuildError:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
         quantized = tool.run("ADMM", "MAX_ABS", 1)
-    return _settled(quantized, ranges)
+    return _settled(quantized, ranges, ranges)
 
 
-def _settled(path: Path, ranges: Mapping[str, grids.Range]) -> Path:
+def _names(model: Model) -> set[str]:
+    """Return the names of the network's own tensors; those that MNN adds are not among them."""
+    graph = onnx_graph.load(model).graph
+    return {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+
+
+def _settled(path: Path, names: Collection[str], ranges: Mapping[str, grids.Range]) -> Path:
     graph = Graph.read(path)
     with translate(BuildError, f"{path.name}: what MNN's quantizer wrote can't be read"):
-        grids.settle(graph, ranges)
+        grids.settle(graph, names, ranges)
     graph.write(path)
     return path
 

@@ -17,20 +17,25 @@ from plimsoll.onnx.signature import signature_files
 from plimsoll.spec import Spec
 from plimsoll.system.flatbuffer import FlatBuffer, Table
 
-BINARY, CONVOLUTION, CONVOLUTION_DEPTHWISE, POOLING = 7, 12, 13, 47
+BINARY, CONVOLUTION, CONVOLUTION_DEPTHWISE, RESIZE, POOLING = 7, 12, 13, 35, 47
 DECONVOLUTIONS = (17, 18)
 PRODUCTS = (39, 106)  # MatMul, BatchMatMul
 MOVING = (28, 46, 73, 90, 100, 107, 129)
 """Flatten, Permute, Reshape, Squeeze, Transpose, Unsqueeze, ConvertTensor: what changes the layout alone."""
+POOLINGS = (POOLING, 112)
 REDUCTION = 68
 UNARY = 101
 MEASURING = (66, 80, 82)
 """Rank, Shape, Size: what reads of a tensor how large it is alone."""
 
-_INT8, _FLOAT = 6, 1
-_ADD, _SUB = 0, 1
-_SAME = 2
-_TABLE = 2
+_FLOAT = 1
+_ADD, _SUB, _MUL = 0, 1, 2
+_TABLE, _GRID = 2, 4
+_SPREADING = (10, 31, 45, 69, 70, 74, 83, 84, 91, 102, 109, 110, 118, 120, RESIZE, *POOLINGS, *MOVING)
+"""Concat, Gather, Padding, ReLU, ReLU6, Resize, Slice, SliceTf, StridedSlice, Unpack, DepthToSpace, SpaceToDepth,
+ScatterNd, BroadcastTo and so on: over these MNN hands grids on to tensors that have none, forwards and backwards."""
+_FLOAT_KINDS = (49, 77, 85, 603)
+"""PReLU, Scale, Softmax, LayerNorm"""
 
 
 class MnnFile(Reader):
@@ -83,27 +88,6 @@ class Operator:
         return main is not None and main.has(_TABLE)
 
     @property
-    def is_average(self) -> bool:
-        """Whether it is an average over pixels."""
-        main = self._main
-        return self.kind == POOLING and main is not None and main.number(7, "int8") == 1
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether it is a pooling that reaches over the border, or may."""
-        main = self._main
-        if self.kind != POOLING or main is None or main.number(2, "int8"):
-            return False
-        rounds_up = main.number(10, "int8", default=1) != 0
-        return (
-            any(main.numbers(11))
-            or main.number(0) != 0
-            or main.number(1) != 0
-            or main.number(8, "int8") == _SAME
-            or rounds_up
-        )
-
-    @property
     def has_relu(self) -> bool:
         """Whether a Relu is fused into it."""
         main = self._main
@@ -115,16 +99,28 @@ class Operator:
         return common is not None and (common.number(12, "int8") == 1 or common.number(13, "int8") == 1)
 
     @property
-    def takes_offsets(self) -> bool:
-        """Whether MNN's int8 kernel for it was found right where zero is not stored as 0."""
+    def spreads(self) -> bool:
+        """Whether MNN takes the grid of what it reads for what it makes, and the other way round, where one has
+        none."""
+        return self.kind in _SPREADING
+
+    @property
+    def moves(self) -> bool:
+        """Whether what it makes has the grid of what it reads: the same values in other places, or some in between."""
+        return self.kind in (RESIZE, *MOVING)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is a sum, a difference or a product of two tensors."""
         main = self._main
-        added = self.kind == BINARY and main is not None and main.number(0) in (_ADD, _SUB)
-        return (
-            self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE, *MOVING)
-            or added
-            or self.has_table
-            or (self.kind == POOLING and not self.is_padded)
-        )
+        return self.kind == BINARY and main is not None and main.number(0) in (_ADD, _SUB, _MUL)
+
+    @property
+    def runs_in_float(self) -> bool:
+        """Whether it is to be computed in float, since MNN's int8 kernel for it was found wrong, or too coarse."""
+        if self.kind == BINARY:
+            return not self.is_exact
+        return self.kind in _FLOAT_KINDS or (self.kind == UNARY and not self.has_table)
 
     def set_table(self, values: bytes | None) -> None:
         """Change what it looks up: 255 stored integers, for −127 to 127; None: have it computed in float."""
@@ -196,8 +192,12 @@ class Graph:
     @cached_property
     def quantized(self) -> dict[int, Table]:
         """How each tensor that is quantized is: a table of scale, zero, min, max and type."""
-        pairs = ((described.number(1), described.table(4)) for described in self._net.tables(1))
+        pairs = ((tensor, described.table(_GRID)) for tensor, described in self._described.items())
         return {tensor: table for tensor, table in pairs if table is not None}
+
+    @cached_property
+    def _described(self) -> dict[int, Table]:
+        return {described.number(1): described for described in self._net.tables(1)}
 
     def grid(self, tensor: int) -> tuple[float, float]:
         """Return a quantized tensor's scale and zero point."""
@@ -210,10 +210,15 @@ class Graph:
         self.quantized[tensor].put(1, zero)
 
     def keep_float(self, tensor: int) -> None:
-        """Have a tensor computed and read in float."""
-        table = self.quantized[tensor]
+        """Have a tensor computed in float whose operator reads no quantized ones; it is read in float too."""
+        table = self.quantized.pop(tensor)
         table.put(4, _FLOAT, "int32")
         table.put(0, 0)  # A kernel for quantized weights would take any other scale for that of integers.
+
+    def remove_grid(self, tensor: int) -> None:
+        """Have a tensor computed and read in float, whatever its operator reads; see `Operator.spreads`."""
+        self._described[tensor].leave_out(_GRID)
+        self.quantized.pop(tensor)
 
     def heads(self) -> tuple[list[Operator], set[int]]:
         """Return the operators that are to stay in float, and the tensors that are.
@@ -250,7 +255,7 @@ class Graph:
     def _before(self, tensor: int) -> set[int]:
         before: set[int] = set()
         maker = self.makers.get(tensor)
-        while maker is not None and (maker.kind in (*MOVING, REDUCTION) or maker.is_average):
+        while maker is not None and (maker.kind in (*MOVING, REDUCTION) or maker.kind in POOLINGS):
             before.add(tensor)
             tensor = maker.inputs[0]
             maker = self.makers.get(tensor)

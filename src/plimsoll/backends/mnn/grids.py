@@ -5,10 +5,11 @@ Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
 
 - Everything down to the output is quantized, a Softmax's own result to 127 steps: here the last product and what
   follows stay in float.
-- The average pooling in int8 rounds down, by half a step on average: here averages are computed in float.
-- Values after a Relu get half of the steps, since zero is stored as 0: here their grid begins at zero, where the
-  kernels around it take an offset. A sum with a fused Relu does not: it cuts off at the stored 0, so its Relu is
-  dropped (the grid's end does the same). A max pooling that reaches over the border does not either.
+- Poolings in int8 are wrong on x86: averages round down, by half a step on average, and the largest is chosen among
+  bytes that are read with the wrong sign. PReLU, the larger and the smaller of two are wrong everywhere; Softmax,
+  LayerNorm, linear resizing and others coarse. All of them are computed in float here.
+- Values after a Relu get half of the steps, since zero is stored as 0: here every grid spans its range. A sum with a
+  fused Relu cuts off at the stored 0, so its Relu is dropped (the grid's end does the same).
 - Functions of single values are looked up in a table that holds for the tool's grids alone, also where what they read
   or make is in float: here it is computed for the grids that are chosen, or taken out.
 """
@@ -16,15 +17,15 @@ Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.backends.mnn.graph import MOVING, POOLING, Graph, Operator
+from plimsoll.backends.mnn.graph import POOLINGS, Graph, Operator
 
 Range = tuple[float, float]
-Grid = tuple[float, int]
+QuantizationParameters = tuple[float, int]
 """Scale and zero point."""
 Values = NDArray[np.float64]
 
@@ -48,21 +49,27 @@ _FUNCTIONS: dict[int, Callable[[Values], Values]] = {
 }
 """Functions that 8 bits can hold, by MNN's numbers. Exponentials, logarithms, roots and quotients stay in float."""
 
-_INPUT = 34
 _STEPS = 127
 _LEAST = 1e-9
-_DIFFERENT = 1.001
+_DIFFERENT = 1e-3
 """A pooling runs in int8 between equal grids alone."""
 
 
-def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
+def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) -> None:
     """Change the grids of a network that MNN's tool quantized: to `ranges` (by tensor names) where they are known, else
-    to what the tool found."""
+    to what the tool found.
+
+    Tensors that are not among `names`, those whose grids can be relied on, stay in float: of what MNN makes of an
+    operator on the way the tool's few pictures, and its methods that cut off, know little.
+    """
+    work = _Grids(graph, ranges)
     _, tail = graph.heads()
     for tensor in graph.quantized.keys() & tail:
         graph.keep_float(tensor)
-    work = _Grids(graph, ranges, graph.quantized.keys() - tail)
-    grids = {tensor: work.grid(tensor) for tensor in sorted(work.tensors)}
+    unknown = {tensor for tensor in graph.quantized if not work.is_among(names, tensor)}
+    for tensor in graph.quantized.keys() & _floats(graph, unknown):
+        graph.remove_grid(tensor)
+    grids = {tensor: work.grid(tensor) for tensor in sorted(graph.quantized)}
     for tensor, (scale, zero) in grids.items():
         graph.set_grid(tensor, scale, zero)
     for operator in graph.operators:
@@ -75,7 +82,19 @@ def settle(graph: Graph, ranges: Mapping[str, Range]) -> None:
             operator.set_table(_table(operator, grids.get(operator.inputs[0]), grids.get(operator.outputs[0])))
 
 
-def _table(operator: Operator, before: Grid | None, after: Grid | None) -> bytes | None:
+def _floats(graph: Graph, unknown: set[int]) -> set[int]:
+    """Return the tensors that must have no grid: those of operators that are computed in float though what they read is
+    quantized, those without a range that can be relied on, and those that would hand a grid of theirs on to them."""
+    floats = unknown | {tensor for operator in graph.operators if operator.runs_in_float for tensor in operator.outputs}
+    for operator in graph.operators:
+        if operator.spreads and not floats.isdisjoint(operator.inputs):
+            floats.update(operator.outputs)
+    return floats
+
+
+def _table(
+    operator: Operator, before: QuantizationParameters | None, after: QuantizationParameters | None
+) -> bytes | None:
     """Return what a function of single values makes of each stored integer; None where it is better computed in
     float."""
     function = _FUNCTIONS.get(operator.function or 0)
@@ -104,19 +123,21 @@ def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
 
 
 class _Grids:
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range], tensors: set[int]) -> None:
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
         self._graph = graph
         self._ranges = ranges
-        self.tensors = tensors
-        self._groups: dict[int, list[int]] = {}
-        for tensor in tensors:
-            self._groups.setdefault(self._root(tensor), []).append(tensor)
+
+    def is_among(self, names: Collection[str], tensor: int) -> bool:
+        """Tell whether a tensor is one of those named, perhaps in another layout, or a pooling of what is."""
+        maker = self._graph.makers.get(self._root(tensor))
+        if maker is not None and maker.kind in POOLINGS and self.is_among(names, maker.inputs[0]):
+            return True
+        return any(self._graph.names[same] in names for same in self._layouts(self._root(tensor)))
 
     def _source(self, tensor: int) -> int | None:
-        """Return the tensor whose values this one holds, moved or chosen; None where it holds values of its own."""
+        """Return the tensor whose values this one holds in another layout; None where it holds values of its own."""
         maker = self._graph.makers.get(tensor)
-        same = maker is not None and (maker.kind in MOVING or (maker.kind == POOLING and not maker.is_average))
-        return maker.inputs[0] if maker is not None and same and maker.inputs else None
+        return maker.inputs[0] if maker is not None and maker.moves and maker.inputs else None
 
     def _root(self, tensor: int) -> int:
         while (source := self._source(tensor)) is not None:
@@ -127,46 +148,45 @@ class _Grids:
         """Return scale and zero point: values are `scale × (stored − zero)`, stored from −127 to 127."""
         root = self._root(tensor)
         low, high = self._range(root)
-        if all(self._takes_offsets(member) for member in self._groups[root]):
-            scale = max(high - low, _LEAST) / (2 * _STEPS)
-            return scale, max(-_STEPS, min(_STEPS, round(-_STEPS - low / scale)))
-        return max(-low, high, _LEAST) / _STEPS, 0
+        scale = max(high - low, _LEAST) / (2 * _STEPS)
+        return scale, max(-_STEPS, min(_STEPS, round(-_STEPS - low / scale)))
 
     def _range(self, root: int) -> Range:
-        """Return a range that contains zero, and nothing below it behind a Relu."""
+        """Return a range that contains zero, and nothing below it behind a Relu; that of a pooling is another than that
+        of what it reads."""
         maker = self._graph.makers.get(root)
-        averaged = maker is not None and maker.is_average
+        pooled = maker.inputs[0] if maker is not None and maker.kind in POOLINGS else None
+        before = self._range(self._root(pooled)) if pooled in self._graph.quantized else None
         if (known := self._known(root)) is not None:
             low, high = known
-        elif averaged and maker is not None and maker.inputs[0] in self.tensors:
-            low, high = (_DIFFERENT * end for end in self._range(self._root(maker.inputs[0])))
+        elif before is not None:
+            low, high = before
         else:
-            held = root if root in self._graph.quantized else self._groups[root][0]
+            held = next(same for same in self._layouts(root) if same in self._graph.quantized)
             scale, zero = self._graph.grid(held)
             low, high = scale * (-_STEPS - zero), scale * (_STEPS - zero)
         if maker is not None and maker.has_relu:
             low = 0.0
-        return min(low, 0.0), max(high, 0.0)
+        low, high = min(low, 0.0), max(high, 0.0)
+        if before is not None and math.isclose(high - low, before[1] - before[0], rel_tol=_DIFFERENT / 2):
+            low, high = (end * (1 + _DIFFERENT) for end in before)
+        return low, high
 
     def _known(self, root: int) -> Range | None:
         """Return the given range of a tensor, under its own name or that of what only changes its layout: MNN puts such
         operators in between."""
+        names = (self._graph.names[same] for same in self._layouts(root))
+        return next((self._ranges[name] for name in names if name in self._ranges), None)
+
+    def _layouts(self, root: int) -> Iterator[int]:
+        """Yield a tensor, and those that hold its values in other layouts."""
         open_ = [root]
         while open_:
             tensor = open_.pop()
-            if (known := self._ranges.get(self._graph.names[tensor])) is not None:
-                return known
+            yield tensor
             open_ += [
                 output
                 for reader in self._graph.readers.get(tensor, [])
-                if reader.kind in MOVING and reader.inputs[0] == tensor
+                if reader.moves and reader.inputs[0] == tensor
                 for output in reader.outputs
             ]
-        return None
-
-    def _takes_offsets(self, tensor: int) -> bool:
-        around: list[Operator] = list(self._graph.readers.get(tensor, []))
-        maker = self._graph.makers.get(tensor)
-        if maker is not None and maker.kind != _INPUT:
-            around.append(maker)
-        return all(operator.takes_offsets for operator in around)
