@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from plimsoll.errors import ModelError
 from plimsoll.spec import files as spec_files
@@ -91,7 +92,7 @@ def test_a_label_that_no_photograph_shows_is_judged_beside_the_others() -> None:
 
 
 @pytest.mark.parametrize("other", [np.full((2, 1, 3), np.nan), np.ones((2, 1, 4)), np.zeros((2, 1, 3))])
-def test_nan_another_shape_and_silence_are_wrong(other: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_nan_another_shape_and_silence_are_wrong(other: NDArray[np.float64]) -> None:
     spec = catalogue.networks()["captcha_crnn"].contract_spec
     figures = cell.decibels(spec, {"logits": np.ones((2, 1, 3))}, {"logits": other})
     assert measure.outcome("mnn:cpu:int8", {"decibels": figures}) == "wrong"
