@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -17,7 +17,7 @@ from plimsoll.core import wording
 
 if TYPE_CHECKING:
     from plimsoll.core.target import Target
-    from plimsoll.ship import Export, Search, SearchConfig, ShipResult, Trial
+    from plimsoll.ship import Export, Pictures, Search, SearchConfig, ShipResult, Trial
 
 
 ObjectiveName = Literal["throughput", "latency", "size"]
@@ -83,6 +83,14 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
             " with Plimsoll.",
         ),
     ] = False,
+    keep_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--keep-pictures",
+            help="Put thumbnails and paths of your pictures into the bundle's report. Default: neither; the whole"
+            " report stays in the work folder.",
+        ),
+    ] = False,
     work: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +107,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.bundle import check_destination
     from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
-    from plimsoll.ship import Search
+    from plimsoll.ship import Pictures, Search, export
     from plimsoll.ship.split import split
     from plimsoll.ship.store import WorkFolder
     from plimsoll.system.cache import cache_folder
@@ -116,8 +124,9 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
             _make_toolchains(config.targets)
             result = _run(search, sys.stdout.isatty())
             command = ["plimsoll", *sys.argv[1:]]
-            export = search.export(result, out, command, golden_from_images=golden_from_images, force=force)
-            _print_result(result, export, golden_from_images)
+            pictures = Pictures(golden=golden_from_images, in_report=keep_pictures)
+            exported = export(search, result, out, command, pictures=pictures, force=force)
+            _print_result(result, exported, pictures)
 
 
 def _targets(text: str) -> tuple[Target, ...]:
@@ -188,7 +197,7 @@ def _run(search: Search, live: bool) -> ShipResult:
         return search.run(table.add, table.show_activity)
 
 
-def _print_result(result: ShipResult, export: Export, own_golden: bool) -> None:
+def _print_result(result: ShipResult, exported: Export, pictures: Pictures) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -197,8 +206,10 @@ def _print_result(result: ShipResult, export: Export, own_golden: bool) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     style = "bold green" if result.outcome == "better" else "bold yellow"
-    console.print()
-    Console(highlight=False).print(_table(result.ranked(), result.names))
+    if console.is_terminal:
+        Console(highlight=False).print(_table(result.ranked(), console.width))
+    for words in summary.reasons(result):
+        console.print(Text(words, style="dim"))
     console.print(Text(f"\n{summary.title(result)}", style=style))
     for term, value in summary.plate(result):
         console.print(Text(f"{term}: {value}"))
@@ -214,11 +225,12 @@ def _print_result(result: ShipResult, export: Export, own_golden: bool) -> None:
             console.print(Text(f"{name}: {metric.reference:.4g} → {metric.candidate:.4g}"))
     for note in result.notes:
         console.print(Text(f"note: {note}", style="dim"))
-    golden = "some of your test pictures" if own_golden else "pictures that come with Plimsoll, none of yours"
-    console.print(
-        Text.assemble(f"bundle: {export.bundle} ", (f"(golden pictures for `plimsoll verify`: {golden})", "dim"))
-    )
-    console.print(Text(f"report: {export.page}"))
+    golden = "some of your test pictures" if pictures.golden else "pictures that come with Plimsoll, none of yours"
+    shown = "with" if pictures.in_report else "without"
+    console.print(Text(f"bundle: {exported.bundle}"))
+    inside = f"golden pictures for `plimsoll verify`: {golden}; its report: {shown} your pictures and their paths"
+    console.print(Text(f"  {inside}", style="dim"))
+    console.print(Text(f"whole report: {exported.page}"))
 
 
 _LEFT_OUT = 8
@@ -267,7 +279,7 @@ class ResultsTable:
         seconds = time.monotonic() - self._since
         activity = Text(f"{self._activity} … {seconds:.0f} s", style="dim") if self._activity else Text("")
         ranked = sorted(self._trials, key=self._rank)
-        return Group(_table(ranked, {}, max(5, self._console.height - _LEFT_OUT)), activity)
+        return Group(_table(ranked, self._console.width, max(5, self._console.height - _LEFT_OUT)), activity)
 
     def _rank(self, trial: Trial) -> tuple[float, ...]:
         """The best by the objective first; what failed or was skipped last."""
@@ -287,44 +299,49 @@ class ResultsTable:
             self._live.stop()
 
 
-_COLUMNS = ("times as fast", "on disk", "mean deviation", "max deviation", "flips")
+_COLUMNS = ("times as fast", "mean deviation", "max deviation", "flips", "on disk")
+_WIDE = 100
+"""From this width on all columns have room; below it the last is left out."""
 
 
-def _table(ranked: Sequence[Trial], names: Mapping[str, str], limit: int | None = None) -> Any:
-    """Return the table with at most so many rows: the best stay, and a last line counts the others. `names`: key of a
-    candidate → its name."""
+def _table(ranked: Sequence[Trial], width: int, limit: int | None = None) -> Any:
+    """Return the table with at most so many rows: the best stay, and a last line counts the others."""
     from rich.table import Table
     from rich.text import Text
 
+    shown = _COLUMNS if width >= _WIDE else _COLUMNS[:-1]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("candidate", overflow="fold", min_width=_TARGET_WIDTH)
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right")
-    table.add_column("result", overflow="fold")
+    for heading in shown:
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("result", no_wrap=True)
     for trial in ranked[:limit]:
-        table.add_row(*map(Text, _cells(trial, names)), style=_style(trial))
+        name, *figures, verdict = _cells(trial)
+        table.add_row(*map(Text, (name, *figures[: len(shown)], verdict)), style=_style(trial))
     if limit is not None and len(ranked) > limit:
         table.add_row(f"… and {len(ranked) - limit} more", style="dim")
     return table
 
 
-def _cells(trial: Trial, names: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the candidate, a figure for each of `_COLUMNS`, and the result."""
+def _cells(trial: Trial) -> tuple[str, ...]:
+    """Return the candidate, a figure for each of `_COLUMNS`, and the verdict."""
     from plimsoll.report.summary import row
 
-    words = row(trial, names)
-    result = f"{words.verdict}: {words.reason}" if words.reason else words.verdict
+    words = row(trial, {})
     if trial.status != "ok":
-        return (trial.name, *[""] * len(_COLUMNS), result)
-    mark = "✓" if trial.passed else "✗"
-    figures = (words.times_as_fast, words.size, words.mean_deviation, words.max_deviation, words.flips)
-    return (trial.name, *figures, f"{mark} {result}")
+        return (trial.name, *[""] * len(_COLUMNS), words.verdict)
+    figures = (words.times_as_fast, words.mean_deviation, words.max_deviation, words.flips, words.size)
+    return (trial.name, *figures, f"{'✓' if trial.passed else '✗'} {words.verdict}")
 
 
 def _line(trial: Trial) -> Any:
     from rich.text import Text
 
-    name, *figures, result = _cells(trial, {})
+    from plimsoll.report.reason import in_words
+
+    name, *figures, verdict = _cells(trial)
+    reason = in_words(trial.reason, {})
+    result = f"{verdict}: {reason}" if reason else verdict
     if trial.status != "ok":
         return Text(f"{name:<72} {result}")
     columns = "  ".join(f"{column} {figure:<8}" for column, figure in zip(_COLUMNS, figures, strict=True))

@@ -30,6 +30,8 @@ from plimsoll.errors import InputError
 from plimsoll.system import files, host
 
 DISTRIBUTION = "plimsoll-line"
+HEADLINE = "headline"
+"""The measurement that says in a line what was found."""
 MAX_BYTES = 64_000_000
 """A larger file is not read as a report."""
 

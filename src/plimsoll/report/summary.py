@@ -179,6 +179,20 @@ def _change(before: str, after: str) -> str:
     return after if figures.MISSING in (before, after) or before == after else f"{before} → {after}"
 
 
+def reasons(result: ShipResult) -> list[str]:
+    """Return why candidates don't ship that were tried, one each, the fastest first; and how many were not tried."""
+    lines = []
+    for trial in result.ranked():
+        words = in_words(trial.reason, result.names)
+        if words and trial.status != "skipped":
+            lines.append(f"{trial.name}: {words}")
+    skipped = [trial for trial in result.trials if trial.status == "skipped"]
+    if skipped:
+        why = in_words(skipped[0].reason, result.names)
+        lines.append(f"{figures.counted(len(skipped), 'candidate')} not tried: {why.removesuffix(' before its turn')}")
+    return lines
+
+
 def nearest(result: ShipResult) -> list[str]:
     """Return, where nothing passed, which candidates came nearest, and which limits they missed by how much."""
     if result.outcome != "nothing_passed":

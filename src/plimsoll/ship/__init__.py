@@ -1,7 +1,7 @@
 """The main job: try candidate deployments, prove and measure each on the user's images, and pack the fastest inside the
 budget.
 
-search      `Search`, one run: explore, final benchmark, test, result, export
+search      `Search`, one run: explore, final benchmark, test, result
 config      `SearchConfig`: what the user asks; default targets
 strategy    the search space; which candidates are tried in which order, and which wins
 split       calibration, validation and test part of the images
@@ -9,6 +9,8 @@ job_runner  `JobRunner`: runs jobs in processes of their own, and prepares what 
 jobs        jobs that answer pictures with candidates and measure them
 preparation jobs that calibrate, write tensors, rank layers; `convert` builds one candidate without a search
 build       the network of a candidate
+export      the bundle and the report
+sharing     what a bundle's report may say of the user's pictures and folders
 store       the work folder, from which a stopped run resumes
 results     the parts of the result, `plimsoll.report.ship_result`
 """
@@ -26,7 +28,8 @@ from plimsoll.ship.config import (
     default_targets,
     missing_toolchains,
 )
-from plimsoll.ship.search import Export, Search
+from plimsoll.ship.export import Export, Pictures, export
+from plimsoll.ship.search import Search
 
 __all__ = [
     "CALIBRATORS",
@@ -34,11 +37,13 @@ __all__ = [
     "REFERENCE",
     "Candidate",
     "Export",
+    "Pictures",
     "Search",
     "SearchConfig",
     "ShipResult",
     "Trial",
     "all_targets",
     "default_targets",
+    "export",
     "missing_toolchains",
 ]

@@ -17,8 +17,9 @@ from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import as_image, decode, read, sniff
 from plimsoll.prove.comparison import Comparison
+from plimsoll.report import summary
 from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed
-from plimsoll.report.report import Report, environment
+from plimsoll.report.report import HEADLINE, Report, environment
 from plimsoll.report.ship_result import PictureScore, ShipResult, Symbol, WorstPicture
 from plimsoll.report.trial import Trial
 from plimsoll.ship.config import REFERENCE
@@ -26,6 +27,8 @@ from plimsoll.ship.jobs import Answer
 from plimsoll.spec.spec import Classify
 from plimsoll.spec.steps import Decode
 
+CALIBRATION = "report/calibration.json"
+"""The calibration table in a bundle."""
 GOLDEN_PICTURES = 8
 """Of the user's own, where they are to be in the bundle."""
 _WORST = 10
@@ -165,15 +168,15 @@ def _format(path: Path) -> str | None:
         return None
 
 
-def repeat_commands(command: Sequence[str], out: Path, table: Path | None) -> tuple[str, ...]:
-    """Return what repeats the work: `command`, which started it; the proof on another machine; the same ranges
-    again."""
+def repeat_commands(command: Sequence[str], out: Path, with_table: bool) -> tuple[str, ...]:
+    """Return what repeats the work: `command`, which started it; the proof on another machine; and, where the
+    bundle has a calibration table, the same ranges again."""
     commands = [shlex.join(command)] if command else []
     commands.append(f"plimsoll verify {shlex.quote(str(out))}")
-    if table is not None and command and not _option(command, "--calibration"):
+    if with_table and command and not _option(command, "--calibration"):
         calibrators = _option(command, "--calibrators")
         again = [word for index, word in enumerate(command) if index not in calibrators]
-        again += ["--calibration", str(table)]
+        again += ["--calibration", str(out / CALIBRATION)]
         commands.append(f"# Reuse the ranges that it was quantized with:\n{shlex.join(again)}")
     return tuple(commands)
 
@@ -201,7 +204,13 @@ def report(result: ShipResult, model: Model) -> Report:
         environment=environment(),
         checks=result.test.checks,
         measurements={
+            HEADLINE: summary.title(result),
             "times as fast as the reference": winner.ratio,
+            "times as fast as the reference, 95 % interval, low": winner.measured.speed.low,
+            "times as fast as the reference, 95 % interval, high": winner.measured.speed.high,
+            "mean deviation": result.test.deviation.mean,
+            "mean deviation, 95 % bound": result.test.deviation.mean_upper,
+            "max deviation": result.test.deviation.max,
             "size as a share of the reference's": share,
             "test pictures": result.test.count,
         },

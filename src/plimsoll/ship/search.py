@@ -8,15 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds, label_of
 from plimsoll.report.measurements import Evaluation
-from plimsoll.report.page import render
 from plimsoll.report.reason import Failed, GainTooSmall, IsReference, MissesBudget, Ships
-from plimsoll.report.report import Report
 from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
 from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship import build, results
@@ -48,16 +45,6 @@ from plimsoll.ship.strategy import (
 )
 from plimsoll.spec.spec import Classify
 from plimsoll.system.subprocesses import JobError
-
-
-@dataclass(frozen=True)
-class Export:
-    """Where the bundle and the page of a ship are."""
-
-    bundle: Path
-    page: Path
-    """In the bundle where that is a folder, else in the work folder."""
-    report: Report
 
 
 @dataclass(frozen=True)
@@ -169,43 +156,6 @@ class Search:
             thresholds=default_thresholds(self._output),
             score_label=self._output.positive or "score",
         )
-
-    def export(
-        self,
-        result: ShipResult,
-        out: Path,
-        command: Sequence[str] = (),
-        *,
-        golden_from_images: bool = False,
-        force: bool = False,
-    ) -> Export:
-        """Pack the winner with its Spec, golden vectors, proof and report; `command` is what started the run.
-
-        The golden pictures are those that Plimsoll brings along. With `golden_from_images` they are some of the test
-        pictures, which are then in the bundle, metadata and all. Raises what `pack` raises.
-        """
-        candidate = result.shipped.candidate
-        network, table = self.network(candidate), self.table(candidate)
-        commands = results.repeat_commands(command, out, table)
-        report = results.report(result.model_copy(update={"commands": commands}), self.resolved.model)
-        page = render(report)
-        extras = {"report/report.json": report.to_json().encode(), "report/index.html": page.encode()}
-        if table is not None:
-            extras["report/calibration.json"] = table.read_bytes()
-        formats = self.resolved.model.require_spec().input.decode.formats
-        pack(
-            network,
-            candidate.target,
-            out,
-            preprocessing=candidate.preprocessing,
-            images=results.golden_pictures(result.scores, formats) if golden_from_images else (),
-            origin=self.resolved.origin,
-            force=force,
-            extras=extras,
-        )
-        stored = self.work.path / "report.html"
-        stored.write_text(page, encoding="utf-8")
-        return Export(out, out / "report" / "index.html" if out.is_dir() else stored, report)
 
     def network(self, candidate: Candidate) -> Model:
         """Return a candidate's network, built now if it isn't stored; raises JobError or what `build.network`

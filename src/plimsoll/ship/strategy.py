@@ -19,8 +19,8 @@ from plimsoll.ship.config import CALIBRATORS
 
 FLOAT_LAYERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 """How many layers stay in float, one candidate of mixed precision after another: never twice as many as needed."""
-_PRECISIONS = ("int8", "bfloat16", "float32", "float16", "dynamic")
-"""In the order in which they are tried: where int8 keeps the budget it is mostly the fastest; dynamic and emulated ones
+_PRECISIONS = ("int8", "bfloat16", "float32", "float16")
+"""In the order in which they are tried: where int8 keeps the budget it is mostly the fastest. Others (dynamic, emulated)
 rarely are."""
 
 
@@ -73,14 +73,20 @@ def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterat
     """Yield one candidate for each target, with fast preprocessing and its first calibrator.
 
     Precisions take turns, and runtimes among them, so that little time is not spent on one of them alone; of those with
-    equal turns the most promising comes first.
+    equal turns the most promising comes first. Precisions that are rarely the fastest come after all others.
     """
     remaining = list(targets)
     precisions: Counter[str] = Counter()
     runtimes: Counter[str] = Counter()
     while remaining:
         target = min(
-            remaining, key=lambda target: (precisions[target.precision], runtimes[target.runtime], _priority(target))
+            remaining,
+            key=lambda target: (
+                target.precision not in _PRECISIONS,
+                precisions[target.precision],
+                runtimes[target.runtime],
+                _priority(target),
+            ),
         )
         remaining.remove(target)
         precisions[target.precision] += 1

@@ -15,13 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from plimsoll.serve.access.keys import Key, KeyStore, Limit, RateText, Role, TokenBucket, TokenBuckets
 from plimsoll.serve.messages import Problem, RequestError, whole_seconds
 
-Right = Literal["predict", "metrics", "control"]
-"""What a request may need. `control` loads and unloads models."""
+Right = Literal["predict", "report", "metrics", "control"]
+"""What a request may need. `report` reads the reports in bundles, `control` loads and unloads models."""
 
 _RIGHTS: dict[Role, frozenset[Right]] = {
-    "predict": frozenset({"predict"}),
+    "predict": frozenset({"predict", "report"}),
     "metrics": frozenset({"metrics"}),
-    "admin": frozenset({"predict", "metrics", "control"}),
+    "admin": frozenset({"predict", "report", "metrics", "control"}),
 }
 _MAX_CALLERS = 65_536
 _MAX_KEY_BYTES = 256
@@ -163,6 +163,15 @@ class Authorizer:
                     403,
                 )
             )
+        if right == "report" and not caller.local:
+            raise RequestError(
+                Problem(
+                    "input",
+                    "reports are shown to callers with a key, and on the machine of the service",
+                    "Start the service with a file of keys; see `plimsoll keys`.",
+                    403,
+                )
+            )
         if self._limit is not None:
             self._charged(self._buckets.of(network(caller.address), self._limit), "this address")
         return Admission()
@@ -178,6 +187,7 @@ class Authorizer:
 
 _ROLES = {
     "predict": "Keys of the role predict or admin",
+    "report": "Keys of the role predict or admin",
     "metrics": "Keys of the role metrics or admin",
     "control": "Keys of the role admin",
 }

@@ -283,11 +283,11 @@ class EndpointTable:
     def right(self, endpoint: Endpoint, path: str) -> Right | None:
         """Return what a request needs, where settings may have opened its path.
 
-        A wildcard opens no endpoint that controls models, which stand among those for inference.
+        A wildcard opens no endpoint that controls models or shows reports, which stand among those for inference.
         """
         if path in self._open or (endpoint.right == "metrics" and self._open_metrics):
             return None
-        if endpoint.right != "control" and self._open_below and path.startswith(self._open_below):
+        if endpoint.right not in ("control", "report") and self._open_below and path.startswith(self._open_below):
             return None
         return endpoint.right
 

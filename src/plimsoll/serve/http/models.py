@@ -16,8 +16,19 @@ from starlette.responses import Response
 
 from plimsoll.core.budget import Check
 from plimsoll.errors import PlimsollError
-from plimsoll.report.report import Measurement, Report
-from plimsoll.serve.http.endpoints import TEXT, Description, Endpoint, Endpoints, ErrorResponse, errors, ok, parameter
+from plimsoll.report.figures import check_in_words
+from plimsoll.report.report import HEADLINE, Measurement, Report
+from plimsoll.serve.http.endpoints import (
+    TEXT,
+    Description,
+    Endpoint,
+    Endpoints,
+    ErrorResponse,
+    context_of,
+    errors,
+    ok,
+    parameter,
+)
 from plimsoll.serve.messages import Problem, ReplyModel, RequestError
 from plimsoll.serve.service import ServedModel, Service, State
 from plimsoll.system import files
@@ -44,6 +55,18 @@ class ModelList(ReplyModel):
     models: list[ModelInfo]
 
 
+class CheckRow(ReplyModel):
+    """A check as the page shows it, in words: the same as on the report's page and in the terminal."""
+
+    name: str
+    measured: str
+    bound: str = Field(description="The 95 % bound, which is judged; a dash where the measured figure is.")
+    limit: str
+    result: str
+    passed: bool
+    detail: str
+
+
 class Proof(ReplyModel):
     """What a report says in short: its checks and figures, without the rows behind them."""
 
@@ -51,10 +74,12 @@ class Proof(ReplyModel):
     subject: str
     created: AwareDatetime
     plimsoll: str = Field(description="The version that measured.")
+    headline: str = Field(description="What was found, in a line; empty where the report has none.")
     checks: tuple[Check, ...]
+    rows: tuple[CheckRow, ...] = Field(description="The checks in words.")
     measurements: dict[str, Measurement]
     passed: bool
-    page: bool = Field(description="Whether the report is there as a page, too.")
+    page: bool = Field(description="Whether the report is there as a page, too, and this caller may read it.")
 
 
 _NO_REPORT = {
@@ -87,14 +112,15 @@ def endpoints(service: Service) -> list[Endpoint]:
     )
     async def proof(request: Request) -> Proof:
         path = _in_bundle(service, request.path_params["name"], _REPORT)
-        return await asyncio.to_thread(_proof, path)
+        context = context_of(request)
+        return await asyncio.to_thread(_proof, path, bool(context.key) or context.caller().local)
 
     page_answers = [ok(TEXT, "The page, in a sandbox of its own.", "text/html"), *no_report]
 
     @api.get(
         "/v1/models/{name}/report",
         Description("report", "The report in a model's bundle, as a page.", page_answers, parameters=name),
-        right="predict",
+        right="report",
     )
     async def report(request: Request) -> Response:
         path = _in_bundle(service, request.path_params["name"], _REPORT_PAGE)
@@ -166,19 +192,37 @@ def _read(path: Path) -> bytes:
         raise RequestError(Problem("failed", message, hint, status)) from error
 
 
-def _proof(path: Path) -> Proof:
+def _proof(path: Path, whole: bool) -> Proof:
+    """Return what a report says in short. `whole`: whether the caller may read all of it; the checks' details may name
+    pictures."""
     try:
         report = Report.read(path)
     except PlimsollError as error:
         message = "the bundle's report is not one that this version reads"
         raise RequestError(Problem("failed", message, status=500)) from error
+    checks = report.checks if whole else tuple(check.model_copy(update={"detail": ""}) for check in report.checks)
     return Proof(
         kind=report.kind,
         subject=report.subject,
         created=report.created,
         plimsoll=report.plimsoll,
-        checks=report.checks,
+        headline=str(report.measurements.get(HEADLINE, "")),
+        checks=checks,
+        rows=tuple(_check_row(check) for check in checks),
         measurements=report.measurements,
         passed=report.passed,
-        page=path.with_name(_REPORT_PAGE[1]).is_file(),
+        page=whole and path.with_name(_REPORT_PAGE[1]).is_file(),
+    )
+
+
+def _check_row(check: Check) -> CheckRow:
+    words = check_in_words(check)
+    return CheckRow(
+        name=words.name,
+        measured=words.measured,
+        bound=words.bound,
+        limit=words.limit,
+        result=words.result,
+        passed=check.passed,
+        detail=check.detail,
     )

@@ -120,6 +120,8 @@ def _turned_away(access: AccessSettings, right: Right) -> dict[int, str]:
         meanings[403] = "The key's role may not do this."
     elif right == "control" and access.control != "anybody":
         meanings[403] = "This caller may not load or unload models."
+    elif right == "report":
+        meanings[403] = "Reports are shown to callers with a key, and on the machine of the service."
     if access.keys is not None or access.address_limit is not None:
         meanings[429] = "The caller asks more often than it may."
     return meanings
