@@ -206,6 +206,23 @@ def names_say_what_they_hold(house: House) -> list[str]:
     ]
 
 
+SCRIPT_PROSE = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
+"""Comments and plain strings of JavaScript."""
+SCRIPT_NAMES = re.compile(
+    rf"(?:const|let|function)\s+({'|'.join(EMPTY_NAMES)})\b|[(,]\s*({'|'.join(EMPTY_NAMES)})\s*(?=[,)])"
+)
+"""Names without content where JavaScript declares them: variables, functions, parameters."""
+
+
+@rule
+def names_in_scripts_say_what_they_hold(house: House) -> list[str]:
+    return [
+        f"{path.relative_to(house.root)}: {match[1] or match[2]}: {EMPTY_NAMES[match[1] or match[2]]}"
+        for path in sorted(house.folder.rglob("*.js"))
+        for match in SCRIPT_NAMES.finditer(SCRIPT_PROSE.sub("", path.read_text(encoding="utf-8")))
+    ]
+
+
 @rule
 def old_classes_are_gone(house: House) -> list[str]:
     return [
@@ -275,6 +292,7 @@ PLANTS = {
     "files_are_short": [(f"{PACKAGE}/core/planted.py", "\n" * (MAX_LINES + 1))],
     "lines_are_short": [("tests/planted.py", f"# {'x' * COLUMNS}\n")],
     "names_say_what_they_hold": [("tools/planted.py", "numbers = [one for one in range(3)]\n")],
+    "names_in_scripts_say_what_they_hold": [(f"{PACKAGE}/serve/planted.js", "numbers.map((one) => one + 1);\n")],
     "old_classes_are_gone": [(f"{PACKAGE}/core/planted.py", "class Desk:\n    pass\n")],
     "old_modules_are_gone": [(f"{PACKAGE}/core/opener.py", "")],
     "speeds_have_a_single_wording": [(f"{PACKAGE}/core/planted.py", "# This is 2.6× faster.\n")],

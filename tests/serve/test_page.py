@@ -155,7 +155,11 @@ def keyed(
     del nsfw_model_path
     folder = tmp_path_factory.mktemp("keyed")
     report = sample_ship_report.report(sample_ship_report.details(example_photos[:3]))
-    checks = {"checks": [{"name": "flips <b>at 0.5", "measured": 2.5, "limit": 4.0, "unit": "%", "detail": "0 of 125"}]}
+    checks = {
+        "checks": [
+            {"name": "flips <b>at 0.5", "measured": 0, "bound": 2.5, "limit": 4.0, "unit": "%", "detail": "0 of 125"}
+        ]
+    }
     report = type(report).model_validate({**report.model_dump(), **checks})
     extras = {"report/report.json": report.to_json().encode(), "report/index.html": render(report).encode()}
     detector = spotting.model(folder, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
@@ -180,11 +184,36 @@ def test_reports_are_shut_in(keyed: tuple[ServiceProcess, str]) -> None:
         proof = client.get("/v1/models/spots/proof").json()
         assert proof["passed"] is True
         assert proof["page"] is True
-        assert proof["checks"][0]["measured"] == 2.5
+        assert (proof["checks"][0]["measured"], proof["checks"][0]["bound"]) == (0, 2.5)
+        row = proof["rows"][0]
+        assert [row[column].replace("\u00a0", " ") for column in ("measured", "bound", "limit")] == [
+            "0 %",
+            "2.5 %",
+            "≤ 4 %",
+        ]
         assert "details" not in proof
         assert client.get("/v1/models/open_nsfw/proof").status_code == 404
         assert client.get("/v1/models/nobody/report").status_code == 404
     assert httpx.get(running.url + "/v1/models/spots/report").status_code == 401
+
+
+def test_a_report_is_not_shown_to_everybody(tmp_path: Path, example_photos: list[Path]) -> None:
+    report = sample_ship_report.report(sample_ship_report.details(example_photos[:3]))
+    checks = {"checks": [{"name": "answered", "measured": 1, "limit": 0, "detail": "/home/alice/holiday.jpg"}]}
+    report = type(report).model_validate({**report.model_dump(), **checks})
+    extras = {"report/report.json": report.to_json().encode(), "report/index.html": render(report).encode()}
+    detector = spotting.model(tmp_path, "yolov8", [{"step": "decode"}, {"step": "resize", "width": 160, "height": 160}])
+    bundle = pack(detector, Target("onnxruntime"), tmp_path / "spots", extras=extras)
+    with start(f"spots={bundle}", "--workers", "1", "--grace", "0") as running:
+        here = httpx.get(running.url + "/v1/models/spots/proof").json()
+        assert here["page"] is True
+        assert here["checks"][0]["detail"] == "/home/alice/holiday.jpg"
+        assert httpx.get(running.url + "/v1/models/spots/report").status_code == 200
+        elsewhere = {"X-Forwarded-For": "203.0.113.9"}
+        assert httpx.get(running.url + "/v1/models/spots/report", headers=elsewhere).status_code == 403
+        proof = httpx.get(running.url + "/v1/models/spots/proof", headers=elsewhere)
+        assert proof.json()["page"] is False
+        assert "alice" not in proof.text
 
 
 @pytest.mark.parametrize(
@@ -236,6 +265,8 @@ def test_a_key_opens_the_page_and_boxes_are_drawn_where_they_are(
     page.until("!document.getElementById('bench').hidden")
     assert page.evaluate("document.getElementById('model').length") == 2
     page.until("document.querySelector('#checks tbody').innerText.includes('flips <b>at 0.5')")
+    cells = page.evaluate("[...document.querySelectorAll('#checks tbody td')].map((cell) => cell.innerText)")
+    assert [text.replace("\u00a0", " ") for text in cells] == ["0 %", "2.5 %", "≤ 4 %", "✓ passed"]
     page.said.clear()
     page.drop(tmp_path / "turned1.jpg", tmp_path / "turned6.jpg")
     cards(page, 2)

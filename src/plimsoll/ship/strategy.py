@@ -20,8 +20,8 @@ from plimsoll.ship.config import CALIBRATORS
 FLOAT_LAYERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 """How many layers stay in float, one candidate of mixed precision after another: never twice as many as needed."""
 _PRECISIONS = ("int8", "bfloat16", "float32", "float16")
-"""In the order in which they are tried: where int8 keeps the budget it is mostly the fastest. Others (dynamic, emulated)
-rarely are."""
+"""In the order in which they are tried: where int8 keeps the budget it is mostly the fastest. Others, dynamic and
+emulated ones, rarely are."""
 
 
 def is_quantized_here(target: Target) -> bool:

@@ -46,12 +46,16 @@ def keyed(tmp_path: Path) -> tuple[Authorizer, dict[str, str], Clock]:
 
 @pytest.mark.parametrize(
     ("who", "rights"),
-    [("asks", {"predict"}), ("looks", {"metrics"}), ("rules", {"predict", "metrics", "control"})],
+    [
+        ("asks", {"predict", "report"}),
+        ("looks", {"metrics"}),
+        ("rules", {"predict", "report", "metrics", "control"}),
+    ],
 )
 def test_a_role_may_what_it_says_and_nothing_else(
     keyed: tuple[Authorizer, dict[str, str], Clock], who: str, rights: set[str]
 ) -> None:
-    needs: tuple[Right, ...] = ("predict", "metrics", "control")
+    needs: tuple[Right, ...] = ("predict", "report", "metrics", "control")
     for right in needs:
         if right in rights:
             admission = run(keyed[0].admit(caller(keyed[1][who]), right))
@@ -97,6 +101,13 @@ def test_pictures_are_charged_where_they_count(keyed: tuple[Authorizer, dict[str
     for _ in range(2):
         run(authorizer.admit(caller(tokens["slow"]), "predict")).settle(30)
     assert refused(authorizer, caller(tokens["slow"])).retry_after == 1.0
+
+
+def test_without_keys_reports_are_shown_on_the_machine_of_the_service_alone() -> None:
+    for control in ("local", "anybody", "nobody"):
+        authorizer = Authorizer(AccessSettings.model_validate({"control": control}))
+        assert run(authorizer.admit(caller(local=True), "report")) == Admission()
+        assert refused(authorizer, caller(local=False), "report").status == 403
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ export function row(output, outputs, threshold = null) {
 /** How people read the score of a classification, where the Spec says so; else null. */
 export function band(output, score) {
   if (output.task !== "classify") return null;
-  return output.bands.find((one) => one.below === null || score < one.below)?.label ?? null;
+  return output.bands.find(({ below }) => below === null || score < below)?.label ?? null;
 }
 
 function classification(output, outputs, threshold) {
@@ -49,8 +49,8 @@ export function decimal(value) {
 }
 
 function raw(output, outputs) {
-  const wanted = output.tensors.length ? output.tensors : Object.keys(outputs);
-  return { outputs: Object.fromEntries(wanted.map((name) => [name, nested(Array.from(named(outputs, name).data), named(outputs, name).dims.slice(1))])) };
+  const names = output.tensors.length ? output.tensors : Object.keys(outputs);
+  return { outputs: Object.fromEntries(names.map((name) => [name, nested(Array.from(named(outputs, name).data), named(outputs, name).dims.slice(1))])) };
 }
 
 function nested(values, dims) {

@@ -25,9 +25,9 @@ function ask(call, more = {}, transfer = [], progress = () => {}) {
 }
 
 function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(name), properties);
+  created.append(...children);
+  return created;
 }
 
 function fail(message) {
@@ -38,15 +38,15 @@ function fail(message) {
 async function start() {
   byId("state").textContent = "Loading the network …";
   byId("progress").hidden = false;
-  const { facts, spec: found, golden } = await ask("load", {}, [], (share) => {
+  const { facts, spec: loaded, golden } = await ask("load", {}, [], (share) => {
     byId("progress").value = share;
   });
-  spec = found;
+  spec = loaded;
   document.title = `${spec.name} · Plimsoll`;
   byId("name").textContent = spec.name;
   byId("description").textContent = spec.description;
   byId("deployment").textContent = `In your browser, ${facts.precision}`;
-  byId("made").textContent = `Plimsoll ${facts.plimsoll} · ONNX Runtime Web ${facts.runtime.version} · this page loads nothing from anywhere but its own folder`;
+  byId("versions").textContent = `Plimsoll ${facts.plimsoll} · ONNX Runtime Web ${facts.runtime.version} · this page loads nothing from anywhere but its own folder`;
   byId("progress").hidden = true;
   byId("state").textContent = `Ready: ${((facts.model.bytes + facts.runtime.binary.bytes) / 1e6).toFixed(0)} MB are loaded.`;
   document.querySelector("main").hidden = false;
@@ -126,7 +126,7 @@ async function show(name, picture, address, transfer = []) {
   try {
     const answer = await ask("answer", { picture }, transfer);
     body.replaceChildren(body.firstChild, ...answered(answer));
-    byId("spoken").textContent = `${name}: ${told(answer)}`;
+    byId("spoken").textContent = `${name}: ${summary(answer)}`;
   } catch (error) {
     card.classList.add("refused");
     body.replaceChildren(body.firstChild, element("p", { className: "no", textContent: error.message }));
@@ -134,7 +134,7 @@ async function show(name, picture, address, transfer = []) {
   }
 }
 
-function told({ row, band }) {
+function summary({ row, band }) {
   if (!row.scores) return "answered";
   const score = `${spec.output.positive ?? row.label ?? "best"} ${row.score.toFixed(3)}`;
   return [band ?? row.label ?? "no label", score].join(", ");
@@ -142,7 +142,7 @@ function told({ row, band }) {
 
 function answered(answer) {
   const times = Object.values(answer.milliseconds);
-  const total = times.reduce((sum, one) => sum + one, 0);
+  const total = times.reduce((sum, stage) => sum + stage, 0);
   const time = element("p", { className: "time soft", textContent: `${total.toFixed(0)} ms (network ${answer.milliseconds.network.toFixed(0)} ms)` });
   if (!answer.row.scores) return [tensors(answer.row.outputs), time];
   const verdict = element("p", { className: "verdict" }, element("strong", { textContent: answer.band ?? answer.row.label ?? "no label" }));
@@ -155,18 +155,18 @@ function ruler(score) {
   if (bands.length < 2) return [];
   const line = element("div", { className: "ruler", ariaHidden: "true" });
   let from = 0;
-  for (const one of bands) {
-    const to = one.below ?? 1;
-    line.append(placed(element("span", { className: "band", textContent: one.label }), { left: from, width: to - from }));
+  for (const { below, label } of bands) {
+    const to = below ?? 1;
+    line.append(placed(element("span", { className: "band", textContent: label }), { left: from, width: to - from }));
     from = to;
   }
   line.append(placed(element("span", { className: "pin" }), { left: score }));
   return [line];
 }
 
-function placed(made, shares) {
-  for (const [property, share] of Object.entries(shares)) made.style[property] = `${100 * share}%`;
-  return made;
+function placed(child, shares) {
+  for (const [property, share] of Object.entries(shares)) child.style[property] = `${100 * share}%`;
+  return child;
 }
 
 function bars({ scores }) {
@@ -206,14 +206,14 @@ async function selfCheck(count) {
   }
   const body = byId("checks").tBodies[0];
   for (const { picture, checks } of results) {
-    for (const one of checks) {
-      const cells = [one.name, figure(one.measured), figure(one.limit)].map((text, index) => element("td", { className: index ? "number" : "", textContent: text }));
-      const verdict = element("td", { className: one.passed ? "yes" : "no", textContent: one.passed ? "as in Python" : "too far" });
+    for (const check of checks) {
+      const cells = [check.name, figure(check.measured), figure(check.limit)].map((text, index) => element("td", { className: index ? "number" : "", textContent: text }));
+      const verdict = element("td", { className: check.passed ? "yes" : "no", textContent: check.passed ? "as in Python" : "too far" });
       body.append(element("tr", {}, element("th", { scope: "row", textContent: picture.replace("golden/", "") }), ...cells, verdict));
     }
   }
   byId("checks").hidden = count === 0;
-  const good = results.filter(({ checks }) => checks.every((one) => one.passed)).length;
+  const good = results.filter(({ checks }) => checks.every(({ passed }) => passed)).length;
   byId("checked").textContent = count === 0 ? "This package brings no golden pictures." : `${good} of ${count} golden pictures are answered here as Python answered them.`;
   byId("checked").className = `section-lead ${good === count ? "yes" : "no"}`;
   document.documentElement.dataset.checked = `${good}/${count}`;

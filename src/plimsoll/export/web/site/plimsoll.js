@@ -15,12 +15,12 @@ export class Model {
   static async load(url = new URL(".", import.meta.url), { onProgress = () => {}, threads } = {}) {
     const base = new URL(url, globalThis.location?.href);
     const [facts, spec] = await Promise.all(["model.json", "spec.json"].map(async (name) => JSON.parse(new TextDecoder().decode(await fetched(new URL(name, base))))));
-    const wanted = [facts.model, facts.runtime.binary, ...facts.model.external];
-    const total = wanted.reduce((sum, file) => sum + file.bytes, 0);
+    const files = [facts.model, facts.runtime.binary, ...facts.model.external];
+    const total = files.reduce((sum, file) => sum + file.bytes, 0);
     let arrived = 0;
     const count = (bytes) => onProgress(Math.min((arrived += bytes) / total, 1));
     const runtime = import(new URL(facts.runtime.script, base).href);
-    const [network, binary, ...external] = await Promise.all(wanted.map((file) => fetched(new URL(file.file, base), count)));
+    const [network, binary, ...external] = await Promise.all(files.map((file) => fetched(new URL(file.file, base), count)));
     const ort = await runtime;
     ort.env.logLevel = "error";
     ort.env.wasm.wasmBinary = binary;
@@ -53,8 +53,8 @@ export class Model {
     const tensor = await this.preprocessor.tensor(picture);
     const started = performance.now();
     const outputs = await this.run(tensor);
-    const found = row(this.spec.output, outputs, threshold);
-    return { row: found, band: band(this.spec.output, found.score), milliseconds: { ...tensor.milliseconds, network: performance.now() - started } };
+    const answered = row(this.spec.output, outputs, threshold);
+    return { row: answered, band: band(this.spec.output, answered.score), milliseconds: { ...tensor.milliseconds, network: performance.now() - started } };
   }
 
   /** Run one picture's tensor, {data, dtype, shape} without the batch axis; returns each output's {data, dims, type} by its name. */

@@ -17,22 +17,22 @@ export async function goldenCount(model) {
  */
 export async function check(model, index) {
   const { pictures, tolerance, level } = await golden(model);
-  const one = pictures[index];
+  const vector = pictures[index];
   const file = (name) => fetched(new URL(name, model.base));
-  const stored = array(await file(one.tensor.file), one.tensor.dtype);
-  const wanted = {};
-  for (const [name, output] of Object.entries(one.outputs)) wanted[name] = array(await file(output.file), output.dtype);
-  const network = apart(wanted, await model.run({ data: stored, dtype: one.tensor.dtype, shape: one.tensor.shape }));
-  const tensor = await model.preprocessor.tensor(await file(one.picture));
+  const stored = array(await file(vector.tensor.file), vector.tensor.dtype);
+  const expected = {};
+  for (const [name, output] of Object.entries(vector.outputs)) expected[name] = array(await file(output.file), output.dtype);
+  const network = apart(expected, await model.run({ data: stored, dtype: vector.tensor.dtype, shape: vector.tensor.shape }));
+  const tensor = await model.preprocessor.tensor(await file(vector.picture));
   const [largest, mean] = difference(stored, tensor.data);
-  const endToEnd = apart(wanted, await model.run(tensor));
+  const endToEnd = apart(expected, await model.run(tensor));
   const checks = [
     ["preprocessing, worst value", largest / level, tolerance.input_max],
     ["preprocessing, mean", mean / level, tolerance.input_mean],
     ["network", network, tolerance.network],
     ["end to end", endToEnd, tolerance.end_to_end],
   ].map(([name, measured, limit]) => ({ name, measured, limit, passed: measured <= limit }));
-  return { picture: one.picture, checks };
+  return { picture: vector.picture, checks };
 }
 
 async function golden(model) {
@@ -45,21 +45,21 @@ function array(bytes, dtype) {
 }
 
 /** Largest and mean difference; NaN where the sizes differ or a value is no number. */
-function difference(wanted, found) {
-  if (wanted.length !== found.length) return [NaN, NaN];
+function difference(expected, actual) {
+  if (expected.length !== actual.length) return [NaN, NaN];
   let [largest, sum] = [0, 0];
-  for (let at = 0; at < wanted.length; at += 1) {
-    const apart = Math.abs(Number(wanted[at]) - Number(found[at]));
+  for (let at = 0; at < expected.length; at += 1) {
+    const apart = Math.abs(Number(expected[at]) - Number(actual[at]));
     if (!(apart <= largest)) largest = apart;
     sum += apart;
   }
-  return [largest, sum / wanted.length];
+  return [largest, sum / expected.length];
 }
 
 /** Largest difference of any output, as a share of its largest value where that is above 1. */
-function apart(wanted, outputs) {
+function apart(expected, outputs) {
   return Math.max(
-    ...Object.entries(wanted).map(([name, values]) => {
+    ...Object.entries(expected).map(([name, values]) => {
       const scale = values.reduce((most, value) => Math.max(most, Math.abs(Number(value))), 1);
       return difference(values, outputs[name]?.data ?? [])[0] / scale;
     }),

@@ -11,14 +11,14 @@ export function flagged(model, row, threshold) {
 }
 
 /** The decision in a few words, for the eye and for the ear. */
-export function told(model, row, threshold) {
+export function summary(model, row, threshold) {
   if (row.scores) return [decision(model, row, threshold), `${model.positive ?? row.label ?? "best"} ${score(row.score)}`];
   if (row.boxes) {
-    const found = row.boxes.filter((one) => threshold === null || one.score >= threshold);
-    return [found.length === 1 ? "1 box" : `${found.length || "No"} boxes`, counted(found)];
+    const boxes = row.boxes.filter((box) => threshold === null || box.score >= threshold);
+    return [boxes.length === 1 ? "1 box" : `${boxes.length || "No"} boxes`, counted(boxes)];
   }
   if (row.points) return [row.points.length ? `${row.points.length} points` : "No points", typeof row.presence === "number" ? `presence ${score(row.presence)}` : ""];
-  if (row.mask) return [row.mask.labels[0]?.label ?? "Nothing", row.mask.labels.map((one) => `${one.label} ${(100 * one.share).toFixed(0)} %`).slice(0, SHOWN).join(", ")];
+  if (row.mask) return [row.mask.labels[0]?.label ?? "Nothing", row.mask.labels.map(({ label, share }) => `${label} ${(100 * share).toFixed(0)} %`).slice(0, SHOWN).join(", ")];
   if (typeof row.text === "string") return [row.text ? `“${row.text}”` : "No text", typeof row.score === "number" ? `score ${score(row.score)}` : ""];
   return ["Answered", Object.keys(row.outputs ?? {}).join(", ")];
 }
@@ -34,18 +34,18 @@ function decision(model, row, threshold) {
 
 const best = (scores) => Object.entries(scores).sort(([, a], [, b]) => b - a)[0][0];
 
-const band = (model, value) => (model.bands ?? []).find((one) => one.below === null || one.below === undefined || value < one.below)?.label ?? null;
+const band = (model, value) => (model.bands ?? []).find(({ below }) => below === null || below === undefined || value < below)?.label ?? null;
 
-function counted(found) {
+function counted(boxes) {
   const counts = new Map();
-  for (const { label } of found) counts.set(label, (counts.get(label) ?? 0) + 1);
+  for (const { label } of boxes) counts.set(label, (counts.get(label) ?? 0) + 1);
   return [...counts].map(([label, count]) => `${count} ${label}`).join(", ");
 }
 
 /** The elements that show an answer. */
 export function answered(model, answer, threshold) {
   const { row } = answer;
-  const [verdict, more] = told(model, row, threshold);
+  const [verdict, more] = summary(model, row, threshold);
   const high = flagged(model, row, threshold);
   const line = element("p", { className: `verdict${high ? " high" : ""}` }, element("strong", { textContent: verdict }), " ", element("span", { className: "soft", textContent: row.scores ? judged(model, row, threshold) : more }));
   return [line, ...ruler(model, row, threshold), ...(row.scores ? [bars(row)] : []), ...(row.outputs ? [tensors(row.outputs)] : []), timing(answer)];
@@ -62,9 +62,9 @@ function ruler(model, row, threshold) {
   if (!row.scores || !model.positive || (model.bands ?? []).length < 2) return [];
   const line = element("div", { className: "ruler", ariaHidden: "true" });
   let from = 0;
-  for (const one of model.bands) {
-    const to = one.below ?? 1;
-    line.append(placed(element("span", { className: "band", textContent: one.label }), { left: from, width: to - from }));
+  for (const { below, label } of model.bands) {
+    const to = below ?? 1;
+    line.append(placed(element("span", { className: "band", textContent: label }), { left: from, width: to - from }));
     from = to;
   }
   line.append(placed(element("span", { className: "tick" }), { left: threshold ?? model.threshold ?? 0.5 }));
@@ -98,7 +98,7 @@ function tensors(outputs) {
 
 /** Where the round trip went: a bar of stages, and their names with their times. */
 export function timing({ milliseconds, roundTrip, batch }) {
-  const inside = Object.values(milliseconds).reduce((sum, one) => sum + one, 0);
+  const inside = Object.values(milliseconds).reduce((sum, stage) => sum + stage, 0);
   const stages = { network: Math.max(roundTrip - inside, 0), ...milliseconds };
   const total = Math.max(roundTrip, inside);
   const bar = element("div", { className: "stages", ariaHidden: "true" });

@@ -1,5 +1,5 @@
 // The camera: one shot, or an answer for every frame that the service can keep up with.
-import { answered, flagged, told, unanswered } from "./answer.js";
+import { answered, flagged, summary, unanswered } from "./answer.js";
 import { byId } from "./elements.js";
 import { overlay } from "./overlay.js";
 import { NoAnswer } from "./service.js";
@@ -89,7 +89,7 @@ async function watch({ ask, say, now }) {
       byId("viewfinder").classList.toggle("high", flagged(model, answer.row, threshold));
       if (performance.now() - spoken > SPOKEN_EVERY_MS) {
         spoken = performance.now();
-        say(`Camera: ${told(model, answer.row, threshold).filter(Boolean).join(", ")}`);
+        say(`Camera: ${summary(model, answer.row, threshold).filter(Boolean).join(", ")}`);
       }
       await pause(PAUSE_MS);
     } catch (error) {

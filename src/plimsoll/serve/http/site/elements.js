@@ -4,22 +4,22 @@ const SVG = "http://www.w3.org/2000/svg";
 export const byId = (id) => document.getElementById(id);
 
 export function element(name, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(name), properties);
-  made.append(...children);
-  return made;
+  const created = Object.assign(document.createElement(name), properties);
+  created.append(...children);
+  return created;
 }
 
 export function drawn(name, attributes = {}, ...children) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
+  const created = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) created.setAttribute(key, value);
+  created.append(...children);
+  return created;
 }
 
 /** Place something by shares of its parent: {left: 0.5} is 50 %. */
-export function placed(made, shares) {
-  for (const [property, share] of Object.entries(shares)) made.style[property] = `${100 * share}%`;
-  return made;
+export function placed(child, shares) {
+  for (const [property, share] of Object.entries(shares)) child.style[property] = `${100 * share}%`;
+  return child;
 }
 
 /** A score with three decimals, which are enough to tell two answers apart. */

@@ -53,7 +53,7 @@ export function overlay(row, shown, turn, threshold = null) {
   const unit = Math.max(...shown) / 100;
   const group = drawn("g", { transform: `matrix(${TURNS[turn](...stored).join(" ")})` });
   const names = drawn("g");
-  if (row.boxes) boxes(row.boxes.filter((one) => threshold === null || one.score >= threshold), { group, names, unit, stored, turn });
+  if (row.boxes) boxes(row.boxes.filter((box) => threshold === null || box.score >= threshold), { group, names, unit, stored, turn });
   else if (row.points) points(row.points, group, unit);
   else if (row.mask) group.append(mask(row.mask, stored));
   else return null;
@@ -64,21 +64,21 @@ export function overlay(row, shown, turn, threshold = null) {
 
 export const colour = (index) => `c${index % COLOURS}`;
 
-function boxes(found, { group, names, unit, stored, turn }) {
-  const labels = [...new Set(found.map((one) => one.label))];
+function boxes(shown, { group, names, unit, stored, turn }) {
+  const labels = [...new Set(shown.map(({ label }) => label))];
   const [a, b, c, d, e, f] = TURNS[turn](...stored);
-  for (const one of found) {
-    const [x0, y0, x1, y1] = one.box;
-    const kind = colour(labels.indexOf(one.label));
+  for (const { box, label, score: value } of shown) {
+    const [x0, y0, x1, y1] = box;
+    const kind = colour(labels.indexOf(label));
     group.append(drawn("rect", { class: `box ${kind}`, x: x0, y: y0, width: Math.max(x1 - x0, 0), height: Math.max(y1 - y0, 0) }));
     const left = Math.min(a * x0 + c * y0 + e, a * x1 + c * y1 + e);
     const top = Math.min(b * x0 + d * y0 + f, b * x1 + d * y1 + f);
-    names.append(drawn("text", { class: `name ${kind}`, x: left + unit / 2, y: Math.max(top - unit, 4 * unit) }, `${one.label} ${score(one.score)}`));
+    names.append(drawn("text", { class: `name ${kind}`, x: left + unit / 2, y: Math.max(top - unit, 4 * unit) }, `${label} ${score(value)}`));
   }
 }
 
-function points(found, group, unit) {
-  for (const [x, y] of found) group.append(drawn("circle", { class: "point", cx: x, cy: y, r: unit }));
+function points(shown, group, unit) {
+  for (const [x, y] of shown) group.append(drawn("circle", { class: "point", cx: x, cy: y, r: unit }));
 }
 
 /** A mask as a picture: every label but the first of a pair has its colour. `rle` are COCO's counts, column by column. */

@@ -6,25 +6,26 @@ export async function showProof(model) {
   byId("links").replaceChildren();
   showOrigin(model.origin ?? {});
   byId("checks").hidden = true;
-  let found = null;
+  let proof = null;
   try {
-    found = model.report ? await service.proof(model.name) : null;
+    proof = model.report ? await service.proof(model.name) : null;
   } catch (error) {
     byId("verdict").textContent = `Its report can’t be read: ${error.message}`;
     byId("proof").hidden = false;
     return;
   }
   byId("proof").hidden = !model.task;
-  if (found === null) {
+  if (proof === null) {
     byId("verdict").textContent = `No report came with this model, so nothing is proven of it here.`;
     return;
   }
-  const good = found.checks.filter((one) => one.passed).length;
-  const all = good === found.checks.length && good > 0;
-  const words = found.checks.length ? `${good} of ${found.checks.length} checks passed` : "Measured, not checked";
-  byId("verdict").replaceChildren(element("strong", { className: all ? "yes" : "no", textContent: words }), ` · ${found.subject}`);
-  if (found.page) byId("links").append(link(model));
-  if (found.checks.length) table(found.checks);
+  const good = proof.rows.filter(({ passed }) => passed).length;
+  const all = good === proof.rows.length && good > 0;
+  const words = proof.rows.length ? `${good} of ${proof.rows.length} checks passed` : "Measured, not checked";
+  const headline = proof.headline ? ` · ${proof.headline}` : "";
+  byId("verdict").replaceChildren(element("strong", { className: all ? "yes" : "no", textContent: words }), `${headline} · ${proof.subject}`);
+  if (proof.page) byId("links").append(link(model));
+  if (proof.rows.length) table(proof.rows);
 }
 
 /** Who made the model, what for, and where it ends. */
@@ -47,19 +48,14 @@ function link(model) {
   return button;
 }
 
+/** The figures come in words: the same as on the report's page and in the terminal. */
 function table(checks) {
-  const rows = checks.map((one) => {
-    const limit = `${one.direction === "at_least" ? "≥" : "≤"} ${figure(one.limit)}`;
-    const cells = [figure(one.measured, one.unit), limit].map((text) => element("td", { className: "number", textContent: text }));
-    const name = element("th", { scope: "row", textContent: one.name });
-    if (one.detail) name.append(element("small", { textContent: one.detail }));
-    return element("tr", {}, name, ...cells, element("td", { className: one.passed ? "yes" : "no", textContent: one.passed ? "passed" : "not met" }));
+  const rows = checks.map((check) => {
+    const cells = [check.measured, check.bound, check.limit].map((text) => element("td", { className: "number", textContent: text }));
+    const name = element("th", { scope: "row", textContent: check.name });
+    if (check.detail) name.append(element("small", { textContent: check.detail }));
+    return element("tr", {}, name, ...cells, element("td", { className: check.passed ? "yes" : "no", textContent: check.result }));
   });
   byId("checks").querySelector("tbody").replaceChildren(...rows);
   byId("checks").hidden = false;
-}
-
-function figure(value, unit = "") {
-  if (typeof value !== "number") return String(value);
-  return `${value === 0 ? "0" : Number(value.toPrecision(3)).toString()}${unit ? ` ${unit}` : ""}`;
 }

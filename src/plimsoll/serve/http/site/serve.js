@@ -1,5 +1,5 @@
 // The page: takes photographs by choice, drop, paste or camera, asks the service, and shows what it says.
-import { answered, flagged, told, unanswered } from "./answer.js";
+import { answered, flagged, summary, unanswered } from "./answer.js";
 import * as camera from "./camera.js";
 import { byId, element, time } from "./elements.js";
 import { orientation, overlay } from "./overlay.js";
@@ -23,17 +23,17 @@ const say = (text) => {
 // The service and its models
 
 async function look() {
-  let found;
+  let models;
   try {
-    found = await service.models();
+    models = await service.models();
   } catch (error) {
     closed(error);
     return;
   }
   byId("door").hidden = true;
-  here.models = found;
+  here.models = models;
   const before = here.model?.name;
-  choose(found.find((one) => one.name === before) ?? found.find((one) => one.state === "ready") ?? found[0]);
+  choose(models.find(({ name }) => name === before) ?? models.find(({ state }) => state === "ready") ?? models[0]);
 }
 
 function closed(error) {
@@ -81,8 +81,8 @@ function showState(model) {
 
 function showChoices() {
   byId("chooser").hidden = here.models.length < 2;
-  const names = here.models.map((one) => one.name);
-  if ([...byId("model").options].map((one) => one.value).join() !== names.join()) {
+  const names = here.models.map(({ name }) => name);
+  if ([...byId("model").options].map(({ value }) => value).join() !== names.join()) {
     byId("model").replaceChildren(...names.map((name) => element("option", { value: name, textContent: name })));
   }
   byId("model").value = here.model.name;
@@ -114,7 +114,7 @@ function listen() {
   addEventListener("paste", (event) => {
     if (here.model?.task) takeAll([...event.clipboardData.files]);
   });
-  byId("model").addEventListener("change", () => choose(here.models.find((one) => one.name === byId("model").value)));
+  byId("model").addEventListener("change", () => choose(here.models.find(({ name }) => name === byId("model").value)));
   byId("door").addEventListener("submit", (event) => {
     event.preventDefault();
     service.useKey(byId("key").value);
@@ -193,7 +193,7 @@ async function work() {
 
 async function answer(card) {
   if (!here.cards.has(card)) return;
-  card.model = here.models.find((one) => one.name === card.model.name) ?? card.model;
+  card.model = here.models.find(({ name }) => name === card.model.name) ?? card.model;
   try {
     card.answer = await service.predict(card.model.name, card.file, card.name, sent());
     card.error = null;
@@ -205,7 +205,7 @@ async function answer(card) {
     if (error.status === 401) closed(error);
   }
   show(card);
-  const words = card.error ? [`unknown: ${card.error.title}`, card.error.message] : told(card.model, card.answer.row, here.threshold);
+  const words = card.error ? [`unknown: ${card.error.title}`, card.error.message] : summary(card.model, card.answer.row, here.threshold);
   say(`${card.name}: ${words.filter(Boolean).join(", ")}`);
   tally();
 }
@@ -237,15 +237,15 @@ function veil(card, high) {
     button?.remove();
     card.item.classList.remove("shown");
   } else if (!button) {
-    const made = element("button", { type: "button", className: "veil", textContent: "Show", ariaLabel: `Show ${card.name}` });
-    made.setAttribute("aria-pressed", "false");
-    made.addEventListener("click", () => {
+    const cover = element("button", { type: "button", className: "veil", textContent: "Show", ariaLabel: `Show ${card.name}` });
+    cover.setAttribute("aria-pressed", "false");
+    cover.addEventListener("click", () => {
       const shown = card.item.classList.toggle("shown");
-      made.textContent = shown ? "Hide" : "Show";
-      made.setAttribute("aria-pressed", String(shown));
-      made.ariaLabel = `${made.textContent} ${card.name}`;
+      cover.textContent = shown ? "Hide" : "Show";
+      cover.setAttribute("aria-pressed", String(shown));
+      cover.ariaLabel = `${cover.textContent} ${card.name}`;
     });
-    card.item.querySelector(".frame").append(made);
+    card.item.querySelector(".frame").append(cover);
   }
 }
 

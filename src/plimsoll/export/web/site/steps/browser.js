@@ -40,31 +40,31 @@ async function decoded(bytes, type, transparent) {
 /** The file without its colour profile and metadata, its EXIF orientation, and whether it may be transparent. */
 function bare(data, step) {
   const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  const kept = [];
-  const found = { orientation: 1, transparent: false };
+  const chunks = [];
+  const facts = { orientation: 1, transparent: false };
   for (let at = 12; at + 8 <= data.length; ) {
     const kind = text(data, at, 4);
     const length = view.getUint32(at + 4, true);
     const whole = data.subarray(at, at + 8 + length + (length & 1));
-    if (kind === "EXIF") found.orientation = orientationOf(whole.subarray(8));
+    if (kind === "EXIF") facts.orientation = orientationOf(whole.subarray(8));
     else if (kind === "VP8X") {
       const size = (index) => 1 + (data[index] | (data[index + 1] << 8) | (data[index + 2] << 16));
       checkSize(size(at + 12), size(at + 15), step);
-      found.transparent = Boolean(data[at + 8] & 0x10);
+      facts.transparent = Boolean(data[at + 8] & 0x10);
       const flags = whole.slice();
       flags[8] &= ~0x2c; // profile, EXIF, XMP
-      kept.push(flags);
+      chunks.push(flags);
     } else if (kind !== "ICCP" && kind !== "XMP ") {
-      if (kind === "VP8L") found.transparent = Boolean(data[at + 12] & 0x10);
-      kept.push(whole);
+      if (kind === "VP8L") facts.transparent = Boolean(data[at + 12] & 0x10);
+      chunks.push(whole);
     }
     at += whole.length || 8;
   }
-  const total = kept.reduce((sum, part) => sum + part.length, 4);
+  const total = chunks.reduce((sum, part) => sum + part.length, 4);
   const head = new Uint8Array(12);
   head.set(data.subarray(0, 12));
   new DataView(head.buffer).setUint32(4, total, true);
-  return { ...found, bytes: new Blob([head, ...kept]) };
+  return { ...facts, bytes: new Blob([head, ...chunks]) };
 }
 
 /** Pixels by way of a 2D canvas, which multiplies colours with alpha and back: exact where the picture is opaque. */

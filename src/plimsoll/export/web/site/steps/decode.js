@@ -26,9 +26,9 @@ function finished(raw, step) {
   const colours = upright.channels < 3 ? 1 : 3;
   const grey = step.colour === "grey";
   const data = alphaDone(upright, step, colours);
-  const kept = grey && data.length === 3 * upright.width * upright.height ? luma(data) : !grey && colours === 1 ? tripled(data, upright) : data;
+  const samples = grey && data.length === 3 * upright.width * upright.height ? luma(data) : !grey && colours === 1 ? tripled(data, upright) : data;
   const { width, height } = upright;
-  return { width, height, channels: grey ? 1 : 3, data: kept, colour: grey ? "grey" : "RGB", dtype: "uint8", layout: "NHWC" };
+  return { width, height, channels: grey ? 1 : 3, data: samples, colour: grey ? "grey" : "RGB", dtype: "uint8", layout: "NHWC" };
 }
 
 /** Drop alpha, or blend over the background as Pillow's `alpha_composite` does; a blended grey picture becomes RGB. */

@@ -25,8 +25,8 @@ export function orientationOf(exif) {
 
 /** The orientation in a packet of XMP, which Pillow reads where EXIF has none. */
 export function orientationOfXmp(bytes) {
-  const found = /tiff:Orientation(?:="|>)([0-9])/.exec(new TextDecoder("latin1").decode(bytes));
-  return found ? valid(Number(found[1])) : 1;
+  const match = /tiff:Orientation(?:="|>)([0-9])/.exec(new TextDecoder("latin1").decode(bytes));
+  return match ? valid(Number(match[1])) : 1;
 }
 
 function valid(value) {

@@ -21,8 +21,8 @@ function code(letter) {
 
 /** The format that the first bytes announce, or null. */
 export function sniff(data) {
-  const found = SIGNATURES.find(([, bytes]) => bytes.every((byte, index) => data[index] === byte));
-  if (found) return found[0];
+  const format = SIGNATURES.find(([, bytes]) => bytes.every((byte, index) => data[index] === byte));
+  if (format) return format[0];
   return text(data, 0, 4) === "RIFF" && text(data, 8, 4) === "WEBP" ? "webp" : null;
 }
 
@@ -36,13 +36,13 @@ export function admit(data, step) {
   if (data.length === 0) throw new PictureError("the file is empty (0 bytes)");
   if (data.length > MAX_FILE_BYTES) throw new PictureError(`the file is larger than ${MAX_FILE_BYTES / 1e6} MB`);
   const allowed = step.formats.join(", ");
-  const found = sniff(data);
-  if (found === null) throw new PictureError(`not a picture in any format that is known here; accepted formats: ${allowed}`);
-  if (!step.formats.includes(found)) throw new PictureError(`a ${found} file; accepted formats: ${allowed}`);
-  if (found === "jpeg" && scans(data) > MAX_JPEG_SCANS) {
+  const format = sniff(data);
+  if (format === null) throw new PictureError(`not a picture in any format that is known here; accepted formats: ${allowed}`);
+  if (!step.formats.includes(format)) throw new PictureError(`a ${format} file; accepted formats: ${allowed}`);
+  if (format === "jpeg" && scans(data) > MAX_JPEG_SCANS) {
     throw new PictureError(`a JPEG file with too many scans; at most ${MAX_JPEG_SCANS} are decoded`);
   }
-  return found;
+  return format;
 }
 
 /** Refuse a picture of more pixels than the Spec allows. */

@@ -51,20 +51,20 @@ function pixelsOf(data, at, frame, step, screen) {
 }
 
 /** Lempel, Ziv and Welch's codes to palette entries; returns them and how many there were. */
-function unpacked(bytes, size, wanted) {
-  const out = new Uint8Array(wanted);
+function unpacked(bytes, size, limit) {
+  const out = new Uint8Array(limit);
   const [reset, end] = [1 << size, (1 << size) + 1];
   const before = new Uint16Array(4096);
   const last = new Uint8Array(4096);
   const length = new Uint16Array(4096);
   for (let code = 0; code < reset; code += 1) [last[code], length[code]] = [code, 1];
   let [width, next, previous, hold, held, count] = [size + 1, end + 1, -1, 0, 0, 0];
-  for (let at = 0; at < bytes.length && count < wanted; ) {
+  for (let at = 0; at < bytes.length && count < limit; ) {
     while (held < width && at < bytes.length) {
       hold |= bytes[at++] << held;
       held += 8;
     }
-    while (held >= width && count < wanted) {
+    while (held >= width && count < limit) {
       const code = hold & ((1 << width) - 1);
       hold >>>= width;
       held -= width;
@@ -83,17 +83,17 @@ function unpacked(bytes, size, wanted) {
       }
       let index = count + length[code] - 1;
       count += length[code];
-      for (let one = code; index >= count - length[code]; one = before[one], index -= 1) if (index < wanted) out[index] = last[one];
+      for (let entry = code; index >= count - length[code]; entry = before[entry], index -= 1) if (index < limit) out[index] = last[entry];
       previous = code;
     }
   }
-  return [out, Math.min(count, wanted)];
+  return [out, Math.min(count, limit)];
 }
 
 function firstOf(code, before, length, last) {
-  let one = code;
-  while (length[one] > 1) one = before[one];
-  return last[one];
+  let entry = code;
+  while (length[entry] > 1) entry = before[entry];
+  return last[entry];
 }
 
 /** Put the frame on its screen; around it lies the transparent colour, or the first one. */

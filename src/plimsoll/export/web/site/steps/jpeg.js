@@ -18,8 +18,8 @@ export function jpeg(picture, step) {
   const swap = picture.colour === "BGR" ? swapped : (data) => data;
   const planes = rgbToYcc(swap(picture.data), width, height).map((plane, index) => {
     const [h, v] = index === 0 ? [1, 1] : [across, down];
-    const kept = stored(plane, h, v, index === 0 ? luminance : chrominance, step.dct);
-    return upsampled(kept, h, v, width, height, step.upsampling === "fancy");
+    const rounded = stored(plane, h, v, index === 0 ? luminance : chrominance, step.dct);
+    return upsampled(rounded, h, v, width, height, step.upsampling === "fancy");
   });
   return { ...picture, data: swap(yccToRgb(...planes)) };
 }

@@ -11,14 +11,14 @@ export function decoder({ counts, symbols }) {
   const largest = new Int32Array(18).fill(-1);
   const shift = new Int32Array(18);
   let code = 0;
-  let place = 0;
+  let position = 0;
   for (let length = 1; length <= 16; length += 1) {
-    shift[length] = place - code;
-    for (let count = counts[length - 1]; count > 0; count -= 1, code += 1, place += 1) {
+    shift[length] = position - code;
+    for (let count = counts[length - 1]; count > 0; count -= 1, code += 1, position += 1) {
       if (code >= 1 << length) throw new PictureError("a damaged JPEG file: its Huffman table is not possible");
       if (length > LOOK) continue;
       const from = code << (LOOK - length);
-      quick.fill((length << 8) | symbols[place], from, from + (1 << (LOOK - length)));
+      quick.fill((length << 8) | symbols[position], from, from + (1 << (LOOK - length)));
     }
     if (counts[length - 1]) largest[length] = code - 1;
     code <<= 1;
@@ -112,7 +112,7 @@ export function decodeScan(data, at, frame, scan, interval) {
         cut ||= bits.at >= data.length;
         continue;
       }
-      for (const one of unit) block(state, one.index, one.coefficients, one.first + row * one.down + column * one.across);
+      for (const part of unit) block(state, part.index, part.coefficients, part.first + row * part.down + column * part.across);
     }
   }
   return { at: bits.at, cut: cut || bits.at >= data.length };
@@ -138,8 +138,8 @@ function nextInterval(state) {
   const { data } = bits;
   let at = bits.at;
   while (at + 1 < data.length && !(data[at] === 0xff && data[at + 1] !== 0 && data[at + 1] !== 0xff)) at += 1;
-  const found = data[at + 1] >= 0xd0 && data[at + 1] <= 0xd7;
-  if (found) {
+  const isRestart = data[at + 1] >= 0xd0 && data[at + 1] <= 0xd7;
+  if (isRestart) {
     bits.at = at + 2;
     bits.restart();
   }
@@ -201,21 +201,21 @@ function firstAc(state, index, out, from) {
 
 function refineAc(state, index, out, from) {
   const { bits, scan } = state;
-  const one = 1 << scan.low;
+  const bit = 1 << scan.low;
   let k = scan.first;
   if (state.bandEnd === 0) {
     for (; k <= scan.last; k += 1) {
       const symbol = bits.symbol(scan.components[0].ac);
       let run = symbol >> 4;
       let value = 0;
-      if (symbol & 15) value = bits.take(1) ? one : -one;
+      if (symbol & 15) value = bits.take(1) ? bit : -bit;
       else if (run !== 15) {
         state.bandEnd = (1 << run) + bits.take(run);
         break;
       }
       for (; k <= scan.last; k += 1) {
-        const place = from + ZIGZAG[k];
-        if (out[place] !== 0) correct(bits, out, place, one);
+        const position = from + ZIGZAG[k];
+        if (out[position] !== 0) correct(bits, out, position, bit);
         else if (--run < 0) break;
       }
       if (value) out[from + ZIGZAG[k]] = value;
@@ -223,13 +223,13 @@ function refineAc(state, index, out, from) {
   }
   if (state.bandEnd > 0) {
     for (; k <= scan.last; k += 1) {
-      const place = from + ZIGZAG[k];
-      if (out[place] !== 0) correct(bits, out, place, one);
+      const position = from + ZIGZAG[k];
+      if (out[position] !== 0) correct(bits, out, position, bit);
     }
     state.bandEnd -= 1;
   }
 }
 
-function correct(bits, out, place, one) {
-  if (bits.take(1) && (out[place] & one) === 0) out[place] += out[place] >= 0 ? one : -one;
+function correct(bits, out, position, bit) {
+  if (bits.take(1) && (out[position] & bit) === 0) out[position] += out[position] >= 0 ? bit : -bit;
 }

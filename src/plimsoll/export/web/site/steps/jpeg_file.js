@@ -89,18 +89,18 @@ function readFrame(file, marker, segment, step) {
     frame.components.push({ id: segment[at], horizontal, vertical, table: segment[at + 2] });
   }
   if (count === 1) Object.assign(frame.components[0], { horizontal: 1, vertical: 1 }); // Nothing to be sampled against.
-  frame.horizontal = Math.max(...frame.components.map((one) => one.horizontal));
-  frame.vertical = Math.max(...frame.components.map((one) => one.vertical));
+  frame.horizontal = Math.max(...frame.components.map((component) => component.horizontal));
+  frame.vertical = Math.max(...frame.components.map((component) => component.vertical));
   frame.mcusAcross = Math.ceil(frame.width / (8 * frame.horizontal));
   frame.mcusDown = Math.ceil(frame.height / (8 * frame.vertical));
-  for (const one of frame.components) {
-    one.width = Math.ceil((frame.width * one.horizontal) / frame.horizontal);
-    one.height = Math.ceil((frame.height * one.vertical) / frame.vertical);
-    one.blocksAcross = Math.ceil(one.width / 8);
-    one.blocksDown = Math.ceil(one.height / 8);
-    one.stride = frame.mcusAcross * one.horizontal;
-    one.coefficients = new Int16Array(64 * one.stride * frame.mcusDown * one.vertical);
-    one.seen = false;
+  for (const component of frame.components) {
+    component.width = Math.ceil((frame.width * component.horizontal) / frame.horizontal);
+    component.height = Math.ceil((frame.height * component.vertical) / frame.vertical);
+    component.blocksAcross = Math.ceil(component.width / 8);
+    component.blocksDown = Math.ceil(component.height / 8);
+    component.stride = frame.mcusAcross * component.horizontal;
+    component.coefficients = new Int16Array(64 * component.stride * frame.mcusDown * component.vertical);
+    component.seen = false;
   }
   file.frame = frame;
 }
@@ -112,7 +112,7 @@ function scan(file, segment, at) {
   const count = segment[0];
   const components = [];
   for (let index = 1; index < 1 + 2 * count; index += 2) {
-    const component = frame.components.find((one) => one.id === segment[index]);
+    const component = frame.components.find((component) => component.id === segment[index]);
     const [dc, ac] = [file.dc[segment[index + 1] >> 4], file.ac[segment[index + 1] & 15]];
     if (!component) throw new PictureError("can't be decoded: a damaged JPEG file (a scan of an unknown component)");
     component.quantization ??= file.tables[component.table]; // The table of its first scan holds.
@@ -126,7 +126,7 @@ function scan(file, segment, at) {
   const done = decodeScan(file.data, at, frame, { components, ...band }, file.interval);
   file.at = done.at;
   file.cut ||= done.cut;
-  return !frame.progressive && frame.components.every((one) => one.seen);
+  return !frame.progressive && frame.components.every((component) => component.seen);
 }
 
 /** Samples of one component, from its coefficients. */
@@ -153,10 +153,10 @@ function pixels(file, step) {
     return upsampled(plane(component, step.dct), across, down, frame.width, frame.height, step.upsampling === "fancy");
   };
   const space = colourSpace(file);
-  const asked = step.dct !== "accurate" || step.upsampling !== "fancy";
-  if (asked && frame.components.length === 4) throw new PictureError("a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only");
+  const custom = step.dct !== "accurate" || step.upsampling !== "fancy";
+  if (custom && frame.components.length === 4) throw new PictureError("a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only");
   // Where Pillow decodes, grey is made of the colours; where simplejpeg does (another transform, another filter), it is the luminance as stored.
-  if (frame.components.length === 1 || (asked && step.colour === "grey" && space === "YCbCr")) return { channels: 1, data: full(frame.components[0]) };
+  if (frame.components.length === 1 || (custom && step.colour === "grey" && space === "YCbCr")) return { channels: 1, data: full(frame.components[0]) };
   const planes = frame.components.map(full);
   if (space === "YCbCr") return { channels: 3, data: yccToRgb(...planes) };
   if (space === "RGB") return { channels: 3, data: interleaved(...planes) };
@@ -170,7 +170,7 @@ function pixels(file, step) {
 
 /** What the components mean, by libjpeg's rules. */
 function colourSpace({ frame, jfif, adobe }) {
-  const ids = frame.components.map((one) => one.id);
+  const ids = frame.components.map((component) => component.id);
   if (ids.length === 4) return adobe === null || adobe === 0 ? "CMYK" : "YCCK";
   if (jfif) return "YCbCr";
   if (adobe !== null) return adobe === 0 ? "RGB" : "YCbCr";

@@ -72,21 +72,21 @@ function checkSum(data, at, length, kind, view, step) {
 
 /** The bytes of all rows, each after its filter's number; what is missing of a truncated file is zero. */
 async function inflated(file, step) {
-  const wanted = passes(file).reduce((sum, pass) => sum + pass.height * (1 + pass.bytes), 0);
-  const raw = new Uint8Array(wanted);
+  const expected = passes(file).reduce((sum, pass) => sum + pass.height * (1 + pass.bytes), 0);
+  const raw = new Uint8Array(expected);
   const reader = new Blob(file.parts).stream().pipeThrough(new DecompressionStream("deflate")).getReader();
   let at = 0;
   try {
-    for (let got = await reader.read(); !got.done && at < wanted; got = await reader.read()) {
-      const part = got.value.subarray(0, wanted - at);
+    for (let got = await reader.read(); !got.done && at < expected; got = await reader.read()) {
+      const part = got.value.subarray(0, expected - at);
       raw.set(part, at);
       at += part.length;
     }
   } catch (error) {
-    if (at < wanted && step.truncated === "error") throw new PictureError(`can't be decoded: a damaged PNG file (${error.message})`);
+    if (at < expected && step.truncated === "error") throw new PictureError(`can't be decoded: a damaged PNG file (${error.message})`);
   }
   reader.cancel().catch(() => {});
-  if (at < wanted && step.truncated === "error") throw new PictureError("can't be decoded: the PNG file is truncated");
+  if (at < expected && step.truncated === "error") throw new PictureError("can't be decoded: the PNG file is truncated");
   return raw;
 }
 

@@ -82,8 +82,8 @@ function taps(size, out, count, weigh) {
   for (let at = 0; at < out; at += 1) {
     let sum = 0;
     for (let k = 0; k < count; k += 1) {
-      const [place, share] = weigh(at, k);
-      index[at * count + k] = Math.min(Math.max(place, 0), size - 1);
+      const [tap, share] = weigh(at, k);
+      index[at * count + k] = Math.min(Math.max(tap, 0), size - 1);
       exact[k] = share;
       sum += share;
     }
@@ -95,8 +95,8 @@ function taps(size, out, count, weigh) {
 /** A kernel of fixed width; pixels beyond the border repeat it, or don't count. */
 function replicated(position, size, kernel, radius, borderCounts) {
   return taps(size, position.length, 2 * radius, (at, k) => {
-    const place = Math.floor(position[at]) - radius + 1 + k;
-    return [place, borderCounts || (place >= 0 && place < size) ? kernel(Math.abs(position[at] - place)) : 0];
+    const tap = Math.floor(position[at]) - radius + 1 + k;
+    return [tap, borderCounts || (tap >= 0 && tap < size) ? kernel(Math.abs(position[at] - tap)) : 0];
   });
 }
 
@@ -106,8 +106,8 @@ function renormalized(size, out, kernel, radius, antialias) {
   const reach = radius * scale;
   return taps(size, out, Math.ceil(2 * reach) + 1, (at, k) => {
     const position = (at + 0.5) * (size / out) - 0.5;
-    const place = Math.ceil(position - reach - 1e-9) + k;
-    return [place, place >= 0 && place < size ? kernel(Math.abs(position - place) / scale) : 0];
+    const tap = Math.ceil(position - reach - 1e-9) + k;
+    return [tap, tap >= 0 && tap < size ? kernel(Math.abs(position - tap) / scale) : 0];
   });
 }
 
@@ -115,8 +115,8 @@ function renormalized(size, out, kernel, radius, antialias) {
 function area(size, scale, out) {
   return taps(size, out, Math.ceil(scale) + 1, (at, k) => {
     const start = at * scale;
-    const place = Math.floor(start + 1e-9) + k;
-    return [place, Math.max(0, Math.min(place + 1, start + scale) - Math.max(place, start))];
+    const tap = Math.floor(start + 1e-9) + k;
+    return [tap, Math.max(0, Math.min(tap + 1, start + scale) - Math.max(tap, start))];
   });
 }
 
@@ -200,8 +200,8 @@ function alongX({ width, height, channels, data }, table, toWidth) {
       for (let channel = 0; channel < channels; channel += 1, to += 1) {
         let sum = 0;
         for (const k of active) {
-          const place = x * table.count + k;
-          sum = f32(sum + f32(data[(y * width + table.index[place]) * channels + channel] * table.weight[place]));
+          const tap = x * table.count + k;
+          sum = f32(sum + f32(data[(y * width + table.index[tap]) * channels + channel] * table.weight[tap]));
         }
         out[to] = sum;
       }

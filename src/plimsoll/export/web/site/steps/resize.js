@@ -58,7 +58,7 @@ function rounded(values, { rounding }) {
 
 function padded(picture, step) {
   const { width, height, channels, data } = picture;
-  const missing = (wanted, have) => (step.stride ? (wanted - have) % step.stride : wanted - have);
+  const missing = (size, have) => (step.stride ? (size - have) % step.stride : size - have);
   const [addX, addY] = [missing(step.width, width), missing(step.height, height)];
   const centred = step.pad_position === "centre";
   const [left, top] = centred ? [Math.floor(addX / 2), Math.floor(addY / 2)] : [0, 0];

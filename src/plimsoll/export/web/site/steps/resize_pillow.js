@@ -44,9 +44,9 @@ function weights(from, to, filter) {
     const end = Math.min(from, Math.trunc(centre + support + 0.5));
     const exact = [];
     for (let x = start; x < end; x += 1) exact.push(kernel((x - centre + 0.5) * (1 / wide)));
-    const sum = exact.reduce((total, one) => total + one, 0);
-    exact.forEach((one, x) => {
-      const share = (sum === 0 ? one : one / sum) * (1 << BITS);
+    const sum = exact.reduce((total, value) => total + value, 0);
+    exact.forEach((value, x) => {
+      const share = (sum === 0 ? value : value / sum) * (1 << BITS);
       weight[at * size + x] = share < 0 ? -0.5 + share : 0.5 + share;
     });
     first[at] = start;
@@ -127,7 +127,7 @@ function nearest({ width, height, channels, data, ...rest }, toWidth, toHeight) 
 /** The input pixel for each output pixel; Pillow adds up the step, so the last bits are those of its sum. */
 function places(from, to) {
   const step = from / to;
-  const found = new Int32Array(to);
-  for (let at = 0, position = step * 0.5; at < to; at += 1, position += step) found[at] = Math.min(from - 1, Math.trunc(position));
-  return found;
+  const indices = new Int32Array(to);
+  for (let at = 0, position = step * 0.5; at < to; at += 1, position += step) indices[at] = Math.min(from - 1, Math.trunc(position));
+  return indices;
 }
