@@ -208,11 +208,21 @@ def test_hostile_facts_of_the_report_stay_text(example: dict[str, Any], page: st
 )
 def test_only_a_jpeg_becomes_a_picture(example: dict[str, Any], thumbnail: str | None) -> None:
     details = copy.deepcopy(example)
-    for picture in details["worst"]:
+    for picture in details["worst"][1:]:
         picture["thumbnail"] = thumbnail
     read = rendered(details)
-    assert read.all("img") == []
+    assert [image["src"] for image in read.all("img")] == [details["worst"][0]["thumbnail"]]
     assert "no thumbnail" in read.text
+
+
+def test_pictures_without_thumbnails_are_numbered_and_have_no_empty_frames(example: dict[str, Any]) -> None:
+    details = copy.deepcopy(example)
+    for number, picture in enumerate(details["worst"]):
+        picture |= {"thumbnail": "", "path": f"picture {number}"}
+    read = rendered(details)
+    assert read.all("img") == []
+    assert "no thumbnail" not in read.text
+    assert "picture 7" in read.text
 
 
 def test_text_that_no_file_can_hold_is_replaced(example: dict[str, Any]) -> None:
