@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
-from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import InputError, ModelError, SpecError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.spec import Spec
@@ -261,6 +261,45 @@ def test_further_inputs_get_what_the_spec_says(tmp_path: Path, batch: Any) -> No
     with opened(path, contract) as runner:
         assert [tensor.name for tensor in runner.inputs] == ["x"]
         np.testing.assert_allclose(runner.infer(given)["y"], mean * 2 * [1, 2, 3] + (4 + T) + mean, rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 2])
+def test_they_become_constants_where_the_network_enters(tmp_path: Path, batch: Any) -> None:
+    path, given, contract = hungry(tmp_path / "n.onnx", batch), pictures(3), spec(further=FURTHER)
+    model = importers.read(path, contract)
+    assert [value.name for value in onnx.load(model.path).graph.input] == ["x"]
+    assert model.source.path == path
+    mean = given.mean(axis=(1, 2))
+    for target in ("onnxruntime:cpu:float32", "openvino:cpu:float32"):
+        with Runner.open(model, Target.parse(target)) as runner:
+            answers = runner.infer(given)["y"]
+        np.testing.assert_allclose(answers, mean * 2 * [1, 2, 3] + (4 + T) + mean, rtol=1e-4)
+    assert importers.reread(model).path == model.path
+
+
+def test_the_size_of_pictures_that_have_none_of_their_own_is_fed(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ReduceMean", ["x", "each"], ["mean"], keepdims=0),
+        helper.make_node("Add", ["mean", "size"], ["sized"]),
+        helper.make_node("ReduceSum", ["sized", "rows"], ["y"], keepdims=1),
+    ]
+    more = [helper.make_tensor_value_info("size", TensorProto.FLOAT, ["N", 1])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1])]
+    path = save(tmp_path / "n.onnx", nodes, outputs, "N", more)
+    proto = onnx.load(path)
+    for axis in (1, 2):
+        proto.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = f"side {axis}"
+    proto.graph.input[1].type.tensor_type.shape.dim[1].dim_value = 2
+    proto.graph.node[2].input[0] = "size"
+    proto.graph.node[1].input[1] = "mean"
+    onnx.save(proto, path)
+    contract = loads(
+        'name = "free"\n[[input.steps]]\nstep = "decode"\n[[input.steps]]\nstep = "dtype"\nto = "float32"\n'
+        '[[input.extra]]\ntensor = "size"\nsource = "input_size"\n[output]\ntask = "tensor"\n'
+    )
+    model = importers.read(path, contract)
+    with Runner.open(model, REFERENCE_TARGET) as runner:
+        assert runner.infer(np.zeros((2, 9, 5, 3), np.float32))["y"].tolist() == [[14.0], [14.0]]
 
 
 def test_what_a_network_needs_more_is_refused_with_the_lines_to_write(tmp_path: Path) -> None:

@@ -1,0 +1,151 @@
+"""Further inputs of a network that a Spec gives, written into it: constants where they are the same for every picture,
+so that every runtime, quantizer and check meets a network that takes a picture and nothing else.
+
+What depends on a picture whose size is free stays an input; the runner feeds it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plimsoll.core import extra_inputs
+from plimsoll.core.fit import picture_input
+from plimsoll.core.foreign import translate
+from plimsoll.core.model import Model, TensorInfo
+from plimsoll.errors import BuildError
+from plimsoll.onnx import load
+from plimsoll.spec import Spec
+from plimsoll.spec.inputs import Extra
+from plimsoll.system import cache, files
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+MAX_BYTES = 1_500_000_000
+"""A larger network isn't written anew; the runner feeds its inputs."""
+
+
+def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProto]:
+    """Return an ONNX network whose further inputs are constants as its Spec says, with the network as it came as its
+    parent; itself where there are none to fix. Raises SpecError where values don't fit, BuildError where it can't be
+    written."""
+    spec = model.spec
+    names = {value.name for value in load.inputs(proto.graph)}
+    if spec is None or len(names) < 2 or not names & {extra.tensor for extra in spec.input.extra}:
+        return model, proto
+    if model.size > MAX_BYTES:
+        return model, proto
+    parts = {
+        "file": model.sha256,
+        "input": spec.input.model_dump(mode="json"),
+        "code": [files.sha256(Path(str(code))) for code in (__file__, extra_inputs.__file__)],
+    }
+    build = cache.build_folder("onnx-inputs", parts)
+    path = build / model.path.name
+    with cache.locked(build):
+        if not path.is_file():
+            with cache.building(build) as (folder, _), translate(BuildError, f"{model.path}: can't fix its inputs"):
+                from onnx import external_data_helper
+
+                external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
+                fix(proto, spec, model.path.name)
+                (folder / model.path.name).write_bytes(proto.SerializeToString())
+    cache.mark_used(build)
+    file = load.parse(path)
+    return Model(path, model.format, spec, parent=model), file.proto
+
+
+def fix(proto: ModelProto, spec: Spec, network: str) -> None:
+    """Turn the further inputs that a Spec gives into constants, in place; raises SpecError."""
+    from onnx import helper
+
+    graph = proto.graph
+    inputs = load.inputs_and_outputs(proto)[0]
+    picture = picture_input(spec, inputs, network)
+    by_name = {tensor.name: tensor for tensor in inputs if tensor is not picture}
+    for extra in spec.input.extra:
+        if extra.tensor not in by_name:
+            continue
+        if extra.source == "picture":
+            graph.node.insert(0, helper.make_node("Identity", [picture.name], [extra.tensor]))
+        elif not _write_constant(proto, extra, by_name[extra.tensor], picture, spec):
+            continue
+        value = next(value for value in graph.input if value.name == extra.tensor)
+        graph.input.remove(value)
+
+
+def _write_constant(proto: ModelProto, extra: Extra, tensor: load.Value, picture: load.Value, spec: Spec) -> bool:
+    """Store what an input gets under its name; tell whether that is known without a picture."""
+    form = spec.input.tensor_spec
+    stated = picture.shape or (None,) * 4
+    sizes = [own if own is not None else _known(size) for own, size in zip(form.shape, stated[1:], strict=False)]
+    if extra.source == "input_size" and None in sizes:
+        return False
+    shape = tuple(_known(size) for size in tensor.shape or ())
+    info = TensorInfo(tensor.name, shape, tensor.dtype)
+    whole = (_known(stated[0]) or 1, *(size or 1 for size in sizes))
+    each = extra_inputs.values_each(extra, info, whole, channels_last=form.layout == "NHWC")
+    axis = extra_inputs.batch_axis(extra, info)
+    if axis is None or shape[axis] is not None or _known(stated[0]) is not None:
+        value = each if axis is None else np.stack([each] * (shape[axis] or whole[0]), axis)
+        _store(proto, extra.tensor, value)
+    else:
+        _repeat(proto, extra.tensor, each, axis, picture.name)
+    return True
+
+
+def _known(size: int | str | None) -> int | None:
+    return size if isinstance(size, int) else None
+
+
+def _store(proto: ModelProto, name: str, value: NDArray[Any]) -> None:
+    from onnx import numpy_helper
+
+    proto.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+
+def _repeat(proto: ModelProto, name: str, each: NDArray[Any], axis: int, picture: str) -> None:
+    """Compute the values once a picture: as many times along `axis` as there are pictures."""
+    from onnx import helper
+
+    fresh = _Names(proto)
+    one, shape, first = fresh("values"), fresh("picture shape"), fresh("first")
+    count, before, after, whole = fresh("pictures"), fresh("before"), fresh("after"), fresh("shape")
+    _store(proto, one, np.expand_dims(each, axis))
+    _store(proto, first, np.array([0], np.int64))
+    nodes = [
+        helper.make_node("Shape", [picture], [shape]),
+        helper.make_node("Gather", [shape, first], [count]),
+    ]
+    parts = []
+    for constant, lengths in ((before, each.shape[:axis]), (after, each.shape[axis:])):
+        if lengths:
+            _store(proto, constant, np.array(lengths, np.int64))
+            parts.append(constant)
+    parts.insert(1 if before in parts else 0, count)
+    nodes += [
+        helper.make_node("Concat", parts, [whole], axis=0),
+        helper.make_node("Expand", [one, whole], [name]),
+    ]
+    for node in reversed(nodes):
+        proto.graph.node.insert(0, node)
+
+
+class _Names:
+    """Gives names that a network doesn't have yet."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        graph = proto.graph
+        self._taken = {name for node in load.messages(proto, "NodeProto") for name in (*node.input, *node.output)}
+        self._taken |= {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+
+    def __call__(self, name: str) -> str:
+        number = 0
+        while (unused := f"plimsoll {name}{f' {number}' if number else ''}") in self._taken:
+            number += 1
+        self._taken.add(unused)
+        return unused
