@@ -232,7 +232,7 @@ class Runner:
                 "Correct `batch_axis` under [output] of the Spec.",
             )
         error = axis_error(self._name, tensor, (count,), len(self._output_names) > 1)
-        return ModelError(error.message, error.hint)
+        return ModelError(f"{error.message}. {error.hint}")  # A row of `predict` has room for the message alone.
 
     def _session_run(self, feeds: Mapping[str, Array]) -> Tensors:
         if self._extra:

@@ -57,10 +57,7 @@ def check(
         Path | None, typer.Option("--model", "-m", metavar="FILE", help="A model file that the Spec has to fit.")
     ] = None,
 ) -> None:
-    """Check a Spec, and that it fits a model."""
-    from plimsoll import importers
-    from plimsoll.core.fit import only_input
-    from plimsoll.onnx.signature import Signature
+    """Check a Spec, and that it fits a model, which runs on two sample pictures."""
     from plimsoll.spec import files
 
     contract = files.read(spec)
@@ -71,10 +68,38 @@ def check(
         f" {tensor.colour}), task {contract.output.task}"
     )
     if model is not None:
-        network = importers.read(model, contract)
-        if network.format == "onnx":
-            only_input(contract, Signature.of(network).inputs, model.name)
-        typer.echo(f"{model}: the Spec fits")
+        _try_out(model, contract)
+
+
+def _try_out(model: Path, contract: Spec) -> None:
+    """Run a model on sample pictures and say what doesn't fit; raises SpecError where its answers would be wrong."""
+    import logging
+
+    from plimsoll import backends, importers
+    from plimsoll.core.target import REFERENCE_TARGET
+    from plimsoll.core.wording import printable
+    from plimsoll.errors import SpecError
+    from plimsoll.inference.predictor import Predictor, ResolvedModel
+    from plimsoll.inference.spec_check import try_out
+
+    network = importers.read(model, contract)
+    own = backends.for_format(network.format)
+    target = (own.default_target if own is not None else None) or REFERENCE_TARGET
+    with Predictor(ResolvedModel(network, target)) as predictor:
+        trial = try_out(predictor)
+    for finding in trial.findings:
+        if not finding.is_error:
+            logging.getLogger("plimsoll").warning(
+                "%s%s", finding.message, f"\n  {finding.hint}" if finding.hint else ""
+            )
+    errors = [finding for finding in trial.findings if finding.is_error]
+    if errors:
+        listed = "\n".join(f"  - {finding.message}\n    {finding.hint}".rstrip() for finding in errors)
+        raise SpecError(f"{model} and the Spec '{contract.name}' don't fit:\n{listed}")
+    for name, answer in zip(trial.pictures, trial.answers, strict=False):
+        typer.echo(f"{name}: {printable(answer.brief(), 160)}")
+    checked = ": alone, together and twice, the sample pictures have the same answers" if trial.answers else ""
+    typer.echo(f"{model}: the Spec fits{checked}")
 
 
 @app.command()

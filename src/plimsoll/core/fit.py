@@ -60,36 +60,46 @@ def picture_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
             "Correct `tensor` under [[input.extra]] of the Spec.",
         )
     own = [tensor for tensor in inputs if tensor.name not in extra] if len(inputs) > 1 else inputs
+    if spec.input.tensor is None and len(own) > 1:
+        names = ", ".join(repr(tensor.name) for tensor in own)
+        pictures = [tensor for tensor in own if tensor.shape is None or len(tensor.shape) == 4]
+        others = [tensor for tensor in own if tensor is not pictures[0]] if len(pictures) == 1 else []
+        raise SpecError(
+            f"{network} and the Spec '{spec.name}': the network has {len(own)} inputs ({names}), and the Spec doesn't"
+            " say which one it means",
+            f"Name the picture's: `tensor = {repr(pictures[0].name) if others else '…'}` under [input] of the Spec. Say"
+            f" what the others get:\n{_suggested(others)}",
+        )
     return _select(spec, spec.input.tensor, own, network, "input")
 
 
 def only_input(spec: Spec, inputs: Sequence[_T], network: str) -> _T:
     """Return the input that takes the picture; raises SpecError for a network that needs more than a picture, too."""
+    picture = picture_input(spec, inputs, network)
     extra = {further.tensor for further in spec.input.extra}
-    needed = [tensor for tensor in inputs if tensor.name not in extra and tensor.name != spec.input.tensor]
-    if len(inputs) > 1 and len(needed) > (spec.input.tensor is None):
-        pictures = [tensor for tensor in needed if tensor.shape is None or len(tensor.shape) == 4]
-        if spec.input.tensor is None and len(pictures) == 1:
-            needed.remove(pictures[0])
+    needed = [tensor for tensor in inputs if tensor is not picture and tensor.name not in extra]
+    if needed:
         listed = ", ".join(f"{tensor.name!r} ({describe(tensor.dtype, tensor.shape)})" for tensor in needed)
-        name_it = "" if spec.input.tensor or len(pictures) == 1 else "Name the picture's: `tensor = …` under [input]. "
         raise SpecError(
             f"{network} and the Spec '{spec.name}': the network needs more than a picture: it also takes {listed}",
-            f"{name_it}Say in the Spec what the others get:\n" + "\n".join(map(_suggested, needed)),
+            f"Say in the Spec what it gets:\n{_suggested(needed)}",
         )
-    return picture_input(spec, inputs, network)
+    return picture
 
 
-def _suggested(tensor: NamedTensor) -> str:
-    """Return the lines of a Spec that would feed an input, as far as its name says what it is for."""
-    name = tensor.name.lower()
-    if "scale" in name:
-        value = "value = 1.0"
-    elif "size" in name or "shape" in name:
-        value = 'source = "input_size"' + (', order = "wh"' if "orig" in name else "")
-    else:
-        value = f"value = {'false' if tensor.dtype == 'bool' else '0.0'}"
-    return f'[[input.extra]] with tensor = "{tensor.name}", {value}'
+def _suggested(inputs: Sequence[NamedTensor]) -> str:
+    """Return the lines of a Spec that would feed inputs, as far as their names say what they are for."""
+    lines = []
+    for tensor in inputs:
+        name = tensor.name.lower()
+        if "scale" in name:
+            value = "value = 1"
+        elif "size" in name or "shape" in name:
+            value = 'source = "input_size"' + (', order = "wh"' if "orig" in name else "")
+        else:
+            value = f"value = {'false' if tensor.dtype == 'bool' else '0'}"
+        lines.append(f'  [[input.extra]] with tensor = "{tensor.name}", {value}')
+    return "\n".join(lines) or '  [[input.extra]] with tensor = "…", value = 0'
 
 
 def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[NamedTensor], network: str) -> None:

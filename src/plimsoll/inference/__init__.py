@@ -2,5 +2,6 @@
 
 predictor  `open_model`: what MODEL means; `load`, `Predictor`: answer one picture, or a stream of them
 stream     many pictures in several threads, answered in order
+spec_check whether a Spec and its network do together what the Spec says
 images     `find_images`: which pictures the paths of a command mean
 """

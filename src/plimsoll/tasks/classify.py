@@ -56,12 +56,12 @@ class ClassifyTask(Task):
                 f"the network gives {values.shape[1]} scores a picture, the Spec has {len(self.spec.labels)} labels",
                 "Correct `output.labels` (or `output.tensor`) in the Spec.",
             )
+        require_finite(values, "scores")
         limit = threshold if threshold is not None else self.spec.threshold
         return [self._answer(row, limit) for row in activate(values, self.spec.activation)]
 
     def _answer(self, values: NDArray[np.float32], threshold: float | None) -> Classification:
         labels, positive = self.spec.labels, self.spec.positive
-        require_finite(values, "scores")
         order = np.argsort(-values, kind="stable")
         scores = {labels[index]: decimal(values[index]) for index in order}
         if positive is None:

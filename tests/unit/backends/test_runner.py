@@ -137,7 +137,7 @@ def test_a_first_axis_that_nobody_described_is_seen_at_the_first_batch(tmp_path:
         pytest.raises(ModelError, match=r"output 'y', float32 \[6, .*hold the pict") as caught,
     ):
         runner.infer(pictures(count))
-    assert "batch_axis" in (caught.value.hint or "")
+    assert "Write batch_axis = " in caught.value.message
 
 
 def test_without_an_axis_for_pictures_each_gets_a_call_of_its_own(tmp_path: Path) -> None:
