@@ -113,9 +113,9 @@ def _repeat(proto: ModelProto, name: str, each: NDArray[Any], axis: int, picture
     from onnx import helper
 
     fresh = _Names(proto)
-    one, shape, first = fresh("values"), fresh("picture shape"), fresh("first")
+    values, shape, first = fresh("values"), fresh("picture shape"), fresh("first")
     count, before, after, whole = fresh("pictures"), fresh("before"), fresh("after"), fresh("shape")
-    _store(proto, one, np.expand_dims(each, axis))
+    _store(proto, values, np.expand_dims(each, axis))
     _store(proto, first, np.array([0], np.int64))
     nodes = [
         helper.make_node("Shape", [picture], [shape]),
@@ -129,7 +129,7 @@ def _repeat(proto: ModelProto, name: str, each: NDArray[Any], axis: int, picture
     parts.insert(1 if before in parts else 0, count)
     nodes += [
         helper.make_node("Concat", parts, [whole], axis=0),
-        helper.make_node("Expand", [one, whole], [name]),
+        helper.make_node("Expand", [values, whole], [name]),
     ]
     for node in reversed(nodes):
         proto.graph.node.insert(0, node)
