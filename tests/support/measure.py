@@ -168,8 +168,13 @@ def commit() -> str:
 
 
 def chosen(names: Sequence[str], wishes: str) -> list[str]:
-    """Return the names that start with one of the wishes, in the wishes' order."""
-    return [name for wish in wishes.split(",") for name in names if name.startswith(wish)] if wishes else list(names)
+    """Return the names that are one of the wishes, or start with one that is no name, in the wishes' order."""
+    if not wishes:
+        return list(names)
+    matches = [
+        [wish] if wish in names else [name for name in names if name.startswith(wish)] for wish in wishes.split(",")
+    ]
+    return list(dict.fromkeys(itertools.chain.from_iterable(matches)))
 
 
 def pending(arguments: argparse.Namespace) -> Iterator[tuple[str, Network, list[str]]]:

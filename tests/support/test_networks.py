@@ -6,6 +6,7 @@ All networks on all targets take an hour: `make support`.
 from __future__ import annotations
 
 import os
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,3 +97,18 @@ def test_nan_another_shape_and_silence_are_wrong(other: NDArray[np.float64]) -> 
     spec = catalogue.networks()["captcha_crnn"].contract_spec
     figures = cell.decibels(spec, {"logits": np.ones((2, 1, 3))}, {"logits": other})
     assert measure.outcome("mnn:cpu:int8", {"decibels": figures}) == "wrong"
+
+
+def test_the_page_shows_what_is_wrong_without_a_word() -> None:
+    page = runpy.run_path(str(measure.ROOT / "tools" / "support_table.py"))
+    cells = [
+        measure.Cell("nudenet", "mnn:cpu:float32", "right", decibels={"x": 88.4, "score": 102.0}),
+        measure.Cell("nudenet", "mnn:cpu:int8", "wrong", decibels={"x": 31.0, "score": 3.5}),
+        measure.Cell("ppocr_det", "mnn:cpu:float32", "refused", "BuildError: /home/a/b/det.onnx: 12 dB"),
+        measure.Cell("ppocr_det", "mnn:cpu:int8", "broken", "it was killed"),
+    ]
+    text = page["networks_part"](cells)
+    assert "| `nudenet` | 88 | **4** |" in text
+    assert "| `ppocr_det` | r1 | **r2** |" in text
+    assert "- r1: det.onnx: 12 dB" in text
+    assert "- r2: it was killed" in text
