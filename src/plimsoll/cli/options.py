@@ -170,7 +170,7 @@ def labels_of(path: Path | None, spec: Any, paths: Sequence[str]) -> dict[str, s
 
     `spec` says which labels there are; a CSV file's paths may be relative to the folder of pictures, if `paths` is one.
     """
-    from plimsoll.prove.comparison import read_labels
+    from plimsoll.prove.labels import read_labels
 
     if path is None:
         return None

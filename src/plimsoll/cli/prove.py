@@ -127,38 +127,30 @@ def _show(proof: Proof) -> None:
     )
     console.print()
     console.print(checks_table(proof.checks))
-    if proof.comparison is not None and proof.comparison.deviation is not None:
-        console.print(Text(_summary(proof)), soft_wrap=True)
+    for line in _summary(proof):
+        console.print(Text(line), soft_wrap=True)
     if proof.cause:
         console.print(Text(f"{proof.cause[0].upper()}{proof.cause[1:]}."), soft_wrap=True)
     _show_failures(console, proof)
-    if proof.layers:
+    if proof.layers and proof.asked_for_layers:
         _show_layers(console, proof.layers)
 
 
-def _summary(proof: Proof) -> str:
-    assert proof.comparison is not None and proof.comparison.deviation is not None  # noqa: S101, PT018 - checked by the caller
-    deviation = proof.comparison.deviation
-    p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
-    rank = (
-        ""
-        if proof.comparison.rank_correlation is None
-        else f"; rank correlation {proof.comparison.rank_correlation:.5f}"
-    )
-    parts = [f"Scores deviate by {deviation.mean:.2g} on average{p99}, {deviation.maximum:.2g} at most{rank}."]
+def _summary(proof: Proof) -> list[str]:
+    """Return what else there is to say of the answers, beside the checks."""
+    lines = [f"{printable(note, 500)}." for note in (proof.comparison.notes if proof.comparison is not None else ())]
+    checked = {check.name for check in proof.checks}
+    lines += [
+        f"{figure[0].upper()}{figure[1:]}." for figure in proof.unlimited_figures(checked) if proof.outputs.columns
+    ]
     alone = [
         f"{name} alone {part.mean:.2g}"
         for name, part in (("preprocessing", proof.preprocessing_only), ("network", proof.network_only))
-        if part is not None
+        if part is not None and part.scores is not None
     ]
     if alone:
-        parts.append(f"Of the mean: {', '.join(alone)}.")
-    parts += [
-        f"{change.name}: {change.reference:.4g} → {change.other:.4g}."
-        for change in proof.comparison.changes
-        if change.change is not None
-    ]
-    return "\n".join(parts)
+        lines.append(f"Of the mean: {', '.join(alone)}.")
+    return lines
 
 
 def _show_failures(console: Console, proof: Proof) -> None:

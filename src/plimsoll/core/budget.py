@@ -91,7 +91,7 @@ def _of_schema_2(data: dict[str, Any]) -> dict[str, Any]:
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _TOP = re.compile(r"top[1-9]\d{0,3}")
 
-LimitKind = Literal["share", "difference", "change", "decibel"]
+LimitKind = Literal["share", "agreement", "difference", "change", "decibel"]
 
 METRICS: dict[str, tuple[LimitKind, str]] = {
     "flips": ("share", "share of decisions that flip, at each threshold: exact upper 95 % bound"),
@@ -102,9 +102,34 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "recall": ("change", "change of the recall: lower 95 % bound"),
     "auc": ("change", "change of the area under the ROC curve: lower 95 % bound"),
     "top1": ("change", "change of the top-1 accuracy (top5, top10 … likewise): lower 95 % bound"),
-    "snr": ("decibel", "signal to noise of the outputs in dB, the lowest of them: lower 95 % bound"),
+    "box_recall": ("agreement", "share of the reference's boxes that are found again (IoU 0.5): lower 95 % bound"),
+    "box_precision": ("agreement", "share of the boxes that the reference finds, too: lower 95 % bound"),
+    "box_score_deviation": ("difference", "mean absolute difference of matched boxes' scores: upper 95 % bound"),
+    "box_error": ("share", "mean of 1 - IoU of matched boxes: upper 95 % bound"),
+    "box_changes": ("share", "share of pictures in which a box is lost or added: exact upper 95 % bound"),
+    "miou": ("agreement", "mean intersection over union of the masks' labels: lower 95 % bound"),
+    "boundary_iou": ("agreement", "the same of the masks' boundaries: lower 95 % bound"),
+    "pixel_changes": ("share", "share of pixels that change their label: upper 95 % bound"),
+    "nme": ("share", "mean distance of points, as a share of the extent of all: upper 95 % bound"),
+    "presence_deviation": ("difference", "mean absolute difference of the presence: upper 95 % bound"),
+    "text_changes": ("share", "share of texts that change: exact upper 95 % bound"),
+    "cer": ("share", "character error rate against the reference's texts: upper 95 % bound"),
+    "snr": ("decibel", "signal to noise of the outputs in dB, a head's column by column, the lowest: lower 95 % bound"),
 }
 """Metric → what kind of limit it has, and what it measures."""
+
+TASK_METRICS: dict[str, tuple[str, ...]] = {
+    "classify": (
+        *("flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"),
+        "snr",
+    ),
+    "detect": ("box_recall", "box_precision", "box_score_deviation", "box_error", "box_changes", "snr"),
+    "segment": ("miou", "boundary_iou", "pixel_changes", "snr"),
+    "landmarks": ("nme", "presence_deviation", "snr"),
+    "text": ("text_changes", "cer", "snr"),
+    "tensor": ("snr",),
+}
+"""Task → the metrics that its answers have."""
 
 _RENAMED = {"deviation": "mean_deviation"}
 """Metrics by the names that they had in earlier versions."""
@@ -159,7 +184,8 @@ class Limit:
         return cls(name, value)
 
     def __str__(self) -> str:
-        percent = limit_kind(self.metric) == "share" or (limit_kind(self.metric) == "change" and self.metric != "auc")
+        kind = limit_kind(self.metric)
+        percent = kind in ("share", "agreement") or (kind == "change" and self.metric != "auc")
         return f"{self.metric}={100 * self.value:g}%" if percent else f"{self.metric}={self.value:g}"
 
 
@@ -176,6 +202,10 @@ def _problem(kind: LimitKind, value: float, percent: bool) -> str:
     if kind == "share" and not 0 < value < 1:
         return (
             "a share is above 0 and below 1, for example 0.5% or 0.005; no number of pictures proves that nothing flips"
+        )
+    if kind == "agreement" and not 0 < value < 1:
+        return (
+            "an agreement is above 0 and below 1, for example 90% or 0.9; no number of pictures proves that all agree"
         )
     if kind == "share" and value >= 0.2 and not percent:
         return f"{value:g} means {100 * value:g} %; write {100 * value:g}% if you mean that, or {value:g}%"
@@ -215,6 +245,16 @@ class Budget:
         """The limited metrics, in order."""
         return tuple(limit.metric for limit in self.limits)
 
+    def require_task(self, task: str) -> None:
+        """Raise InputError for a metric that the answers of a task don't have."""
+        known = TASK_METRICS.get(task, ("snr",))
+        for metric in self.metrics:
+            if metric not in known and not (_TOP.fullmatch(metric) and "top1" in known):
+                raise InputError(
+                    f"the budget limits {metric}, which the answers of the task '{task}' don't have",
+                    f"It can limit {', '.join(known)}; the default is {default_budget(task)}.",
+                )
+
     def verdict(self, evidence: Evidence) -> tuple[Check, ...]:
         """Hold the bounds against the limits: one check for each figure of each limited metric.
 
@@ -240,14 +280,25 @@ def _check(limit: Limit, figure: BoundedFigure) -> Check:
         measured=figure.value * factor,
         bound=figure.bound * factor,
         limit=limit.value * factor,
-        direction="at_least" if kind in ("change", "decibel") else "at_most",
+        direction="at_least" if kind in ("agreement", "change", "decibel") else "at_most",
         unit="%" if percent else "dB" if kind == "decibel" else "",
         detail=figure.detail,
     )
 
 
 DEFAULT_BUDGET = Budget((Limit("flips", 0.04), Limit("mean_deviation", 0.01), Limit("max_deviation", 0.25)))
-"""For tasks with scores: see docs/decisions/0007-budget.md."""
+"""For classifiers: see docs/decisions/0007-budget.md."""
 
-DEFAULT_TENSOR_BUDGET = Budget((Limit("snr", 30.0),))
-"""For tasks with plain tensors."""
+_TASK_BUDGETS = {
+    "classify": DEFAULT_BUDGET,
+    "detect": Budget.parse("box_recall=90% box_precision=90% box_score_deviation=0.05 box_error=10%"),
+    "segment": Budget.parse("miou=90% boundary_iou=70% pixel_changes=3%"),
+    "landmarks": Budget.parse("nme=2%"),
+    "text": Budget.parse("text_changes=10% cer=2%"),
+}
+_TENSOR_BUDGET = Budget((Limit("snr", 30.0),))
+
+
+def default_budget(task: str) -> Budget:
+    """Return what the answers of a task may lose where nobody says it: see docs/decisions/0007-budget.md."""
+    return _TASK_BUDGETS.get(task, _TENSOR_BUDGET)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,12 +20,13 @@ from plimsoll.core.model import Tensors
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
-from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import Pixels, as_array, read, translate_errors
-from plimsoll.preprocessing.preprocessor import ImageSource
+from plimsoll.preprocessing import ImageGeometry, Preprocessor
+from plimsoll.preprocessing.decode import Pixels, as_array, orientation, read, translate_errors
+from plimsoll.preprocessing.preprocessor import ImageSource, geometry_of
+from plimsoll.prove.comparison import Comparer
+from plimsoll.prove.outputs import OutputSums, Power, matching, not_finite
 from plimsoll.spec.steps import Crop, Decode, ImageSpec, Jpeg, Resize, Step
-from plimsoll.tasks import Task, decoder
-from plimsoll.tasks.classify import Classification
+from plimsoll.tasks import Answer, Task, decoder
 
 Array = NDArray[Any]
 
@@ -68,12 +69,23 @@ class ComparedModel:
         """Whether the network takes pixels: nothing is left to compute after them."""
         return not self._arithmetic
 
+    def prepared(self, source: ImageSource) -> tuple[Array, ImageGeometry | None]:
+        """Return a picture as it is before any arithmetic, height x width x channels, RGB, and its geometry where the
+        task needs it; raises ImageError."""
+        data = read(source)
+        pixels = self.pixel_stages[0](data)
+        size = (pixels.shape[1], pixels.shape[0])
+        for stage in self.pixel_stages[1:]:
+            pixels = stage(pixels)
+        if not self.task.needs_geometry:
+            return pixels, None
+        step = self.spec.input.decode
+        followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
+        return pixels, geometry_of(self.spec.input, size, followed)
+
     def pixels(self, source: ImageSource) -> Array:
         """Return a picture as it is before any arithmetic: height x width x channels, RGB; raises ImageError."""
-        pixels: Any = read(source)
-        for stage in self.pixel_stages:
-            pixels = stage(pixels)
-        return np.asarray(pixels)
+        return self.prepared(source)[0]
 
     def tensor(self, pixels: Array) -> Array:
         """Return the network's input for such pixels, without its batch axis."""
@@ -86,12 +98,6 @@ class ComparedModel:
     def infer(self, tensor: Array) -> Tensors:
         """Return the outputs for one input without a batch axis; raises InputError or RunError."""
         return self.runner.infer(tensor[np.newaxis])
-
-    def scores(self, outputs: Mapping[str, Array]) -> dict[str, float] | None:
-        """Return label → score of the one picture; None where the task gives no scores. Raises ModelError for scores
-        that are no numbers."""
-        answer = self.task.decode(outputs)[0]
-        return dict(answer.scores) if isinstance(answer, Classification) else None
 
 
 def _reordered(pixels: Any, order: str) -> Any:
@@ -131,7 +137,6 @@ def _followed(first: Callable[[Any], Pixels], second: Callable[[Any], Pixels]) -
     return lambda pixels: second(first(pixels))
 
 
-Scores = Mapping[str, float]
 Outputs = dict[str, Array]
 Exchange = Literal["tensors", "pixels", "none"]
 """What the two models can take from one another: the network's whole input, the pixels before it, or nothing (their
@@ -140,18 +145,17 @@ sizes differ)."""
 
 @dataclass(frozen=True)
 class PictureAnswers:
-    """One picture's scores, label → score, in all four combinations; None where the task gives none or the combination
-    is not possible."""
+    """What is kept of one picture: how the other's answer differs, and how it does with one part exchanged; None where
+    the task's answers are not compared, or the combination is not possible."""
 
     path: str
-    reference: Scores | None
-    other: Scores | None
-    preprocessing_only: Scores | None
+    measured: Any
+    """What the task's `Comparer` keeps."""
+    preprocessing_only: Any
     """The reference's network behind the other's preprocessing."""
-    network_only: Scores | None
+    network_only: Any
     """The other's network behind the reference's preprocessing."""
-    power: tuple[tuple[float, float], ...] = ()
-    """For each output, the sums of squares of the reference and of the difference."""
+    power: Power
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,7 @@ class Failure:
 class OutputDeviations:
     """The deviation of outputs over all pictures so far."""
 
-    outputs: dict[str, RunningDeviation] = field(default_factory=dict)
-    """By the reference's output names."""
+    outputs: OutputSums = field(default_factory=OutputSums)
     preprocessing_only: RunningDeviation = field(default_factory=RunningDeviation)
     network_only: RunningDeviation = field(default_factory=RunningDeviation)
     """Both over all outputs together."""
@@ -192,18 +195,18 @@ class PairedAnswers:
 
 
 def answer_pictures(
-    reference: ComparedModel,
-    other: ComparedModel,
+    models: tuple[ComparedModel, ComparedModel],
     pictures: Iterable[str],
     exchange: Exchange,
+    comparer: Comparer | None,
     *,
     cores: int,
     advance: Callable[[], None],
 ) -> PairedAnswers:
-    """Run both models on all pictures; `advance` is called after each."""
+    """Run both models on all pictures; `comparer` compares their answers, `advance` is called after each."""
     deviations = OutputDeviations()
     answers, failures = list[PictureAnswers](), list[Failure]()
-    for result in _in_parallel(_PairedInference(reference, other, exchange, deviations), pictures, cores):
+    for result in _in_parallel(_PairedInference(*models, exchange, deviations, comparer), pictures, cores):
         if isinstance(result, PictureAnswers):
             answers.append(result)
         else:
@@ -239,15 +242,29 @@ def _in_parallel(
 class _Preprocessed:
     pixels: Array
     tensor: Array
+    geometry: ImageGeometry | None
+
+
+@dataclass(frozen=True)
+class _Answered:
+    outputs: Outputs
+    answer: Answer | None
+    """None where the task's answers are not compared."""
 
 
 class _PairedInference:
     """Answers one picture with both models; may be called from several threads."""
 
     def __init__(
-        self, reference: ComparedModel, other: ComparedModel, exchange: Exchange, deviations: OutputDeviations
+        self,
+        reference: ComparedModel,
+        other: ComparedModel,
+        exchange: Exchange,
+        deviations: OutputDeviations,
+        comparer: Comparer | None,
     ) -> None:
         self._reference, self._other, self._exchange, self._deviations = reference, other, exchange, deviations
+        self._comparer = comparer
         self._lock = threading.Lock()
         self._same_preprocessing = (
             reference.preprocessor.spec.steps == other.preprocessor.spec.steps
@@ -258,76 +275,83 @@ class _PairedInference:
         preprocessed, reason = self._preprocess(self._reference, picture)
         shared = self._same_preprocessing and preprocessed is not None
         other_preprocessed, other_reason = (preprocessed, "") if shared else self._preprocess(self._other, picture)
-        outputs, network_reason = self._infer(self._reference, preprocessed)
-        other_outputs, other_network_reason = self._infer(self._other, other_preprocessed)
+        answered, network_reason = self._infer(self._reference, preprocessed)
+        other_answered, other_network_reason = self._infer(self._other, other_preprocessed)
+        if answered is not None and other_answered is not None:
+            names = self._names(answered.outputs, other_answered.outputs)
+            other_network_reason = not_finite(answered.outputs, other_answered.outputs, names)
         reason, other_reason = reason or network_reason, other_reason or other_network_reason
-        if preprocessed is None or other_preprocessed is None or reason or other_reason:
+        if preprocessed is None or other_preprocessed is None or answered is None or other_answered is None:
             return Failure(picture, reason, other_reason)
-        return self._compare(picture, (preprocessed, other_preprocessed), outputs, other_outputs)
+        if other_reason:
+            return Failure(picture, "", other_reason)
+        return self._compare(picture, (preprocessed, other_preprocessed), answered, other_answered)
+
+    def _names(self, outputs: Outputs, other_outputs: Outputs) -> dict[str, str]:
+        return matching(outputs, other_outputs, (self._reference.spec, self._other.spec))
 
     def _preprocess(self, model: ComparedModel, picture: str) -> tuple[_Preprocessed | None, str]:
         """Return the network's input, or why it can't be computed."""
         try:
-            pixels = model.pixels(Path(picture))
-            return _Preprocessed(pixels, model.tensor(pixels)), ""
+            pixels, geometry = model.prepared(Path(picture))
+            return _Preprocessed(pixels, model.tensor(pixels), geometry), ""
         except PlimsollError as error:
             return None, error.message
 
-    def _infer(self, model: ComparedModel, preprocessed: _Preprocessed | None) -> tuple[Outputs, str]:
-        """Return outputs, or why there are none: scores that are not numbers count as no answer."""
+    def _infer(self, model: ComparedModel, preprocessed: _Preprocessed | None) -> tuple[_Answered | None, str]:
+        """Return outputs and answer, or why there are none: scores that are not numbers count as no answer."""
         if preprocessed is None:
-            return {}, ""
+            return None, ""
         try:
-            outputs = model.infer(preprocessed.tensor)
-            model.scores(outputs)
+            return self._answer(model, preprocessed.tensor, preprocessed.geometry), ""
         except PlimsollError as error:
-            return {}, error.message
-        return outputs, ""
+            return None, error.message
+
+    def _answer(self, model: ComparedModel, tensor: Array, geometry: ImageGeometry | None) -> _Answered:
+        outputs = model.infer(tensor)
+        if self._comparer is None:
+            model.task.decode(outputs, None, [geometry])
+            return _Answered(outputs, None)
+        return _Answered(outputs, self._comparer.answer(model.task, outputs, geometry))
 
     def _compare(
-        self, picture: str, inputs: tuple[_Preprocessed, _Preprocessed], outputs: Outputs, other_outputs: Outputs
+        self, picture: str, inputs: tuple[_Preprocessed, _Preprocessed], answered: _Answered, other: _Answered
     ) -> PictureAnswers:
         same = self._same_preprocessing
-        preprocessing_only = outputs if same else self._infer_exchanged(self._reference, inputs[1])
-        network_only = other_outputs if same else self._infer_exchanged(self._other, inputs[0])
-        names = _matching_outputs(outputs, other_outputs)
+        preprocessing_only = answered if same else self._infer_exchanged(self._reference, inputs[1])
+        network_only = other if same else self._infer_exchanged(self._other, inputs[0])
+        names = self._names(answered.outputs, other.outputs)
         with self._lock:
+            power = self._deviations.outputs.add(self._reference.task, answered.outputs, other.outputs, names)
             for name, other_name in names.items():
-                sums = self._deviations.outputs.setdefault(name, RunningDeviation())
-                sums.add(outputs[name], other_outputs[other_name])
+                if name in self._deviations.outputs.missing:
+                    continue
                 if preprocessing_only is not None:
-                    self._deviations.preprocessing_only.add(outputs[name], preprocessing_only[name])
+                    self._deviations.preprocessing_only.add(answered.outputs[name], preprocessing_only.outputs[name])
                 if network_only is not None:
-                    self._deviations.network_only.add(outputs[name], network_only[other_name])
+                    self._deviations.network_only.add(answered.outputs[name], network_only.outputs[other_name])
         return PictureAnswers(
-            path=picture,
-            reference=self._reference.scores(outputs),
-            other=self._other.scores(other_outputs),
-            preprocessing_only=None if preprocessing_only is None else self._reference.scores(preprocessing_only),
-            network_only=None if network_only is None else self._other.scores(network_only),
-            power=tuple(_power(outputs[name], other_outputs[other_name]) for name, other_name in names.items()),
+            picture,
+            self._measure(answered, other),
+            self._measure_part(answered, preprocessing_only),
+            self._measure_part(answered, network_only),
+            power,
         )
 
-    def _infer_exchanged(self, model: ComparedModel, preprocessed: _Preprocessed) -> Outputs | None:
-        """Return a network's outputs behind the other model's preprocessing; None where it can't take its result."""
+    def _measure(self, reference: _Answered, other: _Answered) -> Any:
+        return None if self._comparer is None else self._comparer.measure(reference.answer, other.answer)
+
+    def _measure_part(self, reference: _Answered, part: _Answered | None) -> Any:
+        if part is None or self._comparer is None or not self._comparer.measures_parts:
+            return None
+        return self._measure(reference, part)
+
+    def _infer_exchanged(self, model: ComparedModel, preprocessed: _Preprocessed) -> _Answered | None:
+        """Return a network's answer behind the other model's preprocessing; None where it can't take its result."""
         if self._exchange == "none":
             return None
         try:
             exchanged = preprocessed.tensor if self._exchange == "tensors" else model.tensor(preprocessed.pixels)
-            outputs = model.infer(exchanged)
-            model.scores(outputs)
+            return self._answer(model, exchanged, preprocessed.geometry)
         except PlimsollError:
             return None
-        return outputs
-
-
-def _matching_outputs(reference: Mapping[str, Array], other: Mapping[str, Array]) -> dict[str, str]:
-    """Return the reference's output name → the other's: by name, or by position where no name is shared; only those of
-    equal size."""
-    names = {name: name for name in reference if name in other} or dict(zip(reference, other, strict=False))
-    return {name: other_name for name, other_name in names.items() if reference[name].size == other[other_name].size}
-
-
-def _power(reference: NDArray[Any], other: NDArray[Any]) -> tuple[float, float]:
-    first, second = reference.astype(np.float64).ravel(), other.astype(np.float64).ravel()
-    return float(first @ first), float(np.square(second - first).sum())

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import BoundedFigure, Budget, Check, Evidence
+from plimsoll.core.budget import Budget, Check, Evidence
 from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
-from plimsoll.prove.comparison import Comparison, too_few
+from plimsoll.prove.classifications import ClassificationComparison, too_few
+from plimsoll.prove.comparison import Comparison
 from plimsoll.prove.layers import Layer
+from plimsoll.prove.outputs import OutputComparison
 from plimsoll.prove.paired_answers import Exchange, Failure
+from plimsoll.prove.repeats import Repeats
 from plimsoll.prove.stages import Mismatch, StageDifference
 from plimsoll.report.report import Measurement, Report
 
 MISMATCH_DEVIATION = 1e-4
 """From this score deviation on, a normalization unlike the reference's is refused; below it, later layers must make up
 for it."""
+
+_LAYER_DB = 20.0
+"""A value below this signal to noise is where a deviation shows; int8 networks that work stay above it."""
 
 _NO_DEVIATION = 1e-6
 """Score deviation below this is float32's own rounding."""
@@ -49,14 +56,14 @@ class Proof:
     """Both: model, target and preprocessing in words."""
     budget: Budget
     comparison: Comparison | None
-    """None where the task gives no scores."""
+    """None where the task's answers are the raw outputs."""
     pictures: int
     """The pictures that both answered."""
     failures: tuple[Failure, ...]
-    outputs: dict[str, TensorDeviation]
-    """By the reference's output names, over all pictures."""
-    snr: BoundedFigure
-    """Of the worst output, with its lower bound."""
+    outputs: OutputComparison
+    is_raw: bool
+    """Whether the task's answers are the raw outputs: then all of them have to be there, in the same shape."""
+    repeats: Repeats
     exchange: Exchange
     preprocessing_only: PartialDeviation | None
     """The reference's network behind the other's preprocessing; None where it can't take its result."""
@@ -68,6 +75,8 @@ class Proof:
     scores: tuple[tuple[str, float, float], ...] = ()
     """(path, reference, other) of the compared score."""
     layers: tuple[Layer, ...] = ()
+    asked_for_layers: bool = True
+    """Whether the layers were asked for; else they are of two pictures, and show where a failure begins."""
 
     @property
     def unanswered(self) -> tuple[Failure, ...]:
@@ -76,26 +85,37 @@ class Proof:
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """Those of the budget, and two that hold whatever the budget is: every picture is answered, and colours are
-        normalized alike."""
-        checks = [
-            Check(
-                name="pictures that only the reference answers",
-                measured=len(self.unanswered),
-                limit=0,
-                detail=self.unanswered[0].path if self.unanswered else "",
-            )
-        ]
-        if self.mismatches and self._deviates:
+        """Those of the budget, and some that hold whatever the budget is."""
+        return (*self.budget.verdict(self._evidence()), *self._always())
+
+    def _always(self) -> list[Check]:
+        """Return what holds whatever the budget is. Every picture is answered. What else is wrong is a check of its own
+        where it is wrong: nothing was compared, an output is missing or has another shape, a picture gets another
+        answer when it is asked again, colours are normalized otherwise."""
+        checks = [_none("pictures that only the reference answers", self.unanswered, lambda failure: failure.path)]
+        nothing = self.comparison.nothing_compared if self.comparison is not None else ""
+        if nothing or not self.pictures:
+            detail = nothing or "no picture was answered by both"
             checks.append(
-                Check(
-                    name="colours normalized unlike the reference",
-                    measured=len(self.mismatches),
-                    limit=0,
-                    detail=self.cause,
-                )
+                Check(name="pictures that prove something", measured=0, limit=1, direction="at_least", detail=detail)
             )
-        return (*self.budget.verdict(self._evidence()), *checks)
+        if self.outputs.missing:
+            checks.append(_none("outputs that are missing or of another shape", self._missing, str))
+        if self.repeats.other or self.repeats.reference:
+            checks.append(_none("models that contradict themselves", [self._contradiction], str))
+        if self.mismatches and self._deviates:
+            checks.append(_none("colours normalized unlike the reference", self.mismatches, lambda _: self.cause))
+        return [check for check in checks if not check.passed or check is checks[0]]
+
+    @property
+    def _missing(self) -> tuple[str, ...]:
+        """What can't be compared. Another shape is judged by what the answers are, where these are not the outputs."""
+        return tuple(text for text in self.outputs.missing if self.is_raw or "is missing" in text)
+
+    @property
+    def _contradiction(self) -> str:
+        """How a model contradicts itself."""
+        return f"the reference: {self.repeats.reference}" if self.repeats.reference else self.repeats.other
 
     @property
     def passed(self) -> bool:
@@ -107,11 +127,24 @@ class Proof:
         """The sample and what it proves, in one line."""
         if self.comparison is not None:
             return self.comparison.headline
-        return f"{self.pictures:,} pictures compared; signal to noise of the outputs is {self.snr.value:.1f} dB"
+        snr = self.outputs.snr
+        if not math.isfinite(snr.value):
+            return f"nothing was compared: {'; '.join(self.outputs.missing) or snr.detail}"
+        return (
+            f"{self.pictures:,} pictures compared; signal to noise of the outputs is {snr.value:.1f} dB, with 95 %"
+            f" confidence at least {snr.bound:.1f} dB"
+        )
 
     @property
     def cause(self) -> str:
-        """Which stage differs, in words; empty where nothing does."""
+        """What is wrong, in words, as far as it shows: what the answers say, and which stage differs."""
+        parts = [self._contradiction, self.comparison.cause if self.comparison is not None else ""]
+        parts += [*self.outputs.missing, *self.outputs.constant, self._stage, self._first_layer]
+        return "; ".join(part for part in parts if part)
+
+    @property
+    def _stage(self) -> str:
+        """Which stage differs; empty where nothing does."""
         if self.mismatches:
             return "the stage that differs is " + "; and ".join(
                 f"'{mismatch.stage}': {mismatch.text}" for mismatch in self.mismatches
@@ -134,13 +167,38 @@ class Proof:
         return f"the network differs: behind the reference's own preprocessing it deviates by {network:.2g} on average"
 
     @property
+    def _first_layer(self) -> str:
+        """Where in the network a deviation begins, where one value deviates and none before it does."""
+        if self.asked_for_layers or self.preprocessing_only is None or self.preprocessing_only.mean > _NO_DEVIATION:
+            return ""
+        index = next((index for index, layer in enumerate(self.layers) if layer.snr_db < _LAYER_DB), None)
+        if index is None:
+            return ""
+        layer = self.layers[index]
+        before = min((each.snr_db for each in self.layers[:index]), default=math.inf)
+        intact = f"; every value before it has {before:.0f} dB or more" if math.isfinite(before) else ""
+        return f"it begins at '{layer.name}' ({layer.operator}): {layer.snr_db:.1f} dB{intact}"
+
+    @property
     def _deviates(self) -> bool:
-        deviation = self.comparison.deviation if self.comparison is not None else None
-        return deviation.maximum > MISMATCH_DEVIATION if deviation is not None else self.snr.value < 60.0
+        deviation = self.comparison.deviation if isinstance(self.comparison, ClassificationComparison) else None
+        return deviation.maximum > MISMATCH_DEVIATION if deviation is not None else not self.outputs.snr.value >= 60.0
 
     def _evidence(self) -> Evidence:
-        evidence = self.comparison.evidence() if self.comparison is not None else {}
-        return {**evidence, "snr": [self.snr]}
+        evidence = dict(self.comparison.evidence()) if self.comparison is not None else {}
+        raw = self.outputs.score_deviation
+        if raw is not None and "box_score_deviation" in evidence:
+            evidence["box_score_deviation"] = [*evidence["box_score_deviation"], raw]
+        return {**evidence, "snr": [self.outputs.snr]}
+
+    def unlimited_figures(self, limited: Collection[str]) -> list[str]:
+        """Return what was measured and is not in `limited`, in words: figure and bound."""
+        return [
+            f"{figure.name}: {figure.value:.3g}, 95 % bound {figure.bound:.3g} ({figure.detail})"
+            for figures in self._evidence().values()
+            for figure in figures
+            if figure.name not in limited and math.isfinite(figure.value)
+        ]
 
     def refusal(self) -> tuple[str, str]:
         """Return what failed and why, as message and hint of an error."""
@@ -162,7 +220,7 @@ class Proof:
         return f"not proven: {figures}", "; ".join(causes) or "Its answers differ from the reference's."
 
     def _flips(self) -> tuple[tuple[float | None, Flips], ...]:
-        return self.comparison.flips if self.comparison is not None else ()
+        return self.comparison.flips if isinstance(self.comparison, ClassificationComparison) else ()
 
     def report(self) -> Report:
         """Return the proof as a report of kind `prove`."""
@@ -177,7 +235,7 @@ class Proof:
             "pictures": self.pictures,
             "failed": len(self.failures),
         }
-        if self.comparison is not None and self.comparison.deviation is not None:
+        if isinstance(self.comparison, ClassificationComparison) and self.comparison.deviation is not None:
             deviation = self.comparison.deviation
             measurements |= {"largest score deviation": deviation.maximum, "mean score deviation": deviation.mean}
             if deviation.p99 is not None:
@@ -185,6 +243,9 @@ class Proof:
             measurements["rank correlation"] = (
                 "not defined" if self.comparison.rank_correlation is None else self.comparison.rank_correlation
             )
+        for figures in self._evidence().values():
+            for figure in figures:
+                measurements.setdefault(figure.name, figure.value)
         for name, part in (("preprocessing alone", self.preprocessing_only), ("network alone", self.network_only)):
             measurements[f"{name}, mean deviation"] = "not measured" if part is None else part.mean
         if self.cause:
@@ -200,7 +261,10 @@ class Proof:
             "headline": self.headline,
             "cause": self.cause,
             "comparison": self.comparison.details() if self.comparison is not None else None,
-            "outputs": {name: asdict(deviation) for name, deviation in self.outputs.items()},
+            "outputs": {name: asdict(deviation) for name, deviation in self.outputs.columns.items()},
+            "missing_outputs": list(self.outputs.missing),
+            "constant_outputs": list(self.outputs.constant),
+            "repeats": asdict(self.repeats),
             "exchange": self.exchange,
             "preprocessing_only": _partial_deviation(self.preprocessing_only),
             "network_only": _partial_deviation(self.network_only),
@@ -211,6 +275,11 @@ class Proof:
             "layers": [asdict(layer) for layer in self.layers],
         }
         return {key: plain(value) for key, value in parts.items()}
+
+
+def _none(name: str, items: Sequence[Any], describe: Callable[[Any], str]) -> Check:
+    """Return the check that there is none of something."""
+    return Check(name=name, measured=len(items), limit=0, detail=describe(items[0]) if items else "")
 
 
 def _partial_deviation(part: PartialDeviation | None) -> Any:

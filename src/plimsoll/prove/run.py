@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -11,31 +10,36 @@ from pathlib import Path
 import numpy as np
 
 from plimsoll.backends.runner import Runner
-from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, BoundedFigure, Budget, limit_kind
-from plimsoll.errors import InputError
+from plimsoll.core.budget import Budget, default_budget, limit_kind
+from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
-from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, score_deviation
+from plimsoll.metrics.decisions import score_deviation
 from plimsoll.prove import stages
-from plimsoll.prove.comparison import Comparison, Pair, compare, compared_scores, label_of
-from plimsoll.prove.layers import InputPair, compare_layers
+from plimsoll.prove.boxes import BoxComparer
+from plimsoll.prove.classifications import ClassificationComparer, ScorePair, compared_scores
+from plimsoll.prove.comparison import Comparer, Comparison
+from plimsoll.prove.labels import label_of
+from plimsoll.prove.layers import InputPair, Layer, compare_layers
+from plimsoll.prove.masks import MaskComparer
 from plimsoll.prove.paired_answers import (
     ComparedModel,
     Exchange,
     PairedAnswers,
     PictureAnswers,
-    Scores,
     answer_pictures,
 )
+from plimsoll.prove.points import PointComparer
 from plimsoll.prove.proof import PartialDeviation, Proof
+from plimsoll.prove.repeats import ask_again
 from plimsoll.prove.stages import Mismatch, Normalization, agree, mismatches, normalization_of
-from plimsoll.spec.spec import Classify
+from plimsoll.prove.texts import TextComparer
+from plimsoll.spec.spec import Classify, Detect, Landmarks, Segment, Text
 from plimsoll.system import host
 
-SNR_MOST = 200.0
-"""Stands for no noise at all: beyond float64's own, and a number that can be compared with a limit."""
-
 _LAYER_PICTURES = 8
+_LAYER_PICTURES_OF_A_FAILURE = 2
+"""Where nobody asked for the layers, two pictures show in which one it begins."""
 
 Models = tuple[ComparedModel, ComparedModel]
 Normalizations = tuple[Normalization | None, Normalization | None]
@@ -66,13 +70,10 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     pictures = [str(image) for image in images]
     output = reference.model.require_spec().output
     _require_same_question(reference, other)
-    options = _Options(
-        budget or (DEFAULT_BUDGET if isinstance(output, Classify) else DEFAULT_TENSOR_BUDGET),
-        labels,
-        thresholds,
-        layers,
-    )
-    _require_measurable(options.budget, output, labels)
+    comparer = _comparer(output, other.model.require_spec().output, thresholds)
+    options = _Options(budget or default_budget(output.task), labels, layers, comparer)
+    options.budget.require_task(output.task)
+    _require_labels(options.budget, labels)
     if not pictures:
         raise InputError("no pictures to prove on", "Give a folder with --images.")
     cores = cores or host.cores()
@@ -83,7 +84,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
         models = (ComparedModel(reference, reference_runner), ComparedModel(other, other_runner))
         normalizations = (normalization_of(models[0]), normalization_of(models[1]))
         exchange = _exchange(models, normalizations)
-        answers = answer_pictures(*models, pictures, exchange, cores=cores, advance=advance)
+        answers = answer_pictures(models, pictures, exchange, comparer, cores=cores, advance=advance)
         _require_answers(answers)
         return _proof(options, models, normalizations, answers)
 
@@ -94,33 +95,51 @@ class _Options:
 
     budget: Budget
     labels: Mapping[str, str] | None
-    thresholds: Sequence[float] | None
     layers: bool
+    comparer: Comparer | None
+    """None where the task's answers are the raw outputs."""
+
+
+def _comparer(output: object, other: object, thresholds: Sequence[float] | None) -> Comparer | None:
+    """Return what compares the task's answers; None where they are the raw outputs."""
+    if isinstance(output, Classify) and isinstance(other, Classify):
+        return ClassificationComparer(output, other, thresholds)
+    if isinstance(output, Detect) and isinstance(other, Detect):
+        return BoxComparer(output, other)
+    if isinstance(output, Segment) and isinstance(other, Segment):
+        return MaskComparer(output, other)
+    if isinstance(output, Landmarks) and isinstance(other, Landmarks):
+        return PointComparer(output, other)
+    if isinstance(output, Text) and isinstance(other, Text):
+        return TextComparer(output, other)
+    return None
 
 
 def _require_same_question(reference: ResolvedModel, other: ResolvedModel) -> None:
     first, second = reference.model.require_spec().output, other.model.require_spec().output
     if type(first) is not type(second):
         raise InputError(f"the reference's task is '{first.task}', the other's '{second.task}': they can't be compared")
-    if (
-        isinstance(first, Classify)
-        and isinstance(second, Classify)
-        and (set(first.labels), first.positive) != (set(second.labels), second.positive)
-    ):
-        labels = [f"{', '.join(output.labels[:5])} (positive: {output.positive})" for output in (first, second)]
+    questions = [_question(output) for output in (first, second)]
+    if questions[0] != questions[1]:
+        labels = [
+            f"{', '.join(getattr(output, 'labels', ())[:5]) or 'none'} (positive: {getattr(output, 'positive', None)})"
+            for output in (first, second)
+        ]
         hint = "Models can be compared if they have the same labels and the same positive label."
         raise InputError(f"the reference's labels are {labels[0]}, the other's {labels[1]}", hint)
 
 
-def _require_measurable(budget: Budget, output: object, labels: Mapping[str, str] | None) -> None:
+def _question(output: object) -> tuple[frozenset[str], str | None, int | None]:
+    """Return what both models have to be asked alike: the labels, in any order; the positive one; how many points."""
+    labels = frozenset(getattr(output, "labels", ()))
+    return labels, getattr(output, "positive", None), getattr(output, "points", None)
+
+
+def _require_labels(budget: Budget, labels: Mapping[str, str] | None) -> None:
     for metric in budget.metrics:
         if limit_kind(metric) == "change" and not labels:
             hint = "Give --labels: a CSV file with path,label or a folder with one folder per class."
             raise InputError(f"the budget limits {metric}, which needs labelled pictures", hint)
-        if not isinstance(output, Classify) and metric != "snr":
-            raise InputError(
-                f"the budget limits {metric}, which needs scores; this task gives tensors", "Limit snr, as in snr=30."
-            )
 
 
 def _require_answers(answers: PairedAnswers) -> None:
@@ -154,28 +173,50 @@ def _exchange(models: Models, normalizations: Normalizations) -> Exchange:
 def _proof(options: _Options, models: Models, normalizations: Normalizations, answers: PairedAnswers) -> Proof:
     reference, other = models
     output, pictures, deviations = reference.spec.output, answers.pictures, answers.deviations
-    preprocessing_only = [(answer.reference, answer.preprocessing_only) for answer in pictures]
-    network_only = [(answer.reference, answer.network_only) for answer in pictures]
-    return Proof(
+    comparison = _comparison(answers, options)
+    outputs = deviations.outputs.comparison([answer.power for answer in pictures], _scores_are_shares(models))
+    proof = Proof(
         reference=reference.name,
         other=other.name,
         budget=options.budget,
-        comparison=_comparison(output, answers, options),
+        comparison=comparison,
         pictures=len(pictures),
         failures=answers.failures,
-        outputs={name: running.deviation for name, running in deviations.outputs.items()},
-        snr=_snr(list(deviations.outputs), pictures),
+        outputs=outputs,
+        is_raw=options.comparer is None,
+        repeats=ask_again(reference, other, [answer.path for answer in pictures]),
         exchange=answers.exchange,
-        preprocessing_only=_partial_deviation(output, preprocessing_only, deviations.preprocessing_only),
-        network_only=_partial_deviation(output, network_only, deviations.network_only),
+        preprocessing_only=_partial_deviation(
+            output, [answer.preprocessing_only for answer in pictures], deviations.preprocessing_only
+        ),
+        network_only=_partial_deviation(output, [answer.network_only for answer in pictures], deviations.network_only),
         stages=stages.compare(reference, other, (Path(answer.path) for answer in pictures)),
         mismatches=_mismatches(other, *normalizations),
         scores=_scores(output, pictures),
-        layers=(
-            compare_layers(reference.resolved.model, other.resolved.model, _input_pairs(models, pictures))
-            if options.layers
-            else ()
-        ),
+    )
+    if options.layers:
+        return replace(proof, layers=_layers(models, pictures, _LAYER_PICTURES))
+    if not proof.passed and pictures:
+        try:
+            return replace(
+                proof, layers=_layers(models, pictures, _LAYER_PICTURES_OF_A_FAILURE), asked_for_layers=False
+            )
+        except PlimsollError:
+            return proof  # Not every network has layers that can be compared.
+    return proof
+
+
+def _layers(models: Models, pictures: Sequence[PictureAnswers], count: int) -> tuple[Layer, ...]:
+    reference, other = models
+    return compare_layers(reference.resolved.model, other.resolved.model, _input_pairs(models, pictures[:count]))
+
+
+def _scores_are_shares(models: Models) -> bool:
+    """Tell whether a detector's raw scores are from 0 to 1, and both heads' columns stand in one order."""
+    outputs = [model.spec.output for model in models]
+    return (
+        all(isinstance(output, Detect) and output.activation == "none" for output in outputs)
+        and len({getattr(output, "labels", None) for output in outputs}) == 1
     )
 
 
@@ -187,60 +228,35 @@ def _mismatches(
     return mismatches(first, second, "inside its graph" if other.is_folded else "in its preprocessing")
 
 
-def _comparison(output: object, answers: PairedAnswers, options: _Options) -> Comparison | None:
-    if not isinstance(output, Classify):
+def _comparison(answers: PairedAnswers, options: _Options) -> Comparison | None:
+    comparer, measured = options.comparer, [answer.measured for answer in answers.pictures]
+    if comparer is None:
         return None
-    pairs: list[Pair] = [(answer.reference or {}, answer.other) for answer in answers.pictures]
-    unanswered: list[Pair] = [({}, None) for _ in answers.unanswered]
-    truths = [label_of(options.labels, answer.path) for answer in answers.pictures] if options.labels else None
-    return compare(output, [*pairs, *unanswered], truths=truths, thresholds=options.thresholds)
+    if isinstance(comparer, ClassificationComparer) and options.labels:
+        truths = [label_of(options.labels, answer.path) for answer in answers.pictures]
+        return comparer.comparison(measured, len(answers.unanswered), truths)
+    return comparer.comparison(measured, len(answers.unanswered))
 
 
 def _scores(output: object, pictures: Sequence[PictureAnswers]) -> tuple[tuple[str, float, float], ...]:
     if not isinstance(output, Classify):
         return ()
-    pairs = [(answer.reference or {}, answer.other or {}) for answer in pictures]
-    reference, other = compared_scores(output, pairs)
+    reference, other = compared_scores(output, [(each.measured.reference, each.measured.other) for each in pictures])
     return tuple(zip((answer.path for answer in pictures), reference.tolist(), other.tolist(), strict=True))
 
 
 def _partial_deviation(
-    output: object, pairs: Sequence[tuple[Scores | None, Scores | None]], running: RunningDeviation
+    output: object, pairs: Sequence[ScorePair | None], running: RunningDeviation
 ) -> PartialDeviation | None:
     """Return what one part of the other model changes; None where the parts couldn't be exchanged on every picture."""
     if running.count == 0:
         return None
     if not isinstance(output, Classify):
         return PartialDeviation(None, running.deviation)
-    scored = [(first, second) for first, second in pairs if first is not None and second is not None]
+    scored = [(pair.reference, pair.other) for pair in pairs if pair is not None]
     if len(scored) < len(pairs):
         return None
     return PartialDeviation(score_deviation(*compared_scores(output, scored)), running.deviation)
-
-
-def _snr(outputs: Sequence[str], pictures: Sequence[PictureAnswers]) -> BoundedFigure:
-    """Return the signal to noise of the worst output with its lower bound by the bootstrap over pictures, in dB."""
-    worst = BoundedFigure("signal to noise of the outputs", math.nan, math.nan, "no output was compared")
-    for index, name in enumerate(outputs):
-        signal, noise = np.array([answer.power[index] for answer in pictures], np.float64).T
-
-        def decibels(weights: Floats, signal: Floats = signal, noise: Floats = noise) -> float:
-            return _decibels(float(weights @ signal), float(weights @ noise))
-
-        value = decibels(np.ones(len(pictures)))
-        if math.isnan(worst.value) or not value >= worst.value:
-            lower, _, _ = bounds(decibels, len(pictures), CONFIDENCE)
-            detail = f"worst at '{name}', {len(pictures):,} pictures; lower 95 % bound"
-            worst = BoundedFigure(worst.name, value, lower, detail)
-    return worst
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if not (math.isfinite(signal) and math.isfinite(noise)):
-        return math.nan
-    if noise == 0.0:
-        return SNR_MOST
-    return min(SNR_MOST, 10 * math.log10(signal / noise)) if signal else -SNR_MOST
 
 
 def _input_pairs(models: Models, pictures: Sequence[PictureAnswers]) -> Iterator[InputPair]:

@@ -16,7 +16,7 @@ from plimsoll.core.budget import Check
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing.decode import as_image, decode, read, sniff
-from plimsoll.prove.comparison import Comparison
+from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.report import summary
 from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed
 from plimsoll.report.report import HEADLINE, Report, environment
@@ -39,7 +39,7 @@ AnswerPair = tuple[Answer, Answer]
 """The reference's answer to a picture and a candidate's."""
 
 
-def evaluation(comparison: Comparison, checks: Sequence[Check] = ()) -> Evaluation:
+def evaluation(comparison: ClassificationComparison, checks: Sequence[Check] = ()) -> Evaluation:
     """Return a comparison of answers as it is stored and shown, with the budget's checks."""
     deviation = comparison.deviation
     return Evaluation(

@@ -11,7 +11,8 @@ from pathlib import Path
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError, PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
-from plimsoll.prove.comparison import Comparison, Pair, compare, default_thresholds, label_of
+from plimsoll.prove.classifications import ClassificationComparison, Pair, compare, default_thresholds
+from plimsoll.prove.labels import label_of
 from plimsoll.report.measurements import Evaluation
 from plimsoll.report.reason import Failed, GainTooSmall, IsReference, MissesBudget, Ships
 from plimsoll.report.ship_result import BudgetFacts, LayerSnr, Outcome, ShipResult, SplitCounts, StageTimes
@@ -218,7 +219,7 @@ class Search:
         job = AnswerJob(candidate=candidate, pictures=pictures)
         return _renamed(self._runner.get_or_run(name, job, activity, [candidate]).answers, pictures)
 
-    def _compare(self, answers: Sequence[Answer]) -> tuple[Comparison, list[AnswerPair]]:
+    def _compare(self, answers: Sequence[Answer]) -> tuple[ClassificationComparison, list[AnswerPair]]:
         """Compare a candidate's answers with the reference's; pictures that the reference can't answer prove
         nothing."""
         both = [(self._reference[answer.path], answer) for answer in answers]

@@ -15,7 +15,7 @@ from plimsoll.core.budget import Budget, Limit, limit_kind
 from plimsoll.errors import ImageError, InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 from plimsoll.preprocessing.decode import read
-from plimsoll.prove.comparison import label_of
+from plimsoll.prove.labels import label_of
 
 CALIBRATION_SHARE = 0.3
 VALIDATION_SHARE = 0.2

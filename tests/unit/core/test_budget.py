@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from plimsoll.core.budget import DEFAULT_BUDGET, DEFAULT_TENSOR_BUDGET, METRICS, BoundedFigure, Budget, Limit
+from plimsoll.core.budget import DEFAULT_BUDGET, METRICS, TASK_METRICS, BoundedFigure, Budget, Limit, default_budget
 from plimsoll.errors import InputError
 from plimsoll.metrics.decisions import pictures_needed, upper_bound
 
@@ -71,6 +71,7 @@ def test_several_texts_are_one_budget() -> None:
         ("top1=0.5%", "a loss is negative"),
         ("auc=0", "a loss is negative"),
         ("snr=30%", "decibels"),
+        ("box_recall=100%", "an agreement is above 0 and below 1"),
         ("", "is empty"),
         ("flips=1% flips=2%", "duplicate metric 'flips'"),
     ],
@@ -117,8 +118,19 @@ def test_the_default_can_be_met_with_125_pictures_even_after_a_flip() -> None:
     assert (flips.metric, mean.metric, largest.metric) == ("flips", "mean_deviation", "max_deviation")
     assert upper_bound(1, 125) <= flips.value < upper_bound(2, 125)
     assert pictures_needed(flips.value) == 74
-    assert DEFAULT_TENSOR_BUDGET.metrics == ("snr",)
+    assert default_budget("tensor").metrics == ("snr",)
+
+
+def test_a_metric_of_another_task_is_refused_in_words() -> None:
+    for task, metrics in TASK_METRICS.items():
+        default_budget(task).require_task(task)
+        assert set(default_budget(task).metrics) <= set(metrics)
+    Budget.parse("top5=-1%").require_task("classify")
+    with pytest.raises(InputError, match="the budget limits flips, which the answers of the task 'detect'") as caught:
+        Budget.parse("box_recall=90%,flips=4%").require_task("detect")
+    assert "box_recall=90% box_precision=90%" in str(caught.value.hint)
 
 
 def test_every_metric_says_what_it_is() -> None:
+    assert {metric for metrics in TASK_METRICS.values() for metric in metrics} == METRICS.keys()
     assert all(len(text) > 10 for _, text in METRICS.values())

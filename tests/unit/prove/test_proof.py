@@ -120,7 +120,7 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
     assert proof.comparison is not None
     assert proof.comparison.labelled == 20
     assert {change.name: change.reference for change in proof.comparison.changes}["auc"] == 1.0
-    assert list(proof.outputs) == ["scores"]
+    assert list(proof.outputs.columns) == ["scores"]
 
 
 def test_raw_tensors_are_proven_by_signal_to_noise(tmp_path: Path, greys: list[Path]) -> None:

@@ -1,0 +1,139 @@
+"""Two detectors' boxes for one picture, matched: what both find, what one alone finds, and how far apart they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+LEAST_IOU = 0.5
+"""From this overlap on, two boxes of one label are one object: PASCAL VOC's criterion (Everingham et al. 2010)."""
+
+
+class LabelledBox(Protocol):
+    """A box with its label and score."""
+
+    @property
+    def label(self) -> str:
+        """What it is."""
+
+    @property
+    def score(self) -> float:
+        """From 0 to 1."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1."""
+
+
+@dataclass(frozen=True)
+class BoxChanges:
+    """What became of one picture's boxes. Boxes that reach their model's threshold are counted; those just below it are
+    matched too, so that a score that crosses the threshold is told from a box that isn't found."""
+
+    reference: int
+    """The reference's boxes."""
+    other: int
+    matched: int
+    """Found by both."""
+    fallen: int = 0
+    """The reference's boxes that the other finds with a score just below its threshold."""
+    risen: int = 0
+    """The other's boxes that the reference finds with a score just below its threshold."""
+    score_difference: float = 0.0
+    """The sum of |score - reference's score| over all pairs: matched, fallen and risen."""
+    largest_score_difference: float = 0.0
+    error: float = 0.0
+    """The sum of 1 - IoU over all pairs."""
+    largest_error: float = 0.0
+
+    @property
+    def pairs(self) -> int:
+        """The boxes that both find, whatever their score."""
+        return self.matched + self.fallen + self.risen
+
+    @property
+    def lost(self) -> int:
+        """The reference's boxes that the other doesn't find at all."""
+        return self.reference - self.matched - self.fallen
+
+    @property
+    def added(self) -> int:
+        """The other's boxes that the reference doesn't find at all."""
+        return self.other - self.matched - self.risen
+
+    @property
+    def changed(self) -> bool:
+        """Whether a box was lost or added."""
+        return self.matched < max(self.reference, self.other)
+
+
+def compare_boxes(
+    reference: Sequence[LabelledBox], other: Sequence[LabelledBox], thresholds: tuple[float, float]
+) -> BoxChanges:
+    """Match the boxes of one picture and count what changed; `thresholds` are the reference's and the other's.
+
+    As COCO's evaluation matches (pycocotools, `evaluateImg`): the other's boxes in order of their scores, each with the
+    free box of the reference that it overlaps most, of the same label and by at least LEAST_IOU; boxes below the
+    threshold are taken only where no other is free.
+    """
+    first, second = (
+        [box.score >= least for box in boxes] for boxes, least in zip((reference, other), thresholds, strict=True)
+    )
+    pairs = match(reference, other, first)
+    counted = [(i, j, iou) for i, j, iou in pairs if first[i] or second[j]]
+    scores = [abs(other[j].score - reference[i].score) for i, j, _ in counted]
+    errors = [1.0 - iou for *_, iou in counted]
+    return BoxChanges(
+        reference=sum(first),
+        other=sum(second),
+        matched=sum(first[i] and second[j] for i, j, _ in counted),
+        fallen=sum(first[i] and not second[j] for i, j, _ in counted),
+        risen=sum(second[j] and not first[i] for i, j, _ in counted),
+        score_difference=sum(scores),
+        largest_score_difference=max(scores, default=0.0),
+        error=sum(errors),
+        largest_error=max(errors, default=0.0),
+    )
+
+
+def match(
+    reference: Sequence[LabelledBox], other: Sequence[LabelledBox], preferred: Sequence[bool]
+) -> list[tuple[int, int, float]]:
+    """Return (index in the reference, index in the other, IoU) of each pair of one label; `preferred` says of each of
+    the reference's boxes whether it is taken before those that are not."""
+    if not reference or not other:
+        return []
+    overlap = overlaps(corners_of(reference), corners_of(other))
+    same = np.array([[a.label == b.label for b in other] for a in reference])
+    usable = np.where(same & (overlap >= LEAST_IOU), overlap + np.array(preferred, float)[:, np.newaxis], -1.0)
+    pairs = []
+    for j in sorted(range(len(other)), key=lambda index: -other[index].score):
+        i = int(usable[:, j].argmax())
+        if usable[i, j] >= 0:
+            pairs.append((i, j, float(overlap[i, j])))
+            usable[i] = -1.0
+    return pairs
+
+
+def corners_of(boxes: Sequence[LabelledBox]) -> Floats:
+    """Return `[N, 4]`."""
+    return np.array([box.box for box in boxes], np.float64).reshape(-1, 4)
+
+
+def overlaps(first: NDArray[Any], second: NDArray[Any]) -> Floats:
+    """Return `[N, M]`: intersection / union of boxes `[N, 4]` and `[M, 4]` (x0, y0, x1, y1); 0 where both are empty."""
+    one, two = first[:, np.newaxis].astype(np.float64), second[np.newaxis].astype(np.float64)
+    sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
+    shared = np.maximum(sides, 0.0).prod(axis=-1)
+    union = _area(one) + _area(two) - shared
+    return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
+
+
+def _area(boxes: Floats) -> Floats:
+    return np.asarray(np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0).prod(axis=-1))

@@ -1,0 +1,263 @@
+"""Detectors' boxes, compared: which are found by both, and how far apart they lie."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from plimsoll.core.budget import BoundedFigure, Evidence
+from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, overlaps
+from plimsoll.prove.comparison import (
+    Comparer,
+    Comparison,
+    changed_figure,
+    mean_figure,
+    settings_that_differ,
+    share_figure,
+)
+from plimsoll.spec.spec import Detect
+from plimsoll.tasks import Answer, Task
+from plimsoll.tasks.detect import Detection
+
+_NEAR = 0.1
+"""Boxes are matched from this far below the threshold on, but not below half of it."""
+_EXAMPLES = 4
+_NAMES = frozenset({"tensors", "anchors_file", "batch_axis"})
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class PictureBoxes:
+    """What is kept of a picture."""
+
+    changes: BoxChanges
+    labels: Counter[tuple[str, str]]
+    """(reference's label, other's label) of boxes that lie on one another."""
+    examples: tuple[tuple[Corners, Corners], ...] = ()
+    """The boxes of both of one label, best first, where both have equally many: they show shifts and turns."""
+
+
+class BoxComparer(Comparer):
+    """Matches boxes; each model has the threshold of its own Spec."""
+
+    def __init__(self, output: Detect, other: Detect) -> None:
+        self._thresholds = (output.confidence, other.confidence)
+        self._settings = tuple(settings_that_differ(output, other, _NAMES))
+
+    def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
+        least = task.threshold or 0.0
+        return task.decode(outputs, max(least / 2, least - _NEAR), [geometry])[0]
+
+    def measure(self, reference: Detection, other: Detection) -> PictureBoxes:
+        first, second = (
+            [box for box in answer.boxes if box.score >= least]
+            for answer, least in zip((reference, other), self._thresholds, strict=True)
+        )
+        labels: Counter[tuple[str, str]] = Counter()
+        if first and second:
+            overlap = overlaps(corners_of(first), corners_of(second))
+            for index, box in enumerate(first):
+                same = [other_index for other_index, other_box in enumerate(second) if other_box.label == box.label]
+                if same and overlap[index, same].max() >= LEAST_IOU:
+                    labels[box.label, box.label] += 1
+                elif overlap[index].max() >= LEAST_IOU:
+                    labels[box.label, second[int(overlap[index].argmax())].label] += 1
+        changes = compare_boxes(reference.boxes, other.boxes, self._thresholds)
+        return PictureBoxes(changes, labels, tuple(_same_rank(first, second)) if changes.changed else ())
+
+    def comparison(self, measured: Sequence[PictureBoxes], failed: int) -> BoxComparison:
+        return BoxComparison(len(measured) + failed, failed, tuple(measured), self._settings)
+
+
+def _same_rank(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Corners, Corners]]:
+    counts = [Counter(box.label for box in boxes) for boxes in (first, second)]
+    pairs = []
+    for label in counts[0]:
+        if counts[0][label] == counts[1][label]:
+            own = [[box.box for box in boxes if box.label == label] for boxes in (first, second)]
+            pairs += list(zip(*own, strict=True))
+    return pairs[:_EXAMPLES]
+
+
+@dataclass(frozen=True)
+class BoxComparison(Comparison):
+    """How the other model's boxes differ from the reference's."""
+
+    pictures: int
+    failed: int
+    measured: tuple[PictureBoxes, ...]
+    settings: tuple[str, ...] = ()
+    """How the Specs read the outputs otherwise."""
+
+    def total(self, name: str) -> float:
+        """Return a count or a sum of `BoxChanges` over all pictures."""
+        return float(sum(getattr(picture.changes, name) for picture in self.measured))
+
+    @property
+    def nothing_compared(self) -> str:
+        if self.total("reference") or not self.measured:
+            return ""
+        found = self.total("other")
+        more = f", the other {found:,.0f}" if found else ""
+        pictures = f"{len(self.measured):,} pictures{more}"
+        return f"the reference finds no box in {pictures}: give pictures that hold what it detects"
+
+    @property
+    def headline(self) -> str:
+        if self.nothing_compared:
+            return f"nothing was compared: {self.nothing_compared}"
+        recall, precision = self._recall(), self._precision()
+        changed = sum(picture.changes.changed for picture in self.measured)
+        return (
+            f"{self.total('matched'):,.0f} of the reference's {self.total('reference'):,.0f} boxes found again, with"
+            f" 95 % confidence at least {_percent(recall.bound)} are; precision {_percent(precision.value)};"
+            f" {changed:,} of {len(self.measured):,} pictures changed"
+        )
+
+    def evidence(self) -> Evidence:
+        changes = [picture.changes for picture in self.measured]
+        pairs = [change.pairs for change in changes]
+        largest = max((change.largest_score_difference for change in changes), default=0.0)
+        worst = max((change.largest_error for change in changes), default=0.0)
+        counted = f"{sum(pairs):,} matched boxes"
+        scores = [change.score_difference for change in changes]
+        return {
+            "box_recall": [self._recall()],
+            "box_precision": [self._precision()],
+            "box_score_deviation": [
+                mean_figure("mean score deviation of boxes", scores, pairs, f"{counted}; largest {largest:.2g}")
+            ],
+            "box_error": [
+                mean_figure(
+                    "mean box error (1 - IoU)",
+                    [change.error for change in changes],
+                    pairs,
+                    f"{counted}; largest {worst:.2g}",
+                )
+            ],
+            "box_changes": [
+                changed_figure("pictures whose boxes changed", sum(each.changed for each in changes), len(changes))
+            ],
+        }
+
+    def _recall(self) -> BoundedFigure:
+        changes = [picture.changes for picture in self.measured]
+        detail = self.nothing_compared or (
+            f"{self.total('matched'):,.0f} of {self.total('reference'):,.0f} boxes: {self.total('lost'):,.0f} not"
+            f" found, {self.total('fallen'):,.0f} found just below the threshold"
+        )
+        return share_figure(
+            "recall of the reference's boxes",
+            [change.matched for change in changes],
+            [change.reference for change in changes],
+            detail,
+        )
+
+    def _precision(self) -> BoundedFigure:
+        changes = [picture.changes for picture in self.measured]
+        detail = (
+            f"{self.total('matched'):,.0f} of {self.total('other'):,.0f} boxes: {self.total('added'):,.0f} that the"
+            f" reference doesn't find, {self.total('risen'):,.0f} that it finds just below the threshold"
+        )
+        if not self.total("other"):
+            detail = "it finds no box"
+        return share_figure(
+            "precision against the reference's boxes",
+            [change.matched for change in changes],
+            [change.other for change in changes],
+            detail,
+        )
+
+    @property
+    def cause(self) -> str:
+        causes = list(self.settings)
+        if self.measured and not self.total("other") and self.total("reference"):
+            causes.append(f"it finds no box, where the reference finds {self.total('reference'):,.0f}")
+        causes += self._labels()
+        if moved := _moved([pair for picture in self.measured for pair in picture.examples]):
+            causes.append(moved)
+        return "; ".join(causes[:3])
+
+    def _labels(self) -> list[str]:
+        counts = sum((picture.labels for picture in self.measured), Counter[tuple[str, str]]())
+        swapped = []
+        for (label, other), count in counts.most_common():
+            total = sum(number for (first, _), number in counts.items() if first == label)
+            if label != other and count > total / 2:
+                swapped.append(f"label '{other}' where the reference has '{label}' ({count:,} of {total:,} boxes)")
+        return swapped[:3]
+
+    @property
+    def notes(self) -> list[str]:
+        shown = {label for picture in self.measured for label, _ in picture.labels}
+        return [f"These pictures show {len(shown):,} labels: {', '.join(sorted(shown)[:12])}"] if shown else []
+
+    def details(self) -> dict[str, JsonValue]:
+        names = ("reference", "other", "matched", "lost", "added", "fallen", "risen")
+        counts: dict[str, JsonValue] = {f"{name}_boxes": int(self.total(name)) for name in names}
+        return {
+            "task": "detect",
+            "count": self.pictures,
+            "failed": self.failed,
+            **counts,
+            "changed_pictures": sum(picture.changes.changed for picture in self.measured),
+            "largest_score_deviation": max(
+                (each.changes.largest_score_difference for each in self.measured), default=0.0
+            ),
+            "largest_box_error": max((each.changes.largest_error for each in self.measured), default=0.0),
+        }
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+_FITS = 0.75
+"""The mean IoU from which on a change of all boxes explains them."""
+
+
+def _moved(examples: Sequence[tuple[Corners, Corners]]) -> str:
+    """Say how all boxes were moved, where one movement explains them."""
+    if not examples:
+        return ""
+    reference, other = (np.array([pair[side] for pair in examples]) for side in (0, 1))
+    own = _mean_overlap(reference, other)
+    centres, other_centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (reference, other))
+    sizes, other_sizes = (np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6) for boxes in (reference, other))
+    shift = np.median(other_centres - centres, axis=0)
+    scale = np.median(other_sizes / sizes, axis=0)
+    spread = np.median(other_centres / np.maximum(centres, 1e-6), axis=0)
+    half = other_sizes / scale / 2
+    readings = {
+        "x and y are exchanged": other[:, [1, 0, 3, 2]],
+        f"boxes lie {_pixels(shift)} the reference's": other - np.tile(shift, 2),
+        f"boxes are {scale[0]:.2g} times as wide and {scale[1]:.2g} times as high": np.concatenate(
+            [other_centres - half, other_centres + half], axis=1
+        ),
+        f"positions are {spread[0]:.2g} times (x) and {spread[1]:.2g} times (y) the reference's": other
+        / np.tile(np.maximum(spread, 1e-6), 2),
+    }
+    name, fit = max(
+        ((name, _mean_overlap(reference, boxes)) for name, boxes in readings.items()), key=lambda item: item[1]
+    )
+    return name if fit >= _FITS and fit > own + 0.05 else ""
+
+
+def _mean_overlap(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
+    return float(np.diagonal(overlaps(first, second)).mean())
+
+
+def _pixels(shift: NDArray[np.float64]) -> str:
+    sides = (("right of", "left of"), ("below", "above"))
+    return " and ".join(
+        f"{abs(by):.3g} pixels {names[by < 0]}"
+        for by, names in zip(shift.tolist(), sides, strict=True)
+        if abs(by) >= 0.05
+    )

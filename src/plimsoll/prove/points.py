@@ -1,0 +1,203 @@
+"""Landmarks, compared: how far points lie from the reference's, against the size of what they are on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import JsonValue
+
+from plimsoll.core.budget import BoundedFigure, Evidence
+from plimsoll.metrics.distances import extent, point_errors
+from plimsoll.prove.comparison import Comparer, Comparison, mean_figure, settings_that_differ
+from plimsoll.spec.spec import Landmarks
+from plimsoll.tasks import Answer, Task
+from plimsoll.tasks.landmarks import Points
+
+PRESENT = 0.5
+"""Points are compared where the reference's presence is no less: where nothing is there, they mean nothing."""
+_EXPLAINED = 0.25
+"""A movement explains the points if no more than this share of the error is left."""
+_NAMES = frozenset({"tensor", "presence", "batch_axis"})
+
+Coordinates = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PicturePoints:
+    """What is kept of a picture; errors are shares of the extent of the reference's points."""
+
+    error: float
+    """The mean distance in x and y."""
+    worst: float
+    depth_error: float
+    """The mean difference in z; 0 for points of two dimensions."""
+    moved: dict[str, float]
+    """The mean distance after each movement of the other's points."""
+    shift: tuple[float, float]
+    """In the picture's pixels."""
+    order: tuple[int, ...]
+    """For each of the reference's points, the other's nearest."""
+    presence: tuple[float, float] | None
+
+    @property
+    def compared(self) -> bool:
+        return self.presence is None or self.presence[0] >= PRESENT
+
+
+class PointComparer(Comparer):
+    """Compares points one by one."""
+
+    def __init__(self, output: Landmarks, other: Landmarks) -> None:
+        self._settings = tuple(settings_that_differ(output, other, _NAMES))
+        self._size = 0.0
+
+    def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
+        if geometry is not None and not self._size:
+            self._size = float(max(geometry.width, geometry.height))
+        return super().answer(task, outputs, geometry)
+
+    def measure(self, reference: Points, other: Points) -> PicturePoints:
+        first, second = (np.array(answer.points, np.float64) for answer in (reference, other))
+        presence = None
+        if reference.presence is not None:
+            presence = (reference.presence, math.nan if other.presence is None else other.presence)
+        # A single point has no extent: the picture's stands in.
+        size = extent(first) or self._size or 1.0
+        errors = point_errors(first[:, :2], second[:, :2]) / size
+        distances = np.linalg.norm(first[:, np.newaxis, :2] - second[np.newaxis, :, :2], axis=2)
+        depth = float(np.abs(first[:, 2] - second[:, 2]).mean()) / size if first.shape[1] > 2 else 0.0
+        shift = np.median(second[:, :2] - first[:, :2], axis=0)
+        return PicturePoints(
+            float(errors.mean()),
+            float(errors.max()),
+            depth,
+            {name: float(point_errors(first[:, :2], moved).mean()) / size for name, moved in _movements(first, second)},
+            (float(shift[0]), float(shift[1])),
+            tuple(int(index) for index in distances.argmin(axis=1)),
+            presence,
+        )
+
+    def comparison(self, measured: Sequence[PicturePoints], failed: int) -> PointComparison:
+        return PointComparison(len(measured) + failed, failed, tuple(measured), self._settings)
+
+
+def _movements(first: Coordinates, second: Coordinates) -> list[tuple[str, Coordinates]]:
+    own, other = first[:, :2], second[:, :2]
+    centre, other_centre = own.mean(axis=0), other.mean(axis=0)
+    spread = np.linalg.norm(own - centre), np.linalg.norm(other - other_centre)
+    scale = float(spread[0] / spread[1]) if spread[1] else 1.0
+    flat = second.T.reshape(second.shape)
+    return [
+        ("x and y are exchanged", other[:, ::-1]),
+        ("points are in reverse order", other[::-1]),
+        ("points are mirrored left to right", np.array([-1.0, 1.0]) * (other - other_centre) + other_centre),
+        ("points are mirrored top to bottom", np.array([1.0, -1.0]) * (other - other_centre) + other_centre),
+        ("points are shifted", other - np.median(other - own, axis=0)),
+        ("points are scaled", (other - other_centre) * scale + centre),
+        ("values are read dimension by dimension, not point by point", flat[:, :2]),
+    ]
+
+
+@dataclass(frozen=True)
+class PointComparison(Comparison):
+    """How the other model's points differ from the reference's."""
+
+    pictures: int
+    failed: int
+    measured: tuple[PicturePoints, ...]
+    settings: tuple[str, ...] = ()
+    """How the Specs read the outputs otherwise."""
+
+    @property
+    def _compared(self) -> list[PicturePoints]:
+        return [each for each in self.measured if each.compared]
+
+    @property
+    def nothing_compared(self) -> str:
+        if self._compared or not self.measured:
+            return ""
+        return (
+            f"the reference's presence is below {PRESENT:g} in all {len(self.measured):,} pictures: give pictures that"
+            " hold what it finds points on"
+        )
+
+    @property
+    def headline(self) -> str:
+        if self.nothing_compared:
+            return f"nothing was compared: {self.nothing_compared}"
+        error = self.evidence()["nme"][0]
+        return (
+            f"points lie {100 * error.value:.2g} % of their extent from the reference's on average, with 95 %"
+            f" confidence at most {100 * error.bound:.2g} %, in {len(self._compared):,} pictures"
+        )
+
+    def evidence(self) -> Evidence:
+        compared = self._compared
+        ones = [1.0] * len(compared)
+        worst = max((each.worst for each in compared), default=math.nan)
+        figures = [
+            mean_figure(
+                "normalized mean error of points",
+                [each.error for each in compared],
+                ones,
+                f"of the extent of the reference's points; {100 * worst:.2g} % at most",
+            )
+        ]
+        if any(each.depth_error for each in compared):
+            depth = [each.depth_error for each in compared]
+            figures.append(mean_figure("normalized mean error of z", depth, ones, f"{len(compared):,} pictures"))
+        evidence: dict[str, list[BoundedFigure]] = {"nme": figures}
+        presences = [each.presence for each in self.measured if each.presence is not None]
+        if presences:
+            differences = [abs(other - first) if math.isfinite(other) else math.inf for first, other in presences]
+            evidence["presence_deviation"] = [
+                mean_figure(
+                    "mean deviation of the presence",
+                    differences,
+                    [1.0] * len(presences),
+                    f"largest {max(differences):.2g}",
+                )
+            ]
+        return evidence
+
+    @property
+    def cause(self) -> str:
+        causes = list(self.settings)
+        compared = self._compared
+        error = float(np.mean([each.error for each in compared])) if compared else 0.0
+        if error > 1e-4:
+            left = {name: float(np.mean([each.moved[name] for each in compared])) for name in compared[0].moved}
+            name = min(left, key=lambda key: left[key])
+            if permuted := _permuted(compared, error):
+                causes.append(permuted)
+            elif left[name] <= _EXPLAINED * error:
+                shift = np.median([each.shift for each in compared], axis=0)
+                by = f" by {shift[0]:.3g}, {shift[1]:.3g} pixels" if name == "points are shifted" else ""
+                causes.append(f"{name}{by}")
+        return "; ".join(causes[:3])
+
+    def details(self) -> dict[str, JsonValue]:
+        return {
+            "task": "landmarks",
+            "count": self.pictures,
+            "failed": self.failed,
+            "compared": len(self._compared),
+            "largest_error": max((each.worst for each in self._compared), default=0.0),
+        }
+
+
+def _permuted(compared: Sequence[PicturePoints], error: float) -> str:
+    """Say that points stand in another order, where the same order would set most pictures right."""
+    orders = [each.order for each in compared]
+    order = max(set(orders), key=orders.count)
+    same = tuple(range(len(order)))
+    if order == same or sorted(order) != list(same) or orders.count(order) < 0.6 * len(orders) or error < 0.02:
+        return ""
+    moved = [(index, other) for index, other in enumerate(order) if index != other]
+    pairs = ", ".join(f"point {other} for {index}" for index, other in moved[:4])
+    return f"points stand in another order: {pairs}"

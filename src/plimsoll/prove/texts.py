@@ -1,0 +1,103 @@
+"""Lines of text, compared: how many change, and in how many characters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+from plimsoll.core.budget import Evidence
+from plimsoll.metrics.distances import edit_distance
+from plimsoll.prove.comparison import (
+    Comparer,
+    Comparison,
+    changed_figure,
+    mean_figure,
+    settings_that_differ,
+)
+from plimsoll.spec.spec import Text
+from plimsoll.tasks.text import Line
+
+_NAMES = frozenset({"tensor", "alphabet_file", "batch_axis"})
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class PictureText:
+    """What is kept of a picture."""
+
+    reference: str
+    other: str
+    distance: int
+    """The characters to change."""
+
+
+class TextComparer(Comparer):
+    """Compares texts character by character."""
+
+    def __init__(self, output: Text, other: Text) -> None:
+        self._settings = tuple(settings_that_differ(output, other, _NAMES))
+
+    def measure(self, reference: Line, other: Line) -> PictureText:
+        return PictureText(reference.text, other.text, edit_distance(reference.text, other.text))
+
+    def comparison(self, measured: Sequence[PictureText], failed: int) -> TextComparison:
+        return TextComparison(len(measured) + failed, failed, tuple(measured), self._settings)
+
+
+@dataclass(frozen=True)
+class TextComparison(Comparison):
+    """How the other model's texts differ from the reference's."""
+
+    pictures: int
+    failed: int
+    measured: tuple[PictureText, ...]
+    settings: tuple[str, ...] = ()
+    """How the Specs read the outputs otherwise."""
+
+    @property
+    def _changed(self) -> list[PictureText]:
+        return [each for each in self.measured if each.distance]
+
+    @property
+    def nothing_compared(self) -> str:
+        if not self.measured or any(each.reference for each in self.measured):
+            return ""
+        return f"the reference reads no text in {len(self.measured):,} pictures: give pictures that hold text"
+
+    @property
+    def headline(self) -> str:
+        if self.nothing_compared:
+            return f"nothing was compared: {self.nothing_compared}"
+        changes, errors = (figures[0] for figures in self.evidence().values())
+        return (
+            f"{len(self._changed):,} of {len(self.measured):,} texts changed; with 95 % confidence fewer than"
+            f" {100 * changes.bound:.3g} % do; {100 * errors.value:.2g} % of the characters are wrong"
+        )
+
+    def evidence(self) -> Evidence:
+        characters = [len(each.reference) for each in self.measured]
+        errors = [each.distance for each in self.measured]
+        detail = f"{sum(errors):,} of {sum(characters):,} characters inserted, deleted or replaced"
+        return {
+            "text_changes": [changed_figure("texts that change", len(self._changed), len(self.measured))],
+            "cer": [mean_figure("character error rate", errors, characters, detail)],
+        }
+
+    @property
+    def cause(self) -> str:
+        return "; ".join(self.settings[:3])
+
+    @property
+    def notes(self) -> list[str]:
+        pairs = [f"'{each.reference}' → '{each.other}'" for each in self._changed[:_EXAMPLES]]
+        return [f"Texts that changed: {', '.join(pairs)}"] if pairs else []
+
+    def details(self) -> dict[str, JsonValue]:
+        return {
+            "task": "text",
+            "count": self.pictures,
+            "failed": self.failed,
+            "changed": [[each.reference, each.other] for each in self._changed],
+        }
