@@ -1,5 +1,5 @@
-"""Networks that see red and blue rectangles on a dark ground and say so in the form of each task: two convolutions, soft
-masks of both colours, and from these classes, boxes, points or masks. And drawn pictures of such rectangles."""
+"""Networks that see red and blue rectangles on a dark ground and say so in the form of each task: three convolutions,
+soft masks of both colours, and from these classes, boxes, points or masks. And drawn pictures of such rectangles."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def network(task: str) -> onnx.ModelProto:
     picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 3, SIDE, SIDE])
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
     used = {name for each in nodes for name in each.input}
-    kept = [each for each in constants if each.name in used]
-    graph = helper.make_graph(nodes, task, [picture], outputs, kept)
+    needed = [each for each in constants if each.name in used]
+    graph = helper.make_graph(nodes, task, [picture], outputs, needed)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 

@@ -128,10 +128,10 @@ def corners_of(boxes: Sequence[LabelledBox]) -> Floats:
 
 def overlaps(first: NDArray[Any], second: NDArray[Any]) -> Floats:
     """Return `[N, M]`: intersection / union of boxes `[N, 4]` and `[M, 4]` (x0, y0, x1, y1); 0 where both are empty."""
-    one, two = first[:, np.newaxis].astype(np.float64), second[np.newaxis].astype(np.float64)
-    sides = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
+    rows, columns = first[:, np.newaxis].astype(np.float64), second[np.newaxis].astype(np.float64)
+    sides = np.minimum(rows[..., 2:], columns[..., 2:]) - np.maximum(rows[..., :2], columns[..., :2])
     shared = np.maximum(sides, 0.0).prod(axis=-1)
-    union = _area(one) + _area(two) - shared
+    union = _area(rows) + _area(columns) - shared
     return np.asarray(np.divide(shared, union, out=np.zeros_like(shared), where=union > 0))
 
 

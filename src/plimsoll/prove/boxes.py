@@ -104,8 +104,8 @@ class BoxComparison(Comparison):
     def nothing_compared(self) -> str:
         if self.total("reference") or not self.measured:
             return ""
-        found = self.total("other")
-        more = f", the other {found:,.0f}" if found else ""
+        others = self.total("other")
+        more = f", the other {others:,.0f}" if others else ""
         pictures = f"{len(self.measured):,} pictures{more}"
         return f"the reference finds no box in {pictures}: give pictures that hold what it detects"
 

@@ -100,14 +100,14 @@ def mean_figure(name: str, sums: Sequence[float], counts: Sequence[float], detai
 def share_figure(name: str, parts: Sequence[int], wholes: Sequence[int], detail: str) -> BoundedFigure:
     """Return a share that should be high with its lower bound: that of the bootstrap over pictures, or the exact one
     for independent items where that is lower, as it is where nothing is lost. NaN where there is no item."""
-    kept, total = np.array(parts, np.float64), np.array(wholes, np.float64)
+    matched, total = np.array(parts, np.float64), np.array(wholes, np.float64)
     if not total.sum():
         return BoundedFigure(name, math.nan, math.nan, detail)
-    lost, count = int(total.sum() - kept.sum()), int(total.sum())
-    drawn, *_ = bounds(lambda weights: _ratio(weights, kept, total), len(kept), CONFIDENCE)
+    lost, count = int(total.sum() - matched.sum()), int(total.sum())
+    drawn, *_ = bounds(lambda weights: _ratio(weights, matched, total), len(matched), CONFIDENCE)
     exact = 1.0 - upper_bound(lost, count)
     return BoundedFigure(
-        name, float(kept.sum() / total.sum()), exact if math.isnan(drawn) else min(exact, drawn), detail
+        name, float(matched.sum() / total.sum()), exact if math.isnan(drawn) else min(exact, drawn), detail
     )
 
 

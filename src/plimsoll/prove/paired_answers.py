@@ -246,7 +246,7 @@ class _Preprocessed:
 
 
 @dataclass(frozen=True)
-class _Answered:
+class _Inference:
     outputs: Outputs
     answer: Answer | None
     """None where the task's answers are not compared."""
@@ -298,7 +298,7 @@ class _PairedInference:
         except PlimsollError as error:
             return None, error.message
 
-    def _infer(self, model: ComparedModel, preprocessed: _Preprocessed | None) -> tuple[_Answered | None, str]:
+    def _infer(self, model: ComparedModel, preprocessed: _Preprocessed | None) -> tuple[_Inference | None, str]:
         """Return outputs and answer, or why there are none: scores that are not numbers count as no answer."""
         if preprocessed is None:
             return None, ""
@@ -307,15 +307,15 @@ class _PairedInference:
         except PlimsollError as error:
             return None, error.message
 
-    def _answer(self, model: ComparedModel, tensor: Array, geometry: ImageGeometry | None) -> _Answered:
+    def _answer(self, model: ComparedModel, tensor: Array, geometry: ImageGeometry | None) -> _Inference:
         outputs = model.infer(tensor)
         if self._comparer is None:
             model.task.decode(outputs, None, [geometry])
-            return _Answered(outputs, None)
-        return _Answered(outputs, self._comparer.answer(model.task, outputs, geometry))
+            return _Inference(outputs, None)
+        return _Inference(outputs, self._comparer.answer(model.task, outputs, geometry))
 
     def _compare(
-        self, picture: str, inputs: tuple[_Preprocessed, _Preprocessed], answered: _Answered, other: _Answered
+        self, picture: str, inputs: tuple[_Preprocessed, _Preprocessed], answered: _Inference, other: _Inference
     ) -> PictureAnswers:
         same = self._same_preprocessing
         preprocessing_only = answered if same else self._infer_exchanged(self._reference, inputs[1])
@@ -338,15 +338,15 @@ class _PairedInference:
             power,
         )
 
-    def _measure(self, reference: _Answered, other: _Answered) -> Any:
+    def _measure(self, reference: _Inference, other: _Inference) -> Any:
         return None if self._comparer is None else self._comparer.measure(reference.answer, other.answer)
 
-    def _measure_part(self, reference: _Answered, part: _Answered | None) -> Any:
+    def _measure_part(self, reference: _Inference, part: _Inference | None) -> Any:
         if part is None or self._comparer is None or not self._comparer.measures_parts:
             return None
         return self._measure(reference, part)
 
-    def _infer_exchanged(self, model: ComparedModel, preprocessed: _Preprocessed) -> _Answered | None:
+    def _infer_exchanged(self, model: ComparedModel, preprocessed: _Preprocessed) -> _Inference | None:
         """Return a network's answer behind the other model's preprocessing; None where it can't take its result."""
         if self._exchange == "none":
             return None

@@ -16,6 +16,7 @@ from plimsoll.core.target import Target
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
+from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.preparation import convert
 from plimsoll.spec import Input
@@ -112,7 +113,7 @@ def test_a_quantized_input_is_no_other_normalization(nsfw: ResolvedModel, photos
     proof = prove(nsfw, other, photos[:6], budget=Budget.parse("flips=99%,mean_deviation=0.9"))
     assert proof.mismatches == ()
     assert proof.passed
-    assert proof.comparison is not None
+    assert isinstance(proof.comparison, ClassificationComparison)
     assert proof.comparison.deviation is not None
     assert proof.comparison.deviation.maximum > 1e-4, "enough to refuse a wrong normalization"
 

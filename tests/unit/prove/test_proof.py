@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from plimsoll.errors import InputError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
+from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.report.report import Report
 from plimsoll.spec.spec import Tensors
 
@@ -40,7 +40,7 @@ def test_the_headline_states_the_sample(nsfw: ResolvedModel, photos: list[Path])
     proof = prove(nsfw, nsfw, photos, budget=BUDGET)
     assert proof.headline == "0 of 12 decisions flipped at any threshold; with 95 % confidence fewer than 23 % do"
     assert proof.cause == ""
-    assert proof.comparison is not None
+    assert isinstance(proof.comparison, ClassificationComparison)
     assert [threshold for threshold, _ in proof.comparison.flips] == [0.5, 0.2, 0.8]
     assert proof.comparison.rank_correlation == 1.0
 
@@ -74,7 +74,7 @@ def test_nan_counts_as_no_answer_and_refuses_whatever_the_budget(tmp_path: Path,
     proof = prove(ResolvedModel(good), ResolvedModel(bad), greys, budget=Budget.parse("flips=99%"))
     assert not proof.passed
     assert [Path(failure.path).name for failure in proof.unanswered] == ["grey00.png", "grey01.png", "grey02.png"]
-    assert proof.comparison is not None
+    assert isinstance(proof.comparison, ClassificationComparison)
     assert [flipped.count for _, flipped in proof.comparison.flips] == [3]
     assert "pictures that only the reference answers 3" in proof.refusal()[0]
     assert "non-finite" in proof.refusal()[1]
@@ -117,7 +117,7 @@ def test_labels_and_outputs_of_another_name(tmp_path: Path, greys: list[Path]) -
     labels = {str(path.resolve()): "bright" if count >= 9 else "dark" for count, path in enumerate(greys)}
     proof = prove(ResolvedModel(good), ResolvedModel(other), greys, labels=labels, budget=Budget.parse("accuracy=-20%"))
     assert proof.passed
-    assert proof.comparison is not None
+    assert isinstance(proof.comparison, ClassificationComparison)
     assert proof.comparison.labelled == 20
     assert {change.name: change.reference for change in proof.comparison.changes}["auc"] == 1.0
     assert list(proof.outputs.columns) == ["scores"]
@@ -131,8 +131,10 @@ def test_raw_tensors_are_proven_by_signal_to_noise(tmp_path: Path, greys: list[P
     assert proof.checks[0].name == "signal to noise of the outputs"
     proof = prove(ResolvedModel(model), ResolvedModel(brightness(tmp_path / "bad.onnx", raw, least=40)), greys)
     assert not proof.passed
-    assert math.isnan(proof.checks[0].measured)
-    with pytest.raises(InputError, match="needs scores"):
+    assert [failure.other for failure in proof.unanswered] == [
+        "the output 'scores' has NaN or infinity in 2 of 2 values"
+    ] * 3
+    with pytest.raises(InputError, match="the budget limits flips, which the answers of the task 'tensor' don't have"):
         prove(ResolvedModel(model), ResolvedModel(model), greys, budget=Budget.parse("flips=4%"))
 
 
