@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plimsoll.cli import options
+from plimsoll.core.wording import printable
 
 if TYPE_CHECKING:
     from plimsoll.importers.conversion import ImportedModel
@@ -123,14 +124,14 @@ def _print_summary(source: Path, imported: ImportedModel, keep: Path | None) -> 
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
-    table.add_row("source", escape(f"{source}: {imported.source}"))
+    table.add_row("source", escape(printable(f"{source}: {imported.source}")))
     for side, values in zip(("input", "output"), load.inputs_and_outputs(proto), strict=True):
         for value in values:
-            table.add_row(side, escape(f"{value.name}: {describe(value.dtype, value.shape)}"))
+            table.add_row(side, escape(printable(f"{value.name}: {describe(value.dtype, value.shape)}")))
     table.add_row("opset", str(load.opset(proto)))
     table.add_row("parity", escape(str(imported.parity)) if imported.parity is not None else "[yellow]not measured[/]")
     for note in imported.notes:
-        table.add_row("note", escape(note))
+        table.add_row("note", escape(printable(note)))
     if keep is not None:
         table.add_row("intermediate", escape(str(keep)))
     Console(stderr=True).print(table)

@@ -32,6 +32,7 @@ from plimsoll.cli import (
     zoo,
 )
 from plimsoll.core.version import __version__
+from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
 
 app = typer.Typer(
@@ -81,8 +82,13 @@ def options(
     logger.setLevel(logging.WARNING if quiet else logging.INFO)
     if not logger.handlers:
         handler = logging.StreamHandler()  # standard error
-        handler.setFormatter(logging.Formatter("plimsoll: %(message)s"))
+        handler.setFormatter(_PrintableFormatter("plimsoll: %(message)s"))
         logger.addHandler(handler)
+
+
+class _PrintableFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record), keep="\n\t")
 
 
 def main() -> None:
@@ -110,9 +116,10 @@ def main() -> None:
 
 def _say(error: PlimsollError) -> None:
     typer.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(error.message, err=True)
+    # A message may repeat what a file says: names of tensors, labels, reasons of other libraries.
+    typer.echo(printable(error.message, keep="\n\t"), err=True)
     if error.hint:
-        typer.echo(f"  {error.hint}", err=True)
+        typer.echo(printable(f"  {error.hint}", keep="\n\t"), err=True)
     if os.environ.get("PLIMSOLL_DEBUG"):
         traceback.print_exception(error)
 
@@ -124,6 +131,6 @@ def _internal(error: Exception) -> int:
     ) as log:
         traceback.print_exception(error, file=log)
     typer.secho("internal error: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", err=True)
+    typer.echo(printable(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"), err=True)
     typer.echo(f"  This is a bug in Plimsoll. Please report it with {Path(log.name)}", err=True)
     return 70

@@ -15,11 +15,15 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from plimsoll.core.wording import printable
 from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
 from plimsoll.system import files
 
 Tensors = dict[str, NDArray[Any]]
+
+MAX_NAME = 1_000
+"""Characters in the name of an input or output."""
 
 INCOMPLETE = "Was it copied completely, with the files that belong to it?"
 """Hint for a damaged model file."""
@@ -82,6 +86,16 @@ class TensorInfo:
     """`None` where the size is free, as the batch axis usually is."""
     dtype: str
     """NumPy's name, for example float32."""
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no terminal, log or text format can hold as it is; raises ModelError."""
+        if not self.name or len(self.name) > MAX_NAME or printable(self.name) != self.name:
+            shown = f"'{printable(self.name, 60)}'" if self.name else "nothing"
+            raise ModelError(
+                f"an input or output of the network is called {shown}; expected 1 to {MAX_NAME:,} characters, none of"
+                " which is a line break or another control character",
+                "Rename it in the network.",
+            )
 
 
 class ModelFormat(ABC):

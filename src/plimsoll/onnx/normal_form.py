@@ -27,7 +27,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.metrics.tensors import deviation
-from plimsoll.onnx import folding, load, opset, padding, structure
+from plimsoll.onnx import folding, load, names, opset, padding, structure
 from plimsoll.system import cache, files
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ def _is_normal(model: Model, proto: ModelProto) -> bool:
     graphs = structure.graphs(proto)
     if any(graph.sparse_initializer or not structure.is_sorted(graph) for graph in graphs):
         return False
-    names = [node.name for node in nodes if node.name]
-    return not folding.foldable(proto) and len(set(names)) == len(names)
+    given = [node.name for node in nodes if node.name]
+    return not folding.foldable(proto) and len(set(given)) == len(given) and not names.has_unprintable(proto)
 
 
 def _is_stored(path: Path) -> bool:
@@ -119,7 +119,7 @@ def _stored(model: Model, proto: ModelProto) -> Model:
 @lru_cache(maxsize=1)
 def _makers() -> dict[str, str]:
     """Return what a stored form depends on beside the network: this code, and the packages that it calls."""
-    code = [Path(str(module.__file__)) for module in (folding, load, opset, padding, structure)]
+    code = [Path(str(module.__file__)) for module in (folding, load, names, opset, padding, structure)]
     digests = {file.stem: files.sha256(file) for file in (Path(__file__), *code)}
     return {name: metadata.version(name) for name in ("onnx", "onnxruntime")} | digests
 
@@ -194,6 +194,7 @@ def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
 def _structured(model: Model, proto: ModelProto, folder: Path) -> tuple[Path, ModelProto]:
     """Write the network in the form that needs no arithmetic, checked; return its file too."""
     _load_weights(proto, model)
+    names.make_printable(proto)
     for graph in structure.graphs(proto):
         structure.sort(graph)
     proto = structure.inline_functions(proto)

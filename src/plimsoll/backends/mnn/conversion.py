@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx import names
 from plimsoll.onnx.check import check_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
@@ -67,10 +68,11 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     signature = Signature.of(model)
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
-        converted = _convert(model, work, _ARGUMENTS[target.precision])
+        converted, renamed = _convert(model, work, _ARGUMENTS[target.precision])
         _check(model, signature, converted)
         if target.precision == "int8" and calibration is not None:
-            converted = _quantize(model, converted, signature, calibration, work)
+            ranges = {renamed.get(name, name): limits for name, limits in calibration.ranges.items()}
+            converted = _quantize(model, converted, signature, replace(calibration, ranges=ranges), work)
         shutil.move(converted, path)
     beside = signature.write(path.with_name(path.name + SUFFIX))
     return Model(path, "mnn", model.spec, parent=model, files=(beside,))
@@ -110,10 +112,12 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
         raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error
 
 
-def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
-    """Convert a copy with its weights inside."""
+def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
+    """Convert a copy with its weights inside and plain names; returns the file, and the names that are others in it."""
     source, converted = work / "network.onnx", work / "network.mnn"
-    onnx_graph.save(onnx_graph.load(model), source)
+    proto = onnx_graph.load(model)
+    renamed = names.make_plain(proto)
+    onnx_graph.save(proto, source)
     _run(
         model,
         "mnnconvert",
@@ -121,7 +125,7 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> Path:
         converted,
         work,
     )
-    return converted
+    return converted, renamed
 
 
 def _check(model: Model, signature: Signature, converted: Path) -> None:
@@ -150,7 +154,8 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
         )
     if len(calibration.tensors) == 0:
         raise BuildError(f"{model.path}: no calibration pictures", "Give at least one.")
-    tool = _Quantizer(model, converted, signature.inputs[0].name, calibration.tensors, work)
+    name = names.stored(signature.inputs[0].name, "input", 0)
+    tool = _Quantizer(model, converted, name, calibration.tensors, work)
     if calibration.ranges:
         return _with_ranges(tool, calibration.ranges)
     if calibration.method == "ema":
@@ -161,7 +166,7 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
             )
         return _with_ranges(tool, ranges)
     feature, weight = CALIBRATORS[calibration.method]
-    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), _names(model), {})
+    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), _own_names(model), {})
 
 
 def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
@@ -174,16 +179,17 @@ def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
     return _settled(quantized, ranges, ranges)
 
 
-def _names(model: Model) -> set[str]:
+def _own_names(model: Model) -> set[str]:
     """Return the names of the network's own tensors; those that MNN adds are not among them."""
-    graph = onnx_graph.load(model).graph
-    return {name for node in graph.node for name in node.output} | {value.name for value in graph.input}
+    proto = onnx_graph.load(model)
+    names.make_plain(proto)
+    return {name for node in proto.graph.node for name in node.output} | {value.name for value in proto.graph.input}
 
 
-def _settled(path: Path, names: Collection[str], ranges: Mapping[str, grids.Range]) -> Path:
+def _settled(path: Path, known: Collection[str], ranges: Mapping[str, grids.Range]) -> Path:
     graph = Graph.read(path)
     with translate(BuildError, f"{path.name}: what MNN's quantizer wrote can't be read"):
-        grids.settle(graph, names, ranges)
+        grids.settle(graph, known, ranges)
     graph.write(path)
     return path
 
@@ -231,7 +237,7 @@ def _write_samples(folder: Path, name: str, tensors: Any, batch: int) -> None:
     for number in range(0, len(tensors) - batch + 1, batch):
         sample = np.ascontiguousarray(tensors[number : number + batch])
         sample_folder = folder / f"{number:06d}"
-        values = sample_folder / f"{name}.txt"  # A name may hold a slash: MNN then looks in a folder below.
+        values = sample_folder / f"{name}.txt"  # A plain name may hold a slash: MNN then looks in a folder below.
         values.parent.mkdir(parents=True)
         np.savetxt(values, sample.reshape(1, -1), fmt="%.9g")
         (sample_folder / "input.json").write_text(

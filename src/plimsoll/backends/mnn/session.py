@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from plimsoll.backends.session_pool import SessionPool
 from plimsoll.core.model import Tensors
 from plimsoll.errors import BuildError, RunError
+from plimsoll.onnx import names
 from plimsoll.onnx.signature import Signature
 
 Array = NDArray[Any]
@@ -57,12 +58,14 @@ class MnnInterpreter:
         self._interpreter = mnn.Interpreter(path)
         self._session = self._interpreter.createSession(dict(config))
         self._signature = signature
+        self._inputs = [names.stored(info.name, "input", index) for index, info in enumerate(signature.inputs)]
+        self._outputs = [names.stored(info.name, "output", index) for index, info in enumerate(signature.outputs)]
         self._shapes: dict[str, tuple[int, ...]] = {}
         known = {
             *self._interpreter.getSessionInputAll(self._session),
             *self._interpreter.getSessionOutputAll(self._session),
         }
-        if missing := [info.name for info in (*signature.inputs, *signature.outputs) if info.name not in known]:
+        if missing := [name for name in (*self._inputs, *self._outputs) if name not in known]:
             raise BuildError(
                 f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again."
             )
@@ -76,14 +79,16 @@ class MnnInterpreter:
 
     def run(self, feeds: Mapping[str, Array]) -> Tensors:
         """Compute all outputs; raises RunError, and what MNN raises."""
-        self._resize({name: value.shape for name, value in feeds.items()})
-        for info in self._signature.inputs:
-            self._interpreter.getSessionInput(self._session, info.name).copyFrom(
+        inputs = zip(self._signature.inputs, self._inputs, strict=True)
+        self._resize({name: feeds[info.name].shape for info, name in inputs})
+        for info, name in zip(self._signature.inputs, self._inputs, strict=True):
+            self._interpreter.getSessionInput(self._session, name).copyFrom(
                 self._tensor(np.ascontiguousarray(feeds[info.name]))
             )
         if code := self._interpreter.runSession(self._session):
             raise RunError(f"MNN failed: its error code is {code}")
-        return {info.name: self._fetch(info.name, info.dtype) for info in self._signature.outputs}
+        outputs = zip(self._signature.outputs, self._outputs, strict=True)
+        return {info.name: self._fetch(name, info.dtype) for info, name in outputs}
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         """Prepare the interpreter for these sizes, where they are others than last time."""

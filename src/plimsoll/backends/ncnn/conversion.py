@@ -22,7 +22,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.onnx import load
+from plimsoll.onnx import load, names
 from plimsoll.onnx.check import check_answers, random_feeds, reference_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
@@ -71,12 +71,21 @@ class Converted:
     """Param and bin."""
     signature: Signature
     """Of the network that was given."""
+    renamed: Mapping[str, str]
+    """The tensors of the network that was given whose names are others in the one that pnnx read."""
 
     @property
     def read(self) -> Signature:
         """That of the ONNX network that pnnx read."""
-        inputs = tuple(replace(info, dtype="float32", shape=(1, *info.shape[1:])) for info in self.signature.inputs)
-        return replace(self.signature, inputs=inputs)
+        inputs = tuple(
+            replace(info, name=names.stored(info.name, "input", index), dtype="float32", shape=(1, *info.shape[1:]))
+            for index, info in enumerate(self.signature.inputs)
+        )
+        outputs = tuple(
+            replace(info, name=names.stored(info.name, "output", index))
+            for index, info in enumerate(self.signature.outputs)
+        )
+        return Signature(inputs, outputs)
 
 
 def build(model: Model, target: Target, folder: Path, calibration: CalibrationData | None) -> Model:
@@ -133,7 +142,7 @@ def convert(model: Model, work: Path) -> Converted:
             f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}",
             "Choose another runtime.",
         )
-    fixed, shapes = _fixed(model, work)
+    fixed, shapes, renamed = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
     network = NcnnNetwork.read(work / "network.param", work / "network.bin")
     if foreign := sorted({info.kind for info in network.layers if "." in info.kind or ":" in info.kind}):
@@ -153,14 +162,14 @@ def convert(model: Model, work: Path) -> Converted:
     network = network.with_inputs(inner)
     files = (work / "sized.param", work / "sized.bin")
     network.write(*files)
-    converted = Converted(fixed, network, files, signature)
+    converted = Converted(fixed, network, files, signature, renamed)
     _check(model, converted)
     return converted
 
 
-def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
-    """Write the network with a batch of one, fixed sizes and float inputs, simplified; return it and its inputs'
-    shapes.
+def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, str]]:
+    """Write the network with a batch of one, fixed sizes, float inputs and plain names, simplified; return it, its
+    inputs' shapes, and the names that are others in it.
 
     Raises BuildError where a size stays free.
     """
@@ -185,11 +194,12 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]]]:
         _read_as_float(proto, value)
         shapes.append(sizes)
     del proto.graph.value_info[:]
+    renamed = names.make_plain(proto)
     path = work / "fixed.onnx"
     onnx_graph.save(proto, path)
     simplified = onnx_graph.optimized(Model(path, "onnx"), work / "optimized.onnx")
     onnx_graph.save(simplified, path)
-    return Model(path, "onnx", model.spec, parent=model), shapes
+    return Model(path, "onnx", model.spec, parent=model), shapes, renamed
 
 
 def _read_as_float(proto: ModelProto, value: Any) -> None:
@@ -212,14 +222,15 @@ def _read_as_float(proto: ModelProto, value: Any) -> None:
 
 def _check(model: Model, converted: Converted) -> None:
     ncnn = require("ncnn", INSTALL)
+    # An original whose batch is fixed to more than one picture can't compute one.
+    alone = all(info.shape[:1] in ((None,), (1,)) for info in converted.signature.inputs)
+    signature = converted.signature if alone else converted.read
 
     def answer(feeds: Mapping[str, Array]) -> dict[str, Array]:
         with translate(BuildError, f"{model.path}: ncnn can't run what was converted"):
-            return NcnnSession(loaded(ncnn, converted.files), converted.signature, 1).run(feeds)
+            return NcnnSession(loaded(ncnn, converted.files), signature, 1).run(feeds)
 
-    # An original whose batch is fixed to more than one picture can't compute one.
-    alone = all(info.shape[:1] in ((None,), (1,)) for info in converted.signature.inputs)
-    check_answers(model if alone else converted.onnx, converted.signature if alone else converted.read, answer, "pnnx")
+    check_answers(model if alone else converted.onnx, signature, answer, "pnnx")
 
 
 def table_of(converted: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:
@@ -228,6 +239,7 @@ def table_of(converted: Converted, ranges: Mapping[str, Range], picture: Array |
 
     The last layers before the outputs are left out. Raises BuildError where no layer is left.
     """
+    ranges = {converted.renamed.get(name, name): limits for name, limits in ranges.items()}
     heads = converted.network.heads()
     layers = [candidate for candidate in converted.network.layers if candidate.is_quantizable]
     layers = [candidate for candidate in layers if candidate.name not in heads] or layers
@@ -270,13 +282,14 @@ def ranges_of(converted: Converted, table: Table) -> dict[str, Range]:
     tensors = dict(_tensors_read(converted, [layers[name].inputs[0] for name in table.activations], None))
     graph = load.read(converted.onnx.path).proto.graph
     makers = {name: node for node in graph.node for name in node.output}
+    own_names = {plain: name for name, plain in converted.renamed.items()}
     thresholds: dict[str, float] = {}
     for name, scale in table.activations.items():
         tensor = tensors.get(layers[name].inputs[0])
         while tensor is not None and (maker := makers.get(tensor)) is not None and maker.op_type in _MOVING:
             tensor = maker.input[0]
         if tensor is not None:
-            thresholds[tensor] = _STEPS / scale
+            thresholds[own_names.get(tensor, tensor)] = _STEPS / scale
     return symmetric(thresholds)
 
 
@@ -316,10 +329,10 @@ def _tensors_read(converted: Converted, blob_names: list[str], picture: Array | 
             zip(blob_names, network.extract([feeds[info.name][0] for info in inputs], blob_names), strict=True)
         )
     proto = onnx_graph.load(converted.onnx)
-    names = [name for name, _ in onnx_graph.computed_values(proto)]
+    computed = [name for name, _ in onnx_graph.computed_values(proto)]
     with TemporaryDirectory(prefix="plimsoll-ncnn-") as temporary:
-        exposed = onnx_graph.expose(converted.onnx, names, Path(temporary) / "exposed.onnx")
-        tensors = {**feeds, **reference_answers(exposed, feeds, names)}
+        exposed = onnx_graph.expose(converted.onnx, computed, Path(temporary) / "exposed.onnx")
+        tensors = {**feeds, **reference_answers(exposed, feeds, computed)}
     for blob, value in blobs.items():
         near = [
             (float(np.abs(value.ravel() - other.ravel()).max()), name)

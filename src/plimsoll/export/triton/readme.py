@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 from plimsoll import backends
 from plimsoll.core.version import __version__
 from plimsoll.export.triton.network import PYTHON, TritonNetwork
@@ -40,7 +43,7 @@ import numpy as np, tritonclient.http as triton
 picture = np.array([open("photo.jpg", "rb").read()], dtype=object)
 image = triton.InferInput("image", [1], "BYTES")
 image.set_data_from_numpy(picture)
-print(triton.InferenceServerClient("localhost:8000").infer("{name}", [image]).as_numpy("{first}"))
+print(triton.InferenceServerClient("localhost:8000").infer("{name}", [image]).as_numpy({first}))
 ```
 {notes}"""
 
@@ -55,13 +58,20 @@ def text(spec: Spec, network: TritonNetwork, preprocessing: Preprocessing) -> st
         version=__version__,
         target=network.target,
         formats=", ".join(spec.input.decode.formats),
-        outputs=", ".join(f"`{output.name}` ({output.dtype})" for output in network.outputs),
+        outputs=", ".join(f"{_code(output.name)} ({output.dtype})" for output in network.outputs),
         backend=(
             f"backend {network.backend}"
             if network.backend != PYTHON
             else f"{network.target} in Plimsoll's own session, in the Python backend"
         ),
         requirement=f"'plimsoll-line{extra}=={__version__}'",
-        first=network.outputs[0].name,
+        first=json.dumps(network.outputs[0].name),
         notes="" if network.native is None else network.native.notes,
     )
+
+
+def _code(name: str) -> str:
+    """Return a name as code in Markdown, whatever is in it."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", name)), default=0))
+    padding = " " if name.startswith("`") or name.endswith("`") else ""
+    return f"{fence}{padding}{name}{padding}{fence}"

@@ -58,9 +58,7 @@ def test_a_field_that_is_not_given_is_not_there(network: TritonNetwork) -> None:
     assert configs["small"].max_batch_size == 0
 
 
-@pytest.mark.parametrize(
-    "name", ['a "quoted" one', "back\\slash", "two\nlines\t\r", "é", "\x01\x7f", "🙂", "}", "# no comment"]
-)
+@pytest.mark.parametrize("name", ['a "quoted" one', "back\\slash", "é", "🙂", "}", "# no comment"])
 def test_texts_are_escaped(network: TritonNetwork, name: str) -> None:
     renamed = TritonNetwork(
         network.native,
