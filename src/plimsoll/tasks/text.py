@@ -167,18 +167,18 @@ class TextTask(Task):
 
 def merged(path: NDArray[Any], blank: int) -> tuple[tuple[int, ...], NDArray[np.intp]]:
     """Return the symbols of a path `[T]`, repeats merged and blanks dropped, and the steps where each begins."""
-    begins = np.flatnonzero((path != blank) & np.concatenate([[True], path[1:] != path[:-1]])[: len(path)])
-    return tuple(int(symbol) for symbol in path[begins]), begins
+    first = np.flatnonzero((path != blank) & np.concatenate([[True], path[1:] != path[:-1]])[: len(path)])
+    return tuple(int(symbol) for symbol in path[first]), first
 
 
 def greedy(steps: Floats, blank: int) -> Reading:
     """Read the best symbol of each step of probabilities `[T, symbols + 1]`; of equal ones the first counts."""
     path = steps.argmax(axis=1)
-    symbols, begins = merged(path, blank)
+    symbols, first = merged(path, blank)
     best = steps.max(axis=1).astype(np.float64)
     with np.errstate(divide="ignore"):
         probability = float(np.exp(np.log(best).sum()))
-    return Reading(symbols, tuple(float(value) for value in best[begins]), probability)
+    return Reading(symbols, tuple(float(value) for value in best[first]), probability)
 
 
 @dataclass
@@ -186,7 +186,6 @@ class _Prefix:
     """A text that the beam follows."""
 
     symbols: tuple[int, ...]
-    scores: tuple[float | None, ...]
     ends_blank: float
     """The probability of its paths whose last step is a blank, relative to the beam's scale."""
     ends_symbol: float
@@ -199,7 +198,7 @@ class _Prefix:
 def beam_search(steps: Floats, blank: int, width: int) -> Reading:
     """Return the most probable text of probabilities `[T, symbols + 1]` that a beam of `width` texts finds; a beam that
     is wide enough finds the most probable of all."""
-    beam, scale = [_Prefix((), (), 1.0, 0.0)], 0.0
+    beam, scale = [_Prefix((), 1.0, 0.0)], 0.0
     for step in steps.astype(np.float64):
         beam = _advanced(beam, step, blank, width)
         largest = max(prefix.total for prefix in beam)
@@ -209,7 +208,37 @@ def beam_search(steps: Floats, blank: int, width: int) -> Reading:
         for prefix in beam:
             prefix.ends_blank, prefix.ends_symbol = prefix.ends_blank / largest, prefix.ends_symbol / largest
     best = beam[0]
-    return Reading(best.symbols, best.scores, math.exp(scale + math.log(best.total)))
+    scores = (
+        float(steps[at, symbol]) for at, symbol in zip(begins(steps, best.symbols, blank), best.symbols, strict=True)
+    )
+    return Reading(best.symbols, tuple(scores), math.exp(scale + math.log(best.total)))
+
+
+def begins(steps: Floats, symbols: Sequence[int], blank: int) -> list[int]:
+    """Return the step where each symbol of a text begins on the most probable path that spells it (Viterbi's algorithm,
+    over the symbols with a blank before, between and after them)."""
+    if not symbols:
+        return []
+    states = [blank, *(state for symbol in symbols for state in (symbol, blank))]
+    with np.errstate(divide="ignore"):
+        logs = np.log(steps.astype(np.float64))[:, states]
+    # A state may be skipped to only over a blank between two different symbols.
+    skips = [at > 2 and state != blank and state != states[at - 2] for at, state in enumerate(states)]
+    penalty = np.where(skips, 0.0, -np.inf)
+    best = np.full(len(states), -np.inf)
+    best[:2] = logs[0, :2]
+    came = np.zeros((len(steps), len(states)), np.intp)
+    for at in range(1, len(steps)):
+        before = np.stack([best, np.r_[-np.inf, best[:-1]], np.r_[-np.inf, -np.inf, best[:-2]][: len(best)] + penalty])
+        came[at] = before.argmax(axis=0)
+        best = before.max(axis=0) + logs[at]
+    state = len(states) - 1 - int(best[-2] > best[-1])
+    first = [0] * len(symbols)
+    for at in range(len(steps) - 1, -1, -1):
+        if state % 2:
+            first[state // 2] = at
+        state -= int(came[at, state])
+    return first
 
 
 def _advanced(beam: list[_Prefix], step: NDArray[np.float64], blank: int, width: int) -> list[_Prefix]:
@@ -224,7 +253,7 @@ def _advanced(beam: list[_Prefix], step: NDArray[np.float64], blank: int, width:
             last = prefix.symbols[-1]
             repeated = prefix.ends_symbol * step[last]
             longer[row, last] = prefix.ends_blank * step[last]  # The same symbol again needs a blank between.
-        stay.append(_Prefix(prefix.symbols, prefix.scores, prefix.total * step[blank], repeated))
+        stay.append(_Prefix(prefix.symbols, prefix.total * step[blank], repeated))
     rows = {prefix.symbols: row for row, prefix in enumerate(beam)}
     for row, prefix in enumerate(beam):
         parent = rows.get(prefix.symbols[:-1]) if prefix.symbols else None
@@ -237,9 +266,7 @@ def _advanced(beam: list[_Prefix], step: NDArray[np.float64], blank: int, width:
     for at in chosen:
         row, symbol = divmod(int(at), len(step))
         if flat[at] > 0:
-            parent_prefix = beam[row]
-            scores = (*parent_prefix.scores, float(step[symbol]))
-            fresh.append(_Prefix((*parent_prefix.symbols, symbol), scores, 0.0, float(flat[at])))
+            fresh.append(_Prefix((*beam[row].symbols, symbol), 0.0, float(flat[at])))
     return sorted([*stay, *fresh], key=lambda prefix: -prefix.total)[:width]
 
 

@@ -17,7 +17,7 @@ from plimsoll.errors import ModelError, SpecError
 from plimsoll.spec import files
 from plimsoll.spec.files import dumps, loads, validate
 from plimsoll.tasks import decoder
-from plimsoll.tasks.text import Line, TextTask, beam_search, greedy
+from plimsoll.tasks.text import Line, TextTask, beam_search, begins, greedy
 
 Array = NDArray[Any]
 FILE = 'name = "it"\n[[input.steps]]\nstep = "decode"\n[output]\ntask = "text"\nalphabet_file = "keys.txt"\n'
@@ -106,6 +106,24 @@ def test_a_wide_beam_finds_the_most_probable_of_all_texts(seed: int, length: int
     best = greedy(steps, blank)
     assert best.symbols == spelled(path, blank)
     assert best.probability == pytest.approx(float(steps.max(axis=1).astype(float).prod()), rel=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.integers(2, 4))
+def test_symbols_begin_where_the_best_path_of_their_text_has_them(seed: int, length: int, count: int) -> None:
+    steps = np.random.default_rng(seed).dirichlet(np.full(count, 0.5), length).astype(np.float32)
+    path = max(
+        itertools.product(range(count), repeat=length),
+        key=lambda path: np.prod([steps[at, symbol] for at, symbol in enumerate(path)]),
+    )
+    for other in (path, tuple(np.random.default_rng(seed).integers(0, count, length).tolist())):
+        text = spelled(other, 0)
+        best = max(
+            (path for path in itertools.product(range(count), repeat=length) if spelled(path, 0) == text),
+            key=lambda path: np.prod([steps[at, symbol] for at, symbol in enumerate(path)]),
+        )
+        expected = [at for at in range(length) if best[at] and (not at or best[at] != best[at - 1])]
+        assert begins(steps, text, 0) == expected
 
 
 def test_a_beam_prefers_a_text_with_many_paths() -> None:
