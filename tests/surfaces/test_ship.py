@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.digits_model import Digits
+from helpers.digits_model import LABELS, Digits
 from helpers.minimal_bundle import edit
 from surfaces.conftest import Run
 
@@ -82,7 +82,7 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
     assert int8, "no int8 candidate was measured"
     assert all(trial["candidate"]["calibrator"] == "percentile" for trial in int8)
     assert all(0 < trial["validation"]["deviation"]["mean"] < 0.05 for trial in int8)
-    assert "top1: 0." in shipment.output
+    assert "Against the given labels, which 580 of 580 test pictures have: top1 0." in shipment.output
     assert shipment.report["subject"].startswith("digits (digits.onnx, SHA-256 ")
     answered = json.loads(plimsoll("predict", shipment.bundle, next((digits.images / "three").iterdir())).stdout)
     assert answered["label"] == "three"
@@ -135,6 +135,24 @@ def test_what_ships_is_verified_elsewhere(plimsoll: Run, digits: Digits, tmp_pat
     assert "packed on Cray-1, here" in there.stdout
     assert "only where packed vectors" in there.stdout
     assert "Answers may differ in their last digits" in there.stdout
+
+
+def test_labels_that_contradict_the_network_are_refused_before_anything_is_tried(
+    plimsoll: Run, digits: Digits, tmp_path: Path
+) -> None:
+    names = [*LABELS[1:], LABELS[0]]
+    others = dict(zip(LABELS, names, strict=True))
+    pictures = sorted(digits.images.rglob("*.png"))
+    rows = [f"{picture.relative_to(digits.images)},{others[picture.parent.name]}" for picture in pictures]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    given = ("ship", digits.model, "--spec", digits.spec, "--images", digits.images, "--out", tmp_path / "x")
+    completed = plimsoll(*given, "--work", tmp_path / "w", "--labels", tmp_path / "labels.csv", "--targets", TARGETS)
+    assert completed.returncode == 2
+    assert "it is wrong more often than right" in completed.stderr
+    assert "(800 of 800 pictures have a label, of which 128 were tried)" in completed.stderr
+    assert "--accept-accuracy" in completed.stderr
+    assert not (tmp_path / "x").exists()
+    assert not list((tmp_path / "w").glob("*/rows/try-*")), "a candidate was tried"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -83,6 +83,13 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
             " with Plimsoll.",
         ),
     ] = False,
+    accept_accuracy: Annotated[
+        bool,
+        typer.Option(
+            "--accept-accuracy",
+            help="With --labels: ship even where the network is hardly ever right on the labelled pictures.",
+        ),
+    ] = False,
     keep_pictures: Annotated[
         bool,
         typer.Option(
@@ -115,6 +122,7 @@ def ship(  # noqa: PLR0913 - each parameter is an option of the command
     check_destination(out, overwrite=force)
     check_exist(images)
     config = _config(_targets(targets), (calibrators, calibration), budget, objective, (time, measure, min_gain))
+    config = replace(config, accept_accuracy=accept_accuracy)
     with open_model(model, spec) as resolved:
         truths = options.labels_of(labels, resolved.model.require_spec(), images)
         parts = split(find_images(images), max_images)
@@ -220,9 +228,8 @@ def _print_result(result: ShipResult, exported: Export, pictures: Pictures) -> N
     if result.test.checks:
         console.print(Text(summary.verdict(result)[0], style="bold"))
         console.print(checks_table(result.test.checks))
-    for name, metric in result.test.labelled.items():
-        if not math.isnan(metric.drop):
-            console.print(Text(f"{name}: {metric.reference:.4g} → {metric.candidate:.4g}"))
+    for words in summary.labelled(result):
+        console.print(Text(words))
     for note in result.notes:
         console.print(Text(f"note: {note}", style="dim"))
     golden = "some of your test pictures" if pictures.golden else "pictures that come with Plimsoll, none of yours"

@@ -179,6 +179,23 @@ def _change(before: str, after: str) -> str:
     return after if figures.MISSING in (before, after) or before == after else f"{before} → {after}"
 
 
+def labelled(result: ShipResult) -> list[str]:
+    """Return the figures against the given labels, and on how many pictures; nothing without labels."""
+    test = result.test
+    if not test.labelled:
+        return []
+    figures_in_words = (
+        f"{name} {figures.number(metric.candidate, 4)} (reference {figures.number(metric.reference, 4)})"
+        for name, metric in test.labelled.items()
+    )
+    return [f"{labelled_pictures(result)}: {', '.join(figures_in_words)}"]
+
+
+def labelled_pictures(result: ShipResult) -> str:
+    """Return how many of the test pictures have a label."""
+    return f"Against the given labels, which {result.test.labelled_count:,} of {result.test.count:,} test pictures have"
+
+
 def reasons(result: ShipResult) -> list[str]:
     """Return why candidates don't ship that were tried, one each, the fastest first; and how many were not tried."""
     lines = []

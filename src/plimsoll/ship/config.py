@@ -43,6 +43,8 @@ class SearchConfig:
     """How much memory one candidate may use; by default three quarters of what there is."""
     calibration: Path | None = None
     """A calibration table to use in place of `calibrators`."""
+    accept_accuracy: bool = False
+    """Whether to ship a network that is badly right on the labelled pictures, or righter under another contract."""
 
 
 def default_targets() -> tuple[Target, ...]:

@@ -20,6 +20,7 @@ from plimsoll.ship.preparation import (
     RANKING_PICTURES,
     AdoptTableJob,
     CalibrateJob,
+    CheckContractJob,
     LintJob,
     RankLayersJob,
     WriteTensorsJob,
@@ -39,6 +40,7 @@ AnyJob = Annotated[
     | FinalBenchmarkJob
     | ProfileJob
     | CompareLayersJob
+    | CheckContractJob
     | CalibrateJob
     | AdoptTableJob
     | LintJob

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from plimsoll import quantize
 from plimsoll.core.model import Model
 from plimsoll.errors import InputError
+from plimsoll.inference.predictor import ResolvedModel
+from plimsoll.prove.contract import check_contract
 from plimsoll.report.measurements import Figure, ResultModel
 from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
@@ -67,6 +69,28 @@ class AdoptTableJob(Job[CalibrationTables]):
         file = context.calibration_file(f"{self.name}.json")
         table.write(file)
         return CalibrationTables(tables={self.name: file})
+
+
+class ContractFindings(ResultModel):
+    """How often the reference is right on labelled pictures, and what is wrong with that; empty where nothing is."""
+
+    accuracy: str
+    problem: str
+
+
+class CheckContractJob(Job[ContractFindings]):
+    """Check on labelled pictures that the Spec is the contract that the network was trained with."""
+
+    result_model = ContractFindings
+
+    kind: Literal["check_contract"] = "check_contract"
+    pictures: tuple[str, ...]
+    labels: dict[str, str]
+
+    def run(self, context: JobContext) -> ContractFindings:
+        reference = ResolvedModel(context.model, REFERENCE.target, REFERENCE.preprocessing)
+        check = check_contract(reference, self.pictures, self.labels, cores=context.cores)
+        return ContractFindings(accuracy=check.in_words if check.count else "", problem=check.problem)
 
 
 class LintFindings(ResultModel):

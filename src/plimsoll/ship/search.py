@@ -3,6 +3,8 @@ fastest inside the budget."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,6 +32,7 @@ from plimsoll.ship.jobs import (
     TryJob,
     TryResult,
 )
+from plimsoll.ship.preparation import CheckContractJob
 from plimsoll.ship.results import AnswerPair
 from plimsoll.ship.split import Split, check_provable
 from plimsoll.ship.store import WorkFolder
@@ -108,6 +111,7 @@ class Search:
         started = time.monotonic()
         self._runner.progress = progress
         self._check_table()
+        self._check_contract()
         pictures = (*self.split.validation, *self.split.test)
         activity = f"answering {len(pictures):,} pictures with the reference"
         self._reference = {answer.path: answer for answer in self._answers("reference", REFERENCE, pictures, activity)}
@@ -214,6 +218,27 @@ class Search:
             self._runner.calibrate()
         except JobError as error:
             raise InputError(f"the calibration table can't be used: {error.message}", error.hint) from error
+
+    def _check_contract(self) -> None:
+        """Check on the labelled pictures that the network is right as often as it should be, before anything is tried
+        with it."""
+        if not self._truths:
+            return
+        pictures = (*self.split.validation, *self.split.test)
+        labels = {
+            str(Path(path).resolve()): label for path in pictures if (label := label_of(self._truths, path)) is not None
+        }
+        digest = hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()[:16]
+        job = CheckContractJob(pictures=pictures, labels=labels)
+        contract = self._runner.get_or_run(f"contract-{digest}", job, "checking the accuracy on the labelled pictures")
+        if not contract.problem:
+            return
+        if not self.config.accept_accuracy:
+            raise InputError(
+                contract.problem,
+                "Nothing was shipped. Mend the Spec or the labels, or ship nevertheless with --accept-accuracy.",
+            )
+        self.notes.append(f"shipped nevertheless: {contract.problem}")
 
     def _answers(self, name: str, candidate: Candidate, pictures: tuple[str, ...], activity: str) -> list[Answer]:
         job = AnswerJob(candidate=candidate, pictures=pictures)
