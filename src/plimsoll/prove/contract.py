@@ -17,7 +17,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.metrics.decisions import CONFIDENCE, bounds, interval
 from plimsoll.metrics.labelled import Ranking
-from plimsoll.prove.comparison import label_of
+from plimsoll.prove.labels import label_of
 from plimsoll.spec.spec import Classify, Spec
 from plimsoll.spec.steps import Channels, Mean, Scale, Std
 
