@@ -23,6 +23,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import open_model
 from plimsoll.metrics.tensors import RunningDeviation
 from plimsoll.preprocessing import Preprocessor
+from plimsoll.prove.run import comparer_for
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
 from plimsoll.tasks import decoder
@@ -70,8 +71,14 @@ def cell(
             rows = [runner.infer(tensor[None]) for tensor in tensors(opened.model.require_spec(), photos)]
     except PlimsollError as error:
         return {"refused": f"{type(error).__name__}: {error.message} {error.hint or ''}".strip()}
+    contract, given = spec_files.read(Path(spec)), stacked(rows)
     with np.load(answers) as stored:
-        return {"decibels": decibels(spec_files.read(Path(spec)), dict(stored), stacked(rows)), "seconds": seconds}
+        expected = dict(stored)
+    return {
+        "decibels": decibels(contract, expected, given),
+        "answers": decoded(contract, expected, given),
+        "seconds": seconds,
+    }
 
 
 def tensors(spec: Spec, photos: Sequence[str]) -> list[NDArray[Any]]:
@@ -108,6 +115,39 @@ def decibels(spec: Spec, reference: Answers, answers: Answers) -> dict[str, floa
         gain = 20 * math.log10(loudest[siblings(name)] / own) if own and deviation.finite else 0.0
         result[name] = deviation.snr_db + gain
     return result
+
+
+SHOWN = {
+    "flips": "flips {:.0%}",
+    "box_recall": "recall {:.0%}",
+    "miou": "mIoU {:.2f}",
+    "nme": "error {:.1%}",
+    "text_changes": "texts {:.0%}",
+}
+"""The figure of each task that the page shows."""
+
+
+def decoded(spec: Spec, reference: Answers, answers: Answers) -> str:
+    """Return in short what became of the decoded answers; nothing for raw outputs, or where none could be lost."""
+    compare = comparer_for(spec.output, spec.output, None)
+    if compare is None:
+        return ""
+    if reference.keys() != answers.keys():
+        answers = dict(zip(reference, answers.values(), strict=False))
+    task, measured, failed = decoder(spec), [], 0
+    for index in range(len(next(iter(reference.values())))):
+        first = {name: _alike(values, answers[name])[index] for name, values in reference.items()}
+        try:
+            other = compare.answer(task, {name: values[index] for name, values in answers.items()}, None)
+            measured.append(compare.measure(compare.answer(task, first, None), other))
+        except PlimsollError:
+            failed += 1
+    comparison = compare.comparison(measured, failed)
+    evidence = comparison.evidence()
+    shown = [SHOWN[name].format(evidence[name][0].value) for name in SHOWN if name in evidence]
+    if failed:
+        shown = [f"{failed} of {comparison.pictures} not answered"]
+    return "" if comparison.nothing_compared and not failed else ", ".join(shown)
 
 
 def siblings(column: str) -> str:

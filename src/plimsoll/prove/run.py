@@ -70,7 +70,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     pictures = [str(image) for image in images]
     output = reference.model.require_spec().output
     _require_same_question(reference, other)
-    comparer = _comparer(output, other.model.require_spec().output, thresholds)
+    comparer = comparer_for(output, other.model.require_spec().output, thresholds)
     options = _Options(budget or default_budget(output.task), labels, layers, comparer)
     options.budget.require_task(output.task)
     _require_labels(options.budget, labels)
@@ -100,7 +100,7 @@ class _Options:
     """None where the task's answers are the raw outputs."""
 
 
-def _comparer(output: object, other: object, thresholds: Sequence[float] | None) -> Comparer | None:
+def comparer_for(output: object, other: object, thresholds: Sequence[float] | None) -> Comparer | None:
     """Return what compares the task's answers; None where they are the raw outputs."""
     if isinstance(output, Classify) and isinstance(other, Classify):
         return ClassificationComparer(output, other, thresholds)
