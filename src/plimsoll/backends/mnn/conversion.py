@@ -53,6 +53,7 @@ _ARGUMENTS = {
 _MOST_PICTURES = {"KL": 100, "EMA": 100, "ADMM": 2}
 """MNN's guide: 100 to 1000 pictures for KL, one batch for ADMM, which goes 300 times over each value. Tensors travel as
 text, so not more than that."""
+_RUN = "run"
 _GAPS = 4
 """With ranges of ours, MNN's tool is given so many pictures, for the tensors that we know nothing of."""
 _LIMITS = ProcessLimits(1800, 12_000_000_000)
@@ -69,7 +70,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
         converted, renamed = _convert(model, work, _ARGUMENTS[target.precision])
-        _check(model, signature, converted)
+        _check(model, signature, converted, work)
         if target.precision == "int8" and calibration is not None:
             ranges = {renamed.get(name, name): limits for name, limits in calibration.ranges.items()}
             converted = _quantize(model, converted, signature, replace(calibration, ranges=ranges), work)
@@ -87,15 +88,20 @@ def _workplace() -> Iterator[Path]:
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
-    """Run MNN's converter or quantizer, in a process of its own: on what they don't like they abort it.
+    """Run MNN's converter or quantizer, or a converted network, in a process of its own: on what they don't like they
+    abort it.
 
     `arguments` are the command line's. The tools are called in MNN's extension module: its Python modules of the same
     names, and its console scripts, install a package that sends usage data to its makers (`MNN.tools.utils.log`).
     Raises BuildError where they write nothing.
     """
-    tools = require("_tools", INSTALL)
     result = Path(payload["result"])
     result.unlink(missing_ok=True)
+    if payload["tool"] == _RUN:
+        network, signature, feeds = payload["arguments"]
+        _answer(network, signature, feeds, result)
+        return {}
+    tools = require("_tools", INSTALL)
     arguments = [payload["tool"], *payload["arguments"]]
     done = tools.mnnconvert(arguments) if payload["tool"] == "mnnconvert" else tools.mnnquant(arguments)
     if done is False or not result.is_file() or result.stat().st_size == 0:
@@ -109,13 +115,18 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
             __name__, {"tool": tool, "arguments": arguments, "result": str(result)}, work / tool, _LIMITS
         )
     except JobError as error:
-        raise BuildError(f"{model.path}: {tool}: {error.message}", error.hint) from error
+        if tool == _RUN:
+            raise BuildError(
+                f"{model.source.path}: MNN can't run what it converted: {error.message}", "Choose another runtime."
+            ) from error
+        raise BuildError(f"{model.source.path}: {tool}: {error.message}", error.hint) from error
 
 
 def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
     """Convert a copy with its weights inside and plain names; returns the file, and the names that are others in it."""
     source, converted = work / "network.onnx", work / "network.mnn"
     proto = onnx_graph.load(model)
+    _refuse(model, onnx_graph.Graph(proto))
     renamed = names.make_plain(proto)
     onnx_graph.save(proto, source)
     _run(
@@ -128,18 +139,43 @@ def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path
     return converted, renamed
 
 
-def _check(model: Model, signature: Signature, converted: Path) -> None:
+def _refuse(model: Model, graph: onnx_graph.Graph) -> None:
+    """Raise BuildError for what MNN converts, and then reads beyond its memory."""
+    for node in graph.nodes:
+        if node.op_type == "Slice" and len(node.input) > 4:
+            steps = graph.value(node.input[4])
+            if steps is None or steps.min() < 0:
+                raise BuildError(
+                    f"{model.source.path}: MNN can't slice backwards, as '{node.name}' does", "Choose another runtime."
+                )
+
+
+def _check(model: Model, signature: Signature, converted: Path, work: Path) -> None:
+    """Compare what was converted with the network, in a process of its own: on some operators MNN crashes."""
+
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
-        with muted(), translate(BuildError, f"{model.path}: MNN can't run what it converted"):
-            interpreter = MnnInterpreter(
-                require("MNN", INSTALL),
-                str(converted),
-                signature,
-                {"backend": "CPU", "numThread": 1, "precision": "high"},
-            )
-            return interpreter.run(feeds)
+        given, result = work / "feeds.npz", work / "answers.npz"
+        # Where a call may hold several pictures, two: some operators crash with more than one.
+        copies = 2 if all(info.shape[:1] == (None,) for info in (*signature.inputs, *signature.outputs)) else 1
+        ends = signature.write(work / "signature.json")
+        np.savez(given, *[np.concatenate([feeds[info.name]] * copies) for info in signature.inputs])
+        _run(model, _RUN, [str(converted), str(ends), str(given)], result, work)
+        with np.load(result, allow_pickle=False) as arrays:
+            answers = [array[: len(array) // copies] for array in arrays.values()]
+        return {info.name: array for info, array in zip(signature.outputs, answers, strict=True)}
 
     check_answers(model, signature, answer, "MNN's converter")
+
+
+def _answer(network: str, signature: str, feeds: str, result: Path) -> None:
+    """Write what a converted network answers, output by output."""
+    ends = Signature.read(Path(signature))
+    with muted(), translate(BuildError, "MNN can't run what it converted"):
+        config = {"backend": "CPU", "numThread": 1, "precision": "high"}
+        interpreter = MnnInterpreter(require("MNN", INSTALL), network, ends, config)
+        with np.load(feeds, allow_pickle=False) as arrays:
+            answers = interpreter.run({info.name: arrays[f"arr_{index}"] for index, info in enumerate(ends.inputs)})
+    np.savez(result, *[answers[info.name] for info in ends.outputs])
 
 
 def _quantize(model: Model, converted: Path, signature: Signature, calibration: CalibrationData, work: Path) -> Path:
