@@ -285,6 +285,175 @@ def test_nodes_of_all_kinds(tmp_path: Path) -> None:
     assert [tensor.name for tensor in onnx.load(imported.model.path).graph.output] == outputs
 
 
+def integers(*values: int) -> NDArray[np.int32]:
+    return np.array(values, np.int32)
+
+
+FURTHER: dict[str, NDArray[Any]] = {
+    "k4": normal(4, 4, 5, 6), "like": integers(1, 8, 8, 5), "c6": normal(6), "half": np.array(0.5, np.float32),
+    "three": np.array(3, np.float32), "last": np.array(-1, np.int32), "rows": np.array(1, np.int32),
+    "uneven": integers(1, 3, 2), "k": np.array(3, np.int32), "begin": integers(0, 1, 0, 2),
+    "end": integers(0, 2, 4, 6), "steps": integers(1, 1, 2, 2), "ones": integers(1, 1, 1, 1),
+    "back": integers(0, 0, 0, 5),
+    "to_begin": integers(0, 0, 0, 0), "down": integers(1, 1, 1, -2), "slice_size": integers(1, 2, -1, 3),
+    "slice_begin": integers(0, 1, 1, 2), "repeats": integers(1, 2, 1, 1), "channels": integers(1, 1, 1, 2),
+    "wide": integers(1, 4, 4, 12),
+    "order": integers(3, 0, 3), "turned": integers(2), "block": integers(2, 2),
+    "pads": np.array([[0, 0], [0, 0]], np.int32), "crops": np.array([[0, 1], [1, 0]], np.int32),
+    "depth": np.array(6, np.int32), "on": np.array(2, np.float32), "off": np.array(-1, np.float32),
+    "four": integers(1, 4, 4, 6), "m6": normal(6, 6), "both": integers(1, 2), "nothing": np.array(0, np.int32),
+    "places": np.array([[0], [2]], np.int32), "dense_shape": integers(4), "two_values": integers(3, 5),
+    "sixteen": integers(16, 6), "sixteens": integers(1, 16, 6), "low": np.array(-0.2, np.float32),
+    "high": np.array(0.4, np.float32), "one": np.array(1, np.int32), "nine": np.array(9, np.int32),
+}  # fmt: skip
+
+
+def further_nodes(batch: int) -> list[dict[str, Any]]:
+    """Nodes of the kinds that came later, of x `[batch, 4, 4, 6]`."""
+    whole = {"DstT": {"type": "DT_INT32"}}
+    blocks = {"block_size": {"i": "2"}, "data_format": text("NHWC")}
+    masks = {"begin_mask": {"i": "1"}, "end_mask": {"i": "1"}}
+    return [
+        placeholder("x", batch, 4, 4, 6),
+        node("apart", "Split", "last", "x", num_split={"i": "3"}),
+        node("swapped", "ConcatV2", "apart:2", "apart", "apart:1", "last", N={"i": "3"}),
+        node("uneven_parts", "SplitV", "x", "uneven", "last", num_split={"i": "3"}),
+        node("second", "Neg", "uneven_parts:1"),
+        node("unpacked", "Unpack", "x", axis={"i": "1"}, num={"i": "4"}),
+        node("packed", "Pack", "unpacked:3", "unpacked", axis={"i": "1"}, N={"i": "2"}),
+        node("best", "TopKV2", "x", "k", sorted={"b": True}),
+        node("best_index", "Cast", "best:1", DstT={"type": "DT_FLOAT"}),
+        node("total", "AddN", "x", "swapped", "mirrored"),
+        node("sliced", "StridedSlice", "x", "begin", "end", "steps", **masks),
+        node("backwards", "StridedSlice", "x", "back", "to_begin", "down", begin_mask={"i": "7"}, end_mask={"i": "15"}),
+        node("taken", "StridedSlice", "x", "begin", "end", "ones", **masks, shrink_axis_mask={"i": "2"}),
+        node("wider", "Tile", "x", "repeats"),
+        node("looked_up", "GatherV2", "x", "order", "last", batch_dims={"i": "0"}),
+        node("mirrored", "ReverseV2", "x", "turned"),
+        node("deep", "Tile", "x", "channels"), node("shallow", "DepthToSpace", "deep", **blocks),
+        node("floored", "FloorDiv", "x", "half"), node("rest", "FloorMod", "x", "half"),
+        node("unlike", "SquaredDifference", "x", "c6"), node("no_nan", "DivNoNan", "x", "c6"),
+        node("angle", "Atan2", "x", "swapped"), node("positive", "Greater", "x", "half"),
+        node("chosen", "SelectV2", "positive", "x", "half"), node("negative", "LogicalNot", "positive"),
+        node("either", "LogicalOr", "positive", "negative"), node("said", "Cast", "either", DstT={"type": "DT_FLOAT"}),
+        node("any", "Any", "positive", "both", keep_dims={"b": False}),
+        node("any_number", "Cast", "any", DstT={"type": "DT_FLOAT"}),
+        node("product", "Prod", "x", "both", keep_dims={"b": True}),
+        node("running", "Cumsum", "x", "k", exclusive={"b": True}, reverse={"b": True}),
+        node("limited", "ClipByValue", "x", "low", "high"),
+        node("largest", "ArgMax", "x", "last", output_type={"type": "DT_INT32"}),
+        node("hot", "OneHot", "largest", "depth", "on", "off", axis={"i": "-1"}),
+        node("whole", "Cast", "scaled", **whole), node("scaled", "Mul", "x", "three"),
+        node("halves", "FloorDiv", "whole", "k"), node("halved", "Cast", "halves", DstT={"type": "DT_FLOAT"}),
+        node("logs", "LogSoftmax", "x"), node("more", "Log1p", "squares"), node("squares", "Square", "x"),
+        node("less", "Expm1", "x"), node("up", "Ceil", "x"), node("wave", "Sin", "x"), node("inverse", "Reciprocal",
+        "more2"), node("more2", "AddV2", "squares", "three"),
+        node("lrn", "LRN", "x", depth_radius={"i": "2"}, alpha={"f": 0.2}, beta={"f": 0.75}, bias={"f": 1.0}),
+        node("up_sides", "Conv2DBackpropInput", "like", "k4", "x", strides=listed(1, 2, 2, 1), padding=text("SAME"),
+             data_format=text("NHWC"), dilations=listed(1, 1, 1, 1)),
+    ]  # fmt: skip
+
+
+SINKS = (
+    "swapped", "second", "packed", "best", "best_index", "total", "sliced", "backwards", "taken", "wider", "looked_up",
+    "mirrored", "shallow", "floored", "rest", "unlike", "no_nan", "angle", "chosen", "said", "any_number", "product",
+    "running", "limited", "hot", "halved", "logs", "more", "less", "up", "wave", "inverse", "lrn", "up_sides",
+    "apart:1",
+)  # fmt: skip
+
+
+@pytest.mark.usefixtures("tensorflow_js")
+@pytest.mark.parametrize("batch", [-1, 1])
+def test_nodes_of_further_kinds(tmp_path: Path, batch: int) -> None:
+    model = write(tmp_path, graph(further_nodes(batch), FURTHER), FURTHER, "graph-model")
+    outputs = tuple(name for name in SINKS if batch == 1 or name != "up_sides")  # Its sizes say a batch of one.
+    imported = import_model(model, tmp_path / "out", ImportOptions(outputs=outputs))
+    compared(imported)
+    assert imported.parity is not None
+    assert imported.parity.items == (1 if batch == 1 else 2)
+
+
+@pytest.mark.usefixtures("tensorflow_js")
+def test_nodes_that_reckon_with_a_batch_of_one(tmp_path: Path) -> None:
+    """As in MoveNet: the place of the largest value, looked up elsewhere."""
+    nodes = [
+        placeholder("x", 1, 4, 4, 6),
+        node("rows_first", "Reshape", "x", "sixteen"),
+        node("peak", "ArgMax", "rows_first", "nothing", output_type={"type": "DT_INT32"}),
+        node("row", "FloorDiv", "peak", "four_wide"),
+        node("column", "FloorMod", "peak", "four_wide"),
+        node("channel", "Range", "nothing", "depth", "one", Tidx={"type": "DT_INT32"}),
+        node("where", "Pack", "row", "column", "channel", axis={"i": "1"}, N={"i": "3"}),
+        node("picture", "Squeeze", "x", squeeze_dims=listed(0)),
+        node("peaks", "GatherNd", "picture", "where"),
+        node("tokens", "Reshape", "x", "sixteens"),
+        node("scores", "BatchMatMulV2", "tokens", "tokens", adj_x={"b": False}, adj_y={"b": True}),
+        node("mixed", "Einsum", "scores", "tokens", equation=text("bij,bjk->bik"), N={"i": "2"}),
+        node("batches", "SpaceToBatchND", "x", "block", "pads"),
+        node("joined", "BatchToSpaceND", "batches", "block", "crops"),
+        node("first", "StridedSlice", "rows_first", "peak_place", "next", "one1", shrink_axis_mask={"i": "1"}),
+        node("peak_place", "Reshape", "peak_one", "one1"), node("peak_one", "ArgMax", "flat", "nothing"),
+        node("flat", "Max", "rows_first", "last", keep_dims={"b": False}), node("next", "AddV2", "peak_place", "one1"),
+        node("spread", "BroadcastTo", "flat1", "full"), node("flat1", "Mean", "x", "both", keep_dims={"b": True}),
+    ]  # fmt: skip
+    weights = FURTHER | {"four_wide": np.array(4, np.int32), "one1": integers(1), "full": integers(1, 3, 3, 6)}
+    model = write(tmp_path, graph(nodes, weights), weights, "graph-model")
+    outputs = ("peaks", "mixed", "joined", "first", "spread", "peak")
+    imported = import_model(model, tmp_path / "out", ImportOptions(outputs=outputs))
+    compared(imported)
+    assert [tensor.type.tensor_type.elem_type for tensor in onnx.load(imported.model.path).graph.output][-1] == 6
+
+
+@pytest.mark.usefixtures("without_node")
+def test_parts_and_lookups_are_numpys(tmp_path: Path) -> None:
+    model = write(tmp_path, graph(further_nodes(-1), FURTHER), FURTHER, "graph-model")
+    outputs = ("apart:1", "second", "best", "backwards", "taken", "floored", "hot")
+    imported = import_model(model, tmp_path / "out", ImportOptions(outputs=outputs))
+    x = normal(3, 4, 4, 6)
+    with Runner.open(imported.model, REFERENCE_TARGET) as runner:
+        answers = runner.infer(x)
+    np.testing.assert_array_equal(answers["apart:1"], x[..., 2:4])
+    np.testing.assert_array_equal(answers["second"], -x[..., 1:4])
+    np.testing.assert_array_equal(answers["best"], np.sort(x, -1)[..., :-4:-1])
+    np.testing.assert_array_equal(answers["backwards"], x[..., 5::-2])
+    np.testing.assert_array_equal(answers["taken"], x[:, 1, :, 2:])
+    np.testing.assert_array_equal(answers["floored"], np.floor(x / np.float32(0.5)))
+    np.testing.assert_array_equal(answers["hot"], np.where(np.arange(6) == x.argmax(-1)[..., None], 2, -1))
+
+
+LOOP = [
+    placeholder("pixels", 1, 4, 4, 3),
+    node("enter", "Enter", "pixels"),
+    node("merge", "Merge", "enter", "again"),
+    node("again", "NextIteration", "merge"),
+    node("left", "Exit", "merge"),
+    node("core", "Mul", "left", "half"),
+    node("scores", "Sigmoid", "core"),
+    node("boxes", "NonMaxSuppressionV5", "scores", "scores", "k", "half", "half", "half"),
+]
+
+
+@pytest.mark.usefixtures("without_node")
+def test_control_flow_is_cut_away_before_it_is_read(tmp_path: Path) -> None:
+    model = write(tmp_path, graph(LOOP, FURTHER), FURTHER, "graph-model")
+    for outputs, message in ((("scores",), "read each other: a loop"), (("left",), "a loop"), ((), "a loop")):
+        with pytest.raises(ModelError, match=message) as caught:
+            import_model(model, tmp_path / "out", ImportOptions(outputs=outputs))
+        assert "--inputs and --outputs" in caught.value.hint
+    with pytest.raises(ModelError, match=r"the node 'left' \(Exit\): its sizes are not known") as caught:
+        import_model(model, tmp_path / "out", ImportOptions(inputs=("left",), outputs=("scores",)))
+    assert "--shape left=" in caught.value.hint
+    shape = {"left": (None, 4, 4, 3)}
+    with pytest.raises(ModelError, match=r"the node 'boxes' \(NonMaxSuppressionV5\).*depends on the picture"):
+        import_model(model, tmp_path / "out", ImportOptions(inputs=("left",), outputs=("boxes",), input_shapes=shape))
+    options = ImportOptions(inputs=("left",), outputs=("scores",), input_shapes=shape)
+    with Runner.open(import_model(model, tmp_path / "out", options).model, REFERENCE_TARGET) as runner:
+        answers = runner.infer(np.zeros((2, 4, 4, 3), np.float32))
+    np.testing.assert_array_equal(answers["scores"], np.full((2, 4, 4, 3), 0.5, np.float32))
+    with pytest.raises(InputError, match="does not depend on pixels"):
+        import_model(model, tmp_path / "out", ImportOptions(("left", "pixels"), ("scores",), shape))
+
+
 ANSWERS = {
     "nsfwjs_mobilenet": [
         0.9872497916221619,

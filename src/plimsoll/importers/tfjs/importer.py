@@ -68,7 +68,8 @@ def answer(stored: Stored, written: ConvertedGraph, chosen: bool) -> tuple[Probe
             ) from error
         answers = {}
         for index, (output, shape) in enumerate(zip(written.outputs, result["outputs"], strict=True)):
-            answers[output] = np.fromfile(folder / f"answer{index}.bin", np.float32).reshape(shape)
+            values = np.fromfile(folder / f"answer{index}.bin", np.float32).reshape(shape)
+            answers[output] = values.astype(written.dtypes.get(output, "float32"))
     return Probe(f"TensorFlow.js {result['version']}", feeds, answers), ""
 
 
@@ -76,17 +77,22 @@ def _feeds(stored: Stored, written: ConvertedGraph) -> Arrays:
     chance = np.random.default_rng(0)
     numbers = sum(array.size for array in stored.weights.values())
     items = 1 if numbers > _FEW else 2
-    items = written.graph.batch if isinstance(written.graph.batch, int) else items
-    shapes = {name: written.graph.input_shape(name) for name in written.inputs}
-    sides = {name: [_FREE_SIDE if size is None else size for size in shape[1:]] for name, shape in shapes.items()}
-    return {name: chance.uniform(0, 1, (items, *sizes)).astype(np.float32) for name, sizes in sides.items()}
+    feeds: Arrays = {}
+    for name in written.inputs:
+        batch, *sides = written.graph.input_shape(name)
+        sizes = [items if batch is None else batch, *(_FREE_SIDE if size is None else size for size in sides)]
+        # Pixels are whole numbers where TensorFlow.js takes int32.
+        values = chance.integers(0, 256, sizes) if name in written.dtypes else chance.uniform(0, 1, sizes)
+        feeds[name] = values.astype(np.float32)
+    return feeds
 
 
 def _write(folder: Path, library: Path, stored: Stored, written: ConvertedGraph, feeds: Arrays, chosen: bool) -> None:
     inputs = []
     for index, (name, feed) in enumerate(feeds.items()):
         feed.tofile(folder / f"feed{index}.bin")
-        inputs.append({"name": name, "shape": feed.shape, "file": f"feed{index}.bin"})
+        dtype = written.dtypes.get(name, "float32")
+        inputs.append({"name": name, "shape": feed.shape, "file": f"feed{index}.bin", "dtype": dtype})
     (folder / "weights.bin").write_bytes(stored.data)
     request = {
         "library": str(library),
@@ -118,7 +124,9 @@ class Tfjs(Converter):
         written = write(stored, main.name, options)
         out = written.graph.save(folder / f"{main.name.partition('.')[0]}.onnx")
         answered, note = answer(stored, written, bool(options.outputs))
-        return Conversion(out, answered, notes=(note,) if note else ())
+        whole = [name for name in written.inputs if name in written.dtypes]
+        notes = [f"{', '.join(whole)}: whole numbers, as int32 in TensorFlow.js, in float32 here"] if whole else []
+        return Conversion(out, answered, notes=(*notes, *([note] if note else [])))
 
 
 def write(stored: files.Stored, where: str, options: ImportOptions) -> ConvertedGraph:

@@ -156,6 +156,9 @@ class _Network:
             self._options.input_shapes.get(name) or config.get("batch_input_shape") or config["batch_shape"]
         )
         self.inputs.append(name)
+        if shape[0] is not None and self._options.batch is None:
+            self.writer.graph.batch = shape[0]
+        shape = (None, *shape[1:])
         return Value(self.writer.graph.input(name, (self.writer.graph.batch, *shape[1:])), shape)
 
     def _stored(self, layer: str, short: str) -> Array | None:

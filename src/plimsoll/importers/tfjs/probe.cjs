@@ -14,7 +14,8 @@ async function main(folder) {
   const feeds = {};
   for (const one of request.inputs) {
     const data = fs.readFileSync(path.join(folder, one.file));
-    feeds[one.name] = tf.tensor(new Float32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.length)), one.shape);
+    const values = new Float32Array(data.buffer.slice(data.byteOffset, data.byteOffset + data.length));
+    feeds[one.name] = tf.cast(tf.tensor(values, one.shape), one.dtype);
   }
   await tf.ready();
   let answers;

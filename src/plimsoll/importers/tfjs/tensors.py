@@ -30,6 +30,8 @@ class Value:
     shape: Shape
     order: Order = "last"
     """Where the channels are in ONNX; only values with four axes are ever `first`."""
+    dtype: str = "float32"
+    """NumPy's name: float32, int32 or bool."""
 
     def __post_init__(self) -> None:
         if (
@@ -37,6 +39,11 @@ class Value:
             or math.prod(size or 1 for size in self.shape) > MAX_ELEMENTS
         ):
             raise ValueError(f"a tensor of the shape {list(self.shape)}")
+
+    @property
+    def free(self) -> bool:
+        """Whether its first axis is the batch, of any size."""
+        return bool(self.shape) and self.shape[0] is None
 
 
 @dataclass(frozen=True)
@@ -108,18 +115,17 @@ def channels_of(value: Value) -> int:
     return channels
 
 
-def fail(where: str, what: str, kind: str, reason: str) -> ModelError:
+def fail(where: str, what: str, kind: str, reason: str, hint: str = "") -> ModelError:
     """Return the error for a layer or node that can't be converted."""
     return ModelError(
         f"{where}: {what} ({kind}): {reason}",
-        "Export the model to ONNX with its own framework, or remove that layer.",
+        hint or "Export the model to ONNX with its own framework, or remove that layer.",
     )
 
 
 def free_shape(shape: Sequence[Any]) -> Shape:
-    """Return a shape with None for free sizes (-1 in TensorFlow) and for the batch; raises ValueError for what is
-    none."""
+    """Return a shape with None for free sizes, which are -1 in TensorFlow; raises ValueError for what is none."""
     sizes = [None if size is None else int(size) for size in shape]
     if not sizes or any(size is not None and size < -1 for size in sizes):
         raise ValueError(f"the shape {list(shape)}")
-    return (None, *(None if size == -1 else size for size in sizes[1:]))
+    return tuple(None if size == -1 else size for size in sizes)
