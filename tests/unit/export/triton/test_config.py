@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from google.protobuf import text_format
 
+from helpers.axis_networks import sequence, spec
 from helpers.small_models import SPEC, small_model
-from plimsoll.core.model import TensorInfo
+from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import ModelError
 from plimsoll.export.triton import TritonOptions, config
@@ -31,6 +32,15 @@ def network(tmp_path: Path) -> TritonNetwork:
 def configurations(network: TritonNetwork, spec: str = SPEC, **options: Any) -> dict[str, Any]:
     texts = config.configurations(loads(spec), network, "reference", TritonOptions(**options))
     return {name: parsed(text) for name, text in texts.items()}
+
+
+def test_only_plimsoll_s_own_runner_moves_the_axis_of_the_pictures(tmp_path: Path) -> None:
+    model = Model(sequence(tmp_path / "n.onnx", ["T", "N", 3]), "onnx", spec('task = "tensor"\nbatch_axis = 1'))
+    with pytest.raises(ModelError, match="nor move the axis of the pictures to the front") as caught:
+        describe(model, REFERENCE_TARGET, TritonOptions())
+    assert caught.value.hint == "Let Plimsoll do it: --set network=python."
+    network = describe(model, REFERENCE_TARGET, TritonOptions(network="python"))
+    assert [info.shape for info in network.outputs] == [(None, 6, 3)]
 
 
 def test_fields_of_every_kind_are_read_again(network: TritonNetwork) -> None:
