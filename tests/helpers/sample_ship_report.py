@@ -103,7 +103,7 @@ def trial(row: tuple[Preprocessing, bool, str, str | None, float, float, float],
     flipped = 0 if largest < 0.06 else 1 if largest < 0.1 else 3
     bound = {0: 0.058, 1: 0.091, 3: 0.147}[flipped]
     small = {"int8": 6.2e6, "dynamic": 6.1e6, "float16": 11.9e6}.get(target.rpartition(":")[2], 23.6e6)
-    checks = [check("mean score deviation", mean, LIMIT), check("flips at 0.8", 2.0 * flipped, 15.0, "%")]
+    checks = [check("mean deviation", mean, LIMIT), check("flips at 0.8", 2.0 * flipped, 15.0, "%")]
     return {
         **base,
         "status": "ok",
@@ -202,7 +202,7 @@ def details(photos: Sequence[Path], seed: int = 3) -> dict[str, Any]:
             "checks": [
                 check("flips at 0.2", 0.0, 4.0, "%", "0 of 125", bound=2.367),
                 check("flips at 0.8", 0.0, 4.0, "%", "0 of 125", bound=2.367),
-                check("mean score deviation", mean, LIMIT, bound=mean * 1.2),
+                check("mean deviation", mean, LIMIT, bound=mean * 1.2),
             ],
         },
         "scores": tested,

@@ -36,12 +36,12 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
     first, *rest = done.stdout.splitlines()
     assert (
         first
-        == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence fewer than"
+        == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence at most"
         " 5.1 % do"
     )
     text = "\n".join(rest)
     assert "fast preprocessing" in text
-    assert "mean score deviation" in text
+    assert "mean deviation" in text
     assert "most at 'resize'" in text
     assert not done.stderr
 

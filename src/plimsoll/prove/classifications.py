@@ -14,6 +14,7 @@ from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import Flips, Floats, ScoreDeviation, flips, pictures_needed, score_deviation, spearman
 from plimsoll.metrics.labelled import MetricChange, binary, multiclass
 from plimsoll.prove.comparison import Comparer, Comparison
+from plimsoll.report import figures
 from plimsoll.spec.spec import Classify
 from plimsoll.tasks.classify import Classification
 
@@ -57,7 +58,9 @@ class ClassificationComparison(Comparison):
             return []
         p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
         order = "" if rank is None else f"; rank correlation {rank:.5f}"
-        return [f"Scores deviate by {deviation.mean:.2g} on average{p99}, {deviation.maximum:.2g} at most{order}"] + [
+        return [
+            f"Scores deviate by {figures.number(deviation.mean)} on average{p99}, {figures.number(deviation.maximum)} at most{order}"
+        ] + [
             f"{change.name}: {change.reference:.4g} → {change.other:.4g}"
             for change in self.changes
             if change.change is not None
@@ -77,21 +80,16 @@ class ClassificationComparison(Comparison):
             "flips": [_bounded_flips(threshold, flipped) for threshold, flipped in self.flips]
         }
         if self.deviation is not None:
-            mean = BoundedFigure(
-                "mean score deviation",
-                self.deviation.mean,
-                self.deviation.mean_upper,
-                f"{self.deviation.mean:.2g} in the sample",
-            )
+            mean = BoundedFigure("mean deviation", self.deviation.mean, self.deviation.mean_upper)
             covered = 0.05 ** (1 / self.deviation.count)
             detail = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviate no more"
-            largest = BoundedFigure("largest score deviation", self.deviation.maximum, self.deviation.maximum, detail)
+            largest = BoundedFigure("max deviation", self.deviation.maximum, self.deviation.maximum, detail)
             evidence |= {"mean_deviation": [mean], "max_deviation": [largest]}
         for change in self.changes:
-            figures = [_bounded_change(change)]
-            evidence[change.name] = figures
+            bounded = [_bounded_change(change)]
+            evidence[change.name] = bounded
             if (alias := _ALIASES.get(change.name)) is not None:
-                evidence.setdefault(alias, figures)
+                evidence.setdefault(alias, bounded)
         return evidence
 
     def details(self) -> dict[str, JsonValue]:
@@ -320,16 +318,8 @@ def _bounded_change(change: MetricChange) -> BoundedFigure:
 
 
 def confidence_in_words(flipped: Flips) -> str:
-    """Say what a sample of decisions proves of all others: `with 95 % confidence fewer than 0.6 % do`."""
-    return f"with 95 % confidence fewer than {percent_above(flipped.upper_bound())} do"
-
-
-def percent_above(share: float) -> str:
-    """Write a share in percent with two digits, rounded up: it is a bound."""
-    if share <= 0:
-        return "0 %"
-    step = 10 ** (math.floor(math.log10(100 * share)) - 1)
-    return f"{math.ceil(100 * share / step - 1e-9) * step:.3g} %"
+    """Say what a sample of decisions proves of all others: `with 95 % confidence at most 0.6 % do`."""
+    return f"with 95 % confidence at most {figures.percent_at_most(flipped.upper_bound())} do"
 
 
 def too_few(limit: float, flipped: Flips) -> str:

@@ -237,9 +237,9 @@ class Proof:
         }
         if isinstance(self.comparison, ClassificationComparison) and self.comparison.deviation is not None:
             deviation = self.comparison.deviation
-            measurements |= {"largest score deviation": deviation.maximum, "mean score deviation": deviation.mean}
+            measurements |= {"max deviation": deviation.maximum, "mean deviation": deviation.mean}
             if deviation.p99 is not None:
-                measurements["99th percentile of score deviation"] = deviation.p99
+                measurements["99th percentile of deviation"] = deviation.p99
             measurements["rank correlation"] = (
                 "not defined" if self.comparison.rank_correlation is None else self.comparison.rank_correlation
             )

@@ -16,6 +16,7 @@ from plimsoll.prove.comparison import (
     mean_figure,
     settings_that_differ,
 )
+from plimsoll.report.figures import percent_at_most
 from plimsoll.spec.spec import Text
 from plimsoll.tasks.text import Line
 
@@ -72,8 +73,8 @@ class TextComparison(Comparison):
             return f"nothing was compared: {self.nothing_compared}"
         changes, errors = (figures[0] for figures in self.evidence().values())
         return (
-            f"{len(self._changed):,} of {len(self.measured):,} texts changed; with 95 % confidence fewer than"
-            f" {100 * changes.bound:.3g} % do; {100 * errors.value:.2g} % of the characters are wrong"
+            f"{len(self._changed):,} of {len(self.measured):,} texts changed; with 95 % confidence at most"
+            f" {percent_at_most(changes.bound)} do; {100 * errors.value:.2g} % of the characters are wrong"
         )
 
     def evidence(self) -> Evidence:

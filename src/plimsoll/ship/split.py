@@ -99,7 +99,7 @@ def check_provable(budget: Budget, parts: Split, truths: Mapping[str, str] | Non
         if limit_kind(limit.metric) == "change":
             _require_labels(limit, count, labelled, bool(truths))
             _require(limit, parts, labelled, "with a label ", "even without a loss")
-        elif limit_kind(limit.metric) == "share":
+        elif limit.metric == "flips":
             _require(limit, parts, count, "", "even without a flip")
 
 

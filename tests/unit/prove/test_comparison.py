@@ -36,7 +36,7 @@ def test_comparison_by_hand() -> None:
     assert comparison.failed == 1
     assert comparison.deviation is not None
     assert comparison.deviation.maximum == pytest.approx(0.15)
-    assert comparison.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence fewer than")
+    assert comparison.headline.startswith("2 of 4 decisions flipped at 0.5; with 95 % confidence at most")
 
 
 def test_best_label_decides_where_none_is_positive() -> None:

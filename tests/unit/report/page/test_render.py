@@ -79,7 +79,7 @@ def test_the_page_shows_every_candidate_with_its_reason(page: str, example: dict
         assert any(trial["name"] == head.get("title") for head in read.all("th")), trial["name"]
     assert sample_ship_report.FAILED in read.text
     assert sample_ship_report.SKIPPED in read.text
-    assert "mean score deviation: measured 0.0131; the limit is 0.01, missed by 0.0031" in read.text
+    assert "mean deviation: measured 0.0131; the limit is 0.01, missed by 0.0031" in read.text
     assert sum(attributes.get("class") == "winner" for attributes in read.all("tr")) == 1
     assert "4.84 times as fast, 0 of 125 decisions flipped" in read.text
     assert "no more than 2.37 % of all decisions flip" in read.text
