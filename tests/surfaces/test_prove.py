@@ -37,7 +37,7 @@ def test_the_verdict_comes_first_and_states_the_sample(plimsoll: Run, example_ph
     assert (
         first
         == f"✓ proven  0 of {len(example_photos)} decisions flipped at any threshold; with 95 % confidence at most"
-        " 5.1 % do"
+        " 5.04 % do"
     )
     text = "\n".join(rest)
     assert "fast preprocessing" in text

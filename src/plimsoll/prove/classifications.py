@@ -58,9 +58,8 @@ class ClassificationComparison(Comparison):
             return []
         p99 = f", 99th percentile {deviation.p99:.2g}" if deviation.p99 is not None else ""
         order = "" if rank is None else f"; rank correlation {rank:.5f}"
-        return [
-            f"Scores deviate by {figures.number(deviation.mean)} on average{p99}, {figures.number(deviation.maximum)} at most{order}"
-        ] + [
+        mean, most = figures.number(deviation.mean), figures.number(deviation.maximum)
+        return [f"Scores deviate by {mean} on average{p99}, {most} at most{order}"] + [
             f"{change.name}: {change.reference:.4g} → {change.other:.4g}"
             for change in self.changes
             if change.change is not None
@@ -319,7 +318,8 @@ def _bounded_change(change: MetricChange) -> BoundedFigure:
 
 def confidence_in_words(flipped: Flips) -> str:
     """Say what a sample of decisions proves of all others: `with 95 % confidence at most 0.6 % do`."""
-    return f"with 95 % confidence at most {figures.percent_at_most(flipped.upper_bound())} do"
+    bound = figures.percent_at_most(flipped.upper_bound()).replace("\u00a0", " ")
+    return f"with 95 % confidence at most {bound} do"
 
 
 def too_few(limit: float, flipped: Flips) -> str:

@@ -72,9 +72,10 @@ class TextComparison(Comparison):
         if self.nothing_compared:
             return f"nothing was compared: {self.nothing_compared}"
         changes, errors = (figures[0] for figures in self.evidence().values())
+        bound = percent_at_most(changes.bound).replace("\u00a0", " ")
         return (
             f"{len(self._changed):,} of {len(self.measured):,} texts changed; with 95 % confidence at most"
-            f" {percent_at_most(changes.bound)} do; {100 * errors.value:.2g} % of the characters are wrong"
+            f" {bound} do; {100 * errors.value:.2g} % of the characters are wrong"
         )
 
     def evidence(self) -> Evidence:
