@@ -25,8 +25,8 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 INTRODUCTION = """# The Spec
 
 A Spec is the contract of a model: from the bytes of a picture to the meaning of the answer. It is a TOML file.
-`plimsoll spec check FILE` lists every mistake in it, `plimsoll spec check FILE --model MODEL` runs a network behind it on
-two sample pictures, alone, twice and together, and says what doesn't fit, and `plimsoll spec schema` prints its JSON
+`plimsoll spec check FILE` lists every mistake in it, `plimsoll spec check FILE --model MODEL` runs a network behind it
+on two sample pictures, alone, twice and together, and says what doesn't fit, and `plimsoll spec schema` prints its JSON
 Schema for editors.
 
 This page is generated from the code by `make docs`.

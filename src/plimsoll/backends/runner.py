@@ -188,7 +188,9 @@ class Runner:
     def _prove(self, feeds: Mapping[str, Array]) -> None:
         """Run one picture alone: an axis that has the number of pictures by chance would give one the answer of
         another."""
-        self._batch_first(self._session_run({name: value[:1] for name, value in feeds.items()}), 1)
+        with self._turn or _nothing:
+            outputs = self._session_run({name: value[:1] for name, value in feeds.items()})
+        self._batch_first(outputs, 1)
         self._unproven = False
 
     def _joined(self, name: str, parts: Sequence[Array]) -> Array:

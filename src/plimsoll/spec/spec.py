@@ -54,6 +54,12 @@ class _Output(BaseModel):
     where an output has no such axis, so that the network gets one picture a call. As a table by the outputs' names
     where they differ: `{ boxes = "none", mask = 0 }`."""
 
+    @property
+    def pictures_first(self) -> bool:
+        """Whether the first axis of every output holds the pictures, as far as the Spec says."""
+        axes = self.batch_axis.values() if isinstance(self.batch_axis, dict) else (self.batch_axis,)
+        return all(axis in (None, 0) for axis in axes)
+
 
 class Band(BaseModel):
     """A reading of the score: `label` for scores from the previous band's end up to, not including, `below`."""

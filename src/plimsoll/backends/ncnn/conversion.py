@@ -94,6 +94,11 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     if model.format == "ncnn":
         return model
     require_form(model, target, "float32")
+    if model.spec is not None and not model.spec.output.pictures_first:
+        raise BuildError(
+            f"{model.source.path}: ncnn knows no axis for pictures, so it can't keep one that isn't the first",
+            "Export the network with the pictures first, or choose another runtime.",
+        )
     if target.precision == "int8" and calibration is None:
         raise calibration_missing(model, target)
     param, weights = (folder / f"{model.path.stem}.{target.precision}.ncnn.{kind}" for kind in ("param", "bin"))

@@ -46,7 +46,10 @@ class _TorchSession(ABC):
                     self._compute(program, [info[at : at + program.most] for info in given])
                     for at in range(0, count, program.most)
                 ]
-                answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
+                answers = [
+                    np.concatenate(part, info.shape.index(None) if None in info.shape else 0)
+                    for info, part in zip(self.outputs, zip(*parts, strict=True), strict=True)
+                ]
         return {info.name: answer for info, answer in zip(self.outputs, answers, strict=True)}
 
     @abstractmethod

@@ -69,8 +69,7 @@ def _checked(model: Model, target: Target) -> Spec:
             "Give the ONNX network that it was made from.",
         )
     spec = model.require_spec()
-    axes = spec.output.batch_axis
-    if any(axis not in (None, 0) for axis in (axes.values() if isinstance(axes, dict) else (axes,))):
+    if not spec.output.pictures_first:
         raise SpecError(
             f"{spec.name}: outputs whose first axis doesn't hold the pictures are not decoded in browsers",
             "Export the network with the batch first.",
