@@ -4,6 +4,7 @@ what it shipment."""
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ from typing import Any
 import pytest
 
 from helpers.digits_model import LABELS, Digits
+from helpers.html_parser import Page
 from helpers.minimal_bundle import edit
+from plimsoll.core.budget import Check
+from plimsoll.report import summary
+from plimsoll.report.figures import check_in_words
+from plimsoll.report.ship_result import ShipResult
+from plimsoll.serve.http.models import proof_in_short
 from surfaces.conftest import Run
 
 TARGETS = "onnxruntime:cpu:float32,onnxruntime:cpu:int8"
@@ -46,6 +53,62 @@ def ship(plimsoll: Run, digits: Digits, folder: Path, *more: str) -> Shipment:
     return Shipment(completed.stdout, out, json.loads((out / "report" / "report.json").read_text()))
 
 
+def plain(text: str) -> str:
+    """Return text without unbreakable spaces, and with single ones."""
+    return " ".join(text.replace("\u00a0", " ").split())
+
+
+def figures_are_the_same_everywhere(plimsoll: Run, digits: Digits, shipment: Shipment, whole: dict[str, Any]) -> None:
+    """The report's JSON, its page, the terminal, a service's page and `prove` have the same figures, by one name."""
+    details = ShipResult.model_validate(shipment.report["details"])
+    page = plain(Page((shipment.bundle / "report" / "index.html").read_text()).text)
+    terminal = plain(shipment.output)
+    rows = {row.name: row for row in proof_in_short(shipment.bundle / "report" / "report.json", whole=True).rows}
+    pictures = [argument for score in whole["details"]["scores"] for argument in ("--images", score["path"])]
+    budget = ",".join(details.budget.texts)
+    proven = plimsoll(
+        *("prove", digits.model, shipment.bundle, "--spec-a", digits.spec, "--labels", digits.images, *pictures),
+        *("--budget", budget, "--json"),
+    )
+    assert proven.returncode == 0, proven.stderr
+    checks = {check["name"]: Check.model_validate(check) for check in json.loads(proven.stdout)["checks"]}
+    assert len(details.test.checks) == 4
+    for check in details.test.checks:
+        words = check_in_words(check)
+        for text in (words.measured, words.bound, words.limit):
+            assert f"{check.name}" in page
+            assert plain(text) in page
+        line = " ".join(map(plain, (check.name, words.measured, words.bound, words.limit, words.result)))
+        assert line in terminal
+        row = rows[check.name]
+        assert (row.measured, row.bound, row.limit) == (words.measured, words.bound, words.limit)
+        assert check_in_words(checks[check.name]) == words, "prove says otherwise"
+    assert summary.title(details) in page
+    assert summary.title(details) in terminal
+    assert shipment.report["measurements"]["headline"] == summary.title(details)
+    for sentence in summary.sentences(details):
+        assert plain(sentence) in page
+        assert plain(sentence) in terminal
+    for term, value in summary.plate(details):
+        assert f"{term}: {plain(value)}" in terminal
+        assert plain(value) in page
+
+
+def nothing_private_is_in_the_bundle(digits: Digits, shipment: Shipment, folder: Path) -> None:
+    pictures = {path.name for path in digits.images.rglob("*.png")}
+    for file in filter(Path.is_file, shipment.bundle.rglob("*")):
+        content = file.read_bytes()
+        for private in (folder, digits.images, digits.model.parent, Path.home()):
+            assert str(private).encode() not in content, f"{private} is in {file.name}"
+        if file.suffix in (".json", ".html", ".toml"):
+            text = content.decode()
+            assert "base64," not in text, f"{file.name} has an embedded picture"
+            assert not pictures.intersection(re.findall(r"[\w.-]+\.png", text)), f"{file.name} names pictures"
+    whole = next((folder / "work").glob("*/report.html")).read_text()
+    assert "data:image/jpeg;base64," in whole, "the report in the work folder has pictures"
+    assert str(digits.images) in whole
+
+
 def limits(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in report["details"]["test"]["checks"]}
 
@@ -59,12 +122,15 @@ def test_a_network_keeps_its_accuracy_within_the_budget(plimsoll: Run, digits: D
         "--labels",
         str(digits.images),
         "--budget",
-        "top1=-1%",
+        "top1=-1%,flips=4%,mean_deviation=0.05,max_deviation=0.9",
         "--calibrators",
         "percentile",
         "--time",
         "240s",
     )
+    whole = json.loads(next((tmp_path / "work").glob("*/report.json")).read_text())
+    figures_are_the_same_everywhere(plimsoll, digits, shipment, whole)
+    nothing_private_is_in_the_bundle(digits, shipment, tmp_path)
     details = shipment.report["details"]
     assert details["split"]["test"] >= 299, "fewer can't prove one percent"
     assert details["outcome"] in ("better", "not_better")

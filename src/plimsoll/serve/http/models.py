@@ -113,7 +113,7 @@ def endpoints(service: Service) -> list[Endpoint]:
     async def proof(request: Request) -> Proof:
         path = _in_bundle(service, request.path_params["name"], _REPORT)
         context = context_of(request)
-        return await asyncio.to_thread(_proof, path, bool(context.key) or context.caller().local)
+        return await asyncio.to_thread(proof_in_short, path, whole=bool(context.key) or context.caller().local)
 
     page_answers = [ok(TEXT, "The page, in a sandbox of its own.", "text/html"), *no_report]
 
@@ -192,9 +192,9 @@ def _read(path: Path) -> bytes:
         raise RequestError(Problem("failed", message, hint, status)) from error
 
 
-def _proof(path: Path, whole: bool) -> Proof:
+def proof_in_short(path: Path, *, whole: bool) -> Proof:
     """Return what a report says in short. `whole`: whether the caller may read all of it; the checks' details may name
-    pictures."""
+    pictures. Raises RequestError (500) for a report that can't be read."""
     try:
         report = Report.read(path)
     except PlimsollError as error:
