@@ -39,7 +39,7 @@ def spec_of(task: str, **output: Any) -> Spec:
 
 
 def node(operator: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(operator, inputs, [output], name=f"{output}_node", **attributes)
+    return helper.make_node(operator, inputs, [output], **attributes)
 
 
 def constant(name: str, value: Any) -> onnx.TensorProto:

@@ -184,9 +184,16 @@ class Limit:
         return cls(name, value)
 
     def __str__(self) -> str:
-        kind = limit_kind(self.metric)
-        percent = kind in ("share", "agreement") or (kind == "change" and self.metric != "auc")
+        percent = unit_of(self.metric) == "%"
         return f"{self.metric}={100 * self.value:g}%" if percent else f"{self.metric}={self.value:g}"
+
+
+def unit_of(metric: str) -> str:
+    """Return the unit that a metric's figures are shown in: %, dB or none."""
+    kind = limit_kind(metric)
+    if kind in ("share", "agreement") or (kind == "change" and metric != "auc"):
+        return "%"
+    return "dB" if kind == "decibel" else ""
 
 
 def limit_kind(metric: str) -> LimitKind | None:
@@ -273,15 +280,15 @@ class Budget:
 
 def _check(limit: Limit, figure: BoundedFigure) -> Check:
     kind = limit_kind(limit.metric)
-    percent = str(limit).endswith("%")
-    factor = 100 if percent else 1
+    unit = unit_of(limit.metric)
+    factor = 100 if unit == "%" else 1
     return Check(
         name=figure.name,
         measured=figure.value * factor,
         bound=figure.bound * factor,
         limit=limit.value * factor,
         direction="at_least" if kind in ("agreement", "change", "decibel") else "at_most",
-        unit="%" if percent else "dB" if kind == "decibel" else "",
+        unit=unit,
         detail=figure.detail,
     )
 
@@ -293,7 +300,7 @@ _TASK_BUDGETS = {
     "classify": DEFAULT_BUDGET,
     "detect": Budget.parse("box_recall=90% box_precision=90% box_score_deviation=0.05 box_error=10%"),
     "segment": Budget.parse("miou=90% boundary_iou=70% pixel_changes=3%"),
-    "landmarks": Budget.parse("nme=2%"),
+    "landmarks": Budget.parse("nme=2% presence_deviation=0.05"),
     "text": Budget.parse("text_changes=10% cer=2%"),
 }
 _TENSOR_BUDGET = Budget((Limit("snr", 30.0),))

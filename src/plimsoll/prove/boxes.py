@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from plimsoll.core.budget import BoundedFigure, Evidence
+from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, overlaps
+from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.comparison import (
     Comparer,
     Comparison,
@@ -42,6 +43,8 @@ class PictureBoxes:
     """(reference's label, other's label) of boxes that lie on one another."""
     examples: tuple[tuple[Corners, Corners], ...] = ()
     """The boxes of both of one label, best first, where both have equally many: they show shifts and turns."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """The picture's pixels for one of the network's input, along x and y."""
 
 
 class BoxComparer(Comparer):
@@ -55,7 +58,7 @@ class BoxComparer(Comparer):
         least = task.threshold or 0.0
         return task.decode(outputs, max(least / 2, least - _NEAR), [geometry])[0]
 
-    def measure(self, reference: Detection, other: Detection) -> PictureBoxes:
+    def measure(self, reference: Detection, other: Detection, scale: tuple[float, float]) -> PictureBoxes:
         first, second = (
             [box for box in answer.boxes if box.score >= least]
             for answer, least in zip((reference, other), self._thresholds, strict=True)
@@ -70,7 +73,7 @@ class BoxComparer(Comparer):
                 elif overlap[index].max() >= LEAST_IOU:
                     labels[box.label, second[int(overlap[index].argmax())].label] += 1
         changes = compare_boxes(reference.boxes, other.boxes, self._thresholds)
-        return PictureBoxes(changes, labels, tuple(_same_rank(first, second)) if changes.changed else ())
+        return PictureBoxes(changes, labels, tuple(_same_rank(first, second)) if changes.changed else (), scale)
 
     def comparison(self, measured: Sequence[PictureBoxes], failed: int) -> BoxComparison:
         return BoxComparison(len(measured) + failed, failed, tuple(measured), self._settings)
@@ -175,13 +178,26 @@ class BoxComparison(Comparison):
             detail,
         )
 
+    def too_few(self, limit: Limit) -> str:
+        counts = {"box_recall": "reference", "box_precision": "other"}
+        total = self.total(counts[limit.metric]) if limit.metric in counts else 0
+        if not total or self.total("matched") / total < limit.value:
+            return ""
+        needed = pictures_needed(1 - limit.value, int(total - self.total("matched")))
+        if total >= needed:
+            return ""
+        return (
+            f"{total:,.0f} boxes are too few to prove a {limit.metric} of {100 * limit.value:g} %: with"
+            f" {total - self.total('matched'):,.0f} lost it takes {needed:,}"
+        )
+
     @property
     def cause(self) -> str:
         causes = list(self.settings)
         if self.measured and not self.total("other") and self.total("reference"):
             causes.append(f"it finds no box, where the reference finds {self.total('reference'):,.0f}")
         causes += self._labels()
-        if moved := _moved([pair for picture in self.measured for pair in picture.examples]):
+        if moved := _moved([(*pair, each.scale) for each in self.measured for pair in each.examples]):
             causes.append(moved)
         return "; ".join(causes[:3])
 
@@ -223,11 +239,12 @@ _FITS = 0.75
 """The mean IoU from which on a change of all boxes explains them."""
 
 
-def _moved(examples: Sequence[tuple[Corners, Corners]]) -> str:
+def _moved(examples: Sequence[tuple[Corners, Corners, tuple[float, float]]]) -> str:
     """Say how all boxes were moved, where one movement explains them."""
     if not examples:
         return ""
-    reference, other = (np.array([pair[side] for pair in examples]) for side in (0, 1))
+    reference, other = (np.array([example[side] for example in examples]) for side in (0, 1))
+    per_pixel = np.tile([example[2] for example in examples], 2)
     own = _mean_overlap(reference, other)
     centres, other_centres = ((boxes[:, :2] + boxes[:, 2:]) / 2 for boxes in (reference, other))
     sizes, other_sizes = (np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6) for boxes in (reference, other))
@@ -236,7 +253,7 @@ def _moved(examples: Sequence[tuple[Corners, Corners]]) -> str:
     spread = np.median(other_centres / np.maximum(centres, 1e-6), axis=0)
     half = other_sizes / scale / 2
     readings = {
-        "x and y are exchanged": other[:, [1, 0, 3, 2]],
+        "x and y are exchanged": (other / per_pixel)[:, [1, 0, 3, 2]] * per_pixel,
         f"boxes lie {_pixels(shift)} the reference's": other - np.tile(shift, 2),
         f"boxes are {scale[0]:.2g} times as wide and {scale[1]:.2g} times as high": np.concatenate(
             [other_centres - half, other_centres + half], axis=1

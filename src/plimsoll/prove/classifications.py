@@ -202,7 +202,8 @@ class ClassificationComparer(Comparer):
         self._output, self._thresholds = output, thresholds
         self._same_decision = (output.threshold, output.bands) == (other.threshold, other.bands)
 
-    def measure(self, reference: Classification, other: Classification) -> ScorePair:
+    def measure(self, reference: Classification, other: Classification, scale: tuple[float, float]) -> ScorePair:
+        del scale
         decisions = tuple(
             answer.label if answer.band is None else f"{answer.label}, {answer.band}" for answer in (reference, other)
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, JsonValue
 
-from plimsoll.core.budget import BoundedFigure, Evidence
+from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, upper_bound
 from plimsoll.tasks.base import Answer, Task
 
@@ -46,6 +46,11 @@ class Comparison(ABC):
         they do."""
         return ""
 
+    def too_few(self, limit: Limit) -> str:
+        """Say what it takes to prove a limit, where the sample keeps it and is too small to prove it; else nothing."""
+        del limit
+        return ""
+
     @property
     def cause(self) -> str:
         """What is wrong with the answers, in words, where they show it; else empty."""
@@ -68,8 +73,9 @@ class Comparer(ABC):
         return task.decode(outputs, None, [geometry])[0]
 
     @abstractmethod
-    def measure(self, reference: Any, other: Any) -> Any:
-        """Return what is kept of one picture's two answers."""
+    def measure(self, reference: Any, other: Any, scale: tuple[float, float]) -> Any:
+        """Return what is kept of one picture's two answers; `scale` says how many of the picture's pixels one of the
+        reference's input is, along x and y."""
 
     @abstractmethod
     def comparison(self, measured: Sequence[Any], failed: int) -> Comparison:

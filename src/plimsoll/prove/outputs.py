@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from plimsoll.core.budget import BoundedFigure
 from plimsoll.metrics import RunningDeviation, TensorDeviation
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
+from plimsoll.prove.comparison import mean_figure
 from plimsoll.spec import Spec
 from plimsoll.tasks import Task
 
@@ -88,7 +89,8 @@ class OutputComparison:
     constant: tuple[str, ...] = ()
     """What is the same for every picture, though the reference's is not."""
     score_deviation: BoundedFigure | None = None
-    """The mean absolute difference of a label's raw scores over all of a detector's candidates, of the worst label."""
+    """The mean absolute difference of a label's raw scores over all of a detector's candidates, both in rising order
+    since heads may list their boxes in any; of the worst label."""
 
 
 @dataclass
@@ -97,6 +99,7 @@ class OutputSums:
 
     columns: dict[str, RunningDeviation] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    _scores: dict[str, list[float]] = field(default_factory=dict)
     _hashes: dict[str, tuple[set[int], set[int]]] = field(default_factory=dict)
 
     def add(self, task: Task, reference: Outputs, other: Outputs, names: Mapping[str, str]) -> Power:
@@ -114,16 +117,18 @@ class OutputSums:
                 continue
             for side, value in enumerate((first, second)):
                 self._hashes.setdefault(name, (set(), set()))[side].add(zlib.crc32(np.ascontiguousarray(value).data))
-        aligned = {
-            name: other[other_name].reshape(reference[name].shape)
-            for name, other_name in names.items()
-            if name not in self.missing
-        }
-        second_columns = task.columns(aligned) if aligned else {}
-        for column, first in task.columns({name: reference[name] for name in aligned}).items() if aligned else ():
-            second = second_columns[column]
+        present = [name for name in names if name not in self.missing]
+        aligned = {name: other[names[name]].reshape(reference[name].shape) for name in present}
+        seconds = task.columns({**reference, **aligned})
+        for column, first in task.columns(reference).items():
+            if not any(column == name or column.startswith(f"{name}, ") for name in present):
+                continue
+            second = seconds[column]
             self.columns.setdefault(column, RunningDeviation()).add(first, second)
             power[column] = _power(first, second)
+            if _SCORE in column:
+                ordered = (np.sort(values.astype(np.float64), axis=None) for values in (first, second))
+                self._scores.setdefault(column, []).append(float(np.abs(np.subtract(*ordered)).mean()))
         return power
 
     def comparison(self, powers: Sequence[Power], scores_are_shares: bool) -> OutputComparison:
@@ -133,19 +138,18 @@ class OutputSums:
             for name, (first, second) in self._hashes.items()
             if len(second) == 1 and len(first) > 1
         ]
-        scores = [column for column in self.columns if _SCORE in column]
         return OutputComparison(
             {column: running.deviation for column, running in self.columns.items()},
             _snr(list(self.columns), powers),
             tuple(self.missing.values()),
             tuple(constant),
-            self._score_deviation(scores) if scores_are_shares and scores else None,
+            self._score_deviation() if scores_are_shares and self._scores else None,
         )
 
-    def _score_deviation(self, scores: Sequence[str]) -> BoundedFigure:
-        means = {column: self.columns[column].deviation.mean_abs for column in scores}
-        worst = max(means, key=lambda column: means[column])
-        return BoundedFigure("mean deviation of raw scores", means[worst], means[worst], f"worst at {worst}")
+    def _score_deviation(self) -> BoundedFigure:
+        worst = max(self._scores, key=lambda column: sum(self._scores[column]))
+        means = self._scores[worst]
+        return mean_figure("mean deviation of raw scores", means, [1.0] * len(means), f"worst at '{worst}'")
 
 
 def _power(reference: Array, other: Array) -> tuple[float, float]:

@@ -332,19 +332,20 @@ class _PairedInference:
                     self._deviations.network_only.add(answered.outputs[name], network_only.outputs[other_name])
         return PictureAnswers(
             picture,
-            self._measure(answered, other),
+            self._measure(answered, other, inputs[0].geometry),
             self._measure_part(answered, preprocessing_only),
             self._measure_part(answered, network_only),
             power,
         )
 
-    def _measure(self, reference: _Inference, other: _Inference) -> Any:
-        return None if self._comparer is None else self._comparer.measure(reference.answer, other.answer)
+    def _measure(self, reference: _Inference, other: _Inference, geometry: ImageGeometry | None) -> Any:
+        scale = (1.0, 1.0) if geometry is None else geometry.scale
+        return None if self._comparer is None else self._comparer.measure(reference.answer, other.answer, scale)
 
     def _measure_part(self, reference: _Inference, part: _Inference | None) -> Any:
         if part is None or self._comparer is None or not self._comparer.measures_parts:
             return None
-        return self._measure(reference, part)
+        return self._measure(reference, part, None)
 
     def _infer_exchanged(self, model: ComparedModel, preprocessed: _Preprocessed) -> _Inference | None:
         """Return a network's answer behind the other model's preprocessing; None where it can't take its result."""

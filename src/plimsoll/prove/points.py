@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +14,11 @@ from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.distances import extent, point_errors
 from plimsoll.prove.comparison import Comparer, Comparison, mean_figure, settings_that_differ
 from plimsoll.spec.spec import Landmarks
-from plimsoll.tasks import Answer, Task
 from plimsoll.tasks.landmarks import Points
 
 PRESENT = 0.5
 """Points are compared where the reference's presence is no less: where nothing is there, they mean nothing."""
+_ONE_POINT = 100.0
 _EXPLAINED = 0.25
 """A movement explains the points if no more than this share of the error is left."""
 _NAMES = frozenset({"tensor", "presence", "batch_axis"})
@@ -54,20 +53,14 @@ class PointComparer(Comparer):
 
     def __init__(self, output: Landmarks, other: Landmarks) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
-        self._size = 0.0
 
-    def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
-        if geometry is not None and not self._size:
-            self._size = float(max(geometry.width, geometry.height))
-        return super().answer(task, outputs, geometry)
-
-    def measure(self, reference: Points, other: Points) -> PicturePoints:
+    def measure(self, reference: Points, other: Points, scale: tuple[float, float]) -> PicturePoints:
         first, second = (np.array(answer.points, np.float64) for answer in (reference, other))
         presence = None
         if reference.presence is not None:
             presence = (reference.presence, math.nan if other.presence is None else other.presence)
-        # A single point has no extent: the picture's stands in.
-        size = extent(first) or self._size or 1.0
+        # A single point has no extent: pixels of the network's input stand in for shares of it.
+        size = extent(first) or _ONE_POINT * scale[0]
         errors = point_errors(first[:, :2], second[:, :2]) / size
         distances = np.linalg.norm(first[:, np.newaxis, :2] - second[np.newaxis, :, :2], axis=2)
         depth = float(np.abs(first[:, 2] - second[:, 2]).mean()) / size if first.shape[1] > 2 else 0.0
@@ -76,7 +69,10 @@ class PointComparer(Comparer):
             float(errors.mean()),
             float(errors.max()),
             depth,
-            {name: float(point_errors(first[:, :2], moved).mean()) / size for name, moved in _movements(first, second)},
+            {
+                name: float(point_errors(first[:, :2], moved).mean()) / size
+                for name, moved in _movements(first[:, :2], second, scale)
+            },
             (float(shift[0]), float(shift[1])),
             tuple(int(index) for index in distances.argmin(axis=1)),
             presence,
@@ -86,20 +82,20 @@ class PointComparer(Comparer):
         return PointComparison(len(measured) + failed, failed, tuple(measured), self._settings)
 
 
-def _movements(first: Coordinates, second: Coordinates) -> list[tuple[str, Coordinates]]:
-    own, other = first[:, :2], second[:, :2]
+def _movements(own: Coordinates, second: Coordinates, pixel: tuple[float, float]) -> list[tuple[str, Coordinates]]:
+    other = second[:, :2]
     centre, other_centre = own.mean(axis=0), other.mean(axis=0)
     spread = np.linalg.norm(own - centre), np.linalg.norm(other - other_centre)
     scale = float(spread[0] / spread[1]) if spread[1] else 1.0
-    flat = second.T.reshape(second.shape)
+    flat = (second[:, :2] / pixel).ravel().reshape(2, -1).T * pixel
     return [
-        ("x and y are exchanged", other[:, ::-1]),
+        ("x and y are exchanged", (other / pixel)[:, ::-1] * pixel),
         ("points are in reverse order", other[::-1]),
         ("points are mirrored left to right", np.array([-1.0, 1.0]) * (other - other_centre) + other_centre),
         ("points are mirrored top to bottom", np.array([1.0, -1.0]) * (other - other_centre) + other_centre),
         ("points are shifted", other - np.median(other - own, axis=0)),
         ("points are scaled", (other - other_centre) * scale + centre),
-        ("values are read dimension by dimension, not point by point", flat[:, :2]),
+        ("values come dimension by dimension, not point by point", flat),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from plimsoll.core.budget import Budget, Check, Evidence
+from plimsoll.core.budget import Budget, Check, Evidence, unit_of
 from plimsoll.metrics import TensorDeviation
 from plimsoll.metrics.decisions import Flips, ScoreDeviation
 from plimsoll.prove.classifications import ClassificationComparison, too_few
@@ -194,8 +194,9 @@ class Proof:
     def unlimited_figures(self, limited: Collection[str]) -> list[str]:
         """Return what was measured and is not in `limited`, in words: figure and bound."""
         return [
-            f"{figure.name}: {figure.value:.3g}, 95 % bound {figure.bound:.3g} ({figure.detail})"
-            for figures in self._evidence().values()
+            f"{figure.name}: {_with_unit(figure.value, metric)}, 95 % bound {_with_unit(figure.bound, metric)}"
+            f" ({figure.detail})"
+            for metric, figures in self._evidence().items()
             for figure in figures
             if figure.name not in limited and math.isfinite(figure.value)
         ]
@@ -204,7 +205,10 @@ class Proof:
         """Return what failed and why, as message and hint of an error."""
         failed = [check for check in self.checks if not check.passed]
         figures = "; ".join(
-            f"{check.name} {check.judged:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})" for check in failed
+            f"{check.name}: {check.detail or 'not measured'}"
+            if math.isnan(check.judged)
+            else f"{check.name} {check.judged:.3g} {check.unit}".rstrip() + f" (limit {check.limit:g})"
+            for check in failed
         )
         causes = [
             reason
@@ -212,6 +216,11 @@ class Proof:
             if limit.metric == "flips"
             for _, flips in self._flips()
             if (reason := too_few(limit.value, flips))
+        ][:1]
+        causes += [
+            reason
+            for limit in self.budget.limits
+            if self.comparison is not None and (reason := self.comparison.too_few(limit))
         ][:1]
         if self.cause and not (causes and all(check.name.startswith("flips") for check in failed)):
             causes.insert(0, self.cause)
@@ -280,6 +289,11 @@ class Proof:
 def _none(name: str, items: Sequence[Any], describe: Callable[[Any], str]) -> Check:
     """Return the check that there is none of something."""
     return Check(name=name, measured=len(items), limit=0, detail=describe(items[0]) if items else "")
+
+
+def _with_unit(value: float, metric: str) -> str:
+    unit = unit_of(metric)
+    return f"{value * (100 if unit == '%' else 1):.3g} {unit}".rstrip()
 
 
 def _partial_deviation(part: PartialDeviation | None) -> Any:

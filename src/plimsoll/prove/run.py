@@ -34,7 +34,7 @@ from plimsoll.prove.proof import PartialDeviation, Proof
 from plimsoll.prove.repeats import ask_again
 from plimsoll.prove.stages import Mismatch, Normalization, agree, mismatches, normalization_of
 from plimsoll.prove.texts import TextComparer
-from plimsoll.spec.spec import Classify, Detect, Landmarks, Segment, Text
+from plimsoll.spec.spec import Classify, Detect, Landmarks, Output, Segment, Text
 from plimsoll.system import host
 
 _LAYER_PICTURES = 8
@@ -71,7 +71,7 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
     output = reference.model.require_spec().output
     _require_same_question(reference, other)
     comparer = comparer_for(output, other.model.require_spec().output, thresholds)
-    options = _Options(budget or default_budget(output.task), labels, layers, comparer)
+    options = _Options(budget or _default_budget(output), labels, layers, comparer)
     options.budget.require_task(output.task)
     _require_labels(options.budget, labels)
     if not pictures:
@@ -87,6 +87,13 @@ def prove(  # noqa: PLR0913 - the two models, the pictures, and the options
         answers = answer_pictures(models, pictures, exchange, comparer, cores=cores, advance=advance)
         _require_answers(answers)
         return _proof(options, models, normalizations, answers)
+
+
+def _default_budget(output: Output) -> Budget:
+    budget = default_budget(output.task)
+    if isinstance(output, Landmarks) and output.presence is None:
+        return Budget(tuple(limit for limit in budget.limits if limit.metric != "presence_deviation"))
+    return budget
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,8 @@ class TextComparer(Comparer):
     def __init__(self, output: Text, other: Text) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
-    def measure(self, reference: Line, other: Line) -> PictureText:
+    def measure(self, reference: Line, other: Line, scale: tuple[float, float]) -> PictureText:
+        del scale
         return PictureText(reference.text, other.text, edit_distance(reference.text, other.text))
 
     def comparison(self, measured: Sequence[PictureText], failed: int) -> TextComparison:
