@@ -100,8 +100,8 @@ FAULTS = [
     Case(
         "classify", "two labels exchanged", (changes.taken("scores", 1, [1, 0, 2]),), "'red' has the scores .* 'blue'"
     ),
-    Case("classify", "a bias on one label", (changes.plus("scores", [[0.0, 0.2, 0.0]]),), "mean score deviation"),
-    Case("classify", "logits too flat", (changes.times("logits", 0.3),), "mean score deviation"),
+    Case("classify", "a bias on one label", (changes.plus("scores", [[0.0, 0.2, 0.0]]),), "mean deviation"),
+    Case("classify", "logits too flat", (changes.times("logits", 0.3),), "mean deviation"),
     Case(
         "classify",
         "one layer's scale times 2",
@@ -124,9 +124,7 @@ FAULTS = [
         (changes.mixed_over_the_batch("scores"),),
         "mixes the pictures of a batch",
     ),
-    Case(
-        "classify", "softmax twice", (changes.behind("scores", ("Softmax", (), {"axis": 1})),), "mean score deviation"
-    ),
+    Case("classify", "softmax twice", (changes.behind("scores", ("Softmax", (), {"axis": 1})),), "mean deviation"),
     Case("classify", "BGR for RGB", steps=with_step(2, {"step": "channels", "order": "BGR"}), words="'channels'"),
     Case("classify", "another mean", steps=with_step(3, {"step": "mean", "values": [0.3, 0.3, 0.3]}), words="'mean'"),
     Case("classify", "another scale", steps=instead(2, {"step": "scale", "divisor": 128}), words="'scale'"),

@@ -58,7 +58,7 @@ class BoxComparer(Comparer):
         least = task.threshold or 0.0
         return task.decode(outputs, max(least / 2, least - _NEAR), [geometry])[0]
 
-    def measure(self, reference: Detection, other: Detection, scale: tuple[float, float]) -> PictureBoxes:
+    def measure(self, reference: Detection, other: Detection, scale: tuple[float, float] = (1.0, 1.0)) -> PictureBoxes:
         first, second = (
             [box for box in answer.boxes if box.score >= least]
             for answer, least in zip((reference, other), self._thresholds, strict=True)

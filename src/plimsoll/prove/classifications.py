@@ -202,7 +202,9 @@ class ClassificationComparer(Comparer):
         self._output, self._thresholds = output, thresholds
         self._same_decision = (output.threshold, output.bands) == (other.threshold, other.bands)
 
-    def measure(self, reference: Classification, other: Classification, scale: tuple[float, float]) -> ScorePair:
+    def measure(
+        self, reference: Classification, other: Classification, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> ScorePair:
         del scale
         decisions = tuple(
             answer.label if answer.band is None else f"{answer.label}, {answer.band}" for answer in (reference, other)

@@ -73,7 +73,7 @@ class Comparer(ABC):
         return task.decode(outputs, None, [geometry])[0]
 
     @abstractmethod
-    def measure(self, reference: Any, other: Any, scale: tuple[float, float]) -> Any:
+    def measure(self, reference: Any, other: Any, scale: tuple[float, float] = (1.0, 1.0)) -> Any:
         """Return what is kept of one picture's two answers; `scale` says how many of the picture's pixels one of the
         reference's input is, along x and y."""
 

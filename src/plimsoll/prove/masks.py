@@ -45,7 +45,9 @@ class MaskComparer(Comparer):
         self._labels = output.labels
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
-    def measure(self, reference: Segmentation, other: Segmentation, scale: tuple[float, float]) -> PictureMasks:
+    def measure(
+        self, reference: Segmentation, other: Segmentation, scale: tuple[float, float] = (1.0, 1.0)
+    ) -> PictureMasks:
         del scale
         first, second = (_thinned(answer.pixels(), _LONGEST) for answer in (reference, other))
         changes = compare_masks(first, second, len(self._labels))

@@ -54,7 +54,7 @@ class PointComparer(Comparer):
     def __init__(self, output: Landmarks, other: Landmarks) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
-    def measure(self, reference: Points, other: Points, scale: tuple[float, float]) -> PicturePoints:
+    def measure(self, reference: Points, other: Points, scale: tuple[float, float] = (1.0, 1.0)) -> PicturePoints:
         first, second = (np.array(answer.points, np.float64) for answer in (reference, other))
         presence = None
         if reference.presence is not None:

@@ -40,7 +40,7 @@ class TextComparer(Comparer):
     def __init__(self, output: Text, other: Text) -> None:
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
-    def measure(self, reference: Line, other: Line, scale: tuple[float, float]) -> PictureText:
+    def measure(self, reference: Line, other: Line, scale: tuple[float, float] = (1.0, 1.0)) -> PictureText:
         del scale
         return PictureText(reference.text, other.text, edit_distance(reference.text, other.text))
 
