@@ -83,17 +83,16 @@ class TensorRtSession:
         count = len(next(iter(feeds.values())))
         if self._least <= count <= self._most:
             return self._call(feeds)
-        if any(None not in info.shape for info in self.outputs):
+        if any(info.shape[:1] != (None,) for info in self.outputs):
             raise RunError(
                 f"a batch of {count}; the engine takes {self._least} to {self._most} at once, and an output can't be"
                 " cut by pictures"
             )
-        axes = {info.name: info.shape.index(None) for info in self.outputs}  # Where the pictures are.
         parts = [
-            {key: value.take(range(true), axes[key]) for key, value in self._call(part).items()}
+            {key: value[:true] for key, value in self._call(part).items()}
             for part, true in _pieces(feeds, count, self._least, self._most)
         ]
-        return {name: np.concatenate([part[name] for part in parts], axis) for name, axis in axes.items()}
+        return {info.name: np.concatenate([part[info.name] for part in parts]) for info in self.outputs}
 
     def _call(self, feeds: Mapping[str, NDArray[Any]]) -> Tensors:
         owner = self._free.get()

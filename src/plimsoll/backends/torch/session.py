@@ -42,14 +42,16 @@ class _TorchSession(ABC):
             if program.most is None or count <= program.most:
                 answers = self._compute(program, given)
             else:
+                if any(info.shape[:1] != (None,) for info in self.outputs):
+                    raise RunError(
+                        f"a batch of {count}; the program takes {program.most} at once, and an output can't be cut by"
+                        " pictures"
+                    )
                 parts = [
                     self._compute(program, [info[at : at + program.most] for info in given])
                     for at in range(0, count, program.most)
                 ]
-                answers = [
-                    np.concatenate(part, info.shape.index(None) if None in info.shape else 0)
-                    for info, part in zip(self.outputs, zip(*parts, strict=True), strict=True)
-                ]
+                answers = [np.concatenate(part) for part in zip(*parts, strict=True)]
         return {info.name: answer for info, answer in zip(self.outputs, answers, strict=True)}
 
     @abstractmethod
