@@ -152,6 +152,13 @@ def transposed(kernel: int, **attributes: Any) -> Part:
     return build
 
 
+def dead_channels(net: Network, x: str) -> str:
+    """A convolution, three of whose channels learned nothing."""
+    weights, bias = net.weights(CHANNELS, net.channels(x), 3, 3), net.normal(CHANNELS, deviation=0.1)
+    weights[[1, 4, 5]], bias[[4, 5]] = 0, 0
+    return net.add("Conv", x, weights, bias, pads=[1, 1, 1, 1])
+
+
 CONVOLUTIONS: dict[str, Part] = {
     "conv3x3": conv(),
     "conv1x1": conv(kernel=1),
@@ -165,6 +172,7 @@ CONVOLUTIONS: dict[str, Part] = {
     "unpadded": conv(pads=[0, 0, 0, 0]),
     "odd_channels": conv(outputs=11),
     "no_bias": lambda net, x: net.add("Conv", x, net.weights(CHANNELS, net.channels(x), 3, 3), pads=[1, 1, 1, 1]),
+    "dead_channels": dead_channels,
     "transposed2": transposed(2, strides=[2, 2]),
     "transposed3": transposed(3, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
     "transposed4_grouped": transposed(4, strides=[2, 2], pads=[1, 1, 1, 1], group=2),
@@ -395,6 +403,21 @@ def joined_heads(net: Network, x: str) -> str:
     return net.add("Reshape", both, whole(0, 7, -1))
 
 
+def perceptron(net: Network, x: str) -> str:
+    """Two products behind all pixels of a smaller picture, each for itself."""
+    flat = net.add("Flatten", net.add("MaxPool", x, kernel_shape=[3, 3], strides=[3, 3]))
+    inner = net.add("Relu", net.dense(flat, 16))
+    return net.add("Sigmoid", net.dense(inner))
+
+
+def perceptron_channels_last(net: Network, x: str) -> str:
+    """The same, as TensorFlow flattens."""
+    pooled = net.add("Relu", net.add("MaxPool", x, kernel_shape=[3, 3], strides=[3, 3]))
+    flat = net.add("Flatten", net.add("Transpose", pooled, perm=[0, 2, 3, 1]))
+    inner = net.add("Relu", net.dense(flat, 16))
+    return net.add("Sigmoid", net.dense(inner))
+
+
 def also_inside(net: Network, x: str) -> list[str]:
     """An output that other operators read too."""
     first = net.add("Relu", net.conv(x))
@@ -421,6 +444,8 @@ LASTS: dict[str, Last] = {
     "gemm_sigmoid": lambda net, x: net.add("Sigmoid", net.dense(x)),
     "gemm_normed": lambda net, x: net.add("Div", (y := net.dense(x)), net.add("ReduceL2", y, axes=[1], keepdims=1)),
     "flatten": operator("Flatten"),
+    "perceptron": perceptron,
+    "perceptron_channels_last": perceptron_channels_last,
     "reshape": operator("Reshape", whole(0, 0, -1)),
     "channels_last": operator("Transpose", perm=[0, 2, 3, 1]),
     "tokens": lambda net, x: net.add("Transpose", net.add("Reshape", x, whole(0, 0, -1)), perm=[0, 2, 1]),

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from helpers.generated_networks import SPEC, Case, cases
-from plimsoll import backends, quantize
+from plimsoll import backends, importers, quantize
 from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
@@ -69,10 +69,10 @@ class Source:
     def __init__(self, case: Case, folder: Path) -> None:
         self.folder = folder
         calibrating, judged = pictures()
-        model = case.write(folder / "network.onnx")
-        if model is None:
+        written = case.write(folder / "network.onnx")
+        if written is None:
             raise ValueError(f"the parts of {case.name} don't fit together")
-        self.model = model
+        model = self.model = importers.read(written.path, SPEC)
         self.answers = answers(model, REFERENCE_TARGET, judged)
         np.save(folder / "tensors.npy", calibrating)
         statistics = quantize.observe(model, iter([calibrating]))

@@ -93,7 +93,7 @@ def _stored(model: Model, proto: ModelProto) -> Model:
     """Return the normal form from the cache, or write it there; into a folder for this process where that can't be
     written."""
     sizes = model.spec.input.tensor_spec.shape if model.spec is not None else None
-    build = cache.build_folder("onnx", {"file": model.sha256, "sizes": sizes, **_makers()})
+    build = cache.build_folder("onnx", {"file": model.sha256, "name": model.path.name, "sizes": sizes, **_makers()})
     if not build.is_dir():
         try:
             build.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import flatbuffers
 import numpy as np
 from flatbuffers import encode, number_types
 from flatbuffers.table import Table as RawTable
+from numpy.typing import NDArray
 
 Number = Literal["int8", "uint8", "int32", "uint32", "int64", "uint64", "float32"]
 Field = tuple[str, int] | None
@@ -106,12 +107,14 @@ class Table:
             number = float(value) if kind == "float32" else int(value)
             encode.Write(flags.packer_type, self._buffer.data, self._raw.Pos + self._offset(field), number)
 
-    def put_bytes(self, field: int, values: bytes) -> None:
-        """Change a vector of bytes in place; raises FlatBufferError if the file's has another length."""
+    def put_vector(self, field: int, values: NDArray[Any]) -> None:
+        """Change a vector in place to numbers of the same size; raises FlatBufferError if the file's has another
+        length."""
         start, length = self._vector(field)
         if length != len(values):
-            raise FlatBufferError(f"field {field} holds {length} bytes, not {len(values)}")
-        self._writable()[start : start + length] = values
+            raise FlatBufferError(f"field {field} holds {length} values, not {len(values)}")
+        data = values.astype(values.dtype.newbyteorder("<")).tobytes()
+        self._writable()[start : start + len(data)] = data
 
     def leave_out(self, field: int) -> None:
         """Take a field out. Tables share lists of fields, so this one gets its own, at the file's end."""

@@ -231,3 +231,10 @@ def test_every_way_to_write_a_network_comes_out_in_one(
         assume(False)
     way(proto, folder)
     normalized(folder / "m.onnx", proto, truth)
+
+
+def test_equal_files_of_other_names_both_have_their_form(tmp_path: Path) -> None:
+    proto = model([helper.make_node("Identity", ["x"], ["v"]), helper.make_node("Relu", ["v"], ["y"])])
+    for name in ("first.onnx", "second.onnx"):
+        (tmp_path / name).write_bytes(proto.SerializeToString())
+        assert read(tmp_path / name).path.is_file()

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import INCOMPLETE, Model, Reader, model_file_size
 from plimsoll.errors import BuildError, ModelError
@@ -122,11 +125,21 @@ class Operator:
             return not self.is_exact
         return self.kind in _FLOAT_KINDS or (self.kind == UNARY and not self.has_table)
 
-    def set_table(self, values: bytes | None) -> None:
+    def mend_weights(self) -> None:
+        """Give rows of weights that are all zero a scale: the tool divides zero by zero there."""
+        main = self._main if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
+        weights = main.table(3) if main is not None else None
+        if weights is None:
+            return
+        scales = np.array(weights.numbers(1, "float32"), np.float32)
+        if not np.isfinite(scales).all():
+            weights.put_vector(1, np.where(np.isfinite(scales), scales, np.float32(0)))
+
+    def set_table(self, values: NDArray[np.int8] | None) -> None:
         """Change what it looks up: 255 stored integers, for −127 to 127; None: have it computed in float."""
         main = self._main
         if main is not None and values is not None:
-            main.put_bytes(_TABLE, values)
+            main.put_vector(_TABLE, values)
         elif main is not None:
             main.leave_out(_TABLE)
 

@@ -10,6 +10,7 @@ Seen in MNN 3.6.1 on x86, each by comparing a tensor with its float original:
   LayerNorm, linear resizing and others coarse. All of them are computed in float here.
 - Values after a Relu get half of the steps, since zero is stored as 0: here every grid spans its range. A sum with a
   fused Relu cuts off at the stored 0, so its Relu is dropped (the grid's end does the same).
+- A row of weights that are all zero gets no scale but NaN: here it gets one.
 - Functions of single values are looked up in a table that holds for the tool's grids alone, also where what they read
   or make is in float: here it is computed for the grids that are chosen, or taken out.
 """
@@ -73,6 +74,7 @@ def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) ->
     for tensor, (scale, zero) in grids.items():
         graph.set_grid(tensor, scale, zero)
     for operator in graph.operators:
+        operator.mend_weights()
         if not operator.inputs or not operator.outputs:
             continue
         operator.set_grids(grids.get(operator.inputs[0]), grids.get(operator.outputs[0]))
@@ -94,7 +96,7 @@ def _floats(graph: Graph, unknown: set[int]) -> set[int]:
 
 def _table(
     operator: Operator, before: QuantizationParameters | None, after: QuantizationParameters | None
-) -> bytes | None:
+) -> NDArray[np.int8] | None:
     """Return what a function of single values makes of each stored integer; None where it is better computed in
     float."""
     function = _FUNCTIONS.get(operator.function or 0)
@@ -102,7 +104,7 @@ def _table(
         return None
     values = (np.arange(-_STEPS, _STEPS + 1) - before[1]) * before[0]
     stored = np.rint(function(np.asarray(values, np.float64)) / after[0]) + after[1]
-    return bytes(np.clip(stored, -_STEPS, _STEPS).astype(np.int8).tobytes())
+    return np.asarray(np.clip(stored, -_STEPS, _STEPS), np.int8)
 
 
 def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:

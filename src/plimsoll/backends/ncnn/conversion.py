@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric
+from plimsoll.backends.ncnn import dialect
 from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes
 from plimsoll.backends.ncnn.session import LoadedNetwork, NcnnSession
@@ -203,6 +204,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
     path = work / "fixed.onnx"
     onnx_graph.save(proto, path)
     simplified = onnx_graph.optimized(Model(path, "onnx"), work / "optimized.onnx")
+    dialect.rewrite(simplified, str(model.source.path))
     onnx_graph.save(simplified, path)
     return Model(path, "onnx", model.spec, parent=model), shapes, renamed
 
