@@ -1,33 +1,33 @@
-"""open_nsfw in int8, the network alone: Plimsoll's quantizer against ONNX Runtime's and NNCF, in speed and in
-deviation.
+"""Real networks in int8, the networks alone: Plimsoll's quantizer against the best others, in deviation and in speed.
 
-    pip install nncf          (to be installed for this alone: Plimsoll doesn't need it) python benchmarks/quantizers.py
-    PHOTOS [--calibrate 100] [--calibrator percentile] [--streams 4] [--rounds 15] [--seconds 0.5]
+    PLIMSOLL_AGPL=1 python benchmarks/quantizers.py PHOTOS --environments FOLDER [--networks nudenet ppocr_det …]
+        [--tools nncf quark …] [--calibrate 50] [--judge 200] [--rounds 15] [--seconds 0.3] [--work FOLDER]
 
-The photographs are shuffled by a fixed seed; the first `--calibrate` calibrate every quantizer, the others test:
-the deviation is the difference of the score from the float32 network's, and of its logit (a score of 0.001 that becomes
-0.002 deviates by 0.001, its logit by 0.7).
+Every tool runs in an environment of its own, a folder of FOLDER: `nncf` (pip install nncf openvino onnx), `quark`
+(torch amd-quark onnxruntime), `modelopt` (torch nvidia-modelopt[onnx]), `aieq` (ai-edge-quantizer); ONNX Runtime's
+quantizer runs here. `benchmarks/quantizer_jobs.py` says with which settings. MNN's own calibrators are those of
+`mnn:cpu:int8`. What is missing is left out, and said.
 
-Each quantizer is served as its makers have it. Ours: one thread a stream, as `plimsoll` runs them; `folded` reads the
-picture's bytes. ONNX Runtime's: `quant_pre_process` and `quantize_static` with their defaults, and once more with uint8
-activations and a scale for each channel, which suit x86 better; in as many streams. NNCF's: `nncf.quantize` with its
-default preset and with `MIXED`, in OpenVINO's AsyncInferQueue with the optimal number of requests and the hint
-THROUGHPUT, as benchmark_app does it. All get `--streams` cores.
+The photographs are shuffled by a fixed seed: the first calibrate every quantizer, others judge. Plimsoll quantizes with
+each of its calibrators; which of them counts is decided on the calibration pictures, as `plimsoll ship` decides on its
+validation part. The deviation is the signal to noise of the answers against the float32 network in ONNX Runtime, of
+the worst quantity of the outputs (coordinates and scores of a head apart) and of all together.
 
-In every round each candidate computes for so many seconds, in a new random order. Ratios are within a round, and their
-interval is the sign test's (95 %). On a crowded machine believe the processor time rather than the speed.
+Speed: in every round each network computes for so many seconds in a new random order, a stream a core; ratios are
+within a round, with the sign test's 95 % interval. NNCF's networks run in OpenVINO, those of ai-edge-quantizer in
+LiteRT, all other tools' in ONNX Runtime; each is compared with Plimsoll's in the same runtime.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import os
+import json
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,292 +35,327 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll import quantize, zoo
+from plimsoll import backends, importers, quantize
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.runner import Runner
-from plimsoll.benchmark.statistics import compare_speeds, estimate
+from plimsoll.benchmark.statistics import compare_speeds
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.onnx.opset import raise_opset
-from plimsoll.preprocessing import Preprocessor, folded
-from plimsoll.quantize import StaticOptions
+from plimsoll.errors import PlimsollError
+from plimsoll.metrics.tensors import RunningDeviation
+from plimsoll.preprocessing import Preprocessor
+from plimsoll.report.trial import Candidate
+from plimsoll.ship.preparation import convert
 from plimsoll.system import host
-from plimsoll.zoo import catalog
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from support import catalogue  # the real networks of docs/support.md
+from support.cell import decibels, decoded
 
 Array = NDArray[Any]
-Serve = Callable[[Iterator[Array], Callable[[], bool]], int]
-"""Answers pictures `[1, …]` until it is told to stop; returns how many it answered."""
+Outputs = dict[str, Array]
 
+JOBS = Path(__file__).resolve().with_name("quantizer_jobs.py")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
-INPUT = "input:0"
-OURS = ("Plimsoll, onnxruntime", "Plimsoll, openvino")
+FIVE = ("nudenet", "ppocr_det", "ppocr_rec", "nsfwjs_mobilenet", "mp_face_mesh")
+RUNTIMES = ("onnxruntime", "openvino", "litert", "mnn", "ncnn")
+ENVIRONMENTS = {"onnxruntime": "", "nncf": "nncf", "quark": "quark", "modelopt": "modelopt", "ai-edge": "aieq"}
+"""The first part of a tool's name → the environment that has it; none: this one."""
+TOOLS = (
+    "onnxruntime",
+    "onnxruntime-uint8-per-channel",
+    "nncf",
+    "nncf-mixed",
+    "nncf-transformer",
+    "quark",
+    "quark-uint8",
+    "quark-adaround",
+    "quark-adaquant",
+    "modelopt-entropy",
+    "modelopt-max",
+    "ai-edge",
+)
+TRAINED = ("quark-adaround", "quark-adaquant")
+"""These train how weights are rounded."""
 
 
 @dataclass(frozen=True)
-class Round:
-    """What a candidate did in a round."""
-
-    rate: float
-    """Pictures a second."""
-    processor: float
-    """Seconds of processor time a picture, of all threads: on a crowded machine a better measure than the rate."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A quantized network, served."""
+class Data:
+    """What the network reads of the photographs, `[N, …]`, and the float32 network's answers."""
 
     name: str
-    pictures: Array
-    """What it reads of the test pictures, `[N, …]`."""
-    answer: Callable[[Array], Array]
-    """From `[1, …]` to the scores `[1, 2]`."""
-    serve: Serve
-
-    def scores(self) -> Array:
-        """Return every test picture's score."""
-        return np.array(
-            [self.answer(self.pictures[index : index + 1])[0, 1] for index in range(len(self.pictures))], np.float64
-        )
-
-    def measure(self, seconds: float) -> Round:
-        """Compute for so long."""
-        started, processor = time.perf_counter(), time.process_time()
-        done = self.serve(_endless(self.pictures), lambda: time.perf_counter() - started >= seconds)
-        return Round(done / (time.perf_counter() - started), (time.process_time() - processor) / done)
-
-
-def _endless(pictures: Array) -> Iterator[Array]:
-    while True:
-        for index in range(len(pictures)):
-            yield pictures[index : index + 1]
-
-
-def in_lanes(name: str, model: Model, target: str, pictures: Array, streams: int) -> Candidate:
-    """Serve a network by a Runner, a thread a stream."""
-    runner = Runner.open(model, Target.parse(target), plan=ThreadPlan(streams, 1))
-
-    def answer(batch: Array) -> Array:
-        (output,) = runner.run({runner.inputs[0].name: batch}).values()
-        return output
-
-    def serve(source: Iterator[Array], stop: Callable[[], bool]) -> int:
-        counts, lock = [0] * streams, threading.Lock()
-
-        def stream(number: int) -> None:
-            while not stop():
-                with lock:
-                    batch = next(source)
-                answer(batch)
-                counts[number] += 1
-
-        threads = [threading.Thread(target=stream, args=(index,)) for index in range(streams)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return sum(counts)
-
-    return Candidate(name, pictures, answer, serve)
-
-
-def in_queue(name: str, network: Any, pictures: Array, cores: int) -> Candidate:
-    """Serve an OpenVINO network as benchmark_app does."""
-    import openvino
-
-    network.reshape([1, *pictures.shape[1:]])
-    compiled = openvino.Core().compile_model(
-        network,
-        "CPU",
-        {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_NUM_THREADS": cores, "INFERENCE_PRECISION_HINT": "f32"},
-    )
-    queue = openvino.AsyncInferQueue(compiled)
-    request = compiled.create_infer_request()
-
-    def serve(source: Iterator[Array], stop: Callable[[], bool]) -> int:
-        done = 0
-        while not stop():
-            queue.start_async({0: next(source)})
-            done += 1
-        queue.wait_all()
-        return done
-
-    return Candidate(name, pictures, lambda batch: np.array(request.infer({0: batch})[0]), serve)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all candidates are made from."""
-
     model: Model
     calibration: Array
     pictures: Array
-    """As the network reads them, float32 `[N, 224, 224, 3]`."""
-    bytes: Array
-    """The same, as the folded network reads them, uint8."""
-    whole: Model
-    """The network with its input steps folded into it."""
-    folder: Path
-    streams: int
-
-    def subfolder(self, name: str) -> Path:
-        """Return a new folder."""
-        path = self.folder / name
-        path.mkdir()
-        return path
-
-    def ours(self, calibrator: str) -> Iterator[Candidate]:
-        """Quantize with Plimsoll, for both runtimes, as the network came and folded."""
-        table = quantize.calibrate(self.model, [self.calibration], calibrator)
-        for runtime in ("onnxruntime", "openvino"):
-            target = Target(runtime, "cpu", "int8")
-            for word, model, pictures in (("", self.model, self.pictures), (", folded", self.whole, self.bytes)):
-                quantized = quantize.static(
-                    model, table, self.subfolder(f"ours-{runtime}{word}"), StaticOptions.for_target(target)
-                )
-                yield in_lanes(f"Plimsoll, {runtime}{word}", quantized, str(target), pictures, self.streams)
-
-    def onnx_runtimes(self) -> Iterator[Candidate]:
-        """Quantize with ONNX Runtime's quantizer, as its documentation has it."""
-        os.environ.update(host.TELEMETRY_OFF)
-        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
-            def __init__(self, pictures: Array) -> None:
-                self.source = iter([pictures[index : index + 1] for index in range(len(pictures))])
-
-            def get_next(self) -> dict[str, Array] | None:
-                return {INPUT: picture} if (picture := next(self.source, None)) is not None else None
-
-        folder = self.subfolder("onnxruntime")
-        raised = raise_opset(self.model, folder, 13)  # It refuses a scale for each channel below.
-        quant_pre_process(
-            str(raised.path),
-            str(folder / "prepared.onnx"),
-            skip_symbolic_shape=importlib.util.find_spec("sympy") is None,
-        )
-        for word, choices in (
-            ("", {}),
-            (", uint8, per channel", {"activation_type": QuantType.QUInt8, "per_channel": True}),
-        ):
-            path = folder / f"int8{word}.onnx"
-            quantize_static(str(folder / "prepared.onnx"), str(path), Reader(self.calibration), **choices)
-            yield in_lanes(
-                f"ONNX Runtime's{word}", Model(path, "onnx"), "onnxruntime:cpu:int8", self.pictures, self.streams
-            )
-
-    def nncfs(self) -> Iterator[Candidate]:
-        """Quantize with NNCF, as its documentation has it."""
-        os.environ |= {"NNCF_CI": "1", "CI": "true"}  # It and OpenVINO, which it imports, report their use otherwise.
-        import nncf
-        import openvino
-
-        for word, preset in (("", None), (", mixed", nncf.QuantizationPreset.MIXED)):
-            source = nncf.Dataset(
-                [self.calibration[index : index + 1] for index in range(len(self.calibration))],
-                lambda picture: {INPUT: picture},
-            )
-            network = nncf.quantize(openvino.Core().read_model(str(self.model.path)), source, preset=preset)
-            yield in_queue(f"NNCF{word}", network, self.pictures, self.streams)
+    photos: tuple[str, ...]
+    """Of the calibration."""
+    truth: Outputs
+    calibration_truth: Outputs
 
 
-def prepared(options: argparse.Namespace, folder: Path) -> Bench:
-    """Read and split the photographs."""
+@dataclass(frozen=True)
+class Quantized:
+    """A network in int8 and the target that runs it."""
+
+    name: str
+    model: Model
+    target: Target
+    ours: bool
+    note: str = ""
+
+
+def answers(runner: Runner, pictures: Array) -> Outputs:
+    """Return every picture's outputs, `[N, …]`."""
+    rows = [runner.infer(pictures[index : index + 1]) for index in range(len(pictures))]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def prepared(name: str, options: argparse.Namespace, folder: Path) -> Data:
+    """Fetch a network, and read and split the photographs."""
+    network = catalogue.networks()[name]
+    spec = network.contract_spec
+    model = importers.read(catalogue.fetch(name, network, folder), spec)
     photos = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in SUFFIXES)
     np.random.default_rng(0).shuffle(photos)
     if len(photos) <= options.calibrate:
-        sys.exit(
-            f"{options.photos} has {len(photos)} photographs; {options.calibrate} calibrate, and others have to test"
-        )
-    model = Model(catalog.fetch("open_nsfw"), "onnx", zoo.card("open_nsfw").spec)
-    whole = folded.fold(model, folder)
-    plain, outside = Preprocessor(model.require_spec().input), Preprocessor(whole.require_spec().input)
-    calibration, test_photos = photos[: options.calibrate], photos[options.calibrate :]
-    return Bench(
-        model,
-        _stack(plain, calibration),
-        _stack(plain, test_photos),
-        _stack(outside, test_photos),
-        whole,
-        folder,
-        options.streams,
+        sys.exit(f"{options.photos} has {len(photos)} photographs; {options.calibrate} calibrate, others have to judge")
+    chosen = photos[: options.calibrate + options.judge]
+    preprocess = Preprocessor(spec.input)
+    tensors = np.stack([preprocess(photo) for photo in chosen])
+    calibration, pictures = tensors[: options.calibrate], tensors[options.calibrate :]
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        truth, calibration_truth = answers(runner, pictures), answers(runner, calibration)
+    return Data(
+        name, model, calibration, pictures, tuple(map(str, chosen[: options.calibrate])), truth, calibration_truth
     )
 
 
-def _stack(preprocessor: Preprocessor, photos: Sequence[Path]) -> Array:
-    return np.stack([preprocessor(photo) for photo in photos])
+def ours(data: Data, options: argparse.Namespace, folder: Path) -> Iterator[Quantized]:
+    """Quantize with Plimsoll for every runtime, with each calibrator; those of the runtime's own tool are not ours."""
+    statistics = quantize.observe(data.model, [data.calibration])
+    tables = {}
+    for method in options.calibrators:
+        tables[method] = folder / f"{method}.json"
+        statistics.calibration(method).write(tables[method])
+    for runtime in options.runtimes:
+        target = Target(runtime, "cpu", "int8")
+        try:
+            backend = backends.for_target(target)
+        except PlimsollError as error:
+            print(f"{runtime} is left out: {error.message}", file=sys.stderr)
+            continue
+        for calibrator in (*options.calibrators, *backend.calibrators(target)):
+            candidate = Candidate("reference", False, target, calibrator)
+            work = folder / f"{runtime}-{calibrator}"
+            work.mkdir(exist_ok=True)
+            try:
+                model = stored(work, data.model) or convert(
+                    data.model, candidate, data.photos, work, tables.get(calibrator)
+                )
+            except PlimsollError as error:
+                print(f"{data.name}: {candidate.name}: {error.message}", file=sys.stderr)
+                continue
+            store(work, model)
+            own = calibrator in quantize.METHODS
+            name = f"Plimsoll, {runtime}" if own else f"{backend.title}'s {calibrator}"
+            yield Quantized(name, model, target, own, calibrator)
 
 
-def _logits(scores: Array) -> Array:
-    inside = np.clip(scores, 1e-9, 1 - 1e-9)  # Of an int8 head all probability may be on one side.
-    return np.asarray(np.log(inside) - np.log1p(-inside))
+def stored(folder: Path, source: Model) -> Model | None:
+    """Return what an earlier run with the same `--work` built in a folder; None where it built nothing."""
+    facts = folder / "model.json"
+    if not facts.is_file():
+        return None
+    path, kind, *further = json.loads(facts.read_text())
+    return Model(Path(path), kind, source.spec, files=tuple(map(Path, further)))
 
 
-def report(candidates: Sequence[Candidate], rounds: dict[str, list[Round]], truth: Array) -> None:
-    """Print the table."""
-    print(
-        f"\n| | images/s | of {OURS[0]} | of {OURS[1]} | processor time, ms | of {OURS[1]} | deviation: largest | mean"
-        " | logit, rms |"
-    )
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    rates = {name: [run.rate for run in row] for name, row in rounds.items()}
-    times = {name: [run.processor for run in row] for name, row in rounds.items()}
+def store(folder: Path, model: Model) -> None:
+    """Write where a built model is."""
+    (folder / "model.json").write_text(json.dumps([str(model.path), model.format, *map(str, model.files)]))
+
+
+def theirs(data: Data, tools: Sequence[str], environments: Path, folder: Path) -> Iterator[Quantized]:
+    """Quantize with the other tools, each in its environment."""
+    calibration = folder / "calibration.npz"
+    with Runner.open(data.model, Target("onnxruntime")) as runner:
+        np.savez(calibration, allow_pickle=False, **{runner.picture_input: data.calibration})
+    for tool in tools:
+        environment = ENVIRONMENTS[next(start for start in ENVIRONMENTS if tool.startswith(start))]
+        python = environments / environment / "bin" / "python" if environment else Path(sys.executable)
+        if not python.exists():
+            print(f"{tool} is left out: there is no {python}", file=sys.stderr)
+            continue
+        network, runtime, suffix = data.model, "onnxruntime", ".onnx"
+        if environment == "nncf":
+            runtime, suffix = "openvino", ".xml"
+        try:
+            if environment == "aieq":
+                runtime, suffix = "litert", ".tflite"
+                (folder / "float").mkdir(exist_ok=True)
+                network = backends.get(runtime).build(data.model, Target(runtime), folder / "float")
+            output = folder / f"{tool}{suffix}"
+            if not output.is_file():
+                run_job([str(path) for path in (python.absolute(), JOBS, tool, network.path, calibration, output)])
+            model = read(output, data.model, network)
+        except (PlimsollError, subprocess.SubprocessError) as error:
+            print(f"{data.name}: {tool}: {str(error)[-200:]} (see {folder / tool}.log)", file=sys.stderr)
+            continue
+        yield Quantized(tool, model, Target(runtime, "cpu", "int8"), ours=False)
+
+
+def run_job(command: list[str]) -> None:
+    """Run a tool in its environment, its output in a log beside the result; raises SubprocessError."""
+    output = Path(command[-1])
+    with output.with_suffix(".log").open("w") as log:
+        subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=True, timeout=3600, cwd=output.parent)
+
+
+def read(file: Path, source: Model, network: Model) -> Model:
+    """Return another tool's file as a Model."""
+    if file.suffix == ".onnx":
+        return Model(file, "onnx", source.spec)
+    if file.suffix == ".xml":
+        return importers.read(file, source.spec)
+    beside = network.files[0]
+    signature = file.with_name(beside.name.replace(network.path.name, file.name))
+    signature.write_bytes(beside.read_bytes())
+    return Model(file, network.format, source.spec, files=(signature,))
+
+
+def quality(data: Data, truth: Outputs, given: Outputs) -> tuple[float, float]:
+    """Return the signal to noise in dB of the worst quantity, and of all outputs together."""
+    columns = decibels(data.model.require_spec(), truth, given)
+    running = RunningDeviation()
+    for first, second in zip(truth.values(), given.values(), strict=True):
+        running.add(first, second)
+    return min(columns.values()), running.deviation.snr_db
+
+
+def rate(runner: Runner, pictures: Array, seconds: float) -> float:
+    """Return pictures a second, a thread a stream."""
+    counts = [0] * runner.streams
+    started = time.perf_counter()
+
+    def stream(number: int) -> None:
+        index = number
+        while time.perf_counter() - started < seconds:
+            runner.infer(pictures[index % len(pictures)][np.newaxis])
+            counts[number] += 1
+            index += len(counts)
+
+    threads = [threading.Thread(target=stream, args=(number,)) for number in range(runner.streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(counts) / (time.perf_counter() - started)
+
+
+@dataclass
+class Row:
+    """What was measured of a quantized network."""
+
+    quantized: Quantized
+    runner: Runner
+    worst: float
+    together: float
+    on_calibration: float
+    decoded: str
+    """What became of the decoded answers, in short."""
+    rates: list[float]
+
+
+def measured(data: Data, candidates: Iterator[Quantized]) -> Iterator[Row]:
+    """Open each candidate and judge its answers."""
     for candidate in candidates:
-        cells = [
-            f"{estimate(rates[candidate.name]).median:.0f}",
-            *(_ratio(rates, other, candidate.name) for other in OURS),
-        ]
-        cells += [f"{1e3 * estimate(times[candidate.name]).median:.2f}", _ratio(times, OURS[1], candidate.name)]
-        scores = candidate.scores()
-        deviation, logit = np.abs(scores - truth), _logits(scores) - _logits(truth)
-        cells += [f"{deviation.max():.4f}", f"{deviation.mean():.5f}", f"{np.sqrt(np.square(logit).mean()):.3f}"]
-        print(f"| {candidate.name} | {' | '.join(cells)} |", flush=True)
+        try:
+            runner = Runner.open(candidate.model, candidate.target, plan=ThreadPlan(host.cores(), 1))
+            given = answers(runner, data.pictures)
+            worst, together = quality(data, data.truth, given)
+            short = decoded(data.model.require_spec(), data.truth, given)
+            on_calibration = min(quality(data, data.calibration_truth, answers(runner, data.calibration)))
+        except PlimsollError as error:
+            print(f"{data.name}: {candidate.name} {candidate.note}: {error.message}", file=sys.stderr)
+            continue
+        print(
+            f"  {candidate.name} {candidate.note}: {worst:.1f} dB, {together:.1f} dB, {short}",
+            file=sys.stderr,
+            flush=True,
+        )
+        yield Row(candidate, runner, worst, together, on_calibration, short, [])
 
 
-def _ratio(values: dict[str, list[float]], other: str, name: str) -> str:
-    if name == other:
-        return "1"
-    ratio = compare_speeds(other, name, values[other], values[name]).speed
-    return f"{ratio.median:.2f} ({ratio.low:.2f} … {ratio.high:.2f})"
+def chosen(rows: Sequence[Row]) -> list[Row]:
+    """Keep the calibrator of Plimsoll's that is best on the calibration pictures, for each runtime; and all others."""
+    best: dict[str, Row] = {}
+    for row in rows:
+        if row.quantized.ours:
+            previous = best.get(row.quantized.name)
+            if previous is None or row.on_calibration > previous.on_calibration:
+                best[row.quantized.name] = row
+    left_out = [row for row in rows if row.quantized.ours and row is not best[row.quantized.name]]
+    for row in left_out:
+        row.runner.close()
+    return [row for row in rows if row not in left_out]
+
+
+def table(data: Data, rows: Sequence[Row]) -> str:
+    """Return the table of one network in Markdown."""
+    lines = [
+        f"**{data.name}**",
+        "",
+        "| quantizer | runs in | worst quantity, dB | all outputs, dB | answers | speed, of ours there |",
+        "| --- | --- | ---: | ---: | --- | ---: |",
+    ]
+    own = {row.quantized.target.runtime: row for row in rows if row.quantized.ours}
+    for row in sorted(rows, key=lambda row: (RUNTIMES.index(row.quantized.target.runtime), -row.worst)):
+        runtime = row.quantized.target.runtime
+        base = own.get(runtime)
+        if base is row or base is None:
+            speed = "1" if base is row else "–"
+        else:
+            ratio = compare_speeds("ours", "theirs", base.rates, row.rates).speed
+            speed = f"{ratio.median:.2f} ({ratio.low:.2f} … {ratio.high:.2f})"
+        note = f" ({row.quantized.note})" if row.quantized.ours else " (trains)" * (row.quantized.name in TRAINED)
+        lines.append(
+            f"| {row.quantized.name}{note} | {runtime} | {row.worst:.1f} | {row.together:.1f} | {row.decoded}"
+            f" | {speed} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Quantize, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
-    parser.add_argument("--calibrate", type=int, default=100)
-    parser.add_argument("--calibrator", choices=list(quantize.METHODS), default="percentile")
-    parser.add_argument("--streams", type=int, default=host.cores())
+    parser.add_argument("--environments", type=Path, required=True)
+    parser.add_argument("--networks", nargs="+", default=list(FIVE))
+    parser.add_argument("--tools", nargs="*", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--calibrate", type=int, default=50)
+    parser.add_argument("--judge", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
+    parser.add_argument("--calibrators", nargs="+", choices=list(quantize.METHODS), default=list(quantize.METHODS))
+    parser.add_argument("--work", type=Path, help="keep what is built here, and use what is there")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="plimsoll-quantizers-") as temporary:
-        bench = prepared(options, Path(temporary))
-        candidates = [
-            in_lanes(f"float32, {run}", bench.model, f"{run}:cpu:float32", bench.pictures, options.streams)
-            for run in ("onnxruntime", "openvino")
-        ]
-        truth = candidates[0].scores()
-        # OpenVINO was imported by Plimsoll first, without its telemetry.
-        candidates += [*bench.ours(options.calibrator), *bench.onnx_runtimes()]
-        if importlib.util.find_spec("nncf"):
-            candidates += bench.nncfs()
-        else:
-            print("NNCF is left out: it is not installed (pip install nncf)", file=sys.stderr)
-        for candidate in candidates:
-            candidate.measure(options.seconds)
-        rounds: dict[str, list[Round]] = {candidate.name: [] for candidate in candidates}
-        order = np.random.default_rng(1)
-        for _ in range(options.rounds):
-            for index in order.permutation(len(candidates)):
-                rounds[candidates[index].name].append(candidates[index].measure(options.seconds))
-        print(
-            f"\n{host.processor()}, {options.streams} of {host.cores()} cores; {len(bench.calibration)} photographs"
-            f" calibrated ({options.calibrator}),"
-        )
-        print(f"{len(truth)} test; {options.rounds} rounds of {options.seconds} s each")
-        report(candidates, rounds, truth)
+    for name in options.networks:
+        with tempfile.TemporaryDirectory(prefix="plimsoll-quantizers-") as temporary:
+            folder = (options.work or Path(temporary)) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            data = prepared(name, options, folder)
+            print(f"{name}: {len(data.calibration)} photographs calibrate, {len(data.pictures)} judge", file=sys.stderr)
+            candidates = [*ours(data, options, folder), *theirs(data, options.tools, options.environments, folder)]
+            rows = chosen(list(measured(data, iter(candidates))))
+            order = np.random.default_rng(1)
+            for _ in range(options.rounds):
+                for index in order.permutation(len(rows)):
+                    rows[index].rates.append(rate(rows[index].runner, data.pictures, options.seconds))
+            print(table(data, rows), end="\n\n", flush=True)
+            for row in rows:
+                row.runner.close()
+            print(json.dumps({"network": name, "host": host.processor(), "cores": host.cores()}), file=sys.stderr)
 
 
 if __name__ == "__main__":
