@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from plimsoll.backends.registry import ENTRY_POINTS, for_format, for_target, get, names
+from plimsoll.backends.registry import ENTRY_POINTS, default_target, for_format, for_target, get, names
 
-__all__ = ["ENTRY_POINTS", "for_format", "for_target", "get", "names"]
+__all__ = ["ENTRY_POINTS", "default_target", "for_format", "for_target", "get", "names"]

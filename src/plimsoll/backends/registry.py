@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import entry_points
 
 from plimsoll import backends
 from plimsoll.backends.base import Backend
-from plimsoll.core.target import Target
+from plimsoll.core.model import Model
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BackendMissingError, TargetError
+from plimsoll.onnx import form
 
 ENTRY_POINTS = "plimsoll.backends"
 
@@ -57,6 +60,14 @@ def for_format(name: str) -> Backend | None:
     if name == "onnx":
         return None
     return next((backend for backend in map(get, names()) if name in [kind.name for kind in backend.formats]), None)
+
+
+def default_target(model: Model) -> Target:
+    """Return the target that runs a model where the user names none; raises BuildError for a damaged file."""
+    if model.format == "onnx":  # A quantized or halved file computes as it says.
+        return replace(REFERENCE_TARGET, precision=form.precision_of(model.path))
+    own = for_format(model.format)
+    return REFERENCE_TARGET if own is None else own.default_target or REFERENCE_TARGET
 
 
 def _own() -> set[str]:

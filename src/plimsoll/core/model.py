@@ -123,6 +123,10 @@ class Reader(ModelFormat):
     def read(self, path: Path, spec: Spec | None = None) -> Model:
         """Check the file and its external files, and return the Model; raises ModelError. Runs no code of the model."""
 
+    def reread(self, model: Model) -> Model:
+        """Check the file of a Model that is used as it is, and return it with its external files; raises ModelError."""
+        return self.read(model.path, model.spec)
+
 
 def model_file_size(path: Path, limit: int | None = None) -> int:
     """Return the size of a model file; raises ModelError if it is missing, a link, empty or larger than `limit`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from plimsoll.core.fit import check_fit
@@ -35,6 +36,14 @@ class Onnx(Reader):
         if spec is not None:
             check_fit(spec, *ends, path.name)
         return model
+
+    def reread(self, model: Model) -> Model:
+        """Check the file of a Model that is used as it is, and return it with its external weights; raises
+        ModelError."""
+        file = load.read(model.path)
+        if model.spec is not None:
+            check_fit(model.spec, *load.inputs_and_outputs(file.proto), model.path.name)
+        return replace(model, files=file.files)
 
 
 IMPORTER = Onnx()

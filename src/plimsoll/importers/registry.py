@@ -84,11 +84,12 @@ def read(path: Path, spec: Spec | None = None, runtime: str = "") -> Model:
     )
 
 
-def reread(model: Model) -> Model:
-    """Read a model's file again if a reader knows its format: that finds external weights, and refuses those that lie
-    elsewhere."""
-    reader = next((reader for reader in readers() if reader.name == model.format), None)
-    return model if reader is None else reader.read(model.path, model.spec)
+def reread(model: Model, runtime: str = "") -> Model:
+    """Read a model's file again, for `runtime` if that is known, if a reader knows its format: that finds external
+    weights, and refuses those that lie elsewhere. The file stays as it is."""
+    known = (entry for entry in _in_order(runtime) if isinstance(entry, Reader) and entry.name == model.format)
+    reader = next(known, None)
+    return model if reader is None else reader.reread(model)
 
 
 def converter_for(path: Path) -> Converter:

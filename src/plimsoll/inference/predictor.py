@@ -100,8 +100,7 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
             f"The zoo has: {', '.join(zoo.names())}.",
         )
     model = importers.read(path, given)
-    own = backends.for_format(model.format)
-    return ResolvedModel(model, own.default_target or REFERENCE_TARGET) if own is not None else ResolvedModel(model)
+    return ResolvedModel(model, backends.default_target(model))
 
 
 def _is_bundle(path: Path) -> bool:
@@ -136,7 +135,7 @@ def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
         )
     try:
         # The hashes prove that this is the file that was packed, not that it is harmless: its reader checks that.
-        model = importers.read(bundle.model.path, bundle.spec, bundle.target.runtime)
+        model = importers.reread(bundle.model, bundle.target.runtime)
     except PlimsollError:
         bundle.close()
         raise

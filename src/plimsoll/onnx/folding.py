@@ -43,10 +43,13 @@ def is_quantized(proto: ModelProto) -> bool:
     )
 
 
-def foldable(proto: ModelProto) -> list[NodeProto]:
-    """Return the nodes of the main graph that read stored tensors alone and could be computed now."""
+def foldable(proto: ModelProto, *, with_quantizers: bool = False) -> list[NodeProto]:
+    """Return the nodes of the main graph that read stored tensors alone and could be computed now; the quantizers of a
+    quantized network only when told so."""
     known = {tensor.name for tensor in proto.graph.initializer if not is_external(tensor)}
-    left = ("DequantizeLinear", "QuantizeLinear", "Constant") if is_quantized(proto) else ("Constant",)
+    left = ["Constant"]
+    if not with_quantizers and is_quantized(proto):
+        left += ["DequantizeLinear", "QuantizeLinear"]
     return [node for node in proto.graph.node if node.op_type not in left and _is_fixed(node, known)]
 
 
@@ -55,14 +58,14 @@ def is_external(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == 1)
 
 
-def fold(proto: ModelProto) -> None:
+def fold(proto: ModelProto, *, with_quantizers: bool = False) -> None:
     """Compute constant values, in waves: the sizes of one wave may depend on the values of the wave before.
 
     Raises ModelError for a constant of absurd size.
     """
     allowance = _Allowance()
     skipped: set[str] = set()
-    while wave := _wave(proto, skipped, allowance):
+    while wave := _wave(proto, foldable(proto, with_quantizers=with_quantizers), skipped, allowance):
         values = _computed(proto, wave)
         skipped.update(node.output[0] for node in wave if not all(name in values for name in node.output if name))
         _store(proto.graph, values)
@@ -93,11 +96,11 @@ def _is_fixed(node: NodeProto, known: set[str]) -> bool:
     )
 
 
-def _wave(proto: ModelProto, skipped: set[str], allowance: _Allowance) -> list[NodeProto]:
-    """Return nodes whose inputs are stored and whose outputs' sizes are known and small."""
+def _wave(proto: ModelProto, nodes: list[NodeProto], skipped: set[str], allowance: _Allowance) -> list[NodeProto]:
+    """Return those of `nodes` whose outputs' sizes are known and small."""
     stored = {tensor.name: tensor for tensor in proto.graph.initializer}
     wave = []
-    for node in foldable(proto):
+    for node in nodes:
         if node.output[0] in skipped:
             continue
         tensors = [stored[name] for name in node.input if name]

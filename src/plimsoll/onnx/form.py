@@ -18,18 +18,26 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 
-OnnxForm = Literal["float32", "float16", "qdq", "dynamic"]
-"""All in float32; in float16; QuantizeLinear and DequantizeLinear around each quantized operator (explicit int8); int8
-weights with operators that quantize activations at run time (DynamicQuantizeLinear)."""
+OnnxForm = Literal["float32", "float16", "qdq", "integer", "dynamic"]
+"""All in float32; in float16; QuantizeLinear and DequantizeLinear around each quantized operator (explicit int8);
+operators that take and return integers themselves (QLinearConv); int8 weights with operators that quantize activations
+at run time (DynamicQuantizeLinear)."""
 
 _MEANINGS: dict[OnnxForm, str] = {
     "float32": "float32 throughout",
     "float16": "weights or inputs in float16",
     "qdq": "QuantizeLinear and DequantizeLinear around its operators",
+    "integer": "operators on integers (QLinearConv and its like)",
     "dynamic": "int8 weights and operators that quantize activations at run time",
 }
 
-_PRECISIONS: dict[OnnxForm, str] = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
+_PRECISIONS: dict[OnnxForm, str] = {
+    "float32": "float32",
+    "float16": "float16",
+    "qdq": "int8",
+    "integer": "int8",
+    "dynamic": "dynamic",
+}
 _DYNAMIC = {
     b"DynamicQuantizeLinear",
     b"ConvInteger",
@@ -86,11 +94,18 @@ def form_of(path: Path) -> OnnxForm:
                 half = half or ((kind, number) in _ELEMENT_TYPES and value == _FLOAT16)
     if not operators:
         raise BuildError(f"{doing}: no operators", "Check the file with `plimsoll inspect`.")
-    if any(name == b"QuantizeLinear" or name.startswith(b"QLinear") for name in operators):
+    if any(name.startswith(b"QLinear") for name in operators):
+        return "integer"
+    if b"QuantizeLinear" in operators:
         return "qdq"
     if operators & _DYNAMIC:
         return "dynamic"
     return "float16" if half else "float32"
+
+
+def precision_of(path: Path) -> str:
+    """Return the precision of the targets that run an ONNX file as it is; raises BuildError as `form_of` does."""
+    return _PRECISIONS[form_of(path)]
 
 
 def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
@@ -104,8 +119,8 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
         return
     if needed == "float32":
         hint = (
-            f"Run it as {target.runtime}:{target.device}:{_PRECISIONS[form]} if the runtime has that, or give the"
-            " float32 original."
+            f"Run it as it is with --target onnxruntime:cpu:{_PRECISIONS[form]}, build it for {target} with `plimsoll"
+            " convert`, or give the float32 original."
         )
     else:
         hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."

@@ -27,7 +27,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.metrics.tensors import deviation
-from plimsoll.onnx import folding, load, names, opset, padding, structure
+from plimsoll.onnx import dequantize, folding, load, names, opset, padding, structure
 from plimsoll.system import cache, files
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
             base, proto = _structured(model, proto, folder)
     except BuildError:  # A part of onnx refuses what it has no rule for; the network stays as it came.
         return None
-    is_rounded = folding.is_quantized(proto) or _has_float16(proto)
+    is_rounded = dequantize.is_lifted(proto)
     limit = LEAST_QUANTIZED_SNR_DB if is_rounded else LEAST_SNR_DB
     reference = _Reference.of(model, base)
     if reference is None:
@@ -241,10 +241,6 @@ def _save(proto: ModelProto, path: Path) -> bool:
     except (BuildError, ModelError):
         return False
     return True
-
-
-def _has_float16(proto: ModelProto) -> bool:
-    return any(tensor.data_type == 10 for graph in structure.graphs(proto) for tensor in graph.initializer)
 
 
 def _raise_opset(proto: ModelProto) -> ModelProto:

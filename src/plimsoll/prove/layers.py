@@ -21,8 +21,6 @@ from plimsoll.onnx import form, graph, load
 
 InputPair = tuple[NDArray[Any], NDArray[Any]]
 
-_PRECISIONS = {"float32": "float32", "float16": "float16", "qdq": "int8", "dynamic": "dynamic"}
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -79,7 +77,7 @@ def open_with_outputs(model: Model, names: Sequence[str], path: Path) -> Runner:
     It computes in one thread: threads that spin between calls would hold up the NumPy that works on the values.
     """
     exposed = graph.expose(model, names, path)
-    precision = _PRECISIONS[form.form_of(path)]
+    precision = form.precision_of(path)
     return Runner.open(exposed, replace(REFERENCE_TARGET, precision=precision), objective="throughput")
 
 

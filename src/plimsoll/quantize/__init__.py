@@ -18,7 +18,7 @@ from plimsoll.quantize.calibration import Calibration, Statistics, calibrate, ob
 from plimsoll.quantize.calibrators import METHODS
 from plimsoll.quantize.data_free import dynamic, float16
 from plimsoll.quantize.diagnosis import Finding, OperatorDeviation, before_float16, lint, sensitivity
-from plimsoll.quantize.prepare import prepare
+from plimsoll.quantize.prepare import float32, is_quantized, prepare
 from plimsoll.quantize.static import StaticOptions, reads_bytes, static
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
     "calibrate",
     "dynamic",
     "float16",
+    "float32",
+    "is_quantized",
     "lint",
     "observe",
     "prepare",

@@ -68,6 +68,9 @@ def onnx_network(model: Model, candidate: Candidate, folder: Path, artifacts: Ar
     if form == "qdq":
         return _int8(model, candidate, folder, artifacts)
     unfolded = model
+    is_reference = candidate.target == REFERENCE.target and quantize.is_quantized(model)
+    if form == "float32" and not is_reference:
+        unfolded = get_or_build(folder / "float32", model, lambda path: quantize.float32(model, path))
     if form == "float32" and candidate.target == REFERENCE.target and candidate != REFERENCE:
         # The same answers in less time; the reference itself stays as it came.
         unfolded = get_or_build(folder / "prepared", model, lambda path: quantize.prepare(model, path))
@@ -87,6 +90,10 @@ def _int8(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts
     needs a third less time than for the quantized network with the preprocessing before it. Elsewhere it is quantized
     first, since folding changes the input's ranges.
     """
+    if quantize.is_quantized(model):  # As it was trained, or as another tool has it.
+        if not candidate.folded:
+            return model
+        return get_or_build(folder / "qdq-folded", model, lambda path: fold.fold(model, path))
     options = quantize.StaticOptions.for_target(candidate.target)
     options = replace(options, keep_float=artifacts.float_layers(candidate))
     table = quantize.Calibration.read(artifacts.table(candidate))

@@ -22,7 +22,7 @@ from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import REFERENCE
 from plimsoll.ship.jobs import Job, JobContext, batches
-from plimsoll.ship.strategy import needs_table, needs_tensors
+from plimsoll.ship.strategy import is_quantized_here, needs_table, needs_tensors
 from plimsoll.system import files
 
 RANKING_PICTURES = 16
@@ -195,6 +195,8 @@ def convert(
     `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises
     InputError where neither is given though one is needed, BuildError, BackendMissingError or ModelError.
     """
+    if is_quantized_here(candidate.target) and quantize.is_quantized(model):
+        return build.network(model, candidate, folder, Artifacts())
     context = JobContext.of(model, folder)
     tables, tensors = {}, {}
     if table is not None and not needs_table(candidate):

@@ -12,7 +12,7 @@ from helpers import networks_to_quantize as networks
 from helpers.networks_to_quantize import node
 from plimsoll import quantize
 from plimsoll.core.model import Model
-from plimsoll.errors import ModelError
+from plimsoll.errors import BuildError
 
 
 def strides(model: Model) -> dict[str, list[int]]:
@@ -116,9 +116,33 @@ def test_open_nsfw_answers_alike_prepared(nsfw_model_path: Path, tmp_path: Path)
     assert sum("every" in name for name in strides(prepared)) == 3
 
 
-def test_a_quantized_network_is_refused(tmp_path: Path) -> None:
-    nodes = [node("QuantizeLinear", ["x", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
-    constants: dict[str, networks.Array] = {"s": np.array(0.1, np.float32), "z": np.array(3, np.uint8)}
-    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3], ["N", 3]], constants)
-    with pytest.raises(ModelError, match="quantized already"):
+def test_pairs_become_the_limits_that_they_set(tmp_path: Path) -> None:
+    """A Relu is left out where the zero point is the smallest integer: without the pair's limits it would be lost."""
+    nodes = [
+        node("DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=0),
+        node("Conv", ["x", "w"], ["c"]),
+        node("QuantizeLinear", ["c", "s", "z"], ["q"]),
+        node("MaxPool", ["q"], ["m"], kernel_shape=[2, 2]),
+        node("DequantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    integers = np.random.default_rng(2).integers(-127, 128, (4, 3, 1, 1)).astype(np.int8)
+    scales = np.array([0.01, 0.02, 0.003, 0.1], np.float32)
+    constants: dict[str, networks.Array] = {"wq": integers, "ws": scales, "wz": np.zeros(4, np.int8)}
+    constants |= {"s": np.array(0.01, np.float32), "z": np.array(0, np.uint8)}
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 8, 8], ["N", 4, 7, 7]], constants)
+    assert quantize.is_quantized(model)
+    lifted = quantize.float32(model, tmp_path)
+    assert not quantize.is_quantized(lifted)
+    batch = networks.pictures(2, 8).transpose(0, 3, 1, 2)
+    rounded, exact = networks.run(model, batch), networks.run(lifted, batch)
+    assert rounded.min() == 0 < np.ptp(rounded)
+    np.testing.assert_allclose(exact, rounded, rtol=0, atol=0.0051)
+    assert quantize.prepare(model, tmp_path).parent == model
+
+
+def test_operators_on_integers_are_refused_with_what_runs_them(tmp_path: Path) -> None:
+    nodes = [node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]), node("DequantizeLinear", ["q", "s", "z"], ["y"])]
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3], ["N", 3]], {})
+    with pytest.raises(BuildError, match="computes in integers by DynamicQuantizeLinear") as caught:
         quantize.prepare(model, tmp_path)
+    assert "onnxruntime:cpu:" in caught.value.hint

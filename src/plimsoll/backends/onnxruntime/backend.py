@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +18,9 @@ from plimsoll.backends.calibration_tables import CalibrationTable
 from plimsoll.backends.onnxruntime import nvidia
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, RunError
-from plimsoll.onnx.form import OnnxForm, require_form
+from plimsoll.onnx.form import OnnxForm, form_of, require_form
 from plimsoll.system import host
 
 _DTYPES = {
@@ -33,6 +34,7 @@ _DTYPES = {
 
 _INSTALL = "pip install onnxruntime"
 _FORMS: dict[str, OnnxForm] = {"float32": "float32", "float16": "float16", "int8": "qdq", "dynamic": "dynamic"}
+_INT8 = replace(REFERENCE_TARGET, precision="int8")
 _ON_GPUS = ("float32", "float16", "int8")
 
 
@@ -71,6 +73,8 @@ class OnnxRuntimeOptions(Options):
 
 class OnnxRuntime(Backend):
     """ONNX Runtime.
+
+    In float32 it takes networks with Q/DQ pairs too, and computes the pairs as they are written.
 
     On x86 it has hardly any float16 kernels: `float16` halves the file, and computes mostly in float32. On a GPU it
     computes every operator there or not at all: what would fall back to the CPU is a BuildError that names it.
@@ -118,7 +122,9 @@ class OnnxRuntime(Backend):
     def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         del folder, calibration
         self.check(target)
-        require_form(model, target, self.onnx_form(target))
+        form = form_of(model.path) if model.format == "onnx" else None
+        if (target, form) not in ((REFERENCE_TARGET, "qdq"), (_INT8, "integer")):
+            require_form(model, target, self.onnx_form(target))
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> OnnxRuntimeSession:
@@ -129,6 +135,9 @@ class OnnxRuntime(Backend):
         with translate(BuildError, f"ONNX Runtime can't load {model.path.name}"):
             if target.device == "gpu":
                 return OnnxRuntimeSession(_on_gpu(runtime, model, target, chosen, settings))
+            if target == REFERENCE_TARGET:
+                # Q/DQ pairs as they are written, in float32: the reference of a network that was trained with them.
+                settings.add_session_config_entry("session.disable_quant_qdq", "1")
             return OnnxRuntimeSession(runtime.InferenceSession(str(model.path), settings, providers=[nvidia.CPU]))
 
 
