@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 from plimsoll.errors import SpecError
 from plimsoll.spec import Spec
-from plimsoll.spec.spec import Classify, Detect, Landmarks, Tensors
+from plimsoll.spec.spec import Classify, Detect, Landmarks, Tensors, Text
 
 Shape = tuple[int | str | None, ...]
 """A size, the name of a free size, or None for a free one without a name."""
@@ -117,6 +117,8 @@ def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[Named
         _select(spec, output.presence, outputs, network, "output")
     if isinstance(output, Classify):
         _check_labels(spec, output, answer, axes[answer.name], network)
+    if isinstance(output, Text):
+        _check_symbols(spec, output, answer, axes[answer.name], network)
 
 
 def batch_axes(spec: Spec, picture: NamedTensor, outputs: Sequence[NamedTensor], network: str) -> dict[str, int | None]:
@@ -245,4 +247,20 @@ def _check_labels(spec: Spec, output: Classify, tensor: NamedTensor, axis: int |
         f"{network} and the Spec '{spec.name}': the Spec has {len(output.labels)} labels, the network's output"
         f" {tensor.name!r} gives {describe(tensor.dtype, tensor.shape)}",
         f"Give {count} labels in the order of the network's output, or name another output.",
+    )
+
+
+def _check_symbols(spec: Spec, output: Text, tensor: NamedTensor, axis: int | None, network: str) -> None:
+    """Refuse an alphabet that is a few symbols longer or shorter than the output: a space, or the blank, was counted
+    twice or not at all."""
+    own = [size for position, size in enumerate(tensor.shape or ()) if position != axis]
+    count = len(output.alphabet) + output.space + 1
+    near = [size for size in own if isinstance(size, int) and 0 < abs(size - count) <= 2]
+    known = all(isinstance(size, int) for size in own)
+    if len(own) != 2 or count in own or not output.alphabet or not (known or near):
+        return
+    raise SpecError(
+        f"{network} and the Spec '{spec.name}': the alphabet has {count - 1:,} symbols, with the blank {count:,}; the"
+        f" network's output {tensor.name!r} gives {describe(tensor.dtype, tensor.shape)}",
+        "Correct `alphabet` under [output] of the Spec: without the blank; `space = true` adds a space at its end.",
     )

@@ -153,3 +153,26 @@ def test_a_reader_and_a_runner_say_the_same(tmp_path: Path, contract: Spec, says
             attempt(path, contract)
         messages.append(caught.value.message.partition(" and the Spec ")[2])
     assert messages[0].replace("[N, ", "[?, ") == messages[1]
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"),
+    [
+        ((None, 20, 4), True),
+        ((None, 4, 20), True),
+        ((None, 20, 5), False),
+        ((None, None, 3), False),
+        ((None, None, 4), True),
+        ((None, 20, 30), False),
+        ((None, 20), True),
+        ((), True),
+    ],
+)
+def test_an_alphabet_that_is_a_symbol_too_long_or_too_short_is_seen(shape: tuple[int | None, ...], fits: bool) -> None:
+    contract = spec(task="text", alphabet="abc")
+    if fits:
+        check_fit(contract, [PICTURE], [TensorInfo("y", shape, "float32")], "net")
+        return
+    with pytest.raises(SpecError, match="the alphabet has 3 symbols, with the blank 4") as caught:
+        check_fit(contract, [PICTURE], [TensorInfo("y", shape, "float32")], "net")
+    assert "space = true" in (caught.value.hint or "")
