@@ -9,16 +9,21 @@ import sys
 import threading
 import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from helpers import network_namespace
 from helpers.service_process import start
 from helpers.small_models import SPEC, TENSOR_SPEC, brightness, small_model
+from helpers.toolchain_required import program
+from plimsoll import backends
 from plimsoll.cli import inspect
-from plimsoll.system import host, subprocesses
+from plimsoll.system import host, subprocesses, toolchains
+from plimsoll.system.cache import cache_folder
 from plimsoll.system.subprocesses import ProcessLimits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,6 +53,24 @@ COMMANDS = {
         "half.onnx",
     ),
 }
+
+
+PACKAGES = {"litert": "ai_edge_litert", "mnn": "MNN"}
+"""Runtimes whose packages have another name."""
+
+
+@pytest.fixture
+def users_cache() -> Path:
+    """Plimsoll's own cache, where toolchains are."""
+    return cache_folder()
+
+
+@pytest.fixture
+def keras_file(tmp_path: Path) -> Path:
+    """A network that Keras wrote; its own settings go to the home folder of whoever runs the tests."""
+    (tmp_path / "keras").mkdir()
+    program("tensorflow", "write_tensorflow.py", "small", tmp_path / "keras")
+    return next((tmp_path / "keras").rglob("*.keras"))
 
 
 @pytest.fixture
@@ -111,6 +134,83 @@ def test_jobs_are_configured_before_they_import_anything(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
     assert subprocesses.run_job("importing_job", {}, tmp_path / "job", ProcessLimits(60))["value"] == "1"
     assert not files_in(home)
+
+
+TARGETS = {
+    "onnxruntime:cpu:float32": None,
+    "openvino:cpu:float32": None,
+    "mnn:cpu:float32": None,
+    "ncnn:cpu:float32": "pnnx",
+    "litert:cpu:float32": "onnx2tf",
+}
+"""Target → the toolchain that converts for it."""
+ANSWER_EVERYWHERE = """
+import sys
+import plimsoll
+for target in sys.argv[2:]:
+    with plimsoll.load("small.onnx", spec="spec.toml", target=target) as model:
+        print(target, model.predict(sys.argv[1]).score)
+"""
+SERVE_ONE_REQUEST = """
+import sys
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from helpers.service_process import start
+with start(sys.argv[1], "--spec", "spec.toml", "--grace", "0") as running:
+    headers = {"Content-Type": "image/jpeg"}
+    answer = running.post("/v1/predict", content=Path(sys.argv[2]).read_bytes(), headers=headers)
+    print(answer.status_code, running.get("/").status_code)
+"""
+
+
+def looked_up(command: list[str | Path], folder: Path, home: Path) -> tuple[str, list[str]]:
+    """Return what a command printed without a network, and the names that it looked up; it must leave no file at
+    home."""
+    done, names = network_namespace.run(command, folder, os.environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not files_in(home)
+    return done.stdout, names
+
+
+def test_the_name_server_of_these_tests_sees_native_code(home: Path, tmp_path: Path) -> None:
+    code = "import socket\ntry:\n    socket.getaddrinfo('collector.example.org', 443)\nexcept OSError:\n    pass"
+    assert "collector.example.org" in looked_up([sys.executable, "-c", code], tmp_path, home)[1]
+
+
+def test_no_runtime_and_no_toolchain_s_job_looks_up_a_name(
+    users_cache: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_model(tmp_path)
+    (tmp_path / "spec.toml").write_text(SPEC)
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(users_cache))
+    available = {backend for backend in backends.names() if find_spec(PACKAGES.get(backend, backend)) is not None}
+    targets = [
+        target
+        for target, toolchain in TARGETS.items()
+        if target.partition(":")[0] in available and (toolchain is None or toolchains.is_ready(toolchain))
+    ]
+    photo = ROOT / "examples" / "photos" / "swans.jpg"
+    printed, names = looked_up([sys.executable, "-c", ANSWER_EVERYWHERE, photo, *targets], tmp_path, home)
+    assert [line.split()[0] for line in printed.splitlines()] == targets
+    assert not names
+
+
+def test_a_keras_import_looks_up_no_name(
+    users_cache: Path, keras_file: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(users_cache))
+    command: list[str | Path] = [sys.executable, "-m", "plimsoll", "import", keras_file, "--out", tmp_path / "x.onnx"]
+    assert not looked_up(command, tmp_path, home)[1]
+
+
+def test_a_service_that_answers_looks_up_no_name(home: Path, tmp_path: Path) -> None:
+    model = brightness(tmp_path / "brightness.onnx")
+    (tmp_path / "spec.toml").write_text(TENSOR_SPEC)
+    photo = ROOT / "examples" / "photos" / "swans.jpg"
+    command: list[str | Path] = [sys.executable, "-c", SERVE_ONE_REQUEST, model.path, photo, ROOT / "tests"]
+    printed, names = looked_up(command, tmp_path, home)
+    assert printed.split() == ["200", "200"]
+    assert not names
 
 
 def test_the_graph_s_page_reaches_no_other_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
