@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import struct
 
+import numpy as np
 import pytest
 
 from plimsoll.system.flatbuffer import FlatBuffer, FlatBufferError, Table, Writer
@@ -42,6 +43,27 @@ def test_a_number_is_changed_in_place_and_only_where_it_is_stored() -> None:
     assert read(data)[3] == 5
     with pytest.raises(FlatBufferError, match="not stored"):
         root.put(1, 5, "int8")
+
+
+def test_a_vector_is_changed_in_place_and_only_to_as_many_values() -> None:
+    data = bytearray(written())
+    root = FlatBuffer(data).root()
+    root.put_vector(2, np.array([3.0, 4.0], np.float32))
+    assert read(data)[2] == (3.0, 4.0)
+    with pytest.raises(FlatBufferError, match="holds 2 values, not 3"):
+        root.put_vector(2, np.zeros(3, np.float32))
+    with pytest.raises(FlatBufferError, match="looked at alone"):
+        FlatBuffer(bytes(data)).root().put_vector(2, np.zeros(2, np.float32))
+
+
+def test_a_field_is_left_out_of_one_table_alone() -> None:
+    """Tables of the same fields share the list of where these are."""
+    data = bytearray(written())
+    first, *others = FlatBuffer(data).root().tables(0)
+    first.leave_out(0)
+    first.leave_out(0)
+    assert read(data)[0] == [("", 0), ("row 1 é", 1), ("row 2 é", 2)]
+    assert all(row.has(0) for row in others)
 
 
 def test_a_file_cut_off_or_changed_anywhere_is_refused_or_read() -> None:

@@ -151,9 +151,10 @@ def convert(model: Model, work: Path) -> Converted:
     fixed, shapes, renamed = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
     network = NcnnNetwork.read(work / "network.param", work / "network.bin")
-    if foreign := sorted({info.kind for info in network.layers if "." in info.kind or ":" in info.kind}):
+    ncnn = require("ncnn", INSTALL)
+    if foreign := sorted({info.kind for info in network.layers if ncnn.layer_to_index(info.kind) < 0}):
         raise BuildError(
-            f"{model.path}: ncnn has no layer for {', '.join(foreign)}",
+            f"{model.source.path}: ncnn has no layer for {', '.join(foreign)}, as the network has it",
             "Export the network without them, or choose another runtime.",
         )
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:

@@ -5,6 +5,7 @@ Each rewriting moves values and computes none, so it is exact. Seen in pnnx 2026
 - Of a Gather with several indices it takes the first one, without a word. (ONNX Runtime's optimizer makes such a
   Gather, behind a SpaceToDepth, of the strided slices of a Focus layer.)
 - Slices with steps become a layer that ncnn has not; along height and width a pooling of single pixels does the same.
+- Nearest resizing is known with repeated pixels alone.
 - SpaceToDepth and DepthToSpace get PyTorch's order of channels, which only DepthToSpace's mode CRD has.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 from plimsoll.core.foreign import translate
 from plimsoll.errors import BuildError
 from plimsoll.onnx import load
-from plimsoll.onnx.graph import Graph, attribute, unique
+from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -41,6 +42,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
         "Slice": work.slice,
         "SpaceToDepth": work.space_to_depth,
         "DepthToSpace": work.depth_to_space,
+        "Resize": work.resize,
     }
     for node in work.graph.nodes:
         rule = rules.get(work.graph.kind(node))
@@ -124,6 +126,25 @@ class _Rewriting:
         joined = self._reshaped(shuffled, [1, channels, height, width])
         self._add("DepthToSpace", [joined], node.output[0], blocksize=block, mode="CRD")
         return True
+
+    def resize(self, node: NodeProto) -> bool:
+        """Say of an enlargement by whole numbers to the nearest pixel, whose centres are aligned, that it repeats
+        pixels: the same, and what pnnx knows."""
+        before, after = (self._shapes.get(name, ()) for name in (node.input[0], node.output[0]))
+        whole = len(before) == len(after) and all(
+            isinstance(old, int) and isinstance(new, int) and old > 0 and new % old == 0
+            for old, new in zip(before, after, strict=True)
+        )
+        nearest = attribute(node, "mode", b"nearest") == b"nearest"
+        rounds = attribute(node, "nearest_mode", b"round_prefer_floor") in (b"round_prefer_floor", b"round_prefer_ceil")
+        centred = attribute(node, "coordinate_transformation_mode", b"half_pixel") in (
+            b"half_pixel",
+            b"pytorch_half_pixel",
+            b"half_pixel_symmetric",
+        )
+        if whole and nearest and rounds and centred:
+            set_attributes(node, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+        return False
 
     def _select(self, data: str, axis: int, indices: list[int], output: str) -> bool:
         if len(_runs(indices)) > _MOST_PARTS:
