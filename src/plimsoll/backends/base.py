@@ -67,7 +67,8 @@ class CalibrationData:
 def calibration_missing(model: Model, target: Target) -> BuildError:
     """Return the error of a build without the CalibrationData that it needs."""
     return BuildError(
-        f"{model.path}: {target} needs calibration pictures", "Give some: `plimsoll convert` takes them with --images."
+        f"{model.source}: {target} needs calibration pictures",
+        "Give some: `plimsoll convert` takes them with --images.",
     )
 
 

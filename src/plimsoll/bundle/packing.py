@@ -91,5 +91,5 @@ def _model_files(model: Model) -> dict[str, Path]:
         return {f"model/{file.relative_to(folder).as_posix()}": file for file in (model.path, *model.files)}
     except ValueError as error:
         raise ModelError(
-            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+            f"{model.source}: one of its files is not in its folder or below: {error}", "Move them together."
         ) from error

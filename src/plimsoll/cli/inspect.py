@@ -40,7 +40,7 @@ def inspect(
 
     with open_model(model, spec) as opened:
         if graph:
-            _show_graph(opened.model.source.path)
+            _show_graph(opened.model.source)
             return
         inspection = look_into(opened.model)
     if json_:

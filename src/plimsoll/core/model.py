@@ -50,9 +50,9 @@ class Model:
         return self.spec.name if self.spec is not None else self.path.stem
 
     @property
-    def source(self) -> Model:
-        """The model that the user gave: this one, or the first of those that it was made from."""
-        return self if self.parent is None else self.parent.source
+    def source(self) -> Path:
+        """The file that the user gave: this one, or that of the first model that this one was made from."""
+        return self.path if self.parent is None else self.parent.source
 
     @property
     def size(self) -> int:

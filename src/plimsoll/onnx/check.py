@@ -38,7 +38,7 @@ def reference_answers(model: Model, feeds: Mapping[str, Array], names: list[str]
     runtime = require("onnxruntime", "pip install onnxruntime")
     settings = runtime.SessionOptions()
     settings.log_severity_level = 4
-    with translate(BuildError, f"{model.path}: ONNX Runtime can't run it"):
+    with translate(BuildError, f"{model.source}: ONNX Runtime can't run it"):
         session = runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
         return dict(zip(names, session.run(names, dict(feeds)), strict=True))
 
@@ -55,12 +55,12 @@ def check_answers(model: Model, signature: Signature, answer: Answer, converter:
         other = answers[name]
         if other.shape != reference.shape:
             raise BuildError(
-                f"{model.path}: {converter} changed the output '{name}' from {reference.shape} to {other.shape}", hint
+                f"{model.source}: {converter} changed the output '{name}' from {reference.shape} to {other.shape}", hint
             )
         if np.any(reference) and (snr := deviation(reference, other).snr_db) < LEAST_SNR_DB:
             raise BuildError(
-                f"{model.path}: the converted network's answers differ: its output '{name}' has a signal-to-noise ratio"
-                f" of {snr:.0f} dB",
+                f"{model.source}: the converted network's answers differ: its output '{name}' has a signal-to-noise"
+                f" ratio of {snr:.0f} dB",
                 hint,
             )
 

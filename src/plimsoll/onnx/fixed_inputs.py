@@ -48,7 +48,7 @@ def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProt
     path = build / model.path.name
     with cache.locked(build):
         if not path.is_file():
-            with cache.building(build) as (folder, _), translate(BuildError, f"{model.path}: can't fix its inputs"):
+            with cache.building(build) as (folder, _), translate(BuildError, f"{model.source}: can't fix its inputs"):
                 from onnx import external_data_helper
 
                 external_data_helper.load_external_data_for_model(proto, str(model.path.parent))

@@ -112,7 +112,7 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
     """Raise BuildError if the model is no ONNX file, or not in the form that the target's runtime needs."""
     if model.format != "onnx":
         raise BuildError(
-            f"{model.path}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first."
+            f"{model.source}: {target.runtime} loads ONNX files, this one is {model.format}", "Convert it first."
         )
     form = form_of(model.path)
     if form == needed:
@@ -125,7 +125,7 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
     else:
         hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."
     raise BuildError(
-        f"{model.path}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[form]}", hint
+        f"{model.source}: {target} needs a network with {_MEANINGS[needed]}; this one has {_MEANINGS[form]}", hint
     )
 
 

@@ -184,10 +184,10 @@ def load(model: Model) -> ModelProto:
 
     if model.format != "onnx":
         raise ModelError(
-            f"{model.path}: expected an ONNX file, it is {model.format}", "Use the ONNX model that it was made from."
+            f"{model.source}: expected an ONNX file, it is {model.format}", "Use the ONNX model that it was made from."
         )
     proto = onnx_load.read(model.path).proto
-    with translate(BuildError, f"{model.path}: can't load its external weights"):
+    with translate(BuildError, f"{model.source}: can't load its external weights"):
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
     return proto
 
@@ -211,7 +211,7 @@ def optimized(model: Model, path: Path) -> ModelProto:
     settings.log_severity_level = 4
     settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     settings.optimized_model_filepath = str(path)
-    with translate(BuildError, f"{model.path}: ONNX Runtime can't optimize it"):
+    with translate(BuildError, f"{model.source}: ONNX Runtime can't optimize it"):
         runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
         proto = onnx.load(path)
     path.unlink()

@@ -80,7 +80,7 @@ def inspect(model: Model) -> Inspection:
     """Inspect a network, as its file came; raises ModelError."""
     if model.format != "onnx":
         raise ModelError(
-            f"{model.path}: only ONNX files can be inspected, this one is {model.format}",
+            f"{model.source}: only ONNX files can be inspected, this one is {model.format}",
             "Inspect the model that it was made from.",
         )
     macs, flops, uncounted = count_arithmetic(load.infer_shapes(model, batch=1).graph)

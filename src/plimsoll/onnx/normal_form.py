@@ -175,7 +175,7 @@ def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
     not even the order may change."""
     stated = [structure.copy_of(value) for value in proto.graph.output]
     try:
-        with translate(BuildError, f"{model.path}: can't be written in normal form"):
+        with translate(BuildError, f"{model.source}: can't be written in normal form"):
             base, proto = _structured(model, proto, folder)
     except BuildError:  # A part of onnx refuses what it has no rule for; the network stays as it came.
         return None

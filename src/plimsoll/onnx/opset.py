@@ -38,14 +38,14 @@ def raise_opset(model: Model, folder: Path, minimum: int = COMMON) -> Model:
     before = load.opset(file.proto)
     if before >= minimum:
         return model
-    with translate(BuildError, f"{model.path}: can't load its external weights"):
+    with translate(BuildError, f"{model.source}: can't load its external weights"):
         external_data_helper.load_external_data_for_model(file.proto, str(model.path.parent))
     try:
         proto = raised(file.proto, minimum)
     except BuildError as error:
-        raise BuildError(f"{model.path}: {error.message}", error.hint) from error.__cause__
+        raise BuildError(f"{model.source}: {error.message}", error.hint) from error.__cause__
     path = folder / f"{model.path.stem}.opset{minimum}.onnx"
-    with translate(BuildError, f"{model.path}: can't be written with opset {minimum}"):
+    with translate(BuildError, f"{model.source}: can't be written with opset {minimum}"):
         path.write_bytes(proto.SerializeToString())
     return Model(path, "onnx", model.spec, parent=model)
 

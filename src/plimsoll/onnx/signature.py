@@ -83,7 +83,7 @@ def signature_of(model: Model) -> Signature:
     beside = next((file for file in model.files if file.name.endswith(SUFFIX)), None)
     if beside is None:
         raise BuildError(
-            f"{model.path}: no *{SUFFIX} beside it describes the network's inputs and outputs",
+            f"{model.source}: no *{SUFFIX} beside it describes the network's inputs and outputs",
             "Give the ONNX network; Plimsoll converts it and writes that file.",
         )
     return Signature.read(beside)

@@ -62,7 +62,7 @@ def fold(model: Model, folder: Path) -> Model:
         )
     old_input = next(value for value in proto.graph.input if value.name == taken.name)
     name = INPUT if old_input.name == INPUT else _unused(proto.graph, INPUT)
-    with translate(BuildError, f"{model.path}: can't fold its input steps"):
+    with translate(BuildError, f"{model.source}: can't fold its input steps"):
         _Front(proto, old_input.name, name, normalization).build(old_input, Input(steps=pixel_steps).tensor_spec)
         path = folder / f"{model.path.stem}.folded.onnx"
         onnx_graph.save(proto, path)

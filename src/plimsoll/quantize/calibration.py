@@ -103,7 +103,7 @@ class Calibration(BaseModel):
         lacks one of these tensors."""
         if self.model is not None and self.model not in {ancestor.sha256 for ancestor in _line(model)}:
             raise ModelError(
-                f"{model.path}: the calibration table was made with another network (its SHA-256 begins"
+                f"{model.source}: the calibration table was made with another network (its SHA-256 begins"
                 f" {self.model[:12]}, this one's {model.sha256[:12]})",
                 "Calibrate again; where you know that its ranges hold for this network too, leave `model` out of the"
                 " table.",
@@ -112,7 +112,7 @@ class Calibration(BaseModel):
         if missing:
             shown = ", ".join(f"'{name}'" for name in missing[:3]) + (" …" if len(missing) > 3 else "")
             raise ModelError(
-                f"{model.path}: the calibration table has no range for {len(missing)} of the {len(tensors)} tensors"
+                f"{model.source}: the calibration table has no range for {len(missing)} of the {len(tensors)} tensors"
                 f" that are quantized: {shown}",
                 "Calibrate again, or add them to the table.",
             )

@@ -65,11 +65,11 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
         graph = Graph(proto)
         if not any(graph.kind(node) in kinds and computes_with_constants(graph, node) for node in graph.nodes):
             raise BuildError(
-                f"{model.path}: it has no matrix product with stored weights",
+                f"{model.source}: it has no matrix product with stored weights",
                 "Dynamic int8 is for those: use static int8 for convolutions.",
             )
         written = Path(temporary) / "dynamic.onnx"
-        with translate(BuildError, f"{model.path}: can't be quantized dynamically"):
+        with translate(BuildError, f"{model.source}: can't be quantized dynamically"):
             # ONNX Runtime's mark of a prepared network, without which its quantizer logs a warning.
             proto.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
             onnx_graph.save(proto, prepared.path)
@@ -102,10 +102,10 @@ def float16(model: Model, folder: Path) -> Model:
             " …" if len(beyond) > 3 else ""
         )
         raise BuildError(
-            f"{model.path}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}",
+            f"{model.source}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}",
             "Use bfloat16 or int8, or stay in float32.",
         )
-    with translate(BuildError, f"{model.path}: can't be converted to float16"):
+    with translate(BuildError, f"{model.source}: can't be converted to float16"):
         blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
         converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
         structure.sort(converted.graph)

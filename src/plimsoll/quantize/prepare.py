@@ -79,7 +79,7 @@ def float32(model: Model, folder: Path) -> Model:
     try:
         dequantize.to_float(proto)
     except BuildError as error:
-        raise BuildError(f"{model.source.path}: {error.message}", error.hint) from error
+        raise BuildError(f"{model.source}: {error.message}", error.hint) from error
     path = folder / f"{model.path.stem}.float32.onnx"
     write(proto, path)
     return Model(path, "onnx", model.spec, parent=model)

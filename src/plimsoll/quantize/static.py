@@ -135,7 +135,7 @@ def checked_placement(model: Model, graph: Graph, options: StaticOptions) -> Pla
     names = {node_key(node) for node in graph.nodes}
     if unknown := [name for name in options.keep_float if name not in names]:
         raise BuildError(
-            f"{model.path}: unknown operators in keep_float: {', '.join(map(repr, unknown))}",
+            f"{model.source}: unknown operators in keep_float: {', '.join(map(repr, unknown))}",
             "`sensitivity` lists the names of operators.",
         )
     placement = placement_of(
@@ -143,7 +143,7 @@ def checked_placement(model: Model, graph: Graph, options: StaticOptions) -> Pla
     )
     if not placement.nodes:
         raise BuildError(
-            f"{model.path}: nothing in it to quantize",
+            f"{model.source}: nothing in it to quantize",
             "Its only convolution or product may be its head: try float_heads=False.",
         )
     return placement

@@ -197,7 +197,7 @@ def report(result: ShipResult, model: Model) -> Report:
     what ships of it, and the day."""
     winner = result.shipped
     share = winner.measured.size_bytes / result.baseline.measured.size_bytes
-    source = f"{model.name} ({model.path.name}, SHA-256 {model.sha256[:12]})"
+    source = f"{model.name} ({model.source.name}, SHA-256 {model.sha256[:12]})"
     return Report(
         kind="ship",
         subject=f"{source} as {winner.name}, {datetime.now(UTC):%Y-%m-%d}",

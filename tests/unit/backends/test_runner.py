@@ -214,7 +214,7 @@ def test_they_become_constants_where_the_network_enters(tmp_path: Path, batch: A
     path, given, contract = hungry(tmp_path / "n.onnx", batch), pictures(3), spec(further=FURTHER)
     model = importers.read(path, contract)
     assert [value.name for value in onnx.load(model.path).graph.input] == ["x"]
-    assert model.source.path == path
+    assert model.source == path
     mean = given.mean(axis=(1, 2))
     for target in ("onnxruntime:cpu:float32", "openvino:cpu:float32"):
         with Runner.open(model, Target.parse(target)) as runner:

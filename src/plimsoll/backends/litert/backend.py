@@ -80,15 +80,15 @@ class LiteRt(Backend):
             file = tflite_file.read_file(model.path)
             content = model.path.read_bytes()
         except (ModelError, OSError) as error:
-            raise BuildError(f"LiteRT can't load {model.path.name}: {error}") from error
+            raise BuildError(f"LiteRT can't load {model.source.name}: {error}") from error
         if file.unsteady:
             raise BuildError(
-                f"{model.path.name} can answer the same picture differently each time: {', '.join(file.unsteady)} keep"
-                " or draw values that LiteRT can't reset between pictures",
+                f"{model.source.name} can answer the same picture differently each time: {', '.join(file.unsteady)}"
+                " keep or draw values that LiteRT can't reset between pictures",
                 "Export the network for inference: without random layers, and with its states as inputs and outputs.",
             )
         foreign = file.describe_custom()
-        doing = f"LiteRT can't load {model.path.name}" + (f", which calls {foreign}" if foreign else "")
+        doing = f"LiteRT can't load {model.source.name}" + (f", which calls {foreign}" if foreign else "")
         with translate(BuildError, doing):
             return LiteRtSession(file, [_interpreter(litert, content, chosen, plan, file) for _ in range(plan.streams)])
 

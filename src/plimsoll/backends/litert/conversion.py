@@ -45,7 +45,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
         return model
     if file is not None and file.precision != "float32":
         raise BuildError(
-            f"{model.path}: {target} needs a float32 file, this one is {file.precision}",
+            f"{model.source}: {target} needs a float32 file, this one is {file.precision}",
             f"Run it as {target.runtime}:{target.device}:{file.precision}.",
         )
     if target.precision in CALIBRATED and calibration is None:
@@ -91,7 +91,7 @@ def _convert(model: Model, source: Model, work: Path) -> Path:
     from onnx import shape_inference
 
     proto = graph.optimized(source, work / "optimized.onnx")
-    with translate(BuildError, f"{model.path}: its shapes can't be inferred"):
+    with translate(BuildError, f"{model.source}: its shapes can't be inferred"):
         # The converter goes by written shapes: without them it knows no operator for a Gemm behind a ReduceMean.
         proto = shape_inference.infer_shapes(proto)
     plain = work / "plain.onnx"
@@ -101,7 +101,7 @@ def _convert(model: Model, source: Model, work: Path) -> Path:
     file = _read(converted)
     if foreign := [name.removeprefix("ONNX_") for name in file.custom]:
         raise BuildError(
-            f"{model.path}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
+            f"{model.source}: LiteRT has no operator, and its converter no substitute, for {', '.join(foreign)}",
             "Export the network without them, or choose another runtime.",
         )
     _check_ends(model, proto, file)
@@ -113,14 +113,14 @@ def _fixed(model: Model, work: Path) -> Model:
     """Return the network with a batch of one and all sizes fixed; raises BuildError where a size stays free."""
     from onnx import external_data_helper
 
-    with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
+    with translate(BuildError, f"{model.source}: its sizes can't be fixed"):
         proto = load.infer_shapes(model, batch=1)
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
     for value in load.inputs(proto.graph):
         shape = load.shape_of(value)
         if shape is None or not all(isinstance(size, int) for size in shape):
             raise BuildError(
-                f"{model.path}: LiteRT needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
+                f"{model.source}: LiteRT needs fixed sizes; the input '{value.name}' is {shape or 'of any shape'}",
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
     del proto.graph.value_info[:]
@@ -143,7 +143,8 @@ def _check_ends(model: Model, proto: ModelProto, file: TfliteFile) -> None:
         if value.name != tensor.name or load.dtype_of(value) != tensor.dtype or not (same or not shape):
             changed = f"'{tensor.name}' {tensor.dtype} {list(tensor.shape)}"
             raise BuildError(
-                f"{model.path}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to {changed}",
+                f"{model.source}: the converter changed '{value.name}' {load.dtype_of(value)} {list(shape)} to"
+                f" {changed}",
                 _REPORT,
             )
 
@@ -156,7 +157,7 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
     signature = Signature.of(source)
 
     def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        with translate(BuildError, f"{model.path}: the converted network can't be checked"):
+        with translate(BuildError, f"{model.source}: the converted network can't be checked"):
             interpreter = litert.Interpreter(model_content=converted.read_bytes())
             interpreter.allocate_tensors()
             for detail, info in zip(interpreter.get_input_details(), signature.inputs, strict=True):

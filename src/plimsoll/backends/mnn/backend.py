@@ -74,7 +74,7 @@ class Mnn(Backend):
         chosen = options or MnnOptions()
         if model.format != "mnn":
             raise BuildError(
-                f"{model.path}: MNN loads files of its own, this one is {model.format}",
+                f"{model.source}: MNN loads files of its own, this one is {model.format}",
                 "Build it for this target first.",
             )
         signature = signature_of(model)
@@ -83,7 +83,7 @@ class Mnn(Backend):
             "numThread": chosen.threads or plan.threads,
             "precision": _arithmetic(target.precision),
         }
-        with muted(), translate(BuildError, f"MNN can't load {model.path.name}"):
+        with muted(), translate(BuildError, f"MNN can't load {model.source.name}"):
             mnn = require("MNN", INSTALL)
             return MnnSession(
                 signature, [MnnInterpreter(mnn, str(model.path), signature, config) for _ in range(plan.streams)]

@@ -117,9 +117,9 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
     except JobError as error:
         if tool == _RUN:
             raise BuildError(
-                f"{model.source.path}: MNN can't run what it converted: {error.message}", "Choose another runtime."
+                f"{model.source}: MNN can't run what it converted: {error.message}", "Choose another runtime."
             ) from error
-        raise BuildError(f"{model.source.path}: {tool}: {error.message}", error.hint) from error
+        raise BuildError(f"{model.source}: {tool}: {error.message}", error.hint) from error
 
 
 def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path, dict[str, str]]:
@@ -146,7 +146,7 @@ def _refuse(model: Model, graph: onnx_graph.Graph) -> None:
             steps = graph.value(node.input[4])
             if steps is None or steps.min() < 0:
                 raise BuildError(
-                    f"{model.source.path}: MNN can't slice backwards, as '{node.name}' does", "Choose another runtime."
+                    f"{model.source}: MNN can't slice backwards, as '{node.name}' does", "Choose another runtime."
                 )
 
 
@@ -185,18 +185,18 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
         raise BuildError(f"MNN has no calibrator '{calibration.method}'", f"It has: {', '.join(CALIBRATORS)}.")
     if len(signature.inputs) != 1:
         raise BuildError(
-            f"{model.path}: it has {len(signature.inputs)} inputs; only networks with one can be calibration",
+            f"{model.source}: it has {len(signature.inputs)} inputs; only networks with one can be calibration",
             "Use mnn:cpu:int8_weights.",
         )
     if len(calibration.tensors) == 0:
-        raise BuildError(f"{model.path}: no calibration pictures", "Give at least one.")
+        raise BuildError(f"{model.source}: no calibration pictures", "Give at least one.")
     name = names.stored(signature.inputs[0].name, "input", 0)
     tool = _Quantizer(model, converted, name, calibration.tensors, work)
     if calibration.ranges:
         return _with_ranges(tool, calibration.ranges)
     if calibration.method == "ema":
         # The network that it writes can't be saved from its grids: where values are added up it has no place for one.
-        with translate(BuildError, f"{model.path}: what MNN's quantizer wrote can't be read"):
+        with translate(BuildError, f"{model.source}: what MNN's quantizer wrote can't be read"):
             ranges = grids.ranges_of(
                 Graph.read(tool.run("EMA", "MAX_ABS", _MOST_PICTURES["EMA"])), Graph.read(converted)
             )

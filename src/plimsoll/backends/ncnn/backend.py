@@ -70,12 +70,12 @@ class Ncnn(Backend):
         chosen = options or NcnnOptions()
         if model.format != "ncnn":
             raise BuildError(
-                f"{model.path}: ncnn loads files of its own, this one is {model.format}",
+                f"{model.source}: ncnn loads files of its own, this one is {model.format}",
                 "Build it for this target first.",
             )
         signature = signature_of(model)
         ncnn = require("ncnn", INSTALL)
-        with translate(BuildError, f"ncnn can't load {model.path.name}"):
+        with translate(BuildError, f"ncnn can't load {model.source.name}"):
             processor = host.capabilities()
             half = target.precision == "float16" and processor.float16 and not processor.x86
             network = conversion.loaded(

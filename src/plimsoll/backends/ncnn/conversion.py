@@ -120,7 +120,7 @@ def weights_of(model: Model) -> Path:
     """Return the `.bin` beside the `.param`; raises BuildError."""
     weights = next((file for file in model.files if file.suffix == ".bin"), None)
     if weights is None:
-        raise BuildError(f"{model.path}: its weights (.bin) are missing", "Both files belong together.")
+        raise BuildError(f"{model.source}: its weights (.bin) are missing", "Both files belong together.")
     return weights
 
 
@@ -145,7 +145,7 @@ def convert(model: Model, work: Path) -> Converted:
     signature = Signature.of(model)
     if foreign := [f"'{info.name}' {info.dtype}" for info in signature.inputs if info.dtype not in _TAKEN]:
         raise BuildError(
-            f"{model.path}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}",
+            f"{model.source}: ncnn takes {' and '.join(_TAKEN)} here; the network has {', '.join(foreign)}",
             "Choose another runtime.",
         )
     fixed, shapes, renamed = _fixed(model, work)
@@ -159,12 +159,12 @@ def convert(model: Model, work: Path) -> Converted:
         )
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:
         raise BuildError(
-            f"{model.path}: pnnx took another axis than the first for the batch", "Choose another runtime."
+            f"{model.source}: pnnx took another axis than the first for the batch", "Choose another runtime."
         )
     inner = [shape[1:] or [1] if axis == 0 else shape for shape, axis in zip(shapes, answer["batch_axes"], strict=True)]
     if deep := [shape for shape in inner if len(shape) > _MOST_AXES]:
         raise BuildError(
-            f"{model.path}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime."
+            f"{model.source}: ncnn knows {_MOST_AXES} axes at most; an input has {deep[0]}", "Choose another runtime."
         )
     network = network.with_inputs(inner)
     files = (work / "sized.param", work / "sized.bin")
@@ -182,7 +182,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
     """
     from onnx import external_data_helper
 
-    with translate(BuildError, f"{model.path}: its sizes can't be fixed"):
+    with translate(BuildError, f"{model.source}: its sizes can't be fixed"):
         proto = load.infer_shapes(model, batch=1)
         external_data_helper.load_external_data_for_model(proto, str(model.path.parent))
     for value in (*load.inputs(proto.graph), *proto.graph.output):
@@ -194,7 +194,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
         sizes = [size for size in shape or () if isinstance(size, int)]
         if not shape or len(sizes) != len(shape):
             raise BuildError(
-                f"{model.path}: ncnn's converter needs fixed sizes; the input '{value.name}' is"
+                f"{model.source}: ncnn's converter needs fixed sizes; the input '{value.name}' is"
                 f" {shape or 'of any shape'}",
                 "Fix them when the network is exported, or in the input steps of its Spec.",
             )
@@ -235,7 +235,7 @@ def _check(model: Model, converted: Converted) -> None:
     signature = converted.signature if alone else converted.read
 
     def answer(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        with translate(BuildError, f"{model.path}: ncnn can't run what was converted"):
+        with translate(BuildError, f"{model.source}: ncnn can't run what was converted"):
             return NcnnSession(loaded(ncnn, converted.files), signature, 1).run(feeds)
 
     check_answers(model if alone else converted.onnx, signature, answer, "pnnx")

@@ -132,7 +132,7 @@ class OnnxRuntime(Backend):
         runtime = _runtime()
         chosen = options or OnnxRuntimeOptions()
         settings = _settings(runtime, chosen, plan)
-        with translate(BuildError, f"ONNX Runtime can't load {model.path.name}"):
+        with translate(BuildError, f"ONNX Runtime can't load {model.source.name}"):
             if target.device == "gpu":
                 return OnnxRuntimeSession(_on_gpu(runtime, model, target, chosen, settings))
             if target == REFERENCE_TARGET:

@@ -147,13 +147,14 @@ def require_gpu(session: Any, provider: str, model: Model, messages: str) -> Non
             " …" if len(fallen) > 3 else ""
         )
         raise BuildError(
-            f"{model.path.name}: {len(fallen)} of its {len(assigned)} operators would be computed on the CPU: {shown}",
+            f"{model.source.name}: {len(fallen)} of its {len(assigned)} operators would be computed on the CPU:"
+            f" {shown}",
             f"{provider} has no kernel for them as they are. Export the network with other operators or types.",
         )
     beside = sum(name != provider for name, _ in assigned)
     if beside == len(assigned):
         raise BuildError(
-            f"{model.path.name}: {provider} took none of its {len(assigned)} operators", "Use the option provider=cuda."
+            f"{model.source.name}: {provider} took none of {len(assigned)} operators", "Use the option provider=cuda."
         )
     _log.debug("%s computes %d of %d operators of %s", provider, len(assigned) - beside, len(assigned), model.path.name)
 

@@ -123,7 +123,7 @@ class OpenVino(Backend):
         self.check(target)
         chosen = options or OpenVinoOptions()
         openvino = _import()
-        with translate(BuildError, f"OpenVINO can't load {model.path.name}"):
+        with translate(BuildError, f"OpenVINO can't load {model.source.name}"):
             core = openvino.Core()
             # Sizes that come later are compiled from what was read now, whatever has become of the file.
             core.set_property({"ENABLE_MMAP": False})
@@ -135,12 +135,12 @@ class OpenVino(Backend):
 
 def _require_ir_form(model: Model, target: Target) -> None:
     """Raise BuildError where OpenVINO's own file is quantized and the target says otherwise, or the other way round."""
-    with translate(BuildError, f"{model.path}: can't be read"):
+    with translate(BuildError, f"{model.source}: can't be read"):
         quantized = b'type="FakeQuantize"' in model.path.read_bytes()
     if quantized != (target.precision == "int8"):
         actual, other = ("quantized", "int8") if quantized else ("in floating point", "float32")
         raise BuildError(
-            f"{model.path}: {target} needs another file: this one is {actual}", f"Run it as openvino:cpu:{other}."
+            f"{model.source}: {target} needs another file: this one is {actual}", f"Run it as openvino:cpu:{other}."
         )
 
 

@@ -30,7 +30,7 @@ class Reference(Backend):
         del target, folder, calibration
         if model.format != "onnx":
             raise BuildError(
-                f"{model.path}: the reference evaluator reads ONNX files, this one is {model.format}",
+                f"{model.source}: the reference evaluator reads ONNX files, this one is {model.format}",
                 "Convert it first.",
             )
         return model
@@ -38,7 +38,7 @@ class Reference(Backend):
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> ReferenceSession:
         del options, plan
         self.check(target)
-        with translate(BuildError, f"the reference evaluator can't load {model.path.name}"):
+        with translate(BuildError, f"the reference evaluator can't load {model.source.name}"):
             onnx = require("onnx", "pip install onnx")
             evaluator = require("onnx.reference", "pip install onnx").ReferenceEvaluator
             proto = onnx.load(str(model.path))

@@ -91,7 +91,7 @@ class TensorRt(Backend):
     def triton(self, model: Model, target: Target) -> TritonBackend | None:
         if model.format != FORMAT:
             raise ModelError(
-                f"{model.path}: Triton's TensorRT backend loads engines, this is {model.format}",
+                f"{model.source}: Triton's TensorRT backend loads engines, this is {model.format}",
                 f"Build one first, on the GPU that will run it: plimsoll convert MODEL --target {target} --out BUNDLE.",
             )
         return TritonBackend("tensorrt", "model.plan", main_file_only=True, notes=_TRITON_NOTES)
@@ -111,13 +111,13 @@ class TensorRt(Backend):
         self.check(target)
         chosen = options or self._options
         if model.format != FORMAT:
-            raise BuildError(f"{model.path}: TensorRT loads engines, this is {model.format}", "Build it first.")
-        with translate(BuildError, f"{model.path.name}: can't be read"):
+            raise BuildError(f"{model.source}: TensorRT loads engines, this is {model.format}", "Build it first.")
+        with translate(BuildError, f"{model.source.name}: can't be read"):
             content = model.path.read_bytes()
         facts = EngineFacts.beside(model.path)
         if facts is not None and facts.precision != target.precision:
             raise BuildError(
-                f"{model.path.name} computes in {facts.precision}, the target is {target}",
+                f"{model.source.name} computes in {facts.precision}, the target is {target}",
                 f"Use tensorrt:gpu:{facts.precision}.",
             )
         if facts is not None:

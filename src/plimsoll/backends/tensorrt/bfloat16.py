@@ -47,7 +47,7 @@ def converted(model: Model, folder: Path) -> Path:
         for tensor in load.messages(proto, "TensorProto")
         if tensor.data_type == _FLOAT and tensor.name
     }
-    with translate(BuildError, f"{model.path}: can't be converted to bfloat16"), warnings.catch_warnings():
+    with translate(BuildError, f"{model.source}: can't be converted to bfloat16"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what float16 can't hold is rounded from its float32 value below
         converted = half.convert_float_to_float16(
             proto, keep_io_types=True, op_block_list=[*half.DEFAULT_OP_BLOCK_LIST, *_KEEP_FLOAT32]

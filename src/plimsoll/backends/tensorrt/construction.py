@@ -77,7 +77,7 @@ def _implicit(model: Model, target: Target, request: BuildRequest) -> Calibratio
         return None
     if runtime.generation() >= runtime.STRONGLY_TYPED:
         raise BuildError(
-            f"{model.path}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ",
+            f"{model.source}: TensorRT {runtime.version()} has no calibrators: its int8 networks carry Q/DQ",
             "Quantize it first with plimsoll.quantize.static.",
         )
     if not calibration.ranges and calibration.method not in CALIBRATORS:
@@ -92,7 +92,7 @@ def _prepared(model: Model, target: Target, request: BuildRequest, folder: Path)
     if target.precision == "fp8":
         if request.calibration is None or not request.calibration.ranges:
             raise BuildError(
-                f"{model.path}: an fp8 engine needs the ranges of a calibration",
+                f"{model.source}: an fp8 engine needs the ranges of a calibration",
                 "`plimsoll convert … --images DIR` finds them.",
             )
         return fp8.quantized(model, request.calibration.ranges, folder)
@@ -124,7 +124,7 @@ def _make(model: Model, target: Target, request: BuildRequest, cached: Path, net
             )
         except subprocesses.JobError as error:
             raise BuildError(
-                f"{model.path.name}: TensorRT built no engine for {target}: {error.message}", error.hint
+                f"{model.source.name}: TensorRT built no engine for {target}: {error.message}", error.hint
             ) from error
 
 
@@ -160,7 +160,7 @@ def _require_symmetric(model: Model) -> None:
     if foreign:
         shown = ", ".join(f"'{name}'" for name in foreign[:3]) + (" …" if len(foreign) > 3 else "")
         raise BuildError(
-            f"{model.path}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise"
+            f"{model.source}: TensorRT takes int8 around zero; {len(foreign)} of its tensors are quantized otherwise"
             f" (uint8, or a zero point): {shown}",
             "Quantize the float32 network for this target: plimsoll.quantize.StaticOptions.for_target(target).",
         )

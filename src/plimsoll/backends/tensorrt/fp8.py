@@ -40,14 +40,14 @@ def quantized(model: Model, ranges: Mapping[str, tuple[float, float]], folder: P
     from onnx import version_converter
 
     proto = graph.load(model)
-    with translate(BuildError, f"{model.path}: can't be quantized to fp8"):
+    with translate(BuildError, f"{model.source}: can't be quantized to fp8"):
         if next(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx")) < _OPSET:
             proto = version_converter.convert_version(proto, _OPSET)
     work = _Quantizing(proto)
     done = [work.visit(node, ranges) for node in list(proto.graph.node)]
     if not any(done):
         raise BuildError(
-            f"{model.path}: none of its operators reads a tensor that the calibration has a range for",
+            f"{model.source}: none of its operators reads a tensor that the calibration has a range for",
             "Calibrate this very network.",
         )
     work.finish()

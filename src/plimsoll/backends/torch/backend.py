@@ -94,7 +94,7 @@ class Torch(Backend):
         request = compilation.CompileRequest(
             model, target, chosen.max_batch, tuned=chosen.tuned, device=chosen.device, minutes=chosen.compile_minutes
         )
-        with translate(BuildError, f"PyTorch can't load {model.path.name}"):
+        with translate(BuildError, f"PyTorch can't load {model.source.name}"):
             if target.device == "gpu":
                 torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = chosen.tf32
             program = (

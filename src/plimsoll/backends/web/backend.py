@@ -81,7 +81,7 @@ class Web(Backend):
         except (OSError, RunError) as error:
             reason = error.message if isinstance(error, RunError) else error
             raise BuildError(
-                f"ONNX Runtime Web can't load {model.path.name}: {reason}", "Check the file with `plimsoll inspect`."
+                f"ONNX Runtime Web can't load {model.source.name}: {reason}", "Check the file with `plimsoll inspect`."
             ) from error
 
 

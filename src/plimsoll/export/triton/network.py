@@ -117,7 +117,7 @@ def describe(model: Model, target: Target, options: TritonOptions) -> TritonNetw
         raise ModelError(f"{target} runs in browsers", "Give another target with --target.")
     native = runtime.triton(model, target) if options.network == "native" else None
     if native is None:
-        file = f"model/{model.path.name}"
+        file = f"model/{model.source.name}"
         files = {f"model/{name}": path for name, path in _named(model, model.path.name).items()}
     else:
         file = native.file
@@ -147,13 +147,13 @@ def _named(model: Model, main: str, *, same_stem: bool = False) -> dict[str, Pat
         beside = {file.relative_to(folder).as_posix(): file for file in model.files}
     except ValueError as error:
         raise ModelError(
-            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+            f"{model.source}: one of its files is not in its folder or below: {error}", "Move them together."
         ) from error
     if same_stem:
         beside = {f"{Path(main).stem}{file.suffix}": file for file in beside.values()}
     if main in beside:
         raise ModelError(
-            f"{model.path}: one of its further files is called {main}",
+            f"{model.source}: one of its further files is called {main}",
             "Save the network again with another name for its weights.",
         )
     return {main: model.path, **beside}

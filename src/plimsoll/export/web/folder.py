@@ -65,7 +65,7 @@ def _checked(model: Model, target: Target) -> Spec:
         raise ModelError(f"{target} is not the target of a web package", f"It has: {', '.join(map(str, targets))}.")
     if model.format != "onnx":
         raise ModelError(
-            f"{model.path}: a web package needs an ONNX network, this one is {model.format}",
+            f"{model.source}: a web package needs an ONNX network, this one is {model.format}",
             "Give the ONNX network that it was made from.",
         )
     spec = model.require_spec()
@@ -151,7 +151,7 @@ def _beside(model: Model, file: Path) -> str:
         return file.relative_to(model.path.parent).as_posix()
     except ValueError as error:
         raise ModelError(
-            f"{model.path}: one of its files is not in its folder or below: {error}", "Move them together."
+            f"{model.source}: one of its files is not in its folder or below: {error}", "Move them together."
         ) from error
 
 
