@@ -143,7 +143,8 @@ def test_weights_beside_the_network_come_along(tmp_path: Path) -> None:
     model = small_model(folder)
     proto = onnx.load(model.path)
     onnx.save(proto, folder / "big.onnx", save_as_external_data=True, location="big.weights", size_threshold=70)
-    export(importers.read(folder / "big.onnx", model.spec), HERE, tmp_path / "out")
+    big = Model(folder / "big.onnx", "onnx", model.spec, files=(folder / "big.weights",))
+    export(importers.reread(big), HERE, tmp_path / "out")
     placed = tmp_path / "out/small.tensor/1"
     assert (placed / "big.weights").stat().st_size > 0
     onnxruntime.InferenceSession(placed / "model.onnx", providers=["CPUExecutionProvider"])
