@@ -97,7 +97,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     require_form(model, target, "float32")
     if model.spec is not None and not model.spec.output.pictures_first:
         raise BuildError(
-            f"{model.source.path}: ncnn knows no axis for pictures, so it can't keep one that isn't the first",
+            f"{model.source}: ncnn knows no axis for pictures, so it can't keep one that isn't the first",
             "Export the network with the pictures first, or choose another runtime.",
         )
     if target.precision == "int8" and calibration is None:
@@ -154,7 +154,7 @@ def convert(model: Model, work: Path) -> Converted:
     ncnn = require("ncnn", INSTALL)
     if foreign := sorted({info.kind for info in network.layers if ncnn.layer_to_index(info.kind) < 0}):
         raise BuildError(
-            f"{model.source.path}: ncnn has no layer for {', '.join(foreign)}, as the network has it",
+            f"{model.source}: ncnn has no layer for {', '.join(foreign)}, as the network has it",
             "Export the network without them, or choose another runtime.",
         )
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:
@@ -205,7 +205,7 @@ def _fixed(model: Model, work: Path) -> tuple[Model, list[list[int]], dict[str, 
     path = work / "fixed.onnx"
     onnx_graph.save(proto, path)
     simplified = onnx_graph.optimized(Model(path, "onnx"), work / "optimized.onnx")
-    dialect.rewrite(simplified, str(model.source.path))
+    dialect.rewrite(simplified, str(model.source))
     onnx_graph.save(simplified, path)
     return Model(path, "onnx", model.spec, parent=model), shapes, renamed
 
