@@ -3,6 +3,7 @@
 - `bundle`: `Bundle`, opened and checked; `write`: a bundle is written whole or not at all
 - `manifest`: `manifest.json`; `archive`: untrusted zip files and names; `tensor_file`: untrusted `.npy` files
 - `golden`: golden pictures, their answers, how far others may deviate from them; `verify`
+- `answers`: how far decoded answers lie apart
 - `packing`: `pack`
 
 ```

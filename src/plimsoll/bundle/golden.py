@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 
 from plimsoll import importers
 from plimsoll.backends.runner import Runner
+from plimsoll.bundle import answers
 from plimsoll.bundle.bundle import Bundle, Content
 from plimsoll.bundle.manifest import GoldenVector, Tolerance
 from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
-from plimsoll.errors import CheckError, ImageError, InputError, RunError
+from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
 from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read, sample_pictures, sniff
 from plimsoll.report.report import Report, environment
-from plimsoll.spec import Input
+from plimsoll.spec import Input, Spec
 from plimsoll.spec.steps import Decode, Jpeg, Scale, Std
 
 MAX_PICTURES = 16
@@ -43,6 +44,11 @@ the mean tells them apart."""
 
 _NETWORK = {"float32": 1e-4, "float16": 2e-3, "bfloat16": 1e-2}
 _NETWORK_QUANTIZED = 2e-2
+_COLUMNS_QUANTIZED = 0.1
+"""Of a head's columns: the largest of thousands of differences, where a classifier has a few. The decoded answers are
+compared beside."""
+_ANSWERS = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.1}
+_ANSWERS_QUANTIZED = 0.25
 _END_TO_END = 1e-3
 """What outputs may differ by: float32 kernels of other instruction sets sum in another order, coarser precisions round
 more.
@@ -86,6 +92,8 @@ class PictureDifferences:
     input_mean: Difference
     network: Difference
     end_to_end: Difference
+    answer: Difference | None = None
+    """Of the decoded answers to the stored tensor; None where they are not compared."""
 
 
 def golden_pictures(images: Sequence[Path], step: Decode) -> Iterator[GoldenPicture]:
@@ -148,11 +156,20 @@ def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Cont
     return vector
 
 
-def tolerance_for(spec: Input, target: Target) -> Tolerance:
+def tolerance_for(spec: Spec, target: Target) -> Tolerance:
     """Return the tolerances for a new bundle."""
-    input_max, input_mean = _INPUT_THROUGH_JPEG if any(isinstance(step, Jpeg) for step in spec.steps) else _INPUT
-    network = _NETWORK.get(target.precision, _NETWORK_QUANTIZED)
-    return Tolerance(input_max=input_max, input_mean=input_mean, network=network, end_to_end=max(network, _END_TO_END))
+    through_jpeg = any(isinstance(step, Jpeg) for step in spec.input.steps)
+    input_max, input_mean = _INPUT_THROUGH_JPEG if through_jpeg else _INPUT
+    columns = answers.has_columns(spec)
+    network = _NETWORK.get(target.precision, _COLUMNS_QUANTIZED if columns else _NETWORK_QUANTIZED)
+    return Tolerance(
+        input_max=input_max,
+        input_mean=input_mean,
+        network=network,
+        end_to_end=max(network, _END_TO_END),
+        columns=columns,
+        answers=_ANSWERS.get(target.precision, _ANSWERS_QUANTIZED) if spec.output.task in answers.DECODED else None,
+    )
 
 
 def level(spec: Input) -> float:
@@ -166,35 +183,68 @@ def level(spec: Input) -> float:
     return size
 
 
-def compare(golden: GoldenAnswer, picture: Path, preprocessor: Preprocessor, runner: Runner) -> PictureDifferences:
+def compare(
+    golden: GoldenAnswer, picture: Path, preprocessor: Preprocessor, comparison: Comparison
+) -> PictureDifferences:
     """Compute a golden picture's tensor and outputs here and return how far they are from the stored ones."""
     name = picture.name
-    network = _outputs(golden, golden.tensor, runner, name)
+    network, answer = comparison.outputs(golden, golden.tensor, name)
     try:
         tensor = preprocessor(picture)
         measured = deviation(golden.tensor, tensor)
     except (ImageError, CheckError) as error:
         unknown = Difference(math.nan, f"{name}: {error.message}")
-        return PictureDifferences(unknown, unknown, network, unknown)
+        return PictureDifferences(unknown, unknown, network, unknown, answer)
     unit = level(preprocessor.spec)
     largest = Difference(_usable(measured, golden.tensor, measured.max_abs) / unit, name)
     mean = Difference(_usable(measured, golden.tensor, measured.mean_abs) / unit, name)
-    return PictureDifferences(largest, mean, network, _outputs(golden, tensor, runner, name))
+    return PictureDifferences(largest, mean, network, comparison.outputs(golden, tensor, name)[0], answer)
 
 
-def _outputs(golden: GoldenAnswer, tensor: NDArray[Any], runner: Runner, name: str) -> Difference:
-    """Run a tensor and return the largest difference of any output, as a share of its largest value if that is above
-    1."""
-    try:
-        outputs = runner.infer(tensor[np.newaxis])
-    except (InputError, RunError) as error:
-        return Difference(math.nan, f"{name}: {error.message}")
-    if outputs.keys() != golden.outputs.keys():
-        return Difference(
-            math.nan, f"{name}: the network's outputs are {sorted(outputs)}, the stored ones {sorted(golden.outputs)}"
-        )
+@dataclass(frozen=True)
+class Comparison:
+    """How the outputs of a bundle's network are compared with the stored ones."""
+
+    runner: Runner
+    spec: Spec
+    tolerance: Tolerance
+
+    def outputs(self, golden: GoldenAnswer, tensor: NDArray[Any], name: str) -> tuple[Difference, Difference | None]:
+        """Run a tensor; return the largest difference of any output or column, as a share of its largest value if that
+        is above 1, and the difference of the decoded answers if these are compared."""
+        try:
+            outputs = self.runner.infer(tensor[np.newaxis])
+        except PlimsollError as error:
+            return self._nothing(f"{name}: {error.message}")
+        if outputs.keys() != golden.outputs.keys():
+            return self._nothing(
+                f"{name}: the network's outputs are {sorted(outputs)}, the stored ones {sorted(golden.outputs)}"
+            )
+        before, after = golden.outputs, outputs
+        network = _differences(before, after, name)
+        if self.tolerance.columns and math.isfinite(network.value):
+            network = _differences(answers.columns(self.spec, before), answers.columns(self.spec, after), name)
+        return network, self._answer(before, after, name)
+
+    def _nothing(self, reason: str) -> tuple[Difference, Difference | None]:
+        unknown = Difference(math.nan, reason)
+        return unknown, None if self.tolerance.answers is None else unknown
+
+    def _answer(
+        self, stored: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], name: str
+    ) -> Difference | None:
+        if self.tolerance.answers is None:
+            return None
+        try:
+            return Difference(answers.difference(self.spec, stored, outputs), name)
+        except PlimsollError as error:
+            return Difference(math.nan, f"{name}: {error.message}")
+
+
+def _differences(golden: Mapping[str, NDArray[Any]], outputs: Mapping[str, NDArray[Any]], name: str) -> Difference:
+    """Return the largest difference of any output, as a share of its largest value if that is above 1."""
     differences = []
-    for output, stored in golden.outputs.items():
+    for output, stored in golden.items():
         where = f"{name}, output '{output}'"
         try:
             measured = deviation(stored, outputs[output])
@@ -224,12 +274,15 @@ def worst(differences: Iterable[Difference]) -> Difference:
 
 def checks_of(pictures: Sequence[PictureDifferences], tolerance: Tolerance) -> tuple[Check, ...]:
     """Return one check for each of the four tolerances, with the worst picture's difference."""
-    stages = (
+    stages = [
         ("preprocessing, worst value", [picture.input_max for picture in pictures], tolerance.input_max, "levels"),
         ("preprocessing, mean", [picture.input_mean for picture in pictures], tolerance.input_mean, "levels"),
         ("network", [picture.network for picture in pictures], tolerance.network, ""),
         ("end to end", [picture.end_to_end for picture in pictures], tolerance.end_to_end, ""),
-    )
+    ]
+    if tolerance.answers is not None:
+        decoded = [picture.answer for picture in pictures if picture.answer is not None]
+        stages.append(("answers", decoded, tolerance.answers, ""))
     return tuple(
         Check(name=name, measured=largest.value, limit=limit, unit=unit, detail=largest.where)
         for name, differences, limit, unit in stages
@@ -245,7 +298,8 @@ def verify(bundle: Bundle) -> Report:
     """Run the golden pictures on this machine and compare with the stored tensors; opening has checked the hashes.
 
     Four checks: preprocessing (worst and mean difference, in picture levels of 255), the network (on the stored
-    tensors), and the whole way (pictures to outputs). NaN, infinity, another shape or a picture that is refused here
+    tensors), and the whole way (pictures to outputs); and a fifth for boxes, masks, points and texts: the decoded
+    answers. NaN, infinity, another shape or a picture that is refused here
     fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and
     what was proven there.
 
@@ -254,11 +308,12 @@ def verify(bundle: Bundle) -> Report:
     """
     preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing)
     with Runner.open(importers.reread(bundle.model), bundle.target) as runner:
+        comparison = Comparison(runner, bundle.spec, bundle.manifest.tolerance)
         differences = []
         for vector in bundle.manifest.golden:
             outputs = {name: bundle.tensor(file) for name, file in vector.outputs.items()}
             answer = GoldenAnswer(bundle.tensor(vector.tensor), outputs)
-            differences.append(compare(answer, bundle.file(vector.picture), preprocessor, runner))
+            differences.append(compare(answer, bundle.file(vector.picture), preprocessor, comparison))
     here = environment()
     measurements = {"pictures": len(differences), "outputs": len(bundle.manifest.golden[0].outputs)}
     return Report(

@@ -65,6 +65,12 @@ class Tolerance(_Part):
     above 1."""
     end_to_end: _Limit
     """The same, from the picture to the output."""
+    columns: bool = False
+    """Whether a head's outputs are compared column by column: coordinates would drown scores. False in bundles that
+    were packed before this was done."""
+    answers: _Limit | None = None
+    """How much of a decoded answer may change, from 0 to 1, for the stored tensor; None where outputs are the answer,
+    and in bundles that were packed before answers were compared."""
 
 
 class Manifest(_Part):

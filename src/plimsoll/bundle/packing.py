@@ -68,7 +68,7 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
             model=_described(model),
             spec=_SPEC,
             golden=tuple(vectors),
-            tolerance=tolerance_for(spec.input, target),
+            tolerance=tolerance_for(spec, target),
             origin=dict(origin) if origin is not None else None,
             environment=environment(),
             files={},

@@ -15,6 +15,14 @@ LEAST_IOU = 0.5
 """From this overlap on, two boxes of one label are one object: PASCAL VOC's criterion (Everingham et al. 2010)."""
 
 
+_NEAR = 0.1
+
+
+def lowered(threshold: float) -> float:
+    """Return the score from which boxes are matched that lie below a threshold: 0.1 below it, or half of it."""
+    return max(threshold / 2, threshold - _NEAR)
+
+
 class LabelledBox(Protocol):
     """A box with its label and score."""
 

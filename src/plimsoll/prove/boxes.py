@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence, Limit
-from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, overlaps
+from plimsoll.metrics.boxes import LEAST_IOU, BoxChanges, compare_boxes, corners_of, lowered, overlaps
 from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.comparison import (
     Comparer,
@@ -26,8 +26,6 @@ from plimsoll.spec.spec import Detect
 from plimsoll.tasks import Answer, Task
 from plimsoll.tasks.detect import Detection
 
-_NEAR = 0.1
-"""Boxes are matched from this far below the threshold on, but not below half of it."""
 _EXAMPLES = 4
 _NAMES = frozenset({"tensors", "anchors_file", "batch_axis"})
 
@@ -55,8 +53,7 @@ class BoxComparer(Comparer):
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
     def answer(self, task: Task, outputs: Any, geometry: Any) -> Answer:
-        least = task.threshold or 0.0
-        return task.decode(outputs, max(least / 2, least - _NEAR), [geometry])[0]
+        return task.decode(outputs, lowered(task.threshold or 0.0), [geometry])[0]
 
     def measure(self, reference: Detection, other: Detection, scale: tuple[float, float] = (1.0, 1.0)) -> PictureBoxes:
         first, second = (

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from helpers.answer_networks import spec_of
 from helpers.small_models import HERE, SPEC
 from plimsoll.bundle import golden
 from plimsoll.bundle.golden import Difference, level, tolerance_for, worst
@@ -33,16 +34,20 @@ def test_level(steps: str, expected: float) -> None:
 
 def test_tolerances_follow_precision_and_jpeg_steps() -> None:
     spec = loads(SPEC)
-    assert tolerance_for(spec.input, HERE).model_dump() == {
+    assert tolerance_for(spec, HERE).model_dump() == {
         "input_max": 2.0,
         "input_mean": 0.25,
         "network": 1e-4,
         "end_to_end": 1e-3,
+        "columns": False,
+        "answers": None,
     }
-    coarse = tolerance_for(spec.input, Target("onnxruntime", "cpu", "int8"))
+    coarse = tolerance_for(spec, Target("onnxruntime", "cpu", "int8"))
     assert (coarse.network, coarse.end_to_end) == (2e-2, 2e-2)
+    boxes = tolerance_for(spec_of("detect"), HERE)
+    assert (boxes.network, boxes.columns, boxes.answers) == (1e-4, True, 0.01)
     through = loads(SPEC.replace("height = 5", 'height = 5\n[[input.steps]]\nstep = "jpeg"'))
-    assert tolerance_for(through.input, HERE).input_max == 32.0
+    assert tolerance_for(through, HERE).input_max == 32.0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.answer_networks import draw, network, saved, spec_of
 from helpers.minimal_bundle import edit, put
+from helpers.network_changes import times
 from helpers.small_models import HERE, SPEC
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import Bundle, tensor_file
@@ -204,3 +206,25 @@ def test_weights_outside_the_bundle_are_refused(bundle: Path, tmp_path: Path) ->
     put(bundle, "model/small.onnx", proto.SerializeToString())
     with pytest.raises(InputError, match=r"outside\.bin"):
         verified(bundle)
+
+
+@pytest.mark.parametrize("task", ["detect", "landmarks", "segment"])
+def test_decoded_answers_verify(task: str, tmp_path: Path) -> None:
+    model = saved(network(task), tmp_path / "network.onnx", spec_of(task))
+    report = verified(pack(model, HERE, tmp_path / "bundle", images=draw(tmp_path / "drawn", 3)))
+    assert [check.name for check in report.checks] == [*CHECKS, "answers"]
+    assert report.passed
+
+
+def test_coordinates_do_not_drown_scores(tmp_path: Path) -> None:
+    model = saved(network("detect"), tmp_path / "network.onnx", spec_of("detect"))
+    bundle = pack(model, HERE, tmp_path / "bundle", images=draw(tmp_path / "drawn", 3))
+    blind = network("detect")
+    times("head", np.array([1, 1, 1, 1, 0, 0], np.float32).reshape(1, 6, 1))(blind)
+    put(bundle, "model/network.onnx", blind.SerializeToString())
+    edit(bundle, lambda data: data["tolerance"].update(network=0.05, end_to_end=0.05))
+    assert failed(verified(bundle)) == ["network", "end to end", "answers"]
+    assert "score of" in verified(bundle).checks[2].detail
+    # A bundle of an earlier version is still read, as it was meant then.
+    edit(bundle, lambda data: [data["tolerance"].pop(name) for name in ("columns", "answers")])
+    assert failed(verified(bundle)) == []
