@@ -142,7 +142,7 @@ Budget = Annotated[
         metavar="METRIC=LIMIT",
         help=(
             "What the answers may lose, for example mean_deviation=0.01,flips=0.5%; may be repeated. Default:"
-            " flips=4%,mean_deviation=0.01,max_deviation=0.25 for classifiers; of other tasks see docs/decisions/0007-budget.md."
+            " flips=4%,mean_deviation=0.01,max_deviation=0.25 for classifiers; other tasks have limits of their own."
         ),
     ),
 ]
