@@ -142,7 +142,7 @@ def test_web_packages_decode_scores_and_tensors_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["yolov8", "landmarks", "segment"])
 def test_what_ship_and_prove_do_with_them(plimsoll: Run, tmp_path: Path, example_photos: list[Path], form: str) -> None:
-    """`ship` judges classifiers; `prove` compares the outputs, and says that flips need scores."""
+    """`ship` judges classifiers; `prove` compares boxes, points and masks, and says that they have no flips."""
     network, *spec = written(tmp_path, form)
     done = plimsoll("ship", network, *spec, "--images", example_photos[0].parent, "--out", tmp_path / "x.plimsoll")
     assert done.returncode == 2
@@ -153,4 +153,4 @@ def test_what_ship_and_prove_do_with_them(plimsoll: Run, tmp_path: Path, example
     compared = ["prove", network, network, "--spec-a", spec[1], "--images", example_photos[0]]
     done = plimsoll(*compared, "--budget", "flips=4%")
     assert done.returncode == 2
-    assert "which needs scores; this task gives tensors" in done.stderr
+    assert "the budget limits flips, which the answers of the task" in done.stderr
