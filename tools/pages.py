@@ -52,7 +52,8 @@ This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their 
 
 Further inputs of an ONNX network become constants in it where they are the same for every picture, so that every
 runtime can take it. A picture's own size is never needed: Plimsoll maps positions back to the picture itself, so a
-network gets the size of its input, and a scale of 1 (the table in [tasks.md](tasks.md) shows which).
+network gets the size of its input, and a scale of 1 (the table in [tasks.md](tasks.md) shows which). A second picture
+of another size, or through other input steps, can't be fed.
 
 ### The steps' order
 

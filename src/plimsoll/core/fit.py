@@ -106,6 +106,7 @@ def check_fit(spec: Spec, inputs: Sequence[NamedTensor], outputs: Sequence[Named
     """Raise SpecError if the Spec's tensors, size, dtype or number of labels are not those of `network`."""
     picture = picture_input(spec, inputs, network)
     _check_input(spec, picture, network)
+    _check_second_pictures(spec, picture, inputs, network)
     axes = batch_axes(spec, picture, outputs, network)
     output = spec.output
     if isinstance(output, (Detect, Tensors)):
@@ -214,6 +215,29 @@ def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
         if fits
         else _remedy(form.shape, form.layout, shape),
     )
+
+
+def _check_second_pictures(spec: Spec, picture: NamedTensor, inputs: Sequence[NamedTensor], network: str) -> None:
+    """Refuse a further input that is to get the picture's tensor, and takes another form of it."""
+    given = {further.tensor for further in spec.input.extra if further.source == "picture"}
+    for tensor in inputs:
+        if tensor.name not in given or tensor is picture:
+            continue
+        known = picture.shape is not None and tensor.shape is not None
+        fits = not known or (len(picture.shape or ()) == len(tensor.shape or ()) and _agree_both(picture, tensor))
+        if tensor.dtype != picture.dtype or not fits:
+            raise SpecError(
+                f"{network} and the Spec '{spec.name}': source = 'picture' gives the input {tensor.name!r} the tensor"
+                f" of {picture.name!r}, {describe(picture.dtype, picture.shape)}; it takes"
+                f" {describe(tensor.dtype, tensor.shape)}",
+                "A second picture through other input steps can't be fed. Export the network so that it makes it from"
+                " the first.",
+            )
+
+
+def _agree_both(first: NamedTensor, second: NamedTensor) -> bool:
+    pairs = zip(first.shape or (), second.shape or (), strict=True)
+    return all(size == other or not (isinstance(size, int) and isinstance(other, int)) for size, other in pairs)
 
 
 def _remedy(produced: tuple[int | None, ...], layout: str, shape: Shape | None) -> str:

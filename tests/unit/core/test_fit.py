@@ -176,3 +176,24 @@ def test_an_alphabet_that_is_a_symbol_too_long_or_too_short_is_seen(shape: tuple
     with pytest.raises(SpecError, match="the alphabet has 3 symbols, with the blank 4") as caught:
         check_fit(contract, [PICTURE], [TensorInfo("y", shape, "float32")], "net")
     assert "space = true" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("second", "fits"),
+    [
+        (TensorInfo("z", (None, 4, 5, 3), "float32"), True),
+        (TensorInfo("z", (None, None, None, 3), "float32"), True),
+        (TensorInfo("z", (None, 2, 3, 3), "float32"), False),
+        (TensorInfo("z", (None, 4, 5, 3), "uint8"), False),
+        (TensorInfo("z", (None, 3), "float32"), False),
+    ],
+)
+def test_a_second_picture_is_the_first_once_more(second: TensorInfo, fits: bool) -> None:
+    data = spec().model_dump(mode="json")
+    data["input"]["extra"] = [{"tensor": "z", "source": "picture"}]
+    contract = Spec.model_validate(data)
+    if fits:
+        check_fit(contract, [PICTURE, second], [SCORES], "net")
+        return
+    with pytest.raises(SpecError, match="gives the input 'z' the tensor of 'x', float32"):
+        check_fit(contract, [PICTURE, second], [SCORES], "net")
