@@ -382,5 +382,11 @@ HARMLESS = [
         (changes.turned("masks", 0, 2, 3, 1), changes.shape("masks", "N", 48, 48, 3)),
         output={"layout": "NHWC"},
     ),
+    Case(
+        "segment",
+        "the labels' order, with the planes'",
+        (changes.taken("masks", 1, [2, 0, 1]),),
+        output={"labels": ["blue", "ground", "red"]},
+    ),
     Case("segment", "planes times 2", (changes.times("masks", 2.0),)),
 ]

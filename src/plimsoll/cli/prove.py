@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from plimsoll.prove import Layer, Proof
+    from plimsoll.prove.contract import ContractCheck
 
 _SHOW_AFTER_S = 0.5
 _LAYERS_SHOWN = 12
@@ -83,6 +84,7 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.inference.images import check_exist, find_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.prove import prove as run
+    from plimsoll.prove.contract import check_contract
 
     limits = Budget.parse(budget) if budget else None
     check_exist(images)
@@ -92,12 +94,14 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
         if second.model.spec is None:
             second.model = replace(second.model, spec=first.model.require_spec())
         truths = options.labels_of(labels, first.model.require_spec(), images)
+        pictures = list(find_images(images))
+        contract = check_contract(first, [str(picture) for picture in pictures], truths) if truths else None
         progress = Progress(None, images, _SHOW_AFTER_S)
         stack.callback(progress.close)
         proof = run(
             first,
             second,
-            find_images(images),
+            pictures,
             labels=truths,
             thresholds=threshold,
             budget=limits,
@@ -108,12 +112,12 @@ def prove(  # noqa: PLR0913 - each parameter is an option of the command
     if json_:
         typer.echo(proof.report().to_json())
     else:
-        _show(proof)
+        _show(proof, contract)
     if not proof.passed:
         raise CheckError(*proof.refusal())
 
 
-def _show(proof: Proof) -> None:
+def _show(proof: Proof, contract: ContractCheck | None) -> None:
     from rich.console import Console
     from rich.text import Text
 
@@ -125,6 +129,11 @@ def _show(proof: Proof) -> None:
     console.print(
         Text(f"{proof.other}\nagainst {proof.reference}, on {proof.pictures:,} pictures", style="dim"), soft_wrap=True
     )
+    if contract is not None and contract.count:
+        # A reference that is wrong itself is no yardstick, whatever is proven against it.
+        problem = contract.problem
+        words = f"✗ Look at the reference first: {problem}" if problem else f"Against your labels {contract.in_words}."
+        console.print(Text(printable(words, 1000), style="bold red" if problem else ""), soft_wrap=True)
     console.print()
     console.print(checks_table(proof.checks))
     for line in _summary(proof):

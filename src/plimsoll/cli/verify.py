@@ -13,7 +13,6 @@ from plimsoll.core.wording import printable
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from plimsoll.core.budget import Check
     from plimsoll.report.report import Report
 
 
@@ -49,6 +48,8 @@ def _show(report: Report, files: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from plimsoll.report.figures import check_in_words
+
     console = Console(highlight=False)
     console.print(Text(report.subject, style="bold"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -60,8 +61,13 @@ def _show(report: Report, files: int) -> None:
     table.add_row(Text("✓", style="green"), "size and SHA-256", f"{files} files", "all", "")
     for check in report.checks:
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
+        words = check_in_words(check)
         table.add_row(
-            mark, Text(check.name), *_figures(check), Text(printable(check.detail, 500) if check.measured else "")
+            mark,
+            Text(check.name),
+            Text(words.measured),
+            Text(words.limit),
+            Text(printable(check.detail, 500) if check.measured else ""),
         )
     console.print(table)
     console.print()
@@ -97,8 +103,3 @@ def _machine(report: Report) -> list[Text]:
             " was measured elsewhere."
         )
     return [*lines, Text(consequence)]
-
-
-def _figures(check: Check) -> tuple[str, str]:
-    unit = f" {check.unit}" if check.unit else ""
-    return f"{check.measured:.3g}{unit}", f"{'≤' if check.direction == 'at_most' else '≥'} {check.limit:g}{unit}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from pydantic import JsonValue
 
 from plimsoll.core.budget import BoundedFigure, Evidence
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds
-from plimsoll.metrics.masks import MaskChanges, compare_masks, overlap
+from plimsoll.metrics.masks import compare_masks, overlap
 from plimsoll.prove.comparison import Comparer, Comparison, mean_figure, settings_that_differ
 from plimsoll.spec.spec import Segment
 from plimsoll.tasks.segment import Segmentation
@@ -33,7 +34,15 @@ Map = NDArray[np.uint16]
 class PictureMasks:
     """What is kept of a picture."""
 
-    changes: MaskChanges
+    pixels: int
+    changed: int
+    cells: NDArray[np.int32]
+    """Which cells of the confusion `[labels + 1, labels + 1]`, laid flat, are not 0: few, where there are many
+    labels."""
+    counts: NDArray[np.int64]
+    """Their pixels."""
+    overlap: NDArray[np.int64]
+    """`[labels, 4]`: the intersection and the union of each label's pixels, then of its boundaries."""
     moved: dict[str, float] = field(default_factory=dict)
     """How far the other's mask agrees with the reference's after a movement; only where much changed."""
 
@@ -43,6 +52,9 @@ class MaskComparer(Comparer):
 
     def __init__(self, output: Segment, other: Segment) -> None:
         self._labels = output.labels
+        # What the other's labels are called by the reference: their order may be another.
+        self._renumbered = np.arange(2**16, dtype=np.uint16)
+        self._renumbered[: len(other.labels)] = [output.labels.index(label) for label in other.labels]
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
     def measure(
@@ -50,9 +62,18 @@ class MaskComparer(Comparer):
     ) -> PictureMasks:
         del scale
         first, second = (_thinned(answer.pixels(), _LONGEST) for answer in (reference, other))
+        second = self._renumbered[second]
         changes = compare_masks(first, second, len(self._labels))
         much = changes.changed > _MOVED_FROM * changes.pixels
-        return PictureMasks(changes, _movements(_thinned(first, _SMALL), _thinned(second, _SMALL)) if much else {})
+        cells = np.flatnonzero(changes.confusion)
+        return PictureMasks(
+            changes.pixels,
+            changes.changed,
+            cells.astype(np.int32),
+            changes.confusion.ravel()[cells],
+            np.column_stack([*overlap(changes.confusion), changes.boundary]),
+            _movements(_thinned(first, _SMALL), _thinned(second, _SMALL)) if much else {},
+        )
 
     def comparison(self, measured: Sequence[PictureMasks], failed: int) -> MaskComparison:
         return MaskComparison(len(measured) + failed, failed, self._labels, tuple(measured), self._settings)
@@ -92,19 +113,28 @@ class MaskComparison(Comparison):
     settings: tuple[str, ...] = ()
     """How the Specs read the outputs otherwise."""
 
+    @cached_property
     def _confusion(self) -> NDArray[np.int64]:
-        """Return `[pictures, labels + 1, labels + 1]`."""
+        """Of all pictures, `[labels + 1, labels + 1]`."""
         size = len(self.labels) + 1
-        return np.array([each.changes.confusion for each in self.measured], np.int64).reshape(-1, size, size)
+        total = np.zeros(size * size, np.int64)
+        for each in self.measured:
+            total[each.cells] += each.counts
+        return total.reshape(size, size)
+
+    @cached_property
+    def _overlap(self) -> NDArray[np.int64]:
+        """`[pictures, labels, 4]`"""
+        return np.array([each.overlap for each in self.measured], np.int64).reshape(-1, len(self.labels), 4)
 
     def _counted(self) -> NDArray[np.bool_]:
         """Return which labels count: those that the reference shows on more than a few pixels."""
-        pixels = self._confusion().sum(axis=(0, 2))
+        pixels = self._confusion.sum(axis=1)
         return np.asarray((pixels >= max(1.0, _RARE * float(pixels.sum())))[:-1])
 
     @property
     def nothing_compared(self) -> str:
-        shown = self._confusion().sum(axis=(0, 2))
+        shown = self._confusion.sum(axis=1)
         if not self.measured or np.count_nonzero(shown) > 1:
             return ""
         index = int(shown.argmax())
@@ -130,10 +160,7 @@ class MaskComparison(Comparison):
 
     def _overlaps(self) -> tuple[BoundedFigure, BoundedFigure]:
         counted = self._counted()
-        shared, union = overlap(self._confusion())
-        boundary = np.array([each.changes.boundary for each in self.measured], np.int64).reshape(
-            -1, len(self.labels), 2
-        )
+        shared, union, boundary, boundary_union = np.moveaxis(self._overlap, 2, 0)
         names = ", ".join(np.array(self.labels)[counted][:6])
         return (
             _mean_iou(
@@ -141,14 +168,14 @@ class MaskComparison(Comparison):
             ),
             _mean_iou(
                 "mean IoU of boundaries",
-                boundary[:, counted, 0],
-                boundary[:, counted, 1],
+                boundary[:, counted],
+                boundary_union[:, counted],
                 "within 2 % of the picture's diagonal",
             ),
         )
 
     def _pixel_changes(self) -> BoundedFigure:
-        shares = [each.changes.changed / each.changes.pixels for each in self.measured]
+        shares = [each.changed / each.pixels for each in self.measured]
         worst = max(shares, default=math.nan)
         return mean_figure(
             "pixels that change their label", shares, [1.0] * len(shares), f"at most {100 * worst:.2g} % of a picture"
@@ -164,7 +191,7 @@ class MaskComparison(Comparison):
         return "; ".join(causes[:3])
 
     def _labels(self) -> list[str]:
-        confusion = self._confusion().sum(axis=0)
+        confusion = self._confusion
         names = [*(f"label '{label}'" for label in self.labels), "no label"]
         swapped = []
         for index in np.flatnonzero(self._counted()):
@@ -180,14 +207,14 @@ class MaskComparison(Comparison):
         rare = [
             label
             for label, counted, pixels in zip(
-                self.labels, self._counted(), self._confusion().sum(axis=(0, 2))[:-1], strict=True
+                self.labels, self._counted(), self._confusion.sum(axis=1)[:-1], strict=True
             )
             if pixels and not counted
         ]
         return [f"Too rare to count: {', '.join(rare[:12])}"] if rare else []
 
     def details(self) -> dict[str, JsonValue]:
-        shared, union = (counts.sum(axis=0) for counts in overlap(self._confusion()))
+        shared, union = overlap(self._confusion)
         return {
             "task": "segment",
             "count": self.pictures,

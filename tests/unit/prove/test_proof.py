@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 
 from helpers.brightness_network import BUDGET, brightness, classify
 from plimsoll.core.budget import Budget
@@ -18,8 +21,10 @@ from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import Proof, prove
 from plimsoll.prove.classifications import ClassificationComparison
+from plimsoll.prove.texts import TextComparer
 from plimsoll.report.report import Report
-from plimsoll.spec.spec import Tensors
+from plimsoll.spec.spec import Tensors, Text
+from plimsoll.tasks.text import Line
 
 
 @pytest.mark.parametrize("preprocessing", ["reference", "fast"])
@@ -150,3 +155,61 @@ def test_memory_holds_no_tensors(nsfw: ResolvedModel, photos: list[Path]) -> Non
         return [array for item in inside for array in arrays(item)]
 
     assert not arrays(proof)
+
+
+def raw_network(path: Path, *nodes: onnx.NodeProto, outputs: Mapping[str, list[Any]]) -> ResolvedModel:
+    """Write a network whose `level` [N, 3] is each channel's mean, followed by what the nodes make of it."""
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+    picture = helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["N", 8, 8, 3])
+    own = helper.make_node("ReduceMean", ["picture"], ["level"], axes=[1, 2], keepdims=0)
+    graph = helper.make_graph([own, *nodes], "raw", [picture], infos)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    spec = classify().model_copy(update={"output": Tensors()})
+    return ResolvedModel(Model(path, "onnx", spec))
+
+
+def test_raw_outputs_that_can_not_be_compared_are_named(tmp_path: Path, greys: list[Path]) -> None:
+    pair = helper.make_node("Concat", ["level", "level"], ["pair"], axis=1)
+    grid = helper.make_node("Reshape", ["pair", "grid"], ["table"])
+    shape = helper.make_node("Constant", [], ["grid"], value_ints=[-1, 2, 3])
+    turned = helper.make_node("Transpose", ["table"], ["turned"], perm=[0, 2, 1])
+    reference = raw_network(
+        tmp_path / "reference.onnx", pair, shape, grid, outputs={"level": ["N", 3], "table": ["N", 2, 3]}
+    )
+    other = raw_network(tmp_path / "turned.onnx", pair, shape, grid, turned, outputs={"turned": ["N", 3, 2]})
+    proof = prove(reference, other, greys[:3])
+    assert not proof.passed
+    text = " ".join([*proof.refusal(), proof.headline])
+    assert "the output 'level' is missing" in text or "'table' is missing" in text
+    assert "nan" not in text
+
+    same_name = raw_network(
+        tmp_path / "same.onnx", pair, shape, grid, turned, outputs={"level": ["N", 3], "turned": ["N", 3, 2]}
+    )
+    proof = prove(reference, same_name, greys[:3])
+    assert "the output 'turned' is [1, 3, 2], the reference's [1, 2, 3]: transposed" in proof.refusal()[1]
+    assert not proof.passed
+
+    constant = helper.make_node("Sub", ["level", "level"], ["nothing"])
+    proof = prove(
+        reference,
+        raw_network(
+            tmp_path / "zero.onnx", pair, shape, grid, constant, outputs={"nothing": ["N", 3], "table": ["N", 2, 3]}
+        ),
+        greys[:3],
+    )
+    assert "the output 'level' is the same for every picture" in proof.refusal()[1]
+
+
+def test_texts_are_compared_character_by_character() -> None:
+    output = Text(alphabet=tuple("abc"))
+    comparer = TextComparer(output, output)
+    pairs = [("abc", "abc"), ("abc", "abb"), ("ab", ""), ("", "")]
+    lines = [[Line(text, None, ()) for text in pair] for pair in pairs]
+    compared = comparer.comparison([comparer.measure(*pair) for pair in lines], 0)
+    changes, errors = (figures[0] for figures in compared.evidence().values())
+    assert (changes.value, errors.value) == (2 / 4, 3 / 8)
+    assert changes.bound > changes.value
+    assert compared.notes == ["Texts that changed: 'abc' → 'abb', 'ab' → ''"]
+    nothing = comparer.comparison([comparer.measure(*lines[3])], 0)
+    assert "reads no text in 1 pictures" in nothing.headline
