@@ -205,11 +205,11 @@ def test_texts_are_compared_character_by_character() -> None:
     output = Text(alphabet=tuple("abc"))
     comparer = TextComparer(output, output)
     pairs = [("abc", "abc"), ("abc", "abb"), ("ab", ""), ("", "")]
-    lines = [[Line(text, None, ()) for text in pair] for pair in pairs]
-    compared = comparer.comparison([comparer.measure(*pair) for pair in lines], 0)
+    measured = [comparer.measure(Line(first, None, ()), Line(second, None, ())) for first, second in pairs]
+    compared = comparer.comparison(measured, 0)
     changes, errors = (figures[0] for figures in compared.evidence().values())
     assert (changes.value, errors.value) == (2 / 4, 3 / 8)
     assert changes.bound > changes.value
     assert compared.notes == ["Texts that changed: 'abc' → 'abb', 'ab' → ''"]
-    nothing = comparer.comparison([comparer.measure(*lines[3])], 0)
+    nothing = comparer.comparison(measured[3:], 0)
     assert "reads no text in 1 pictures" in nothing.headline
