@@ -23,7 +23,7 @@ node = helper.make_node
 def save(
     path: Path,
     nodes: Sequence[onnx.NodeProto],
-    shapes: Sequence[Sequence[int | str]],
+    shapes: Sequence[Sequence[int | str | None]],
     constants: Mapping[str, Array],
     opset: int = 13,
 ) -> Model:

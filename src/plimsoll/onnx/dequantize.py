@@ -175,7 +175,7 @@ def _undo_float16(proto: ModelProto) -> None:
                 ends = ([value.name], [inner]) if is_input else ([inner], [value.name])
                 casts.append(helper.make_node("Cast", *ends, to=_FLOAT if is_input else _FLOAT16))
     for node in proto.graph.node:
-        folding.rename(node, names)
+        structure.rename(node, names)
     structure.replace_nodes(proto.graph, [*before, *proto.graph.node, *after])
 
 

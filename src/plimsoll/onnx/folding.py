@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from plimsoll.core.foreign import require, translate
 from plimsoll.errors import BuildError, ModelError
-from plimsoll.onnx import load
+from plimsoll.onnx import load, structure
 from plimsoll.onnx.graph import array, attribute
 from plimsoll.onnx.structure import inner_graphs, reads, replace_nodes
 
@@ -283,18 +283,7 @@ def drop_identities(proto: ModelProto) -> None:
         return
     replace_nodes(graph, remaining)
     for node in graph.node:
-        rename(node, names)
-
-
-def rename(node: NodeProto, names: Mapping[str, str]) -> None:
-    """Rename what a node reads and makes, in subgraphs too; names are unique in the whole network."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    node.output[:] = [names.get(name, name) for name in node.output]
-    for graph in inner_graphs(node):
-        for inner in graph.node:
-            rename(inner, names)
-        for value in graph.output:
-            value.name = names.get(value.name, value.name)
+        structure.rename(node, names)
 
 
 def _is_identity(node: NodeProto, types: Mapping[str, int], stored: Mapping[str, TensorProto], read: set[str]) -> bool:

@@ -211,7 +211,7 @@ def _structured(model: Model, proto: ModelProto, folder: Path) -> tuple[Path, Mo
         stated = [structure.copy_of(value) for value in proto.graph.output]
         for value in proto.graph.output:
             value.type.tensor_type.ClearField("shape")
-        _infer(proto)
+        structure.infer(proto)
         for value, before in zip(proto.graph.output, stated, strict=True):
             if not value.type.tensor_type.HasField("shape"):
                 value.CopyFrom(before)
@@ -255,7 +255,7 @@ def _raise_opset(proto: ModelProto) -> ModelProto:
 def _fold(proto: ModelProto) -> ModelProto:
     count = -1
     while count != (count := len(proto.graph.node)):
-        _infer(proto)
+        structure.infer(proto)
         folding.fold_sizes(proto)
         folding.fold(proto)
         structure.resolve_conditions(proto)
@@ -269,7 +269,7 @@ def _drop_identities(proto: ModelProto) -> ModelProto:
 
 
 def _resolve_padding(proto: ModelProto) -> ModelProto:
-    _infer(proto)
+    structure.infer(proto)
     padding.resolve(proto)
     return proto
 
@@ -292,28 +292,8 @@ def _apply(passes: Sequence[Pass], proto: ModelProto) -> ModelProto:
         with suppress(BuildError):
             proto = step(structure.copy_of(proto))
     structure.name_nodes(proto)
-    _infer(proto)
+    structure.infer(proto)
     return proto
-
-
-def _infer(proto: ModelProto) -> None:
-    """Write the shapes of inner values anew. Weights don't matter for them, and would be copied several times."""
-    from onnx import shape_inference
-
-    light = structure.copy_of(proto)
-    for tensor in light.graph.initializer:
-        if len(tensor.raw_data) > _SMALL_BYTES:
-            tensor.ClearField("raw_data")
-    structure.forget_shapes(light)
-    try:
-        light = shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
-    except shape_inference.InferenceError:
-        light = shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=True)
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(light.graph.value_info)
-    for value, inferred in zip(proto.graph.output, light.graph.output, strict=True):
-        if not value.type.tensor_type.HasField("shape"):
-            value.CopyFrom(inferred)
 
 
 class _Reference:

@@ -22,6 +22,9 @@ IR_VERSION = 8
 MAX_DENSE_BYTES = 64 * 1024 * 1024
 """A sparse tensor larger than this stays sparse."""
 
+_LARGE_BYTES = 1_000_000
+"""No operator takes its sizes from a tensor larger than this."""
+
 _NUMBERS: Mapping[str, tuple[str, type[Any]]] = {
     "value_float": ("f", np.float32),
     "value_floats": ("floats", np.float32),
@@ -215,7 +218,7 @@ def _inlined(proto: ModelProto, branch: GraphProto, outputs: list[str]) -> list[
     own += [name for node in branch.node for name in node.output if name]
     names = {name: unique(taken, f"{name}.taken") for name in own}
     for node in branch.node:
-        _rename(node, names)
+        rename(node, names)
     for tensor in branch.initializer:
         tensor.name = names[tensor.name]
         proto.graph.initializer.append(tensor)
@@ -227,7 +230,7 @@ def _inlined(proto: ModelProto, branch: GraphProto, outputs: list[str]) -> list[
     return [*branch.node, *ends]
 
 
-def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
+def rename(node: NodeProto, names: Mapping[str, str]) -> None:
     """Rename what a node reads and makes, in its subgraphs too, but for names that these define anew."""
     node.input[:] = [names.get(name, name) for name in node.input]
     node.output[:] = [names.get(name, name) for name in node.output]
@@ -236,7 +239,7 @@ def _rename(node: NodeProto, names: Mapping[str, str]) -> None:
         own |= {name for inner in graph.node for name in inner.output}
         outer = {name: other for name, other in names.items() if name not in own}
         for inner in graph.node:
-            _rename(inner, outer)
+            rename(inner, outer)
         for value in graph.output:
             value.name = outer.get(value.name, value.name)
 
@@ -245,3 +248,23 @@ def forget_shapes(proto: ModelProto) -> None:
     """Drop the shapes that were written for inner values: some files have them of another export."""
     for graph in graphs(proto):
         del graph.value_info[:]
+
+
+def infer(proto: ModelProto) -> None:
+    """Write the shapes of inner values anew. Weights don't matter for them, and would be copied several times."""
+    from onnx import shape_inference
+
+    light = copy_of(proto)
+    for tensor in light.graph.initializer:
+        if len(tensor.raw_data) > _LARGE_BYTES:
+            tensor.ClearField("raw_data")
+    forget_shapes(light)
+    try:
+        light = shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
+    except shape_inference.InferenceError:
+        light = shape_inference.infer_shapes(light, check_type=False, strict_mode=False, data_prop=True)
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(light.graph.value_info)
+    for value, inferred in zip(proto.graph.output, light.graph.output, strict=True):
+        if not value.type.tensor_type.HasField("shape"):
+            value.CopyFrom(inferred)

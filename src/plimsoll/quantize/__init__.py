@@ -2,6 +2,7 @@
 
 static          int8 with calibrated ranges, as explicit Q/DQ; its options
 data_free       `dynamic` (int8 as it comes) and `float16`: no calibration
+half            which operators compute in float16, and the casts between them and the others
 calibration     `Calibration`: a table of ranges, also in the runtimes' formats; `observe`, which measures them
 calibrators     statistics of a tensor, and five methods that make a range of them
 parameters      scales, zero points, int8 weights and biases

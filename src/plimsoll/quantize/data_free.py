@@ -3,47 +3,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
-from plimsoll.onnx import load, structure
 from plimsoll.onnx.graph import Graph
+from plimsoll.quantize import half
 from plimsoll.quantize.placement import computes_with_constants
 from plimsoll.quantize.prepare import prepare, write
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    pass
 
 PRODUCTS = ("MatMul", "Gemm")
-
-LARGEST = 65504.0
-"""float16's largest number."""
-SMALLEST_NORMAL = 2.0**-14
-"""Below it float16 has ever fewer digits."""
-
-KEEP_FLOAT32 = (
-    "Softmax",
-    "LogSoftmax",
-    "ReduceSum",
-    "ReduceSumSquare",
-    "ReduceL2",
-    "ReduceLogSumExp",
-    "Exp",
-    "Pow",
-    "CumSum",
-    "InstanceNormalization",
-)
-"""Operators that stay in float32 beside those that ONNX Runtime's converter leaves (its DEFAULT_OP_BLOCK_LIST:
-NonMaxSuppression, Resize, TopK …), because their sums or powers overflow at 65504."""
 
 
 def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
@@ -83,40 +59,21 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
 
 
 def float16(model: Model, folder: Path) -> Model:
-    """Return a child that stores its weights in float16 and computes in it, but for KEEP_FLOAT32. Written into
-    `folder`.
+    """Return a child that stores its weights in float16 and computes in it, but for what `half` keeps in float32.
+    Written into `folder`.
 
-    Raises BuildError that names the weights beyond ±65504, which would become infinite. `lint.before_float16` tells
-    which weights lose digits.
+    `before_float16` tells which weights lose digits. Raises ModelError for a damaged file, BuildError where it can't be
+    prepared, or where none of its weights can be stored in float16.
     """
-    half = require("onnxruntime.transformers.float16", "pip install onnxruntime")
     with TemporaryDirectory(prefix="plimsoll-float16-") as temporary:
         proto = onnx_graph.load(prepare(model, Path(temporary)))
-    beyond = [
-        (name, float(np.abs(values).max()))
-        for name, values in float_weights(proto)
-        if values.size and np.abs(values).max() > LARGEST
-    ]
-    if beyond:
-        shown = ", ".join(f"'{name}' (up to {largest:.4g})" for name, largest in beyond[:3]) + (
-            " …" if len(beyond) > 3 else ""
-        )
+    with translate(BuildError, f"{model.source}: can't be converted to float16"):
+        is_halved = half.convert(proto)
+    if not is_halved:
         raise BuildError(
-            f"{model.source}: {len(beyond)} of its weights are beyond float16's ±{LARGEST:g}: {shown}",
+            f"{model.source}: none of its weights can be stored in float16",
             "Use bfloat16 or int8, or stay in float32.",
         )
-    with translate(BuildError, f"{model.source}: can't be converted to float16"):
-        blocked = [*half.DEFAULT_OP_BLOCK_LIST, *KEEP_FLOAT32]
-        converted = half.convert_float_to_float16(proto, keep_io_types=True, op_block_list=blocked)
-        structure.sort(converted.graph)
     path = folder / f"{model.path.stem}.float16.onnx"
-    write(converted, path)
+    write(proto, path)
     return Model(path, "onnx", model.spec, parent=model)
-
-
-def float_weights(proto: ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Yield the float32 tensors that are stored in a graph and its subgraphs, by name."""
-    for graph in load.messages(proto, "GraphProto"):
-        for tensor in graph.initializer:
-            if tensor.data_type == 1:
-                yield tensor.name, onnx_graph.array(tensor)

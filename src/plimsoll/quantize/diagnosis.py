@@ -21,7 +21,7 @@ from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load
 from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.calibration import Calibration
-from plimsoll.quantize.data_free import LARGEST, SMALLEST_NORMAL, float_weights
+from plimsoll.quantize.half import LARGEST, SMALLEST_NORMAL, float_weights
 from plimsoll.quantize.placement import Placement, node_key
 from plimsoll.quantize.prepare import OPSET, prepare, write
 from plimsoll.quantize.static import StaticOptions, checked_placement, insert_qdq, resolve_options

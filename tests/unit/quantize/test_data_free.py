@@ -62,11 +62,78 @@ def test_float16_halves_open_nsfw(nsfw_model_path: Path, tmp_path: Path) -> None
     )
 
 
-def test_weights_beyond_float16_are_named(tmp_path: Path) -> None:
-    constants = {"big": np.array([[70_000.0, 1.0]], np.float32).T.copy()}
+def test_numbers_that_float16_cannot_hold_stay_in_float32(tmp_path: Path) -> None:
+    constants = {"big": np.array([[70_000.0, 1.0]], np.float32).T.copy(), "half": np.array(0.5, np.float32)}
+    constants["tiny"] = np.array(1e-12, np.float32)
+    nodes = [node("MatMul", ["x", "big"], ["a"]), node("Add", ["a", "tiny"], ["b"]), node("Div", ["a", "b"], ["c"])]
+    model = networks.save(
+        tmp_path / "net.onnx", [*nodes, node("Mul", ["c", "half"], ["y"])], [["N", 2], ["N", 1]], constants
+    )
+    result = quantize.float16(model, tmp_path)
+    for batch in (np.ones((1, 2), np.float32), np.zeros((1, 2), np.float32)):
+        expected = networks.run(model, batch)
+        np.testing.assert_allclose(networks.run(result, batch, "onnxruntime:cpu:float16"), expected, rtol=1e-3)
     model = networks.save(tmp_path / "net.onnx", [node("MatMul", ["x", "big"], ["y"])], [["N", 2], ["N", 1]], constants)
-    with pytest.raises(BuildError, match=r"beyond float16's ±65504: 'big' \(up to 7e\+04\)"):
+    with pytest.raises(BuildError, match="none of its weights can be stored in float16"):
         quantize.float16(model, tmp_path)
+
+
+def branches() -> list[onnx.NodeProto]:
+    """An If that depends on the picture, and reads values from outside of it."""
+    out = [onnx.helper.make_tensor_value_info("inner", onnx.TensorProto.FLOAT, None)]
+    then = onnx.helper.make_graph([node("Mul", ["a", "w"], ["inner"])], "then", [], out)
+    other = [onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, None)]
+    otherwise = onnx.helper.make_graph([node("Add", ["a", "w"], ["other"])], "otherwise", [], other)
+    return [
+        node("Mul", ["x", "w"], ["a"]),
+        node("ReduceMax", ["x"], ["m"], keepdims=0),
+        node("Greater", ["m", "w"], ["condition"]),
+        node("If", ["condition"], ["b"], then_branch=then, else_branch=otherwise),
+        node("Add", ["b", "a"], ["y"]),
+    ]
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        branches(),
+        [node("Gelu", ["x"], ["g"]), node("Mul", ["g", "w"], ["y"])],
+        [node("Mul", ["x", "w"], ["a"]), node("Resize", ["a", "", "scales"], ["y"], mode="linear")],
+        [node("LayerNormalization", ["x", "ones"], ["y"])],
+        [node("Mul", ["x", "w"], ["y"]), node("Relu", ["y"], ["unread"])],
+        [node("Mul", ["x", "w"], ["a"]), node("Softmax", ["a"], ["b"], axis=1), node("MatMul", ["b", "b"], ["y"])],
+        [
+            node("Mul", ["x", "w"], ["m"]),
+            node("Split", ["m"], ["a", "b"], axis=1, num_outputs=2),
+            node("Concat", ["b", "a"], ["y"], axis=1),
+        ],
+        [node("Shape", ["x"], ["s"]), node("Mul", ["x", "w"], ["a"]), node("Reshape", ["a", "s"], ["y"])],
+        [node("Pad", ["x", "pads", "w"], ["p"]), node("Clip", ["p", "", "w"], ["y"])],
+        [
+            node("Mul", ["x", "w"], ["m"]),
+            node("Where", ["mask", "m", "lowest"], ["a"]),
+            node("Softmax", ["a"], ["y"]),
+        ],
+    ],
+    ids=["if", "gelu", "resize", "norm", "output read", "attention", "split", "sizes", "pad", "mask"],
+)
+def test_operators_of_every_kind_come_out_right_in_float16(tmp_path: Path, nodes: list[onnx.NodeProto]) -> None:
+    constants: dict[str, networks.Array] = {
+        "w": np.array(0.5, np.float32),
+        "ones": np.ones(4, np.float32),
+        "scales": np.array([1, 1, 2, 2], np.float32),
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "mask": np.array([[True, False, True, True]]),
+        "lowest": np.array(-3e38, np.float32),
+    }
+    inputs = {name for one in nodes for name in one.input} | {"w"}
+    used = {name: value for name, value in constants.items() if name in inputs}
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 4, 4, 4], [None] * 4], used, opset=20)
+    batch = np.random.default_rng(4).uniform(-2, 2, (2, 4, 4, 4)).astype(np.float32)
+    reference = networks.run(model, batch)
+    answer = networks.run(quantize.float16(model, tmp_path), batch, "onnxruntime:cpu:float16")
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, reference, rtol=5e-3, atol=5e-3)
 
 
 def test_sums_that_overflow_float16_stay_in_float32(tmp_path: Path) -> None:
