@@ -307,7 +307,8 @@ class _Observer:
                     future.cancel()
 
     def _observe(self, picture: Array) -> dict[str, TensorStatistics]:
-        values = self._runner.run({self._source: picture})
+        # A network for four pictures a call gets four times the same: inner values may have no axis to cut them from.
+        values = self._runner.run({self._source: np.repeat(picture, self._runner.inputs[0].shape[0] or 1, axis=0)})
         values[self._source] = picture
         return {name: TensorStatistics.of(values[name]) for name in self.names}
 

@@ -118,3 +118,21 @@ def test_networks_that_cannot_be_calibrated_are_named(tmp_path: Path) -> None:
     plain = networks.save(tmp_path / "plain.onnx", [node("Relu", ["x"], ["y"])], [["N", 3], ["N", 3]], {})
     with pytest.raises(ModelError, match="nothing in it to quantize"):
         quantize.observe(plain, [np.ones((1, 3), np.float32)])
+
+
+def test_a_fixed_batch_may_lie_in_any_axis_of_an_inner_value(tmp_path: Path) -> None:
+    """A transformer's products hold the tokens of all pictures in one axis."""
+    nodes = [
+        node("Reshape", ["x", "rows"], ["r"]),
+        node("MatMul", ["r", "w"], ["m"]),
+        node("Relu", ["m"], ["a"]),
+        node("MatMul", ["a", "w"], ["b"]),
+        node("Reshape", ["b", "batch"], ["y"]),
+    ]
+    constants = {"rows": np.array([20, 6]), "batch": np.array([4, 5, 6]), "w": np.eye(6, dtype=np.float32)}
+    model = networks.save(tmp_path / "net.onnx", nodes, [[4, 5, 6], [4, 5, 6]], constants)
+    pictures = np.random.default_rng(1).uniform(-1, 1, (3, 5, 6)).astype(np.float32)
+    statistics = quantize.observe(model, [pictures])
+    assert statistics.images == 3
+    low, high = statistics.ranges("minmax")["x"]
+    assert (low, high) == (pictures.min(), pictures.max())
