@@ -168,15 +168,15 @@ def routes_part(results: Routes) -> str:
     failures: dict[str, int] = {}
     missing: dict[str, list[str]] = {}
     rows = []
-    for place in dict.fromkeys(target.rpartition(":")[0] for target in targets):
-        precisions = [target.rpartition(":")[2] for target in targets if target.startswith(f"{place}:")]
-        run = [p for p in precisions if any(results.get((s, f"{place}:{p}"), ("",))[0] != "not run" for s in sources)]
+    for device in dict.fromkeys(target.rpartition(":")[0] for target in targets):
+        precisions = [target.rpartition(":")[2] for target in targets if target.startswith(f"{device}:")]
+        run = [p for p in precisions if any(results.get((s, f"{device}:{p}"), ("",))[0] != "not run" for s in sources)]
         for precision in precisions:
             if precision not in run:
-                missing.setdefault(results[sources[0], f"{place}:{precision}"][1], []).append(f"{place}:{precision}")
+                missing.setdefault(results[sources[0], f"{device}:{precision}"][1], []).append(f"{device}:{precision}")
         cells = []
         for source in sources:
-            outcomes = {precision: results.get((source, f"{place}:{precision}"), ("not run", "")) for precision in run}
+            outcomes = {precision: results.get((source, f"{device}:{precision}"), ("not run", "")) for precision in run}
             failed = [
                 f"{precision}: {failures.setdefault(why, len(failures) + 1)}"
                 for precision, (word, why) in outcomes.items()
@@ -184,7 +184,7 @@ def routes_part(results: Routes) -> str:
             ]
             done = any(word == "ok" for word, _ in outcomes.values())
             cells.append(", ".join(failed) or ("all" if done else "–"))
-        rows.append([f"`{place}`", ", ".join(run) or "–", *cells])
+        rows.append([f"`{device}`", ", ".join(run) or "–", *cells])
     text = ROUTES + table(["target", "precisions", *sources], rows)
     if failures:
         text += "\n### What failed\n\n" + "".join(f"{number}. {why}\n" for why, number in failures.items())
