@@ -70,12 +70,12 @@ class CheckInWords:
     @property
     def judged_name(self) -> str:
         """What is held against the limit, by its name."""
-        return "the measured figure" if self.bound == MISSING else "the 95 % bound"
+        return "the measured figure" if self.bound == MISSING else f"the 95{_NO_BREAK}% bound"
 
     @property
     def evidence(self) -> str:
         """The figures by their names: `flips at 0.8: measured 0 %, 95 % bound 2.37 %`."""
-        figures = (("measured", self.measured), ("95 % bound", self.bound))
+        figures = (("measured", self.measured), (f"95{_NO_BREAK}% bound", self.bound))
         return f"{self.name}: " + ", ".join(f"{name} {text}" for name, text in figures if text != MISSING)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ class Pictures:
     """Where pictures of the user go into the bundle."""
 
     golden: bool = False
-    """Some of the test pictures become golden pictures, metadata and all; else those that Plimsoll brings along do."""
+    """Some of the test pictures become golden pictures, metadata and all, but for their names; else those that Plimsoll
+    brings along do."""
     in_report: bool = False
     """Its report has thumbnails of those that moved most, and the paths of all test pictures."""
 
@@ -62,21 +64,28 @@ def export(
     if table is not None:
         extras[results.CALIBRATION] = table.read_bytes()
     formats = model.require_spec().input.decode.formats
-    pack(
-        network,
-        candidate.target,
-        out,
-        preprocessing=candidate.preprocessing,
-        images=results.golden_pictures(result.scores, formats) if pictures.golden else (),
-        origin=search.resolved.origin,
-        force=force,
-        extras=extras,
-    )
+    with tempfile.TemporaryDirectory(prefix="plimsoll-golden-") as folder:
+        golden = results.golden_pictures(result.scores, formats) if pictures.golden else []
+        pack(
+            network,
+            candidate.target,
+            out,
+            preprocessing=candidate.preprocessing,
+            images=[_numbered(picture, number, Path(folder)) for number, picture in enumerate(golden, 1)],
+            origin=search.resolved.origin,
+            force=force,
+            extras=extras,
+        )
     whole_report = results.report(whole, model)
     page = search.work.path / "report.html"
     page.write_text(render(whole_report), encoding="utf-8")
     page.with_suffix(".json").write_text(whole_report.to_json(), encoding="utf-8")
     return Export(out, page, whole_report)
+
+
+def _numbered(picture: Path, number: int, folder: Path) -> Path:
+    """Return a copy of a picture under a name that says nothing."""
+    return Path(shutil.copyfile(picture, folder / f"picture-{number}{picture.suffix}"))
 
 
 def _shareable(search: Search, result: ShipResult, command: Sequence[str], out: Path) -> ShipResult:
