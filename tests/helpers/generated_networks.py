@@ -267,6 +267,40 @@ def layer_norm(net: Network, x: str) -> str:
     return net.add("Transpose", net.add("LayerNormalization", last, scale, bias, axis=-1), perm=[0, 3, 1, 2])
 
 
+def group_norm(net: Network, x: str) -> str:
+    """Normalize groups of channels, as PyTorch exports it."""
+    _, count, height, width = net.shape(x)
+    groups = 1 if int(count) % 2 else 2
+    apart = net.add("Reshape", x, whole(0, groups, -1))
+    ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
+    normed = net.add("InstanceNormalization", apart, ones, zeros)
+    back = net.add("Reshape", normed, whole(0, int(count), int(height), int(width)))
+    scaled = net.add("Mul", back, net.normal(int(count), 1, 1, mean=1, deviation=0.2))
+    return net.add("Add", scaled, net.normal(int(count), 1, 1, deviation=0.2))
+
+
+def matmul_last(net: Network, x: str) -> str:
+    """A product along the width."""
+    width = int(net.shape(x)[3])
+    return net.add("MatMul", x, net.weights(width, width, gain=1))
+
+
+def matmul_channels(net: Network, x: str) -> str:
+    """A product along the channels, as a linear layer of a network with channels last."""
+    count = net.channels(x)
+    last = net.add("Transpose", x, perm=[0, 2, 3, 1])
+    product = net.add("Add", net.add("MatMul", last, net.weights(count, count, gain=1)), net.normal(count))
+    return net.add("Transpose", product, perm=[0, 3, 1, 2])
+
+
+def coordinates(net: Network, x: str) -> str:
+    """Join stored channels that say where a pixel is, in sizes that are computed (CoordConv)."""
+    _, _, height, width = net.shape(x)
+    rows = np.broadcast_to(np.linspace(-1, 1, int(height), dtype=np.float32)[:, None], (1, 1, int(height), int(width)))
+    sizes = net.add("Concat", net.add("Slice", net.add("Shape", x), whole(0), whole(1)), whole(1, 1, 1), axis=0)
+    return net.add("Concat", x, net.add("Expand", np.ascontiguousarray(rows), sizes), axis=1)
+
+
 def attention(net: Network, x: str) -> str:
     """Self-attention over the pixels, with a residual."""
     pooled = cropped(net, net.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2]))
@@ -340,6 +374,28 @@ FOLLOWS: dict[str, Part] = {
         "InstanceNormalization", x, net.normal(net.channels(x), mean=1), net.normal(net.channels(x))
     ),
     "layer_norm": layer_norm,
+    "layer_norm_all": lambda net, x: net.add(
+        "LayerNormalization", x, net.normal(*map(int, net.shape(x)[1:]), mean=1, deviation=0.1), axis=1
+    ),
+    "group_norm": group_norm,
+    "matmul_last": matmul_last,
+    "matmul_channels": matmul_channels,
+    "coordinates": coordinates,
+    "gather_channels": operator("Gather", whole(0, 2, 1, 5), axis=1),
+    "tile": operator("Tile", whole(1, 1, 2, 1)),
+    "sum_keeping_nothing": lambda net, x: net.add(
+        "Mul", x, net.add("Unsqueeze", net.add("ReduceMean", x, axes=[1], keepdims=0), whole(1))
+    ),
+    "square_root_of_sum": lambda net, x: net.add("Sqrt", net.add("Add", net.add("Mul", x, x), scalar(0.01))),
+    "reciprocal": lambda net, x: net.add("Reciprocal", net.add("Add", net.add("Abs", x), scalar(0.5))),
+    "softmax": operator("Softmax", axis=1),
+    "softmax_pixels": operator("Softmax", axis=3),
+    "thresholded": operator("ThresholdedRelu", alpha=0.5),
+    "celu": operator("Celu", alpha=0.7),
+    "softsign": operator("Softsign"),
+    "floor": lambda net, x: net.add("Floor", net.add("Mul", x, scalar(4))),
+    "mean_two": lambda net, x: net.add("Mean", x, net.conv(x, net.channels(x))),
+    "sum_three": lambda net, x: net.add("Sum", x, net.conv(x, net.channels(x)), net.add("Relu", x)),
     "lrn": operator("LRN", size=3, alpha=0.01, beta=0.75),
     "residual": residual,
     "squeeze_excite": squeeze_excite,
@@ -454,6 +510,9 @@ LASTS: dict[str, Last] = {
     "average": operator("GlobalAveragePool"),
     "argmax": operator("ArgMax", axis=1, keepdims=0),
     "two_heads": two_heads,
+    "time_first": lambda net, x: net.add("Transpose", net.add("ReduceMean", x, axes=[2], keepdims=0), perm=[0, 2, 1]),
+    "top_values": lambda net, x: net.add("ReduceMax", net.dense(x), axes=[1], keepdims=1),
+    "three_axes": lambda net, x: net.add("Unsqueeze", net.dense(x), whole(1)),
     "joined_heads": joined_heads,
     "also_inside": also_inside,
 }

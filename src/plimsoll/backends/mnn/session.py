@@ -23,6 +23,17 @@ Array = NDArray[Any]
 
 KINDS = {"float32": "Halide_Type_Float", "int32": "Halide_Type_Int", "uint8": "Halide_Type_Uint8"}
 """MNN's names of what an input or output can hold."""
+_HELD_AS = {"int64": "int32"}
+"""What outputs are held as that MNN has no type for."""
+
+_REASONS = {
+    1: "it ran out of memory",
+    2: "it doesn't support one of the network's operators",
+    3: "it can't work out the size of one of the network's tensors",
+    4: "it has no kernel for one of the network's operators",
+    5: "one of the network's operators has a value that it doesn't take",
+}
+"""MNN's error codes (`include/MNN/ErrorCode.hpp`)."""
 
 _muting = threading.Lock()
 
@@ -70,7 +81,10 @@ class MnnInterpreter:
                 f"{path}: it has no input or output {', '.join(missing)}", "Convert the ONNX network again."
             )
         if foreign := [
-            f"'{info.name}' {info.dtype}" for info in (*signature.inputs, *signature.outputs) if info.dtype not in KINDS
+            f"'{info.name}' {info.dtype}"
+            for infos, known_kinds in ((signature.inputs, KINDS), (signature.outputs, {**KINDS, **_HELD_AS}))
+            for info in infos
+            if info.dtype not in known_kinds
         ]:
             raise BuildError(
                 f"{path}: MNN's inputs and outputs are {', '.join(KINDS)} here; the network has {', '.join(foreign)}",
@@ -86,7 +100,7 @@ class MnnInterpreter:
                 self._tensor(np.ascontiguousarray(feeds[info.name]))
             )
         if code := self._interpreter.runSession(self._session):
-            raise RunError(f"MNN failed: its error code is {code}")
+            raise RunError(f"MNN failed: {_REASONS.get(code, f'its error code is {code}')}", "Choose another runtime.")
         outputs = zip(self._signature.outputs, self._outputs, strict=True)
         return {info.name: self._fetch(name, info.dtype) for info, name in outputs}
 
@@ -106,6 +120,6 @@ class MnnInterpreter:
 
     def _fetch(self, name: str, dtype: str) -> Array:
         output = self._interpreter.getSessionOutput(self._session, name)
-        held = self._tensor(np.zeros(output.getShape(), dtype))
+        held = self._tensor(np.zeros(output.getShape(), _HELD_AS.get(dtype, dtype)))
         output.copyToHostTensor(held)
         return np.array(held.getNumpyData(), dtype).reshape(output.getShape())

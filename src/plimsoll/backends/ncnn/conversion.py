@@ -16,7 +16,7 @@ from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric
 from plimsoll.backends.ncnn import dialect
 from plimsoll.backends.ncnn.int8_table import Table
-from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes
+from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes, layer_kinds
 from plimsoll.backends.ncnn.session import LoadedNetwork, NcnnSession
 from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
@@ -150,13 +150,13 @@ def convert(model: Model, work: Path) -> Converted:
         )
     fixed, shapes, renamed = _fixed(model, work)
     answer = toolchains.run(TOOLCHAIN, "ncnn_from_onnx", {"shapes": shapes}, work, inputs={"model": fixed.path})
-    network = NcnnNetwork.read(work / "network.param", work / "network.bin")
     ncnn = require("ncnn", INSTALL)
-    if foreign := sorted({info.kind for info in network.layers if ncnn.layer_to_index(info.kind) < 0}):
+    if foreign := sorted(kind for kind in layer_kinds(work / "network.param") if ncnn.layer_to_index(kind) < 0):
         raise BuildError(
             f"{model.source}: ncnn has no layer for {', '.join(foreign)}, as the network has it",
             "Export the network without them, or choose another runtime.",
         )
+    network = NcnnNetwork.read(work / "network.param", work / "network.bin")
     if len(shapes) != len(answer["batch_axes"]) or not set(answer["batch_axes"]) <= {0, _NO_BATCH}:
         raise BuildError(
             f"{model.source}: pnnx took another axis than the first for the batch", "Choose another runtime."
@@ -235,8 +235,15 @@ def _check(model: Model, converted: Converted) -> None:
     signature = converted.signature if alone else converted.read
 
     def answer(feeds: Mapping[str, Array]) -> dict[str, Array]:
+        try:
+            network = loaded(ncnn, converted.files)
+        except BuildError as error:
+            raise BuildError(
+                f"{model.source}: ncnn can't load what pnnx made of it: a layer of ncnn takes other parameters",
+                "Choose another runtime.",
+            ) from error
         with translate(BuildError, f"{model.source}: ncnn can't run what was converted"):
-            return NcnnSession(loaded(ncnn, converted.files), signature, 1).run(feeds)
+            return NcnnSession(network, signature, 1).run(feeds)
 
     check_answers(model if alone else converted.onnx, signature, answer, "pnnx")
 

@@ -174,6 +174,12 @@ class NcnnNetwork:
         return last
 
 
+def layer_kinds(param: Path) -> set[str]:
+    """Return the kinds of a network's layers."""
+    lines = param.read_text(encoding="utf-8").splitlines()[2:]
+    return {words[0] for words in map(str.split, lines) if words}
+
+
 def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a network's inputs by their blobs, as `with_inputs` wrote them; raises BuildError where they
     are missing."""
@@ -186,7 +192,7 @@ def input_shapes(param: Path) -> dict[str, tuple[int, ...]]:
     if not shapes or not all(shapes.values()):
         raise BuildError(
             f"{param.name}: it doesn't say how large its inputs are",
-            "Give the ONNX network; Plimsoll converts it and writes that down.",
+            "Write it into its Input lines: 0=224 1=224 2=3 (width, height, channels). Or give the ONNX network.",
         )
     return shapes
 
