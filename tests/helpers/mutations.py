@@ -101,6 +101,14 @@ FAULTS = [
         "classify", "two labels exchanged", (changes.taken("scores", 1, [1, 0, 2]),), "'red' has the scores .* 'blue'"
     ),
     Case("classify", "a bias on one label", (changes.plus("scores", [[0.0, 0.2, 0.0]]),), "mean deviation"),
+    Case(
+        "classify",
+        "a bias on a label that nobody decides by",
+        (changes.plus("scores", [[0.0, 0.0, 0.1]]),),
+        "mean deviation of 'neither'",
+        output={"positive": "red"},
+        reference_output={"positive": "red"},
+    ),
     Case("classify", "logits too flat", (changes.times("logits", 0.3),), "mean deviation"),
     Case(
         "classify",

@@ -23,6 +23,8 @@ Pair = tuple[Scores, Scores | None]
 """The reference's scores, label → score, and the other's; None where it has no answer."""
 
 _TOP = 5
+_SAME = 1e-6
+"""Two labels' scores that add up to 1 deviate alike, but for rounding."""
 _ALIASES = {"top1": "accuracy", "accuracy": "top1"}
 """With a positive label the accuracy is that of its threshold; elsewhere it is top-1."""
 
@@ -44,6 +46,8 @@ class ClassificationComparison(Comparison):
     changes: tuple[MetricChange, ...] = ()
     """With labels: each metric."""
     labelled: int = 0
+    other_label: tuple[str, ScoreDeviation] | None = None
+    """The label whose scores deviate most on average, where they deviate more than the compared ones."""
     confusion: str = ""
     """Which labels stand in for others, in words."""
 
@@ -84,6 +88,13 @@ class ClassificationComparison(Comparison):
             detail = f"with 95 % confidence {100 * covered:.3g} % of all pictures deviate no more"
             largest = BoundedFigure("max deviation", self.deviation.maximum, self.deviation.maximum, detail)
             evidence |= {"mean_deviation": [mean], "max_deviation": [largest]}
+        if self.other_label is not None:
+            label, worst = self.other_label
+            evidence["mean_deviation"].append(
+                BoundedFigure(
+                    f"mean deviation of '{label}'", worst.mean, worst.mean_upper, "the label that deviates most"
+                )
+            )
         for change in self.changes:
             bounded = [_bounded_change(change)]
             evidence[change.name] = bounded
@@ -173,15 +184,32 @@ def compare(
         for threshold, flipped in answered
     )
     changes, labelled = _labelled(output, pairs, truths, thresholds)
+    deviation = score_deviation(reference, other) if both else None
     return ClassificationComparison(
         pictures=len(pairs),
         failed=failed,
         flips=with_failed,
-        deviation=score_deviation(reference, other) if both else None,
+        deviation=deviation,
         rank_correlation=spearman(reference, other),
         changes=changes,
         labelled=labelled,
+        other_label=None if deviation is None else _other_label(output, both, deviation.mean),
     )
+
+
+def _other_label(
+    output: Classify, both: Sequence[tuple[Scores, Scores]], least: float
+) -> tuple[str, ScoreDeviation] | None:
+    """Return the label whose scores deviate most on average, if by more than `least`: a bias on a label that is rarely
+    the best, or isn't the positive one, shows nowhere else."""
+    first, second = (
+        np.array([[pair[side][label] for label in output.labels] for pair in both], np.float64) for side in (0, 1)
+    )
+    means = np.abs(second - first).mean(axis=0)
+    worst = int(means.argmax())
+    if not means[worst] > least * (1 + _SAME) + _SAME:
+        return None
+    return output.labels[worst], score_deviation(first[:, worst], second[:, worst])
 
 
 @dataclass(frozen=True)
