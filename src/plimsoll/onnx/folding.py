@@ -27,7 +27,7 @@ GROWTH = 8
 """4 bits a weight become 32."""
 MAX_GROWTH_BYTES = 64 * 1024 * 1024
 """How much larger all computed constants together may be than what they are computed from, beyond GROWTH times it."""
-ABSURD_BYTES = 2**36
+ABSURD_BYTES = 2**32
 """A constant this large could not be computed on any machine that runs vision networks."""
 
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli")

@@ -181,12 +181,16 @@ def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
         return None
     is_rounded = dequantize.is_lifted(proto)
     limit = LEAST_QUANTIZED_SNR_DB if is_rounded else LEAST_SNR_DB
+    try:
+        whole = _apply(_PASSES, proto)  # Before anything runs: it refuses constants that no memory could hold.
+    except ModelError as error:
+        raise ModelError(f"{model.path}: {error.message}", error.hint) from error
     reference = _Reference.of(model, base)
     if reference is None:
         return base if [*proto.graph.output] == stated else None
     for number, passes in enumerate(_selections()):
         path = folder / f"{number}.onnx"
-        if _save(_apply(passes, proto), path) and reference.equals(path, limit):
+        if _save(_apply(passes, proto) if number else whole, path) and reference.equals(path, limit):
             return path
     return base if reference.equals(base, limit) else None
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from plimsoll.errors import ModelError
 from plimsoll.importers import read
 from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx import load, structure
+from plimsoll.onnx.normal_form import original
 
 SIDE = 12
 Nodes = list[Any]
@@ -234,7 +236,85 @@ def test_every_way_to_write_a_network_comes_out_in_one(
 
 
 def test_equal_files_of_other_names_both_have_their_form(tmp_path: Path) -> None:
-    proto = model([helper.make_node("Identity", ["x"], ["v"]), helper.make_node("Relu", ["v"], ["y"])])
+    nodes = [helper.make_node("Identity", ["x"], ["i"]), helper.make_node("Add", ["i", "w"], ["y"])]
+    proto = model(nodes, [tensor("w", 3, 12, 12)])
     for name in ("first.onnx", "second.onnx"):
         (tmp_path / name).write_bytes(proto.SerializeToString())
         assert read(tmp_path / name).path.is_file()
+
+
+def kinds(proto: ModelProto) -> list[str]:
+    return [node.op_type for node in proto.graph.node]
+
+
+def test_a_constant_of_absurd_size_is_refused_before_it_is_computed(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["c"]),
+        helper.make_node("ReduceSum", ["c"], ["s"], keepdims=0),
+        helper.make_node("Add", ["x", "s"], ["y"]),
+    ]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model(nodes, [numbers("size", [10**6, 10**6])]).SerializeToString())
+    with pytest.raises(ModelError, match="makes a constant of 4,000,000,000,000 bytes"):
+        read(path)
+    # A merely large one stays as it is: the file must not grow a thousandfold.
+    path.write_bytes(model(nodes, [numbers("size", [3000, 3000])]).SerializeToString())
+    form = onnx.load(read(path).path)
+    assert "ConstantOfShape" in kinds(form)
+    assert form.ByteSize() < 2000
+
+
+def test_a_branch_that_is_always_taken_replaces_its_condition(tmp_path: Path) -> None:
+    out = [helper.make_tensor_value_info("r", TensorProto.FLOAT, None)]
+    weight = numbers("w", 2.0, np.float32)  # type: ignore[arg-type]
+    taken = helper.make_graph([helper.make_node("Mul", ["x", "w"], ["r"])], "taken", [], out, [weight])
+    other = [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)]
+    never = helper.make_graph([helper.make_node("Neg", ["x"], ["o"])], "never", [], other)
+    nodes = [
+        helper.make_node("Shape", ["w3"], ["size"]),
+        helper.make_node("Equal", ["size", "three"], ["condition"]),
+        helper.make_node("Squeeze", ["condition"], ["single"]),
+        helper.make_node("If", ["single"], ["y"], then_branch=taken, else_branch=never),
+    ]
+    form = normalized(tmp_path / "m.onnx", model(nodes, [tensor("w3", 3), numbers("three", [3])]))
+    assert kinds(form) == ["Mul"]
+
+
+def test_a_network_in_normal_form_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model([helper.make_node("Relu", ["x"], ["y"])]).SerializeToString())
+    result = read(path)
+    assert (result.path, result.parent) == (path, None)
+    assert original(result) is result
+
+
+def test_weights_that_are_large_stay_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("plimsoll.onnx.normal_form.MAX_INSIDE_BYTES", 0)
+    proto = model(
+        [helper.make_node("Identity", ["x"], ["i"]), helper.make_node("Add", ["i", "w"], ["y"])],
+        [tensor("w", 3, 12, 12)],
+    )
+    outside(proto, tmp_path)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(proto.SerializeToString())
+    result = read(path)
+    assert result.path != path
+    assert kinds(onnx.load(result.path)) == ["Add"]
+    assert [file.name for file in result.files] in ([], ["w.bin"])
+    np.testing.assert_array_equal(answers(result.path)[0], answers(path)[0])
+
+
+def test_int4_weights_become_numbers_and_quantizers_stay(tmp_path: Path) -> None:
+    weights = numpy_helper.from_array(np.arange(-8, 1, dtype=np.int8).reshape(3, 3, 1, 1), "q")
+    stored = [weights, numbers("s", 0.1, np.float32)]  # type: ignore[arg-type]
+    nodes = [helper.make_node("DequantizeLinear", ["q", "s"], ["w"]), helper.make_node("Conv", ["x", "w"], ["y"])]
+    assert kinds(normalized(tmp_path / "weights.onnx", model(nodes, stored))) == ["Conv"]
+    zero = numbers("z", 0, np.int8)  # type: ignore[arg-type]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["q", "s"], ["w"]),
+        helper.make_node("Conv", ["xd", "w"], ["y"]),
+    ]
+    form = normalized(tmp_path / "pairs.onnx", model(nodes, [*stored, zero]))
+    assert kinds(form).count("DequantizeLinear") == 2
