@@ -153,10 +153,20 @@ def test_ranges_of_plimsolls_calibrators_are_used(tmp_path: Path) -> None:
     require("onnx2tf")
     model = Model(network(tmp_path / "net.tflite"), "tflite")
     narrow = CalibrationData("percentile", pictures(64), {"picture": (-0.25, 0.25), "scores": (-1.0, 1.0)})
-    with Runner.open(LITERT.build(model, target("int8"), tmp_path, narrow), target("int8")) as runner:
+    integers = LITERT.configured(LiteRtOptions(io="integer"))
+    with Runner.open(integers.build(model, target("int8"), tmp_path, narrow), target("int8")) as runner:
         scores = runner.infer(pictures(64))["scores"]
     assert np.abs(scores).max() <= 1.01
     assert np.abs(expected(pictures(64))).max() > 3
+
+
+def test_the_last_layer_clips_nothing_where_outputs_are_float32(tmp_path: Path) -> None:
+    """What lies beyond every calibration picture was clipped, boxes and scores shared 256 steps."""
+    require("onnx2tf")
+    model = Model(network(tmp_path / "net.tflite"), "tflite")
+    calibrated = CalibrationData("minmax", pictures(8) / 10)
+    with Runner.open(LITERT.build(model, target("int8"), tmp_path, calibrated), target("int8")) as runner:
+        np.testing.assert_allclose(runner.infer(pictures(4))["scores"], expected(pictures(4)), atol=0.15)
 
 
 def convolutional(path: Path, sides: tuple[int | str, int | str] = (9, 9), end: str = "sigmoid") -> Model:
@@ -293,6 +303,37 @@ def test_parts_of_networks_that_were_wrong_or_refused(
     with Runner.open(LITERT.build(model, target(precision), tmp_path, calibrated), target(precision)) as runner:
         (answer,) = runner.infer(batch[8:]).values()
     assert deviation(reference, answer).snr_db > decibels
+
+
+def test_a_stored_token_and_a_fixed_batch_of_four_survive_int8(tmp_path: Path) -> None:
+    """The quantizer failed where a class token is joined, and calibration fed one picture at a time."""
+    require("onnx2tf")
+    random = np.random.default_rng(9)
+    stored = [
+        numpy_helper.from_array(random.normal(size=(4, 1, 6)).astype(np.float32), "token"),
+        numpy_helper.from_array(random.normal(size=(6, 6)).astype(np.float32), "w"),
+        numpy_helper.from_array(random.normal(size=6).astype(np.float32), "b"),
+    ]
+    nodes = [
+        helper.make_node("Concat", ["token", "x"], ["tokens"], axis=1),
+        helper.make_node("MatMul", ["tokens", "w"], ["product"]),
+        helper.make_node("Add", ["product", "b"], ["sum"]),
+        helper.make_node("Relu", ["sum"], ["above"]),
+        helper.make_node("MatMul", ["above", "w"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, count, 6]) for name, count in (("x", 5), ("y", 6))
+    ]
+    graph = helper.make_graph(nodes, "token", ends[:1], ends[1:], stored)
+    model = Model(tmp_path / "net.onnx", "onnx")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), model.path)
+    batch = random.uniform(-1, 1, (10, 5, 6)).astype(np.float32)
+    with Runner.open(model, Target("onnxruntime")) as runner:
+        reference = runner.infer(batch)["y"]
+    built = LITERT.build(model, target("int8"), tmp_path, CalibrationData("minmax", batch))
+    with Runner.open(built, target("int8")) as runner:
+        assert runner.inputs[0].shape == (4, 5, 6)
+        assert deviation(reference, runner.infer(batch)["y"]).snr_db > 35
 
 
 def test_a_product_with_a_stored_matrix_survives_int8(tmp_path: Path) -> None:

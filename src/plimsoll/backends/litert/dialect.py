@@ -4,6 +4,7 @@
   from the variable that LiteRT keeps it in. XNNPACK reads such a variable before it is written: each picture would get
   the state of the one before it. The last state is therefore cut out of the output at every step.
 - Elu: TFLite's has no alpha.
+- What is computed in float64: TFLite's operators have none.
 - Softplus: it becomes log(1 + exp(x)), which is infinite from 89 on, and which 8 bits can't hold.
 """
 
@@ -29,6 +30,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
 
     Raises BuildError for an LSTM whose cell state (Y_c) is read: LiteRT can't return it.
     """
+    _narrow(proto)
     graph = Graph(proto)
     work = _Rewriter(graph, where)
     for node in graph.nodes:
@@ -39,6 +41,26 @@ def rewrite(proto: ModelProto, where: str) -> None:
             rule(work, node)
     if any(graph.kind(node) in _RULES for node in graph.nodes):
         graph.replace_nodes(work.nodes)
+
+
+def _narrow(proto: ModelProto) -> None:
+    """Compute in float32 what is computed in float64 between float32 values: LiteRT's operators have none."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    double, single = TensorProto.DOUBLE, TensorProto.FLOAT
+    ends = (*proto.graph.input, *proto.graph.output)
+    if any(value.type.tensor_type.elem_type == double for value in ends):
+        return
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == double:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+    for node in proto.graph.node:
+        for entry in node.attribute:
+            if node.op_type == "Cast" and entry.name == "to" and entry.i == double:
+                entry.i = single
+            elif entry.HasField("t") and entry.t.data_type == double:
+                value = numpy_helper.from_array(numpy_helper.to_array(entry.t).astype(np.float32), entry.t.name)
+                entry.CopyFrom(helper.make_attribute(entry.name, value))
 
 
 class _Rewriter:

@@ -16,6 +16,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from onnx import helper, numpy_helper
 from onnx2tf import convert
 from tflite_names import rename, write
+from tflite_products import write_layers
 
 
 def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     )
     before = {new: old for old, new in names.items()}
     rename(
-        _with_fixed_sizes(work / "network_float32.tflite"),
+        _corrected(work / "network_float32.tflite"),
         out / "network.tflite",
         [before[value.name] for value in model.graph.input],
         [before[value.name] for value in model.graph.output],
@@ -47,9 +48,11 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     return {}
 
 
-def _with_fixed_sizes(path: Path) -> Path:
-    """Take back what onnx2tf says of free sizes, behind a Split for example: there are none."""
+def _corrected(path: Path) -> Path:
+    """Take back what onnx2tf says of free sizes, behind a Split for example: there are none; and write products with
+    stored matrices as layers."""
     model = flatbuffer_utils.read_model(str(path))
+    write_layers(model)
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             if tensor.shape is not None and min(tensor.shape, default=1) > 0:
@@ -60,7 +63,7 @@ def _with_fixed_sizes(path: Path) -> Path:
 
 def _hold_layouts(graph: onnx.GraphProto) -> None:
     """Let every output be reshaped to what it is: of a convolution that ends the graph, onnx2tf would give the channels
-    last."""
+    last. What reads an output inside the network reads it behind that: onnx2tf drops the value before it."""
     for value in graph.output:
         sizes = [axis.dim_value for axis in value.type.tensor_type.shape.dim]
         if len(sizes) < 3 or not all(sizes):
@@ -68,7 +71,6 @@ def _hold_layouts(graph: onnx.GraphProto) -> None:
         inner = f"{value.name}_inner"
         for node in graph.node:
             node.output[:] = [inner if name == value.name else name for name in node.output]
-            node.input[:] = [inner if name == value.name else name for name in node.input]
         shape = numpy_helper.from_array(np.asarray(sizes, np.int64), f"{value.name}_shape")
         graph.initializer.append(shape)
         graph.node.append(helper.make_node("Reshape", [inner, shape.name], [value.name], name=f"{value.name}_reshape"))

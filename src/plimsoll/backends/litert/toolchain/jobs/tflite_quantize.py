@@ -11,11 +11,13 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer
-from tflite_float import needing_float
+from tflite_float import float_operators
 from tflite_names import rename, sign, write
 
 _OPS = qtyping.TFLOperationName
 _ACTIVATION_BITS = {"int8": 8, "int16x8": 16}
+_ROOM = {"int8": 1.0, "int16x8": 2.0}
+"""By how much a range is widened: of 16 bits, one may well be spent on values beyond those of the calibration."""
 _LEAST = -1e30
 _SKIP = quantizer.AlgorithmName.NO_QUANTIZE
 _FLOAT16 = qtyping.OpQuantizationConfig(
@@ -42,8 +44,12 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     else:
         bits = _ACTIVATION_BITS[request["precision"]]
         _plan_integers(plan, bits, given, request["io"] == "float32")
-        _keep_in_float(plan, needing_float(source, request["ranges"], bits))
-        ranges = {name: _range(*bounds) for name, bounds in request["ranges"].items()}
+        special = float_operators(source, request["ranges"], bits, float_ends=request["io"] == "float32")
+        _keep_in_float(plan, special.exact)
+        if special.last:
+            plan.add_dynamic_config(_scopes(special.last), _OPS.ALL_SUPPORTED, 8)
+        room = _ROOM[request["precision"]]
+        ranges = {name: _range(low * room, high * room) for name, (low, high) in request["ranges"].items()}
         _bound_padding(source, ranges)
     work = quantizer.Quantizer(str(source), plan.get_quantization_recipe())
     done = work.quantize(ranges, enable_progress_report=False)
@@ -81,10 +87,14 @@ def _plan_integers(plan: quantizer.Quantizer, bits: int, outputs: list[str], flo
 
 def _keep_in_float(plan: quantizer.Quantizer, outputs: list[str], *kinds: str) -> None:
     """Leave the operators that give these tensors in float, or those of these kinds among them."""
-    scopes = f"^({'|'.join(map(re.escape, outputs))});?$"
     for kind in kinds or (_OPS.ALL_SUPPORTED,):
         if outputs:
-            plan.update_quantization_recipe(scopes, kind, algorithm_key=_SKIP)
+            plan.update_quantization_recipe(_scopes(outputs), kind, algorithm_key=_SKIP)
+
+
+def _scopes(outputs: list[str]) -> str:
+    """Return the pattern of the operators that give these tensors."""
+    return f"^({'|'.join(map(re.escape, outputs))});?$"
 
 
 def _bound_padding(path: Path, ranges: Ranges) -> None:
