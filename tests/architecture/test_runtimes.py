@@ -43,7 +43,7 @@ EVALUATOR_IN_CODE = {
     "core/target.py": "REFERENCE_TARGET, and the examples in messages",
     "cli/options.py": "the help says what the default target is",
     "cli/prove.py": "the help says what the default target is",
-    "onnx/check.py": "answers for a network that was converted",
+    "onnx/answers.py": "answers for a network that is converted",
     "onnx/graph.py": "folds constants",
     "quantize/data_free.py": "calls the quantizer and the converter that come with it",
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
@@ -272,6 +272,17 @@ class Backend(ABC):
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Session:
         """Load a built model for `plan.streams` calls at once that compute with `plan.threads` threads each; raises
         BuildError."""
+
+    def computes_in(self, target: Target, options: Options) -> str:
+        """Return the precision by whose limits a built network's answers are judged: the target's, unless an option
+        lets the runtime round more (TensorFlow-32 keeps as many bits as float16)."""
+        return "float16" if target.precision == "float32" and getattr(options, "tf32", False) else target.precision
+
+    def after_crash(self, built: Model, target: Target, folder: Path) -> Iterator[Model]:
+        """Yield what may be loaded in place of a built network that crashed the runtime, written into `folder`, the
+        fastest first."""
+        del built, target, folder
+        return iter(())
 
     def not_installed(self) -> str:
         """Return what is missing and the command that adds it; empty where `module` is installed. Imports nothing."""

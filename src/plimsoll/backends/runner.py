@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import backends
-from plimsoll.backends.base import Objective, Session, ThreadPlan
+from plimsoll.backends.base import Objective, Options, Session, ThreadPlan
 from plimsoll.core.extra_inputs import extra_input
 from plimsoll.core.fit import axis_error, batch_axes, check_fit, outputs_read, picture_input
 from plimsoll.core.model import Model, TensorInfo, Tensors
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import InputError, ModelError, RunError, SpecError
 from plimsoll.spec import Spec
 from plimsoll.spec.inputs import Extra
@@ -90,16 +90,26 @@ class Runner:
         plan = plan or ThreadPlan.of(objective, cores)
         chosen = backend.read_options(options or {})
         with TemporaryDirectory(prefix="plimsoll-build-") as folder:
-            built = backend.configured(chosen).build(model, target, Path(folder))
-            session = backend.load(built, target, chosen, plan)
-        runner = cls(session, f"{model.name} on {target}", plan.streams)
+            if _is_reference(target):
+                session = backend.load(
+                    backend.configured(chosen).build(model, target, Path(folder)), target, chosen, plan
+                )
+            else:
+                session = _checked(model, target, chosen, plan, Path(folder))
+        try:
+            runner = cls.around(session, model, target, plan.streams)
+        except SpecError:
+            session.close()
+            raise
         runner.stream_batch = backend.stream_batch(target)
+        return runner
+
+    @classmethod
+    def around(cls, session: Session, model: Model, target: Target, streams: int = 1) -> Self:
+        """Return the runner of a loaded network; raises SpecError where its Spec doesn't fit."""
+        runner = cls(session, f"{model.name} on {target}", streams)
         if model.spec is not None:
-            try:
-                runner._follow(model.spec, model.path.name)
-            except SpecError:
-                runner.close()
-                raise
+            runner._follow(model.spec, model.path.name)
         return runner
 
     def _follow(self, spec: Spec, network: str) -> None:
@@ -300,6 +310,29 @@ class Runner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_reference(target: Target) -> bool:
+    """Tell whether the reference's own runtime computes a file as it is: there is nothing to compare it with."""
+    return (target.runtime, target.device) == (REFERENCE_TARGET.runtime, REFERENCE_TARGET.device)
+
+
+def _checked(model: Model, target: Target, options: Options, plan: ThreadPlan, folder: Path) -> Session:
+    """Build a model, load it, and check that it answers as the original does, unless it was built before: then it was
+    checked before. Raises BuildError."""
+    from plimsoll.backends import conversion  # most starts load an original
+    from plimsoll.backends.comparison import Conversion
+
+    backend = backends.get(target.runtime)
+    built = conversion.build_unchecked(model, target, folder, None, options)
+    session = backend.load(built, target, options, plan)
+    try:
+        if built is not model or model.parent is None:
+            conversion.check(Conversion(built, target, options, model), session)
+    except BaseException:
+        session.close()
+        raise
+    return session
 
 
 class _Nothing:

@@ -48,6 +48,8 @@ _DYNAMIC = {
 }
 _FLOAT16 = 10
 """TensorProto.DataType.FLOAT16."""
+_METADATA = 14
+"""ModelProto.metadata_props."""
 _MAX_DEPTH = 100
 """Protobuf's own limit for messages within messages."""
 _OPERATOR = ("node", 4)
@@ -106,6 +108,21 @@ def form_of(path: Path) -> OnnxForm:
 def precision_of(path: Path) -> str:
     """Return the precision of the targets that run an ONNX file as it is; raises BuildError as `form_of` does."""
     return _PRECISIONS[form_of(path)]
+
+
+def metadata(path: Path) -> dict[str, str]:
+    """Return the notes in an ONNX file, by their names; raises BuildError if the file can't be read."""
+    notes: dict[str, str] = {}
+    with (
+        translate(BuildError, f"{path}: can't be read as an ONNX file"),
+        path.open("rb") as stream,
+        mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data,
+    ):
+        for number, value in _fields(data, slice(0, len(data))):
+            if number == _METADATA and isinstance(value, slice):
+                entry = {part: data[where] for part, where in _fields(data, value) if isinstance(where, slice)}
+                notes[entry.get(1, b"").decode()] = entry.get(2, b"").decode()
+    return notes
 
 
 def require_form(model: Model, target: Target, needed: OnnxForm) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from plimsoll import backends, quantize
+from plimsoll.backends import conversion
 from plimsoll.backends.base import CalibrationData
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
@@ -33,6 +34,8 @@ class Artifacts(BaseModel):
     """Calibrator → the layers that can be quantized, the one first that deviates most when it alone is."""
     tensors: dict[bool, Path] = {}
     """Folded or not → `.npy` `[N, …]`: what the network reads for N calibration pictures."""
+    pictures: tuple[str, ...] = ()
+    """Some of the calibration pictures: what is built is checked on them, too."""
 
     def table(self, candidate: Candidate) -> Path:
         """Return the calibration table that a candidate is quantized with; raises BuildError if it has no table."""
@@ -113,13 +116,19 @@ def _int8(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts
 
 
 def _converted(model: Model, candidate: Candidate, folder: Path, artifacts: Artifacts) -> Model:
-    """Return the candidate's ONNX network as its runtime loads it; `model` itself where the runtime takes ONNX."""
+    """Return the candidate's ONNX network as its runtime loads it, checked to answer as the trained one does; `model`
+    itself where the runtime takes ONNX."""
     backend = backends.for_target(candidate.target)
     calibrated = _calibrated(candidate, artifacts) if backend.takes_calibration(candidate.target) else None
     folding = "folded" if candidate.folded else ""
     parts = ("built", *str(candidate.target).split(":"), candidate.calibrator, folding)
     name = "-".join(part for part in parts if part)
-    return get_or_build(folder / name, model, lambda path: backend.build(model, candidate.target, path, calibrated))
+    pictures = tuple(map(Path, artifacts.pictures))
+    return get_or_build(
+        folder / name,
+        model,
+        lambda path: conversion.build(model, candidate.target, path, calibrated, pictures=pictures),
+    )
 
 
 def _calibrated(candidate: Candidate, artifacts: Artifacts) -> CalibrationData:

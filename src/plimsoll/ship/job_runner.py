@@ -17,6 +17,7 @@ from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import SearchConfig
 from plimsoll.ship.jobs import AnswerJob, CompareLayersJob, FinalBenchmarkJob, Job, JobContext, ProfileJob, TryJob
 from plimsoll.ship.preparation import (
+    CHECKED_PICTURES,
     RANKING_PICTURES,
     AdoptTableJob,
     CalibrateJob,
@@ -84,7 +85,7 @@ class JobRunner:
         self._failed: dict[str, JobError] = {}
         self.progress: Callable[[str], None] = lambda _: None
         """Is told in words what is being done."""
-        self.artifacts = Artifacts()
+        self.artifacts = Artifacts(pictures=split.calibration[:CHECKED_PICTURES])
         self.calibrators = config.calibrators if config.calibration is None else (_table_name(config.calibration),)
         """Plimsoll's calibrators that are tried; for a table that was given, its name."""
 

@@ -27,6 +27,8 @@ from plimsoll.system import files
 
 RANKING_PICTURES = 16
 """Pictures that rank the layers: only their order counts."""
+CHECKED_PICTURES = 8
+"""Calibration pictures on which a conversion is checked, beside those that come with Plimsoll."""
 
 
 class CalibrationTables(ResultModel):
@@ -215,4 +217,5 @@ def convert(
     if needs_tensors(candidate.target):
         written = WriteTensorsJob(folded=candidate.folded, pictures=tuple(pictures)).run(context)
         tensors = {candidate.folded: written.file}
-    return build.network(model, candidate, folder, Artifacts(tables=tables, tensors=tensors))
+    artifacts = Artifacts(tables=tables, tensors=tensors, pictures=tuple(pictures[:CHECKED_PICTURES]))
+    return build.network(model, candidate, folder, artifacts)

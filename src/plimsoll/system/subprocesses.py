@@ -50,6 +50,10 @@ class JobError(PlimsollError):
     """A process did not finish its work; the message says why, the hint where its log is."""
 
 
+class ProcessDiedError(JobError):
+    """A process was killed by a signal: mostly it crashed."""
+
+
 def run_job(module: str, payload: dict[str, Any], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
     """Run `module.run(payload)` in a separate process and return its result.
 
@@ -95,7 +99,8 @@ def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> Non
         finally:
             _end(process)
     if reason or process.returncode != 0:
-        raise JobError(reason or _reason(process.returncode, log), _hint(command, log))
+        kind = ProcessDiedError if not reason and process.returncode < 0 else JobError
+        raise kind(reason or _reason(process.returncode, log), _hint(command, log))
 
 
 def _hint(command: Sequence[str], log: Path) -> str:

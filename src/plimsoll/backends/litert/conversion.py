@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
+from plimsoll.backends.conversion import check_stage
 from plimsoll.backends.litert import dialect, ranges, tflite_file
 from plimsoll.backends.litert.tflite_file import INSTALL, TfliteFile
 from plimsoll.core.foreign import require, translate
@@ -18,7 +19,6 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph, load
-from plimsoll.onnx.check import check_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import Signature
 from plimsoll.system import toolchains
@@ -153,7 +153,7 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
     """Compare what the converted network and the ONNX file that it was made from compute from the same random
     tensors."""
     litert = require("ai_edge_litert.interpreter", INSTALL)
-    source = Model(plain, "onnx", model.spec)
+    source = Model(plain, "onnx", model.spec, parent=model)
     signature = Signature.of(source)
 
     def answer(feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -166,7 +166,7 @@ def _check_answers(model: Model, plain: Path, converted: Path) -> None:
             answers = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
         return {info.name: value for info, value in zip(signature.outputs, answers, strict=True)}
 
-    check_answers(source, signature, answer, "onnx2tf")
+    check_stage(source, signature, answer, "onnx2tf")
 
 
 _REPORT = (

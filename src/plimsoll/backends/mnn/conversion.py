@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
+from plimsoll.backends.conversion import check_stage
 from plimsoll.backends.mnn import grids
 from plimsoll.backends.mnn.graph import Graph
 from plimsoll.backends.mnn.session import MnnInterpreter, muted
@@ -24,7 +25,6 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import names
-from plimsoll.onnx.check import check_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
 from plimsoll.system import subprocesses
@@ -70,7 +70,7 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
     path = folder / f"{model.path.stem}.{target.precision}.mnn"
     with _workplace() as work:
         converted, renamed = _convert(model, work, _ARGUMENTS[target.precision])
-        _check(model, signature, converted, work)
+        _check(model, signature, converted, work, "float32" if target.precision == "int8" else target.precision)
         if target.precision == "int8" and calibration is not None:
             ranges = {renamed.get(name, name): limits for name, limits in calibration.ranges.items()}
             converted = _quantize(model, converted, signature, replace(calibration, ranges=ranges), work)
@@ -150,7 +150,7 @@ def _refuse(model: Model, graph: onnx_graph.Graph) -> None:
                 )
 
 
-def _check(model: Model, signature: Signature, converted: Path, work: Path) -> None:
+def _check(model: Model, signature: Signature, converted: Path, work: Path, precision: str) -> None:
     """Compare what was converted with the network, in a process of its own: on some operators MNN crashes."""
 
     def answer(feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _check(model: Model, signature: Signature, converted: Path, work: Path) -> N
             answers = [array[: len(array) // copies] for array in arrays.values()]
         return {info.name: array for info, array in zip(signature.outputs, answers, strict=True)}
 
-    check_answers(model, signature, answer, "MNN's converter")
+    check_stage(model, signature, answer, "MNN's converter", precision)
 
 
 def _answer(network: str, signature: str, feeds: str, result: Path) -> None:

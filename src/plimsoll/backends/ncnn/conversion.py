@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from plimsoll.backends.base import CalibrationData, calibration_missing
 from plimsoll.backends.calibration_tables import CalibrationTable, Range, Ranges, decode, symmetric
+from plimsoll.backends.conversion import check_stage
 from plimsoll.backends.ncnn import dialect
 from plimsoll.backends.ncnn.int8_table import Table
 from plimsoll.backends.ncnn.network import NcnnNetwork, input_shapes, layer_kinds
@@ -24,7 +25,7 @@ from plimsoll.core.target import Target
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx import load, names
-from plimsoll.onnx.check import check_answers, random_feeds, reference_answers
+from plimsoll.onnx.answers import random_feeds, reference_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
 from plimsoll.system import toolchains
@@ -245,7 +246,7 @@ def _check(model: Model, converted: Converted) -> None:
         with translate(BuildError, f"{model.source}: ncnn can't run what was converted"):
             return NcnnSession(network, signature, 1).run(feeds)
 
-    check_answers(model if alone else converted.onnx, signature, answer, "pnnx")
+    check_stage(model if alone else converted.onnx, signature, answer, "pnnx")
 
 
 def table_of(converted: Converted, ranges: Mapping[str, Range], picture: Array | None = None) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,8 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, RunError
-from plimsoll.onnx.form import OnnxForm, form_of, require_form
+from plimsoll.onnx import graph
+from plimsoll.onnx.form import OnnxForm, form_of, metadata, require_form
 from plimsoll.system import host
 
 _DTYPES = {
@@ -35,6 +36,9 @@ _DTYPES = {
 _INSTALL = "pip install onnxruntime"
 _FORMS: dict[str, OnnxForm] = {"float32": "float32", "float16": "float16", "int8": "qdq", "dynamic": "dynamic"}
 _INT8 = replace(REFERENCE_TARGET, precision="int8")
+_LEVEL_NOTE = "plimsoll.graph_optimization"
+_SAFER = ("extended", "basic", "off")
+"""What is tried where ONNX Runtime crashes on a network with all of its optimizations, and noted in the file."""
 _ON_GPUS = ("float32", "float16", "int8")
 
 
@@ -127,10 +131,22 @@ class OnnxRuntime(Backend):
             require_form(model, target, self.onnx_form(target))
         return model
 
+    def after_crash(self, built: Model, target: Target, folder: Path) -> Iterator[Model]:
+        """Yield the network with a note that has it optimized less when it is loaded."""
+        del target
+        for level in _SAFER:
+            proto = graph.load(built)
+            proto.metadata_props.add(key=_LEVEL_NOTE, value=level)
+            path = folder / f"{built.path.stem}.{level}.onnx"
+            graph.save(proto, path)
+            yield Model(path, "onnx", built.spec, parent=built)
+
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> OnnxRuntimeSession:
         self.check(target)
         runtime = _runtime()
         chosen = options or OnnxRuntimeOptions()
+        if chosen.graph_optimization == "all" and (noted := metadata(model.path).get(_LEVEL_NOTE)) in _SAFER:
+            chosen = chosen.model_copy(update={"graph_optimization": noted})
         settings = _settings(runtime, chosen, plan)
         with translate(BuildError, f"ONNX Runtime can't load {model.source.name}"):
             if target.device == "gpu":
