@@ -22,6 +22,7 @@ from plimsoll.onnx import dequantize, load
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.form import form_of
 from plimsoll.onnx.graph import Graph, attribute, set_attributes, unique
+from plimsoll.onnx.normal_form import MAX_INSIDE_BYTES
 from plimsoll.onnx.opset import raise_opset
 
 if TYPE_CHECKING:
@@ -53,12 +54,29 @@ def prepare(model: Model, folder: Path) -> Model:
     if model.path.name.endswith(SUFFIX):
         return model
     with TemporaryDirectory(prefix="plimsoll-prepare-") as temporary:
-        raised = raise_opset(float32(model, Path(temporary)), Path(temporary), OPSET)
+        source = _with_weights_inside(float32(model, Path(temporary)), Path(temporary))
+        raised = raise_opset(source, Path(temporary), OPSET)
         optimized = onnx_graph.optimized(raised, Path(temporary) / "optimized.onnx")
     graph = Graph(optimized)
     move_strides_up(graph)
     path = folder / f"{model.path.stem}{SUFFIX}"
     write(optimized, path)
+    return Model(path, "onnx", model.spec, parent=model)
+
+
+def _with_weights_inside(model: Model, folder: Path) -> Model:
+    """Return the network with its weights inside; raises BuildError for more of them than one file holds."""
+    if not model.files:
+        return model
+    if (size := model.size) > MAX_INSIDE_BYTES:
+        raise BuildError(
+            f"{model.source}: its weights have {size:,} bytes; to be changed they must fit into one file of"
+            f" {MAX_INSIDE_BYTES:,}",
+            "Run it in float32 with --target onnxruntime:cpu:float32 or openvino:cpu:float32, which read them beside"
+            " the file.",
+        )
+    path = folder / f"{model.path.stem}.whole.onnx"
+    onnx_graph.save(onnx_graph.load(model), path)
     return Model(path, "onnx", model.spec, parent=model)
 
 
