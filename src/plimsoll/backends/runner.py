@@ -66,6 +66,11 @@ class Runner:
         """How many threads may usefully call at once."""
         self.picture_input = session.inputs[0].name if session.inputs else ""
         """The input that takes the picture: the one that the Spec names, or else the first."""
+        self._fixed: int | None = None
+        """How many pictures one call has to hold; None where that is free."""
+        self._counted: frozenset[str] = frozenset()
+        """The inputs that hold as many pictures as the call."""
+        self._count_by(self.picture_input)
         self.stream_batch = 1
         """How many pictures one call of one of several streams should hold."""
         self.timing = Timing()
@@ -118,6 +123,7 @@ class Runner:
         check_fit(spec, inputs, outputs, network)
         picture = picture_input(spec, inputs, network)
         self.picture_input = picture.name
+        self._count_by(picture.name)
         self._spec = spec
         self._extra = {extra.tensor: extra for extra in spec.input.extra if extra.tensor in self._inputs}
         self._extra.pop(picture.name, None)
@@ -163,10 +169,13 @@ class Runner:
         """Whether the network alone takes and gives what `run` does: nothing is fed beside, and no axis is moved."""
         return not self._extra and (self._axes is None or all(axis == 0 for axis in self._axes.values()))
 
-    @property
-    def _fixed(self) -> int | None:
-        """How many pictures one call has to hold; None where that is free."""
-        return next((tensor.shape[0] for tensor in self.inputs if tensor.shape and tensor.shape[0] is not None), None)
+    def _count_by(self, name: str) -> None:
+        """Let an input say how many pictures a call holds, where it has axes, else the first that has some: others with
+        the same first axis hold as many, and the rest is the same for a whole call."""
+        inputs = sorted(self._session.inputs, key=lambda tensor: tensor.name != name)
+        leading = next((tensor.shape[:1] for tensor in inputs if tensor.shape), ())
+        self._counted = frozenset(tensor.name for tensor in inputs if tensor.shape[:1] == leading)
+        self._fixed = leading[0] if leading else None
 
     def infer(self, batch: Array) -> Tensors:
         """Run pictures `[N, …]` through the input that takes them; see `run`."""
@@ -189,7 +198,7 @@ class Runner:
         size = self._fixed if self.batches else 1
         if size is None or size == count:
             return self._call(feeds, count)
-        parts = [(self._call(part, size), true) for part, true in _batches(feeds, count, size)]
+        parts = [(self._call(part, size), true) for part, true in self._batches(feeds, count, size)]
         if self._axes is None:
             for part, _ in parts:
                 self._require_batch(part, size)
@@ -199,7 +208,7 @@ class Runner:
         """Run one picture alone: an axis that has the number of pictures by chance would give one the answer of
         another."""
         with self._turn or _nothing:
-            outputs = self._session_run({name: value[:1] for name, value in feeds.items()})
+            outputs = self._session_run(self._cut(feeds, slice(0, 1)))
         self._batch_first(outputs, 1)
         self._unproven = False
 
@@ -282,8 +291,9 @@ class Runner:
         for name, value in feeds.items():
             info = self._inputs[name]
             expected = f"{info.dtype} {_shape(info.shape)}"
+            start = 1 if name in self._counted else 0
             fits = len(value.shape) == len(info.shape) and all(
-                want in (None, have) for have, want in zip(value.shape[1:], info.shape[1:], strict=False)
+                want in (None, have) for have, want in zip(value.shape[start:], info.shape[start:], strict=False)
             )
             if str(value.dtype) != info.dtype or not fits:
                 actual = f"{value.dtype} {_shape(value.shape)}"
@@ -291,12 +301,31 @@ class Runner:
                     f"{self._name}: input '{name}' is {actual}, expected {expected}",
                     "Check the input steps of the Spec.",
                 )
-            sizes.add(value.shape[0] if value.shape else 1)
+            if start:
+                sizes.add(value.shape[0] if value.shape else 1)
         if len(sizes) != 1 or 0 in sizes:
             raise InputError(
                 f"{self._name}: the inputs hold {sorted(sizes)} pictures; all need the same number, at least 1"
             )
         return int(sizes.pop())
+
+    def _cut(self, feeds: Mapping[str, Array], part: slice) -> dict[str, Array]:
+        return {name: value[part] if name in self._counted else value for name, value in feeds.items()}
+
+    def _batches(self, feeds: Mapping[str, Array], count: int, size: int) -> Iterator[tuple[dict[str, Array], int]]:
+        """Cut feeds into batches of exactly `size`, the last filled up with repeats of its last item; yields them with
+        their true counts."""
+        for start in range(0, count, size):
+            part = self._cut(feeds, slice(start, start + size))
+            true = min(size, count - start)
+            if true < size:
+                part = {
+                    name: np.concatenate([value, np.repeat(value[-1:], size - true, axis=0)])
+                    if name in self._counted
+                    else value
+                    for name, value in part.items()
+                }
+            yield part, true
 
     def close(self) -> None:
         """Release the session; calling it twice is harmless."""
@@ -342,20 +371,6 @@ class _Nothing:
 
 
 _nothing = _Nothing()
-
-
-def _batches(feeds: Mapping[str, Array], count: int, size: int) -> Iterator[tuple[dict[str, Array], int]]:
-    """Cut feeds into batches of exactly `size`, the last filled up with repeats of its last item; yields them with
-    their true counts."""
-    for start in range(0, count, size):
-        part = {name: value[start : start + size] for name, value in feeds.items()}
-        true = min(size, count - start)
-        if true < size:
-            part = {
-                name: np.concatenate([value, np.repeat(value[-1:], size - true, axis=0)])
-                for name, value in part.items()
-            }
-        yield part, true
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:

@@ -160,7 +160,7 @@ def axis_error(where: str, tensor: NamedTensor, picture: Shape | None, several: 
     value = f'{{ "{tensor.name}" = {axis} }}' if several else axis
     return SpecError(
         f"{where}: the first axis of the output {tensor.name!r}, {describe(tensor.dtype, tensor.shape)}, doesn't hold"
-        f" the pictures{'' if batch is None else f', of which one call takes {batch}'}",
+        f" the pictures{f', of which one call takes {batch}' if isinstance(batch, int) else ''}",
         f'Write batch_axis = {value} under [output] of the Spec: the axis that holds the pictures, or "none" where the'
         " network answers one picture a call.",
     )

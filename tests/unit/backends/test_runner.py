@@ -18,6 +18,8 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import InputError, ModelError, SpecError
+from plimsoll.importers.base import Conversion, Probe
+from plimsoll.importers.conversion import finish
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.spec import Spec
 from plimsoll.spec.files import dumps, loads
@@ -221,6 +223,22 @@ def test_they_become_constants_where_the_network_enters(tmp_path: Path, batch: A
             answers = runner.infer(given)["y"]
         np.testing.assert_allclose(answers, mean * 2 * [1, 2, 3] + (4 + T) + mean, rtol=1e-4)
     assert importers.reread(model).path == model.path
+
+
+def test_an_import_is_compared_with_the_framework_s_answers_to_all_inputs(tmp_path: Path) -> None:
+    path, given = hungry(tmp_path / "n.onnx"), pictures(2)
+    further: dict[str, Array] = {
+        "size": np.array([[9, 9]] * 2, np.int64),
+        "scale": np.full((2, 1), 3, np.float32),
+        "training": np.array(False),
+        "weights": np.ones(3, np.float32),
+    }
+    feeds = {"x": given, "again": given, **further}
+    answers = {"y": given.mean(axis=(1, 2)) * 4 + 18}
+    imported = finish("a framework's file", Conversion(path, Probe("it", feeds, answers)), spec(further=FURTHER))
+    assert imported.parity is not None
+    assert imported.parity.holds
+    assert [value.name for value in onnx.load(imported.model.path).graph.input] == ["x"]
 
 
 def test_the_size_of_pictures_that_have_none_of_their_own_is_fed(tmp_path: Path) -> None:
