@@ -39,6 +39,8 @@ class PictureBoxes:
     changes: BoxChanges
     labels: Counter[tuple[str, str]]
     """(reference's label, other's label) of boxes that lie on one another."""
+    shown: frozenset[str] = frozenset()
+    """The labels of the reference's boxes."""
     examples: tuple[tuple[Corners, Corners], ...] = ()
     """The boxes of both of one label, best first, where both have equally many: they show shifts and turns."""
     scale: tuple[float, float] = (1.0, 1.0)
@@ -49,6 +51,7 @@ class BoxComparer(Comparer):
     """Matches boxes; each model has the threshold of its own Spec."""
 
     def __init__(self, output: Detect, other: Detect) -> None:
+        self._labels = len(output.labels)
         self._thresholds = (output.confidence, other.confidence)
         self._settings = tuple(settings_that_differ(output, other, _NAMES))
 
@@ -70,10 +73,11 @@ class BoxComparer(Comparer):
                 elif overlap[index].max() >= LEAST_IOU:
                     labels[box.label, second[int(overlap[index].argmax())].label] += 1
         changes = compare_boxes(reference.boxes, other.boxes, self._thresholds)
-        return PictureBoxes(changes, labels, tuple(_same_rank(first, second)) if changes.changed else (), scale)
+        shown = frozenset(box.label for box in first)
+        return PictureBoxes(changes, labels, shown, tuple(_same_rank(first, second)) if changes.changed else (), scale)
 
     def comparison(self, measured: Sequence[PictureBoxes], failed: int) -> BoxComparison:
-        return BoxComparison(len(measured) + failed, failed, tuple(measured), self._settings)
+        return BoxComparison(len(measured) + failed, failed, tuple(measured), self._labels, self._settings)
 
 
 def _same_rank(first: Sequence[Any], second: Sequence[Any]) -> list[tuple[Corners, Corners]]:
@@ -93,6 +97,8 @@ class BoxComparison(Comparison):
     pictures: int
     failed: int
     measured: tuple[PictureBoxes, ...]
+    labels: int
+    """How many the reference knows."""
     settings: tuple[str, ...] = ()
     """How the Specs read the outputs otherwise."""
 
@@ -209,8 +215,13 @@ class BoxComparison(Comparison):
 
     @property
     def notes(self) -> list[str]:
-        shown = {label for picture in self.measured for label, _ in picture.labels}
-        return [f"These pictures show {len(shown):,} labels: {', '.join(sorted(shown)[:12])}"] if shown else []
+        shown = {label for picture in self.measured for label in picture.shown}
+        if not shown:
+            return []
+        silent = f"; nothing is proven of the other {self.labels - len(shown):,}" if self.labels > len(shown) else ""
+        return [
+            f"These pictures show {len(shown):,} of {self.labels:,} labels ({', '.join(sorted(shown)[:12])}){silent}"
+        ]
 
     def details(self) -> dict[str, JsonValue]:
         names = ("reference", "other", "matched", "lost", "added", "fallen", "risen")

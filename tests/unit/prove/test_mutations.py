@@ -108,3 +108,10 @@ def test_a_reference_that_finds_nothing_proves_nothing(tmp_path: Path, pictures:
         assert not proof.passed
         assert "the reference finds no box in 24 pictures" in proof.headline
         assert not re.search(r"\bnan\b", " ".join([proof.headline, *proof.refusal()]).lower())
+
+
+def test_too_few_boxes_are_distinguished_from_a_bad_detector(tmp_path: Path, pictures: list[Path]) -> None:
+    model = ResolvedModel(saved(network("detect"), tmp_path / "network.onnx", spec_of("detect")))
+    message, hint = prove(model, model, pictures[:5], cores=1).refusal()
+    assert "recall of the reference's boxes 74.1 % (limit 90)" in message
+    assert "10 boxes are too few to prove a box_recall of 90 %: with 0 lost it takes 29" in hint
