@@ -87,7 +87,7 @@ def check_in_words(check: Check) -> CheckInWords:
         measured=with_unit(check.measured, check.unit) if math.isfinite(check.measured) else number(check.measured),
         bound=MISSING if check.bound is None else bound(check.bound, check.unit, upper=upper),
         limit=f"{'≤' if upper else '≥'}{_NO_BREAK}{with_unit(check.limit, check.unit)}",
-        result="✓ passed" if check.passed else "✗ failed",
+        result=f"✓{_NO_BREAK}passed" if check.passed else f"✗{_NO_BREAK}failed",
     )
 
 

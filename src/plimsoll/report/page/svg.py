@@ -233,9 +233,9 @@ class Decades:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Return 1, 2 and 5 of each decade on a short axis, 1 and 3 on a longer one, else the decades."""
-        span = math.log10(self.high / self.low)
-        parts = (1, 2, 5) if span < 2.2 else (1, 3) if span < 3.3 else (1,)
+        """Return 1, 2 and 5 of each decade, 1 and 3, or the decades alone: as many as have room for their labels."""
+        decade_pixels = (self.end - self.start) / math.log10(self.high / self.low)
+        parts = (1, 2, 5) if decade_pixels > 300 else (1, 3) if decade_pixels > 130 else (1,)
         decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
         return [tick for decade in decades for part in parts if self.low <= (tick := part * 10.0**decade) <= self.high]
 
