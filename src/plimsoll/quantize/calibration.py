@@ -253,7 +253,7 @@ def observe(model: Model, batches: Iterable[Array], *, cores: int | None = None)
             prepared, [name for name in names if name not in graph.inputs], folder / "exposed.onnx"
         )
         with Runner.open(exposed, REFERENCE_TARGET, objective="throughput", cores=cores) as runner:
-            return _observe(model, _Observer(runner, graph.inputs[0], names), batches)
+            return _observe(model, _Observer(runner, graph.inputs[0], names, _padded_with_infinity(graph)), batches)
 
 
 def calibrate(
@@ -283,12 +283,24 @@ def _observe(model: Model, observer: _Observer, batches: Iterable[Array]) -> Sta
     return Statistics(model.sha256, images, digest.hexdigest(), total)
 
 
+def _padded_with_infinity(graph: Graph) -> set[str]:
+    """Return the values that were padded with infinity, for a maximum that leaves the padding out; of them, the finite
+    part has the range."""
+    pads = [node for node in graph.nodes if graph.kind(node) == "Pad" and len(node.input) > 2]
+    return {
+        str(node.output[0])
+        for node in pads
+        if graph.is_constant(node.input[2]) and not np.isfinite(graph.constant(node.input[2])).all()
+    }
+
+
 class _Observer:
     """Runs pictures on all streams and yields the statistics of each, in their order."""
 
-    def __init__(self, runner: Runner, source: str, names: list[str]) -> None:
+    def __init__(self, runner: Runner, source: str, names: list[str], padded: set[str]) -> None:
         self._runner = runner
         self._source = source
+        self._padded = padded
         self.names = names
 
     def run(self, batches: Iterable[Array]) -> Iterator[dict[str, TensorStatistics]]:
@@ -310,6 +322,8 @@ class _Observer:
         # A network for four pictures a call gets four times the same: inner values may have no axis to cut them from.
         values = self._runner.run({self._source: np.repeat(picture, self._runner.inputs[0].shape[0] or 1, axis=0)})
         values[self._source] = picture
+        for name in self._padded & values.keys():
+            values[name] = values[name][np.isfinite(values[name])]
         return {name: TensorStatistics.of(values[name]) for name in self.names}
 
 

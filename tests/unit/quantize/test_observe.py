@@ -136,3 +136,26 @@ def test_a_fixed_batch_may_lie_in_any_axis_of_an_inner_value(tmp_path: Path) -> 
     assert statistics.images == 3
     low, high = statistics.ranges("minmax")["x"]
     assert (low, high) == (pictures.min(), pictures.max())
+
+
+def test_padding_with_infinity_has_no_part_in_the_range(tmp_path: Path) -> None:
+    """TensorFlow pads so before a maximum."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Pad", ["c", "pads", "least"], ["p"]),
+        node("MaxPool", ["p"], ["m"], kernel_shape=[3, 3]),
+        node("Conv", ["m", "w"], ["a"]),
+        node("Conv", ["a", "w"], ["y"]),
+    ]
+    constants: dict[str, Array] = {
+        "w": np.eye(3, dtype=np.float32)[:, :, None, None],
+        "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]),
+        "least": np.array(-np.inf, np.float32),
+    }
+    model = networks.save(tmp_path / "net.onnx", nodes, [["N", 3, 6, 6], ["N", 3, 6, 6]], constants)
+    pictures = np.random.default_rng(1).uniform(-1, 1, (3, 3, 6, 6)).astype(np.float32)
+    table = quantize.calibrate(model, [pictures], "minmax")
+    assert all(np.isfinite(ends).all() for ends in table.ranges.values())
+    quantized = quantize.static(model, table, tmp_path)
+    reference, answer = networks.run(model, pictures), networks.run(quantized, pictures, "onnxruntime:cpu:int8")
+    np.testing.assert_allclose(answer, reference, rtol=0, atol=0.02)
