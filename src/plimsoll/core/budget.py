@@ -106,6 +106,7 @@ METRICS: dict[str, tuple[LimitKind, str]] = {
     "box_precision": ("agreement", "share of the boxes that the reference finds, too: lower 95 % bound"),
     "box_score_deviation": ("difference", "mean absolute difference of matched boxes' scores: upper 95 % bound"),
     "box_error": ("share", "mean of 1 - IoU of matched boxes: upper 95 % bound"),
+    "box_shift": ("share", "mean shift and scaling of matched boxes, as a share of their size: 95 % bound"),
     "box_changes": ("share", "share of pictures in which a box is lost or added: exact upper 95 % bound"),
     "miou": ("agreement", "mean intersection over union of the masks' labels: lower 95 % bound"),
     "boundary_iou": ("agreement", "the same of the masks' boundaries: lower 95 % bound"),
@@ -123,7 +124,7 @@ TASK_METRICS: dict[str, tuple[str, ...]] = {
         *("flips", "mean_deviation", "max_deviation", "accuracy", "precision", "recall", "auc", "top1"),
         "snr",
     ),
-    "detect": ("box_recall", "box_precision", "box_score_deviation", "box_error", "box_changes", "snr"),
+    "detect": ("box_recall", "box_precision", "box_score_deviation", "box_error", "box_shift", "box_changes", "snr"),
     "segment": ("miou", "boundary_iou", "pixel_changes", "snr"),
     "landmarks": ("nme", "presence_deviation", "snr"),
     "text": ("text_changes", "cer", "snr"),
@@ -299,7 +300,7 @@ DEFAULT_BUDGET = Budget((Limit("flips", 0.04), Limit("mean_deviation", 0.01), Li
 
 _TASK_BUDGETS = {
     "classify": DEFAULT_BUDGET,
-    "detect": Budget.parse("box_recall=90% box_precision=90% box_score_deviation=0.05 box_error=10%"),
+    "detect": Budget.parse("box_recall=90% box_precision=90% box_score_deviation=0.05 box_error=10% box_shift=3%"),
     "segment": Budget.parse("miou=90% boundary_iou=70% pixel_changes=3%"),
     "landmarks": Budget.parse("nme=2% presence_deviation=0.05"),
     "text": Budget.parse("text_changes=10% cer=2%"),

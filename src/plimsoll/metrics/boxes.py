@@ -59,6 +59,9 @@ class BoxChanges:
     error: float = 0.0
     """The sum of 1 - IoU over all pairs."""
     largest_error: float = 0.0
+    bias: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Sums over all pairs, with their signs: how far the centre moves along x and y, as a share of the reference's
+    width and height, and the logarithms of the ratios of widths and heights. Noise cancels out, a shift adds up."""
 
     @property
     def pairs(self) -> int:
@@ -107,7 +110,15 @@ def compare_boxes(
         largest_score_difference=max(scores, default=0.0),
         error=sum(errors),
         largest_error=max(errors, default=0.0),
+        bias=_bias(corners_of([reference[i] for i, *_ in counted]), corners_of([other[j] for _, j, _ in counted])),
     )
+
+
+def _bias(reference: Floats, other: Floats) -> tuple[float, float, float, float]:
+    sizes, other_sizes = (np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6) for boxes in (reference, other))
+    moved = (other[:, :2] + other[:, 2:] - reference[:, :2] - reference[:, 2:]) / 2 / sizes
+    x, y, width, height = (float(sum_) for sum_ in [*moved.sum(axis=0), *np.log(other_sizes / sizes).sum(axis=0)])
+    return x, y, width, height
 
 
 def match(

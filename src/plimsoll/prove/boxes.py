@@ -17,6 +17,7 @@ from plimsoll.metrics.decisions import pictures_needed
 from plimsoll.prove.comparison import (
     Comparer,
     Comparison,
+    bias_figure,
     changed_figure,
     mean_figure,
     settings_that_differ,
@@ -146,6 +147,14 @@ class BoxComparison(Comparison):
                     [change.error for change in changes],
                     pairs,
                     f"{counted}; largest {worst:.2g}",
+                )
+            ],
+            "box_shift": [
+                bias_figure(
+                    "shift of all boxes",
+                    [change.bias for change in changes],
+                    pairs,
+                    "of centres and sizes, as a share of the sizes: what does not cancel out",
                 )
             ],
             "box_changes": [

@@ -117,6 +117,18 @@ def share_figure(name: str, parts: Sequence[int], wholes: Sequence[int], detail:
     )
 
 
+def bias_figure(name: str, sums: Sequence[Sequence[float]], counts: Sequence[float], detail: str) -> BoundedFigure:
+    """Return the largest of several means, without its sign (`sums` `[pictures, quantities]` over `counts`), with the
+    end of its 95 % interval that is farther from 0, by the bootstrap over pictures."""
+    parts, wholes = np.array(sums, np.float64), np.array(counts, np.float64)
+    if not wholes.sum():
+        return BoundedFigure(name, math.nan, math.nan, "nothing was compared")
+    worst = int(np.abs(parts.sum(axis=0)).argmax())
+    _, low, high = bounds(lambda weights: _ratio(weights, parts[:, worst], wholes), len(parts), CONFIDENCE)
+    value = abs(float(parts[:, worst].sum() / wholes.sum()))
+    return BoundedFigure(name, value, max(abs(low), abs(high)), detail)
+
+
 def changed_figure(name: str, changed: int, total: int, detail: str = "") -> BoundedFigure:
     """Return a share of pictures that changed with its exact upper bound."""
     if not total:

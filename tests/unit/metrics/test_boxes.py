@@ -38,6 +38,7 @@ def test_scores_and_boxes_of_pairs_are_measured() -> None:
     changes = compare_boxes([at(0, 0.9), at(50, 0.8)], [at(50, 0.7), at(1, 0.9)], HALF)
     assert (changes.reference, changes.other, changes.matched, changes.changed) == (2, 2, 2, False)
     assert changes.score_difference == pytest.approx(0.1)
+    assert changes.bias == pytest.approx((0.1, 0, 0, 0)), "one box by a tenth of its width, one not at all"
     assert changes.largest_error == pytest.approx(1 - 90 / 110)
 
 
