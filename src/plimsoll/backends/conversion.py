@@ -147,11 +147,13 @@ def check(conversion: Conversion, session: Session | None = None) -> None:
     note = cache.build_folder(_NOTED, _identity(conversion))
     if note.exists():
         return
+    without_pictures = cache.build_folder(_NOTED, _identity(replace(conversion, pictures=())))
     outcome = compare(conversion, session) if session is not None else _in_own_process(conversion)
     _require(conversion, outcome)
     with contextlib.suppress(OSError):  # A cache that can't be written to only costs time.
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
+        without_pictures.touch()
 
 
 def _can_be_checked(conversion: Conversion) -> bool:
@@ -275,7 +277,10 @@ def _in_own_process(conversion: Conversion) -> Outcome:
                 "Choose another target; `plimsoll targets` lists them.",
             ) from error
         except JobError as error:
-            raise BuildError(error.message, error.hint) from error
+            # The log goes with the folder: what is worth knowing of it is in the message.
+            hint = _FLOAT_HINT if error.hint.startswith("Its log: ") else error.hint
+            about = "" if str(conversion.path) in error.message else f"{conversion.path}: "
+            raise BuildError(f"{about}{error.message}", hint) from error
     figures, state = (tuple(agreement.Figure(**figure) for figure in answer[key]) for key in ("figures", "state"))
     return Outcome(figures, state, answer["unrepeatable"], answer["pictures"])
 

@@ -347,8 +347,7 @@ def _is_reference(target: Target) -> bool:
 
 
 def _checked(model: Model, target: Target, options: Options, plan: ThreadPlan, folder: Path) -> Session:
-    """Build a model, load it, and check that it answers as the original does, unless it was built before: then it was
-    checked before. Raises BuildError."""
+    """Build a model, load it, and check that it answers as the original does; raises BuildError."""
     from plimsoll.backends import conversion  # most starts load an original
     from plimsoll.backends.comparison import Conversion
 
@@ -356,8 +355,7 @@ def _checked(model: Model, target: Target, options: Options, plan: ThreadPlan, f
     built = conversion.build_unchecked(model, target, folder, None, options)
     session = backend.load(built, target, options, plan)
     try:
-        if built is not model or model.parent is None:
-            conversion.check(Conversion(built, target, options, model), session)
+        conversion.check(Conversion(built, target, options, model), session)
     except BaseException:
         session.close()
         raise

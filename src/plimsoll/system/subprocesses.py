@@ -138,6 +138,17 @@ def _reason(code: int, log: Path) -> str:
     return f"it ended with exit code {code}: {lines[-1][:300] if lines else 'it printed nothing'}"
 
 
+def last_lines(log: Path, count: int = 3) -> str:
+    """Return the last lines of a log on one line, for a message; empty where there is none."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    text = " | ".join(line[:200] for line in lines[-count:])
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def _leave_with_parent(parent: int) -> None:
     """End this process when its parent is gone: a killed parent can't end us itself."""
     while os.getppid() == parent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from helpers import crashing_runtime
 from helpers.answer_networks import ANSWER, draw, network, saved, spec_of
 from plimsoll import backends, quantize
 from plimsoll.backends import conversion
@@ -20,6 +22,7 @@ from plimsoll.backends.comparison import Conversion, Outcome, compare
 from plimsoll.core.model import Model, Tensors
 from plimsoll.core.target import Target
 from plimsoll.errors import BuildError
+from plimsoll.onnx.form import metadata
 from plimsoll.preprocessing import Preprocessor
 
 TASKS = ("classify", "detect", "landmarks", "segment")
@@ -313,3 +316,31 @@ def test_the_first_wrong_layer_is_named(sources: dict[str, Model], tmp_path: Pat
     assert f"{sources['classify'].path}: openvino:cpu:float32 answers otherwise" in caught.value.message
     assert "first wrong at layer 'smooth' (Conv + Relu)" in caught.value.message
     assert "the limit at float32 is 60 dB" in caught.value.message
+
+
+def test_a_crash_of_the_runtime_is_a_sentence_or_avoided(
+    sources: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outsider").mkdir()
+    for name, value in crashing_runtime.install(tmp_path / "outsider").items():
+        monkeypatch.setenv(name, value)
+    backend = crashing_runtime.Fragile()
+    monkeypatch.setattr(backends, "get", lambda _: backend)
+    monkeypatch.setattr(backends, "for_target", lambda _: backend)
+    source = sources["segment"]
+    path = Path(shutil.copy(source.path, tmp_path / f"{crashing_runtime.CRASHES}.onnx"))
+    model = Model(path, "onnx", source.spec)
+    assert conversion.build(model, Target("fragile"), tmp_path).path == tmp_path / "tamed.onnx"
+    monkeypatch.setattr(backend, "after_crash", lambda *_: iter(()))
+    with pytest.raises(BuildError) as caught:
+        conversion.build(model, Target("fragile"), tmp_path)
+    assert f"{path}: " in caught.value.message
+    assert "crashed while it loaded or ran the network for fragile:cpu:float32" in caught.value.message
+    assert "a segmentation fault (SIGSEGV)" in caught.value.message
+
+
+def test_onnx_runtime_obeys_the_note_of_a_crash(sources: dict[str, Model], tmp_path: Path) -> None:
+    backend = backends.get("onnxruntime")
+    safer = list(backend.after_crash(sources["segment"], ORT["float32"], tmp_path))
+    assert [metadata(model.path)["plimsoll.graph_optimization"] for model in safer] == ["extended", "basic", "off"]
+    assert not faults_in(compared(safer[0], ORT["float32"], ()))

@@ -81,10 +81,10 @@ def build(model: Model, target: Target, folder: Path, calibration: CalibrationDa
 
 @contextmanager
 def _workplace() -> Iterator[Path]:
-    """Give a folder for the work; it stays where the work fails, with the logs that the error names."""
-    work = Path(tempfile.mkdtemp(prefix="plimsoll-mnn-"))
-    yield work
-    shutil.rmtree(work, ignore_errors=True)
+    """Give a folder for the work, which is removed whatever happens; of work that fails, the error has the end of the
+    log."""
+    with tempfile.TemporaryDirectory(prefix="plimsoll-mnn-") as work:
+        yield Path(work)
 
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +119,10 @@ def _run(model: Model, tool: str, arguments: list[str], result: Path, work: Path
             raise BuildError(
                 f"{model.source}: MNN can't run what it converted: {error.message}", "Choose another runtime."
             ) from error
-        raise BuildError(f"{model.source}: {tool}: {error.message}", error.hint) from error
+        log = subprocesses.last_lines(work / tool / "log.txt")
+        raise BuildError(
+            f"{model.source}: {tool}: {error.message}", f"It said last: {log}" if log else "Choose another runtime."
+        ) from error
 
 
 def _convert(model: Model, work: Path, arguments: tuple[str, ...]) -> tuple[Path, dict[str, str]]:

@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _SECONDS = 1800
 _MEMORY_BYTES = 8_000_000_000
 _FAILURES_KEPT = 5
+_KEPT_BYTES = 1_000_000
+"""Inputs of a failed job are left, for repeating it, where they are no larger."""
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "SYSTEMROOT", "TZ")
 _OFFLINE = {
     **host.TELEMETRY_OFF,
@@ -87,12 +89,14 @@ def run(
     try:
         answer = subprocesses.run_for_result(command, work, limits or _limits())
     except JobError as error:
-        (work / "parent").unlink()
-        raise BuildError(f"{doing}: {error.message}{_tried(work)}", error.hint) from error
+        hint = _hint(work, error.hint)
+        raise BuildError(f"{doing}: {error.message}{_tried(work)}", hint) from error
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     _report_attempts(doing, work)
     if "result" not in answer:
-        (work / "parent").unlink()
-        hint = f"Its log: {work / 'log.txt'}"
+        hint = _hint(work, f"Its log: {work / 'log.txt'}")
         refused = answer.get("refused")
         raise (
             ModelError(str(refused), str(answer["hint"]))
@@ -102,6 +106,18 @@ def run(
     _take(work, folder, job)
     result: dict[str, Any] = answer["result"]
     return result
+
+
+def _hint(work: Path, hint: str) -> str:
+    """Keep of a failed job's folder what its log needs, and what repeats it where that is small; return the hint."""
+    (work / "parent").unlink(missing_ok=True)
+    for below in ("out", "tmp", "home"):
+        shutil.rmtree(work / below, ignore_errors=True)
+        (work / below).mkdir(exist_ok=True)
+    if sum(file.stat().st_size for file in (work / "in").rglob("*") if file.is_file()) <= _KEPT_BYTES:
+        return hint
+    shutil.rmtree(work / "in", ignore_errors=True)
+    return f"Its log: {work / 'log.txt'}"
 
 
 def _limits() -> ProcessLimits:
