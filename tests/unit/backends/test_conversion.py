@@ -321,6 +321,7 @@ def test_the_first_wrong_layer_is_named(sources: dict[str, Model], tmp_path: Pat
 def test_a_crash_of_the_runtime_is_a_sentence_or_avoided(
     sources: dict[str, Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
     (tmp_path / "outsider").mkdir()
     for name, value in crashing_runtime.install(tmp_path / "outsider").items():
         monkeypatch.setenv(name, value)
@@ -330,9 +331,10 @@ def test_a_crash_of_the_runtime_is_a_sentence_or_avoided(
     source = sources["segment"]
     path = Path(shutil.copy(source.path, tmp_path / f"{crashing_runtime.CRASHES}.onnx"))
     model = Model(path, "onnx", source.spec)
-    with pytest.raises(BuildError) as caught, monkeypatch.context() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(backend, "after_crash", lambda *_: iter(()))
-        conversion.build(model, Target("fragile"), tmp_path)
+        with pytest.raises(BuildError) as caught:
+            conversion.build(model, Target("fragile"), tmp_path)
     assert f"{path}: " in caught.value.message
     assert "crashed while it loaded or ran the network for fragile:cpu:float32" in caught.value.message
     assert "a segmentation fault (SIGSEGV)" in caught.value.message
