@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 
@@ -34,13 +35,16 @@ _LEAST_SHARE = 0.25
 """Of a fixed span, the share that a value has to use: 64 steps."""
 _LEAST_SPREAD = 0.5
 """Of the span of what is averaged, the same for an average, which other layers go by."""
+_NEGLIGIBLE = {"LOGISTIC": -8.0, "HARD_SWISH": -3.0, "RELU": 0.0, "RELU6": 0.0}
 _WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 """Layers that take integer weights with float values."""
 _LAYOUT = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS")
+_FEW_WEIGHTS = 1024
+"""A layer of no more is part of what follows the last layers: the 16 weights that make a side of a box of its bins."""
 _TAIL = (
     *_THROUGH, *_SENSITIVE, *_FIXED_SPAN, *_LAYOUT, "DIV", "NEG", "MINIMUM", "RELU", "RELU6", "LEAKY_RELU", "PRELU",
     "ELU", "HARD_SWISH", "GELU", "SLICE", "STRIDED_SLICE", "SPLIT", "SPLIT_V", "CONCATENATION", "PACK", "UNPACK",
-    "GATHER", "CAST",
+    "GATHER", "GATHER_ND", "CAST", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "ARG_MAX", "TOPK_V2", "REDUCE_MAX", "REDUCE_MIN",
 )  # fmt: skip
 """What may lie behind the last layers."""
 
@@ -53,6 +57,8 @@ class FloatOperators:
     """Of operators in float."""
     last: list[str] = field(default_factory=list)
     """Of layers that take float, multiply by integer weights and give float."""
+    least: dict[str, float] = field(default_factory=dict)
+    """Below this, a tensor's values make no difference, and its range need not go."""
 
 
 def float_operators(
@@ -69,6 +75,9 @@ def float_operators(
             if float_ends and position == 0:
                 search.find_tail()
             search.find_between()
+        search.find_indices()
+        if bits == 8:
+            out.least |= {graph.tensors[index].name.decode(): low for index, low in search.negligible().items()}
         names = [[graph.tensors[index].name.decode() for index in sorted(part)] for part in (search.exact, search.last)]
         out.exact += names[0]
         out.last += names[1]
@@ -130,20 +139,52 @@ class _Search:
         low, high = self._ranges.get(self._graph.tensors[index].name.decode(), (0.0, 0.0))
         return float(max(high, 0) - min(low, 0))
 
+    def negligible(self) -> dict[int, float]:
+        """Return from where on what only activations read is nothing for them: x · sigmoid(x) is -0.0027 at -8."""
+        out: dict[int, float] = {}
+        for _, operator in self._operators:
+            for index in operator.outputs:
+                kinds = [self._activation(reader, index) for reader in self._readers.get(index, [])]
+                if kinds and all(kind in _NEGLIGIBLE for kind in kinds) and index not in set(self._graph.outputs):
+                    out[index] = min(_NEGLIGIBLE[kind] for kind in kinds)
+        return out
+
+    def _activation(self, reader: Any, index: int) -> str:
+        """Return what an operator is as a reader of a value; a product with the value's own sigmoid is one with it."""
+        (kind, _) = self._maker[reader.outputs[0]]
+        others = [read for read in reader.inputs if read != index]
+        gate, operator = self._maker.get(others[0], ("", None)) if len(others) == 1 else ("", None)
+        gated = kind == "MUL" and gate == "LOGISTIC" and operator is not None and operator.inputs[0] == index
+        return gate if gated else kind
+
     def find_tail(self) -> None:
-        """Find the last layers before each output, and what lies behind them; what the network reads elsewhere too is
-        none of it."""
-        waiting = list(self._graph.outputs)
-        while waiting:
-            index = waiting.pop()
-            kind, operator = self._maker.get(index, ("", None))
-            if operator is None or len(self._readers.get(index, [])) > 1:
+        """Find what nothing but the outputs is computed from, back to the last layers that have weights."""
+        outputs = set(self._graph.outputs)
+        behind: set[int] = set()
+        for kind, operator in reversed(self._operators):
+            readers = [id(reader) for index in operator.outputs for reader in self._readers.get(index, [])]
+            if not (readers or outputs & set(operator.outputs)) or not behind.issuperset(readers):
                 continue
-            if kind in _WEIGHTED:
-                self.last.add(index)
-            elif kind in _TAIL or index in self.exact:
-                self.exact.add(index)
-                waiting += [read for read in operator.inputs if read not in self.exact]
+            if kind in _WEIGHTED and self._weights(operator) > _FEW_WEIGHTS:
+                self.last.update(operator.outputs)
+            elif kind in _TAIL or kind in _WEIGHTED or operator.outputs[0] in self.exact:
+                self.exact.update(operator.outputs)
+                behind.add(id(operator))
+
+    def _weights(self, operator: Any) -> int:
+        return int(np.prod(self._graph.tensors[operator.inputs[1]].shape))
+
+    def find_indices(self) -> None:
+        """Find what numbers of rows and columns are computed from: rounded to 256 steps, they lie elsewhere."""
+        for kind, operator in self._operators:
+            if kind in ("GATHER", "GATHER_ND"):
+                waiting = [operator.inputs[1]]
+                while waiting:
+                    index = waiting.pop()
+                    before, maker = self._maker.get(index, ("", None))
+                    if maker is not None and before in _TAIL and index not in self.exact:
+                        self.exact.add(index)
+                        waiting += list(maker.inputs)
 
     def find_between(self) -> None:
         """Find what only moves values from operators in float to others in float."""

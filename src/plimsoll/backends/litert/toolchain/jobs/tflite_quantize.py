@@ -49,7 +49,10 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
         if special.last:
             plan.add_dynamic_config(_scopes(special.last), _OPS.ALL_SUPPORTED, 8)
         room = _ROOM[request["precision"]]
-        ranges = {name: _range(low * room, high * room) for name, (low, high) in request["ranges"].items()}
+        ranges = {
+            name: _range(max(low * room, special.least.get(name, low * room)), high * room)
+            for name, (low, high) in request["ranges"].items()
+        }
         _bound_padding(source, ranges)
     work = quantizer.Quantizer(str(source), plan.get_quantization_recipe())
     done = work.quantize(ranges, enable_progress_report=False)
@@ -93,8 +96,8 @@ def _keep_in_float(plan: quantizer.Quantizer, outputs: list[str], *kinds: str) -
 
 
 def _scopes(outputs: list[str]) -> str:
-    """Return the pattern of the operators that give these tensors."""
-    return f"^({'|'.join(map(re.escape, outputs))});?$"
+    """Return the pattern of the operators that give these tensors; one with several is called by all, `a;b;`."""
+    return f"^(({'|'.join(map(re.escape, outputs))});?)+$"
 
 
 def _bound_padding(path: Path, ranges: Ranges) -> None:
