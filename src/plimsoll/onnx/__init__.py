@@ -2,7 +2,6 @@
 
 load        read, check and confine a file; infer shapes
 normal_form one form of every network, however its file was written; proof that both compute the same
-fixed_inputs further inputs that a Spec gives, as constants
 structure   order, functions, constants, inputs and names, changed without computing anything
 folding     compute what doesn't depend on the inputs; take out what does nothing
 padding     `auto_pad` and output shapes as numbers

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from plimsoll.core.fit import check_fit
 from plimsoll.core.model import Model, Reader
+from plimsoll.importers.onnx.fixed_inputs import with_fixed_inputs
 from plimsoll.onnx import load
-from plimsoll.onnx.fixed_inputs import with_fixed_inputs
 from plimsoll.onnx.normal_form import normal_form
 from plimsoll.spec import Spec
 
@@ -22,7 +22,7 @@ class Onnx(Reader):
     def read(self, path: Path, spec: Spec | None = None) -> Model:
         """Check the file, its external weights and whether the Spec fits, and return the Model in normal form: itself,
         or a new one with it as its parent (`plimsoll.onnx.normal_form`). Further inputs that the Spec gives become
-        constants in it (`plimsoll.onnx.fixed_inputs`).
+        constants in it (`plimsoll.importers.onnx.fixed_inputs`).
 
         Raises ModelError for the file, SpecError if the Spec is for another network.
         """
