@@ -16,8 +16,6 @@ from plimsoll.core.budget import BoundedFigure, Evidence, Limit
 from plimsoll.metrics.decisions import CONFIDENCE, Floats, bounds, upper_bound
 from plimsoll.tasks.base import Answer, Task
 
-NOT_COMPARED = math.nan
-
 
 class Comparison(ABC):
     """How the other model's answers differ from the reference's."""
