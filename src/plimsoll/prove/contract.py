@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from plimsoll.core.model import Model
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.metrics.decisions import CONFIDENCE, bounds, interval
@@ -206,8 +205,7 @@ def _surely_more(gained: int, lost: int) -> bool:
 
 
 def _with_spec(model: ResolvedModel, spec: Spec) -> ResolvedModel:
-    network = model.model
-    return replace(model, model=Model(network.path, network.format, spec, network.parent, network.files), bundle=None)
+    return replace(model, model=replace(model.model, spec=spec), bundle=None)
 
 
 def _others(spec: Spec) -> Iterator[tuple[str, Spec, bool]]:

@@ -97,6 +97,7 @@ def _shareable(search: Search, result: ShipResult, command: Sequence[str], out: 
     folders = (
         search.work.path,
         search.resolved.model.path.parent,
+        search.resolved.model.source.parent,
         Path.cwd(),
         Path.home(),
         Path(tempfile.gettempdir()),

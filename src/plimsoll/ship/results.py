@@ -197,7 +197,10 @@ def report(result: ShipResult, model: Model) -> Report:
     what ships of it, and the day."""
     winner = result.shipped
     share = winner.measured.size_bytes / result.baseline.measured.size_bytes
-    source = f"{model.name} ({model.source.name}, SHA-256 {model.sha256[:12]})"
+    given = model
+    while given.parent is not None:  # What it was made from on the way in has another hash.
+        given = given.parent
+    source = f"{model.name} ({given.path.name}, SHA-256 {given.sha256[:12]})"
     return Report(
         kind="ship",
         subject=f"{source} as {winner.name}, {datetime.now(UTC):%Y-%m-%d}",
