@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from plimsoll.core.wording import printable
 from plimsoll.errors import BuildError, PlimsollError, RunError
 from plimsoll.onnx.answers import ReferenceNetwork, unrepeatable
 from plimsoll.tasks import decoder
+
+_log = logging.getLogger(__name__)
 
 _PICTURE_SECONDS = 20.0
 """After so long, no further picture is answered."""
@@ -81,7 +84,11 @@ def compare(conversion: Conversion, session: Session) -> Outcome:
 
 
 def _compared(conversion: Conversion, session: Session) -> Outcome:
-    model, reference = _reference(conversion.sources)
+    loaded = _reference(conversion.sources)
+    if loaded is None:
+        _log.warning("%s: ONNX Runtime can't run it, so that nothing checks how it is answered", conversion.path)
+        return Outcome()
+    model, reference = loaded
     source = TriedNetwork(model, reference, REFERENCE_TARGET)
     other = TriedNetwork(conversion.built, session, conversion.target)
     limits = agreement.limits_of(conversion.backend.computes_in(conversion.target, conversion.options))
@@ -145,12 +152,12 @@ def _compare_batch(
     )
 
 
-def _reference(sources: Sequence[Model]) -> tuple[Model, ReferenceNetwork]:
-    """Load the first of the sources that ONNX Runtime takes; raises BuildError where it takes none."""
-    for source in sources[:-1]:
+def _reference(sources: Sequence[Model]) -> tuple[Model, ReferenceNetwork] | None:
+    """Load the first of the sources that ONNX Runtime takes; None where it takes none."""
+    for source in sources:
         with contextlib.suppress(BuildError):
             return source, ReferenceNetwork(source)
-    return sources[-1], ReferenceNetwork(sources[-1])
+    return None
 
 
 def _why_unrepeatable(model: Model, figures: Sequence[agreement.Figure]) -> str:

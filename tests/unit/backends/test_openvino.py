@@ -14,13 +14,14 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from helpers.contract_networks import expected, network, save
 from plimsoll.backends.base import ThreadPlan
 from plimsoll.backends.openvino import backend as backend
 from plimsoll.backends.openvino import session
 from plimsoll.backends.runner import Runner
+from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import BackendMissingError, BuildError, RunError
 from plimsoll.system import host
@@ -70,6 +71,7 @@ assert not seen, seen
 assert ("openvino_telemetry" in sys.modules) == {bool(preloaded)}
 """
     environment = {name: value for name, value in os.environ.items() if name not in {"CI", "TF_BUILD", "JENKINS_URL"}}
+    environment["PLIMSOLL_CACHE"] = str(tmp_path / "cache")
     environment |= {"HOME": str(home), "USERPROFILE": str(home), "LOCALAPPDATA": str(home)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -250,3 +252,21 @@ def test_the_real_network_answers_alike_in_both_runtimes(nsfw_model_path: Path) 
         with Runner.open(Model(nsfw_model_path, "onnx"), target) as runner:
             scores.append(runner.infer(batch)["outputs"])
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-5)
+
+
+def test_what_it_computes_otherwise_is_refused_by_name(tmp_path: Path) -> None:
+    """It has no antialiasing in Resize, and says nothing."""
+    nodes = [
+        helper.make_node("Relu", ["picture"], ["positive"]),
+        helper.make_node("Resize", ["positive", "", "half"], ["y"], "smaller", mode="linear", antialias=1),
+    ]
+    ends = [
+        helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, 3, 16, 16]),
+        helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3, 8, 8]),
+    ]
+    half = numpy_helper.from_array(np.array([1, 1, 0.5, 0.5], np.float32), "half")
+    graph = helper.make_graph(nodes, "smaller", ends[:1], ends[1:], [half])
+    path = tmp_path / "smaller.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), path)
+    with pytest.raises(BuildError, match=r"smaller\.onnx: openvino:cpu:float32 answers otherwise .*'smaller' \(Resize"):
+        Runner.open(Model(path, "onnx"), Target("openvino"))
