@@ -152,9 +152,9 @@ def decoded(spec: Spec, reference: Answers, answers: Answers) -> str:
 
 def siblings(column: str) -> str:
     """Return the name that columns share whose noise is judged against the loudest of them: the scores of a head, since
-    the scores of a label that no photograph shows are all but zero."""
+    the scores of a label that no photograph shows are all but zero, and so are the symbols' where no text is read."""
     output, _, quantity = column.partition(", ")
-    return f"{output}, score" if quantity.startswith("score of") else column
+    return f"{output}, score" if quantity.startswith(("score of", "scores of")) else column
 
 
 def root_mean_square(values: NDArray[Any]) -> float:
