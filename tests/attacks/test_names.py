@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from helpers.generated_networks import SIDE, SPEC, Case
 from plimsoll import backends, importers, quantize
 from plimsoll.backends.runner import Runner
+from plimsoll.cli.main import _say
 from plimsoll.core.model import Model, TensorInfo
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError
@@ -132,3 +133,10 @@ def test_a_name_in_a_readme_stays_code(name: str) -> None:
     fence = text[: len(text) - len(text.lstrip("`"))]
     assert text.endswith(fence)
     assert fence not in text[len(fence) : -len(fence)]
+
+
+def test_an_error_that_repeats_a_file_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    _say(ModelError("the layer '\x1b[2J\u202e' is unknown", "Rename '\x07'."))
+    assert "\x1b[2J" not in (text := capsys.readouterr().err)
+    assert "\u202e" not in text
+    assert "\x07" not in text
