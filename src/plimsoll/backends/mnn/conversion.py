@@ -205,7 +205,7 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
             )
         return _with_ranges(tool, ranges)
     feature, weight = CALIBRATORS[calibration.method]
-    return _settled(tool.run(feature, weight, _MOST_PICTURES[feature]), _own_names(model), {})
+    return _settled(model, tool.run(feature, weight, _MOST_PICTURES[feature]), _own_names(model), {})
 
 
 def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
@@ -215,7 +215,7 @@ def _with_ranges(tool: _Quantizer, ranges: Mapping[str, grids.Range]) -> Path:
         quantized = tool.run("KL", "MAX_ABS", _GAPS)
     except BuildError:  # Its KL ends in a segmentation fault on some networks where its ADMM doesn't.
         quantized = tool.run("ADMM", "MAX_ABS", 1)
-    return _settled(quantized, ranges, ranges)
+    return _settled(tool.model, quantized, ranges, ranges)
 
 
 def _own_names(model: Model) -> set[str]:
@@ -225,10 +225,15 @@ def _own_names(model: Model) -> set[str]:
     return {name for node in proto.graph.node for name in node.output} | {value.name for value in proto.graph.input}
 
 
-def _settled(path: Path, known: Collection[str], ranges: Mapping[str, grids.Range]) -> Path:
+def _settled(model: Model, path: Path, known: Collection[str], ranges: Mapping[str, grids.Range]) -> Path:
     graph = Graph.read(path)
-    with translate(BuildError, f"{path.name}: what MNN's quantizer wrote can't be read"):
-        grids.settle(graph, known, ranges)
+    with translate(BuildError, f"{model.source}: what MNN's quantizer wrote can't be read"):
+        in_int8 = grids.settle(graph, known, ranges)
+    if not in_int8:
+        raise BuildError(
+            f"{model.source}: MNN's quantizer left all of it in float",
+            "Use another calibrator, mnn:cpu:int8_weights, or another runtime.",
+        )
     graph.write(path)
     return path
 

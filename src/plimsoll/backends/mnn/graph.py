@@ -6,6 +6,7 @@ fixed size change, so nothing moves and no writer is needed.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,6 +126,12 @@ class Operator:
             return not self.is_exact
         return self.kind in _FLOAT_KINDS or (self.kind == UNARY and not self.has_table)
 
+    @property
+    def weights_are_stored(self) -> bool:
+        """Whether it is a convolution whose weights are integers."""
+        main = self._main if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
+        return main is not None and main.has(3) and main.has(4)
+
     def mend_weights(self) -> None:
         """Give rows of weights that are all zero a scale: the tool divides zero by zero there."""
         main = self._main if self.kind in (CONVOLUTION, CONVOLUTION_DEPTHWISE) else None
@@ -216,6 +223,10 @@ class Graph:
         """Return a quantized tensor's scale and zero point."""
         table = self.quantized[tensor]
         return table.number(0, "float32"), table.number(1, "float32")
+
+    def has_grid(self, tensor: int) -> bool:
+        """Tell whether a tensor is quantized, and with a scale that is a number."""
+        return tensor in self.quantized and 0 < self.grid(tensor)[0] < math.inf
 
     def set_grid(self, tensor: int, scale: float, zero: int) -> None:
         """Change them."""

@@ -56,12 +56,13 @@ _DIFFERENT = 1e-3
 """A pooling runs in int8 between equal grids alone."""
 
 
-def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) -> None:
+def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) -> bool:
     """Change the grids of a network that MNN's tool quantized: to `ranges` (by tensor names) where they are known, else
     to what the tool found.
 
     Tensors that are not among `names`, those whose grids can be relied on, stay in float: of what MNN makes of an
-    operator on the way the tool's few pictures, and its methods that cut off, know little.
+    operator on the way the tool's few pictures, and its methods that cut off, know little. Returns whether a
+    convolution is left that computes in int8.
     """
     work = _Grids(graph, ranges)
     _, tail = graph.heads()
@@ -82,6 +83,7 @@ def settle(graph: Graph, names: Collection[str], ranges: Mapping[str, Range]) ->
             operator.drop_relu()
         if operator.has_table:
             operator.set_table(_table(operator, grids.get(operator.inputs[0]), grids.get(operator.outputs[0])))
+    return any(operator.weights_are_stored and operator.inputs[0] in grids for operator in graph.operators)
 
 
 def _floats(graph: Graph, unknown: set[int]) -> set[int]:
@@ -118,7 +120,7 @@ def ranges_of(quantized: Graph, original: Graph) -> dict[str, Range]:
     ranges: dict[str, Range] = {}
     for operator, other in zip(quantized.operators, original.operators, strict=True):
         for tensor, same in zip(operator.outputs, other.outputs, strict=True):
-            if tensor in quantized.quantized:
+            if quantized.has_grid(tensor):
                 scale, zero = quantized.grid(tensor)
                 ranges[original.names[same]] = scale * (-_STEPS - zero), scale * (_STEPS - zero)
     return ranges
@@ -134,7 +136,10 @@ class _Grids:
         maker = self._graph.makers.get(self._root(tensor))
         if maker is not None and maker.kind in POOLINGS and self.is_among(names, maker.inputs[0]):
             return True
-        return any(self._graph.names[same] in names for same in self._layouts(self._root(tensor)))
+        same = list(self._layouts(self._root(tensor)))
+        if not any(self._graph.names[other] in self._ranges or self._graph.has_grid(other) for other in same):
+            return False
+        return any(self._graph.names[other] in names for other in same)
 
     def _source(self, tensor: int) -> int | None:
         """Return the tensor whose values this one holds in another layout; None where it holds values of its own."""
@@ -164,7 +169,7 @@ class _Grids:
         elif before is not None:
             low, high = before
         else:
-            held = next(same for same in self._layouts(root) if same in self._graph.quantized)
+            held = next(same for same in self._layouts(root) if self._graph.has_grid(same))
             scale, zero = self._graph.grid(held)
             low, high = scale * (-_STEPS - zero), scale * (_STEPS - zero)
         if maker is not None and maker.has_relu:
