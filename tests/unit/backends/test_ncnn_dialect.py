@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper, shape_inference
 
 from plimsoll.backends.ncnn import dialect
+from plimsoll.errors import BuildError
 
 SHAPE = (1, 8, 6, 10)
 
@@ -77,3 +78,14 @@ def test_an_operator_that_pnnx_converts_right_stays() -> None:
     rewritten = onnx.ModelProto.FromString(proto.SerializeToString())
     dialect.rewrite(rewritten, "net.onnx")
     assert [node.op_type for node in rewritten.graph.node] == ["Abs", "Slice", "Neg"]
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"coordinate_transformation_mode": "asymmetric"}, {"mode": "cubic", "cubic_coeff_a": -0.5}]
+)
+def test_an_interpolation_that_ncnn_computes_otherwise_is_refused(attributes: dict[str, Any]) -> None:
+    proto = network("Resize", **{"mode": "linear", **attributes})
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
+    proto.graph.node[1].input.extend(["", "scales"])
+    with pytest.raises(BuildError, match=r"net\.onnx: ncnn can't resize as 'moving' does"):
+        dialect.rewrite(proto, "net.onnx")

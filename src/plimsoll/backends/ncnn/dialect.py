@@ -36,7 +36,7 @@ def rewrite(proto: ModelProto, where: str) -> None:
     with translate(BuildError, f"{where}: its shapes can't be inferred"):
         inferred = shape_inference.infer_shapes(proto)
     values = (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
-    work = _Rewriting(Graph(proto), {value.name: load.shape_of(value) or () for value in values})
+    work = _Rewriting(Graph(proto), {value.name: load.shape_of(value) or () for value in values}, where)
     rules: dict[str, Callable[[NodeProto], bool]] = {
         "Gather": work.gather,
         "Slice": work.slice,
@@ -54,8 +54,9 @@ def rewrite(proto: ModelProto, where: str) -> None:
 class _Rewriting:
     """The nodes as they are to be; each rule adds its own and returns whether it applied."""
 
-    def __init__(self, graph: Graph, shapes: dict[str, tuple[Any, ...]]) -> None:
+    def __init__(self, graph: Graph, shapes: dict[str, tuple[Any, ...]], where: str) -> None:
         self.graph = graph
+        self._where = where
         self.nodes: list[NodeProto] = []
         self._shapes = shapes
         self._taken = {name for node in graph.nodes for name in (*node.input, *node.output)}
@@ -136,6 +137,8 @@ class _Rewriting:
             for old, new in zip(before, after, strict=True)
         )
         nearest = attribute(node, "mode", b"nearest") == b"nearest"
+        if not nearest:
+            self._refuse_resize(node)
         rounds = attribute(node, "nearest_mode", b"round_prefer_floor") in (b"round_prefer_floor", b"round_prefer_ceil")
         centred = attribute(node, "coordinate_transformation_mode", b"half_pixel") in (
             b"half_pixel",
@@ -145,6 +148,18 @@ class _Rewriting:
         if whole and nearest and rounds and centred:
             set_attributes(node, coordinate_transformation_mode="asymmetric", nearest_mode="floor")
         return False
+
+    def _refuse_resize(self, node: NodeProto) -> None:
+        """Raise BuildError for an interpolation that ncnn computes otherwise, without a word."""
+        coordinates = attribute(node, "coordinate_transformation_mode", b"half_pixel")
+        coefficient = attribute(node, "cubic_coeff_a", -0.75)
+        known = coordinates in (b"half_pixel", b"pytorch_half_pixel", b"align_corners")
+        if not known or attribute(node, "antialias", 0) or abs(coefficient + 0.75) > 1e-6:
+            raise BuildError(
+                f"{self._where}: ncnn can't resize as '{node.name}' does: {coordinates.decode()} coordinates,"
+                " anti-aliased or with cubic coefficients of its own",
+                "Choose another runtime.",
+            )
 
     def _select(self, data: str, axis: int, indices: list[int], output: str) -> bool:
         if len(_runs(indices)) > _MOST_PARTS:
