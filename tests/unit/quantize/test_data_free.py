@@ -126,7 +126,7 @@ def test_operators_of_every_kind_come_out_right_in_float16(tmp_path: Path, nodes
         "mask": np.array([[True, False, True, True]]),
         "lowest": np.array(-3e38, np.float32),
     }
-    inputs = {name for one in nodes for name in one.input} | {"w"}
+    inputs = {name for node in nodes for name in node.input} | {"w"}
     used = {name: value for name, value in constants.items() if name in inputs}
     model = networks.save(tmp_path / "net.onnx", nodes, [["N", 4, 4, 4], [None] * 4], used, opset=20)
     batch = np.random.default_rng(4).uniform(-2, 2, (2, 4, 4, 4)).astype(np.float32)
