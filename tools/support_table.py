@@ -106,7 +106,7 @@ def in_short(reason: str) -> str:
     """Return a reason on one line, without folders and class names."""
     text = re.sub(r"(?<![\w.])/[\w./+@-]+/", "", " ".join(reason.split()))
     text = re.sub(r"^\w+Error: ", "", text)
-    return text if len(text) <= 400 else f"{text[:400]} …"
+    return text if len(text) <= 600 else f"{text[:600]} …"
 
 
 def answers_part(by_place: dict[tuple[str, str], measure.Cell], names: Sequence[str], columns: Sequence[str]) -> str:

@@ -70,7 +70,7 @@ def cell(
         with open_model(bundle) as opened, Runner.open(opened.model, opened.target) as runner:
             rows = [runner.infer(tensor[None]) for tensor in tensors(opened.model.require_spec(), photos)]
     except PlimsollError as error:
-        return {"refused": f"{type(error).__name__}: {error.message} {error.hint or ''}".strip()}
+        return {"refused": f"{type(error).__name__}: {error.message.rstrip('.')}. {error.hint}".strip()}
     contract, given = spec_files.read(Path(spec)), stacked(rows)
     with np.load(answers) as stored:
         expected = dict(stored)
