@@ -39,7 +39,7 @@ _NEGLIGIBLE = {"LOGISTIC": -8.0, "HARD_SWISH": -3.0, "RELU": 0.0, "RELU6": 0.0}
 _WEIGHTED = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
 """Layers that take integer weights with float values."""
 _LAYOUT = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS")
-_FEW_WEIGHTS = 1024
+_FEW_WEIGHTS = 64
 """A layer of no more is part of what follows the last layers: the 16 weights that make a side of a box of its bins."""
 _TAIL = (
     *_THROUGH, *_SENSITIVE, *_FIXED_SPAN, *_LAYOUT, "DIV", "NEG", "MINIMUM", "RELU", "RELU6", "LEAKY_RELU", "PRELU",
