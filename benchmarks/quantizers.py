@@ -217,10 +217,7 @@ def read(file: Path, source: Model, network: Model) -> Model:
         return Model(file, "onnx", source.spec)
     if file.suffix == ".xml":
         return importers.read(file, source.spec)
-    beside = network.files[0]
-    signature = file.with_name(beside.name.replace(network.path.name, file.name))
-    signature.write_bytes(beside.read_bytes())
-    return Model(file, network.format, source.spec, files=(signature,))
+    return Model(file, network.format, source.spec)
 
 
 def quality(data: Data, truth: Outputs, given: Outputs) -> tuple[float, float]:
