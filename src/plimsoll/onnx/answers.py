@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.fit import takes_picture
-from plimsoll.core.foreign import require, translate
+from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.errors import BuildError, RunError
 from plimsoll.onnx import graph, load
@@ -38,14 +38,10 @@ class ReferenceNetwork:
     concurrent = True
 
     def __init__(self, model: Model) -> None:
-        runtime = require("onnxruntime", "pip install onnxruntime")
-        settings = runtime.SessionOptions()
-        settings.log_severity_level = 4
-        settings.add_session_config_entry(
-            "session.disable_quant_qdq", "1"
-        )  # Q/DQ pairs as they are written, in float32
+        # Q/DQ pairs as they are written, in float32.
+        as_written = {"session.disable_quant_qdq": "1"}
         with translate(BuildError, f"{model.source}: ONNX Runtime can't run it"):
-            session = runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+            session = graph.open_in_runtime(str(model.path), entries=as_written)
         self.inputs = tuple(map(_info, session.get_inputs()))
         self.outputs = tuple(map(_info, session.get_outputs()))
         self._session = session

@@ -7,16 +7,21 @@ rounding between the layers is gone.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BuildError
 from plimsoll.onnx import folding, load, structure
 from plimsoll.onnx.graph import Graph, unique
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
+
+AS_IT_IS = replace(REFERENCE_TARGET, precision="int8")
+"""What runs a network in integers as it is written."""
 
 _FLOAT, _FLOAT16 = 1, 10
 _PASSING = ("Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "MaxPool", "Slice", "Split", "DepthToSpace")
@@ -58,7 +63,7 @@ def _undo_quantization(proto: ModelProto) -> None:
     if integer := next((node for node in load.messages(proto, "NodeProto") if _is_integer(node, kinds)), None):
         raise BuildError(
             f"it computes in integers by {integer.op_type} ({integer.name!r}), which only ONNX Runtime runs",
-            "Run it as it is with --target onnxruntime:cpu:int8 (or :dynamic, for ConvInteger and MatMulInteger), or"
+            f"Run it as it is with --target {AS_IT_IS} (or :dynamic, for ConvInteger and MatMulInteger), or"
             " export it with Q/DQ pairs.",
         )
     graph = Graph(proto)
@@ -91,7 +96,7 @@ def _is_integer(node: NodeProto, pairs: tuple[str, ...]) -> bool:
 def _unpaired(node: NodeProto) -> BuildError:
     return BuildError(
         f"its {node.op_type} {node.name!r} has no counterpart: the network takes or returns integers there",
-        "Run it as it is with --target onnxruntime:cpu:int8, or export it with float inputs and outputs.",
+        f"Run it as it is with --target {AS_IT_IS}, or export it with float inputs and outputs.",
     )
 
 
@@ -145,7 +150,7 @@ def _range(graph: Graph, node: NodeProto) -> tuple[float, float]:
     if scale is None or zero is None or scale.size != 1 or zero.dtype.kind not in "iu":
         raise BuildError(
             f"the scale of its QuantizeLinear {node.name!r} is computed, or isn't one number",
-            "Run it as it is with --target onnxruntime:cpu:int8.",
+            f"Run it as it is with --target {AS_IT_IS}.",
         )
     ends = np.iinfo(zero.dtype)
     low, high = ((float(end) - float(zero.ravel()[0])) * float(scale.ravel()[0]) for end in (ends.min, ends.max))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.core.foreign import require, translate
+from plimsoll.core.foreign import translate
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.onnx import load, structure
-from plimsoll.onnx.graph import array, attribute
+from plimsoll.onnx.graph import array, attribute, open_in_runtime
 from plimsoll.onnx.structure import inner_graphs, reads, replace_nodes
 
 if TYPE_CHECKING:
@@ -174,7 +174,6 @@ def _computed(proto: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[An
 def _run(proto: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[Any]]:
     from onnx import helper
 
-    runtime = require("onnxruntime", "pip install onnxruntime")
     needed = {name for node in nodes for name in node.input}
     tensors = [tensor for tensor in proto.graph.initializer if tensor.name in needed]
     names = [name for node in nodes for name in node.output if name]
@@ -184,11 +183,7 @@ def _run(proto: ModelProto, nodes: list[NodeProto]) -> dict[str, NDArray[Any]]:
         opset_imports=list(proto.opset_import),
         ir_version=proto.ir_version,
     )
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = runtime.InferenceSession(part.SerializeToString(), settings, providers=["CPUExecutionProvider"])
-    values = session.run(names, {})
+    values = open_in_runtime(part.SerializeToString(), "DISABLE_ALL").run(names, {})
     return {name: value for name, value in zip(names, values, strict=True) if isinstance(value, np.ndarray)}
 
 

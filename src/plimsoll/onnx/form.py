@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
-from plimsoll.core.target import Target
+from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError
 
 OnnxForm = Literal["float32", "float16", "qdq", "integer", "dynamic"]
@@ -136,8 +137,8 @@ def require_form(model: Model, target: Target, needed: OnnxForm) -> None:
         return
     if needed == "float32":
         hint = (
-            f"Run it as it is with --target onnxruntime:cpu:{_PRECISIONS[form]}, build it for {target} with `plimsoll"
-            " convert`, or give the float32 original."
+            f"Run it as it is with --target {replace(REFERENCE_TARGET, precision=_PRECISIONS[form])}, build it for"
+            f" {target} with `plimsoll convert`, or give the float32 original."
         )
     else:
         hint = "Convert the float32 original with plimsoll.quantize first; `plimsoll ship` does that by itself."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +199,27 @@ def save(proto: ModelProto, path: Path) -> None:
         path.write_bytes(proto.SerializeToString())
 
 
+def open_in_runtime(
+    network: str | bytes,
+    optimizations: Literal["DISABLE_ALL", "ENABLE_BASIC", "ENABLE_ALL"] = "ENABLE_ALL",
+    written_to: Path | None = None,
+    entries: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """Open a network, by its path or its bytes, in a session of ONNX Runtime on the processor, without its log.
+
+    `written_to` gets the optimized network; `entries` configure the session. Raises what ONNX Runtime raises.
+    """
+    runtime = require("onnxruntime", "pip install onnxruntime")
+    settings = runtime.SessionOptions()
+    settings.log_severity_level = 4
+    settings.graph_optimization_level = getattr(runtime.GraphOptimizationLevel, f"ORT_{optimizations}")
+    if written_to is not None:
+        settings.optimized_model_filepath = str(written_to)
+    for name, value in entries.items():
+        settings.add_session_config_entry(name, value)
+    return runtime.InferenceSession(network, settings, providers=["CPUExecutionProvider"])
+
+
 def optimized(model: Model, path: Path) -> ModelProto:
     """Return what ONNX Runtime's basic optimizations make of a network: ONNX operators only, weights inside.
 
@@ -206,13 +228,8 @@ def optimized(model: Model, path: Path) -> ModelProto:
     """
     import onnx
 
-    runtime = require("onnxruntime", "pip install onnxruntime")
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    settings.optimized_model_filepath = str(path)
     with translate(BuildError, f"{model.source}: ONNX Runtime can't optimize it"):
-        runtime.InferenceSession(str(model.path), settings, providers=["CPUExecutionProvider"])
+        open_in_runtime(str(model.path), optimizations="ENABLE_BASIC", written_to=path)
         proto = onnx.load(path)
     path.unlink()
     used = {node.domain for node in onnx_load.messages(proto, "NodeProto")}

@@ -23,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.fit import takes_picture
-from plimsoll.core.foreign import require, translate
+from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError, ModelError
 from plimsoll.metrics.tensors import deviation
 from plimsoll.onnx import dequantize, folding, load, names, opset, padding, structure
+from plimsoll.onnx.graph import open_in_runtime
 from plimsoll.system import cache, files
 
 if TYPE_CHECKING:
@@ -350,12 +351,8 @@ def _feeds(path: Path, model: Model, free: int, batch: int) -> Iterator[dict[str
 
 
 def _run(path: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Any]]:
-    runtime = require("onnxruntime", "pip install onnxruntime")
-    settings = runtime.SessionOptions()
-    settings.log_severity_level = 4
-    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with translate(BuildError, f"{path.name}: ONNX Runtime can't run it"):
-        session = runtime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+        session = open_in_runtime(str(path), "DISABLE_ALL")
         return [session.run(None, dict(feed)) for feed in feeds]
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from plimsoll.core.foreign import translate
 from plimsoll.core.model import Model
+from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.errors import BuildError
 from plimsoll.onnx import dequantize, load
 from plimsoll.onnx import graph as onnx_graph
@@ -72,8 +73,7 @@ def _with_weights_inside(model: Model, folder: Path) -> Model:
         raise BuildError(
             f"{model.source}: its weights have {size:,} bytes; to be changed they must fit into one file of"
             f" {MAX_INSIDE_BYTES:,}",
-            "Run it in float32 with --target onnxruntime:cpu:float32 or openvino:cpu:float32, which read them beside"
-            " the file.",
+            f"Run it in float32 with --target {REFERENCE_TARGET}, which reads them beside the file.",
         )
     path = folder / f"{model.path.stem}.whole.onnx"
     onnx_graph.save(onnx_graph.load(model), path)
