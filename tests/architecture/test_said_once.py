@@ -14,7 +14,10 @@ PLACES = {
     "a file is read within a limit": (r"\.read\((\w+\.)?_?MAX\w* \+ 1\)", {"system/files.py"}),
     "a file is hashed": (r"file_digest\(", {"system/files.py"}),
     "pydantic's errors become words": (r"\.errors\(include_url", {"core/wording.py", "spec/files.py"}),
-    "text is made printable": (r"isprintable\(\) (or \w+ in \w+ )?else \"\?\"", {"core/wording.py"}),
+    "text is made printable": (
+        r"isprintable\(\) (or \w+ in \w+ )?else \"\?\"",
+        {"core/wording.py", "system/subprocesses.py"},  # which lies below it
+    ),
     "a duration is parsed": (r"\(ms\|s\|m\b", {"core/duration.py"}),
     "an option takes a target": (r"typer\.Option\(\s*\"--target\"", set()),
     "an option takes the preprocessing": (r"typer\.Option\(\s*\"--preprocessing", set()),

@@ -38,10 +38,8 @@ RIGHTS: Mapping[tuple[str, str], Right | None] = {
     },
     ("GET", "/metrics"): "metrics",
     ("POST", "/v1/predict"): "predict",
-    **{
-        ("GET", path): "predict"
-        for path in ("/v1/models", "/v1/models/{name}/report", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")
-    },
+    **{("GET", path): "predict" for path in ("/v1/models", "/v1/models/{name}/proof", "/v2", "/v2/models/stats")},
+    ("GET", "/v1/models/{name}/report"): "report",
     **{("POST", prefix + "/infer"): "predict" for prefix in (MODEL, VERSION)},
     **{
         ("GET", prefix + tail): "predict" for prefix in (MODEL, VERSION) for tail in ("", "/ready", "/config", "/stats")
@@ -104,12 +102,14 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, AccessCase]:
     return {
         "a page, no keys": AccessCase(AccessSettings(), OTHERS_PAGE, everybody),
         "a proxy, no keys": AccessCase(AccessSettings(), {"X-Forwarded-For": "127.0.0.1"}, everybody),
-        "nobody controls": AccessCase(nobody, {}, everybody),
+        "nobody controls": AccessCase(nobody, {}, everybody | {"report"}),
         "no key": AccessCase(keys, {}, frozenset({None})),
         "no key, open metrics": AccessCase(open_metrics, {}, frozenset({None, "metrics"})),
-        "a predict key": AccessCase(keys, bearing["asks"], frozenset({None, "predict"})),
+        "a predict key": AccessCase(keys, bearing["asks"], frozenset({None, "predict", "report"})),
         "a metrics key": AccessCase(keys, bearing["looks"], frozenset({None, "metrics"})),
-        "an admin key": AccessCase(keys, bearing["rules"], frozenset({None, "predict", "metrics", "control"})),
+        "an admin key": AccessCase(
+            keys, bearing["rules"], frozenset({None, "predict", "report", "metrics", "control"})
+        ),
     }
 
 

@@ -162,7 +162,7 @@ def test_a_budget_that_cannot_be_met_ships_the_reference_and_says_so(
     assert result.shipped.candidate == REFERENCE
     nearest, reason = result.nearest()[0]
     assert nearest.candidate.target == HONEST[0]
-    assert [check.limit for check in reason.checks] == [1e-12]
+    assert {check.limit for check in reason.checks} == {1e-12}
     missed = summary.nearest(result)[0]
     assert missed.startswith(nearest.name)
     assert "; the limit is 1·10⁻¹², missed by " in missed
