@@ -24,30 +24,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from plimsoll.serve.access.authorizer import AccessSettings, Authorizer
 from plimsoll.serve.http.app import HttpApp
 from plimsoll.serve.http.endpoints import Endpoint, Handler, Method
+from plimsoll.serve.http.server import Address, uvicorn_config
 from plimsoll.serve.log import LineHandler, LogSettings
 from plimsoll.serve.metrics import Metrics
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.request import Operation
-from plimsoll.serve.settings import CorsSettings
+from plimsoll.serve.settings import CorsSettings, Settings
 from plimsoll.serve.tracing import Tracing
 
 
 class _SharedServer:
-    """One server for all tests, with the application that is on now: starting and ending a server takes half a
-    second."""
+    """The server that `plimsoll serve` runs, one for all tests, with the application that is on now: starting and
+    ending a server takes half a second."""
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self._answer_with_app,
-            interface="asgi3",
-            log_level="error",
-            lifespan="off",
-            access_log=False,
-            proxy_headers=False,
-        )
+        config = uvicorn_config(self._answer_with_app, Settings(), Address())
         server = uvicorn.Server(config)
         threading.Thread(
             target=server.run, kwargs={"sockets": [self._listener]}, daemon=True, name="http-server"

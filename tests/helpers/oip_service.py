@@ -20,6 +20,7 @@ import uvicorn
 from numpy.typing import NDArray
 
 from plimsoll.serve.http.app import application
+from plimsoll.serve.http.server import Address, uvicorn_config
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.pool import PlanOptions
 from plimsoll.serve.service import ModelConfig, Service
@@ -69,15 +70,7 @@ def serving(settings: Settings, *models: ModelConfig, **parts: Any) -> Iterator[
         await service.start()
         grpc_server = await _grpc(service, pipeline(service))
         app = application(service)
-        config = uvicorn.Config(
-            app,
-            port=0,
-            http="httptools",
-            log_level="error",
-            lifespan="off",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
+        config = uvicorn_config(app, settings.model_copy(update={"drain_timeout": 2}), Address(port=0))
         server = uvicorn.Server(config)
         listening = asyncio.create_task(server.serve())
         while not server.started:

@@ -2,6 +2,7 @@
 
 ```
 keys        API keys, their file, the keys of a running service, and their rates
+origins     what browsers say: whether another site's page sent a request
 authorizer  admits a caller, or says why not; what can be set
 ```
 """

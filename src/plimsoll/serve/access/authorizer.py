@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll.serve.access.keys import Key, KeyStore, Limit, RateText, Role, TokenBucket, TokenBuckets
+from plimsoll.serve.access.origins import OWN_SITE, names_this_machine
 from plimsoll.serve.messages import Problem, RequestError, whole_seconds
 
 Right = Literal["predict", "report", "metrics", "control"]
@@ -71,6 +72,7 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]], address: str) -> Caller:
     """Read from a request's headers, or a gRPC call's metadata, who asks; `address` is empty for a Unix socket."""
     tokens = set()
     forwarded = False
+    foreign = False
     for name, value in headers:
         if name == b"authorization":
             scheme, _, token = value.partition(b" ")
@@ -80,7 +82,11 @@ def caller_of(headers: Iterable[tuple[bytes, bytes]], address: str) -> Caller:
             tokens.add(value.strip()[:_MAX_KEY_BYTES])
         elif name in _FORWARDED:
             forwarded = True
-    return Caller(frozenset(tokens), address, not forwarded and (not address or loopback(address)))
+        elif name == b"host":
+            foreign = foreign or not names_this_machine(value)
+        elif name == b"sec-fetch-site":
+            foreign = foreign or value.strip().lower() not in OWN_SITE
+    return Caller(frozenset(tokens), address, not forwarded and (not address or (loopback(address) and not foreign)))
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from plimsoll.errors import PlimsollError
-from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match, error_reply, respond
+from plimsoll.serve.access.origins import SAFE_METHODS, is_foreign_page
+from plimsoll.serve.http.endpoints import Endpoint, EndpointTable, Match, error_reply, refusing, respond
 from plimsoll.serve.http.openapi import document_endpoint
+from plimsoll.serve.messages import Problem
 from plimsoll.serve.pipeline import MAX_PATH, Pipeline, problem_of
 from plimsoll.serve.request import RequestContext
 from plimsoll.serve.service import Service
@@ -69,6 +71,12 @@ _CORS_REQUEST_HEADERS = (
     "traceparent",
 )
 _CORS_ANSWER_HEADERS = ("X-Request-Id", "Retry-After", "Inference-Header-Content-Length")
+_FOREIGN = Problem(
+    "input",
+    "web pages of other sites may not send this request",
+    "Who runs this service may allow an origin: `[cors] origins`.",
+    403,
+)
 _LOGGED_OPTIONS = {b"top", b"threshold", b"priority", b"timeout"}
 _NUMBER = re.compile(rb"-?[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
@@ -105,6 +113,7 @@ class HttpApp:
         self.table = EndpointTable(rows, pipeline.authorizer.settings if pipeline.authorizer is not None else None)
         self._pipeline = pipeline
         self._draining = draining
+        self._origins = cors.origins if cors is not None else ()
         self._answer: ASGIApp = self._handled if cors is None or not cors.origins else _with_cors(self._handled, cors)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,13 +122,25 @@ class HttpApp:
             if scope["type"] == "websocket":  # nothing here speaks it
                 await send({"type": "websocket.close", "code": 1008})
             return
-        match = self.table.find(scope["method"], scope["path"])
+        match = self._match(scope)
         context = _context(scope, match)
         scope["path_params"] = match.parameters
         scope["state"] = {"context": context, "endpoint": match.endpoint}
         exchange = _Exchange(context, receive, send, self._draining)
         with self._pipeline.recorded(context):
             await self._answer(scope, exchange.receive, exchange.send)
+
+    def _match(self, scope: Scope) -> Match:
+        """Return what answers a request, found once: its right is checked and its handler called.
+
+        A page of another site gets nowhere with what may do something.
+        """
+        method, path = scope["method"], scope["path"]
+        match = self.table.find(method, path)
+        harmless = method in SAFE_METHODS and match.right != "control"
+        if harmless or not is_foreign_page(scope["headers"], self._origins):
+            return match
+        return Match(refusing(path, _FOREIGN), {}, None)
 
     async def _handled(self, scope: Scope, receive: Receive, send: Send) -> None:
         context: RequestContext = scope["state"]["context"]

@@ -268,7 +268,7 @@ class EndpointTable:
         Learning that a path leads nowhere needs a key.
         """
         if not is_readable(path):
-            return Match(_refusing(path, _UNREADABLE), {}, None)
+            return Match(refusing(path, _UNREADABLE), {}, None)
         others: list[Endpoint] = []
         for endpoint in self.endpoints:
             parameters = endpoint.match(path)
@@ -328,7 +328,9 @@ def _stand_in(path: str, handler: Handler) -> Endpoint:
     return Endpoint("", "oip" if path.startswith("/v2") else "none", "predict", handler=handler)
 
 
-def _refusing(path: str, problem: Problem) -> Endpoint:
+def refusing(path: str, problem: Problem) -> Endpoint:
+    """Return a stand-in for an endpoint at this path, which answers with a problem."""
+
     async def refuse(_: Request) -> Response:
         raise RequestError(problem)
 
@@ -337,7 +339,7 @@ def _refusing(path: str, problem: Problem) -> Endpoint:
 
 def _not_found(path: str) -> Endpoint:
     hint = "GET /openapi.json lists what there is."
-    return _refusing(path, Problem("input", f"there is nothing at {path}", hint, 404))
+    return refusing(path, Problem("input", f"there is nothing at {path}", hint, 404))
 
 
 def _not_allowed(method: str, path: str, others: Sequence[Endpoint]) -> Endpoint:

@@ -22,6 +22,7 @@ from plimsoll.serve.access.authorizer import Authorizer
 from plimsoll.serve.http.app import application
 from plimsoll.serve.pipeline import Pipeline
 from plimsoll.serve.service import Service
+from plimsoll.serve.settings import Settings
 from plimsoll.serve.tracing import Tracing, is_enabled
 from plimsoll.system import host
 
@@ -61,7 +62,7 @@ async def serve(service: Service, address: Address, on_ready: Callable[[str], No
         # protocols, so that rates hold over both.
         pipeline = Pipeline(service.metrics, settings.log, Authorizer(settings.access), lines, tracing)
         await service.start()
-        server = _Server(_config(application(service, pipeline), service, address))
+        server = _Server(uvicorn_config(application(service, pipeline), settings, address))
         grpc_server = await _start_grpc(service, address, pipeline)
         running = asyncio.create_task(server.serve())
         while not server.started and not running.done():
@@ -150,13 +151,14 @@ class _Server(uvicorn.Server):
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
-def _config(app: Any, service: Service, address: Address) -> uvicorn.Config:
-    settings = service.settings
+def uvicorn_config(app: Any, settings: Settings, address: Address) -> uvicorn.Config:
+    """Return how uvicorn serves the application: our protocol with its limits, and nothing that we don't use."""
     return uvicorn.Config(
         app,
         host=address.host,
         port=address.port,
         http=type("_LimitedProtocol", (_LimitedProtocol,), {"header_timeout": settings.header_timeout}),
+        interface="asgi3",
         ws="none",
         lifespan="off",
         log_config=None,

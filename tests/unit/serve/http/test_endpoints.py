@@ -265,7 +265,10 @@ def test_without_keys_a_local_program_controls_models_and_a_web_page_does_not() 
         assert client.post(path).status_code == 200
         for name in ("Origin", "X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
             assert client.post(path, headers={name: "http://127.0.0.1"}).status_code == 403, name
-        assert client.post("/v1/predict", headers={"Origin": "http://evil.example"}).status_code == 200
+        assert client.post("/v1/predict", headers={"Origin": "http://evil.example"}).status_code == 403
+        assert client.post("/v1/predict", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+        own = {"Origin": str(client.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+        assert client.post("/v1/predict", headers=own).status_code == 200
 
 
 @pytest.mark.usefixtures("tokens")
