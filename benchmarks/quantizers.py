@@ -45,7 +45,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.metrics.tensors import RunningDeviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
-from plimsoll.ship.preparation import convert
+from plimsoll.ship.job_runner import convert
 from plimsoll.system import host
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))

@@ -33,7 +33,7 @@ from plimsoll.export.web import chromium
 from plimsoll.inference.predictor import open_model
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.report.trial import Candidate
-from plimsoll.ship.preparation import convert
+from plimsoll.ship.job_runner import convert
 from plimsoll.ship.strategy import calibrator_for
 from plimsoll.spec import Input
 from plimsoll.tasks import decoder

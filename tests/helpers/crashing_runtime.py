@@ -1,5 +1,6 @@
 """A runtime that does what a picture's first pixel says: end the process, or hang; and such pictures. A network whose
-file is called `crashes` ends the process while it is loaded, unless it was built again after the crash.
+file is called `crashes` ends the process while it is loaded, unless it was built again after the crash;
+`crashes_while_built`, while it is built. `logs` logs.
 
 `installed` installs this very file as an outsider's backend is installed: with an entry point.
 """
@@ -7,6 +8,7 @@ file is called `crashes` ends the process while it is loaded, unless it was buil
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import signal
@@ -27,6 +29,8 @@ from plimsoll.core.target import Target
 KILLS, HANGS = 200, 150
 """Levels of a first pixel."""
 CRASHES = "crashes"
+CRASHES_BUILD = "crashes_while_built"
+LOGS = "logs"
 _BLUE_MEAN = 104
 """What open_nsfw's input steps subtract from the first channel."""
 
@@ -56,6 +60,11 @@ class Fragile(Backend):
 
     def build(self, model: Model, target: Target, folder: Path, calibration: CalibrationData | None = None) -> Model:
         del target, folder, calibration
+        if model.path.stem == CRASHES_BUILD:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if model.path.stem == LOGS:
+            logging.getLogger("plimsoll.fragile").info("the fragile runtime informs")
+            logging.getLogger("plimsoll.fragile").warning("the fragile runtime warns")
         return model
 
     def load(self, model: Model, target: Target, options: Any, plan: ThreadPlan) -> Any:
@@ -76,7 +85,7 @@ BACKEND = Fragile()
 def install(folder: Path) -> dict[str, str]:
     """Install this file into a folder as a package of its own; returns the environment in which it is found."""
     facts = folder / "crashing_runtime-1.0.dist-info"
-    facts.mkdir()
+    facts.mkdir(parents=True)
     shutil.copy(__file__, folder)
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: crashing_runtime\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text(f"[plimsoll.backends]\nfragile = {Path(__file__).stem}:BACKEND\n")

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import ValidationError
 
-from plimsoll import importers
+from plimsoll import backends, importers
 from plimsoll.backends.runner import Runner
+from plimsoll.bundle import tensor_file
 from plimsoll.bundle.bundle import Content, check_destination, write
 from plimsoll.bundle.golden import golden_answer, golden_pictures, store, tolerance_for
-from plimsoll.bundle.manifest import Manifest, ModelFiles
-from plimsoll.core.model import Model
+from plimsoll.bundle.manifest import GoldenVector, Manifest, ModelFiles
+from plimsoll.core.model import Model, ModelRecord
 from plimsoll.core.target import Target
 from plimsoll.core.version import __version__
 from plimsoll.core.wording import explain
-from plimsoll.errors import BundleError, ModelError
+from plimsoll.errors import BuildError, BundleError, ModelError
 from plimsoll.preprocessing import Preprocessing, Preprocessor
 from plimsoll.report.report import environment
 from plimsoll.spec import files as spec_files
+from plimsoll.system import subprocesses
+from plimsoll.system.subprocesses import JobError, ProcessDiedError, ProcessLimits
 
 _SPEC = "spec.toml"
 
@@ -50,16 +55,23 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     spec = model.require_spec()
     model = importers.reread(model)
     check_destination(out, overwrite=force)
-    pictures = list(golden_pictures(images, spec.input.decode))
-    preprocessor = Preprocessor(spec.input, preprocessing)
     contents: dict[str, Content] = {**(extras or {}), _SPEC: spec_files.dumps(spec).encode(), **_model_files(model)}
-    vectors = []
-    with Runner.open(model, target) as runner:
-        for picture in pictures:
-            answer = golden_answer(picture, preprocessor, runner)
-            vectors.append(store(picture, answer, contents))
+    with TemporaryDirectory(prefix="plimsoll-pack-") as folder:
+        vectors, stored = _golden_vectors(model, target, preprocessing, images, Path(folder))
+        facts = _manifest(model, target, preprocessing, vectors, origin)
+        return write(out, contents | stored, facts, overwrite=force)
+
+
+def _manifest(
+    model: Model,
+    target: Target,
+    preprocessing: Preprocessing,
+    vectors: Sequence[GoldenVector],
+    origin: Mapping[str, Any] | None,
+) -> Manifest:
+    spec = model.require_spec()
     try:
-        facts = Manifest(
+        return Manifest(
             name=spec.name,
             created=datetime.now(UTC).replace(microsecond=0),
             plimsoll=__version__,
@@ -75,7 +87,52 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
         )
     except ValidationError as error:
         raise BundleError(f"can't be packed: {explain(error)}") from error
-    return write(out, contents, facts, overwrite=force)
+
+
+def _golden_vectors(
+    model: Model, target: Target, preprocessing: Preprocessing, images: Sequence[Path], folder: Path
+) -> tuple[list[GoldenVector], dict[str, Content]]:
+    """Let the network answer the golden pictures in a process of its own, so that a crash of its runtime is an error;
+    return the vectors, and the files that belong to them by their names in the bundle."""
+    payload = {
+        "model": ModelRecord.of(model).model_dump(mode="json"),
+        "target": str(target),
+        "preprocessing": preprocessing,
+        "images": [str(image.absolute()) for image in images],
+        "folder": str(folder),
+    }
+    try:
+        answered = subprocesses.run_job(__name__, payload, folder / "job", ProcessLimits(math.inf))
+    except ProcessDiedError as error:
+        raise BuildError(
+            f"{model.source}: {backends.get(target.runtime).title} crashed while the network answered the golden"
+            f" pictures: {error.message}",
+            "Choose another target; `plimsoll targets` lists them.",
+        ) from error
+    except JobError as error:
+        # The log goes with the folder.
+        raise error.__cause__ or BuildError(f"{model.source}: {error.message}") from error
+    vectors = [GoldenVector.model_validate(vector) for vector in answered["vectors"]]
+    return vectors, {name: Path(file) for name, file in answered["files"].items()}
+
+
+def run(payload: dict[str, Any]) -> dict[str, Any]:
+    """Answer the golden pictures, in the process of `_golden_vectors`, and write them and their tensors to files."""
+    model = ModelRecord.model_validate(payload["model"]).model
+    spec, folder = model.require_spec().input, Path(payload["folder"])
+    pictures = list(golden_pictures([Path(image) for image in payload["images"]], spec.decode))
+    preprocessor = Preprocessor(spec, payload["preprocessing"])
+    contents: dict[str, Content] = {}
+    with Runner.open(model, Target.parse(payload["target"])) as runner:
+        vectors = [store(picture, golden_answer(picture, preprocessor, runner), contents) for picture in pictures]
+    written = {name: folder / str(number) for number, name in enumerate(contents)}
+    for name, content in contents.items():
+        if not isinstance(content, Path):
+            written[name].write_bytes(content if isinstance(content, bytes) else tensor_file.dumps(content))
+    return {
+        "vectors": [vector.model_dump(mode="json") for vector in vectors],
+        "files": {name: str(file) for name, file in written.items()},
+    }
 
 
 def _described(model: Model) -> ModelFiles:

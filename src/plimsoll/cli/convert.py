@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from plimsoll.cli import options
-
-if TYPE_CHECKING:
-    pass
 
 
 def convert(  # noqa: PLR0913 - each parameter is an option of the command
@@ -46,7 +43,7 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
     from plimsoll.inference.images import list_images
     from plimsoll.inference.predictor import open_model
     from plimsoll.report.trial import Candidate
-    from plimsoll.ship.preparation import convert as build
+    from plimsoll.ship.job_runner import convert as build
     from plimsoll.ship.strategy import calibrator_for
 
     check_destination(out, overwrite=force)

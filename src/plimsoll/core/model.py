@@ -11,13 +11,15 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from plimsoll.core.wording import printable
 from plimsoll.errors import ModelError
 from plimsoll.spec import Spec
+from plimsoll.spec import files as spec_files
 from plimsoll.system import files
 
 Tensors = dict[str, NDArray[Any]]
@@ -75,6 +77,37 @@ class Model:
                 "Give one with --spec FILE (in Python: spec=...); `plimsoll spec show open_nsfw` prints an example.",
             )
         return self.spec
+
+
+class ModelRecord(BaseModel):
+    """A Model, and those it was made from, as JSON for another process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    format: str
+    spec: str = ""
+    """As TOML; empty where there is none."""
+    files: tuple[Path, ...] = ()
+    parent: ModelRecord | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> Self:
+        """Return the record of a model, with absolute paths."""
+        return cls(
+            path=model.path.resolve(),
+            format=model.format,
+            spec=spec_files.dumps(model.spec) if model.spec is not None else "",
+            files=tuple(file.resolve() for file in model.files),
+            parent=cls.of(model.parent) if model.parent is not None else None,
+        )
+
+    @property
+    def model(self) -> Model:
+        """The model; raises SpecError where its Spec is not one that this version reads."""
+        spec = spec_files.loads(self.spec, "the Spec") if self.spec else None
+        parent = self.parent.model if self.parent is not None else None
+        return Model(self.path, self.format, spec, parent, self.files)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """`JobRunner`: runs the jobs of a `ship` in processes of their own, stores what they find, and prepares what candidates
-are built from."""
+are built from; and `convert`, which builds one without a search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from plimsoll import backends
 from plimsoll.core.model import Model
-from plimsoll.errors import InputError, PlimsollError
+from plimsoll.core.target import REFERENCE_TARGET
+from plimsoll.errors import BuildError, InputError, PlimsollError
 from plimsoll.report.trial import Candidate
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import SearchConfig
@@ -20,6 +22,7 @@ from plimsoll.ship.preparation import (
     CHECKED_PICTURES,
     RANKING_PICTURES,
     AdoptTableJob,
+    BuildJob,
     CalibrateJob,
     CheckContractJob,
     LintJob,
@@ -30,10 +33,12 @@ from plimsoll.ship.split import Split
 from plimsoll.ship.store import StoredJob, WorkFolder
 from plimsoll.ship.strategy import needs_table, needs_tensors
 from plimsoll.system import files, host, subprocesses
-from plimsoll.system.subprocesses import JobError, ProcessLimits
+from plimsoll.system.subprocesses import JobError, ProcessDiedError, ProcessLimits
 
 _RANKING_LIMIT = 5
 """Ranking loads the network once for each layer: it may take so many times as long as a candidate."""
+_CONVERSION_MEMORY = 0.9
+"""The share of the machine's memory that a conversion may use."""
 
 AnyJob = Annotated[
     AnswerJob
@@ -46,7 +51,8 @@ AnyJob = Annotated[
     | AdoptTableJob
     | LintJob
     | RankLayersJob
-    | WriteTensorsJob,
+    | WriteTensorsJob
+    | BuildJob,
     Field(discriminator="kind"),
 ]
 Result = TypeVar("Result", bound=BaseModel)
@@ -66,6 +72,54 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     own."""
     request = JobRequest.model_validate(payload)
     return request.job.run(request.context).model_dump(mode="json")
+
+
+def run_in_own_process(context: JobContext, job: Job[Result], folder: Path, limits: ProcessLimits) -> Result:
+    """Run a job in a process of its own, with its log in `folder`; raises JobError."""
+    payload = {"context": context.model_dump(mode="json"), "job": job.model_dump(mode="json")}
+    return job.read_result(subprocesses.run_job(__name__, payload, folder, limits))
+
+
+def convert(
+    model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None
+) -> Model:
+    """Return a candidate's network as its runtime takes it, with all that it is built from in `folder`; built in a
+    process of its own, so that a crash of a runtime is an error. Where it crashes while it calibrates, what the
+    reference's backend offers after a crash is tried.
+
+    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises
+    InputError where neither is given though one is needed, BuildError, BackendMissingError or ModelError.
+    """
+    memory = host.memory_bytes()
+    limits = ProcessLimits(math.inf, int(memory * _CONVERSION_MEMORY) if memory else None)
+    job = BuildJob(
+        candidate=candidate,
+        pictures=tuple(str(Path(picture).resolve()) for picture in pictures),
+        table=table.resolve() if table is not None else None,
+    )
+    crash: ProcessDiedError | None = None
+    calibrates = table is None and needs_table(candidate)
+    for number, source in enumerate(_sources(model, folder, calibrates)):
+        context = JobContext.of(source, folder / f"built-{number}")
+        try:
+            return run_in_own_process(context, job, folder / f"job-{number}", limits).model
+        except ProcessDiedError as error:
+            crash = crash or error
+        except JobError as error:
+            # The log goes with the folder.
+            raise error.__cause__ or BuildError(f"{model.source}: {error.message}") from error
+    raise BuildError(
+        f"{model.source}: the process that built it for {candidate.target} crashed:"
+        f" {crash.message if crash is not None else ''}",
+        "A runtime or a converter ended it. Choose another target; `plimsoll targets` lists them.",
+    ) from crash
+
+
+def _sources(model: Model, folder: Path, calibrates: bool) -> Iterator[Model]:
+    """Yield the network; and where the reference's runtime calibrates, what is tried once that has crashed."""
+    yield model
+    if calibrates:
+        yield from backends.get(REFERENCE_TARGET.runtime).after_crash(model, REFERENCE_TARGET, folder)
 
 
 class JobRunner:
@@ -128,9 +182,7 @@ class JobRunner:
 
     def _run(self, name: str, job: Job[Result], limits: ProcessLimits) -> Result:
         context = JobContext.of(self._model, self._work.built, self.artifacts, self._config.objective)
-        payload = {"context": context.model_dump(mode="json"), "job": job.model_dump(mode="json")}
-        data = subprocesses.run_job(__name__, payload, self._work.job_folder(name), limits)
-        return job.read_result(data)
+        return run_in_own_process(context, job, self._work.job_folder(name), limits)
 
     def prepare(self, candidate: Candidate) -> None:
         """Prepare what a candidate is built from, where it isn't there yet: tables, tensors, the ranking of the layers;

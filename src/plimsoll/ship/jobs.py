@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from plimsoll import backends
 from plimsoll.benchmark import BenchmarkResult, Offline, SingleStream, SystemUnderTest, bench, profile
-from plimsoll.core.model import Model
+from plimsoll.core.model import Model, ModelRecord
 from plimsoll.errors import ImageError
 from plimsoll.inference.predictor import Predictor, ResolvedModel
 from plimsoll.preprocessing import Preprocessor
@@ -34,7 +34,6 @@ from plimsoll.report.trial import Candidate
 from plimsoll.ship import build
 from plimsoll.ship.build import Artifacts
 from plimsoll.ship.config import REFERENCE
-from plimsoll.spec import files as spec_files
 from plimsoll.system import host
 
 _BATCH = 8
@@ -47,11 +46,7 @@ class JobContext(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    path: Path
-    format: str
-    files: tuple[Path, ...]
-    spec: str
-    """As TOML."""
+    network: ModelRecord
     built: Path
     artifacts: Artifacts = Artifacts()
     objective: Objective = "throughput"
@@ -63,10 +58,7 @@ class JobContext(BaseModel):
     ) -> Self:
         """Return the context of jobs about this network."""
         return cls(
-            path=model.path.resolve(),
-            format=model.format,
-            files=tuple(file.resolve() for file in model.files),
-            spec=spec_files.dumps(model.require_spec()),
+            network=ModelRecord.of(model),
             built=built,
             artifacts=artifacts or Artifacts(),
             objective=objective,
@@ -75,7 +67,7 @@ class JobContext(BaseModel):
     @property
     def model(self) -> Model:
         """The trained network."""
-        return Model(self.path, self.format, spec_files.loads(self.spec, "the job's Spec"), files=self.files)
+        return self.network.model
 
     def calibration_file(self, name: str) -> Path:
         """Return where a table or tensors of that name go."""

@@ -1,10 +1,10 @@
 """The jobs that prepare what candidates are built from: calibration tables, tensors for a runtime's own calibration,
-the ranking of the layers; and `convert`, which builds one candidate without a search."""
+the ranking of the layers; and the one that builds a candidate without a search."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll import quantize
-from plimsoll.core.model import Model
+from plimsoll.core.model import ModelRecord
 from plimsoll.errors import InputError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.prove.contract import check_contract
@@ -189,33 +189,37 @@ def _write_tensors(file: Path, batches: Iterator[NDArray[Any]], count: int) -> N
                 np.save(stream, rest)
 
 
-def convert(
-    model: Model, candidate: Candidate, pictures: Sequence[str], folder: Path, table: Path | None = None
-) -> Model:
-    """Return a candidate's network as its runtime takes it, with all that it is built from in `folder`.
+class BuildJob(Job[ModelRecord]):
+    """Build a candidate's network as its runtime takes it, with all that it is built from, without a search."""
 
-    `pictures` calibrate, where the candidate needs that; `table` is used in place of Plimsoll's own calibration. Raises
-    InputError where neither is given though one is needed, BuildError, BackendMissingError or ModelError.
-    """
-    if is_quantized_here(candidate.target) and quantize.is_quantized(model):
-        return build.network(model, candidate, folder, Artifacts())
-    context = JobContext.of(model, folder)
-    tables, tensors = {}, {}
-    if table is not None and not needs_table(candidate):
-        raise InputError(f"{candidate.name} is not built from a calibration table", "Leave --calibration out.")
-    uses_pictures = needs_tensors(candidate.target) or (needs_table(candidate) and table is None)
-    if uses_pictures and not pictures:
-        raise InputError(
-            f"{candidate.target} has to be calibrated, and there are no pictures",
-            "Give some of your own with --images: a hundred or more.",
-        )
-    name = candidate.calibrator or ""
-    if table is not None:
-        tables = AdoptTableJob(table=table, name=name).run(context).tables
-    elif needs_table(candidate):
-        tables = CalibrateJob(calibrators=(name,), pictures=tuple(pictures)).run(context).tables
-    if needs_tensors(candidate.target):
-        written = WriteTensorsJob(folded=candidate.folded, pictures=tuple(pictures)).run(context)
-        tensors = {candidate.folded: written.file}
-    artifacts = Artifacts(tables=tables, tensors=tensors, pictures=tuple(pictures[:CHECKED_PICTURES]))
-    return build.network(model, candidate, folder, artifacts)
+    result_model = ModelRecord
+
+    kind: Literal["build"] = "build"
+    candidate: Candidate
+    pictures: tuple[str, ...]
+    """They calibrate, where the candidate needs that."""
+    table: Path | None
+    """Used in place of Plimsoll's own calibration."""
+
+    def run(self, context: JobContext) -> ModelRecord:
+        model, candidate = context.model, self.candidate
+        if is_quantized_here(candidate.target) and quantize.is_quantized(model):
+            return ModelRecord.of(build.network(model, candidate, context.built, Artifacts()))
+        if self.table is not None and not needs_table(candidate):
+            raise InputError(f"{candidate.name} is not built from a calibration table", "Leave --calibration out.")
+        uses_pictures = needs_tensors(candidate.target) or (needs_table(candidate) and self.table is None)
+        if uses_pictures and not self.pictures:
+            raise InputError(
+                f"{candidate.target} has to be calibrated, and there are no pictures",
+                "Give some of your own with --images: a hundred or more.",
+            )
+        tables, tensors, name = {}, {}, candidate.calibrator or ""
+        if self.table is not None:
+            tables = AdoptTableJob(table=self.table, name=name).run(context).tables
+        elif needs_table(candidate):
+            tables = CalibrateJob(calibrators=(name,), pictures=self.pictures).run(context).tables
+        if needs_tensors(candidate.target):
+            written = WriteTensorsJob(folded=candidate.folded, pictures=self.pictures).run(context)
+            tensors = {candidate.folded: written.file}
+        artifacts = Artifacts(tables=tables, tensors=tensors, pictures=self.pictures[:CHECKED_PICTURES])
+        return ModelRecord.of(build.network(model, candidate, context.built, artifacts))

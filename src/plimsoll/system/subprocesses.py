@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import logging
 import os
 import shlex
 import signal
@@ -17,15 +18,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plimsoll import errors
 from plimsoll.errors import PlimsollError
 from plimsoll.system import files, host
 
 _POLL_S = 0.1
+_MESSAGES = "messages.jsonl"
 _SIGNALS = {
     "SIGSEGV": "a segmentation fault",
     "SIGBUS": "a bus error",
@@ -55,27 +58,67 @@ class ProcessDiedError(JobError):
 
 
 def run_job(module: str, payload: dict[str, Any], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
-    """Run `module.run(payload)` in a separate process and return its result.
+    """Run `module.run(payload)` in a separate process and return its result. What it logs is logged here too.
 
     `folder` keeps `job.json` (which repeats the job: `python -m plimsoll.system.subprocesses FOLDER`), `log.txt` and
-    `result.json`. Raises JobError if it ends early.
+    `result.json`. Raises JobError if it ends early; its cause is the error that the job raised, if it raised one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "job.json").write_text(
-        json.dumps({"module": module, "payload": payload, "parent": os.getpid()}), encoding="utf-8"
-    )
-    outcome = run_for_result([sys.executable, "-m", "plimsoll.system.subprocesses", str(folder)], folder, limits)
+    level = logging.getLogger("plimsoll").getEffectiveLevel()
+    job = {"module": module, "payload": payload, "parent": os.getpid(), "log_level": level}
+    (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    messages = folder / _MESSAGES
+    messages.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "plimsoll.system.subprocesses", str(folder)]
+    outcome = run_for_result(command, folder, limits, _Messages(messages).log_new)
     if "error" in outcome:
-        raise JobError(outcome["error"], outcome["hint"])
+        message, hint = outcome["error"], outcome["hint"]
+        raise JobError(message, hint) from getattr(errors, outcome["kind"], PlimsollError)(message, hint)
     result: dict[str, Any] = outcome["result"]
     return result
 
 
-def run_for_result(command: Sequence[str], folder: Path, limits: ProcessLimits) -> dict[str, Any]:
-    """Run a command that writes a JSON object to `result.json` in `folder`, and return that object; raises JobError."""
+class _JsonLines(logging.Handler):
+    """Writes what a job's process logs to a file, a line each."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self._file = file
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = json.dumps({"name": record.name, "level": record.levelno, "message": record.getMessage()})
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+class _Messages:
+    """Logs here what a job's process has logged."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._position = 0
+
+    def log_new(self) -> None:
+        """Log what has come since the last call."""
+        with contextlib.suppress(FileNotFoundError), self._file.open("rb") as file:
+            file.seek(self._position)
+            *lines, unfinished = file.read().split(b"\n")
+            self._position = file.tell() - len(unfinished)
+            for record in map(json.loads, lines):
+                logging.getLogger(record["name"]).log(record["level"], "%s", record["message"])
+
+
+def run_for_result(
+    command: Sequence[str], folder: Path, limits: ProcessLimits, watch: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
+    """Run a command that writes a JSON object to `result.json` in `folder`, and return that object; raises JobError.
+    `watch` is called now and then, and at the end."""
     file = folder / "result.json"
     file.unlink(missing_ok=True)
-    run_command(command, folder / "log.txt", limits)
+    try:
+        run_command(command, folder / "log.txt", limits, watch)
+    finally:
+        watch()
     try:
         result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -83,7 +126,9 @@ def run_for_result(command: Sequence[str], folder: Path, limits: ProcessLimits) 
     return result
 
 
-def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> None:
+def run_command(
+    command: Sequence[str], log: Path, limits: ProcessLimits, watch: Callable[[], None] = lambda: None
+) -> None:
     """Run a command to its end, with its output in `log`.
 
     Raises JobError if it ends with a signal or an exit code other than 0, or exceeds its limits; the hint says
@@ -95,7 +140,7 @@ def run_command(command: Sequence[str], log: Path, limits: ProcessLimits) -> Non
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
         )
         try:
-            reason = _wait(process, limits)
+            reason = _wait(process, limits, watch)
         finally:
             _end(process)
     if reason or process.returncode != 0:
@@ -107,7 +152,7 @@ def _hint(command: Sequence[str], log: Path) -> str:
     return f"Its log: {log}; to repeat it: {shlex.join(command)}"
 
 
-def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
+def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits, watch: Callable[[], None]) -> str:
     """Wait for the end; return why the process must be killed, or an empty string if it ended by itself."""
     deadline = time.monotonic() + limits.seconds
     while process.poll() is None:
@@ -116,6 +161,7 @@ def _wait(process: subprocess.Popen[bytes], limits: ProcessLimits) -> str:
         resident = host.tree_bytes(process.pid) if limits.memory_bytes is not None else None
         if limits.memory_bytes is not None and resident is not None and resident > limits.memory_bytes:
             return f"it held {resident / 1e9:.1f} GB of memory; its limit is {limits.memory_bytes / 1e9:.1f} GB"
+        watch()
         time.sleep(_POLL_S)
     return ""
 
@@ -162,12 +208,15 @@ def main() -> None:
     job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     if os.getppid() == job["parent"]:
         threading.Thread(target=_leave_with_parent, args=(job["parent"],), daemon=True).start()
+    logger = logging.getLogger("plimsoll")
+    logger.setLevel(job.get("log_level", logging.INFO))
+    logger.addHandler(_JsonLines(folder / _MESSAGES))
     outcome: dict[str, Any]
     try:
         outcome = {"result": importlib.import_module(job["module"]).run(job["payload"])}
     except PlimsollError as error:
         traceback.print_exc()
-        outcome = {"error": error.message, "hint": error.hint}
+        outcome = {"error": error.message, "hint": error.hint, "kind": type(error).__name__}
     files.write(folder / "result.json", json.dumps(outcome))
 
 

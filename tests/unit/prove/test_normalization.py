@@ -18,7 +18,7 @@ from plimsoll.preprocessing.folded import fold
 from plimsoll.prove import prove
 from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.report.trial import Candidate
-from plimsoll.ship.preparation import convert
+from plimsoll.ship.job_runner import convert
 from plimsoll.spec import Input
 
 Change = Callable[[dict[str, Any]], dict[str, Any] | None]
