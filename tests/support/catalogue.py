@@ -6,6 +6,7 @@ what isn't ONNX is imported first. Networks under the AGPL are fetched only wher
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tomllib
 from pathlib import Path
@@ -21,6 +22,7 @@ from plimsoll.spec import Spec
 from plimsoll.spec.files import validate
 from plimsoll.system import npm
 from plimsoll.zoo import NpmSource, WheelSource, catalog
+from support.pictures import Kind
 
 FOLDER = Path(__file__).parent / "networks"
 _FIRST_SYMBOL = 0x4E00
@@ -36,6 +38,38 @@ class ZooSource(BaseModel):
     name: str
 
 
+class RepositorySource(BaseModel):
+    """A file of a public repository, read from a clone in $PLIMSOLL_REPOSITORIES: no package has it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["repository"]
+    repository: str
+    """Owner and name; the clone's folder has the name."""
+    path: str
+    commit: str
+    """One that has the file."""
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+    @property
+    def requirement(self) -> str:
+        """What to clone."""
+        return f"{self.repository} at {self.commit[:10]}"
+
+    def fetch(self) -> Path:
+        """Return the file; raises ModelError where it isn't there, or another."""
+        clones = os.environ.get("PLIMSOLL_REPOSITORIES")
+        if not clones:
+            raise ModelError(
+                f"{self.path} lies in the repository {self.requirement}",
+                "Clone it, and set PLIMSOLL_REPOSITORIES to the folder of the clone.",
+            )
+        file = Path(clones) / self.repository.rpartition("/")[2] / self.path
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != self.sha256:
+            raise ModelError(f"{file}: not there, or not the file of {self.requirement}", "Check out that commit.")
+        return file
+
+
 class Network(BaseModel):
     """A real network, and the contract that it is tried with."""
 
@@ -47,7 +81,9 @@ class Network(BaseModel):
     agpl: bool = False
     contract: str
     """Where the input steps come from, and what differs from there."""
-    source: Annotated[WheelSource | NpmSource | ZooSource, Field(discriminator="kind")]
+    source: Annotated[WheelSource | NpmSource | RepositorySource | ZooSource, Field(discriminator="kind")]
+    pictures: Kind = "photographs"
+    """What it is tried on."""
     inputs: tuple[str, ...] = ()
     """Where the source is cut before it is imported; by the source's names."""
     outputs: tuple[str, ...] = ()
@@ -86,6 +122,8 @@ def fetch(name: str, network: Network, folder: Path) -> Path:
     source = network.source
     if isinstance(source, ZooSource):
         return catalog.fetch(source.name)
+    if isinstance(source, RepositorySource):
+        return source.fetch()
     imported = folder / f"{name}.onnx"
     if imported.is_file():
         return imported

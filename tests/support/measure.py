@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import subprocess
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from plimsoll.spec import files as spec_files
 from plimsoll.system.subprocesses import JobError, ProcessLimits, run_job
 from support import catalogue
 from support.catalogue import Network
+from support.pictures import shown
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LIMITS = ProcessLimits(900, 8_000_000_000)
@@ -36,7 +38,7 @@ FLOORS = {"float32": 60.0, "float16": 30.0, "bfloat16": 20.0}
 WHOLE_NUMBERS = 10.0
 SAME = 999.0
 """How infinitely many decibels are written."""
-JUDGES, CALIBRATION = 12, 16
+JUDGES, CALIBRATION = 29, 16
 log = logging.getLogger(__name__)
 
 
@@ -98,12 +100,15 @@ class Measurement:
     def __init__(
         self, name: str, network: Network, folder: Path, photos: Sequence[str], calibration: Sequence[str]
     ) -> None:
-        self.name, self.folder, self.photos, self.calibration = name, folder, photos, calibration
+        self.name, self.folder = name, folder
+        self.photos, self.calibration = (
+            shown(network.pictures, some, folder / "pictures") for some in (photos, calibration)
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self.file = catalogue.fetch(name, network, folder)
         self.spec = folder / "spec.toml"
         self.spec.write_text(spec_files.dumps(network.contract_spec), encoding="utf-8")
-        self.answers = folder / "answers.npz"
+        self.answers = folder / f"answers-{zlib.crc32(repr(self.photos).encode()):08x}.npz"
         if not self.answers.is_file():
             self._job("reference", folder / "reference")
 
