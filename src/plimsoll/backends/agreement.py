@@ -5,7 +5,8 @@ The figure is the signal-to-noise ratio over all pictures. A quantity that hardl
 that none of them shows) can't have the ratio of the others after it was rounded to 8 bits. So noise always passes that
 is no more than a step of the precision: the share `step` of the largest value among quantities of the same kind. And
 where there are many of a kind, noise passes that is no more than usual among them: their output as a whole is held to
-the limit too, and a scale, a channel or a bias that was lost stands out.
+the limit too, and a scale, a channel or a bias that was lost stands out. Neither lets a value pass that is off by many
+steps: one box among ten thousand is lost without much noise on the whole.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ class _Sums:
     count: int = 0
     largest: float = 0.0
     largest_other: float = 0.0
+    largest_error: float = 0.0
 
 
 @dataclass
@@ -165,6 +167,7 @@ class Agreement:
         sums.count += first.size
         sums.largest = max(sums.largest, float(np.abs(first).max()))
         sums.largest_other = max(sums.largest_other, float(np.abs(second).max()))
+        sums.largest_error = max(sums.largest_error, float(np.abs(difference).max()))
 
     def _in_the_same_order(self, pairs: dict[str, tuple[Array, Array]]) -> dict[str, tuple[Array, Array]]:
         """Return the pairs with rows that are sorted by a score (of a detector that ends in TopK or NMS) in the order
@@ -195,7 +198,7 @@ class Agreement:
         for name, sums in self._sums.items():
             kinds.setdefault(_kind_of(name), []).append(sums)
         wrong = [Figure(name, -math.inf, self.limits.snr_db, fault) for name, fault in self._faults.items()]
-        usual = {kind: _usual_noise(same) for kind, same in kinds.items()}
+        usual = {kind: _usual(same) for kind, same in kinds.items()}
         largest = {kind: max(sums.largest for sums in same) for kind, same in kinds.items()}
         floats = [
             self._figure(name, sums, usual[_kind_of(name)], largest[_kind_of(name)])
@@ -207,13 +210,13 @@ class Agreement:
         ]
         return (*wrong, *floats, *whole)
 
-    def _figure(self, name: str, sums: _Sums, usual: float, largest: float) -> Figure:
+    def _figure(self, name: str, sums: _Sums, usual: tuple[float, float], largest: float) -> Figure:
         if not sums.count:
             return Figure(name, math.inf, self.limits.snr_db)
         whole = self._sums.get(name.partition(", ")[0], sums).largest
         snr = _decibels(sums.signal, sums.noise)
         step = self.limits.step * max(largest, _LEAST_SHARE * whole, _LEAST)
-        passes = _root_mean_square(sums) <= max(step, usual)
+        passes = _noise(sums) <= max(step, usual[0]) and sums.largest_error <= max(_MOST_STEPS * step, usual[1])
         fault = "" if snr >= self.limits.snr_db or passes else f"has a signal-to-noise ratio of {snr:.0f} dB"
         if fault and not sums.largest:
             fault = f"is zero throughout, and up to {sums.largest_other:.2g} now"
@@ -233,6 +236,9 @@ _LEAST_ROWS, _MOST_ROWS = 10, 1000
 _MANY, _MOST_COLUMNS = 4, 2000
 _USUAL = 4.0
 """How many quantities of a kind are many, and how many times the median of their noise is usual."""
+_MOST_STEPS = 64
+"""So many steps a value may be off where noise passes since there is little of it: at 8 bits, a quarter of the largest
+value."""
 _LEAST_SHARE = 1e-3
 _LEAST = 1e-6
 """Nothing is compared on a finer scale than these: a share of the whole output's largest value, and an absolute one."""
@@ -248,11 +254,15 @@ def _kind_of(name: str) -> str:
     return kind if of and ", " in kind else name
 
 
-def _usual_noise(same_kind: list[_Sums]) -> float:
-    return _USUAL * median(map(_root_mean_square, same_kind)) if len(same_kind) >= _MANY else 0.0
+def _usual(same_kind: list[_Sums]) -> tuple[float, float]:
+    """Return the noise and the largest error that are usual among quantities of a kind; zero where they are few."""
+    if len(same_kind) < _MANY:
+        return 0.0, 0.0
+    return _USUAL * median(map(_noise, same_kind)), _USUAL * median(sums.largest_error for sums in same_kind)
 
 
-def _root_mean_square(sums: _Sums) -> float:
+def _noise(sums: _Sums) -> float:
+    """Return the root mean square of the noise."""
     return math.sqrt(sums.noise / sums.count) if sums.count else 0.0
 
 
