@@ -43,8 +43,8 @@ def _captions(photo: Image.Image, chance: random.Random) -> Image.Image:
     draw = ImageDraw.Draw(photo)
     for line, word in enumerate(chance.sample(WORDS, 3)):
         size = round(min(photo.size) * chance.uniform(0.08, 0.14))
-        place = (chance.uniform(0.02, 0.3) * photo.width, (line + chance.uniform(0.1, 0.4)) * photo.height / 3)
-        _write(draw, place, word, size, chance)
+        corner = (chance.uniform(0.02, 0.3) * photo.width, (line + chance.uniform(0.1, 0.4)) * photo.height / 3)
+        _write(draw, corner, word, size, chance)
     return photo
 
 
@@ -57,9 +57,9 @@ def _line(photo: Image.Image, chance: random.Random) -> Image.Image:
     return strip
 
 
-def _write(draw: ImageDraw.ImageDraw, place: tuple[float, float], word: str, size: int, chance: random.Random) -> None:
+def _write(draw: ImageDraw.ImageDraw, corner: tuple[float, float], word: str, size: int, chance: random.Random) -> None:
     ink, edge = ((20, 20, 30), "white") if chance.random() < 0.5 else ("white", (20, 20, 30))
-    draw.text(place, word, ink, ImageFont.load_default(size), stroke_width=max(1, size // 12), stroke_fill=edge)
+    draw.text(corner, word, ink, ImageFont.load_default(size), stroke_width=max(1, size // 12), stroke_fill=edge)
 
 
 def _faces(photo: Image.Image, chance: random.Random) -> Image.Image:
