@@ -2,19 +2,22 @@
 input steps, each twice in one session and in another order, and two as one batch.
 
 Converters and runtimes mix up layouts, ranges and padding without an error, keep state from picture to picture, and
-crash. What passed is noted in the cache, by the hashes of both networks and the versions of both runtimes, so that it
-is checked once.
+crash. What passed is noted in the cache, by the hashes of both networks, of the pictures and of this code, and by the
+installed runtimes, so that it is checked once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
+import inspect
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +26,15 @@ from numpy.typing import NDArray
 from plimsoll import backends
 from plimsoll.backends import agreement, first_layer
 from plimsoll.backends.agreement import Agreement
-from plimsoll.backends.base import CalibrationData, Options, Session, ThreadPlan
-from plimsoll.backends.comparison import REPEATED, Conversion, Outcome, answers_of, chain, compare, named
+from plimsoll.backends.base import Backend, CalibrationData, Options, Session, ThreadPlan
+from plimsoll.backends.comparison import REPEATED, Conversion, Outcome, answers_of, compare, named
 from plimsoll.backends.trial_inputs import TriedNetwork
-from plimsoll.core.model import Model, TensorInfo, Tensors
+from plimsoll.core.model import Model, ModelRecord, TensorInfo, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
-from plimsoll.core.version import __version__
 from plimsoll.errors import BuildError
 from plimsoll.onnx.answers import ReferenceNetwork
 from plimsoll.onnx.signature import Signature
-from plimsoll.spec import files as spec_files
-from plimsoll.system import cache, host, subprocesses
+from plimsoll.system import cache, files, host, subprocesses
 from plimsoll.system.subprocesses import JobError, ProcessDiedError, ProcessLimits
 from plimsoll.tasks import decoder
 
@@ -162,19 +163,38 @@ def _can_be_checked(conversion: Conversion) -> bool:
 
 
 def _identity(conversion: Conversion) -> dict[str, Any]:
-    """Return all that a check depends on."""
+    """Return all that a check depends on: bytes, not where they lie or which version they call themselves."""
     modules = {conversion.backend.module, "onnxruntime"} - {""}
     return {
         "built": conversion.built.sha256,
         "source": conversion.sources[0].sha256,
-        "specs": [_spec(model) for model in (conversion.sources[0], conversion.built)],
+        "specs": [ModelRecord.of(model).spec for model in (conversion.sources[0], conversion.built)],
         "target": str(conversion.target),
         "options": conversion.options.model_dump(mode="json"),
-        "pictures": [str(picture) for picture in conversion.pictures],
-        "plimsoll": __version__,
+        "pictures": [files.sha256(picture) for picture in conversion.pictures if picture.is_file()],
+        "code": [_code_of_checks(), _code_of(conversion.backend)],
         "runtimes": {module: _installed(module) for module in sorted(modules)},
         "processor": host.instruction_sets(),
     }
+
+
+@lru_cache(maxsize=1)
+def _code_of_checks() -> str:
+    """Return a digest of the code that a picture goes through in a check, and that judges the answers."""
+    here = Path(__file__).parent
+    rooms = (here.parent / name for name in ("preprocessing", "tasks", "metrics", "onnx"))
+    return _digest([*here.glob("*.py"), *(file for room in rooms for file in room.rglob("*.py"))])
+
+
+@lru_cache(maxsize=16)
+def _code_of(backend: Backend) -> str:
+    """Return a digest of the code that loads and runs a network; of another package's backend, of its module alone."""
+    file = Path(inspect.getfile(type(backend)))
+    return _digest(file.parent.rglob("*.py") if file.is_relative_to(Path(__file__).parent) else [file])
+
+
+def _digest(code: Iterable[Path]) -> str:
+    return hashlib.sha256("".join(map(files.sha256, sorted(code))).encode()).hexdigest()
 
 
 def _installed(module: str) -> list[Any]:
@@ -183,10 +203,6 @@ def _installed(module: str) -> list[Any]:
     origin = spec.origin if spec is not None else None
     file = Path(origin) if origin else None
     return [origin, file.stat().st_mtime_ns if file is not None and file.is_file() else 0]
-
-
-def _spec(model: Model) -> str:
-    return spec_files.dumps(model.spec) if model.spec is not None else ""
 
 
 def _require(conversion: Conversion, outcome: Outcome) -> None:
@@ -260,7 +276,7 @@ class CrashError(BuildError):
 def _in_own_process(conversion: Conversion) -> Outcome:
     """Load and compare in a process of its own; raises BuildError, CrashError where that process dies."""
     payload = {
-        "chain": [_described(model) for model in chain(conversion.built)],
+        "model": ModelRecord.of(conversion.built).model_dump(mode="json"),
         "target": str(conversion.target),
         "options": conversion.options.model_dump(mode="json"),
         "pictures": [str(picture.resolve()) for picture in conversion.pictures],
@@ -287,29 +303,10 @@ def _in_own_process(conversion: Conversion) -> Outcome:
 
 def run(payload: dict[str, Any]) -> dict[str, Any]:
     """Load a built network and compare it, in the process of `_in_own_process`."""
-    model: Model | None = None
-    for described in reversed(payload["chain"]):
-        model = _read(described, model)
+    model = ModelRecord.model_validate(payload["model"]).model
     target = Target.parse(payload["target"])
     backend = backends.for_target(target)
     options = backend.options.model_validate(payload["options"])
-    if model is None:
-        raise BuildError("there is no network to check")
     session = backend.load(model, target, options, ThreadPlan.of("latency"))
     pictures = tuple(map(Path, payload["pictures"]))
     return asdict(compare(Conversion(model, target, options, pictures=pictures), session))
-
-
-def _described(model: Model) -> dict[str, Any]:
-    return {
-        "path": str(model.path.resolve()),
-        "format": model.format,
-        "files": [str(file.resolve()) for file in model.files],
-        "spec": _spec(model),
-    }
-
-
-def _read(described: Mapping[str, Any], parent: Model | None) -> Model:
-    spec = spec_files.loads(described["spec"], "the Spec") if described["spec"] else None
-    files = tuple(map(Path, described["files"]))
-    return Model(Path(described["path"]), described["format"], spec, parent, files)

@@ -346,3 +346,34 @@ def test_onnx_runtime_obeys_the_note_of_a_crash(sources: dict[str, Model], tmp_p
     safer = list(backend.after_crash(sources["segment"], ORT["float32"], tmp_path))
     assert [metadata(model.path)["plimsoll.graph_optimization"] for model in safer] == ["extended", "basic", "off"]
     assert not faults_in(compared(safer[0], ORT["float32"], ()))
+
+
+def test_what_passed_is_checked_again_when_a_byte_or_the_code_changes(
+    sources: dict[str, Model], pictures: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PLIMSOLL_CACHE", str(tmp_path / "cache"))
+    checked: list[str] = []
+
+    def counted(given: Conversion, session: Session) -> Outcome:
+        checked.append(str(given.target))
+        return compare(given, session)
+
+    monkeypatch.setattr(conversion, "compare", counted)
+    built = built_from(sources["classify"], tmp_path, "classify", there_and_back)
+    backend = backends.get("onnxruntime")
+    session = backend.load(built, ORT["float32"], None, ThreadPlan(1, 1))
+
+    def times_checked(*given: Path) -> int:
+        checked.clear()
+        conversion.check(Conversion(built, ORT["float32"], backend.options(), pictures=given), session)
+        return len(checked)
+
+    picture = Path(shutil.copy(pictures[0], tmp_path / "picture.png"))
+    assert (times_checked(picture), times_checked(picture)) == (1, 0)
+    assert times_checked(Path(shutil.copy(picture, tmp_path / "moved.png"))) == 0
+    shutil.copy(pictures[1], picture)
+    assert (times_checked(picture), times_checked(picture)) == (1, 0)
+    monkeypatch.setattr(conversion, "_code_of_checks", lambda: "another check")
+    assert (times_checked(picture), times_checked(picture)) == (1, 0)
+    monkeypatch.setattr(conversion, "_code_of", lambda _: "another session")
+    assert (times_checked(picture), times_checked(picture)) == (1, 0)
