@@ -22,7 +22,8 @@ from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
 from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import read, sample_pictures, sniff
+from plimsoll.preprocessing.decode import read, sample_pictures
+from plimsoll.preprocessing.formats import sniff
 from plimsoll.report.report import Report, environment
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.steps import Decode, Jpeg, Scale, Std

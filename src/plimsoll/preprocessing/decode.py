@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import io
-import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,12 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from plimsoll.errors import ImageError, PlimsollError
+from plimsoll.preprocessing import heif, jpeg_file, metadata, tiff_file
+from plimsoll.preprocessing.colour_profile import to_srgb
+from plimsoll.preprocessing.formats import KINDS, recognise, sniff
 from plimsoll.spec.steps import Decode, ImageFormat
 from plimsoll.system import files
 
@@ -36,22 +38,23 @@ MAX_FILE_BYTES = 200_000_000
 
 _TOO_LARGE = "Is it a picture? Store it smaller."
 
-MAX_JPEG_SCANS = 100
-"""Progressive JPEGs have about ten scans. Thousands in a small file keep a decoder busy for minutes (libjpeg's known
-attack)."""
-
 _WEBP_HEADER = 30
-_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""FF and a code that is not stuffing (00), a restart (D0 to D7) or a fill byte (FF): none of these ends a scan."""
-_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 LARGE_PIXELS = 25_000_000
 _large_image_slot = threading.Semaphore(1)
 """A picture of 50 megapixels takes up to 0.6 GB while it is decoded, so those wait for one another."""
 
-_WITH_ORIENTATION = ("JPEG", "PNG", "WEBP", "GIF")
-_PNG_ORIENTATION = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
-"""A PNG file without any of these stores no orientation."""
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes an EXIF orientation."""
 
 _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -70,19 +73,56 @@ def read(source: bytes | Path) -> bytes:
 
 
 def decode(data: bytes, step: Decode) -> Pixels:
-    """Decode a file's bytes to 8-bit pixels, RGB or grey.
+    """Decode a file's bytes to 8-bit pixels, RGB or grey; of an animation, or of several pages, the first.
 
     Raises ImageError for a format that is not accepted, for more pixels than allowed, and for damaged or truncated
     files.
     """
     format_ = check_format(data, step)
-    with translate_errors(), Image.open(io.BytesIO(data), formats=(format_.upper(),)) as image:
+    with _opened(data, format_, step) as image, _memory_for(image):
+        if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
+            return _decode_jpeg_with_options(image, data, step)
+        image.load()
+        return _finished(image, data, format_, step)
+
+
+@contextmanager
+def _opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = False) -> Iterator[Image.Image]:
+    """Open a file whose format is known, without what isn't pixels, and check its size before anything is decoded."""
+    with (
+        translate_errors(),
+        _accept_truncated(step.truncated == "fill"),
+        _open(_pixels_only(data, format_, frames=frames), format_) as image,
+    ):
         check_size(*image.size, step)
-        with _memory_for(image), _accept_truncated(step.truncated == "fill"):
-            if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
-                return _decode_jpeg_with_options(image, data, step)
-            image.load()
-            return _to_rgb_or_grey(image, step)
+        yield image
+
+
+def _pixels_only(data: bytes, format_: ImageFormat, *, frames: bool) -> bytes:
+    """Return a file without its metadata where their damage could stop Pillow; a JPEG that lacks nothing but its end
+    marker gets it."""
+    if format_ == "png":
+        return metadata.png_without_metadata(data, frames=frames)
+    if format_ == "jpeg" and (header := jpeg_file.read_header(data)) is not None:
+        end = jpeg_file.END_OF_IMAGE if jpeg_file.lacks_only_its_end(data, header) else b""
+        return jpeg_file.without_metadata(data, header) + end
+    return data
+
+
+def _open(data: bytes, format_: ImageFormat) -> Image.Image:
+    if format_ == "heif":
+        return heif.open_picture(data)
+    return Image.open(io.BytesIO(data), formats=(format_.upper(),))
+
+
+def _finished(image: Image.Image, data: bytes, format_: ImageFormat, step: Decode) -> Image.Image:
+    """Turn a loaded picture of any mode into mode RGB or L, upright and in sRGB where the Spec asks for it."""
+    if step.exif_orientation and (method := _UPRIGHT.get(_orientation(image, data, format_))) is not None:
+        image = image.transpose(method)
+    image = _to_eight_bits(image)
+    if step.colour_profile == "srgb":
+        image = to_srgb(image, metadata.icc_profile(data, format_) or image.info.get("icc_profile") or b"")
+    return _to_rgb_or_grey(image, step)
 
 
 @contextmanager
@@ -103,34 +143,24 @@ def translate_errors() -> Iterator[None]:
 
 
 def orientation(data: bytes, *, fill: bool = False) -> int:
-    """Return the EXIF orientation that decoding with `exif_orientation` undoes, 1 to 8; 1 where there is none, and for
-    TIFF, which Pillow turns while it reads.
+    """Return the EXIF orientation that decoding with `exif_orientation` undoes, 1 to 8.
 
-    `fill` accepts a truncated file. Raises ImageError.
+    It is 1 where there is none, or none that can be read; and for TIFF, which Pillow turns while it reads, and HEIC,
+    whose turning is a part of the picture. `fill` accepts a truncated file. Raises ImageError.
     """
     format_ = sniff(data)
-    if format_ in {"bmp", "tiff"} or (format_ == "png" and not any(mark in data for mark in _PNG_ORIENTATION)):
-        return 1  # To be sure of a PNG file, Pillow would decode all of it.
-    with translate_errors(), _accept_truncated(fill), Image.open(io.BytesIO(data), formats=_WITH_ORIENTATION) as image:
-        value = image.getexif().get(0x0112, 1)
+    if format_ != "avif":
+        return metadata.orientation(data, format_) if format_ is not None else 1
+    with translate_errors(), _accept_truncated(fill), _open(data, format_) as image:
+        return _orientation(image, data, format_)
+
+
+def _orientation(image: Image.Image, data: bytes, format_: ImageFormat) -> int:
+    """AVIF states it as a property of the picture, which Pillow passes on as EXIF."""
+    if format_ != "avif":
+        return metadata.orientation(data, format_)
+    value = image.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def sniff(data: bytes) -> ImageFormat | None:
-    """Return the format that the first bytes announce, or None."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if data.startswith(b"BM"):
-        return "bmp"
-    if data.startswith((b"II*\0", b"MM\0*")):
-        return "tiff"
-    return None
 
 
 def sample_pictures(step: Decode) -> Iterator[tuple[str, bytes]]:
@@ -150,16 +180,21 @@ def check_format(data: bytes, step: Decode) -> ImageFormat:
     format_ = sniff(data)
     allowed = ", ".join(step.formats)
     if format_ is None:
+        kind = recognise(data)
+        if kind is not None:
+            raise ImageError(f"{kind.with_article}, which can't be read; accepted formats: {allowed}", kind.advice)
         raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
     if format_ not in step.formats:
-        raise ImageError(
-            f"a {format_} file; accepted formats: {allowed}",
-            f'To accept it, add "{format_}" to `formats` of the decode step.',
-        )
+        raise ImageError(f"a {format_} file; accepted formats: {allowed}", KINDS[format_].advice)
     if format_ == "webp" and (size := _webp_canvas(data)) is not None:
         check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
-    if format_ == "jpeg" and data.count(b"\xff\xda") > MAX_JPEG_SCANS and _jpeg_scans(data) > MAX_JPEG_SCANS:
-        raise ImageError(f"a JPEG file with too many scans; at most {MAX_JPEG_SCANS} are decoded")
+    if format_ == "jpeg":
+        _check_jpeg(data, step)
+    if format_ == "tiff":
+        tags = tiff_file.read_tags(data)
+        tiff_file.check(tags)
+        if (tile := tiff_file.tile_size(tags)) is not None:
+            check_size(*tile, step)  # libtiff allocates a whole tile.
     return format_
 
 
@@ -194,21 +229,11 @@ def size_of(pixels: Pixels) -> tuple[int, int]:
     return pixels.shape[1], pixels.shape[0]
 
 
-def _jpeg_scans(data: bytes) -> int:
-    """Count the scans of a JPEG file's picture, marker by marker as libjpeg reads them (ITU-T T.81, B.1.1); stops above
-    the maximum.
-
-    The bytes FF DA may also stand in metadata, and in a film that a phone has put behind the picture.
-    """
-    scans, at = 0, 2
-    while scans <= MAX_JPEG_SCANS and (marker := _JPEG_MARKER.search(data, at)) is not None:
-        kind, at = data[marker.end() - 1], marker.end()
-        if kind == _END_OF_IMAGE:
-            break
-        scans += kind == _START_OF_SCAN
-        if kind not in (0x01, _START_OF_IMAGE):
-            at += int.from_bytes(data[at : at + 2])
-    return scans
+def _check_jpeg(data: bytes, step: Decode) -> None:
+    jpeg_file.check_scans(data)
+    if (header := jpeg_file.read_header(data)) is not None:
+        jpeg_file.check(header)
+        check_size(header.width, header.height, step)
 
 
 def _webp_canvas(data: bytes) -> tuple[int, int] | None:
@@ -237,10 +262,6 @@ def _memory_for(image: Image.Image) -> Iterator[None]:
 
 
 def _to_rgb_or_grey(image: Image.Image, step: Decode) -> Image.Image:
-    """Turn a loaded picture of any mode into mode RGB or L."""
-    if step.exif_orientation:
-        image = ImageOps.exif_transpose(image)
-    image = _to_eight_bits(image)
     if step.alpha == "composite" and image.has_transparency_data:
         foreground = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*step.background, 255)), foreground)
@@ -283,11 +304,7 @@ def _decode_jpeg_with_options(header: Image.Image, data: bytes, step: Decode) ->
         fastupsample=step.upsampling == "plain",
         strict=step.truncated == "error",
     )
-    image = as_image(array)
-    if step.exif_orientation:
-        image.getexif()[0x0112] = orientation(data)
-        image = ImageOps.exif_transpose(image)
-    return image
+    return _finished(as_image(array), data, "jpeg", step)
 
 
 class _ThreadFlag:

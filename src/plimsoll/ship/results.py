@@ -15,7 +15,8 @@ from plimsoll import backends
 from plimsoll.core.budget import Check
 from plimsoll.core.model import Model
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing.decode import as_image, decode, read, sniff
+from plimsoll.preprocessing.decode import as_image, decode, read
+from plimsoll.preprocessing.formats import sniff
 from plimsoll.prove.classifications import ClassificationComparison
 from plimsoll.report import summary
 from plimsoll.report.measurements import Deviations, Evaluation, FlippedDecisions, LabelledMetric, Speed

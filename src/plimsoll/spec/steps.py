@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 Dtype = Literal["uint8", "float16", "float32"]
 ColourOrder = Literal["RGB", "BGR", "grey"]
-ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff"]
+ImageFormat = Literal["jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heif"]
 Level = Annotated[int, Field(ge=0, le=255)]
 PositiveFloat = Annotated[FiniteFloat, Field(gt=0)]
 Side = Annotated[int, Field(ge=1, le=65_535)]
@@ -76,8 +76,11 @@ class Decode(_Step):
     """The colour (R, G, B) under a picture whose alpha is composited."""
     exif_orientation: bool = False
     """Whether to turn the picture as its EXIF orientation says."""
+    colour_profile: Literal["ignore", "srgb"] = "ignore"
+    """What becomes of an embedded ICC profile: nothing, or the colours are converted to sRGB. A damaged profile, and
+    one for other colours than the file's, are ignored."""
     formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp", "bmp", "gif")
-    """The accepted file formats; others are refused without decoding."""
+    """The accepted file formats; others are refused without decoding. HEIC is `heif`, and needs the extra `heif`."""
     max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
     """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
     178)."""

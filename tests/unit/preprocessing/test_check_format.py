@@ -16,8 +16,10 @@ from PIL import Image
 
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import decode, fast
-from plimsoll.preprocessing.decode import MAX_JPEG_SCANS, Pixels, as_array, check_format, read, sample_pictures, sniff
+from plimsoll.preprocessing.decode import Pixels, as_array, check_format, read, sample_pictures
 from plimsoll.preprocessing.decode import decode as reference_decode
+from plimsoll.preprocessing.formats import sniff
+from plimsoll.preprocessing.jpeg_file import MAX_SCANS
 from plimsoll.spec.steps import Decode
 
 ALL = Decode(formats=("jpeg", "png", "webp", "bmp", "gif", "tiff"))
@@ -176,7 +178,7 @@ def test_a_jpeg_of_a_thousand_scans_is_refused(decoder: Decoder) -> None:
     data = photo("JPEG", progressive=True)
     last = data.rindex(b"\xff\xda")
     attack = data[:last] + data[last:-2] * 1000 + b"\xff\xd9"
-    with pytest.raises(ImageError, match=rf"at most {MAX_JPEG_SCANS} are decoded"):
+    with pytest.raises(ImageError, match=rf"at most {MAX_SCANS} are decoded"):
         decoder(attack, ALL)
 
 

@@ -21,7 +21,8 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import CheckError, ImageError
 from plimsoll.preprocessing import Preprocessor
-from plimsoll.preprocessing.decode import read, sniff
+from plimsoll.preprocessing.decode import read
+from plimsoll.preprocessing.formats import sniff
 from plimsoll.spec import Spec
 from plimsoll.spec.steps import Decode, Resize
 

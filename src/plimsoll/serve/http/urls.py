@@ -314,7 +314,7 @@ def _check(response: h11.Response, limit: int) -> None:
 
 def _picture(data: bytes) -> bytes:
     """Return the data if it begins as a picture does."""
-    from plimsoll.preprocessing.decode import sniff  # Pillow comes with it, which a service without URLs doesn't need.
+    from plimsoll.preprocessing.formats import sniff
 
     if sniff(data) is None:
         raise RequestError(
