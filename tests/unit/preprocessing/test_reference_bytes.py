@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import reference_bytes, reference_pictures
-from plimsoll.preprocessing.decode import sniff
+from plimsoll.preprocessing.formats import sniff
 from plimsoll.spec.steps import Resize
 
 STORED = json.loads((Path(__file__).parent / "data" / "reference_bytes.json").read_text(encoding="utf-8"))
