@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, ModelError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.graph import Graph
+from plimsoll.quantize import bias_correction
 from plimsoll.quantize.calibrators import DEFAULT_PERCENTILE, TensorStatistics, check_method, range_of
 from plimsoll.quantize.parameters import Symmetry
 from plimsoll.quantize.placement import placement_of
@@ -63,6 +64,8 @@ class Calibration(BaseModel):
     """The symmetry that the method assumed, and that the network gets."""
     ranges: Annotated[dict[str, tuple[float, float]], Field(min_length=1)]
     """Each tensor's lowest and highest value; values outside are clipped."""
+    means: dict[str, tuple[float, ...]] = {}
+    """The mean of each channel of what convolutions and products read: their biases are corrected with it."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -88,13 +91,13 @@ class Calibration(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write the table as JSON, one line a tensor; raises InputError where that can't be done."""
-        facts = self.model_dump(exclude={"ranges"})
+        facts = self.model_dump(exclude={"ranges", "means"})
         head = "".join(
             f"  {json.dumps(key)}: {json.dumps(value)},\n" for key, value in facts.items() if value is not None
         )
-        rows = ",\n".join(f"    {json.dumps(name)}: [{low!r}, {high!r}]" for name, (low, high) in self.ranges.items())
+        means = f',\n  "means": {{\n{_rows(self.means)}\n  }}' if self.means else ""
         try:
-            files.write(path, f'{{\n{head}  "ranges": {{\n{rows}\n  }}\n}}\n')
+            files.write(path, f'{{\n{head}  "ranges": {{\n{_rows(self.ranges)}\n  }}{means}\n}}\n')
         except OSError as error:
             raise InputError(f"{path}: can't write the calibration table: {error.strerror}") from error
 
@@ -116,6 +119,10 @@ class Calibration(BaseModel):
                 f" that are quantized: {shown}",
                 "Calibrate again, or add them to the table.",
             )
+
+
+def _rows(numbers: Mapping[str, Sequence[float]]) -> str:
+    return ",\n".join(f"    {json.dumps(name)}: {json.dumps(row)}" for name, row in numbers.items())
 
 
 def tables() -> dict[str, CalibrationTable]:
@@ -202,6 +209,8 @@ class Statistics:
     digest: str
     """SHA-256 of the input tensors, in their order: dtype, shape and bytes of each."""
     tensors: dict[str, TensorStatistics]
+    means: dict[str, bias_correction.Floats]
+    """The mean of each channel of what convolutions and products read."""
 
     def ranges(
         self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto"
@@ -222,6 +231,7 @@ class Statistics:
             parameter=parameter,
             symmetry=symmetry,
             ranges=ranges,
+            means={name: tuple(float(f"{mean:.6g}") for mean in means) for name, means in self.means.items()},
         )
 
 
@@ -249,11 +259,11 @@ def observe(model: Model, batches: Iterable[Array], *, cores: int | None = None)
                 f"{model.name}: nothing in it to quantize",
                 "Convolutions and matrix products with stored float32 weights can be quantized.",
             )
-        exposed = onnx_graph.expose(
-            prepared, [name for name in names if name not in graph.inputs], folder / "exposed.onnx"
-        )
+        read = bias_correction.tensors_read(graph) - _padded_with_infinity(graph)
+        inner = sorted({*names, *read} - {*graph.inputs})
+        exposed = onnx_graph.expose(prepared, inner, folder / "exposed.onnx")
         with Runner.open(exposed, REFERENCE_TARGET, objective="throughput", cores=cores) as runner:
-            return _observe(model, _Observer(runner, graph.inputs[0], names, _padded_with_infinity(graph)), batches)
+            return _observe(model, _Observer(runner, graph, names, read), batches)
 
 
 def calibrate(
@@ -268,8 +278,9 @@ def calibrate(
 def _observe(model: Model, observer: _Observer, batches: Iterable[Array]) -> Statistics:
     digest = _Digest()
     total = {name: TensorStatistics() for name in observer.names}
+    sums: dict[str, bias_correction.Floats] = {}
     images = 0
-    for tensors in observer.run(digest.read(batches)):
+    for tensors, means in observer.run(digest.read(batches)):
         for name, statistics in tensors.items():
             if not (math.isfinite(statistics.low) and math.isfinite(statistics.high)):
                 raise ModelError(
@@ -277,10 +288,13 @@ def _observe(model: Model, observer: _Observer, batches: Iterable[Array]) -> Sta
                     "Check the input steps, and whether the float network answers this picture.",
                 )
             total[name].add(statistics)
+        for name, values in means.items():
+            sums[name] = values + sums.get(name, 0.0)
         images += 1
     if not images:
         raise InputError("no calibration picture was given", "A hundred pictures like those in use are enough.")
-    return Statistics(model.sha256, images, digest.hexdigest(), total)
+    average = {name: values / images for name, values in sums.items()}
+    return Statistics(model.sha256, images, digest.hexdigest(), total, average)
 
 
 def _padded_with_infinity(graph: Graph) -> set[str]:
@@ -294,17 +308,22 @@ def _padded_with_infinity(graph: Graph) -> set[str]:
     }
 
 
+_Observed = tuple[dict[str, TensorStatistics], dict[str, bias_correction.Floats]]
+"""Of one picture: what its tensors hold, and the mean of each channel of some."""
+
+
 class _Observer:
     """Runs pictures on all streams and yields the statistics of each, in their order."""
 
-    def __init__(self, runner: Runner, source: str, names: list[str], padded: set[str]) -> None:
+    def __init__(self, runner: Runner, graph: Graph, names: list[str], read: set[str]) -> None:
         self._runner = runner
-        self._source = source
-        self._padded = padded
+        self._source = graph.inputs[0]
+        self._padded = _padded_with_infinity(graph)
+        self._read = read
         self.names = names
 
-    def run(self, batches: Iterable[Array]) -> Iterator[dict[str, TensorStatistics]]:
-        under_way: deque[Future[dict[str, TensorStatistics]]] = deque()
+    def run(self, batches: Iterable[Array]) -> Iterator[_Observed]:
+        under_way: deque[Future[_Observed]] = deque()
         with ThreadPoolExecutor(self._runner.streams, "plimsoll-calibrate") as pool:
             try:
                 for batch in batches:
@@ -318,13 +337,14 @@ class _Observer:
                 for future in under_way:
                     future.cancel()
 
-    def _observe(self, picture: Array) -> dict[str, TensorStatistics]:
+    def _observe(self, picture: Array) -> _Observed:
         # A network for four pictures a call gets four times the same: inner values may have no axis to cut them from.
         values = self._runner.run({self._source: np.repeat(picture, self._runner.inputs[0].shape[0] or 1, axis=0)})
         values[self._source] = picture
         for name in self._padded & values.keys():
             values[name] = values[name][np.isfinite(values[name])]
-        return {name: TensorStatistics.of(values[name]) for name in self.names}
+        statistics = {name: TensorStatistics.of(values[name]) for name in self.names}
+        return statistics, {name: bias_correction.channel_means(values[name]) for name in self._read}
 
 
 class _Digest:

@@ -95,7 +95,7 @@ def _alone(
             [name],
             {name: tensors},
         ),
-        calibration.ranges,
+        calibration,
         options,
     )
     return graph.proto

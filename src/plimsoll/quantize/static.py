@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from plimsoll import backends
 from plimsoll.backends.base import QuantizationDefaults
@@ -17,7 +17,7 @@ from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, InputError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.graph import Graph, unique
-from plimsoll.quantize import parameters
+from plimsoll.quantize import bias_correction, parameters
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.parameters import QuantizationParams, Symmetry, WeightMethod
 from plimsoll.quantize.pixel_input import PixelInput, fold_normalization
@@ -37,8 +37,6 @@ from plimsoll.system import host
 if TYPE_CHECKING:
     from onnx import NodeProto
 
-Ranges = Mapping[str, tuple[float, float]]
-
 _DEFAULT_TARGET = replace(REFERENCE_TARGET, precision="int8")
 
 
@@ -54,6 +52,8 @@ class StaticOptions(QuantizationDefaults):
     """Keep the last convolutions or products before the outputs in float, and all after them."""
     weights: WeightMethod = "mse"
     """Where each channel's range ends: at its largest weight, or where the mean squared error is least."""
+    correct_bias: bool = True
+    """Take out of biases what rounded weights add on average, where the calibration table has means."""
     target: Target = _DEFAULT_TARGET
     """Where the network will run; `sensitivity` measures there."""
 
@@ -99,7 +99,7 @@ def static(model: Model, calibration: Calibration, folder: Path, options: Static
     pixel_input = _pixel_input(graph, placement, chosen)
     own_range = () if pixel_input is None else (pixel_input.real,)
     calibration.check_fit(model, [name for name in placement.calibrated_tensors() if name not in own_range])
-    insert_qdq(graph, placement, calibration.ranges, chosen, pixel_input)
+    insert_qdq(graph, placement, calibration, chosen, pixel_input)
     if chosen.space_to_depth:
         apply_space_to_depth(graph)
     path = folder / f"{model.path.stem}.int8.onnx"
@@ -150,20 +150,25 @@ def checked_placement(model: Model, graph: Graph, options: StaticOptions) -> Pla
 
 
 def insert_qdq(
-    graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions, pixel_input: PixelInput | None = None
+    graph: Graph,
+    placement: Placement,
+    calibration: Calibration,
+    options: StaticOptions,
+    pixel_input: PixelInput | None = None,
 ) -> None:
     """Quantize a graph in place, with resolved options and a range for each of the placement's calibrated tensors."""
     if pixel_input is not None:
         # 256 steps over this range are the 256 pixel values: scale 1, zero point 0.
-        ranges = {**ranges, pixel_input.real: (0.0, 255.0)}
-    writer = _QdqWriter(graph, placement, ranges, options)
+        ranges = {**calibration.ranges, pixel_input.real: (0.0, 255.0)}
+        calibration = calibration.model_copy(update={"ranges": ranges})
+    writer = _QdqWriter(graph, placement, calibration, options)
     writer.pixel_input = pixel_input
     graph.replace_nodes(writer.nodes())
     del graph.proto.graph.value_info[:]
 
 
 class _QdqWriter:
-    def __init__(self, graph: Graph, placement: Placement, ranges: Ranges, options: StaticOptions) -> None:
+    def __init__(self, graph: Graph, placement: Placement, calibration: Calibration, options: StaticOptions) -> None:
         assert options.activations is not None  # noqa: S101 - resolved
         assert options.weight_bits is not None  # noqa: S101 - resolved
         self._graph = graph
@@ -172,10 +177,11 @@ class _QdqWriter:
         self._bits: int = options.weight_bits
         self._params: dict[str, QuantizationParams] = {
             root: QuantizationParams.of_range(
-                *ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto"
+                *calibration.ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto"
             )
             for root in placement.calibrated_tensors()
         }
+        self._means = calibration.means
         self._quantized = set(placement.nodes)
         self.pixel_input: PixelInput | None = None
         self._names = {name for node in graph.nodes for name in (*node.input, *node.output)} | {
@@ -276,10 +282,12 @@ class _QdqWriter:
         # A Gemm may have one bias for all channels; that one stays in float.
         fits = scale is not None and bias is not None and len(bias) == channels
         least = parameters.least_weight_scales(bias, scale) if fits and bias is not None and scale is not None else None
-        name, weights = self._weight(node.input[1], axis, least)
-        node.input[1] = name
+        exact = self._graph.constant(node.input[1])
+        node.input[1], weights = self._weight(node.input[1], axis, least)
         if self.pixel_input is not None and node_key(node) == self.pixel_input.convolution:
             bias = self._without_mean(node, weights, bias)
+        elif self._options.correct_bias:
+            bias = self._corrected(node, weights, exact, bias)
         if scale is not None and bias is not None and len(bias) == channels:
             node.input[2] = self._bias(node.input[2], bias, weights.scales.astype(np.float64) * scale)
 
@@ -289,7 +297,21 @@ class _QdqWriter:
         """Give a convolution the bias that subtracts the picture's mean; return it."""
         assert self.pixel_input is not None  # noqa: S101 - the caller's condition
         sums = weights.values.astype(np.float64).sum(axis=(2, 3)) * weights.scales.astype(np.float64)[:, None]
-        moved = np.asarray((0.0 if bias is None else bias) - sums @ self.pixel_input.mean, np.float32)
+        return self._less(node, bias, sums @ self.pixel_input.mean)
+
+    def _corrected(
+        self, node: NodeProto, weights: parameters.Weights, exact: parameters.Floats, bias: parameters.Floats | None
+    ) -> parameters.Floats | None:
+        """Give an operator the bias that takes out what rounded weights add on average; return it."""
+        read = next((name for name, held in self._dequantized.items() if held == node.input[0]), node.input[0])
+        if self._graph.kind(node) not in bias_correction.CORRECTED or read not in self._means:
+            return bias
+        error = bias_correction.mean_error(node, weights, exact, np.array(self._means[read]))
+        return bias if error is None or not error.any() else self._less(node, bias, error)
+
+    def _less(self, node: NodeProto, bias: parameters.Floats | None, amount: NDArray[np.float64]) -> parameters.Floats:
+        """Subtract from an operator's bias; return what is left."""
+        moved = np.asarray((0.0 if bias is None else bias) - amount, np.float32)
         name = self._graph.add_constant(unique(self._names, f"{node.output[0]}/bias"), moved)
         del node.input[2:]
         node.input.append(name)
