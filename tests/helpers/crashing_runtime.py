@@ -1,6 +1,6 @@
 """A runtime that does what a picture's first pixel says: end the process, or hang; and such pictures. A network whose
 file is called `crashes` ends the process while it is loaded, unless it was built again after the crash;
-`crashes_while_built`, while it is built. `logs` logs.
+`crashes_while_built`, while it is built. `logs` logs, `chatters` prints.
 
 `installed` installs this very file as an outsider's backend is installed: with an entry point.
 """
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ KILLS, HANGS = 200, 150
 CRASHES = "crashes"
 CRASHES_BUILD = "crashes_while_built"
 LOGS = "logs"
+CHATTERS = "chatters"
 _BLUE_MEAN = 104
 """What open_nsfw's input steps subtract from the first channel."""
 
@@ -62,6 +64,11 @@ class Fragile(Backend):
         del target, folder, calibration
         if model.path.stem == CRASHES_BUILD:
             os.kill(os.getpid(), signal.SIGSEGV)
+        if model.path.stem == CHATTERS:
+            os.write(1, b"native output\n")
+            os.write(2, b"native error\n")
+            warnings.warn("a warning of a library", FutureWarning, stacklevel=1)
+            logging.getLogger("library").warning("a log record of a library")
         if model.path.stem == LOGS:
             logging.getLogger("plimsoll.fragile").info("the fragile runtime informs")
             logging.getLogger("plimsoll.fragile").warning("the fragile runtime warns")

@@ -34,6 +34,7 @@ from plimsoll.cli import (
 from plimsoll.core.version import __version__
 from plimsoll.core.wording import printable
 from plimsoll.errors import PlimsollError
+from plimsoll.system import native_output
 
 app = typer.Typer(
     name="plimsoll",
@@ -93,7 +94,8 @@ class _PrintableFormatter(logging.Formatter):
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 a check failed, 2 bad input, 3 a runtime failed, 130 interrupted."""
-    warnings.filterwarnings("ignore", module="PIL")  # of damaged metadata; what can't be decoded is an error
+    if not os.environ.get("PLIMSOLL_DEBUG"):
+        _keep_libraries_silent()
     try:
         app()
     except PlimsollError as error:
@@ -112,6 +114,15 @@ def main() -> None:
         return
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _keep_libraries_silent() -> None:
+    """Let nothing but this program write to the terminal: what a library has to say about an error is in its
+    exception."""
+    native_output.separate()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger().addHandler(logging.NullHandler())  # Else Python prints what no handler takes.
 
 
 def _say(error: PlimsollError) -> None:

@@ -4,5 +4,6 @@
 - `subprocesses`: jobs and commands in supervised processes
 - `host`: processor, memory and precisions; `gpu`: CUDA devices
 - `toolchains`: converters in environments of their own; `npm`: pinned files from npm packages
+- `native_output`: what native libraries print, apart from what the program does
 - `flatbuffer`: untrusted FlatBuffers
 """

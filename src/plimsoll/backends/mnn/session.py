@@ -18,6 +18,7 @@ from plimsoll.core.model import Tensors
 from plimsoll.errors import BuildError, RunError
 from plimsoll.onnx import names
 from plimsoll.onnx.signature import Signature
+from plimsoll.system import native_output
 
 Array = NDArray[Any]
 
@@ -100,7 +101,8 @@ class MnnInterpreter:
                 self._tensor(np.ascontiguousarray(feeds[info.name]))
             )
         if code := self._interpreter.runSession(self._session):
-            raise RunError(f"MNN failed: {_REASONS.get(code, f'its error code is {code}')}", "Choose another runtime.")
+            reason = _REASONS.get(code) or native_output.recent() or f"its error code is {code}"
+            raise RunError(f"MNN failed: {reason}", "Choose another runtime.")
         outputs = zip(self._signature.outputs, self._outputs, strict=True)
         return {info.name: self._fetch(name, info.dtype) for info, name in outputs}
 

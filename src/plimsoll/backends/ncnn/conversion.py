@@ -28,7 +28,7 @@ from plimsoll.onnx import load, names
 from plimsoll.onnx.answers import random_feeds, reference_answers
 from plimsoll.onnx.form import require_form
 from plimsoll.onnx.signature import SUFFIX, Signature
-from plimsoll.system import toolchains
+from plimsoll.system import native_output, toolchains
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -137,7 +137,10 @@ def loaded(
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = half
     net.opt.use_bf16_packed = net.opt.use_bf16_storage = False
     if net.load_param(str(files[0])) != 0 or net.load_model(str(files[1])) != 0:
-        raise BuildError(f"{files[0].name}: ncnn can't load it", "Convert the ONNX network again.")
+        said = native_output.recent()
+        raise BuildError(
+            f"{files[0].name}: ncnn can't load it{f': {said}' if said else ''}", "Convert the ONNX network again."
+        )
     return LoadedNetwork(ncnn, net, input_shapes(files[0]))
 
 

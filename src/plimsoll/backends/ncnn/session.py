@@ -15,6 +15,7 @@ from plimsoll.core.foreign import translate
 from plimsoll.core.model import TensorInfo, Tensors
 from plimsoll.errors import RunError
 from plimsoll.onnx.signature import Signature
+from plimsoll.system import native_output
 
 Array = NDArray[Any]
 
@@ -59,12 +60,13 @@ class LoadedNetwork:
         with self._net.create_extractor() as extractor:
             for number, value in enumerate(values):
                 if code := extractor.input(f"in{number}", self._blob(value, self._shapes[f"in{number}"])):
-                    raise RunError(f"ncnn failed: it takes no input 'in{number}' (code {code})")
+                    raise RunError(f"ncnn failed: the network takes no input 'in{number}'", "Build it again.")
             blobs = []
             for name in names:
                 code, blob = extractor.extract(name)
                 if code:
-                    raise RunError(f"ncnn failed at '{name}' (code {code})")
+                    reason = native_output.recent() or f"its error code is {code}"
+                    raise RunError(f"ncnn failed at '{name}': {reason}", "Choose another runtime.")
                 blobs.append(np.array(blob))
             return blobs
 
