@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from plimsoll import backends
@@ -22,6 +22,12 @@ FLOAT_LAYERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 _PRECISIONS = ("int8", "bfloat16", "float32", "float16")
 """In the order in which they are tried: where int8 keeps the budget it is mostly the fastest. Others, dynamic and
 emulated ones, rarely are."""
+
+
+def is_built_in_toolchain(target: Target) -> bool:
+    """Whether a toolchain builds networks for a target."""
+    available = backends.get(target.runtime).targets()
+    return any(here.target == target and here.toolchain for here in available)
 
 
 def is_quantized_here(target: Target) -> bool:
@@ -133,25 +139,70 @@ def explore(
     """Yield trials: every target once, then what is close to the best, then mixed precision, until there is nothing new
     to try or time is up.
 
-    What was not tried within `seconds` is yielded as skipped, so that the table names it.
+    Targets whose networks a toolchain builds, which takes many times as long, wait until every precision has had a turn
+    without one. From then on they get a third of the time, and all of it once nothing else is left to try. What was not
+    tried within `seconds` is yielded as skipped, so that the table names it.
     """
     deadline = time.monotonic() + seconds
     trials: dict[Candidate, Trial] = {}
-    queue = list(first_round(targets, calibrators))
-    while queue:
-        candidate = queue.pop(0)
-        if candidate in trials:
-            continue
-        if time.monotonic() >= deadline:
+    turns = _Turns(first_round(targets, calibrators))
+    while (candidate := turns.next()) is not None:
+        began = time.monotonic()
+        if began >= deadline or turns.is_too_long(candidate, deadline - began):
             trial = Trial(candidate=candidate, status="skipped", reason=OutOfTime(limit_seconds=seconds))
         else:
             trial = try_candidate(candidate)
+            turns.note(candidate, time.monotonic() - began)
         trials[candidate] = trial
         yield trial
-        if not queue and time.monotonic() < deadline:
+        if time.monotonic() < deadline and not turns.quick:
             tried = list(trials.values())
-            queue = [near for near in _close_to_best(tried, calibrators) if near not in trials]
-            queue = queue or mixed_precision(tried)
+            turns.add(_close_to_best(tried, calibrators))
+            if not turns.slow and not turns.quick:
+                turns.add(mixed_precision(tried))
+
+
+class _Turns:
+    """Whose turn it is: candidates that are quick to build, and those that a toolchain builds."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        self.quick: deque[Candidate] = deque()
+        self.slow: deque[Candidate] = deque()
+        self._known: set[Candidate] = set()
+        self._seconds = {False: 0.0, True: 0.0}
+        self._longest: dict[str, float] = {}
+        self.add(candidates)
+        precisions = {candidate.target.precision for candidate in self.quick}
+        self._before_slow = len(precisions.intersection(_PRECISIONS))
+
+    def add(self, candidates: Iterable[Candidate]) -> None:
+        """Add those that are new."""
+        for candidate in candidates:
+            if candidate not in self._known:
+                self._known.add(candidate)
+                (self.slow if is_built_in_toolchain(candidate.target) else self.quick).append(candidate)
+
+    def next(self) -> Candidate | None:
+        """Return the candidate whose turn it is; None where there is none."""
+        may_be_slow = self._before_slow <= 0 and 2 * self._seconds[True] <= self._seconds[False]
+        queue = self.slow if self.slow and (may_be_slow or not self.quick) else self.quick
+        if not queue:
+            return None
+        self._before_slow -= queue is self.quick
+        return queue.popleft()
+
+    def is_too_long(self, candidate: Candidate, seconds: float) -> bool:
+        """Whether what its runtime's toolchain took before, or another one's, is more than is left."""
+        if not is_built_in_toolchain(candidate.target):
+            return False
+        return self._longest.get(candidate.target.runtime, max(self._longest.values(), default=0.0)) > seconds
+
+    def note(self, candidate: Candidate, seconds: float) -> None:
+        """Count what a trial took."""
+        slow, runtime = is_built_in_toolchain(candidate.target), candidate.target.runtime
+        self._seconds[slow] += seconds
+        if slow:
+            self._longest[runtime] = max(self._longest.get(runtime, 0.0), seconds)
 
 
 def _close_to_best(trials: Sequence[Trial], calibrators: Sequence[str]) -> list[Candidate]:

@@ -4,6 +4,7 @@ figures alone."""
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from plimsoll.preprocessing import Preprocessing
 from plimsoll.report.measurements import Evaluation, Measurements, Speed
 from plimsoll.report.reason import BetterShips, Failed, NotFinalist, OutOfTime, SiblingUsesLess, SimplerShips, in_words
 from plimsoll.report.ship_result import Objective
-from plimsoll.ship import REFERENCE, Candidate, Trial
+from plimsoll.ship import REFERENCE, Candidate, Trial, strategy
 from plimsoll.ship.strategy import (
     explore,
     finalists,
@@ -225,3 +226,34 @@ def test_a_simpler_one_goes_before_one_that_is_hardly_faster() -> None:
         for folded, ratio in ((False, 4.0), (True, 4.05), (False, 3.0))
     )
     assert simplest_first([folded, slow, plain]) == [plain, folded, slow]
+
+
+def test_toolchains_do_not_take_the_time_of_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(strategy, "is_built_in_toolchain", lambda target: target.runtime in ("litert", "ncnn"))
+    precisions = ("int8", "float32", "float16")
+    targets = [Target(name, "cpu", kind) for name in ("litert", "mnn", "ncnn", "onnxruntime") for kind in precisions]
+
+    def measured(candidate: Candidate) -> Trial:
+        nonlocal now
+        now += 12.0 if strategy.is_built_in_toolchain(candidate.target) else 3.0
+        return make_trial(candidate, 2.0, 0.001)
+
+    def order(seconds: float) -> tuple[list[Candidate], list[Candidate]]:
+        nonlocal now
+        now = 0.0
+        trials = list(explore(targets, ("minmax",), measured, seconds))
+        assert len({trial.candidate for trial in trials}) == len(trials)
+        return ([t.candidate for t in trials if t.status == "ok"], [t.candidate for t in trials if t.status != "ok"])
+
+    tried, skipped = order(40.0)
+    assert {candidate.target.precision for candidate in tried[:3]} == set(precisions)
+    assert {candidate.target.runtime for candidate in tried[:3]} == {"mnn", "onnxruntime"}
+    assert [candidate.target.runtime for candidate in tried].count("litert") <= 1
+    assert len(tried) >= 8, "toolchains took the time of others"
+    assert {candidate.target for candidate in (*tried, *skipped)} >= set(targets), "the table names all targets"
+    assert now <= 45.0, "a build was begun that could not end in time"
+    tried, skipped = order(600.0)
+    assert {candidate.target for candidate in tried} == set(targets)
+    assert not skipped
