@@ -22,6 +22,7 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError, PlimsollError, SpecError
 from plimsoll.importers.base import Converter
+from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.stream import Observer, Picture, Prediction, Stream, source
 from plimsoll.preprocessing import ImageGeometry, ImageSource, Preprocessing, Preprocessor
 from plimsoll.spec import Spec
@@ -180,8 +181,13 @@ class Predictor:
     def predict(self, picture: Picture, *, threshold: float | None = None, objective: Objective = "latency") -> Answer:
         """Answer one picture; raises ImageError if it can't be read and RunError if the runtime fails.
 
-        With `objective="throughput"`, several threads that call at once each compute on a core of their own.
+        With `objective="throughput"`, several threads that call at once each compute on a core of their own. Where the
+        Spec answers several frames of a file, the answer is that of the worst.
         """
+        if self.task.answers_frames:
+            runner = self.runner(objective)
+            frames = self.frames(source(picture))
+            return answer_worst(frames, runner.infer, self.task, threshold, batches=runner.batches).answer
         tensor, geometry = self.prepare(source(picture))
         return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [geometry])[0]
 
@@ -193,6 +199,10 @@ class Predictor:
         return (
             self.preprocessor.with_geometry(source) if self.task.needs_geometry else (self.preprocessor(source), None)
         )
+
+    def frames(self, source: ImageSource) -> Iterator[Frame]:
+        """Yield the number, tensor and geometry of each frame that the Spec selects; thread-safe. Raises ImageError."""
+        return self.preprocessor.frames(source)
 
     def predict_many(
         self,

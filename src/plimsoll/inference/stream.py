@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ from plimsoll.backends.runner import Runner
 from plimsoll.core.fit import only_input
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
-from plimsoll.errors import ImageError, PlimsollError
+from plimsoll.errors import PlimsollError
+from plimsoll.inference.frames import Frame, WorstFrame, answer_worst
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.preprocessing.decode import read
 from plimsoll.spec import Spec
@@ -51,6 +53,10 @@ class Prediction:
     path: str
     answer: Answer | None
     error: str | None = None
+    frame: int = 0
+    """The frame of the file that the answer is to, from 0: the worst of those that the Spec selects."""
+    frames: int = 1
+    """How many frames of the file were answered."""
 
 
 class PictureModel(Protocol):
@@ -63,6 +69,10 @@ class PictureModel(Protocol):
 
     def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], ImageGeometry | None]:
         """Return a picture's tensor, and its geometry if the task needs it."""
+        ...
+
+    def frames(self, source: bytes | Path) -> Iterator[Frame]:
+        """Yield each frame that the Spec selects."""
         ...
 
     def runner(self, objective: Objective) -> Runner:
@@ -235,16 +245,33 @@ class Stream:
         try:
             data = read(source(picture))
             loaded = time.perf_counter()
-            tensor, geometry = self._predictor.prepare(data)
-        except ImageError as error:
+            prepared = self._first_or_all(data)
+        except PlimsollError as error:
             self._done.put({index: Prediction(name, None, error.message)})
             return
+        if isinstance(prepared, WorstFrame):
+            self._done.put({index: Prediction(name, prepared.answer, None, prepared.frame, prepared.frames)})
+            return
+        tensor, geometry = prepared
         ready = time.perf_counter()
         self._read_times.add(loaded - started)
         self._report(read=loaded - started, prepare=ready - loaded)
         with self._lock:
             self._ready.append(_Prepared(index, name, tensor, geometry, ready))
         self._answer(self._pop())
+
+    def _first_or_all(self, data: bytes) -> tuple[NDArray[Any], ImageGeometry | None] | WorstFrame:
+        """Return what a picture became, for a batch with others; or the answer to a file of several frames."""
+        if not self._predictor.task.answers_frames:
+            return self._predictor.prepare(data)
+        frames = self._predictor.frames(data)
+        beginning = [*islice(frames, 2)]
+        if len(beginning) == 1:
+            return beginning[0][1:]
+        runner = self._runner.result()
+        return answer_worst(
+            chain(beginning, frames), runner.infer, self._predictor.task, self._threshold, batches=runner.batches
+        )
 
     def _pop(self, *, rest: bool = False) -> list[_Prepared]:
         """Take a full batch of one shape from the prepared pictures, or with `rest` a partial one; else nothing.

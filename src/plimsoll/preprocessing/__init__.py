@@ -1,7 +1,14 @@
 """From a picture file to the tensor that a network takes.
 
 preprocessor   `Preprocessor`: a Spec's input steps, ready to run; `ImageGeometry`: where its pixels lie in the picture
-decode         file formats, size limits, Pillow's decoding; what pixels are between steps
+formats        what a file is, by its first bytes
+decode         what is accepted and what it becomes, with Pillow; what pixels are between steps
+frames         the frames of an animation, the pages of a TIFF
+jpeg_file      JPEG, marker by marker
+tiff_file      which TIFF is read as the picture it holds
+heif           HEIC through libheif
+metadata       orientation and profile, whatever else a file says
+colour_profile from a profile's colours to sRGB
 reference      the steps in Pillow and NumPy: the truth
 resample       resizing as OpenCV and TensorFlow define it, in NumPy
 fast           the steps in libjpeg-turbo and OpenCV

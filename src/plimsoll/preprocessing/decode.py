@@ -79,15 +79,15 @@ def decode(data: bytes, step: Decode) -> Pixels:
     files.
     """
     format_ = check_format(data, step)
-    with _opened(data, format_, step) as image, _memory_for(image):
+    with opened(data, format_, step) as image, _memory_for(image):
         if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
             return _decode_jpeg_with_options(image, data, step)
         image.load()
-        return _finished(image, data, format_, step)
+        return finished(image, data, format_, step)
 
 
 @contextmanager
-def _opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = False) -> Iterator[Image.Image]:
+def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = False) -> Iterator[Image.Image]:
     """Open a file whose format is known, without what isn't pixels, and check its size before anything is decoded."""
     with (
         translate_errors(),
@@ -115,7 +115,7 @@ def _open(data: bytes, format_: ImageFormat) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=(format_.upper(),))
 
 
-def _finished(image: Image.Image, data: bytes, format_: ImageFormat, step: Decode) -> Image.Image:
+def finished(image: Image.Image, data: bytes, format_: ImageFormat, step: Decode) -> Image.Image:
     """Turn a loaded picture of any mode into mode RGB or L, upright and in sRGB where the Spec asks for it."""
     if step.exif_orientation and (method := _UPRIGHT.get(_orientation(image, data, format_))) is not None:
         image = image.transpose(method)
@@ -304,7 +304,7 @@ def _decode_jpeg_with_options(header: Image.Image, data: bytes, step: Decode) ->
         fastupsample=step.upsampling == "plain",
         strict=step.truncated == "error",
     )
-    return _finished(as_image(array), data, "jpeg", step)
+    return finished(as_image(array), data, "jpeg", step)
 
 
 class _ThreadFlag:

@@ -13,7 +13,7 @@ drawing on the picture as a browser shows it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from plimsoll.preprocessing import fast, reference
 from plimsoll.preprocessing.decode import Array, Pixels, as_array, decode, orientation, read, size_of, translate_errors
+from plimsoll.preprocessing.frames import frames
 from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
 from plimsoll.spec.steps import Channels, Crop, ImageSpec, Jpeg, Resize, Step
@@ -187,6 +188,7 @@ class Preprocessor:
         """Shape, dtype, layout and colour order of each tensor."""
         self.stages: tuple[Stage, ...] = _fast_stages(spec) if preprocessing == "fast" else _reference_stages(spec)
         """In order."""
+        self._bgr = preprocessing == "fast" and _folds_into_bgr(spec)
 
     def __call__(self, source: ImageSource) -> Array:
         """Return the tensor of a picture given as bytes or as a path: C-contiguous, of `tensor_spec`'s shape and dtype.
@@ -203,14 +205,31 @@ class Preprocessor:
         followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
         return tensor, geometry_of(self.spec, size, followed)
 
+    def frames(self, source: ImageSource) -> Iterator[tuple[int, Array, ImageGeometry]]:
+        """Yield each frame that the decode step selects: its number from 0, its tensor, and where its pixels lie in
+        the picture. Raises ImageError, also in the midst of a file.
+
+        A call of the Preprocessor itself takes the first frame, whatever the decode step selects.
+        """
+        data, step = read(source), self.spec.decode
+        followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
+        for number, pixels in frames(data, step):
+            size = size_of(pixels)
+            with translate_errors():
+                first = np.ascontiguousarray(as_array(pixels)[:, :, ::-1]) if self._bgr else pixels
+                tensor = self._after_decoding(first)
+            yield number, tensor, geometry_of(self.spec, size, followed)
+
     def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
         """Return the tensor, and (width, height) of the picture after decoding."""
         with translate_errors():
             pixels: Pixels = self.stages[0][1](data)
-            size = size_of(pixels)
-            for _, stage in self.stages[1:]:
-                pixels = stage(pixels)
-        return np.ascontiguousarray(as_array(pixels)), size
+            return self._after_decoding(pixels), size_of(pixels)
+
+    def _after_decoding(self, pixels: Pixels) -> Array:
+        for _, stage in self.stages[1:]:
+            pixels = stage(pixels)
+        return np.ascontiguousarray(as_array(pixels))
 
 
 def _reference_stages(spec: Input) -> tuple[Stage, ...]:
@@ -223,6 +242,23 @@ def _reference_stages(spec: Input) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
+def _pixel_steps(spec: Input) -> tuple[Sequence[Step], fast.Normalize | None]:
+    """Return the steps on pixels behind `decode`, and those after them summed up, where they can be."""
+    rest = spec.steps[1:]
+    end = next(
+        (index for index, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest)
+    )
+    image = spec.decode.after(ImageSpec())
+    for step in rest[:end]:
+        image = step.after(image)
+    return rest[:end], fast.Normalize.of(image, rest[end:])
+
+
+def _folds_into_bgr(spec: Input) -> bool:
+    """Tell whether fast preprocessing has pixels in the order BGR from the start."""
+    return _pixel_steps(spec)[1] is not None and spec.tensor_spec.colour == "BGR"
+
+
 def _fast_stages(spec: Input) -> tuple[Stage, ...]:
     """Pixels in the network's own channel order from the start, then everything arithmetical in one pass.
 
@@ -230,17 +266,11 @@ def _fast_stages(spec: Input) -> tuple[Stage, ...]:
     """
     fast.require_opencv()
     first, rest = spec.decode, spec.steps[1:]
-    end = next(
-        (index for index, step in enumerate(rest) if not isinstance(step, (Resize, Jpeg, Crop, Channels))), len(rest)
-    )
-    image = first.after(ImageSpec())
-    for step in rest[:end]:
-        image = step.after(image)
-    normalize = fast.Normalize.of(image, rest[end:])
+    on_pixels, normalize = _pixel_steps(spec)
     order = first.colour if normalize is None else spec.tensor_spec.colour
     stages: list[Stage] = [("decode", lambda data: fast.decode(data, first, order))]
     image = first.after(ImageSpec())
-    for step in rest if normalize is None else rest[:end]:
+    for step in rest if normalize is None else on_pixels:
         if normalize is None or not isinstance(step, Channels):
             function = fast.FUNCTIONS.get(type(step), reference.FUNCTIONS[type(step)])
             stages.append(

@@ -16,7 +16,7 @@ Tags = Mapping[int, tuple[int, ...]]
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _SAMPLES, _PLANAR, _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT, _SUBSAMPLING = 277, 284, 322, 323, 339, 530
 _DNG_VERSION = 50706
-_READ = frozenset(
+TAGS = frozenset(
     {
         _SUBFILE,
         _WIDTH,
@@ -64,7 +64,7 @@ def _directory(data: bytes, order: str, at: int, *, large: bool) -> Tags:
     tags: dict[int, tuple[int, ...]] = {}
     for start in range(at, at + size * min(count, _MOST_ENTRIES), size):
         tag, kind, values = struct.unpack_from(order + entry, data, start)
-        if tag not in _READ or kind not in _TYPES:
+        if tag not in TAGS or kind not in _TYPES:
             continue
         field = order + min(values, _MOST_VALUES) * _TYPES[kind]
         inside = start + struct.calcsize("=" + entry)
@@ -78,7 +78,7 @@ def check(tags: Tags) -> None:
     """Raise ImageError for a TIFF that Pillow doesn't read, or reads as another picture."""
     if _DNG_VERSION in tags:
         raise ImageError("a camera raw file (DNG)", "Store it as JPEG or PNG.")
-    if _first(tags, _SUBFILE, 0) & _PREVIEW:
+    if is_preview(tags):
         raise ImageError("a TIFF whose first picture is a preview, as in camera raw files", "Store it as JPEG or PNG.")
     bits = _first(tags, _BITS, 1)
     formats = tags.get(_SAMPLE_FORMAT, (1,))
@@ -100,6 +100,11 @@ def check(tags: Tags) -> None:
         raise ImageError("an uncompressed TIFF of 16 bits with a plane for each colour", _STORE)
     if photometric == _YCBCR and uncompressed and tags.get(_SUBSAMPLING, (2, 2)) != (1, 1):
         raise ImageError("an uncompressed TIFF with subsampled YCbCr colours", _STORE)
+
+
+def is_preview(tags: Tags) -> bool:
+    """Tell whether a page is a smaller copy of another."""
+    return bool(_first(tags, _SUBFILE, 0) & _PREVIEW)
 
 
 def tile_size(tags: Tags) -> tuple[int, int] | None:

@@ -287,6 +287,18 @@ class Spec(BaseModel):
     input: Input
     output: Output
 
+    @model_validator(mode="after")
+    def _frames_can_be_judged(self) -> Self:
+        output = self.output
+        if self.input.decode.frames != "first" and not (
+            isinstance(output, Detect) or (isinstance(output, Classify) and output.positive is not None)
+        ):
+            raise ValueError(
+                f"input.steps[0].frames = '{self.input.decode.frames}': a file's answer is that of its worst frame, and"
+                " only task = 'detect', or 'classify' with a 'positive' label, says which that is; use 'first'"
+            )
+        return self
+
     def renamed(self, name: str) -> Self:
         return self.model_copy(update={"name": name})
 

@@ -81,6 +81,13 @@ class Decode(_Step):
     one for other colours than the file's, are ignored."""
     formats: tuple[ImageFormat, ...] = ("jpeg", "png", "webp", "bmp", "gif")
     """The accepted file formats; others are refused without decoding. HEIC is `heif`, and needs the extra `heif`."""
+    frames: Annotated[str, Field(pattern=r"^(first|all|every [1-9][0-9]{0,3})$")] = "first"
+    """Which frames of an animation (GIF, WebP, PNG, AVIF), pages of a TIFF or pictures of a HEIC file are answered:
+    `first`, `all`, or `every 5` (the first, the sixth …). The answer to the file is that of its worst frame: the one
+    with the highest score of `positive`, or with the surest box."""
+    max_frames: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """How many frames of a file are answered at most; a file that has more of them is refused. All frames together may
+    have ten times `max_megapixels`."""
     max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
     """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
     178)."""
@@ -90,6 +97,13 @@ class Decode(_Step):
     """JPEG: which inverse cosine transform (libjpeg's ISLOW or IFAST)."""
     upsampling: Literal["fancy", "plain"] = "fancy"
     """JPEG: chroma by triangle filter (fancy) or by repetition (plain)."""
+
+    @property
+    def frame_stride(self) -> int | None:
+        """How many frames lie between those that are answered; None where only the first counts."""
+        if self.frames == "first":
+            return None
+        return 1 if self.frames == "all" else int(self.frames.removeprefix("every "))
 
     def after(self, image: ImageSpec) -> ImageSpec:
         return replace(image, colour=self.colour)

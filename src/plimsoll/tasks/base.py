@@ -39,6 +39,10 @@ class Answer(ABC):
         """Return the answer in a few words, for display."""
         return json.dumps(self.row())
 
+    def severity(self) -> float:
+        """Return how bad the picture is by this answer: of a file's frames, the one with the highest counts."""
+        return 0.0
+
     def readings(self) -> Sequence[str]:
         """Return the categories that this answer is counted under in a summary."""
         return ("answered",)
@@ -50,6 +54,8 @@ class Task(ABC):
     threshold: float | None = None
     input_size: tuple[int | None, int | None] = (None, None)
     """Height and width of the network's input, where the Spec fixes them."""
+    answers_frames: bool = False
+    """Whether the Spec answers several frames of a file, by the worst of them."""
     needs_geometry: ClassVar[bool] = False
     """Whether answers hold positions, so that `decode` needs each picture's geometry."""
 
@@ -100,6 +106,7 @@ def decoder(spec: Spec) -> Task:
     assert isinstance(instance, Task)  # noqa: S101 - every module of this package does so
     image = spec.input.tensor_spec
     instance.input_size = (image.height, image.width)
+    instance.answers_frames = spec.input.decode.frames != "first"
     return instance
 
 

@@ -31,6 +31,9 @@ class Classification(Answer):
     band: str | None = None
     """How people read the score, if the Spec says so."""
 
+    def severity(self) -> float:
+        return self.score
+
     def row(self, top: int | None = None) -> dict[str, Any]:
         return {"label": self.label, "score": self.score, "scores": dict(list(self.scores.items())[:top])}
 

@@ -47,6 +47,9 @@ class Detection(Answer):
     boxes: tuple[Box, ...]
     """Best first."""
 
+    def severity(self) -> float:
+        return self.boxes[0].score if self.boxes else 0.0
+
     def row(self, top: int | None = None) -> dict[str, Any]:
         return {"boxes": [box.row() for box in self.boxes[:top]]}
 
