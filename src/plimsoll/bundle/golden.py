@@ -23,15 +23,13 @@ from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
 from plimsoll.metrics import TensorDeviation, deviation
 from plimsoll.preprocessing import Preprocessor
 from plimsoll.preprocessing.decode import read, sample_pictures
-from plimsoll.preprocessing.formats import sniff
+from plimsoll.preprocessing.formats import SUFFIXES, sniff
 from plimsoll.report.report import Report, environment
 from plimsoll.spec import Input, Spec
 from plimsoll.spec.steps import Decode, Jpeg, Scale, Std
 
 MAX_PICTURES = 16
 """Golden pictures are a self-test, not a data set."""
-
-_SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "bmp": ".bmp", "gif": ".gif", "tiff": ".tiff"}
 
 _INPUT = (2.0, 0.25)
 _INPUT_THROUGH_JPEG = (32.0, 0.75)
@@ -145,7 +143,7 @@ def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Cont
     candidates = (plain, *(f"{plain}-{number}" for number in range(2, MAX_PICTURES + 2)))
     stem = next(name for name in candidates if f"golden/{name}.input.npy".lower() not in taken)
     format_ = sniff(picture.data)
-    name = f"golden/{stem}{_SUFFIXES[format_] if format_ else ''}"
+    name = f"golden/{stem}{SUFFIXES[format_][0] if format_ else ''}"
     vector = GoldenVector(
         picture=name,
         tensor=f"golden/{stem}.input.npy",

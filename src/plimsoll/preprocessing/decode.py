@@ -98,7 +98,7 @@ def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = Fa
         yield image
 
 
-def _pixels_only(data: bytes, format_: ImageFormat, *, frames: bool) -> bytes:
+def _pixels_only(data: bytes, format_: ImageFormat, *, frames: bool = False) -> bytes:
     """Return a file without its metadata where their damage could stop Pillow; a JPEG that lacks nothing but its end
     marker gets it."""
     if format_ == "png":
@@ -295,10 +295,9 @@ def _decode_jpeg_with_options(header: Image.Image, data: bytes, step: Decode) ->
             "a CMYK JPEG: dct and upsampling can be chosen for grey and YCbCr files only",
             "Leave dct and upsampling of the decode step at their defaults.",
         )
-    if step.truncated == "fill":
-        data += b"\xff\xd9"
+    end = jpeg_file.END_OF_IMAGE if step.truncated == "fill" else b""
     array = simplejpeg.decode_jpeg(
-        data,
+        _pixels_only(data, "jpeg") + end,
         "GRAY" if step.colour == "grey" else "RGB",
         fastdct=step.dct == "fast",
         fastupsample=step.upsampling == "plain",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.target import Target
-from plimsoll.errors import CheckError, PlimsollError
+from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
+from plimsoll.inference.frames import Frame, answer_worst
 from plimsoll.inference.predictor import Predictor, ResolvedModel, open_model
 from plimsoll.preprocessing import ImageGeometry
 from plimsoll.serve.messages import Problem
@@ -20,6 +22,9 @@ from plimsoll.tasks import Answer
 from plimsoll.tasks.segment import Segmentation
 
 Array = NDArray[Any]
+
+MAX_FRAMES = 32
+"""The most frames of a file that a service answers, whatever the Spec allows: their tensors wait in memory together."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class PreparedPicture:
     """Where the network's input lies in the picture, for answers that hold positions."""
     problem: Problem | None
     seconds: float
+    frames: Sequence[Frame] = ()
+    """All frames of a file that has several, where the Spec answers them; `tensor` is the first one's."""
 
 
 @dataclass
@@ -135,10 +142,20 @@ class ModelExecutor:
         """Decode and preprocess a picture; any thread may call."""
         started = time.perf_counter()
         try:
-            (tensor, geometry), problem = self._predictor.prepare(data), None
+            frames = self._frames(data) if self._predictor.task.answers_frames else ()
+            tensor, geometry = frames[0][1:] if frames else self._predictor.prepare(data)
         except PlimsollError as error:
-            tensor, geometry, problem = None, None, Problem.of(error)
-        return PreparedPicture(tensor, geometry, problem, time.perf_counter() - started)
+            return PreparedPicture(None, None, Problem.of(error), time.perf_counter() - started)
+        return PreparedPicture(tensor, geometry, None, time.perf_counter() - started, frames)
+
+    def _frames(self, data: bytes) -> Sequence[Frame]:
+        frames = [*islice(self._predictor.frames(data), MAX_FRAMES + 1)]
+        if len(frames) > MAX_FRAMES:
+            raise ImageError(
+                f"more than {MAX_FRAMES} frames: a service answers no more of one file",
+                "Send fewer, or serve a Spec with frames = 'every n' in its decode step.",
+            )
+        return frames
 
     def run_pictures(self, batch: Sequence[PictureItem]) -> StageSeconds:
         """Compute prepared pictures, those of one shape together."""
@@ -147,6 +164,8 @@ class ModelExecutor:
         for item in batch:
             if item.prepared.tensor is None:
                 item.problem = item.prepared.problem
+            elif len(item.prepared.frames) > 1:
+                _run_or_split([item], lambda items: self._run_frames(items[0], seconds))
             else:
                 groups.setdefault(item.prepared.tensor.shape, []).append(item)
         for group in groups.values():
@@ -171,6 +190,24 @@ class ModelExecutor:
             if item.raw:
                 item.outputs = {name: value[row : row + 1] for name, value in outputs.items()}
         seconds.answer += time.perf_counter() - inferred
+
+    def _run_frames(self, item: PictureItem, seconds: StageSeconds) -> None:
+        """Answer a file by the worst of its frames."""
+        if item.raw:
+            raise InputError(
+                f"{len(item.prepared.frames)} frames have no outputs in common",
+                "Send one frame, or ask for the answer.",
+            )
+        started = time.perf_counter()
+        worst = answer_worst(
+            item.prepared.frames,
+            self._runner.infer,
+            self._predictor.task,
+            item.threshold,
+            batches=self._runner.batches,
+        )
+        item.row = {**_row(worst.answer, item), "frame": worst.frame, "frames": worst.frames}
+        seconds.infer += time.perf_counter() - started
 
     def run_tensors(self, batch: Sequence[TensorItem]) -> StageSeconds:
         """Run feeds of the bare network, those of one shape together."""

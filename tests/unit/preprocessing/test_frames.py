@@ -44,7 +44,7 @@ def colours(data: bytes, **options: Any) -> list[tuple[int, list[int]]]:
     return [(number, as_array(pixels)[12, 20].tolist()) for number, pixels in frames(data, step(**options))]
 
 
-ANIMATED = {
+ANIMATED: dict[str, dict[str, Any]] = {
     "GIF": {"duration": 50},
     "WEBP": {"duration": 50, "lossless": True},
     "PNG": {"duration": 50},

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from helpers.axis_networks import bright_pixels, sequence, spec
+from helpers.brightness_network import brightness, steps
 from plimsoll.core.model import Model
 from plimsoll.inference.predictor import Predictor, ResolvedModel
-from plimsoll.serve.executor import ModelExecutor, PictureItem, TensorItem
+from plimsoll.serve.executor import MAX_FRAMES, ModelExecutor, PictureItem, TensorItem
+from plimsoll.spec import Input, Spec
+from plimsoll.spec.spec import Classify
+from plimsoll.spec.steps import Decode
 
 
 @pytest.mark.parametrize(
@@ -48,3 +54,33 @@ def test_pictures_and_tensors_of_one_batch(
             assert "another shape for each picture" in together.problem.message
     finally:
         executor.close()
+
+
+def test_a_file_of_several_frames_is_answered_by_its_worst_within_the_service_s_limit(tmp_path: Path) -> None:
+    def animation(*levels: int) -> bytes:
+        stream = io.BytesIO()
+        frames = [Image.new("L", (24, 16), level) for level in levels]
+        frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=50)
+        return stream.getvalue()
+
+    answers = Spec(
+        name="brightness",
+        input=Input(steps=(Decode(frames="all"), *steps()[1:])),
+        output=Classify(labels=("dark", "bright"), positive="bright"),
+    )
+    executor = ModelExecutor(ResolvedModel(brightness(tmp_path / "brightness.onnx", answers)), 1, {})
+    files = [animation(10, 200, 30), animation(200), animation(*range(5, 5 + MAX_FRAMES + 1)), animation(10, 200, 30)]
+    try:
+        items = [PictureItem(prepared=executor.prepare(data), raw=number == 3) for number, data in enumerate(files)]
+        executor.run_pictures(items)
+    finally:
+        executor.close()
+    worst, still, too_many, raw = items
+    assert worst.row is not None
+    assert still.row is not None
+    assert (worst.row["frame"], worst.row["frames"]) == (1, 3)
+    assert worst.row["score"] == still.row["score"]
+    assert too_many.problem is not None
+    assert f"more than {MAX_FRAMES} frames" in too_many.problem.message
+    assert raw.problem is not None
+    assert "no outputs in common" in raw.problem.message

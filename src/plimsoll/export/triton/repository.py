@@ -11,7 +11,7 @@ from pathlib import Path
 from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.core.version import __version__
-from plimsoll.errors import BundleError
+from plimsoll.errors import BundleError, SpecError
 from plimsoll.export.triton import config, readme
 from plimsoll.export.triton.network import PYTHON, TritonNetwork, TritonOptions, describe
 from plimsoll.preprocessing import Preprocessing
@@ -53,6 +53,11 @@ def export(
     """
     chosen = options or TritonOptions()
     spec = model.require_spec()
+    if spec.input.decode.frames != "first":
+        raise SpecError(
+            f"{spec.name}: in Triton, only the first frame of a file is answered",
+            "Export it with frames = 'first' in the Spec's decode step.",
+        )
     network = describe(model, target, chosen)
     configs = config.configurations(spec, network, preprocessing, chosen)
     adding = _adds(out, configs, chosen.version, force=force)

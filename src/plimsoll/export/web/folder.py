@@ -79,6 +79,11 @@ def _checked(model: Model, target: Target) -> Spec:
             f"{spec.name}: the task '{spec.output.task}' is not decoded in browsers; {' and '.join(_TASKS)} are",
             "With task = 'tensor' in its Spec, a web package gives the raw outputs.",
         )
+    if spec.input.decode.frames != "first" or spec.input.decode.colour_profile != "ignore":
+        raise SpecError(
+            f"{spec.name}: in browsers, only the first frame is answered, and ICC profiles are not followed",
+            "Make it with frames = 'first' and colour_profile = 'ignore' in the Spec's decode step.",
+        )
     require_form(model, target, BACKEND.onnx_form(target))
     return spec
 

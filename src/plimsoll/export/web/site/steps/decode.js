@@ -12,7 +12,9 @@ const DECODERS = { jpeg: decodeJpeg, png: decodePng, gif: decodeGif, webp: decod
 /** Decode a file's bytes; returns a picture `{width, height, channels, data, colour, dtype, layout}`. */
 export async function decode(data, step) {
   const format = admit(data, step);
-  if (format === "tiff") throw new PictureError("a TIFF file: it can't be decoded here; store it as PNG");
+  if (step.frames !== undefined && step.frames !== "first") throw new PictureError(`frames = "${step.frames}": only the first frame is decoded here`);
+  if (step.colour_profile === "srgb") throw new PictureError('colour_profile = "srgb": profiles are not followed here');
+  if (!(format in DECODERS)) throw new PictureError(`${format === "tiff" ? "a TIFF" : format === "avif" ? "an AVIF" : "a HEIC"} file: it can't be decoded here; store it as PNG`);
   return finished(await DECODERS[format](data, step), step);
 }
 

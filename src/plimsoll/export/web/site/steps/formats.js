@@ -23,7 +23,14 @@ function code(letter) {
 export function sniff(data) {
   const format = SIGNATURES.find(([, bytes]) => bytes.every((byte, index) => data[index] === byte));
   if (format) return format[0];
-  return text(data, 0, 4) === "RIFF" && text(data, 8, 4) === "WEBP" ? "webp" : null;
+  if (text(data, 0, 4) === "RIFF" && text(data, 8, 4) === "WEBP") return "webp";
+  return text(data, 4, 4) === "ftyp" ? coded(text(data, 8, 4), text(data, 16, 64)) : null;
+}
+
+/** HEIC or AVIF by the brands of their container (ISO/IEC 14496-12, 4.3). */
+function coded(major, others) {
+  if (["avif", "avis"].includes(major) || (["mif1", "msf1"].includes(major) && others.includes("avif"))) return "avif";
+  return ["heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"].includes(major) ? "heif" : null;
 }
 
 /** ASCII text out of a file. */

@@ -92,7 +92,7 @@ class Bits {
 }
 
 /**
- * Decode one scan into the coefficients of its components; returns where its data end, and whether the file ends there without a marker.
+ * Decode one scan into the coefficients of its components; returns where its data end, and whether the file ended before they did.
  * `scan`: {components: [{component, dc, ac}], first, last, high, low}; `frame`: {progressive, mcusAcross, mcusDown}.
  */
 export function decodeScan(data, at, frame, scan, interval) {
@@ -115,7 +115,7 @@ export function decodeScan(data, at, frame, scan, interval) {
       for (const part of unit) block(state, part.index, part.coefficients, part.first + row * part.down + column * part.across);
     }
   }
-  return { at: bits.at, cut: cut || bits.at >= data.length };
+  return { at: bits.at, cut: cut || (bits.dry && bits.at >= data.length) };
 }
 
 /** How many minimum coded units a scan has across and down, and the blocks of one: where the first unit's lies, and how far on the next ones'. */

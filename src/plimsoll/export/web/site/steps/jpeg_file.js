@@ -39,7 +39,8 @@ function parse(data, step) {
     else if (scan(file, segment, at)) return file;
     else at = file.at;
   }
-  file.cut = true;
+  // Where all coefficients have come to their last bit, nothing but the end marker is missing.
+  file.cut ||= !file.frame?.components.every((component) => component.bitsMissing.every((bits) => bits === 0));
   return file;
 }
 
@@ -101,6 +102,7 @@ function readFrame(file, marker, segment, step) {
     component.stride = frame.mcusAcross * component.horizontal;
     component.coefficients = new Int16Array(64 * component.stride * frame.mcusDown * component.vertical);
     component.seen = false;
+    component.bitsMissing = new Uint8Array(64).fill(255);
   }
   file.frame = frame;
 }
@@ -123,6 +125,10 @@ function scan(file, segment, at) {
   const band = { first: segment[tail], last: segment[tail + 1], high: segment[tail + 2] >> 4, low: segment[tail + 2] & 15 };
   const missing = components.some(({ dc, ac }) => (frame.progressive && band.first > 0 ? !ac : !dc || (!frame.progressive && !ac)));
   if (missing || band.last > 63) throw new PictureError("can't be decoded: a damaged JPEG file (its tables are missing)");
+  for (const { component } of components) {
+    if (frame.progressive) component.bitsMissing.fill(band.low, band.first, band.last + 1);
+    else component.bitsMissing.fill(0);
+  }
   const done = decodeScan(file.data, at, frame, { components, ...band }, file.interval);
   file.at = done.at;
   file.cut ||= done.cut;
