@@ -12,6 +12,9 @@ colour_profile from a profile's colours to sRGB
 reference      the steps in Pillow and NumPy: the truth
 resample       resizing as OpenCV and TensorFlow define it, in NumPy
 fast           the steps in libjpeg-turbo and OpenCV
+fast_decode    decoding for them, also at a part of the size
+shrink         Pillow's anti-aliased bilinear with OpenCV
+memory         a bound on what pictures under way take
 affine         channels, scale, mean and std summed up as one affine map
 folded         these steps moved into the network
 samples        pictures for self-tests

@@ -14,6 +14,7 @@ import io
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -24,14 +25,30 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from plimsoll.errors import ImageError, PlimsollError
-from plimsoll.preprocessing import heif, jpeg_file, metadata, tiff_file
+from plimsoll.preprocessing import heif, jpeg_file, memory, metadata, tiff_file
 from plimsoll.preprocessing.colour_profile import to_srgb
 from plimsoll.preprocessing.formats import KINDS, recognise, sniff
 from plimsoll.spec.steps import Decode, ImageFormat
 from plimsoll.system import files
 
 Array = NDArray[Any]
-Pixels = Image.Image | Array
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A picture before its first resize, of which only the means of small squares may be left."""
+
+    pixels: Image.Image | Array
+    """The means. An `Image` is RGB; an array is in the order that it was decoded for."""
+    size: tuple[int, int]
+    """(width, height) of the whole picture, upright."""
+    mean: int = 1
+    """Each value stands for so many pixels in each direction."""
+    origin: tuple[int, int] = (0, 0)
+    """(x, y) in the picture's pixels where the first square begins."""
+
+
+Pixels = Image.Image | Array | Reduced
 
 MAX_FILE_BYTES = 200_000_000
 """A file larger than this is not read; 50 megapixels uncompressed are 150 MB."""
@@ -40,9 +57,8 @@ _TOO_LARGE = "Is it a picture? Store it smaller."
 
 _WEBP_HEADER = 30
 
-LARGE_PIXELS = 25_000_000
-_large_image_slot = threading.Semaphore(1)
-"""A picture of 50 megapixels takes up to 0.6 GB while it is decoded, so those wait for one another."""
+_PILLOW_BYTES = 4
+"""Pillow holds 4 bytes a pixel, of RGB too."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -55,6 +71,11 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What undoes an EXIF orientation."""
+
+SWAPPED = frozenset({5, 6, 7, 8})
+FLIPPED_X = frozenset({2, 3, 7, 8})
+FLIPPED_Y = frozenset({3, 4, 6, 7})
+"""Which EXIF orientations exchange the axes, and then mirror the stored columns and rows (Exif 2.32, tag 0x0112)."""
 
 _DEEP_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 
@@ -79,7 +100,7 @@ def decode(data: bytes, step: Decode) -> Pixels:
     files.
     """
     format_ = check_format(data, step)
-    with opened(data, format_, step) as image, _memory_for(image):
+    with opened(data, format_, step) as image:
         if format_ == "jpeg" and (step.dct, step.upsampling) != ("accurate", "fancy"):
             return _decode_jpeg_with_options(image, data, step)
         image.load()
@@ -95,6 +116,7 @@ def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = Fa
         _open(_pixels_only(data, format_, frames=frames), format_) as image,
     ):
         check_size(*image.size, step)
+        memory.budget().reserve(_PILLOW_BYTES * image.width * image.height)
         yield image
 
 
@@ -186,7 +208,7 @@ def check_format(data: bytes, step: Decode) -> ImageFormat:
         raise ImageError(f"not a picture: it starts with {data[:8]!r}; accepted formats: {allowed}")
     if format_ not in step.formats:
         raise ImageError(f"a {format_} file; accepted formats: {allowed}", KINDS[format_].advice)
-    if format_ == "webp" and (size := _webp_canvas(data)) is not None:
+    if format_ == "webp" and (size := webp_canvas(data)) is not None:
         check_size(*size, step)  # Pillow allocates the whole canvas as soon as it opens a WebP file.
     if format_ == "jpeg":
         _check_jpeg(data, step)
@@ -211,7 +233,7 @@ def check_size(width: int, height: int, step: Decode) -> None:
 
 def as_array(pixels: Pixels) -> Array:
     """Return height x width x channels, uint8 for an `Image`; a grey picture has one channel."""
-    array = np.asarray(pixels)
+    array = np.asarray(pixels.pixels if isinstance(pixels, Reduced) else pixels)
     return array[:, :, np.newaxis] if array.ndim == 2 else array
 
 
@@ -219,12 +241,14 @@ def as_image(pixels: Pixels) -> Image.Image:
     """Return uint8 pixels with 1 or 3 channels as an `Image`; the colour order stays."""
     if isinstance(pixels, Image.Image):
         return pixels
+    if isinstance(pixels, Reduced):
+        return as_image(pixels.pixels)
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
 
 
 def size_of(pixels: Pixels) -> tuple[int, int]:
     """Return (width, height) in pixels."""
-    if isinstance(pixels, Image.Image):
+    if isinstance(pixels, (Image.Image, Reduced)):
         return pixels.size
     return pixels.shape[1], pixels.shape[0]
 
@@ -236,7 +260,7 @@ def _check_jpeg(data: bytes, step: Decode) -> None:
         check_size(header.width, header.height, step)
 
 
-def _webp_canvas(data: bytes) -> tuple[int, int] | None:
+def webp_canvas(data: bytes) -> tuple[int, int] | None:
     """Return (width, height) from the first chunk of a WebP file (RFC 9649, sections 2.5 to 2.7), or None if it is cut
     short."""
     if len(data) < _WEBP_HEADER:
@@ -250,15 +274,6 @@ def _webp_canvas(data: bytes) -> tuple[int, int] | None:
     if kind == b"VP8 ":
         return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
     return None
-
-
-@contextmanager
-def _memory_for(image: Image.Image) -> Iterator[None]:
-    if image.width * image.height <= LARGE_PIXELS:
-        yield
-    else:
-        with _large_image_slot:
-            yield
 
 
 def _to_rgb_or_grey(image: Image.Image, step: Decode) -> Image.Image:

@@ -5,123 +5,102 @@ difference of each on real photos. Used only on request. Pictures are uint8 arra
 throughout; OpenCV is imported with the first picture, and runs each call in one thread because pictures are already
 spread over threads.
 
-Pillow's and TensorFlow's anti-aliased bilinear weigh the source's pixels by a triangle as wide as the reduction: for
-the output pixel `o` and the ratio `r`, the pixel at distance `d` from `(o + 1/2) r - 1/2` counts `1 - |d| / r`. OpenCV
-samples with the narrow triangle (r = 1) only. But a triangle is nearly a short symmetric filter of the source followed
-by that sampling, and exactly so where `r` is a whole number. So `shrink_antialiased` takes means of
-2 × 2 while the picture is much too large, a few taps in each direction, and bilinear sampling. The taps are those with
-the least squared error of the weights over all positions where a sample can fall.
+Scaled preprocessing is the same with one step more: `decoder_scale` says by how much a JPEG decoder may already shrink
+a picture that is resized next.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from types import MappingProxyType, ModuleType
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
-from plimsoll.errors import BackendMissingError, ImageError
-from plimsoll.preprocessing import decode as reference_decode
+from plimsoll.errors import ImageError
 from plimsoll.preprocessing import reference
 from plimsoll.preprocessing.affine import PIXEL_STEPS, Affine, Normalization
-from plimsoll.preprocessing.decode import Array, Pixels, as_array, check_format, check_size
-from plimsoll.spec.steps import Cast, Crop, Decode, ImageSpec, Jpeg, Resize, Step
+from plimsoll.preprocessing.decode import Array, Pixels, Reduced, as_array, as_image, size_of
+from plimsoll.preprocessing.fast_decode import in_order, opencv
+from plimsoll.preprocessing.shrink import can_shrink, mean_before, shrink
+from plimsoll.spec.steps import Cast, Crop, ImageSpec, Jpeg, Resize, Step
 
-_INSTALL = "Install it: pip install 'plimsoll-line[fast]'"
-
-_HALVED_FROM = 4.0
-"""Where both axes shrink by so much, a mean of 2 × 2 comes first: exact enough, and the taps stay few."""
-_MOST_TAPS = 15
-_PHASES = 8
-"""The weights are compared at so many positions between two pixels."""
-_RATIO_STEP = 1 / 64
-_TAP_STEP = 1 / 256
-"""OpenCV computes filters of bytes with 8 bits; taps of that precision keep their sum of 1."""
+_SCALES = (8, 4, 2)
+"""libjpeg-turbo also gives 3/8, 5/8, 6/8 and 7/8: no faster than the next larger of these, and no means of squares."""
+_LEAST_FITTED, _LEAST_OTHER = 2, 4
+"""How many times as large as the result a picture stays at least when its decoder shrinks it: where taps are fitted to
+the means, and where the step's own filter takes the means for pixels."""
 
 
-def require_opencv() -> None:
-    """Raise BackendMissingError where OpenCV is not installed, without importing it: that takes a while, and is done
-    while a runtime is being loaded."""
-    if importlib.util.find_spec("cv2") is None:
-        raise BackendMissingError("fast preprocessing needs OpenCV, which is not installed", _INSTALL)
-
-
-@cache
-def opencv() -> ModuleType:
-    """Import OpenCV; raises BackendMissingError where it can't be."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise BackendMissingError(
-            f"fast preprocessing needs OpenCV, which can't be imported: {error}", _INSTALL
-        ) from error
-    cv2.setNumThreads(1)
-    module: ModuleType = cv2
-    return module
-
-
-def decode(data: bytes, step: Decode, order: str = "RGB") -> Array:
-    """Decode straight into `order` (RGB or BGR; a grey picture stays grey), uint8.
-
-    JPEG goes through libjpeg-turbo without Pillow; all that it can't do alone, and every damaged file, goes the
-    reference's way, so that both implementations answer and refuse alike.
-    """
-    if check_format(data, step) == "jpeg":
-        array = _decode_jpeg(data, step, order)
-        if array is not None:
-            return array
-    array = as_array(reference_decode.decode(data, step))
-    return array if array.shape[2] == 1 or order == "RGB" else np.ascontiguousarray(array[:, :, ::-1])
-
-
-def _decode_jpeg(data: bytes, step: Decode, order: str) -> Array | None:
-    try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space in {"CMYK", "YCCK"} or (step.colour == "grey" and space != "Gray"):
-            return None
-        check_size(width, height, step)
-        if width * height > reference_decode.LARGE_PIXELS or (
-            step.exif_orientation and reference_decode.orientation(data) != 1
-        ):
-            return None
-        colour = "GRAY" if step.colour == "grey" else order
-        array: Array = simplejpeg.decode_jpeg(
-            data, colour, fastdct=step.dct == "fast", fastupsample=step.upsampling == "plain"
-        )
-        return array
-    except ImageError:
-        raise
-    except (ValueError, RuntimeError):
-        return None
+def decoder_scale(width: int, height: int, step: Resize) -> int:
+    """Return by what both sides of a JPEG file's picture may be divided while it is decoded: 1, 2, 4 or 8."""
+    out_width, out_height = reference.resized_size(width, height, step)
+    ratio = min(width / out_width, height / out_height)
+    if _is_fitted(step) and can_shrink((width, height), out_width, out_height):
+        least = _LEAST_FITTED
+    elif step.convention == "pillow" and step.filter in ("bicubic", "lanczos", "area"):
+        least = _LEAST_OTHER
+    else:
+        return 1
+    return next((scale for scale in _SCALES if ratio >= least * scale), 1)
 
 
 def resize(pixels: Pixels, step: Resize, image: ImageSpec) -> Pixels:
-    """Resize with OpenCV where it has the step's arithmetic or comes near it; with the reference where it doesn't."""
-    del image
-    return reference.resize_to_fit(as_array(pixels), step, _resize_to)
+    """Resize with OpenCV where it has the step's arithmetic or comes near it; with the reference where it doesn't.
+
+    Takes what `fast_decode.decode_for_resize` gives, or an array in the order of `image`, and returns an array in that
+    order.
+    """
+    source = pixels if isinstance(pixels, Reduced) else Reduced(as_array(pixels), size_of(pixels))
+    if reference.resized_size(*source.size, step) == source.size:
+        return reference.resize_to_fit(_in_order(source.pixels, image.colour), step, _resize_array)
+    return reference.resize_to_fit(source, step, partial(_resize_to, order=image.colour))
 
 
-def _resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Array:
+def _in_order(pixels: Image.Image | Array, order: str) -> Array:
+    return in_order(as_array(pixels), order) if isinstance(pixels, Image.Image) else pixels
+
+
+def _is_fitted(step: Resize) -> bool:
+    return step.antialiased and step.filter == "bilinear" and step.rounding == "nearest"
+
+
+def _resize_to(source: Pixels, width: int, height: int, step: Resize, order: str) -> Array:
+    assert isinstance(source, Reduced)  # noqa: S101 - `resize` gives nothing else
+    pillow = isinstance(source.pixels, Image.Image) and step.convention == "pillow"
+    if _is_fitted(step) and can_shrink(source.size, width, height):
+        mean = mean_before(min(source.size[0] / width, source.size[1] / height))
+        if isinstance(source.pixels, Image.Image) and mean > 1:
+            source = Reduced(
+                source.pixels.reduce(mean), source.size, mean
+            )  # Pillow's means, without a copy of the whole
+        if source.mean > 1 or not pillow:
+            return shrink(opencv(), _in_order(source.pixels, order), source, width, height)
+    if source.mean > 1:
+        return _resize_means(source, width, height, step)
+    if pillow:
+        return _in_order(as_image(reference.resize_to(source.pixels, width, height, step)), order)
+    return _resize_array(_in_order(source.pixels, order), width, height, step)
+
+
+def _resize_means(source: Reduced, width: int, height: int, step: Resize) -> Array:
+    """Resize means as if they were pixels, with the step's own filter of Pillow."""
+    image = as_image(source.pixels)
+    (x, y), (source_width, source_height) = source.origin, source.size
+    box = (-x / source.mean, -y / source.mean, (source_width - x) / source.mean, (source_height - y) / source.mean)
+    return as_array(image.resize((width, height), reference.PILLOW_FILTERS[step.filter], box))
+
+
+def _resize_array(pixels: Pixels, width: int, height: int, step: Resize) -> Array:
     array = as_array(pixels)
     shrinks = width <= array.shape[1] and height <= array.shape[0]
     grows = width >= array.shape[1] and height >= array.shape[0]
-    antialiased = step.antialiased and not grows
-    if (
-        antialiased
-        and shrinks
-        and step.filter == "bilinear"
-        and step.rounding == "nearest"
-        and (shrunk := shrink_antialiased(opencv(), array, width, height)) is not None
-    ):
-        return shrunk
-    flag = _opencv_flag(step, shrinks=shrinks, antialiased=antialiased)
+    flag = _opencv_flag(step, shrinks=shrinks, antialiased=step.antialiased and not grows)
     if flag is None:
         return as_array(reference.resize_to(array, width, height, step))
     source = (
@@ -147,8 +126,8 @@ def _opencv_flag(step: Resize, *, shrinks: bool, antialiased: bool) -> str | Non
         }[step.filter]
     if step.filter == "nearest":
         # TensorFlow's float32 coordinates fall on another pixel now and then, and that may be another colour
-        # altogether.
-        return "INTER_NEAREST_EXACT" if step.convention == "pillow" else None
+        # altogether. So do those of OpenCV before 5 where Pillow's convention enlarges.
+        return "INTER_NEAREST_EXACT" if step.convention == "pillow" and shrinks else None
     # Pillow's and TensorFlow's cubic have another A, and both another Lanczos.
     return "INTER_LINEAR" if step.filter == "bilinear" and step.coordinates == "half_pixel" else None
 
@@ -232,64 +211,6 @@ class Normalize:
         out = planes * self.factor[:, np.newaxis, np.newaxis]
         out += self.offset[:, np.newaxis, np.newaxis]
         return out.astype(self.dtype, copy=False)
-
-
-def shrink_antialiased(cv2: ModuleType, pixels: Array, width: int, height: int) -> Array | None:
-    """Return uint8 [H, W, C] at a size that is not larger in either direction; None where one direction shrinks so much
-    more that it would take long."""
-    source_height, source_width = pixels.shape[:2]
-    ratios = source_width / width, source_height / height
-    mean = 1
-    while min(ratios) / mean >= _HALVED_FROM:
-        mean *= 2
-    if _radius(max(ratios), mean) > _MOST_TAPS // 2:
-        return None
-    across, down = (triangle_taps(_RATIO_STEP * round(ratio / _RATIO_STEP), mean) for ratio in ratios)
-    for _ in range(mean.bit_length() - 1):
-        rows, columns = pixels.shape[0] // 2, pixels.shape[1] // 2
-        pixels = cv2.resize(pixels[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)
-    smooth = cv2.sepFilter2D(pixels, -1, across, down, borderType=cv2.BORDER_REPLICATE)
-    if (smooth.shape[1] * mean, smooth.shape[0] * mean) == (source_width, source_height):
-        sampled: Array = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_LINEAR)
-    else:
-        # An odd row or column was left behind, so the edges of what is left are not the picture's.
-        x, y = ratios[0] / mean, ratios[1] / mean
-        matrix = np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5]])
-        sampled = cv2.warpAffine(
-            smooth,
-            matrix,
-            (width, height),
-            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-    return sampled.reshape(height, width, -1)
-
-
-@lru_cache(4096)
-def triangle_taps(ratio: float, mean: int) -> NDArray[np.float32]:
-    """Return the filter for a ratio, over pixels that are means of `mean` of the source's; an odd number of taps,
-    symmetric, none negative, their sum is 1."""
-    if ratio <= 1:
-        return np.ones(1, np.float32)
-    radius = _radius(ratio, mean)
-    source = np.arange(-int(ratio) - mean - 2, int(ratio) + 2 * mean + 3)
-    phase = ((np.arange(_PHASES) + 0.5) / _PHASES)[:, np.newaxis, np.newaxis]
-    tap = np.arange(-radius, radius + 1)[:, np.newaxis]
-    # What each tap alone gives each source pixel when a sample falls a part of the way from one pixel to the next:
-    # [phase, tap, source].
-    alone = ((1 - phase) * (source // mean == tap) + phase * (source // mean == tap + 1)) / mean
-    triangle = np.maximum(0.0, 1 - np.abs(source - (phase[:, 0] + 0.5) * mean + 0.5) / ratio)
-    centre = alone[:, radius]
-    unknown = alone[:, radius + 1 :] + alone[:, :radius][:, ::-1] - 2 * centre[:, np.newaxis]
-    expected = triangle / triangle.sum(axis=1, keepdims=True) - centre
-    side = np.linalg.lstsq(unknown.transpose(0, 2, 1).reshape(-1, radius), expected.reshape(-1))[0]
-    side = _TAP_STEP * np.rint(np.maximum(side, 0.0) / _TAP_STEP)
-    return np.concatenate([side[::-1], [1 - 2 * side.sum()], side]).astype(np.float32)
-
-
-def _radius(ratio: float, mean: int) -> int:
-    """Return how far the triangle reaches beside the two pixels that are sampled."""
-    return max(1, math.ceil(ratio / mean) - 1)
 
 
 FUNCTIONS: Mapping[type, Callable[[Pixels, Any, ImageSpec], Pixels]] = MappingProxyType(

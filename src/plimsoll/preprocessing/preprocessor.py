@@ -21,19 +21,26 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plimsoll.preprocessing import fast, reference
-from plimsoll.preprocessing.decode import Array, Pixels, as_array, decode, orientation, read, size_of, translate_errors
+from plimsoll.preprocessing import fast, fast_decode, memory, reference
+from plimsoll.preprocessing.decode import (
+    FLIPPED_X,
+    FLIPPED_Y,
+    SWAPPED,
+    Array,
+    Pixels,
+    as_array,
+    decode,
+    orientation,
+    read,
+    size_of,
+    translate_errors,
+)
 from plimsoll.preprocessing.frames import frames
 from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
-from plimsoll.spec.steps import Channels, Crop, ImageSpec, Jpeg, Resize, Step
+from plimsoll.spec.steps import Channels, Crop, Decode, ImageSpec, Jpeg, Resize, Step
 
 Positions = NDArray[np.float64]
-
-_SWAPPED = frozenset({5, 6, 7, 8})
-_FLIPPED_X = frozenset({2, 3, 7, 8})
-_FLIPPED_Y = frozenset({3, 4, 6, 7})
-"""Which EXIF orientations exchange the axes, and then mirror the stored columns and rows (Exif 2.32, tag 0x0112)."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,7 @@ class ImageGeometry:
     @property
     def upright_size(self) -> tuple[int, int]:
         """(width, height) of the picture after its orientation was followed."""
-        return (self.height, self.width) if self.orientation in _SWAPPED else (self.width, self.height)
+        return (self.height, self.width) if self.orientation in SWAPPED else (self.width, self.height)
 
     def upright(self) -> ImageGeometry:
         """Return the same geometry for the picture as it is shown, turned by its orientation."""
@@ -80,11 +87,11 @@ class ImageGeometry:
     def points(self, points: Positions) -> Positions:
         """Return where positions `[…, 2]` in the input's pixels lie in the picture; they may lie outside of it."""
         x, y = np.moveaxis(np.asarray(points, np.float64) * self.scale + self.origin, -1, 0)
-        first, second = (y, x) if self.orientation in _SWAPPED else (x, y)
+        first, second = (y, x) if self.orientation in SWAPPED else (x, y)
         return np.stack(
             [
-                self.width - first if self.orientation in _FLIPPED_X else first,
-                self.height - second if self.orientation in _FLIPPED_Y else second,
+                self.width - first if self.orientation in FLIPPED_X else first,
+                self.height - second if self.orientation in FLIPPED_Y else second,
             ],
             axis=-1,
         )
@@ -116,8 +123,8 @@ class ImageGeometry:
     def as_sent(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """Turn an array [height, width] that lies over the upright picture back to lie over the picture as it was sent;
         no copy."""
-        turned = pixels.T if self.orientation in _SWAPPED else pixels
-        return turned[:: -1 if self.orientation in _FLIPPED_Y else 1, :: -1 if self.orientation in _FLIPPED_X else 1]
+        turned = pixels.T if self.orientation in SWAPPED else pixels
+        return turned[:: -1 if self.orientation in FLIPPED_Y else 1, :: -1 if self.orientation in FLIPPED_X else 1]
 
 
 def geometry_of(spec: Input, size: tuple[int, int], orientation: int = 1) -> ImageGeometry:
@@ -146,7 +153,7 @@ def geometry_of(spec: Input, size: tuple[int, int], orientation: int = 1) -> Ima
                 min(visible[2], last_x),
                 min(visible[3], last_y),
             )
-    sent = (size[1], size[0]) if orientation in _SWAPPED else size
+    sent = (size[1], size[0]) if orientation in SWAPPED else size
     return ImageGeometry(*sent, width, height, (x.scale, y.scale), (x.origin, y.origin), visible, orientation)
 
 
@@ -167,8 +174,10 @@ def _resize_axis(before: int, after: int, step: Resize) -> tuple[float, float]:
     return scale, 0.0 if step.filter == "area" else 0.5 - 0.5 * scale
 
 
-Preprocessing = Literal["reference", "fast"]
+Preprocessing = Literal["reference", "fast", "scaled"]
 ImageSource = bytes | Path
+
+_ANY_SIDE = 1 << 31
 
 Stage = tuple[str, Callable[..., Pixels]]
 """A stage's name, and its function: the first stage's takes bytes, every other one what the stage before returned."""
@@ -177,18 +186,30 @@ Stage = tuple[str, Callable[..., Pixels]]
 class Preprocessor:
     """Turns a picture file into the tensor that the network takes, without its batch axis.
 
-    `preprocessing` is "reference" (Pillow + NumPy, the truth) or "fast" (libjpeg-turbo + OpenCV, needs the extra
-    `fast`; BackendMissingError without it). It holds no state between pictures, so threads may share it.
+    `preprocessing` is "reference" (Pillow + NumPy, the truth), "fast" (libjpeg-turbo + OpenCV, needs the extra `fast`;
+    BackendMissingError without it) or "scaled" (fast, and large JPEG files are decoded at a half, a quarter or an
+    eighth of their size where a resize follows). `scaled_sides` limits the latter to pictures whose shorter side, in
+    pixels, is in that range: those it was proven on; all others are prepared as in "fast". It holds no state between
+    pictures, so threads may share it.
     """
 
-    def __init__(self, spec: Input, preprocessing: Preprocessing = "reference") -> None:
+    def __init__(
+        self,
+        spec: Input,
+        preprocessing: Preprocessing = "reference",
+        scaled_sides: tuple[int, int] | None = None,
+    ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
         self.tensor_spec = spec.tensor_spec
         """Shape, dtype, layout and colour order of each tensor."""
-        self.stages: tuple[Stage, ...] = _fast_stages(spec) if preprocessing == "fast" else _reference_stages(spec)
+        self.stages: tuple[Stage, ...] = (
+            _reference_stages(spec)
+            if preprocessing == "reference"
+            else _fast_stages(spec, scaled_sides or (0, _ANY_SIDE) if preprocessing == "scaled" else None)
+        )
         """In order."""
-        self._bgr = preprocessing == "fast" and _folds_into_bgr(spec)
+        self._bgr = preprocessing != "reference" and _folds_into_bgr(spec)
 
     def __call__(self, source: ImageSource) -> Array:
         """Return the tensor of a picture given as bytes or as a path: C-contiguous, of `tensor_spec`'s shape and dtype.
@@ -222,7 +243,7 @@ class Preprocessor:
 
     def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
         """Return the tensor, and (width, height) of the picture after decoding."""
-        with translate_errors():
+        with translate_errors(), memory.budget().picture():
             pixels: Pixels = self.stages[0][1](data)
             return self._after_decoding(pixels), size_of(pixels)
 
@@ -259,16 +280,17 @@ def _folds_into_bgr(spec: Input) -> bool:
     return _pixel_steps(spec)[1] is not None and spec.tensor_spec.colour == "BGR"
 
 
-def _fast_stages(spec: Input) -> tuple[Stage, ...]:
+def _fast_stages(spec: Input, scaled_sides: tuple[int, int] | None) -> tuple[Stage, ...]:
     """Pixels in the network's own channel order from the start, then everything arithmetical in one pass.
 
-    A Spec that mixes arithmetic and work on pixels can't be folded so: it runs step by step in its own order.
+    With `scaled_sides`, pictures whose shorter side is in that range are shrunk by their decoder. A Spec that mixes
+    arithmetic and work on pixels can't be folded so: it runs step by step in its own order.
     """
-    fast.require_opencv()
+    fast_decode.require_opencv()
     first, rest = spec.decode, spec.steps[1:]
     on_pixels, normalize = _pixel_steps(spec)
     order = first.colour if normalize is None else spec.tensor_spec.colour
-    stages: list[Stage] = [("decode", lambda data: fast.decode(data, first, order))]
+    stages: list[Stage] = [("decode", _fast_decoder(first, rest, order, scaled_sides))]
     image = first.after(ImageSpec())
     for step in rest if normalize is None else on_pixels:
         if normalize is None or not isinstance(step, Channels):
@@ -280,6 +302,20 @@ def _fast_stages(spec: Input) -> tuple[Stage, ...]:
     if normalize is not None:
         stages.append(("normalize", normalize))
     return tuple(stages)
+
+
+def _fast_decoder(
+    first: Decode, rest: Sequence[Step], order: str, scaled_sides: tuple[int, int] | None
+) -> Callable[[bytes], Pixels]:
+    resize = rest[0] if rest else None
+    if not isinstance(resize, Resize):
+        return lambda data: fast_decode.decode(data, first, order)
+
+    def scale_for(width: int, height: int) -> int:
+        proven = scaled_sides is not None and scaled_sides[0] <= min(width, height) <= scaled_sides[1]
+        return fast.decoder_scale(width, height, resize) if proven else 1
+
+    return lambda data: fast_decode.decode_for_resize(data, first, order, scale_for)
 
 
 def _bind(function: reference.StepFunction, step: Step, image: ImageSpec) -> Callable[[Pixels], Pixels]:

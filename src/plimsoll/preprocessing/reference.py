@@ -23,7 +23,7 @@ from plimsoll.preprocessing.decode import Array, Pixels, as_array, as_image, siz
 from plimsoll.preprocessing.resample import resample
 from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Resize, Scale, Std
 
-_PILLOW_FILTERS = {
+PILLOW_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -80,7 +80,7 @@ def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
 def resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Pixels:
     """Resize to exactly width x height in the step's convention."""
     if step.convention == "pillow":
-        return resize_image(as_image(pixels), width, height, _PILLOW_FILTERS[step.filter])
+        return resize_image(as_image(pixels), width, height, PILLOW_FILTERS[step.filter])
     return round_resized(resample(to_resized_range(as_array(pixels), step), width, height, step), step)
 
 
@@ -176,7 +176,7 @@ def crop(pixels: Pixels, step: Crop, image: ImageSpec) -> Pixels:
         raise ImageError(str(error)) from error
     if isinstance(pixels, Image.Image):
         return pixels.crop((x, y, x + step.width, y + step.height))
-    return pixels[y : y + step.height, x : x + step.width]
+    return as_array(pixels)[y : y + step.height, x : x + step.width]
 
 
 def channels(pixels: Pixels, step: Channels, image: ImageSpec) -> Array:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import decode, fast
+from plimsoll.preprocessing import decode, fast_decode
 from plimsoll.preprocessing.decode import Pixels, as_array, check_format, read, sample_pictures
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.preprocessing.formats import sniff
@@ -24,7 +24,7 @@ from plimsoll.spec.steps import Decode
 
 ALL = Decode(formats=("jpeg", "png", "webp", "bmp", "gif", "tiff"))
 Decoder = Callable[[bytes, Decode], Pixels]
-DECODERS: list[Decoder] = [reference_decode, fast.decode]
+DECODERS: list[Decoder] = [reference_decode, fast_decode.decode]
 Claim = Callable[[int, int], bytes]
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import fast
+from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.decode import Array, Pixels, as_array, orientation
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.spec.steps import Decode
@@ -28,7 +28,7 @@ Decoder = Callable[..., Array]
 """Takes a file's bytes and the options of the decode step."""
 
 
-@pytest.fixture(params=[reference_decode, fast.decode], ids=["reference", "fast"])
+@pytest.fixture(params=[reference_decode, fast_decode.decode], ids=["reference", "fast"])
 def decode(request: pytest.FixtureRequest) -> Decoder:
     def run(data: bytes, **options: Any) -> Array:
         return as_array(request.param(data, Decode(**options)))
@@ -314,13 +314,13 @@ CHOICES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("path", PICTURES, ids=lambda path: path.name)
 def test_both_implementations_answer_and_refuse_alike(path: Path, options: dict[str, Any]) -> None:
     step, data = Decode(**options), path.read_bytes()
-    expected, answer = outcome(lambda: reference_decode(data, step)), outcome(lambda: fast.decode(data, step))
+    expected, answer = outcome(lambda: reference_decode(data, step)), outcome(lambda: fast_decode.decode(data, step))
     if isinstance(expected, str) or isinstance(answer, str):
         assert answer == expected
     else:
         assert np.array_equal(answer, expected)
         if expected.shape[2] == 3:
-            assert np.array_equal(fast.decode(data, step, "BGR"), expected[:, :, ::-1])
+            assert np.array_equal(fast_decode.decode(data, step, "BGR"), expected[:, :, ::-1])
 
 
 def outcome(decode: Callable[[], Pixels]) -> Array | str:

@@ -95,9 +95,9 @@ def test_the_approximated_shrink_is_near_at_every_reduction(factor: float, odd: 
 
 @pytest.mark.parametrize("factor", [2, 3])
 def test_smoothing_and_sampling_is_the_triangle_itself_where_the_reduction_is_whole(factor: int) -> None:
-    """Up to the rounding of bytes between the two, and OpenCV's of bilinear."""
+    """Up to the rounding of bytes between the two, and OpenCV's of positions to a 32nd of a pixel."""
     mean, largest = difference((200 * factor, 150 * factor), (200, 150))
-    assert mean < 0.2
+    assert mean < 0.25
     assert largest <= 4
 
 

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from plimsoll.errors import BackendMissingError, ImageError
-from plimsoll.preprocessing import Preprocessor, fast
+from plimsoll.preprocessing import Preprocessor, fast_decode
 from plimsoll.preprocessing.decode import Array
 from plimsoll.spec import Input
 from plimsoll.spec.files import validate
@@ -195,7 +195,7 @@ def test_bytes_and_paths_give_the_same() -> None:
 
 
 def test_the_fast_preprocessor_says_how_to_install_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    fast.opencv.cache_clear()
+    fast_decode.opencv.cache_clear()
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(BackendMissingError) as caught:
         Preprocessor(card("open_nsfw"), "fast")

@@ -12,7 +12,7 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from plimsoll.preprocessing import fast, reference
+from plimsoll.preprocessing import fast, fast_decode, reference
 from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.spec.steps import Cast, Channels, Crop, ImageSpec, Jpeg, Layout, Mean, Scale, Std, Step
 
@@ -183,6 +183,6 @@ def test_the_fast_jpeg_equals_the_reference(pixels: Array, form: ImageSpec, opti
 
 
 def test_opencv_runs_in_one_thread_under_fast_preprocessing() -> None:
-    fast.opencv.cache_clear()
-    fast.opencv()
+    fast_decode.opencv.cache_clear()
+    fast_decode.opencv()
     assert cv2.getNumThreads() == 1
