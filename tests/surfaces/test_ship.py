@@ -167,7 +167,7 @@ def test_a_budget_that_can_not_be_met_ships_the_reference_and_says_so(
     assert details["winner"] == details["reference"] == "reference-plain-onnxruntime-cpu-float32"
     assert "the reference ships" in shipment.output
     golden = sorted(path.name for path in (shipment.bundle / "golden").iterdir() if path.suffix != ".npy")
-    assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg"], (
+    assert golden == ["alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg", "tall.jpg"], (
         "a user's picture lies in the bundle unasked"
     )
     assert "none of yours" in shipment.output

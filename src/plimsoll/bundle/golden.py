@@ -16,7 +16,8 @@ from plimsoll import importers
 from plimsoll.backends.runner import Runner
 from plimsoll.bundle import answers
 from plimsoll.bundle.bundle import Bundle, Content
-from plimsoll.bundle.manifest import GoldenVector, Tolerance
+from plimsoll.bundle.manifest import GoldenVector, StepDigest, Tolerance
+from plimsoll.bundle.step_digests import input_steps, step_digests
 from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
 from plimsoll.errors import CheckError, ImageError, InputError, PlimsollError
@@ -69,10 +70,11 @@ class GoldenPicture:
 
 @dataclass(frozen=True)
 class GoldenAnswer:
-    """A picture's input tensor without the batch axis, and every output by name with it."""
+    """A picture's input tensor without the batch axis, every output by name with it, and what each input step gave."""
 
     tensor: NDArray[Any]
     outputs: Mapping[str, NDArray[Any]]
+    steps: tuple[StepDigest, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def golden_answer(picture: GoldenPicture, preprocessor: Preprocessor, runner: Ru
                 f"golden picture {picture.name}: the output '{name}' has values that are NaN or infinite",
                 "A bundle with such values could not be verified.",
             )
-    return GoldenAnswer(tensor, outputs)
+    return GoldenAnswer(tensor, outputs, step_digests(preprocessor, picture.data))
 
 
 def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Content]) -> GoldenVector:
@@ -148,6 +150,7 @@ def store(picture: GoldenPicture, answer: GoldenAnswer, contents: dict[str, Cont
         picture=name,
         tensor=f"golden/{stem}.input.npy",
         outputs={output: f"golden/{stem}.{index}.npy" for index, output in enumerate(answer.outputs)},
+        steps=answer.steps,
     )
     contents[name] = picture.data
     contents[vector.tensor] = answer.tensor
@@ -299,8 +302,8 @@ def verify(bundle: Bundle) -> Report:
     Four checks: preprocessing (worst and mean difference, in picture levels of 255), the network (on the stored
     tensors), and the whole way (pictures to outputs); and a fifth for boxes, masks, points and texts: the decoded
     answers. NaN, infinity, another shape or a picture that is refused here
-    fails its check. The measurements say what differs between this machine and the one where the bundle was packed, and
-    what was proven there.
+    fails its check. The measurements say which input step gives other pixels here, what differs between this machine
+    and the one where the bundle was packed, and what was proven there.
 
     Raises BackendMissingError or BuildError if the bundle can't run here at all, BundleError for a damaged tensor,
     ModelError or SpecError where network and Spec don't fit.
@@ -320,7 +323,12 @@ def verify(bundle: Bundle) -> Report:
         subject=f"{bundle.name} on {bundle.target} with {bundle.preprocessing} preprocessing",
         environment=here,
         checks=checks_of(differences, bundle.manifest.tolerance),
-        measurements={**measurements, **_proof(bundle), **_machine_differences(bundle.manifest.environment, here)},
+        measurements={
+            **measurements,
+            **input_steps(bundle, preprocessor),
+            **_proof(bundle),
+            **_machine_differences(bundle.manifest.environment, here),
+        },
     )
 
 

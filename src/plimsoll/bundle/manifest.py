@@ -19,6 +19,9 @@ FILE = "manifest.json"
 MAX_BYTES = 4_000_000
 """10,000 files take about 2 MB."""
 
+PICTURE_LIBRARIES = "picture_libraries"
+"""The key in `environment` of the libraries that decode and resize."""
+
 _Limit = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
@@ -43,6 +46,19 @@ class ModelFiles(_Part):
     """Its other files, in the main file's folder or below."""
 
 
+class StepDigest(_Part):
+    """What an input step gave where the bundle was packed; `plimsoll.bundle.step_digests` says from what."""
+
+    step: str
+    digest: Annotated[str, Field(pattern=r"^[0-9x]{1,60} [0-9a-f]{64}$")]
+    """The shape, and the SHA-256 of the samples."""
+
+    @property
+    def shape(self) -> str:
+        """Height x width x channels, as in "64x64x3"."""
+        return self.digest.partition(" ")[0]
+
+
 class GoldenVector(_Part):
     """A picture, its tensor, and the network's answer where the bundle was packed."""
 
@@ -51,6 +67,8 @@ class GoldenVector(_Part):
     """The network's input for this one picture, without the batch axis, as `.npy`."""
     outputs: Annotated[dict[str, str], Field(min_length=1)]
     """Each output's name and its `.npy`, with the batch axis (of one picture)."""
+    steps: tuple[StepDigest, ...] = ()
+    """The input steps, in order; none in bundles that were packed before they were stored."""
 
 
 class Tolerance(_Part):
@@ -93,7 +111,8 @@ class Manifest(_Part):
     origin: dict[str, JsonValue] | None = None
     """Where the network comes from: licence, authors, source."""
     environment: dict[str, JsonValue]
-    """Where it was packed: the machine, and the versions of the packages."""
+    """Where it was packed: the machine, the versions of the packages, and those of the libraries that decode and resize
+    (`picture_libraries`)."""
     files: dict[str, FileRecord]
     """Every file but this one, by its name relative to the bundle, with /."""
 

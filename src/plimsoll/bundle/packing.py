@@ -16,13 +16,13 @@ from plimsoll.backends.runner import Runner
 from plimsoll.bundle import tensor_file
 from plimsoll.bundle.bundle import Content, check_destination, write
 from plimsoll.bundle.golden import golden_answer, golden_pictures, store, tolerance_for
-from plimsoll.bundle.manifest import GoldenVector, Manifest, ModelFiles
+from plimsoll.bundle.manifest import PICTURE_LIBRARIES, GoldenVector, Manifest, ModelFiles
 from plimsoll.core.model import Model, ModelRecord
 from plimsoll.core.target import Target
 from plimsoll.core.version import __version__
 from plimsoll.core.wording import explain
 from plimsoll.errors import BuildError, BundleError, ModelError
-from plimsoll.preprocessing import Preprocessing, Preprocessor
+from plimsoll.preprocessing import Preprocessing, Preprocessor, libraries
 from plimsoll.report.report import environment
 from plimsoll.spec import files as spec_files
 from plimsoll.system import subprocesses
@@ -82,7 +82,7 @@ def _manifest(
             golden=tuple(vectors),
             tolerance=tolerance_for(spec, target),
             origin=dict(origin) if origin is not None else None,
-            environment=environment(),
+            environment={**environment(), PICTURE_LIBRARIES: libraries.versions(preprocessing)},
             files={},
         )
     except ValidationError as error:

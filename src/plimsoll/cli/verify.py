@@ -80,10 +80,13 @@ def _machine(report: Report) -> list[Text]:
     from rich.text import Text
 
     from plimsoll.bundle.golden import ROUNDING
+    from plimsoll.bundle.step_digests import MEASUREMENT, SAME_PIXELS
 
     measurements = {name: str(value) for name, value in report.measurements.items()}
     where = "proven" if "proof" in measurements else "packed"
     lines = [Text(f"proof: {printable(measurements['proof'], 500)}")] if "proof" in measurements else []
+    if (steps := measurements.get(MEASUREMENT, SAME_PIXELS)) != SAME_PIXELS:
+        lines.append(Text(f"input steps: {printable(steps, 500)}", style="yellow"))
     facts = {name.removeprefix("same "): value for name, value in measurements.items() if name.startswith("same ")}
     different = [name for name, value in facts.items() if value != "yes"]
     if not different:

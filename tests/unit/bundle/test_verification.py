@@ -53,7 +53,7 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, prepro
         assert opened.manifest.origin == {"licence": "CC0-1.0", "authors": ["nobody"]}
         assert [vector.picture for vector in opened.manifest.golden] == [
             f"golden/{file_name}"
-            for file_name in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg")
+            for file_name in ("alpha.png", "landscape.jpg", "large.jpg", "photo.webp", "portrait.jpg", "tall.jpg")
         ]
     assert tuple(check.name for check in report.checks) == CHECKS
     assert [check.measured for check in report.checks] == [0.0] * 4
@@ -61,8 +61,9 @@ def test_what_is_packed_verifies(model: Model, tmp_path: Path, name: str, prepro
     assert report.kind == "verify"
     facts = ("architecture", "instruction sets", "versions", "processor", "cores", "system", "python")
     assert report.measurements == {
-        "pictures": 5,
+        "pictures": 6,
         "outputs": 1,
+        "input steps": "the same pixels as where it was packed",
         "as it was packed": "yes",
         **{f"same {fact}": "yes" for fact in facts},
     }

@@ -237,7 +237,7 @@ def test_read_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_samples_are_those_whose_format_the_spec_accepts() -> None:
     names = [name for name, _ in sample_pictures(Decode())]
-    assert len(names) == 5
+    assert len(names) == 6
     assert names == sorted(names)
     assert [name for name, _ in sample_pictures(Decode(formats=("png", "gif")))] == ["alpha.png"]
     for _, data in sample_pictures(Decode()):
