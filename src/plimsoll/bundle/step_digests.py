@@ -25,6 +25,8 @@ SAME_PIXELS = "the same pixels as where it was packed"
 
 _NOISE_BYTES = 65_521
 """A prime, so that repeated noise falls into other columns in each row."""
+_GRAINS = {1: 2, 8: 3, 64: 3}
+"""The sides of the noise's grains in pixels, and their weights."""
 
 
 def step_digests(preprocessor: Preprocessor, picture: bytes) -> tuple[StepDigest, ...]:
@@ -93,11 +95,18 @@ def _digest(pixels: Pixels) -> str:
 
 
 def _noise_like(pixels: Pixels) -> Pixels:
-    """Return noise of the same kind and shape as `pixels`; levels of 0 to 255 in every dtype."""
+    """Return noise of the same kind and shape as `pixels`, fine and coarse, so that a strong reduction leaves some of
+    it; whole levels of 0 to 255 in every dtype."""
     array = as_array(pixels)
+    height, width, channels = array.shape
     # SplitMix64 of each position: the same on every machine, and in every version of NumPy.
     mixed = np.arange(_NOISE_BYTES, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    levels = np.resize((mixed >> np.uint64(56)).astype(np.uint8), array.shape)
+    bytes_ = (mixed >> np.uint64(56)).astype(np.uint8)
+    sums = np.zeros(array.shape, np.uint16)
+    for side, weight in _GRAINS.items():
+        grains = np.resize(bytes_, (-(-height // side), -(-width // side), channels)).astype(np.uint16)
+        sums += grains.repeat(side, axis=0)[:height].repeat(side, axis=1)[:, :width] * np.uint16(weight)
+    levels = (sums // sum(_GRAINS.values())).astype(np.uint8)
     return as_image(levels) if isinstance(pixels, Image.Image) else levels.astype(array.dtype, copy=False)

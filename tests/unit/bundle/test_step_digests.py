@@ -59,6 +59,12 @@ def test_each_step_has_a_digest_that_stays(preprocessing: Any) -> None:
     assert step_digests(preprocessor, TALL) == digests
 
 
+def test_the_noise_is_the_same_under_every_version_of_numpy() -> None:
+    steps = (Decode(), Crop(width=200, height=150, x=0, y=0))
+    digest = "7ed2e762a61d8208c0c18eca76b8d190eac1b69087756c127fa2454d3ead067a"
+    assert step_digests(Preprocessor(Input(steps=steps)), TALL)[1].digest == f"150x200x3 {digest}"
+
+
 def test_a_step_that_changes_is_the_only_one_to_differ() -> None:
     """Behind the resize the JPEG round trip would make of one level up to thirty."""
     before = step_digests(Preprocessor(INPUT), TALL)
