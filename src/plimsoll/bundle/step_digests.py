@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from plimsoll.bundle.bundle import Bundle
 from plimsoll.bundle.manifest import PICTURE_LIBRARIES, StepDigest
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import Preprocessor, libraries
-from plimsoll.preprocessing.decode import Pixels, as_array, as_image, read, translate_errors
+from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, as_image, read, translate_errors
 
 MEASUREMENT = "input steps"
 SAME_PIXELS = "the same pixels as where it was packed"
@@ -95,18 +97,23 @@ def _digest(pixels: Pixels) -> str:
 
 
 def _noise_like(pixels: Pixels) -> Pixels:
-    """Return noise of the same kind and shape as `pixels`, fine and coarse, so that a strong reduction leaves some of
-    it; whole levels of 0 to 255 in every dtype."""
+    """Return noise of the same kind and shape as `pixels`; whole levels of 0 to 255 in every dtype."""
     array = as_array(pixels)
-    height, width, channels = array.shape
+    levels = _noise(*array.shape).astype(array.dtype, copy=False)
+    if isinstance(pixels, Reduced):
+        return replace(pixels, pixels=as_image(levels) if isinstance(pixels.pixels, Image.Image) else levels)
+    return as_image(levels) if isinstance(pixels, Image.Image) else levels
+
+
+def _noise(height: int, width: int, channels: int) -> NDArray[np.uint8]:
+    """Return noise, fine and coarse, so that a strong reduction leaves some of it."""
     # SplitMix64 of each position: the same on every machine, and in every version of NumPy.
     mixed = np.arange(_NOISE_BYTES, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
-    bytes_ = (mixed >> np.uint64(56)).astype(np.uint8)
-    sums = np.zeros(array.shape, np.uint16)
+    levels = (mixed >> np.uint64(56)).astype(np.uint8)
+    sums = np.zeros((height, width, channels), np.uint16)
     for side, weight in _GRAINS.items():
-        grains = np.resize(bytes_, (-(-height // side), -(-width // side), channels)).astype(np.uint16)
+        grains = np.resize(levels, (-(-height // side), -(-width // side), channels)).astype(np.uint16)
         sums += grains.repeat(side, axis=0)[:height].repeat(side, axis=1)[:, :width] * np.uint16(weight)
-    levels = (sums // sum(_GRAINS.values())).astype(np.uint8)
-    return as_image(levels) if isinstance(pixels, Image.Image) else levels.astype(array.dtype, copy=False)
+    return (sums // sum(_GRAINS.values())).astype(np.uint8)

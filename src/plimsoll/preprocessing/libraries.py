@@ -7,7 +7,7 @@ import PIL
 import simplejpeg
 from PIL import features
 
-from plimsoll.preprocessing import fast
+from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.preprocessor import Preprocessing
 
 _CODECS = {
@@ -30,7 +30,7 @@ def versions(preprocessing: Preprocessing = "reference") -> dict[str, str]:
     names."""
     here = {"pillow": PIL.__version__, "numpy": np.__version__, "simplejpeg": simplejpeg.__version__}
     if preprocessing != "reference":
-        here["opencv"] = fast.opencv().__version__
+        here["opencv"] = fast_decode.opencv().__version__
     codecs = {name: features.version(codec) for name, codec in _CODECS.items() if features.check(codec)}
     return here | {name: str(version) for name, version in codecs.items() if version}
 

@@ -49,7 +49,7 @@ def verified(path: Path) -> Report:
         return verify(bundle)
 
 
-@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+@pytest.mark.parametrize("preprocessing", ["reference", "fast", "scaled"])
 def test_each_step_has_a_digest_that_stays(preprocessing: Any) -> None:
     preprocessor = Preprocessor(INPUT, preprocessing)
     digests = step_digests(preprocessor, TALL)
