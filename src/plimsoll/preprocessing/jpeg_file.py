@@ -179,7 +179,7 @@ def lacks_only_its_end(data: bytes, header: Header) -> bool:
     try:
         # A grey picture is quicker, and takes the same reading.
         simplejpeg.decode_jpeg(data + END_OF_IMAGE, "CMYK" if header.components == 4 else "GRAY", strict=True)
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, KeyError):  # KeyError: a sampling that simplejpeg has no name for
         return False
     return True
 
