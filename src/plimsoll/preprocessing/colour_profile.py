@@ -32,7 +32,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     if transform is None:
         return image
     try:
-        converted: Image.Image = transform.apply(bare)
+        converted = _grey_levels(bare, transform) if bare.mode == "L" else transform.apply(bare)
     except ValueError:
         return image
     if image.mode in {"LA", "RGBA"}:
@@ -40,15 +40,23 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
     return converted
 
 
+def _grey_levels(image: Image.Image, transform: Any) -> Image.Image:
+    """Convert the 256 levels of grey and look the pixels up: exact transforms of single pixels are slow."""
+    levels = transform.apply(Image.frombytes("L", (256, 1), bytes(range(256))))
+    return Image.merge("RGB", [image.point([*band.tobytes()]) for band in levels.split()])
+
+
 @lru_cache(_CACHED_PROFILES)
 def _transform(profile: bytes, mode: str) -> Any:
     """Return the transform from a profile, or None where Little CMS refuses it."""
     from PIL import ImageCms  # most Specs ignore profiles, and start without it
 
+    # Little CMS replaces a transform by a table, of too few steps for dark greys where nothing is said.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.HIGHRESPRECALC
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL, ImageCms.Flags.NONE
+            source, ImageCms.createProfile("sRGB"), mode, "RGB", ImageCms.Intent.PERCEPTUAL, flags
         )
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
