@@ -32,7 +32,7 @@ import numpy as np
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import fast
+from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.decode import Pixels, as_array, decode
 from plimsoll.spec.steps import Decode, ImageFormat
 
@@ -67,7 +67,7 @@ def judged(path: Path) -> dict[str, Any]:
     reference = outcome(lambda: decode(data, step))
     seconds = time.perf_counter() - started
     peak = peak_memory()
-    fast_pixels = outcome(lambda: fast.decode(data, step))
+    fast_pixels = outcome(lambda: fast_decode.decode(data, step))
     seconds = max(seconds, time.perf_counter() - started - seconds)
     peak = max(peak, peak_memory())
     try:

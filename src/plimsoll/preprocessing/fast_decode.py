@@ -132,7 +132,7 @@ def _decode_jpeg(data: bytes, step: Decode, order: str, scale_for: ScaleFor | No
         )
     except ImageError:
         raise
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, KeyError):  # KeyError: a sampling that simplejpeg has no name for
         return None
     if pixels.shape[:2] != (rows, columns):
         return None
@@ -188,8 +188,8 @@ _LARGE_TEXT = 65_536
 def _plain_png(data: bytes, step: Decode) -> tuple[int, int] | None:
     """Return (width, height) of a PNG file (ISO 15948) of 8-bit RGB, or RGBA whose alpha is dropped, of well-known
     chunks that are whole and small, one picture; None for others."""
-    at, size, kind = 8, None, b""
-    while kind != b"IEND":
+    at, size = 8, None
+    for _ in range(metadata.MAX_CHUNKS):
         length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
         end = at + 12 + length
         if kind not in _PNG_CHUNKS or end > len(data) or (size is None) != (kind == b"IHDR"):
@@ -203,8 +203,10 @@ def _plain_png(data: bytes, step: Decode) -> tuple[int, int] | None:
             length > _LARGE_TEXT or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end])
         ):
             return None
+        if kind == b"IEND":
+            return size
         at = end
-    return size
+    return None
 
 
 _BMP_HEADER = 54

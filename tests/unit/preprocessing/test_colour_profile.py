@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from plimsoll.preprocessing import fast
+from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.spec.steps import Decode
@@ -57,7 +57,7 @@ def saved(image: Image.Image, format_: str, profile: bytes, **options: Any) -> b
 def decoded(data: bytes, **options: Any) -> Array:
     """What both implementations give, which must be the same."""
     step = Decode(formats=FORMATS, **{"colour_profile": "srgb", **options})
-    reference, quick = as_array(reference_decode(data, step)), as_array(fast.decode(data, step))
+    reference, quick = as_array(reference_decode(data, step)), as_array(fast_decode.decode(data, step))
     assert np.array_equal(reference, quick)
     return reference
 

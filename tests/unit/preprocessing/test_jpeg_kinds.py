@@ -14,7 +14,7 @@ from PIL import Image
 
 from helpers.jpeg_writer import COMPONENTS, FIRST_AND_OTHERS, Colours, write
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import fast
+from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.decode import Array, as_array
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.spec.steps import Decode
@@ -26,7 +26,7 @@ def outcomes(data: bytes, **options: Any) -> tuple[Array | str, Array | str]:
     """What the reference and fast give: pixels, or words."""
     step = Decode(**options)
     results: list[Array | str] = []
-    for decode in (reference_decode, fast.decode):
+    for decode in (reference_decode, fast_decode.decode):
         try:
             results.append(as_array(decode(data, step)))
         except ImageError as error:

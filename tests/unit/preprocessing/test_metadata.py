@@ -14,13 +14,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import fast, metadata
+from plimsoll.preprocessing import fast_decode, metadata
 from plimsoll.preprocessing.decode import Array, as_array, orientation
 from plimsoll.preprocessing.decode import decode as reference_decode
 from plimsoll.spec.steps import Decode
 
 PHOTO = Path(__file__).parents[3] / "examples" / "photos" / "coffee_cup.jpg"
-DECODERS = [reference_decode, fast.decode]
+DECODERS = [reference_decode, fast_decode.decode]
 SHORT, LONG, ASCII, RATIONAL = 3, 4, 2, 5
 
 
