@@ -78,6 +78,7 @@ _SIGNATURES: tuple[tuple[bytes, FileKind], ...] = (
     (b"\xff\x4f\xff\x51", _JPEG_2000),
     (b"\xff\xd8\xff\xf7", FileKind("JPEG-LS picture")),
     (b"II\xbc\x01", FileKind("JPEG XR picture")),
+    (b"MM\0+", FileKind("big-endian BigTIFF picture")),
     (b"FUJIFILMCCD-RAW", _RAW),
     (b"IIRO", _RAW),
     (b"IIRS", _RAW),
@@ -146,7 +147,7 @@ def sniff(data: bytes) -> ImageFormat | None:
         return "gif"
     if data.startswith(b"BM"):
         return "bmp"
-    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0")):
         return None if data[8:10] == b"CR" else "tiff"
     major, others = _brands(data)
     # `mif1` is only the container of HEIC and AVIF: what stands beside it tells which.
