@@ -52,8 +52,11 @@ This is open_nsfw's, as `plimsoll spec show open_nsfw` prints it (keys at their 
 
 Further inputs of an ONNX network become constants in it where they are the same for every picture, so that every
 runtime can take it. A picture's own size is never needed: Plimsoll maps positions back to the picture itself, so a
-network gets the size of its input, and a scale of 1 (the table in [tasks.md](tasks.md) shows which). A second picture
-of another size, or through other input steps, can't be fed.
+network gets the size of its input, and a scale of 1 (the table in [tasks.md](tasks.md) shows which). An input that
+takes the same picture in another size or form has `source = "picture"` and steps of its own, `[[input.extra.steps]]`.
+The tensors of such a picture travel as one, float32 `[N, K]`, the first input's before the others', and the network
+takes them apart: so does every runtime, quantizer and client of a service that sends tensors. Browsers and
+folding don't do that.
 
 ### The steps' order
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from plimsoll import backends
 from plimsoll.backends.base import Objective, Options, Session, ThreadPlan
-from plimsoll.core.extra_inputs import extra_input
+from plimsoll.core.extra_inputs import extra_input, unpack
 from plimsoll.core.fit import axis_error, batch_axes, check_fit, outputs_read, picture_input
 from plimsoll.core.model import Model, TensorInfo, Tensors
 from plimsoll.core.target import REFERENCE_TARGET, Target
@@ -58,6 +58,8 @@ class Runner:
         self._closed = False
         self._spec: Spec | None = None
         self._extra: dict[str, Extra] = {}
+        self._packed: TensorInfo | None = None
+        """The tensor of several views of a picture, which the network takes apart."""
         self._axes: dict[str, int | None] | None = None
         self._read: set[str] = set()
         self._unproven = False
@@ -127,6 +129,9 @@ class Runner:
         self._spec = spec
         self._extra = {extra.tensor: extra for extra in spec.input.extra if extra.tensor in self._inputs}
         self._extra.pop(picture.name, None)
+        if spec.input.is_packed and any(further.steps for further in self._extra.values()):
+            self._packed = TensorInfo(picture.name, (self._fixed, *spec.input.shape), spec.input.dtype)
+            self._inputs[picture.name] = self._packed
         self._axes = batch_axes(spec, picture, outputs, network)
         self._read = outputs_read(spec, outputs)
         given = spec.output.batch_axis
@@ -142,7 +147,7 @@ class Runner:
     @property
     def inputs(self) -> tuple[TensorInfo, ...]:
         """What callers feed: the network's inputs, without those that the Spec gives."""
-        return tuple(tensor for tensor in self._session.inputs if tensor.name not in self._extra)
+        return tuple(tensor for tensor in self._inputs.values() if tensor.name not in self._extra)
 
     @property
     def outputs(self) -> tuple[TensorInfo, ...]:
@@ -256,6 +261,9 @@ class Runner:
         return ModelError(f"{error.message}. {error.hint}")  # A row of `predict` has room for the message alone.
 
     def _session_run(self, feeds: Mapping[str, Array]) -> Tensors:
+        if self._packed is not None and self._spec is not None:
+            names = [self.picture_input, *(further.tensor for further in self._extra.values() if further.steps)]
+            feeds = {**feeds, **dict(zip(names, unpack(feeds[self.picture_input], self._spec.input), strict=True))}
         if self._extra:
             picture = feeds[self.picture_input]
             channels_last = self._spec is None or self._spec.input.tensor_spec.layout == "NHWC"
@@ -264,6 +272,7 @@ class Runner:
                 if extra.source == "picture"
                 else extra_input(extra, self._inputs[name], picture.shape, channels_last=channels_last)
                 for name, extra in self._extra.items()
+                if not extra.steps
             }
             feeds = {**feeds, **given}
         return self._session.run(feeds)

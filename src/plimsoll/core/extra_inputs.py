@@ -3,6 +3,7 @@ the network takes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from plimsoll.core.fit import describe
 from plimsoll.core.model import TensorInfo
 from plimsoll.errors import SpecError
-from plimsoll.spec.inputs import Extra
+from plimsoll.spec.inputs import Extra, Input
 
 
 def extra_input(extra: Extra, info: TensorInfo, picture: Sequence[int], *, channels_last: bool) -> NDArray[Any]:
@@ -37,6 +38,23 @@ def batch_axis(extra: Extra, info: TensorInfo) -> int | None:
         return None if extra.batch_axis == "none" else extra.batch_axis
     whole = extra.shape is not None and len(extra.shape) == len(info.shape)
     return 0 if info.shape and info.shape[0] is None and not whole else None
+
+
+def pack(views: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return several tensors of one picture as one, float32 `[K]`: one after another, each in the order of its rows."""
+    return np.concatenate([view.astype(np.float32, copy=False).ravel() for view in views])
+
+
+def unpack(packed: NDArray[Any], spec: Input) -> list[NDArray[Any]]:
+    """Return the views of a batch of pictures, `[N, …]` each, from what `pack` made of them, `[N, K]`."""
+    views, start = [], 0
+    for view in spec.views:
+        form = view.tensor_spec
+        sizes = [size or 1 for size in form.shape]
+        end = start + math.prod(sizes)
+        views.append(packed[:, start:end].reshape(-1, *sizes).astype(form.dtype, copy=False))
+        start = end
+    return views
 
 
 def _values(extra: Extra, picture: Sequence[int], channels_last: bool) -> NDArray[Any]:

@@ -206,7 +206,8 @@ def _select(spec: Spec, name: str | None, tensors: Sequence[_T], network: str, s
 def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
     form, shape = spec.input.tensor_spec, tensor.shape
     fits = shape is None or (len(shape) == 4 and _agree(form.shape, shape[1:]))
-    if fits and tensor.dtype == form.dtype:
+    packed = shape is not None and len(shape) == 2 and spec.input.is_packed and _agree(spec.input.shape, shape[1:])
+    if (fits and tensor.dtype == form.dtype) or (packed and tensor.dtype == spec.input.dtype):
         return
     raise SpecError(
         f"{network} and the Spec '{spec.name}': the input steps make {describe(form.dtype, form.shape)}, the network's"
@@ -219,9 +220,12 @@ def _check_input(spec: Spec, tensor: NamedTensor, network: str) -> None:
 
 def _check_second_pictures(spec: Spec, picture: NamedTensor, inputs: Sequence[NamedTensor], network: str) -> None:
     """Refuse a further input that is to get the picture's tensor, and takes another form of it."""
-    given = {further.tensor for further in spec.input.extra if further.source == "picture"}
+    given = {further.tensor: further for further in spec.input.extra if further.source == "picture"}
     for tensor in inputs:
         if tensor.name not in given or tensor is picture:
+            continue
+        if given[tensor.name].steps:
+            _check_input(spec.model_copy(update={"input": given[tensor.name].view}), tensor, network)
             continue
         known = picture.shape is not None and tensor.shape is not None
         fits = not known or (len(picture.shape or ()) == len(tensor.shape or ()) and _agree_both(picture, tensor))
@@ -230,8 +234,7 @@ def _check_second_pictures(spec: Spec, picture: NamedTensor, inputs: Sequence[Na
                 f"{network} and the Spec '{spec.name}': source = 'picture' gives the input {tensor.name!r} the tensor"
                 f" of {picture.name!r}, {describe(picture.dtype, picture.shape)}; it takes"
                 f" {describe(tensor.dtype, tensor.shape)}",
-                "A second picture through other input steps can't be fed. Export the network so that it makes it from"
-                " the first.",
+                "Where it takes the picture in another form, give it input steps of its own: [[input.extra.steps]].",
             )
 
 

@@ -98,7 +98,7 @@ def unrepeatable(model: Model) -> str:
 
 
 def _random(model: Model, info: TensorInfo, inputs: int, kind: str) -> Array | None:
-    form = model.require_spec().input.tensor_spec if takes_picture(model.spec, info.name, inputs) else None
+    form = model.require_spec().input if takes_picture(model.spec, info.name, inputs) else None
     known = (
         (1, *form.shape)
         if form is not None and len(form.shape) + 1 == len(info.shape)

@@ -321,7 +321,7 @@ def _fix_sizes(graph: GraphProto, model: Model, batch: int) -> None:
     sizes: dict[str, int] = {}
     for value in fed:
         is_picture = takes_picture(model.spec, value.name, len(fed))
-        sizes_given = (batch, *(model.require_spec().input.tensor_spec.shape if is_picture else ()))
+        sizes_given = (batch, *(model.require_spec().input.shape if is_picture else ()))
         for axis, size in zip(value.type.tensor_type.shape.dim, sizes_given, strict=False):
             if size is not None and not isinstance(_size(axis), int):
                 sizes.setdefault(axis.dim_param, size)

@@ -93,7 +93,7 @@ def _is_stored(path: Path) -> bool:
 def _stored(model: Model, proto: ModelProto) -> Model:
     """Return the normal form from the cache, or write it there; into a folder for this process where that can't be
     written."""
-    sizes = model.spec.input.tensor_spec.shape if model.spec is not None else None
+    sizes = model.spec.input.shape if model.spec is not None else None
     build = cache.build_folder("onnx", {"file": model.sha256, "name": model.path.name, "sizes": sizes, **_makers()})
     if not build.is_dir():
         try:
@@ -338,7 +338,7 @@ def _feeds(path: Path, model: Model, free: int, batch: int) -> Iterator[dict[str
         for value in fed:
             shape = list(load.shape_of(value) or (None,) * 4)
             is_picture = takes_picture(model.spec, value.name, len(fed))
-            stated = (None, *model.require_spec().input.tensor_spec.shape) if is_picture else ()
+            stated = (None, *model.require_spec().input.shape) if is_picture else ()
             known = [*stated, *[None] * len(shape)]
             sizes = [
                 size if isinstance(size, int) else other or (batch if axis == 0 else free)

@@ -50,6 +50,11 @@ def fold(model: Model, folder: Path) -> Model:
     last step on pixels, or where there is nothing to fold; BuildError where the graph can't be written.
     """
     spec = model.require_spec()
+    if spec.input.is_packed:
+        raise ModelError(
+            f"{spec.name}: can't fold its input steps: the network takes several views of a picture",
+            "Use it without folding.",
+        )
     pixel_steps, normalization = split(spec)
     raised = raise_opset(model, folder, _MINIMUM_OPSET) if model.format == "onnx" else model
     proto = onnx_graph.load(raised)

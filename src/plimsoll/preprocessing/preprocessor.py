@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plimsoll.core.extra_inputs import pack
 from plimsoll.preprocessing import fast, fast_decode, memory, reference
 from plimsoll.preprocessing.decode import (
     FLIPPED_X,
@@ -202,17 +203,19 @@ class Preprocessor:
         self.spec = spec
         self.preprocessing = preprocessing
         self.tensor_spec = spec.tensor_spec
-        """Shape, dtype, layout and colour order of each tensor."""
+        """Shape, dtype, layout and colour order of each tensor; of the first view where the Spec has several."""
         self.stages: tuple[Stage, ...] = (
             _reference_stages(spec)
             if preprocessing == "reference"
             else _fast_stages(spec, scaled_sides or (0, _ANY_SIDE) if preprocessing == "scaled" else None)
         )
-        """In order."""
+        """In order; of the first view where the Spec has several."""
         self._bgr = preprocessing != "reference" and _folds_into_bgr(spec)
+        self._others = tuple(Preprocessor(view, preprocessing, scaled_sides) for view in spec.views[1:])
 
     def __call__(self, source: ImageSource) -> Array:
-        """Return the tensor of a picture given as bytes or as a path: C-contiguous, of `tensor_spec`'s shape and dtype.
+        """Return the tensor of a picture given as bytes or as a path: C-contiguous, of the shape and dtype that the
+        Spec's input says. Where further inputs have steps of their own, it is all of their tensors in one.
 
         Raises ImageError for everything that is wrong with the picture.
         """
@@ -239,18 +242,22 @@ class Preprocessor:
             with translate_errors():
                 first = np.ascontiguousarray(as_array(pixels)[:, :, ::-1]) if self._bgr else pixels
                 tensor = self._after_decoding(first)
-            yield number, tensor, geometry_of(self.spec, size, followed)
+            yield number, self._with_others(tensor, data), geometry_of(self.spec, size, followed)
 
     def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
         """Return the tensor, and (width, height) of the picture after decoding."""
         with translate_errors(), memory.budget().picture():
             pixels: Pixels = self.stages[0][1](data)
-            return self._after_decoding(pixels), size_of(pixels)
+            tensor, size = self._after_decoding(pixels), size_of(pixels)
+        return self._with_others(tensor, data), size
 
     def _after_decoding(self, pixels: Pixels) -> Array:
         for _, stage in self.stages[1:]:
             pixels = stage(pixels)
         return np.ascontiguousarray(as_array(pixels))
+
+    def _with_others(self, tensor: Array, data: bytes) -> Array:
+        return pack([tensor, *(other._run(data)[0] for other in self._others)]) if self._others else tensor
 
 
 def _reference_stages(spec: Input) -> tuple[Stage, ...]:

@@ -65,8 +65,11 @@ class Extra(BaseModel):
     """The shape of the values; needed only where the network leaves a size open. Without the axis of the pictures where
     `batch_axis` says which it is."""
     source: Literal["picture", "input_size"] | None = None
-    """Instead of values: `picture`, the tensor that the first input gets; `input_size`, its height and width in
-    pixels."""
+    """Instead of values: `picture`, the tensor that the first input gets, or the same picture through `steps` of its
+    own; `input_size`, the first input's height and width in pixels."""
+    steps: tuple[Step, ...] = ()
+    """With `source = "picture"`: from the file's bytes to this input's tensor, in order; the first is `decode`. Every
+    picture has to get the same size."""
     order: Literal["hw", "wh"] = "hw"
     """With `source = "input_size"`: height or width first."""
     batch_axis: OptionalBatchAxis = None
@@ -85,7 +88,16 @@ class Extra(BaseModel):
             raise ValueError("shape: allowed only with value, values or values_file")
         if self.source != "input_size" and self.order != "hw":
             raise ValueError("order: allowed only with source = 'input_size'")
+        if self.steps and self.source != "picture":
+            raise ValueError("steps: allowed only with source = 'picture'")
+        if self.steps and None in self.view.tensor_spec.shape:
+            raise ValueError("steps: every picture has to get the same size; add a resize step")
         return self
+
+    @property
+    def view(self) -> Input:
+        """Its own input steps, as the input side of a Spec."""
+        return Input(tensor=self.tensor, steps=self.steps)
 
 
 class Input(BaseModel):
@@ -113,15 +125,46 @@ class Input(BaseModel):
         _result_of(steps)
         return steps
 
+    @model_validator(mode="after")
+    def _has_known_sizes(self) -> Self:
+        if self.is_packed and None in self.tensor_spec.shape:
+            raise ValueError("steps: every picture has to get the same size, since a further input has steps too")
+        if self.is_packed and any(view.decode.frames != "first" for view in self.views):
+            raise ValueError("frames: only the first frame of a file, since a further input has steps too")
+        return self
+
     @property
     def tensor_spec(self) -> ImageSpec:
         """What the tensor of one picture looks like after the last step."""
         return _result_of(self.steps)
 
     @property
+    def views(self) -> tuple[Input, ...]:
+        """What is made of a picture: for this input, then for each further one that has steps of its own."""
+        return (Input(tensor=self.tensor, steps=self.steps), *(further.view for further in self.extra if further.steps))
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether several views of a picture are one tensor, one after another, on their way to the network."""
+        return any(further.steps for further in self.extra)
+
+    @property
+    def shape(self) -> tuple[int | None, ...]:
+        """The shape of the tensor of one picture, without the batch axis: of all views together where there are
+        several."""
+        if self.is_packed:
+            return (sum(math.prod(size or 1 for size in view.tensor_spec.shape) for view in self.views),)
+        return self.tensor_spec.shape
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the tensor of one picture."""
+        return "float32" if self.is_packed else self.tensor_spec.dtype
+
+    @property
     def decode(self) -> Decode:
         first = self.steps[0]
-        assert isinstance(first, Decode)  # noqa: S101 - _follow has refused every other Spec
+        assert isinstance(first, Decode)  # noqa: S101 - _check_order has refused every other Spec
         return first
 
 

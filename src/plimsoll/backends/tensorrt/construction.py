@@ -149,7 +149,7 @@ def _digest(calibration: CalibrationData | None) -> str:
 def _sizes(model: Model) -> list[int | None]:
     """Return the picture's sizes by the Spec, without the batch: what a network that leaves them free is built for;
     empty without a Spec."""
-    return list(model.spec.input.tensor_spec.shape) if model.spec is not None else []
+    return list(model.spec.input.shape) if model.spec is not None else []
 
 
 def _require_symmetric(model: Model) -> None:

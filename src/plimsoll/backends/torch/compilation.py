@@ -176,4 +176,4 @@ def _info(value: Any) -> TensorInfo:
 
 def sizes_of(model: Model) -> list[int | None]:
     """Return the picture's sizes by the Spec, without the batch; empty without a Spec."""
-    return list(model.spec.input.tensor_spec.shape) if model.spec is not None else []
+    return list(model.spec.input.shape) if model.spec is not None else []

@@ -69,6 +69,11 @@ def _checked(model: Model, target: Target) -> Spec:
             "Give the ONNX network that it was made from.",
         )
     spec = model.require_spec()
+    if spec.input.is_packed:
+        raise SpecError(
+            f"{spec.name}: networks that take several views of a picture don't run in browsers",
+            "Export the network so that it makes the others from the first.",
+        )
     if not spec.output.pictures_first:
         raise SpecError(
             f"{spec.name}: outputs whose first axis doesn't hold the pictures are not decoded in browsers",

@@ -1,11 +1,14 @@
 """Further inputs of a network that a Spec gives, written into it: constants where they are the same for every picture,
 so that every runtime, quantizer and check meets a network that takes a picture and nothing else.
 
-What depends on a picture whose size is free stays an input; the runner feeds it.
+What depends on a picture whose size is free stays an input; the runner feeds it. Inputs that take views of the picture
+through steps of their own become one, which the network takes apart.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1_500_000_000
 """A larger network isn't written anew; the runner feeds its inputs."""
+_SLICE_WITH_INPUTS = 10
+"""The opset from which Slice's limits are inputs."""
 
 
 def with_fixed_inputs(model: Model, proto: ModelProto) -> tuple[Model, ModelProto]:
@@ -70,12 +75,54 @@ def fix(proto: ModelProto, spec: Spec, network: str) -> None:
     for extra in spec.input.extra:
         if extra.tensor not in by_name:
             continue
-        if extra.source == "picture":
+        if extra.source == "picture" and not extra.steps:
             graph.node.insert(0, helper.make_node("Identity", [picture.name], [extra.tensor]))
-        elif not _write_constant(proto, extra, by_name[extra.tensor], picture, spec):
+        elif extra.steps or not _write_constant(proto, extra, by_name[extra.tensor], picture, spec):
             continue
         value = next(value for value in graph.input if value.name == extra.tensor)
         graph.input.remove(value)
+    if spec.input.is_packed:
+        _take_apart(proto, spec, [picture.name, *(further.tensor for further in spec.input.extra if further.steps)])
+
+
+def _take_apart(proto: ModelProto, spec: Spec, names: Sequence[str]) -> None:
+    """Put one input, what `core.extra_inputs.pack` makes of a picture, in the place of those that take a view each."""
+    from onnx import TensorProto, helper
+
+    graph, fresh = proto.graph, _Names(proto)
+    replaced = [value for value in graph.input if value.name in names]
+    first = next(value for value in replaced if value.name == names[0])
+    packed = helper.make_tensor_value_info(first.name, TensorProto.FLOAT, [None, *spec.input.shape])
+    packed.type.tensor_type.shape.dim[0].CopyFrom(first.type.tensor_type.shape.dim[0])
+    unpacked = fresh("picture")
+    for node in load.messages(graph, "NodeProto"):
+        for index, name in enumerate(node.input):
+            node.input[index] = unpacked if name == first.name else name
+    nodes, start = [], 0
+    for name, view in zip([unpacked, *names[1:]], spec.input.views, strict=True):
+        form = view.tensor_spec
+        sizes = [size or 1 for size in form.shape]
+        end = start + math.prod(sizes)
+        part, whole, shape = fresh("part"), fresh("view"), fresh("shape")
+        if load.opset(proto) < _SLICE_WITH_INPUTS:
+            nodes.append(helper.make_node("Slice", [packed.name], [part], axes=[1], starts=[start], ends=[end]))
+        else:
+            limits = [fresh("limits") for _ in range(3)]
+            for limit, number in zip(limits, (start, end, 1), strict=True):
+                _store(proto, limit, np.array([number], np.int64))
+            nodes.append(helper.make_node("Slice", [packed.name, *limits], [part]))
+        _store(proto, shape, np.array([-1, *sizes], np.int64))
+        dtype = helper.np_dtype_to_tensor_dtype(np.dtype(form.dtype))
+        nodes += [
+            helper.make_node("Reshape", [part, shape], [whole]),
+            helper.make_node("Cast", [whole], [name], to=dtype),
+        ]
+        start = end
+    for value in replaced:
+        graph.input.remove(value)
+    graph.input.insert(0, packed)
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
 
 
 def _write_constant(proto: ModelProto, extra: Extra, tensor: load.Value, picture: load.Value, spec: Spec) -> bool:
