@@ -7,6 +7,7 @@ none of its arguments. `FUNCTIONS` maps a step to its function.
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -44,15 +45,14 @@ def resize(pixels: Pixels, step: Resize, image: ImageSpec) -> Pixels:
 
 
 def resize_to_fit(pixels: Pixels, step: Resize, resize_to: Callable[[Pixels, int, int, Resize], Pixels]) -> Pixels:
-    """Work out the target size that `fit` asks for, resize with `resize_to(pixels, width, height, step)`, and pad a
-    letterbox."""
+    """Work out the target size that `fit` asks for, resize with `resize_to(pixels, width, height, step)`, and pad."""
     width, height = resized_size(*size_of(pixels), step)
     out = (
         pixels
         if (width, height) == size_of(pixels) and step.rounding == "nearest"
         else resize_to(pixels, width, height, step)
     )
-    return _pad(as_array(out), step) if step.fit == "letterbox" else out
+    return _pad(as_array(out), step) if step.pads else out
 
 
 def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
@@ -62,12 +62,16 @@ def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
         assert step.size is not None  # noqa: S101 - the Spec has refused it
         short, long = sorted((width, height))
         new_long = int(step.size * long / short)
-        if new_long > MAX_LONG_EDGE:
-            raise ImageError(
-                f"{width}x{height} pixels: with a shorter side of {step.size} the longer would be {new_long:,}, more"
-                f" than {MAX_LONG_EDGE:,}"
-            )
+        _require_long_edge(width, height, f"a shorter side of {step.size} the longer", new_long)
         return (step.size, new_long) if width <= height else (new_long, step.size)
+    if step.fit == "height":
+        assert step.height is not None  # noqa: S101 - the Spec has refused it
+        # In PaddleOCR's order of operations: rounding up shows every last digit.
+        new_width = math.ceil(step.height * (width / height))
+        if step.width is not None:
+            return min(step.width, new_width), step.height
+        _require_long_edge(width, height, f"a height of {step.height} the width", new_width)
+        return new_width, step.height
     assert step.width is not None and step.height is not None  # noqa: S101, PT018 - the Spec has refused it
     if step.fit == "stretch":
         return step.width, step.height
@@ -75,6 +79,11 @@ def resized_size(width: int, height: int, step: Resize) -> tuple[int, int]:
     if not step.enlarge:
         ratio = min(ratio, 1.0)
     return max(1, round(width * ratio)), max(1, round(height * ratio))
+
+
+def _require_long_edge(width: int, height: int, given: str, pixels: int) -> None:
+    if pixels > MAX_LONG_EDGE:
+        raise ImageError(f"{width}x{height} pixels: with {given} would be {pixels:,}, more than {MAX_LONG_EDGE:,}")
 
 
 def resize_to(pixels: Pixels, width: int, height: int, step: Resize) -> Pixels:
@@ -117,10 +126,12 @@ def round_resized(values: Array, step: Resize) -> Array:
 
 
 def padding(width: int, height: int, step: Resize) -> tuple[int, int, int, int]:
-    """Return (left, top, width, height): where a resized picture lies after padding, and the size then; without a
-    letterbox nothing is padded."""
-    if step.fit != "letterbox":
+    """Return (left, top, width, height): where a resized picture lies after padding, and the size then."""
+    if not step.pads:
         return 0, 0, width, height
+    if step.fit == "height":
+        missing = (step.width or (0 if step.stride else width)) - width
+        return 0, 0, width + (missing % step.stride if step.stride else missing), height
     assert step.width is not None and step.height is not None  # noqa: S101, PT018 - the Spec has refused it
     missing_x, missing_y = step.width - width, step.height - height
     if step.stride:

@@ -109,13 +109,18 @@ class Decode(_Step):
         return replace(image, colour=self.colour)
 
 
+_PADDING_KEYS = ("pad_value", "pad_position", "stride", "enlarge")
+
+
 class Resize(_Step):
     """Resize the picture."""
 
     step: Literal["resize"] = "resize"
-    fit: Literal["stretch", "short_edge", "letterbox"] = "stretch"
+    fit: Literal["stretch", "short_edge", "letterbox", "height"] = "stretch"
     """stretch: to width x height, whatever the aspect ratio. short_edge: the shorter side becomes `size`, the longer
-    `floor(long * size / short)` as in torchvision. letterbox: as large as fits into width x height, the rest padded."""
+    `floor(long * size / short)` as in torchvision. letterbox: as large as fits into width x height, the rest padded.
+    height: for lines of text, as PaddleOCR's recognizers do it: to `height`, and the width that keeps the aspect ratio,
+    rounded up. With `width`, that is the most, and narrower pictures are padded on the right."""
     width: Side | None = None
     height: Side | None = None
     size: Side | None = None
@@ -132,12 +137,12 @@ class Resize(_Step):
     """To uint8 by rounding; by TensorFlow's convert_image_dtype, floor(v / 255 * 255.5); or kept as float32 in 0…255.
     """
     pad_value: Level = 114
-    """letterbox only: the level of the padding."""
+    """letterbox and height only: the level of the padding."""
     pad_position: Literal["centre", "end"] = "centre"
     """letterbox only: padding on both sides, or on the right and bottom alone."""
     stride: Annotated[int, Field(ge=0, le=4096)] = 0
-    """letterbox only: 0 pads to the full width x height; else only to the next multiple of `stride` (YOLOv5's `auto`).
-    """
+    """letterbox and height only: 0 pads to the full width x height; else only to the next multiple of `stride` (as
+    YOLOv5's `auto`)."""
     enlarge: bool = True
     """letterbox only: whether a picture smaller than the box is enlarged."""
 
@@ -146,19 +151,17 @@ class Resize(_Step):
         if self.fit == "short_edge":
             if self.size is None or self.width is not None or self.height is not None:
                 raise ValueError("fit = 'short_edge' takes 'size' (pixels of the shorter side), not width and height")
+        elif self.fit == "height":
+            if self.height is None or self.size is not None:
+                raise ValueError(
+                    "fit = 'height' takes 'height', and 'width' for the most that it may become, not 'size'"
+                )
         elif self.width is None or self.height is None or self.size is not None:
             raise ValueError(f"fit = '{self.fit}' takes 'width' and 'height', not 'size'")
-        if self.fit != "letterbox":
-            # A key at its default is harmless, and a Spec dumped with all defaults must be readable.
-            only = {
-                key
-                for key in ("pad_value", "pad_position", "stride", "enlarge")
-                if getattr(self, key) != type(self).model_fields[key].default
-            }
-            if only:
-                raise ValueError(
-                    f"{', '.join(sorted(only))}: allowed only with fit = 'letterbox', but fit is '{self.fit}'"
-                )
+        # A key at its default is harmless, and a Spec dumped with all defaults must be readable.
+        changed = {key for key in _PADDING_KEYS if getattr(self, key) != type(self).model_fields[key].default}
+        if self.fit != "letterbox" and (only := changed - ({"pad_value", "stride"} if self.fit == "height" else set())):
+            raise ValueError(f"{', '.join(sorted(only))}: allowed only with fit = 'letterbox', but fit is '{self.fit}'")
         self._check_convention()
         return self
 
@@ -182,6 +185,11 @@ class Resize(_Step):
             raise ValueError("TensorFlow has lanczos with coordinates = 'half_pixel' only")
 
     @property
+    def pads(self) -> bool:
+        """Whether something may be added to the resized picture."""
+        return self.fit in ("letterbox", "height")
+
+    @property
     def antialiased(self) -> bool:
         """Whether the filter's support grows with the reduction."""
         if self.filter == "nearest":
@@ -193,9 +201,10 @@ class Resize(_Step):
     def after(self, image: ImageSpec) -> ImageSpec:
         image.need_picture("resize")
         image.need_uint8("resize")
-        fixed = self.fit == "stretch" or (self.fit == "letterbox" and self.stride == 0)
+        fixed = self.fit == "stretch" or (self.pads and self.stride == 0)
+        height = self.height if fixed or self.fit == "height" else None
         dtype: Dtype = "float32" if self.rounding == "none" else "uint8"
-        return replace(image, width=self.width if fixed else None, height=self.height if fixed else None, dtype=dtype)
+        return replace(image, width=self.width if fixed else None, height=height, dtype=dtype)
 
 
 class Jpeg(_Step):

@@ -1,7 +1,7 @@
 """Keep what native libraries print away from what this program prints.
 
-Runtimes greet, warn and count on the process's standard output and standard error, whatever their settings say
-(LiteRT has no switch for "Created TensorFlow Lite XNNPACK delegate"). So a program may `separate` itself from them:
+Runtimes greet, warn and count on the process's standard output and standard error, and not all of them have a switch
+that stops it. So a program may `separate` itself from them:
 Python's own streams get descriptors of their own, and descriptors 1 and 2, which native code writes to, lead to a
 buffer of the last lines. Where a runtime's error is nothing but a number, `recent` has what it said.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -212,6 +213,40 @@ def test_letterbox_that_does_not_enlarge_keeps_the_pixels() -> None:
     result = by_step(PICTURE, fit="letterbox", width=41, height=40, enlarge=False)
     assert np.array_equal(result[5 : 5 + 29, 2 : 2 + 37], PICTURE)
     assert (result[:5] == 114).all()
+
+
+def resize_norm_img(pixels: Array, height: int, width: int) -> Array:
+    """PaddleOCR's `resize_norm_img` (tools/infer/predict_rec.py) before it normalizes, written out; what it pads is 0
+    there, after the mean of 127.5 was subtracted."""
+    ratio = pixels.shape[1] / float(pixels.shape[0])
+    resized_width = width if math.ceil(height * ratio) > width else math.ceil(height * ratio)
+    padded = np.full((height, width, 3), 127, np.uint8)
+    padded[:, :resized_width] = cv2.resize(pixels, (resized_width, height))
+    return padded
+
+
+@pytest.mark.parametrize("width", [320, 90, 62, 48])
+@pytest.mark.parametrize("height", [48, 32, 29])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_line_of_text_keeps_its_aspect_as_paddleocrs(width: int, height: int, quick: bool) -> None:
+    options: dict[str, Any] = {"fit": "height", "convention": "opencv", "height": height, "pad_value": 127}
+    step = Resize(width=width, **options)
+    expected = resize_norm_img(PICTURE, height, width)
+    result = as_array(fast.resize(PICTURE, step, ImageSpec())) if quick else by_step(PICTURE, width=width, **options)
+    assert result.shape == (height, width, 3) == expected.shape
+    assert worst(result, expected) <= 1
+    assert (result[:, math.ceil(height * 37 / 29) :] == 127).all()
+    assert step.after(ImageSpec()).shape == (height, width, 3)
+
+
+def test_a_line_of_text_may_be_as_wide_as_it_is() -> None:
+    assert by_step(PICTURE, fit="height", height=58).shape == (58, 74, 3)
+    assert by_step(PICTURE, fit="height", height=58, stride=32).shape == (58, 96, 3)
+    assert by_step(PICTURE, fit="height", height=58, stride=32, width=320).shape == (58, 96, 3)
+    assert by_step(PICTURE, fit="height", height=58, stride=32, width=64).shape == (58, 64, 3)
+    assert Resize(fit="height", height=58).after(ImageSpec()).shape == (58, None, 3)
+    with pytest.raises(ImageError, match="with a height of 100 the width would be 100,000, more than 65,535"):
+        by_step(np.zeros((2, 2000, 3), np.uint8), fit="height", height=100)
 
 
 @pytest.mark.parametrize(

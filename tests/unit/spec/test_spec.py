@@ -126,6 +126,11 @@ WRONG_STEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
     ([DECODE, {"step": "crop", "width": 4, "height": 4, "x": 1}], ["give both x and y"]),
     ([DECODE, {"step": "resize", "fit": "short_edge", "width": 4, "height": 4}], ["takes 'size'"]),
     ([DECODE, {"step": "resize", "size": 4}], ["takes 'width' and 'height'"]),
+    ([DECODE, {"step": "resize", "fit": "height", "width": 9}], ["fit = 'height' takes 'height'"]),
+    (
+        [DECODE, {"step": "resize", "fit": "height", "height": 9, "pad_value": 0, "enlarge": False}],
+        ["enlarge: allowed only with fit = 'letterbox', but fit is 'height'"],
+    ),
     ([DECODE, {**RESIZE, "stride": 32}], ["stride: allowed only with fit = 'letterbox', but fit is 'stretch'"]),
     (
         [DECODE, {**RESIZE, "coordinates": "asymmetric"}],

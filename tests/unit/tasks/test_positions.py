@@ -39,6 +39,7 @@ EXACT: dict[str, list[dict[str, Any]]] = {
     "letterbox that doesn't enlarge": [
         {"step": "resize", "fit": "letterbox", "width": 640, "height": 640, "enlarge": False}
     ],
+    "a height, padded on the right": [{"step": "resize", "fit": "height", "width": 320, "height": 176}],
     "opencv": [{"step": "resize", "width": 256, "height": 176, "convention": "opencv"}],
     "crop first": [
         {"step": "crop", "width": 400, "height": 300, "x": 40, "y": 24},

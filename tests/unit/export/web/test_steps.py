@@ -105,6 +105,9 @@ def test_a_fit_by_the_short_edge_and_letterboxes(small: Path, tmp_path: Path) ->
     fits = [{"step": "resize", "fit": "short_edge", "size": size} for size in (33, 97, 150)] + [
         {**box, **more} for more in candidates
     ]
+    lines: list[dict[str, Any]] = [{"height": 48, "width": 320, "pad_value": 127}, {"height": 97, "width": 64}]
+    lines += [{"height": 31}, {"height": 31, "stride": 32}, {"height": 31, "stride": 32, "width": 320}]
+    fits += [{"step": "resize", "fit": "height", **line} for line in lines]
     check([(spec(step), small) for step in fits], tmp_path)
 
 

@@ -1,4 +1,4 @@
-// The `resize` step: which size, whose arithmetic, and the padding of a letterbox.
+// The `resize` step: which size, whose arithmetic, and the padding.
 import { PictureError } from "./errors.js";
 import { halfToEven, resample } from "./resample.js";
 import { resizePillow } from "./resize_pillow.js";
@@ -10,7 +10,7 @@ export function resize(picture, step) {
   const [width, height] = target(picture.width, picture.height, step);
   const same = width === picture.width && height === picture.height && step.rounding === "nearest";
   const out = same ? picture : resizeTo(picture, width, height, step);
-  return step.fit === "letterbox" ? padded(out, step) : out;
+  return step.fit === "letterbox" || step.fit === "height" ? padded(out, step) : out;
 }
 
 /** The size to resize to, before any padding. */
@@ -18,14 +18,24 @@ function target(width, height, step) {
   if (step.fit === "stretch") return [step.width, step.height];
   if (step.fit === "short_edge") {
     const long = Math.trunc((step.size * Math.max(width, height)) / Math.min(width, height));
-    if (long > MAX_LONG_EDGE) {
-      throw new PictureError(`${width}×${height} pixels: with a shorter side of ${step.size} the longer would be ${long}, more than ${MAX_LONG_EDGE}`);
-    }
+    requireLongEdge(width, height, `a shorter side of ${step.size} the longer`, long);
     return width <= height ? [step.size, long] : [long, step.size];
+  }
+  if (step.fit === "height") {
+    const free = Math.ceil(step.height * (width / height));
+    if (step.width != null) return [Math.min(step.width, free), step.height];
+    requireLongEdge(width, height, `a height of ${step.height} the width`, free);
+    return [free, step.height];
   }
   const fitting = Math.min(step.width / width, step.height / height);
   const ratio = step.enlarge ? fitting : Math.min(fitting, 1);
   return [Math.max(1, halfToEven(width * ratio)), Math.max(1, halfToEven(height * ratio))];
+}
+
+function requireLongEdge(width, height, given, pixels) {
+  if (pixels > MAX_LONG_EDGE) {
+    throw new PictureError(`${width}×${height} pixels: with ${given} would be ${pixels}, more than ${MAX_LONG_EDGE}`);
+  }
 }
 
 function resizeTo(picture, width, height, step) {
@@ -58,9 +68,11 @@ function rounded(values, { rounding }) {
 
 function padded(picture, step) {
   const { width, height, channels, data } = picture;
-  const missing = (size, have) => (step.stride ? (size - have) % step.stride : size - have);
-  const [addX, addY] = [missing(step.width, width), missing(step.height, height)];
-  const centred = step.pad_position === "centre";
+  const remainder = (number) => ((number % step.stride) + step.stride) % step.stride;
+  const missing = (size, have) => (step.stride ? remainder(size - have) : size - have);
+  const addX = missing(step.width ?? (step.stride ? 0 : width), width);
+  const addY = step.fit === "height" ? 0 : missing(step.height, height);
+  const centred = step.fit === "letterbox" && step.pad_position === "centre";
   const [left, top] = centred ? [Math.floor(addX / 2), Math.floor(addY / 2)] : [0, 0];
   const [toWidth, toHeight] = [width + addX, height + addY];
   const out = new data.constructor(toWidth * toHeight * channels).fill(step.pad_value);
