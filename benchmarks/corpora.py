@@ -23,7 +23,7 @@ import sys
 import threading
 import time
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -34,6 +34,7 @@ from PIL import Image
 from plimsoll.errors import ImageError
 from plimsoll.preprocessing import fast_decode
 from plimsoll.preprocessing.decode import Pixels, as_array, decode
+from plimsoll.preprocessing.frames import frames
 from plimsoll.spec.steps import Decode, ImageFormat
 
 FORMATS: tuple[ImageFormat, ...] = get_args(ImageFormat)
@@ -62,6 +63,7 @@ def judged(path: Path) -> dict[str, Any]:
     """Return a file's row."""
     data = path.read_bytes()
     step = Decode(formats=FORMATS, max_megapixels=178)
+    asking = step.model_copy(update={"frames": "all", "exif_orientation": True, "colour_profile": "srgb"})
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     started = time.perf_counter()
     reference = outcome(lambda: decode(data, step))
@@ -69,7 +71,9 @@ def judged(path: Path) -> dict[str, Any]:
     peak = peak_memory()
     fast_pixels = outcome(lambda: fast_decode.decode(data, step))
     seconds = max(seconds, time.perf_counter() - started - seconds)
-    peak = max(peak, peak_memory())
+    began = time.perf_counter()
+    all_frames = outcome(lambda: deque(frames(data, asking), maxlen=1)[0][1])
+    seconds, peak = max(seconds, time.perf_counter() - began), max(peak, peak_memory())
     try:
         pillow: Any = np.asarray(plain(data))
     except Exception as error:  # noqa: BLE001 - whatever Pillow raises is a refusal
@@ -80,6 +84,7 @@ def judged(path: Path) -> dict[str, Any]:
         "peak": peak,
         "reference": words(reference),
         "fast": words(fast_pixels),
+        "frames": words(all_frames),
         "pillow": words(pillow),
         "alike": same(reference, fast_pixels),
         "as_pillow": same(reference, pillow) if not isinstance(pillow, str) else isinstance(reference, str),
@@ -182,8 +187,8 @@ def report(rows: list[dict[str, Any]]) -> int:
     answered = [row for row in whole if row["reference"][0].isdigit()]
     failures = [(row["path"], row["crash"]) for row in rows if "crash" in row]
     for row in whole:
-        if "UNFORESEEN" in row["reference"] + row["fast"]:
-            failures.append((row["path"], f"{row['reference']} | {row['fast']}"))
+        if "UNFORESEEN" in row["reference"] + row["fast"] + row["frames"]:
+            failures.append((row["path"], f"{row['reference']} | {row['fast']} | {row['frames']}"))
         elif not row["alike"]:
             failures.append((row["path"], f"reference: {row['reference']}; fast: {row['fast']}"))
         if row["seconds"] > MOST_SECONDS or row["peak"] > MOST_BYTES:

@@ -44,11 +44,13 @@ FORMATS: dict[str, dict[str, Any]] = {
     "bmp": {"format": "BMP"},
     "gif": {"format": "GIF"},
     "tiff": {"format": "TIFF", "compression": "tiff_lzw"},
+    "avif": {"format": "AVIF"},
+    "heif": {"format": "HEIF", "quality": 80},
 }
 
 
 def preprocessor(preprocessing: Preprocessing, **decode: Any) -> Preprocessor:
-    formats = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
+    formats = ("jpeg", "png", "webp", "bmp", "gif", "tiff", "avif", "heif")
     resize = {"step": "resize", "width": 32, "height": 32}
     return Preprocessor(
         Input.model_validate({"steps": [{"step": "decode", "formats": formats, **decode}, resize]}), preprocessing
@@ -61,7 +63,12 @@ def picture(name: str, side: int = 96) -> bytes:
         exif = Image.Exif()
         exif[0x0112] = 6
         options: dict[str, Any] = {} if name in {"bmp", "gif"} else {"exif": exif}
-        image.convert("RGB").resize((side, side)).save(stream, **FORMATS[name], **options)
+        if name == "heif":
+            from pillow_heif import from_pillow
+
+            from_pillow(image.convert("RGB").resize((side, side))).save(stream, quality=80)
+        else:
+            image.convert("RGB").resize((side, side)).save(stream, **FORMATS[name], **options)
     return stream.getvalue()
 
 
@@ -168,6 +175,8 @@ def claim(name: str) -> dict[str, Any]:
         "webp_lossless": lambda: patched(24, (16_382).to_bytes(3, "little") * 2),
         "bmp": lambda: patched(18, struct.pack("<ii", side, side)),
         "gif": lambda: patched(6, struct.pack("<HH", side, side)),
+        "avif": lambda: patched(data.index(b"ispe") + 8, struct.pack(">II", side, side)),
+        "heif": lambda: patched(data.index(b"ispe") + 8, struct.pack(">II", side, side)),
         "tiff": lambda: re.sub(
             rb"([\x00\x01]\x01[\x03\x04]\x00\x01\x00{3})\x60\x00", lambda tag: tag[1] + struct.pack("<H", side), data
         ),  # tags 256 and 257
@@ -188,6 +197,17 @@ def bombs() -> Iterator[bytes]:
         yield png(10, 10, extra=hostile, body=pixels)
         yield png(10, 10, after=hostile, body=pixels)
     yield png(10, 10, body=zeros)
+
+
+def flood(path: str) -> dict[str, Any]:
+    """All frames of an animation, as far as they are answered."""
+    frames, refused, began = 0, 0, time.perf_counter()
+    try:
+        for _ in preprocessor("reference", frames="all", max_megapixels=4).frames(Path(path)):
+            frames += 1
+    except ImageError:
+        refused = 1
+    return {"refused": refused, "frames": frames, "seconds": time.perf_counter() - began, "peak": peak_memory()}
 
 
 def decoded(argument: str) -> dict[str, Any]:
@@ -215,6 +235,7 @@ ATTACKS: dict[str, Callable[[str], dict[str, Any]]] = {
     "claim": claim,
     "bombs": lambda _: attack(bombs(), ({}, {"truncated": "fill", "exif_orientation": True})),
     "decoded": decoded,
+    "flood": flood,
 }
 
 
@@ -245,7 +266,7 @@ def test_mutated_pictures(name: str) -> None:
 def test_truncated_pictures(name: str) -> None:
     outcome = run_attack("truncate", name)
     assert outcome["refused"] > 200
-    assert outcome["answered"] > 0 or name in {"webp", "webp_lossless", "tiff"}
+    assert outcome["answered"] > 0 or name in {"webp", "webp_lossless", "tiff", "avif", "heif"}
     assert outcome["peak"] < GIGABYTE / 4
 
 
@@ -259,6 +280,16 @@ def test_a_claim_of_more_pixels_than_the_limit(name: str) -> None:
 def test_bombs_in_png_chunks() -> None:
     outcome = run_attack("bombs", "")
     assert outcome["slowest"] < 60
+    assert outcome["peak"] < GIGABYTE / 2
+
+
+@pytest.mark.parametrize("format_", ["GIF", "WEBP", "PNG"])
+@pytest.mark.parametrize(("count", "side", "most"), [(1_000, 16, 200), (15, 2_000, 10)], ids=["many", "large"])
+def test_a_flood_of_frames(format_: str, count: int, side: int, most: int, tmp_path: Path) -> None:
+    frames = [Image.new("L", (side, side), 37 * level % 256) for level in range(count)]
+    frames[0].save(tmp_path / "flood", format_, save_all=True, append_images=frames[1:], duration=20)
+    outcome = run_attack("flood", str(tmp_path / "flood"))
+    assert (outcome["frames"], outcome["refused"]) == (most, 1)
     assert outcome["peak"] < GIGABYTE / 2
 
 
