@@ -98,7 +98,7 @@ def _check_installed(*, grpc: bool) -> None:
     from plimsoll.errors import BackendMissingError
 
     extras = {
-        "serve": ("starlette", "uvicorn", "httptools", "python_multipart", "prometheus_client"),
+        "serve": ("starlette", "uvicorn", "httptools", "prometheus_client"),
         "grpc": ("grpc",) if grpc else (),
     }
     for extra, modules in extras.items():

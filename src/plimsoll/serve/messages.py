@@ -1,5 +1,5 @@
 """The values that pass between the network side and the workers: what was requested, what came of it, what failed; and
-JSON, read and written with pydantic models, which also describe it at /openapi.json."""
+the pydantic models of requests and answers, which also describe them at /openapi.json."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import (
     ValidationError,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema, from_json
+from pydantic_core import CoreSchema, core_schema
 
 from plimsoll.core.model import TensorInfo
 from plimsoll.core.wording import explain, location, printable
@@ -153,12 +153,8 @@ class ModelMetadata:
         return cls(**{**data, "labels": tuple(data["labels"]), "bands": tuple(data["bands"]), **tensors})
 
 
-MAX_JSON_VALUES = 1_250_000
-"""Values in a JSON body: a tensor of 640 × 640 pixels in three colours has fewer. In Python's memory an empty list
-takes 25 times its size in the JSON, and reading it keeps everybody else waiting."""
-BASE64 = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
-"""Reads base64 two to four times as fast as Python's own module, and as strictly."""
 _MAX_MISTAKES = 100
+_MAX_NAME = 200
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -184,17 +180,6 @@ class DescribedAs:
         return handler(TypeAdapter(self.shape).core_schema)
 
 
-def read_json(body: bytes, hint: str = "") -> Any:
-    """Return what a body holds as JSON; raises RequestError: 400 if it is not JSON, 413 if it has more than
-    MAX_JSON_VALUES values."""
-    if len(body) > 2 * MAX_JSON_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_VALUES:
-        raise RequestError(Problem("input", f"the body's JSON has more than {MAX_JSON_VALUES:,} values", hint, 413))
-    try:
-        return from_json(body)
-    except ValueError as error:
-        raise RequestError(Problem("input", f"the body is not JSON: {error}", hint, 400)) from error
-
-
 def validated(
     model: type[_Model],
     data: object,
@@ -207,12 +192,18 @@ def validated(
 
     `locate` writes where: by default `inputs[0].shape`.
     """
+
+    def locate_briefly(parts: tuple[str | int, ...]) -> str:
+        return locate(tuple(part[:_MAX_NAME] if isinstance(part, str) else part for part in parts))
+
     try:
         return model.model_validate(data)
     except ValidationError as error:
         count = error.error_count()  # Millions of them would take many seconds to name.
         text = (
-            explain(error, "the body", values=True, locate=locate) if count <= _MAX_MISTAKES else f"{count:,} mistakes"
+            explain(error, "the body", values=True, locate=locate_briefly)
+            if count <= _MAX_MISTAKES
+            else f"{count:,} mistakes"
         )
         text = printable(text, 400)
         raise RequestError(Problem("input", text, hint, status)) from error

@@ -15,8 +15,9 @@ from starlette.requests import Request
 
 from plimsoll.serve.compat.moderation import Moderation, Probability, moderate
 from plimsoll.serve.compat.settings import MISSKEY_PATH, Class
-from plimsoll.serve.http.body import Part, check_count, media_type, read_body, read_parts
+from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts
 from plimsoll.serve.http.endpoints import Description, Endpoint, Endpoints, Reply, errors, ok, picture_parts
+from plimsoll.serve.http.multipart import Part
 from plimsoll.serve.messages import Problem, ReplyModel, RequestError
 from plimsoll.serve.service import Service
 
@@ -154,7 +155,7 @@ async def _read_parts(request: Request, service: Service) -> list[Part]:
 
 def _failure_of(part: Part) -> DetectionFailure | None:
     """Return what is wrong with a part, before its picture is decoded."""
-    if part.filename is None:
+    if not part.is_file:
         return _failure("INVALID_REQUEST", "the part is not a file")
     if not part.data:
         return _failure("INVALID_REQUEST", "the part is empty")

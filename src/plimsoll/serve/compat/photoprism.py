@@ -8,8 +8,6 @@ internal/ai/nsfw.)
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -21,7 +19,8 @@ from plimsoll.serve.compat.moderation import Moderated, Moderation, Probability,
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, read_body, while_connected
 from plimsoll.serve.http.endpoints import PNG, Content, Description, Endpoint, Endpoints, Reply, errors, ok
-from plimsoll.serve.messages import Problem, ReplyModel, RequestError, read_json, validated
+from plimsoll.serve.messages import Problem, ReplyModel, RequestError, validated
+from plimsoll.serve.parsing import JsonLimits, decode_base64, off_loop, read_json
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
@@ -129,6 +128,7 @@ _ERRORS = {
     404: "The model that shall answer is not served.",
     408: "The body came too slowly.",
     413: "The body is too large, or names too many pictures.",
+    415: "The body's compression is unknown.",
     503: "There is no room, or the model does not answer now, or it can't say what is safe.",
 }
 
@@ -177,7 +177,10 @@ def _description(number: int) -> Description:
 
 
 async def _read(request: Request, service: Service) -> VisionRequest:
-    data = read_json(await read_body(request, service), _EXPECTED)
+    limit = service.settings.max_items
+    data = await read_json(await read_body(request, service), _EXPECTED, JsonLimits.for_items(limit))
+    if isinstance(data, dict) and isinstance(data.get("images"), list):
+        check_count(len(data["images"]) or 1, service.settings, _EXPECTED)
     question = validated(VisionRequest, data, status=400, hint=_EXPECTED)
     question.id = question.id[:_MAX_ID]
     check_count(len(question.urls), service.settings, _EXPECTED)
@@ -189,7 +192,9 @@ async def _pictures(request: Request, question: VisionRequest, settings: Setting
     where that is allowed."""
     remote = [url for url in question.urls if not _is_data(url)]
     fetched = iter(await while_connected(request, urls.fetch_all(remote, settings.urls)) if remote else [])
-    return [_decoded(url) if _is_data(url) else next(fetched) for url in question.urls]
+    size = sum(map(len, question.urls))
+    decoded = await off_loop(size, lambda: [_decoded(url) if _is_data(url) else None for url in question.urls])
+    return [next(fetched) if picture is None else picture for picture in decoded]
 
 
 def _is_data(url: str) -> bool:
@@ -200,8 +205,8 @@ def _decoded(url: str) -> bytes | Problem:
     head = _DATA_URL.match(url)
     try:
         if head is not None:
-            return base64.b64decode(url[head.end() :], validate=True)
-    except (binascii.Error, ValueError):
+            return decode_base64(url[head.end() :])
+    except ValueError:
         pass
     return Problem("input", "the data URL is not base64", "data:image/jpeg;base64,…", 400)
 

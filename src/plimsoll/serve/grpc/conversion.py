@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from plimsoll.serve.grpc import oip_pb2
-from plimsoll.serve.messages import RequestError, validated
+from plimsoll.serve.messages import Problem, RequestError, validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
 from plimsoll.serve.oip.inference import Inference, to_bytes
 from plimsoll.serve.oip.schema import InferInput, InferRequest
+from plimsoll.serve.parsing import without_garbage_collection
 
 _FIELDS = {
     "BOOL": "bool_contents",
@@ -31,12 +32,17 @@ _FIELDS = {
 
 MAX_FIELDS = 10_000
 """In a request; an empty input takes two bytes of a message, and forty times that once it is parsed."""
+MAX_ELEMENTS = 800_000
+"""Numbers in `contents`, as in JSON: once they are parsed, a byte of the message may have become 36."""
+_INPUTS, _CONTENTS, _PACKED = 5, 5, {1: 1, 2: 1, 3: 1, 4: 1, 5: 1, 6: 4, 7: 8}
+"""Numbers of fields: of a request's inputs, of an input's contents, and of lists of numbers in these, with the bytes
+that an element has at least."""
 
 
 def parse(body: bytes) -> oip_pb2.ModelInferRequest:
-    """Parse a request for inference; raises RequestError where it can't be parsed, or has too many fields."""
-    if not _few_fields(body):
-        raise bad_request(f"the message can't be read, or has more than {MAX_FIELDS:,} fields")
+    """Parse a request for inference; raises RequestError where it can't be parsed, or has too many fields or
+    elements."""
+    _check_size(body)
     message = oip_pb2.ModelInferRequest()
     try:
         message.ParseFromString(body)
@@ -53,26 +59,52 @@ def identity(body: bytes) -> str:
         return ""
 
 
-def _few_fields(body: bytes) -> bool:
-    """Walk over the message's fields without reading them. https://protobuf.dev/programming-guides/encoding/"""
-    at = fields = 0
+def _check_size(body: bytes) -> None:
+    """Raise RequestError where a request has more fields or elements than may be built; it is walked over, not
+    parsed."""
+    fields = elements = 0
+    waiting = [(0, len(body), 0)]
     try:
-        while at < len(body):
-            fields += 1
-            tag, at = _varint(body, at)
-            match tag & 7:
-                case 0:
-                    _, at = _varint(body, at)
-                case 2:
-                    length, at = _varint(body, at)
-                    at += length
-                case kind:
-                    at += {1: 8, 5: 4}[kind]
-            if fields > MAX_FIELDS:
-                return False
+        while waiting:
+            start, end, depth = waiting.pop()
+            for number, at, until in _fields(body, start, end):
+                fields += 1
+                if fields > MAX_FIELDS:
+                    raise IndexError(fields)
+                if until > at and (depth, number) in ((0, _INPUTS), (1, _CONTENTS)):
+                    waiting.append((at, until, depth + 1))
+                elif depth == 2 and number in _PACKED:
+                    elements += -(-(until - at) // _PACKED[number])
     except (IndexError, KeyError):
-        return False
-    return at == len(body)
+        raise bad_request(f"the message can't be read, or has more than {MAX_FIELDS:,} fields") from None
+    if elements > MAX_ELEMENTS:
+        raise RequestError(
+            Problem(
+                "input",
+                f"the request may have more than {MAX_ELEMENTS:,} numbers in 'contents'",
+                "Send tensors as bytes: 'raw_input_contents'.",
+                413,
+            )
+        )
+
+
+def _fields(body: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield the number of each field of a message, and where its value begins and ends; raises IndexError or KeyError
+    where it is none. https://protobuf.dev/programming-guides/encoding/"""
+    while at < end:
+        tag, at = _varint(body, at)
+        start = at
+        match tag & 7:
+            case 0:
+                _, at = _varint(body, at)
+            case 2:
+                length, start = _varint(body, at)
+                at = start + length
+            case kind:
+                at += {1: 8, 5: 4}[kind]
+        if at > end:
+            raise IndexError(at)
+        yield tag >> 3, start, at
 
 
 def _varint(body: bytes, at: int) -> tuple[int, int]:
@@ -149,4 +181,5 @@ def _add_elements(tensor: InferInput, message: oip_pb2.ModelInferRequest.InferIn
     field = _FIELDS.get(message.datatype)
     if field is None and message.datatype == "FP16":
         raise bad_request(f"{where} is FP16 and not sent as bytes", "Put it into 'raw_input_contents'.")
-    tensor.data = list(getattr(message.contents, field)) if field is not None else []
+    with without_garbage_collection():
+        tensor.data = list(getattr(message.contents, field)) if field is not None else []

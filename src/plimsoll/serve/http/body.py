@@ -4,41 +4,29 @@ long as its caller does."""
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from plimsoll.serve.http.multipart import Part, boundary_of, parse_parts
 from plimsoll.serve.messages import Problem, RequestError
+from plimsoll.serve.parsing import off_loop
 from plimsoll.serve.pipeline import too_slow
 from plimsoll.serve.service import Service
 from plimsoll.serve.settings import Settings
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
-_HEADER_BYTES = 16_384
-_MAX_FIELDS = 4096
+_MAX_FIELDS = 64
 """Parts of a multipart body beside the pictures."""
+_GZIP_OR_ZLIB = 47
+"""Bits of the window, plus 32: zlib reads the header and sees which of the two it is."""
 _T = TypeVar("_T")
 
 
-@dataclass
-class Part:
-    """A part of a multipart body."""
-
-    name: str = ""
-    filename: str | None = None
-    content_type: str = ""
-    data: bytes = b""
-
-
 async def read_body(request: Request, service: Service) -> bytes:
-    """Return a request's body; raises RequestError: 413 where it is too large, 408 where it comes too slowly, 503 where
-    too much is received at once."""
+    """Return a request's body, inflated where it was compressed; raises RequestError: 413 where it is too large, 408
+    where it comes too slowly, 503 where too much is received at once, and as `inflated`."""
     settings = service.settings
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > settings.max_body_bytes:
@@ -54,11 +42,13 @@ async def read_body(request: Request, service: Service) -> bytes:
                         raise _too_large(settings)
                     share.add(len(chunk))
                     chunks.append(chunk)
+            body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            encoding = request.headers.get("content-encoding")
+            return body if encoding is None else await inflated(body, encoding, settings.max_body_bytes)
     except TimeoutError:
         raise too_slow("body", settings.body_timeout) from None
     except ClientDisconnect:
         raise _hung_up() from None
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def while_connected(request: Request, coroutine: Coroutine[Any, Any, _T]) -> _T:
@@ -106,74 +96,37 @@ def check_count(count: int, settings: Settings, hint: str, what: str = "pictures
 
 async def read_parts(request: Request, service: Service) -> list[Part]:
     """Return the parts of a multipart/form-data body, in their order; raises RequestError (400, or as `read_body`)."""
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    boundary = options.get(b"boundary")
-    if kind != b"multipart/form-data" or not boundary:
-        raise RequestError(Problem("input", "expected multipart/form-data with a boundary", status=400))
-    return parse_parts(await read_body(request, service), boundary, service.settings.max_items + _MAX_FIELDS)
+    boundary = boundary_of(request.headers.get("content-type", ""))
+    body = await read_body(request, service)
+    return await off_loop(len(body), parse_parts, body, boundary, service.settings.max_items + _MAX_FIELDS)
 
 
-def parse_parts(body: bytes, boundary: bytes, limit: int) -> list[Part]:
-    """Return the parts of a multipart body; raises RequestError (400)."""
-    reader = _PartReader(limit)
+async def inflated(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return a body that was sent with this `Content-Encoding`: gzip or deflate (RFC 9110: zlib's format), or none.
+
+    It is inflated in a thread, because a bomb of 60 kB would block all other requests for a tenth of a second. Raises
+    RequestError: 415 for another encoding, 413 where it is larger than `limit` bytes, 400 where it is damaged.
+    """
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return body
+    if name not in ("gzip", "x-gzip", "deflate"):
+        message = f"unknown Content-Encoding {encoding[:80]!r}; expected gzip, deflate or none"
+        raise RequestError(Problem("input", message, "", 415))
+    return await asyncio.to_thread(_inflate, body, limit)
+
+
+def _inflate(body: bytes, limit: int) -> bytes:
+    stream = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
     try:
-        parser = MultipartParser(boundary, reader.callbacks(), max_size=len(body) + 1)
-        parser.write(body)
-        parser.finalize()
-    except (FormParserError, ValueError) as error:
-        raise RequestError(Problem("input", f"the multipart body can't be read: {error}", status=400)) from error
-    if not reader.ended:
-        raise RequestError(Problem("input", "the multipart body ends in the middle of a part", status=400))
-    return reader.parts
-
-
-@dataclass
-class _PartReader:
-    limit: int
-    parts: list[Part] = field(default_factory=list)
-    ended: bool = False
-    _name: bytearray = field(default_factory=bytearray)
-    _value: bytearray = field(default_factory=bytearray)
-    _header_bytes: int = 0
-    _chunks: list[bytes] = field(default_factory=list)
-
-    def callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self._begin,
-            "on_header_field": lambda data, start, end: self._header(self._name, data[start:end]),
-            "on_header_value": lambda data, start, end: self._header(self._value, data[start:end]),
-            "on_header_end": self._header_end,
-            "on_part_data": lambda data, start, end: self._chunks.append(bytes(data[start:end])),
-            "on_part_end": self._end,
-            "on_end": self._all,
-        }
-
-    def _begin(self) -> None:
-        if len(self.parts) >= self.limit:
-            raise ValueError(f"more than {self.limit} parts")
-        self.parts.append(Part())
-        self._header_bytes = 0
-
-    def _header(self, into: bytearray, data: bytes) -> None:
-        self._header_bytes += len(data)
-        if self._header_bytes > _HEADER_BYTES:
-            raise ValueError("the head of a part is too long")
-        into += data
-
-    def _header_end(self) -> None:
-        part, name, value = self.parts[-1], bytes(self._name).lower(), bytes(self._value)
-        if name == b"content-disposition":
-            _, options = parse_options_header(value)
-            part.name = options.get(b"name", b"").decode("utf-8", "replace")
-            part.filename = options[b"filename"].decode("utf-8", "replace") if b"filename" in options else None
-        elif name == b"content-type":
-            part.content_type = value.decode("latin-1")
-        self._name.clear()
-        self._value.clear()
-
-    def _end(self) -> None:
-        self.parts[-1].data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-
-    def _all(self) -> None:
-        self.ended = True
+        data = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise RequestError(Problem("input", f"the compressed body is damaged: {error}", "", 400)) from error
+    if len(data) > limit:
+        raise RequestError(
+            Problem("input", f"the body inflates to more than {limit:,} bytes", "Send fewer pictures at once.", 413)
+        )
+    if not stream.eof or stream.unused_data:
+        reason = "bytes follow after its end" if stream.eof else "it ends too early"
+        raise RequestError(Problem("input", f"the compressed body is damaged: {reason}", "", 400))
+    return data

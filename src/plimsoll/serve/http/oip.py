@@ -49,6 +49,7 @@ _BODY = {
     400: "The request contradicts itself, or is not what is read here; the text says where.",
     408: "The body came too slowly.",
     413: "The body is too large.",
+    415: "The body's compression is unknown.",
     503: "Too much is being received at once, or the model does not answer now.",
 }
 _INFER_ERRORS = {
@@ -103,7 +104,7 @@ def _inference(service: Service, names: Sequence[str]) -> list[Endpoint]:
         context.pictures = question.rows(limit)
         result = await while_connected(request, infer(named, question, question.options(), limit))
         context.milliseconds = result.milliseconds
-        body, length = oip_body.write_response(result)
+        body, length = await oip_body.write_response(result)
         if length is None:
             return Response(body, media_type="application/json")
         return Response(body, headers={LENGTH_HEADER: str(length)}, media_type="application/octet-stream")
@@ -335,14 +336,11 @@ def _named(service: Service, request: Request) -> models.NamedModel:
 
 
 async def _read_model(model: type[_M], request: Request, service: Service) -> _M:
-    return oip_body.read_model(model, await read_body(request, service), _MAX_JSON_BYTES)
+    return await oip_body.read_model(model, await read_body(request, service), _MAX_JSON_BYTES)
 
 
 async def _read_request(request: Request, named: models.NamedModel, service: Service) -> schema.InferRequest:
     """Read the body, however it is written; raises RequestError."""
     body = await read_body(request, service)
-    encoding = request.headers.get("content-encoding")
-    if encoding is not None:
-        body = await oip_body.inflated(body, encoding, service.settings.max_body_bytes)
     length = oip_body.header_length(request.headers.getlist(LENGTH_HEADER), len(body))
-    return whole_body(named, body) if length == 0 else oip_body.read_request(body, length)
+    return whole_body(named, body) if length == 0 else await oip_body.read_request(body, length)

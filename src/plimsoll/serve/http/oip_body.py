@@ -10,23 +10,23 @@ https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/pro
 
 from __future__ import annotations
 
-import asyncio
-import zlib
+import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from plimsoll.core.wording import location
-from plimsoll.serve.messages import Problem, RequestError, read_json, validated
+from plimsoll.serve.messages import validated
 from plimsoll.serve.oip.datatypes import bad_request, quoted
 from plimsoll.serve.oip.inference import Inference, to_bytes, to_values
 from plimsoll.serve.oip.schema import BinarySize, InferInput, InferOutput, InferRequest, InferResponse
+from plimsoll.serve.parsing import MAX_JSON_BYTES, json_numbers, off_loop, read_json
 
 LENGTH_HEADER = "Inference-Header-Content-Length"
-MAX_JSON_BYTES = 64 * 1024 * 1024
-_GZIP_OR_ZLIB = 47
-"""Bits of the window, plus 32: zlib reads the header and sees which of the two it is."""
+_MARK = f"data-{os.urandom(16).hex()}"
+"""Stands in a response's JSON where a list of values goes, which is written piece by piece."""
+_MARKED = b'"' + _MARK.encode() + b'"'
 _HINT = (
     "Tensors and files travel as bytes with the binary tensor extension; one of them alone with the header"
     f" {LENGTH_HEADER}: 0."
@@ -48,12 +48,12 @@ def header_length(values: Sequence[str], body: int) -> int | None:
     return length
 
 
-def read_model(model: type[_Model], body: bytes, limit: int = MAX_JSON_BYTES) -> _Model:
+async def read_model(model: type[_Model], body: bytes, limit: int = MAX_JSON_BYTES) -> _Model:
     """Return a body of at most `limit` bytes of JSON as a model, an empty body as an empty object; raises
     RequestError."""
     if len(body) > limit:
         raise bad_request(f"the body has {len(body):,} bytes; at most {limit:,} are expected here")
-    data = read_json(body, _HINT) if body else {}
+    data = await read_json(body, _HINT) if body else {}
 
     def locate(parts: tuple[str | int, ...]) -> str:
         """Write `input 'pixels': shape[0]`, where the tensor has a name."""
@@ -65,10 +65,10 @@ def read_model(model: type[_Model], body: bytes, limit: int = MAX_JSON_BYTES) ->
     return validated(model, data, status=400, locate=locate)
 
 
-def read_request(body: bytes, length: int | None) -> InferRequest:
+async def read_request(body: bytes, length: int | None) -> InferRequest:
     """Read a body whose first `length` bytes are JSON (None: all of it; not 0); raises RequestError."""
     end = len(body) if length is None else length
-    request = read_model(InferRequest, body if end == len(body) else body[:end])
+    request = await read_model(InferRequest, body if end == len(body) else body[:end])
     behind = memoryview(body)[end:]
     start = 0
     for tensor in request.inputs:
@@ -98,54 +98,30 @@ def _take_bytes(tensor: InferInput, behind: memoryview) -> int:
     return size
 
 
-def write_response(inference: Inference) -> tuple[bytes, int | None]:
+async def write_response(inference: Inference) -> tuple[bytes, int | None]:
     """Return a response's body, and the length of its JSON where tensors follow it."""
-    outputs = []
-    behind = []
+    return await off_loop(sum(tensor.value.nbytes for tensor in inference.outputs), _written, inference)
+
+
+def _written(inference: Inference) -> tuple[bytes, int | None]:
+    outputs, behind, lists = [], [], []
     for tensor in inference.outputs:
-        value: dict[str, Any]
+        value: dict[str, Any] = {}
         if tensor.binary:
             behind.append(to_bytes(tensor.value))
             value = {"parameters": BinarySize(binary_data_size=len(behind[-1]))}
         else:
-            value = {"data": to_values(tensor.value)}
+            lists.append(json_numbers(to_values(tensor.value)))
+            value = {"data": _MARK}
         shape = list(tensor.value.shape)
         outputs.append(InferOutput(name=tensor.name, datatype=tensor.datatype, shape=shape, **value))
     identity = {} if inference.id is None else {"id": inference.id}
     response = InferResponse(model_name=inference.model, model_version=inference.version, outputs=outputs, **identity)
     head = response.__pydantic_serializer__.to_json(response, exclude_unset=True)
+    if lists:
+        parts = head.split(_MARKED)
+        head = b"".join(part for pair in zip(parts, [*lists, b""], strict=True) for part in pair)
     return (b"".join([head, *behind]), len(head)) if behind else (head, None)
-
-
-async def inflated(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return the body of a request with this `Content-Encoding`: gzip or deflate (RFC 9110: zlib's format), or none.
-
-    It is inflated in a thread, because a bomb of 60 kB would block all other requests for a tenth of a second. Raises
-    RequestError: 415 for another encoding, 413 where it is larger than `limit` bytes, 400 where it is damaged.
-    """
-    name = encoding.strip().lower()
-    if name in ("", "identity"):
-        return body
-    if name not in ("gzip", "x-gzip", "deflate"):
-        message = f"unknown Content-Encoding {quoted(encoding)}; expected gzip, deflate or none"
-        raise RequestError(Problem("input", message, "", 415))
-    return await asyncio.to_thread(_inflate, body, limit)
-
-
-def _inflate(body: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
-    try:
-        data = stream.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise RequestError(Problem("input", f"the compressed body is damaged: {error}", "", 400)) from error
-    if len(data) > limit:
-        raise RequestError(
-            Problem("input", f"the body inflates to more than {limit:,} bytes", "Send fewer pictures at once.", 413)
-        )
-    if not stream.eof or stream.unused_data:
-        reason = "bytes follow after its end" if stream.eof else "it ends too early"
-        raise RequestError(Problem("input", f"the compressed body is damaged: {reason}", "", 400))
-    return data
 
 
 def _name(data: Any, key: str, index: int) -> str | None:

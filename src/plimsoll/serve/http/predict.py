@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from starlette.requests import Request
 
-from plimsoll.core.wording import explain
 from plimsoll.serve.http import urls
 from plimsoll.serve.http.body import check_count, media_type, read_body, read_parts, while_connected
 from plimsoll.serve.http.endpoints import (
@@ -28,17 +27,17 @@ from plimsoll.serve.http.endpoints import (
     parameter,
     picture_parts,
 )
+from plimsoll.serve.http.multipart import Part
 from plimsoll.serve.messages import (
-    BASE64,
     DescribedAs,
     InferenceResult,
     Problem,
     ReplyModel,
     RequestError,
     RequestOptions,
-    read_json,
     validated,
 )
+from plimsoll.serve.parsing import JsonLimits, decode_base64, off_loop, read_json
 from plimsoll.serve.service import ServedModel, Service
 
 
@@ -179,6 +178,8 @@ class SentPicture:
 
 
 _Options = TypeVar("_Options", bound=PredictOptions)
+_MAX_OPTION = 1000
+"""Bytes of an option."""
 _EXPECTED_JSON = 'Send {"images": [{"data": "<base64>"}]}.'
 _EXPECTED = "Send a picture's bytes, parts named `file`, or JSON with `images`."
 _EXAMPLE: Mapping[str, Any] = {
@@ -265,30 +266,55 @@ async def _read(request: Request, service: Service) -> tuple[PredictOptions, lis
     kind = media_type(request)
     if kind == "application/json":
         return await _read_json(request, service)
-    options = PredictOptions()
-    if request.scope["query_string"]:
-        options = _validated(PredictOptions, dict(request.query_params))
+    fields = dict(request.query_params) if request.scope["query_string"] else {}
     if kind == "multipart/form-data":
-        parts = await read_parts(request, service)
-        files = [part for part in parts if part.filename is not None or part.name == "file"]
-        sent = [SentPicture(part.filename, part.data) for part in files]
+        _validated(PredictOptions, fields)  # before a body of many megabytes is read for nothing
+        sent = _sent_parts(await read_parts(request, service), fields)
     elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-www-form-urlencoded", ""):
+        _validated(PredictOptions, fields)
         body = await read_body(request, service)
         sent = [SentPicture(None, body)] if body else []
     else:
         hint = "Send a picture's bytes (image/jpeg …), multipart/form-data with files, or application/json."
         raise RequestError(Problem("input", f"unknown media type {kind[:100]!r}", hint, 415))
     check_count(len(sent), service.settings, _EXPECTED)
-    return options, sent
+    return _validated(PredictOptions, fields), sent
+
+
+def _sent_parts(parts: Sequence[Part], fields: dict[str, str]) -> list[SentPicture]:
+    """Return the pictures among the parts: those that are files, or called `file`. Any other is an option, and is added
+    to `fields`; raises RequestError where it can't be, since nothing that was sent is dropped silently."""
+    sent = []
+    for part in parts:
+        if part.is_file or part.name == "file":
+            sent.append(SentPicture(part.filename, part.data))
+            continue
+        if part.name not in PredictOptions.model_fields or part.name in fields or len(part.data) > _MAX_OPTION:
+            raise RequestError(
+                Problem(
+                    "input",
+                    f"the part {part.name[:100]!r} is neither a file nor an option, or an option that comes twice",
+                    f"{_EXPECTED} Options: {', '.join(PredictOptions.model_fields)}.",
+                    422,
+                )
+            )
+        fields[part.name] = part.data.decode("utf-8", "replace")
+    return sent
 
 
 async def _read_json(request: Request, service: Service) -> tuple[PredictOptions, list[SentPicture]]:
-    body = _validated(PredictRequest, read_json(await read_body(request, service), _EXPECTED_JSON))
-    check_count(len(body.images), service.settings, _EXPECTED)
+    settings = service.settings
+    data = await read_json(await read_body(request, service), _EXPECTED_JSON, JsonLimits.for_items(settings.max_items))
+    if isinstance(data, dict) and isinstance(data.get("images"), list):
+        check_count(len(data["images"]) or 1, settings, _EXPECTED)  # before any is looked at
+    body = _validated(PredictRequest, data)
     named = [picture.url for picture in body.images if picture.url is not None]
-    fetched = iter(await while_connected(request, urls.fetch_all(named, service.settings.urls)) if named else ())
+    fetched = iter(await while_connected(request, urls.fetch_all(named, settings.urls)) if named else ())
+    size = sum(len(picture.data or "") for picture in body.images)
+    decoded = await off_loop(size, lambda: [_decoded(picture) for picture in body.images])
     return body, [
-        _decoded(picture) if picture.url is None else _fetched(picture, next(fetched)) for picture in body.images
+        picture if picture is not None else _fetched(source, next(fetched))
+        for source, picture in zip(body.images, decoded, strict=True)
     ]
 
 
@@ -302,11 +328,15 @@ def _fetched(picture: PictureSource, fetched: bytes | Problem) -> SentPicture:
     return SentPicture(picture.name, fetched)
 
 
-def _decoded(picture: PictureSource) -> SentPicture:
+def _decoded(picture: PictureSource) -> SentPicture | None:
+    """Return the picture, None where it is named by its URL."""
+    if picture.data is None:
+        return None
     try:
-        return SentPicture(picture.name, BASE64.validate_strings(picture.data))
-    except ValidationError as error:
-        return SentPicture(picture.name, None, Problem("input", explain(error, "its data"), status=400))
+        return SentPicture(picture.name, decode_base64(picture.data))
+    except ValueError as error:
+        problem = Problem("input", f"its data is not base64: {error}", "Without a prefix such as `data:`.", 400)
+        return SentPicture(picture.name, None, problem)
 
 
 def _response(

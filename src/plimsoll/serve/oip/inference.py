@@ -6,22 +6,29 @@ import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from plimsoll.core.model import TensorInfo
-from plimsoll.serve.messages import BASE64, RequestOptions
+from plimsoll.serve.messages import RequestOptions
 from plimsoll.serve.oip.datatypes import DATATYPES, bad_request, datatype_of, dtype_of, listed, quoted, short
 from plimsoll.serve.oip.models import NamedModel
-from plimsoll.serve.oip.schema import InferInput, InferRequest, OutputParameters, RequestedOutput, RequestParameters
+from plimsoll.serve.oip.schema import (
+    MAX_AXES,
+    InferInput,
+    InferRequest,
+    OutputParameters,
+    RequestedOutput,
+    RequestParameters,
+)
+from plimsoll.serve.parsing import decode_base64, off_loop
 
 Array = NDArray[Any]
 
 _LENGTH = struct.Struct("<I")
-_BLANKS = {ord(blank): None for blank in " \t\r\n"}
 
 
 def pictures(tensor: InferInput, limit: int) -> list[bytes]:
@@ -142,19 +149,12 @@ def _picture(value: object, where: str) -> bytes:
             "Or send it as bytes: the binary tensor extension.",
         )
     try:
-        return _decoded(text)
+        return decode_base64(text)
     except ValueError as error:
         raise bad_request(
             f"{where} holds text that is not base64: {error}",
             "In JSON a picture's file is written in base64; or send it as bytes: the binary tensor extension.",
         ) from error
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return BASE64.validate_strings(text)
-    except ValidationError:
-        return BASE64.validate_strings(text.translate(_BLANKS))
 
 
 def _from_raw(raw: memoryview | bytes, dtype: np.dtype[Any], count: int, where: str) -> Array:
@@ -166,34 +166,45 @@ def _from_raw(raw: memoryview | bytes, dtype: np.dtype[Any], count: int, where: 
 
 
 def _from_values(values: Sequence[object], dtype: np.dtype[Any], shape: Sequence[int], where: str) -> Array:
-    try:
-        numbers = _numbers(values, dtype)
-    except (ValueError, OverflowError, RecursionError) as error:
-        raise bad_request(
-            f"{where}: its data is not a list of numbers, flat or nested as its shape {listed(shape)}"
-        ) from error
+    sizes, flat = _unnested(values)
     count = math.prod(shape)
-    if numbers.size != count or (numbers.ndim != 1 and numbers.shape != tuple(shape)):
-        size = numbers.shape if numbers.ndim != 1 else (numbers.size,)
+    if sizes is None or not set(map(type, flat)) <= {
+        int,
+        float,
+        bool,
+    }:  # before NumPy: it makes all texts as long as one
+        raise bad_request(f"{where}: its data is not a list of numbers, flat or nested as its shape {listed(shape)}")
+    if len(flat) != count or (len(sizes) > 1 and sizes != tuple(shape)):
         raise bad_request(
-            f"{where}: its data is {listed(size)}, its shape {listed(shape)}",
+            f"{where}: its data is {listed(sizes)}, its shape {listed(shape)}",
             "Give the data flat, or nested as the shape says.",
         )
+    try:
+        numbers = _numbers(flat, dtype)
+    except OverflowError:
+        raise bad_request(f"{where}: its data holds numbers that {datatype_of(dtype.name)} can't hold") from None
     kinds = "b" if dtype.kind == "b" else "iu" if dtype.kind in "iu" else "iuf"
     if numbers.dtype.kind not in kinds:
         raise bad_request(f"{where} is {datatype_of(dtype.name)}, and its data holds something else")
     return _fitted(numbers, dtype, where)
 
 
+def _unnested(values: Sequence[object]) -> tuple[tuple[int, ...] | None, Sequence[object]]:
+    """Return the sizes of nested lists and their elements, row-major; None where they are not nested evenly."""
+    sizes = [len(values)]
+    while values and isinstance(values[0], list):
+        size = len(values[0])
+        if len(sizes) > MAX_AXES or not all(isinstance(value, list) and len(value) == size for value in values):
+            return None, ()
+        sizes.append(size)
+        values = list(chain.from_iterable(values))  # type: ignore[arg-type]  # all of them are lists
+    return tuple(sizes), values
+
+
 def _numbers(values: Sequence[object], dtype: np.dtype[Any]) -> Array:
-    numbers = np.asarray(values)
-    if (
-        dtype == np.uint64 and numbers.dtype.kind == "f"
-    ):  # NumPy before 2 reads small and very large whole numbers together as floats.
-        exact = np.asarray(values, object)
-        if all(type(value) is int and 0 <= value < 2**64 for value in exact.flat):
-            return exact.astype(dtype)
-    return numbers
+    if dtype == np.uint64 and all(type(value) is int for value in values):
+        return np.array(values, np.uint64)  # NumPy would read small and very large whole numbers together as floats
+    return np.asarray(values)
 
 
 def _fitted(numbers: Array, dtype: np.dtype[Any], where: str) -> Array:
@@ -239,10 +250,12 @@ async def infer(named: NamedModel, request: InferRequest, options: RequestOption
     metadata = named.metadata
     _check_names(request.outputs or (), [info.name for info in metadata.outputs], "output")
     if named.bare:
-        parts = await named.model.infer(_feeds(named, request.inputs, limit), options)
+        feeds = await off_loop(request.size, _feeds, named, request.inputs, limit)
+        parts = await named.model.infer(feeds, options)
     else:
         _check_names(request.inputs, ["image"], "input")
-        parts = await named.model.raw_outputs(pictures(request.inputs[0], limit), options)
+        files = await off_loop(request.size, pictures, request.inputs[0], limit)
+        parts = await named.model.raw_outputs(files, options)
     requested = request.outputs or [RequestedOutput(name=info.name) for info in metadata.outputs]
     outputs = tuple(
         _output(

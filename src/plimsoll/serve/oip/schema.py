@@ -7,6 +7,7 @@ extensions.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PrivateAttr, RootModel, model_validator
@@ -124,10 +125,11 @@ class InferRequest(_InferRequest):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         for what, tensors in (("input", self.inputs), ("output", self.outputs or ())):
-            names = [tensor.name for tensor in tensors]
-            if len(set(names)) < len(names):
-                duplicate = next(name for index, name in enumerate(names) if name in names[:index])
-                raise ValueError(f"duplicate {what} {quoted(duplicate)}")
+            names: set[str] = set()
+            for tensor in tensors:
+                if tensor.name in names:
+                    raise ValueError(f"duplicate {what} {quoted(tensor.name)}")
+                names.add(tensor.name)
         return self
 
     @property
@@ -142,6 +144,11 @@ class InferRequest(_InferRequest):
         rows = math.prod(first.shape) if first.datatype == "BYTES" else first.shape[0] if first.shape else 1
         return min(limit, rows)
 
+    @property
+    def size(self) -> int:
+        """About how many bytes have to be read for its tensors."""
+        return sum(len(tensor.raw) if tensor.raw is not None else _size_of(tensor.data or ()) for tensor in self.inputs)
+
     def options(self, remaining: float | None = None) -> RequestOptions:
         """Return priority and timeout; `remaining` is how many seconds the transport leaves.
 
@@ -154,6 +161,13 @@ class InferRequest(_InferRequest):
         if remaining is not None:
             timeout = max(remaining, 1e-3) if timeout is None else min(timeout, max(remaining, 1e-3))
         return RequestOptions(priority=1 if priority == 1 else 0 if priority in (0, 2) else -1, timeout=timeout)
+
+
+def _size_of(data: Sequence[Any]) -> int:
+    """About how many bytes elements have: texts their length, anything else as in a list."""
+    if len(data) <= 1024:
+        return sum(len(value) if isinstance(value, (str, bytes)) else 8 for value in data)
+    return 8 * len(data)
 
 
 class EncodedFile(_RequestModel):
