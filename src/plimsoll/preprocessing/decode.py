@@ -57,7 +57,7 @@ _TOO_LARGE = "Is it a picture? Store it smaller."
 
 _WEBP_HEADER = 30
 
-_PILLOW_BYTES = 4
+PILLOW_BYTES = 4
 """Pillow holds 4 bytes a pixel, of RGB too."""
 
 _ORIENTATION_TAG = 0x0112
@@ -116,7 +116,7 @@ def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = Fa
         _open(_pixels_only(data, format_, frames=frames), format_) as image,
     ):
         check_size(*image.size, step)
-        memory.budget().reserve(_PILLOW_BYTES * image.width * image.height)
+        memory.budget().reserve(PILLOW_BYTES * image.width * image.height)
         yield image
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from PIL import Image
 
 from plimsoll.errors import ImageError
-from plimsoll.preprocessing import tiff_file
-from plimsoll.preprocessing.decode import Pixels, check_format, check_size, decode, finished, opened
+from plimsoll.preprocessing import memory, tiff_file
+from plimsoll.preprocessing.decode import PILLOW_BYTES, Pixels, check_format, check_size, decode, finished, opened
 from plimsoll.spec.steps import Decode, ImageFormat
 
 PIXEL_BUDGET = 10
@@ -41,6 +41,8 @@ def frames(data: bytes, step: Decode) -> Iterator[tuple[int, Pixels]]:
             selected += 1
             if selected > step.max_frames:
                 raise ImageError(f"more than {step.max_frames} frames to answer", _NOT_SELECTED)
+            if number:
+                memory.budget().reserve(PILLOW_BYTES * image.width * image.height)
             image.load()
             yield number, finished(image.copy(), data, format_, step)
 

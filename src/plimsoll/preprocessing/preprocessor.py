@@ -237,12 +237,16 @@ class Preprocessor:
         """
         data, step = read(source), self.spec.decode
         followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
-        for number, pixels in frames(data, step):
-            size = size_of(pixels)
-            with translate_errors():
-                first = np.ascontiguousarray(as_array(pixels)[:, :, ::-1]) if self._bgr else pixels
-                tensor = self._after_decoding(first)
-            yield number, self._with_others(tensor, data), geometry_of(self.spec, size, followed)
+        remaining = frames(data, step)
+        while True:
+            with memory.budget().picture(), translate_errors():
+                frame = next(remaining, None)
+                if frame is None:
+                    return
+                number, pixels = frame
+                first = fast_decode.in_order(as_array(pixels), "BGR") if self._bgr else pixels
+                tensor, size = self._after_decoding(first), size_of(pixels)
+            yield number, tensor, geometry_of(self.spec, size, followed)
 
     def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
         """Return the tensor, and (width, height) of the picture after decoding."""
