@@ -32,17 +32,17 @@ from plimsoll.spec.steps import Cast, Crop, ImageSpec, Jpeg, Resize, Step
 
 _SCALES = (8, 4, 2)
 """libjpeg-turbo also gives 3/8, 5/8, 6/8 and 7/8: no faster than the next larger of these, and no means of squares."""
-_LEAST_FITTED, _LEAST_OTHER = 2, 4
+_LEAST_FITTED, _LEAST_OTHER = 2.0, 4.0
 """How many times as large as the result a picture stays at least when its decoder shrinks it: where taps are fitted to
 the means, and where the step's own filter takes the means for pixels."""
 
 
-def decoder_scale(width: int, height: int, step: Resize) -> int:
+def decoder_scale(width: int, height: int, step: Resize, least_fitted: float = _LEAST_FITTED) -> int:
     """Return by what both sides of a JPEG file's picture may be divided while it is decoded: 1, 2, 4 or 8."""
     out_width, out_height = reference.resized_size(width, height, step)
     ratio = min(width / out_width, height / out_height)
     if _is_fitted(step) and can_shrink((width, height), out_width, out_height):
-        least = _LEAST_FITTED
+        least = least_fitted
     elif step.convention == "pillow" and step.filter in ("bicubic", "lanczos", "area"):
         least = _LEAST_OTHER
     else:
