@@ -223,7 +223,7 @@ def footprint(system: SystemUnderTest, images: Sequence[Path], timeout_s: float 
         "files": [str(file.resolve()) for file in model.files],
         "spec": predictor.spec.model_dump(mode="json", exclude_unset=True),
         "target": str(predictor.target),
-        "preprocessing": predictor.preprocessor.preprocessing,
+        "steps": (predictor.preprocessor.preprocessing, predictor.preprocessor.scaled_sides),
         "options": predictor.options,
         "cores": predictor.cores,
         "images": [str(images[index % len(images)].resolve()) for index in range(PICTURES)],
@@ -243,7 +243,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
         Spec.model_validate(payload["spec"]),
         files=tuple(map(Path, payload["files"])),
     )
-    opened = ResolvedModel(model, Target.parse(payload["target"]), payload["preprocessing"])
+    opened = ResolvedModel(model, Target.parse(payload["target"]), *payload["steps"])
     with Predictor(opened, options=payload["options"], cores=payload["cores"]) as predictor:
         started = time.perf_counter()
         predictor.runner("throughput")

@@ -79,9 +79,15 @@ class Bundle:
         return Target.parse(self.manifest.target)
 
     @property
-    def preprocessing(self) -> Literal["reference", "fast"]:
+    def preprocessing(self) -> Literal["reference", "fast", "scaled"]:
         """The preprocessing that it was packed with."""
         return self.manifest.preprocessing
+
+    @property
+    def scaled_sides(self) -> tuple[int, int] | None:
+        """The shorter sides, in pixels, of the pictures on which its scaled preprocessing was proven: the shortest and
+        the longest."""
+        return self.manifest.scaled_sides
 
     def file(self, name: str) -> Path:
         """Return the path of a file by its name in the bundle."""

@@ -308,7 +308,7 @@ def verify(bundle: Bundle) -> Report:
     Raises BackendMissingError or BuildError if the bundle can't run here at all, BundleError for a damaged tensor,
     ModelError or SpecError where network and Spec don't fit.
     """
-    preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing)
+    preprocessor = Preprocessor(bundle.spec.input, bundle.preprocessing, bundle.scaled_sides)
     with Runner.open(importers.reread(bundle.model), bundle.target) as runner:
         comparison = Comparison(runner, bundle.spec, bundle.manifest.tolerance)
         differences = []

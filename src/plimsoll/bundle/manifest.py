@@ -102,8 +102,11 @@ class Manifest(_Part):
     """The version of Plimsoll that packed it."""
     target: str
     """`runtime:device:precision`"""
-    preprocessing: Literal["reference", "fast"] = "reference"
+    preprocessing: Literal["reference", "fast", "scaled"] = "reference"
     """The preprocessing of the golden tensors, and the one to run with."""
+    scaled_sides: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = None
+    """Of scaled preprocessing: the shortest and the longest shorter side, in pixels, of the pictures on which it was
+    proven. All others are prepared as in `fast`. None where nothing was proven: all large pictures are scaled."""
     model: ModelFiles
     spec: str = "spec.toml"
     golden: Annotated[tuple[GoldenVector, ...], Field(min_length=1)]

@@ -37,6 +37,7 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     out: Path,
     *,
     preprocessing: Preprocessing = "reference",
+    scaled_sides: tuple[int, int] | None = None,
     images: Sequence[Path] = (),
     origin: Mapping[str, Any] | None = None,
     extras: Mapping[str, bytes] | None = None,
@@ -45,7 +46,8 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     """Write a bundle of the model, its Spec, and what it answers here to golden pictures; returns `out`.
 
     `out` becomes one zip if it ends in .zip, else a folder. `images` (at most 16) replace Plimsoll's golden pictures;
-    they become part of the bundle, metadata included. `origin` says where the network is from.
+    they become part of the bundle, metadata included. `origin` says where the network is from. `scaled_sides` are the
+    shorter sides of the pictures, from … to, on which scaled preprocessing was proven: see `Preprocessor`.
     `extras` are further files, by their names in the bundle: a proof, a report.
 
     Raises ModelError for a model without a Spec, ImageError for a picture that the input steps refuse, BundleError
@@ -57,15 +59,15 @@ def pack(  # noqa: PLR0913 - three that say what to pack, and the options
     check_destination(out, overwrite=force)
     contents: dict[str, Content] = {**(extras or {}), _SPEC: spec_files.dumps(spec).encode(), **_model_files(model)}
     with TemporaryDirectory(prefix="plimsoll-pack-") as folder:
-        vectors, stored = _golden_vectors(model, target, preprocessing, images, Path(folder))
-        facts = _manifest(model, target, preprocessing, vectors, origin)
+        vectors, stored = _golden_vectors(model, target, (preprocessing, scaled_sides), images, Path(folder))
+        facts = _manifest(model, target, (preprocessing, scaled_sides), vectors, origin)
         return write(out, contents | stored, facts, overwrite=force)
 
 
 def _manifest(
     model: Model,
     target: Target,
-    preprocessing: Preprocessing,
+    steps: tuple[Preprocessing, tuple[int, int] | None],
     vectors: Sequence[GoldenVector],
     origin: Mapping[str, Any] | None,
 ) -> Manifest:
@@ -76,13 +78,14 @@ def _manifest(
             created=datetime.now(UTC).replace(microsecond=0),
             plimsoll=__version__,
             target=str(target),
-            preprocessing=preprocessing,
+            preprocessing=steps[0],
+            scaled_sides=steps[1],
             model=_described(model),
             spec=_SPEC,
             golden=tuple(vectors),
             tolerance=tolerance_for(spec, target),
             origin=dict(origin) if origin is not None else None,
-            environment={**environment(), PICTURE_LIBRARIES: libraries.versions(preprocessing)},
+            environment={**environment(), PICTURE_LIBRARIES: libraries.versions(steps[0])},
             files={},
         )
     except ValidationError as error:
@@ -90,14 +93,18 @@ def _manifest(
 
 
 def _golden_vectors(
-    model: Model, target: Target, preprocessing: Preprocessing, images: Sequence[Path], folder: Path
+    model: Model,
+    target: Target,
+    steps: tuple[Preprocessing, tuple[int, int] | None],
+    images: Sequence[Path],
+    folder: Path,
 ) -> tuple[list[GoldenVector], dict[str, Content]]:
     """Let the network answer the golden pictures in a process of its own, so that a crash of its runtime is an error;
     return the vectors, and the files that belong to them by their names in the bundle."""
     payload = {
         "model": ModelRecord.of(model).model_dump(mode="json"),
         "target": str(target),
-        "preprocessing": preprocessing,
+        "steps": steps,
         "images": [str(image.absolute()) for image in images],
         "folder": str(folder),
     }
@@ -121,7 +128,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     model = ModelRecord.model_validate(payload["model"]).model
     spec, folder = model.require_spec().input, Path(payload["folder"])
     pictures = list(golden_pictures([Path(image) for image in payload["images"]], spec.decode))
-    preprocessor = Preprocessor(spec, payload["preprocessing"])
+    preprocessor = Preprocessor(spec, *payload["steps"])
     contents: dict[str, Content] = {}
     with Runner.open(model, Target.parse(payload["target"])) as runner:
         vectors = [store(picture, golden_answer(picture, preprocessor, runner), contents) for picture in pictures]

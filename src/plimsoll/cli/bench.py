@@ -218,7 +218,7 @@ def _system(
     spec: Path | None,
     taken: set[str],
 ) -> SystemUnderTest:
-    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is `reference`, `fast` or a target. Its name is none of
+    """Open MODEL or MODEL@SETTING[,SETTING]; a setting is a kind of preprocessing or a target. Its name is none of
     `taken`."""
     import itertools
 
@@ -227,8 +227,8 @@ def _system(
 
     model, settings = (text, "") if Path(text).exists() or "@" not in text else text.rsplit("@", 1)
     for setting in filter(None, settings.split(",")):
-        if setting in ("reference", "fast"):
-            preprocessing = "fast" if setting == "fast" else "reference"
+        if setting in options.PREPROCESSING:
+            preprocessing = options.PREPROCESSING[setting]
         else:
             target = Target.parse(setting)
     name = f"{Path(model).name}{'@' if settings else ''}{settings}"

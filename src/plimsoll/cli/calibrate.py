@@ -90,7 +90,7 @@ def _calibrated(
     from plimsoll.errors import ImageError
     from plimsoll.preprocessing import Preprocessor
 
-    preprocessor = Preprocessor(opened.model.require_spec().input, opened.preprocessing)
+    preprocessor = Preprocessor(opened.model.require_spec().input, opened.preprocessing, opened.scaled_sides)
 
     def tensor(picture: str) -> Any:
         try:

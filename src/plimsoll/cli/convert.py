@@ -60,6 +60,12 @@ def convert(  # noqa: PLR0913 - each parameter is an option of the command
                 written = package(built, target, out, origin=opened.origin, force=force)
             else:
                 written = pack(
-                    built, target, out, preprocessing=opened.preprocessing, origin=opened.origin, force=force
+                    built,
+                    target,
+                    out,
+                    preprocessing=opened.preprocessing,
+                    scaled_sides=opened.scaled_sides,
+                    origin=opened.origin,
+                    force=force,
                 )
     typer.echo(written)

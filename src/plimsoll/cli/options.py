@@ -90,8 +90,8 @@ def target(option: str, text: str) -> Any:
 
 
 def preprocessing(option: str, text: str) -> Any:
-    """Return an option that takes one of the two implementations of preprocessing."""
-    return choice(option, ("reference", "fast"), text, noun="preprocessing")
+    """Return an option that takes one of the implementations of preprocessing."""
+    return choice(option, tuple(PREPROCESSING), text, noun="preprocessing")
 
 
 def images(text: str) -> Any:
@@ -107,7 +107,8 @@ def max_images(text: str, *, least: int = 1) -> Any:
 _DEFAULT_TARGET = "runtime:device:precision. Default: the bundle's, else onnxruntime:cpu:float32."
 _DEFAULT_PREPROCESSING = "How pictures become tensors. Default: the bundle's, else reference."
 
-PreprocessingName = Literal["reference", "fast"]
+PreprocessingName = Literal["reference", "fast", "scaled"]
+PREPROCESSING: dict[str, PreprocessingName] = {"reference": "reference", "fast": "fast", "scaled": "scaled"}
 
 Model = Annotated[
     str,

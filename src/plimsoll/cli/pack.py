@@ -54,6 +54,7 @@ def pack(  # noqa: PLR0913 - each parameter is an option of the command
                 opened.target,
                 out,
                 preprocessing=opened.preprocessing,
+                scaled_sides=opened.scaled_sides,
                 images=_golden(images) if images else [],
                 origin=opened.origin,
                 force=force,

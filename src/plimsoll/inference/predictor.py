@@ -42,6 +42,9 @@ class ResolvedModel:
     model: Model
     target: Target = REFERENCE_TARGET
     preprocessing: Preprocessing = "reference"
+    scaled_sides: tuple[int, int] | None = None
+    """Which pictures scaled preprocessing shrinks while it decodes them, by their shorter sides; None: all that are
+    large."""
     origin: Mapping[str, Any] | None = None
     """Licence, authors and source, where known."""
     bundle: Bundle | None = None
@@ -140,7 +143,9 @@ def _open_bundle(path: Path, given: Spec | None) -> ResolvedModel:
     except PlimsollError:
         bundle.close()
         raise
-    return ResolvedModel(model, bundle.target, bundle.preprocessing, bundle.manifest.origin, bundle)
+    return ResolvedModel(
+        model, bundle.target, bundle.preprocessing, bundle.scaled_sides, bundle.manifest.origin, bundle
+    )
 
 
 def _near(reference: str) -> str:
@@ -166,7 +171,7 @@ class Predictor:
         self.spec: Spec = opened.model.require_spec()
         self.model = opened.model
         self.target = opened.target
-        self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing)
+        self.preprocessor = Preprocessor(self.spec.input, opened.preprocessing, opened.scaled_sides)
         self.task = decoder(self.spec)
 
     def runner(self, objective: Objective) -> Runner:

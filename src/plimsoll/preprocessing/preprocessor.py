@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plimsoll.core.extra_inputs import pack
-from plimsoll.preprocessing import fast, fast_decode, memory, reference
+from plimsoll.errors import ImageError
+from plimsoll.preprocessing import fast, fast_decode, jpeg_file, memory, metadata, reference
 from plimsoll.preprocessing.decode import (
     FLIPPED_X,
     FLIPPED_Y,
@@ -36,6 +37,7 @@ from plimsoll.preprocessing.decode import (
     size_of,
     translate_errors,
 )
+from plimsoll.preprocessing.formats import sniff
 from plimsoll.preprocessing.frames import frames
 from plimsoll.preprocessing.reference import padding, resized_size
 from plimsoll.spec import Input
@@ -202,6 +204,7 @@ class Preprocessor:
     ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
+        self.scaled_sides = scaled_sides
         self.tensor_spec = spec.tensor_spec
         """Shape, dtype, layout and colour order of each tensor; of the first view where the Spec has several."""
         self.stages: tuple[Stage, ...] = (
@@ -327,6 +330,22 @@ def _fast_decoder(
         return fast.decoder_scale(width, height, resize) if proven else 1
 
     return lambda data: fast_decode.decode_for_resize(data, first, order, scale_for)
+
+
+def scaled_side(spec: Input, data: bytes) -> int | None:
+    """Return the shorter side, in pixels, of a picture that scaled preprocessing shrinks while it decodes it; None for
+    all others. The first megabyte of the file is enough."""
+    resize = spec.steps[1] if len(spec.steps) > 1 else None
+    header = jpeg_file.read_header(data) if sniff(data) == "jpeg" and isinstance(resize, Resize) else None
+    if header is None or not isinstance(resize, Resize) or min(header.width, header.height) < 1:
+        return None
+    size = header.width, header.height
+    if spec.decode.exif_orientation and metadata.orientation(data, "jpeg") in SWAPPED:
+        size = size[1], size[0]
+    try:
+        return min(size) if fast.decoder_scale(*size, resize) > 1 else None
+    except ImageError:
+        return None
 
 
 def _bind(function: reference.StepFunction, step: Step, image: ImageSpec) -> Callable[[Pixels], Pixels]:

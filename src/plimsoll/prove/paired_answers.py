@@ -21,7 +21,7 @@ from plimsoll.errors import PlimsollError
 from plimsoll.inference.predictor import ResolvedModel
 from plimsoll.metrics import RunningDeviation
 from plimsoll.preprocessing import ImageGeometry, Preprocessor
-from plimsoll.preprocessing.decode import Pixels, as_array, orientation, read, translate_errors
+from plimsoll.preprocessing.decode import Pixels, Reduced, as_array, orientation, read, size_of, translate_errors
 from plimsoll.preprocessing.preprocessor import ImageSource, geometry_of
 from plimsoll.prove.comparison import Comparer
 from plimsoll.prove.outputs import OutputSums, Power, matching, not_finite
@@ -41,11 +41,17 @@ class PixelStage:
     after: str
     """The channel order that it takes and gives."""
 
-    def __call__(self, pixels: Any) -> Array:
-        """Return the picture after the stage, RGB; the first stage takes a file's bytes, all others an RGB picture."""
-        source = pixels if isinstance(pixels, bytes) else _reordered(pixels, self.before)
+    def __call__(self, pixels: Any) -> Any:
+        """Return the picture after the stage, RGB; the first stage takes a file's bytes, all others an RGB picture. A
+        picture that its decoder has begun to resize goes from the first to the second stage as it is."""
+        source = pixels if isinstance(pixels, (bytes, Reduced)) else _reordered(pixels, self.before)
         with translate_errors():
-            return np.asarray(_reordered(as_array(self.run(source)), self.after))
+            after = self.run(source)
+        if isinstance(after, Reduced):
+            if after.mean > 1:
+                return after
+            after = after.pixels if isinstance(after.pixels, np.ndarray) else _reordered(after.pixels, self.after)
+        return np.asarray(_reordered(as_array(after), self.after))
 
 
 class ComparedModel:
@@ -55,7 +61,7 @@ class ComparedModel:
         self.resolved = resolved
         self.runner = runner
         self.spec = resolved.model.require_spec()
-        self.preprocessor = Preprocessor(self.spec.input, resolved.preprocessing)
+        self.preprocessor = Preprocessor(self.spec.input, resolved.preprocessing, resolved.scaled_sides)
         self.task: Task = decoder(self.spec)
         self.pixel_stages, self._arithmetic, self._order = _cut(self.preprocessor)
 
@@ -73,10 +79,12 @@ class ComparedModel:
         """Return a picture as it is before any arithmetic, height x width x channels, RGB, and its geometry where the
         task needs it; raises ImageError."""
         data = read(source)
-        pixels = self.pixel_stages[0](data)
-        size = (pixels.shape[1], pixels.shape[0])
-        for stage in self.pixel_stages[1:]:
-            pixels = stage(pixels)
+        with translate_errors():
+            value = self.pixel_stages[0].run(data)
+            size = size_of(value)
+            for stage in self.pixel_stages[1:]:
+                value = stage.run(value)
+        pixels = np.asarray(_reordered(as_array(value), self.pixel_stages[-1].after))
         if not self.task.needs_geometry:
             return pixels, None
         step = self.spec.input.decode
@@ -111,7 +119,7 @@ def _cut(
     """Return the stages on pixels, those after them, and the channel order that the latter take."""
     steps = preprocessor.spec.steps
     stages = list(preprocessor.stages)
-    single_pass = preprocessor.preprocessing == "fast" and stages[-1][0] == "normalize"
+    single_pass = preprocessor.preprocessing != "reference" and stages[-1][0] == "normalize"
     order = preprocessor.tensor_spec.colour if single_pass else ""
     form = ImageSpec()
     cut: list[PixelStage] = []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from plimsoll.errors import ImageError, PlimsollError
 from plimsoll.onnx import graph
-from plimsoll.preprocessing.decode import read
+from plimsoll.preprocessing.decode import Reduced, read
 from plimsoll.preprocessing.preprocessor import ImageSource
 from plimsoll.prove.layers import open_with_outputs
 from plimsoll.prove.paired_answers import Array, ComparedModel, PixelStage
@@ -69,7 +69,8 @@ def compare(
     order.
 
     Each step gets the output of the reference's steps before it, so a difference is counted where it arises and nowhere
-    else. A step that only one model has is a row as well. Pictures that can't be decoded are left out.
+    else. A step that only one model has is a row as well. Where a decoder has begun to resize the picture, what that
+    changes shows in the resize. Pictures that can't be decoded are left out.
     """
     aligned = list(_aligned(reference.pixel_stages, other.pixel_stages))
     sums = [_RunningDifference(_note(first, second)) for first, second in aligned]
@@ -103,12 +104,17 @@ def _aligned(reference: tuple[PixelStage, ...], other: tuple[PixelStage, ...]) -
 
 def _add(picture: ImageSource, aligned: list[_Pair], sums: list[_RunningDifference]) -> None:
     current: bytes | Array = read(picture)
-    for (first, second), running in zip(aligned, sums, strict=True):
-        after = first(current) if first is not None else current
-        other_after = second(current) if second is not None else current
-        if not isinstance(after, bytes) and not isinstance(other_after, bytes):
-            running.add(after, other_after)
-        current = after
+    begun: list[Reduced | None] = [None, None]
+    for pair, running in zip(aligned, sums, strict=True):
+        after = [
+            stage(current if own is None else own) if stage is not None else current
+            for stage, own in zip(pair, begun, strict=True)
+        ]
+        begun = [pixels if isinstance(pixels, Reduced) else None for pixels in after]
+        arrays = [pixels for pixels in after if isinstance(pixels, np.ndarray)]
+        if len(arrays) == len(after):
+            running.add(*arrays)
+        current = after[0] if begun[0] is None else after[1]
 
 
 def _note(first: PixelStage | None, second: PixelStage | None) -> str:

@@ -68,7 +68,7 @@ class Candidate:
         """In how many respects it differs from the reference: fewer is simpler."""
         other_precision = (self.target.precision != "float32") + (self.float_layers > 0)
         other_runtime = self.target.runtime != REFERENCE_TARGET.runtime
-        return (self.preprocessing != "reference") + self.folded + other_precision + other_runtime
+        return ("reference", "fast", "scaled").index(self.preprocessing) + self.folded + other_precision + other_runtime
 
 
 class Trial(ResultModel):

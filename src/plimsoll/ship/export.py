@@ -71,6 +71,7 @@ def export(
             candidate.target,
             out,
             preprocessing=candidate.preprocessing,
+            scaled_sides=search.scaled_sides if candidate.preprocessing == "scaled" else None,
             images=[_numbered(picture, number, Path(folder)) for number, picture in enumerate(golden, 1)],
             origin=search.resolved.origin,
             force=force,

@@ -44,6 +44,7 @@ from plimsoll.ship.strategy import (
     needs_table,
     ranking_of,
     runner_up,
+    scaled_sides,
     simplest_first,
     takes_table,
 )
@@ -97,6 +98,8 @@ class Search:
         """The reference's answer to each picture."""
         self._reasons: Reasons = {}
         """Why candidates that were measured don't ship."""
+        self.scaled_sides = scaled_sides(resolved.model.require_spec().input, (*split.validation, *split.test))
+        """Which pictures scaled preprocessing is proven on, by their shorter sides; None where it isn't tried."""
         # What was measured for one objective says nothing about another.
         self._suffix = "-latency" if config.objective == "latency" else ""
 
@@ -117,7 +120,13 @@ class Search:
         self._reference = {answer.path: answer for answer in self._answers("reference", REFERENCE, pictures, activity)}
         trials = []
         seconds = max(0.0, started + self.config.search_seconds - time.monotonic())
-        for trial in explore(self.config.targets, self._runner.calibrators, self.try_candidate, seconds):
+        for trial in explore(
+            self.config.targets,
+            self._runner.calibrators,
+            self.try_candidate,
+            seconds,
+            "fast" if self.scaled_sides is None else "scaled",
+        ):
             trials.append(trial)
             watch(trial)
         reference = self._measure_reference(trials)
@@ -125,6 +134,11 @@ class Search:
         decision = self._test(best_first, reference)
         profile = self._profile(decision.winner, reference)
         layers = self._layers(decision.winner.candidate)
+        if self.scaled_sides is not None and decision.winner.candidate.preprocessing == "scaled":
+            self.notes.append(
+                "scaled preprocessing was proven on pictures whose shorter side has"
+                f" {self.scaled_sides[0]:,} to {self.scaled_sides[1]:,} pixels; all others are prepared as in fast"
+            )
         trials = [self._with_reason(trial) for trial in trials]
         return self._result(trials, reference, decision).model_copy(
             update={

@@ -8,14 +8,18 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from plimsoll import backends
 from plimsoll.core.target import Target
 from plimsoll.errors import InputError
+from plimsoll.preprocessing import Preprocessing
+from plimsoll.preprocessing.preprocessor import scaled_side
 from plimsoll.report.reason import BetterShips, NotFinalist, OutOfTime, Ranking, Reason, SiblingUsesLess, SimplerShips
 from plimsoll.report.ship_result import Objective
 from plimsoll.report.trial import Candidate, Trial
 from plimsoll.ship.config import CALIBRATORS
+from plimsoll.spec import Input
 
 FLOAT_LAYERS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144)
 """How many layers stay in float, one candidate of mixed precision after another: never twice as many as needed."""
@@ -75,8 +79,27 @@ def calibrator_for(target: Target, name: str | None) -> str | None:
     return name
 
 
-def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterator[Candidate]:
-    """Yield one candidate for each target, with fast preprocessing and its first calibrator.
+def scaled_sides(spec: Input, pictures: Sequence[str]) -> tuple[int, int] | None:
+    """Return the shortest and the longest shorter side of the pictures that scaled preprocessing shrinks while it
+    decodes them; None where they are too few to prove anything about it."""
+    sides = [side for picture in pictures if (side := scaled_side(spec, _beginning(picture))) is not None]
+    if len(sides) < max(_LEAST_SCALED, _LEAST_SCALED_SHARE * len(pictures)):
+        return None
+    return min(sides), max(sides)
+
+
+def _beginning(picture: str) -> bytes:
+    try:
+        with Path(picture).open("rb") as file:
+            return file.read(_HEADER_BYTES)
+    except OSError:
+        return b""
+
+
+def first_round(
+    targets: Sequence[Target], calibrators: Sequence[str], preprocessing: Preprocessing = "fast"
+) -> Iterator[Candidate]:
+    """Yield one candidate for each target, with the preprocessing that promises most and its first calibrator.
 
     Precisions take turns, and runtimes among them, so that little time is not spent on one of them alone; of those with
     equal turns the most promising comes first. Precisions that are rarely the fastest come after all others.
@@ -97,7 +120,7 @@ def first_round(targets: Sequence[Target], calibrators: Sequence[str]) -> Iterat
         remaining.remove(target)
         precisions[target.precision] += 1
         runtimes[target.runtime] += 1
-        yield Candidate("fast", False, target, next(iter(calibrators_of(target, calibrators)), None))
+        yield Candidate(preprocessing, False, target, next(iter(calibrators_of(target, calibrators)), None))
 
 
 def _priority(target: Target) -> tuple[int, str]:
@@ -113,8 +136,8 @@ def neighbours(candidate: Candidate, calibrators: Sequence[str]) -> Iterator[Can
         for calibrator in calibrators_of(candidate.target, calibrators):
             if calibrator != candidate.calibrator:
                 yield replace(candidate, calibrator=calibrator)
-    if candidate.preprocessing == "fast":
-        yield replace(candidate, preprocessing="reference")
+    if candidate.preprocessing != "reference":
+        yield replace(candidate, preprocessing="fast" if candidate.preprocessing == "scaled" else "reference")
 
 
 def with_more_float_layers(candidate: Candidate) -> Candidate | None:
@@ -126,6 +149,10 @@ def with_more_float_layers(candidate: Candidate) -> Candidate | None:
     return None if count is None else replace(candidate, float_layers=count)
 
 
+_LEAST_SCALED, _LEAST_SCALED_SHARE = 10, 0.1
+"""So many of the pictures, and such a share of them, must be large for scaled preprocessing to be tried."""
+_HEADER_BYTES = 1 << 20
+
 FINALISTS = 3
 SIMPLER_WITHIN = 0.02
 """A simpler candidate goes before one that is faster by no more than this."""
@@ -134,10 +161,14 @@ TryCandidate = Callable[[Candidate], Trial]
 
 
 def explore(
-    targets: Sequence[Target], calibrators: Sequence[str], try_candidate: TryCandidate, seconds: float
+    targets: Sequence[Target],
+    calibrators: Sequence[str],
+    try_candidate: TryCandidate,
+    seconds: float,
+    preprocessing: Preprocessing = "fast",
 ) -> Iterator[Trial]:
-    """Yield trials: every target once, then what is close to the best, then mixed precision, until there is nothing new
-    to try or time is up.
+    """Yield trials: every target once with `preprocessing`, then what is close to the best, then mixed precision, until
+    there is nothing new to try or time is up.
 
     Targets whose networks a toolchain builds, which takes many times as long, wait until every precision has had a turn
     without one. From then on they get a third of the time, and all of it once nothing else is left to try. What was not
@@ -145,7 +176,7 @@ def explore(
     """
     deadline = time.monotonic() + seconds
     trials: dict[Candidate, Trial] = {}
-    turns = _Turns(first_round(targets, calibrators))
+    turns = _Turns(first_round(targets, calibrators, preprocessing))
     while (candidate := turns.next()) is not None:
         began = time.monotonic()
         if began >= deadline or turns.is_too_long(candidate, deadline - began):
@@ -206,8 +237,8 @@ class _Turns:
 
 
 def _close_to_best(trials: Sequence[Trial], calibrators: Sequence[str]) -> list[Candidate]:
-    """Return what is worth trying next: around the fastest that pass, and other calibrators for faster ones that
-    deviate too far."""
+    """Return what is worth trying next: around the fastest that pass, other calibrators for faster ones that deviate
+    too far, and the whole picture where scaled preprocessing does."""
     measured = sorted((trial for trial in trials if trial.status == "ok"), key=lambda trial: -trial.ratio)
     passed = [trial for trial in measured if trial.passed]
     best = passed[0].ratio if passed else 0.0
@@ -220,7 +251,12 @@ def _close_to_best(trials: Sequence[Trial], calibrators: Sequence[str]) -> list[
         and not trial.candidate.float_layers
     ]
     centres = [*recalibrated[:2], *passed[:2]]
-    return [near for trial in centres for near in neighbours(trial.candidate, calibrators)]
+    unscaled = [
+        replace(trial.candidate, preprocessing="fast")
+        for trial in measured
+        if not trial.passed and trial.ratio > best and trial.candidate.preprocessing == "scaled"
+    ]
+    return [near for trial in centres for near in neighbours(trial.candidate, calibrators)] + unscaled
 
 
 def mixed_precision(trials: Sequence[Trial]) -> list[Candidate]:

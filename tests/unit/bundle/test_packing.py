@@ -23,6 +23,7 @@ from plimsoll.bundle.golden import MAX_PICTURES, verify
 from plimsoll.bundle.packing import pack
 from plimsoll.core.model import Model
 from plimsoll.errors import BundleError, CheckError, ImageError, ModelError, SpecError
+from plimsoll.inference.predictor import load
 from plimsoll.preprocessing.preprocessor import Preprocessor
 from plimsoll.spec.files import loads
 
@@ -167,3 +168,18 @@ def test_one_of_our_own_pictures_shrinks_both_ways_where_networks_take_299_pixel
         Image.open(io.BytesIO(entry.read_bytes())).size for entry in folder.iterdir() if not entry.name.endswith(".md")
     ]
     assert any(min(size) > 299 for size in sizes)
+
+
+def test_a_bundle_says_on_which_sizes_scaled_preprocessing_was_proven(
+    model: Model, tmp_path: Path, example_photos: list[Path]
+) -> None:
+    out = pack(model, HERE, tmp_path / "bundle", preprocessing="scaled", scaled_sides=(300, 3000))
+    with Bundle.open(out) as opened:
+        assert (opened.preprocessing, opened.scaled_sides) == ("scaled", (300, 3000))
+        assert verify(opened).passed
+    with load(out) as predictor:
+        assert (predictor.preprocessor.preprocessing, predictor.preprocessor.scaled_sides) == ("scaled", (300, 3000))
+        assert predictor.predict(example_photos[0])
+    plain = pack(model, HERE, tmp_path / "plain")
+    with Bundle.open(plain) as opened:
+        assert opened.scaled_sides is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PIL import Image
@@ -183,3 +183,19 @@ def test_channels_turned_before_the_last_step_on_pixels_are_no_difference(
     assert proof.preprocessing_only is not None
     assert proof.preprocessing_only.mean == 0
     assert all(stage.mean_levels == 0 for stage in proof.stages)
+
+
+def test_what_a_decoder_leaves_out_shows_in_the_resize(nsfw: ResolvedModel, photos: list[Path], tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    with Image.open(photos[0]) as image:
+        image.convert("RGB").resize((2100, 1600)).save(large, quality=92)
+    for first, second in (("reference", "scaled"), ("scaled", "fast")):
+        proof = prove(
+            ResolvedModel(nsfw.model, preprocessing=cast(Any, first)),
+            ResolvedModel(nsfw.model, preprocessing=cast(Any, second)),
+            [large, *photos[:4]],
+            budget=BUDGET,
+        )
+        stages = {stage.stage: stage.mean_levels for stage in proof.stages}
+        assert stages["decode"] == 0
+        assert 0 < stages["resize"] < 1

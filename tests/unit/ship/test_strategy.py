@@ -7,8 +7,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from plimsoll.core.budget import Check
 from plimsoll.core.target import Target
@@ -25,8 +27,10 @@ from plimsoll.ship.strategy import (
     mixed_precision,
     ranking_key,
     runner_up,
+    scaled_sides,
     simplest_first,
 )
+from plimsoll.spec import Input
 
 FLOAT, INT8 = Target("onnxruntime"), Target("onnxruntime", "cpu", "int8")
 OTHER = Target("openvino", "cpu", "int8")
@@ -257,3 +261,30 @@ def test_toolchains_do_not_take_the_time_of_all_others(monkeypatch: pytest.Monke
     tried, skipped = order(600.0)
     assert {candidate.target for candidate in tried} == set(targets)
     assert not skipped
+
+
+def test_scaled_preprocessing_is_tried_first_and_fast_where_it_misses_the_budget() -> None:
+    def measured(candidate: Candidate) -> Trial:
+        ratio = {"reference": 1.0, "fast": 2.0, "scaled": 4.0}[candidate.preprocessing]
+        return make_trial(candidate, ratio, 0.05 if candidate.preprocessing == "scaled" else 0.001)
+
+    trials = list(explore((FLOAT, INT8), ("minmax",), measured, 60.0, "scaled"))
+    assert trials[0].candidate.preprocessing == "scaled"
+    best = max((trial for trial in trials if trial.passed), key=lambda trial: trial.ratio)
+    assert best.candidate.preprocessing == "fast"
+
+
+def test_scaled_preprocessing_is_tried_where_enough_pictures_are_large(tmp_path: Path) -> None:
+    spec = Input.model_validate({"steps": [{"step": "decode"}, {"step": "resize", "width": 64, "height": 64}]})
+
+    def saved(name: str, side: int, format_: str = "JPEG") -> str:
+        file = tmp_path / name
+        Image.new("RGB", (side + 10, side)).save(file, format_)
+        return str(file)
+
+    small = [saved(f"small{number}", 200) for number in range(9)]
+    large = [saved(f"large{number}", 400 + number) for number in range(10)]
+    others = [saved("large.png", 999, "PNG"), str(tmp_path / "missing")]
+    assert scaled_sides(spec, [*small, *large, *others]) == (400, 409)
+    assert scaled_sides(spec, [*small, *large[:9], *others]) is None
+    assert scaled_sides(spec, [*small * 11, *large]) is None

@@ -45,13 +45,15 @@ def export(
     `NAME` takes picture files (`image`, BYTES `[N]`) and gives the network's outputs `[N, …]`; it is an ensemble of
     `NAME.steps`, which runs Plimsoll's input steps in Triton's Python backend, and `NAME.tensor`, the network in
     Triton's own backend for its runtime (where there is none: in Plimsoll's session, in Python). Other models in `out`
-    are left alone. Where these three are there already, a new `options.version` is added beside the old ones if nothing
-    but the networks' weights differ; else they are replaced with `force`.
+    are left alone. Scaled preprocessing becomes fast, since Triton is not told on which sizes it was proven. Where
+    these three are there already, a new `options.version` is added beside the old ones if nothing but the networks'
+    weights differ; else they are replaced with `force`.
 
     Raises ModelError for a network that can't be served so, BundleError where something is in the way or `out` can't be
     written, and what `Runner.open` raises.
     """
     chosen = options or TritonOptions()
+    preprocessing = "fast" if preprocessing == "scaled" else preprocessing
     spec = model.require_spec()
     if spec.input.decode.frames != "first":
         raise SpecError(
