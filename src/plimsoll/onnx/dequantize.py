@@ -7,6 +7,7 @@ rounding between the layers is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,28 @@ def _undo_quantization(proto: ModelProto) -> None:
                 limits.update(dict.fromkeys(node.output, limits[node.input[0]]))
             nodes.append(node)
     structure.replace_nodes(proto.graph, nodes)
+
+
+def limits_of(graph: Graph, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the ranges that Q/DQ pairs gave tensors of a network that `to_float` changed, as far as they are known:
+    each lies between a Clip's constant limits, by the operator that makes it or by the only one that reads it."""
+    limits = {}
+    for name in names:
+        maker = graph.maker.get(name)
+        while maker is not None and maker.op_type in _PASSING:
+            maker = graph.maker.get(maker.input[0])
+        between = [_clip_limits(graph, node) for node in (maker, graph.sole_reader(name)) if node is not None]
+        if known := next(filter(None, between), None):
+            limits[name] = known
+    return limits
+
+
+def _clip_limits(graph: Graph, node: NodeProto) -> tuple[float, float] | None:
+    ends = [graph.value(name) for name in node.input[1:] if name] if node.op_type == "Clip" else []
+    if len(ends) != 2 or any(end is None or end.size != 1 for end in ends):
+        return None
+    low, high = (float(end.ravel()[0]) for end in ends if end is not None)
+    return low, high
 
 
 def _is_integer(node: NodeProto, pairs: tuple[str, ...]) -> bool:

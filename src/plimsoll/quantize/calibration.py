@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal, Self
@@ -26,13 +26,14 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import REFERENCE_TARGET
 from plimsoll.core.wording import explain
 from plimsoll.errors import InputError, ModelError
+from plimsoll.onnx import dequantize
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import bias_correction
 from plimsoll.quantize.calibrators import DEFAULT_PERCENTILE, TensorStatistics, check_method, range_of
 from plimsoll.quantize.parameters import Symmetry
 from plimsoll.quantize.placement import placement_of
-from plimsoll.quantize.prepare import prepare
+from plimsoll.quantize.prepare import is_quantized, prepare
 from plimsoll.system import files
 
 MAX_BYTES = 64_000_000
@@ -211,12 +212,18 @@ class Statistics:
     tensors: dict[str, TensorStatistics]
     means: dict[str, bias_correction.Floats]
     """The mean of each channel of what convolutions and products read."""
+    own_ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The ranges that the network itself has for tensors, since it was trained or quantized with them."""
 
     def ranges(
         self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto"
     ) -> dict[str, tuple[float, float]]:
-        """Return each tensor's range by a method; see `calibrators.range_of`. Raises InputError."""
-        return {name: range_of(statistics, method, parameter, symmetry) for name, statistics in self.tensors.items()}
+        """Return each tensor's range: the network's own where it has one, else by a method; see `calibrators.range_of`.
+        Raises InputError."""
+        return {
+            name: self.own_ranges.get(name) or range_of(statistics, method, parameter, symmetry)
+            for name, statistics in self.tensors.items()
+        }
 
     def calibration(self, method: str, parameter: float | None = None, *, symmetry: Symmetry = "auto") -> Calibration:
         """Return the table of ranges by a method, ready to be written or used."""
@@ -239,7 +246,8 @@ def observe(model: Model, batches: Iterable[Array], *, cores: int | None = None)
     """Run batches `[N, …]` of the network's input through it in float32 and return what its tensors hold.
 
     A batch is cut into single pictures; as many are under way as there are cores, and of each only its statistics are
-    kept, so memory depends on neither the batches' size nor their number. The result depends on neither either.
+    kept, so memory depends on neither the batches' size nor their number. The result depends on neither either. Where
+    the network has Q/DQ pairs, their ranges are kept: it was trained to answer within them.
 
     Raises InputError where there is no picture or one doesn't fit, ModelError where a tensor becomes NaN or infinite or
     the network has several inputs, and what `Runner` and `prepare` raise.
@@ -262,8 +270,9 @@ def observe(model: Model, batches: Iterable[Array], *, cores: int | None = None)
         read = bias_correction.tensors_read(graph) - _padded_with_infinity(graph)
         inner = sorted({*names, *read} - {*graph.inputs})
         exposed = onnx_graph.expose(prepared, inner, folder / "exposed.onnx")
+        own = dequantize.limits_of(graph, names) if is_quantized(model) else {}
         with Runner.open(exposed, REFERENCE_TARGET, objective="throughput", cores=cores) as runner:
-            return _observe(model, _Observer(runner, graph, names, read), batches)
+            return replace(_observe(model, _Observer(runner, graph, names, read), batches), own_ranges=own)
 
 
 def calibrate(
