@@ -3,6 +3,7 @@ tensors where there is no Spec."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,6 +107,16 @@ def _pictures(model: Model, pictures: Sequence[Path]) -> Iterator[bytes]:
             yield path.read_bytes()
         except OSError:
             continue
+
+
+def sample_tensors(model: Model) -> list[NDArray[Any]]:
+    """Return what a network reads for the pictures that come with Plimsoll, by its Spec's input steps, without the
+    batch axis; empty without a Spec."""
+    tensors = []
+    for picture in _pictures(model, ()):
+        with contextlib.suppress(ImageError):
+            tensors.append(Preprocessor(model.require_spec().input)(picture))
+    return tensors
 
 
 def _alike(first: Feeds, second: Feeds) -> bool:

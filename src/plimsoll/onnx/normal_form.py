@@ -3,7 +3,8 @@
 Its nodes are sorted and named, its weights lie inside (beside it where they are large) and are no inputs, local
 functions are written out, its opset is 13 or later, constants are computed, padding is written as numbers, and shapes
 are inferred anew. What a network computes stays the same, and that is measured: both forms answer the same tensors
-in ONNX Runtime, and a change that shows is left out. Names of inputs and outputs stay.
+in ONNX Runtime, random ones and pictures by the Spec's input steps, and a change that shows is left out. Names of
+inputs and outputs stay.
 
 A network in another form is written anew into Plimsoll's cache, once, under the hash of its files.
 """
@@ -43,16 +44,19 @@ LEAST_QUANTIZED_SNR_DB = 40.0
 
 _UNCHANGED = "unchanged"
 _SMALL_BYTES = 1_000_000
+_SAMPLES = 4
 _FREE_SIZES = (64, 224, 320, 32)
 """Tried for sizes that neither the network nor the Spec says."""
 
 Array = NDArray[Any]
 Pass = Callable[["ModelProto"], "ModelProto"]
+SampleTensors = Callable[[Model], Sequence[Array]]
 
 
-def normal_form(model: Model, proto: ModelProto) -> Model:
+def normal_form(model: Model, proto: ModelProto, sample_tensors: SampleTensors = lambda _: []) -> Model:
     """Return a parsed ONNX network in normal form, checked: itself where it is that already, else a new one with the
-    network as its parent. Raises ModelError for a network that is not valid."""
+    network as its parent. `sample_tensors` gives what it reads for some pictures; on these and on random tensors both
+    have to answer alike. Raises ModelError for a network that is not valid."""
     if _is_stored(model.path):
         return model
     if _is_normal(model, proto):
@@ -63,7 +67,7 @@ def normal_form(model: Model, proto: ModelProto) -> Model:
                 raise  # Else it may be these alone, which the normal form has anew.
         else:
             return model
-    return _stored(model, proto)
+    return _stored(model, proto, sample_tensors)
 
 
 def original(model: Model) -> Model:
@@ -90,11 +94,14 @@ def _is_stored(path: Path) -> bool:
     return path.is_relative_to(cache.runtime_folder("onnx"))
 
 
-def _stored(model: Model, proto: ModelProto) -> Model:
+def _stored(model: Model, proto: ModelProto, sample_tensors: SampleTensors) -> Model:
     """Return the normal form from the cache, or write it there; into a folder for this process where that can't be
     written."""
     sizes = model.spec.input.shape if model.spec is not None else None
-    build = cache.build_folder("onnx", {"file": model.sha256, "name": model.path.name, "sizes": sizes, **_makers()})
+    parts: dict[str, Any] = {"file": model.sha256, "name": model.path.name, "sizes": sizes, **_makers()}
+    if model.spec is not None:
+        parts |= {"steps": model.spec.input.model_dump(mode="json")}  # What it is shown.
+    build = cache.build_folder("onnx", parts)
     if not build.is_dir():
         try:
             build.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +109,7 @@ def _stored(model: Model, proto: ModelProto) -> Model:
         except OSError:
             part = build = _temporary_folder()
         try:
-            _write(model, proto, part)
+            _write(model, proto, part, sample_tensors)
             if part != build:
                 _move(part, build)
         except BaseException:
@@ -141,12 +148,12 @@ def _move(part: Path, build: Path) -> None:
     cache.evict(build)
 
 
-def _write(model: Model, proto: ModelProto, folder: Path) -> None:
+def _write(model: Model, proto: ModelProto, folder: Path, sample_tensors: SampleTensors) -> None:
     """Write the normal form into `folder`, or a note that the network stays as it is; raises ModelError."""
     original = proto.SerializeToString()
     with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as work:
         _copy_large_weights(model, Path(work))
-        written = _rewritten(model, proto, Path(work))
+        written = _rewritten(model, proto, Path(work), sample_tensors)
         if written is not None and written.read_bytes() != original:
             written.replace(folder / model.path.name)
             for file in _beside(model, Path(work)):
@@ -171,7 +178,7 @@ def _beside(model: Model, folder: Path) -> list[Path]:
     return [folder / file.relative_to(model.path.parent) for file in model.files] if _is_large(model) else []
 
 
-def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
+def _rewritten(model: Model, proto: ModelProto, folder: Path, sample_tensors: SampleTensors) -> Path | None:
     """Write the normal form and return its file: with all passes, or without those that change an answer. None where
     not even the order may change."""
     stated = [structure.copy_of(value) for value in proto.graph.output]
@@ -186,7 +193,7 @@ def _rewritten(model: Model, proto: ModelProto, folder: Path) -> Path | None:
         whole = _apply(_PASSES, proto)  # Before anything runs: it refuses constants that no memory could hold.
     except ModelError as error:
         raise ModelError(f"{model.path}: {error.message}", error.hint) from error
-    reference = _Reference.of(model, base)
+    reference = _Reference.of(model, base, sample_tensors(model)[:_SAMPLES])
     if reference is None:
         return base if [*proto.graph.output] == stated else None
     for number, passes in enumerate(_selections()):
@@ -302,14 +309,14 @@ def _apply(passes: Sequence[Pass], proto: ModelProto) -> ModelProto:
 
 
 class _Reference:
-    """A network's answers to random tensors, in ONNX Runtime without its optimizations."""
+    """A network's answers to random tensors and to pictures, in ONNX Runtime without its optimizations."""
 
     def __init__(self, feeds: Sequence[Mapping[str, Array]], answers: Sequence[Sequence[Any]]) -> None:
         self._feeds = feeds
         self._answers = answers
 
     @classmethod
-    def of(cls, model: Model, base: Path) -> _Reference | None:
+    def of(cls, model: Model, base: Path, samples: Sequence[Array]) -> _Reference | None:
         """Return the answers of the network as it came, or of `base` where only that runs; None where neither does, or
         where the same tensors give different answers."""
         for path in (model.path, base):
@@ -318,7 +325,12 @@ class _Reference:
                     with suppress(BuildError):
                         feeds = list(_feeds(path, model, sizes, batch))
                         first, again = _run(path, feeds), _run(path, feeds)
-                        return cls(feeds, first) if _least_snr(first, again) == np.inf else None
+                        if _least_snr(first, again) < np.inf:
+                            return None
+                        shown = list(_shown(model, feeds[0], samples))
+                        with suppress(BuildError):  # Of a Spec that doesn't fit, which is said elsewhere.
+                            return cls([*feeds, *shown], [*first, *_run(path, shown)])
+                        return cls(feeds, first)
         return None
 
     def equals(self, path: Path, limit: float) -> bool:
@@ -348,6 +360,13 @@ def _feeds(path: Path, model: Model, free: int, batch: int) -> Iterator[dict[str
             values = random.uniform(low, high, sizes) if dtype.kind == "f" else random.integers(0, 2, sizes)
             feeds[value.name] = np.asarray(values.astype(dtype))
         yield feeds
+
+
+def _shown(model: Model, random: Mapping[str, Array], samples: Sequence[Array]) -> Iterator[dict[str, Array]]:
+    """Yield the same tensors with pictures in the place of the picture's."""
+    for name in random:
+        if takes_picture(model.spec, name, len(random)):
+            yield from ({**random, name: np.stack([sample] * len(random[name]))} for sample in samples)
 
 
 def _run(path: Path, feeds: Sequence[Mapping[str, Array]]) -> list[list[Any]]:

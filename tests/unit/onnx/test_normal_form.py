@@ -19,8 +19,9 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from plimsoll.errors import ModelError
 from plimsoll.importers import read
 from plimsoll.metrics.tensors import deviation
-from plimsoll.onnx import load, structure
+from plimsoll.onnx import load, normal_form, structure
 from plimsoll.onnx.normal_form import original
+from plimsoll.spec.files import loads
 
 SIDE = 12
 Nodes = list[Any]
@@ -318,3 +319,61 @@ def test_int4_weights_become_numbers_and_quantizers_stay(tmp_path: Path) -> None
     ]
     form = normalized(tmp_path / "pairs.onnx", model(nodes, [*stored, zero]))
     assert kinds(form).count("DequantizeLinear") == 2
+
+
+SPEC = """
+name = "shown"
+[[input.steps]]
+step = "decode"
+[[input.steps]]
+step = "resize"
+width = 12
+height = 12
+[[input.steps]]
+step = "layout"
+order = "NCHW"
+[[input.steps]]
+step = "dtype"
+to = "float32"
+[output]
+task = "tensor"
+"""
+
+
+def test_a_change_that_only_pictures_show_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random tensors have a mean of 0 or of 127; the planted change shows where it lies between."""
+
+    def wrong(proto: ModelProto) -> ModelProto:
+        last = next(node for node in proto.graph.node if "y" in node.output)
+        last.output[0] = "right"
+        proto.graph.initializer.extend(numbers(name, value, np.float32) for name, value in (("a", 5), ("b", 115)))
+        proto.graph.node.extend(
+            [
+                helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3]),
+                helper.make_node("Sub", ["mean", "a"], ["over"]),
+                helper.make_node("Sub", ["b", "mean"], ["under"]),
+                helper.make_node("Relu", ["over"], ["over 5"]),
+                helper.make_node("Relu", ["under"], ["under 115"]),
+                helper.make_node("Mul", ["over 5", "under 115"], ["off"]),
+                helper.make_node("Add", ["right", "off"], ["y"]),
+            ]
+        )
+        return proto
+
+    monkeypatch.setattr(normal_form, "_PASSES", (*normal_form._PASSES, wrong))
+    proto = model(
+        [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Identity", ["c"], ["y"])],
+        [tensor("w", 4, 3, 3, 3)],
+    )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(proto.SerializeToString())
+    between = {"x": np.full((1, 3, SIDE, SIDE), 60, np.float32)}
+    expected = onnxruntime.InferenceSession(str(path)).run(None, between)[0]
+
+    def answer(spec: str) -> NDArray[Any]:
+        form = read(path, loads(spec) if spec else None)
+        assert all(node.op_type != "Identity" for node in load.parse(form.path).proto.graph.node)
+        return np.asarray(onnxruntime.InferenceSession(str(form.path)).run(None, between)[0])
+
+    assert np.allclose(answer(SPEC), expected, rtol=1e-5)
+    assert not np.allclose(answer(""), expected, rtol=1e-5), "the planted change shows nowhere"

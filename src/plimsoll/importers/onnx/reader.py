@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from plimsoll.core.fit import check_fit
 from plimsoll.core.model import Model, Reader
@@ -32,7 +35,7 @@ class Onnx(Reader):
         if spec is not None and spec.input.extra:
             check_fit(spec, *ends, path.name)
             model, proto = with_fixed_inputs(model, proto)
-        model = normal_form(model, proto)
+        model = normal_form(model, proto, _sample_tensors)
         if spec is not None:
             check_fit(spec, *ends, path.name)
         return model
@@ -44,6 +47,12 @@ class Onnx(Reader):
         if model.spec is not None:
             check_fit(model.spec, *load.inputs_and_outputs(file.proto), model.path.name)
         return replace(model, files=file.files)
+
+
+def _sample_tensors(model: Model) -> list[NDArray[Any]]:
+    from plimsoll.backends.trial_inputs import sample_tensors  # A network is written in normal form only once.
+
+    return sample_tensors(model)
 
 
 IMPORTER = Onnx()
