@@ -8,7 +8,8 @@ Every tool runs in an environment of its own, a folder of FOLDER: `nncf` (pip in
 quantizer runs here. `benchmarks/quantizer_jobs.py` says with which settings. MNN's own calibrators are those of
 `mnn:cpu:int8`. What is missing is left out, and said.
 
-The photographs are shuffled by a fixed seed: the first calibrate every quantizer, others judge. Plimsoll quantizes with
+The photographs are shuffled by a fixed seed: the first calibrate every quantizer, others judge. Networks that look for
+text or faces get photographs with words or portraits on them (`tests/support/pictures.py`). Plimsoll quantizes with
 each of its calibrators; which of them counts is decided on the calibration pictures, as `plimsoll ship` decides on its
 validation part. The deviation is the signal to noise of the answers against the float32 network in ONNX Runtime, of
 the worst quantity of the outputs (coordinates and scores of a head apart) and of all together.
@@ -51,6 +52,7 @@ from plimsoll.system import host
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from support import catalogue  # the real networks of docs/support.md
 from support.cell import decibels, decoded
+from support.pictures import shown
 
 Array = NDArray[Any]
 Outputs = dict[str, Array]
@@ -119,15 +121,15 @@ def prepared(name: str, options: argparse.Namespace, folder: Path) -> Data:
     np.random.default_rng(0).shuffle(photos)
     if len(photos) <= options.calibrate:
         sys.exit(f"{options.photos} has {len(photos)} photographs; {options.calibrate} calibrate, others have to judge")
-    chosen = photos[: options.calibrate + options.judge]
+    chosen = shown(
+        network.pictures, [str(photo) for photo in photos[: options.calibrate + options.judge]], folder / "pictures"
+    )
     preprocess = Preprocessor(spec.input)
-    tensors = np.stack([preprocess(photo) for photo in chosen])
+    tensors = np.stack([preprocess(Path(photo)) for photo in chosen])
     calibration, pictures = tensors[: options.calibrate], tensors[options.calibrate :]
     with Runner.open(model, Target("onnxruntime")) as runner:
         truth, calibration_truth = answers(runner, pictures), answers(runner, calibration)
-    return Data(
-        name, model, calibration, pictures, tuple(map(str, chosen[: options.calibrate])), truth, calibration_truth
-    )
+    return Data(name, model, calibration, pictures, tuple(chosen[: options.calibrate]), truth, calibration_truth)
 
 
 def ours(data: Data, options: argparse.Namespace, folder: Path) -> Iterator[Quantized]:

@@ -26,6 +26,7 @@ from support.conversions import LIMITS, Source
         ("conv1x1-depth_to_space_dcr-conv_relu-gemm", "ncnn:cpu:int8", "minmax"),
         ("conv3x3-relu_mul-conv-gemm_softmax", "litert:cpu:int8", "minmax"),
         ("transposed2-resize_linear-conv-tanh", "openvino:cpu:int8", "minmax"),
+        ("strided-average_pool_counting-conv_relu-tokens", "openvino:cpu:int8", "minmax"),
     ],
 )
 def test_a_generated_network_answers_right(tmp_path: Path, name: str, target: str, calibrator: str | None) -> None:

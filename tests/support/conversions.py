@@ -137,7 +137,7 @@ def serve(stdin: Iterator[str]) -> None:
         for line in stdin:
             task = json.loads(line)
             result: Result = {}
-            conversion._in_own_process = own_process if task.get("again") else check_here
+            vars(conversion)["_in_own_process"] = own_process if task.get("again") else check_here
             try:
                 source = source_of(task["case"], Path(folder))
                 figures = source.decibels(Target.parse(task["target"]), task["calibrator"])

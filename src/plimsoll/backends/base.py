@@ -90,6 +90,9 @@ class QuantizationDefaults:
     hold_averages: bool = False
     """Keep an average that is in float from being rounded to the 8-bit grid of what it averages, where a runtime does
     so to save a conversion."""
+    fuses_pointwise: bool = False
+    """Quantize a convolution's result behind the activations and stored numbers that follow it, where a runtime
+    computes them together."""
 
 
 @dataclass(frozen=True)

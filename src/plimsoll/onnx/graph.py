@@ -83,7 +83,11 @@ class Graph:
         """Return the only node that reads a tensor; None if several do, or a subgraph, or it is an output of the
         network."""
         readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in self._read_inside and name not in self.outputs else None
+        return readers[0] if len(readers) == 1 and not self.is_read_beyond(name) else None
+
+    def is_read_beyond(self, name: str) -> bool:
+        """Tell whether a tensor is read by more than the nodes of the graph: by a subgraph, or as an output."""
+        return name in self._read_inside or name in self.outputs
 
     def all_readers(self, name: str) -> list[NodeProto]:
         """Return the nodes that read a tensor, those in subgraphs too."""

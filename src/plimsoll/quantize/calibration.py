@@ -261,7 +261,8 @@ def observe(model: Model, batches: Iterable[Array], *, cores: int | None = None)
                 f"{model.name}: it has {count} inputs; only networks with one input can be calibrated",
                 "Supply your own table of ranges.",
             )
-        names = placement_of(graph, float_heads=False).calibrated_tensors()
+        placements = [placement_of(graph, float_heads=False, fuses_pointwise=fuses) for fuses in (False, True)]
+        names = sorted({name for placement in placements for name in placement.calibrated_tensors()})
         if not names:
             raise ModelError(
                 f"{model.name}: nothing in it to quantize",

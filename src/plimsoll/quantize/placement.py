@@ -13,7 +13,7 @@ The rules follow what the runtimes fuse (docs/decisions/0006-quantization.md):
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,15 @@ _PASSING = (*_LAYOUT, "MaxPool", "DepthToSpace", "SpaceToDepth", "Slice", "Split
 
 FUSED = ("Relu", "Clip")
 """What runtimes compute together with the operator before it."""
+
+_POINTWISE = (
+    *FUSED,
+    *("PRelu", "LeakyRelu", "Elu", "Selu", "Celu", "ThresholdedRelu"),
+    *("Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Softplus", "Softsign", "Erf", "Gelu", "Mish", "Abs", "Neg"),
+    *("Add", "Sub", "Mul", "Div"),
+)
+"""What some runtimes compute together with a convolution before it, one after another: each value depends on the one
+value of the convolution alone, and on stored numbers."""
 
 
 @dataclass
@@ -58,11 +67,19 @@ def node_key(node: NodeProto) -> str:
 
 
 def placement_of(
-    graph: Graph, *, operators: Collection[str] = OPERATORS, keep_float: Collection[str] = (), float_heads: bool = True
+    graph: Graph,
+    *,
+    operators: Collection[str] = OPERATORS,
+    keep_float: Collection[str] = (),
+    float_heads: bool = True,
+    fuses_pointwise: bool = False,
 ) -> Placement:
-    """Return what is quantized in a prepared graph; the nodes `keep_float` stay in float."""
+    """Return what is quantized in a prepared graph; the nodes `keep_float` stay in float.
+
+    `fuses_pointwise`: a convolution's result is quantized behind all pointwise operators that follow it alone.
+    """
     in_float = set(keep_float) | (_heads(graph) if float_heads else set())
-    builder = _PlacementBuilder(graph, operators, in_float)
+    builder = _PlacementBuilder(graph, operators, in_float, fuses_pointwise=fuses_pointwise)
     for node in graph.nodes:
         builder.visit(node)
     return builder.placement
@@ -100,9 +117,50 @@ def _feeding(graph: Graph, head: NodeProto) -> set[str]:
     return feeding
 
 
+_LONGEST = 12
+"""So many pointwise operators are looked at behind a convolution."""
+
+
+def _behind_pointwise(graph: Graph, name: str) -> str:
+    """Return the last tensor that pointwise operators make of this one, where nothing else reads those before it.
+
+    `x` and `sigmoid(x)` may be read by one of these operators each: `x · sigmoid(x)` is what is returned.
+    """
+    inside, last = {name}, name
+    for _ in range(_LONGEST):
+        if any(graph.is_read_beyond(tensor) for tensor in inside):
+            break
+        nodes = [node for tensor in inside for node in graph.readers.get(tensor, []) if node.output[0] not in inside]
+        ready = [node for node in nodes if _is_pointwise(graph, node, inside)]
+        if not ready:
+            break
+        inside.update(node.output[0] for node in ready)
+        read = [tensor for tensor in inside if _is_read_outside(graph, tensor, inside)]
+        last = read[0] if len(read) == 1 else last
+    return last
+
+
+def _is_read_outside(graph: Graph, name: str, inside: Collection[str]) -> bool:
+    return graph.is_read_beyond(name) or any(node.output[0] not in inside for node in graph.readers.get(name, []))
+
+
+def _is_pointwise(graph: Graph, node: NodeProto, inside: Collection[str]) -> bool:
+    """Tell whether an operator computes with these tensors and stored numbers alone, value by value."""
+    if graph.kind(node) not in _POINTWISE:
+        return False
+    constants = [name for name in node.input if name and name not in inside]
+    return all(graph.is_constant(name) and _fits_channels(graph.dims(name)) for name in constants)
+
+
+def _fits_channels(shape: Sequence[int]) -> bool:
+    """Tell whether stored numbers are one for all, or one for each channel of [N, channels, height, width]."""
+    return len(shape) <= 4 and all(size == 1 for index, size in enumerate(shape) if index != len(shape) - 3)
+
+
 class _PlacementBuilder:
-    def __init__(self, graph: Graph, operators: Collection[str], in_float: set[str]) -> None:
+    def __init__(self, graph: Graph, operators: Collection[str], in_float: set[str], *, fuses_pointwise: bool) -> None:
         self.graph = graph
+        self._fuses_pointwise = fuses_pointwise
         self.placement = Placement()
         self._operators = operators
         self._in_float = in_float
@@ -126,6 +184,8 @@ class _PlacementBuilder:
     def _fits(self, node: NodeProto, kind: str) -> bool:
         if kind in COMPUTING:
             return computes_with_constants(self.graph, node)
+        if averages_padding(node):
+            return False
         reads = self._reads(node, kind)
         if kind == "Mul" and len(reads) == 2 and reads[0] == reads[1]:
             return False
@@ -137,8 +197,9 @@ class _PlacementBuilder:
     def _output(self, node: NodeProto) -> list[str]:
         """Return the tensor in which an operator's result is quantized, if it is."""
         name = node.output[0]
-        reader = self.graph.sole_reader(name)
-        if reader is not None and self.graph.kind(reader) in FUSED:
+        if self._fuses_pointwise and self.graph.kind(node) in COMPUTING:
+            name = _behind_pointwise(self.graph, name)
+        elif (reader := self.graph.sole_reader(name)) is not None and self.graph.kind(reader) in FUSED:
             name = reader.output[0]
         return [] if name in self.graph.outputs else [name]
 
@@ -171,6 +232,13 @@ def computes_with_constants(graph: Graph, node: NodeProto) -> bool:
         factors = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0))
         return factors == (1.0, 1.0) and not attribute(node, "transA", 0)
     return True
+
+
+def averages_padding(node: NodeProto) -> bool:
+    """Tell whether a node averages zeros around its input too. Some runtimes pad integers for it, with zeros that are
+    other numbers where there is a zero point."""
+    counts = node.op_type == "AveragePool" and bool(attribute(node, "count_include_pad", 0))
+    return counts and any(attribute(node, "pads", (0,)))
 
 
 def weight_axis(graph: Graph, node: NodeProto) -> int:

@@ -17,7 +17,7 @@ from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import BuildError, InputError
 from plimsoll.onnx import graph as onnx_graph
 from plimsoll.onnx.graph import Graph, unique
-from plimsoll.quantize import bias_correction, parameters
+from plimsoll.quantize import bias_correction, parameters, pointwise
 from plimsoll.quantize.calibration import Calibration
 from plimsoll.quantize.parameters import QuantizationParams, Symmetry, WeightMethod
 from plimsoll.quantize.pixel_input import PixelInput, fold_normalization
@@ -26,6 +26,7 @@ from plimsoll.quantize.placement import (
     FUSED,
     OPERATORS,
     Placement,
+    averages_padding,
     node_key,
     placement_of,
     weight_axis,
@@ -139,7 +140,11 @@ def checked_placement(model: Model, graph: Graph, options: StaticOptions) -> Pla
             "`sensitivity` lists the names of operators.",
         )
     placement = placement_of(
-        graph, operators=options.operators, keep_float=options.keep_float, float_heads=options.float_heads
+        graph,
+        operators=options.operators,
+        keep_float=options.keep_float,
+        float_heads=options.float_heads,
+        fuses_pointwise=options.fuses_pointwise,
     )
     if not placement.nodes:
         raise BuildError(
@@ -167,6 +172,12 @@ def insert_qdq(
     del graph.proto.graph.value_info[:]
 
 
+def _seen(graph: Graph, name: str, given: tuple[float, float]) -> tuple[float, float]:
+    """Return the part of a range that matters to what reads it: the 256 steps are for that."""
+    low, high = pointwise.unsaturated(graph, name)
+    return max(given[0], low), min(given[1], high)
+
+
 class _QdqWriter:
     def __init__(self, graph: Graph, placement: Placement, calibration: Calibration, options: StaticOptions) -> None:
         assert options.activations is not None  # noqa: S101 - resolved
@@ -177,7 +188,9 @@ class _QdqWriter:
         self._bits: int = options.weight_bits
         self._params: dict[str, QuantizationParams] = {
             root: QuantizationParams.of_range(
-                *calibration.ranges[root], dtype=options.activations, symmetry=options.symmetry or "auto"
+                *_seen(graph, root, calibration.ranges[root]),
+                dtype=options.activations,
+                symmetry=options.symmetry or "auto",
             )
             for root in placement.calibrated_tensors()
         }
@@ -219,7 +232,7 @@ class _QdqWriter:
 
         Some runtimes move the scale of what is averaged behind an AveragePool, and then round the averages to 8 bits
         where a change of shape follows. They don't move a scale through a Max. (A GlobalAveragePool is a ReduceMean to
-        them, which they leave in float.)
+        them, which they leave in float.) Where zeros around it are averaged too, another Max stands before it.
         """
         if node.input[0] not in self._dequantized.values():
             return
@@ -228,6 +241,10 @@ class _QdqWriter:
         least = self._graph.add_constant(
             unique(self._names, f"{name}/least"), np.array(np.finfo(np.float32).min, np.float32)
         )
+        if averages_padding(node):
+            self._nodes.remove(node)
+            node.input[0] = self._node("Max", [node.input[0], least], unique(self._names, f"{name}/held"))
+            self._nodes.append(node)
         self._node("Max", [node.output[0], least], name)
 
     def _quantize_value(self, name: str) -> None:

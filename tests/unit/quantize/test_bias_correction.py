@@ -88,6 +88,7 @@ def test_the_error_of_a_convolution_is_that_of_a_picture_of_means(groups: int) -
         for output in range(16)
     ]
     error_mean = mean_error(node("Conv", ["x", "w"], ["y"], group=groups), weights, exact, means)
+    assert error_mean is not None
     np.testing.assert_allclose(error_mean, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -101,6 +102,7 @@ def test_the_error_of_a_product(transposed: int) -> None:
     error = rounded - stored if transposed else (rounded - stored).T
     gemm = node("Gemm", ["x", "w"], ["y"], transB=transposed)
     error_mean = mean_error(gemm, weights, stored, means)
+    assert error_mean is not None
     np.testing.assert_allclose(error_mean, error @ means, rtol=1e-4, atol=1e-6)
 
 

@@ -86,9 +86,10 @@ class OpenVino(Backend):
 
     def quantization(self, target: Target) -> QuantizationDefaults:
         # Its first convolution gains nothing from fewer, deeper pixels, and pays for moving them. It adds a float32
-        # bias one more exactly, and rounds averages in float to the grid of what they average.
+        # bias one more exactly, and rounds averages in float to the grid of what they average;
+        # what a convolution's result goes through value by value, it computes with it.
         del target
-        return QuantizationDefaults(bias="float32", space_to_depth=False, hold_averages=True)
+        return QuantizationDefaults(bias="float32", space_to_depth=False, hold_averages=True, fuses_pointwise=True)
 
     def triton(self, model: Model, target: Target) -> TritonBackend | None:
         del target
