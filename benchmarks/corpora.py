@@ -86,6 +86,8 @@ def judged(path: Path) -> dict[str, Any]:
         "fast": words(fast_pixels),
         "frames": words(all_frames),
         "pillow": words(pillow),
+        "answered": not isinstance(reference, str),
+        "pillow_answers": not isinstance(pillow, str),
         "alike": same(reference, fast_pixels),
         "as_pillow": same(reference, pillow) if not isinstance(pillow, str) else isinstance(reference, str),
     }
@@ -184,7 +186,7 @@ def main() -> None:
 def report(rows: list[dict[str, Any]]) -> int:
     """Print what came of all files; return 1 if something failed."""
     whole = [row for row in rows if "crash" not in row]
-    answered = [row for row in whole if row["reference"][0].isdigit()]
+    answered = [row for row in whole if row["answered"]]
     failures = [(row["path"], row["crash"]) for row in rows if "crash" in row]
     for row in whole:
         if "UNFORESEEN" in row["reference"] + row["fast"] + row["frames"]:
@@ -200,12 +202,12 @@ def report(rows: list[dict[str, Any]]) -> int:
         "equal to Pillow"
         if row["as_pillow"]
         else "other pixels than Pillow"
-        if row["reference"][0].isdigit() and row["pillow"][0].isdigit()
+        if row["answered"] and row["pillow_answers"]
         else "answered, Pillow refuses"
-        if row["reference"][0].isdigit()
+        if row["answered"]
         else "refused, Pillow answers"
         for row in whole
-        if row["reference"][0].isdigit() or row["pillow"][0].isdigit()
+        if row["answered"] or row["pillow_answers"]
     )
     for name, count in groups.most_common():
         print(f"  {count:5,} {name}")

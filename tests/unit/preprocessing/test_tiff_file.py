@@ -29,7 +29,7 @@ def tiff(samples: Array, *, order: str = "<", large: bool = False, planes: bool 
     samples = samples[:, :, np.newaxis] if samples.ndim == 2 else samples
     height, width, channels = samples.shape
     kind = {"u": UNSIGNED, "i": SIGNED, "f": FLOAT}[samples.dtype.kind]
-    stored = samples.astype(samples.dtype.newbyteorder(order))
+    stored = samples.astype(np.dtype(order + samples.dtype.str[1:]))
     parts = [stored[:, :, channel].tobytes() for channel in range(channels)] if planes else [stored.tobytes()]
     fields: dict[int, tuple[int, ...]] = {
         256: (width,),
