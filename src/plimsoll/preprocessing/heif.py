@@ -27,5 +27,8 @@ def open_picture(data: bytes) -> Image.Image:
     options: Any = pillow_heif.options
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     options.DECODE_THREADS = 1
-    image: Image.Image = HeifImageFile(io.BytesIO(data))
+    try:
+        image: Image.Image = HeifImageFile(io.BytesIO(data))
+    except SyntaxError as error:  # what Pillow makes of any error on opening, without its reason
+        raise ImageError("can't be decoded: it begins like a HEIC picture, but what follows is damaged") from error
     return image
