@@ -97,7 +97,13 @@ def _resolve(reference: str, given: Spec | None, import_folder: Path | None) -> 
     if import_folder is not None and _has_converter(path):
         from plimsoll.importers.conversion import import_model  # needed by few calls
 
-        return ResolvedModel(import_model(path, import_folder, spec=given).model)
+        try:
+            return ResolvedModel(import_model(path, import_folder, spec=given).model)
+        except PlimsollError as error:
+            if "--" not in error.hint:
+                raise
+            where = f"These are options of `plimsoll import {reference} --out {path.stem}.onnx`; then give its result."
+            raise type(error)(error.message, f"{error.hint}\n  {where}") from error
     if not path.exists() and not _has_converter(path):
         raise ModelError(
             f"'{reference}' is neither a file or folder nor a network of the zoo{_near(reference)}",

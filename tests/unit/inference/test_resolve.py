@@ -67,6 +67,22 @@ def test_what_becomes_onnx_first_is_converted_where_there_is_a_folder_for_it(
     assert len(imported) == 1
 
 
+def test_a_hint_with_options_of_the_import_says_whose_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise ModelError("it has 2 tensors that could be its answer: a, b", "Say which with --outputs.")
+
+    monkeypatch.setattr("plimsoll.importers.conversion.import_model", refused)
+    path = tmp_path / "model.meta"
+    path.touch()
+    (tmp_path / "model.index").touch()
+    with pytest.raises(ModelError) as caught:
+        open_model(str(path), import_folder=tmp_path / "import")
+    assert caught.value.hint.splitlines() == [
+        "Say which with --outputs.",
+        f"  These are options of `plimsoll import {path} --out model.onnx`; then give its result.",
+    ]
+
+
 def test_onnx_is_not_converted(tmp_path: Path, imported: list[Path]) -> None:
     path = network(tmp_path / "net.onnx").path
     assert open_model(str(path), import_folder=tmp_path / "import").model.path == path

@@ -80,7 +80,9 @@ class LiteRt(Backend):
             file = tflite_file.read_file(model.path)
             content = model.path.read_bytes()
         except (ModelError, OSError) as error:
-            raise BuildError(f"LiteRT can't load {model.source.name}: {error}") from error
+            raise BuildError(
+                f"LiteRT can't load {model.source.name}: {error}", "Check the file with `plimsoll inspect`."
+            ) from error
         if file.unsteady:
             raise BuildError(
                 f"{model.source.name} can answer the same picture differently each time: {', '.join(file.unsteady)}"

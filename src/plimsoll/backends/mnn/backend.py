@@ -75,7 +75,7 @@ class Mnn(Backend):
         if model.format != "mnn":
             raise BuildError(
                 f"{model.source}: MNN loads files of its own, this one is {model.format}",
-                "Build it for this target first.",
+                f"Convert it first: `plimsoll convert MODEL --target {target} --out BUNDLE`.",
             )
         signature = signature_of(model)
         config = {

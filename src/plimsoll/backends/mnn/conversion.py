@@ -105,7 +105,7 @@ def run(payload: dict[str, Any]) -> dict[str, Any]:
     arguments = [payload["tool"], *payload["arguments"]]
     done = tools.mnnconvert(arguments) if payload["tool"] == "mnnconvert" else tools.mnnquant(arguments)
     if done is False or not result.is_file() or result.stat().st_size == 0:
-        raise BuildError(f"{payload['tool']} wrote no file", "Its output is in the log.")
+        raise BuildError(f"{payload['tool']} wrote no file")
     return {}
 
 
@@ -188,7 +188,7 @@ def _quantize(model: Model, converted: Path, signature: Signature, calibration: 
         raise BuildError(f"MNN has no calibrator '{calibration.method}'", f"It has: {', '.join(CALIBRATORS)}.")
     if len(signature.inputs) != 1:
         raise BuildError(
-            f"{model.source}: it has {len(signature.inputs)} inputs; only networks with one can be calibration",
+            f"{model.source}: it has {len(signature.inputs)} inputs; only networks with one can be calibrated",
             "Use mnn:cpu:int8_weights.",
         )
     if len(calibration.tensors) == 0:

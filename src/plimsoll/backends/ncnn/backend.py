@@ -71,7 +71,7 @@ class Ncnn(Backend):
         if model.format != "ncnn":
             raise BuildError(
                 f"{model.source}: ncnn loads files of its own, this one is {model.format}",
-                "Build it for this target first.",
+                f"Convert it first: `plimsoll convert MODEL --target {target} --out BUNDLE`.",
             )
         signature = signature_of(model)
         ncnn = require("ncnn", INSTALL)

@@ -121,7 +121,7 @@ def weights_of(model: Model) -> Path:
     """Return the `.bin` beside the `.param`; raises BuildError."""
     weights = next((file for file in model.files if file.suffix == ".bin"), None)
     if weights is None:
-        raise BuildError(f"{model.source}: its weights (.bin) are missing", "Both files belong together.")
+        raise BuildError(f"{model.source}: its weights (.bin) are missing", "Copy them beside the .param.")
     return weights
 
 
@@ -339,10 +339,13 @@ def _tensors_read(converted: Converted, blob_names: list[str], picture: Array | 
         else {inputs[0].name: np.asarray(picture, np.float32)}
     )
     if feeds is None:
-        raise ModelError(f"{converted.onnx.path}: an input has a free size")
+        raise ModelError(
+            f"{converted.onnx.source}: an input has a free size",
+            "Fix it when the network is exported, or in the input steps of its Spec.",
+        )
     ncnn = require("ncnn", INSTALL)
     blob_names = list(dict.fromkeys(blob_names))
-    with translate(BuildError, f"{converted.onnx.path}: ncnn can't run what was converted"):
+    with translate(BuildError, f"{converted.onnx.source}: ncnn can't run what was converted"):
         network = loaded(ncnn, converted.files, keep=True)
         blobs = dict(
             zip(blob_names, network.extract([feeds[info.name][0] for info in inputs], blob_names), strict=True)

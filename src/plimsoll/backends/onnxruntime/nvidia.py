@@ -81,7 +81,7 @@ def chosen(provider: Provider, precision: str) -> str:
     if provider == "cuda" and precision == "int8":
         raise BuildError(
             "ONNX Runtime's CUDA provider computes int8 networks in float32, dequantized",
-            "Leave the option `provider` out: TensorRT's does it.",
+            "Leave out --set provider=cuda: TensorRT's computes them.",
         )
     if provider == "auto":
         return TENSORRT if precision == "int8" else CUDA
@@ -154,7 +154,8 @@ def require_gpu(session: Any, provider: str, model: Model, messages: str) -> Non
     beside = sum(name != provider for name, _ in assigned)
     if beside == len(assigned):
         raise BuildError(
-            f"{model.source.name}: {provider} took none of {len(assigned)} operators", "Use the option provider=cuda."
+            f"{model.source.name}: {provider} took none of {len(assigned)} operators",
+            "Use --set provider=cuda.",
         )
     _log.debug("%s computes %d of %d operators of %s", provider, len(assigned) - beside, len(assigned), model.path.name)
 

@@ -31,7 +31,7 @@ class Reference(Backend):
         if model.format != "onnx":
             raise BuildError(
                 f"{model.source}: the reference evaluator reads ONNX files, this one is {model.format}",
-                "Convert it first.",
+                "Give the ONNX network that it was made from, or convert it: `plimsoll import MODEL --out NAME.onnx`.",
             )
         return model
 

@@ -111,7 +111,10 @@ class TensorRt(Backend):
         self.check(target)
         chosen = options or self._options
         if model.format != FORMAT:
-            raise BuildError(f"{model.source}: TensorRT loads engines, this is {model.format}", "Build it first.")
+            raise BuildError(
+                f"{model.source}: TensorRT loads engines, this is {model.format}",
+                f"Convert it on that GPU: `plimsoll convert MODEL --target {target} --out BUNDLE`.",
+            )
         with translate(BuildError, f"{model.source.name}: can't be read"):
             content = model.path.read_bytes()
         facts = EngineFacts.beside(model.path)

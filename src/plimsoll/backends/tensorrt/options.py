@@ -77,6 +77,6 @@ class TensorRtOptions(Options):
                 digests[library.name] = files.sha256(library)
             except OSError as error:
                 raise BuildError(
-                    f"{library}: can't read the plugin library: {error.strerror}", "Check the option `plugins`."
+                    f"{library}: can't read the plugin library: {error.strerror}", "Correct the path in --set plugins=…"
                 ) from error
         return digests

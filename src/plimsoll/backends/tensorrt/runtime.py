@@ -98,7 +98,7 @@ def load_plugins(log: Any, libraries: Iterable[Path]) -> None:
     registry = tensorrt.get_plugin_registry()
     for library in libraries:
         if not library.is_file():
-            raise BuildError(f"{library}: no such plugin library", "Check the option `plugins`.")
+            raise BuildError(f"{library}: no such plugin library", "Correct the path in --set plugins=…")
         try:
             handle = registry.load_library(str(library))
         except RuntimeError as error:

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ def run(request: dict[str, Any], inputs: dict[str, Path], out: Path) -> dict[str
     )
     converted = [work / f"network.ncnn.{kind}" for kind in ("param", "bin")]
     if done.returncode != 0 or not all(file.is_file() for file in converted):
-        raise RuntimeError(f"pnnx ended with exit code {done.returncode}")
+        crashed = f"crashed ({signal.Signals(-done.returncode).name})" if done.returncode < 0 else "gave up"
+        raise RuntimeError(f"pnnx, which converts for ncnn, {crashed} on this network")
     for file in converted:
         shutil.move(file, out / f"network{file.suffix}")
     # Where pnnx makes out which axis counts pictures it drops that axis, which is 0; else it writes 233 and keeps them
@@ -43,6 +45,7 @@ def _program() -> str:
     program = Path(places[0]) / ("pnnx.exe" if os.name == "nt" else "pnnx") if places else None
     if program is None or not program.is_file():
         raise RefusedError(
-            "the program is missing in pnnx's wheel", "Remove the toolchain and make it again: plimsoll toolchains."
+            "the program is missing in pnnx's wheel",
+            "Make the toolchain again: `plimsoll toolchains remove pnnx`, then `plimsoll toolchains make pnnx`.",
         )
     return str(program)
