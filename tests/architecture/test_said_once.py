@@ -11,7 +11,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "plimsoll"
 
 PLACES = {
-    "a file is read within a limit": (r"\.read\((\w+\.)?_?MAX\w* \+ 1\)", {"system/files.py"}),
+    "a file is read within a limit": (r"\.read\((\w+\.)?_?MAX\w* \+ 1\)", {"system/files.py", "inference/pictures.py"}),
     "a file is hashed": (r"file_digest\(", {"system/files.py"}),
     "pydantic's errors become words": (r"\.errors\(include_url", {"core/wording.py", "spec/files.py"}),
     "text is made printable": (

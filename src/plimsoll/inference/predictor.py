@@ -23,8 +23,9 @@ from plimsoll.core.target import REFERENCE_TARGET, Target
 from plimsoll.errors import ModelError, PlimsollError, SpecError
 from plimsoll.importers.base import Converter
 from plimsoll.inference.frames import Frame, answer_worst
-from plimsoll.inference.stream import Observer, Picture, Prediction, Stream, source
-from plimsoll.preprocessing import ImageGeometry, ImageSource, Preprocessing, Preprocessor
+from plimsoll.inference.pictures import Picture, source
+from plimsoll.inference.stream import Observer, Prediction, Stream
+from plimsoll.preprocessing import ArrayColour, ImageGeometry, PictureSource, PixelArray, Preprocessing, Preprocessor
 from plimsoll.spec import Spec
 from plimsoll.spec import files as spec_files
 from plimsoll.system import host
@@ -189,20 +190,28 @@ class Predictor:
                 )
             return self._runners[objective]
 
-    def predict(self, picture: Picture, *, threshold: float | None = None, objective: Objective = "latency") -> Answer:
+    def predict(
+        self,
+        picture: Picture,
+        *,
+        colour: ArrayColour | None = None,
+        threshold: float | None = None,
+        objective: Objective = "latency",
+    ) -> Answer:
         """Answer one picture; raises ImageError if it can't be read and RunError if the runtime fails.
 
-        With `objective="throughput"`, several threads that call at once each compute on a core of their own. Where the
-        Spec answers several frames of a file, the answer is that of the worst.
+        `colour` is the channel order of an array: "RGB", "BGR" (what OpenCV reads), "RGBA", "BGRA" or "grey"; without
+        it only a grey array is answered. With `objective="throughput"`, several threads that call at once each compute
+        on a core of their own. Where the Spec answers several frames of a file, the answer is that of the worst.
         """
         if self.task.answers_frames:
             runner = self.runner(objective)
-            frames = self.frames(source(picture))
+            frames = self.frames(source(picture, colour))
             return answer_worst(frames, runner.infer, self.task, threshold, batches=runner.batches).answer
-        tensor, geometry = self.prepare(source(picture))
+        tensor, geometry = self.prepare(source(picture, colour))
         return self.task.decode(self.runner(objective).infer(tensor[np.newaxis]), threshold, [geometry])[0]
 
-    def prepare(self, source: ImageSource) -> tuple[NDArray[Any], ImageGeometry | None]:
+    def prepare(self, source: PictureSource) -> tuple[NDArray[Any], ImageGeometry | None]:
         """Return a picture's tensor, without its batch axis, and its geometry if the task needs it.
 
         `task.decode(outputs, threshold, geometries)` takes the geometries of a batch. Thread-safe. Raises ImageError.
@@ -211,7 +220,7 @@ class Predictor:
             self.preprocessor.with_geometry(source) if self.task.needs_geometry else (self.preprocessor(source), None)
         )
 
-    def frames(self, source: ImageSource) -> Iterator[Frame]:
+    def frames(self, source: PictureSource) -> Iterator[Frame]:
         """Yield the number, tensor and geometry of each frame that the Spec selects; thread-safe. Raises ImageError."""
         return self.preprocessor.frames(source)
 
@@ -219,6 +228,7 @@ class Predictor:
         self,
         pictures: Iterable[Picture],
         *,
+        colour: ArrayColour | None = None,
         threshold: float | None = None,
         batch: int | None = None,
         observe: Observer | None = None,
@@ -228,9 +238,11 @@ class Predictor:
         A picture that can't be read, or that the runtime fails on, yields a Prediction with an error. `batch` is how
         many pictures go into one call (default: 1, or 4 of an 8-bit network, where the runtime computes on several
         streams, else 8). `observe` is called with the duration of each stage; `queue` is the wait for a core and for
-        the rest of a batch.
+        the rest of a batch. `colour` is the channel order of arrays. The `path` of a picture
+        that has none says what was given.
         """
-        return Stream(self, self.cores, batch, threshold, observe).run(pictures)
+        given = (PixelArray(each, colour) if isinstance(each, np.ndarray) else each for each in pictures)
+        return Stream(self, self.cores, batch, threshold, observe).run(given)
 
     def close(self) -> None:
         """Close the sessions and remove unpacked files."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 import time
@@ -11,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,13 +22,10 @@ from plimsoll.core.model import Model
 from plimsoll.core.target import Target
 from plimsoll.errors import PlimsollError
 from plimsoll.inference.frames import Frame, WorstFrame, answer_worst
-from plimsoll.preprocessing import ImageGeometry
-from plimsoll.preprocessing.decode import read
+from plimsoll.inference.pictures import Picture, loaded_source, name_of
+from plimsoll.preprocessing import DecodedPicture, ImageGeometry, PictureSource
 from plimsoll.spec import Spec
 from plimsoll.tasks import Answer, Task
-
-Picture = str | os.PathLike[str] | bytes
-"""A picture file's path, or its bytes."""
 
 Observer = Callable[[str, float], None]
 """Called with a stage (`read`, `queue`, `prepare`, `inference`, `output`) and its seconds, from several threads at
@@ -67,11 +62,11 @@ class PictureModel(Protocol):
     task: Task
     target: Target
 
-    def prepare(self, source: bytes | Path) -> tuple[NDArray[Any], ImageGeometry | None]:
+    def prepare(self, source: PictureSource) -> tuple[NDArray[Any], ImageGeometry | None]:
         """Return a picture's tensor, and its geometry if the task needs it."""
         ...
 
-    def frames(self, source: bytes | Path) -> Iterator[Frame]:
+    def frames(self, source: PictureSource) -> Iterator[Frame]:
         """Yield each frame that the Spec selects."""
         ...
 
@@ -240,10 +235,10 @@ class Stream:
 
     def _prepare(self, index: int, picture: Picture) -> None:
         """Read a picture and run its input steps; if that completes a batch, answer it."""
-        name = _name(picture)
+        name = name_of(picture)
         started = time.perf_counter()
         try:
-            data = read(source(picture))
+            data = loaded_source(picture)
             loaded = time.perf_counter()
             prepared = self._first_or_all(data)
         except PlimsollError as error:
@@ -260,7 +255,7 @@ class Stream:
             self._ready.append(_Prepared(index, name, tensor, geometry, ready))
         self._answer(self._pop())
 
-    def _first_or_all(self, data: bytes) -> tuple[NDArray[Any], ImageGeometry | None] | WorstFrame:
+    def _first_or_all(self, data: bytes | DecodedPicture) -> tuple[NDArray[Any], ImageGeometry | None] | WorstFrame:
         """Return what a picture became, for a batch with others; or the answer to a file of several frames."""
         if not self._predictor.task.answers_frames:
             return self._predictor.prepare(data)
@@ -324,12 +319,3 @@ class Stream:
 
 def _prediction(name: str, answer: Answer | str) -> Prediction:
     return Prediction(name, None, answer) if isinstance(answer, str) else Prediction(name, answer)
-
-
-def source(picture: Picture) -> bytes | Path:
-    """Return a picture as `Preprocessor` takes it."""
-    return picture if isinstance(picture, bytes) else Path(picture)
-
-
-def _name(picture: Picture) -> str:
-    return f"<{len(picture)} bytes>" if isinstance(picture, bytes) else os.fspath(picture)

@@ -3,6 +3,7 @@
 preprocessor   `Preprocessor`: a Spec's input steps, ready to run; `ImageGeometry`: where its pixels lie in the picture
 formats        what a file is, by its first bytes
 decode         what is accepted and what it becomes, with Pillow; what pixels are between steps
+decoded        arrays and Pillow's images instead of files
 frames         the frames of an animation, the pages of a TIFF
 jpeg_file      JPEG, marker by marker
 tiff_file      which TIFF is read as the picture it holds
@@ -20,6 +21,16 @@ folded         these steps moved into the network
 samples        pictures for self-tests
 """
 
-from plimsoll.preprocessing.preprocessor import ImageGeometry, ImageSource, Preprocessing, Preprocessor
+from plimsoll.preprocessing.decoded import ArrayColour, DecodedPicture, PixelArray
+from plimsoll.preprocessing.preprocessor import ImageGeometry, ImageSource, PictureSource, Preprocessing, Preprocessor
 
-__all__ = ["ImageGeometry", "ImageSource", "Preprocessing", "Preprocessor"]
+__all__ = [
+    "ArrayColour",
+    "DecodedPicture",
+    "ImageGeometry",
+    "ImageSource",
+    "PictureSource",
+    "PixelArray",
+    "Preprocessing",
+    "Preprocessor",
+]  # fmt: skip

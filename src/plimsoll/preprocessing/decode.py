@@ -60,7 +60,7 @@ _WEBP_HEADER = 30
 PILLOW_BYTES = 4
 """Pillow holds 4 bytes a pixel, of RGB too."""
 
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -138,12 +138,22 @@ def _open(data: bytes, format_: ImageFormat) -> Image.Image:
 
 
 def finished(image: Image.Image, data: bytes, format_: ImageFormat, step: Decode) -> Image.Image:
-    """Turn a loaded picture of any mode into mode RGB or L, upright and in sRGB where the Spec asks for it."""
-    if step.exif_orientation and (method := _UPRIGHT.get(_orientation(image, data, format_))) is not None:
+    """Turn a loaded picture of a file into what the decode step gives."""
+    turn = _orientation(image, data, format_) if step.exif_orientation else 1
+    profile = b""
+    if step.colour_profile == "srgb":
+        profile = metadata.icc_profile(data, format_) or image.info.get("icc_profile") or b""
+    return converted(image, step, turn, profile)
+
+
+def converted(image: Image.Image, step: Decode, orientation: int, profile: bytes) -> Image.Image:
+    """Turn a loaded picture of any mode into mode RGB or L: upright by its EXIF orientation, and from its ICC profile
+    to sRGB where the Spec asks for it."""
+    if (method := _UPRIGHT.get(orientation)) is not None:
         image = image.transpose(method)
     image = _to_eight_bits(image)
     if step.colour_profile == "srgb":
-        image = to_srgb(image, metadata.icc_profile(data, format_) or image.info.get("icc_profile") or b"")
+        image = to_srgb(image, profile)
     return _to_rgb_or_grey(image, step)
 
 
@@ -181,7 +191,7 @@ def _orientation(image: Image.Image, data: bytes, format_: ImageFormat) -> int:
     """AVIF states it as a property of the picture, which Pillow passes on as EXIF."""
     if format_ != "avif":
         return metadata.orientation(data, format_)
-    value = image.getexif().get(_ORIENTATION_TAG, 1)
+    value = image.getexif().get(ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

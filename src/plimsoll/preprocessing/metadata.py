@@ -41,7 +41,7 @@ def orientation(data: bytes, format_: str) -> int:
         exif, xmp = chunks.get(b"EXIF", b""), chunks.get(b"XMP ", b"")
     elif format_ == "gif" and (at := data.find(b"XMP DataXMP")) >= 0:
         xmp = data[at : at + _MAX_TEXT_BYTES]
-    return _exif_orientation(exif) or _xmp_orientation(xmp) or 1
+    return exif_orientation(exif) or _xmp_orientation(xmp) or 1
 
 
 def icc_profile(data: bytes, format_: str) -> bytes:
@@ -166,7 +166,7 @@ def _xmp_orientation(xmp: bytes) -> int:
     return int(stated[1]) if stated is not None else 0
 
 
-def _exif_orientation(exif: bytes) -> int:
+def exif_orientation(exif: bytes) -> int:
     """Return the orientation in the first directory of an EXIF block (a TIFF structure, Exif 2.32, 4.6), or 0.
 
     Only this one entry is read, so that no damage beside it matters.

@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from plimsoll.core.extra_inputs import pack
 from plimsoll.errors import ImageError
@@ -30,6 +31,7 @@ from plimsoll.preprocessing.decode import (
     SWAPPED,
     Array,
     Pixels,
+    Reduced,
     as_array,
     decode,
     orientation,
@@ -37,6 +39,7 @@ from plimsoll.preprocessing.decode import (
     size_of,
     translate_errors,
 )
+from plimsoll.preprocessing.decoded import DecodedPicture, decoded_pixels
 from plimsoll.preprocessing.formats import sniff
 from plimsoll.preprocessing.frames import frames
 from plimsoll.preprocessing.reference import padding, resized_size
@@ -179,6 +182,8 @@ def _resize_axis(before: int, after: int, step: Resize) -> tuple[float, float]:
 
 Preprocessing = Literal["reference", "fast", "scaled"]
 ImageSource = bytes | Path
+PictureSource = ImageSource | DecodedPicture
+"""A file's bytes or path, or a picture that is decoded already."""
 
 _ANY_SIDE = 1 << 31
 
@@ -216,28 +221,28 @@ class Preprocessor:
         self._bgr = preprocessing != "reference" and _folds_into_bgr(spec)
         self._others = tuple(Preprocessor(view, preprocessing, scaled_sides) for view in spec.views[1:])
 
-    def __call__(self, source: ImageSource) -> Array:
-        """Return the tensor of a picture given as bytes or as a path: C-contiguous, of the shape and dtype that the
-        Spec's input says. Where further inputs have steps of their own, it is all of their tensors in one.
+    def __call__(self, source: PictureSource) -> Array:
+        """Return the tensor of a picture: C-contiguous, of the shape and dtype that the Spec's input says. Where further
+        inputs have steps of their own, it is all of their tensors in one.
 
         Raises ImageError for everything that is wrong with the picture.
         """
-        return self._run(read(source))[0]
+        return self._run(source)[0]
 
-    def with_geometry(self, source: ImageSource) -> tuple[Array, ImageGeometry]:
+    def with_geometry(self, source: PictureSource) -> tuple[Array, ImageGeometry]:
         """Return a picture's tensor, and where its pixels lie in the picture; raises ImageError."""
-        data = read(source)
-        tensor, size = self._run(data)
-        step = self.spec.decode
-        followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
+        tensor, size, followed = self._run(source, geometry=True)
         return tensor, geometry_of(self.spec, size, followed)
 
-    def frames(self, source: ImageSource) -> Iterator[tuple[int, Array, ImageGeometry]]:
+    def frames(self, source: PictureSource) -> Iterator[tuple[int, Array, ImageGeometry]]:
         """Yield each frame that the decode step selects: its number from 0, its tensor, and where its pixels lie in
         the picture. Raises ImageError, also in the midst of a file.
 
         A call of the Preprocessor itself takes the first frame, whatever the decode step selects.
         """
+        if isinstance(source, DecodedPicture):
+            yield 0, *self.with_geometry(source)
+            return
         data, step = read(source), self.spec.decode
         followed = orientation(data, fill=step.truncated == "fill") if step.exif_orientation else 1
         remaining = frames(data, step)
@@ -247,24 +252,44 @@ class Preprocessor:
                 if frame is None:
                     return
                 number, pixels = frame
-                first = fast_decode.in_order(as_array(pixels), "BGR") if self._bgr else pixels
-                tensor, size = self._after_decoding(first), size_of(pixels)
-            yield number, tensor, geometry_of(self.spec, size, followed)
+                tensor, size = self._after_decoding(self._in_order(pixels)), size_of(pixels)
+            yield number, self._with_others(tensor, data), geometry_of(self.spec, size, followed)
 
-    def _run(self, data: bytes) -> tuple[Array, tuple[int, int]]:
-        """Return the tensor, and (width, height) of the picture after decoding."""
+    def _run(self, source: PictureSource, *, geometry: bool = False) -> tuple[Array, tuple[int, int], int]:
+        """Return the tensor, (width, height) of the picture after decoding and, for a geometry, the EXIF orientation
+        that was followed."""
+        step, followed = self.spec.decode, 1
         with translate_errors(), memory.budget().picture():
-            pixels: Pixels = self.stages[0][1](data)
+            pixels: Pixels
+            if isinstance(source, DecodedPicture):
+                pixels, followed = decoded_pixels(source, step)
+                pixels = self._in_order(pixels)
+            else:
+                source = read(source)
+                pixels = self.stages[0][1](source)
+                if geometry and step.exif_orientation:
+                    followed = orientation(source, fill=step.truncated == "fill")
             tensor, size = self._after_decoding(pixels), size_of(pixels)
-        return self._with_others(tensor, data), size
+        return self._with_others(tensor, source), size, followed
+
+    def _in_order(self, pixels: Pixels) -> Pixels:
+        """Return RGB or grey pixels as the stages behind the first take them."""
+        if self.preprocessing == "reference":
+            return pixels
+        if isinstance(pixels, Image.Image) and any(isinstance(step, Resize) for step in self.spec.steps[1:2]):
+            return Reduced(pixels, pixels.size)
+        array = as_array(pixels)
+        if self._bgr and (bgr := array[:, :, ::-1]).flags.c_contiguous:
+            return bgr  # as it was given
+        return fast_decode.in_order(np.ascontiguousarray(array), "BGR" if self._bgr else "RGB")
 
     def _after_decoding(self, pixels: Pixels) -> Array:
         for _, stage in self.stages[1:]:
             pixels = stage(pixels)
         return np.ascontiguousarray(as_array(pixels))
 
-    def _with_others(self, tensor: Array, data: bytes) -> Array:
-        return pack([tensor, *(other._run(data)[0] for other in self._others)]) if self._others else tensor
+    def _with_others(self, tensor: Array, source: PictureSource) -> Array:
+        return pack([tensor, *(other._run(source)[0] for other in self._others)]) if self._others else tensor
 
 
 def _reference_stages(spec: Input) -> tuple[Stage, ...]:

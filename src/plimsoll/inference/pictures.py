@@ -1,0 +1,79 @@
+"""`Picture`: what may be given as a picture in Python, and what the input steps take of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from plimsoll.errors import ImageError, InputError
+from plimsoll.preprocessing import ArrayColour, DecodedPicture, PictureSource, PixelArray
+from plimsoll.preprocessing.decode import MAX_FILE_BYTES, read
+
+Picture = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | NDArray[np.uint8] | PixelArray
+)
+"""A picture file's path; its bytes; a file that is open for reading bytes, from where it stands to its end; an image of
+Pillow's; or an array, uint8, height x width x channels (or height x width for grey), whose channel order is said by
+`colour`, or beside it in a `PixelArray`."""
+
+
+def source(picture: Picture, colour: ArrayColour | None = None) -> PictureSource:
+    """Return a picture as `Preprocessor` takes it; `colour` is the order of an array's channels.
+
+    An open file is read and stays open. Raises InputError for what is no picture, ImageError for a file that can't be
+    read.
+    """
+    if isinstance(picture, (bytes, Image.Image, PixelArray)):
+        return picture
+    if isinstance(picture, (str, os.PathLike)):
+        return Path(picture)
+    if isinstance(picture, (bytearray, memoryview)):
+        return bytes(picture)
+    if isinstance(picture, np.ndarray):
+        return PixelArray(picture, colour)
+    if hasattr(picture, "read"):
+        return _content(picture)
+    raise InputError(
+        f"{_a(picture)} as a picture; expected a path, bytes, a file open for reading bytes, an image of Pillow's or an"
+        " array of NumPy's"
+    )
+
+
+def loaded_source(picture: Picture) -> bytes | DecodedPicture:
+    """Return a picture file's bytes, or the picture where it is decoded already; raises as `source` and `read` do."""
+    given = source(picture)
+    return read(given) if isinstance(given, (bytes, Path)) else given
+
+
+def name_of(picture: Picture) -> str:
+    """Return the path, or in angle brackets what was given instead; never fails."""
+    if isinstance(picture, (str, os.PathLike)):
+        return os.fspath(picture)
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return f"<{memoryview(picture).nbytes} bytes>"
+    if isinstance(picture, Image.Image):
+        return f"<image of {picture.width}x{picture.height}>"
+    if isinstance(picture, (np.ndarray, PixelArray)):
+        shape = picture.shape if isinstance(picture, np.ndarray) else picture.samples.shape
+        return f"<array of {'x'.join(map(str, shape))}>"
+    name = getattr(picture, "name", None)
+    return name if isinstance(name, str) else f"<{_a(picture)}>"
+
+
+def _content(file: IO[bytes]) -> bytes:
+    try:
+        content: Any = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"can't read the file: {error}") from error
+    if isinstance(content, bytes):
+        return content
+    raise InputError(f"the file gives {_a(content)}; expected bytes", "Open it for reading bytes: open(path, 'rb').")
+
+
+def _a(value: object) -> str:
+    return f"an object of type {type(value).__name__}"
