@@ -222,8 +222,8 @@ class Preprocessor:
         self._others = tuple(Preprocessor(view, preprocessing, scaled_sides) for view in spec.views[1:])
 
     def __call__(self, source: PictureSource) -> Array:
-        """Return the tensor of a picture: C-contiguous, of the shape and dtype that the Spec's input says. Where further
-        inputs have steps of their own, it is all of their tensors in one.
+        """Return the tensor of a picture: C-contiguous, of the shape and dtype that the Spec's input says. Where
+        further inputs have steps of their own, it is all of their tensors in one.
 
         Raises ImageError for everything that is wrong with the picture.
         """

@@ -190,7 +190,7 @@ def test_slow_files_are_read_by_more_threads_than_there_are_cores(
             under_way -= 1
         return decode.read(source)
 
-    monkeypatch.setattr("plimsoll.inference.stream.read", slowly)
+    monkeypatch.setattr("plimsoll.inference.pictures.read", slowly)
     monkeypatch.setattr("plimsoll.inference.stream._SLOW_READ_S", slow_from)
     with slow(tmp_path, cores=2) as predictor:
         assert sum(1 for _ in predictor.predict_many(pictures(tmp_path, 10) * 8)) == 80
