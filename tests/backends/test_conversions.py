@@ -27,6 +27,7 @@ from support.conversions import LIMITS, Source
         ("conv3x3-relu_mul-conv-gemm_softmax", "litert:cpu:int8", "minmax"),
         ("transposed2-resize_linear-conv-tanh", "openvino:cpu:int8", "minmax"),
         ("strided-average_pool_counting-conv_relu-tokens", "openvino:cpu:int8", "minmax"),
+        ("transposed4_grouped-max_of_channels-time_first", "openvino:cpu:float32", None),
     ],
 )
 def test_a_generated_network_answers_right(tmp_path: Path, name: str, target: str, calibrator: str | None) -> None:

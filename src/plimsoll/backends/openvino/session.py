@@ -99,7 +99,7 @@ class OpenVinoSession:
             compiled = self._compiled_for(tuple(info.shape for info in arrays))
             tensor = self._compiler.tensor
             values = compiled.run([tensor(info, shared_memory=True) for info in arrays])
-        return dict(zip((info.name for info in self.outputs), values, strict=True))
+        return {info.name: _shaped(value, info) for info, value in zip(self.outputs, values, strict=True)}
 
     def _compiled_for(self, shapes: Shapes) -> CompiledNetwork:
         """Return the network for these shapes, compiled if need be; a size of 0 stands for one that isn't known yet."""
@@ -130,6 +130,20 @@ class OpenVinoSession:
 def _info(port: Any) -> TensorInfo:
     shape = tuple(None if size.is_dynamic else size.get_length() for size in port.partial_shape)
     return TensorInfo(port.get_any_name(), shape, str(port.element_type.to_dtype()))
+
+
+def _shaped(value: NDArray[Any], info: TensorInfo) -> NDArray[Any]:
+    """Return an output in the shape that the network gives it: compiled, a last Transpose that only moves axes of one
+    is left out."""
+    if value.ndim != len(info.shape) or all(
+        size in (None, own) for size, own in zip(info.shape, value.shape, strict=True)
+    ):
+        return value
+    if info.shape.count(None) > 1:
+        return value
+    shaped = value.reshape([-1 if size is None else size for size in info.shape])
+    same = [size for size in shaped.shape if size != 1] == [size for size in value.shape if size != 1]
+    return shaped if same else value
 
 
 def _shareable(array: NDArray[Any]) -> NDArray[Any]:
