@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,8 +17,8 @@ from plimsoll.onnx.graph import Graph
 from plimsoll.quantize.pointwise import simplify, unsaturated
 
 RNG = np.random.default_rng(3)
-NUMBERS = {
-    "half": np.float32([0.5]),
+NUMBERS: dict[str, Any] = {
+    "half": np.array([0.5], np.float32),
     "three": np.float32(3),
     "zero": np.float32(0),
     "six": np.float32(6),
