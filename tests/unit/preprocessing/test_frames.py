@@ -140,7 +140,7 @@ def test_a_cut_animation_is_an_error_or_ends_early(format_: str) -> None:
     assert shown == [0, 1]
 
 
-@pytest.mark.parametrize("preprocessing", ["reference", "fast"])
+@pytest.mark.parametrize("preprocessing", ["reference", "fast", "scaled"])
 @pytest.mark.parametrize("order", ["RGB", "BGR"])
 def test_each_frame_becomes_the_tensor_that_it_alone_would(preprocessing: Preprocessing, order: str) -> None:
     rng = np.random.default_rng(6)
