@@ -63,8 +63,28 @@ def _mosaic(photos: Sequence[Path], random: np.random.Generator, width: int, hei
     return out
 
 
-def encode(pixels: NDArray[np.uint8], kind: str, *, orientation: int = 1, progressive: bool = False) -> bytes:
-    """Return a file's bytes; `kind` is jpeg, cmyk (a JPEG of four inks), png, webp or bmp."""
+def screenshot(photos: Sequence[Path], number: int) -> NDArray[np.uint8]:
+    """Return a phone's screen, `[2532, 1170, 3]`: plain areas, lines like text, and two photographs."""
+    random = np.random.default_rng(number)
+    screen = np.full((2532, 1170, 3), int(random.integers(225, 256)), np.uint8)
+    for top in range(200, 2300, 46):
+        left = 60
+        while left < 1000:
+            width = int(random.integers(20, 140))
+            glyphs = random.integers(0, 2, (22, width, 1), np.uint8) * np.uint8(200)
+            word = screen[top : top + 22, left : left + width]
+            np.minimum(word, glyphs, out=word)
+            left += width + 18
+    for top in (500, 1500):
+        with Image.open(photos[int(random.integers(len(photos)))]) as photo:
+            screen[top : top + 700, 35:1135] = np.asarray(photo.convert("RGB").resize((1100, 700)))
+    return screen
+
+
+def encode(
+    pixels: NDArray[np.uint8], kind: str, *, orientation: int = 1, progressive: bool = False, quality: int = 92
+) -> bytes:
+    """Return a file's bytes; `kind` is jpeg, cmyk (a JPEG of four inks), png, rgba png, webp or bmp."""
     image = Image.fromarray(pixels)
     stored = io.BytesIO()
     if kind in ("jpeg", "cmyk"):
@@ -72,11 +92,11 @@ def encode(pixels: NDArray[np.uint8], kind: str, *, orientation: int = 1, progre
         exif[0x0112] = orientation
         options = {"exif": exif} if orientation != 1 else {}
         source = image.convert("CMYK") if kind == "cmyk" else image
-        source.save(stored, "JPEG", quality=92, subsampling=2, progressive=progressive, **options)
+        source.save(stored, "JPEG", quality=quality, subsampling=2, progressive=progressive, **options)
     elif kind == "webp":
         image.save(stored, "WEBP", quality=85, method=2)
-    elif kind == "png":
-        image.save(stored, "PNG", compress_level=3)
+    elif kind in ("png", "rgba png"):
+        (image.convert("RGBA") if kind == "rgba png" else image).save(stored, "PNG", compress_level=3)
     else:
         image.save(stored, "BMP")
     return stored.getvalue()

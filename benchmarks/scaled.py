@@ -1,6 +1,6 @@
 """How far scaled preprocessing lies from the reference, by the picture's size and by what the decoder leaves.
 
-    python benchmarks/scaled.py PHOTOS [--count 16] [--sizes 4 8 12 24 48]
+    python benchmarks/scaled.py PHOTOS [--count 16] [--sizes 4 8 12 24 48] [--typical]
 
 Pictures of each size are made of the photographs (`large_pictures.py`): of those about which open_nsfw is least sure,
 because there a small difference moves the score most. Each is stored as a phone stores it, and goes through open_nsfw's
@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -55,7 +56,7 @@ class Steps:
 
     def score(self, pixels: NDArray[np.uint8]) -> float:
         """Return the score of a resized picture."""
-        value = pixels
+        value: Any = pixels
         for _, stage in self._reference[2:]:
             value = stage(value)
         return float(self._session.run(None, {"input:0": np.ascontiguousarray(value)[np.newaxis]})[0][0][1])
@@ -99,13 +100,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--typical", action="store_true", help="photographs evenly spread, not the least sure ones")
     parser.add_argument("--sizes", nargs="+", default=["4", "8", "12", "24", "48"], choices=SIZES)
     options = parser.parse_args()
     everything = sorted(path for path in options.photos.iterdir() if path.suffix.lower() in {".jpg", ".jpeg"})
     if not everything:
         sys.exit(f"no JPEG photos in {options.photos}")
     steps = Steps()
-    photos = least_sure(steps, everything, options.count)
+    if options.typical:
+        photos = everything[:: max(1, len(everything) // options.count)][: options.count]
+    else:
+        photos = least_sure(steps, everything, options.count)
     print("| size | least side | decoded at | score: mean | largest | levels: mean | largest | bias |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for megapixels in options.sizes:
