@@ -264,8 +264,10 @@ def size_of(pixels: Pixels) -> tuple[int, int]:
 
 
 def _check_jpeg(data: bytes, step: Decode) -> None:
-    jpeg_file.check_scans(data)
-    if (header := jpeg_file.read_header(data)) is not None:
+    header = jpeg_file.read_header(data)
+    if header is None or not jpeg_file.has_one_scan(data, header):
+        jpeg_file.check_scans(data)  # It looks at every byte.
+    if header is not None:
         jpeg_file.check(header)
         check_size(header.width, header.height, step)
 

@@ -22,6 +22,7 @@ END_OF_IMAGE = b"\xff\xd9"
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Start of frame: the codes C0 to CF but DHT (C4), JPG (C8) and DAC (CC)."""
 _LOSSLESS, _HIERARCHICAL = frozenset({0xC3, 0xCB}), frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
+_SEQUENTIAL = frozenset({0xC0, 0xC1})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 
@@ -116,6 +117,13 @@ def check_scans(data: bytes) -> None:
             at += int.from_bytes(data[at : at + 2])
     if scans > MAX_SCANS:
         raise ImageError(f"a JPEG file with too many scans; at most {MAX_SCANS} are decoded")
+
+
+def has_one_scan(data: bytes, header: Header) -> bool:
+    """Whether libjpeg reads the first scan only: not progressive, and all components are in it."""
+    at = header.segments[-1].end
+    scan = data[at : at + 5]
+    return header.process in _SEQUENTIAL and scan[:2] == b"\xff\xda" and scan[4:] == bytes([header.components])
 
 
 def without_metadata(data: bytes, header: Header) -> bytes:
