@@ -113,6 +113,7 @@ def opened(data: bytes, format_: ImageFormat, step: Decode, *, frames: bool = Fa
     with (
         translate_errors(),
         _accept_truncated(step.truncated == "fill"),
+        _accept_size(step.max_megapixels * 1e6),
         _open(_pixels_only(data, format_, frames=frames), format_) as image,
     ):
         check_size(*image.size, step)
@@ -367,3 +368,32 @@ def _accept_truncated(fill: bool) -> Iterator[None]:
         yield
     finally:
         del switch.here.value
+
+
+class _ThreadLimit(int):
+    """A limit that is none in a thread that has set `here.lifted`, in place of Pillow's global MAX_IMAGE_PIXELS."""
+
+    here = threading.local()
+
+    def __rmul__(self, factor: int) -> _ThreadLimit:  # Pillow warns at the limit, and raises at twice as much.
+        return _ThreadLimit(factor * int(self))
+
+    def __lt__(self, pixels: int) -> bool:
+        return int(self) < pixels and not getattr(self.here, "lifted", False)
+
+
+@contextmanager
+def _accept_size(pixels: float) -> Iterator[None]:
+    """Let a limit that is larger than Pillow's own be the only one, in this thread."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or pixels <= int(limit):
+        yield
+        return
+    with _install:
+        if not isinstance(limit, _ThreadLimit):
+            Image.MAX_IMAGE_PIXELS = _ThreadLimit(limit)
+    _ThreadLimit.here.lifted = True
+    try:
+        yield
+    finally:
+        _ThreadLimit.here.lifted = False

@@ -88,9 +88,9 @@ class Decode(_Step):
     max_frames: Annotated[int, Field(ge=1, le=10_000)] = 200
     """How many frames of a file are answered at most; a file that has more of them is refused. All frames together may
     have ten times `max_megapixels`."""
-    max_megapixels: Annotated[float, Field(gt=0, le=178)] = 50.0
-    """The largest width x height, in millions of pixels, checked before anything is decoded (Pillow itself stops at
-    178)."""
+    max_megapixels: Annotated[float, Field(gt=0, le=1000)] = 50.0
+    """The largest width x height, in millions of pixels, checked before anything is decoded. Phones reach
+    200; scaled preprocessing needs little memory for them."""
     truncated: Literal["error", "fill"] = "error"
     """A file that ends early is an error, or what is missing stays grey or black."""
     dct: Literal["accurate", "fast"] = "accurate"

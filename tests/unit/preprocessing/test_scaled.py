@@ -213,3 +213,17 @@ def test_a_jpeg_of_50_megapixels_and_more_needs_little_memory_where_its_decoder_
         fast_decode.decode_for_resize(data, step, "RGB", lambda *_: 8)
         assert 0 < budget.taken < 4_000_000
     assert budget.taken == 0
+
+
+def test_a_limit_above_pillows_own_is_the_only_one() -> None:
+    """Pillow warns from 89 megapixels on and refuses 179; the Spec may allow what the largest phones make."""
+    limit = Image.MAX_IMAGE_PIXELS
+    data = saved(Image.new("L", (13_400, 13_400), 77), "JPEG")
+    with pytest.raises(ImageError, match=r"179.6 megapixels; the limit is 50"):
+        preprocessor("reference")(data)
+    for preprocessing in ("reference", "scaled"):
+        tensor = preprocessor(preprocessing, max_megapixels=200)(data)
+        assert np.unique(tensor).tolist() == [77]
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(data))
+    assert limit == Image.MAX_IMAGE_PIXELS

@@ -148,8 +148,8 @@ WRONG_STEPS: list[tuple[list[dict[str, Any]], list[str]]] = [
         ["TensorFlow has lanczos with"],
     ),
     (
-        [{**DECODE, "max_megapixels": 500}],
-        ["input.steps[0].max_megapixels: found 500, expected less than or equal to 178"],
+        [{**DECODE, "max_megapixels": 5000}],
+        ["input.steps[0].max_megapixels: found 5000, expected less than or equal to 1000"],
     ),
     (
         [{**DECODE, "background": [0, 0, 256]}],
