@@ -14,7 +14,7 @@ from functools import cache
 
 from plimsoll.system import host
 
-_SHARE = 16
+_SHARE = 32
 """Pictures may take this part of the machine's memory, or of the container's."""
 _LEAST, _MOST = 200_000_000, 4_000_000_000
 _UNKNOWN = 500_000_000

@@ -85,7 +85,7 @@ def test_outside_of_a_picture_nothing_is_taken() -> None:
 
 
 def test_the_room_follows_the_memory_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    for memory, room in ((1 << 30, 200_000_000), (32 << 30, 2 << 30), (1 << 40, 4_000_000_000), (None, 500_000_000)):
+    for memory, room in ((1 << 30, 200_000_000), (32 << 30, 1 << 30), (1 << 40, 4_000_000_000), (None, 500_000_000)):
         monkeypatch.setattr(host, "memory_bytes", lambda memory=memory: memory)
         budget.cache_clear()
         assert budget().room == room
