@@ -8,10 +8,10 @@ over ours within one round. What was made stays in FOLDER, so that the next run 
 
 The sets, made of the photographs by `large_pictures.py`:
 
-- small: the photographs themselves, repeated to 500 files.
-- large: 12 JPEG files of 12 megapixels as phones write them (4:2:0, quality 92, 3 to 4 MB), each eight times.
-- huge: 4 JPEG files of 48 megapixels, each four times.
-- mix: 40 files as an upload form gets them: 12 photographs of a phone (12 MP JPEG, one in four turned by its EXIF
+- small: the photographs themselves, repeated to 500 files. - large: 12 JPEG files of 12 megapixels as phones write them
+(4:2:0, quality 92, 3 to 4 MB), each eight times. - huge: 4 JPEG files of 48 megapixels, each four times. - mix: 40
+files as an upload form gets them, each three times: 12 photographs of a phone (12 MP JPEG, one in four turned by its
+EXIF
   orientation), one of 48 MP, 8 that a messenger has stored anew (1600 × 1200, quality 80, one in four progressive), 6
   small ones, 5 screenshots (1170 × 2532, PNG, three of them with alpha), 4 WebP of 3 MP and one of 12, one PNG and one
   BMP of 4 MP, one CMYK JPEG of 4 MP.
@@ -63,7 +63,7 @@ def mix(photos: Sequence[Path]) -> Iterator[tuple[str, bytes]]:
 SETS: dict[str, tuple[int, Callable[[Sequence[Path]], Iterator[tuple[str, bytes]]]]] = {
     "large": (8, lambda photos: large(photos, "12", 12)),
     "huge": (4, lambda photos: large(photos, "48", 4)),
-    "mix": (1, mix),
+    "mix": (3, mix),
 }
 """How often each file is listed, and what makes the files."""
 SMALL_COUNT = 500
@@ -75,14 +75,14 @@ def listed(name: str, photos: Sequence[Path], folder: Path) -> tuple[Path, int]:
         files = [photos[index % len(photos)] for index in range(SMALL_COUNT)]
     else:
         times, make = SETS[name]
-        made = folder / name
-        if not made.is_dir():
+        set_folder = folder / name
+        if not set_folder.is_dir():
             unfinished = folder / f"{name}.unfinished"
             unfinished.mkdir(parents=True, exist_ok=True)
             for file, content in make(photos):
                 (unfinished / file).write_bytes(content)
-            unfinished.rename(made)
-        files = sorted(made.iterdir()) * times
+            unfinished.rename(set_folder)
+        files = sorted(set_folder.iterdir()) * times
     listing = folder / f"{name}.txt"
     listing.write_text("".join(f"{file}\n" for file in files))
     return listing, len(files)
