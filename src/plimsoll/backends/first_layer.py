@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, ValueInfoProto
 
 SECONDS = 60.0
+"""How long is searched."""
 _END = "end"
 _MOST_KINDS = 3
 _WITH_WEIGHTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -34,14 +35,14 @@ Agrees = Callable[[Model, Model, Path], bool]
 the folder; raises PlimsollError where that can't be told."""
 
 
-def find(source: Model, given: Model, output: str, agrees: Agrees, seconds: float = SECONDS) -> str:
+def find(source: Model, given: Model, output: str, agrees: Agrees) -> str:
     """Return the first layer at which `given`, once it is built, differs from `source`, as `'name' (Conv + Relu)`: one
     on the way to `output`, which is wrong.
 
-    Where the time runs out before it is found, the layers are named between which it lies; empty where the network
-    can't be cut. Both are ONNX networks that share the names of values.
+    Where the time runs out before it is found, the layers are named between which it lies; empty where nothing is known
+    of it, or the network can't be cut. Both are ONNX networks that share the names of values.
     """
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SECONDS
     with contextlib.suppress(PlimsollError), tempfile.TemporaryDirectory(prefix="plimsoll-layers-") as folder:
         search = _Search(source, given, output, agrees, Path(folder))
         right, wrong = -1, len(search.values) - 1
@@ -51,7 +52,8 @@ def find(source: Model, given: Model, output: str, agrees: Agrees, seconds: floa
                 right = middle
             else:
                 wrong = middle
-        return search.described(right, wrong)
+        searched = wrong - right < len(search.values)
+        return search.described(right, wrong) if searched or len(search.values) == 1 else ""
     return ""
 
 
