@@ -87,6 +87,8 @@ class Network(BaseModel):
     inputs: tuple[str, ...] = ()
     """Where the source is cut before it is imported; by the source's names."""
     outputs: tuple[str, ...] = ()
+    shapes: dict[str, tuple[int, ...]] = {}
+    """The sizes of inputs that the source doesn't say."""
     symbols: int = 0
     """How many symbols a recognizer of text knows: they are numbered here, since all that counts is whether a text
     changes."""
@@ -133,6 +135,7 @@ def fetch(name: str, network: Network, folder: Path) -> Path:
         file = catalog.fetch_source(source, name)
         if source.format == "onnx":
             return file
-    model = import_model(file, folder / "import", ImportOptions(inputs=network.inputs, outputs=network.outputs)).model
+    options = ImportOptions(network.inputs, network.outputs, network.shapes)
+    model = import_model(file, folder / "import", options).model
     model.path.replace(imported)
     return imported
