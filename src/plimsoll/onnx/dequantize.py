@@ -62,10 +62,10 @@ def _undo_quantization(proto: ModelProto) -> None:
     folding.fold(proto, with_quantizers=True)
     kinds = ("QuantizeLinear", "DequantizeLinear")
     if integer := next((node for node in load.messages(proto, "NodeProto") if _is_integer(node, kinds)), None):
+        target = AS_IT_IS if integer.op_type.startswith("QLinear") else replace(AS_IT_IS, precision="dynamic")
         raise BuildError(
             f"it computes in integers by {integer.op_type} ({integer.name!r}), which only ONNX Runtime runs",
-            f"Run it as it is with --target {AS_IT_IS} (or :dynamic, for ConvInteger and MatMulInteger), or"
-            " export it with Q/DQ pairs.",
+            f"Run it as it is with --target {target}, or export it with Q/DQ pairs.",
         )
     graph = Graph(proto)
     ends = {*graph.outputs, *graph.inputs}

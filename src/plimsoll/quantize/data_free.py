@@ -11,6 +11,7 @@ from plimsoll.core.foreign import require, translate
 from plimsoll.core.model import Model
 from plimsoll.errors import BuildError
 from plimsoll.onnx import graph as onnx_graph
+from plimsoll.onnx.form import form_of
 from plimsoll.onnx.graph import Graph
 from plimsoll.quantize import half
 from plimsoll.quantize.placement import computes_with_constants
@@ -30,8 +31,11 @@ def dynamic(model: Model, folder: Path, *, convolutions: bool = False) -> Model:
     Runtime's ConvInteger: open_nsfw takes 2 to 4 times as long), so they stay in float by default. Written into
     `folder` by ONNX Runtime's quantizer.
 
-    Raises ModelError for a file that is damaged or quantized already, BuildError where there is nothing to quantize.
+    Returns the model itself where it is so already. Raises ModelError for a damaged file or one quantized otherwise,
+    BuildError where there is nothing to quantize.
     """
+    if model.format == "onnx" and form_of(model.path) == "dynamic":
+        return model
     kinds = (*PRODUCTS, "Conv") if convolutions else PRODUCTS
     quantization = require("onnxruntime.quantization", "pip install onnxruntime")
     path = folder / f"{model.path.stem}.dynamic.onnx"

@@ -135,7 +135,7 @@ COARSE_FAULTS = (
     "constant",
     "negative",
 )
-"""What is named in any precision. What leaves more than 10 dB passes at int8: so much is all that is left of some
+"""What is named in any precision. What leaves more than 12 dB passes at int8: so much is all that is left of some
 networks that are right there. But a converter's own network is held to 60 dB before it is quantized."""
 INVISIBLE = {("classify", "transposed inside")}
 """Faults that change no answer: an average over all pixels is the same of a transposed picture."""

@@ -43,6 +43,14 @@ def test_dynamic_leaves_convolutions_unless_told(tmp_path: Path) -> None:
     assert "Conv" not in operators
 
 
+def test_what_is_dynamic_already_runs_as_it_is(tmp_path: Path) -> None:
+    integers = quantize.dynamic(networks.residual(tmp_path / "net.onnx"), tmp_path)
+    assert quantize.dynamic(integers, tmp_path) is integers
+    with pytest.raises(BuildError) as refused:
+        quantize.float32(integers, tmp_path)
+    assert "--target onnxruntime:cpu:dynamic" in refused.value.hint
+
+
 def test_dynamic_says_where_there_is_no_product(tmp_path: Path) -> None:
     constants = {"a": np.ones((2, 3, 1, 1), np.float32)}
     model = networks.save(
