@@ -8,13 +8,13 @@ over ours within one round. What was made stays in FOLDER, so that the next run 
 
 The sets, made of the photographs by `large_pictures.py`:
 
-- small: the photographs themselves, repeated to 500 files. - large: 12 JPEG files of 12 megapixels as phones write them
-(4:2:0, quality 92, 3 to 4 MB), each eight times. - huge: 4 JPEG files of 48 megapixels, each four times. - mix: 40
-files as an upload form gets them, each three times: 12 photographs of a phone (12 MP JPEG, one in four turned by its
-EXIF
-  orientation), one of 48 MP, 8 that a messenger has stored anew (1600 × 1200, quality 80, one in four progressive), 6
-  small ones, 5 screenshots (1170 × 2532, PNG, three of them with alpha), 4 WebP of 3 MP and one of 12, one PNG and one
-  BMP of 4 MP, one CMYK JPEG of 4 MP.
+- small: the photographs themselves, repeated to 500 files.
+- large: 12 JPEG files of 12 megapixels as phones write them (4:2:0, quality 92, 3 to 4 MB), each eight times.
+- huge: 4 JPEG files of 48 megapixels, each four times.
+- mix: 40 files as an upload form gets them, each three times: 12 photographs of a phone (12 MP JPEG, one in four turned
+  by its EXIF orientation), one of 48 MP, 8 that a messenger has stored anew (1600 × 1200, quality 80, one in four
+  progressive), 6 small ones, 5 screenshots (1170 × 2532, PNG, three of them with alpha), 4 WebP of 3 MP and one of 12,
+  one PNG and one BMP of 4 MP, one CMYK JPEG of 4 MP.
 """
 
 from __future__ import annotations
